@@ -1,0 +1,174 @@
+"""What can go wrong, by who must act.
+
+    TowlineError
+     ├── UsageError            the caller: options, impossible combinations
+     │    └── InvalidReference     the text of an image name
+     ├── SourceError           whoever made the image: missing, torn, inconsistent
+     ├── AuthError             whoever holds the credentials: 401, or denied
+     ├── RegistryError         the registry: an HTTP answer that is no success
+     ├── NetworkError          the way there: name, connect, TLS, proxy, time-out
+     ├── TransferCancelled     nobody: it was asked for
+     └── PartialFailure        several were asked for and some failed (an ExceptionGroup)
+
+What machines ask is an attribute (`transient`, `retry_after`, `side`, `hint`), not a class.
+Exit codes belong to the command; `Cancelled` is for the inside and never leaves the library.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Self
+
+Side = Literal["source", "destination"]
+
+
+class TowlineError(Exception):
+    """Anything that towline raises on purpose; `str()` is one sentence for a person."""
+
+    hint: str | None
+    """What to do about it, one imperative clause; None where nothing is known."""
+    transient: bool
+    """The same attempt may succeed a little later."""
+    retry_after: float | None
+    """Seconds that the other side asked to wait, if it did."""
+    side: Side | None
+    """Which end of the transfer failed, where that is known."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        transient: bool = False,
+        retry_after: float | None = None,
+        side: Side | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.transient = transient
+        self.retry_after = retry_after
+        self.side = side
+
+    @property
+    def message(self) -> str:
+        """The sentence alone."""
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Callable[..., TowlineError], tuple[Any, ...]]:
+        # Exception's own way would call __init__ with the message alone and lose the keywords.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(
+    cls: type[TowlineError], args: tuple[Any, ...], attributes: dict[str, Any]
+) -> TowlineError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
+
+class UsageError(TowlineError):
+    """Options that do not exist, do not fit together, or have an impossible value."""
+
+
+class InvalidReference(UsageError):  # noqa: N818 - the contract names it so
+    """A text that is no image name; `position` is the index of the character at fault."""
+
+    text: str
+    position: int
+
+    def __init__(self, message: str, *, text: str, position: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.text = text
+        self.position = position
+
+
+class SourceError(TowlineError):
+    """The image to be pushed is missing, unreadable or inconsistent."""
+
+    def __init__(self, message: str, *, hint: str | None = None, transient: bool = False) -> None:
+        super().__init__(message, hint=hint, transient=transient, side="source")
+
+
+class _AnswerError(TowlineError):
+    """An HTTP answer that is no success."""
+
+    status: int | None
+    """HTTP status; None when the answer was broken before it had one."""
+    code: str | None
+    """The registry's own code (distribution-spec, "Error Codes"), if it sent one."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        hint: str | None = None,
+        transient: bool = False,
+        retry_after: float | None = None,
+        side: Side | None = None,
+    ) -> None:
+        super().__init__(
+            message, hint=hint, transient=transient, retry_after=retry_after, side=side
+        )
+        self.status = status
+        self.code = code
+
+
+class AuthError(_AnswerError):
+    """401, or denied: the credentials are missing, wrong, expired or not enough."""
+
+
+class RegistryError(_AnswerError):
+    """The registry refused, broke the protocol, or failed after all retries."""
+
+
+class NetworkError(TowlineError):
+    """No HTTP answer: name resolution, connect, TLS, proxy or time-out."""
+
+
+class TransferCancelled(TowlineError):  # noqa: N818 - the contract names it so
+    """The push was cancelled; nothing is written after this."""
+
+
+class PartialFailure(ExceptionGroup[TowlineError], TowlineError):  # noqa: N818 - see above
+    """Several pushes were asked for and at least one failed; each failure is inside.
+
+    `results` has one entry for each that was asked for, in that order: a result, or the error.
+    """
+
+    results: tuple[Any, ...]
+
+    def __new__(
+        cls, message: str, errors: Sequence[TowlineError], results: Sequence[Any] = ()
+    ) -> Self:
+        del results
+        return super().__new__(cls, message, errors)
+
+    def __init__(
+        self, message: str, errors: Sequence[TowlineError], results: Sequence[Any] = ()
+    ) -> None:
+        del errors  # kept by __new__
+        TowlineError.__init__(self, message)
+        self.results = tuple(results)
+
+    def derive(self, excs: Sequence[TowlineError], /) -> PartialFailure:
+        """The same failure with a part of its errors (`split` and `subgroup` ask for it)."""
+        return PartialFailure(self.message, excs, self.results)
+
+    def __reduce__(self) -> tuple[Callable[..., TowlineError], tuple[Any, ...]]:
+        """By its own arguments: the group keeps its errors outside of `__dict__`."""
+        return PartialFailure, (self.message, list(self.exceptions), self.results)
+
+
+class Cancelled(BaseException):
+    """Inside only: unwinds the threads of a cancelled transfer.
+
+    A BaseException, so that no `except Exception` on the way can swallow it; the public edge
+    turns it into `TransferCancelled`.
+    """

@@ -1,0 +1,147 @@
+"""What can be told while a push runs: one frozen dataclass each, plain text and numbers.
+
+Words belong to whoever shows them (`cli/progress`); a library user gets these same objects.
+Events are for telling, never for deciding: nothing in the push reads them back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+Outcome = Literal["pushed", "exists", "mounted", "skipped", "resumed"]
+"""How a blob came to be at its destination; the same words in events, results and JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Base:
+    event: ClassVar[str]
+
+    reference: str
+    """The destination in full form, as in the result; empty where there is none yet."""
+    time: float = field(default_factory=time.time)
+    """Seconds since the epoch."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The event as `--progress json` prints it."""
+        return {"event": self.event, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushStarted(_Base):
+    """A push to one repository begins."""
+
+    event: ClassVar[str] = "push"
+    repository: str
+    """Full name, registry host included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerProgress(_Base):
+    """A layer's state changed, or bytes of it moved.
+
+    `status` is one of docker's words: Preparing, Waiting, Pushing, Pushed, Layer already exists,
+    Mounted from REPOSITORY, Skipped foreign layer, Retrying in N seconds (REASON).
+    """
+
+    event: ClassVar[str] = "layer"
+    id: str
+    """First 12 hex digits of the DiffID, else of the blob's digest."""
+    status: str
+    current: int | None = None
+    """Bytes read from the source so far, where the status is Pushing."""
+    total: int | None = None
+    """Bytes that there are to read, where known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrying(_Base):
+    """An attempt at something other than a layer (a config, a manifest, a read) failed."""
+
+    event: ClassVar[str] = "retry"
+    what: str
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagPushed(_Base):
+    """The manifest is in place. `as_dict` adds docker's `aux` object."""
+
+    event: ClassVar[str] = "tag"
+    tag: str | None
+    digest: str
+    size: int
+    """Bytes of the manifest."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The event with docker's `aux` object, which scripts of `docker push` read."""
+        aux = {"Tag": self.tag, "Digest": self.digest, "Size": self.size}
+        shown = {"event": self.event, "reference": self.reference, "time": self.time}
+        return {**shown, "status": f"{self.tag}: digest: {self.digest} size: {self.size}", "aux": aux}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary(_Base):
+    """A push ended well: what it cost."""
+
+    event: ClassVar[str] = "summary"
+    sent_bytes: int
+    """Blob bytes put on the wire, resent ones too."""
+    total_bytes: int
+    """Bytes of all blobs of the image, as stored at the destination."""
+    requests: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note(_Base):
+    """Something worth a line that is neither progress nor a warning (where a pipe is spooled)."""
+
+    event: ClassVar[str] = "note"
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned(_Base):
+    """Something is not as it should be; the push goes on."""
+
+    event: ClassVar[str] = "warning"
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(_Base):
+    """The command failed."""
+
+    event: ClassVar[str] = "error"
+    message: str
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hinted(_Base):
+    """What to do about the failure told just before."""
+
+    event: ClassVar[str] = "hint"
+    message: str
+
+
+Event = (
+    PushStarted
+    | LayerProgress
+    | Retrying
+    | TagPushed
+    | Summary
+    | Note
+    | Warned
+    | Failed
+    | Hinted
+)
+Emit = Callable[[Event], None]
+
+
+def nowhere(_event: Event) -> None:
+    """Tell nobody."""

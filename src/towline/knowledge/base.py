@@ -1,0 +1,100 @@
+"""What is remembered, and the protocol of everything that remembers.
+
+A store never fails a push: its errors are `KnowledgeError`s that whoever opened it turns into one
+warning. Which entry is worth trying is `push/plan`'s to say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from towline.spec.digest import Digest
+
+MAX_ENTRIES = 50
+"""Entries kept of one DiffID; the oldest goes first."""
+
+
+class KnowledgeError(Exception):
+    """The store cannot be read or written; its text is for one warning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A layer was seen as this blob in this repository."""
+
+    diff_id: Digest
+    digest: Digest
+    size: int
+    """Bytes of the blob."""
+    media_type: str
+    compression: str
+    """`gzip`, `zstd` or `none`: what the bytes are."""
+    profile: str | None
+    """Profile with version and family when it was made by us; None for blobs made elsewhere."""
+    repository: str
+    """Full name, registry host and port included."""
+    account: str
+    """HMAC of the credentials it was seen with; empty for anonymous."""
+    learned: bool = False
+    """Paired by a registry's manifest and config, not by our own hashing."""
+    seen: float = 0.0
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What `cache stats` prints."""
+
+    path: str
+    diff_ids: int
+    entries: int
+    bytes: int
+    """On disk, or in the shared cache's memory."""
+
+
+class Knowledge(Protocol):
+    """Safe from many threads, and (SQLite, Redis) from many processes."""
+
+    def entries(self, diff_ids: Sequence[Digest]) -> Mapping[Digest, Sequence[Entry]]:
+        """What is known of each DiffID, oldest first; DiffIDs without entries are left out."""
+        ...
+
+    def record(self, entries: Sequence[Entry]) -> None:
+        """Add entries, or move equal ones to the newest place."""
+        ...
+
+    def forget(self, diff_id: Digest, digest: Digest, repository: str) -> None:
+        """Drop what is known of that blob in that repository."""
+        ...
+
+    def host_facts(self, host: str) -> Mapping[str, str]:
+        """Facts of a registry host by name; never a token."""
+        ...
+
+    def record_host(self, host: str, facts: Mapping[str, str]) -> None:
+        """Add or replace facts of a host."""
+        ...
+
+    def account_key(self) -> bytes:
+        """The key of the credentials' HMAC; kept in the store, so that machines agree."""
+        ...
+
+    def stats(self) -> Stats:
+        """Counts."""
+        ...
+
+    def prune(self, older_than: float) -> int:
+        """Drop entries last seen before that time (seconds since the epoch); how many."""
+        ...
+
+    def clear(self) -> None:
+        """Drop everything but the store itself."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        ...

@@ -1,0 +1,1 @@
+"""A layer's bytes become a blob's bytes, in one pass."""

@@ -1,0 +1,70 @@
+"""Compression profiles: a name, and what it promises.
+
+A profile's bytes never change under its name: what is recorded of a blob is `recorded`, which
+holds the profile's version and, where the encoder's output depends on it, the family of machines.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from towline.errors import UsageError
+
+if TYPE_CHECKING:
+    from towline.spec.compression import Compression
+
+ZSTD_LEVELS = range(1, 20)
+ZSTD_DEFAULT_LEVEL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How a layer is compressed."""
+
+    name: str
+    """As on the command line: `gzip`, `zstd:3`, `none`."""
+    compression: Compression
+    recorded: str
+    """Name, version and family of machines: equal texts mean equal bytes."""
+    level: int = 0
+
+
+def parse(text: str) -> Profile:
+    """The profile of that name; UsageError when there is none."""
+    name, colon, level = text.partition(":")
+    if name == "gzip" and not colon:
+        return Profile("gzip", "gzip", f"gzip/1@{family()}")
+    if name == "none" and not colon:
+        return Profile("none", "none", "none")
+    if name == "zstd" and (not colon or level.isascii()):
+        return _zstd(text, level if colon else str(ZSTD_DEFAULT_LEVEL))
+    msg = f"no compression profile is called {text!r}"
+    raise UsageError(msg, hint="use gzip, none, zstd or zstd:1 to zstd:19")
+
+
+def _zstd(text: str, level: str) -> Profile:
+    if not level.isdigit() or int(level) not in ZSTD_LEVELS:
+        msg = f"{text!r} is no zstd level"
+        raise UsageError(msg, hint="use zstd:1 to zstd:19")
+    return Profile(f"zstd:{int(level)}", "zstd", f"zstd:{int(level)}/1", int(level))
+
+
+def family() -> str:
+    """The family of machines whose gzip bytes are the same (measured, not derived)."""
+    machine = platform.machine().lower()
+    if machine in {"aarch64", "arm64"}:
+        return "arm64"
+    if machine in {"x86_64", "amd64"}:
+        return "x86-64" if _has_sse42() else "x86-64-old"
+    return machine or "unknown"
+
+
+def _has_sse42() -> bool:
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as text:  # noqa: PTH123 - pathlib costs start-up
+            flags = next((line for line in text if line.startswith("flags")), "sse4_2")
+    except OSError:
+        return True  # not Linux: machines without it are older than the systems we run on
+    return "sse4_2" in flags

@@ -1,0 +1,1 @@
+"""The push: learn, plan, settle, send, tag. `pusher.py` tells the story."""

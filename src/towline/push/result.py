@@ -1,0 +1,116 @@
+"""What a push, an inspection or a plan comes to: the fields of the JSON, as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from towline.events import Outcome
+
+Status = Literal["pushed", "unchanged", "skipped"]
+DigestDiffers = Literal["recompressed", "converted", "platforms", "annotations"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerResult:
+    """One layer of a push."""
+
+    diff_id: str | None
+    """Digest of the uncompressed tar; None for blobs that are no layers."""
+    digest: str | None
+    """Digest of the blob; None in a plan that cannot know it yet."""
+    size: int | None
+    """Bytes of the blob."""
+    outcome: Outcome
+    compression: str
+    """Profile name, `source` when it came compressed, `reused` when another push made it."""
+    mounted_from: str | None = None
+    """Repository path that it was mounted from."""
+    sent_bytes: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestResult:
+    """One child of an index."""
+
+    digest: str
+    media_type: str
+    platform: str | None
+    size: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class PushResult:
+    """One tag at one destination."""
+
+    reference: str
+    """Full form, with the tag."""
+    tag: str | None
+    digest: str
+    size: int
+    """Bytes of the manifest under the tag."""
+    media_type: str
+    status: Status
+    layers: tuple[LayerResult, ...] = ()
+    manifests: tuple[ManifestResult, ...] = ()
+    digest_differs: DigestDiffers | None = None
+    """Why the digest is not the source's; None when it is, or when the source had none."""
+    warnings: tuple[str, ...] = ()
+    sent_bytes: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+
+    @property
+    def pinned(self) -> str:
+        """`REGISTRY/REPOSITORY@sha256:…`."""
+        name = self.reference.partition("@")[0]
+        head, _, last = name.rpartition("/")
+        return f"{head}/{last.partition(':')[0]}@{self.digest}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedLayer:
+    """One layer as its manifest and config describe it."""
+
+    digest: str | None
+    """None for a layer that the source holds uncompressed without a manifest."""
+    size: int
+    media_type: str
+    diff_id: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class InspectResult:
+    """An image or index, as it lies where it is."""
+
+    reference: str
+    digest: str | None
+    """None for an archive that has no manifest; `digest` computes what a push would make."""
+    media_type: str | None
+    size: int | None
+    config: dict[str, Any] | None
+    """The image config; None for an index."""
+    platform: str | None
+    layers: tuple[InspectedLayer, ...] = ()
+    manifests: tuple[ManifestResult, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object."""
+        return asdict(self)

@@ -1,0 +1,169 @@
+"""Image names: their grammar, their defaults, their familiar and full forms.
+
+The grammar is docker's (distribution `reference`); the first part is a host when it has a dot,
+a colon, is `localhost`, an IPv6 address in brackets, or has an upper-case letter.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+from towline.errors import InvalidReference
+from towline.spec import distribution
+from towline.spec.digest import Digest
+
+HUB = "docker.io"
+HUB_ALIASES = frozenset({HUB, "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
+LIBRARY = "library/"
+LATEST = "latest"
+
+_LABEL = r"(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])"
+_HOST = re.compile(rf"(?:{_LABEL}(?:[._]+{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
+_PATH_CHARACTERS = re.compile(r"[a-z0-9._/-]*")
+_TRANSPORT = "docker://"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RepositoryName:
+    """A repository: registry host (with its port) and path."""
+
+    host: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.path}"
+
+    @property
+    def familiar(self) -> str:
+        """As docker shows it: without the Hub's host and `library/`."""
+        if self.host != HUB:
+            return str(self)
+        return self.path.removeprefix(LIBRARY)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reference:
+    """An image name; tag and digest as written, None where they were not."""
+
+    repository: RepositoryName
+    tag: str | None = None
+    digest: Digest | None = None
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        return f"{self.repository}{tag}" + (f"@{self.digest}" if self.digest else "")
+
+    @property
+    def familiar(self) -> str:
+        """As docker shows it."""
+        return self.repository.familiar + str(self).removeprefix(str(self.repository))
+
+    @property
+    def target(self) -> str:
+        """What a manifest is asked for by: the digest, else the tag, else `latest`."""
+        return self.digest or self.tag or LATEST
+
+    def with_tag(self, tag: str | None) -> Reference:
+        """The same repository under another tag."""
+        return replace(self, tag=tag, digest=None)
+
+
+def parse(text: str) -> Reference:
+    """Read a reference, with or without `docker://`.
+
+    Raises InvalidReference, which says which character is wrong.
+    """
+    start = len(_TRANSPORT) if text.startswith(_TRANSPORT) else 0
+    return _Parser(text, start).reference()
+
+
+class _Parser:
+    """One pass over one text; positions count in the text as it was given."""
+
+    def __init__(self, text: str, start: int) -> None:
+        self.text = text
+        self.at = start
+
+    def reference(self) -> Reference:
+        if self.at >= len(self.text):
+            self.fail("the image name is empty", self.at)
+        host = self.host()
+        path = self.path(HUB if host is None else host)
+        tag = self.tag() if self.next_is(":") else None
+        digest = self.digest() if self.next_is("@") else None
+        if self.at < len(self.text):
+            self.unexpected()
+        return Reference(RepositoryName(HUB if host is None else host, path), tag, digest)
+
+    def next_is(self, character: str) -> bool:
+        return self.text.startswith(character, self.at)
+
+    def host(self) -> str | None:
+        first, slash, _ = self.text[self.at :].partition("/")
+        if not slash or not self.looks_like_host(first):
+            return None
+        match = _HOST.match(first)
+        end = match.end() if match else 0
+        if end < len(first):
+            self.fail(f"{first!r} is no registry host", self.at + end)
+        self.at += len(first) + 1
+        if first in HUB_ALIASES:
+            return HUB
+        return first.lower() if first.startswith("[") else first
+
+    @staticmethod
+    def looks_like_host(first: str) -> bool:
+        return (
+            "." in first or ":" in first or first == "localhost" or first != first.lower()
+        ) or first.startswith("[")
+
+    def path(self, host: str) -> str:
+        start = self.at
+        match = _PATH_CHARACTERS.match(self.text, start)
+        end = match.end() if match else start
+        path = self.text[start:end]
+        if end < len(self.text) and self.text[end] not in ":@":
+            self.bad_character(end)
+        if not path:
+            self.fail(f"the repository name is missing in {self.text}", start)
+        good = distribution.NAME.match(path)
+        if good is None or good.end() < len(path):
+            wrong = start + (good.end() if good else 0)
+            self.fail(f"{self.text[wrong]!r} cannot stand here in the repository name", wrong)
+        if len(host) + 1 + len(path) > distribution.NAME_MAX:
+            self.fail(f"the repository name is longer than {distribution.NAME_MAX} characters", end)
+        self.at = end
+        return LIBRARY + path if host == HUB and "/" not in path else path
+
+    def bad_character(self, at: int) -> NoReturn:
+        if not self.text[at].isupper():
+            self.fail(f"{self.text[at]!r} cannot stand in a repository name", at)
+        lower = self.text[at:].partition(":")
+        hint = f"repository names are lower case: {self.text[:at]}{lower[0].lower()}{lower[1]}{lower[2]}"
+        self.fail(f"upper case in the repository name of {self.text}", at, hint)
+
+    def tag(self) -> str:
+        start = self.at + 1
+        match = distribution.TAG.match(self.text, start)
+        if match is None:
+            self.fail("the tag is empty or starts with a wrong character", start)
+        self.at = match.end()
+        return match.group()
+
+    def digest(self) -> Digest:
+        start = self.at + 1
+        try:
+            digest = Digest(self.text[start:])
+        except ValueError as error:
+            self.fail(str(error), start)
+        self.at = len(self.text)
+        return digest
+
+    def unexpected(self) -> NoReturn:
+        character = self.text[self.at]
+        self.fail(f"{character!r} cannot stand here in the image name", self.at)
+
+    def fail(self, message: str, position: int, hint: str | None = None) -> NoReturn:
+        raise InvalidReference(message, text=self.text, position=position, hint=hint)

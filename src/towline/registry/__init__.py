@@ -1,0 +1,1 @@
+"""Registries: their names, credentials, tokens, requests and upload sessions."""

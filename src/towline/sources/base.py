@@ -1,0 +1,115 @@
+"""What a push needs of an image, wherever it comes from.
+
+A source reads metadata when it is opened and layers when they are asked for. It promises that a
+layer can be opened as often as wanted, from any thread, with the same bytes each time; a source
+that cannot seek keeps that promise by spooling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from towline.spec.descriptor import Descriptor, Platform
+    from towline.spec.digest import Digest
+    from towline.spec.manifest import RawManifest
+
+
+class Reader(Protocol):
+    """An open layer: sequential, owned by who opened it."""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill the buffer from the front; 0 at the end. Raises SourceError when it cannot."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds; a second call does nothing."""
+        ...
+
+
+class SourceLayer(Protocol):
+    """One layer, or any other blob that a manifest lists."""
+
+    @property
+    def diff_id(self) -> Digest | None:
+        """Digest of the uncompressed tar by the config; None for blobs that are no layers."""
+        ...
+
+    @property
+    def stored(self) -> Descriptor | None:
+        """The blob as it lies in the source, if it is to be sent byte for byte; else None.
+
+        Its digest is that of the bytes `open` gives. None means: `open` gives the plain tar, to
+        be compressed.
+        """
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes that `open` gives: of the stored blob, else of the plain tar."""
+        ...
+
+    @property
+    def foreign(self) -> Descriptor | None:
+        """The manifest's descriptor of a foreign layer: skipped, its `urls` kept."""
+        ...
+
+    def open(self) -> Reader:
+        """A new reader at the first byte. Raises SourceError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceImage:
+    """One image: config, layers, and its manifest where it came with one."""
+
+    config: bytes
+    """As stored, never re-encoded."""
+    config_type: str | None
+    """Media type of the config where the source says it; None: the format's own."""
+    layers: tuple[SourceLayer, ...]
+    """Base first; as many as the manifest has layers."""
+    manifest: RawManifest | None
+    """As it came. It goes byte for byte when every layer is stored; else it is built anew."""
+    platform: Platform
+    """By the index that lists the image where there is one, else by the config."""
+    oci: bool
+    """The source knows it as OCI only: a manifest that is built is an OCI one."""
+    annotations: tuple[tuple[str, str], ...] = ()
+    """Of the manifest; kept when it is built anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceIndex:
+    """An index and the images it lists, in its order."""
+
+    manifest: RawManifest
+    children: tuple[SourceImage, ...]
+    descriptors: tuple[Descriptor, ...]
+    """What the index says of each child, in the same order."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEntry:
+    """One image or index of a source, and the names it goes by there."""
+
+    names: tuple[str, ...]
+    """As written in the source: `app:1`, `docker.io/library/app:1`, or a bare tag of a layout."""
+    content: SourceImage | SourceIndex
+    warnings: tuple[str, ...] = ()
+    """What a user should hear of how this was chosen (an index that is not whole)."""
+
+
+class ImageSource(Protocol):
+    """An opened source."""
+
+    def entries(self) -> Sequence[SourceEntry]:
+        """Everything it holds, in its own order. Raises SourceError."""
+        ...
+
+    def close(self) -> None:
+        """Close files; readers that are still open keep working until they are closed."""
+        ...

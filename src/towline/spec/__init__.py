@@ -1,0 +1,1 @@
+"""What the specifications say, as values and pure functions (image-spec, distribution-spec)."""

@@ -1,0 +1,42 @@
+"""Image configs (image-spec, "Image Configuration"): what a push needs to know of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from towline.spec.descriptor import Platform
+from towline.spec.digest import Digest
+
+MAX_SIZE = 4 << 20
+"""Bytes; registries fetch configs too, and refuse larger ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """The parts of a config that a push reads; its bytes are never re-encoded."""
+
+    diff_ids: tuple[Digest, ...]
+    """Digests of the uncompressed layers, base first (`rootfs.diff_ids`)."""
+    platform: Platform
+    filled: tuple[bool, ...]
+    """For each `history` entry whether it made a layer (not `empty_layer`)."""
+
+
+def parse(content: bytes) -> ImageConfig:
+    """Read a config; ValueError with one clause when it is none."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        msg = f"not JSON ({error})"
+        raise ValueError(msg) from None
+    rootfs = document.get("rootfs") if isinstance(document, dict) else None
+    if not isinstance(rootfs, dict):
+        msg = "no image config: it has no `rootfs`"
+        raise ValueError(msg)  # noqa: TRY004 - bad data, not a bad call
+    history = [entry for entry in document.get("history") or () if isinstance(entry, dict)]
+    return ImageConfig(
+        diff_ids=tuple(Digest(str(text)) for text in rootfs.get("diff_ids") or ()),
+        platform=Platform.from_json(document),
+        filled=tuple(not entry.get("empty_layer") for entry in history),
+    )

@@ -1,0 +1,105 @@
+"""Content descriptors and platforms (image-spec, "OCI Content Descriptors", "Image Index")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from towline.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What an image runs on."""
+
+    os: str
+    architecture: str
+    variant: str | None = None
+    os_version: str | None = None
+    os_features: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+    @property
+    def known(self) -> bool:
+        """False for what stands beside images in an index: attestations say `unknown/unknown`."""
+        return self.os != "unknown" and bool(self.os)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Platform:
+        """Read an index's `platform` object or an image config, which has the same keys."""
+        return cls(
+            os=str(value.get("os") or ""),
+            architecture=str(value.get("architecture") or ""),
+            variant=value.get("variant") or None,
+            os_version=value.get("os.version") or None,
+            os_features=tuple(value.get("os.features") or ()),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The `platform` object of an index, keys in Go's order, empty ones left out."""
+        shown: dict[str, Any] = {"architecture": self.architecture, "os": self.os}
+        if self.os_version:
+            shown["os.version"] = self.os_version
+        if self.os_features:
+            shown["os.features"] = list(self.os_features)
+        if self.variant:
+            shown["variant"] = self.variant
+        return shown
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What a manifest says of one blob or manifest."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    """Bytes."""
+    urls: tuple[str, ...] = ()
+    """Where a foreign layer can be downloaded."""
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    platform: Platform | None = None
+    artifact_type: str | None = None
+
+    @classmethod
+    def from_json(cls, value: Any) -> Descriptor:  # noqa: ANN401 - any JSON
+        """Read a descriptor; ValueError says which of the three required fields is wrong."""
+        if not isinstance(value, dict):
+            msg = f"a descriptor is an object, not {value!r:.60}"
+            raise ValueError(msg)  # noqa: TRY004 - bad data, not a bad call
+        size = value.get("size")
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            msg = f"the size of a descriptor is a number of bytes, not {size!r:.60}"
+            raise ValueError(msg)
+        platform = value.get("platform")
+        return cls(
+            media_type=str(value.get("mediaType") or ""),
+            digest=Digest(str(value.get("digest"))),
+            size=size,
+            urls=tuple(str(url) for url in value.get("urls") or ()),
+            annotations=dict(value.get("annotations") or {}),
+            platform=Platform.from_json(platform) if isinstance(platform, dict) else None,
+            artifact_type=value.get("artifactType") or None,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The object as Go's encoder orders it: empty fields are left out."""
+        shown: dict[str, Any] = {
+            "mediaType": self.media_type,
+            "size": self.size,
+            "digest": self.digest,
+        }
+        if self.urls:
+            shown["urls"] = list(self.urls)
+        if self.annotations:
+            shown["annotations"] = dict(sorted(self.annotations.items()))
+        if self.platform:
+            shown["platform"] = self.platform.as_json()
+        if self.artifact_type:
+            shown["artifactType"] = self.artifact_type
+        return shown

@@ -1,0 +1,57 @@
+"""Digests (image-spec, "Digests"): the algorithm, a colon, the encoded hash."""
+
+from __future__ import annotations
+
+import re
+from typing import Self
+
+HEX_LENGTHS = {"sha256": 64, "sha512": 128}
+"""Registered algorithms and the length of their lower-case hex encoding."""
+SHORT = 12
+_HEX = re.compile(r"[0-9a-f]+")
+
+
+class Digest(str):
+    """A well-formed digest; equal to its own text.
+
+    Raises ValueError when made from a text of another form, an unregistered algorithm, or a hash
+    of the wrong length.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        algorithm, colon, encoded = text.partition(":")
+        length = HEX_LENGTHS.get(algorithm)
+        if not colon or length is None or len(encoded) != length or not _HEX.fullmatch(encoded):
+            msg = f"{text[:140]!r} is no digest: expected sha256: and 64 lower-case hex digits"
+            raise ValueError(msg)
+        return super().__new__(cls, text)
+
+    @property
+    def algorithm(self) -> str:
+        """`sha256` or `sha512`."""
+        return self.partition(":")[0]
+
+    @property
+    def hex(self) -> str:
+        """The encoded hash alone."""
+        return self.partition(":")[2]
+
+    @property
+    def short(self) -> str:
+        """The first 12 hex digits, as docker shows them."""
+        return self.hex[:SHORT]
+
+    @classmethod
+    def of(cls, data: bytes) -> Self:
+        """The sha256 digest of `data`."""
+        import hashlib
+
+        return cls("sha256:" + hashlib.sha256(data).hexdigest())
+
+
+EMPTY_LAYER_DIFF_ID = Digest(
+    "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+)
+"""DiffID of docker's empty layer: 1,024 zero bytes."""

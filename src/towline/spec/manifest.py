@@ -1,0 +1,164 @@
+"""Image manifests and indexes (image-spec; schema 2): reading them, and their bytes when built."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from towline.spec import gojson, media_types
+from towline.spec.descriptor import Descriptor
+from towline.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from towline.spec.media_types import Format
+
+MAX_SIZE = 4 << 20
+"""Bytes of a manifest that registries must accept; more is refused by many (distribution-spec)."""
+_INDENT = 3
+"""Spaces; schema 2 has had them since its first builder, and its digests rest on them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawManifest:
+    """A manifest or index as bytes: the only form that has a digest."""
+
+    content: bytes
+    media_type: str
+
+    @property
+    def digest(self) -> Digest:
+        """Digest of the content."""
+        return Digest.of(self.content)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.content)
+
+    def descriptor(self) -> Descriptor:
+        """What an index says of it."""
+        return Descriptor(self.media_type, self.digest, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """An image manifest, read."""
+
+    media_type: str
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    subject: Descriptor | None = None
+    artifact_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An image index or manifest list, read."""
+
+    media_type: str
+    manifests: tuple[Descriptor, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    subject: Descriptor | None = None
+
+
+def parse(content: bytes, media_type: str | None = None) -> Manifest | Index:
+    """Read a manifest or an index.
+
+    The document's own `mediaType` counts, then the one given, then its shape. ValueError with
+    one clause when it is neither.
+    """
+    document = _object(content)
+    declared = str(document.get("mediaType") or media_type or "")
+    if declared in media_types.INDEXES or (not declared and "manifests" in document):
+        return _index(document, declared or media_types.OCI_INDEX)
+    if declared in media_types.IMAGES or (not declared and "config" in document):
+        return _manifest(document, declared or media_types.OCI_MANIFEST)
+    msg = f"neither an image manifest nor an index (mediaType {declared[:100]!r})"
+    raise ValueError(msg)
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        msg = f"not JSON ({error})"
+        raise ValueError(msg) from None
+    if not isinstance(document, dict):
+        msg = "not a JSON object"
+        raise ValueError(msg)  # noqa: TRY004 - bad data, not a bad call
+    return document
+
+
+def _manifest(document: dict[str, Any], media_type: str) -> Manifest:
+    return Manifest(
+        media_type=media_type,
+        config=Descriptor.from_json(document.get("config")),
+        layers=_descriptors(document, "layers"),
+        annotations=dict(document.get("annotations") or {}),
+        subject=_subject(document),
+        artifact_type=document.get("artifactType") or None,
+    )
+
+
+def _index(document: dict[str, Any], media_type: str) -> Index:
+    return Index(
+        media_type=media_type,
+        manifests=_descriptors(document, "manifests"),
+        annotations=dict(document.get("annotations") or {}),
+        subject=_subject(document),
+    )
+
+
+def _descriptors(document: dict[str, Any], key: str) -> tuple[Descriptor, ...]:
+    values = document.get(key)
+    if not isinstance(values, list):
+        msg = f"`{key}` is not a list"
+        raise ValueError(msg)  # noqa: TRY004 - bad data, not a bad call
+    return tuple(Descriptor.from_json(value) for value in values)
+
+
+def _subject(document: dict[str, Any]) -> Descriptor | None:
+    value = document.get("subject")
+    return Descriptor.from_json(value) if value is not None else None
+
+
+def build(
+    fmt: Format,
+    config: Descriptor,
+    layers: Sequence[Descriptor],
+    annotations: Mapping[str, str] | None = None,
+) -> RawManifest:
+    """The bytes of an image manifest: keys in Go's order, indented by 3, no final newline."""
+    oci = fmt == "oci"
+    media_type = media_types.OCI_MANIFEST if oci else media_types.DOCKER_MANIFEST
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "config": config.as_json(),
+        "layers": [layer.as_json() for layer in layers],
+    }
+    if annotations:
+        document["annotations"] = dict(sorted(annotations.items()))
+    return RawManifest(gojson.encode(document, indent=_INDENT), media_type)
+
+
+def build_index(
+    fmt: Format,
+    manifests: Sequence[Descriptor],
+    annotations: Mapping[str, str] | None = None,
+) -> RawManifest:
+    """The bytes of an index or manifest list, in the same form."""
+    oci = fmt == "oci"
+    media_type = media_types.OCI_INDEX if oci else media_types.DOCKER_LIST
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "manifests": [manifest.as_json() for manifest in manifests],
+    }
+    if annotations:
+        document["annotations"] = dict(sorted(annotations.items()))
+    return RawManifest(gojson.encode(document, indent=_INDENT), media_type)

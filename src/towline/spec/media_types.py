@@ -1,0 +1,74 @@
+"""Media types (image-spec, "Media Types"; the image manifest of schema 2) and what they mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from towline.spec.compression import Compression
+
+Format = Literal["docker", "oci"]
+"""The two families of image manifests: schema 2, and OCI."""
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_EMPTY = "application/vnd.oci.empty.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+OCI_LAYER_GZIP = OCI_LAYER + "+gzip"
+OCI_LAYER_ZSTD = OCI_LAYER + "+zstd"
+OCI_NONDISTRIBUTABLE = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+DOCKER_LAYER_GZIP = DOCKER_LAYER + ".gzip"
+DOCKER_LAYER_ZSTD = DOCKER_LAYER + ".zstd"
+DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar"
+SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
+SCHEMA1_SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+
+OCTET_STREAM = "application/octet-stream"
+
+INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
+IMAGES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+MANIFESTS = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
+"""What a reader accepts; listed one by one, since `*/*` is 404 at some registries."""
+
+_LAYERS: dict[tuple[Format, Compression], str] = {
+    ("oci", "none"): OCI_LAYER,
+    ("oci", "gzip"): OCI_LAYER_GZIP,
+    ("oci", "zstd"): OCI_LAYER_ZSTD,
+    ("docker", "none"): DOCKER_LAYER,
+    ("docker", "gzip"): DOCKER_LAYER_GZIP,
+}
+_COMPRESSIONS: dict[str, Compression] = {
+    **{text: compression for (_, compression), text in _LAYERS.items()},
+    DOCKER_LAYER_ZSTD: "zstd",
+    OCI_NONDISTRIBUTABLE: "none",
+    OCI_NONDISTRIBUTABLE + "+gzip": "gzip",
+    OCI_NONDISTRIBUTABLE + "+zstd": "zstd",
+    DOCKER_FOREIGN: "none",
+    DOCKER_FOREIGN + ".gzip": "gzip",
+}
+
+
+def layer(fmt: Format, compression: Compression) -> str:
+    """The media type of a layer; KeyError for zstd in schema 2, which has none."""
+    return _LAYERS[fmt, compression]
+
+
+def layer_compression(media_type: str) -> Compression | None:
+    """How a layer of that media type is compressed; None when it is no layer that we know."""
+    return _COMPRESSIONS.get(media_type)
+
+
+def is_foreign(media_type: str) -> bool:
+    """Whether the type marks a layer that registries need not hold ("nondistributable")."""
+    return media_type.startswith((OCI_NONDISTRIBUTABLE, DOCKER_FOREIGN))
+
+
+def family(media_type: str) -> Format:
+    """Which family a manifest or index belongs to."""
+    return "docker" if media_type.startswith("application/vnd.docker.") else "oci"

@@ -1,0 +1,1 @@
+"""How work is run, whatever the work: pools, slots, joining, trying again."""

@@ -1,0 +1,1 @@
+"""HTTP/1.1 that has never heard of registries."""
