@@ -14,10 +14,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from towline.errors import Cancelled
-from towline.events import Emit, nowhere
+from towline.events import nowhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from towline.events import Emit
 
 
 class Cancel:

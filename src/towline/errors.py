@@ -147,6 +147,7 @@ class PartialFailure(ExceptionGroup[TowlineError], TowlineError):  # noqa: N818 
     def __new__(
         cls, message: str, errors: Sequence[TowlineError], results: Sequence[Any] = ()
     ) -> Self:
+        """Errors are kept by the group itself, which makes its instances here."""
         del results
         return super().__new__(cls, message, errors)
 
@@ -157,7 +158,9 @@ class PartialFailure(ExceptionGroup[TowlineError], TowlineError):  # noqa: N818 
         TowlineError.__init__(self, message)
         self.results = tuple(results)
 
-    def derive(self, excs: Sequence[TowlineError], /) -> PartialFailure:
+    def derive(  # type: ignore[override]  # only ever called with parts of this group
+        self, excs: Sequence[TowlineError], /
+    ) -> PartialFailure:
         """The same failure with a part of its errors (`split` and `subgroup` ask for it)."""
         return PartialFailure(self.message, excs, self.results)
 

@@ -79,8 +79,9 @@ class TagPushed(_Base):
     def as_dict(self) -> dict[str, Any]:
         """The event with docker's `aux` object, which scripts of `docker push` read."""
         aux = {"Tag": self.tag, "Digest": self.digest, "Size": self.size}
+        status = f"{self.tag}: digest: {self.digest} size: {self.size}"
         shown = {"event": self.event, "reference": self.reference, "time": self.time}
-        return {**shown, "status": f"{self.tag}: digest: {self.digest} size: {self.size}", "aux": aux}
+        return {**shown, "status": status, "aux": aux}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,15 +131,7 @@ class Hinted(_Base):
 
 
 Event = (
-    PushStarted
-    | LayerProgress
-    | Retrying
-    | TagPushed
-    | Summary
-    | Note
-    | Warned
-    | Failed
-    | Hinted
+    PushStarted | LayerProgress | Retrying | TagPushed | Summary | Note | Warned | Failed | Hinted
 )
 Emit = Callable[[Event], None]
 

@@ -140,8 +140,9 @@ class _Parser:
     def bad_character(self, at: int) -> NoReturn:
         if not self.text[at].isupper():
             self.fail(f"{self.text[at]!r} cannot stand in a repository name", at)
-        lower = self.text[at:].partition(":")
-        hint = f"repository names are lower case: {self.text[:at]}{lower[0].lower()}{lower[1]}{lower[2]}"
+        path, colon, rest = self.text[at:].partition(":")
+        cured = f"{self.text[:at]}{path.lower()}{colon}{rest}"
+        hint = f"repository names are lower case: {cured}"
         self.fail(f"upper case in the repository name of {self.text}", at, hint)
 
     def tag(self) -> str:

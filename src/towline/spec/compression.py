@@ -10,7 +10,7 @@ MAGIC_LENGTH = 4
 """Bytes that `detect` wants to see."""
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
-_ZSTD_SKIPPABLE_TAIL = b"\x2a\x4d\x18"
+_ZSTD_SKIPPABLE = frozenset(bytes((0x50 + n, 0x2A, 0x4D, 0x18)) for n in range(16))
 
 
 def detect(head: bytes) -> Compression:
@@ -18,5 +18,4 @@ def detect(head: bytes) -> Compression:
     if head.startswith(_GZIP):
         return "gzip"
     # zstd:chunked and seekable files may open with a skippable frame (RFC 8878, section 3.1.2).
-    skippable = head[1:4] == _ZSTD_SKIPPABLE_TAIL and head[:1] and 0x50 <= head[0] <= 0x5F
-    return "zstd" if head.startswith(_ZSTD) or skippable else "none"
+    return "zstd" if head.startswith(_ZSTD) or head[:4] in _ZSTD_SKIPPABLE else "none"

@@ -21,6 +21,7 @@ class Digest(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
+        """Check the form; a str's value is set here."""
         algorithm, colon, encoded = text.partition(":")
         length = HEX_LENGTHS.get(algorithm)
         if not colon or length is None or len(encoded) != length or not _HEX.fullmatch(encoded):

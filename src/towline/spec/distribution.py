@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 """A repository's path ("Pulling manifests")."""
 NAME_MAX = 255
 """Characters of host, slash and path together, as distribution has it."""

@@ -1,0 +1,135 @@
+"""Push container images to OCI and Docker registries without a daemon.
+
+    import towline
+    result = towline.push("image.tar", "registry.example/team/app:1.2")
+
+Public names are loaded on first use: the command imports this page first, so it sets the start-up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from towline._version import __version__
+
+if TYPE_CHECKING:
+    from towline.api import digest, inspect, push, tags
+    from towline.context import Cancel
+    from towline.errors import (
+        AuthError,
+        InvalidReference,
+        NetworkError,
+        PartialFailure,
+        RegistryError,
+        SourceError,
+        TowlineError,
+        TransferCancelled,
+        UsageError,
+    )
+    from towline.events import (
+        Event,
+        Failed,
+        Hinted,
+        LayerProgress,
+        Note,
+        PushStarted,
+        Retrying,
+        Summary,
+        TagPushed,
+        Warned,
+    )
+    from towline.push.pusher import Pusher
+    from towline.push.result import (
+        InspectedLayer,
+        InspectResult,
+        LayerResult,
+        ManifestResult,
+        PushResult,
+    )
+
+_HOMES = {
+    "towline.api": ("digest", "inspect", "push", "tags"),
+    "towline.context": ("Cancel",),
+    "towline.errors": (
+        "AuthError",
+        "InvalidReference",
+        "NetworkError",
+        "PartialFailure",
+        "RegistryError",
+        "SourceError",
+        "TowlineError",
+        "TransferCancelled",
+        "UsageError",
+    ),
+    "towline.events": (
+        "Event",
+        "Failed",
+        "Hinted",
+        "LayerProgress",
+        "Note",
+        "PushStarted",
+        "Retrying",
+        "Summary",
+        "TagPushed",
+        "Warned",
+    ),
+    "towline.push.pusher": ("Pusher",),
+    "towline.push.result": (
+        "InspectResult",
+        "InspectedLayer",
+        "LayerResult",
+        "ManifestResult",
+        "PushResult",
+    ),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AuthError",
+    "Cancel",
+    "Event",
+    "Failed",
+    "Hinted",
+    "InspectResult",
+    "InspectedLayer",
+    "InvalidReference",
+    "LayerProgress",
+    "LayerResult",
+    "ManifestResult",
+    "NetworkError",
+    "Note",
+    "PartialFailure",
+    "PushResult",
+    "PushStarted",
+    "Pusher",
+    "RegistryError",
+    "Retrying",
+    "SourceError",
+    "Summary",
+    "TagPushed",
+    "TowlineError",
+    "TransferCancelled",
+    "UsageError",
+    "Warned",
+    "__version__",
+    "digest",
+    "inspect",
+    "push",
+    "tags",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - type checkers read the imports above
+    home = _HOME.get(name)
+    if home is None:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
