@@ -1,0 +1,47 @@
+# The project's doors. Each gets by itself what it needs, into .venv and .tools; see tools/.
+# ARGS="…" is handed on, as in: make test ARGS="-k upload"
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BOOTSTRAP = @$(or $(PYTHON),$(error Python 3.11 or newer is needed: install python3)) tools/bootstrap
+IN_VENV = .venv/bin/python -m
+
+# Debian packages that the tests run against: one more is one more word.
+COMPONENTS = docker-registry skopeo redis-server
+
+.PHONY: help demo test lint bench soak clean
+help:
+	@echo "make demo    push a real image to a registry of its own, twice, and read it back"
+	@echo "make test    all tests; ARGS=\"-k upload\" for some of them"
+	@echo "make lint    ruff, mypy, import-linter"
+	@echo "make bench   measure a push beside its peers; PEERS=DIR says where more of them are"
+	@echo "make soak    push for a long time and under faults"
+	@echo "make clean   remove .venv, .tools, .bench and caches"
+
+demo:
+	$(BOOTSTRAP) run
+	@.venv/bin/towline demo $(ARGS)
+
+test:
+	$(BOOTSTRAP) test
+	@tools/fetch-debian $(COMPONENTS) || true
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" $(IN_VENV) pytest $(ARGS)
+
+lint:
+	$(BOOTSTRAP) lint
+	@$(IN_VENV) ruff check
+	@$(IN_VENV) ruff format --check
+	@$(IN_VENV) mypy
+	@.venv/bin/lint-imports --no-logo
+
+bench:
+	$(BOOTSTRAP) run
+	@tools/fetch-debian docker-registry skopeo || true
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/python -m benchmarks $(ARGS)
+
+soak:
+	$(BOOTSTRAP) test
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/python -m benchmarks.soak $(ARGS)
+
+clean:
+	rm -rf .venv .tools .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
