@@ -1,0 +1,1 @@
+"""What towline promises, each promise tried."""

@@ -1,0 +1,138 @@
+"""What every test run sets up: missing programs told by name, nothing of the user's touched."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+
+from tests.support import components, docker_registry, redis_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    StartDockerRegistry = Callable[[docker_registry.Options], docker_registry.DockerRegistry]
+
+# No deadline: on a shared machine the clock says more about the neighbours than about the code.
+hypothesis.settings.register_profile("dev", max_examples=50, deadline=None)
+hypothesis.settings.register_profile("ci", max_examples=300, deadline=None, derandomize=True)
+hypothesis.settings.register_profile("nightly", max_examples=5000, deadline=None)
+hypothesis.settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
+)
+
+LACKING = pytest.StashKey[set[str]]()
+NOT_RUN = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Nothing is known to be missing yet."""
+    config.stash[LACKING] = set()
+    config.stash[NOT_RUN] = 0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, by name, the tests that need what this machine lacks."""
+    for item in items:
+        if missing := components.missing_for(item):
+            config.stash[LACKING].update(missing)
+            config.stash[NOT_RUN] += 1
+            item.add_marker(pytest.mark.skip(reason=f"{', '.join(missing)} missing"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With STRICT=1, a test that could not run is one that failed."""
+    clean = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    if session.config.stash[NOT_RUN] and os.environ.get("STRICT") == "1" and clean:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Close with what was not run: after pytest's own last line, where it is seen."""
+    if count := config.stash.get(NOT_RUN, 0):
+        tests = "1 test" if count == 1 else f"{count} tests"
+        print(f"{tests} not run: {', '.join(sorted(config.stash[LACKING]))} missing")  # noqa: T201 - the run's last line
+
+
+USERS_OWN = ("TOWLINE_", "DOCKER_", "CI_REGISTRY", "REGISTRY_AUTH_FILE", "XDG_", "SSL_CERT_")
+PROXIES = {"http_proxy", "https_proxy", "no_proxy", "all_proxy", "no_color"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Give each test a home of its own and none of the settings that towline reads."""
+    for name in list(os.environ):
+        if name.startswith(USERS_OWN) or name.lower() in PROXIES:
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+
+
+def _program(name: str) -> Path:
+    found = components.find(name)
+    assert found is not None, f"{name} is missing: a test that needs it should not have started"
+    return found
+
+
+@pytest.fixture(scope="session")
+def docker_registry_bin() -> Path:
+    """The program `docker-registry`."""
+    return _program("docker-registry")
+
+
+@pytest.fixture(scope="session")
+def skopeo_bin() -> Path:
+    """The program `skopeo`; it wants `--insecure-policy`."""
+    return _program("skopeo")
+
+
+@pytest.fixture(scope="session")
+def redis_server_bin() -> Path:
+    """The program `redis-server`."""
+    return _program("redis-server")
+
+
+@pytest.fixture(scope="session", name="docker_registry")
+def shared_docker_registry(
+    docker_registry_bin: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[docker_registry.DockerRegistry]:
+    """Run one real registry for all tests over plain HTTP; choose repository names of your own."""
+    folder = tmp_path_factory.mktemp("docker-registry")
+    with docker_registry.serving(
+        docker_registry_bin, folder, docker_registry.Options()
+    ) as registry:
+        yield registry
+
+
+@pytest.fixture
+def start_docker_registry(
+    docker_registry_bin: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StartDockerRegistry]:
+    """Start real registries of this test's own: `start_docker_registry(Options(htpasswd=True))`.
+
+    `Options` is `tests.support.docker_registry.Options`; all are stopped when the test ends.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def start(options: docker_registry.Options) -> docker_registry.DockerRegistry:
+            folder = tmp_path_factory.mktemp("docker-registry")
+            serving = docker_registry.serving(docker_registry_bin, folder, options)
+            return stack.enter_context(serving)
+
+        yield start
+
+
+@pytest.fixture(scope="session", name="redis_server")
+def shared_redis_server(
+    redis_server_bin: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[redis_server.RedisServer]:
+    """Run one real Redis for all tests; use a key prefix of your own."""
+    with redis_server.serving(redis_server_bin, tmp_path_factory.mktemp("redis")) as server:
+        yield server
