@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out, by name, the tests that need what this machine lacks."""
     for item in items:
         if missing := components.missing_for(item):
-            config.stash[LACKING].update(missing)
+            config.stash[LACKING] |= set(missing)
             config.stash[NOT_RUN] += 1
             item.add_marker(pytest.mark.skip(reason=f"{', '.join(missing)} missing"))
 
