@@ -38,9 +38,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out, by name, the tests that need what this machine lacks."""
+    lacking = config.stash[LACKING]
     for item in items:
         if missing := components.missing_for(item):
-            config.stash[LACKING] |= set(missing)
+            lacking.update(missing)
             config.stash[NOT_RUN] += 1
             item.add_marker(pytest.mark.skip(reason=f"{', '.join(missing)} missing"))
 
