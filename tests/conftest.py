@@ -57,8 +57,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Close with what was not run: after pytest's own last line, where it is seen."""
     if count := config.stash.get(NOT_RUN, 0):
+        lacking = config.stash[LACKING]
         tests = "1 test" if count == 1 else f"{count} tests"
-        print(f"{tests} not run: {', '.join(sorted(config.stash[LACKING]))} missing")  # noqa: T201 - the run's last line
+        line = f"{tests} not run: {', '.join(sorted(lacking))} missing"
+        print(line)  # noqa: T201 - the run's last line
 
 
 USERS_OWN = ("TOWLINE_", "DOCKER_", "CI_REGISTRY", "REGISTRY_AUTH_FILE", "XDG_", "SSL_CERT_")
