@@ -1,0 +1,158 @@
+"""Trying again: how often, after how long, and when not at all.
+
+Knows an attempt by its error alone: `transient` says whether the same work may succeed a little
+later, `retry_after` how long the other side wants to be left alone. What the work remembers
+between two attempts (an upload session, say) is the work's own matter.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from towline.errors import TowlineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from towline.context import Cancel, Context
+    from towline.errors import Side
+
+T = TypeVar("T")
+
+_HOST_IS_BUSY = frozenset({429, 503})
+"""Statuses that speak of the host as a whole, not of one request."""
+
+
+def _random() -> float:
+    import random
+
+    return random.random()  # noqa: S311 - it spreads waits, it keeps no secret
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How often to try again, and after how long."""
+
+    retries: int = 4
+    """Attempts in a row without progress, after the first."""
+    base: float = 1.0
+    """Seconds to wait after the first failure; doubled after each further one."""
+    cap: float = 60.0
+    """Seconds waited at most, also where the other side asks for more."""
+    jitter: Callable[[], float] = _random
+    """A number from 0 to 1: how much of the wait's second half is waited."""
+
+    def pause(self, failures: int, retry_after: float | None = None) -> float:
+        """Seconds to wait after that many failures in a row (1 or more).
+
+        Never less than was asked for, except for the cap: who asks for a second each time gets
+        the growing wait all the same.
+        """
+        # The exponent is bounded because `--retries 5000` must not overflow.
+        grown = min(self.cap, self.base * 2.0 ** min(failures - 1, 64))
+        return min(self.cap, max(grown * (0.5 + 0.5 * self.jitter()), retry_after or 0.0))
+
+
+class Attempts:
+    """The failures in a row of one piece of work at one target. Not safe from several threads."""
+
+    def __init__(self, policy: Policy, side: Side = "destination") -> None:
+        self._policy = policy
+        self._side = side
+        self._failures = 0
+        self._acknowledged = 0
+
+    def after(self, error: TowlineError, acknowledged: int = 0) -> float:
+        """Seconds to wait before the next attempt.
+
+        `acknowledged` are the bytes that the other side has confirmed so far; more than ever
+        before start the count anew. Raises `error` itself when it cannot heal, when the attempts
+        are spent, and when it is the other end's: that has a count of its own.
+        """
+        if acknowledged > self._acknowledged:
+            self._acknowledged = acknowledged
+            self._failures = 0
+        may_heal = error.transient and error.side in (None, self._side)
+        if not may_heal or self._failures >= self._policy.retries:
+            raise error
+        self._failures += 1
+        return self._policy.pause(self._failures, error.retry_after)
+
+
+class Gate:
+    """What all transfers of a host wait at before each attempt; shut while the host is busy.
+
+    Keys are opaque. Safe from many threads.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._opens_at: dict[str, float] = {}
+
+    def close(self, key: str, seconds: float) -> None:
+        """Let nobody pass for that long; a shorter time than is set already changes nothing."""
+        opens_at = self._clock() + seconds
+        with self._lock:
+            self._opens_at[key] = max(opens_at, self._opens_at.get(key, opens_at))
+
+    def remaining(self, key: str) -> float:
+        """Seconds until it opens; 0 when it is open."""
+        with self._lock:
+            opens_at = self._opens_at.get(key)
+            if opens_at is None:
+                return 0.0
+            left = opens_at - self._clock()
+            if left <= 0:
+                del self._opens_at[key]
+        return max(0.0, left)
+
+    def wait(self, key: str, cancel: Cancel) -> None:
+        """Wait until it is open. Raises `Cancelled`."""
+        while left := self.remaining(key):
+            cancel.wait(left)
+        cancel.check()
+
+
+def back_off(
+    error: TowlineError, attempts: Attempts, gate: Gate, key: str, acknowledged: int = 0
+) -> float:
+    """Seconds to wait before the next attempt; also shuts the gate where the host is busy.
+
+    For work that returns to a queue instead of waiting; raises as `Attempts.after` does.
+    """
+    seconds = attempts.after(error, acknowledged)
+    if error.retry_after is not None or getattr(error, "status", None) in _HOST_IS_BUSY:
+        gate.close(key, seconds)
+    return seconds
+
+
+def retry(  # noqa: PLR0917 - six parts, each of a type of its own: none can be mistaken
+    work: Callable[[], T],
+    attempts: Attempts,
+    gate: Gate,
+    key: str,
+    context: Context,
+    told: Callable[[float, str], None],
+    *,
+    acknowledged: Callable[[], int] = lambda: 0,
+) -> T:
+    """Call `work` until it succeeds; no slot may be held by the caller, for this waits.
+
+    `told` hears of each wait before it begins: its seconds, and the reason. Raises the last error
+    when it is not to be tried again, and `Cancelled` as soon as the context is.
+    """
+    while True:
+        gate.wait(key, context.cancel)
+        try:
+            return work()
+        except TowlineError as error:
+            # A cancelled call fails in any way it likes: its socket was closed under it.
+            context.cancel.check()
+            seconds = back_off(error, attempts, gate, key, acknowledged())
+            reason = error.message
+        told(seconds, reason)
+        context.cancel.wait(seconds)
