@@ -1,0 +1,183 @@
+"""The documents of a push: byte for byte where they can be, built where they must. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from towline.errors import SourceError, UsageError
+from towline.push.wanted import Blob, Index
+from towline.spec import manifest as manifests
+from towline.spec import media_types
+from towline.spec.descriptor import Descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from towline.layers.profile import Profile
+    from towline.push.result import DigestDiffers
+    from towline.push.wanted import Image, Layer, Tree
+    from towline.spec.compression import Compression
+    from towline.spec.digest import Digest
+    from towline.spec.manifest import RawManifest
+    from towline.spec.media_types import Format
+
+_REFERENCE_DIGEST = "vnd.docker.reference.digest"
+"""Annotation by which an attestation names the image it speaks of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The blob that a wanted one became."""
+
+    digest: Digest
+    size: int
+    """Bytes."""
+    compression: Compression | None
+    """None for blobs that are no layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """What is put under a tag, and before it the children, each once."""
+
+    top: RawManifest
+    children: tuple[RawManifest, ...] = ()
+    differs: DigestDiffers | None = None
+    """Why the digest is not the source's; None when it is or when the source had none."""
+
+
+def preferred(image: Image, requested: Format | None, profile: Profile) -> Format:
+    """The format of an image's manifest before any registry has refused it."""
+    if requested:
+        return requested
+    if image.source.manifest and image.whole:
+        return media_types.family(image.source.manifest.media_type)
+    return "oci" if image.source.oci or profile.compression == "zstd" else "docker"
+
+
+def check(image: Image, fmt: Format, profile: Profile) -> None:
+    """Refuse what no manifest of that format can say, before anything is sent."""
+    if fmt == "oci":
+        return
+    if profile.compression == "zstd" and not image.whole:
+        msg = "zstd layers do not fit into docker's manifest format (schema 2)"
+        raise UsageError(msg, hint="use --format oci, or --compression gzip")
+    for layer in image.layers:
+        if isinstance(layer, Blob) and layer.stored_compression == "zstd":
+            msg = f"layer {layer.id} is compressed with zstd, which schema 2 cannot hold"
+            raise UsageError(msg, hint="use --format oci")
+
+
+def documents(tree: Tree, made: Mapping[str, Made], requested: Format | None) -> Documents:
+    """All manifests of a tree whose blobs are known by now, children first."""
+    if isinstance(tree, Index):
+        return _index(tree, made, requested)
+    top = image_manifest(tree, made, requested)
+    came = tree.source.manifest
+    return Documents(top, differs=_differs(came, top))
+
+
+def _differs(came: RawManifest | None, top: RawManifest) -> DigestDiffers | None:
+    if came is None or came.content == top.content:
+        return None
+    same_family = media_types.family(came.media_type) == media_types.family(top.media_type)
+    return "recompressed" if same_family else "converted"
+
+
+def image_manifest(image: Image, made: Mapping[str, Made], requested: Format | None) -> RawManifest:
+    """The manifest of one image: as it came if nothing of it changed, else built."""
+    came = image.source.manifest
+    if (
+        came
+        and requested in {None, media_types.family(came.media_type)}
+        and _unchanged(image, made)
+    ):
+        return came
+    fmt = requested or _format(image, made)
+    config_type = image.source.config_type if fmt == "oci" and image.source.oci else None
+    default = media_types.OCI_CONFIG if fmt == "oci" else media_types.DOCKER_CONFIG
+    config = Descriptor(config_type or default, image.config.identity, image.config.size)
+    layers = [_layer(layer, made, fmt) for layer in image.layers]
+    annotations = dict(image.source.annotations) if fmt == "oci" else None
+    return manifests.build(fmt, config, layers, annotations)
+
+
+def _format(image: Image, made: Mapping[str, Made]) -> Format:
+    zstd = any(
+        isinstance(layer, Blob) and made[layer.key].compression == "zstd" for layer in image.layers
+    )
+    return "oci" if image.source.oci or zstd else "docker"
+
+
+def _unchanged(image: Image, made: Mapping[str, Made]) -> bool:
+    """Whether the manifest that came lists exactly the blobs that are there now."""
+    came = image.source.manifest
+    assert came is not None  # noqa: S101 - the caller's own condition
+    parsed = manifests.parse(came.content, came.media_type)
+    listed = [layer.digest for layer in getattr(parsed, "layers", ())]
+    return listed == [_digest(layer, made) for layer in image.layers]
+
+
+def _digest(layer: Layer, made: Mapping[str, Made]) -> Digest:
+    return made[layer.key].digest if isinstance(layer, Blob) else layer.digest
+
+
+def _layer(layer: Layer, made: Mapping[str, Made], fmt: Format) -> Descriptor:
+    if isinstance(layer, Descriptor):
+        return layer
+    blob = made[layer.key]
+    stored = layer.stored
+    annotations = stored.annotations if stored and fmt == "oci" else {}
+    if blob.compression is None:  # no layer that we know: its type says what it is
+        assert stored is not None  # noqa: S101 - only what is stored can be of an unknown type
+        return replace(stored, digest=blob.digest, size=blob.size)
+    media_type = media_types.layer(fmt, blob.compression)
+    return Descriptor(media_type, blob.digest, blob.size, annotations=annotations)
+
+
+def _index(index: Index, made: Mapping[str, Made], requested: Format | None) -> Documents:
+    children = tuple(image_manifest(child, made, requested) for child in index.children)
+    came = index.source.manifest
+    parsed = manifests.parse(came.content, came.media_type)
+    if not isinstance(parsed, manifests.Index):
+        msg = "the index of the source is an image manifest"
+        raise SourceError(msg)
+    same_type = requested in {None, media_types.family(came.media_type)}
+    listed = [descriptor.digest for descriptor in parsed.manifests]
+    if same_type and listed == [child.digest for child in children]:
+        return Documents(came, children)
+    fmt = requested or _index_format(came, children)
+    descriptors = _descriptors(index.source.descriptors, children)
+    annotations = parsed.annotations if fmt == "oci" else None
+    top = manifests.build_index(fmt, descriptors, annotations)
+    return Documents(top, children, _differs(came, top))
+
+
+def _index_format(came: RawManifest, children: Sequence[RawManifest]) -> Format:
+    docker = all(media_types.family(child.media_type) == "docker" for child in children)
+    return "docker" if docker and media_types.family(came.media_type) == "docker" else "oci"
+
+
+def _descriptors(listed: Sequence[Descriptor], children: Sequence[RawManifest]) -> list[Descriptor]:
+    """What the index says of each child, with the child's new digest, also where it is quoted."""
+    renamed = {old.digest: new.digest for old, new in zip(listed, children, strict=True)}
+    return [
+        replace(
+            old,
+            media_type=new.media_type,
+            digest=new.digest,
+            size=new.size,
+            annotations=_requoted(old.annotations, renamed),
+        )
+        for old, new in zip(listed, children, strict=True)
+    ]
+
+
+def _requoted(
+    annotations: Mapping[str, str], renamed: Mapping[Digest, Digest]
+) -> Mapping[str, str]:
+    quoted = annotations.get(_REFERENCE_DIGEST)
+    if quoted not in renamed:
+        return annotations
+    return {**annotations, _REFERENCE_DIGEST: renamed[quoted]}  # type: ignore[index]  # a str is one

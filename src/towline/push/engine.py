@@ -1,0 +1,65 @@
+"""What all pushes of one `Pusher` share: connections, knowledge, slots, threads, transfers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from towline.knowledge.open import open_knowledge
+from towline.push.dispatcher import Dispatcher
+from towline.push.options import Limits, environment, pair
+from towline.registry.client import RegistryClient, Settings
+from towline.transfers.retry import Gate, Policy
+from towline.transfers.shared import SharedTransfers
+from towline.transfers.slots import Slots
+from towline.transfers.workers import Workers, encoder_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
+    from towline.push.options import PusherOptions
+
+SETTLERS = 8
+"""Threads that ask and mount: small requests, so more at once than uploads."""
+
+
+class Engine:
+    """Made once a `Pusher`; nothing in it connects, opens or starts before it is needed."""
+
+    def __init__(self, options: PusherOptions, warn: Callable[[str], None]) -> None:
+        chosen = {key: options[key] for key in ("jobs", "retries", "timeout") if key in options}  # type: ignore[literal-required]
+        self.limits = Limits(**chosen)
+        self.environ = environment(options)
+        self.client = RegistryClient(_settings(options, self.limits))
+        self.knowledge = open_knowledge(options.get("cache"), self.environ, warn)
+        self.policy = Policy(retries=self.limits.retries)
+        self.gate = Gate()
+        self.dispatcher = Dispatcher(Slots(self.limits.jobs))
+        self.transfers = SharedTransfers()
+        self.workers = Workers(SETTLERS, "towline-settle")
+        self.encoders: Executor = encoder_pool()
+
+    def close(self) -> None:
+        """Stop the threads, close connections and stores."""
+        self.workers.close()
+        self.dispatcher.close()
+        self.encoders.shutdown(wait=True, cancel_futures=True)
+        self.client.close()
+        self.knowledge.close()
+
+
+def _settings(options: PusherOptions, limits: Limits) -> Settings:
+    """What the registry client needs to know."""
+    return Settings(
+        plain_http=options.get("plain_http", False),
+        insecure=options.get("insecure", False),
+        ca=options.get("ca"),
+        cert=options.get("cert"),
+        key=options.get("key"),
+        creds=pair(options.get("creds"), "--creds"),
+        src_creds=pair(options.get("src_creds"), "--src-creds"),
+        authfile=options.get("authfile"),
+        timeout=limits.timeout,
+        environ=environment(options),
+        log=options.get("log"),
+    )

@@ -1,0 +1,70 @@
+"""What is known of the blobs before anything is asked, and what is remembered afterwards."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from towline.knowledge.base import Entry
+from towline.push.plan import Destination
+from towline.spec import media_types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from towline.knowledge.base import Knowledge
+    from towline.push.build import Made
+    from towline.push.deliver import Delivered
+    from towline.push.wanted import Blob
+    from towline.registry.repository import Repository
+    from towline.spec.digest import Digest
+
+Entries = dict["Digest", "Sequence[Entry]"]
+"""By identity, oldest first."""
+
+
+def known(knowledge: Knowledge, blobs: Iterable[Blob]) -> Mapping[Digest, Sequence[Entry]]:
+    """Everything that is remembered of these blobs."""
+    return knowledge.entries([blob.identity for blob in blobs])
+
+
+def destination(
+    knowledge: Knowledge, repository: Repository, entries: Mapping[Digest, Sequence[Entry]]
+) -> Destination:
+    """A target as the plan sees it: its name, and how entries of our own account look."""
+    digests = {entry.digest for some in entries.values() for entry in some}
+    key = knowledge.account_key() if digests else b""
+    accounts = {digest: repository.account_mac(key, digest) for digest in digests}
+    return Destination(repository.name, accounts)
+
+
+def remember(
+    knowledge: Knowledge, repository: Repository, delivered: Iterable[tuple[Blob, Delivered]]
+) -> None:
+    """Record where blobs were just seen."""
+    key = knowledge.account_key()
+    now = time.time()
+    entries = [_entry(blob, found, repository, key, now) for blob, found in delivered]
+    if entries:
+        knowledge.record(entries)
+
+
+def _entry(blob: Blob, found: Delivered, repository: Repository, key: bytes, now: float) -> Entry:
+    made = found.made
+    return Entry(
+        diff_id=blob.identity,
+        digest=made.digest,
+        size=made.size,
+        media_type=_media_type(blob, made),
+        compression=made.compression or "none",
+        profile=found.profile,
+        repository=str(repository.name),
+        account=repository.account_mac(key, made.digest),
+        seen=now,
+    )
+
+
+def _media_type(blob: Blob, made: Made) -> str:
+    if blob.stored is not None:
+        return blob.stored.media_type
+    return media_types.layer("oci", made.compression or "none")

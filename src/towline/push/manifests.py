@@ -1,0 +1,36 @@
+"""Puts the documents of a tag in place: children first, the tag last.
+
+Called when every blob that they list is confirmed, and never before.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from towline.push.build import Documents
+    from towline.push.target import Target
+    from towline.spec.manifest import RawManifest
+
+
+def put(target: Target, tag: str, documents: Documents) -> None:
+    """Put all documents, each with retries. Raises what the last attempt raised."""
+    for child in dict.fromkeys(documents.children):
+        _put(target, child.digest, child)
+    _put(target, tag, documents.top)
+
+
+def _put(target: Target, reference: str, manifest: RawManifest) -> None:
+    put_manifest = target.repository.put_manifest
+    target.retry(
+        f"the manifest of {target.repository.name}:{reference}",
+        partial(put_manifest, reference, manifest, target.context),
+    )
+
+
+def is_there(target: Target, tag: str, manifest: RawManifest) -> bool:
+    """Whether the tag holds that manifest already, so that nothing is left to do."""
+    head_manifest = target.repository.head_manifest
+    found = target.retry(f"the tag {tag}", partial(head_manifest, tag, target.context))
+    return found is not None and found.digest == manifest.digest

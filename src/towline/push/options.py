@@ -1,0 +1,133 @@
+"""The options of a push as values, checked before anything is opened."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+from towline.errors import UsageError
+from towline.layers import profile as profiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from towline.context import Cancel
+    from towline.events import Emit
+    from towline.layers.profile import Profile
+    from towline.spec.media_types import Format
+
+Verify = Literal["head", "full"]
+_FORMATS: dict[str, Format | None] = {"auto": None, "docker": "docker", "oci": "oci"}
+
+
+class PusherOptions(TypedDict, total=False):
+    """Keywords of `Pusher`: how, transport, credentials, cache, and who is told."""
+
+    jobs: int
+    """Uploads at once to any one registry host."""
+    retries: int
+    """Attempts in a row without progress, after the first."""
+    timeout: float
+    """Seconds without a byte either way."""
+    cache: str | os.PathLike[str]
+    """A path, `redis://…`, `rediss://…`, `unix://…` or `none`."""
+    plain_http: bool
+    insecure: bool
+    ca: str | os.PathLike[str]
+    cert: str | os.PathLike[str]
+    key: str | os.PathLike[str]
+    creds: str | tuple[str, str]
+    src_creds: str | tuple[str, str]
+    authfile: str | os.PathLike[str]
+    on_event: Emit
+    environ: Mapping[str, str]
+    """Instead of the process's environment."""
+    log: Callable[[str], None]
+    """Receives the redacted wire log, a line a call."""
+
+
+class PushOptions(TypedDict, total=False):
+    """Keywords of one push."""
+
+    format: str
+    """`auto`, `docker` or `oci`; explicit: never converted."""
+    compression: str
+    """`gzip`, `none`, `zstd` or `zstd:1` to `zstd:19`."""
+    verify: bool | str
+    """`head` (or True): ask for everything afterwards; `full`: read it back, DiffIDs too."""
+    check_diffids: bool
+    """Decompress layers that came compressed beside the sending, before any tag."""
+    cancel: Cancel
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What one push was asked to do."""
+
+    profile: Profile
+    explicit_profile: bool = False
+    format: Format | None = None
+    verify: Verify | None = None
+    check_diffids: bool = False
+
+
+def wish(options: PushOptions) -> Wish:
+    """Check the keywords of a push. Raises UsageError."""
+    compression = options.get("compression")
+    return Wish(
+        profile=profiles.parse(compression or "gzip"),
+        explicit_profile=compression is not None,
+        format=_format(options.get("format", "auto")),
+        verify=_verify(options.get("verify", False)),
+        check_diffids=options.get("check_diffids", False),
+    )
+
+
+def _format(text: str) -> Format | None:
+    if text not in _FORMATS:
+        raise UsageError(f"no manifest format is called {text!r}", hint="use auto, docker or oci")
+    return _FORMATS[text]
+
+
+def _verify(value: bool | str) -> Verify | None:  # noqa: FBT001 - a value, not a flag
+    match value:
+        case False:
+            return None
+        case True | "head":
+            return "head"
+        case "full":
+            return "full"
+    raise UsageError(f"verify cannot be {value!r}", hint="use head or full")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much at once, how long, how often."""
+
+    jobs: int = 5
+    retries: int = 4
+    timeout: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise UsageError(f"--jobs must be at least 1, not {self.jobs}")
+        if self.retries < 0:
+            raise UsageError(f"--retries must be 0 or more, not {self.retries}")
+        if self.timeout <= 0:
+            raise UsageError(f"--timeout must be more than 0 seconds, not {self.timeout:g}")
+
+
+def pair(creds: str | tuple[str, str] | None, option: str) -> tuple[str, str] | None:
+    """`USER:PASSWORD`, or the two already apart."""
+    if creds is None or isinstance(creds, tuple):
+        return creds
+    user, colon, password = creds.partition(":")
+    if not colon or not user:
+        raise UsageError(f"{option} must be USER:PASSWORD", hint="give a user, a colon, a password")
+    return user, password
+
+
+def environment(options: PusherOptions) -> Mapping[str, str]:
+    """The variables that configure a pusher."""
+    return options.get("environ", os.environ)

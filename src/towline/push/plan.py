@@ -1,0 +1,181 @@
+"""Which way each blob takes to each target: a rule over values, without a socket.
+
+For a blob and a target a plan is a tuple of steps, walked until one succeeds: ask for digests
+that may be there, mount from where they are known to be, send. `--dry-run` walks the same steps
+and only asks. What the numbers are: the engine's, which found that a small upload is cheaper than
+a round trip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from towline.reference import RepositoryName
+from towline.spec import media_types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from towline.knowledge.base import Entry
+    from towline.layers.profile import Profile
+    from towline.push.wanted import Blob
+    from towline.spec.compression import Compression
+    from towline.spec.digest import Digest
+    from towline.spec.media_types import Format
+
+ASK_LIMIT = 3
+"""HEADs for one layer at most: each is a round trip."""
+KiB = 1 << 10
+MiB = 1 << 20
+_MOUNT_TRIES = ((100 * KiB, 1), (10 * MiB, 3))
+_MOUNT_TRIES_ABOVE = 4
+_COMPRESSION_RANK: dict[Compression, int] = {"gzip": 0, "zstd": 1, "none": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A blob that would do, if it is there."""
+
+    digest: Digest
+    size: int
+    """Bytes."""
+    compression: Compression | None
+    """None for blobs that are no layers."""
+    profile: str | None
+    """As recorded when it was made by a profile; None when it came from elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """HEAD the blob in the target."""
+
+    candidate: Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Have the registry take the blob from another of its repositories."""
+
+    candidate: Candidate
+    origin: RepositoryName
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Upload it."""
+
+
+Step = Ask | Mount | Send
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a push allows."""
+
+    profile: Profile
+    """How layers are compressed when they must be sent."""
+    explicit: bool = False
+    """The profile was asked for by name: blobs of other profiles do not count."""
+    formats: frozenset[Format] = frozenset({"docker", "oci"})
+    """Formats of the manifests that list the blob: zstd fits OCI alone."""
+    mounts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A target as the plan sees it."""
+
+    name: RepositoryName
+    accounts: Mapping[Digest, str]
+    """For each digest the HMAC that an entry seen with our present credentials carries."""
+
+
+def steps(
+    blob: Blob, target: Destination, entries: Sequence[Entry], rules: Rules
+) -> tuple[Step, ...]:
+    """The way of one blob to one target; `entries` are those of its DiffID, oldest first."""
+    fitting = [entry for entry in reversed(entries) if _fits(blob, entry, rules)]
+    asks = [Ask(candidate) for candidate in _asked(blob, target, fitting)]
+    mounts = _mounts(blob, target, fitting) if rules.mounts else []
+    return (*asks, *mounts, Send())
+
+
+def common(blobs: Iterable[Sequence[Entry]], hosts: frozenset[str]) -> frozenset[Digest]:
+    """Digests that are known at every one of several hosts: one push, one digest."""
+    found: dict[Digest, set[str]] = {}
+    for entries in blobs:
+        for entry in entries:
+            found.setdefault(entry.digest, set()).add(_host(entry.repository))
+    return frozenset(digest for digest, at in found.items() if at >= hosts)
+
+
+def _fits(blob: Blob, entry: Entry, rules: Rules) -> bool:
+    if blob.stored is not None:
+        return entry.digest == blob.stored.digest
+    if rules.explicit:
+        return entry.profile == rules.profile.recorded
+    return entry.compression in {"gzip", "none"} or rules.formats == {"oci"}
+
+
+def _asked(blob: Blob, target: Destination, fitting: Sequence[Entry]) -> list[Candidate]:
+    if blob.stored is not None:
+        return [own(blob)]
+    here = [entry for entry in fitting if entry.repository == str(target.name)]
+    return _unique(sorted(here, key=lambda entry: _rank(entry, target)))[:ASK_LIMIT]
+
+
+def own(blob: Blob) -> Candidate:
+    """The one digest that a blob sent byte for byte can have."""
+    assert blob.stored is not None  # noqa: S101 - the caller's own condition
+    compression = media_types.layer_compression(blob.stored.media_type)
+    return Candidate(blob.stored.digest, blob.stored.size, compression, None)
+
+
+def _mounts(blob: Blob, target: Destination, fitting: Sequence[Entry]) -> list[Mount]:
+    elsewhere = [
+        entry
+        for entry in fitting
+        if entry.repository != str(target.name) and _host(entry.repository) == target.name.host
+    ]
+    ranked = sorted(elsewhere, key=lambda entry: _rank(entry, target))
+    return [_mount(entry) for entry in ranked[: _mount_tries(blob.size)]]
+
+
+def _mount(entry: Entry) -> Mount:
+    host, _, path = entry.repository.partition("/")
+    return Mount(_candidate(entry), RepositoryName(host, path))
+
+
+def _mount_tries(size: int) -> int:
+    return next((tries for limit, tries in _MOUNT_TRIES if size <= limit), _MOUNT_TRIES_ABOVE)
+
+
+def _rank(entry: Entry, target: Destination) -> tuple[bool, int, bool, int]:
+    """Stable over newest first: gzip, then own credentials, then trust, then likeness of name."""
+    return (
+        _COMPRESSION_RANK.get(entry.compression, 2),  # type: ignore[call-overload]  # any text
+        entry.account != target.accounts.get(entry.digest, ""),
+        entry.learned,
+        -_likeness(entry.repository, str(target.name)),
+    )
+
+
+def _likeness(one: str, other: str) -> int:
+    """How many leading components two names share; the host is one."""
+    pairs = zip(one.split("/"), other.split("/"), strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), len(one.split("/")))
+
+
+def _unique(entries: Iterable[Entry]) -> list[Candidate]:
+    return list({entry.digest: _candidate(entry) for entry in entries}.values())
+
+
+def _candidate(entry: Entry) -> Candidate:
+    compression = entry.compression
+    known = compression if compression in _COMPRESSION_RANK else None
+    return Candidate(entry.digest, entry.size, known, entry.profile)  # type: ignore[arg-type]
+
+
+def _host(repository: str) -> str:
+    return repository.partition("/")[0]

@@ -1,0 +1,64 @@
+"""From what was delivered to the fields of a result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from towline.push.result import LayerResult, ManifestResult
+from towline.push.wanted import Blob, Index, images
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from towline.push.build import Documents
+    from towline.push.deliver import Delivered
+    from towline.push.wanted import Layer, Tree
+
+
+def layers(tree: Tree, delivered: Mapping[str, Delivered]) -> tuple[LayerResult, ...]:
+    """An image's layers in its manifest's order; of an index every layer once.
+
+    A layer that an image lists twice was sent once: its bytes count at its first place.
+    """
+    listed = [layer for image in images(tree) for layer in image.layers]
+    if isinstance(tree, Index):
+        listed = list(dict.fromkeys(listed))
+    seen: set[Layer] = set()
+    results = []
+    for layer in listed:
+        result = _layer(layer, delivered)
+        results.append(replace(result, sent_bytes=0) if layer in seen else result)
+        seen.add(layer)
+    return tuple(results)
+
+
+def _layer(layer: Layer, delivered: Mapping[str, Delivered]) -> LayerResult:
+    if not isinstance(layer, Blob):
+        return LayerResult(None, layer.digest, layer.size, "skipped", "source")
+    found = delivered[layer.key]
+    return LayerResult(
+        diff_id=layer.diff_id,
+        digest=found.made.digest,
+        size=found.made.size,
+        outcome=found.outcome,
+        compression=found.label,
+        mounted_from=found.mounted_from,
+        sent_bytes=found.sent_bytes,
+    )
+
+
+def manifests(tree: Tree, documents: Documents) -> tuple[ManifestResult, ...]:
+    """The children of an index; nothing for an image."""
+    pairs = zip(images(tree), documents.children, strict=False)
+    return tuple(
+        ManifestResult(
+            child.digest, child.media_type, str(image.source.platform) or None, child.size
+        )
+        for image, child in pairs
+    )
+
+
+def total_bytes(tree: Tree, delivered: Mapping[str, Delivered]) -> int:
+    """Bytes of all blobs of a tree, as they are stored at the destination."""
+    return sum(delivered[key].made.size for key in {blob.key for blob in tree.blobs})

@@ -1,0 +1,64 @@
+"""One repository that a push writes to, with what the push's own calls to it need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from towline.events import Retrying, Warned
+from towline.transfers.retry import Attempts, retry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from towline.context import Context
+    from towline.events import Event
+    from towline.push.engine import Engine
+    from towline.push.wanted import Tree
+    from towline.reference import Reference
+    from towline.registry.repository import Repository
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """A repository and the tags that are to be set in it."""
+
+    engine: Engine
+    repository: Repository
+    tags: tuple[tuple[Reference, Tree], ...]
+    """Destination and what goes there, sorted by tag."""
+    context: Context
+    """Of the push's own calls to this repository; its meter counts for the result."""
+    warnings: list[str]
+
+    @property
+    def reference(self) -> str:
+        """What events of this target are told under."""
+        first, *more = (str(reference) for reference, _ in self.tags)
+        return str(self.repository.name) if more else first
+
+    def watcher(self) -> Context:
+        """The context in which this push watches transfers: events get its reference."""
+
+        def emit(event: Event) -> None:
+            self.context.emit(replace(event, reference=self.reference))
+
+        return replace(self.context, emit=emit)
+
+    def warn(self, message: str) -> None:
+        """Tell a warning, and keep it for the result."""
+        self.warnings.append(message)
+        self.context.emit(Warned(reference=self.reference, message=message))
+
+    def retry(self, what: str, work: Callable[[], T]) -> T:
+        """Call `work` until it succeeds or trying again is of no use."""
+
+        def told(seconds: float, reason: str) -> None:
+            event = Retrying(reference=self.reference, what=what, seconds=seconds, reason=reason)
+            self.context.emit(event)
+
+        engine = self.engine
+        attempts = Attempts(engine.policy)
+        return retry(work, attempts, engine.gate, self.repository.name.host, self.context, told)

@@ -1,0 +1,86 @@
+"""Looks again at what was pushed: is everything there, and is it what it says?"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from towline.errors import RegistryError
+from towline.layers.blobstream import BlobStream
+from towline.push.wanted import Blob, images
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from towline.push.build import Documents, Made
+    from towline.push.options import Verify
+    from towline.push.target import Target
+    from towline.push.wanted import Tree
+    from towline.spec.manifest import RawManifest
+
+
+def verify(
+    target: Target,
+    tag: str,
+    tree: Tree,
+    documents: Documents,
+    made: Mapping[str, Made],
+    how: Verify,
+) -> None:
+    """Ask for the manifests and every blob, or (`full`) read them back and hash them.
+
+    Raises RegistryError naming the first that is missing or wrong.
+    """
+    _manifest(target, tag, documents.top, how)
+    for child in dict.fromkeys(documents.children):
+        _manifest(target, child.digest, child, how)
+    for blob in dict.fromkeys(blob for image in images(tree) for blob in image.blobs):
+        check = _read if how == "full" else _ask
+        check(target, blob, made[blob.key])
+
+
+def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify) -> None:
+    repository, context = target.repository, target.context
+    if how == "full":
+        read = target.retry("a manifest", partial(repository.get_manifest, reference, context))
+        found = read.digest if read else None
+    else:
+        head = target.retry("a manifest", partial(repository.head_manifest, reference, context))
+        found = head.digest if head else None
+    if found != manifest.digest:
+        shown = found or "nothing"
+        raise _wrong(target, f"{reference} holds {shown} instead of {manifest.digest}")
+
+
+def _ask(target: Target, blob: Blob, made: Made) -> None:
+    has_blob = target.repository.has_blob
+    if not target.retry("a blob", partial(has_blob, made.digest, target.context)):
+        raise _wrong(target, f"blob {made.digest} is missing")
+
+
+def _read(target: Target, blob: Blob, made: Made) -> None:
+    found = target.retry("a blob", partial(_diff_id, target, made))
+    if blob.diff_id and found != blob.diff_id:
+        raise _wrong(
+            target, f"layer {made.digest} unpacks to {found}, the config lists {blob.diff_id}"
+        )
+
+
+def _diff_id(target: Target, made: Made) -> str | None:
+    reader = target.repository.open_blob(made.digest, target.context)
+    stream = BlobStream(
+        reader, None, target.engine.encoders, target.context.cancel, diff_id_of=made.compression
+    )
+    for _ in stream:
+        pass
+    if stream.blob.digest != made.digest:
+        raise _wrong(target, f"blob {made.digest} reads back as {stream.blob.digest}")
+    return stream.blob.diff_id
+
+
+def _wrong(target: Target, what: str) -> RegistryError:
+    return RegistryError(
+        f"verification of {target.reference} failed: {what}",
+        side="destination",
+        hint="push again; if it stays so, the registry has lost or changed what it confirmed",
+    )

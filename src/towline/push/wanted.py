@@ -1,0 +1,164 @@
+"""What has to be at the destination in the end: blobs, and the documents that list them.
+
+One blob is one `Blob` however many layers, images and tags use it, so that nothing is asked for
+or sent twice.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from towline.errors import SourceError
+from towline.sources.base import SourceImage, SourceIndex
+from towline.spec import media_types
+from towline.spec.descriptor import Descriptor
+from towline.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from towline.layers.profile import Profile
+    from towline.sources.base import Reader, SourceLayer
+    from towline.spec.compression import Compression
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blob:
+    """Bytes that the destination must hold."""
+
+    identity: Digest
+    """The DiffID of a layer; of anything else its digest."""
+    stored: Descriptor | None
+    """What is sent byte for byte; None: the plain tar is compressed on the way."""
+    size: int
+    """Bytes that `open` gives."""
+    open: Callable[[], Reader]
+    is_layer: bool
+
+    @property
+    def key(self) -> str:
+        """Equal for equal bytes within one push."""
+        return self.stored.digest if self.stored else self.identity
+
+    @property
+    def id(self) -> str:
+        """What progress calls it."""
+        return self.identity.short
+
+    @property
+    def diff_id(self) -> Digest | None:
+        """Digest of the uncompressed tar, of a layer."""
+        return self.identity if self.is_layer else None
+
+    @property
+    def stored_compression(self) -> Compression | None:
+        """How the stored bytes are compressed; None when that is not known or nothing is stored."""
+        return media_types.layer_compression(self.stored.media_type) if self.stored else None
+
+
+Layer = Blob | Descriptor
+"""A blob, or the descriptor of a foreign layer, which is left where its `urls` say."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Image:
+    """One image manifest to be."""
+
+    source: SourceImage
+    config: Blob
+    layers: tuple[Layer, ...]
+    """Base first."""
+
+    @property
+    def blobs(self) -> tuple[Blob, ...]:
+        """Everything that the manifest lists and the registry must hold."""
+        return (*(layer for layer in self.layers if isinstance(layer, Blob)), self.config)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every blob goes as it lies in the source, so that its manifest can too."""
+        return all(blob.stored is not None for blob in self.blobs)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Index:
+    """One index to be, and its images in its order."""
+
+    source: SourceIndex
+    children: tuple[Image, ...]
+
+    @property
+    def blobs(self) -> tuple[Blob, ...]:
+        """The blobs of all children."""
+        return tuple(blob for child in self.children for blob in child.blobs)
+
+
+Tree = Image | Index
+"""What goes under a tag."""
+
+
+def images(tree: Tree) -> tuple[Image, ...]:
+    """The image itself, or all of an index."""
+    return tree.children if isinstance(tree, Index) else (tree,)
+
+
+class Gatherer:
+    """Turns what sources describe into trees that share their blobs."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._blobs: dict[str, Blob] = {}
+
+    @property
+    def blobs(self) -> tuple[Blob, ...]:
+        """Every blob once, in the order in which they were met."""
+        return tuple(self._blobs.values())
+
+    def tree(self, content: SourceImage | SourceIndex) -> Tree:
+        """Gather one image or index. Raises SourceError where it contradicts itself."""
+        if isinstance(content, SourceIndex):
+            return Index(content, tuple(self._image(child) for child in content.children))
+        return self._image(content)
+
+    def _image(self, source: SourceImage) -> Image:
+        return Image(
+            source=source,
+            config=self._share(_config(source)),
+            layers=tuple(layer.foreign or self._layer(layer) for layer in source.layers),
+        )
+
+    def _layer(self, layer: SourceLayer) -> Blob:
+        stored, diff_id = layer.stored, layer.diff_id
+        if stored is None and diff_id is None:
+            msg = "a layer has neither a digest nor a DiffID: the source says too little of it"
+            raise SourceError(msg)
+        if stored is None and diff_id and self._profile.compression == "none":
+            stored = Descriptor(media_types.OCI_LAYER, diff_id, layer.size)
+        identity = diff_id or (stored and stored.digest)
+        assert identity  # noqa: S101 - one of the two is there, see above
+        return self._share(Blob(identity, stored, layer.size, layer.open, diff_id is not None))
+
+    def _share(self, blob: Blob) -> Blob:
+        return self._blobs.setdefault(blob.key, blob)
+
+
+def _config(source: SourceImage) -> Blob:
+    content = source.config
+    digest = Digest.of(content)
+    media_type = source.config_type or media_types.OCI_CONFIG
+    stored = Descriptor(media_type, digest, len(content))
+    return Blob(digest, stored, len(content), lambda: _Memory(content), is_layer=False)
+
+
+class _Memory(io.BytesIO):
+    """A config is read like any other blob."""
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # narrower
+        return super().readinto(buffer)
+
+
+def tree_blobs(trees: Iterator[Tree]) -> tuple[Blob, ...]:
+    """The blobs of several trees, each once."""
+    return tuple(dict.fromkeys(blob for tree in trees for blob in tree.blobs))
