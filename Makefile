@@ -4,7 +4,6 @@
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BOOTSTRAP = @$(or $(PYTHON),$(error Python 3.11 or newer is needed: install python3)) tools/bootstrap
-IN_VENV = .venv/bin/python -m
 
 # Debian packages that the tests run against: one more is one more word.
 COMPONENTS = docker-registry skopeo redis-server
@@ -25,14 +24,14 @@ demo:
 test:
 	$(BOOTSTRAP) test
 	@tools/fetch-debian $(COMPONENTS) || true
-	@PATH="$(CURDIR)/.tools/bin:$$PATH" $(IN_VENV) pytest $(ARGS)
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/python -m pytest $(ARGS)
 
 lint:
 	$(BOOTSTRAP) lint
-	@$(IN_VENV) ruff check
-	@$(IN_VENV) ruff format --check
-	@$(IN_VENV) mypy
-	@.venv/bin/lint-imports --no-logo
+	@status=0; \
+	for check in "-m ruff check" "-m ruff format --check" "-m mypy" ".venv/bin/lint-imports --no-logo"; do \
+	  .venv/bin/python $$check || status=1; \
+	done; exit $$status
 
 bench:
 	$(BOOTSTRAP) run
