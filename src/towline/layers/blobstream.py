@@ -1,0 +1,135 @@
+"""One layer's bytes become one blob's bytes in a single pass: read, hash, compress, hash.
+
+`BlobStream` gives the blob's blocks in order and, at the end, what they came to. The calling
+thread reads and hashes; blocks are compressed by the executor that it was given. The bytes depend
+on the layer and the profile alone, not on threads, timing or how much the reader gives at once.
+Where they go is not this room's business (`feed` hands them to seats).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from towline.layers.buffers import Spares
+from towline.layers.decoders import decoder_of
+from towline.layers.encoders import encoder_of
+from towline.layers.pipelines import Source, Work, checked, encoded, stored
+from towline.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+    from concurrent.futures import Executor
+    from hashlib import _Hash
+
+    from towline.context import Cancel
+    from towline.layers.profile import Profile
+    from towline.sources.base import Reader
+    from towline.spec.compression import Compression
+
+Block = bytes | memoryview
+"""Bytes of a blob. A memoryview is valid until the next block is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """What a stream came to."""
+
+    digest: Digest
+    """Of the blob's bytes."""
+    size: int
+    """Bytes of the blob."""
+    diff_id: Digest | None
+    """Of the plain bytes; None when a stored blob was not looked into."""
+    read_size: int
+    """Bytes read from the source."""
+
+
+class BlobStream:
+    """The bytes of one blob, made from one reader; iterated once, by one thread.
+
+    `encoding` None: the stored bytes go as they are, and `diff_id_of`, their compression, asks
+    that they be decompressed beside, for the DiffID. Streams that share `spares` share the memory
+    for blocks beyond each one's first two.
+
+    Raises SourceError from the reader, or when a stored blob that is looked into is damaged;
+    Cancelled when `cancel` is thrown. The stream closes the reader at its end, whichever that is.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        encoding: Profile | None,
+        executor: Executor,
+        cancel: Cancel,
+        *,
+        diff_id_of: Compression | None = None,
+        spares: Spares | None = None,
+    ) -> None:
+        from hashlib import sha256
+
+        self._source = Source(reader)
+        self._cancel = cancel
+        self._hash = sha256()
+        self._size = 0
+        self._blob: Blob | None = None
+        self._plain: _Hash | None = sha256()
+        work = Work(executor, cancel)
+        encoder = encoder_of(encoding) if encoding else None
+        blocks: Generator[Block, None, None]
+        if encoder:
+            blocks = encoded(self._source, encoder, self._plain, work, spares or Spares())
+        elif diff_id_of and diff_id_of != "none":
+            decoder = decoder_of(diff_id_of, "the layer")
+            blocks = checked(self._source, decoder, self._plain, work)
+        else:
+            blocks = stored(self._source)
+            self._plain = self._hash if encoding or diff_id_of else None
+        self._blocks = self._run(blocks)
+
+    @property
+    def position(self) -> int:
+        """Bytes read from the source so far; may be asked by any thread."""
+        return self._source.position
+
+    @property
+    def blob(self) -> Blob:
+        """What the stream came to; RuntimeError before its end."""
+        if self._blob is None:
+            raise RuntimeError("the stream has not reached its end")
+        return self._blob
+
+    def __iter__(self) -> Iterator[Block]:
+        """The blob's blocks in order, none of them empty."""
+        return self._blocks
+
+    def close(self) -> None:
+        """Stop: blocks that wait to be compressed are dropped, the reader is closed."""
+        self._blocks.close()
+        self._source.close()
+
+    def _run(self, blocks: Generator[Block, None, None]) -> Generator[Block, None, None]:
+        try:
+            for block in blocks:
+                self._cancel.check()
+                if block:
+                    yield block
+                # Hashed once it is on its way, so that the other side has something to do.
+                self._hash.update(block)
+                self._size += len(block)
+            self._blob = self._outcome()
+        finally:
+            blocks.close()
+            self._source.close()
+
+    def _outcome(self) -> Blob:
+        return Blob(
+            digest=_digest(self._hash),
+            size=self._size,
+            diff_id=_digest(self._plain) if self._plain else None,
+            read_size=self._source.position,
+        )
+
+
+def _digest(hashed: _Hash) -> Digest:
+    return Digest("sha256:" + hashed.hexdigest())

@@ -1,0 +1,210 @@
+"""A compressed stream becomes its plain bytes again, in bounded memory, damage told in words.
+
+Takes gzip of several members, zstd of several frames with skippable ones between them, and plain
+bytes. Two shapes: `decoder_of` is fed (for those who read the stream for another purpose and look
+inside on the way), `decoded` is read from. A stream must be whole: one that ends too early, fails
+its check sum or has something else behind its end raises SourceError.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Protocol
+
+from towline.errors import SourceError
+from towline.layers import gzip_header
+from towline.layers.zstd_frames import BLOCK_LIMIT, FrameWalker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from isal import igzip_lib
+
+    from towline.sources.base import Reader
+    from towline.spec.compression import Compression
+
+STEP = 1 << 20
+"""Plain bytes that a decoder gives at once, at most, whatever the stream's ratio."""
+_READ = 256 << 10
+
+
+class Decoder(Protocol):
+    """The decoding of one stream."""
+
+    def feed(self, data: memoryview, /) -> Iterator[bytes]:
+        """The plain bytes that `data` adds, in pieces of at most `STEP`.
+
+        Take them all before feeding more. Raises SourceError when the stream is damaged.
+        """
+        ...
+
+    def finish(self) -> None:
+        """The stream has ended. Raises SourceError when it ends too early."""
+        ...
+
+
+def decoder_of(compression: Compression, name: str) -> Decoder:
+    """A new decoder; `name` is what its errors call the stream."""
+    match compression:
+        case "gzip":
+            return GzipDecoder(name)
+        case "zstd":
+            return ZstdDecoder(name)
+        case "none":
+            return PlainDecoder()
+
+
+def decoded(reader: Reader, compression: Compression, name: str) -> Reader:
+    """A reader of the plain bytes; closing it closes `reader`."""
+    if compression == "none":
+        return reader
+    return DecodedReader(reader, decoder_of(compression, name))
+
+
+class GzipDecoder:
+    """Members one after another (RFC 1952, section 2.2)."""
+
+    def __init__(self, name: str) -> None:
+        from isal import igzip_lib
+
+        self._isal = igzip_lib
+        # Its type stub calls the class an instance.
+        self._error: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]
+        self._name = name
+        self._header = bytearray()
+        self._member: igzip_lib.IgzipDecompressor | None = None
+        self._members = 0
+
+    def feed(self, data: memoryview) -> Iterator[bytes]:
+        """See Decoder."""
+        rest = data
+        while rest:
+            if self._member is None:
+                rest = self._begin(rest)
+            else:
+                yield from self._inflate(self._member, rest)
+                # At a member's end, what follows is the next one's header.
+                rest = memoryview(self._member.unused_data) if self._member.eof else rest[:0]
+                if self._member.eof:
+                    self._member = None
+
+    def _begin(self, data: memoryview) -> memoryview:
+        """Collect a header, which isal's own reader does not when it comes in parts."""
+        taken = min(len(data), gzip_header.LIMIT - len(self._header))
+        self._header += data[:taken]
+        try:
+            length = gzip_header.length(self._header)
+        except ValueError as error:
+            raise self._damaged(error) from None
+        if length is None:
+            return data[taken:]
+        rest = data[taken - (len(self._header) - length) :]
+        self._header.clear()
+        self._members += 1
+        flag = self._isal.DECOMP_GZIP_NO_HDR_VER
+        self._member = self._isal.IgzipDecompressor(flag=flag)
+        return rest
+
+    def _inflate(self, member: igzip_lib.IgzipDecompressor, data: memoryview) -> Iterator[bytes]:
+        try:
+            yield member.decompress(data, STEP)
+            while not member.needs_input and not member.eof:
+                yield member.decompress(b"", STEP)
+        except self._error as error:
+            raise SourceError(
+                f"{self._name} is damaged: {_words(error)} in its gzip data"
+            ) from error
+
+    def _damaged(self, error: ValueError) -> SourceError:
+        if self._members:
+            return SourceError(f"{self._name} has something else behind the end of its gzip data")
+        return SourceError(f"{self._name} is no gzip data: {error}")
+
+    def finish(self) -> None:
+        """See Decoder."""
+        if self._member is not None or self._header or not self._members:
+            raise SourceError(f"{self._name} is cut short: it ends inside its gzip data")
+
+
+class ZstdDecoder:
+    """Frames one after another, skippable ones passed over (RFC 8878, section 3)."""
+
+    def __init__(self, name: str) -> None:
+        import zstandard
+
+        self._error = zstandard.ZstdError
+        self._name = name
+        self._frames = FrameWalker()
+        self._stream = zstandard.ZstdDecompressor().decompressobj(read_across_frames=True)
+
+    def feed(self, data: memoryview) -> Iterator[bytes]:
+        """See Decoder. The library has no bound on its output, so it gets a few blocks a time."""
+        while data:
+            try:
+                taken = self._frames.advance(data, STEP // BLOCK_LIMIT)
+                plain = self._stream.decompress(data[:taken])
+            except ValueError as error:
+                raise self._damaged(error) from None
+            except self._error as error:
+                raise SourceError(f"{self._name} is damaged: {error}") from error
+            data = data[taken:]
+            yield plain
+
+    def _damaged(self, error: ValueError) -> SourceError:
+        if self._frames.frames:
+            return SourceError(f"{self._name} is damaged: among its zstd frames is something else")
+        return SourceError(f"{self._name} is no zstd data: {error}")
+
+    def finish(self) -> None:
+        """See Decoder."""
+        if not self._frames.between or not self._frames.frames:
+            raise SourceError(f"{self._name} is cut short: it ends inside its zstd data")
+
+
+class PlainDecoder:
+    """Bytes that are plain already."""
+
+    def feed(self, data: memoryview) -> Iterator[bytes]:
+        """See Decoder."""
+        for start in range(0, len(data), STEP):
+            yield bytes(data[start : start + STEP])
+
+    def finish(self) -> None:
+        """Plain bytes may end anywhere."""
+
+
+class DecodedReader:
+    """A Reader of what another reader's bytes decode to."""
+
+    def __init__(self, reader: Reader, decoder: Decoder) -> None:
+        self._reader = reader
+        self._pieces = self._decode(decoder)
+        self._piece = memoryview(b"")
+
+    def readinto(self, buffer: memoryview) -> int:
+        """As Reader.readinto; raises SourceError when the stream is damaged or cut short."""
+        while not self._piece:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._piece = memoryview(piece)
+        count = min(len(buffer), len(self._piece))
+        buffer[:count] = self._piece[:count]
+        self._piece = self._piece[count:]
+        return count
+
+    def _decode(self, decoder: Decoder) -> Iterator[bytes]:
+        room = memoryview(bytearray(_READ))
+        while count := self._reader.readinto(room):
+            yield from decoder.feed(room[:count])
+        decoder.finish()
+
+    def close(self) -> None:
+        """Close the reader below."""
+        self._reader.close()
+        self._piece = memoryview(b"")
+
+
+def _words(error: Exception) -> str:
+    """The library's sentence without its number."""
+    return re.sub(r"^Error -?\d+ ", "", str(error)).lower()

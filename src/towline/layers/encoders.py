@@ -1,0 +1,161 @@
+"""A layer's plain bytes become a blob's bytes, block by block, each block by itself.
+
+A block's bytes depend on the block and, for gzip, on the 32 KiB before it; so blocks can be
+encoded by any thread in any order and the blob is their concatenation. Where blocks are cut
+(`block_size`) is therefore a part of the profile, like the level. Reading, ordering and hashing
+are `blobstream`'s work.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import zstandard
+
+    from towline.layers.profile import Profile
+
+GZIP_BLOCK = 1 << 20
+GZIP_WINDOW = 1 << 15
+"""How far back deflate can refer (RFC 1951, section 2)."""
+ZSTD_BLOCK = 4 << 20
+"""Of a frame's content; its window is no larger, so any decoder takes it (RFC 8878, 3.1.1.1.2)."""
+
+_GZIP_HEADER = bytes((0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 0xFF))
+"""Deflate; no name, no time, no level, no system (RFC 1952, section 2.3): nothing that varies."""
+_GZIP_END = b"\x03\x00"
+"""The final deflate block, empty: no block with content has to know that it is the last."""
+_GZIP_LEVEL = 1
+_GZIP_MEMORY = 8
+_RAW_DEFLATE = -15
+
+
+class Encoder(Protocol):
+    """One blob's encoder. `encode` may be called from several threads at once, the rest not."""
+
+    @property
+    def block_size(self) -> int:
+        """Plain bytes of each block but the last."""
+        ...
+
+    @property
+    def history(self) -> int:
+        """How many of the bytes before a block `encode` wants to see."""
+        ...
+
+    def head(self) -> bytes:
+        """What stands before the first block."""
+        ...
+
+    def saw(self, block: memoryview, /) -> None:
+        """Note a block's plain bytes, called in their order."""
+        ...
+
+    def encode(self, history: memoryview, block: memoryview, /) -> bytes:
+        """The bytes of one block. `history` is empty for the first."""
+        ...
+
+    def tail(self) -> bytes:
+        """What stands behind the last block, once all were seen."""
+        ...
+
+
+def encoder_of(profile: Profile) -> Encoder | None:
+    """A new encoder; None for the profile that leaves the bytes as they are."""
+    match profile.compression:
+        case "gzip":
+            return GzipEncoder()
+        case "zstd":
+            return ZstdEncoder(profile.level)
+        case "none":
+            return None
+
+
+class GzipEncoder:
+    """One gzip member (RFC 1952) whose deflate stream is flushed at every block's end.
+
+    A block starts with the 32 KiB before it as its dictionary, so cutting costs next to nothing
+    in size, and ends on a byte boundary (Z_SYNC_FLUSH), so blocks can be put one after another.
+    """
+
+    block_size = GZIP_BLOCK
+    history = GZIP_WINDOW
+
+    def __init__(self) -> None:
+        from isal import isal_zlib
+
+        self._deflate = isal_zlib
+        self._crc = 0
+        self._size = 0
+
+    def head(self) -> bytes:
+        """The header."""
+        return _GZIP_HEADER
+
+    def saw(self, block: memoryview) -> None:
+        """Check sum and length go into the trailer; together 1% of what hashing costs."""
+        self._crc = self._deflate.crc32(block, self._crc)
+        self._size += len(block)
+
+    def encode(self, history: memoryview, block: memoryview) -> bytes:
+        """Deflate one block up to a byte boundary."""
+        deflate = self._deflate
+        encoder = deflate.compressobj(
+            _GZIP_LEVEL,
+            deflate.DEFLATED,
+            _RAW_DEFLATE,
+            _GZIP_MEMORY,
+            deflate.Z_DEFAULT_STRATEGY,
+            history,
+        )
+        most: bytes = encoder.compress(block)
+        rest: bytes = encoder.flush(deflate.Z_SYNC_FLUSH)
+        return most + rest
+
+    def tail(self) -> bytes:
+        """The final deflate block and the trailer."""
+        return _GZIP_END + struct.pack("<II", self._crc, self._size & 0xFFFFFFFF)
+
+
+class ZstdEncoder:
+    """Independent zstd frames (RFC 8878), each with its content's size in its header."""
+
+    block_size = ZSTD_BLOCK
+    history = 0
+
+    def __init__(self, level: int) -> None:
+        self._level = level
+        self._empty = True
+
+    def head(self) -> bytes:
+        """Nothing: frames stand alone."""
+        return b""
+
+    def saw(self, block: memoryview) -> None:
+        """Note that there was something."""
+        self._empty = self._empty and not block
+
+    def encode(self, history: memoryview, block: memoryview) -> bytes:
+        """One frame."""
+        del history
+        return _zstd_compressor(self._level).compress(block)
+
+    def tail(self) -> bytes:
+        """An empty layer is one frame without content: no frame at all is no zstd."""
+        return _zstd_compressor(self._level).compress(b"") if self._empty else b""
+
+
+_thread = threading.local()
+
+
+def _zstd_compressor(level: int) -> zstandard.ZstdCompressor:
+    """This thread's compressor: its tables take megabytes, too many to set up for each frame."""
+    if getattr(_thread, "level", None) != level:
+        import zstandard
+
+        _thread.compressor = zstandard.ZstdCompressor(level, write_content_size=True)
+        _thread.level = level
+    compressor: zstandard.ZstdCompressor = _thread.compressor
+    return compressor

@@ -1,0 +1,43 @@
+"""Where a gzip member's header ends (RFC 1952, section 2.3). Pure."""
+
+from __future__ import annotations
+
+LIMIT = 1 << 17
+"""Bytes within which a header must end: an extra field of 64 KiB and two long texts fit."""
+
+_MAGIC = b"\x1f\x8b"
+_DEFLATE = 8
+_FIXED = 10
+_HEADER_CHECK, _EXTRA, _NAME, _COMMENT = 0x02, 0x04, 0x08, 0x10
+_RESERVED = 0xE0
+
+
+def length(data: bytes | bytearray) -> int | None:
+    """The length of the header that `data` begins with; None while it is not all there.
+
+    Raises ValueError when no header begins so, or none that ends within `LIMIT`.
+    """
+    if data[:2] != _MAGIC[: len(data)]:
+        raise ValueError("it does not begin as gzip does")
+    end = _end(data)
+    if end is None and len(data) >= LIMIT:
+        raise ValueError("its header does not end")
+    return end
+
+
+def _end(data: bytes | bytearray) -> int | None:
+    if len(data) < _FIXED:
+        return None
+    flags, end = data[3], _FIXED
+    if data[2] != _DEFLATE or flags & _RESERVED:
+        raise ValueError("its header names a method that nobody uses")
+    if flags & _EXTRA:
+        end += 2 + int.from_bytes(data[end : end + 2], "little")
+    for text in (_NAME, _COMMENT):
+        if flags & text:
+            end = data.find(0, end) + 1
+            if not end:
+                return None
+    if flags & _HEADER_CHECK:
+        end += 2
+    return end if end <= len(data) else None

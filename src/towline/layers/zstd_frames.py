@@ -1,0 +1,100 @@
+"""Where the frames and blocks of a zstd stream end (RFC 8878, section 3.1). Pure.
+
+The library tells neither whether a stream was cut inside a frame nor how much a piece of input
+will grow to. Both are seen in the lengths that frames and blocks are built of, without decoding.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BLOCK_LIMIT = 128 << 10
+"""Plain bytes that a block can grow to (section 3.1.1.2.4)."""
+
+_MAGIC = 0xFD2FB528
+_SKIPPABLE = range(0x184D2A50, 0x184D2A60)
+_WINDOW, _DICTIONARY, _CONTENT_SIZE = 1, (0, 1, 2, 4), (0, 2, 4, 8)
+_SINGLE_SEGMENT, _CHECKSUM = 0x20, 0x04
+_RLE, _RESERVED = 1, 3
+
+
+class FrameWalker:
+    """Follows a stream that comes in pieces of any size."""
+
+    def __init__(self) -> None:
+        self._field = bytearray()
+        self._wanted = 4
+        self._read: Callable[[int], None] = self._magic
+        self._skip = 0
+        self._last = False
+        self._checksum = 0
+        self._blocks = 0
+        self.frames = 0
+        """Frames begun so far, skippable ones not counted."""
+
+    @property
+    def between(self) -> bool:
+        """Whether the stream may end here: no frame is open."""
+        return self._read == self._magic and not self._field and not self._skip
+
+    def advance(self, data: memoryview, blocks: int) -> int:
+        """Follow `data` until that many blocks have begun; how many of its bytes that took.
+
+        Raises ValueError when what should be a frame is none.
+        """
+        self._blocks = blocks
+        at = 0
+        while at < len(data):
+            if self._skip:
+                step = min(self._skip, len(data) - at)
+                self._skip -= step
+            elif self._blocks:
+                step = self._collect(data[at : at + self._wanted - len(self._field)])
+            else:
+                break
+            at += step
+        return at
+
+    def _collect(self, part: memoryview) -> int:
+        self._field += part
+        if len(self._field) == self._wanted:
+            value = int.from_bytes(self._field, "little")
+            self._field.clear()
+            self._read(value)
+        return len(part)
+
+    def _expect(self, wanted: int, read: Callable[[int], None]) -> None:
+        self._wanted, self._read = wanted, read
+
+    def _magic(self, value: int) -> None:
+        if value == _MAGIC:
+            self.frames += 1
+            self._expect(1, self._header)
+        elif value in _SKIPPABLE:
+            self._expect(4, self._skippable)
+        else:
+            raise ValueError("it does not begin as zstd does")
+
+    def _skippable(self, size: int) -> None:
+        self._skip = size
+        self._expect(4, self._magic)
+
+    def _header(self, descriptor: int) -> None:
+        single = bool(descriptor & _SINGLE_SEGMENT)
+        content_size = _CONTENT_SIZE[descriptor >> 6] or int(single)
+        self._skip = (not single) * _WINDOW + _DICTIONARY[descriptor & 3] + content_size
+        self._checksum = 4 if descriptor & _CHECKSUM else 0
+        self._expect(3, self._block)
+
+    def _block(self, header: int) -> None:
+        self._blocks -= 1
+        kind, size = header >> 1 & 3, header >> 3
+        if kind == _RESERVED:
+            raise ValueError("it has a block of a kind that does not exist")
+        self._skip = 1 if kind == _RLE else size
+        if header & 1:
+            self._skip += self._checksum
+            self._expect(4, self._magic)
