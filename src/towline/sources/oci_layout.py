@@ -1,0 +1,173 @@
+"""OCI layouts (image-spec, "OCI Image Layout"), in a folder or in a tar.
+
+An index below the layout's own `index.json` is pushed as it is; one that lists an index again is
+not. Every blob is looked for when the layout is read; layers are hashed only when they are sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from towline.errors import SourceError
+from towline.sources import files as stores
+from towline.sources.base import SourceEntry, SourceImage, SourceIndex
+from towline.sources.entries import UnusableEntry
+from towline.sources.layout_blobs import Absent, LayoutBlobs, is_plain
+from towline.spec import manifest as manifests
+from towline.spec import media_types
+from towline.spec.manifest import Index, Manifest, RawManifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from towline.sources.files import Files
+    from towline.spec.descriptor import Descriptor
+    from towline.spec.digest import Digest
+
+INDEX = "index.json"
+_CONTAINERD_NAME = "io.containerd.image.name"
+_REF_NAME = "org.opencontainers.image.ref.name"
+_ATTESTATION = ("vnd.docker.reference.type", "attestation-manifest")
+
+
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """What `index.json` lists, and the names it has there."""
+
+    descriptor: Descriptor
+    names: tuple[str, ...]
+
+
+class OciLayout:
+    """An ImageSource that owns its files."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._blobs = LayoutBlobs(files)
+        self._raw = RawManifest(stores.read(files, INDEX), media_types.OCI_INDEX)
+        document = stores.understood(
+            f"{INDEX} in {files.name}",
+            lambda: manifests.parse(self._raw.content, media_types.OCI_INDEX),
+        )
+        if isinstance(document, Manifest):
+            raise SourceError(f"{INDEX} in {files.name} is an image manifest, not an index")
+        self._index = document
+
+    def close(self) -> None:
+        """See `ImageSource`."""
+        self._files.close()
+
+    def entries(self) -> Sequence[SourceEntry]:
+        """See `ImageSource`."""
+        if not self._index.manifests:
+            raise SourceError(f"{self._files.name} holds no image: its {INDEX} lists none")
+        if self._is_one_image():
+            return [SourceEntry((), *self._tree(self._raw, self._index))]
+        return [self._entry(root) for root in self._roots()]
+
+    def compressed(self) -> bool:
+        """Whether there are images here and every layer of theirs is compressed.
+
+        Then they go byte for byte; a `docker save` archive whose layers are not is better read by
+        its `manifest.json`.
+        """
+        images = [image for root in self._index.manifests for image in self._manifests(root)]
+        return bool(images) and not any(is_plain(each) for image in images for each in image.layers)
+
+    def _manifests(self, root: Descriptor) -> Iterator[Manifest]:
+        """The image manifests that are here, of one descriptor."""
+        try:
+            _, document = self._blobs.document(root)
+        except Absent:
+            return
+        if isinstance(document, Manifest):
+            yield document
+            return
+        for child in document.manifests:
+            if child.media_type not in media_types.INDEXES:
+                yield from self._manifests(child)
+
+    def _is_one_image(self) -> bool:
+        """Whether `index.json` is the index of one image: nothing named, each platform once."""
+        listed = self._index.manifests
+        platforms = [each.platform for each in listed if not _is_attestation(each)]
+        return (
+            len(listed) > 1
+            and not any(_names(each) for each in listed)
+            and not any(each.media_type in media_types.INDEXES for each in listed)
+            and None not in platforms
+            and len(set(platforms)) == len(platforms)
+        )
+
+    def _roots(self) -> Iterable[_Root]:
+        """One for each digest, under all its names."""
+        roots: dict[Digest, _Root] = {}
+        for each in self._index.manifests:
+            known = roots[each.digest].names if each.digest in roots else ()
+            roots[each.digest] = _Root(each, tuple(dict.fromkeys((*known, *_names(each)))))
+        return roots.values()
+
+    def _entry(self, root: _Root) -> SourceEntry:
+        try:
+            raw, document = self._blobs.document(root.descriptor)
+            if isinstance(document, Index):
+                return SourceEntry(root.names, *self._tree(raw, document))
+            image = self._blobs.image(raw, document, root.descriptor.platform)
+        except SourceError as error:
+            return UnusableEntry(root.names, error)
+        return SourceEntry(root.names, image)
+
+    def _tree(
+        self, raw: RawManifest, index: Index
+    ) -> tuple[SourceImage | SourceIndex, tuple[str, ...]]:
+        """The whole index; where children are not here, the only one that is, with a warning."""
+        children = [self._child(each) for each in index.manifests]
+        held = tuple(child for child in children if child is not None)
+        if len(held) == len(children):
+            return SourceIndex(raw, held, index.manifests), ()
+        absent = ", ".join(
+            _title(listed)
+            for listed, child in zip(index.manifests, children, strict=True)
+            if child is None
+        )
+        images = [child for child in held if child.platform.known]
+        if len(images) != 1:
+            raise SourceError(
+                f"{self._files.name} does not hold all that its index names: {absent} missing",
+                hint="save the image again with all of its platforms, or with one alone",
+            )
+        warning = (
+            f"{self._files.name} holds {images[0].platform} alone of its index, "
+            f"so that image is pushed by itself, without {absent}"
+        )
+        return images[0], (warning,)
+
+    def _child(self, listed: Descriptor) -> SourceImage | None:
+        """A child of an index; None when it, or a part of it, is not here."""
+        try:
+            raw, document = self._blobs.document(listed)
+            if isinstance(document, Manifest):
+                return self._blobs.image(raw, document, listed.platform)
+        except Absent:
+            return None
+        raise SourceError(
+            f"{self._files.name} has an index in an index ({listed.digest}), which is not pushed"
+        )
+
+
+def _names(listed: Descriptor) -> tuple[str, ...]:
+    names = (listed.annotations.get(key) for key in (_CONTAINERD_NAME, _REF_NAME))
+    return tuple(name for name in names if name)
+
+
+def _is_attestation(listed: Descriptor) -> bool:
+    key, value = _ATTESTATION
+    return listed.annotations.get(key) == value
+
+
+def _title(listed: Descriptor) -> str:
+    """How an absent child is named."""
+    if listed.platform and listed.platform.known:
+        return str(listed.platform)
+    return f"{'the attestation' if _is_attestation(listed) else 'manifest'} {listed.digest}"

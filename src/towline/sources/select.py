@@ -1,0 +1,128 @@
+"""Which of a source's images is meant: pure rules over the names it holds them under."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from towline import reference
+from towline.errors import InvalidReference, SourceError
+from towline.sources.files import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from towline.reference import Reference, RepositoryName
+    from towline.sources.base import SourceEntry
+
+_SHOWN = 20
+"""Names that an error lists; a layout may have hundreds."""
+
+
+def select(entries: Sequence[SourceEntry], ref: str | None, source: str) -> SourceEntry:
+    """The one entry that is meant; `source` is what errors call the source.
+
+    A REF is a name as the source has it, an image name that means the same, a bare tag, or `@N`,
+    the N-th from 0. Raises SourceError naming what is there when it fits none, or several, or
+    when several are there and no REF was given.
+    """
+    if ref is None:
+        if len(entries) == 1:
+            return entries[0]
+        raise SourceError(
+            f"{source} holds {len(entries)} images: {_listed(entries)}",
+            hint="name one after the path, as in docker-archive:PATH:REF or oci:PATH:REF",
+        )
+    found = _matching(entries, ref)
+    if not found:
+        raise SourceError(
+            f"tag does not exist: {shown(ref)} in {source}, which holds {_listed(entries)}"
+        )
+    if len(found) > 1:
+        raise SourceError(
+            f"{shown(ref)} means {len(found)} images in {source}, which holds {_listed(entries)}",
+            hint="name one by its place, as in docker-archive:PATH:@0 or oci:PATH:@0",
+        )
+    return found[0]
+
+
+def tagged(
+    entries: Sequence[SourceEntry], ref: str | None, source: str
+) -> tuple[tuple[str, SourceEntry], ...]:
+    """All tags of a source with their entries, sorted by tag.
+
+    A REF picks a repository by its name, or one tag of it. Raises SourceError when there are
+    several repositories and no REF, when there is no tag, or when a tag stands for two entries.
+    """
+    known = [(name, entry) for entry in entries for name in _named(entry)]
+    repositories = {repository for (repository, _), _ in known if repository}
+    if ref is not None:
+        wanted = _reference(ref)
+        known = [pair for pair in known if wanted and _belongs(pair[0], wanted)]
+    elif len(repositories) > 1:
+        names = ", ".join(sorted(repository.familiar for repository in repositories))
+        raise SourceError(
+            f"{source} holds several repositories: {names}",
+            hint="name one after the path, as in docker-archive:PATH:NAME",
+        )
+    if not known:
+        raise SourceError(f"no tags to push for {shown(ref or source)}")
+    return tuple(sorted(_unique(known, source).items()))
+
+
+def _unique(
+    known: Iterable[tuple[tuple[RepositoryName | None, str], SourceEntry]], source: str
+) -> dict[str, SourceEntry]:
+    tags: dict[str, SourceEntry] = {}
+    for (_, tag), entry in known:
+        if tags.setdefault(tag, entry) is not entry:
+            raise SourceError(f"the tag {tag} stands for two images in {source}")
+    return tags
+
+
+def _matching(entries: Sequence[SourceEntry], ref: str) -> list[SourceEntry]:
+    """By the strictest rule that fits anything."""
+    if ref.startswith("@") and ref[1:].isdecimal():
+        place = int(ref[1:])
+        return list(entries[place : place + 1])
+    exact = [entry for entry in entries if ref in entry.names]
+    wanted = _reference(ref)
+    full = [entry for entry in entries if wanted and wanted in map(_reference, entry.names)]
+    by_tag = [entry for entry in entries if any(tag == ref for _, tag in _named(entry))]
+    return exact or full or by_tag
+
+
+def _named(entry: SourceEntry) -> list[tuple[RepositoryName | None, str]]:
+    """Repository and tag of each name of an entry; no repository for the bare tags of a layout."""
+    found: list[tuple[RepositoryName | None, str]] = []
+    for name in entry.names:
+        full = _reference(name)
+        if ":" not in name and "/" not in name:
+            found.append((None, name))
+        elif full and full.tag and not full.digest:
+            found.append((full.repository, full.tag))
+    # A layout says the tag once with its repository and once without.
+    told = {tag for repository, tag in found if repository}
+    return [pair for pair in found if pair[0] or pair[1] not in told]
+
+
+def _belongs(name: tuple[RepositoryName | None, str], wanted: Reference) -> bool:
+    repository, tag = name
+    return repository == wanted.repository and wanted.tag in {None, tag}
+
+
+def _reference(name: str) -> Reference | None:
+    """An image name in full, `latest` where it has no tag; None for what is none."""
+    try:
+        return reference.parse(name)
+    except InvalidReference:
+        return None
+
+
+def _listed(entries: Sequence[SourceEntry]) -> str:
+    """The entries by their first names, or by their places."""
+    names = [
+        shown(entry.names[0]) if entry.names else f"@{place} without a name"
+        for place, entry in enumerate(entries[:_SHOWN])
+    ]
+    more = len(entries) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
