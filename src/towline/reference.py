@@ -19,7 +19,7 @@ HUB_ALIASES = frozenset({HUB, "index.docker.io", "registry-1.docker.io", "regist
 LIBRARY = "library/"
 LATEST = "latest"
 
-_LABEL = r"(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:[._]+{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
 _PATH_CHARACTERS = re.compile(r"[a-z0-9._/-]*")
 _TRANSPORT = "docker://"
@@ -106,6 +106,8 @@ class _Parser:
             return None
         match = _HOST.match(first)
         end = match.end() if match else 0
+        if first[end : end + 1] == ":":
+            self.fail(f"{first[end + 1 :]!r} is no port number", self.at + end + 1)
         if end < len(first):
             self.fail(f"{first!r} is no registry host", self.at + end)
         self.at += len(first) + 1

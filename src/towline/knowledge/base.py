@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from towline.spec.compression import Compression
     from towline.spec.digest import Digest
 
 MAX_ENTRIES = 50
 """Entries kept of one DiffID; the oldest goes first."""
+MAX_CONFIG_SIZE = 64 << 10
+"""Bytes of an image config worth remembering; larger ones are fetched again."""
 
 
 class KnowledgeError(Exception):
@@ -31,7 +34,7 @@ class Entry:
     size: int
     """Bytes of the blob."""
     media_type: str
-    compression: str
+    compression: Compression
     """`gzip`, `zstd` or `none`: what the bytes are."""
     profile: str | None
     """Profile with version and family when it was made by us; None for blobs made elsewhere."""
@@ -42,7 +45,7 @@ class Entry:
     learned: bool = False
     """Paired by a registry's manifest and config, not by our own hashing."""
     seen: float = 0.0
-    """Seconds since the epoch."""
+    """Seconds since the epoch; 0 when it is recorded stands for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +63,17 @@ class Knowledge(Protocol):
     """Safe from many threads, and (SQLite, Redis) from many processes."""
 
     def entries(self, diff_ids: Sequence[Digest]) -> Mapping[Digest, Sequence[Entry]]:
-        """What is known of each DiffID, oldest first; DiffIDs without entries are left out."""
+        """What is known of each DiffID, oldest first; DiffIDs without entries are left out.
+
+        What others wrote into a shared store is marked as `learned`, or left out (`signing`).
+        """
         ...
 
     def record(self, entries: Sequence[Entry]) -> None:
-        """Add entries, or move equal ones to the newest place."""
+        """Add entries, or move equal ones to the newest place.
+
+        Equal are those of one DiffID, digest, repository, account and way of knowing (`learned`).
+        """
         ...
 
     def forget(self, diff_id: Digest, digest: Digest, repository: str) -> None:
@@ -79,6 +88,14 @@ class Knowledge(Protocol):
         """Add or replace facts of a host."""
         ...
 
+    def config(self, digest: Digest) -> bytes | None:
+        """An image config by its digest, which was checked; None when it is not remembered."""
+        ...
+
+    def record_config(self, digest: Digest, content: bytes) -> None:
+        """Remember an image config, if it is small enough."""
+        ...
+
     def account_key(self) -> bytes:
         """The key of the credentials' HMAC; kept in the store, so that machines agree."""
         ...
@@ -88,13 +105,20 @@ class Knowledge(Protocol):
         ...
 
     def prune(self, older_than: float) -> int:
-        """Drop entries last seen before that time (seconds since the epoch); how many."""
+        """Drop what was last seen before that time (seconds since the epoch); how many entries."""
         ...
 
     def clear(self) -> None:
-        """Drop everything but the store itself."""
+        """Drop everything but the store itself and the account key."""
         ...
 
     def close(self) -> None:
         """Give back what it holds."""
         ...
+
+
+def is_content_of(digest: Digest, content: bytes) -> bool:
+    """Whether a store gives back what was put in under this digest."""
+    import hashlib
+
+    return hashlib.new(digest.algorithm, content).hexdigest() == digest.hex

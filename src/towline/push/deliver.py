@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from towline.errors import AuthError, RegistryError, SourceError
+from towline.errors import AuthError, RegistryError
 from towline.events import LayerProgress
 from towline.push.build import Made
 from towline.push.plan import Ask, Candidate, Mount, Send, own
@@ -147,7 +147,7 @@ class Delivery:
 
     def finish(self, sent: blobstream.Blob) -> None:
         """Every block is written: have the registry confirm the digest."""
-        self._check(sent)
+        self.blob.check(sent.digest, sent.diff_id)
         if self._upload is None:  # an empty blob has no blocks
             self._upload = self.repository.start_upload(self.context, self.blob.stored)
         candidate = self._candidate(sent)
@@ -168,22 +168,6 @@ class Delivery:
     def acknowledged(self) -> int:
         """Bytes that the registry is known to hold of an unfinished session."""
         return 0
-
-    def _check(self, sent: blobstream.Blob) -> None:
-        """The bytes must be those that the image speaks of. Raises SourceError."""
-        blob = self.blob
-        if blob.stored and sent.digest != blob.stored.digest:
-            raise SourceError(
-                f"the blob {blob.stored.digest} is not what the source holds under that digest: "
-                f"its bytes have {sent.digest}",
-                hint="the source is damaged: make it again",
-            )
-        if blob.is_layer and sent.diff_id and sent.diff_id != blob.identity:
-            raise SourceError(
-                f"layer {blob.id} is not what the image config says: its DiffID is "
-                f"{sent.diff_id}, the config lists {blob.identity}",
-                hint="the image is damaged or was edited: make it again",
-            )
 
     def _candidate(self, sent: blobstream.Blob) -> Candidate:
         if self.blob.stored is not None:

@@ -28,3 +28,13 @@ def parse(destination: str | Sequence[str]) -> list[Reference]:
                 "cannot push a digest reference", hint=f"push to a tag: {found.with_tag('TAG')}"
             )
     return list(dict.fromkeys(found.with_tag(found.tag or reference.LATEST) for found in parsed))
+
+
+def repository(text: str) -> Reference:
+    """A repository's name. Raises InvalidReference, and UsageError for a tag or digest."""
+    parsed = reference.parse(text)
+    if parsed.tag or parsed.digest:
+        raise UsageError(
+            f"a repository has no tag or digest: {text}", hint=f"use {parsed.repository}"
+        )
+    return parsed

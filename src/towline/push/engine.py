@@ -27,8 +27,11 @@ class Engine:
     """Made once a `Pusher`; nothing in it connects, opens or starts before it is needed."""
 
     def __init__(self, options: PusherOptions, warn: Callable[[str], None]) -> None:
-        chosen = {key: options[key] for key in ("jobs", "retries", "timeout") if key in options}  # type: ignore[literal-required]
-        self.limits = Limits(**chosen)
+        self.limits = Limits(
+            options.get("jobs", Limits.jobs),
+            options.get("retries", Limits.retries),
+            options.get("timeout", Limits.timeout),
+        )
         self.environ = environment(options)
         self.client = RegistryClient(_settings(options, self.limits))
         self.knowledge = open_knowledge(options.get("cache"), self.environ, warn)

@@ -101,7 +101,7 @@ def _verify(value: bool | str) -> Verify | None:  # noqa: FBT001 - a value, not 
     raise UsageError(f"verify cannot be {value!r}", hint="use head or full")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Limits:
     """How much at once, how long, how often."""
 

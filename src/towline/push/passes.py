@@ -139,8 +139,8 @@ class Passes:
         except BaseException as error:  # noqa: BLE001 - a thread's end: someone waits for it
             failed = dict.fromkeys(live, error)
         for job in live:
-            if error := failed.get(job):
-                self._failed(job, error)
+            if job in failed:
+                self._failed(job, failed[job])
             else:
                 job.transfer.done(job.delivery.confirmed())
 

@@ -139,12 +139,13 @@ def _mounts(blob: Blob, target: Destination, fitting: Sequence[Entry]) -> list[M
         if entry.repository != str(target.name) and _host(entry.repository) == target.name.host
     ]
     ranked = sorted(elsewhere, key=lambda entry: _rank(entry, target))
-    return [_mount(entry) for entry in ranked[: _mount_tries(blob.size)]]
+    return [_mount(blob, entry) for entry in ranked[: _mount_tries(blob.size)]]
 
 
-def _mount(entry: Entry) -> Mount:
+def _mount(blob: Blob, entry: Entry) -> Mount:
     host, _, path = entry.repository.partition("/")
-    return Mount(_candidate(entry), RepositoryName(host, path))
+    candidate = own(blob) if blob.stored else _candidate(entry)
+    return Mount(candidate, RepositoryName(host, path))
 
 
 def _mount_tries(size: int) -> int:
@@ -154,7 +155,7 @@ def _mount_tries(size: int) -> int:
 def _rank(entry: Entry, target: Destination) -> tuple[bool, int, bool, int]:
     """Stable over newest first: gzip, then own credentials, then trust, then likeness of name."""
     return (
-        _COMPRESSION_RANK.get(entry.compression, 2),  # type: ignore[call-overload]  # any text
+        _COMPRESSION_RANK[entry.compression],
         entry.account != target.accounts.get(entry.digest, ""),
         entry.learned,
         -_likeness(entry.repository, str(target.name)),
@@ -172,9 +173,7 @@ def _unique(entries: Iterable[Entry]) -> list[Candidate]:
 
 
 def _candidate(entry: Entry) -> Candidate:
-    compression = entry.compression
-    known = compression if compression in _COMPRESSION_RANK else None
-    return Candidate(entry.digest, entry.size, known, entry.profile)  # type: ignore[arg-type]
+    return Candidate(entry.digest, entry.size, entry.compression, entry.profile)
 
 
 def _host(repository: str) -> str:

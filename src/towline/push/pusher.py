@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, overload
 
+from towline import reference as references
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, TransferCancelled
 from towline.events import Note, PushStarted, Warned, nowhere
-from towline.push import build, destinations, options
+from towline.push import build, destinations, look, options
 from towline.push.engine import Engine
 from towline.push.run import Run
 from towline.push.target import Target
 from towline.push.wanted import Gatherer, images
+from towline.sources import location as locations
 from towline.sources.open import open_source
 from towline.sources.select import select
 
@@ -28,13 +31,15 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from towline.push.options import PusherOptions, PushOptions, Wish
-    from towline.push.result import PushResult
+    from towline.push.result import InspectResult, PushResult
     from towline.push.wanted import Tree
     from towline.reference import Reference
     from towline.sources.base import ImageSource
 
 Source = str | os.PathLike[str] | BinaryIO
 """A path, a text of the command line's grammar, or an open binary file."""
+Several = list[str] | tuple[str, ...]
+"""Several destinations; not any sequence, since a text is one too."""
 
 
 class Pusher:
@@ -71,11 +76,11 @@ class Pusher:
 
     @overload
     def push(
-        self, source: Source, destination: Sequence[str], **wishes: Unpack[PushOptions]
+        self, source: Source, destination: Several, **wishes: Unpack[PushOptions]
     ) -> list[PushResult]: ...
 
     def push(
-        self, source: Source, destination: str | Sequence[str], **wishes: Unpack[PushOptions]
+        self, source: Source, destination: str | Several, **wishes: Unpack[PushOptions]
     ) -> PushResult | list[PushResult]:
         """Push an image to a destination, `REGISTRY/REPOSITORY[:TAG]`.
 
@@ -84,15 +89,55 @@ class Pusher:
         Raises UsageError, SourceError, AuthError, RegistryError, NetworkError, TransferCancelled.
         """
         wish = options.wish(wishes)
-        references = destinations.parse(destination)
+        parsed = destinations.parse(destination)
         cancel = wishes.get("cancel") or Cancel()
-        with _public_edge(references), self._opened(source, cancel) as opened:
+        with _public_edge(parsed), self._opened(source, cancel) as opened:
             results = [
                 result
-                for reference in references
+                for reference in parsed
                 for result in self._push(opened, reference, wish, cancel)
             ]
         return results[0] if isinstance(destination, str) else results
+
+    def inspect(self, source: Source, *, cancel: Cancel | None = None) -> InspectResult:
+        """What an image or index is: config, layers, children, as they lie where they are.
+
+        A text that is no existing path is a registry reference.
+
+        Raises UsageError, SourceError, AuthError, RegistryError, NetworkError, TransferCancelled.
+        """
+        switch = cancel or Cancel()
+        with _public_edge([]):
+            if reference := _registry_reference(source):
+                return look.remote(reference, self._target(reference, None, switch))
+            with self._opened(source, switch) as opened:
+                return look.local(str(source), select(opened), options.wish({}))
+
+    def digest(self, source: Source, **wishes: Unpack[PushOptions]) -> str:
+        """The digest under a registry reference, or that a push of a local image would have.
+
+        That push is one with these options to an empty registry: no knowledge is used.
+
+        Raises UsageError, SourceError, AuthError, RegistryError, NetworkError, TransferCancelled.
+        """
+        switch = wishes.get("cancel") or Cancel()
+        wish = options.wish(wishes)
+        with _public_edge([]):
+            if reference := _registry_reference(source):
+                return look.remote_digest(reference, self._target(reference, None, switch))
+            with self._opened(source, switch) as opened:
+                context = Context(cancel=switch, emit=self._emit)
+                return look.local_digest(self._engine, select(opened), wish, context)
+
+    def tags(self, repository: str, *, cancel: Cancel | None = None) -> list[str]:
+        """The tags of a repository, in lexical order.
+
+        Raises UsageError, AuthError, RegistryError, NetworkError, TransferCancelled.
+        """
+        reference = destinations.repository(repository)
+        target = self._target(reference, None, cancel or Cancel())
+        with _public_edge([]):
+            return sorted(target.retry("tags", partial(target.repository.tags, target.context)))
 
     def _push(
         self, source: ImageSource, reference: Reference, wish: Wish, cancel: Cancel
@@ -108,10 +153,11 @@ class Pusher:
             target.warn(warning)
         return Run(self._engine, target, wish).results()
 
-    def _target(self, reference: Reference, tree: Tree, cancel: Cancel) -> Target:
+    def _target(self, reference: Reference, tree: Tree | None, cancel: Cancel) -> Target:
         repository = self._engine.client.repository(reference.repository)
         context = Context(cancel=cancel, emit=self._emit)
-        return Target(self._engine, repository, ((reference, tree),), context, [])
+        tags = ((reference, tree),) if tree else ()
+        return Target(self._engine, repository, tags, context, [])
 
     @contextmanager
     def _opened(self, source: Source, cancel: Cancel) -> Iterator[ImageSource]:
@@ -129,10 +175,23 @@ class Pusher:
 
 
 @contextmanager
-def _public_edge(references: Sequence[Reference]) -> Iterator[None]:
+def _public_edge(pushed: Sequence[Reference]) -> Iterator[None]:
     """`Cancelled` is for the inside: what leaves the library is `TransferCancelled`."""
     try:
         yield
     except Cancelled:
-        names = ", ".join(str(reference) for reference in references)
-        raise TransferCancelled(f"the push of {names} was cancelled") from None
+        names = ", ".join(str(reference) for reference in pushed)
+        what = f"the push to {names}" if names else "it"
+        raise TransferCancelled(f"{what} was cancelled") from None
+
+
+def _registry_reference(source: Source) -> Reference | None:
+    """The reference that a text means when it is no path that exists (`inspect`, `digest`)."""
+    if not isinstance(source, str):
+        return None
+    location = locations.parse(source)
+    if location.transport == "docker":
+        return references.parse(location.path)
+    if location.transport or location.standard_input or os.path.exists(source):  # noqa: PTH110 - pathlib costs start-up
+        return None
+    return references.parse(source)

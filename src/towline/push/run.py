@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from towline.push.wanted import Tree
     from towline.reference import Reference
     from towline.spec.digest import Digest
+    from towline.spec.media_types import Format
     from towline.transfers.shared import Watch
 
 
@@ -77,7 +78,7 @@ class Run:
             for blob in self._blobs
         }
 
-    def _formats(self) -> frozenset[build.Format]:
+    def _formats(self) -> frozenset[Format]:
         wish = self._wish
         return frozenset(
             build.preferred(image, wish.format, wish.profile)
@@ -173,7 +174,8 @@ class Run:
         self._target.context.cancel.check()
         manifests.put(self._target, str(reference.tag), documents)
         if self._wish.verify:
-            verify(self._target, str(reference.tag), tree, documents, made, self._wish.verify)
+            how = self._wish.verify
+            verify(self._target, str(reference.tag), tree, documents, made=made, how=how)
         return self._result(reference, tree, documents, "pushed")
 
     def _documents(self, tree: Tree, made: Mapping[str, build.Made]) -> Documents:

@@ -36,8 +36,8 @@ class Target:
     @property
     def reference(self) -> str:
         """What events of this target are told under."""
-        first, *more = (str(reference) for reference, _ in self.tags)
-        return str(self.repository.name) if more else first
+        names = [str(reference) for reference, _ in self.tags]
+        return names[0] if len(names) == 1 else str(self.repository.name)
 
     def watcher(self) -> Context:
         """The context in which this push watches transfers: events get its reference."""

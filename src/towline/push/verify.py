@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError
 from towline.layers.blobstream import BlobStream
-from towline.push.wanted import Blob, images
+from towline.push.wanted import images
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from towline.push.build import Documents, Made
     from towline.push.options import Verify
     from towline.push.target import Target
-    from towline.push.wanted import Tree
+    from towline.push.wanted import Blob, Tree
     from towline.spec.manifest import RawManifest
 
 
@@ -24,6 +24,7 @@ def verify(
     tag: str,
     tree: Tree,
     documents: Documents,
+    *,
     made: Mapping[str, Made],
     how: Verify,
 ) -> None:
@@ -35,8 +36,10 @@ def verify(
     for child in dict.fromkeys(documents.children):
         _manifest(target, child.digest, child, how)
     for blob in dict.fromkeys(blob for image in images(tree) for blob in image.blobs):
-        check = _read if how == "full" else _ask
-        check(target, blob, made[blob.key])
+        if how == "full":
+            _read(target, blob, made[blob.key])
+        else:
+            _ask(target, made[blob.key])
 
 
 def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify) -> None:
@@ -52,7 +55,7 @@ def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify
         raise _wrong(target, f"{reference} holds {shown} instead of {manifest.digest}")
 
 
-def _ask(target: Target, blob: Blob, made: Made) -> None:
+def _ask(target: Target, made: Made) -> None:
     has_blob = target.repository.has_blob
     if not target.retry("a blob", partial(has_blob, made.digest, target.context)):
         raise _wrong(target, f"blob {made.digest} is missing")

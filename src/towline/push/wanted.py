@@ -57,6 +57,21 @@ class Blob:
         """How the stored bytes are compressed; None when that is not known or nothing is stored."""
         return media_types.layer_compression(self.stored.media_type) if self.stored else None
 
+    def check(self, digest: Digest, diff_id: Digest | None) -> None:
+        """What was read must be what the image speaks of. Raises SourceError."""
+        if self.stored and digest != self.stored.digest:
+            raise SourceError(
+                f"the blob {self.stored.digest} is not what the source holds under that digest: "
+                f"its bytes have {digest}",
+                hint="the source is damaged: make it again",
+            )
+        if self.is_layer and diff_id and diff_id != self.identity:
+            raise SourceError(
+                f"layer {self.id} is not what the image config says: its DiffID is {diff_id}, "
+                f"the config lists {self.identity}",
+                hint="the image is damaged or was edited: make it again",
+            )
+
 
 Layer = Blob | Descriptor
 """A blob, or the descriptor of a foreign layer, which is left where its `urls` say."""

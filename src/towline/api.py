@@ -1,0 +1,66 @@
+"""The library's functions: one method of `Pusher` each, with a pusher made for the call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast, overload
+
+from towline.errors import UsageError
+from towline.push.options import PusherOptions, PushOptions
+from towline.push.pusher import Pusher
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Unpack
+
+    from towline.push.pusher import Several, Source
+    from towline.push.result import InspectResult, PushResult
+
+
+class Options(PusherOptions, PushOptions, total=False):
+    """Keywords of `push` and `digest`: those of a `Pusher`, and those of one push."""
+
+
+@overload
+def push(source: Source, destination: str, **options: Unpack[Options]) -> PushResult: ...
+
+
+@overload
+def push(source: Source, destination: Several, **options: Unpack[Options]) -> list[PushResult]: ...
+
+
+def push(
+    source: Source, destination: str | Several, **options: Unpack[Options]
+) -> PushResult | list[PushResult]:
+    """Push an image; see `Pusher.push` for what it does and raises."""
+    settings, wishes = _apart(options)
+    with Pusher(**settings) as pusher:
+        return pusher.push(source, destination, **wishes)
+
+
+def inspect(source: Source, **options: Unpack[PusherOptions]) -> InspectResult:
+    """What an image or index is, wherever it lies; see `Pusher.inspect`."""
+    with Pusher(**options) as pusher:
+        return pusher.inspect(source)
+
+
+def tags(repository: str, **options: Unpack[PusherOptions]) -> list[str]:
+    """The tags of a repository; see `Pusher.tags`."""
+    with Pusher(**options) as pusher:
+        return pusher.tags(repository)
+
+
+def digest(source: Source, **options: Unpack[Options]) -> str:
+    """The digest an image has, or would have; see `Pusher.digest`."""
+    settings, wishes = _apart(options)
+    with Pusher(**settings) as pusher:
+        return pusher.digest(source, **wishes)
+
+
+def _apart(options: Mapping[str, Any]) -> tuple[PusherOptions, PushOptions]:
+    """The keywords of a pusher, and those of a push. Raises UsageError for any other."""
+    settings = {key: options[key] for key in options if key in PusherOptions.__annotations__}
+    wishes = {key: options[key] for key in options if key in PushOptions.__annotations__}
+    unknown = [key for key in options if key not in settings and key not in wishes]
+    if unknown:
+        raise UsageError(f"there is no option {unknown[0]!r}")
+    return cast("PusherOptions", settings), cast("PushOptions", wishes)

@@ -1,0 +1,168 @@
+"""Looking without pushing: what an image is, and which digest it has or would have."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from towline.errors import RegistryError
+from towline.layers.blobstream import BlobStream
+from towline.push import build
+from towline.push.result import InspectedLayer, InspectResult, ManifestResult
+from towline.push.wanted import Blob, Gatherer, Index, images
+from towline.spec import config as configs
+from towline.spec import manifest as manifests
+from towline.spec import media_types
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from towline.context import Context
+    from towline.push.engine import Engine
+    from towline.push.options import Wish
+    from towline.push.target import Target
+    from towline.push.wanted import Layer, Tree
+    from towline.reference import Reference
+    from towline.sources.base import SourceEntry
+    from towline.spec.descriptor import Descriptor
+    from towline.spec.digest import Digest
+    from towline.spec.manifest import Manifest, RawManifest
+
+
+def local(name: str, entry: SourceEntry, wish: Wish) -> InspectResult:
+    """An image of an archive or a layout, as it lies there."""
+    tree = Gatherer(wish.profile).tree(entry.content)
+    raw = tree.source.manifest
+    if isinstance(tree, Index):
+        return _index(name, tree.source.manifest, tree.source.descriptors)
+    return InspectResult(
+        reference=name,
+        digest=raw.digest if raw else None,
+        media_type=raw.media_type if raw else None,
+        size=raw.size if raw else None,
+        config=_config(tree.source.config),
+        platform=str(tree.source.platform) or None,
+        layers=tuple(_layer(layer) for layer in tree.layers),
+    )
+
+
+def _layer(layer: Layer) -> InspectedLayer:
+    if not isinstance(layer, Blob):
+        return InspectedLayer(layer.digest, layer.size, layer.media_type, None)
+    stored = layer.stored
+    media_type = stored.media_type if stored else media_types.DOCKER_LAYER
+    return InspectedLayer(stored.digest if stored else None, layer.size, media_type, layer.diff_id)
+
+
+def remote(reference: Reference, target: Target) -> InspectResult:
+    """An image or index of a registry. Raises RegistryError where there is none."""
+    raw = manifest(reference, target)
+    parsed = manifests.parse(raw.content, raw.media_type)
+    if isinstance(parsed, manifests.Index):
+        return _index(str(reference), raw, parsed.manifests)
+    read_blob = target.repository.read_blob
+    content = target.retry(
+        "the config",
+        partial(read_blob, parsed.config.digest, target.context, configs.MAX_SIZE),
+    )
+    return _remote_image(reference, raw, parsed, content)
+
+
+def manifest(reference: Reference, target: Target) -> RawManifest:
+    """The manifest under a reference. Raises RegistryError where there is none."""
+    get_manifest = target.repository.get_manifest
+    raw = target.retry("a manifest", partial(get_manifest, reference.target, target.context))
+    if raw is None:
+        raise _missing(reference)
+    return raw
+
+
+def _missing(reference: Reference) -> RegistryError:
+    return RegistryError(
+        f"there is no {reference} at the registry", status=404, code="MANIFEST_UNKNOWN"
+    )
+
+
+def _remote_image(
+    reference: Reference, raw: RawManifest, parsed: Manifest, content: bytes
+) -> InspectResult:
+    config = _config(content)
+    try:
+        read = configs.parse(content)
+        diff_ids: Sequence[Digest | None] = read.diff_ids
+        platform = str(read.platform) or None
+    except ValueError:  # an artifact: its config is no image config
+        diff_ids, platform = (), None
+    if len(diff_ids) != len(parsed.layers):
+        diff_ids = [None] * len(parsed.layers)
+    return InspectResult(
+        reference=str(reference),
+        digest=raw.digest,
+        media_type=raw.media_type,
+        size=raw.size,
+        config=config,
+        platform=platform,
+        layers=tuple(
+            InspectedLayer(layer.digest, layer.size, layer.media_type, diff_id)
+            for layer, diff_id in zip(parsed.layers, diff_ids, strict=True)
+        ),
+    )
+
+
+def _index(name: str, raw: RawManifest, children: Sequence[Descriptor]) -> InspectResult:
+    return InspectResult(
+        reference=name,
+        digest=raw.digest,
+        media_type=raw.media_type,
+        size=raw.size,
+        config=None,
+        platform=None,
+        manifests=tuple(
+            ManifestResult(child.digest, child.media_type, _platform(child), child.size)
+            for child in children
+        ),
+    )
+
+
+def _platform(child: Descriptor) -> str | None:
+    return str(child.platform) if child.platform else None
+
+
+def _config(content: bytes) -> dict[str, Any] | None:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def remote_digest(reference: Reference, target: Target) -> Digest:
+    """The digest of what a registry holds under a reference: one HEAD."""
+    head_manifest = target.repository.head_manifest
+    found = target.retry("a manifest", partial(head_manifest, reference.target, target.context))
+    if found is None:
+        raise _missing(reference)
+    return found.digest
+
+
+def local_digest(engine: Engine, entry: SourceEntry, wish: Wish, context: Context) -> Digest:
+    """The digest that a push with these options to an empty registry would have.
+
+    Layers that would be compressed are compressed, and go nowhere.
+    """
+    tree: Tree = Gatherer(wish.profile).tree(entry.content)
+    for image in images(tree):
+        build.check(image, build.preferred(image, wish.format, wish.profile), wish.profile)
+    made = {blob.key: _make(engine, blob, wish, context) for blob in dict.fromkeys(tree.blobs)}
+    return build.documents(tree, made, wish.format).top.digest
+
+
+def _make(engine: Engine, blob: Blob, wish: Wish, context: Context) -> build.Made:
+    if blob.stored is not None:
+        return build.Made(blob.stored.digest, blob.stored.size, blob.stored_compression)
+    stream = BlobStream(blob.open(), wish.profile, engine.encoders, context.cancel)
+    for _ in stream:
+        pass
+    blob.check(stream.blob.digest, stream.blob.diff_id)
+    return build.Made(stream.blob.digest, stream.blob.size, wish.profile.compression)
