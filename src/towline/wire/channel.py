@@ -1,0 +1,189 @@
+"""One connected socket, plain or TLS: bytes out and in, with time-outs and a cancel switch.
+
+The socket never blocks; every wait is one `poll` that ends with the bytes, the silence, or the
+cancelling of whoever waits. While it sends it watches for an early answer, because a registry that
+refuses a body says so at once and then resets the connection.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from towline.context import Cancel
+
+RECEIVE_SIZE = 64 << 10
+"""Bytes asked of the socket at once."""
+TLS_PIECE = 64 << 10
+"""Bytes given to TLS at once: it reports no progress before all of a piece is sent."""
+
+
+class Silence(Exception):
+    """No byte moved for as long as was allowed."""
+
+
+class Channel:
+    """A connection while somebody uses it; not for two threads at once."""
+
+    def __init__(self, sock: socket.socket, cancel: Cancel, timeout: float) -> None:
+        sock.settimeout(0)
+        self._socket = sock
+        self._tls: ssl.SSLSocket | None = None
+        self._poll = select.poll()
+        self._poll.register(sock.fileno(), select.POLLIN)
+        self._inbox = b""
+        self._ended = False
+        self.cancel = cancel
+        """Whose cancelling ends a wait; set anew by each user of the connection."""
+        self.timeout = timeout
+        """Seconds without a byte."""
+
+    def secure(self, context: ssl.SSLContext, name: str) -> None:
+        """Speak TLS from here on. Raises ssl.SSLError, OSError, Silence."""
+        tls = context.wrap_socket(self._socket, server_hostname=name, do_handshake_on_connect=False)
+        self._socket = self._tls = tls
+        while (events := _tried(tls.do_handshake)) is not None:
+            self._wait(events, self.timeout)
+
+    def finish_connecting(self) -> None:
+        """Wait for a connect under way. Raises OSError, Silence."""
+        self._wait(select.POLLOUT, self.timeout)
+        if code := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            import os
+
+            raise OSError(code, os.strerror(code))
+
+    def send(self, views: list[memoryview]) -> bool:
+        """Send all of `views`; what was sent is taken off the list.
+
+        False as soon as the other side has something to say: it may be refusing the rest.
+        Raises OSError, Silence.
+        """
+        while views:
+            if self.heard():
+                return False
+            sent = self._send_some(views)
+            if sent:
+                _advance(views, sent)
+        return True
+
+    def _send_some(self, views: list[memoryview]) -> int:
+        if self._tls is not None:
+            return self._send_tls(self._tls, views[0][:TLS_PIECE])
+        try:
+            return self._socket.sendmsg(views)
+        except BlockingIOError:
+            self._wait(select.POLLOUT | select.POLLIN, self.timeout)
+            return 0
+
+    def _send_tls(self, tls: ssl.SSLSocket, piece: memoryview) -> int:
+        # OpenSSL wants the same piece again until it is through, whatever arrives meanwhile.
+        events = _tried(lambda: tls.send(piece))
+        if events is None:
+            return len(piece)
+        self._wait(events | select.POLLIN, self.timeout)
+        return 0
+
+    def heard(self) -> bool:
+        """Whether bytes of an answer, or its end, are there to be read."""
+        if not self._inbox and not self._ended and self._poll.poll(0):
+            self._pull()
+        return bool(self._inbox) or self._ended
+
+    def receive(self, seconds: float | None = None) -> bytes:
+        """The next bytes, b"" at the end. Raises OSError, Silence."""
+        while not self._inbox and not self._ended:
+            if not self._pull():
+                self._wait(select.POLLIN, self.timeout if seconds is None else seconds)
+        data, self._inbox = self._inbox, b""
+        return data
+
+    def give_back(self, data: bytes) -> None:
+        """Put back what was received beyond the message that was read."""
+        self._inbox = data + self._inbox
+
+    def _pull(self) -> bool:
+        """Take what has arrived; False when TLS found no bytes of the application in it."""
+        try:
+            data = self._socket.recv(RECEIVE_SIZE)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if self._tls is None or _wanted(error) is None:
+                raise
+            return False
+        self._inbox += data
+        self._ended = not data
+        return True
+
+    def _wait(self, events: int, seconds: float) -> None:
+        self.cancel.check()
+        self._poll.modify(self._socket.fileno(), events)
+        try:
+            with self.cancel.on_cancel(self.wake):
+                ready = self._poll.poll(max(0.0, seconds) * 1000)
+        finally:
+            self._poll.modify(self._socket.fileno(), select.POLLIN)
+        self.cancel.check()
+        if not ready:
+            raise Silence
+
+    def wake(self) -> None:
+        """End a wait in another thread; the connection is of no use afterwards."""
+        # Not SSLSocket's own way, which would take its TLS from under the waiting thread.
+        with suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    @property
+    def idle(self) -> bool:
+        """Whether a kept connection can be used again: alive, and nothing unasked in it."""
+        try:
+            return not self.heard()
+        except OSError:
+            return False
+
+    @property
+    def peer(self) -> str:
+        """The address connected to; empty when there is none any more."""
+        try:
+            name = self._socket.getpeername()
+        except OSError:
+            return ""
+        return str(name[0]) if isinstance(name, tuple) else ""
+
+    def close(self) -> None:
+        """Give the socket back; a second call does nothing."""
+        self._socket.close()
+
+
+def _tried(action: Callable[[], object]) -> int | None:
+    """Do it, or say which events TLS waits for before it can be done."""
+    try:
+        action()
+    except OSError as error:
+        events = _wanted(error)
+        if events is None:
+            raise
+        return events
+    return None
+
+
+def _wanted(error: OSError) -> int | None:
+    import ssl  # loaded already by whoever made the connection a TLS one
+
+    if isinstance(error, ssl.SSLWantReadError):
+        return select.POLLIN
+    return select.POLLOUT if isinstance(error, ssl.SSLWantWriteError) else None
+
+
+def _advance(views: list[memoryview], sent: int) -> None:
+    while views and sent >= len(views[0]):
+        sent -= len(views.pop(0))
+    if sent:
+        views[0] = views[0][sent:]

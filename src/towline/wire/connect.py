@@ -1,0 +1,203 @@
+"""The way to a host: name, connect, proxy, TLS. A failure says which of them it was."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+from towline.errors import NetworkError
+from towline.wire import reading
+from towline.wire.channel import Channel, Silence
+
+if TYPE_CHECKING:
+    import ssl
+
+    from towline.context import Cancel
+    from towline.wire.proxy import Proxy
+    from towline.wire.url import Url
+
+Address = tuple[int, tuple[Any, ...]]
+
+_PROXY_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+_CONNECT_OK = range(200, 300)
+
+
+def resolve(host: str, port: int, cancel: Cancel, timeout: float) -> list[Address]:
+    """The addresses of a host, in the order to try them. Raises NetworkError."""
+    try:
+        return _look_up(host, port, socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        return _resolve_name(host, port, cancel, timeout)
+
+
+def _resolve_name(host: str, port: int, cancel: Cancel, timeout: float) -> list[Address]:
+    # The C library cannot be interrupted while it asks; a thread that nobody waits for can be left.
+    found: list[Address] = []
+    failed: list[OSError] = []
+    done = threading.Event()
+
+    def look_up() -> None:
+        try:
+            found.extend(_look_up(host, port, 0))
+        except OSError as error:
+            failed.append(error)
+        done.set()
+
+    threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
+    with cancel.on_cancel(done.set):
+        answered = done.wait(timeout)
+    cancel.check()
+    if failed or not answered:
+        raise _unknown(host, failed[0] if failed else None)
+    return found
+
+
+def _look_up(host: str, port: int, flags: int) -> list[Address]:
+    try:
+        # Bytes: for a text Python loads its tables of international names (6 ms) even for an address.
+        name = host.encode("ascii") if host.isascii() else host
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=flags)
+    except UnicodeError:
+        raise socket.gaierror(socket.EAI_NONAME, "this can be no host name") from None
+    return [(int(info[0]), info[4]) for info in found]
+
+
+def _unknown(host: str, error: OSError | None) -> NetworkError:
+    why = error.strerror if error is not None and error.strerror else "the name server is silent"
+    lasting = error is not None and error.errno in {socket.EAI_NONAME, socket.EAI_FAIL}
+    return NetworkError(
+        f"the name {host} cannot be resolved: {why}",
+        hint="check how the registry is spelled, and that this machine can resolve names",
+        transient=not lasting,
+    )
+
+
+def connect(
+    url: Url, *, proxy: Proxy | None, tls: ssl.SSLContext | None, cancel: Cancel, timeout: float
+) -> Channel:
+    """A connection on which `url` can be asked; `tls` is given exactly for https.
+
+    Raises NetworkError.
+    """
+    near = proxy.url if proxy else url
+    channel = _dial(near, url, cancel, timeout)
+    try:
+        if proxy and tls:
+            _tunnel(channel, url, proxy)
+        if tls:
+            _secure(channel, url, tls)
+    except BaseException:
+        channel.close()
+        raise
+    return channel
+
+
+def _dial(near: Url, url: Url, cancel: Cancel, timeout: float) -> Channel:
+    failure: Exception | None = None
+    for family, address in resolve(near.host, near.port, cancel, timeout):
+        try:
+            return _dial_address(family, address, cancel, timeout)
+        except (OSError, Silence) as error:
+            failure = error
+    raise unreachable(near, url, failure)
+
+
+def _dial_address(
+    family: int,
+    address: tuple[str, int] | tuple[str, int, int, int],
+    cancel: Cancel,
+    timeout: float,
+) -> Channel:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        channel = Channel(sock, cancel, timeout)
+        try:
+            sock.connect(address)
+        except BlockingIOError:
+            channel.finish_connecting()
+    except BaseException:
+        sock.close()
+        raise
+    return channel
+
+
+def unreachable(near: Url, url: Url, failure: Exception | None) -> NetworkError:
+    """The error of a host (or a proxy on the way to it) that takes no connection."""
+    whom = near.authority if near.origin == url.origin else f"the proxy {near.authority}"
+    why = "no answer in time" if isinstance(failure, Silence) else _words(failure)
+    hint = "check the address, and that the registry is running"
+    if near.origin != url.origin:
+        hint = "check HTTPS_PROXY and HTTP_PROXY, or except the registry in NO_PROXY"
+    return NetworkError(f"cannot connect to {whom}: {why}", hint=hint, transient=True)
+
+
+def _words(failure: Exception | None) -> str:
+    if isinstance(failure, OSError) and failure.errno:
+        return os.strerror(failure.errno).lower()
+    return str(failure) if failure else "it has no address"
+
+
+def _tunnel(channel: Channel, url: Url, proxy: Proxy) -> None:
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    target = f"{host}:{url.port}"
+    head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
+    if proxy.authorization:
+        head += f"Proxy-Authorization: {proxy.authorization}\r\n"
+    try:
+        channel.send([memoryview(f"{head}\r\n".encode())])
+        status = reading.read_head(channel, channel.timeout).status
+    except Silence:
+        raise _proxy_failed(proxy, url, "no answer in time", transient=True) from None
+    except (OSError, reading.Broken) as error:
+        raise _proxy_failed(proxy, url, str(error), transient=True) from None
+    if status not in _CONNECT_OK:
+        why = "it wants credentials" if status == 407 else f"it answered {status}"  # noqa: PLR2004
+        raise _proxy_failed(proxy, url, why, transient=status in _PROXY_TRANSIENT)
+
+
+def _proxy_failed(proxy: Proxy, url: Url, why: str, *, transient: bool) -> NetworkError:
+    return NetworkError(
+        f"the proxy {proxy} does not connect to {url.authority}: {why}",
+        hint="check HTTPS_PROXY, or except the registry in NO_PROXY",
+        transient=transient,
+    )
+
+
+def _secure(channel: Channel, url: Url, tls: ssl.SSLContext) -> None:
+    import ssl
+
+    try:
+        channel.secure(tls, url.host)
+    except Silence:
+        raise NetworkError(f"{url.authority} does not answer to TLS", transient=True) from None
+    except ssl.SSLCertVerificationError as error:
+        raise _untrusted(url, error) from None
+    except OSError as error:
+        raise tls_failed(url, error) from None
+
+
+def _untrusted(url: Url, error: ssl.SSLCertVerificationError) -> NetworkError:
+    why = error.verify_message or str(error)
+    return NetworkError(
+        f"the certificate of {url.authority} is not trusted: {why}",
+        hint="name the certificate of its authority with --ca FILE, or pass --insecure",
+    )
+
+
+def tls_failed(url: Url, error: OSError) -> NetworkError:
+    """The error of a handshake that came to nothing."""
+    reason = str(getattr(error, "reason", "") or "")
+    if reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"}:
+        return NetworkError(
+            f"{url.authority} does not speak TLS where https is wanted",
+            hint="if it is meant to be plain http, pass --plain-http",
+        )
+    words = reason.replace("_", " ").lower() or _words(error)
+    # A handshake cut short may be a proxy or a load balancer that is just starting.
+    return NetworkError(
+        f"no TLS connection to {url.authority}: {words}",
+        transient=not reason or reason == "UNEXPECTED_EOF_WHILE_READING",
+    )

@@ -1,0 +1,259 @@
+"""One request and its answer on one connection; a streamed body is written block by block.
+
+A connection belongs to one exchange at a time and is given back when the answer was read to its
+end. What fails on the way becomes an error that says so in words.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from towline.errors import NetworkError, RegistryError, TowlineError
+from towline.wire import log, reading
+from towline.wire.channel import Silence
+from towline.wire.message import ANSWER_MAX, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from towline.context import Context
+    from towline.wire.channel import Channel
+    from towline.wire.message import Request
+
+BODY_PATIENCE = 10.0
+"""Times the usual time-out: what is allowed for the answer to a body."""
+BODY_RATE = 20 << 20
+"""Bytes of a body that earn its answer one second more."""
+_REFUSAL_SECONDS = 5.0
+"""To read what is left of an answer that came before the body's end."""
+_LAST = b"0\r\n\r\n"
+_TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
+
+T = TypeVar("T")
+
+
+class Died(Exception):
+    """A kept connection ended before any byte of an answer: the request may be sent again."""
+
+
+class Exchange:
+    """A request under way. Not for two threads at once; `close` may be called at any time."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        request: Request,
+        context: Context,
+        *,
+        give_back: Callable[[Channel], None],
+        write_log: log.Log = log.silent,
+        fresh: bool = True,
+        via_proxy: str | None = None,
+    ) -> None:
+        self.request = request
+        self.fresh = fresh
+        """Whether the connection was made for this request."""
+        self.sent = 0
+        """Bytes of the body that went out."""
+        self._channel = channel
+        self._context = context
+        self._give_back = give_back
+        self._log = write_log
+        self._proxy = via_proxy
+        self._body_ended = not request.streamed
+        self._answered = False
+        self._ended = False
+        self._began = time.monotonic()
+
+    def begin(self, head: bytes) -> None:
+        """Send the head, and the body that came with the request. Raises Died, NetworkError."""
+        self._context.meter.add(requests=1)
+        log.sent(self._log, self.request)
+        views = [memoryview(head)]
+        if self.request.body:
+            views.append(memoryview(self.request.body))
+        try:
+            self._channel.send(views)
+        except (OSError, Silence) as error:
+            self._sending_failed(error)
+
+    def write(self, block: bytes | memoryview) -> Response | None:
+        """Send a block of the body; an answer, should the other side have answered already.
+
+        Raises NetworkError.
+        """
+        if not len(block):
+            return None
+        view = memoryview(block).cast("B")
+        if self.request.length is not None:
+            return self._send([view], len(view))
+        # One system call for the three parts; joining them would copy the block.
+        return self._send([memoryview(b"%x\r\n" % len(view)), view, memoryview(b"\r\n")], len(view))
+
+    def _send(self, views: list[memoryview], size: int) -> Response | None:
+        try:
+            while not self._channel.send(views):
+                if (refusal := self._early()) is not None:
+                    return refusal
+        except (OSError, Silence) as error:
+            return self._sending_failed(error)
+        self.sent += size
+        self._context.meter.add(sent_bytes=size)
+        return None
+
+    def _early(self) -> Response | None:
+        """What the other side says before the body's end; None when it only says `100`."""
+        seconds = _REFUSAL_SECONDS
+        head = self._read(lambda: reading.read_any_head(self._channel, seconds), seconds)
+        return None if head.interim else self._answer(head, seconds, ANSWER_MAX)
+
+    def _sending_failed(self, error: OSError | Silence) -> Response:
+        """The refusal that explains why nothing more can be sent, else the error itself."""
+        if isinstance(error, Silence):
+            self.close()
+            raise self._error(f"took no byte for {self._channel.timeout:g} s") from None
+        try:
+            head = reading.read_head(self._channel, _REFUSAL_SECONDS)
+        except (OSError, Silence, reading.Broken):
+            self.close()
+            if not self.fresh and not self.sent:
+                raise Died from None
+            raise self._error(f"broke the connection ({_words(error)})") from None
+        return self._answer(head, _REFUSAL_SECONDS, ANSWER_MAX)
+
+    def finish(self, *, limit: int = ANSWER_MAX, extra: int = 0) -> Response:
+        """End the body and read the answer, at most `limit` bytes of its body.
+
+        `extra` are bytes sent earlier that the other side has to digest before it answers.
+        Raises Died, NetworkError, RegistryError.
+        """
+        if not self._body_ended and (refusal := self._end_body()) is not None:
+            return refusal
+        patience = self.patience(self.sent + extra)
+        head = self._read(lambda: reading.read_head(self._channel, patience), patience)
+        return self._answer(head, self._channel.timeout, limit)
+
+    def _end_body(self) -> Response | None:
+        self._body_ended = True
+        if self.request.length is not None:
+            return None
+        return self._send([memoryview(_LAST)], 0)
+
+    def patience(self, digested: int) -> float:
+        """Seconds to wait for the answer."""
+        timeout = self._channel.timeout
+        if not self.request.has_body and not digested:
+            return timeout
+        return timeout * BODY_PATIENCE + digested / BODY_RATE
+
+    def open(self) -> tuple[Response, Callable[[], bytes]]:
+        """The answer's head, and what gives its body piece by piece, b"" at the end."""
+        seconds = self._channel.timeout
+        head = self._read(lambda: reading.read_head(self._channel, seconds), seconds)
+        self._answered = True
+        body = self._read(lambda: reading.Body(self._channel, head, self.request.method), seconds)
+        response = self._response(head, b"", truncated=False)
+
+        def next_piece() -> bytes:
+            piece = self._read(lambda: body.read(seconds), seconds)
+            if not piece:
+                self._end(head, body)
+            return piece
+
+        return response, next_piece
+
+    def _answer(self, head: reading.Head, seconds: float, limit: int) -> Response:
+        def read() -> tuple[reading.Body, bytes, bool]:
+            body = reading.Body(self._channel, head, self.request.method)
+            parts: list[bytes] = []
+            size = 0
+            while size <= limit and (piece := body.read(seconds)):
+                parts.append(piece)
+                size += len(piece)
+            content = b"".join(parts)
+            return body, content[:limit], size > limit
+
+        self._answered = True
+        early = not self._body_ended
+        try:
+            body, content, truncated = self._read(read, seconds)
+        except TowlineError:
+            # Its first line was a refusal already; the rest is only words.
+            if head.status < 400:  # noqa: PLR2004 - what is no refusal
+                raise
+            return self._response(head, b"", truncated=True)
+        if early:
+            self.close()
+        else:
+            self._end(head, body)
+        return self._response(head, content, truncated=truncated)
+
+    def _response(self, head: reading.Head, content: bytes, *, truncated: bool) -> Response:
+        request = self.request
+        response = Response(
+            head.status, head.reason, head.headers, request.url, request.method, content, truncated
+        )
+        log.received(self._log, response, time.monotonic() - self._began)
+        return response
+
+    def _end(self, head: reading.Head, body: reading.Body) -> None:
+        if self._ended:
+            return
+        if body.done and body.delimited and head.keeps_alive and self._body_ended:
+            self._ended = True
+            self._give_back(self._channel)
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Break off; a connection whose answer was read to its end is kept all the same."""
+        if not self._ended:
+            self._ended = True
+            self._channel.close()
+
+    def _read(self, read: Callable[[], T], seconds: float) -> T:
+        """`read`, its failures put into words; a failed exchange is closed."""
+        try:
+            return read()
+        except Silence:
+            failure: Exception = self._error(f"sent no byte for {seconds:g} s")
+        except reading.Gone as gone:
+            failure = self._lost("closed the connection without an answer", begun=gone.begun)
+        except reading.Broken as broken:
+            failure = self._no_http(broken)
+        except OSError as error:
+            failure = self._lost(f"broke the connection ({_words(error)})", begun=self._answered)
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+        raise failure
+
+    def _lost(self, what: str, *, begun: bool) -> Exception:
+        if begun:
+            return self._error("broke the connection in the middle of its answer")
+        return self._error(what) if self.fresh or self.sent else Died()
+
+    def _no_http(self, broken: reading.Broken) -> TowlineError:
+        where = self.request.url.authority
+        if broken.start.startswith(_TLS_RECORDS):
+            return NetworkError(
+                f"{where} speaks TLS, but was spoken to in plain http",
+                hint="leave out --plain-http",
+            )
+        return RegistryError(f"{where} sent {broken}", transient=True)
+
+    def _error(self, what: str) -> NetworkError:
+        where = self.request.url.authority
+        if self._proxy:
+            where += f" (by the proxy {self._proxy})"
+        return NetworkError(f"{where} {what}", transient=True)
+
+
+def _words(error: OSError) -> str:
+    if error.errno in {errno.EPIPE, errno.ECONNRESET}:
+        return "connection reset"
+    return os.strerror(error.errno).lower() if error.errno else str(error)

@@ -1,0 +1,73 @@
+"""The wire log of `--debug`: every request and answer, without anything secret in it.
+
+Secrets never reach it: credentials and cookies are replaced by what kind they are, and of a query
+only parameters that are known to be harmless keep their value. Bodies are never written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from towline.wire.message import Request, Response
+    from towline.wire.url import Url
+
+Log = Callable[[str], None]
+"""Takes one line, without its end."""
+
+_SECRET = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-registry-auth"}
+)
+_LINKS = frozenset({"location", "link", "content-location"})
+_OPEN_PARAMETERS = frozenset(
+    {"digest", "mount", "from", "scope", "service", "n", "last", "account", "client_id"}
+)
+_PARAMETER = re.compile(r"([?&;])([^=&;>\"\s]+)=([^&;>\"\s]*)")
+
+
+def silent(_line: str) -> None:
+    """Write nowhere."""
+
+
+def sent(log: Log, request: Request) -> None:
+    """A request's head."""
+    log(f"> {request.method} {url(request.url)}")
+    for name, value in request.headers:
+        log(f">   {name}: {field(name, value)}")
+    if request.body:
+        log(f">   ({len(request.body)} bytes)")
+
+
+def received(log: Log, response: Response, seconds: float) -> None:
+    """An answer's head."""
+    log(f"< {response.status} {response.reason} ({seconds:.3f} s, to {response.method})")
+    for name, value in response.headers:
+        log(f"<   {name}: {field(name, value)}")
+
+
+def url(value: Url) -> str:
+    """A URL with the values of its query hidden, but for the harmless ones."""
+    return value.origin + query(value.target)
+
+
+def query(text: str) -> str:
+    """A target or a link likewise."""
+    return _PARAMETER.sub(_hidden, text)
+
+
+def field(name: str, value: str) -> str:
+    """A header field's value, or what may be told of it."""
+    lower = name.lower()
+    if lower in _SECRET:
+        kind = value.partition(" ")[0] if lower.endswith("authorization") else ""
+        return f"{kind} <hidden>".strip()
+    return query(value) if lower in _LINKS else value
+
+
+def _hidden(match: re.Match[str]) -> str:
+    mark, name, value = match.groups()
+    return (
+        match.group() if name.lower() in _OPEN_PARAMETERS or not value else f"{mark}{name}=<hidden>"
+    )

@@ -1,0 +1,99 @@
+"""HTTP messages as values: what is asked, what is answered (RFC 9110)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from towline.wire.url import Url
+
+ANSWER_MAX = 64 << 10
+"""Bytes of an answer's body that are read where nobody asks for more."""
+
+
+class Headers:
+    """Header fields in their order; names are compared without case."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Iterable[tuple[str, str]] = ()) -> None:
+        self._fields = tuple(fields)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._fields)
+
+    def __contains__(self, name: str) -> bool:
+        return bool(self.all(name))
+
+    def get(self, name: str) -> str | None:
+        """The first value of that name."""
+        values = self.all(name)
+        return values[0] if values else None
+
+    def all(self, name: str) -> list[str]:
+        """Every value of that name."""
+        wanted = name.lower()
+        return [value for key, value in self._fields if key.lower() == wanted]
+
+    def number(self, name: str) -> int | None:
+        """The first value as a whole number; None when it is missing or something else."""
+        text = self.get(name)
+        return int(text) if text is not None and text.isascii() and text.isdigit() else None
+
+    def tokens(self, name: str) -> list[str]:
+        """The parts between commas of all values, lower case (`Connection`)."""
+        return [part.strip().lower() for value in self.all(name) for part in value.split(",")]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked.
+
+    A body is either whole here, or written block by block by whoever started the exchange
+    (`streamed`): with `length` under a Content-Length, without it in chunked encoding.
+    """
+
+    method: str
+    url: Url
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | None = None
+    streamed: bool = False
+    length: int | None = None
+    """Bytes of a streamed body, where known."""
+
+    def with_header(self, name: str, value: str) -> Request:
+        """One header field more."""
+        return replace(self, headers=(*self.headers, (name, value)))
+
+    @property
+    def has_body(self) -> bool:
+        """Whether bytes follow the head."""
+        return self.streamed or bool(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What was answered; redirects and refusals are answers too."""
+
+    status: int
+    reason: str
+    headers: Headers
+    url: Url
+    """The one that was asked."""
+    method: str = "GET"
+    body: bytes = field(default=b"", repr=False)
+    truncated: bool = False
+    """The body was longer than what was asked for."""
+
+    @property
+    def ok(self) -> bool:
+        """Any 2xx."""
+        return 200 <= self.status < 300  # noqa: PLR2004 - the class of success
+
+    @property
+    def media_type(self) -> str:
+        """`Content-Type` without parameters, lower case; empty when it is missing."""
+        return (self.headers.get("Content-Type") or "").partition(";")[0].strip().lower()

@@ -1,0 +1,181 @@
+"""Connections, kept for the next request to the same place; nobody waits for one here.
+
+How many there are is up to those who ask. A kept connection that died before any byte of an
+answer is replaced and the request sent once more (*replay*), if all of it is still at hand. No
+cookies, no redirects, no retries: that is for those who know what a request means.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from towline._version import __version__
+from towline.wire import log, proxy, tls
+from towline.wire.connect import connect
+from towline.wire.exchange import Died, Exchange
+from towline.wire.message import ANSWER_MAX
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from towline.context import Context
+    from towline.wire.channel import Channel
+    from towline.wire.message import Request, Response
+    from towline.wire.url import Url
+
+T = TypeVar("T")
+
+TIMEOUT = 30.0
+"""Seconds without a byte either way."""
+IDLE_MAX = 55.0
+"""Seconds that a connection is kept; load balancers commonly close theirs after 60."""
+USER_AGENT = f"towline/{__version__}"
+_BODIES = frozenset({"POST", "PUT", "PATCH"})
+
+
+class Pool:
+    """Safe from any thread."""
+
+    def __init__(
+        self,
+        *,
+        timeout: float = TIMEOUT,
+        trust: Callable[[Url], tls.Trust] = lambda _url: tls.Trust(),
+        proxies: proxy.Proxies | None = None,
+        write_log: log.Log = log.silent,
+    ) -> None:
+        self._timeout = timeout
+        self._trust = trust
+        self._proxies = proxies or proxy.Proxies()
+        self._log = write_log
+        self._lock = threading.Lock()
+        self._idle: dict[str, list[tuple[float, Channel]]] = {}
+        self._contexts: dict[tls.Trust, ssl.SSLContext] = {}
+        self._closed = False
+
+    def request(
+        self, request: Request, context: Context, *, limit: int = ANSWER_MAX, extra: int = 0
+    ) -> Response:
+        """Send a request whose body is whole, and read its answer, at most `limit` bytes of it.
+
+        `extra`: bytes sent before that the other side must digest to answer. Raises NetworkError,
+        and RegistryError for an answer that is no HTTP.
+        """
+        return self._with_replay(
+            request, context, lambda exchange: exchange.finish(limit=limit, extra=extra)
+        )
+
+    def open(
+        self, request: Request, context: Context
+    ) -> tuple[Response, Callable[[], bytes], Exchange]:
+        """Likewise, but the body is read piece by piece; close the exchange when done with it."""
+
+        def begin(exchange: Exchange) -> tuple[Response, Callable[[], bytes], Exchange]:
+            response, next_piece = exchange.open()
+            return response, next_piece, exchange
+
+        return self._with_replay(request, context, begin)
+
+    def start(self, request: Request, context: Context) -> Exchange:
+        """Send the head of a request whose body is written to the exchange that is returned."""
+        return self._with_replay(request, context, lambda exchange: exchange)
+
+    def _with_replay(self, request: Request, context: Context, use: Callable[[Exchange], T]) -> T:
+        try:
+            exchange = self._begin(request, context, self._take(request.url, context))
+            return use(exchange)
+        except Died:
+            exchange = self._begin(request, context, None)
+            return use(exchange)
+
+    def _begin(self, request: Request, context: Context, kept: Channel | None) -> Exchange:
+        via = self._proxies.of(request.url)
+        channel = kept or self._connect(request.url, via, context)
+        exchange = Exchange(
+            channel,
+            request,
+            context,
+            give_back=lambda channel: self._keep(request.url.origin, channel),
+            write_log=self._log,
+            fresh=kept is None,
+            via_proxy=str(via) if via else None,
+        )
+        try:
+            exchange.begin(_head(request, via if request.url.scheme == "http" else None))
+        except BaseException:
+            exchange.close()
+            raise
+        return exchange
+
+    def _connect(self, url: Url, via: proxy.Proxy | None, context: Context) -> Channel:
+        self._log(f"* connecting to {url.origin}" + (f" through {via}" if via else ""))
+        secure = self._context(url) if url.scheme == "https" else None
+        return connect(url, proxy=via, tls=secure, cancel=context.cancel, timeout=self._timeout)
+
+    def _context(self, url: Url) -> ssl.SSLContext:
+        trust = self._trust(url)
+        with self._lock:
+            if trust not in self._contexts:
+                self._contexts[trust] = tls.context(trust)
+            return self._contexts[trust]
+
+    def _take(self, url: Url, context: Context) -> Channel | None:
+        """A kept connection that still lives, the one used last first."""
+        context.cancel.check()
+        while True:
+            with self._lock:
+                kept = self._idle.get(url.origin)
+                if not kept:
+                    return None
+                since, channel = kept.pop()
+            channel.cancel = context.cancel
+            if time.monotonic() - since < IDLE_MAX and channel.idle:
+                return channel
+            channel.close()
+
+    def _keep(self, origin: str, channel: Channel) -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.setdefault(origin, []).append((time.monotonic(), channel))
+                return
+        channel.close()
+
+    def close(self) -> None:
+        """Close the kept connections; those in use are closed when their answer is read."""
+        with self._lock:
+            self._closed = True
+            kept = [channel for channels in self._idle.values() for _, channel in channels]
+            self._idle.clear()
+        for channel in kept:
+            channel.close()
+
+
+def _head(request: Request, http_proxy: proxy.Proxy | None) -> bytes:
+    url = request.url
+    target = str(url) if http_proxy else url.target
+    lines = [f"{request.method} {target} HTTP/1.1", f"Host: {url.authority}"]
+    lines += [f"{name}: {value}" for name, value in (*_STANDING, *request.headers)]
+    if http_proxy and http_proxy.authorization:
+        lines.append(f"Proxy-Authorization: {http_proxy.authorization}")
+    lines += _framing(request)
+    for line in lines:
+        if "\r" in line or "\n" in line:
+            raise ValueError("a line break in a header field")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+
+
+_STANDING = (("User-Agent", USER_AGENT), ("Accept-Encoding", "identity"))
+
+
+def _framing(request: Request) -> list[str]:
+    if request.streamed and request.length is None:
+        return ["Transfer-Encoding: chunked"]
+    if request.streamed:
+        return [f"Content-Length: {request.length}"]
+    # Proxies answer 411 to a POST or PUT that does not say that it is empty.
+    if request.body is not None or request.method in _BODIES:
+        return [f"Content-Length: {len(request.body or b'')}"]
+    return []

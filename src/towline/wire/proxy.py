@@ -1,0 +1,125 @@
+"""Proxies, as the environment names them.
+
+`HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` in either case. `NO_PROXY` holds names, suffixes, ports,
+addresses and networks between commas; `*` means none at all. This machine itself is never reached
+through a proxy.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from towline.errors import UsageError
+from towline.wire.url import Url, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_USER = re.compile(r"(https?://)([^@/]*)@", re.IGNORECASE)
+_PORT = re.compile(r"(.*?):(\d+)")
+_NUMERIC = re.compile(r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """Where to connect instead, and what to show there."""
+
+    url: Url
+    authorization: str | None = field(default=None, repr=False)
+    """Value of `Proxy-Authorization`."""
+
+    def __str__(self) -> str:
+        return self.url.origin
+
+
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """Which proxy serves which URL."""
+
+    by_scheme: Mapping[str, Proxy] = field(default_factory=dict)
+    exceptions: tuple[str, ...] = ()
+    """The parts of `NO_PROXY`, lower case."""
+
+    def of(self, url: Url) -> Proxy | None:
+        """The proxy for that URL; None to connect directly."""
+        proxy = self.by_scheme.get(url.scheme)
+        if proxy is None or is_loopback(url.host):
+            return None
+        return None if any(_matches(rule, url) for rule in self.exceptions) else proxy
+
+
+def from_environment(environ: Mapping[str, str]) -> Proxies:
+    """Read the variables. Raises UsageError for a proxy that is none that we can use."""
+    # A web server hands a request's own `Proxy:` header to its programs as HTTP_PROXY.
+    names = {"https": "HTTPS_PROXY", "http": "" if "REQUEST_METHOD" in environ else "HTTP_PROXY"}
+    found = {}
+    for scheme, name in names.items():
+        text = environ.get(name) or environ.get(f"{scheme}_proxy")
+        if text:
+            found[scheme] = _proxy(text.strip(), name or "http_proxy")
+    excepted = environ.get("NO_PROXY") or environ.get("no_proxy") or ""
+    rules = (rule.strip().lower() for rule in excepted.split(","))
+    return Proxies(found, tuple(rule for rule in rules if rule))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address means this machine, by its text alone."""
+    return (
+        host in {"localhost", "::1"}
+        or host.endswith(".localhost")
+        or (host.startswith("127.") and _NUMERIC.fullmatch(host) is not None)
+    )
+
+
+def _proxy(text: str, variable: str) -> Proxy:
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        text = f"http://{text}"
+    elif scheme[1].lower() != "http":
+        raise UsageError(
+            f"{variable} names a proxy of the kind {scheme[1]}, which is not supported",
+            hint=f"name an http proxy in {variable}, or unset it",
+        )
+    user = _USER.match(text)
+    try:
+        return Proxy(parse(text), _basic(user[2]) if user else None)
+    except ValueError:
+        raise UsageError(f"{variable} is no address of a proxy") from None
+
+
+def _basic(userinfo: str) -> str:
+    import base64
+
+    user, _, password = userinfo.partition(":")
+    plain = f"{_unquoted(user)}:{_unquoted(password)}"
+    return "Basic " + base64.b64encode(plain.encode()).decode()
+
+
+def _unquoted(text: str) -> str:
+    pairs = re.sub(rb"%([0-9A-Fa-f]{2})", lambda m: bytes([int(m[1], 16)]), text.encode())
+    return pairs.decode("utf-8", "replace")
+
+
+def _matches(rule: str, url: Url) -> bool:
+    if rule == "*":
+        return True
+    if "/" in rule or _NUMERIC.fullmatch(rule):
+        return _in_network(rule, url.host)
+    if with_port := _PORT.fullmatch(rule):
+        rule, port = with_port[1], int(with_port[2])
+        if port != url.port:
+            return False
+    rule = rule.strip("[]").removeprefix("*")
+    return url.host == rule.lstrip(".") or url.host.endswith("." + rule.lstrip("."))
+
+
+def _in_network(rule: str, host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(rule, strict=False)
+    except ValueError:
+        return False

@@ -1,0 +1,81 @@
+"""TLS: whom to trust, and which certificate to show.
+
+The system's authorities always count (`SSL_CERT_FILE` and `SSL_CERT_DIR` as OpenSSL reads them);
+given ones are added to them.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from towline.errors import UsageError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whom to believe, and as whom to appear."""
+
+    insecure: bool = False
+    """Take any certificate."""
+    authorities: tuple[Path, ...] = ()
+    """PEM files of certificates to trust besides the system's."""
+    certificate: Path | None = None
+    """PEM file of a client certificate; it may hold the key too."""
+    key: Path | None = None
+
+
+def context(trust: Trust) -> ssl.SSLContext:
+    """A client's context. Raises UsageError naming the file that is no certificate or key."""
+    import ssl
+
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.set_alpn_protocols(["http/1.1"])
+    if trust.insecure:
+        made.check_hostname = False
+        made.verify_mode = ssl.CERT_NONE
+    else:
+        _trust_the_system(made)
+    for path in trust.authorities:
+        with _reading(path, "a certificate"):
+            made.load_verify_locations(cafile=path)
+    if trust.certificate is not None:
+        with _reading(trust.certificate, "a client certificate with its key"):
+            made.load_cert_chain(trust.certificate, trust.key)
+    return made
+
+
+def _trust_the_system(made: ssl.SSLContext) -> None:
+    import ssl
+
+    paths = ssl.get_default_verify_paths()
+    # A folder of hashed names is looked into when a certificate is to be checked; a bundle is
+    # parsed whole (about 20 ms) by every process that opens a connection.
+    if not os.environ.get("SSL_CERT_FILE") and paths.capath and _is_hashed(paths.capath):
+        made.load_verify_locations(capath=paths.capath)
+    else:
+        made.set_default_verify_paths()
+
+
+def _is_hashed(folder: str) -> bool:
+    try:
+        return any(entry.name.endswith(".0") for entry in os.scandir(folder))
+    except OSError:
+        return False
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path} to read {what} from") from None
+    except OSError as error:  # ssl.SSLError is one
+        raise UsageError(f"{path} cannot be read as {what}: {error}") from None

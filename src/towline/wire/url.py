@@ -1,0 +1,129 @@
+"""URLs of http and https, with their path and query kept byte for byte.
+
+Registries sign the query of an upload session, so it must come back exactly as it went out; that
+rules out taking it apart and putting it together again.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+_ABSOLUTE = re.compile(
+    r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL
+)
+_AUTHORITY = re.compile(r"(?:[^@]*@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^:@\[\]\s]+)(?::(?P<port>\d*))?")
+_BARE_HOST = re.compile(r"(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::\d+)?|[A-Za-z0-9-]+:\d+)(?=/)")
+_UNSAFE = re.compile(r"[^!-~]")
+_UNRESERVED = re.compile(r"[^A-Za-z0-9._~:/-]")
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """An address: where to connect, and what to ask for there."""
+
+    scheme: str
+    """`http` or `https`."""
+    host: str
+    """Lower case, an IPv6 address without brackets."""
+    port: int
+    target: str
+    """Path and query as they stand in the request line."""
+
+    def __str__(self) -> str:
+        return self.origin + self.target
+
+    @property
+    def authority(self) -> str:
+        """Host and, where it is not the scheme's own, port: what the `Host` header says."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def origin(self) -> str:
+        """Scheme and authority: equal for two URLs that one connection can serve."""
+        return f"{self.scheme}://{self.authority}"
+
+    @property
+    def redacted(self) -> str:
+        """For people: without the query, which may hold a signature."""
+        return self.origin + self.target.partition("?")[0]
+
+    def at(self, target: str) -> Url:
+        """Another path and query on the same origin."""
+        return replace(self, target=_safe(target))
+
+    def with_query(self, name: str, value: str) -> Url:
+        """One parameter more, the others untouched."""
+        path, mark, query = self.target.partition("?")
+        joint = "&" if query and not query.endswith("&") else ""
+        return replace(self, target=f"{path}{mark or '?'}{query}{joint}{name}={quote(value)}")
+
+    def join(self, location: str) -> Url:
+        """What a `Location` (or a `Link`) means when this URL was asked (RFC 3986, section 5).
+
+        A location without a scheme that names a host is read as one: some registries send it.
+        ValueError when it is no http address.
+        """
+        location = location.strip()
+        if _ABSOLUTE.match(location):
+            return parse(location)
+        if location.startswith("//"):
+            return parse(f"{self.scheme}:{location}")
+        if "://" in location.partition("?")[0]:
+            raise ValueError(f"{location[:60]!r} is no http address")
+        if _BARE_HOST.match(location) or location.startswith(f"{self.host}/"):
+            return parse(f"{self.scheme}://{location}")
+        return self.at(self._relative(location.partition("#")[0]))
+
+    def _relative(self, location: str) -> str:
+        path = self.target.partition("?")[0]
+        if not location:
+            return self.target
+        if location.startswith("/"):
+            return location
+        if location.startswith("?"):
+            return path + location
+        relative, mark, query = location.partition("?")
+        return _without_dots(path.rpartition("/")[0] + "/" + relative) + mark + query
+
+
+def parse(text: str) -> Url:
+    """Read an absolute URL; ValueError when it is none of http or https."""
+    match = _ABSOLUTE.fullmatch(text.strip())
+    authority = _AUTHORITY.fullmatch(match["authority"]) if match else None
+    if match is None or authority is None:
+        raise ValueError(f"{text[:60]!r} is no http address")
+    scheme = match["scheme"].lower()
+    port = int(authority["port"] or DEFAULT_PORTS[scheme])
+    if not 0 < port < 1 << 16:
+        raise ValueError(f"{port} is no port")
+    target = match["rest"].partition("#")[0]
+    if not target.startswith("/"):
+        target = "/" + target
+    return Url(scheme, authority["host"].strip("[]").lower(), port, _safe(target))
+
+
+def quote(value: str) -> str:
+    """`value` as part of a query; the characters that digests and scopes use stay readable."""
+    return _UNRESERVED.sub(_escape, value)
+
+
+def _safe(target: str) -> str:
+    # What cannot stand in a request line; everything else is the sender's own encoding.
+    return _UNSAFE.sub(_escape, target)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match.group().encode("utf-8", "replace"))
+
+
+def _without_dots(path: str) -> str:
+    kept: list[str] = []
+    for part in path.split("/"):
+        if part == ".." and len(kept) > 1:
+            kept.pop()
+        elif part not in {".", ".."}:
+            kept.append(part)
+    return "/".join(kept)
