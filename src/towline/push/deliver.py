@@ -67,7 +67,6 @@ class Delivery:
         self._steps = deque(steps)
         self._profile = profile
         self._upload: Upload | None = None
-        self._confirmed: Delivered | None = None
         self._sent = 0
 
     def settle(self) -> Delivered | NeedsBytes:
@@ -145,7 +144,7 @@ class Delivery:
         self._upload.write(block)
         self.tell("Pushing", current=self.position(), total=self.blob.size)
 
-    def finish(self, sent: blobstream.Blob) -> None:
+    def finish(self, sent: blobstream.Blob) -> Delivered:
         """Every block is written: have the registry confirm the digest."""
         self.blob.check(sent.digest, sent.diff_id)
         if self._upload is None:  # an empty blob has no blocks
@@ -157,12 +156,7 @@ class Delivery:
         self._sent += self._upload.sent
         self._upload = None
         self.tell("Pushed")
-        self._confirmed = self._done(candidate, "pushed")
-
-    def confirmed(self) -> Delivered:
-        """What the pass came to. Only after `finish` has returned."""
-        assert self._confirmed is not None  # noqa: S101 - the caller's own condition
-        return self._confirmed
+        return self._done(candidate, "pushed")
 
     @property
     def acknowledged(self) -> int:

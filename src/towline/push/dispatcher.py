@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from bisect import insort
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from towline.transfers.slots import Slots
 
+Release = Callable[[str], None]
+"""Gives the slot of one host back."""
 _MOST_THREADS = 1 << 10
 """Far above what slots allow: a thread is made only for a pass that has its slots."""
 
@@ -21,7 +22,7 @@ _MOST_THREADS = 1 << 10
 class _Waiting:
     hosts: frozenset[str]
     size: int
-    run: Callable[[], None]
+    run: Callable[[Release], None]
 
 
 class Dispatcher:
@@ -34,10 +35,11 @@ class Dispatcher:
         self._threads = ThreadPoolExecutor(_MOST_THREADS, "towline-send")
         self._unsubscribe = slots.subscribe(self._start_ready)
 
-    def submit(self, hosts: frozenset[str], size: int, run: Callable[[], None]) -> bool:
+    def submit(self, hosts: frozenset[str], size: int, run: Callable[[Release], None]) -> bool:
         """Run it as soon as each host has a free slot; whether that is now.
 
         `size` orders the queue: the longest first, so that none is left to run alone at the end.
+        `run` must give back every slot, each as soon as it is of no more use.
         """
         waiting = _Waiting(hosts, size, run)
         with self._lock:
@@ -52,13 +54,14 @@ class Dispatcher:
             for one in ready:
                 self._queue.remove(one)
         for one in ready:
-            self._threads.submit(self._run, one)
+            self._threads.submit(one.run, self._release)
 
-    def _run(self, one: _Waiting) -> None:
-        try:
-            one.run()
-        finally:
-            self._slots.release(one.hosts)
+    def beside(self, work: Callable[[], None]) -> None:
+        """Run something that a pass goes on with after it has read its last byte."""
+        self._threads.submit(work)
+
+    def _release(self, host: str) -> None:
+        self._slots.release([host])
 
     def close(self) -> None:
         """Wait for what runs; what still waits is never started."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from towline.knowledge.open import open_knowledge
+from towline.layers.buffers import Spares
 from towline.push.dispatcher import Dispatcher
 from towline.push.options import Limits, environment, pair
 from towline.registry.client import RegistryClient, Settings
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
+    from towline.push.deliver import Delivered
     from towline.push.options import PusherOptions
 
 SETTLERS = 8
@@ -38,9 +40,10 @@ class Engine:
         self.policy = Policy(retries=self.limits.retries)
         self.gate = Gate()
         self.dispatcher = Dispatcher(Slots(self.limits.jobs))
-        self.transfers = SharedTransfers()
+        self.transfers: SharedTransfers[Delivered] = SharedTransfers()
         self.workers = Workers(SETTLERS, "towline-settle")
         self.encoders: Executor = encoder_pool()
+        self.spares = Spares()
 
     def close(self) -> None:
         """Stop the threads, close connections and stores."""

@@ -23,7 +23,10 @@ from towline.transfers.retry import back_off
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from towline.layers.blobstream import Blob
+    from towline.layers.lanes import Patience
     from towline.push.deliver import Delivery
+    from towline.push.dispatcher import Release
     from towline.push.engine import Engine
     from towline.push.options import Wish
     from towline.transfers.retry import Attempts
@@ -37,6 +40,8 @@ class Job:
     delivery: Delivery
     transfer: Transfer[Delivered]
     attempts: Attempts
+    patience: Patience
+    """For how long its target may still make others wait."""
 
     @property
     def host(self) -> str:
@@ -126,26 +131,40 @@ class Passes:
                 for job in jobs:
                     job.delivery.tell("Waiting")
 
-    def _send(self, jobs: list[Job]) -> None:
-        """One pass; a slot of each host is held."""
-        live = [job for job in jobs if not job.cancelled]
-        for job in jobs:
-            if job not in live:
-                job.transfer.failed(Cancelled())
-        if not live:
-            return
+    def _send(self, jobs: list[Job], release: Release) -> None:
+        """One pass; a slot of each host is held until its target is through."""
         try:
-            failed = self._read(live)
+            blob, failed = self._read([job for job in jobs if not job.cancelled])
         except BaseException as error:  # noqa: BLE001 - a thread's end: someone waits for it
-            failed = dict.fromkeys(live, error)
-        for job in live:
-            if job in failed:
-                self._failed(job, failed[job])
-            else:
-                job.transfer.done(job.delivery.confirmed())
+            blob, failed = None, dict.fromkeys(jobs, error)
+        for job in jobs:
+            finish = partial(self._finish, job, blob, failed.get(job), release)
+            if len(jobs) == 1:
+                finish()
+            else:  # one registry's slow answer must not keep the others
+                self._engine.dispatcher.beside(finish)
 
-    def _read(self, jobs: list[Job]) -> dict[Job, BaseException]:
-        """Read the blob once for all of these; the jobs that failed, and why."""
+    def _finish(
+        self, job: Job, blob: Blob | None, error: BaseException | None, release: Release
+    ) -> None:
+        delivered = None
+        try:
+            job.transfer.context.cancel.check()
+            if error is None and blob is not None:
+                delivered = job.delivery.finish(blob)
+        except BaseException as raised:  # noqa: BLE001 - as above
+            error = raised
+        finally:
+            release(job.host)
+        if delivered is not None:
+            job.transfer.done(delivered)
+        else:
+            self._failed(job, error or Cancelled())
+
+    def _read(self, jobs: list[Job]) -> tuple[Blob | None, dict[Job, BaseException]]:
+        """Read the blob once for all of these; what it came to, and the jobs that failed."""
+        if not jobs:
+            return None, {}
         blob = jobs[0].delivery.blob
         cancel = jobs[0].transfer.context.cancel if len(jobs) == 1 else Cancel()
         stream = BlobStream(
@@ -154,11 +173,15 @@ class Passes:
             self._engine.encoders,
             cancel,
             diff_id_of=blob.stored_compression if self._wish.check_diffids else None,
+            spares=self._engine.spares,
         )
         for job in jobs:
             job.delivery.position = lambda: stream.position
-        failed = Feed(stream, [job.delivery for job in jobs], cancel).run().failed
-        return {job: failed[job.delivery] for job in jobs if job.delivery in failed}
+        result = Feed(
+            stream, [job.delivery for job in jobs], cancel, [job.patience for job in jobs]
+        ).run()
+        failed = result.failed
+        return result.blob, {job: failed[job.delivery] for job in jobs if job.delivery in failed}
 
 
 def _retrying(seconds: float, error: TowlineError) -> str:

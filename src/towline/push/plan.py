@@ -152,7 +152,7 @@ def _mount_tries(size: int) -> int:
     return next((tries for limit, tries in _MOUNT_TRIES if size <= limit), _MOUNT_TRIES_ABOVE)
 
 
-def _rank(entry: Entry, target: Destination) -> tuple[bool, int, bool, int]:
+def _rank(entry: Entry, target: Destination) -> tuple[int, bool, bool, int]:
     """Stable over newest first: gzip, then own credentials, then trust, then likeness of name."""
     return (
         _COMPRESSION_RANK[entry.compression],

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, overload
 from towline import reference as references
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, TransferCancelled
-from towline.events import Note, PushStarted, Warned, nowhere
+from towline.events import PushStarted, Warned, nowhere
 from towline.push import build, destinations, look, options
 from towline.push.engine import Engine
 from towline.push.run import Run
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from towline.push.result import InspectResult, PushResult
     from towline.push.wanted import Tree
     from towline.reference import Reference
-    from towline.sources.base import ImageSource
+    from towline.sources.base import SourceEntry
 
 Source = str | os.PathLike[str] | BinaryIO
 """A path, a text of the command line's grammar, or an open binary file."""
@@ -91,11 +91,11 @@ class Pusher:
         wish = options.wish(wishes)
         parsed = destinations.parse(destination)
         cancel = wishes.get("cancel") or Cancel()
-        with _public_edge(parsed), self._opened(source, cancel) as opened:
+        with _public_edge(parsed), self._entry(source, cancel) as entry:
             results = [
                 result
                 for reference in parsed
-                for result in self._push(opened, reference, wish, cancel)
+                for result in self._push(entry, reference, wish, cancel)
             ]
         return results[0] if isinstance(destination, str) else results
 
@@ -110,8 +110,8 @@ class Pusher:
         with _public_edge([]):
             if reference := _registry_reference(source):
                 return look.remote(reference, self._target(reference, None, switch))
-            with self._opened(source, switch) as opened:
-                return look.local(str(source), select(opened), options.wish({}))
+            with self._entry(source, switch) as entry:
+                return look.local(_name(source), entry, options.wish({}))
 
     def digest(self, source: Source, **wishes: Unpack[PushOptions]) -> str:
         """The digest under a registry reference, or that a push of a local image would have.
@@ -125,9 +125,9 @@ class Pusher:
         with _public_edge([]):
             if reference := _registry_reference(source):
                 return look.remote_digest(reference, self._target(reference, None, switch))
-            with self._opened(source, switch) as opened:
+            with self._entry(source, switch) as entry:
                 context = Context(cancel=switch, emit=self._emit)
-                return look.local_digest(self._engine, select(opened), wish, context)
+                return look.local_digest(self._engine, entry, wish, context)
 
     def tags(self, repository: str, *, cancel: Cancel | None = None) -> list[str]:
         """The tags of a repository, in lexical order.
@@ -140,9 +140,8 @@ class Pusher:
             return sorted(target.retry("tags", partial(target.repository.tags, target.context)))
 
     def _push(
-        self, source: ImageSource, reference: Reference, wish: Wish, cancel: Cancel
+        self, entry: SourceEntry, reference: Reference, wish: Wish, cancel: Cancel
     ) -> list[PushResult]:
-        entry = select(source)
         tree = Gatherer(wish.profile).tree(entry.content)
         for image in images(tree):
             build.check(image, build.preferred(image, wish.format, wish.profile), wish.profile)
@@ -157,21 +156,21 @@ class Pusher:
         repository = self._engine.client.repository(reference.repository)
         context = Context(cancel=cancel, emit=self._emit)
         tags = ((reference, tree),) if tree else ()
-        return Target(self._engine, repository, tags, context, [])
+        return Target(self._engine, repository, tags, context)
 
     @contextmanager
-    def _opened(self, source: Source, cancel: Cancel) -> Iterator[ImageSource]:
-        opened = open_source(source, self._engine.environ, self._note, cancel)
+    def _entry(self, source: Source, cancel: Cancel) -> Iterator[SourceEntry]:
+        """The one image that a source is opened for."""
+        context = Context(cancel=cancel, emit=self._emit)
+        location = locations.parse(source) if isinstance(source, str) else None
+        opened = open_source(location or source, context, environ=self._engine.environ)
         try:
-            yield opened
+            yield select(opened.entries(), location.ref if location else None, _name(source))
         finally:
             opened.close()
 
     def _warn(self, message: str) -> None:
         self._emit(Warned(reference="", message=message))
-
-    def _note(self, message: str) -> None:
-        self._emit(Note(reference="", message=message))
 
 
 @contextmanager
@@ -183,6 +182,14 @@ def _public_edge(pushed: Sequence[Reference]) -> Iterator[None]:
         names = ", ".join(str(reference) for reference in pushed)
         what = f"the push to {names}" if names else "it"
         raise TransferCancelled(f"{what} was cancelled") from None
+
+
+def _name(source: Source) -> str:
+    """What errors and results call a source."""
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) else "the file object"
 
 
 def _registry_reference(source: Source) -> Reference | None:

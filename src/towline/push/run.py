@@ -148,7 +148,8 @@ class Run:
         if transfer := watch.started:
             repository, profile = self._target.repository, self._wish.profile
             delivery = Delivery(blob, repository, plan, profile, transfer.context)
-            self._passes.start([Job(delivery, transfer, Attempts(self._engine.policy))])
+            attempts = Attempts(self._engine.policy)
+            self._passes.start([Job(delivery, transfer, attempts, self._target.patience)])
         watch.on_done(lambda: ended.put(blob))
         return watch
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.events import Retrying, Warned
+from towline.layers.lanes import Patience
 from towline.transfers.retry import Attempts, retry
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ class Target:
     """Destination and what goes there, sorted by tag."""
     context: Context
     """Of the push's own calls to this repository; its meter counts for the result."""
-    warnings: list[str]
+    warnings: list[str] = field(default_factory=list)
+    patience: Patience = field(default_factory=Patience)
+    """For how long it may make the other targets of the push wait."""
 
     @property
     def reference(self) -> str:

@@ -1,0 +1,173 @@
+"""The rules of a plan as tables: entries in, steps out, no server anywhere."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import pytest
+
+from towline.knowledge.base import Entry
+from towline.layers import profile as profiles
+from towline.push.plan import Ask, Destination, Mount, Rules, Send, steps
+from towline.push.wanted import Blob
+from towline.reference import RepositoryName
+from towline.spec import media_types
+from towline.spec.descriptor import Descriptor
+from towline.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from towline.push.plan import Step
+    from towline.spec.compression import Compression
+
+MiB = 1 << 20
+DIFF = Digest("sha256:" + "d" * 64)
+GZIP = profiles.parse("gzip")
+TARGET = "reg.example:5000/team/app"
+
+
+def digest(letter: str) -> Digest:
+    return Digest("sha256:" + letter * 64)
+
+
+def layer(size: int = 20 * MiB, stored: str | None = None) -> Blob:
+    found = Descriptor(media_types.OCI_LAYER_GZIP, digest(stored), size) if stored else None
+    return Blob(DIFF, found, size, lambda: pytest.fail("a plan opens nothing"), is_layer=True)
+
+
+def entry(
+    letter: str,
+    repository: str = TARGET,
+    *,
+    compression: Compression = "gzip",
+    profile: str | None = GZIP.recorded,
+    account: str = "",
+    learned: bool = False,
+) -> Entry:
+    return Entry(
+        DIFF, digest(letter), 9, "x", compression, profile, repository, account, learned, 1.0
+    )
+
+
+def plan(
+    blob: Blob,
+    entries: Sequence[Entry],
+    *,
+    accounts: dict[Digest, str] | None = None,
+    rules: Rules | None = None,
+) -> list[str]:
+    host, _, path = TARGET.partition("/")
+    destination = Destination(RepositoryName(host, path), accounts or {})
+    return [shown(step) for step in steps(blob, destination, entries, rules or Rules(GZIP))]
+
+
+def shown(step: Step) -> str:
+    match step:
+        case Ask(candidate):
+            return f"ask {candidate.digest.hex[0]}"
+        case Mount(candidate, origin):
+            return f"mount {candidate.digest.hex[0]} {origin.path}"
+        case Send():
+            return "send"
+
+
+def test_what_nobody_knows_is_sent() -> None:
+    assert plan(layer(), []) == ["send"]
+
+
+def test_a_stored_blob_is_asked_for_by_its_own_digest() -> None:
+    assert plan(layer(stored="a"), []) == ["ask a", "send"]
+
+
+def test_a_stored_blob_has_no_other_digest() -> None:
+    assert plan(layer(stored="a"), [entry("b"), entry("a")]) == ["ask a", "send"]
+
+
+def test_the_newest_known_blob_of_the_target_is_asked_for_first() -> None:
+    assert plan(layer(), [entry("a"), entry("b")]) == ["ask b", "ask a", "send"]
+
+
+def test_three_heads_are_the_most() -> None:
+    known = [entry(letter) for letter in "abcdef"]
+    assert plan(layer(), known) == ["ask f", "ask e", "ask d", "send"]
+
+
+def test_nothing_is_assumed_from_another_repository() -> None:
+    known = [entry("a", "reg.example:5000/team/base")]
+    assert plan(layer(), known) == ["mount a team/base", "send"]
+
+
+def test_another_registry_is_no_place_to_mount_from() -> None:
+    known = [entry("a", "reg.example/team/base"), entry("b", "reg.example:5001/team/base")]
+    assert plan(layer(), known) == ["send"]
+
+
+@pytest.mark.parametrize(
+    ("size", "tries"),
+    [(0, 1), (100 << 10, 1), ((100 << 10) + 1, 3), (10 * MiB, 3), (10 * MiB + 1, 4)],
+)
+def test_a_larger_layer_is_worth_more_mounts(size: int, tries: int) -> None:
+    known = [entry("a", f"reg.example:5000/base{n}") for n in range(9)]
+    assert plan(layer(size), known)[:-1] == [f"mount a base{8 - n}" for n in range(tries)]
+
+
+def test_names_alike_come_first_among_mounts() -> None:
+    known = [entry("a", f"reg.example:5000/{path}") for path in ("team/x", "x/y", "team/app2", "z")]
+    assert plan(layer(), known) == [
+        "mount a team/app2",
+        "mount a team/x",
+        "mount a z",
+        "mount a x/y",
+        "send",
+    ]
+
+
+def test_own_credentials_come_before_likeness() -> None:
+    known = [
+        entry("a", "reg.example:5000/other", account="me"),
+        entry("a", "reg.example:5000/team/x", account="you"),
+    ]
+    found = plan(layer(), known, accounts={digest("a"): "me"})
+    assert found == ["mount a other", "mount a team/x", "send"]
+
+
+def test_what_was_only_learned_comes_after_what_we_made() -> None:
+    assert plan(layer(), [entry("a"), entry("b", learned=True)]) == ["ask a", "ask b", "send"]
+
+
+def test_gzip_comes_before_other_compressions() -> None:
+    known = [entry("a"), entry("b", compression="zstd", profile=None)]
+    oci = Rules(GZIP, formats=frozenset({"oci"}))
+    assert plan(layer(), known, rules=oci) == ["ask a", "ask b", "send"]
+
+
+def test_zstd_is_no_candidate_where_a_schema_2_manifest_lists_the_layer() -> None:
+    known = [entry("b", compression="zstd", profile=None)]
+    assert plan(layer(), known, rules=Rules(GZIP, formats=frozenset({"docker"}))) == ["send"]
+    mixed = Rules(GZIP, formats=frozenset({"docker", "oci"}))
+    assert plan(layer(), known, rules=mixed) == ["send"]
+
+
+def test_an_explicit_profile_counts_only_blobs_that_it_made() -> None:
+    zstd = profiles.parse("zstd:3")
+    known = [
+        entry("a", compression="zstd", profile=zstd.recorded),
+        entry("b"),
+        entry("c", compression="zstd", profile=None),
+    ]
+    rules = Rules(zstd, explicit=True, formats=frozenset({"oci"}))
+    assert plan(layer(), known, rules=rules) == ["ask a", "send"]
+
+
+def test_without_mounts_there_are_none() -> None:
+    known = [entry("a", "reg.example:5000/team/base")]
+    assert plan(layer(), known, rules=Rules(GZIP, mounts=False)) == ["send"]
+
+
+def test_a_config_is_treated_like_any_blob() -> None:
+    stored = Descriptor(media_types.DOCKER_CONFIG, digest("c"), 2)
+    config = Blob(digest("c"), stored, 2, lambda: io.BytesIO(b"{}"), is_layer=False)
+    known = [entry("c", "reg.example:5000/team/base", compression="none", profile=None)]
+    assert plan(config, known) == ["ask c", "mount c team/base", "send"]
