@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from threading import BoundedSemaphore
 
 OWN = 2
 """Blocks that every stream may hold: one being compressed while the next is read."""
-SPARES = 4
+SPARES = 2
+MOST_SPARES = 16
 
 
 class Spares:
@@ -14,19 +16,21 @@ class Spares:
 
     One stream alone needs several to keep the cores busy; many streams keep them busy with few
     each. Shared, they bound the memory of all together. Nobody ever waits for a spare.
+    By default there are as many as cores, within `SPARES` and `MOST_SPARES`.
     """
 
-    def __init__(self, count: int = SPARES) -> None:
-        self._left = BoundedSemaphore(count) if count else None
+    def __init__(self, count: int | None = None) -> None:
+        if count is None:
+            count = max(SPARES, min(len(os.sched_getaffinity(0)), MOST_SPARES))
+        self._left = BoundedSemaphore(count)
 
     def take(self) -> bool:
         """Take one if there is one."""
-        return self._left is not None and self._left.acquire(blocking=False)
+        return self._left.acquire(blocking=False)
 
     def give(self) -> None:
         """Give one back."""
-        if self._left is not None:
-            self._left.release()
+        self._left.release()
 
 
 class Buffers:
