@@ -1,0 +1,91 @@
+"""Opens what `--cache` names: a path, an address, `none`, or the user's own cache.
+
+A store that cannot be used is no failure of a push (`open_knowledge`); where it is itself what
+was asked about, as in `cache stats`, it is (`open_store`).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from towline.errors import UsageError
+from towline.knowledge.nothing import Nothing
+from towline.knowledge.places import default_cache_path, machine_id
+from towline.knowledge.safe import SafeKnowledge
+from towline.knowledge.signing import Signer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from towline.knowledge.base import Knowledge
+
+REMOTE = ("redis", "rediss", "unix")
+KEY_VARIABLE = "TOWLINE_CACHE_KEY"
+
+
+def open_knowledge(
+    text: str | None, environ: Mapping[str, str], warn: Callable[[str], None]
+) -> Knowledge:
+    """What `text` names, connected when it is first asked; errors become one call of `warn`.
+
+    `none` is no store; None or nothing is the SQLite file in the user's cache directory. Raises
+    UsageError for a text that can name no store.
+    """
+    if text == "none":
+        return Nothing()
+    return SafeKnowledge(_opener(text, environ), warn, remote=_scheme(text) in REMOTE)
+
+
+def open_store(text: str | None, environ: Mapping[str, str]) -> Knowledge:
+    """The same without the safety: raises KnowledgeError now and whenever the store cannot be used.
+
+    Raises UsageError for a text that can name no store.
+    """
+    return _opener(text, environ)()
+
+
+def _scheme(text: str | None) -> str | None:
+    scheme, separator, _ = (text or "").partition("://")
+    return scheme.lower() if separator else None
+
+
+def _opener(text: str | None, environ: Mapping[str, str]) -> Callable[[], Knowledge]:
+    scheme = _scheme(text)
+    if text == "none":
+        return Nothing
+    if scheme is None:
+        return partial(_open_file, text, environ)
+    if scheme in REMOTE:
+        return _redis_opener(text or "", environ)
+    raise UsageError(
+        f"no cache can be kept at {scheme}://",
+        hint="give --cache a path, redis://, rediss://, unix:// or none",
+    )
+
+
+def _open_file(text: str | None, environ: Mapping[str, str]) -> Knowledge:
+    from towline.knowledge.sqlite import SqliteKnowledge
+
+    path = Path(text) if text else default_cache_path(environ)
+    return SqliteKnowledge(path, _signer(environ))
+
+
+def _redis_opener(text: str, environ: Mapping[str, str]) -> Callable[[], Knowledge]:
+    from towline.knowledge.redis_client import Address
+
+    address = Address.parse(text)
+
+    def connect() -> Knowledge:
+        from towline.knowledge.redis import RedisKnowledge
+
+        return RedisKnowledge(address, _signer(environ))
+
+    return connect
+
+
+def _signer(environ: Mapping[str, str]) -> Signer:
+    if key := environ.get(KEY_VARIABLE):
+        return Signer(key.encode("utf-8", "surrogateescape"), shared=True)
+    return Signer(machine_id(environ), shared=False)

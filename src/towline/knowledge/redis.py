@@ -1,0 +1,227 @@
+"""Knowledge in a Redis that several machines share.
+
+A DiffID is a list, oldest entry first; an entry is a JSON array that begins with what makes it
+the same entry, so that finding it again is comparing a prefix. A script does what must not be
+seen half done: it is atomic, and repeating it after a lost answer changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from towline.knowledge.base import MAX_CONFIG_SIZE, MAX_ENTRIES, Entry, Stats, is_content_of
+from towline.knowledge.redis_client import batches, connect, unusable
+from towline.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from towline.knowledge.redis_client import Address
+    from towline.knowledge.signing import Signer
+    from towline.spec.compression import Compression
+
+CONFIG_LIFE = 90 * 24 * 3600
+"""Seconds an image config is kept."""
+
+_COMPRESSIONS: dict[str, Compression] = {"none": "none", "gzip": "gzip", "zstd": "zstd"}
+
+# Drop the values that begin with ARGV[1]; append ARGV[2], if given, and keep the last ARGV[3].
+_REPLACE = """
+for _, old in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+  if string.sub(old, 1, #ARGV[1]) == ARGV[1] then redis.call('LREM', KEYS[1], 0, old) end
+end
+if ARGV[2] then
+  redis.call('RPUSH', KEYS[1], ARGV[2])
+  redis.call('LTRIM', KEYS[1], -tonumber(ARGV[3]), -1)
+end
+"""
+
+
+class RedisKnowledge:
+    """A `Knowledge` in the Redis at an address.
+
+    Every method, the making included, raises KnowledgeError when that cannot be used.
+    """
+
+    def __init__(self, address: Address, signer: Signer) -> None:
+        self._address = address
+        self._signer = signer
+        self._account_key: bytes | None = None
+        self._client = connect(address)
+
+    def entries(self, diff_ids: Sequence[Digest]) -> Mapping[Digest, Sequence[Entry]]:
+        """One round trip for all of them."""
+        with self._using() as client:
+            pipeline = client.pipeline(transaction=False)
+            for diff_id in diff_ids:
+                pipeline.lrange(self._key("layer", diff_id), 0, -1)
+            answers = pipeline.execute()
+        found = {
+            diff_id: self._signer.admit_all(_understood(diff_id, values))
+            for diff_id, values in zip(diff_ids, answers, strict=True)
+        }
+        return {diff_id: entries for diff_id, entries in found.items() if entries}
+
+    def record(self, entries: Sequence[Entry]) -> None:
+        """One round trip for all of them."""
+        now = time.time()
+        with self._using() as client:
+            pipeline = client.pipeline(transaction=False)
+            for entry in entries:
+                same = [entry.digest, entry.repository, entry.account, int(entry.learned)]
+                rest = [entry.size, entry.media_type, entry.compression, entry.profile]
+                value = _json([*same, *rest, entry.seen or now, self._signer.sign(entry)])
+                key = self._key("layer", entry.diff_id)
+                pipeline.eval(_REPLACE, 1, key, _beginning(same), value, MAX_ENTRIES)
+            pipeline.execute()
+
+    def forget(self, diff_id: Digest, digest: Digest, repository: str) -> None:
+        """Whatever the account, and however it was known."""
+        with self._using() as client:
+            client.eval(_REPLACE, 1, self._key("layer", diff_id), _beginning([digest, repository]))
+
+    def host_facts(self, host: str) -> Mapping[str, str]:
+        """Only what this machine wrote or, with a key that machines share, what its holders did."""
+        with self._using() as client:
+            values = client.hgetall(self._key("host", host))
+        return self._signer.admit_facts(host, _understood_facts(values))
+
+    def record_host(self, host: str, facts: Mapping[str, str]) -> None:
+        """One round trip for all of them."""
+        signed = self._signer.sign_facts(host, facts)
+        values = {name: _json([value, mac]) for name, value, mac in signed}
+        if values:
+            with self._using() as client:
+                client.hset(self._key("host", host), mapping=values)
+
+    def config(self, digest: Digest) -> bytes | None:
+        """Checked against its digest, so it needs no MAC."""
+        with self._using() as client:
+            content: bytes | None = client.get(self._key("config", digest))
+        return content if content is not None and is_content_of(digest, content) else None
+
+    def record_config(self, digest: Digest, content: bytes) -> None:
+        """Kept for 90 days."""
+        if len(content) <= MAX_CONFIG_SIZE:
+            with self._using() as client:
+                client.set(self._key("config", digest), content, ex=CONFIG_LIFE)
+
+    def account_key(self) -> bytes:
+        """Made by whichever machine is the first to ask."""
+        if self._account_key is None:
+            key = self._key("secret", "account")
+            with self._using() as client:
+                client.set(key, secrets.token_bytes(32), nx=True)
+                self._account_key = bytes(client.get(key))
+        return self._account_key
+
+    def stats(self) -> Stats:
+        """Asks for every key of ours, some hundreds at a time."""
+        diff_ids = entries = size = 0
+        with self._using() as client:
+            for keys in batches(client, self._key("layer", "")):
+                diff_ids += len(keys)
+                entries += sum(_each(client, "llen", keys))
+            for keys in batches(client, self._address.prefix):
+                # None for a key that has gone meanwhile.
+                size += sum(filter(None, _each(client, "memory_usage", keys)))
+        return Stats(self._address.shown, diff_ids, entries, size)
+
+    def prune(self, older_than: float) -> int:
+        """Removes values that it has read, so what is recorded meanwhile stays."""
+        dropped = 0
+        with self._using() as client:
+            for keys in batches(client, self._key("layer", "")):
+                removal = client.pipeline(transaction=False)
+                for key, values in zip(keys, _each(client, "lrange", keys, 0, -1), strict=True):
+                    for value in values:
+                        if _seen(value) < older_than:
+                            removal.lrem(key, 0, value)
+                dropped += sum(removal.execute())
+        return dropped
+
+    def clear(self) -> None:
+        """Drop our keys but the secrets, some hundreds at a time."""
+        secret = self._key("secret", "").encode()
+        with self._using() as client:
+            for keys in batches(client, self._address.prefix):
+                if ours := [key for key in keys if not key.startswith(secret)]:
+                    client.delete(*ours)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _key(self, kind: str, name: str) -> str:
+        return f"{self._address.prefix}{kind}:{name}"
+
+    @contextmanager
+    def _using(self) -> Iterator[Any]:
+        from redis import RedisError
+
+        try:
+            yield self._client
+        # The library lets errors of the system, and those of odd answers and options, through.
+        except (RedisError, OSError, ValueError, TypeError) as error:
+            raise unusable(self._address, error) from error
+
+
+def _each(client: Any, command: str, keys: list[bytes], *words: object) -> list[Any]:  # noqa: ANN401 - see `connect`
+    pipeline = client.pipeline(transaction=False)
+    for key in keys:
+        getattr(pipeline, command)(key, *words)
+    answers: list[Any] = pipeline.execute()
+    return answers
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _beginning(parts: Sequence[object]) -> str:
+    """What the text of a JSON array with these first elements begins with, if it has more."""
+    return _json(parts)[:-1] + ","
+
+
+def _understood(diff_id: Digest, values: Iterable[bytes]) -> Iterator[tuple[Entry, str]]:
+    """Entries with their MACs; whatever else somebody put there is passed over."""
+    for value in values:
+        try:
+            digest, repository, account, learned, *rest, mac = json.loads(value)
+            size, media_type, compression, profile, seen = rest
+            entry = Entry(
+                diff_id=diff_id,
+                digest=Digest(digest),
+                size=int(size),
+                media_type=str(media_type),
+                compression=_COMPRESSIONS[compression],
+                profile=None if profile is None else str(profile),
+                repository=str(repository),
+                account=str(account),
+                learned=bool(learned),
+                seen=float(seen),
+            )
+        except (ValueError, TypeError, LookupError, AttributeError):
+            continue
+        yield entry, str(mac)
+
+
+def _understood_facts(values: Mapping[bytes, bytes]) -> Iterator[tuple[str, str, str]]:
+    for name, signed in values.items():
+        try:
+            value, mac = json.loads(signed)
+            yield name.decode(), str(value), str(mac)
+        except (ValueError, TypeError):
+            continue
+
+
+def _seen(value: bytes) -> float:
+    """When it was last seen; of what nobody can read, never."""
+    try:
+        return float(json.loads(value)[-2])
+    except (ValueError, TypeError, LookupError):
+        return 0.0

@@ -1,0 +1,160 @@
+"""A store that may fail, and a push that does not: one warning, then as if there were no store."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from towline.knowledge.base import KnowledgeError
+from towline.knowledge.nothing import Nothing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from towline.knowledge.base import Entry, Knowledge, Stats
+    from towline.spec.digest import Digest
+
+R = TypeVar("R")
+
+DEADLINE = 2.0
+"""Seconds after which a remote store is given up, whatever it is doing (looking up a name, say)."""
+QUICK = 0.25
+"""Seconds that a call may take without counting as slow."""
+BUDGET = 2.0
+"""Seconds that slow calls may cost in all, beyond what is quick."""
+
+
+class SafeKnowledge:
+    """A `Knowledge` that never raises. It connects when it is first asked something.
+
+    `remote` stores are asked in a thread beside, so that none can hold a push for longer than the
+    deadline. `warn` is called once at most, in whatever thread asked.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Knowledge], warn: Callable[[str], None], *, remote: bool = False
+    ) -> None:
+        self._connect = connect
+        self._warn = warn
+        self._remote = remote
+        self._connecting = threading.Lock()
+        self._lock = threading.Lock()
+        self._store: Knowledge | None = None
+        self._nothing = Nothing()
+        self._budget = BUDGET
+
+    def _ask(self, question: Callable[[Knowledge], R]) -> R:
+        if self._store is self._nothing:
+            return question(self._nothing)
+        begun = time.monotonic()
+        try:
+            answer = self._within_deadline(question) if self._remote else question(self._open())
+            self._pay(time.monotonic() - begun)
+        except KnowledgeError as error:
+            self._give_up(str(error))
+            return question(self._nothing)
+        return answer
+
+    def _open(self) -> Knowledge:
+        with self._connecting:
+            if self._store is None:
+                store = self._connect()
+                with self._lock:
+                    if self._store is None:
+                        self._store = store
+                if self._store is not store:  # given up or closed while it connected
+                    store.close()
+            return self._store
+
+    def _within_deadline(self, question: Callable[[Knowledge], R]) -> R:
+        answers: list[R] = []
+        errors: list[KnowledgeError] = []
+
+        def ask() -> None:
+            try:
+                answers.append(question(self._open()))
+            except KnowledgeError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=ask, name="knowledge", daemon=True)
+        thread.start()
+        thread.join(DEADLINE)
+        if not answers:
+            raise errors[0] if errors else KnowledgeError("the cache did not answer in time")
+        return answers[0]
+
+    def _pay(self, seconds: float) -> None:
+        """Take what a slow call cost from the budget."""
+        with self._lock:
+            self._budget -= max(0.0, seconds - QUICK)
+            spent = self._budget < 0
+        if spent:
+            self._give_up("the cache is too slow")
+
+    def _give_up(self, reason: str) -> None:
+        store = self._retire()
+        if store is self._nothing:
+            return
+        self._warn(f"{reason}; going on without it")
+        if store is not None:
+            with suppress(KnowledgeError):
+                store.close()
+
+    def _retire(self) -> Knowledge | None:
+        """From now on it is as if there were no store; returns what was there."""
+        with self._lock:
+            store, self._store = self._store, self._nothing
+        return store
+
+    def entries(self, diff_ids: Sequence[Digest]) -> Mapping[Digest, Sequence[Entry]]:
+        """As the store, or nothing."""
+        return self._ask(lambda store: store.entries(diff_ids))
+
+    def record(self, entries: Sequence[Entry]) -> None:
+        """As the store, or nothing."""
+        self._ask(lambda store: store.record(entries))
+
+    def forget(self, diff_id: Digest, digest: Digest, repository: str) -> None:
+        """As the store, or nothing."""
+        self._ask(lambda store: store.forget(diff_id, digest, repository))
+
+    def host_facts(self, host: str) -> Mapping[str, str]:
+        """As the store, or nothing."""
+        return self._ask(lambda store: store.host_facts(host))
+
+    def record_host(self, host: str, facts: Mapping[str, str]) -> None:
+        """As the store, or nothing."""
+        self._ask(lambda store: store.record_host(host, facts))
+
+    def config(self, digest: Digest) -> bytes | None:
+        """As the store, or nothing."""
+        return self._ask(lambda store: store.config(digest))
+
+    def record_config(self, digest: Digest, content: bytes) -> None:
+        """As the store, or nothing."""
+        self._ask(lambda store: store.record_config(digest, content))
+
+    def account_key(self) -> bytes:
+        """The store's, or one for as long as this object lives."""
+        return self._ask(lambda store: store.account_key())
+
+    def stats(self) -> Stats:
+        """As the store, or zeros."""
+        return self._ask(lambda store: store.stats())
+
+    def prune(self, older_than: float) -> int:
+        """As the store, or nothing."""
+        return self._ask(lambda store: store.prune(older_than))
+
+    def clear(self) -> None:
+        """As the store, or nothing."""
+        self._ask(lambda store: store.clear())
+
+    def close(self) -> None:
+        """Close the store, if it was ever opened."""
+        store = self._retire()
+        if store is not None:
+            with suppress(KnowledgeError):
+                store.close()

@@ -1,0 +1,246 @@
+"""Knowledge in a SQLite file, shared by all of a user's processes.
+
+One connection behind a lock serves all threads: a statement takes some microseconds, and threads
+that end leave no connection behind. Other processes are kept apart by SQLite itself, in WAL mode.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from towline.knowledge.base import MAX_CONFIG_SIZE, MAX_ENTRIES, Entry, Stats, is_content_of
+from towline.knowledge.sqlite_file import open_file, unusable
+from towline.spec.digest import Digest
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from towline.knowledge.signing import Signer
+
+MAX_CONFIGS = 1000
+"""Image configs kept; the oldest goes first."""
+
+_ENTRIES = """
+SELECT digest, repository, account, learned, size, media_type, compression, profile, seen, mac
+FROM entry WHERE diff_id = ? ORDER BY place
+"""
+_RECORD = """
+INSERT OR REPLACE INTO entry VALUES (
+    :diff_id, :digest, :repository, :account, :learned,
+    (SELECT coalesce(max(place), 0) + 1 FROM entry WHERE diff_id = :diff_id),
+    :size, :media_type, :compression, :profile, :seen, :mac
+)
+"""
+_DROP_OLDEST = """
+DELETE FROM entry WHERE diff_id = :diff_id AND place <= (
+    SELECT place FROM entry WHERE diff_id = :diff_id ORDER BY place DESC LIMIT 1 OFFSET :kept
+)
+"""
+_DROP_OLDEST_CONFIGS = "DELETE FROM config WHERE place <= (SELECT max(place) FROM config) - ?"
+
+
+class SqliteKnowledge:
+    """A `Knowledge` in the file at `path`, which is made if it is not there.
+
+    Every method raises KnowledgeError when the file cannot be used.
+    """
+
+    def __init__(self, path: Path, signer: Signer) -> None:
+        self._path = path
+        self._signer = signer
+        self._lock = threading.Lock()
+        self._account_key: bytes | None = None
+        self._database = open_file(path)
+
+    def entries(self, diff_ids: Sequence[Digest]) -> Mapping[Digest, Sequence[Entry]]:
+        """One look-up for each DiffID."""
+        with self._using() as database:
+            rows = {
+                diff_id: database.execute(_ENTRIES, (_packed(diff_id),)).fetchall()
+                for diff_id in diff_ids
+            }
+        try:
+            found = {
+                diff_id: self._signer.admit_all(_signed(diff_id, row) for row in rows[diff_id])
+                for diff_id in rows
+            }
+        except ValueError as error:
+            raise unusable(self._path, f"malformed entry: {error}") from error
+        return {diff_id: entries for diff_id, entries in found.items() if entries}
+
+    def record(self, entries: Sequence[Entry]) -> None:
+        """One transaction for all of them."""
+        now = time.time()
+        with self._writing() as database:
+            for entry in entries:
+                database.execute(_RECORD, self._row(entry, now))
+                oldest = {"diff_id": _packed(entry.diff_id), "kept": MAX_ENTRIES}
+                database.execute(_DROP_OLDEST, oldest)
+
+    def _row(self, entry: Entry, now: float) -> dict[str, object]:
+        return {
+            "diff_id": _packed(entry.diff_id),
+            "digest": _packed(entry.digest),
+            "repository": entry.repository,
+            "account": entry.account,
+            "learned": entry.learned,
+            "size": entry.size,
+            "media_type": entry.media_type,
+            "compression": entry.compression,
+            "profile": entry.profile,
+            "seen": entry.seen or now,
+            "mac": self._signer.sign(entry),
+        }
+
+    def forget(self, diff_id: Digest, digest: Digest, repository: str) -> None:
+        """Whatever the account, and however it was known."""
+        key = (_packed(diff_id), _packed(digest), repository)
+        with self._writing() as database:
+            database.execute(
+                "DELETE FROM entry WHERE diff_id = ? AND digest = ? AND repository = ?", key
+            )
+
+    def host_facts(self, host: str) -> Mapping[str, str]:
+        """Facts that carry another's MAC are left out: a false one could give credentials away."""
+        with self._using() as database:
+            rows = database.execute(
+                "SELECT name, value, mac FROM host WHERE host = ?", (host,)
+            ).fetchall()
+        return self._signer.admit_facts(host, rows)
+
+    def record_host(self, host: str, facts: Mapping[str, str]) -> None:
+        """One transaction for all of them."""
+        signed = self._signer.sign_facts(host, facts)
+        with self._writing() as database:
+            database.executemany(
+                "INSERT OR REPLACE INTO host VALUES (?, ?, ?, ?)",
+                [(host, *fact) for fact in signed],
+            )
+
+    def config(self, digest: Digest) -> bytes | None:
+        """Checked against its digest, so it needs no MAC."""
+        with self._using() as database:
+            row = database.execute(
+                "SELECT content FROM config WHERE digest = ?", (_packed(digest),)
+            ).fetchone()
+        return row[0] if row is not None and is_content_of(digest, row[0]) else None
+
+    def record_config(self, digest: Digest, content: bytes) -> None:
+        """The newest thousand are kept."""
+        if len(content) > MAX_CONFIG_SIZE:
+            return
+        with self._writing() as database:
+            database.execute(
+                "INSERT OR REPLACE INTO config (digest, content, seen) VALUES (?, ?, ?)",
+                (_packed(digest), content, time.time()),
+            )
+            database.execute(_DROP_OLDEST_CONFIGS, (MAX_CONFIGS,))
+
+    def account_key(self) -> bytes:
+        """Made by whichever process is the first to ask."""
+        if self._account_key is None:
+            self._account_key = self._secret("account") or self._new_secret("account")
+        return self._account_key
+
+    def _secret(self, name: str) -> bytes | None:
+        with self._using() as database:
+            row = database.execute("SELECT value FROM secret WHERE name = ?", (name,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def _new_secret(self, name: str) -> bytes:
+        fresh = secrets.token_bytes(32)
+        with self._writing() as database:
+            database.execute("INSERT OR IGNORE INTO secret VALUES (?, ?)", (name, fresh))
+        return self._secret(name) or fresh
+
+    def stats(self) -> Stats:
+        """Reads the whole table."""
+        with self._using() as database:
+            diff_ids, entries = database.execute(
+                "SELECT count(DISTINCT diff_id), count(*) FROM entry"
+            ).fetchone()
+        size = 0
+        for path in (self._path, self._path.with_name(self._path.name + "-wal")):
+            with suppress(OSError):
+                size += path.stat().st_size
+        return Stats(str(self._path), diff_ids, entries, size)
+
+    def prune(self, older_than: float) -> int:
+        """Also gives the room back to the file system."""
+        with self._writing() as database:
+            dropped = database.execute("DELETE FROM entry WHERE seen < ?", (older_than,)).rowcount
+            database.execute("DELETE FROM config WHERE seen < ?", (older_than,))
+        self._shrink()
+        return dropped
+
+    def clear(self) -> None:
+        """Also gives the room back to the file system."""
+        with self._writing() as database:
+            for table in ("entry", "host", "config"):
+                database.execute(f"DELETE FROM {table}")  # noqa: S608 - three words of our own
+        self._shrink()
+
+    def _shrink(self) -> None:
+        with self._using() as database:
+            database.execute("PRAGMA incremental_vacuum").fetchall()
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def close(self) -> None:
+        """Nothing may be asked afterwards."""
+        with self._lock:
+            self._database.close()
+
+    @contextmanager
+    def _using(self) -> Iterator[sqlite3.Connection]:
+        import sqlite3
+
+        with self._lock:
+            try:
+                yield self._database
+            except sqlite3.Error as error:
+                raise unusable(self._path, error) from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._using() as database:
+            # At once, because a reader that becomes a writer may find that it reads the past.
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database
+            except BaseException:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
+            database.execute("COMMIT")
+
+
+def _packed(digest: Digest) -> bytes | str:
+    """Half the room for the digests that there are; any other goes as its text."""
+    return bytes.fromhex(digest.hex) if digest.algorithm == "sha256" else str(digest)
+
+
+def _unpacked(value: bytes | str) -> Digest:
+    return Digest(value if isinstance(value, str) else "sha256:" + value.hex())
+
+
+def _signed(diff_id: Digest, row: Sequence[Any]) -> tuple[Entry, str]:
+    digest, repository, account, learned, size, media_type, compression, profile, seen, mac = row
+    entry = Entry(
+        diff_id=diff_id,
+        digest=_unpacked(digest),
+        size=size,
+        media_type=media_type,
+        compression=compression,
+        profile=profile,
+        repository=repository,
+        account=account,
+        learned=bool(learned),
+        seen=seen,
+    )
+    return entry, mac
