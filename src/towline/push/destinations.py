@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from towline import reference
-from towline.errors import UsageError
+from towline.errors import PartialFailure, TowlineError, UsageError
+from towline.push.result import PushResult
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from towline.reference import Reference
+    from towline.push.run import Outcome
+    from towline.reference import Reference, RepositoryName
 
 
 def parse(destination: str | Sequence[str]) -> list[Reference]:
@@ -30,11 +32,35 @@ def parse(destination: str | Sequence[str]) -> list[Reference]:
     return list(dict.fromkeys(found.with_tag(found.tag or reference.LATEST) for found in parsed))
 
 
-def repository(text: str) -> Reference:
+def by_repository(parsed: Iterable[Reference]) -> dict[RepositoryName, list[Reference]]:
+    """Destinations of one repository are one target, its tags sorted."""
+    groups: dict[RepositoryName, list[Reference]] = {}
+    for found in parsed:
+        groups.setdefault(found.repository, []).append(found)
+    return {name: sorted(tags, key=lambda one: str(one.tag)) for name, tags in groups.items()}
+
+
+def answer(
+    asked: str | Sequence[str], outcomes: Sequence[Outcome]
+) -> PushResult | list[PushResult]:
+    """What the caller gets: a result or a list of them, by what was asked; or what is raised."""
+    errors = [outcome for outcome in outcomes if isinstance(outcome, TowlineError)]
+    if errors and isinstance(asked, str):
+        raise errors[0]
+    if errors:
+        failed = "; ".join(error.message for error in errors)
+        raise PartialFailure(
+            f"{len(errors)} of {len(outcomes)} pushes failed: {failed}", errors, outcomes
+        )
+    results = [outcome for outcome in outcomes if isinstance(outcome, PushResult)]
+    return results[0] if isinstance(asked, str) else results
+
+
+def repository(text: str) -> RepositoryName:
     """A repository's name. Raises InvalidReference, and UsageError for a tag or digest."""
     parsed = reference.parse(text)
     if parsed.tag or parsed.digest:
         raise UsageError(
             f"a repository has no tag or digest: {text}", hint=f"use {parsed.repository}"
         )
-    return parsed
+    return parsed.repository

@@ -8,17 +8,29 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from towline.errors import Cancelled, TransferCancelled
+
 if TYPE_CHECKING:
     from towline.push.build import Documents
     from towline.push.target import Target
+    from towline.reference import Reference
     from towline.spec.manifest import RawManifest
 
 
-def put(target: Target, tag: str, documents: Documents) -> None:
-    """Put all documents, each with retries. Raises what the last attempt raised."""
+def put(target: Target, reference: Reference, documents: Documents) -> None:
+    """Put all documents, each with retries. Raises what the last attempt raised.
+
+    Raises TransferCancelled where the tag was being written as the cancel came.
+    """
     for child in dict.fromkeys(documents.children):
         _put(target, child.digest, child)
-    _put(target, tag, documents.top)
+    target.context.cancel.check()
+    try:
+        _put(target, str(reference.tag), documents.top)
+    except Cancelled:
+        raise TransferCancelled(
+            f"the push was cancelled; {reference} may have been written"
+        ) from None
 
 
 def _put(target: Target, reference: str, manifest: RawManifest) -> None:

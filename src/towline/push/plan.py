@@ -80,6 +80,8 @@ class Rules:
     formats: frozenset[Format] = frozenset({"docker", "oci"})
     """Formats of the manifests that list the blob: zstd fits OCI alone."""
     mounts: bool = True
+    everywhere: frozenset[Digest] | None = None
+    """With several targets the digests that are known at all of them; None for one target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,8 @@ def _fits(blob: Blob, entry: Entry, rules: Rules) -> bool:
         return entry.digest == blob.stored.digest
     if rules.explicit:
         return entry.profile == rules.profile.recorded
+    if rules.everywhere is not None and entry.digest not in rules.everywhere:
+        return entry.profile == rules.profile.recorded  # as good as what we would send elsewhere
     return entry.compression in {"gzip", "none"} or rules.formats == {"oci"}
 
 

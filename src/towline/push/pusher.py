@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, BinaryIO, overload
 from towline import reference as references
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, TransferCancelled
-from towline.events import PushStarted, Warned, nowhere
-from towline.push import build, destinations, look, options
+from towline.events import Warned, nowhere
+from towline.push import build, destinations, look, options, together
 from towline.push.engine import Engine
 from towline.push.run import Run
 from towline.push.target import Target
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     from towline.push.options import PusherOptions, PushOptions, Wish
     from towline.push.result import InspectResult, PushResult
+    from towline.push.run import Outcome
     from towline.push.wanted import Tree
-    from towline.reference import Reference
+    from towline.reference import Reference, RepositoryName
     from towline.sources.base import SourceEntry
 
 Source = str | os.PathLike[str] | BinaryIO
@@ -86,18 +87,15 @@ class Pusher:
 
         A tag is written only after every blob under it is confirmed.
 
-        Raises UsageError, SourceError, AuthError, RegistryError, NetworkError, TransferCancelled.
+        Raises UsageError, SourceError, AuthError, RegistryError, NetworkError, TransferCancelled,
+        and PartialFailure when several destinations were asked for and some failed.
         """
         wish = options.wish(wishes)
         parsed = destinations.parse(destination)
         cancel = wishes.get("cancel") or Cancel()
         with _public_edge(parsed), self._entry(source, cancel) as entry:
-            results = [
-                result
-                for reference in parsed
-                for result in self._push(entry, reference, wish, cancel)
-            ]
-        return results[0] if isinstance(destination, str) else results
+            outcomes = self._push(entry, parsed, wish, cancel)
+        return destinations.answer(destination, outcomes)
 
     def inspect(self, source: Source, *, cancel: Cancel | None = None) -> InspectResult:
         """What an image or index is: config, layers, children, as they lie where they are.
@@ -109,7 +107,7 @@ class Pusher:
         switch = cancel or Cancel()
         with _public_edge([]):
             if reference := _registry_reference(source):
-                return look.remote(reference, self._target(reference, None, switch))
+                return look.remote(reference, self._target(reference.repository, (), switch))
             with self._entry(source, switch) as entry:
                 return look.local(_name(source), entry, options.wish({}))
 
@@ -124,7 +122,7 @@ class Pusher:
         wish = options.wish(wishes)
         with _public_edge([]):
             if reference := _registry_reference(source):
-                return look.remote_digest(reference, self._target(reference, None, switch))
+                return look.remote_digest(reference, self._target(reference.repository, (), switch))
             with self._entry(source, switch) as entry:
                 context = Context(cancel=switch, emit=self._emit)
                 return look.local_digest(self._engine, entry, wish, context)
@@ -134,29 +132,42 @@ class Pusher:
 
         Raises UsageError, AuthError, RegistryError, NetworkError, TransferCancelled.
         """
-        reference = destinations.repository(repository)
-        target = self._target(reference, None, cancel or Cancel())
+        name = destinations.repository(repository)
+        target = self._target(name, (), cancel or Cancel())
         with _public_edge([]):
             return sorted(target.retry("tags", partial(target.repository.tags, target.context)))
 
     def _push(
-        self, entry: SourceEntry, reference: Reference, wish: Wish, cancel: Cancel
-    ) -> list[PushResult]:
+        self, entry: SourceEntry, parsed: Sequence[Reference], wish: Wish, cancel: Cancel
+    ) -> list[Outcome]:
         tree = Gatherer(wish.profile).tree(entry.content)
         for image in images(tree):
             build.check(image, build.preferred(image, wish.format, wish.profile), wish.profile)
-        target = self._target(reference, tree, cancel)
-        repository = str(reference.repository)
-        self._emit(PushStarted(reference=str(reference), repository=repository))
-        for warning in entry.warnings:
-            target.warn(warning)
-        return Run(self._engine, target, wish).results()
+        targets = [
+            self._target(repository, [(reference, tree) for reference in references], cancel)
+            for repository, references in destinations.by_repository(parsed).items()
+        ]
+        for target in targets:
+            for warning in entry.warnings:
+                target.warn(warning)
+        runs = [Run(target, wish) for target in targets]
+        done = zip(targets, together.push(self._engine, runs, wish), strict=True)
+        outcomes = {
+            reference: outcome
+            for target, found in done
+            for (reference, _), outcome in zip(target.tags, found, strict=True)
+        }
+        return [outcomes[reference] for reference in parsed]
 
-    def _target(self, reference: Reference, tree: Tree | None, cancel: Cancel) -> Target:
-        repository = self._engine.client.repository(reference.repository)
+    def _target(
+        self,
+        name: RepositoryName,
+        tags: Sequence[tuple[Reference, Tree]],
+        cancel: Cancel,
+    ) -> Target:
+        repository = self._engine.client.repository(name)
         context = Context(cancel=cancel, emit=self._emit)
-        tags = ((reference, tree),) if tree else ()
-        return Target(self._engine, repository, tags, context)
+        return Target(self._engine, repository, tuple(tags), context)
 
     @contextmanager
     def _entry(self, source: Source, cancel: Cancel) -> Iterator[SourceEntry]:
