@@ -1,0 +1,210 @@
+"""Reads a command's words and its `TOWLINE_…` variables into one namespace of what was given.
+
+The command line wins over the environment. Everything that is wrong is a UsageError of one
+sentence; argparse's own texts never reach the user.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from towline.cli import not_yet
+from towline.cli.options import COMMAND_ONLY, PUSHER, Group, Option
+from towline.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_RIVALS = {"creds": {"username"}, "username": {"creds"}}
+"""Keywords that mean the same thing in two ways: the one that was typed silences the other."""
+
+
+class Parser(argparse.ArgumentParser):
+    """One command's parser. Its `words` are the command's business."""
+
+    def __init__(self, command: str, *, usage: str, description: str, epilog: str = "") -> None:
+        super().__init__(
+            prog=f"towline {command}",
+            usage=f"towline {command} {usage}".rstrip(),
+            description=description,
+            epilog=epilog or None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            add_help=False,
+        )
+        self.command = command
+        self.table: list[Option] = []
+        self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+
+    def error(self, message: str) -> NoReturn:
+        """Say it our way. Raises UsageError."""
+        hint = f"towline {self.command} --help lists the options"
+        raise UsageError(self._plain(message), hint=hint)
+
+    def format_help(self) -> str:
+        """With `--verify[=…]` as it must be written."""
+        return super().format_help().replace(" [=", "[=")
+
+    def _plain(self, message: str) -> str:
+        """One sentence of ours for a message of argparse."""
+        if match := re.match(r"argument (\S+): (expected one|ignored explicit) argument", message):
+            names = match[1].split("/")
+            name = next((o.name for o in self.table if names[0] in _names(o)), names[-1])
+            return f"`{name}` {'needs a' if match[2] == 'expected one' else 'takes no'} value"
+        return message
+
+
+class _Give(argparse.Action):
+    """Keeps what an option was given, converted."""
+
+    def __init__(self, *, option: Option, **more: Any) -> None:  # noqa: ANN401 - argparse's own
+        super().__init__(**more)
+        self.option = option
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Convert and keep. Raises UsageError."""
+        del parser
+        written = values if isinstance(values, str) else "true"
+        _keep(namespace, self.option, written, option_string or self.option.name)
+
+
+def add(parser: Parser, *groups: Group) -> None:
+    """Let a command take these options; those that do not work yet are hidden and refused."""
+    for group in groups:
+        heading = parser.add_argument_group(group.title)
+        for option in group.options:
+            _add_option(heading, option)
+            parser.table.append(option)
+
+
+def _add_option(heading: argparse._ArgumentGroup, option: Option) -> None:
+    hidden = not option.help or option.dest in not_yet.OPTIONS
+    metavar = f"[={option.metavar}]" if option.bare else option.metavar
+    heading.add_argument(
+        *option.names,
+        *option.aliases,
+        action=_Give,
+        option=option,
+        dest=option.dest,
+        default=argparse.SUPPRESS,
+        nargs=None if option.metavar else 0,
+        metavar=metavar,
+        help=argparse.SUPPRESS if hidden else option.help.replace("%", "%%"),
+    )
+
+
+def parse(
+    parser: Parser, words: Sequence[str], environ: Mapping[str, str], *, most: int | None = None
+) -> argparse.Namespace:
+    """What was given. `most` words that are no options are taken, into `words`.
+
+    Raises UsageError; prints help and raises SystemExit where that was asked for.
+    """
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    bare = {name: option.bare for option in parser.table for name in _names(option) if option.bare}
+    space, unknown = parser.parse_known_intermixed_args(_with_values(words, bare))
+    if unknown:
+        raise _unknown(parser, unknown[0])
+    if most is not None and len(space.words) > most:
+        message = f"`{space.words[most]}` is one word too many"
+        raise UsageError(message, hint=f"towline {parser.command} --help shows how it goes")
+    _from_environment(space, parser.table, environ)
+    space.command = parser.command
+    return space
+
+
+def _names(option: Option) -> tuple[str, ...]:
+    return (*option.names, *option.aliases)
+
+
+def _with_values(words: Sequence[str], bare: Mapping[str, str | None]) -> list[str]:
+    """`--verify` alone becomes `--verify=head`: argparse would take the next word for its value."""
+    end = words.index("--") if "--" in words else len(words)
+    head = [f"{word}={bare[word]}" if word in bare else word for word in words[:end]]
+    return [*head, *words[end:]]
+
+
+def _from_environment(
+    space: argparse.Namespace, table: Sequence[Option], environ: Mapping[str, str]
+) -> None:
+    typed = set(vars(space))
+    for option in table:
+        if option.dest in typed or _RIVALS.get(option.dest, set()) & typed:
+            continue
+        for variable in option.variables:
+            written = environ.get(variable, "")
+            if written:
+                _keep_all(space, option, written, variable)
+                break
+
+
+def _keep_all(space: argparse.Namespace, option: Option, written: str, name: str) -> None:
+    for value in written.splitlines() if option.repeatable else [written]:
+        _keep(space, option, value, name)
+
+
+def _keep(space: argparse.Namespace, option: Option, written: str, name: str) -> None:
+    value = _converted(option, written, name)
+    if value is None or (value is False and option.metavar is None):
+        return  # switched off by its variable: as if it were not there
+    _refuse(option, written, name)
+    if option.repeatable:
+        value = [*getattr(space, option.dest, []), value]
+    setattr(space, option.dest, value)
+
+
+def _converted(option: Option, written: str, name: str) -> object:
+    try:
+        return option.convert(written)
+    except ValueError as error:
+        shown = "" if option.secret else f", not `{written}`"
+        message = f"`{name}` {error}{shown}"
+    raise UsageError(message)
+
+
+def _refuse(option: Option, written: str, name: str) -> None:
+    if option.dest in not_yet.OPTIONS:
+        message = f"`{name}` is not available yet"
+        raise UsageError(message)
+    for start in not_yet.VALUES.get(option.dest, ()):
+        if written.startswith(start):
+            message = f"`{name}` with `{start.rstrip(':')}` is not available yet"
+            raise UsageError(message)
+
+
+def _unknown(parser: Parser, word: str) -> UsageError:
+    from difflib import get_close_matches
+
+    name = word.partition("=")[0]
+    there = [option for option in parser.table if option.dest not in not_yet.OPTIONS]
+    known = [name for option in there for name in _names(option)]
+    near = get_close_matches(name, known, 1)
+    hint = f"did you mean `{near[0]}`?" if near else None
+    return UsageError(
+        f"`towline {parser.command}` has no option `{name}`",
+        hint=hint or f"towline {parser.command} --help lists the options",
+    )
+
+
+def pusher_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What was given of the keywords that a `Pusher` takes."""
+    return dict(_library(args, pusher=True))
+
+
+def push_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What was given of the keywords that `Pusher.push` takes."""
+    return dict(_library(args, pusher=False))
+
+
+def _library(args: argparse.Namespace, *, pusher: bool) -> Iterator[tuple[str, Any]]:
+    for name, value in vars(args).items():
+        if name not in COMMAND_ONLY and (name in PUSHER) == pusher:
+            yield name, value

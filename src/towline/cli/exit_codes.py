@@ -1,0 +1,48 @@
+"""Exit codes: one table.
+
+The first class that fits gives the number. An Interrupted carries the number of its signal; a
+PartialFailure in which everything failed in the same way has that way's.
+"""
+
+from __future__ import annotations
+
+from towline.cli.signals import Interrupted
+from towline.errors import (
+    AuthError,
+    NetworkError,
+    PartialFailure,
+    RegistryError,
+    SourceError,
+    TransferCancelled,
+    UsageError,
+)
+
+DONE = 0
+OTHER = 1
+EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (UsageError, 2),
+    (SourceError, 3),
+    (AuthError, 4),
+    (RegistryError, 5),
+    (NetworkError, 6),
+    (PartialFailure, 7),
+    (TransferCancelled, 130),
+    (KeyboardInterrupt, 130),
+)
+
+
+def of(error: BaseException) -> int:
+    """The number with which the command ends."""
+    if isinstance(error, Interrupted):
+        return error.exit_code
+    if isinstance(error, PartialFailure):
+        return _of_several(error)
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), OTHER)
+
+
+def _of_several(failure: PartialFailure) -> int:
+    codes = {of(error) for error in failure.exceptions}
+    all_failed = all(isinstance(result, BaseException) for result in failure.results)
+    if len(codes) == 1 and all_failed:
+        return codes.pop()
+    return dict(EXIT_CODES)[PartialFailure]

@@ -1,0 +1,127 @@
+"""From the words after `towline` to an exit code.
+
+Each command is a module with `USAGE`, `ABOUT`, `WORDS` (how many words it takes that are no
+options; None: any number), `add_arguments(parser)` and `run(args) -> int`, loaded when asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from towline._version import __version__
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+    from typing import Protocol
+
+    from towline.cli.arguments import Parser
+
+    class Command(Protocol):
+        """What a command's module has."""
+
+        USAGE: str
+        ABOUT: str
+        WORDS: int | None
+        add_arguments: Callable[[Parser], None]
+        run: Callable[[argparse.Namespace], int]
+
+
+COMMANDS = {
+    "push": "push an image to a registry",
+    "inspect": "show what an image is, wherever it lies",
+    "tags": "list the tags of a repository",
+    "digest": "print the digest that an image has, or would have",
+    "serve": "run a small registry",
+    "demo": "push a real image to a registry of its own, and read it back",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code. Never raises for what a user can cause."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    match words:
+        case ["--version" | "-V" | "version"]:
+            return _say([f"towline {__version__}"])
+        case ["--help" | "-h"] | ["help"]:
+            return _say(_help())
+        case ["help", command, *_]:
+            words = [command, "--help"]
+    return _guarded(words)
+
+
+def _say(lines: Sequence[str]) -> int:
+    from towline.cli import output
+
+    output.write(lines)
+    return 0
+
+
+def _help() -> list[str]:
+    width = max(map(len, COMMANDS))
+    return [
+        "usage: towline COMMAND …",
+        "",
+        "Pushes container images to registries, without a daemon.",
+        "",
+        *(f"  {name:<{width}}  {about}" for name, about in COMMANDS.items()),
+        "",
+        "towline COMMAND --help tells more; towline --version says which this is.",
+    ]
+
+
+def _guarded(words: Sequence[str]) -> int:
+    """Run it; whatever goes wrong is shown as one sentence and gives its code."""
+    args: argparse.Namespace | None = None
+    try:
+        command, args = _parsed(words)
+        return command.run(args)
+    except SystemExit as end:  # argparse has printed help
+        return _code(end)
+    except BaseException as error:  # noqa: BLE001 - the last place where anything can be said
+        from towline.cli import exit_codes, report
+
+        style = report.style_of(args) if args else report.sniff(words, os.environ)
+        report.report(error, style)
+        return exit_codes.of(error)
+
+
+def _parsed(words: Sequence[str]) -> tuple[Command, argparse.Namespace]:
+    name = _command(words)
+    from importlib import import_module
+
+    from towline.cli import arguments
+
+    command: Command = import_module(f"towline.cli.{name}")
+    parser = arguments.Parser(name, usage=command.USAGE, description=command.ABOUT)
+    command.add_arguments(parser)
+    return command, arguments.parse(parser, words[1:], os.environ, most=command.WORDS)
+
+
+def _command(words: Sequence[str]) -> str:
+    """The command's name. Raises UsageError when there is none, or not yet."""
+    from towline.cli import not_yet
+    from towline.errors import UsageError
+
+    name = words[0] if words else ""
+    if name in COMMANDS:
+        return name
+    if not name:
+        raise UsageError("no command is given", hint="towline --help lists them")
+    if name in not_yet.COMMANDS:
+        raise UsageError(f"`towline {name}` is not available yet")
+    if name.startswith("-"):
+        raise UsageError(
+            f"`{name}` stands before the command", hint="options come after it: towline push …"
+        )
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, COMMANDS, 1)
+    hint = f"did you mean `towline {near[0]}`?" if near else "towline --help lists the commands"
+    raise UsageError(f"no command is called `{name}`", hint=hint)
+
+
+def _code(end: SystemExit) -> int:
+    return end.code if isinstance(end.code, int) else 0

@@ -1,0 +1,55 @@
+"""What the command will do and does not do yet: named, so that it is refused and never ignored.
+
+One line each: whoever makes one of these work deletes its line.
+"""
+
+from __future__ import annotations
+
+COMMANDS = frozenset(
+    {
+        "cache",
+        "copy",
+        "index",
+        "login",
+        "logout",
+        "plan",
+        "sign",
+        "sync",
+        "tag",
+        "verify",
+    }
+)
+
+OPTIONS = frozenset(
+    {
+        "all_tags",
+        "allow_schema1",
+        "annotation",
+        "by_digest",
+        "cache_from",
+        "cert",
+        "check_push",
+        "chunk_size",
+        "dry_run",
+        "if_exists",
+        "key",
+        "limit_rate",
+        "no_learn",
+        "password_stdin",
+        "platform",
+        "preserve_digests",
+        "referrers",
+        "src_creds",
+        "trace",
+        "username",
+    }
+)
+"""By keyword: `dry_run` is `--dry-run`."""
+
+VALUES = {
+    "compression": ("gzip:best", "auto"),
+    "cache": ("redis:", "rediss:", "unix:"),
+}
+"""Of options that exist: how the values begin that do not work yet."""
+
+SEVERAL_DESTINATIONS = True

@@ -1,0 +1,367 @@
+"""The options, as data: names, aliases, what they take, and the sentence of `--help`.
+
+`dest` is the library's keyword. What a value means is the library's to say (sizes, profiles,
+references); here stands only what has to be known to read a command line. An option that was not
+given stays absent, so that every default has one home, the library.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def text(value: str) -> str:
+    """Anything."""
+    return value
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """A whole number, `least` or more."""
+
+    def convert(value: str) -> int:
+        if not (value.isascii() and value.isdigit()) or int(value) < least:
+            msg = f"takes a whole number, {least} or more"
+            raise ValueError(msg)
+        return int(value)
+
+    return convert
+
+
+def seconds(value: str) -> float:
+    """A time above 0."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        msg = "takes a number of seconds above 0"
+        raise ValueError(msg)
+    return number
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """One of a few words."""
+
+    def convert(value: str) -> str:
+        if value not in words:
+            msg = f"takes one of {', '.join(words)}"
+            raise ValueError(msg)
+        return value
+
+    return convert
+
+
+def switch(value: str) -> bool:
+    """On or off, as people write it in variables."""
+    word = value.strip().lower()
+    if word in {"1", "true", "yes", "on"}:
+        return True
+    if word in {"0", "false", "no", "off"}:
+        return False
+    msg = "takes true or false"
+    raise ValueError(msg)
+
+
+def verify(value: str) -> str | None:
+    """`head` or `full`; as a variable also on or off."""
+    if value in {"head", "full"}:
+        return value
+    try:
+        return "head" if switch(value) else None
+    except ValueError:
+        msg = "takes head or full"
+        raise ValueError(msg) from None
+
+
+def _untrusted(value: str) -> bool:
+    return not switch(value)
+
+
+def _skip(value: str) -> str | None:
+    return "skip" if switch(value) else None
+
+
+def _quiet(value: str) -> str | None:
+    return "none" if switch(value) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option."""
+
+    names: tuple[str, ...]
+    """As documented; the long one last."""
+    aliases: tuple[str, ...] = ()
+    """Other spellings that users' fingers know."""
+    help: str = ""
+    """Empty: not in `--help`."""
+    metavar: str | None = None
+    """None: it is on or off and takes no value."""
+    convert: Callable[[str], object] = text
+    """Text to value; raises ValueError with what it takes. A switch gets `true`."""
+    bare: str | None = None
+    """The value when it stands alone; a value then needs `=`."""
+    repeatable: bool = False
+    secret: bool = False
+    """Its value is never shown."""
+    keyword: str | None = None
+    """Where it is kept, if not under its own name."""
+
+    @property
+    def name(self) -> str:
+        """The long name."""
+        return self.names[-1]
+
+    @property
+    def dest(self) -> str:
+        """The library's keyword."""
+        return self.keyword or self.name.removeprefix("--").replace("-", "_")
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables that set it."""
+        longs = (name for name in (self.name, *self.aliases) if name.startswith("--"))
+        return tuple("TOWLINE_" + name[2:].replace("-", "_").upper() for name in longs)
+
+
+def flag(*names: str, help: str = "", **more: object) -> Option:  # noqa: A002 - as argparse says it
+    """An option that is on or off."""
+    convert = more.pop("convert", switch)
+    return Option(names=names, help=help, convert=convert, **more)  # type: ignore[arg-type]
+
+
+def given(*names: str, metavar: str, help: str = "", **more: object) -> Option:  # noqa: A002 - see flag
+    """An option that takes a value."""
+    return Option(names=names, metavar=metavar, help=help, **more)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Options that belong together, under one heading of `--help`."""
+
+    title: str
+    options: tuple[Option, ...]
+
+
+WHAT = Group(
+    "what is pushed",
+    (
+        flag("-a", "--all-tags", help="every tag that the source holds"),
+        given(
+            "--platform",
+            metavar="OS/ARCH[/VARIANT]",
+            help="this platform alone (repeatable; default all)",
+            repeatable=True,
+        ),
+        flag("--by-digest", help="put the manifest under its digest only, without a tag"),
+    ),
+)
+FORM = Group(
+    "as what",
+    (
+        given(
+            "-f",
+            "--format",
+            metavar="auto|docker|oci",
+            convert=one_of("auto", "docker", "oci"),
+            help="the manifest's format (auto: the source's, converted where a registry wants it)",
+        ),
+        flag("--preserve-digests", help="refuse any change of bytes"),
+        flag("--allow-schema1", help="signed schema 1 as the last fallback"),
+        given(
+            "--compression",
+            metavar="PROFILE",
+            help="of layers that are not compressed yet: gzip, zstd[:1-19], none",
+        ),
+        given(
+            "--annotation",
+            metavar="[manifest:|index:]K=V",
+            help="annotate what goes under the tag (repeatable)",
+            repeatable=True,
+        ),
+    ),
+)
+HOW = Group(
+    "how",
+    (
+        given(
+            "-j",
+            "--jobs",
+            metavar="N",
+            convert=whole(1),
+            help="uploads at once to any one registry host (default 5)",
+        ),
+        given("--chunk-size", metavar="SIZE|auto", help="send layers in chunks of this size"),
+        given("--limit-rate", metavar="RATE", help="bytes a second, all uploads together"),
+    ),
+)
+PATIENCE = Group(
+    "patience",
+    (
+        given(
+            "--retries",
+            aliases=("--retry-times",),
+            metavar="N",
+            convert=whole(0),
+            help="attempts in a row without progress, after the first (default 4)",
+        ),
+        given(
+            "--timeout",
+            metavar="SECONDS",
+            convert=seconds,
+            help="without a byte either way (default 30)",
+        ),
+    ),
+)
+KNOWLEDGE = Group(
+    "knowledge",
+    (
+        given(
+            "--cache",
+            metavar="PATH|none",
+            help="where what registries hold is remembered (default: the user's cache directory)",
+        ),
+        given(
+            "--cache-from",
+            metavar="REF",
+            help="learn from this image at the registry too (repeatable)",
+            repeatable=True,
+        ),
+        flag("--no-learn", help="learn nothing from the registry"),
+    ),
+)
+EXISTING = Group(
+    "existing tags",
+    (
+        given(
+            "--if-exists",
+            metavar="overwrite|same|skip|fail",
+            convert=one_of("overwrite", "same", "skip", "fail"),
+            help="what to do with a tag that exists (default overwrite)",
+        ),
+        flag("--no-clobber", convert=_skip, keyword="if_exists"),
+    ),
+)
+TRANSPORT = Group(
+    "transport",
+    (
+        flag("--plain-http", help="http at once, no https try"),
+        flag("--insecure", help="leave certificates unchecked (never http)"),
+        given(
+            "--tls-verify",
+            aliases=("--dest-tls-verify",),
+            metavar="true|false",
+            convert=_untrusted,
+            bare="true",
+            keyword="insecure",
+        ),
+        given("--ca", metavar="FILE", help="trust these authorities as well (PEM)"),
+        given("--cert", metavar="FILE", help="the client certificate (PEM)"),
+        given("--key", metavar="FILE", help="its key (PEM)"),
+    ),
+)
+CREDENTIALS = Group(
+    "credentials",
+    (
+        given(
+            "--creds",
+            aliases=("--dest-creds",),
+            metavar="USER:PASSWORD",
+            secret=True,
+            help="for the registry's host alone",
+        ),
+        given("-u", "--username", metavar="USER", help="with --password-stdin"),
+        flag("--password-stdin", help="read the password from standard input"),
+        given("--src-creds", metavar="USER:PASSWORD", secret=True, help="for the source's host"),
+        given("--authfile", metavar="FILE", help="read credentials from this file first"),
+    ),
+)
+DEBUG = flag("--debug", help="show tracebacks and a redacted log of what goes over the wire")
+STDERR = Group(
+    "standard error",
+    (
+        given(
+            "--progress",
+            metavar="auto|tty|plain|json|none",
+            convert=one_of("auto", "tty", "plain", "json", "none"),
+            help="how progress is shown (auto: bars on a terminal, else plain)",
+        ),
+        flag(
+            "-q",
+            "--quiet",
+            help="the same as --progress none; warnings and errors stay",
+            convert=_quiet,
+            keyword="progress",
+        ),
+        DEBUG,
+    ),
+)
+MESSAGES = Group("standard error", (DEBUG,))
+OUTPUT = given(
+    "--output",
+    metavar="text|json",
+    convert=one_of("text", "json"),
+    help="how the result is printed",
+)
+RESULT = Group(
+    "the result",
+    (
+        OUTPUT,
+        given(
+            "--digest-file",
+            aliases=("--digestfile",),
+            metavar="FILE",
+            help="write the digest here, one line a tag",
+        ),
+    ),
+)
+PRINTED = Group("the result", (OUTPUT,))
+AFTER = Group(
+    "checks",
+    (
+        flag("--dry-run", help="GET and HEAD only: say what would be sent"),
+        given(
+            "--verify",
+            metavar="head|full",
+            convert=verify,
+            bare="head",
+            help="afterwards: ask for the manifest and every blob, or read all of it back",
+        ),
+        flag(
+            "--check-diffids",
+            help="decompress layers that came compressed, beside the sending, and check them",
+        ),
+        flag("--referrers", help="push what refers to the image too"),
+        given("--trace", metavar="FILE", help="write down where the time went"),
+    ),
+)
+PLAN = Group("plan", (flag("--check-push", help="open and cancel an upload session as well"),))
+
+REACH = (PATIENCE, TRANSPORT, CREDENTIALS)
+"""What every command that talks to a registry takes."""
+PUSH = (
+    WHAT,
+    FORM,
+    HOW,
+    PATIENCE,
+    KNOWLEDGE,
+    EXISTING,
+    TRANSPORT,
+    CREDENTIALS,
+    AFTER,
+    RESULT,
+    STDERR,
+)
+
+PUSHER = frozenset(
+    option.dest for group in (HOW, PATIENCE, TRANSPORT, CREDENTIALS) for option in group.options
+) | {"cache"}
+"""The keywords that a `Pusher` takes; the rest are its `push`'s."""
+COMMAND_ONLY = frozenset(
+    {"progress", "output", "digest_file", "debug", "username", "password_stdin", "words", "command"}
+)
+"""The command's alone."""

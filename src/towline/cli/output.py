@@ -1,0 +1,74 @@
+"""Standard output: the result and nothing else; and the digest file.
+
+A reader that has gone away is no error of ours: what was asked for is done. A full disk is one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from towline.errors import TowlineError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class OutputError(TowlineError):
+    """The result could not be written where it was asked for."""
+
+
+def write(lines: Iterable[str]) -> None:
+    """Print the result's lines. Raises OutputError when they cannot be written."""
+    if sys.stdout is None:  # the descriptor was closed when we started
+        return
+    try:
+        for line in lines:
+            sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget(sys.stdout.fileno())
+    except OSError as error:
+        _forget(sys.stdout.fileno())
+        message = f"the result cannot be written to standard output: {error.strerror}"
+        raise OutputError(message) from error
+
+
+def write_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
+    """Print one JSON document."""
+    import json
+
+    write([json.dumps(value, indent=2, ensure_ascii=False)])
+
+
+def _forget(descriptor: int) -> None:
+    """Let the interpreter's last flush go nowhere instead of failing a second time."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def check_digest_file(path: str) -> None:
+    """Find out before a push, not after it, that the file cannot be written. Raises UsageError."""
+    target = Path(path)
+    folder = target.parent
+    if target.is_dir():
+        message = f"`--digest-file {path}` is a directory"
+    elif not folder.is_dir():
+        message = f"`--digest-file {path}`: there is no directory `{folder}`"
+    elif not os.access(target if target.exists() else folder, os.W_OK):
+        message = f"`--digest-file {path}` cannot be written: permission denied"
+    else:
+        return
+    raise UsageError(message)
+
+
+def write_digests(path: str, digests: Sequence[str]) -> None:
+    """One bare digest a line. Raises OutputError."""
+    try:
+        Path(path).write_text("".join(f"{digest}\n" for digest in digests), encoding="ascii")
+    except OSError as error:
+        message = f"the digest cannot be written to {path}: {error.strerror}"
+        raise OutputError(message) from error

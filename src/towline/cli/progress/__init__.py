@@ -1,0 +1,42 @@
+"""What standard error shows while a push runs: bars, docker's words a line each, objects, nothing.
+
+Faces (`tty`, `plain`, `json`, `quiet`) turn events into text and know no streams; `base` feeds
+them from a thread of its own, so that a slow terminal never holds up a transfer.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from towline.cli.progress.base import Progress
+
+if TYPE_CHECKING:
+    from towline.cli.progress.base import Face
+
+
+def start(mode: str, *, debug: bool = False) -> Progress:
+    """Progress on standard error in one of the modes of `--progress`."""
+    return Progress(_face(_resolved(mode, debug=debug)), sys.stderr)
+
+
+def _resolved(mode: str, *, debug: bool) -> str:
+    if mode != "auto":
+        return mode
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    return "tty" if terminal and not debug and os.environ.get("TERM") != "dumb" else "plain"
+
+
+def _face(mode: str) -> Face:
+    if mode == "tty":
+        from towline.cli.progress.tty import Bars, size_of
+
+        return Bars(lambda: size_of(sys.stderr), colour=not os.environ.get("NO_COLOR"))
+    if mode == "json":
+        from towline.cli.progress.json import Objects
+
+        return Objects()
+    from towline.cli.progress.plain import Lines, Quiet
+
+    return Quiet() if mode == "none" else Lines()

@@ -1,0 +1,161 @@
+"""Between the push and a face: a queue in which the last byte count wins, and one thread.
+
+The push only ever appends here; nothing it does waits for a terminal. A face or a stream that
+fails is switched off, and the push never hears of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from towline.events import LayerProgress, Warned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Self, TextIO
+
+    from towline.events import Event
+
+INTERVAL = 0.1
+"""Seconds between two looks at what is new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A line of `--debug`."""
+
+    line: str
+
+
+class Face(Protocol):
+    """Turns what is told into text."""
+
+    reset: str
+    """What puts the terminal right when the face is left in the middle."""
+
+    def show(self, told: Sequence[Event | Logged]) -> str:
+        """What is to be written for these, and for the time that has gone by."""
+        ...
+
+    def end(self) -> str:
+        """What is to be written last."""
+        ...
+
+
+class Pending:
+    """What is not shown yet. A layer's byte count replaces the one before it."""
+
+    def __init__(self) -> None:
+        self._told: list[Event | Logged] = []
+        self._place: dict[tuple[str, str], int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._told)
+
+    def add(self, told: Event | Logged) -> None:
+        """Append, or replace what says the same with older numbers."""
+        if isinstance(told, LayerProgress):
+            key = told.reference, told.id
+            place = self._place.get(key)
+            if place is not None and _same_word(self._told[place], told):
+                self._told[place] = told
+                return
+            self._place[key] = len(self._told)
+        self._told.append(told)
+
+    def take(self) -> list[Event | Logged]:
+        """All of it, in order; nothing is left."""
+        told, self._told = self._told, []
+        self._place.clear()
+        return told
+
+
+def _same_word(before: Event | Logged, now: LayerProgress) -> bool:
+    return isinstance(before, LayerProgress) and before.status == now.status
+
+
+class Progress:
+    """A face on a stream, fed from any thread; a context manager that ends with all shown."""
+
+    def __init__(self, face: Face, stream: TextIO | None, interval: float = INTERVAL) -> None:
+        self.face = face
+        self._stream = stream
+        self._interval = interval
+        self._lock = threading.Condition()
+        self._pending = Pending()
+        self._closing = threading.Event()
+        self._broken = stream is None
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+
+    def emit(self, event: Event) -> None:
+        """Tell an event; returns at once."""
+        self._add(event)
+
+    def log(self, line: str) -> None:
+        """Tell a line of `--debug`; returns at once."""
+        self._add(Logged(line))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        with self._lock:
+            self._lock.notify()
+        self._thread.join()
+
+    def _add(self, told: Event | Logged) -> None:
+        with self._lock:
+            if self._broken and not isinstance(told, Warned):
+                return
+            self._pending.add(told)
+            self._lock.notify()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._show(self._next())
+            self._closing.wait(self._interval)
+        with self._lock:
+            told = self._pending.take()
+        self._show(told)
+        self._guarded(self.face.end)
+
+    def _next(self) -> list[Event | Logged]:
+        with self._lock:
+            if not self._pending and not self._closing.is_set():
+                self._lock.wait(self._interval)
+            return self._pending.take()
+
+    def _show(self, told: list[Event | Logged]) -> None:
+        if self._broken:
+            self._warn(told)
+        else:
+            self._guarded(lambda: self.face.show(told), told)
+
+    def _guarded(self, make: Callable[[], str], told: Sequence[Event | Logged] = ()) -> None:
+        if self._broken:
+            return
+        try:
+            self._write(make())
+        except Exception:  # noqa: BLE001 - whatever a face does wrong, the push goes on
+            with self._lock:
+                self._broken = True
+            with suppress(OSError, ValueError):
+                self._write(self.face.reset)
+            self._warn(told)
+
+    def _warn(self, told: Sequence[Event | Logged]) -> None:
+        """Warnings reach the user without a face too."""
+        for event in told:
+            if isinstance(event, Warned):
+                with suppress(OSError, ValueError):
+                    self._write(f"towline: warning: {event.message}\n")
+
+    def _write(self, text: str) -> None:
+        if text and self._stream is not None:
+            self._stream.write(text)
+            self._stream.flush()

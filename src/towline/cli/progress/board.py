@@ -1,0 +1,139 @@
+"""What is known of every layer, and what it comes to: the model behind bars and total lines."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from towline.events import LayerProgress, PushStarted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from towline.events import Event
+
+PUSHING = "Pushing"
+PUSHED = "Pushed"
+_WAITING = frozenset({"Preparing", "Waiting"})
+_ELSEWHERE = ("Layer already exists", "Mounted from ", "Skipped foreign layer")
+_WINDOW = 10.0
+"""Seconds over which a rate is taken."""
+
+
+@dataclass(slots=True)
+class Row:
+    """One layer at one destination."""
+
+    reference: str
+    id: str
+    status: str
+    current: int = 0
+    total: int | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Not begun."""
+        return self.status in _WAITING
+
+    @property
+    def settled(self) -> bool:
+        """At the destination without any byte sent."""
+        return self.status.startswith(_ELSEWHERE)
+
+    @property
+    def done(self) -> bool:
+        """Nothing more will happen."""
+        return self.status == PUSHED or self.settled
+
+    @property
+    def active(self) -> bool:
+        """Being sent, or about to be sent again."""
+        return not (self.waiting or self.done)
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """The sum of all that is to be sent."""
+
+    current: int
+    total: int | None
+    """None while the size of a layer is not known."""
+    rate: float | None
+    """Bytes a second lately."""
+
+    @property
+    def percent(self) -> int | None:
+        """Whole percents, 100 only at the end."""
+        return percent(self.current, self.total)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the rate of late."""
+        if self.total is None or not self.rate:
+            return None
+        return max(0, self.total - self.current) / self.rate
+
+
+def percent(current: int, total: int | None) -> int | None:
+    """Whole percents; None where there is no total."""
+    return min(100, current * 100 // total) if total else None
+
+
+class Board:
+    """Rows in the order in which the layers were told."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], Row] = {}
+        self._samples: deque[tuple[float, int]] = deque()
+        self.repositories: dict[str, str] = {}
+        """Reference to repository, of the pushes that have begun."""
+
+    @property
+    def rows(self) -> Iterable[Row]:
+        """All of them."""
+        return self._rows.values()
+
+    @property
+    def under_way(self) -> bool:
+        """Whether bytes are moving or about to."""
+        return any(row.active for row in self.rows)
+
+    def apply(self, event: Event) -> Row | None:
+        """Take an event in; the row that has changed its word, if one has."""
+        if isinstance(event, PushStarted):
+            self.repositories[event.reference] = event.repository
+        return self._layer(event) if isinstance(event, LayerProgress) else None
+
+    def _layer(self, event: LayerProgress) -> Row | None:
+        key = event.reference, event.id
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = Row(event.reference, event.id, "")
+        if event.total is not None:
+            row.total = event.total
+        if event.current is not None:
+            row.current = event.current
+        elif event.status == PUSHED and row.total is not None:
+            row.current = row.total
+        changed = row.status != event.status
+        row.status = event.status
+        return row if changed else None
+
+    def total(self, now: float) -> Total:
+        """The sum at this moment; also a sample for the rate."""
+        rows = [row for row in self.rows if not row.settled]
+        current = sum(row.current for row in rows)
+        known = all(row.total is not None for row in rows)
+        total = sum(row.total or 0 for row in rows) if known else None
+        return Total(current, total, self._rate(now, current))
+
+    def _rate(self, now: float, current: int) -> float | None:
+        samples = self._samples
+        if samples and current < samples[-1][1]:
+            samples.clear()  # a layer began again
+        samples.append((now, current))
+        while now - samples[0][0] > _WINDOW and len(samples) > 2:  # noqa: PLR2004 - a rate needs two
+            samples.popleft()
+        then, before = samples[0]
+        return (current - before) / (now - then) if now > then else None

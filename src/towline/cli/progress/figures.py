@@ -1,0 +1,44 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+_MINUTE = 60
+_HOUR = 3600
+
+
+def size(count: float) -> str:
+    """Bytes with a decimal unit and three digits: `12.3 MB`."""
+    value = float(count)
+    for unit in _UNITS:
+        shown = f"{value:.0f}" if unit == "B" else f"{value:.3g}"
+        if float(shown) < 1000 or unit == _UNITS[-1]:  # noqa: PLR2004 - the step between units
+            return f"{shown} {unit}"
+        value /= 1000
+    raise AssertionError  # the last unit takes everything
+
+
+def took(seconds: float) -> str:
+    """A time that has passed: `1.2 s`, `2 min 5 s`."""
+    return f"{seconds:.1f} s" if seconds < _MINUTE else left(seconds)
+
+
+def left(seconds: float) -> str:
+    """A time to come, without fractions."""
+    whole = max(1, round(seconds))
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 request`, `17 requests`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def sent(sent_bytes: int, total_bytes: int) -> str:
+    """What went over the wire, of how much there is."""
+    what = f"sent {size(sent_bytes)}" if sent_bytes else "nothing sent"
+    return f"{what} of {size(total_bytes)}"

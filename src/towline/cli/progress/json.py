@@ -1,0 +1,34 @@
+"""Objects, one a line: every event as it is."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from towline.cli.progress.base import Logged
+from towline.cli.report import debug_object
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from towline.events import Event
+
+
+class Objects:
+    """`--progress json`."""
+
+    reset = ""
+
+    def show(self, told: Sequence[Event | Logged]) -> str:
+        """A line each."""
+        return "".join(f"{_line(event)}\n" for event in told)
+
+    def end(self) -> str:
+        """Nothing."""
+        return ""
+
+
+def _line(event: Event | Logged) -> str:
+    if isinstance(event, Logged):
+        return debug_object(event.line)
+    return json.dumps(event.as_dict(), ensure_ascii=False)

@@ -1,0 +1,128 @@
+"""`towline push`: what its words mean, and its result on standard output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from towline.cli import not_yet, options, output, report
+from towline.cli.arguments import add, push_options, pusher_options
+from towline.cli.signals import cancel_on_signals
+from towline.errors import PartialFailure, SourceError, TowlineError, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from towline.cli.arguments import Parser
+    from towline.push.result import PushResult
+
+USAGE = "SOURCE DESTINATION... [OPTION...]\n       towline push NAME[:TAG] [OPTION...]"
+ABOUT = """\
+Push an image to REGISTRY/REPOSITORY[:TAG].
+
+SOURCE is what `docker save` wrote, an OCI layout (directory or tar), or - for standard input;
+also docker-archive:PATH[:REF], oci:DIR[:REF], oci-archive:PATH[:REF].
+NAME alone is an image of the local Docker daemon."""
+WORDS = None
+_ARCHIVES = ("docker-archive:", "oci-archive:", "docker://")
+_DAEMON = "docker-daemon:"
+
+
+def add_arguments(parser: Parser) -> None:
+    """Its options."""
+    add(parser, *options.PUSH)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Push, and print the result."""
+    source, destinations = _words(args)
+    if file := getattr(args, "digest_file", None):
+        output.check_digest_file(file)
+    several = len(destinations) > 1 or getattr(args, "all_tags", False)
+    try:
+        results: Sequence[Any] = _push(args, source, destinations if several else destinations[0])
+    except PartialFailure as failure:
+        _print(args, failure.results, several=several)
+        raise
+    _print(args, results, several=several)
+    return 0
+
+
+def _words(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """Source and destinations. Raises UsageError, and SourceError for a daemon's image."""
+    match args.words:
+        case []:
+            message = "nothing is named to be pushed"
+            raise UsageError(message, hint="towline push image.tar REGISTRY/REPOSITORY:TAG")
+        case [name]:
+            raise _alone(name)
+        case [source, *destinations]:
+            if len(destinations) > 1 and not_yet.SEVERAL_DESTINATIONS:
+                message = "a push to several destinations is not available yet"
+                raise UsageError(message, hint="push to one after the other")
+            return source, destinations
+    raise AssertionError
+
+
+def _alone(name: str) -> TowlineError:
+    """What is wrong with one word: a file without a destination, or a name without a daemon."""
+    if name == "-" or name.startswith(_ARCHIVES) or Path(name).exists() or _is_layout(name):
+        hint = f"towline push {name} REGISTRY/REPOSITORY:TAG"
+        return UsageError(f"no destination is named for {name}", hint=hint)
+    from towline import reference
+
+    parsed = reference.parse(name.removeprefix(_DAEMON))
+    if parsed.digest:
+        return UsageError("cannot push a digest reference")
+    registry = "" if parsed.repository.host != reference.HUB else "REGISTRY/"
+    return SourceError(
+        f"the image {parsed.familiar} cannot be read: no Docker daemon answers",
+        hint=f"towline push image.tar {registry}{parsed.familiar}",
+    )
+
+
+def _is_layout(name: str) -> bool:
+    """`oci:DIR` is an image named oci, too: the folder decides."""
+    transport, _, rest = name.partition(":")
+    return transport == "oci" and Path(rest.partition(":")[0]).is_dir()
+
+
+def _push(
+    args: argparse.Namespace, source: str, destination: str | list[str]
+) -> Sequence[PushResult]:
+    from towline.cli import progress
+
+    shown = progress.start(getattr(args, "progress", "auto"), debug=getattr(args, "debug", False))
+    last_words = shown.face.reset.encode() + report.last_words(report.style_of(args))
+    with shown, cancel_on_signals(last_words) as cancel:
+        import towline
+        from towline import PushResult
+
+        settings = pusher_options(args)
+        if getattr(args, "debug", False):
+            settings["log"] = shown.log
+        with towline.Pusher(**settings, on_event=shown.emit) as pusher:
+            pushed = pusher.push(source, destination, **push_options(args), cancel=cancel)
+    return [pushed] if isinstance(pushed, PushResult) else pushed
+
+
+def _print(args: argparse.Namespace, results: Sequence[Any], *, several: bool) -> None:
+    """Standard output and the digest file, of those that were pushed."""
+    pushed = [result for result in results if not isinstance(result, BaseException)]
+    if file := getattr(args, "digest_file", None):
+        output.write_digests(file, [result.digest for result in pushed])
+    if getattr(args, "output", "text") == "json":
+        objects = [_object(result) for result in results]
+        output.write_json(objects if several else objects[0])
+    else:
+        output.write(result.pinned for result in pushed)
+
+
+def _object(result: PushResult | TowlineError) -> dict[str, Any]:
+    if not isinstance(result, BaseException):
+        return result.as_dict()
+    from towline.cli import exit_codes
+
+    error = {"exit_code": exit_codes.of(result), "message": report.message_of(result)}
+    return {"reference": report.reference_of(result), "error": error}

@@ -1,0 +1,178 @@
+"""An error as the user sees it: one sentence, for references the place, a hint; never a traceback.
+
+With `--debug` the traceback comes before it; with `--progress json` all of it is objects.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from towline.cli import exit_codes
+from towline.errors import InvalidReference, PartialFailure, TowlineError
+from towline.events import Failed, Hinted
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from towline.events import Event
+
+UNEXPECTED = "run it again with --debug and report what it shows: this should not have happened"
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How errors are shown."""
+
+    json: bool = False
+    debug: bool = False
+
+
+def style_of(args: argparse.Namespace) -> Style:
+    """By what was given."""
+    json = getattr(args, "progress", None) == "json"
+    return Style(json, getattr(args, "debug", False))
+
+
+def sniff(words: Sequence[str], environ: Mapping[str, str]) -> Style:
+    """By a look at words that could not be read as a whole."""
+    typed = "--progress=json" in words or ("--progress", "json") in pairwise(words)
+    quiet = any(word in {"-q", "--quiet"} or word.startswith("--progress") for word in words)
+    json = typed or (not quiet and environ.get("TOWLINE_PROGRESS") == "json")
+    return Style(json, "--debug" in words or environ.get("TOWLINE_DEBUG") in {"1", "true", "yes"})
+
+
+def report(error: BaseException, style: Style) -> None:
+    """Show it on standard error."""
+    if style.json:
+        write_lines(_objects(error, style))
+        return
+    if style.debug:
+        write_lines(_traceback(error))
+    write_lines(_text(error))
+
+
+def last_words(style: Style) -> bytes:
+    """What is said when a signal must end the process from outside its main thread."""
+    from towline.cli.signals import Interrupted
+
+    error = Interrupted("interrupted", 130)
+    lines = _objects(error, style) if style.json else _text(error)
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def write_lines(lines: Iterator[str]) -> None:
+    """To standard error, if anybody is there."""
+    if sys.stderr is None:
+        return
+    try:
+        for line in lines:
+            sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass  # a closed pipe: there is no place left to say so
+
+
+def _text(error: BaseException) -> Iterator[str]:
+    hints: set[str] = set()
+    for failure in _each(error):
+        yield f"towline: error: {_named(failure, error)}"
+        if isinstance(failure, InvalidReference):
+            yield f"  {_one_line(failure.text)}"
+            yield f"  {_caret(failure.text, failure.position)}"
+        hint = _hint(failure)
+        if hint and hint not in hints:
+            hints.add(hint)
+            yield f"hint: {_one_line(hint)}"
+    if isinstance(error, PartialFailure):
+        yield f"towline: error: {message_of(error)}"
+
+
+def _objects(error: BaseException, style: Style) -> Iterator[str]:
+    if style.debug:
+        for line in _traceback(error):
+            yield debug_object(line)
+    for failure in _each(error):
+        reference = reference_of(failure)
+        code = exit_codes.of(failure)
+        yield _object(Failed(reference=reference, message=message_of(failure), exit_code=code))
+        if hint := _hint(failure):
+            yield _object(Hinted(reference=reference, message=hint))
+    if isinstance(error, PartialFailure):
+        code = exit_codes.of(error)
+        yield _object(Failed(reference="", message=message_of(error), exit_code=code))
+
+
+def _object(event: Event) -> str:
+    import json
+
+    return json.dumps(event.as_dict(), ensure_ascii=False)
+
+
+def debug_object(line: str) -> str:
+    """A line of `--debug` among the objects of `--progress json`."""
+    import json
+    import time
+
+    return json.dumps({"event": "debug", "reference": "", "time": time.time(), "message": line})
+
+
+def _each(error: BaseException) -> Sequence[BaseException]:
+    return error.exceptions if isinstance(error, PartialFailure) else (error,)
+
+
+def _named(failure: BaseException, whole: BaseException) -> str:
+    """The sentence; among several, with the name of what failed."""
+    message, reference = message_of(failure), reference_of(failure)
+    if failure is whole or not reference or reference in message:
+        return message
+    return f"{reference}: {message}"
+
+
+def reference_of(error: BaseException) -> str:
+    """The destination that failed, where the error says it."""
+    return str(getattr(error, "reference", None) or "")
+
+
+def message_of(error: BaseException) -> str:
+    """One line."""
+    if isinstance(error, TowlineError):
+        return _one_line(error.message)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return _one_line(f"{place}{error.strerror}")
+    return _one_line(f"{type(error).__name__}: {error}")
+
+
+def _one_line(text: str) -> str:
+    """What a registry or an archive says may hold anything: nothing of it moves the cursor."""
+    text = " ".join(text.splitlines()) if len(text.splitlines()) > 1 else text
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _caret(text: str, position: int) -> str:
+    """A caret under the character, also after ones that take two columns."""
+    before = text[:position]
+    if not before.isascii():
+        from unicodedata import east_asian_width
+
+        before = "".join("  " if east_asian_width(c) in "WF" else " " for c in before)
+    return " " * len(before) + "^"
+
+
+def _hint(error: BaseException) -> str | None:
+    if isinstance(error, TowlineError):
+        return error.hint
+    return None if isinstance(error, (KeyboardInterrupt, OSError)) else UNEXPECTED
+
+
+def _traceback(error: BaseException) -> Iterator[str]:
+    import traceback
+
+    for chunk in traceback.format_exception(error):
+        yield from chunk.rstrip("\n").split("\n")
