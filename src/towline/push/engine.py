@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from towline.knowledge.open import open_knowledge
@@ -36,7 +37,7 @@ class Engine:
         )
         self.environ = environment(options)
         self.client = RegistryClient(_settings(options, self.limits))
-        self.knowledge = open_knowledge(options.get("cache"), self.environ, warn)
+        self.knowledge = open_knowledge(_text(options.get("cache")), self.environ, warn)
         self.policy = Policy(retries=self.limits.retries)
         self.gate = Gate()
         self.dispatcher = Dispatcher(Slots(self.limits.jobs))
@@ -69,3 +70,7 @@ def _settings(options: PusherOptions, limits: Limits) -> Settings:
         environ=environment(options),
         log=options.get("log"),
     )
+
+
+def _text(path: str | os.PathLike[str] | None) -> str | None:
+    return None if path is None else os.fspath(path)

@@ -28,6 +28,16 @@ def known(knowledge: Knowledge, blobs: Iterable[Blob]) -> Mapping[Digest, Sequen
     return knowledge.entries([blob.identity for blob in blobs])
 
 
+def merged(
+    known: Mapping[Digest, Sequence[Entry]], taught: Iterable[Entry]
+) -> Mapping[Digest, Sequence[Entry]]:
+    """What was just learned, as the oldest of all that is known: it ranks last."""
+    entries = {diff_id: list(some) for diff_id, some in known.items()}
+    for entry in taught:
+        entries.setdefault(entry.diff_id, []).insert(0, entry)
+    return entries
+
+
 def destination(
     knowledge: Knowledge, repository: Repository, entries: Mapping[Digest, Sequence[Entry]]
 ) -> Destination:

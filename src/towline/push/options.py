@@ -6,15 +6,17 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+from towline import reference as references
 from towline.errors import UsageError
 from towline.layers import profile as profiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from towline.context import Cancel
     from towline.events import Emit
     from towline.layers.profile import Profile
+    from towline.reference import Reference
     from towline.spec.media_types import Format
 
 Verify = Literal["head", "full"]
@@ -58,6 +60,10 @@ class PushOptions(TypedDict, total=False):
     """`head` (or True): ask for everything afterwards; `full`: read it back, DiffIDs too."""
     check_diffids: bool
     """Decompress layers that came compressed beside the sending, before any tag."""
+    cache_from: str | Sequence[str]
+    """References at the destination's registry whose layers may serve."""
+    no_learn: bool
+    """Ask nothing of the registry but whether blobs are there."""
     cancel: Cancel
 
 
@@ -70,6 +76,8 @@ class Wish:
     format: Format | None = None
     verify: Verify | None = None
     check_diffids: bool = False
+    cache_from: tuple[Reference, ...] = ()
+    learn: bool = True
 
 
 def wish(options: PushOptions) -> Wish:
@@ -81,6 +89,8 @@ def wish(options: PushOptions) -> Wish:
         format=_format(options.get("format", "auto")),
         verify=_verify(options.get("verify", False)),
         check_diffids=options.get("check_diffids", False),
+        cache_from=tuple(references.parse(text) for text in several(options.get("cache_from"))),
+        learn=not options.get("no_learn", False),
     )
 
 
@@ -116,6 +126,13 @@ class Limits:
             raise UsageError(f"--retries must be 0 or more, not {self.retries}")
         if self.timeout <= 0:
             raise UsageError(f"--timeout must be more than 0 seconds, not {self.timeout:g}")
+
+
+def several(value: str | Sequence[str] | None) -> Sequence[str]:
+    """The values of an option that may be given more than once."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else value
 
 
 def pair(creds: str | tuple[str, str] | None, option: str) -> tuple[str, str] | None:

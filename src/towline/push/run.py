@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
 from towline.events import LayerProgress, PushStarted, Summary, TagPushed
-from towline.push import build, learn, manifests, report
+from towline.push import build, learn, manifests, report, teach
 from towline.push.deliver import Delivered, Delivery
 from towline.push.passes import Job
 from towline.push.plan import Ask, steps
@@ -52,6 +52,7 @@ class Run:
         self._ended: queue.SimpleQueue[Blob | None] = queue.SimpleQueue()
         self._delivered: dict[str, Delivered] = {}
         self._errors: dict[Blob, TowlineError] = {}
+        self._fatal: TowlineError | None = None
 
     def announce(self) -> None:
         """Docker's first words, top layer first."""
@@ -69,6 +70,22 @@ class Run:
         event = LayerProgress(reference=self.target.reference, id=shown, status=status)
         self.target.context.emit(event)
 
+    def learn(self, known: Mapping[Digest, Sequence[Entry]]) -> list[Entry]:
+        """What the registry itself can say of layers that nothing is known of here."""
+        target, wish = self.target, self._wish
+        host = target.repository.name.host
+        if not wish.learn or not teach.wanted(self.blobs, known, host, asked=bool(wish.cache_from)):
+            return []
+        places = [reference for reference, _ in target.tags]
+        places += [reference for reference in wish.cache_from if reference.repository.host == host]
+        key = self._engine.knowledge.account_key()
+        try:
+            found = [teach.pairs(target, place, key) for place in dict.fromkeys(places)]
+        except TowlineError as error:  # it has been tried often enough
+            self._fatal = error
+            return []
+        return [entry for entries in found for entry in entries]
+
     def plan(self, known: Mapping[Digest, Sequence[Entry]], rules: Rules) -> None:
         """Decide which way each blob takes."""
         place = learn.destination(self._engine.knowledge, self.target.repository, known)
@@ -76,12 +93,14 @@ class Run:
             blob: steps(blob, place, known.get(blob.identity, ()), rules) for blob in self.blobs
         }
 
-    def unchanged(self) -> list[Outcome]:
-        """Results without asking for a single blob, if every tag is right already; else none.
+    def early(self) -> list[Outcome]:
+        """Results without asking for a single blob, if every tag is right already, or hopeless.
 
         The manifest can be written down when a digest is known for each of its blobs. A registry
         that holds it under the tag holds its blobs.
         """
+        if self._fatal:
+            return [self._fatal for _ in self.target.tags]
         guesses = {blob.key: _guess(blob, plan) for blob, plan in self._plans.items()}
         found = {key: guess for key, guess in guesses.items() if guess}
         if len(found) < len(guesses) or self._wish.check_diffids:

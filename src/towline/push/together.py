@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from towline.push import build, learn, plan
 from towline.push.passes import Passes
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from towline.spec.digest import Digest
     from towline.spec.media_types import Format
 
+T = TypeVar("T")
+
 
 def push(engine: Engine, runs: Sequence[Run], wish: Wish) -> list[list[Outcome]]:
     """Carry out the runs of one push; for each an outcome for each of its tags.
@@ -30,10 +32,14 @@ def push(engine: Engine, runs: Sequence[Run], wish: Wish) -> list[list[Outcome]]
         run.announce()
     blobs = dict.fromkeys(blob for run in runs for blob in run.blobs)
     known = learn.known(engine.knowledge, blobs)
+    taught = [entry for found in _each(runs, lambda run: run.learn(known)) for entry in found]
+    if taught:
+        engine.knowledge.record(taught)
+        known = learn.merged(known, taught)
     rules = _rules(runs, known, wish)
     for run in runs:
         run.plan(known, rules)
-    done = dict(zip(runs, _each(runs, lambda run: run.unchanged()), strict=True))
+    done = dict(zip(runs, _each(runs, lambda run: run.early()), strict=True))
     left = [run for run in runs if not done[run]]
     passes = Passes(engine, wish)
     _start(passes, left, blobs)
@@ -68,7 +74,7 @@ def _formats(runs: Sequence[Run], wish: Wish) -> frozenset[Format]:
     )
 
 
-def _each(runs: Sequence[Run], step: Callable[[Run], list[Outcome]]) -> list[list[Outcome]]:
+def _each(runs: Sequence[Run], step: Callable[[Run], T]) -> list[T]:
     """The step for every run, side by side; one alone needs no thread."""
     if len(runs) <= 1:
         return [step(run) for run in runs]
