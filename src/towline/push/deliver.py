@@ -7,6 +7,7 @@ step that failed. When to try again is `passes`' to say, and how often `transfer
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,13 @@ from towline.errors import AuthError, RegistryError
 from towline.events import LayerProgress
 from towline.push.build import Made
 from towline.push.plan import Ask, Candidate, Mount, Send, own
+from towline.reference import RepositoryName
 from towline.registry.repository import Mounted
+from towline.registry.upload import Upload
+from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from towline.context import Context
     from towline.events import Outcome
@@ -25,9 +29,7 @@ if TYPE_CHECKING:
     from towline.layers.profile import Profile
     from towline.push.plan import Step
     from towline.push.wanted import Blob
-    from towline.reference import RepositoryName
     from towline.registry.repository import Repository
-    from towline.registry.upload import Upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,10 @@ class Delivered:
     sent_bytes: int = 0
 
 
+Forget = Callable[[Digest, Digest, RepositoryName], None]
+"""DiffID, digest and the repository that turned out not to hold it."""
+
+
 class NeedsBytes:
     """Nothing but sending is left."""
 
@@ -56,8 +62,10 @@ class Delivery:
         blob: Blob,
         repository: Repository,
         steps: Iterable[Step],
+        *,
         profile: Profile,
         context: Context,
+        forget: Forget,
     ) -> None:
         self.blob = blob
         self.repository = repository
@@ -66,6 +74,7 @@ class Delivery:
         """Bytes read by the pass that this seat belongs to."""
         self._steps = deque(steps)
         self._profile = profile
+        self._forget = forget
         self._upload: Upload | None = None
         self._sent = 0
 
@@ -76,8 +85,8 @@ class Delivery:
                 case Ask(candidate):
                     if self._there(candidate):
                         return self._exists(candidate)
-                case Mount(candidate, origin):
-                    if self._mounted(candidate, origin):
+                case Mount(candidate, origin) as mount:
+                    if self._mounted(mount):
                         return self._mounted_from(candidate, origin.path)
                 case Send():
                     break
@@ -93,18 +102,24 @@ class Delivery:
 
     def _there(self, candidate: Candidate) -> bool:
         try:
-            return self.repository.has_blob(candidate.digest, self.context)
+            there = self.repository.has_blob(candidate.digest, self.context)
         except AuthError:
             raise
         except RegistryError as error:
             if error.transient:
                 raise
             return False  # only the plain upload's own error counts
+        if not there and candidate.remembered:
+            self._forget(self.blob.identity, candidate.digest, self.repository.name)
+        return there
 
-    def _mounted(self, candidate: Candidate, origin: RepositoryName) -> bool:
-        answer = self.repository.mount(candidate.digest, origin, self.context)
+    def _mounted(self, mount: Mount) -> bool:
+        digest, origin = mount.candidate.digest, mount.origin
+        answer = self.repository.mount(digest, origin, self.context)
         if isinstance(answer, Mounted):
             return True
+        if mount.ours and isinstance(answer, Upload):  # a refusal says nothing of the blob
+            self._forget(self.blob.identity, digest, origin)
         self._replace(answer)
         return False
 

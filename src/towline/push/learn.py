@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from towline.push.build import Made
     from towline.push.deliver import Delivered
     from towline.push.wanted import Blob
+    from towline.reference import RepositoryName
     from towline.registry.repository import Repository
     from towline.spec.digest import Digest
 
@@ -57,6 +58,13 @@ def remember(
     entries = [_entry(blob, found, repository, key, now) for blob, found in delivered]
     if entries:
         knowledge.record(entries)
+
+
+def forget(
+    knowledge: Knowledge, diff_id: Digest, digest: Digest, repository: RepositoryName
+) -> None:
+    """A repository turned out not to hold a blob."""
+    knowledge.forget(diff_id, digest, str(repository))
 
 
 def _entry(blob: Blob, found: Delivered, repository: Repository, key: bytes, now: float) -> Entry:

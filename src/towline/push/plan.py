@@ -8,7 +8,7 @@ a round trip.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from towline.reference import RepositoryName
@@ -44,6 +44,8 @@ class Candidate:
     """None for blobs that are no layers."""
     profile: str | None
     """As recorded when it was made by a profile; None when it came from elsewhere."""
+    remembered: bool = False
+    """Knowledge says that it is there; to be forgotten where that is untrue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class Mount:
 
     candidate: Candidate
     origin: RepositoryName
+    ours: bool
+    """Last seen there with the credentials that we have now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,8 @@ def _fits(blob: Blob, entry: Entry, rules: Rules) -> bool:
 
 def _asked(blob: Blob, target: Destination, fitting: Sequence[Entry]) -> list[Candidate]:
     if blob.stored is not None:
-        return [own(blob)]
+        known = any(entry.repository == str(target.name) for entry in fitting)
+        return [replace(own(blob), remembered=known)]
     here = [entry for entry in fitting if entry.repository == str(target.name)]
     return _unique(sorted(here, key=lambda entry: _rank(entry, target)))[:ASK_LIMIT]
 
@@ -143,13 +148,13 @@ def _mounts(blob: Blob, target: Destination, fitting: Sequence[Entry]) -> list[M
         if entry.repository != str(target.name) and _host(entry.repository) == target.name.host
     ]
     ranked = sorted(elsewhere, key=lambda entry: _rank(entry, target))
-    return [_mount(blob, entry) for entry in ranked[: _mount_tries(blob.size)]]
+    return [_mount(blob, target, entry) for entry in ranked[: _mount_tries(blob.size)]]
 
 
-def _mount(blob: Blob, entry: Entry) -> Mount:
+def _mount(blob: Blob, target: Destination, entry: Entry) -> Mount:
     host, _, path = entry.repository.partition("/")
     candidate = own(blob) if blob.stored else _candidate(entry)
-    return Mount(candidate, RepositoryName(host, path))
+    return Mount(candidate, RepositoryName(host, path), _ours(entry, target))
 
 
 def _mount_tries(size: int) -> int:
@@ -160,10 +165,14 @@ def _rank(entry: Entry, target: Destination) -> tuple[int, bool, bool, int]:
     """Stable over newest first: gzip, then own credentials, then trust, then likeness of name."""
     return (
         _COMPRESSION_RANK[entry.compression],
-        entry.account != target.accounts.get(entry.digest, ""),
+        not _ours(entry, target),
         entry.learned,
         -_likeness(entry.repository, str(target.name)),
     )
+
+
+def _ours(entry: Entry, target: Destination) -> bool:
+    return entry.account == target.accounts.get(entry.digest, "")
 
 
 def _likeness(one: str, other: str) -> int:
@@ -177,7 +186,7 @@ def _unique(entries: Iterable[Entry]) -> list[Candidate]:
 
 
 def _candidate(entry: Entry) -> Candidate:
-    return Candidate(entry.digest, entry.size, entry.compression, entry.profile)
+    return Candidate(entry.digest, entry.size, entry.compression, entry.profile, remembered=True)
 
 
 def _host(repository: str) -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import queue
+from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
@@ -133,8 +134,14 @@ class Run:
         watch.on_done(lambda: self._ended.put(blob))
         if (transfer := watch.started) is None:
             return None
-        repository, profile = self.target.repository, self._wish.profile
-        delivery = Delivery(blob, repository, self._plans[blob], profile, transfer.context)
+        delivery = Delivery(
+            blob,
+            self.target.repository,
+            self._plans[blob],
+            profile=self._wish.profile,
+            context=transfer.context,
+            forget=partial(learn.forget, self._engine.knowledge),
+        )
         return Job(delivery, transfer, Attempts(self._engine.policy), self.target.patience)
 
     def _key(self, blob: Blob) -> Hashable:
