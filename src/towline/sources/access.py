@@ -125,7 +125,7 @@ class Section:
     def readinto(self, buffer: memoryview, /) -> int:
         """See `Reader`; SourceError when the file ends before the section does."""
         left = self._end - self._at
-        if not left:
+        if not left or not buffer:
             return 0
         if self._access is None:
             raise SourceError(f"{self._what} is closed already")

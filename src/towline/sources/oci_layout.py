@@ -66,27 +66,30 @@ class OciLayout:
             return [SourceEntry((), *self._tree(self._raw, self._index))]
         return [self._entry(root) for root in self._roots()]
 
-    def compressed(self) -> bool:
-        """Whether there are images here and every layer of theirs is compressed.
+    def says_most(self) -> bool:
+        """Whether it says more of its images than the `manifest.json` beside it.
 
-        Then they go byte for byte; a `docker save` archive whose layers are not is better read by
-        its `manifest.json`.
+        It does where every layer is compressed, since its manifests then go byte for byte, and
+        where it has an index, since platforms stand nowhere else.
         """
-        images = [image for root in self._index.manifests for image in self._manifests(root)]
-        return bool(images) and not any(is_plain(each) for image in images for each in image.layers)
+        documents = list(self._documents())
+        return bool(documents) and (
+            any(isinstance(each, Index) for each in documents)
+            or not any(
+                is_plain(layer)
+                for each in documents
+                if isinstance(each, Manifest)
+                for layer in each.layers
+            )
+        )
 
-    def _manifests(self, root: Descriptor) -> Iterator[Manifest]:
-        """The image manifests that are here, of one descriptor."""
-        try:
-            _, document = self._blobs.document(root)
-        except Absent:
-            return
-        if isinstance(document, Manifest):
-            yield document
-            return
-        for child in document.manifests:
-            if child.media_type not in media_types.INDEXES:
-                yield from self._manifests(child)
+    def _documents(self) -> Iterator[Manifest | Index]:
+        """What `index.json` lists, if it is here."""
+        for each in self._index.manifests:
+            try:
+                yield self._blobs.document(each)[1]
+            except Absent:
+                continue
 
     def _is_one_image(self) -> bool:
         """Whether `index.json` is the index of one image: nothing named, each platform once."""

@@ -138,11 +138,7 @@ class _Opener:
             raise
 
     def _images(self, files: TarFiles, transport: Transport | None) -> ImageSource:
-        """A tar with both lists is read by the index if its layers are compressed.
-
-        Then its manifests go byte for byte; the layers of docker's classic store are plain, and
-        the other list is docker's own of them.
-        """
+        """A tar with both lists is read by the one that says more; docker's own breaks the tie."""
         index, manifest = (
             files.size(path) is not None for path in (oci_layout.INDEX, docker_archive.MANIFEST)
         )
@@ -151,7 +147,7 @@ class _Opener:
             return OciLayout(files)
         if index:
             layout = OciLayout(files)
-            if layout.compressed():
+            if layout.says_most():
                 return layout
         return DockerArchive(files, self._context.cancel)
 

@@ -90,8 +90,11 @@ class Head:
         self.content = b""
         buffer = memoryview(bytearray(_MAGIC_IN_REACH))
         try:
-            while got := reader.readinto(buffer[len(self.content) :]):
-                self.content += bytes(buffer[len(self.content) : len(self.content) + got])
+            while rest := buffer[len(self.content) :]:
+                got = reader.readinto(rest)
+                if not got:
+                    break
+                self.content += bytes(rest[:got])
         except BaseException:
             reader.close()
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from towline.spec import reading
 from towline.spec.descriptor import Platform
 from towline.spec.digest import Digest
 
@@ -34,9 +35,9 @@ def parse(content: bytes) -> ImageConfig:
     if not isinstance(rootfs, dict):
         msg = "no image config: it has no `rootfs`"
         raise ValueError(msg)  # noqa: TRY004 - bad data, not a bad call
-    history = [entry for entry in document.get("history") or () if isinstance(entry, dict)]
+    history = [entry for entry in reading.array(document, "history") if isinstance(entry, dict)]
     return ImageConfig(
-        diff_ids=tuple(Digest(str(text)) for text in rootfs.get("diff_ids") or ()),
+        diff_ids=tuple(Digest(text) for text in reading.texts(rootfs, "diff_ids")),
         platform=Platform.from_json(document),
         filled=tuple(not entry.get("empty_layer") for entry in history),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from towline.spec import reading
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ class Platform:
         return cls(
             os=str(value.get("os") or ""),
             architecture=str(value.get("architecture") or ""),
-            variant=value.get("variant") or None,
-            os_version=value.get("os.version") or None,
-            os_features=tuple(value.get("os.features") or ()),
+            variant=reading.text(value, "variant"),
+            os_version=reading.text(value, "os.version"),
+            os_features=reading.texts(value, "os.features"),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -81,10 +82,10 @@ class Descriptor:
             media_type=str(value.get("mediaType") or ""),
             digest=Digest(str(value.get("digest"))),
             size=size,
-            urls=tuple(str(url) for url in value.get("urls") or ()),
-            annotations=dict(value.get("annotations") or {}),
+            urls=reading.texts(value, "urls"),
+            annotations=reading.pairs(value, "annotations"),
             platform=Platform.from_json(platform) if isinstance(platform, dict) else None,
-            artifact_type=value.get("artifactType") or None,
+            artifact_type=reading.text(value, "artifactType"),
         )
 
     def as_json(self) -> dict[str, Any]:

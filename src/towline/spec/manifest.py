@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from towline.spec import gojson, media_types
+from towline.spec import gojson, media_types, reading
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
 
@@ -98,9 +98,9 @@ def _manifest(document: dict[str, Any], media_type: str) -> Manifest:
         media_type=media_type,
         config=Descriptor.from_json(document.get("config")),
         layers=_descriptors(document, "layers"),
-        annotations=dict(document.get("annotations") or {}),
+        annotations=reading.pairs(document, "annotations"),
         subject=_subject(document),
-        artifact_type=document.get("artifactType") or None,
+        artifact_type=reading.text(document, "artifactType"),
     )
 
 
@@ -108,7 +108,7 @@ def _index(document: dict[str, Any], media_type: str) -> Index:
     return Index(
         media_type=media_type,
         manifests=_descriptors(document, "manifests"),
-        annotations=dict(document.get("annotations") or {}),
+        annotations=reading.pairs(document, "annotations"),
         subject=_subject(document),
     )
 

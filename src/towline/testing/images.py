@@ -1,0 +1,211 @@
+"""Builds real images: small ones for tests, larger ones for demos, always the same bytes.
+
+Every image is first a store of blobs on disk; `image_formats` arranges it as each tool would.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from towline.spec import gojson, manifest, media_types
+from towline.spec.descriptor import Descriptor, Platform
+from towline.testing import image_formats
+from towline.testing.blob_store import BlobStore, Content, MadeLayer
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    from towline.spec.compression import Compression
+    from towline.spec.digest import Digest
+    from towline.spec.manifest import RawManifest
+    from towline.testing.image_formats import Form
+
+PLATFORM = "linux/amd64"
+_EPOCH = "1970-01-01T00:00:00Z"
+_IN_TOTO = "application/vnd.in-toto+json"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """What to build."""
+
+    layers: Sequence[Mapping[str, Content]] = ({"hello.txt": b"hello\n"},)
+    """Base first; the files of each by their paths."""
+    platforms: Sequence[str] | None = None
+    """As `linux/arm64`; None: one image without an index."""
+    names: Sequence[str] = ("app:1",)
+    absent: Sequence[str] = ()
+    """Platforms that the index lists and the archive does not hold."""
+    attestations: bool = False
+    """Whether something stands beside each image in its index, as BuildKit puts it there."""
+
+
+@dataclass(frozen=True, slots=True)
+class MadeImage:
+    """One image of one platform, as it was built."""
+
+    platform: str
+    config: bytes
+    layers: tuple[MadeLayer, ...]
+    manifest: RawManifest
+    """As the archive holds it; a legacy docker archive holds none."""
+
+    @property
+    def diff_ids(self) -> tuple[Digest, ...]:
+        """Base first."""
+        return tuple(layer.diff_id for layer in self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What lies under some names, as it was built."""
+
+    path: Path
+    names: tuple[str, ...]
+    images: tuple[MadeImage, ...]
+    """Those that the archive holds, in the order of the index."""
+    root: RawManifest
+    """The index, or the manifest of the only image."""
+
+    @property
+    def digest(self) -> Digest:
+        """Of the root."""
+        return self.root.digest
+
+    @property
+    def config(self) -> bytes:
+        """Of the first image."""
+        return self.images[0].config
+
+    @property
+    def diff_ids(self) -> tuple[Digest, ...]:
+        """Of the first image, base first."""
+        return self.images[0].diff_ids
+
+
+def make_image(
+    path: str | os.PathLike[str],
+    layers: Sequence[Mapping[str, Content]] = ({"hello.txt": b"hello\n"},),
+    platforms: Sequence[str] | None = None,
+    format: Form = "docker",  # noqa: A002 - the public name of the option
+    *,
+    names: Sequence[str] = ("app:1",),
+    compression: Compression | None = None,
+    archive: Compression = "none",
+    absent: Sequence[str] = (),
+    attestations: bool = False,
+) -> Made:
+    """Build one image at `path`.
+
+    `format` is `docker` (as docker 25 and later save it from the classic store),
+    `docker-containerd` (from the containerd store: layers compressed), `docker-legacy` (no index;
+    with `compression`, layers named by their digests, as jib and kaniko write them), `oci` (a
+    folder) or `oci-archive`. `compression` is that of the layers, None what the format usually
+    has; `archive` is that of the file around all.
+    """
+    spec = ImageSpec(layers, platforms, names, absent, attestations)
+    return make_images(path, [spec], format, compression=compression, archive=archive)[0]
+
+
+def make_images(
+    path: str | os.PathLike[str],
+    specs: Sequence[ImageSpec],
+    format: Form = "docker",  # noqa: A002 - as make_image
+    *,
+    compression: Compression | None = None,
+    archive: Compression = "none",
+) -> list[Made]:
+    """Build several images in one archive or layout; see `make_image`."""
+    path = Path(path)
+    if compression is None:
+        compression = "none" if format in {"docker", "docker-legacy"} else "gzip"
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        store = BlobStore(Path(folder))
+        made = [_Builder(store, path, compression).build(spec) for spec in specs]
+        image_formats.write(format, store, made, path, archive)
+    return made
+
+
+class _Builder:
+    """Puts what an image is made of into a store."""
+
+    def __init__(self, store: BlobStore, path: Path, compression: Compression) -> None:
+        self._store = store
+        self._path = path
+        self._compression = compression
+
+    def build(self, spec: ImageSpec) -> Made:
+        layers = [self._store.add_layer(files, self._compression, "oci") for files in spec.layers]
+        platforms = (PLATFORM,) if spec.platforms is None else tuple(spec.platforms)
+        images = [self._image(platform, layers) for platform in platforms]
+        root = images[0].manifest
+        if spec.platforms is not None:
+            root = self._index(spec, images)
+        held = tuple(image for image in images if image.platform not in spec.absent)
+        return Made(self._path, tuple(spec.names), held, root)
+
+    def _image(self, platform: str, layers: Sequence[MadeLayer]) -> MadeImage:
+        content = _config(_platform(platform), layers)
+        config = self._store.add(content, media_types.OCI_CONFIG)
+        raw = manifest.build("oci", config, [layer.blob for layer in layers])
+        self._store.add(raw.content, raw.media_type)
+        return MadeImage(platform, content, tuple(layers), raw)
+
+    def _index(self, spec: ImageSpec, images: Sequence[MadeImage]) -> RawManifest:
+        listed = []
+        for image in images:
+            held = image.platform not in spec.absent
+            listed.append(_listed(image.manifest, _platform(image.platform)))
+            if spec.attestations:
+                listed.append(self._attestation(image))
+            if not held:
+                self._store.path(image.manifest.digest).unlink()
+        index = manifest.build_index("oci", listed)
+        self._store.add(index.content, index.media_type)
+        return index
+
+    def _attestation(self, image: MadeImage) -> Descriptor:
+        """What BuildKit says of an image, in the form of one."""
+        said = gojson.encode({"subject": [{"digest": image.manifest.digest}]})
+        blob = self._store.add(said, _IN_TOTO)
+        unknown = Platform("unknown", "unknown")
+        content = _config(unknown, [MadeLayer(blob.digest, blob)])
+        config = self._store.add(content, media_types.OCI_CONFIG)
+        raw = manifest.build("oci", config, [blob])
+        self._store.add(raw.content, raw.media_type)
+        marks = {
+            "vnd.docker.reference.digest": str(image.manifest.digest),
+            "vnd.docker.reference.type": "attestation-manifest",
+        }
+        return _listed(raw, unknown, marks)
+
+
+def _platform(text: str) -> Platform:
+    system, architecture, *variant = text.split("/")
+    return Platform(system, architecture, variant[0] if variant else None)
+
+
+def _listed(
+    raw: RawManifest, platform: Platform, annotations: Mapping[str, str] | None = None
+) -> Descriptor:
+    """What an index says of a manifest."""
+    marks = dict(annotations or {})
+    return Descriptor(raw.media_type, raw.digest, raw.size, annotations=marks, platform=platform)
+
+
+def _config(platform: Platform, layers: Sequence[MadeLayer]) -> bytes:
+    history = [
+        {"created": _EPOCH, "created_by": f"COPY layer {place} /"} for place in range(len(layers))
+    ]
+    document = {
+        **platform.as_json(),
+        "created": _EPOCH,
+        "config": {"Cmd": ["/bin/sh"], "WorkingDir": "/"},
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+        "history": history,
+    }
+    return gojson.encode(document)
