@@ -266,9 +266,9 @@ class _Turn(Generic[T]):
         """Do the work, in this thread."""
         if not self._unclaimed.acquire(blocking=False):
             return
-        self._registration.close()
         try:
-            result = self._make(self._transfer.context)
+            with self._registration:
+                result = self._make(self._transfer.context)
         except BaseException as error:  # noqa: BLE001 - it is for the watchers, whatever it is
             self._transfer.failed(error)
         else:

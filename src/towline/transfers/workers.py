@@ -123,10 +123,8 @@ class Workers:
 
 def processors() -> int:
     """Processors that this process may use, which a container or `taskset` can make fewer."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        return os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it, not every other system
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def encoder_pool() -> ThreadPoolExecutor:
