@@ -21,7 +21,7 @@ class Spares:
 
     def __init__(self, count: int | None = None) -> None:
         if count is None:
-            count = max(SPARES, min(len(os.sched_getaffinity(0)), MOST_SPARES))
+            count = max(SPARES, min(os.cpu_count() or 1, MOST_SPARES))
         self._left = BoundedSemaphore(count)
 
     def take(self) -> bool:

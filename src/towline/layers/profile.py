@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ZSTD_LEVELS = range(1, 20)
 ZSTD_DEFAULT_LEVEL = 3
+_LIBRARY = (1, 5, 7)
+"""The libzstd that zstandard bundles; a system's own may compress otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,16 @@ def _zstd(text: str, level: str) -> Profile:
     if not level.isdigit() or int(level) not in ZSTD_LEVELS:
         msg = f"{text!r} is no zstd level"
         raise UsageError(msg, hint="use zstd:1 to zstd:19")
-    return Profile(f"zstd:{int(level)}", "zstd", f"zstd:{int(level)}/1", int(level))
+    name = f"zstd:{int(level)}"
+    return Profile(name, "zstd", f"{name}/1{_other_library()}", int(level))
+
+
+def _other_library() -> str:
+    """What sets the bytes of another libzstd than the bundled one apart: its version."""
+    import zstandard
+
+    version = zstandard.ZSTD_VERSION
+    return "" if version == _LIBRARY else "+" + ".".join(str(part) for part in version)
 
 
 def family() -> str:

@@ -1,0 +1,90 @@
+"""Readers and seats for tests of the room that makes blobs of layers."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from towline.context import Cancel
+from towline.layers.blobstream import BlobStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
+    from towline.layers.blobstream import Blob
+    from towline.layers.profile import Profile
+    from towline.spec.compression import Compression
+
+
+class BytesReader:
+    """Gives some bytes, at most so many at once, and remembers how often it was closed."""
+
+    def __init__(self, data: bytes, at_once: int = 1 << 30, error: Exception | None = None) -> None:
+        self._rest = memoryview(data)
+        self._at_once = at_once
+        self._error = error
+        self.closed = 0
+
+    def readinto(self, buffer: memoryview) -> int:
+        count = min(len(buffer), self._at_once, len(self._rest))
+        if not count and self._error:
+            raise self._error
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Seat:
+    """Keeps what is written to it; `before` is called for each block and may stall or raise."""
+
+    def __init__(self, before: Callable[[], None] = lambda: None) -> None:
+        self._before = before
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, block: bytes | memoryview) -> None:
+        self._before()
+        self._hash.update(block)
+        self.size += len(block)
+
+    @property
+    def digest(self) -> str:
+        return "sha256:" + self._hash.hexdigest()
+
+
+def sample(size: int, seed: str = "towline") -> bytes:
+    """The same bytes on every machine: in turn noise, a text that repeats, and zeros."""
+    parts: list[bytes] = []
+    made = 0
+    while made < size:
+        noise = hashlib.sha256(f"{seed} {made}".encode()).digest()
+        line = f"usr/share/doc/{noise[0]:03}/copyright {made // 100_000}\n".encode()
+        part = noise * 2 + line * (noise[1] % 90) + bytes(noise[2])
+        parts.append(part)
+        made += len(part)
+    return b"".join(parts)[:size]
+
+
+def make_blob(
+    data: bytes,
+    profile: Profile | None,
+    executor: Executor,
+    *,
+    at_once: int = 1 << 30,
+    diff_id_of: Compression | None = None,
+) -> tuple[bytes, Blob]:
+    """The blob that a stream makes of `data`, and what the stream says of it."""
+    reader = BytesReader(data, at_once)
+    stream = BlobStream(reader, profile, executor, Cancel(), diff_id_of=diff_id_of)
+    made = b"".join(bytes(block) for block in stream)
+    assert reader.closed
+    return made, stream.blob
+
+
+def digest(data: bytes) -> str:
+    """As in a descriptor."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
