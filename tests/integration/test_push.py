@@ -1,0 +1,238 @@
+"""The main job: an image of any form is pushed, and what a puller reads back is that image."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import towline
+from tests.support import readback
+from towline.testing.images import make_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.conftest import Place
+    from towline.events import Event
+
+MiB = 1 << 20
+BIG = b"".join(hashlib.sha256(str(n).encode()).digest() * 64 for n in range(1600))
+"""Some 3 MiB that compress, but not to nothing."""
+LAYERS = [
+    {"etc/os-release": b"ID=towline\n", "usr/lib/big": BIG},
+    {"app/hello": b"hello\n"},
+    {"app/hello": b"hello again\n"},
+]
+FORMS: list[tuple[str, dict[str, Any]]] = [
+    ("docker", {}),
+    ("docker", {"archive": "gzip"}),
+    ("docker", {"archive": "zstd"}),
+    ("docker-containerd", {}),
+    ("docker-legacy", {}),
+    ("docker-legacy", {"compression": "gzip"}),
+    ("oci", {}),
+    ("oci", {"compression": "zstd"}),
+    ("oci", {"compression": "none"}),
+    ("oci-archive", {}),
+]
+
+
+def push(source: object, destination: str, **options: Any) -> towline.PushResult:
+    result: towline.PushResult = towline.push(source, destination, **options)  # type: ignore[call-overload]
+    return result
+
+
+@pytest.mark.parametrize(
+    ("form", "options"), FORMS, ids=[f"{f}-{'-'.join(o.values()) or 'usual'}" for f, o in FORMS]
+)
+def test_what_is_pushed_is_what_is_pulled(
+    registry: Place, tmp_path: Path, form: Any, options: dict[str, Any]
+) -> None:
+    made = make_image(tmp_path / "image", LAYERS, format=form, **options)
+    result = push(made.path, registry.name("app") + ":1")
+    image = readback.image(registry.url, registry.path("app"), "1")
+    assert image.digest == result.digest
+    assert image.config_bytes == made.config
+    assert [layer.diff_id for layer in result.layers] == list(made.diff_ids)
+    assert [layer.digest for layer in result.layers] == [
+        layer["digest"] for layer in image.manifest["layers"]
+    ]
+    assert {layer.outcome for layer in result.layers} == {"pushed"}
+    assert result.status == "pushed"
+
+
+def test_layers_that_came_compressed_go_byte_for_byte_with_their_manifest(
+    registry: Place, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image", LAYERS, format="oci")
+    result = push(made.path, registry.name("app") + ":1")
+    assert result.digest == made.digest
+    assert result.digest_differs is None
+    assert {layer.compression for layer in result.layers} == {"source"}
+
+
+def test_an_index_is_pushed_with_all_its_platforms(registry: Place, tmp_path: Path) -> None:
+    platforms = ["linux/amd64", "linux/arm64/v8"]
+    made = make_image(tmp_path / "image", LAYERS, platforms, "oci", attestations=True)
+    result = push(made.path, registry.name("app") + ":1")
+    index = readback.read(registry.url, registry.path("app"), "1")
+    assert isinstance(index, readback.Index)
+    assert index.digest == result.digest == made.digest
+    assert [child["digest"] for child in index.manifest["manifests"]] == [
+        child.digest for child in result.manifests
+    ]
+    assert {"linux/amd64", "linux/arm64/v8"} <= {child.platform for child in result.manifests}
+
+
+def test_an_index_of_plain_layers_is_compressed_and_written_anew(
+    registry: Place, tmp_path: Path
+) -> None:
+    made = make_image(
+        tmp_path / "image", LAYERS, ["linux/amd64", "linux/arm64"], "oci", compression="none"
+    )
+    result = push(made.path, registry.name("app") + ":1")
+    index = readback.read(registry.url, registry.path("app"), "1")
+    assert isinstance(index, readback.Index)
+    assert index.digest == result.digest != made.digest
+    assert result.digest_differs == "recompressed"
+
+
+def test_the_same_layer_twice_is_sent_once(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image", [LAYERS[1], LAYERS[0], LAYERS[1]])
+    result = push(made.path, registry.name("app") + ":1")
+    assert len(result.layers) == 3
+    assert result.layers[0].digest == result.layers[2].digest
+    posts = [path for method, path in registry.requests() if method == "POST"]
+    assert len(posts) == 3  # two layers and the config
+    assert readback.image(registry.url, registry.path("app"), "1").digest == result.digest
+
+
+def test_a_repeat_reads_no_layer_and_sends_no_blob_byte(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    destination = registry.name("app") + ":1"
+    first = push(made.path, destination)
+    before = len(registry.requests())
+    second = push(made.path, destination)
+    assert second.status == "unchanged"
+    assert second.digest == first.digest
+    assert second.sent_bytes == 0
+    assert {layer.outcome for layer in second.layers} == {"exists"}
+    assert all(method in {"HEAD", "GET"} for method, _ in registry.requests()[before:])
+    assert second.requests <= 2
+
+
+def test_another_tag_asks_once_a_blob(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    push(made.path, registry.name("app") + ":1")
+    second = push(made.path, registry.name("app") + ":2")
+    assert second.sent_bytes == 0
+    assert second.status == "pushed"
+    assert second.requests <= len(made.diff_ids) + 3
+    assert readback.image(registry.url, registry.path("app"), "2").digest == second.digest
+
+
+def test_another_repository_mounts(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    first = push(made.path, registry.name("base") + ":1")
+    second = push(made.path, registry.name("app") + ":1")
+    assert second.digest == first.digest
+    assert {layer.outcome for layer in second.layers} == {"mounted"}
+    assert {layer.mounted_from for layer in second.layers} == {registry.path("base")}
+    assert second.sent_bytes == 0
+    assert readback.image(registry.url, registry.path("app"), "1").digest == first.digest
+
+
+def test_a_machine_without_memory_learns_from_the_registry(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    destination = registry.name("app") + ":1"
+    first = push(made.path, destination, cache="none")
+    second = push(made.path, destination, cache="none")
+    assert second.digest == first.digest
+    assert second.sent_bytes == 0
+    third = push(made.path, destination, cache="none", no_learn=True)
+    assert third.sent_bytes > MiB
+
+
+@pytest.mark.parametrize("profile", ["gzip", "none", "zstd", "zstd:9"])
+def test_every_profile_reads_back(registry: Place, tmp_path: Path, profile: str) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    result = push(made.path, registry.name("app") + ":1", compression=profile)
+    image = readback.image(registry.url, registry.path("app"), "1")
+    assert image.digest == result.digest
+    suffix = {"gzip": "gzip", "none": "tar"}.get(profile, "zstd")
+    assert all(layer["mediaType"].endswith(suffix) for layer in image.manifest["layers"])
+
+
+def test_an_explicit_format_is_what_is_pushed(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    push(made.path, registry.name("app") + ":oci", format="oci")
+    push(made.path, registry.name("app") + ":docker", format="docker")
+    for tag in ("oci", "docker"):
+        image = readback.image(registry.url, registry.path("app"), tag)
+        assert tag in image.manifest["mediaType"]
+
+
+def test_the_digest_is_known_without_pushing(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    expected = towline.digest(made.path, compression="zstd:3")
+    result = push(made.path, registry.name("app") + ":1", compression="zstd:3")
+    assert result.digest == expected
+    assert towline.digest(registry.name("app") + ":1") == expected
+
+
+def test_a_layer_that_is_not_what_its_config_says_ends_the_push(
+    registry: Place, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS, format="docker-legacy")
+    content = made.path.read_bytes()
+    assert content.count(b"hello again\n") == 1
+    made.path.write_bytes(content.replace(b"hello again\n", b"hello agaim\n"))
+    with pytest.raises(towline.SourceError, match=r"DiffID"):
+        push(made.path, registry.name("app") + ":1")
+    assert not any("/manifests/" in path for method, path in registry.requests() if method == "PUT")
+
+
+def test_check_diffids_looks_into_layers_that_came_compressed(
+    registry: Place, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image", LAYERS, format="oci")
+    result = push(made.path, registry.name("app") + ":1", check_diffids=True)
+    assert result.digest == made.digest
+
+
+@pytest.mark.parametrize("how", ["head", "full"])
+def test_what_was_pushed_is_verified(registry: Place, tmp_path: Path, how: str) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    result = push(made.path, registry.name("app") + ":1", verify=how)
+    assert result.status == "pushed"
+
+
+def test_events_tell_the_push_in_dockers_words(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    events: list[Event] = []
+    result = push(made.path, registry.name("app") + ":1", on_event=events.append)
+    kinds = [event.event for event in events]
+    assert kinds[0] == "push"
+    assert kinds[-2:] == ["tag", "summary"]
+    layer = [e for e in events if isinstance(e, towline.LayerProgress)]
+    assert {e.id for e in layer} == {diff_id.short for diff_id in made.diff_ids}
+    assert {e.status for e in layer} >= {"Preparing", "Pushing", "Pushed"}
+    assert {e.reference for e in events} == {result.reference}
+    json.dumps([event.as_dict() for event in events])
+
+
+def test_inspect_and_tags_see_what_was_pushed(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    name = registry.name("app")
+    result = push(made.path, f"{name}:b")
+    push(made.path, f"{name}:a")
+    assert towline.tags(name) == ["a", "b"]
+    seen = towline.inspect(f"{name}:b")
+    assert seen.digest == result.digest
+    assert [layer.diff_id for layer in seen.layers] == list(made.diff_ids)
+    assert seen.platform == "linux/amd64"
+    local = towline.inspect(made.path)
+    assert [layer.diff_id for layer in local.layers] == list(made.diff_ids)
