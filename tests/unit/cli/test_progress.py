@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from towline.cli.progress.base import Logged, Progress
+from towline.cli.progress.json import Objects
+from towline.cli.progress.plain import Lines, Quiet
+from towline.events import (
+    Hinted,
+    LayerProgress,
+    Note,
+    PushStarted,
+    Retrying,
+    Summary,
+    TagPushed,
+    Warned,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from towline.events import Event
+
+REFERENCE = "registry.example/team/app:1"
+DIGEST = "sha256:" + "cd" * 32
+MB = 1_000_000
+
+
+def layer(
+    name: str,
+    status: str,
+    current: int | None = None,
+    total: int | None = None,
+    reference: str = REFERENCE,
+) -> LayerProgress:
+    return LayerProgress(reference=reference, id=name, status=status, current=current, total=total)
+
+
+STORY: list[Event] = [
+    PushStarted(reference=REFERENCE, repository="registry.example/team/app"),
+    layer("5f70bf18a086", "Preparing", total=4 * MB),
+    layer("a3ed95caeb02", "Preparing", total=8 * MB),
+    layer("5f70bf18a086", "Pushing", 1 * MB),
+    layer("5f70bf18a086", "Pushing", 2 * MB),
+    layer("a3ed95caeb02", "Layer already exists"),
+    layer("5f70bf18a086", "Retrying in 2 seconds (the registry answered 503)"),
+    layer("5f70bf18a086", "Pushing", 4 * MB),
+    layer("5f70bf18a086", "Pushed"),
+    Retrying(reference=REFERENCE, what="a manifest", seconds=1, reason="time-out"),
+    TagPushed(reference=REFERENCE, tag="1", digest=DIGEST, size=1576),
+    Summary(
+        reference=REFERENCE, sent_bytes=2_345_678, total_bytes=12 * MB, requests=17, seconds=1.23
+    ),
+]
+
+
+@dataclass
+class Slow:
+    """A face that is held up until it is let go, and keeps what it was given."""
+
+    reset: str = ""
+    go: threading.Event = field(default_factory=threading.Event)
+    batches: list[list[Event | Logged]] = field(default_factory=list)
+
+    def show(self, told: Sequence[Event | Logged]) -> str:
+        self.batches.append(list(told))
+        self.go.wait(10)
+        return ""
+
+    def end(self) -> str:
+        return "end\n"
+
+
+class Faulty:
+    reset = "<reset>"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def show(self, told: Sequence[Event | Logged]) -> str:
+        del told
+        self.calls += 1
+        msg = "a bug"
+        raise ZeroDivisionError(msg)
+
+    def end(self) -> str:
+        raise AssertionError
+
+
+class Gone(io.StringIO):
+    def write(self, text: str) -> int:
+        del text
+        raise BrokenPipeError
+
+
+def test_plain_progress_uses_dockers_words_and_a_line_only_when_the_word_changes() -> None:
+    assert Lines().show(STORY).splitlines() == [
+        "The push refers to repository [registry.example/team/app]",
+        "5f70bf18a086: Preparing",
+        "a3ed95caeb02: Preparing",
+        "5f70bf18a086: Pushing",
+        "a3ed95caeb02: Layer already exists",
+        "5f70bf18a086: Retrying in 2 seconds (the registry answered 503)",
+        "5f70bf18a086: Pushing",
+        "5f70bf18a086: Pushed",
+        "a manifest: Retrying in 1 second (time-out)",
+        f"1: digest: {DIGEST} size: 1576",
+        "sent 2.35 MB of 12 MB, 17 requests, 1.2 s",
+    ]
+
+
+def test_a_push_that_sends_nothing_says_so() -> None:
+    summary = Summary(reference="", sent_bytes=0, total_bytes=12 * MB, requests=1, seconds=0.04)
+    assert Lines().show([summary]) == "nothing sent of 12 MB, 1 request, 0.0 s\n"
+
+
+def test_a_total_line_comes_every_ten_seconds_at_most() -> None:
+    now = 0.0
+    lines = Lines(lambda: now)
+    lines.show([layer("a", "Pushing", 0, 100 * MB), layer("b", "Waiting", total=100 * MB)])
+    totals = []
+    for tenth in range(1, 301):
+        now = tenth / 10
+        told = lines.show([layer("a", "Pushing", tenth * MB // 5)])
+        totals += [(now, line) for line in told.splitlines()]
+    assert [when for when, _ in totals] == [10.0, 20.0, 30.0]
+    assert totals[1][1] == "40 MB of 200 MB (20%), 2 MB/s, 1 min 20 s left"
+
+
+def test_no_total_line_comes_while_nothing_is_under_way() -> None:
+    now = 0.0
+    lines = Lines(lambda: now)
+    lines.show([layer("a", "Pushed", 1, 1)])
+    now = 60.0
+    assert lines.show([]) == ""
+
+
+def test_lines_of_several_destinations_say_which() -> None:
+    lines = Lines()
+    for host in ("one.example", "two.example"):
+        lines.show([PushStarted(reference=f"{host}/app:1", repository=f"{host}/app")])
+    told = lines.show([layer("a", "Pushed", reference="two.example/app:1")])
+    assert told == "a: Pushed [two.example/app]\n"
+
+
+def test_two_tags_of_one_repository_name_it_once() -> None:
+    told = [
+        PushStarted(reference=f"reg.example/app:{tag}", repository="reg.example/app")
+        for tag in "12"
+    ]
+    assert Lines().show(told) == "The push refers to repository [reg.example/app]\n"
+
+
+def test_json_progress_is_one_object_a_line_with_event_reference_and_time() -> None:
+    objects = [json.loads(line) for line in Objects().show(STORY).splitlines()]
+    assert len(objects) == len(STORY)
+    assert all({"event", "reference", "time"} <= set(shown) for shown in objects)
+    assert objects[3]["event"] == "layer"
+    assert (objects[3]["status"], objects[3]["current"]) == ("Pushing", MB)
+    assert objects[-2]["aux"] == {"Tag": "1", "Digest": DIGEST, "Size": 1576}
+
+
+def test_json_progress_tells_warnings_hints_and_debug_lines_as_objects() -> None:
+    told: list[Event | Logged] = [
+        Warned(reference="", message="w"),
+        Hinted(reference="", message="h"),
+        Logged("GET /v2/"),
+    ]
+    objects = [json.loads(line) for line in Objects().show(told).splitlines()]
+    assert [shown["event"] for shown in objects] == ["warning", "hint", "debug"]
+    assert objects[2]["message"] == "GET /v2/"
+
+
+def test_quiet_keeps_warnings_and_nothing_else() -> None:
+    told = [*STORY, Note(reference="", message="n"), Warned(reference="", message="w")]
+    assert Quiet().show(told) == "towline: warning: w\n"
+
+
+def test_byte_counts_are_coalesced_and_no_word_is_lost() -> None:
+    slow = Slow()
+    with Progress(slow, io.StringIO(), interval=0.01) as shown:
+        shown.emit(STORY[0])
+        while not slow.batches:
+            time.sleep(0.001)
+        for count in range(1000):
+            shown.emit(layer("a", "Pushing", count))
+        shown.emit(layer("b", "Pushing", 7))
+        shown.emit(layer("a", "Pushed"))
+        slow.go.set()
+    told = [event for batch in slow.batches[1:] for event in batch]
+    layers = [event for event in told if isinstance(event, LayerProgress)]
+    assert [(event.id, event.status, event.current) for event in layers] == [
+        ("a", "Pushing", 999),
+        ("b", "Pushing", 7),
+        ("a", "Pushed", None),
+    ]
+
+
+def test_a_stream_that_is_not_read_holds_nobody_up() -> None:
+    slow = Slow()
+    with Progress(slow, io.StringIO()) as shown:
+        started = time.monotonic()
+        for count in range(1000):
+            shown.emit(layer("a", "Pushing", count))
+        assert time.monotonic() - started < 1
+        slow.go.set()
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Gone(), None])
+def test_a_renderer_that_raises_is_switched_off_and_the_push_goes_on(
+    stream: io.StringIO | None,
+) -> None:
+    faulty = Faulty()
+    with Progress(faulty, stream, interval=0.001) as shown:
+        for count in range(50):
+            shown.emit(layer("a", "Pushing", count))
+            time.sleep(0.001)
+        shown.emit(Warned(reference="", message="the cache cannot be opened"))
+    assert faulty.calls == (0 if stream is None else 1)
+    if type(stream) is io.StringIO:
+        assert stream.getvalue() == "<reset>towline: warning: the cache cannot be opened\n"
+
+
+def test_all_that_was_told_is_shown_when_progress_ends() -> None:
+    stream = io.StringIO()
+    with Progress(Lines(), stream, interval=60) as shown:
+        for event in STORY:
+            shown.emit(event)
+    assert stream.getvalue() == Lines().show(STORY)

@@ -1,0 +1,94 @@
+"""The bars in a real pseudo-terminal, resized while they move."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.terminal import Terminal, on_terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PLAYER = """
+import sys
+from towline.cli import progress
+from towline.events import *
+
+REFERENCE = "registry.example/team/app:1"
+
+def layer(number, status, current=None, total=None):
+    name = f"{number:012x}"
+    return LayerProgress(reference=REFERENCE, id=name, status=status, current=current, total=total)
+
+with progress.start(sys.argv[1]) as shown:
+    shown.emit(PushStarted(reference=REFERENCE, repository="registry.example/team/app"))
+    for line in sys.stdin:
+        for event in eval(line):
+            shown.emit(event)
+"""
+END = (
+    "[TagPushed(reference=REFERENCE, tag='1', digest='sha256:' + 'ab' * 32, size=1576),"
+    " Summary(reference=REFERENCE, sent_bytes=1, total_bytes=2, requests=3, seconds=4)]"
+)
+
+
+@contextmanager
+def player(mode: str = "auto", height: int = 24, term: str = "xterm") -> Iterator[Terminal]:
+    environ = {"TERM": term}
+    with on_terminal(["-c", PLAYER, mode], height=height, environ=environ) as terminal:
+        terminal.until("The push refers")
+        yield terminal
+
+
+def finish(terminal: Terminal) -> None:
+    assert terminal.process.stdin is not None
+    terminal.say(END)
+    terminal.process.stdin.close()
+    assert terminal.finish() == 0
+
+
+@pytest.mark.parametrize("wraps", [True, False])
+def test_bars_survive_resizing_in_the_middle(*, wraps: bool) -> None:
+    with player() as terminal:
+        terminal.say("[layer(n, 'Pushing', 5, 10) for n in range(5)]")
+        terminal.until("total")
+        for columns, height in ((50, 24), (120, 40), (60, 12), (80, 24)):
+            terminal.resize(columns, height, wraps=wraps)
+            terminal.settle(0.3)
+            assert terminal.screen.longest <= columns
+            rows = [row for row in terminal.screen.rows if ": Pushing" in row]
+            assert len(rows) == 5
+            assert max(map(len, rows)) < columns
+        terminal.say("[layer(n, 'Pushed') for n in range(5)]")
+        finish(terminal)
+        assert [row for row in terminal.screen.rows if ": Pushed" in row] == [
+            f"{number:012x}: Pushed" for number in range(5)
+        ]
+        assert "total" not in terminal.screen.text
+
+
+def test_a_hundred_layers_behave_on_80_by_24() -> None:
+    with player() as terminal:
+        terminal.say("[layer(n, 'Preparing', total=10) for n in range(100)]")
+        terminal.until("more layers: ")
+        terminal.say("[layer(n, 'Pushing', 3, 10) for n in range(40, 45)]")
+        terminal.until("total")
+        assert len(terminal.screen.visible) <= 24
+        assert sum(": Pushing" in row for row in terminal.screen.visible) == 5
+        terminal.say("[layer(n, 'Pushed') for n in range(100)]")
+        finish(terminal)
+        text = terminal.screen.text.replace("\n", "")
+        assert text.count(": Pushed") == 100
+        assert terminal.screen.text.count("The push refers to repository") == 1
+        assert f"1: digest: sha256:{'ab' * 32} size: 1576" in text
+        assert terminal.screen.text.endswith("sent 1 B of 2 B, 3 requests, 4.0 s")
+
+
+def test_a_dumb_terminal_gets_plain_lines() -> None:
+    with player(term="dumb") as terminal:
+        terminal.say("[layer(1, 'Preparing'), layer(1, 'Pushing', 1, 2)]")
+        finish(terminal)
+        assert "000000000001: Preparing\n000000000001: Pushing\n1: digest" in terminal.screen.text
