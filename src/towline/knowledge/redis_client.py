@@ -48,7 +48,9 @@ class Address:
         options = parse_qsl(parts.query, keep_blank_values=True)
         prefix = dict(options).get("prefix", "towline:")
         query = urlencode([option for option in options if option[0] != "prefix"])
-        return cls(parts._replace(query=query).geturl(), f"{parts.scheme}://{place}", prefix)
+        # Not `geturl`: it drops the slashes before a Unix socket's path.
+        url = f"{parts.scheme}://{parts.netloc}{parts.path}" + (query and f"?{query}")
+        return cls(url, f"{parts.scheme}://{place}", prefix)
 
 
 def _missing(scheme: str, host: str | None, path: str) -> str | None:

@@ -1,0 +1,69 @@
+"""Entries for tests, and places where several machines can open one store."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from towline.knowledge.base import Entry
+from towline.knowledge.signing import Signer
+from towline.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+    from towline.knowledge.base import Knowledge
+
+DIFF_ID = Digest.of(b"a layer")
+OTHER_DIFF_ID = Digest.of(b"another layer")
+BLOB = Digest.of(b"a blob")
+OURS = Signer(b"this machine", shared=False)
+THEIRS = Signer(b"another machine", shared=False)
+AGREED = Signer(b"what the machines agree on", shared=True)
+
+
+def entry(  # noqa: PLR0917 - in the order of the class
+    diff_id: Digest = DIFF_ID,
+    digest: Digest = BLOB,
+    size: int = 1234,
+    profile: str | None = "gzip/1@x86-64",
+    repository: str = "registry.example:5000/team/app",
+    account: str = "",
+    *,
+    learned: bool = False,
+    seen: float = 1_700_000_000.5,
+) -> Entry:
+    """An entry; what a test does not care about is chosen here."""
+    return Entry(
+        diff_id=diff_id,
+        digest=digest,
+        size=size,
+        media_type="application/vnd.docker.image.rootfs.diff.tar.gzip",
+        compression="gzip",
+        profile=profile,
+        repository=repository,
+        account=account,
+        learned=learned,
+        seen=seen,
+    )
+
+
+class Place:
+    """Where a store is. It can be opened often, as by many processes; all are closed at the end."""
+
+    def __init__(self, opener: Callable[[Signer], Knowledge]) -> None:
+        self._opener = opener
+        self._opened = ExitStack()
+
+    def open(self, signer: Signer = OURS) -> Knowledge:
+        """Open it as the machine that signs so."""
+        store = self._opener(signer)
+        self._opened.callback(store.close)
+        return store
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
