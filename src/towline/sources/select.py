@@ -85,8 +85,8 @@ def _matching(entries: Sequence[SourceEntry], ref: str) -> list[SourceEntry]:
         place = int(ref[1:])
         return list(entries[place : place + 1])
     exact = [entry for entry in entries if ref in entry.names]
-    wanted = _reference(ref)
-    full = [entry for entry in entries if wanted and wanted in map(_reference, entry.names)]
+    wanted = _full(ref)
+    full = [entry for entry in entries if wanted and wanted in map(_full, entry.names)]
     by_tag = [entry for entry in entries if any(tag == ref for _, tag in _named(entry))]
     return exact or full or by_tag
 
@@ -95,10 +95,10 @@ def _named(entry: SourceEntry) -> list[tuple[RepositoryName | None, str]]:
     """Repository and tag of each name of an entry; no repository for the bare tags of a layout."""
     found: list[tuple[RepositoryName | None, str]] = []
     for name in entry.names:
-        full = _reference(name)
+        full = _full(name)
         if ":" not in name and "/" not in name:
             found.append((None, name))
-        elif full and full.tag and not full.digest:
+        elif full and full.tag:
             found.append((full.repository, full.tag))
     # A layout says the tag once with its repository and once without.
     told = {tag for repository, tag in found if repository}
@@ -110,8 +110,13 @@ def _belongs(name: tuple[RepositoryName | None, str], wanted: Reference) -> bool
     return repository == wanted.repository and wanted.tag in {None, tag}
 
 
+def _full(name: str) -> Reference | None:
+    """An image name in full, `latest` where it has neither tag nor digest; None for none."""
+    found = _reference(name)
+    return found.with_tag(found.target) if found and not found.digest else found
+
+
 def _reference(name: str) -> Reference | None:
-    """An image name in full, `latest` where it has no tag; None for what is none."""
     try:
         return reference.parse(name)
     except InvalidReference:
