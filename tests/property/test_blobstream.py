@@ -56,7 +56,7 @@ def made(data: bytes, name: str, threads: int, spares: int, seed: int) -> tuple[
         profile.parse(name),
         POOLS[threads],
         Cancel(),
-        spares=Spares(spares),
+        spares=Spares(spares << 21),
     )
     return b"".join(bytes(block) for block in stream), stream.blob
 

@@ -50,7 +50,7 @@ class BlobStream:
 
     `encoding` None: the stored bytes go as they are, and `diff_id_of`, their compression, asks
     that they be decompressed beside, for the DiffID. Streams that share `spares` share the memory
-    for blocks beyond each one's first two.
+    for blocks beyond each one's first.
 
     Raises SourceError from the reader, or when a stored blob that is looked into is damaged;
     Cancelled when `cancel` is thrown. The stream closes the reader at its end, whichever that is.

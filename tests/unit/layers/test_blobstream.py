@@ -14,8 +14,8 @@ from towline.context import Cancel
 from towline.errors import Cancelled, SourceError
 from towline.layers import profile
 from towline.layers.blobstream import BlobStream
-from towline.layers.buffers import OWN, Buffers, Spares
-from towline.layers.encoders import GZIP_BLOCK
+from towline.layers.buffers import Buffers, Spares
+from towline.layers.encoders import GZIP_BLOCK, GZIP_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 SAMPLE = sample(9 << 20)
 GZIP = profile.parse("gzip")
+BUFFER = GZIP_BLOCK + GZIP_WINDOW
 PACKED: dict[Compression, bytes] = {
     "gzip": gzip.compress(SAMPLE),
     "zstd": zstandard.compress(SAMPLE),
@@ -71,7 +72,11 @@ def test_bytes_do_not_depend_on_threads_or_on_spares() -> None:
     def made(threads: int, spares: int, name: str) -> str:
         with ThreadPoolExecutor(threads) as pool:
             stream = BlobStream(
-                BytesReader(SAMPLE), profile.parse(name), pool, Cancel(), spares=Spares(spares)
+                BytesReader(SAMPLE),
+                profile.parse(name),
+                pool,
+                Cancel(),
+                spares=Spares(spares * BUFFER),
             )
             for _ in stream:
                 pass
@@ -107,7 +112,7 @@ def test_an_error_of_the_reader_passes_through_and_the_reader_is_closed(
 
 @pytest.mark.parametrize("taken", [0, 1, 3])
 def test_closing_early_drops_what_waits_and_closes_the_reader(taken: int) -> None:
-    reader, spares = BytesReader(SAMPLE), Spares(2)
+    reader, spares = BytesReader(SAMPLE), Spares(2 * BUFFER)
     with ThreadPoolExecutor(1) as pool:
         stream = BlobStream(reader, GZIP, pool, Cancel(), spares=spares)
         for _, _ in zip(range(taken), stream, strict=False):
@@ -116,7 +121,7 @@ def test_closing_early_drops_what_waits_and_closes_the_reader(taken: int) -> Non
         stream.close()
     assert reader.closed
     assert stream.position < len(SAMPLE)
-    assert [spares.take() for _ in range(3)] == [True, True, False]
+    assert [spares.take(BUFFER) for _ in range(3)] == [True, True, False]
 
 
 class Stuck(Executor):
@@ -148,22 +153,31 @@ def test_cancelling_stops_between_blocks(executor: Executor) -> None:
         next(blocks)
 
 
-def test_a_stream_alone_reads_no_further_than_its_own_and_the_spare_blocks() -> None:
+def test_a_stream_reads_no_further_than_its_own_and_the_spare_blocks() -> None:
     reader = BytesReader(SAMPLE)
-    stream = BlobStream(reader, GZIP, Stuck(), Cancel(), spares=Spares(1))
+    stream = BlobStream(reader, GZIP, Stuck(), Cancel(), spares=Spares(2 * BUFFER + 1))
     next(iter(stream))
-    assert stream.position == (OWN + 1) * GZIP_BLOCK
+    assert stream.position == 3 * GZIP_BLOCK
     stream.close()
 
 
-def test_buffers_are_used_again_and_spares_given_back() -> None:
-    spares = Spares(1)
+def test_buffers_are_used_again_and_spare_memory_is_given_back() -> None:
+    spares = Spares(10)
     ours, theirs = Buffers(10, spares), Buffers(10, spares)
-    held = [ours.take() for _ in range(OWN + 2)]
-    assert held[-1] is None
-    assert [theirs.take() is None for _ in range(OWN + 1)] == [False] * OWN + [True]
+    held = [ours.take(), ours.take()]
+    assert ours.take() is None
+    assert theirs.take()
+    assert theirs.take() is None
     assert held[0]
     ours.give(held[0])
     assert ours.take() is held[0]
     ours.close()
-    assert theirs.take() is not None
+    assert theirs.take()
+
+
+def test_spare_memory_is_a_few_blocks_by_default() -> None:
+    spares = Spares()
+    taken = 0
+    while spares.take(BUFFER):
+        taken += 1
+    assert 4 <= taken <= 20
