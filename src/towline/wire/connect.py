@@ -56,7 +56,7 @@ def _resolve_name(host: str, port: int, cancel: Cancel, timeout: float) -> list[
 
 def _look_up(host: str, port: int, flags: int) -> list[Address]:
     try:
-        # Bytes: for a text Python loads its tables of international names (6 ms) even for an address.
+        # Bytes: a text makes Python load its tables of international names (6 ms).
         name = host.encode("ascii") if host.isascii() else host
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=flags)
     except UnicodeError:
@@ -82,7 +82,7 @@ def connect(
     Raises NetworkError.
     """
     near = proxy.url if proxy else url
-    channel = _dial(near, url, cancel, timeout)
+    channel = dial(near, url, cancel, timeout)
     try:
         if proxy and tls:
             _tunnel(channel, url, proxy)
@@ -94,7 +94,8 @@ def connect(
     return channel
 
 
-def _dial(near: Url, url: Url, cancel: Cancel, timeout: float) -> Channel:
+def dial(near: Url, url: Url, cancel: Cancel, timeout: float) -> Channel:
+    """A connection to `near` on the way to `url`. Raises NetworkError."""
     failure: Exception | None = None
     for family, address in resolve(near.host, near.port, cancel, timeout):
         try:

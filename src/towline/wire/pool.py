@@ -57,16 +57,25 @@ class Pool:
         self._closed = False
 
     def request(
-        self, request: Request, context: Context, *, limit: int = ANSWER_MAX, extra: int = 0
+        self,
+        request: Request,
+        context: Context,
+        *,
+        limit: int = ANSWER_MAX,
+        extra: int = 0,
+        timeout: float | None = None,
     ) -> Response:
         """Send a request whose body is whole, and read its answer, at most `limit` bytes of it.
 
-        `extra`: bytes sent before that the other side must digest to answer. Raises NetworkError,
-        and RegistryError for an answer that is no HTTP.
+        `extra`: bytes sent before that the other side must digest to answer; `timeout`: seconds
+        without a byte, if other than usual. Raises NetworkError, and RegistryError for an answer
+        that is no HTTP.
         """
-        return self._with_replay(
-            request, context, lambda exchange: exchange.finish(limit=limit, extra=extra)
-        )
+
+        def finish(exchange: Exchange) -> Response:
+            return exchange.finish(limit=limit, extra=extra)
+
+        return self._with_replay(request, context, finish, timeout or self._timeout)
 
     def open(
         self, request: Request, context: Context
@@ -77,30 +86,36 @@ class Pool:
             response, next_piece = exchange.open()
             return response, next_piece, exchange
 
-        return self._with_replay(request, context, begin)
+        return self._with_replay(request, context, begin, self._timeout)
 
     def start(self, request: Request, context: Context) -> Exchange:
         """Send the head of a request whose body is written to the exchange that is returned."""
-        return self._with_replay(request, context, lambda exchange: exchange)
+        return self._with_replay(request, context, lambda exchange: exchange, self._timeout)
 
-    def _with_replay(self, request: Request, context: Context, use: Callable[[Exchange], T]) -> T:
-        try:
-            exchange = self._begin(request, context, self._take(request.url, context))
-            return use(exchange)
-        except Died:
-            exchange = self._begin(request, context, None)
-            return use(exchange)
+    def _with_replay(
+        self, request: Request, context: Context, use: Callable[[Exchange], T], timeout: float
+    ) -> T:
+        kept = self._take(request.url, context)
+        if kept is not None:
+            try:
+                return use(self._begin(request, context, kept, timeout, fresh=False))
+            except Died:
+                self._log("* the kept connection had died: once more on a new one")
+        channel = self._connect(request.url, context, timeout)
+        return use(self._begin(request, context, channel, timeout, fresh=True))
 
-    def _begin(self, request: Request, context: Context, kept: Channel | None) -> Exchange:
+    def _begin(
+        self, request: Request, context: Context, channel: Channel, timeout: float, *, fresh: bool
+    ) -> Exchange:
         via = self._proxies.of(request.url)
-        channel = kept or self._connect(request.url, via, context)
+        channel.timeout = timeout
         exchange = Exchange(
             channel,
             request,
             context,
             give_back=lambda channel: self._keep(request.url.origin, channel),
             write_log=self._log,
-            fresh=kept is None,
+            fresh=fresh,
             via_proxy=str(via) if via else None,
         )
         try:
@@ -110,10 +125,11 @@ class Pool:
             raise
         return exchange
 
-    def _connect(self, url: Url, via: proxy.Proxy | None, context: Context) -> Channel:
+    def _connect(self, url: Url, context: Context, timeout: float) -> Channel:
+        via = self._proxies.of(url)
         self._log(f"* connecting to {url.origin}" + (f" through {via}" if via else ""))
         secure = self._context(url) if url.scheme == "https" else None
-        return connect(url, proxy=via, tls=secure, cancel=context.cancel, timeout=self._timeout)
+        return connect(url, proxy=via, tls=secure, cancel=context.cancel, timeout=timeout)
 
     def _context(self, url: Url) -> ssl.SSLContext:
         trust = self._trust(url)

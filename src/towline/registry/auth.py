@@ -1,0 +1,280 @@
+"""How one account is let in at one registry: challenges, tokens, and what to send with a request.
+
+No I/O: what must be asked is yielded as a request, the answer is sent in (httpx's way). Not safe
+from several threads; `caller` drives it under a lock, so that one token is fetched however many
+wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from towline.errors import AuthError, RegistryError
+from towline.registry import answers
+from towline.registry.challenge import Challenge, challenges
+from towline.wire.message import Request
+from towline.wire.url import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from towline.registry.credentials import Credentials
+    from towline.wire.message import Response
+    from towline.wire.url import Url
+
+Scopes = tuple[str, ...]
+"""What a token must be good for, `repository:NAME:ACTIONS` each, the destination's first: some
+token services look at the first alone."""
+
+CLIENT_ID = "towline"
+TOKEN_ANSWER_MAX = 1 << 20
+"""Bytes."""
+_LIFE_MIN = 60.0
+"""Seconds that a token is taken to live where its service says less, or nothing."""
+_MARGIN = 5.0
+_BODY_MARGIN = 60.0
+"""Seconds that a token should still live when a body is begun."""
+_NO_FORM = frozenset({400, 401, 404, 405})
+"""Answers of services that take no token request by POST."""
+_TOO_MUCH = frozenset({400, 401, 403})
+"""Answers of services that do not grant what several scopes ask together."""
+_UNAUTHORIZED = 401
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An access token; its value is never shown."""
+
+    value: str = field(repr=False)
+    life: float
+    expires: float
+    """By the auth's own clock."""
+
+    def lasts(self, seconds: float, now: float) -> bool:
+        """Whether it is good for that long, or for half of a short life."""
+        return self.expires - now >= min(seconds, self.life / 2)
+
+
+class Auth:
+    """What is known of how a registry wants this account to show itself."""
+
+    def __init__(
+        self,
+        base: Url,
+        credentials: Credentials | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.credentials = credentials
+        self.worked = False
+        """Whether a request with these credentials has succeeded."""
+        self._base = base
+        self._clock = clock
+        self._challenge: Challenge | None = None
+        self._tokens: dict[Scopes, Token] = {}
+        self._wider: dict[Scopes, Scopes] = {}
+        self._refused: set[Scopes] = set()
+
+    def header(self, scopes: Scopes, *, lasting: float = _MARGIN) -> str | None:
+        """What to send as `Authorization`; None: nothing, or nothing yet (see `must_ask`)."""
+        if self.credentials and self.credentials.registry_token:
+            return f"Bearer {self.credentials.registry_token}"
+        if self._challenge is None:
+            return None
+        if self._challenge.scheme == "basic":
+            return self._basic()
+        token = self._tokens.get(self._granted(scopes))
+        return f"Bearer {token.value}" if token and token.lasts(lasting, self._clock()) else None
+
+    def body_header(self, scopes: Scopes) -> str | None:
+        """Likewise, for a request with a body, which takes its time."""
+        return self.header(scopes, lasting=_BODY_MARGIN)
+
+    @property
+    def must_ask(self) -> bool:
+        """Whether a missing `header` means that a token must be fetched first."""
+        return self._challenge is not None and self._challenge.scheme == "bearer"
+
+    def grants(self, scopes: Scopes) -> bool:
+        """False when the token service gave only the first of these scopes."""
+        return scopes not in self._refused
+
+    def _granted(self, scopes: Scopes) -> Scopes:
+        scopes = scopes[:1] if scopes in self._refused else scopes
+        return self._wider.get(scopes, scopes)
+
+    def _basic(self) -> str | None:
+        if self.credentials is None or not self.credentials.username:
+            return None
+        import base64
+
+        pair = f"{self.credentials.username}:{self.credentials.password}"
+        encoded = base64.b64encode(pair.encode("utf-8", "surrogateescape"))
+        return "Basic " + encoded.decode()
+
+    def fetch(self, scopes: Scopes) -> Generator[Request, Response, None]:
+        """Fetch the token that `header` lacks. Raises AuthError, RegistryError."""
+        if self._challenge is not None and self._challenge.scheme == "bearer":
+            yield from self._fetch(self._granted(scopes), scopes)
+
+    def renew(
+        self, scopes: Scopes, refused: Response, used: str | None
+    ) -> Generator[Request, Response, bool]:
+        """Learn from a refusal; whether the request is worth sending once more.
+
+        `used` is the `Authorization` that was refused.
+        """
+        found = challenges(refused.headers.all("WWW-Authenticate"))
+        if not _usable(found) and self._challenge is None:
+            # Some say how only where everybody asks first (distribution-spec, end-1).
+            answer = yield Request("GET", self._base)
+            if answer.status != _UNAUTHORIZED:
+                return True
+            found = challenges(answer.headers.all("WWW-Authenticate"))
+        self._learn(found)
+        if self._challenge is None:
+            return False
+        if self._challenge.scheme == "basic":
+            # The same again helps only after a hiccup: it has been good before.
+            return self._basic() is not None and (self._basic() != used or self.worked)
+        self._drop(scopes, used)
+        self._widen(scopes, found)
+        yield from self._fetch(self._granted(scopes), scopes)
+        return True
+
+    def _learn(self, found: list[Challenge]) -> None:
+        usable = _usable(found)
+        bearer = next((challenge for challenge in usable if challenge.scheme == "bearer"), None)
+        if bearer is not None:
+            self._challenge = bearer
+        elif usable and not self.must_ask:
+            # Never Basic after Bearer: Harbor answers so to a token that has expired.
+            self._challenge = usable[0]
+
+    def _drop(self, scopes: Scopes, used: str | None) -> None:
+        token = self._tokens.get(self._granted(scopes))
+        if token is not None and used == f"Bearer {token.value}":
+            del self._tokens[self._granted(scopes)]
+
+    def _widen(self, scopes: Scopes, found: list[Challenge]) -> None:
+        """Add what the registry says is wanting, in its own words."""
+        granted = self._granted(scopes)
+        wanted = [c.parameters.get("scope", "") for c in found if c.scheme == "bearer"]
+        missing = [
+            scope
+            for text in wanted
+            for scope in text.split()
+            if not any(_covers(own, scope) for own in granted)
+        ]
+        if missing:
+            self._wider[scopes] = (*granted, *dict.fromkeys(missing))
+
+    def _fetch(self, granted: Scopes, scopes: Scopes) -> Generator[Request, Response, None]:
+        if granted in self._tokens and self._tokens[granted].lasts(_BODY_MARGIN, self._clock()):
+            return  # another thread was faster
+        response = yield from self._ask(granted)
+        if not response.ok and len(scopes) > 1 and response.status in _TOO_MUCH:
+            self._refused.add(scopes)
+            granted = self._granted(scopes)
+            response = yield from self._ask(granted)
+        self._tokens[granted] = self._token(response)
+
+    def _ask(self, scopes: Scopes) -> Generator[Request, Response, Response]:
+        credentials = self.credentials
+        if credentials and credentials.identity_token:
+            response = yield self._form_request(credentials.identity_token, scopes)
+            if response.status not in _NO_FORM or not credentials.password:
+                return response
+        return (yield self._get_request(scopes))
+
+    def _get_request(self, scopes: Scopes) -> Request:
+        url = self._realm()
+        if service := self._parameter("service"):
+            url = url.with_query("service", service)
+        for scope in scopes:
+            url = url.with_query("scope", scope)
+        header = self._basic()
+        if header is None or self.credentials is None:
+            return Request("GET", url)
+        url = url.with_query("account", self.credentials.username)
+        return Request("GET", url, (("Authorization", header),))
+
+    def _form_request(self, refresh: str, scopes: Scopes) -> Request:
+        form = {
+            "grant_type": "refresh_token",
+            "service": self._parameter("service"),
+            "client_id": CLIENT_ID,
+            "scope": " ".join(scopes),
+            "refresh_token": refresh,
+        }
+        body = "&".join(f"{name}={quote(value)}" for name, value in form.items() if value)
+        headers = (("Content-Type", "application/x-www-form-urlencoded"),)
+        return Request("POST", self._realm(), headers, body.encode())
+
+    def _parameter(self, name: str) -> str:
+        return self._challenge.parameters.get(name, "") if self._challenge else ""
+
+    def _realm(self) -> Url:
+        text = self._parameter("realm")
+        try:
+            realm = self._base.join(text)
+        except ValueError:
+            raise RegistryError(
+                f"{self._base.authority} sends for a token to {text[:80]!r}, which is no address"
+            ) from None
+        if self._base.scheme == "https" and realm.scheme != "https":
+            raise AuthError(
+                f"{self._base.authority} sends for a token to {realm.origin} in the clear"
+            )
+        return realm
+
+    def _token(self, response: Response) -> Token:
+        action = f"get a token for {self._base.authority}"
+        if not response.ok:
+            raise self._no_token(response, action)
+        document = _document(response)
+        value = document.get("access_token") or document.get("token")
+        if not isinstance(value, str) or not value.isprintable():
+            raise AuthError(
+                f"cannot {action}: {response.url.authority} answered without one "
+                f"({response.method} {response.url.redacted})",
+                status=response.status,
+            )
+        life = document.get("expires_in")
+        seconds = float(life) if isinstance(life, int | float) else 0.0
+        seconds = max(seconds, _LIFE_MIN)
+        return Token(value, seconds, self._clock() + seconds)
+
+    def _no_token(self, response: Response, action: str) -> AuthError | RegistryError:
+        error = answers.refusal(response, action)
+        if response.status in _TOO_MUCH and not error.transient:
+            who = f" as {self.credentials}" if self.credentials else " without credentials"
+            return AuthError(
+                error.message + who, status=response.status, code=error.code, hint=error.hint
+            )
+        return error
+
+
+def _usable(found: list[Challenge]) -> list[Challenge]:
+    return [
+        challenge
+        for challenge in found
+        if challenge.scheme == "basic"
+        or (challenge.scheme == "bearer" and challenge.parameters.get("realm"))
+    ]
+
+
+def _document(response: Response) -> dict[str, Any]:
+    try:
+        document = json.loads(response.body)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _covers(own: str, wanted: str) -> bool:
+    own_name, _, own_actions = own.rpartition(":")
+    name, _, actions = wanted.rpartition(":")
+    return own_name == name and set(actions.split(",")) <= set(own_actions.split(","))

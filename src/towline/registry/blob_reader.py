@@ -1,0 +1,59 @@
+"""A blob of a registry, read from the first byte to the last and checked at the end."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from towline.errors import RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from towline.wire.exchange import Exchange
+
+
+class BlobReader:
+    """A `sources.base.Reader`; the last read raises RegistryError when the digest is another."""
+
+    def __init__(
+        self, digest: str, where: str, next_piece: Callable[[], bytes], exchange: Exchange
+    ) -> None:
+        self._digest = digest
+        self._where = where
+        self._next = next_piece
+        self._exchange = exchange
+        self._hash = hashlib.new(digest.partition(":")[0])
+        self._piece = memoryview(b"")
+        self._ended = False
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill the buffer from the front; 0 at the end. Raises RegistryError, NetworkError."""
+        filled = 0
+        while filled < len(buffer) and (self._piece or self._advance()):
+            part = self._piece[: len(buffer) - filled]
+            buffer[filled : filled + len(part)] = part
+            self._piece = self._piece[len(part) :]
+            filled += len(part)
+        return filled
+
+    def _advance(self) -> bool:
+        if self._ended:
+            return False
+        data = self._next()
+        self._hash.update(data)
+        self._piece = memoryview(data)
+        if not data:
+            self._ended = True
+            self._check()
+        return bool(data)
+
+    def _check(self) -> None:
+        if self._hash.hexdigest() != self._digest.partition(":")[2]:
+            raise RegistryError(
+                f"{self._where} gave other bytes for blob {self._digest}", transient=True
+            )
+
+    def close(self) -> None:
+        """Break off if it was not read to its end."""
+        self._exchange.close()

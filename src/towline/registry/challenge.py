@@ -1,0 +1,57 @@
+"""Challenges: `WWW-Authenticate`, read as RFC 9110 (section 11) has it and somewhat beyond.
+
+Several headers, several challenges in one, schemes without parameters, names in any case, values
+quoted or not, escapes and commas inside of quotes. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a token of the grammar
+_SEPARATORS = re.compile(r"[\s,]*")
+_PARAMETER = re.compile(rf"({_TOKEN})\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"?|([^\s,\"]*))", re.DOTALL)
+_SCHEME = re.compile(rf"({_TOKEN})(?:\s+([A-Za-z0-9._~+/-]+=*)(?=\s*(?:,|$)))?")
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One way to be let in."""
+
+    scheme: str
+    """Lower case: `bearer`, `basic`, `negotiate`."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Names in lower case."""
+
+
+def challenges(headers: Iterable[str]) -> list[Challenge]:
+    """Every challenge of these header values, in their order; what is none is passed over."""
+    return [challenge for header in headers for challenge in _read(header)]
+
+
+def _read(text: str) -> list[Challenge]:
+    found: list[tuple[str, dict[str, str]]] = []
+    at = 0
+    while (at := _skip(text, at)) < len(text):
+        if found and (match := _PARAMETER.match(text, at)):
+            name, quoted, bare = match.groups()
+            value = _ESCAPE.sub(r"\1", quoted) if quoted is not None else bare
+            found[-1][1].setdefault(name.lower(), value)
+        elif match := _SCHEME.match(text, at):
+            found.append((match[1].lower(), {}))
+        else:
+            at += 1
+            continue
+        at = match.end()
+    return [Challenge(scheme, parameters) for scheme, parameters in found]
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SEPARATORS.match(text, at)
+    return match.end() if match else at

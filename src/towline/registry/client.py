@@ -1,0 +1,135 @@
+"""All registries that one `Pusher` speaks to: connections, credentials, endpoints, tokens."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from towline.registry.caller import Caller
+from towline.registry.credentials import Keychain
+from towline.registry.endpoints import Endpoint
+from towline.registry.facts import HostFacts
+from towline.registry.repository import Repository
+from towline.wire import log, proxy
+from towline.wire.pool import TIMEOUT, Pool
+from towline.wire.tls import Trust
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from towline.errors import Side
+    from towline.reference import RepositoryName
+    from towline.registry.credentials import Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user says of all registries."""
+
+    plain_http: bool = False
+    """http at once, no try of https."""
+    insecure: bool = False
+    """Certificates unchecked, and never http."""
+    ca: str | os.PathLike[str] | None = None
+    cert: str | os.PathLike[str] | None = None
+    key: str | os.PathLike[str] | None = None
+    creds: tuple[str, str] | None = field(default=None, repr=False)
+    """For destinations."""
+    src_creds: tuple[str, str] | None = field(default=None, repr=False)
+    """For sources."""
+    authfile: str | os.PathLike[str] | None = None
+    timeout: float = TIMEOUT
+    """Seconds without a byte either way."""
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    log: log.Log | None = None
+    """Takes the lines of the wire log, which hold no secrets."""
+    loopback_http: bool | None = None
+    """Whether a registry on this machine may be spoken to in http; None: unless `insecure`."""
+
+
+class RegistryClient:
+    """Gives repositories. Safe from any thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._pool: Pool | None = None
+        self._keychain: Keychain | None = None
+        self._endpoints: dict[str, Endpoint] = {}
+        self._facts: dict[str, HostFacts] = {}
+        self._callers: dict[tuple[str, Credentials | None], Caller] = {}
+
+    def repository(
+        self,
+        name: RepositoryName,
+        side: Side = "destination",
+        pull_from: tuple[RepositoryName, ...] = (),
+    ) -> Repository:
+        """A repository; asks nobody yet.
+
+        `pull_from`: where its blobs may be mounted from. Raises UsageError for a file of
+        credentials, a proxy or a certificate that cannot be used.
+        """
+        with self._lock:
+            caller = self._caller(name, side)
+            facts = self._facts.setdefault(name.host, HostFacts())
+        return Repository(name, caller, facts, side=side, pull_from=pull_from)
+
+    def _caller(self, name: RepositoryName, side: Side) -> Caller:
+        credentials = self._find(name, side)
+        key = (name.host, credentials)
+        if key not in self._callers:
+            self._callers[key] = Caller(self._made_pool(), self._endpoint(name.host), credentials)
+        return self._callers[key]
+
+    def _find(self, name: RepositoryName, side: Side) -> Credentials | None:
+        settings = self._settings
+        if self._keychain is None:
+            self._keychain = Keychain(
+                settings.environ,
+                creds=settings.creds,
+                src_creds=settings.src_creds,
+                authfile=str(settings.authfile) if settings.authfile else None,
+                log=settings.log or log.silent,
+            )
+        return self._keychain.find(name, side)
+
+    def _endpoint(self, host: str) -> Endpoint:
+        settings = self._settings
+        if host not in self._endpoints:
+            allowed = settings.loopback_http
+            self._endpoints[host] = Endpoint(
+                host,
+                plain_http=settings.plain_http,
+                loopback_http=not settings.insecure if allowed is None else allowed,
+                timeout=settings.timeout,
+            )
+        return self._endpoints[host]
+
+    def _made_pool(self) -> Pool:
+        settings = self._settings
+        if self._pool is None:
+            trust = Trust(
+                settings.insecure,
+                (Path(settings.ca),) if settings.ca else (),
+                Path(settings.cert) if settings.cert else None,
+                Path(settings.key) if settings.key else None,
+            )
+            self._pool = Pool(
+                timeout=settings.timeout,
+                trust=lambda _url: trust,
+                proxies=proxy.from_environment(settings.environ),
+                write_log=settings.log or log.silent,
+            )
+        return self._pool
+
+    def close(self) -> None:
+        """Close the connections."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+            self._callers.clear()
+        if pool is not None:
+            pool.close()

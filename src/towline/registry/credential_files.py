@@ -1,0 +1,184 @@
+"""The files in which logins are kept: Docker's config.json, Podman's auth.json, and their places.
+
+Keys come in all spellings: `host`, `host:port`, with a scheme, with `/v1/` or `/v2/` behind, and
+in Podman's files with a namespace. An exact host counts before one that is only meant, a longer
+namespace before a shorter one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from towline.errors import UsageError
+from towline.reference import HUB, HUB_ALIASES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from towline.reference import RepositoryName
+
+_SCHEME = re.compile(r"https?://", re.IGNORECASE)
+_API = re.compile(r"/v[12](?:/.*)?|/")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One login of a file."""
+
+    key: str
+    """As it is spelled in the file."""
+    username: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
+
+    @property
+    def empty(self) -> bool:
+        """An empty entry says that the login is kept elsewhere."""
+        return not (self.username or self.identity_token or self.registry_token)
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialFile:
+    """One file (or variable) with logins."""
+
+    where: str
+    """Its path, or the variable's name."""
+    auths: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    helpers: Mapping[str, str] = field(default_factory=dict)
+    """Helper programs by host (`credHelpers`)."""
+    store: str = ""
+    """The helper program for all other hosts (`credsStore`)."""
+
+    def entry(self, name: RepositoryName) -> Entry | None:
+        """The login for a repository, by the best of the keys that fit."""
+        fitting = [(rank, key) for key in self.auths if (rank := _rank(key, name))]
+        for _, key in sorted(fitting, reverse=True):
+            entry = _entry(key, self.auths[key])
+            if entry is not None:
+                return entry
+        return None
+
+
+def host_of(key: str) -> str:
+    """The host that a key means; the Hub's aliases are one."""
+    host = _SCHEME.sub("", key).partition("/")[0]
+    return HUB if host in HUB_ALIASES else host
+
+
+def _rank(key: str, name: RepositoryName) -> tuple[int, int, str] | None:
+    """How well a key fits; None when it is for another place."""
+    if host_of(key) != name.host:
+        return None
+    rest = _SCHEME.sub("", key).partition("/")[2]
+    plain = key == name.host
+    if not rest or _API.fullmatch("/" + rest):
+        return 0, int(plain), key
+    fits = name.path == rest or name.path.startswith(rest.rstrip("/") + "/")
+    return (len(rest), 0, key) if fits else None
+
+
+def _entry(key: str, value: Any) -> Entry | None:  # noqa: ANN401 - any JSON
+    if not isinstance(value, dict):
+        return None
+    username, password = _text(value, "username"), _text(value, "password")
+    if encoded := _text(value, "auth"):
+        pair = _decoded(encoded)
+        if pair is None:
+            return None
+        username, password = pair
+    return Entry(
+        key, username, password, _text(value, "identitytoken"), _text(value, "registrytoken")
+    )
+
+
+def _text(value: dict[str, Any], key: str) -> str:
+    found = value.get(key)
+    return found if isinstance(found, str) else ""
+
+
+def _decoded(encoded: str) -> tuple[str, str] | None:
+    import base64
+
+    try:
+        text = base64.b64decode(encoded, validate=False).decode("utf-8", "surrogateescape")
+    except ValueError:
+        return None
+    username, colon, password = text.partition(":")
+    return (username, password.rstrip("\0")) if colon else None
+
+
+def read(
+    environ: Mapping[str, str], authfile: str | None, log: Callable[[str], None]
+) -> list[CredentialFile]:
+    """Every file there is, the one that counts first in front.
+
+    Raises UsageError when a file that was named cannot be read; others are passed over.
+    """
+    found = []
+    for label, named in _named(environ, authfile):
+        found.append(_parse(f"{label} {named}", _content(label, Path(named))))
+    if content := environ.get("DOCKER_AUTH_CONFIG"):
+        found.append(_parse("DOCKER_AUTH_CONFIG", content))
+    for path in _usual(environ):
+        try:
+            found.append(_parse(str(path), path.read_text("utf-8")))
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeError, UsageError) as error:
+            log(f"* credentials: {path} is passed over: {error}")
+    return found
+
+
+def _named(environ: Mapping[str, str], authfile: str | None) -> Iterator[tuple[str, str]]:
+    if authfile:
+        yield "--authfile", authfile
+    if variable := environ.get("REGISTRY_AUTH_FILE"):
+        yield "REGISTRY_AUTH_FILE", variable
+
+
+def _usual(environ: Mapping[str, str]) -> Iterator[Path]:
+    home = environ.get("HOME") or ""
+    if folder := environ.get("XDG_RUNTIME_DIR"):
+        yield Path(folder, "containers/auth.json")
+    elif hasattr(os, "getuid"):
+        yield Path(f"/run/containers/{os.getuid()}/auth.json")
+    if folder := environ.get("XDG_CONFIG_HOME") or (home and str(Path(home, ".config"))):
+        yield Path(folder, "containers/auth.json")
+    if folder := environ.get("DOCKER_CONFIG") or (home and str(Path(home, ".docker"))):
+        yield Path(folder, "config.json")
+    if home:
+        yield Path(home, ".dockercfg")
+
+
+def _content(label: str, path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise UsageError(f"the file {path} of {label} cannot be read: {why}") from None
+
+
+def _parse(where: str, content: str) -> CredentialFile:
+    import json
+
+    try:
+        document = json.loads(content or "{}")
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise UsageError(f"the logins of {where} are not a JSON object")
+    auths = document.get("auths")
+    if where.endswith(".dockercfg") and auths is None:
+        auths = document
+    helpers = document.get("credHelpers")
+    return CredentialFile(
+        where,
+        auths if isinstance(auths, dict) else {},
+        helpers if isinstance(helpers, dict) else {},
+        _text(document, "credsStore"),
+    )

@@ -1,0 +1,145 @@
+"""Which credentials are for which registry, and where they come from.
+
+The first place that names the host wins: the options, the variables, the files in the order that
+`credential_files` gives, the CI's own variables; else nobody is named and access is anonymous.
+Reading files is all the I/O there is.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from towline.registry import credential_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from towline.errors import Side
+    from towline.reference import RepositoryName
+    from towline.registry.credential_files import CredentialFile
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An account at a registry; secrets are never shown."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    """A refresh token, to be exchanged for access tokens."""
+    registry_token: str = field(default="", repr=False)
+    """An access token, sent as it is."""
+    source: str = ""
+    """Where they were found, in words."""
+
+    @property
+    def account(self) -> str:
+        """Which entry this is: equal for equal accounts, without any secret."""
+        return f"{self.source} {self.username}".strip()
+
+    def __str__(self) -> str:
+        who = f"user {self.username}" if self.username else "a token"
+        return f"{who} (from {self.source})"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Credentials by option or variable, for one side of a transfer."""
+
+    username: str
+    password: str = field(repr=False)
+    source: str
+
+
+class Keychain:
+    """Finds credentials by host and path. Safe from any thread."""
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *,
+        creds: tuple[str, str] | None = None,
+        src_creds: tuple[str, str] | None = None,
+        authfile: str | None = None,
+        log: Callable[[str], None],
+    ) -> None:
+        self._environ = environ
+        self._given: dict[Side, Given] = {}
+        if given := _given(creds, "--creds") or _from_variables(environ):
+            self._given["destination"] = given
+        if given := _given(src_creds, "--src-creds"):
+            self._given["source"] = given
+        self._authfile = authfile
+        self._log = log
+        self._lock = threading.Lock()
+        self._files: Sequence[CredentialFile] | None = None
+
+    def find(self, name: RepositoryName, side: Side) -> Credentials | None:
+        """The account for a repository. Raises UsageError for a named file that is unreadable."""
+        if given := self._given.get(side):
+            return self._found(name, _with_token_user(given.username, given.password, given.source))
+        for file in self._read():
+            entry = file.entry(name)
+            if entry is not None and not entry.empty:
+                return self._found(name, _of_entry(entry, file))
+        ci = _from_ci(self._environ, name.host)
+        if ci is None:
+            self._log(f"* no credentials for {name.host}: anonymous; looked in {self.searched}")
+            return None
+        return self._found(name, ci)
+
+    def _found(self, name: RepositoryName, credentials: Credentials) -> Credentials:
+        self._log(f"* credentials for {name.host}: {credentials}")
+        return credentials
+
+    def _read(self) -> Sequence[CredentialFile]:
+        with self._lock:
+            if self._files is None:
+                self._files = credential_files.read(self._environ, self._authfile, self._log)
+            return self._files
+
+    @property
+    def searched(self) -> str:
+        """The places looked in, in words."""
+        return ", ".join(file.where for file in self._read()) or "no file"
+
+
+TOKEN_USER = "<token>"  # noqa: S105 - the name that helpers give instead of a user's
+"""Under it the password is an identity token."""
+
+
+def _with_token_user(username: str, password: str, source: str) -> Credentials:
+    if username == TOKEN_USER:
+        return Credentials(identity_token=password, source=source)
+    return Credentials(username, password, source=source)
+
+
+def _of_entry(entry: credential_files.Entry, file: CredentialFile) -> Credentials:
+    source = f"{file.where}, entry {entry.key}"
+    if entry.username == TOKEN_USER:
+        return Credentials(identity_token=entry.password, source=source)
+    return Credentials(
+        entry.username, entry.password, entry.identity_token, entry.registry_token, source
+    )
+
+
+def _given(pair: tuple[str, str] | None, source: str) -> Given | None:
+    return Given(pair[0], pair[1], source) if pair else None
+
+
+def _from_variables(environ: Mapping[str, str]) -> Given | None:
+    user, password = environ.get("TOWLINE_USERNAME"), environ.get("TOWLINE_PASSWORD")
+    if user and password is not None:
+        return Given(user, password, "TOWLINE_USERNAME")
+    return None
+
+
+def _from_ci(environ: Mapping[str, str], host: str) -> Credentials | None:
+    user, password = environ.get("CI_REGISTRY_USER"), environ.get("CI_REGISTRY_PASSWORD")
+    registry = environ.get("CI_REGISTRY") or ""
+    if not user or password is None or not registry:
+        return None
+    same = credential_files.host_of(registry) == host
+    return Credentials(user, password, source="CI_REGISTRY_USER") if same else None

@@ -1,0 +1,254 @@
+"""One repository of a registry: what can be asked of it and done to it, a verb each.
+
+Every verb is one attempt. What a verb settles by itself is only what it alone can know: an answer
+that was lost or contradicts what was sent is checked by asking once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
+from towline.registry import answers, hints, requests
+from towline.registry.blob_reader import BlobReader
+from towline.registry.caller import on_side
+from towline.registry.upload import Upload
+
+if TYPE_CHECKING:
+    from towline.context import Context
+    from towline.errors import Side
+    from towline.reference import RepositoryName
+    from towline.registry.auth import Scopes
+    from towline.registry.caller import Caller
+    from towline.registry.facts import HostFacts
+    from towline.spec.descriptor import Descriptor
+    from towline.spec.manifest import RawManifest
+
+_CREATED, _FORBIDDEN, _OK = 201, 403, 200
+_IMMUTABLE_STATUSES = frozenset({409, 412})
+_SERVER_ERRORS = range(500, 600)
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """The registry has linked the blob from another repository."""
+
+
+class Repository:
+    """Safe from any thread. Made by `RegistryClient.repository`."""
+
+    def __init__(
+        self,
+        name: RepositoryName,
+        caller: Caller,
+        facts: HostFacts,
+        *,
+        side: Side,
+        pull_from: tuple[RepositoryName, ...] = (),
+    ) -> None:
+        self.name = name
+        self._caller = caller
+        self._facts = facts
+        self._side: Side = side
+        actions = "pull,push" if side == "destination" else "pull"
+        self._scopes: Scopes = (f"repository:{name.path}:{actions}",)
+        origins = dict.fromkeys(origin.path for origin in pull_from if origin.host == name.host)
+        self._mount_scopes: Scopes = (
+            *self._scopes,
+            *(f"repository:{path}:pull" for path in origins if path != name.path),
+        )
+
+    @property
+    def endpoint(self) -> str:
+        """Which registry it is at: scheme and host once they are decided, the host before."""
+        return self._caller.endpoint.key
+
+    @property
+    def account(self) -> str:
+        """Which credentials are used, without any secret; empty: none."""
+        credentials = self._caller.credentials
+        return credentials.account if credentials else ""
+
+    def account_mac(self, key: bytes, digest: str) -> str:
+        """The account as records name it: who has the key can recognise it, nobody else."""
+        if not self.account:
+            return ""
+        import hmac
+
+        return hmac.digest(key, f"{self.account}\n{digest}".encode(), "sha256").hex()
+
+    @property
+    def streams(self) -> bool:
+        """False when a blob can be sent only after its digest and size are known."""
+        return not self._facts.patch_refused
+
+    def has_blob(self, digest: str, context: Context) -> bool:
+        """Whether the blob is there. Raises AuthError, RegistryError, NetworkError."""
+        with on_side(self._side):
+            call = requests.blob_exists(self.name, digest)
+            return self._caller.call(call, self._scopes, context)
+
+    def mount(self, digest: str, origin: RepositoryName, context: Context) -> Mounted | Upload:
+        """Link a blob of another repository, or get the upload that sends it.
+
+        Where the registry opened a session instead, the upload has it; where it refused, the
+        upload opens one when it is first written to. Raises AuthError alone.
+        """
+        answer: requests.Created | requests.Opened | None = None
+        with on_side(self._side):
+            if self._caller.grants(self._mount_scopes, context):
+                call = requests.mount(self.name, digest, origin.path)
+                try:
+                    answer = self._caller.call(call, self._mount_scopes, context)
+                except (RegistryError, NetworkError):
+                    answer = None
+        if isinstance(answer, requests.Created):
+            return Mounted()
+        upload = self._upload(context, None)
+        upload.use(answer)
+        return upload
+
+    def start_upload(self, context: Context, known: Descriptor | None = None) -> Upload:
+        """Open an upload session; with digest and size known it takes a request less.
+
+        Raises AuthError, RegistryError, NetworkError.
+        """
+        upload = self._upload(context, known)
+        upload.open()
+        return upload
+
+    def _upload(self, context: Context, known: Descriptor | None) -> Upload:
+        return Upload(self._caller, self.name, self._scopes, context, self._facts, known=known)
+
+    def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
+        """Put a manifest under a tag or its digest.
+
+        An answer that is lost, or names another digest, is settled by looking. Raises AuthError,
+        RegistryError, NetworkError.
+        """
+        call = requests.put_manifest(self.name, target, manifest)
+        with on_side(self._side):
+            try:
+                put = self._caller.call(call, self._scopes, context)
+            except TowlineError as error:
+                if _may_be_written(error) and self._holds(target, manifest, context):
+                    return
+                raise
+            agreed = put.digest == manifest.digest
+            assured = agreed or (put.digest is None and put.status == _CREATED)
+            if not assured and not self._holds(target, manifest, context):
+                raise self._altered(target, manifest, put)
+
+    def _holds(self, target: str, manifest: RawManifest, context: Context) -> bool:
+        try:
+            found = self.head_manifest(target, context)
+        except TowlineError:
+            return False
+        return found is not None and found.digest == manifest.digest
+
+    def _altered(self, target: str, manifest: RawManifest, put: requests.Put) -> RegistryError:
+        shown = put.digest or "no digest"
+        return RegistryError(
+            f"the manifest of {self.name}:{target} was sent as {manifest.digest}, but "
+            f"{self.name.host} names {shown} and does not hold it",
+            status=put.status,
+            transient=True,
+            hint="check what lies between here and the registry: it changes what is sent",
+        )
+
+    def head_manifest(self, target: str, context: Context) -> Descriptor | None:
+        """What lies under a tag or digest; None: nothing.
+
+        Raises AuthError, RegistryError, NetworkError.
+        """
+        with on_side(self._side):
+            if not self._facts.head_refused:
+                call = requests.head_manifest(self.name, target)
+                found = self._caller.call(call, self._scopes, context)
+                if not isinstance(found, requests.Unclear):
+                    return found
+                if found.status == _FORBIDDEN and self._side == "destination":
+                    return None  # Artifactory's way to say that there is none
+                self._facts.head_refused = found.status not in {_OK, _FORBIDDEN}
+            manifest = self.get_manifest(target, context)
+        return manifest.descriptor() if manifest else None
+
+    def get_manifest(self, target: str, context: Context) -> RawManifest | None:
+        """A manifest or index; None: there is none.
+
+        Raises AuthError, RegistryError, NetworkError.
+        """
+        with on_side(self._side):
+            return self._caller.call(
+                requests.get_manifest(self.name, target), self._scopes, context
+            )
+
+    def read_blob(self, digest: str, context: Context, limit: int) -> bytes:
+        """A small blob, its digest checked.
+
+        Raises RegistryError when it is longer than `limit` bytes, and as `open_blob` does.
+        """
+        reader = self.open_blob(digest, context)
+        try:
+            buffer = bytearray(limit + 1)
+            size = reader.readinto(memoryview(buffer))
+        finally:
+            reader.close()
+        if size > limit:
+            raise RegistryError(
+                f"blob {digest} of {self.name} is larger than {limit} bytes", side=self._side
+            )
+        return bytes(buffer[:size])
+
+    def open_blob(self, digest: str, context: Context) -> BlobReader:
+        """A blob to be read; its digest is checked at the end.
+
+        Raises AuthError, RegistryError, NetworkError.
+        """
+        call = requests.get_blob(self.name, digest)
+        with on_side(self._side):
+            response, next_piece, exchange = self._caller.open(call, self._scopes, context)
+            if response.status == _OK:
+                return BlobReader(digest, self.name.host, next_piece, exchange)
+            try:
+                raise answers.refusal(response, call.action)
+            finally:
+                exchange.close()
+
+    def tags(self, context: Context) -> list[str]:
+        """Every tag, in the registry's order. Raises AuthError, RegistryError, NetworkError."""
+        found: dict[str, None] = {}
+        seen: set[str | None] = set()
+        target: str | None = None
+        with on_side(self._side):
+            while target not in seen:
+                seen.add(target)
+                page = self._tags_page(target, context)
+                found.update(dict.fromkeys(page.tags))
+                if page.next is None or not page.tags:
+                    break
+                target = page.next
+        return list(found)
+
+    def _tags_page(self, target: str | None, context: Context) -> requests.TagsPage:
+        page = self._caller.call(requests.tags(self.name, target), self._scopes, context)
+        if isinstance(page, requests.TagsPage):
+            return page
+        # It does not like the number of tags that was asked for: as many as it likes, then.
+        plain = requests.plain_tags(self.name)
+        return self._caller.call(plain, self._scopes, context)
+
+
+def _may_be_written(error: TowlineError) -> bool:
+    """Whether the manifest may be in place although the answer does not say so."""
+    if isinstance(error, NetworkError):
+        return True
+    if not isinstance(error, RegistryError | AuthError):
+        return False
+    return (
+        error.status is None
+        or error.status in _SERVER_ERRORS
+        or error.status in _IMMUTABLE_STATUSES
+        or hints.is_immutable(error.message.lower())
+    )
