@@ -42,14 +42,31 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. Never raises for what a user can cause."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
+    args: list[argparse.Namespace] = []
+    try:
+        return _run(words, args.append)
+    except SystemExit as end:  # argparse has printed help
+        return end.code if isinstance(end.code, int) else 0
+    except BaseException as error:  # noqa: BLE001 - the last place where anything can be said
+        from towline.cli import exit_codes, report
+
+        style = report.style_of(args[0]) if args else report.sniff(words, os.environ)
+        report.report(error, style)
+        return exit_codes.of(error)
+
+
+def _run(words: Sequence[str], parsed: Callable[[argparse.Namespace], None]) -> int:
+    """Do what the words say; `parsed` hears of the options once they are understood."""
     match words:
-        case ["--version" | "-V" | "version"]:
+        case ["--version" | "-V"]:
             return _say([f"towline {__version__}"])
-        case ["--help" | "-h"] | ["help"]:
+        case ["--help" | "-h"]:
             return _say(_help())
-        case ["help", command, *_]:
-            words = [command, "--help"]
-    return _guarded(words)
+    command, args = _parsed(words)
+    parsed(args)
+    return command.run(args)
 
 
 def _say(lines: Sequence[str]) -> int:
@@ -70,22 +87,6 @@ def _help() -> list[str]:
         "",
         "towline COMMAND --help tells more; towline --version says which this is.",
     ]
-
-
-def _guarded(words: Sequence[str]) -> int:
-    """Run it; whatever goes wrong is shown as one sentence and gives its code."""
-    args: argparse.Namespace | None = None
-    try:
-        command, args = _parsed(words)
-        return command.run(args)
-    except SystemExit as end:  # argparse has printed help
-        return _code(end)
-    except BaseException as error:  # noqa: BLE001 - the last place where anything can be said
-        from towline.cli import exit_codes, report
-
-        style = report.style_of(args) if args else report.sniff(words, os.environ)
-        report.report(error, style)
-        return exit_codes.of(error)
 
 
 def _parsed(words: Sequence[str]) -> tuple[Command, argparse.Namespace]:
@@ -121,7 +122,3 @@ def _command(words: Sequence[str]) -> str:
     near = get_close_matches(name, COMMANDS, 1)
     hint = f"did you mean `towline {near[0]}`?" if near else "towline --help lists the commands"
     raise UsageError(f"no command is called `{name}`", hint=hint)
-
-
-def _code(end: SystemExit) -> int:
-    return end.code if isinstance(end.code, int) else 0

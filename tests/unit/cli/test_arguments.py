@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from towline.cli import not_yet, options, push
+from towline.cli.arguments import Parser, parse, push_options, pusher_options
+from towline.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def read(*words: str, **environ: str) -> argparse.Namespace:
+    parser = Parser("push", usage=push.USAGE, description=push.ABOUT)
+    push.add_arguments(parser)
+    return parse(parser, words, environ)
+
+
+def given(*words: str, **environ: str) -> dict[str, Any]:
+    """What the library would get."""
+    args = read(*words, **environ)
+    return {**pusher_options(args), **push_options(args)}
+
+
+def refusal(*words: str, **environ: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        read(*words, **environ)
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["-j", "7"], {"jobs": 7}),
+        (["--jobs=7"], {"jobs": 7}),
+        (["--retries", "0"], {"retries": 0}),
+        (["--retry-times", "2"], {"retries": 2}),
+        (["--timeout", "2.5"], {"timeout": 2.5}),
+        (["--plain-http"], {"plain_http": True}),
+        (["--insecure"], {"insecure": True}),
+        (["--tls-verify=false"], {"insecure": True}),
+        (["--dest-tls-verify=false"], {"insecure": True}),
+        (["--tls-verify"], {"insecure": False}),
+        (["--creds", "me:it"], {"creds": "me:it"}),
+        (["--dest-creds", "me:it"], {"creds": "me:it"}),
+        (["--authfile", "a.json"], {"authfile": "a.json"}),
+        (["--ca", "ca.pem"], {"ca": "ca.pem"}),
+        (["-f", "oci"], {"format": "oci"}),
+        (["--compression", "zstd:7"], {"compression": "zstd:7"}),
+        (["--verify"], {"verify": "head"}),
+        (["--verify=full"], {"verify": "full"}),
+        (["--check-diffids"], {"check_diffids": True}),
+        (["--cache", "none"], {"cache": "none"}),
+        (["--output", "json", "-q", "--digestfile", "f", "--debug"], {}),
+    ],
+)
+def test_options_become_the_librarys_keywords(words: list[str], wanted: dict[str, Any]) -> None:
+    assert given("image.tar", *words, "reg/app") == wanted
+
+
+def test_an_option_that_is_not_given_is_absent_so_that_the_library_has_every_default() -> None:
+    assert given("image.tar", "reg/app") == {}
+
+
+def test_words_and_options_stand_in_any_order() -> None:
+    args = read("--verify", "image.tar", "--jobs", "2", "reg/app", "--", "-odd-")
+    assert args.words == ["image.tar", "reg/app", "-odd-"]
+    assert read("-", "reg/app").words == ["-", "reg/app"]
+
+
+def test_quiet_is_progress_none_and_the_later_one_wins() -> None:
+    assert read("-q").progress == "none"
+    assert read("-q", "--progress", "json").progress == "json"
+    assert read("--progress", "json", "--quiet").progress == "none"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("TOWLINE_JOBS", "9", {"jobs": 9}),
+        ("TOWLINE_RETRY_TIMES", "9", {"retries": 9}),
+        ("TOWLINE_PLAIN_HTTP", "1", {"plain_http": True}),
+        ("TOWLINE_PLAIN_HTTP", "True", {"plain_http": True}),
+        ("TOWLINE_PLAIN_HTTP", "0", {}),
+        ("TOWLINE_PLAIN_HTTP", "", {}),
+        ("TOWLINE_TLS_VERIFY", "false", {"insecure": True}),
+        ("TOWLINE_VERIFY", "1", {"verify": "head"}),
+        ("TOWLINE_VERIFY", "full", {"verify": "full"}),
+        ("TOWLINE_VERIFY", "no", {}),
+        ("TOWLINE_CHECK_DIFFIDS", "yes", {"check_diffids": True}),
+        ("TOWLINE_CREDS", "me:it", {"creds": "me:it"}),
+        ("TOWLINE_CACHE", "/some/where", {"cache": "/some/where"}),
+    ],
+)
+def test_options_are_read_from_the_environment(
+    name: str, value: str, wanted: dict[str, Any]
+) -> None:
+    assert given("image.tar", "reg/app", **{name: value}) == wanted
+
+
+def test_every_option_of_a_push_can_come_from_the_environment() -> None:
+    for group in options.PUSH:
+        for option in group.options:
+            value = {"format": "oci", "if_exists": "same", "progress": "json", "output": "json"}
+            text = "1" if option.metavar is None else value.get(option.dest, "3")
+            if option.dest in {"verify", "insecure"}:
+                text = "1"
+            variable = "TOWLINE_" + option.name[2:].upper().replace("-", "_")
+            if option.dest in not_yet.OPTIONS:
+                assert refusal("a", "b", **{variable: text}) == f"`{variable}` is not available yet"
+            else:
+                assert option.dest in vars(read("a", "b", **{variable: text}))
+
+
+def test_the_command_line_wins_over_the_environment() -> None:
+    environ = {"TOWLINE_JOBS": "9", "TOWLINE_PROGRESS": "json", "TOWLINE_INSECURE": "1"}
+    args = read("a", "b", "-j", "2", "-q", "--tls-verify=true", **environ)
+    assert (args.jobs, args.progress, args.insecure) == (2, "none", False)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--jobs", "0"], "`--jobs` takes a whole number, 1 or more, not `0`"),
+        (["-j", "two"], "`-j` takes a whole number, 1 or more, not `two`"),
+        (["--retries", "-1"], "`--retries` takes a whole number, 0 or more, not `-1`"),
+        (["--timeout", "nan"], "`--timeout` takes a number of seconds above 0, not `nan`"),
+        (["--timeout", "inf"], "`--timeout` takes a number of seconds above 0, not `inf`"),
+        (["--format", "tar"], "`--format` takes one of auto, docker, oci, not `tar`"),
+        (["--verify=some"], "`--verify` takes head or full, not `some`"),
+        (["--tls-verify=maybe"], "`--tls-verify` takes true or false, not `maybe`"),
+        (["--creds"], "`--creds` needs a value"),
+        (["--plain-http=1"], "`--plain-http` takes no value"),
+        (["--job", "1"], "`towline push` has no option `--job`"),
+        (["--password=secret"], "`towline push` has no option `--password`"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_sentence(words: list[str], message: str) -> None:
+    assert refusal(*words) == message
+
+
+def test_a_wrong_variable_is_told_by_its_name() -> None:
+    assert refusal(TOWLINE_JOBS="x") == "`TOWLINE_JOBS` takes a whole number, 1 or more, not `x`"
+    assert refusal(TOWLINE_DEBUG="x") == "`TOWLINE_DEBUG` takes true or false, not `x`"
+
+
+@pytest.mark.parametrize(
+    "option", [o for group in options.PUSH for o in group.options], ids=lambda o: o.name
+)
+def test_an_option_that_does_not_work_yet_is_refused_by_name_and_not_shown(
+    option: options.Option,
+) -> None:
+    parser = Parser("push", usage=push.USAGE, description=push.ABOUT)
+    push.add_arguments(parser)
+    shown = f"{option.name}" in parser.format_help()
+    if option.dest not in not_yet.OPTIONS:
+        assert shown or not option.help
+        return
+    assert not shown
+    for name in (*option.names, *option.aliases):
+        value = [] if option.metavar is None else ["same" if option.dest == "if_exists" else "1"]
+        assert refusal("a", "b", name, *value) == f"`{name}` is not available yet"
+
+
+def test_values_that_do_not_work_yet_are_refused_by_name() -> None:
+    assert refusal("--compression", "auto") == "`--compression` with `auto` is not available yet"
+    told = refusal("--cache", "redis://host/0")
+    assert told == "`--cache` with `redis` is not available yet"
+    assert refusal(TOWLINE_CACHE="redis://u:secret@host/0").endswith("is not available yet")
+
+
+def test_the_not_yet_table_names_only_what_exists_in_the_option_table() -> None:
+    known = {o.dest for group in (*options.PUSH, options.PLAN) for o in group.options}
+    assert known >= not_yet.OPTIONS

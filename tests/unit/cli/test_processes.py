@@ -1,0 +1,157 @@
+"""The command as a process: signals, pipes that close, disks that are full, start-up."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TOWLINE = [sys.executable, "-m", "towline"]
+NEVER_ENDS = """
+import sys, threading, time
+from towline.cli import exit_codes, report, signals
+from towline.errors import Cancelled, TransferCancelled
+
+def work(cancel):
+    print("ready", flush=True)
+    if sys.argv[1] == "stuck":
+        time.sleep(60)
+    try:
+        cancel.wait(60)
+    except Cancelled:
+        raise TransferCancelled("the push was cancelled") from None
+
+def hang():
+    time.sleep(60)
+
+try:
+    with signals.cancel_on_signals(report.last_words(report.Style())) as cancel:
+        if sys.argv[1] == "thread":
+            threading.Thread(target=hang).start()
+        work(cancel)
+except BaseException as error:
+    report.report(error, report.Style())
+    raise SystemExit(exit_codes.of(error))
+"""
+
+
+def towline(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*TOWLINE, *words], capture_output=True, text=True, check=False)
+
+
+def interrupted(how: str, *numbers: signal.Signals) -> tuple[int, str, float]:
+    """Exit code, standard error, and seconds from the first signal to the end."""
+    with subprocess.Popen(
+        [sys.executable, "-c", NEVER_ENDS, how],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        started = time.monotonic()
+        for number in numbers:
+            process.send_signal(number)
+            time.sleep(0.1)
+        _, said = process.communicate(timeout=10)
+        return process.returncode, said, time.monotonic() - started
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_cancels_and_gives_its_code(number: signal.Signals, code: int) -> None:
+    returned, said, seconds = interrupted("patient", number)
+    assert (returned, said) == (code, "towline: error: the push was cancelled\n")
+    assert seconds < 1
+
+
+@pytest.mark.parametrize("how", ["stuck", "thread"])
+def test_what_does_not_heed_a_signal_is_ended_within_a_second(how: str) -> None:
+    returned, said, seconds = interrupted(how, signal.SIGTERM)
+    assert returned == 143
+    assert said.startswith("towline: error: ")
+    assert seconds < 1.1
+
+
+def test_a_second_signal_ends_at_once() -> None:
+    returned, said, seconds = interrupted("stuck", signal.SIGINT, signal.SIGINT)
+    assert (returned, said) == (130, "towline: error: interrupted\n")
+    assert seconds < 0.7
+
+
+def into_closed_pipe(words: Sequence[str], stream: str) -> subprocess.CompletedProcess[bytes]:
+    """Run it with one of its streams a pipe whose reader has gone away."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    other = "stderr" if stream == "stdout" else "stdout"
+    streams = {stream: writing, other: subprocess.PIPE}
+    try:
+        return subprocess.run(
+            [*TOWLINE, *words],
+            check=False,
+            stdout=streams["stdout"],
+            stderr=streams["stderr"],
+        )
+    finally:
+        os.close(writing)
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    done = into_closed_pipe(["--help"], "stdout")
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = into_closed_pipe(["push"], "stderr")
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+@pytest.mark.parametrize("redirections", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_stream_that_is_not_there_is_no_traceback(redirections: str) -> None:
+    for words, code in (("--help", 0), ("push", 2)):
+        script = f"{sys.executable} -m towline {words} {redirections}"
+        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+        assert done.returncode == code
+        assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_full_disk_under_standard_output_is_an_error() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*TOWLINE, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "towline: error: the result cannot be written to standard output: No space left on device\n"
+    )
+
+
+def test_the_version_is_told() -> None:
+    done = towline("--version")
+    assert re.fullmatch(r"towline \d+\.\d+\.\d+\S*\n", done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def loaded(*words: str) -> set[str]:
+    """The modules that a command loads."""
+    script = (
+        "import sys\nfrom towline.cli.main import main\n"
+        f"main({list(words)!r})\nprint(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return set(done.stderr.split())
+
+
+def test_version_and_help_load_next_to_nothing() -> None:
+    heavy = {"argparse", "dataclasses", "json", "ssl", "socket", "sqlite3", "rich", "isal"}
+    assert not loaded("--version") & heavy
+    assert not loaded("--help") & heavy
+    assert not loaded("push", "--help") & (heavy - {"argparse", "dataclasses"})

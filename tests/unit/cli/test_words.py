@@ -1,0 +1,147 @@
+"""What the words of a command mean, as far as it needs no registry."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from towline.cli import not_yet
+from towline.cli.main import COMMANDS, main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[str]]:
+    """Exit code and standard error; nothing may be on standard output."""
+    code = main(words)
+    out, err = capsys.readouterr()
+    assert out == ""
+    return code, err.splitlines()
+
+
+def test_a_name_alone_is_the_daemons_and_no_daemon_answers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert told(capsys, "push", "app:1") == (
+        3,
+        [
+            "towline: error: the image app:1 cannot be read: no Docker daemon answers",
+            "hint: towline push image.tar REGISTRY/app:1",
+        ],
+    )
+    code, (_, hint) = told(capsys, "push", "docker-daemon:localhost:5000/app")
+    assert (code, hint) == (3, "hint: towline push image.tar localhost:5000/app")
+
+
+def test_a_file_alone_wants_a_destination(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "here" / "app").touch()
+    (tmp_path / "here" / "layout").mkdir()
+    for word in ("app", "./app", "-", "oci:layout", "oci:layout:1", "docker-archive:none.tar"):
+        assert told(capsys, "push", word) == (
+            2,
+            [
+                f"towline: error: no destination is named for {word}",
+                f"hint: towline push {word} REGISTRY/REPOSITORY:TAG",
+            ],
+        )
+
+
+def test_a_digest_is_no_destination(capsys: pytest.CaptureFixture[str]) -> None:
+    reference = "reg.example/app@sha256:" + "ab" * 32
+    for words in ([reference], ["image.tar", reference]):
+        code, lines = told(capsys, "push", *words)
+        assert code == 2
+        assert lines[0] == "towline: error: cannot push a digest reference"
+
+
+@pytest.mark.parametrize("words", [["push"], ["push", "image.tar"]])
+def test_a_wrong_reference_shows_the_wrong_character(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told(capsys, *words, "reg.example/Team/app") == (
+        2,
+        [
+            "towline: error: upper case in the repository name of reg.example/Team/app",
+            "  reg.example/Team/app",
+            "              ^",
+            "hint: repository names are lower case: reg.example/team/app",
+        ],
+    )
+
+
+@pytest.mark.parametrize("command", sorted(not_yet.COMMANDS))
+def test_a_command_that_does_not_work_yet_is_refused_by_name(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, lines = told(capsys, command, "a", "b")
+    assert (code, lines) == (2, [f"towline: error: `towline {command}` is not available yet"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no command is given"),
+        (["pusk"], "no command is called `pusk`"),
+        (["--debug", "push"], "`--debug` stands before the command"),
+        (["push"], "nothing is named to be pushed"),
+        (["tags"], "no repository is named"),
+        (["inspect"], "no image is named"),
+        (["digest", "a", "b"], "`b` is one word too many"),
+        (
+            ["push", "image.tar", "a/b", "c/d"],
+            "a push to several destinations is not available yet",
+        ),
+        (["push", "image.tar", ""], "the image name is empty"),
+    ],
+)
+def test_what_is_wrong_with_the_words_is_told(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, lines = told(capsys, *words)
+    assert code == 2
+    assert (
+        lines[-2 if lines[-1].startswith("hint: ") else -1].endswith(message) or message in lines[0]
+    )
+
+
+def test_errors_in_the_words_are_objects_with_json_progress(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for words in (["push", "--progress", "json", "--nope"], ["push", "--progress=json", "A"]):
+        code, lines = told(capsys, *words)
+        objects = [json.loads(line) for line in lines]
+        assert code == 2
+        assert [shown["event"] for shown in objects] == ["error", "hint"][: len(objects)]
+        assert objects[0]["exit_code"] == 2
+
+
+def test_a_digest_file_that_cannot_be_written_is_told_before_the_push(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, lines = told(capsys, "push", "no.tar", "reg.example/app", "--digest-file", "no/file")
+    assert (code, lines) == (
+        2,
+        ["towline: error: `--digest-file no/file`: there is no directory `no`"],
+    )
+    code, lines = told(capsys, "push", "no.tar", "reg.example/a", "--digest-file", str(tmp_path))
+    assert (code, lines[0][-14:]) == (2, "is a directory")
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n  {command} " in shown for command in COMMANDS)
+    assert main(["help", "push"]) == 0
+    assert capsys.readouterr().out.startswith("usage: towline push SOURCE DESTINATION...")
