@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 STEP = 1 << 20
 """Plain bytes that a decoder gives at once, at most, whatever the stream's ratio."""
 _READ = 256 << 10
+_SLICE = 64 << 10
+"""What a gzip member is given at once: it copies the rest when it ends, and members may be tiny."""
 
 
 class Decoder(Protocol):
@@ -82,9 +84,10 @@ class GzipDecoder:
             if self._member is None:
                 rest = self._begin(rest)
             else:
-                yield from self._inflate(self._member, rest)
-                # At a member's end, what follows is the next one's header.
-                rest = memoryview(self._member.unused_data) if self._member.eof else rest[:0]
+                part = rest[:_SLICE]
+                yield from self._inflate(self._member, part)
+                # At a member's end, what it left over is the next one's header.
+                rest = rest[len(part) - len(self._member.unused_data) :]
                 if self._member.eof:
                     self._member = None
 
