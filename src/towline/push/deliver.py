@@ -193,6 +193,8 @@ class Delivery:
 
     def tell(self, status: str, current: int | None = None, total: int | None = None) -> None:
         """Tell the watchers."""
+        if not self.blob.shown:
+            return
         event = LayerProgress(
             reference="", id=self.blob.id, status=status, current=current, total=total
         )

@@ -9,15 +9,16 @@ import queue
 from functools import partial
 from typing import TYPE_CHECKING
 
-from towline.errors import TowlineError
+from towline.errors import RegistryError, TowlineError
 from towline.events import LayerProgress, PushStarted, Summary, TagPushed
 from towline.push import build, learn, manifests, report, teach
 from towline.push.deliver import Delivered, Delivery
 from towline.push.passes import Job
-from towline.push.plan import Ask, steps
+from towline.push.plan import Ask, Send, steps
 from towline.push.result import PushResult
 from towline.push.verify import verify
 from towline.push.wanted import Blob, images, tree_blobs
+from towline.spec import distribution
 from towline.transfers.retry import Attempts
 from towline.transfers.shared import Restart
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 Outcome = PushResult | TowlineError
 """What came of one tag."""
+_LOOK_AGAIN = (1.0, 2.0, 4.0)
+"""Seconds to wait before a manifest whose blobs were unknown is put again."""
 
 
 class Run:
@@ -157,8 +160,12 @@ class Run:
     def finish(self, start: Callable[[list[Job]], None]) -> list[Outcome]:
         """Await the blobs, then put the manifests; an outcome for each tag.
 
-        `start` begins a job anew whose transfer somebody else has cancelled. Raises Cancelled.
+        `start` begins jobs that turn out to be needed late. Raises Cancelled.
         """
+        self._await_blobs(start)
+        return [self._tag(reference, tree, start) for reference, tree in self.target.tags]
+
+    def _await_blobs(self, start: Callable[[list[Job]], None]) -> None:
         with self.target.context.cancel.on_cancel(lambda: self._ended.put(None)):
             try:
                 while self._watches and not self._hopeless():
@@ -166,7 +173,6 @@ class Run:
             finally:
                 for watch in self._watches.values():
                     watch.leave()
-        return [self._tag(reference, tree) for reference, tree in self.target.tags]
 
     def _hopeless(self) -> bool:
         """Whether every tag lacks a blob for good."""
@@ -190,22 +196,47 @@ class Run:
             self._delivered[blob.key] = delivered
             learn.remember(self._engine.knowledge, self.target.repository, [(blob, delivered)])
 
-    def _tag(self, reference: Reference, tree: Tree) -> Outcome:
-        for blob in tree.blobs:
-            if blob in self._errors:
-                return self._errors[blob]
+    def _tag(self, reference: Reference, tree: Tree, start: Callable[[list[Job]], None]) -> Outcome:
         try:
-            return self._put(reference, tree)
+            return self._put(reference, tree, start)
         except TowlineError as error:
             return error
 
-    def _put(self, reference: Reference, tree: Tree) -> PushResult:
-        documents = self._documents(tree, self._delivered)
-        manifests.put(self.target, reference, documents)
+    def _put(
+        self, reference: Reference, tree: Tree, start: Callable[[list[Job]], None]
+    ) -> PushResult:
+        for pause in (*_LOOK_AGAIN, None):
+            self._check(tree)
+            documents = self._documents(tree, self._delivered)
+            try:
+                manifests.put(self.target, reference, documents)
+                break
+            except RegistryError as error:
+                if error.code != distribution.MANIFEST_BLOB_UNKNOWN or pause is None:
+                    raise
+            # A registry may confirm a blob and yet not find it, or have lost it meanwhile.
+            self.target.context.cancel.wait(pause)
+            self._send_missing(tree, start)
         if how := self._wish.verify:
             made = _made(self._delivered)
             verify(self.target, str(reference.tag), tree, documents, made=made, how=how)
         return self._result(reference, tree, documents, "pushed")
+
+    def _check(self, tree: Tree) -> None:
+        for blob in tree.blobs:
+            if blob in self._errors:
+                raise self._errors[blob]
+
+    def _send_missing(self, tree: Tree, start: Callable[[list[Job]], None]) -> None:
+        """Ask for every blob again, and send those that are not there."""
+        for blob in dict.fromkeys(tree.blobs):
+            digest = self._delivered[blob.key].made.digest
+            has_blob = partial(self.target.repository.has_blob, digest, self.target.context)
+            if not self.target.retry("a blob", has_blob):
+                self._plans[blob] = (Send(),)
+                if job := self.join(blob):
+                    start([job])
+        self._await_blobs(start)
 
     def _documents(self, tree: Tree, delivered: Mapping[str, Delivered]) -> Documents:
         return build.documents(tree, _made(delivered), self._wish.format)

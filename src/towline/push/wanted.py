@@ -36,6 +36,8 @@ class Blob:
     """Bytes that `open` gives."""
     open: Callable[[], Reader]
     is_layer: bool
+    shown: bool = True
+    """Whether progress speaks of it; docker's does not of configs."""
 
     @property
     def key(self) -> str:
@@ -164,7 +166,7 @@ def _config(source: SourceImage) -> Blob:
     digest = Digest.of(content)
     media_type = source.config_type or media_types.OCI_CONFIG
     stored = Descriptor(media_type, digest, len(content))
-    return Blob(digest, stored, len(content), lambda: _Memory(content), is_layer=False)
+    return Blob(digest, stored, len(content), lambda: _Memory(content), is_layer=False, shown=False)
 
 
 class _Memory(io.BytesIO):
