@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from towline.cli import options, report
+from towline.cli import options
 from towline.cli.arguments import add, pusher_options
-from towline.cli.signals import cancel_on_signals
 from towline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +34,8 @@ def word(args: argparse.Namespace, what: str) -> str:
 @contextmanager
 def pusher(args: argparse.Namespace) -> Iterator[tuple[Pusher, Cancel]]:
     """A pusher with these options, whose warnings reach standard error."""
-    from towline.cli import progress
+    from towline.cli import progress, report
+    from towline.cli.signals import cancel_on_signals
 
     shown = progress.start("none")
     with shown, cancel_on_signals(report.last_words(report.style_of(args))) as cancel:

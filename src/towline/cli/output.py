@@ -7,21 +7,16 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from towline.errors import TowlineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-
-class OutputError(TowlineError):
-    """The result could not be written where it was asked for."""
+    from towline.errors import TowlineError
 
 
 def write(lines: Iterable[str]) -> None:
-    """Print the result's lines. Raises OutputError when they cannot be written."""
+    """Print the result's lines. Raises TowlineError when they cannot be written."""
     if sys.stdout is None:  # the descriptor was closed when we started
         return
     try:
@@ -32,8 +27,7 @@ def write(lines: Iterable[str]) -> None:
         _forget(sys.stdout.fileno())
     except OSError as error:
         _forget(sys.stdout.fileno())
-        message = f"the result cannot be written to standard output: {error.strerror}"
-        raise OutputError(message) from error
+        raise _failed("the result cannot be written to standard output", error) from error
 
 
 def write_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
@@ -41,6 +35,12 @@ def write_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
     import json
 
     write([json.dumps(value, indent=2, ensure_ascii=False)])
+
+
+def _failed(what: str, error: OSError) -> TowlineError:
+    from towline.errors import TowlineError
+
+    return TowlineError(f"{what}: {error.strerror}")
 
 
 def _forget(descriptor: int) -> None:
@@ -52,6 +52,8 @@ def _forget(descriptor: int) -> None:
 
 def check_digest_file(path: str) -> None:
     """Find out before a push, not after it, that the file cannot be written. Raises UsageError."""
+    from pathlib import Path
+
     target = Path(path)
     folder = target.parent
     if target.is_dir():
@@ -62,13 +64,16 @@ def check_digest_file(path: str) -> None:
         message = f"`--digest-file {path}` cannot be written: permission denied"
     else:
         return
+    from towline.errors import UsageError
+
     raise UsageError(message)
 
 
 def write_digests(path: str, digests: Sequence[str]) -> None:
-    """One bare digest a line. Raises OutputError."""
+    """One bare digest a line. Raises TowlineError."""
+    from pathlib import Path
+
     try:
         Path(path).write_text("".join(f"{digest}\n" for digest in digests), encoding="ascii")
     except OSError as error:
-        message = f"the digest cannot be written to {path}: {error.strerror}"
-        raise OutputError(message) from error
+        raise _failed(f"the digest cannot be written to {path}", error) from error

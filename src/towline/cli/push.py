@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from towline.cli import not_yet, options, output, report
+from towline.cli import not_yet, options, output
 from towline.cli.arguments import add, push_options, pusher_options
-from towline.cli.signals import cancel_on_signals
 from towline.errors import PartialFailure, SourceError, TowlineError, UsageError
 
 if TYPE_CHECKING:
@@ -67,6 +65,8 @@ def _words(args: argparse.Namespace) -> tuple[str, list[str]]:
 
 def _alone(name: str) -> TowlineError:
     """What is wrong with one word: a file without a destination, or a name without a daemon."""
+    from pathlib import Path
+
     if name == "-" or name.startswith(_ARCHIVES) or Path(name).exists() or _is_layout(name):
         hint = f"towline push {name} REGISTRY/REPOSITORY:TAG"
         return UsageError(f"no destination is named for {name}", hint=hint)
@@ -84,6 +84,8 @@ def _alone(name: str) -> TowlineError:
 
 def _is_layout(name: str) -> bool:
     """`oci:DIR` is an image named oci, too: the folder decides."""
+    from pathlib import Path
+
     transport, _, rest = name.partition(":")
     return transport == "oci" and Path(rest.partition(":")[0]).is_dir()
 
@@ -91,7 +93,8 @@ def _is_layout(name: str) -> bool:
 def _push(
     args: argparse.Namespace, source: str, destination: str | list[str]
 ) -> Sequence[PushResult]:
-    from towline.cli import progress
+    from towline.cli import progress, report
+    from towline.cli.signals import cancel_on_signals
 
     shown = progress.start(getattr(args, "progress", "auto"), debug=getattr(args, "debug", False))
     last_words = shown.face.reset.encode() + report.last_words(report.style_of(args))
@@ -122,7 +125,7 @@ def _print(args: argparse.Namespace, results: Sequence[Any], *, several: bool) -
 def _object(result: PushResult | TowlineError) -> dict[str, Any]:
     if not isinstance(result, BaseException):
         return result.as_dict()
-    from towline.cli import exit_codes
+    from towline.cli import exit_codes, report
 
     error = {"exit_code": exit_codes.of(result), "message": report.message_of(result)}
     return {"reference": report.reference_of(result), "error": error}

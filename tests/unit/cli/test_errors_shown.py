@@ -7,7 +7,6 @@ import pytest
 
 import towline.errors
 from towline.cli import exit_codes, report
-from towline.cli.output import OutputError
 from towline.cli.report import Style
 from towline.cli.signals import Interrupted
 from towline.errors import (
@@ -53,7 +52,6 @@ def test_every_class_of_error_has_an_exit_code() -> None:
         (TransferCancelled("m"), 130),
         (Interrupted("m", 143), 143),
         (KeyboardInterrupt(), 130),
-        (OutputError("m"), 1),
         (TowlineError("m"), 1),
         (ZeroDivisionError(), 1),
     ],
