@@ -125,7 +125,7 @@ class _Spool:
             self.descriptor = _unlinked_file(folder)
         except OSError as error:
             raise SourceError(
-                f"cannot spool {name} under {folder}: {error.strerror}",
+                f"cannot spool {name} under {folder}: {(error.strerror or '').lower()}",
                 hint="set TMPDIR to a folder that can be written to",
             ) from None
 
