@@ -1,0 +1,238 @@
+"""What happens to a body on its way: refused early, cut, stalled, answered in odd ways."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from tests.support.pushing import Client, client_of, send
+from tests.support.scripted import CUT, HANG, HTML, Reply, Scripted, complaint
+from towline.errors import AuthError, Cancelled, NetworkError, RegistryError
+from towline.spec.digest import Digest
+
+DATA = os.urandom(3 << 20)
+DIGEST = Digest.of(DATA)
+
+
+def test_a_streamed_blob_goes_as_one_patch_without_content_range_and_an_empty_put(
+    registry: Scripted, client: Client
+) -> None:
+    assert client.push(DATA) == 1
+    (patch,) = registry.requests("PATCH")
+    (put,) = registry.requests("PUT")
+    assert patch.header("Content-Range") is None
+    assert patch.header("Transfer-Encoding") == "chunked"
+    assert patch.body == DATA
+    assert put.header("Content-Length") == "0"
+    assert registry.blobs[DIGEST] == DATA
+
+
+def test_a_known_blob_goes_as_one_put_with_its_length(registry: Scripted, client: Client) -> None:
+    client.push(DATA, known=True)
+    assert [one.method for one in registry.asked] == ["POST", "PUT"]
+    assert registry.asked[1].header("Content-Length") == str(len(DATA))
+    assert registry.blobs[DIGEST] == DATA
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_an_empty_blob_goes_without_a_body(
+    registry: Scripted, client: Client, *, known: bool
+) -> None:
+    client.push(b"", known=known)
+    assert [one.method for one in registry.asked] == ["POST", "PUT"]
+    assert registry.blobs[Digest.of(b"")] == b""
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_a_patch_may_be_answered_by_any_success(
+    registry: Scripted, client: Client, status: int
+) -> None:
+    def patched(asked: object) -> Reply:
+        session = registry.sessions["s0"]
+        session += DATA
+        return Reply(status, {"Location": "/v2/team/app/blobs/uploads/s0"})
+
+    registry.on("PATCH", "uploads", patched)
+    client.push(DATA)
+    assert registry.blobs[DIGEST] == DATA
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_a_commit_may_be_answered_by_any_success(
+    registry: Scripted, client: Client, status: int
+) -> None:
+    registry.on("PUT", "uploads", Reply(status))
+    client.push(DATA)
+    assert len(registry.requests("PUT")) == 1
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_refusal_in_the_middle_of_a_body_is_read_though_the_connection_is_reset(
+    registry: Scripted, client: Client, *, known: bool, reset: bool
+) -> None:
+    page = "<html><title>413 Request Entity Too Large</title></html>"
+    refusal = Reply(413, {"Content-Type": "text/html"}, page, early=100_000, reset=reset)
+    registry.on("PUT" if known else "PATCH", "uploads", refusal, forever=True)
+    with pytest.raises(RegistryError, match=r"413.*Too Large") as caught:
+        client.push(DATA, known=known)
+    assert caught.value.status == 413
+    assert caught.value.hint is not None
+    assert len(registry.requests("P", "uploads/")) <= 3
+
+
+def test_a_401_in_the_middle_of_a_body_is_an_auth_error(registry: Scripted, client: Client) -> None:
+    registry.on("PATCH", "uploads", complaint(401, "UNAUTHORIZED", "go away"), forever=True)
+    with pytest.raises(AuthError, match="go away"):
+        client.push(DATA)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_blob_whose_connection_is_cut_in_the_middle_is_sent_again(
+    registry: Scripted, client: Client, *, known: bool
+) -> None:
+    cut = Reply(raw=b"", early=100_000, reset=True)
+    registry.on("PUT" if known else "PATCH", "uploads", cut)
+    assert client.push(DATA, known=known) == 2
+    assert registry.blobs[DIGEST] == DATA
+
+
+def test_a_commit_whose_answer_is_lost_is_settled_by_asking(
+    registry: Scripted, client: Client
+) -> None:
+    def lost(asked: object) -> Reply:
+        registry.blobs[DIGEST] = DATA
+        return CUT
+
+    registry.on("PUT", "uploads", lost)
+    assert client.push(DATA) == 1
+    assert len(registry.requests("PATCH")) == 1
+
+
+def test_a_commit_answered_500_is_sent_again_when_the_blob_is_not_there(
+    registry: Scripted, client: Client
+) -> None:
+    registry.on("PUT", "uploads", Reply(500))
+    assert client.push(DATA) == 2
+    assert registry.blobs[DIGEST] == DATA
+
+
+def test_a_registry_that_takes_no_byte_is_a_time_out(registry: Scripted) -> None:
+    registry.on("PATCH", "uploads", Reply(early=1000, hang=True), forever=True)
+    with client_of(registry, timeout=0.3) as client:
+        upload = client.repository.start_upload(client.context)
+        with pytest.raises(NetworkError, match=r"took no byte for 0.3 s") as caught:
+            send(upload, os.urandom(40 << 20))
+    assert caught.value.transient
+    assert caught.value.side == "destination"
+
+
+def test_a_registry_that_never_answers_is_a_time_out(registry: Scripted) -> None:
+    registry.on("HEAD", "blobs", HANG)
+    with client_of(registry, timeout=0.3) as client:
+        began = time.monotonic()
+        with pytest.raises(NetworkError, match=r"sent no byte for 0.3 s"):
+            client.repository.has_blob(DIGEST, client.context)
+        assert time.monotonic() - began < 2
+
+
+def test_the_answer_to_a_body_may_take_longer_than_a_byte(registry: Scripted) -> None:
+    def slow(asked: object) -> Reply:
+        time.sleep(0.8)
+        registry.sessions["s0"] += DATA
+        return Reply(202)
+
+    registry.on("PATCH", "uploads", slow)
+    with client_of(registry, timeout=0.3) as client:
+        assert client.push(DATA) == 1
+
+
+@pytest.mark.parametrize("method", ["PATCH", "PUT", "POST"])
+def test_cancelling_ends_a_call_that_hangs_within_a_moment(
+    registry: Scripted, client: Client, method: str
+) -> None:
+    registry.on(method, "uploads", HANG)
+    timer = client.cancel_after(0.2)
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        client.push(DATA)
+    assert time.monotonic() - began < 0.9
+    assert len(registry.requests("DELETE")) <= 1
+    timer.join()
+
+
+def test_cancelling_ends_a_body_that_nobody_reads(registry: Scripted, client: Client) -> None:
+    registry.on("PATCH", "uploads", Reply(early=1000, hang=True))
+    timer = client.cancel_after(0.2)
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        client.push(os.urandom(40 << 20))
+    assert time.monotonic() - began < 0.9
+    timer.join()
+
+
+def test_cancelling_does_not_wait_for_the_answer_to_giving_the_session_back(
+    registry: Scripted, client: Client
+) -> None:
+    registry.on("PATCH", "uploads", HANG)
+    registry.on("DELETE", "uploads", HANG)
+    timer = client.cancel_after(0.1)
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        client.push(DATA)
+    assert time.monotonic() - began < 0.9
+    timer.join()
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PATCH", "PUT", "GET"])
+def test_a_server_that_answers_every_call_with_a_page_is_no_registry(
+    registry: Scripted, client: Client, method: str
+) -> None:
+    registry.on(method, "", HTML, forever=True)
+    asking = {
+        "HEAD": lambda: client.repository.has_blob(DIGEST, client.context),
+        "GET": lambda: client.repository.get_manifest("1", client.context),
+    }
+    with pytest.raises(RegistryError, match="a page instead of what a registry says") as caught:
+        asking.get(method, lambda: client.push(DATA))()
+    assert not caught.value.transient
+    assert "does not look like" in str(caught.value.hint)
+
+
+def test_interim_answers_in_the_middle_of_a_body_are_passed_over(
+    registry: Scripted, client: Client
+) -> None:
+    def patched(asked: object) -> Reply:
+        registry.sessions["s0"] += DATA
+        head = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n"
+        location = b"Location: /v2/team/app/blobs/uploads/s0\r\n\r\n"
+        return Reply(
+            raw=b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 X\r\nA: b\r\n\r\n" + head + location
+        )
+
+    registry.on("PATCH", "uploads", patched)
+    client.push(DATA)
+    assert registry.blobs[DIGEST] == DATA
+
+
+def test_the_meter_counts_requests_and_blob_bytes(registry: Scripted, client: Client) -> None:
+    client.push(DATA)
+    assert client.context.meter.requests == 3
+    assert client.context.meter.sent_bytes == len(DATA)
+
+
+def test_a_kept_connection_that_has_died_is_replaced_and_nobody_hears_of_it(
+    registry: Scripted, client: Client
+) -> None:
+    client.repository.has_blob(DIGEST, client.context)
+    registry.on("HEAD", "blobs", CUT)
+    assert client.repository.has_blob(DIGEST, client.context) is False
+    assert [one.connection for one in registry.asked] == [0, 0, 1]
+
+
+def test_a_connection_serves_one_request_after_another(registry: Scripted, client: Client) -> None:
+    client.push(DATA)
+    client.put()
+    assert {one.connection for one in registry.asked} == {0}
