@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from towline.errors import UsageError
 from towline.knowledge.nothing import Nothing
 from towline.knowledge.places import default_cache_path, machine_id
-from towline.knowledge.safe import SafeKnowledge
+from towline.knowledge.safe import DEADLINE, SafeKnowledge
 from towline.knowledge.signing import Signer
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def open_knowledge(
     """
     if text == "none":
         return Nothing()
-    return SafeKnowledge(_opener(text, environ), warn, remote=_scheme(text) in REMOTE)
+    deadline = DEADLINE if _scheme(text) in REMOTE else None
+    return SafeKnowledge(_opener(text, environ), warn, deadline=deadline)
 
 
 def open_store(text: str | None, environ: Mapping[str, str]) -> Knowledge:

@@ -29,28 +29,33 @@ BUDGET = 2.0
 class SafeKnowledge:
     """A `Knowledge` that never raises. It connects when it is first asked something.
 
-    `remote` stores are asked in a thread beside, so that none can hold a push for longer than the
-    deadline. `warn` is called once at most, in whatever thread asked.
+    With a deadline (seconds) the store is asked in a thread beside, so that it cannot hold a push
+    for longer, whatever it waits for. `warn` is called once at most, in whatever thread asked.
     """
 
     def __init__(
-        self, connect: Callable[[], Knowledge], warn: Callable[[str], None], *, remote: bool = False
+        self,
+        connect: Callable[[], Knowledge],
+        warn: Callable[[str], None],
+        *,
+        deadline: float | None = None,
+        budget: float = BUDGET,
     ) -> None:
         self._connect = connect
         self._warn = warn
-        self._remote = remote
+        self._deadline = deadline
+        self._budget = budget
         self._connecting = threading.Lock()
         self._lock = threading.Lock()
         self._store: Knowledge | None = None
         self._nothing = Nothing()
-        self._budget = BUDGET
 
     def _ask(self, question: Callable[[Knowledge], R]) -> R:
         if self._store is self._nothing:
             return question(self._nothing)
         begun = time.monotonic()
         try:
-            answer = self._within_deadline(question) if self._remote else question(self._open())
+            answer = self._answer(question)
             self._pay(time.monotonic() - begun)
         except KnowledgeError as error:
             self._give_up(str(error))
@@ -68,7 +73,9 @@ class SafeKnowledge:
                     store.close()
             return self._store
 
-    def _within_deadline(self, question: Callable[[Knowledge], R]) -> R:
+    def _answer(self, question: Callable[[Knowledge], R]) -> R:
+        if self._deadline is None:
+            return question(self._open())
         answers: list[R] = []
         errors: list[KnowledgeError] = []
 
@@ -80,7 +87,7 @@ class SafeKnowledge:
 
         thread = threading.Thread(target=ask, name="knowledge", daemon=True)
         thread.start()
-        thread.join(DEADLINE)
+        thread.join(self._deadline)
         if not answers:
             raise errors[0] if errors else KnowledgeError("the cache did not answer in time")
         return answers[0]

@@ -1,10 +1,12 @@
-"""The SQLite file itself: made whole or not at all, recognised, opened."""
+"""The SQLite file itself: made, recognised, opened.
+
+Nothing here opens and closes the file beside SQLite: that would drop the locks that this process
+holds on it by another connection (SQLite, "How To Corrupt An SQLite Database File", 2.2).
+"""
 
 from __future__ import annotations
 
-import os
-import secrets
-from contextlib import closing
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from towline.knowledge.base import KnowledgeError
@@ -18,13 +20,12 @@ APPLICATION_ID = 0x746F776C
 VERSION = 1
 PATIENCE = 2.0
 """Seconds to wait for another process that writes; that takes it well under a millisecond."""
+_SMALLEST_DATABASE = 512
+"""Bytes; SQLite takes a shorter file for an empty one and writes over it."""
 
 # `place` orders the entries of a DiffID; no clock is trusted with that. Without a rowid the
 # entries of a DiffID lie side by side, so that a look-up reads one page or two.
 _SCHEMA = f"""
-PRAGMA auto_vacuum = INCREMENTAL;
-PRAGMA journal_mode = WAL;
-BEGIN;
 CREATE TABLE entry (
     diff_id BLOB NOT NULL, digest BLOB NOT NULL, repository TEXT NOT NULL, account TEXT NOT NULL,
     learned INTEGER NOT NULL, place INTEGER NOT NULL, size INTEGER NOT NULL,
@@ -43,21 +44,25 @@ CREATE TABLE config (
 CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
-COMMIT;
 """
 
 
 def open_file(path: Path) -> sqlite3.Connection:
-    """A connection to the file at `path`, which is made if it is not there or empty.
+    """A connection to the file at `path`, which is made if it is not there, or empty.
 
     Any thread may use it, one at a time. Raises KnowledgeError.
     """
-    import sqlite3
-
     try:
-        if not _is_begun(path):
-            _make(path)
-        return _recognised(_connect(path), path)
+        import sqlite3
+    except ImportError:
+        raise unusable(path, "this Python was built without sqlite3") from None
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            path.touch(mode=0o600, exist_ok=False)  # SQLite's files beside it take over the mode
+        if 0 < path.stat().st_size < _SMALLEST_DATABASE:
+            raise _not_ours(path)
+        return _opened(path)
     except OSError as error:
         raise unusable(path, error.strerror or error) from error
     except sqlite3.Error as error:
@@ -71,61 +76,58 @@ def unusable(path: Path, reason: object) -> KnowledgeError:
     return KnowledgeError(f"the cache {path} cannot be used: {reason}{cure}")
 
 
-def _is_begun(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except FileNotFoundError:
-        return False
+def _not_ours(path: Path) -> KnowledgeError:
+    return KnowledgeError(f"{path} is no cache of towline's, so it was left alone")
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _opened(path: Path) -> sqlite3.Connection:
     import sqlite3
 
-    return sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
-
-
-def _recognised(database: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(
+        path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+    )
     try:
+        if _marks(database) == (0, 0):
+            _make(database)
         _check(database, path)
-        # What a crash of the machine takes is knowledge of the last pushes; no wait for the disk.
-        database.execute("PRAGMA synchronous = NORMAL")
+        _tune(database)
     except BaseException:
         database.close()
         raise
     return database
 
 
-def _check(database: sqlite3.Connection, path: Path) -> None:
+def _marks(database: sqlite3.Connection) -> tuple[int, int]:
+    """Whose file it is, and in which version."""
     (application,) = database.execute("PRAGMA application_id").fetchone()
     (version,) = database.execute("PRAGMA user_version").fetchone()
+    return application, version
+
+
+def _make(database: sqlite3.Connection) -> None:
+    """Make the tables in an empty file, unless another process does at this moment."""
+    database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    database.execute("BEGIN EXCLUSIVE")
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables == 0:
+        for statement in _SCHEMA.split(";"):
+            database.execute(statement)
+    database.execute("COMMIT")
+
+
+def _check(database: sqlite3.Connection, path: Path) -> None:
+    application, version = _marks(database)
     if application != APPLICATION_ID:
-        raise KnowledgeError(f"{path} is no cache of towline's, so it was left alone")
+        raise _not_ours(path)
     if version != VERSION:
         raise KnowledgeError(f"the cache {path} was made by another version of towline")
 
 
-def _make(path: Path) -> None:
-    """Make it beside and move it into place, so that no other process sees half of it."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
-    try:
-        # SQLite's own files beside it take over the mode.
-        beside.touch(mode=0o600, exist_ok=False)
-        with closing(_connect(beside)) as database:
-            database.executescript(_SCHEMA)
-        _move(beside, path)
-    finally:
-        for ending in ("", "-wal", "-shm"):
-            beside.with_name(beside.name + ending).unlink(missing_ok=True)
+def _tune(database: sqlite3.Connection) -> None:
+    import sqlite3
 
-
-def _move(beside: Path, path: Path) -> None:
-    if path.exists():  # empty, as `mktemp` leaves it
-        beside.replace(path)
-        return
-    try:
-        os.link(beside, path)  # never over the file of a process that was quicker
-    except FileExistsError:
-        return
-    except OSError:  # a file system without links
-        beside.replace(path)
+    # Already so but for the first time; while another process is at work, a later opening does it.
+    with suppress(sqlite3.OperationalError):
+        database.execute("PRAGMA journal_mode = WAL")
+    # What a crash of the machine takes is knowledge of the last pushes; no wait for the disk.
+    database.execute("PRAGMA synchronous = NORMAL")
