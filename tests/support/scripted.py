@@ -132,6 +132,8 @@ class Scripted:
         self.manifests: dict[str, tuple[str, bytes]] = {}
         """Media type and content, by tag and by digest."""
         self.sessions: dict[str, bytearray] = {}
+        self.guard: Answering | None = None
+        """Asked first about each request to the API; its refusal goes before all else."""
         self.ended = threading.Event()
         self._listener = listener
         self._tls = tls
@@ -223,7 +225,7 @@ class Scripted:
     def _answer(self, connection: socket.socket, head: _Head, number: int) -> bytes | None:
         """What came after the request; None: the connection ends."""
         asked = Asked(head.method, head.target, head.headers, b"", number)
-        reply = self._scripted(asked)
+        reply = self._guarded(asked) or self._scripted(asked)
         early = reply.early if isinstance(reply, Reply) else None
         body, rest = _body(connection, head, early)
         asked = Asked(head.method, head.target, head.headers, body, number)
@@ -247,6 +249,9 @@ class Scripted:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         ends = reply.close or reply.reset or reply.raw is not None or reply.early is not None
         return not ends
+
+    def _guarded(self, asked: Asked) -> Reply | None:
+        return self.guard(asked) if self.guard and asked.path.startswith("/v2/") else None
 
     def _scripted(self, asked: Asked) -> Reply | Answering | None:
         with self._lock:

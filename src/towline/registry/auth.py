@@ -69,7 +69,7 @@ class Auth:
     ) -> None:
         self.credentials = credentials
         self.worked = False
-        """Whether a request with these credentials has succeeded."""
+        """Whether a request with these credentials was let in."""
         self._base = base
         self._clock = clock
         self._challenge: Challenge | None = None

@@ -33,6 +33,7 @@ T = TypeVar("T")
 REDIRECTS_MAX = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _UNAUTHORIZED = 401
+_DENIALS = frozenset({401, 403})
 _RENEWALS_MAX = 2
 """A first challenge, and one that asks for more."""
 
@@ -45,6 +46,9 @@ class Caller:
         self.credentials = credentials
         self._pool = pool
         self._lock = threading.Lock()
+        # The first request goes alone: all that start together would be refused together.
+        self._meeting = threading.Lock()
+        self._met = False
         self._auth: Auth | None = None
 
     def call(self, call: Call[T], scopes: Scopes, context: Context, *, extra: int = 0) -> T:
@@ -153,6 +157,23 @@ class Caller:
         if not self._is_home(request.url, context):
             return send(request)
         auth = self._ready(context)
+        if not self._met:
+            with acquired(self._meeting, context):
+                if not self._met:
+                    try:
+                        return self._admitted(auth, request, scopes, context, send)
+                    finally:
+                        self._met = True
+        return self._admitted(auth, request, scopes, context, send)
+
+    def _admitted(
+        self,
+        auth: Auth,
+        request: Request,
+        scopes: Scopes,
+        context: Context,
+        send: Callable[[Request], Response],
+    ) -> Response:
         header = auth.header(scopes)
         if header is None and auth.must_ask:
             header = self._fetched(scopes, context)
@@ -166,7 +187,7 @@ class Caller:
             response = send(_with(request, header))
             if header == before:
                 break
-        if response.ok:
+        if response.status not in _DENIALS:
             auth.worked = True
         return response
 

@@ -1,0 +1,362 @@
+"""Being let in: challenges, tokens, passwords, as registries really ask for them."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+
+import pytest
+
+from tests.support.guards import PASSWORD, USER, Tokens, basic, form_of, scopes_of
+from tests.support.pushing import Client, client_of, send
+from tests.support.scripted import Reply, Scripted, complaint, scripted
+from towline.errors import AuthError, RegistryError
+from towline.reference import RepositoryName
+from towline.registry.repository import Mounted
+from towline.registry.upload import Upload
+from towline.spec.digest import Digest
+
+DATA = os.urandom(200_000)
+DIGEST = Digest.of(DATA)
+JSON = {"Content-Type": "application/json"}
+
+
+def test_bearer_is_chosen_among_several_challenges_and_its_scope_is_kept_whole(
+    registry: Scripted, client: Client
+) -> None:
+    tokens = Tokens(registry)
+    odd = (
+        f'BEARER Realm="{registry.url}/token?x=1" , service="a \\"quoted\\", one",'
+        'scope="repository:team/app:pull,push"'
+    )
+    fields = tuple(("WWW-Authenticate", text) for text in ("Negotiate", "Basic", odd))
+    registry.guard = lambda asked: (
+        None if asked.header("Authorization") == "Bearer t0" else Reply(401, fields)
+    )
+    client.push(DATA)
+    (asked,) = tokens.asked
+    assert asked.query.startswith("x=1&service=a%20%22quoted%22%2C%20one&scope=")
+    assert scopes_of(asked) == ["repository:team/app:pull,push"]
+
+
+def test_a_push_asks_for_one_token_and_shows_it_with_every_request(
+    registry: Scripted, client: Client
+) -> None:
+    tokens = Tokens(registry)
+    client.push(DATA)
+    client.put()
+    assert len(tokens.asked) == 1
+    shown = [one.header("Authorization") for one in registry.requests("", "^/v2/")]
+    assert shown == [None] + ["Bearer t0"] * (len(shown) - 1)
+
+
+def test_one_token_is_fetched_however_many_wait_for_it(registry: Scripted, client: Client) -> None:
+    tokens = Tokens(registry)
+    ready = threading.Barrier(8)
+
+    def ask() -> None:
+        ready.wait()
+        client.repository.has_blob(DIGEST, client.context)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(tokens.asked) == 1
+    assert len(registry.requests("HEAD")) == 8 + 1, "the first goes alone, and is refused alone"
+
+
+def test_a_basic_challenge_after_a_bearer_one_renews_the_token_and_shows_no_password(
+    registry: Scripted,
+) -> None:
+    tokens = Tokens(registry)
+    with client_of(registry, creds=(USER, PASSWORD)) as client:
+        client.repository.has_blob(DIGEST, client.context)
+        tokens.expire()
+        tokens.challenge = 'Basic realm="harbor"'
+        client.push(DATA)
+    assert len(tokens.asked) == 2
+    shown = {one.header("Authorization") for one in registry.requests("", "^/v2/")}
+    assert basic() not in shown
+    assert {one.header("Authorization") for one in tokens.asked} == {basic()}
+
+
+@pytest.mark.parametrize(
+    "answer", [{"access_token": "t0"}, {"token": "", "access_token": "t0"}, {"token": "t0"}]
+)
+@pytest.mark.parametrize("life", [None, 0, 2, "soon"])
+def test_a_token_is_read_from_either_field_and_used_for_a_minute(
+    registry: Scripted, client: Client, answer: dict[str, str], life: object
+) -> None:
+    tokens = Tokens(registry)
+    tokens.valid["t0"] = []
+    body = json.dumps({**answer, "expires_in": life})
+    registry._rules.clear()
+    registry.on("GET", "^/token", Reply(200, JSON, body), forever=True)
+    client.push(DATA)
+    assert len(tokens.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "body", ["{}", "[]", "null", '{"secret":"hunter2"}', "<html>hunter2</html>", ""]
+)
+def test_a_token_service_that_gives_none_is_an_auth_error_without_its_words(
+    registry: Scripted, body: str
+) -> None:
+    tokens = Tokens(registry)
+    registry._rules.clear()
+    registry.on("GET", "^/token", Reply(200, JSON, body), forever=True)
+    with (
+        client_of(registry, creds=(USER, PASSWORD)) as client,
+        pytest.raises(AuthError, match="answered without one") as caught,
+    ):
+        client.push(DATA)
+    assert "hunter2" not in str(caught.value)
+    assert PASSWORD not in f"{caught.value!r} {client.heard}"
+    assert len(tokens.asked) == 1
+
+
+def test_a_mount_asks_for_the_destination_first_and_each_origin_after(
+    registry: Scripted, client: Client
+) -> None:
+    tokens = Tokens(registry)
+    origin = RepositoryName(registry.host, "library/base")
+    registry.on("POST", "mount=", Reply(201))
+    repository = client.repo("team/app", pull_from=(origin,))
+    assert repository.mount(DIGEST, origin, client.context) == Mounted()
+    assert scopes_of(tokens.asked[-1]) == [
+        "repository:team/app:pull,push",
+        "repository:library/base:pull",
+    ]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_a_token_that_is_refused_for_two_scopes_is_asked_for_the_destination_alone(
+    registry: Scripted, client: Client, status: int
+) -> None:
+    tokens = Tokens(registry)
+
+    def one_alone(asked: object) -> Reply | None:
+        last = registry.asked[-1]
+        return Reply(status, JSON, '{"details":"bad"}') if len(scopes_of(last)) > 1 else None
+
+    registry._rules.insert(0, registry._rules[0])
+    registry._rules.clear()
+    registry.on(
+        "GET", "^/token", lambda asked: one_alone(asked) or tokens.grant(asked), forever=True
+    )
+    origin = RepositoryName(registry.host, "library/base")
+    repository = client.repo("team/app", pull_from=(origin,))
+    repository.has_blob(DIGEST, client.context)
+    upload = repository.mount(DIGEST, origin, client.context)
+    assert isinstance(upload, Upload)
+    send(upload, DATA)
+    assert registry.blobs[DIGEST] == DATA
+    assert registry.requests("POST", "mount=") == []
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 405])
+def test_a_refresh_token_that_cannot_be_posted_gives_way_to_the_password(
+    registry: Scripted, tmp_path: object, status: int
+) -> None:
+    tokens = Tokens(registry)
+    registry._rules.insert(0, registry._rules.pop())
+    registry._rules[0].replies.appendleft(Reply(status))
+    entry = {"auth": basic().removeprefix("Basic "), "identitytoken": "refresh-me"}
+    environ = {"DOCKER_AUTH_CONFIG": json.dumps({"auths": {registry.host: entry}})}
+    with client_of(registry, environ=environ) as client:
+        client.push(DATA)
+    assert [one.method for one in tokens.asked] == ["POST", "GET"]
+    assert form_of(tokens.asked[0])["refresh_token"] == "refresh-me"
+    assert tokens.asked[1].header("Authorization") == basic()
+
+
+def test_a_refresh_token_is_posted_as_a_form(registry: Scripted) -> None:
+    tokens = Tokens(registry)
+    entry = {"identitytoken": "refresh+me/="}
+    environ = {"DOCKER_AUTH_CONFIG": json.dumps({"auths": {registry.host: entry}})}
+    with client_of(registry, environ=environ) as client:
+        client.push(DATA)
+        assert "refresh" not in str(client.heard)
+    (asked,) = tokens.asked
+    assert form_of(asked) == {
+        "grant_type": "refresh_token",
+        "service": "reg",
+        "client_id": "towline",
+        "scope": "repository:team/app:pull,push",
+        "refresh_token": "refresh+me/=",
+    }
+
+
+def test_a_refresh_token_alone_that_is_refused_is_one_error(registry: Scripted) -> None:
+    tokens = Tokens(registry)
+    registry._rules.clear()
+    registry.on("POST", "^/token", Reply(401, JSON, '{"message":"no such token"}'), forever=True)
+    entry = {"identitytoken": "refresh-me"}
+    environ = {"DOCKER_AUTH_CONFIG": json.dumps({"auths": {registry.host: entry}})}
+    with (
+        client_of(registry, environ=environ) as client,
+        pytest.raises(AuthError, match="no such token") as caught,
+    ):
+        client.push(DATA)
+    assert "refresh-me" not in str(caught.value)
+    assert [one.method for one in tokens.asked] == ["POST"]
+
+
+def test_a_token_that_ends_during_the_body_costs_the_closing_put_alone(
+    registry: Scripted, client: Client
+) -> None:
+    tokens = Tokens(registry)
+
+    def patched(asked: object) -> Reply:
+        tokens.expire()
+        registry.sessions["s0"] += DATA
+        return Reply(202, {"Location": "/v2/team/app/blobs/uploads/s0?after"})
+
+    registry.on("PATCH", "uploads", patched)
+    assert client.push(DATA) == 1
+    assert len(registry.requests("PATCH")) == 1
+    shown = [one.header("Authorization") for one in registry.requests("PUT")]
+    assert shown == ["Bearer t0", "Bearer t1"]
+    assert client.context.meter.sent_bytes == len(DATA)
+
+
+@pytest.mark.parametrize("early", [None, 1000])
+def test_a_token_that_ends_before_the_body_is_renewed_and_the_blob_sent_again(
+    registry: Scripted, client: Client, early: int | None
+) -> None:
+    tokens = Tokens(registry)
+
+    def refused(asked: object) -> Reply:
+        tokens.expire()
+        return Reply(401, {"WWW-Authenticate": tokens.challenge})
+
+    refuse = Reply(401, {"WWW-Authenticate": tokens.challenge}, early=early, reset=True)
+    registry.on("PATCH", "uploads", refuse if early else refused)
+    assert client.push(DATA) == 2
+    assert registry.blobs[DIGEST] == DATA
+
+
+def test_a_scope_that_the_registry_names_itself_is_passed_back_as_it_is(
+    registry: Scripted, client: Client
+) -> None:
+    tokens = Tokens(registry)
+    tokens.challenge += ',scope="*"'
+    client.push(DATA)
+    assert scopes_of(tokens.asked[0]) == ["repository:team/app:pull,push", "*"]
+
+
+def test_a_wrong_password_is_told_with_the_account_and_never_shown(registry: Scripted) -> None:
+    challenge = {"WWW-Authenticate": 'Basic realm="x"'}
+    registry.guard = lambda asked: Reply(401, challenge)
+    with (
+        client_of(registry, creds=("me", "wr0ng-word")) as client,
+        pytest.raises(AuthError, match=r"user me \(from --creds\)") as caught,
+    ):
+        client.push(DATA)
+    assert len(registry.asked) == 2
+    assert "wr0ng-word" not in f"{caught.value!r} {client.heard}"
+    assert "--creds" in str(caught.value.hint)
+    assert caught.value.status == 401
+    assert caught.value.side == "destination"
+
+
+def test_a_wrong_password_at_a_token_service_is_told_with_the_account(registry: Scripted) -> None:
+    Tokens(registry)
+    registry._rules.clear()
+    registry.on("GET", "^/token", complaint(401, "UNAUTHORIZED", "bad password"), forever=True)
+    with (
+        client_of(registry, creds=("me", "wr0ng-word")) as client,
+        pytest.raises(AuthError, match=r"bad password.*user me \(from --creds\)"),
+    ):
+        client.push(DATA)
+
+
+def test_no_credentials_where_some_are_wanted_says_how_to_give_them(
+    registry: Scripted, client: Client
+) -> None:
+    registry.guard = lambda asked: Reply(401, {"WWW-Authenticate": "Basic"})
+    with pytest.raises(AuthError, match="no credentials were found") as caught:
+        client.push(DATA)
+    assert "--creds" in str(caught.value.hint)
+
+
+def test_a_401_without_any_challenge_is_denied_and_asked_no_more_than_thrice(
+    registry: Scripted, client: Client
+) -> None:
+    registry.guard = lambda asked: Reply(401)
+    with pytest.raises(AuthError, match="401"):
+        client.repository.has_blob(DIGEST, client.context)
+    assert len(registry.asked) <= 3
+
+
+def test_a_challenge_that_only_the_base_gives_is_used_for_bare_refusals(
+    registry: Scripted, client: Client
+) -> None:
+    tokens = Tokens(registry)
+    guard = tokens.guard
+    registry.guard = lambda asked: (
+        guard(asked) if asked.path == "/v2/" else (Reply(401) if guard(asked) else None)
+    )
+    client.push(DATA)
+    assert [one.target for one in registry.asked][1] == "/v2/"
+    assert registry.blobs[DIGEST] == DATA
+
+
+def test_a_single_401_of_a_registry_that_asks_nobody_is_outlived(
+    registry: Scripted, client: Client
+) -> None:
+    registry.on("POST", "uploads", Reply(401))
+    assert client.push(DATA) == 1
+
+
+def test_a_single_401_to_a_password_that_was_good_is_outlived(registry: Scripted) -> None:
+    challenge = Reply(401, {"WWW-Authenticate": "Basic"})
+    registry.guard = lambda asked: None if asked.header("Authorization") == basic() else challenge
+    with client_of(registry, creds=(USER, PASSWORD)) as client:
+        client.repository.has_blob(DIGEST, client.context)
+        registry.on("POST", "uploads", challenge)
+        client.push(DATA)
+    assert registry.blobs[DIGEST] == DATA
+
+
+def test_no_cookie_is_ever_sent_back(registry: Scripted, client: Client) -> None:
+    registry.on("POST", "uploads", lambda asked: _with_cookie(registry.sound(asked)))
+    client.push(DATA)
+    client.put()
+    assert all(one.header("Cookie") is None for one in registry.asked)
+
+
+def _with_cookie(reply: Reply) -> Reply:
+    fields = reply.headers.items() if isinstance(reply.headers, dict) else reply.headers
+    return Reply(reply.status, (*fields, ("Set-Cookie", "sid=1; Path=/")), reply.body)
+
+
+def test_a_session_at_another_port_gets_no_credentials(registry: Scripted) -> None:
+    with scripted() as other, client_of(registry, creds=(USER, PASSWORD)) as client:
+        challenge = Reply(401, {"WWW-Authenticate": "Basic"})
+        registry.guard = lambda asked: None if asked.header("Authorization") else challenge
+        location = {"Location": f"{other.url}/v2/x/blobs/uploads/s0"}
+        other.sessions["s0"] = bytearray()
+        registry.on("POST", "uploads", Reply(202, location))
+        upload = client.repository.start_upload(client.context)
+        send(upload, DATA)
+        assert other.blobs[DIGEST] == DATA
+        assert all(one.header("Authorization") is None for one in other.asked)
+
+
+def test_a_token_service_that_is_busy_is_tried_again_later(
+    registry: Scripted, client: Client
+) -> None:
+    Tokens(registry)
+    registry._rules[0].replies.appendleft(Reply(503, {"Retry-After": "0"}))
+    assert client.push(DATA) == 2
+
+
+def test_a_token_service_that_is_nowhere_is_named(registry: Scripted, client: Client) -> None:
+    challenge = {"WWW-Authenticate": 'Bearer realm="ftp://nowhere/token"'}
+    registry.guard = lambda asked: Reply(401, challenge)
+    with pytest.raises(RegistryError, match="ftp://nowhere/token"):
+        client.push(DATA)
