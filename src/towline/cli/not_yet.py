@@ -52,4 +52,7 @@ VALUES = {
 }
 """Of options that exist: how the values begin that do not work yet."""
 
+SOURCES = ("docker://",)
+"""How a source of a push begins that cannot be read yet."""
+
 SEVERAL_DESTINATIONS = True

@@ -56,6 +56,9 @@ def _words(args: argparse.Namespace) -> tuple[str, list[str]]:
         case [name]:
             raise _alone(name)
         case [source, *destinations]:
+            if source.startswith(not_yet.SOURCES) and not _exists(source):
+                message = f"a push of `{source}`, an image in a registry, is not available yet"
+                raise UsageError(message)
             if len(destinations) > 1 and not_yet.SEVERAL_DESTINATIONS:
                 message = "a push to several destinations is not available yet"
                 raise UsageError(message, hint="push to one after the other")
@@ -65,9 +68,7 @@ def _words(args: argparse.Namespace) -> tuple[str, list[str]]:
 
 def _alone(name: str) -> TowlineError:
     """What is wrong with one word: a file without a destination, or a name without a daemon."""
-    from pathlib import Path
-
-    if name == "-" or name.startswith(_ARCHIVES) or Path(name).exists() or _is_layout(name):
+    if name == "-" or name.startswith(_ARCHIVES) or _exists(name) or _is_layout(name):
         hint = f"towline push {name} REGISTRY/REPOSITORY:TAG"
         return UsageError(f"no destination is named for {name}", hint=hint)
     from towline import reference
@@ -84,10 +85,14 @@ def _alone(name: str) -> TowlineError:
 
 def _is_layout(name: str) -> bool:
     """`oci:DIR` is an image named oci, too: the folder decides."""
+    transport, _, rest = name.partition(":")
+    return transport == "oci" and _exists(rest.partition(":")[0])
+
+
+def _exists(path: str) -> bool:
     from pathlib import Path
 
-    transport, _, rest = name.partition(":")
-    return transport == "oci" and Path(rest.partition(":")[0]).is_dir()
+    return bool(path) and Path(path).exists()
 
 
 def _push(
