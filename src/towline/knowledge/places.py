@@ -50,10 +50,14 @@ def _folder(environ: Mapping[str, str], variable: str, below_home: str) -> Path:
 
 
 def _read_id(path: Path) -> bytes | None:
+    """Raises ValueError for one that is damaged."""
     try:
-        return bytes.fromhex(path.read_text("ascii"))
+        kept = bytes.fromhex(path.read_text("ascii"))
     except FileNotFoundError:
         return None
+    if len(kept) != _ID_SIZE:
+        raise ValueError(f"{path} holds {len(kept)} bytes instead of {_ID_SIZE}")
+    return kept
 
 
 def _keep_id(path: Path, fresh: bytes) -> bytes:
