@@ -37,13 +37,13 @@ def blob(letter: str, stored: str | None = None, media_type: str = "") -> Blob:
     kept = (
         Descriptor(media_type or media_types.OCI_LAYER_GZIP, digest(stored), 5) if stored else None
     )
-    return Blob(digest(letter), kept, 10, io.BytesIO, is_layer=True)  # type: ignore[arg-type]  # never opened
+    return Blob(digest(letter), kept, 10, io.BytesIO, is_layer=True)
 
 
 def image(*layers: Layer, came: RawManifest | None = None, oci: bool = False) -> Image:
     source = SourceImage(b"{}", None, (), came, LINUX, oci)
     config = Descriptor(media_types.OCI_CONFIG, CONFIG, 2)
-    held = Blob(CONFIG, config, 2, io.BytesIO, is_layer=False)  # type: ignore[arg-type]  # never opened
+    held = Blob(CONFIG, config, 2, io.BytesIO, is_layer=False)
     return Image(source, held, layers)
 
 
@@ -123,7 +123,7 @@ def test_a_foreign_layer_keeps_its_descriptor() -> None:
 
 def test_a_blob_of_an_unknown_type_keeps_it() -> None:
     stored = Descriptor("application/x-anything", digest("a"), 5)
-    odd = Blob(digest("a"), stored, 5, io.BytesIO, is_layer=False)  # type: ignore[arg-type]  # never opened
+    odd = Blob(digest("a"), stored, 5, io.BytesIO, is_layer=False)
     tree = image(odd, oci=True)
     documents = build.documents(tree, {digest("a"): Made(digest("a"), 5, None)}, None)
     assert layer_types(documents.top) == ["application/x-anything"]

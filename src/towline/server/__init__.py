@@ -1,0 +1,13 @@
+"""An OCI registry for tests, demos and small trusted networks.
+
+Shares the specification with the client and nothing else, so that they cannot share a
+misunderstanding of it.
+"""
+
+from __future__ import annotations
+
+from towline.server.connection import LoggedRequest
+from towline.server.limits import Limits
+from towline.server.server import Server
+
+__all__ = ["Limits", "LoggedRequest", "Server"]

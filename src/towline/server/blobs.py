@@ -1,0 +1,86 @@
+"""Blobs by digest: read whole or in part, asked for, deleted (distribution-spec, end-2, end-10)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from towline.server import refusals
+from towline.server.http import FilePart, Response
+from towline.spec import distribution, media_types
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from towline.server.context import Call
+    from towline.spec.digest import Digest
+
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+
+
+def read(call: Call) -> Response:
+    """GET or HEAD of a blob."""
+    digest = call.digest()
+    size = call.repository.blob(digest)
+    if size is None:
+        raise refusals.blob_unknown(digest)
+    path = call.registry.storage.layout.blob(digest)
+    return content(call, path, digest, size, media_types.OCTET_STREAM)
+
+
+def delete(call: Call) -> Response:
+    """DELETE of a blob: this repository no longer holds it."""
+    digest = call.digest()
+    if not call.repository.unlink_blob(digest):
+        raise refusals.blob_unknown(digest)
+    return Response(202)
+
+
+def content(call: Call, path: Path, digest: Digest, size: int, media_type: str) -> Response:
+    """The answer that carries a file, or the part of it that was asked for."""
+    etag = f'"{digest}"'
+    headers = {
+        "Content-Type": media_type,
+        distribution.DOCKER_CONTENT_DIGEST: digest,
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "no-cache",
+    }
+    if etag in call.request.headers.get("if-none-match", ""):
+        return Response(304, headers)
+    part = _part(call, size, etag)
+    if part is None:
+        return _answer(call, 200, headers, path, first=0, length=size)
+    first, length = part
+    if length <= 0:
+        headers = {"Content-Range": f"bytes */{size}"}
+        return Response(416, headers)
+    headers["Content-Range"] = f"bytes {first}-{first + length - 1}/{size}"
+    return _answer(call, 206, headers, path, first=first, length=length)
+
+
+def _part(call: Call, size: int, etag: str) -> tuple[int, int] | None:
+    """Offset and length that were asked for; length 0 or less where there is nothing (RFC 9110)."""
+    wanted = _RANGE.fullmatch(call.request.headers.get("range", "").replace(" ", ""))
+    if not wanted or wanted[0] == "bytes=-":  # several ranges, other units: the whole is right too
+        return None
+    if call.request.headers.get("if-range", etag) != etag:
+        return None
+    if not wanted[1]:
+        length = min(int(wanted[2]), size)
+        return size - length, length
+    first = int(wanted[1])
+    last = min(int(wanted[2]), size - 1) if wanted[2] else size - 1
+    return first, last - first + 1
+
+
+def _answer(
+    call: Call, status: int, headers: dict[str, str], path: Path, *, first: int, length: int
+) -> Response:
+    if call.head:
+        return Response(status, headers, length=length)
+    try:
+        file = path.open("rb", buffering=0)
+    except FileNotFoundError:  # a collection took it between two looks
+        raise refusals.blob_unknown(call.last) from None
+    return Response(status, headers, FilePart(file, first, length))

@@ -1,0 +1,78 @@
+"""What every endpoint is given: the registry's parts, and one request taken apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from towline.server import refusals
+from towline.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from towline.server.http import Body, Request
+    from towline.server.limits import Limits
+    from towline.server.repository import Repository
+    from towline.server.sessions import Sessions
+    from towline.server.storage import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The parts of one registry."""
+
+    storage: Storage
+    sessions: Sessions
+    limits: Limits
+    schema1: bool = False
+    """Whether manifests of schema 1 are accepted."""
+
+
+def _nothing() -> None:
+    """Interrupt nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to one endpoint."""
+
+    registry: Registry
+    request: Request
+    name: str
+    """The repository's name, which matches the grammar; empty where the endpoint has none."""
+    last: str
+    """The last part of the path: a digest, a tag, a session's id, or empty."""
+    interrupt: Callable[[], None] = field(default=_nothing)
+    """Ends the reading of this request's body, from another thread."""
+
+    @property
+    def head(self) -> bool:
+        """Whether only the headers are wanted."""
+        return self.request.method == "HEAD"
+
+    @property
+    def body(self) -> Body:
+        """The request's body."""
+        return self.request.body
+
+    @property
+    def repository(self) -> Repository:
+        """The repository; it need not exist."""
+        return self.registry.storage.repository(self.name)
+
+    def digest(self) -> Digest:
+        """The last part of the path as a digest; refuses another form."""
+        return digest_of(self.last)
+
+    def parameter(self, name: str) -> str | None:
+        """The first value of a query parameter."""
+        return self.request.parameter(name)
+
+
+def digest_of(text: str) -> Digest:
+    """A text as a digest; refuses another form, and algorithms that are not registered."""
+    try:
+        return Digest(text)
+    except ValueError as error:
+        raise refusals.digest_invalid(str(error), text) from None

@@ -1,0 +1,75 @@
+"""Manifests as a registry reads them: what they are, and what must be there before they are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from towline.spec import manifest, media_types
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from towline.spec.descriptor import Descriptor
+    from towline.spec.digest import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a registry needs of a manifest."""
+
+    media_type: str
+    blobs: tuple[Descriptor, ...] = ()
+    """What the repository must hold: the config and every layer that it serves."""
+    children: tuple[Descriptor, ...] = ()
+    """Manifests of an index."""
+    subject: Descriptor | None = None
+    artifact_type: str | None = None
+    """As the list of referrers shows it."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def referrer(self, digest: Digest, size: int) -> dict[str, Any]:
+        """Its descriptor in the list of referrers (distribution-spec, "Listing Referrers")."""
+        shown: dict[str, Any] = {"mediaType": self.media_type, "size": size, "digest": digest}
+        if self.artifact_type:
+            shown["artifactType"] = self.artifact_type
+        if self.annotations:
+            shown["annotations"] = dict(self.annotations)
+        return shown
+
+
+def read(content: bytes, content_type: str) -> Document:
+    """Read a manifest that came with a Content-Type; ValueError with one clause when it is none."""
+    declared = content_type.partition(";")[0].strip().lower()
+    if declared in {"", "application/json", media_types.OCTET_STREAM}:  # says nothing
+        declared = ""
+    parsed = manifest.parse(content, declared or None)
+    if declared and declared != parsed.media_type:
+        msg = f"its mediaType is {parsed.media_type}, but the Content-Type {declared[:100]}"
+        raise ValueError(msg)
+    raw = json.loads(content)
+    if raw.get("schemaVersion") != 2:  # noqa: PLR2004 - the only one there is
+        msg = "its schemaVersion is not 2"
+        raise ValueError(msg)
+    artifact_type = str(raw.get("artifactType") or "") or None
+    if isinstance(parsed, manifest.Index):
+        return Document(
+            media_type=parsed.media_type,
+            children=parsed.manifests,
+            subject=parsed.subject,
+            artifact_type=artifact_type,
+            annotations=parsed.annotations,
+        )
+    return Document(
+        media_type=parsed.media_type,
+        blobs=(parsed.config, *(layer for layer in parsed.layers if not _is_elsewhere(layer))),
+        subject=parsed.subject,
+        artifact_type=artifact_type or parsed.config.media_type or None,
+        annotations=parsed.annotations,
+    )
+
+
+def _is_elsewhere(layer: Descriptor) -> bool:
+    """Whether a layer may be missing: it is not to be distributed, and says where it is."""
+    return media_types.is_foreign(layer.media_type) and bool(layer.urls)

@@ -1,0 +1,97 @@
+"""Files that are whole or not there, whenever the process is killed.
+
+Everything is written beside its place, synced and renamed into it. Knows nothing of what the files
+mean.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def is_no_room(error: OSError) -> bool:
+    """Whether the disk, a quota or a limit of the file size was what failed."""
+    return error.errno in _NO_ROOM
+
+
+class Files:
+    """Writes below one root.
+
+    `durable` also survives a power cut: each change is synced before it is told. A root that is
+    removed at the end has no use for that.
+    """
+
+    def __init__(self, scratch: Path, *, durable: bool) -> None:
+        self._scratch = scratch
+        self._durable = durable
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Replace a file's content, at once for every reader."""
+        beside = self._scratch / f"new-{secrets.token_hex(8)}"
+        try:
+            with beside.open("xb") as file:
+                file.write(content)
+                self.sync(file.fileno())
+            self.move(beside, path)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
+
+    def mark(self, path: Path) -> None:
+        """Make an empty file, or note the present time in the one that is there."""
+        try:
+            path.touch()
+        except FileNotFoundError:
+            self.make_directory(path.parent)
+            path.touch()
+        self.sync_directory(path.parent)
+
+    def move(self, source: Path, target: Path) -> None:
+        """Put a synced file into its place."""
+        try:
+            source.replace(target)
+        except FileNotFoundError:
+            self.make_directory(target.parent)
+            source.replace(target)
+        self.sync_directory(target.parent)
+
+    def remove(self, path: Path) -> bool:
+        """Remove a file; whether it was there."""
+        try:
+            path.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        self.sync_directory(path.parent)
+        return True
+
+    def make_directory(self, path: Path) -> None:
+        """Make a folder and those above it."""
+        missing = [path]
+        while not missing[-1].parent.is_dir():
+            missing.append(missing[-1].parent)
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            self.sync_directory(folder.parent)
+
+    def sync(self, descriptor: int) -> None:
+        """Have an open file's content on the disk."""
+        if self._durable:
+            os.fsync(descriptor)
+
+    def sync_directory(self, path: Path) -> None:
+        """Have a folder's entries on the disk."""
+        if not self._durable:
+            return
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

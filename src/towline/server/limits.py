@@ -1,0 +1,30 @@
+"""How much one client may ask of the registry; every number is documented in `docs/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of a server; the defaults fit tests, demos and small trusted networks."""
+
+    head_bytes: int = 32 << 10
+    """A request line and its headers together; more is 431."""
+    header_count: int = 100
+    head_seconds: float = 30.0
+    """From a request's first byte to the end of its headers; more is 408."""
+    idle_seconds: float = 60.0
+    """Without a byte, between requests and within one."""
+    drain_bytes: int = 256 << 10
+    """Of a refused body, read so that the connection can go on; beyond, it is closed."""
+    manifest_bytes: int = 4 << 20
+    """More is 413 (distribution-spec, "Pushing Manifests")."""
+    connections: int = 512
+    """More at once get 503."""
+    sessions: int = 10_000
+    """Open upload sessions; more is 429."""
+    session_seconds: float = 24 * 3600.0
+    """An upload session untouched for so long is given up."""
+    page: int = 1000
+    """Entries of a catalog or of referrers in one answer; tags are listed whole unless `n` says."""

@@ -1,0 +1,181 @@
+"""Upload sessions: the bytes of a blob on their way in (distribution-spec, "Pushing blobs").
+
+A session is one file, so it survives a restart; its name carries a mark of the repository, so it
+is found from there alone. Bytes are hashed as they pass; what cannot be known any more (after a
+restart, or when the closing digest has another algorithm) is hashed again from the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from towline.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from towline.server.http import Body
+    from towline.server.limits import Limits
+    from towline.server.storage import Storage
+
+_BLOCK = 256 << 10
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_HASH_BLOCK = 1 << 20
+
+
+class Session:
+    """One open upload. All but `offset` is for who holds it (`taken`)."""
+
+    def __init__(self, session: str, path: Path, offset: int) -> None:
+        self.id = session
+        self.path = path
+        self.offset = offset
+        """Bytes received and kept."""
+        self.closed = False
+        """Committed, cancelled or expired, while somebody waited for it."""
+        self.touched = time.monotonic()
+        self._hash = None if offset else hashlib.sha256()
+        self._turn = threading.Lock()
+        self._interrupt: Callable[[], None] | None = None
+
+    @contextmanager
+    def taken(self, interrupt: Callable[[], None]) -> Iterator[bool]:
+        """The right to write; who has it is interrupted, for the newest request is the client's.
+
+        A client that lost its connection comes back before the registry has noticed. `interrupt`
+        ends the caller's own reading when it is its turn to be replaced. Yields whether somebody
+        was interrupted: how far that one came, the client cannot know.
+        """
+        before, self._interrupt = self._interrupt, interrupt
+        if before:
+            before()
+        with self._turn:
+            try:
+                yield before is not None
+            finally:
+                self.touched = time.monotonic()
+                if self._interrupt is interrupt:
+                    self._interrupt = None
+
+    def use(self, algorithm: str) -> None:
+        """Hash with that algorithm, if nothing has been hashed yet."""
+        if not self.offset:
+            self._hash = hashlib.new(algorithm)
+
+    def append(self, body: Body) -> None:
+        """Take a request's body; what had arrived before a cut is kept.
+
+        Raises Cut or BadRequest from the body, OSError from the disk.
+        """
+        view = memoryview(bytearray(min(_BLOCK, max(1, body.length or _BLOCK))))
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.lseek(descriptor, self.offset, os.SEEK_SET)
+            while count := body.readinto(view):
+                self._take(descriptor, view[:count])
+        finally:
+            os.close(descriptor)
+
+    def _take(self, descriptor: int, block: memoryview) -> None:
+        while block:
+            written = os.write(descriptor, block)
+            if self._hash:
+                self._hash.update(block[:written])
+            self.offset += written
+            self.touched = time.monotonic()
+            block = block[written:]
+
+    def digest(self, algorithm: str) -> Digest:
+        """The digest of what was received."""
+        if self._hash is None or self._hash.name != algorithm:
+            self._hash = hashlib.new(algorithm)
+            with self.path.open("rb", buffering=0) as file:
+                while block := file.read(_HASH_BLOCK):
+                    self._hash.update(block)
+        return Digest(f"{algorithm}:{self._hash.hexdigest()}")
+
+
+class Sessions:
+    """All open uploads of one storage."""
+
+    def __init__(self, storage: Storage, limits: Limits) -> None:
+        self._folder = storage.layout.uploads
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._open: dict[Path, Session] = {}
+        self._count = sum(1 for _ in self._folder.glob("session-*"))
+        self.expire()
+
+    def start(self, name: str) -> Session | None:
+        """A new session for a repository; None when there are too many."""
+        with self._lock:
+            if self._count >= self._limits.sessions:
+                return None
+            self._count += 1
+        token = secrets.token_hex(16)
+        session = "-".join((token[:8], token[8:12], token[12:16], token[16:20], token[20:]))
+        path = self._path(name, session)
+        try:
+            path.touch(exist_ok=False)
+        except OSError:
+            with self._lock:
+                self._count -= 1
+            raise
+        with self._lock:
+            return self._open.setdefault(path, Session(session, path, 0))
+
+    def find(self, name: str, session: str) -> Session | None:
+        """An open session of a repository."""
+        if not _ID.fullmatch(session):
+            return None
+        path = self._path(name, session)
+        with self._lock:
+            found = self._open.get(path)
+            if found is None and path.exists():
+                found = self._open[path] = Session(session, path, path.stat().st_size)
+            return found
+
+    def close(self, session: Session) -> None:
+        """Forget a session and what it received; by who holds it."""
+        with self._lock:
+            if session.closed:
+                return
+            session.closed = True
+            self._open.pop(session.path, None)
+            self._count -= 1
+        session.path.unlink(missing_ok=True)
+
+    def expire(self) -> None:
+        """Give up what was left untouched for too long, half-written files of a crash too."""
+        oldest = time.time() - self._limits.session_seconds
+        for path in self._folder.iterdir():
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest and not self._in_use(path):
+                    path.unlink()
+                    self._forget(path)
+
+    def _in_use(self, path: Path) -> bool:
+        with self._lock:
+            session = self._open.get(path)
+        if session is None:
+            return False
+        return time.monotonic() - session.touched < self._limits.session_seconds
+
+    def _forget(self, path: Path) -> None:
+        with self._lock:
+            self._count -= path.name.startswith("session-")
+            session = self._open.pop(path, None)
+            if session:
+                session.closed = True
+
+    def _path(self, name: str, session: str) -> Path:
+        mark = hashlib.sha256(name.encode()).hexdigest()[:16]
+        return self._folder / f"session-{mark}-{session}"

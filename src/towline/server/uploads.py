@@ -1,0 +1,158 @@
+"""Upload sessions as endpoints (distribution-spec, "Pushing blobs"; end-4 to end-6, 11, 13, 14)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from towline.server import refusals
+from towline.server.context import digest_of
+from towline.server.files import is_no_room
+from towline.server.http import Response
+from towline.spec import distribution
+from towline.spec.digest import HEX_LENGTHS, Digest
+
+if TYPE_CHECKING:
+    from towline.server.context import Call
+    from towline.server.sessions import Session
+
+_CONTENT_RANGE = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
+
+
+def start(call: Call) -> Response:
+    """POST: open a session, mount a blob, or take a whole blob at once."""
+    mount, digest = call.parameter("mount"), call.parameter("digest")
+    if mount is not None and _mounted(call, digest_of(mount)):
+        return _created(call, digest_of(mount))
+    wanted = digest_of(digest) if digest is not None else None
+    algorithm = call.parameter("digest-algorithm") or (wanted.algorithm if wanted else "sha256")
+    if algorithm not in HEX_LENGTHS:
+        raise refusals.digest_invalid(f"the algorithm {algorithm[:50]!r} is not known here")
+    session = call.registry.sessions.start(call.name)
+    if session is None:
+        raise refusals.too_many_sessions()
+    session.use(algorithm)
+    if wanted is None:
+        return Response(202, _session_headers(call, session))
+    with session.taken(call.interrupt):
+        return _finish(call, session, wanted)
+
+
+def _mounted(call: Call, digest: Digest) -> bool:
+    """Whether the repository holds a blob now because another one does."""
+    storage, origin = call.registry.storage, call.parameter("from")
+    with storage.unswept():
+        if origin is None:
+            found = storage.keep(digest) is not None
+        elif distribution.NAME.fullmatch(origin):
+            found = storage.repository(origin).blob(digest) is not None
+        else:
+            found = False
+        if found:
+            call.repository.link_blob(digest)
+        return found
+
+
+def status(call: Call) -> Response:
+    """GET: how far a session has come."""
+    return Response(204, _session_headers(call, _session(call)))
+
+
+def append(call: Call) -> Response:
+    """PATCH: take a chunk, or a stream of unknown length."""
+    session = _session(call)
+    with session.taken(call.interrupt) as uncertain:
+        _take(call, session, uncertain=uncertain)
+        return Response(202, _session_headers(call, session))
+
+
+def finish(call: Call) -> Response:
+    """PUT: take what is left, and make the whole a blob if its digest is right."""
+    wanted = digest_of(call.parameter("digest") or "")
+    session = _session(call)
+    with session.taken(call.interrupt) as uncertain:
+        session.use(wanted.algorithm)
+        return _finish(call, session, wanted, uncertain=uncertain)
+
+
+def cancel(call: Call) -> Response:
+    """DELETE: give a session up."""
+    session = _session(call)
+    with session.taken(call.interrupt):
+        call.registry.sessions.close(session)
+    return Response(204)
+
+
+def _session(call: Call) -> Session:
+    session = call.registry.sessions.find(call.name, call.last)
+    if session is None:
+        raise refusals.upload_unknown(call.last)
+    return session
+
+
+def _take(call: Call, session: Session, *, uncertain: bool) -> None:
+    """Append the request's body in its right place, or refuse it and keep the session."""
+    if session.closed:
+        raise refusals.upload_unknown(session.id)
+    _check_range(call, session, uncertain=uncertain)
+    try:
+        session.append(call.body)
+    except OSError as error:
+        if is_no_room(error):
+            call.registry.sessions.close(session)  # what it holds is part of what fills the disk
+        raise
+
+
+def _check_range(call: Call, session: Session, *, uncertain: bool) -> None:
+    told = call.request.headers.get("content-range")
+    if told is None:
+        if uncertain and call.body.length != 0:
+            raise _out_of_order(call, session, "another request of this session was under way")
+        return
+    match = _CONTENT_RANGE.fullmatch(told.removeprefix("bytes ").partition("/")[0])
+    if not match:
+        raise refusals.upload_invalid("the Content-Range is malformed: expected START-END")
+    first, last = int(match[1]), int(match[2])
+    if first != session.offset:
+        raise _out_of_order(call, session, f"the next byte is {session.offset}, not {first}")
+    if call.body.length not in {None, last - first + 1}:
+        raise refusals.size_invalid("Content-Range and Content-Length do not agree")
+
+
+def _out_of_order(call: Call, session: Session, message: str) -> refusals.Refused:
+    return refusals.out_of_order(message, _session_headers(call, session))
+
+
+def _finish(call: Call, session: Session, wanted: Digest, *, uncertain: bool = False) -> Response:
+    _take(call, session, uncertain=uncertain)
+    storage = call.registry.storage
+    try:
+        found = session.digest(wanted.algorithm)
+        if found != wanted:
+            message = f"the content has another digest: {found}"
+            raise refusals.digest_invalid(message, wanted)
+        with session.path.open("rb") as file:
+            storage.files.sync(file.fileno())
+        with storage.unswept():
+            storage.adopt(session.path, wanted)
+            call.repository.link_blob(wanted)
+    finally:
+        call.registry.sessions.close(session)
+    return _created(call, wanted)
+
+
+def _created(call: Call, digest: Digest) -> Response:
+    headers = {
+        "Location": distribution.blob_path(call.name, digest),
+        distribution.DOCKER_CONTENT_DIGEST: digest,
+    }
+    return Response(201, headers)
+
+
+def _session_headers(call: Call, session: Session) -> dict[str, str]:
+    return {
+        "Location": distribution.uploads_path(call.name) + session.id,
+        # Nothing and one byte look alike: the specification has no form for an empty session.
+        "Range": f"0-{max(0, session.offset - 1)}",
+        distribution.DOCKER_UPLOAD_UUID: session.id,
+    }

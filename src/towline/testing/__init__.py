@@ -1,0 +1,28 @@
+"""What users need to test code that pushes images: a real registry, and real small images.
+
+`plugin` is a pytest plugin that is loaded by itself; `make_image` needs no pytest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from towline.testing.images import make_image, make_images
+    from towline.testing.registry import TestRegistry
+
+__all__ = ["TestRegistry", "make_image", "make_images"]
+
+_HOMES = {
+    "TestRegistry": "towline.testing.registry",
+    "make_image": "towline.testing.images",
+    "make_images": "towline.testing.images",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - type checkers read the imports above
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

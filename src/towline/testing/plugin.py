@@ -1,0 +1,55 @@
+"""The pytest plugin: the fixture `oci_registry`, and `--oci-registry URL` for another registry.
+
+Loaded into every pytest run of an environment that has towline, so nothing is imported before a
+test asks for the fixture.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from towline.server import Server
+    from towline.testing.registry import TestRegistry
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let tests run on another registry."""
+    parser.getgroup("towline").addoption(
+        "--oci-registry",
+        metavar="URL",
+        help="run tests of oci_registry on this registry instead of an embedded one; those that "
+        "order faults or look at requests are skipped",
+    )
+
+
+@pytest.fixture(scope="session")
+def _oci_server(request: pytest.FixtureRequest) -> Iterator[Server | None]:
+    if request.config.getoption("--oci-registry"):
+        yield None
+        return
+    from towline.server import Server
+
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def oci_registry(
+    request: pytest.FixtureRequest, _oci_server: Server | None
+) -> Iterator[TestRegistry]:
+    """A real OCI registry on loopback: a repository prefix of this test's own, and no faults."""
+    import secrets
+
+    from towline.testing.registry import TestRegistry
+
+    url = request.config.getoption("--oci-registry") or (_oci_server.url if _oci_server else "")
+    if _oci_server:
+        _oci_server.faults.clear()
+    yield TestRegistry(str(url).rstrip("/"), f"t{secrets.token_hex(6)}", _oci_server)
+    if _oci_server:
+        _oci_server.faults.clear()
