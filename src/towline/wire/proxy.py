@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _USER = re.compile(r"(https?://)([^@/]*)@", re.IGNORECASE)
-_PORT = re.compile(r"(.*?):(\d+)")
-_NUMERIC = re.compile(r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*")
+_PORT = re.compile(r"(\[.*\]|[^:]*):(\d+)")
+_NUMERIC = re.compile(r"[0-9.]+")
+_ADDRESS = re.compile(r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +105,19 @@ def _unquoted(text: str) -> str:
 
 
 def _matches(rule: str, url: Url) -> bool:
-    if rule == "*":
+    if rule == "*" or _in_network(rule.strip("[]"), url.host):
         return True
-    if "/" in rule or _NUMERIC.fullmatch(rule):
-        return _in_network(rule, url.host)
     if with_port := _PORT.fullmatch(rule):
-        rule, port = with_port[1], int(with_port[2])
-        if port != url.port:
+        rule = with_port[1]
+        if int(with_port[2]) != url.port:
             return False
-    rule = rule.strip("[]").removeprefix("*")
-    return url.host == rule.lstrip(".") or url.host.endswith("." + rule.lstrip("."))
+    rule = rule.strip("[]").removeprefix("*").lstrip(".")
+    return url.host == rule or url.host.endswith("." + rule)
 
 
 def _in_network(rule: str, host: str) -> bool:
+    if not _ADDRESS.fullmatch(host):
+        return False
     import ipaddress
 
     try:

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from towline.wire import log
+from towline.wire.message import Headers, Request, Response
+from towline.wire.url import parse
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("Authorization", "Bearer abc.def", "Bearer <hidden>"),
+        ("proxy-authorization", "Basic c2VjcmV0", "Basic <hidden>"),
+        ("Set-Cookie", "sid=1; Path=/", "<hidden>"),
+        ("Location", "/x?_state=abc%3D&digest=sha256:1", "/x?_state=<hidden>&digest=sha256:1"),
+        (
+            "Location",
+            "https://s3/x?X-Amz-Signature=a&b=",
+            "https://s3/x?X-Amz-Signature=<hidden>&b=",
+        ),
+        ("Link", '</v2/_catalog?last=a&n=2>; rel="next"', '</v2/_catalog?last=a&n=2>; rel="next"'),
+        ("Content-Type", "text/plain", "text/plain"),
+    ],
+)
+def test_a_fields_secrets_are_hidden(name: str, value: str, shown: str) -> None:
+    assert log.field(name, value) == shown
+
+
+def test_requests_and_answers_are_told_without_bodies() -> None:
+    lines: list[str] = []
+    url = parse("https://h/token?scope=a:b&password=x")
+    log.sent(lines.append, Request("POST", url, (("A", "b"),), b"refresh_token=secret"))
+    answer = Response(200, "OK", Headers([("C", "d")]), url, "POST", b'{"token":"secret"}')
+    log.received(lines.append, answer, 0.5)
+    assert lines == [
+        "> POST https://h/token?scope=a:b&password=<hidden>",
+        ">   A: b",
+        ">   (20 bytes)",
+        "< 200 OK (0.500 s, to POST)",
+        "<   C: d",
+    ]
+    assert "secret" not in repr(answer)
