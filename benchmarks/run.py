@@ -1,6 +1,6 @@
 """Pushes one real image with towline and its peers, in turn, and prints what each push cost.
 
-    python -m benchmarks [--rounds N] [--only NAMES] [--scenario first|repeat|startup|all]
+    python -m benchmarks [--rounds N] [--only NAMES] [--scenario first|repeat|startup|knowledge|all]
 
 Peers are looked for in PEERS (a folder), in `.tools/bin` and on PATH; one that is missing or cannot
 run here is named with the reason. Each push goes to a registry of its own, which is empty.
@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import image, registry, report, startup
+from benchmarks import image, knowledge, registry, report, startup
 from benchmarks.measure import CommandError, cost
 from benchmarks.peers import PEERS, Place, SkippedError
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from benchmarks.peers import Peer
 
 ROOT = Path(__file__).resolve().parent.parent
+SCENARIOS = ("first", "repeat", "startup", "knowledge", "all")
 REPOSITORY, TAG = "bench/app", "1"
 TARGETS = {"wall_to_best": 0.33, "cpu_to_best": 0.33, "peak": 64e6}
 """What a first push is to stay below (peak in bytes)."""
@@ -46,12 +47,16 @@ def main() -> int:
         place = Place(made.path.resolve(), tools, work, stack)
         print(_heading(made))
         results: dict[str, object] = {"machine": _machine(), "image": _described(made)}
-        if options.scenario != "startup":
+        if options.scenario not in {"startup", "knowledge"}:
             results.update(_pushes(place, made, options))
         if options.scenario in {"startup", "all"}:
             started = startup.measured(place)
             print(f"\n{startup.table(started)}")
             results["startup"] = asdict(started)
+        if options.scenario in {"knowledge", "all"}:
+            known = knowledge.measured()
+            print(f"\n{knowledge.table(known)}")
+            results["knowledge"] = asdict(known)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
     return 0
@@ -65,7 +70,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", help=f"of {','.join(PEERS)}; separated by commas")
     parser.add_argument("--image", type=Path, help="another `docker save` archive")
     parser.add_argument("--peers", type=Path, help="a folder of programs (PEERS)")
-    parser.add_argument("--scenario", choices=["first", "repeat", "startup", "all"], default="all")
+    parser.add_argument("--scenario", choices=SCENARIOS, default="all")
     parser.add_argument("--json", type=Path, help="write all figures there")
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="(%(default)s)")
     return parser.parse_args()
