@@ -1,0 +1,175 @@
+"""`towline demo`: a real image pushed to a registry of its own, twice, and read back.
+
+Everything lies in a temporary folder and everything is decided there: cache, configuration, port.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from towline.cli import output
+from towline.cli.progress import figures
+from towline.cli.signals import cancel_on_signals
+from towline.errors import Cancelled, TowlineError, TransferCancelled
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from towline.cli.arguments import Parser
+    from towline.context import Cancel
+    from towline.push.pusher import Pusher
+    from towline.push.result import PushResult
+    from towline.server import LoggedRequest, Server
+    from towline.testing.images import Made
+
+USAGE = ""
+ABOUT = "Push a real image to a registry of its own, push it again, read it back and compare."
+WORDS = 0
+_REPOSITORY = "demo/python"
+_TAG = "1"
+_COLUMNS = "{:<12}  {:<32}  {:>9}  {:>8}  {:>7}"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of the table."""
+
+    name: str
+    outcome: str
+    moved: int | None
+    """Bytes over the wire; None where there is no wire."""
+    requests: int | None
+    seconds: float
+
+    def line(self) -> str:
+        """As it is printed."""
+        moved = "" if self.moved is None else figures.size(self.moved)
+        requests = "" if self.requests is None else str(self.requests)
+        columns = (self.name, self.outcome, moved, requests, f"{self.seconds:.2f} s")
+        return _COLUMNS.format(*columns)
+
+
+def add_arguments(_parser: Parser) -> None:
+    """None."""
+
+
+def run(_args: argparse.Namespace) -> int:
+    """Run it; an untrue promise ends it with exit code 1."""
+    import towline
+    from towline.server import Server
+
+    with (
+        tempfile.TemporaryDirectory(prefix="towline-demo-") as folder,
+        cancel_on_signals() as cancel,
+        Server(Path(folder) / "registry") as server,
+        towline.Pusher(
+            cache=str(Path(folder) / "cache.sqlite"), environ={"HOME": folder, "TMPDIR": folder}
+        ) as pusher,
+    ):
+        _Demo(Path(folder), server, pusher, cancel).run()
+    output.write(_next())
+    return 0
+
+
+class _Demo:
+    """The steps, in order."""
+
+    def __init__(self, folder: Path, server: Server, pusher: Pusher, cancel: Cancel) -> None:
+        self._image = folder / "image.tar"
+        self._server = server
+        self._pusher = pusher
+        self._cancel = cancel
+        self._destination = f"{server.host}/{_REPOSITORY}:{_TAG}"
+
+    def run(self) -> None:
+        output.write([f"a registry of our own listens on {self._server.url}", ""])
+        output.write([_COLUMNS.format("step", "outcome", "bytes", "requests", "time").rstrip()])
+        try:
+            made = self._build()
+            self._cancel.check()
+            first = self._push()
+            self._push_again(first)
+            self._cancel.check()
+            self._read_back(first, made)
+        except Cancelled:
+            message = "the demo was interrupted"
+            raise TransferCancelled(message) from None
+
+    def _build(self) -> Made:
+        from towline.cli.demo_image import layers
+        from towline.testing.images import make_image
+
+        begun = time.monotonic()
+        made = make_image(self._image, layers=layers(), names=["python:demo"])
+        size = figures.size(self._image.stat().st_size)
+        what = f"{figures.counted(len(made.diff_ids), 'layer')}, {size}"
+        _tell(Step("build", what, None, None, time.monotonic() - begun))
+        return made
+
+    def _push(self) -> PushResult:
+        begun, before = time.monotonic(), len(self._server.requests)
+        result = self._pusher.push(str(self._image), self._destination, cancel=self._cancel)
+        asked = self._server.requests[before:]
+        what = f"{figures.counted(len(result.layers), 'layer')} pushed"
+        _tell(Step("push", what, _uploaded(asked), len(asked), time.monotonic() - begun))
+        return result
+
+    def _push_again(self, first: PushResult) -> None:
+        begun, before = time.monotonic(), len(self._server.requests)
+        again = self._pusher.push(str(self._image), self._destination, cancel=self._cancel)
+        asked = self._server.requests[before:]
+        uploads = [request for request in asked if _is_upload(request)]
+        if uploads or again.digest != first.digest:
+            told = ", ".join(f"{request.method} {request.path}" for request in uploads)
+            message = f"the second push was not what it promises: {told or again.digest}"
+            raise TowlineError(message)
+        _tell(Step("push again", "nothing sent", 0, len(asked), time.monotonic() - begun))
+
+    def _read_back(self, pushed: PushResult, made: Made) -> None:
+        from towline.cli.demo_readback import Reader, read_back
+
+        begun, before = time.monotonic(), len(self._server.requests)
+        reader = Reader(self._server.host, _REPOSITORY)
+        found = read_back(reader, _TAG, pushed.digest, made.diff_ids)
+        asked = len(self._server.requests) - before
+        what = f"{found.digests} digests, {found.diff_ids} DiffIDs agree"
+        _tell(Step("read back", what, found.received, asked, time.monotonic() - begun))
+
+
+def _is_upload(request: LoggedRequest) -> bool:
+    return request.method in {"POST", "PATCH", "PUT"} and "/blobs/" in request.path
+
+
+def _uploaded(requests: Sequence[LoggedRequest]) -> int:
+    """Bytes of blobs that the registry says it was sent."""
+    return sum(request.received for request in requests if _is_upload(request))
+
+
+def _tell(step: Step) -> None:
+    output.write([step.line()])
+
+
+def _next() -> list[str]:
+    program = _program()
+    return [
+        "",
+        "Next, with an image and a registry of your own:",
+        "  docker save app:1 -o image.tar",
+        f"  {program} push image.tar registry.example/team/app:1",
+        f"Without a registry, `{program} serve` starts one on 127.0.0.1:5000.",
+    ]
+
+
+def _program() -> str:
+    """How this command is called from where the user is."""
+    if shutil.which("towline"):
+        return "towline"
+    called = sys.argv[0]
+    return called if Path(called).name == "towline" else f"{sys.executable} -m towline"

@@ -1,0 +1,101 @@
+"""Reads an image back from a registry with other code than towline's own, and compares.
+
+The standard library's HTTP, hashes and gzip: what wrote the image has no part in judging it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from towline.errors import TowlineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_ACCEPT = (
+    "application/vnd.docker.distribution.manifest.v2+json, "
+    "application/vnd.oci.image.manifest.v1+json"
+)
+_BLOCK = 1 << 20
+_GZIP = zlib.MAX_WBITS | 16
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """What was read and agreed."""
+
+    digests: int
+    diff_ids: int
+    received: int
+    """Bytes."""
+
+
+class Reader:
+    """One repository of a registry that speaks plain HTTP."""
+
+    def __init__(self, host: str, path: str) -> None:
+        self._host = host
+        self._path = path
+        self.received = 0
+
+    def get(self, kind: str, name: str, feed: Callable[[bytes], object]) -> None:
+        """Read a manifest or blob, block by block. Raises TowlineError unless it is there."""
+        connection = http.client.HTTPConnection(self._host)
+        try:
+            connection.request(
+                "GET", f"/v2/{self._path}/{kind}/{name}", headers={"Accept": _ACCEPT}
+            )
+            answer = connection.getresponse()
+            if answer.status != http.HTTPStatus.OK:
+                message = f"reading {kind}/{name} back: the registry answered {answer.status}"
+                raise TowlineError(message)
+            while block := answer.read(_BLOCK):
+                self.received += len(block)
+                feed(block)
+        finally:
+            connection.close()
+
+    def document(self, kind: str, name: str, digest: str) -> Any:  # noqa: ANN401 - JSON
+        """A manifest or config, which must have this digest."""
+        content = bytearray()
+        self.get(kind, name, content.extend)
+        _agree(
+            f"the digest of {kind}/{name}", f"sha256:{hashlib.sha256(content).hexdigest()}", digest
+        )
+        return json.loads(content)
+
+    def layer(self, digest: str) -> str:
+        """A layer's DiffID; its bytes must have this digest."""
+        packed, plain, gzip = hashlib.sha256(), hashlib.sha256(), zlib.decompressobj(_GZIP)
+
+        def feed(block: bytes) -> None:
+            packed.update(block)
+            # What is torn has another digest, which is what shall be told.
+            with suppress(zlib.error):
+                plain.update(gzip.decompress(block))
+
+        self.get("blobs", digest, feed)
+        _agree("the digest of a layer", f"sha256:{packed.hexdigest()}", digest)
+        return f"sha256:{plain.hexdigest()}"
+
+
+def read_back(reader: Reader, tag: str, digest: str, diff_ids: Sequence[str]) -> ReadBack:
+    """Read everything under a tag. Raises TowlineError where anything differs."""
+    manifest = reader.document("manifests", tag, digest)
+    config = reader.document("blobs", manifest["config"]["digest"], manifest["config"]["digest"])
+    found = [reader.layer(layer["digest"]) for layer in manifest["layers"]]
+    _agree("the list of DiffIDs in the config", config["rootfs"]["diff_ids"], list(diff_ids))
+    _agree("the DiffIDs of the layers", found, list(diff_ids))
+    return ReadBack(2 + len(found), len(found), reader.received)
+
+
+def _agree(what: str, found: object, wanted: object) -> None:
+    if found != wanted:
+        message = f"{what} is {found}, not {wanted}"
+        raise TowlineError(message)
