@@ -231,7 +231,8 @@ def test_a_config_that_is_not_what_its_digest_says_is_no_config(store: Knowledge
 def test_all_who_open_it_agree_on_the_account_key(place: Place) -> None:
     key = place.open(OURS).account_key()
     assert len(key) == 32
-    assert place.open(THEIRS).account_key() == key
+    theirs = place.open(THEIRS)
+    assert theirs.account_key() == theirs.account_key() == key
     place.open(OURS).clear()
     assert place.open(OURS).account_key() == key
 
@@ -252,6 +253,16 @@ def test_it_can_be_counted_pruned_and_cleared(store: Knowledge) -> None:
     assert store.host_facts("reg") == {}
     store.clear()
     assert store.prune(older_than=time.time()) == 0
+
+
+def test_many_layers_are_counted_pruned_and_cleared_too(store: Knowledge) -> None:
+    numbers = range(1200)
+    store.record([entry(diff_id=Digest.of(b"%d" % n), seen=float(1 + n % 3)) for n in numbers])
+    assert store.stats().diff_ids == 1200
+    assert store.prune(older_than=2.0) == 400
+    assert store.stats().entries == 800
+    store.clear()
+    assert store.stats().diff_ids == 0
 
 
 def test_recording_nothing_is_nothing(store: Knowledge) -> None:

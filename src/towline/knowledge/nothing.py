@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from towline.knowledge.base import Stats
@@ -49,9 +50,7 @@ class Nothing:
     def account_key(self) -> bytes:
         """A key for as long as this object lives."""
         if self._account_key is None:
-            import secrets
-
-            self._account_key = secrets.token_bytes(32)
+            self._account_key = os.urandom(32)
         return self._account_key
 
     def stats(self) -> Stats:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ def machine_id(environ: Mapping[str, str]) -> bytes:
     Without a place for it, what this process writes will be another machine's to the next one,
     which costs trust and nothing else.
     """
-    fresh = secrets.token_bytes(_ID_SIZE)
+    fresh = os.urandom(_ID_SIZE)
     try:
         path = _folder(environ, "XDG_DATA_HOME", ".local/share") / "machine-id"
         return _read_id(path) or _keep_id(path, fresh)
@@ -62,7 +61,7 @@ def _read_id(path: Path) -> bytes | None:
 
 def _keep_id(path: Path, fresh: bytes) -> bytes:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    beside = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
     beside.touch(mode=0o600, exist_ok=False)
     try:
         beside.write_text(fresh.hex() + "\n", "ascii")

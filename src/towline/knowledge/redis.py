@@ -8,7 +8,7 @@ seen half done: it is atomic, and repeating it after a lost answer changes nothi
 from __future__ import annotations
 
 import json
-import secrets
+import os
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -115,7 +115,7 @@ class RedisKnowledge:
         if self._account_key is None:
             key = self._key("secret", "account")
             with self._using() as client:
-                client.set(key, secrets.token_bytes(32), nx=True)
+                client.set(key, os.urandom(32), nx=True)
                 self._account_key = bytes(client.get(key))
         return self._account_key
 

@@ -6,7 +6,7 @@ that end leave no connection behind. Other processes are kept apart by SQLite it
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -154,7 +154,7 @@ class SqliteKnowledge:
         return None if row is None else bytes(row[0])
 
     def _new_secret(self, name: str) -> bytes:
-        fresh = secrets.token_bytes(32)
+        fresh = os.urandom(32)
         with self._writing() as database:
             database.execute("INSERT OR IGNORE INTO secret VALUES (?, ?)", (name, fresh))
         return self._secret(name) or fresh
