@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from towline.errors import UsageError
 from towline.push.options import PusherOptions, PushOptions
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Unpack
 
-    from towline.push.pusher import Several, Source
+    from towline.push.opened import Source
+    from towline.push.pusher import Several
     from towline.push.result import InspectResult, PushResult
 
 
@@ -21,20 +22,56 @@ class Options(PusherOptions, PushOptions, total=False):
 
 
 @overload
-def push(source: Source, destination: str, **options: Unpack[Options]) -> PushResult: ...
+def push(
+    source: Source,
+    destination: str,
+    *,
+    all_tags: Literal[False] = False,
+    **options: Unpack[Options],
+) -> PushResult: ...
 
 
 @overload
-def push(source: Source, destination: Several, **options: Unpack[Options]) -> list[PushResult]: ...
+def push(
+    source: Source,
+    destination: Several,
+    *,
+    all_tags: bool = False,
+    **options: Unpack[Options],
+) -> list[PushResult]: ...
+
+
+@overload
+def push(
+    source: Source,
+    destination: str,
+    *,
+    all_tags: Literal[True],
+    **options: Unpack[Options],
+) -> list[PushResult]: ...
+
+
+@overload
+def push(
+    source: Source,
+    destination: str | Several,
+    *,
+    all_tags: bool = False,
+    **options: Unpack[Options],
+) -> PushResult | list[PushResult]: ...
 
 
 def push(
-    source: Source, destination: str | Several, **options: Unpack[Options]
+    source: Source,
+    destination: str | Several,
+    *,
+    all_tags: bool = False,
+    **options: Unpack[Options],
 ) -> PushResult | list[PushResult]:
     """Push an image; see `Pusher.push` for what it does and raises."""
     settings, wishes = _apart(options)
     with Pusher(**settings) as pusher:
-        return pusher.push(source, destination, **wishes)
+        return pusher.push(source, destination, all_tags=all_tags, **wishes)
 
 
 def inspect(source: Source, **options: Unpack[PusherOptions]) -> InspectResult:

@@ -15,21 +15,31 @@ if TYPE_CHECKING:
     from towline.reference import Reference, RepositoryName
 
 
-def parse(destination: str | Sequence[str]) -> list[Reference]:
+def parse(destination: str | Sequence[str], *, all_tags: bool = False) -> list[Reference]:
     """Each destination once, in the order given; without a tag it is `latest`.
 
-    Raises InvalidReference, and UsageError for a digest.
+    With `all_tags` they have no tag: the source's own are put there. Raises InvalidReference, and
+    UsageError for a digest, or a tag with `all_tags`.
     """
     texts = [destination] if isinstance(destination, str) else list(destination)
     if not texts:
         raise UsageError("no destination was given", hint="name one: REGISTRY/REPOSITORY:TAG")
     parsed = [reference.parse(text) for text in texts]
     for found in parsed:
-        if found.digest is not None:
-            raise UsageError(
-                "cannot push a digest reference", hint=f"push to a tag: {found.with_tag('TAG')}"
-            )
-    return list(dict.fromkeys(found.with_tag(found.tag or reference.LATEST) for found in parsed))
+        _check(found, all_tags=all_tags)
+    default = None if all_tags else reference.LATEST
+    return list(dict.fromkeys(found.with_tag(found.tag or default) for found in parsed))
+
+
+def _check(found: Reference, *, all_tags: bool) -> None:
+    if found.digest is not None:
+        raise UsageError(
+            "cannot push a digest reference", hint=f"push to a tag: {found.with_tag('TAG')}"
+        )
+    if all_tags and found.tag is not None:
+        raise UsageError(
+            f"a tag cannot be used with --all-tags: {found}", hint=f"use {found.repository}"
+        )
 
 
 def by_repository(parsed: Iterable[Reference]) -> dict[RepositoryName, list[Reference]]:
@@ -40,12 +50,10 @@ def by_repository(parsed: Iterable[Reference]) -> dict[RepositoryName, list[Refe
     return {name: sorted(tags, key=lambda one: str(one.tag)) for name, tags in groups.items()}
 
 
-def answer(
-    asked: str | Sequence[str], outcomes: Sequence[Outcome]
-) -> PushResult | list[PushResult]:
-    """What the caller gets: a result or a list of them, by what was asked; or what is raised."""
+def answer(outcomes: Sequence[Outcome], *, several: bool) -> PushResult | list[PushResult]:
+    """What the caller gets: a result, or a list where several were asked for; or what is raised."""
     errors = [outcome for outcome in outcomes if isinstance(outcome, TowlineError)]
-    if errors and isinstance(asked, str):
+    if errors and not several:
         raise errors[0]
     if errors:
         failed = "; ".join(error.message for error in errors)
@@ -53,7 +61,7 @@ def answer(
             f"{len(errors)} of {len(outcomes)} pushes failed: {failed}", errors, outcomes
         )
     results = [outcome for outcome in outcomes if isinstance(outcome, PushResult)]
-    return results[0] if isinstance(asked, str) else results
+    return results if several else results[0]
 
 
 def repository(text: str) -> RepositoryName:

@@ -102,8 +102,8 @@ def steps(
 ) -> tuple[Step, ...]:
     """The way of one blob to one target; `entries` are those of its DiffID, oldest first."""
     fitting = [entry for entry in reversed(entries) if _fits(blob, entry, rules)]
-    asks = [Ask(candidate) for candidate in _asked(blob, target, fitting)]
-    mounts = _mounts(blob, target, fitting) if rules.mounts else []
+    asks = [Ask(candidate) for candidate in _asked(blob, target, fitting, rules)]
+    mounts = _mounts(blob, target, fitting, rules) if rules.mounts else []
     return (*asks, *mounts, Send())
 
 
@@ -126,12 +126,14 @@ def _fits(blob: Blob, entry: Entry, rules: Rules) -> bool:
     return entry.compression in {"gzip", "none"} or rules.formats == {"oci"}
 
 
-def _asked(blob: Blob, target: Destination, fitting: Sequence[Entry]) -> list[Candidate]:
+def _asked(
+    blob: Blob, target: Destination, fitting: Sequence[Entry], rules: Rules
+) -> list[Candidate]:
     if blob.stored is not None:
         known = any(entry.repository == str(target.name) for entry in fitting)
         return [replace(own(blob), remembered=known)]
     here = [entry for entry in fitting if entry.repository == str(target.name)]
-    return _unique(sorted(here, key=lambda entry: _rank(entry, target)))[:ASK_LIMIT]
+    return _unique(sorted(here, key=lambda entry: _rank(entry, target, rules)))[:ASK_LIMIT]
 
 
 def own(blob: Blob) -> Candidate:
@@ -141,13 +143,13 @@ def own(blob: Blob) -> Candidate:
     return Candidate(blob.stored.digest, blob.stored.size, compression, None)
 
 
-def _mounts(blob: Blob, target: Destination, fitting: Sequence[Entry]) -> list[Mount]:
+def _mounts(blob: Blob, target: Destination, fitting: Sequence[Entry], rules: Rules) -> list[Mount]:
     elsewhere = [
         entry
         for entry in fitting
         if entry.repository != str(target.name) and _host(entry.repository) == target.name.host
     ]
-    ranked = sorted(elsewhere, key=lambda entry: _rank(entry, target))
+    ranked = sorted(elsewhere, key=lambda entry: _rank(entry, target, rules))
     return [_mount(blob, target, entry) for entry in ranked[: _mount_tries(blob.size)]]
 
 
@@ -161,10 +163,15 @@ def _mount_tries(size: int) -> int:
     return next((tries for limit, tries in _MOUNT_TRIES if size <= limit), _MOUNT_TRIES_ABOVE)
 
 
-def _rank(entry: Entry, target: Destination) -> tuple[int, bool, bool, int]:
-    """Stable over newest first: gzip, then own credentials, then trust, then likeness of name."""
+def _rank(entry: Entry, target: Destination, rules: Rules) -> tuple[int, bool, bool, bool, int]:
+    """Stable over newest first.
+
+    Bytes that the profile would make come first: the same input keeps its digest. Then gzip, own
+    credentials, what we saw before what we were told, likeness of name.
+    """
     return (
         _COMPRESSION_RANK[entry.compression],
+        entry.profile != rules.profile.recorded,
         not _ours(entry, target),
         entry.learned,
         -_likeness(entry.repository, str(target.name)),

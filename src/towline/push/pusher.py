@@ -7,38 +7,32 @@ one `Pusher` share is `engine.Engine`.
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, overload
+from typing import TYPE_CHECKING, Literal, overload
 
-from towline import reference as references
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, TransferCancelled
 from towline.events import Warned, nowhere
 from towline.push import build, destinations, look, options, together
 from towline.push.engine import Engine
+from towline.push.opened import Opened, registry_reference
 from towline.push.run import Run
 from towline.push.target import Target
 from towline.push.wanted import Gatherer, images
-from towline.sources import location as locations
-from towline.sources.open import open_source
-from towline.sources.select import select
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
     from typing import Self, Unpack
 
+    from towline.push.opened import Source, Wanted
     from towline.push.options import PusherOptions, PushOptions, Wish
     from towline.push.result import InspectResult, PushResult
     from towline.push.run import Outcome
     from towline.push.wanted import Tree
     from towline.reference import Reference, RepositoryName
-    from towline.sources.base import SourceEntry
 
-Source = str | os.PathLike[str] | BinaryIO
-"""A path, a text of the command line's grammar, or an open binary file."""
 Several = list[str] | tuple[str, ...]
 """Several destinations; not any sequence, since a text is one too."""
 
@@ -72,30 +66,68 @@ class Pusher:
 
     @overload
     def push(
-        self, source: Source, destination: str, **wishes: Unpack[PushOptions]
+        self,
+        source: Source,
+        destination: str,
+        *,
+        all_tags: Literal[False] = False,
+        **wishes: Unpack[PushOptions],
     ) -> PushResult: ...
 
     @overload
     def push(
-        self, source: Source, destination: Several, **wishes: Unpack[PushOptions]
+        self,
+        source: Source,
+        destination: Several,
+        *,
+        all_tags: bool = False,
+        **wishes: Unpack[PushOptions],
     ) -> list[PushResult]: ...
 
+    @overload
     def push(
-        self, source: Source, destination: str | Several, **wishes: Unpack[PushOptions]
+        self,
+        source: Source,
+        destination: str,
+        *,
+        all_tags: Literal[True],
+        **wishes: Unpack[PushOptions],
+    ) -> list[PushResult]: ...
+
+    @overload
+    def push(
+        self,
+        source: Source,
+        destination: str | Several,
+        *,
+        all_tags: bool = False,
+        **wishes: Unpack[PushOptions],
+    ) -> PushResult | list[PushResult]: ...
+
+    def push(
+        self,
+        source: Source,
+        destination: str | Several,
+        *,
+        all_tags: bool = False,
+        **wishes: Unpack[PushOptions],
     ) -> PushResult | list[PushResult]:
-        """Push an image to a destination, `REGISTRY/REPOSITORY[:TAG]`.
+        """Push an image to a destination, `REGISTRY/REPOSITORY[:TAG]`, or to several.
 
-        A tag is written only after every blob under it is confirmed.
+        One destination as a text gives a result; several, or `all_tags`, a list of them:
+        destinations as given, tags sorted. Each layer is read and compressed once. A tag is
+        written only after every blob under it is confirmed.
 
-        Raises UsageError, SourceError, AuthError, RegistryError, NetworkError, TransferCancelled,
-        and PartialFailure when several destinations were asked for and some failed.
+        Raises UsageError, SourceError, AuthError, RegistryError, NetworkError, TransferCancelled;
+        PartialFailure when several were asked for and some failed.
         """
         wish = options.wish(wishes)
-        parsed = destinations.parse(destination)
+        parsed = destinations.parse(destination, all_tags=all_tags)
         cancel = wishes.get("cancel") or Cancel()
-        with _public_edge(parsed), self._entry(source, cancel) as entry:
-            outcomes = self._push(entry, parsed, wish, cancel)
-        return destinations.answer(destination, outcomes)
+        with _public_edge(parsed), self._opened(source, cancel) as opened:
+            wanted = opened.wanted(parsed, all_tags=all_tags)
+            outcomes = self._push(wanted, wish, cancel)
+        return destinations.answer(outcomes, several=all_tags or not isinstance(destination, str))
 
     def inspect(self, source: Source, *, cancel: Cancel | None = None) -> InspectResult:
         """What an image or index is: config, layers, children, as they lie where they are.
@@ -106,10 +138,10 @@ class Pusher:
         """
         switch = cancel or Cancel()
         with _public_edge([]):
-            if reference := _registry_reference(source):
+            if reference := registry_reference(source):
                 return look.remote(reference, self._target(reference.repository, (), switch))
-            with self._entry(source, switch) as entry:
-                return look.local(_name(source), entry, options.wish({}))
+            with self._opened(source, switch) as opened:
+                return look.local(opened.name, opened.entry(), options.wish({}))
 
     def digest(self, source: Source, **wishes: Unpack[PushOptions]) -> str:
         """The digest under a registry reference, or that a push of a local image would have.
@@ -121,11 +153,11 @@ class Pusher:
         switch = wishes.get("cancel") or Cancel()
         wish = options.wish(wishes)
         with _public_edge([]):
-            if reference := _registry_reference(source):
+            if reference := registry_reference(source):
                 return look.remote_digest(reference, self._target(reference.repository, (), switch))
-            with self._entry(source, switch) as entry:
+            with self._opened(source, switch) as opened:
                 context = Context(cancel=switch, emit=self._emit)
-                return look.local_digest(self._engine, entry, wish, context)
+                return look.local_digest(self._engine, opened.entry(), wish, context)
 
     def tags(self, repository: str, *, cancel: Cancel | None = None) -> list[str]:
         """The tags of a repository, in lexical order.
@@ -137,19 +169,21 @@ class Pusher:
         with _public_edge([]):
             return sorted(target.retry("tags", partial(target.repository.tags, target.context)))
 
-    def _push(
-        self, entry: SourceEntry, parsed: Sequence[Reference], wish: Wish, cancel: Cancel
-    ) -> list[Outcome]:
-        tree = Gatherer(wish.profile).tree(entry.content)
-        for image in images(tree):
+    def _push(self, wanted: Wanted, wish: Wish, cancel: Cancel) -> list[Outcome]:
+        gatherer = Gatherer(wish.profile)
+        trees = {entry: gatherer.tree(entry.content) for entry in dict.fromkeys(wanted.values())}
+        for image in (image for tree in trees.values() for image in images(tree)):
             build.check(image, build.preferred(image, wish.format, wish.profile), wish.profile)
         targets = [
-            self._target(repository, [(reference, tree) for reference in references], cancel)
-            for repository, references in destinations.by_repository(parsed).items()
+            self._target(
+                name, [(reference, trees[wanted[reference]]) for reference in tags], cancel
+            )
+            for name, tags in destinations.by_repository(wanted).items()
         ]
         for target in targets:
-            for warning in entry.warnings:
-                target.warn(warning)
+            for entry in dict.fromkeys(wanted[reference] for reference, _ in target.tags):
+                for warning in entry.warnings:
+                    target.warn(warning)
         runs = [Run(target, wish) for target in targets]
         done = zip(targets, together.push(self._engine, runs, wish), strict=True)
         outcomes = {
@@ -157,7 +191,7 @@ class Pusher:
             for target, found in done
             for (reference, _), outcome in zip(target.tags, found, strict=True)
         }
-        return [outcomes[reference] for reference in parsed]
+        return [outcomes[reference] for reference in wanted]
 
     def _target(
         self,
@@ -170,13 +204,11 @@ class Pusher:
         return Target(self._engine, repository, tuple(tags), context)
 
     @contextmanager
-    def _entry(self, source: Source, cancel: Cancel) -> Iterator[SourceEntry]:
-        """The one image that a source is opened for."""
+    def _opened(self, source: Source, cancel: Cancel) -> Iterator[Opened]:
         context = Context(cancel=cancel, emit=self._emit)
-        location = locations.parse(source) if isinstance(source, str) else None
-        opened = open_source(location or source, context, environ=self._engine.environ)
+        opened = Opened(source, context, self._engine.environ)
         try:
-            yield select(opened.entries(), location.ref if location else None, _name(source))
+            yield opened
         finally:
             opened.close()
 
@@ -193,23 +225,3 @@ def _public_edge(pushed: Sequence[Reference]) -> Iterator[None]:
         names = ", ".join(str(reference) for reference in pushed)
         what = f"the push to {names}" if names else "it"
         raise TransferCancelled(f"{what} was cancelled") from None
-
-
-def _name(source: Source) -> str:
-    """What errors and results call a source."""
-    if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
-    name = getattr(source, "name", None)
-    return name if isinstance(name, str) else "the file object"
-
-
-def _registry_reference(source: Source) -> Reference | None:
-    """The reference that a text means when it is no path that exists (`inspect`, `digest`)."""
-    if not isinstance(source, str):
-        return None
-    location = locations.parse(source)
-    if location.transport == "docker":
-        return references.parse(location.path)
-    if location.transport or location.standard_input or os.path.exists(source):  # noqa: PTH110 - pathlib costs start-up
-        return None
-    return references.parse(source)

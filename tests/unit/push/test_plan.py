@@ -137,6 +137,11 @@ def test_what_was_only_learned_comes_after_what_we_made() -> None:
     assert plan(layer(), [entry("a"), entry("b", learned=True)]) == ["ask a", "ask b", "send"]
 
 
+def test_bytes_that_the_profile_would_make_come_before_others() -> None:
+    known = [entry("a"), entry("b", profile=None), entry("c", profile="gzip/9@elsewhere")]
+    assert plan(layer(), known) == ["ask a", "ask c", "ask b", "send"]
+
+
 def test_gzip_comes_before_other_compressions() -> None:
     known = [entry("a"), entry("b", compression="zstd", profile=None)]
     oci = Rules(GZIP, formats=frozenset({"oci"}))

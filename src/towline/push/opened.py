@@ -1,0 +1,68 @@
+"""A source opened for a push: which of its images goes under which destination."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, BinaryIO
+
+from towline import reference as references
+from towline.reference import Reference
+from towline.sources import location as locations
+from towline.sources.base import SourceEntry
+from towline.sources.open import open_source
+from towline.sources.select import select, tagged
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from towline.context import Context
+
+Source = str | os.PathLike[str] | BinaryIO
+"""A path, a text of the command line's grammar, or an open binary file."""
+Wanted = dict[Reference, SourceEntry]
+"""What is to be under each destination, in the order of the results."""
+
+
+class Opened:
+    """An open source and the REF that was named with it. Raises SourceError."""
+
+    def __init__(self, source: Source, context: Context, environ: Mapping[str, str]) -> None:
+        location = locations.parse(source) if isinstance(source, str) else None
+        self.name = _name(source)
+        """What errors and results call it."""
+        self._ref = location.ref if location else None
+        self._source = open_source(location or source, context, environ=environ)
+
+    def entry(self) -> SourceEntry:
+        """The one image that is meant."""
+        return select(self._source.entries(), self._ref, self.name)
+
+    def wanted(self, destinations: Sequence[Reference], *, all_tags: bool) -> Wanted:
+        """The one image under each destination, or all tags of a repository in each of them."""
+        if not all_tags:
+            return dict.fromkeys(destinations, self.entry())
+        tags = tagged(self._source.entries(), self._ref, self.name)
+        return {place.with_tag(tag): entry for place in destinations for tag, entry in tags}
+
+    def close(self) -> None:
+        """Close it; what still reads a layer goes on."""
+        self._source.close()
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) else "the file object"
+
+
+def registry_reference(source: Source) -> Reference | None:
+    """The reference that a text means when it is no path that exists (`inspect`, `digest`)."""
+    if not isinstance(source, str):
+        return None
+    location = locations.parse(source)
+    if location.transport == "docker":
+        return references.parse(location.path)
+    if location.transport or location.standard_input or os.path.exists(source):  # noqa: PTH110 - pathlib costs start-up
+        return None
+    return references.parse(source)
