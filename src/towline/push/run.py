@@ -66,12 +66,13 @@ class Run:
         for tree in dict.fromkeys(tree for _, tree in target.tags):
             for layer in (layer for image in images(tree) for layer in reversed(image.layers)):
                 if isinstance(layer, Blob):
-                    self._tell(layer.id, "Preparing")
+                    self._tell(layer.id, "Preparing", layer.size)
                 else:
                     self._tell(layer.digest.short, "Skipped foreign layer")
 
-    def _tell(self, shown: str, status: str) -> None:
-        event = LayerProgress(reference=self.target.reference, id=shown, status=status)
+    def _tell(self, shown: str, status: str, total: int | None = None) -> None:
+        reference = self.target.reference
+        event = LayerProgress(reference=reference, id=shown, status=status, total=total)
         self.target.context.emit(event)
 
     def learn(self, known: Mapping[Digest, Sequence[Entry]]) -> list[Entry]:
