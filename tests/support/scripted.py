@@ -86,6 +86,7 @@ class Reply:
 CUT = Reply(raw=b"")
 """Hang up without a word."""
 HANG = Reply(hang=True)
+GREETING_OF_TLS = b"\x16\x03"
 HTML = Reply(200, {"Content-Type": "text/html"}, "<!DOCTYPE html><title>Welcome</title>")
 
 
@@ -123,7 +124,8 @@ class Scripted:
     """The server. `host` is HOST:PORT as a reference has it."""
 
     def __init__(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
-        self.host = f"127.0.0.1:{listener.getsockname()[1]}"
+        address, port = listener.getsockname()
+        self.host = f"{address}:{port}"
         self.url = f"http{'s' if tls else ''}://{self.host}"
         self.asked: list[Asked] = []
         self.greeted = 0
@@ -205,7 +207,7 @@ class Scripted:
             connection.close()
 
     def _head(self, connection: socket.socket, data: bytes) -> _Head | None:
-        while b"\r\n\r\n" not in data:
+        while b"\r\n\r\n" not in data and not data.startswith(GREETING_OF_TLS):
             more = connection.recv(65536)
             if not more:
                 return None
@@ -364,13 +366,13 @@ def _received(connection: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def scripted(tls: Certificate | None = None) -> Iterator[Scripted]:
-    """Run one on a free loopback port until the end."""
+def scripted(tls: Certificate | None = None, *, address: str = "127.0.0.1") -> Iterator[Scripted]:
+    """Run one on a free port of a loopback address until the end."""
     context = None
     if tls is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(tls.cert, tls.key)
-    server = Scripted(socket.create_server(("127.0.0.1", 0), backlog=64), context)
+    server = Scripted(socket.create_server((address, 0), backlog=64), context)
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
     try:

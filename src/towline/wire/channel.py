@@ -51,6 +51,10 @@ class Channel:
         while (events := _tried(tls.do_handshake)) is not None:
             self._wait(events, self.timeout)
 
+    def peer_certificate(self) -> bytes:
+        """The other side's certificate (DER), checked or not; empty without TLS."""
+        return (self._tls.getpeercert(binary_form=True) or b"") if self._tls else b""
+
     def finish_connecting(self) -> None:
         """Wait for a connect under way. Raises OSError, Silence."""
         self._wait(select.POLLOUT, self.timeout)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from towline.errors import NetworkError
-from towline.wire import reading
+from towline.wire import certificate, reading, tls
 from towline.wire.channel import Channel, Silence
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ Address = tuple[int, tuple[Any, ...]]
 
 _PROXY_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _CONNECT_OK = range(200, 300)
+_UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21})
+"""OpenSSL's codes (X509_V_ERR) for a chain that ends at nobody known."""
 
 
 def resolve(host: str, port: int, cancel: Cancel, timeout: float) -> list[Address]:
@@ -74,20 +77,29 @@ def _unknown(host: str, error: OSError | None) -> NetworkError:
     )
 
 
-def connect(
-    url: Url, *, proxy: Proxy | None, tls: ssl.SSLContext | None, cancel: Cancel, timeout: float
-) -> Channel:
-    """A connection on which `url` can be asked; `tls` is given exactly for https.
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a URL's server is reached."""
+
+    url: Url
+    proxy: Proxy | None
+    cancel: Cancel
+    timeout: float
+    """Seconds without a byte."""
+
+
+def connect(way: Way, secure: ssl.SSLContext | None) -> Channel:
+    """A connection on which `way.url` can be asked; `secure` is given exactly for https.
 
     Raises NetworkError.
     """
-    near = proxy.url if proxy else url
-    channel = dial(near, url, cancel, timeout)
+    near = way.proxy.url if way.proxy else way.url
+    channel = dial(near, way.url, way.cancel, way.timeout)
     try:
-        if proxy and tls:
-            _tunnel(channel, url, proxy)
-        if tls:
-            _secure(channel, url, tls)
+        if way.proxy and secure:
+            _tunnel(channel, way.url, way.proxy)
+        if secure:
+            _secure(channel, way, secure)
     except BaseException:
         channel.close()
         raise
@@ -167,25 +179,45 @@ def _proxy_failed(proxy: Proxy, url: Url, why: str, *, transient: bool) -> Netwo
     )
 
 
-def _secure(channel: Channel, url: Url, tls: ssl.SSLContext) -> None:
+def _secure(channel: Channel, way: Way, context: ssl.SSLContext) -> None:
     import ssl
 
+    host = way.url.authority
     try:
-        channel.secure(tls, url.host)
+        channel.secure(context, way.url.host)
     except Silence:
-        raise NetworkError(f"{url.authority} does not answer to TLS", transient=True) from None
+        raise NetworkError(f"{host} does not answer to TLS", transient=True) from None
     except ssl.SSLCertVerificationError as error:
-        raise _untrusted(url, error) from None
+        channel.close()
+        raise _untrusted(way, error) from None
     except OSError as error:
-        raise tls_failed(url, error) from None
+        raise tls_failed(way.url, error) from None
 
 
-def _untrusted(url: Url, error: ssl.SSLCertVerificationError) -> NetworkError:
+def _untrusted(way: Way, error: ssl.SSLCertVerificationError) -> NetworkError:
     why = error.verify_message or str(error)
+    message = f"the certificate of {way.url.authority} is not trusted: {why}"
+    if error.verify_code not in _UNKNOWN_ISSUER:
+        return NetworkError(message, hint="have the registry's certificate put right")
+    issuer = _issuer(way)
+    named = f"its issuer, {issuer}," if issuer else "its issuer"
     return NetworkError(
-        f"the certificate of {url.authority} is not trusted: {why}",
-        hint="name the certificate of its authority with --ca FILE, or pass --insecure",
+        message,
+        hint=f"{named} is unknown here: give that authority's certificate with --ca FILE",
     )
+
+
+def _issuer(way: Way) -> str:
+    """Who issued the certificate that was not trusted; a second look, which trusts nobody."""
+    channel = None
+    try:
+        channel = connect(way, tls.context(tls.Trust(insecure=True)))
+        return certificate.issuer(channel.peer_certificate())
+    except NetworkError:
+        return ""
+    finally:
+        if channel:
+            channel.close()
 
 
 def tls_failed(url: Url, error: OSError) -> NetworkError:

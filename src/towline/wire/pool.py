@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from towline._version import __version__
 from towline.wire import log, proxy, tls
-from towline.wire.connect import connect
+from towline.wire.connect import Way, connect
 from towline.wire.exchange import Died, Exchange
 from towline.wire.message import ANSWER_MAX
 
@@ -129,7 +129,7 @@ class Pool:
         via = self._proxies.of(url)
         self._log(f"* connecting to {url.origin}" + (f" through {via}" if via else ""))
         secure = self._context(url) if url.scheme == "https" else None
-        return connect(url, proxy=via, tls=secure, cancel=context.cancel, timeout=timeout)
+        return connect(Way(url, via, context.cancel, timeout), secure)
 
     def _context(self, url: Url) -> ssl.SSLContext:
         trust = self._trust(url)

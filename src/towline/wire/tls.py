@@ -66,7 +66,8 @@ def _trust_the_system(made: ssl.SSLContext) -> None:
 
 def _is_hashed(folder: str) -> bool:
     try:
-        return any(entry.name.endswith(".0") for entry in os.scandir(folder))
+        with os.scandir(folder) as entries:
+            return any(entry.name.endswith(".0") for entry in entries)
     except OSError:
         return False
 
