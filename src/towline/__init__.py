@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from towline.api import digest, inspect, push, tags
+    from towline.api import digest, inspect, plan, push, tags
     from towline.context import Cancel
     from towline.errors import (
         AuthError,
@@ -46,11 +46,12 @@ if TYPE_CHECKING:
         InspectResult,
         LayerResult,
         ManifestResult,
+        PlanResult,
         PushResult,
     )
 
 _HOMES = {
-    "towline.api": ("digest", "inspect", "push", "tags"),
+    "towline.api": ("digest", "inspect", "plan", "push", "tags"),
     "towline.context": ("Cancel",),
     "towline.errors": (
         "AuthError",
@@ -81,6 +82,7 @@ _HOMES = {
         "InspectedLayer",
         "LayerResult",
         "ManifestResult",
+        "PlanResult",
         "PushResult",
     ),
 }
@@ -101,6 +103,7 @@ __all__ = [
     "NetworkError",
     "Note",
     "PartialFailure",
+    "PlanResult",
     "PushResult",
     "PushStarted",
     "Pusher",
@@ -116,6 +119,7 @@ __all__ = [
     "__version__",
     "digest",
     "inspect",
+    "plan",
     "push",
     "tags",
 ]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from towline.push.opened import Source
     from towline.push.pusher import Several
-    from towline.push.result import InspectResult, PushResult
+    from towline.push.result import InspectResult, PlanResult, PushResult
 
 
 class Options(PusherOptions, PushOptions, total=False):
@@ -72,6 +72,19 @@ def push(
     settings, wishes = _apart(options)
     with Pusher(**settings) as pusher:
         return pusher.push(source, destination, all_tags=all_tags, **wishes)
+
+
+def plan(
+    source: Source,
+    destination: str | Several,
+    *,
+    all_tags: bool = False,
+    **options: Unpack[Options],
+) -> PlanResult | list[PlanResult]:
+    """What a push would do, with nothing written; see `Pusher.plan`."""
+    settings, wishes = _apart(options)
+    with Pusher(**settings) as pusher:
+        return pusher.plan(source, destination, all_tags=all_tags, **wishes)
 
 
 def inspect(source: Source, **options: Unpack[PusherOptions]) -> InspectResult:

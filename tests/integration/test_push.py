@@ -10,7 +10,7 @@ import pytest
 
 import towline
 from tests.support import readback
-from towline.testing.images import make_image
+from towline.testing.images import ImageSpec, make_image, make_images
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -236,3 +236,61 @@ def test_inspect_and_tags_see_what_was_pushed(registry: Place, tmp_path: Path) -
     assert seen.platform == "linux/amd64"
     local = towline.inspect(made.path)
     assert [layer.diff_id for layer in local.layers] == list(made.diff_ids)
+
+
+def test_a_plan_writes_nothing_and_says_what_a_push_would_do(
+    registry: Place, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    destination = registry.name("app") + ":1"
+    before = towline.plan(made.path, destination)
+    assert isinstance(before, towline.PlanResult)
+    assert before.digest is None
+    assert {layer.outcome for layer in before.layers} == {"pushed"}
+    assert before.send_bytes > MiB
+    assert {method for method, _ in registry.requests()} <= {"GET", "HEAD"}
+    pushed = push(made.path, destination)
+    after = towline.plan(made.path, destination)
+    assert isinstance(after, towline.PlanResult)
+    assert (after.digest, after.status, after.send_bytes) == (pushed.digest, "unchanged", 0)
+    moved = towline.plan(made.path, registry.name("other") + ":1")
+    assert isinstance(moved, towline.PlanResult)
+    assert {layer.outcome for layer in moved.layers} == {"mounted"}
+    assert moved.digest == pushed.digest
+
+
+def test_all_tags_are_pushed_and_their_blobs_asked_for_once(
+    registry: Place, tmp_path: Path
+) -> None:
+    specs = [
+        ImageSpec(LAYERS[:2], names=("app:b",)),
+        ImageSpec(LAYERS, names=("app:a",)),
+    ]
+    make_images(tmp_path / "image.tar", specs)
+    name = registry.name("app")
+    results = towline.push(tmp_path / "image.tar", name, all_tags=True)
+    assert [result.tag for result in results] == ["a", "b"]
+    assert towline.tags(name) == ["a", "b"]
+    posts = [path for method, path in registry.requests() if method == "POST"]
+    assert len(posts) == 3 + 2  # three layers, two configs
+    for result in results:
+        found = readback.image(registry.url, registry.path("app"), str(result.tag))
+        assert found.digest == result.digest
+
+
+def test_all_tags_of_several_repositories_need_a_choice(registry: Place, tmp_path: Path) -> None:
+    specs = [ImageSpec(names=("one:1",)), ImageSpec(LAYERS[1:2], names=("two:1",))]
+    make_images(tmp_path / "image.tar", specs)
+    with pytest.raises(towline.SourceError, match=r"one.*two"):
+        towline.push(tmp_path / "image.tar", registry.name("app"), all_tags=True)
+    source = f"docker-archive:{tmp_path / 'image.tar'}:two"
+    (result,) = towline.push(source, registry.name("app"), all_tags=True)
+    assert result.tag == "1"
+
+
+def test_a_tag_does_not_go_with_all_tags(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar")
+    with pytest.raises(towline.UsageError, match="all-tags"):
+        towline.push(made.path, registry.name("app") + ":1", all_tags=True)
+    with pytest.raises(towline.UsageError, match="cannot push a digest reference"):
+        towline.push(made.path, registry.name("app") + "@" + made.digest)

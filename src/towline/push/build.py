@@ -78,6 +78,13 @@ def documents(tree: Tree, made: Mapping[str, Made], requested: Format | None) ->
     return Documents(top, differs=_differs(came, top))
 
 
+def media_type(tree: Tree, fmt: Format) -> str:
+    """The media type of the document under the tag, should it have to be built."""
+    if isinstance(tree, Index):
+        return tree.source.manifest.media_type
+    return media_types.OCI_MANIFEST if fmt == "oci" else media_types.DOCKER_MANIFEST
+
+
 def _differs(came: RawManifest | None, top: RawManifest) -> DigestDiffers | None:
     if came is None or came.content == top.content:
         return None

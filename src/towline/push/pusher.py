@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, overload
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, TransferCancelled
 from towline.events import Warned, nowhere
-from towline.push import build, destinations, look, options, together
+from towline.push import build, destinations, estimate, look, options, together
 from towline.push.engine import Engine
 from towline.push.opened import Opened, registry_reference
 from towline.push.run import Run
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from towline.push.opened import Source, Wanted
     from towline.push.options import PusherOptions, PushOptions, Wish
-    from towline.push.result import InspectResult, PushResult
+    from towline.push.result import InspectResult, PlanResult, PushResult
     from towline.push.run import Outcome
     from towline.push.wanted import Tree
     from towline.reference import Reference, RepositoryName
@@ -169,7 +169,44 @@ class Pusher:
         with _public_edge([]):
             return sorted(target.retry("tags", partial(target.repository.tags, target.context)))
 
+    def plan(
+        self,
+        source: Source,
+        destination: str | Several,
+        *,
+        all_tags: bool = False,
+        **wishes: Unpack[PushOptions],
+    ) -> PlanResult | list[PlanResult]:
+        """What a push would do; the registry is only read (GET and HEAD).
+
+        Takes what `push` takes. Raises as `push` does.
+        """
+        wish = options.wish(wishes)
+        parsed = destinations.parse(destination, all_tags=all_tags)
+        cancel = wishes.get("cancel") or Cancel()
+        with _public_edge(parsed), self._opened(source, cancel) as opened:
+            wanted = opened.wanted(parsed, all_tags=all_tags)
+            runs = self._runs(wanted, wish, cancel)
+            together.prepare(self._engine, runs, wish)
+            planned = {
+                result.reference: result
+                for run in runs
+                for result in estimate.estimate(run, wish, run.early())
+            }
+        results = [planned[str(reference)] for reference in wanted]
+        return results if all_tags or not isinstance(destination, str) else results[0]
+
     def _push(self, wanted: Wanted, wish: Wish, cancel: Cancel) -> list[Outcome]:
+        runs = self._runs(wanted, wish, cancel)
+        outcomes = {
+            reference: outcome
+            for run, found in zip(runs, together.push(self._engine, runs, wish), strict=True)
+            for (reference, _), outcome in zip(run.target.tags, found, strict=True)
+        }
+        return [outcomes[reference] for reference in wanted]
+
+    def _runs(self, wanted: Wanted, wish: Wish, cancel: Cancel) -> list[Run]:
+        """A run for each repository, over trees that share their blobs."""
         gatherer = Gatherer(wish.profile)
         trees = {entry: gatherer.tree(entry.content) for entry in dict.fromkeys(wanted.values())}
         for image in (image for tree in trees.values() for image in images(tree)):
@@ -184,14 +221,7 @@ class Pusher:
             for entry in dict.fromkeys(wanted[reference] for reference, _ in target.tags):
                 for warning in entry.warnings:
                     target.warn(warning)
-        runs = [Run(target, wish) for target in targets]
-        done = zip(targets, together.push(self._engine, runs, wish), strict=True)
-        outcomes = {
-            reference: outcome
-            for target, found in done
-            for (reference, _), outcome in zip(target.tags, found, strict=True)
-        }
-        return [outcomes[reference] for reference in wanted]
+        return [Run(target, wish) for target in targets]
 
     def _target(
         self,

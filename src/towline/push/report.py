@@ -11,6 +11,7 @@ from towline.push.wanted import Blob, Index, images
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from towline.layers.profile import Profile
     from towline.push.build import Documents
     from towline.push.deliver import Delivered
     from towline.push.wanted import Layer, Tree
@@ -46,6 +47,21 @@ def _layer(layer: Layer, delivered: Mapping[str, Delivered]) -> LayerResult:
         mounted_from=found.mounted_from,
         sent_bytes=found.sent_bytes,
     )
+
+
+def planned(
+    tree: Tree, found: Mapping[str, Delivered | None], profile: Profile
+) -> tuple[LayerResult, ...]:
+    """The layers of a push that was only planned; None where a layer would be compressed."""
+    known = {key: delivered for key, delivered in found.items() if delivered}
+    results = []
+    for layer in dict.fromkeys(layer for image in images(tree) for layer in image.layers):
+        if isinstance(layer, Blob) and layer.key not in known:
+            result = LayerResult(layer.diff_id, None, None, "pushed", profile.name)
+        else:
+            result = replace(_layer(layer, known), sent_bytes=0)
+        results.append(result)
+    return tuple(results)
 
 
 def manifests(tree: Tree, documents: Documents) -> tuple[ManifestResult, ...]:

@@ -82,6 +82,36 @@ class PushResult:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanResult:
+    """One tag at one destination, as a push would leave it; nothing was written."""
+
+    reference: str
+    tag: str | None
+    digest: str | None
+    """None where a layer would have to be compressed first."""
+    size: int | None
+    media_type: str
+    status: Status
+    layers: tuple[LayerResult, ...] = ()
+    manifests: tuple[ManifestResult, ...] = ()
+    digest_differs: DigestDiffers | None = None
+    warnings: tuple[str, ...] = ()
+    send_bytes: int = 0
+    """Blob bytes to be sent; of layers to be compressed the plain bytes, so at most."""
+    seconds_estimate: float | None = None
+    """From the last rate to that host; None where none is known."""
+    resumable: bool | None = None
+    """Whether a cut layer would go on where it was cut; None where that is not known."""
+    sent_bytes: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class InspectedLayer:
     """One layer as its manifest and config describe it."""
 

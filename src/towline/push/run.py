@@ -50,8 +50,10 @@ class Run:
         self.blobs = tree_blobs(tree for _, tree in target.tags)
         self._engine = target.engine
         self._wish = wish
-        self._started = target.context.clock()
-        self._plans: dict[Blob, tuple[Step, ...]] = {}
+        self.started = target.context.clock()
+        """Seconds of the context's clock."""
+        self.plans: dict[Blob, tuple[Step, ...]] = {}
+        """The way of each blob, once it is planned."""
         self._watches: dict[Blob, Watch[Delivered]] = {}
         self._ended: queue.SimpleQueue[Blob | None] = queue.SimpleQueue()
         self._delivered: dict[str, Delivered] = {}
@@ -94,7 +96,7 @@ class Run:
     def plan(self, known: Mapping[Digest, Sequence[Entry]], rules: Rules) -> None:
         """Decide which way each blob takes."""
         place = learn.destination(self._engine.knowledge, self.target.repository, known)
-        self._plans = {
+        self.plans = {
             blob: steps(blob, place, known.get(blob.identity, ()), rules) for blob in self.blobs
         }
 
@@ -106,7 +108,7 @@ class Run:
         """
         if self._fatal:
             return [self._fatal for _ in self.target.tags]
-        guesses = {blob.key: _guess(blob, plan) for blob, plan in self._plans.items()}
+        guesses = {blob.key: _guess(blob, plan) for blob, plan in self.plans.items()}
         found = {key: guess for key, guess in guesses.items() if guess}
         if len(found) < len(guesses) or self._wish.check_diffids:
             return []
@@ -141,7 +143,7 @@ class Run:
         delivery = Delivery(
             blob,
             self.target.repository,
-            self._plans[blob],
+            self.plans[blob],
             profile=self._wish.profile,
             context=transfer.context,
             forget=partial(learn.forget, self._engine.knowledge),
@@ -234,7 +236,7 @@ class Run:
             digest = self._delivered[blob.key].made.digest
             has_blob = partial(self.target.repository.has_blob, digest, self.target.context)
             if not self.target.retry("a blob", has_blob):
-                self._plans[blob] = (Send(),)
+                self.plans[blob] = (Send(),)
                 if job := self.join(blob):
                     start([job])
         self._await_blobs(start)
@@ -260,7 +262,7 @@ class Run:
             warnings=tuple(self.target.warnings),
             sent_bytes=context.meter.sent_bytes,
             requests=context.meter.requests,
-            seconds=context.clock() - self._started,
+            seconds=context.clock() - self.started,
         )
         self._told(result, report.total_bytes(tree, self._delivered))
         return result

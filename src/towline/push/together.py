@@ -28,6 +28,17 @@ def push(engine: Engine, runs: Sequence[Run], wish: Wish) -> list[list[Outcome]]
 
     Raises Cancelled, and what has nothing to do with any one target.
     """
+    blobs = prepare(engine, runs, wish)
+    done = dict(zip(runs, _each(runs, lambda run: run.early()), strict=True))
+    left = [run for run in runs if not done[run]]
+    passes = Passes(engine, wish)
+    _start(passes, left, blobs)
+    done.update(zip(left, _each(left, lambda run: run.finish(passes.start)), strict=True))
+    return [done[run] for run in runs]
+
+
+def prepare(engine: Engine, runs: Sequence[Run], wish: Wish) -> Mapping[Blob, None]:
+    """Announce, learn and plan; every blob once. Nothing is written."""
     for run in runs:
         run.announce()
     blobs = dict.fromkeys(blob for run in runs for blob in run.blobs)
@@ -39,12 +50,7 @@ def push(engine: Engine, runs: Sequence[Run], wish: Wish) -> list[list[Outcome]]
     rules = _rules(runs, known, wish)
     for run in runs:
         run.plan(known, rules)
-    done = dict(zip(runs, _each(runs, lambda run: run.early()), strict=True))
-    left = [run for run in runs if not done[run]]
-    passes = Passes(engine, wish)
-    _start(passes, left, blobs)
-    done.update(zip(left, _each(left, lambda run: run.finish(passes.start)), strict=True))
-    return [done[run] for run in runs]
+    return blobs
 
 
 def _start(passes: Passes, runs: Sequence[Run], blobs: Mapping[Blob, None]) -> None:

@@ -17,7 +17,7 @@ from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable
 
     from towline.layers.profile import Profile
     from towline.sources.base import Reader, SourceLayer
@@ -176,6 +176,6 @@ class _Memory(io.BytesIO):
         return super().readinto(buffer)
 
 
-def tree_blobs(trees: Iterator[Tree]) -> tuple[Blob, ...]:
+def tree_blobs(trees: Iterable[Tree]) -> tuple[Blob, ...]:
     """The blobs of several trees, each once."""
     return tuple(dict.fromkeys(blob for tree in trees for blob in tree.blobs))

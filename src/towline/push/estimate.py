@@ -1,0 +1,99 @@
+"""What a push would do: the same plan, walked without writing (`--dry-run`)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from towline.push import build, report
+from towline.push.deliver import Delivered
+from towline.push.plan import Ask, Mount, Send, own
+from towline.push.result import PlanResult
+from towline.push.wanted import images, tree_blobs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from towline.push.build import Documents
+    from towline.push.options import Wish
+    from towline.push.plan import Candidate, Step
+    from towline.push.run import Outcome, Run
+    from towline.push.target import Target
+    from towline.push.wanted import Blob, Tree
+    from towline.reference import Reference
+
+
+def estimate(run: Run, wish: Wish, early: list[Outcome]) -> list[PlanResult]:
+    """A result for each tag of a target; `early` are the results of a push that was none.
+
+    Raises what the last attempt at a question raised.
+    """
+    if early:
+        return [_unchanged(outcome) for outcome in early]
+    found = {blob.key: _walk(run.target, blob, steps, wish) for blob, steps in run.plans.items()}
+    return [_result(run, wish, reference, tree, found) for reference, tree in run.target.tags]
+
+
+def _unchanged(outcome: Outcome) -> PlanResult:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return PlanResult(
+        **{name: getattr(outcome, name) for name in outcome.__dataclass_fields__}
+    )
+
+
+def _walk(target: Target, blob: Blob, steps: tuple[Step, ...], wish: Wish) -> Delivered | None:
+    """Where the blob would come from; None where it would be made and sent."""
+    for step in steps:
+        match step:
+            case Ask(candidate):
+                has_blob = partial(target.repository.has_blob, candidate.digest, target.context)
+                if target.retry("a blob", has_blob):
+                    return _delivered(blob, candidate, wish)
+            case Mount(candidate, origin):
+                found = _delivered(blob, candidate, wish)
+                return Delivered(found.made, "mounted", found.label, mounted_from=origin.path)
+            case Send() if blob.stored is not None:
+                made = _delivered(blob, own(blob), wish).made
+                return Delivered(made, "pushed", "source", sent_bytes=made.size)
+    return None
+
+
+def _delivered(blob: Blob, candidate: Candidate, wish: Wish) -> Delivered:
+    made = build.Made(candidate.digest, candidate.size, candidate.compression)
+    del wish
+    return Delivered(made, "exists", "source" if blob.stored else "reused")
+
+
+def _result(
+    run: Run, wish: Wish, reference: Reference, tree: Tree, found: Mapping[str, Delivered | None]
+) -> PlanResult:
+    context = run.target.context
+    documents = _documents(tree, found, wish)
+    preferred = build.preferred(images(tree)[0], wish.format, wish.profile)
+    return PlanResult(
+        reference=str(reference),
+        tag=reference.tag,
+        digest=documents.top.digest if documents else None,
+        size=documents.top.size if documents else None,
+        media_type=build.media_type(tree, preferred),
+        status="pushed",
+        layers=report.planned(tree, found, wish.profile),
+        manifests=report.manifests(tree, documents) if documents else (),
+        digest_differs=documents.differs if documents else None,
+        warnings=tuple(run.target.warnings),
+        send_bytes=sum(_to_send(blob, found[blob.key]) for blob in tree_blobs([tree])),
+        requests=context.meter.requests,
+        seconds=context.clock() - run.started,
+    )
+
+
+def _to_send(blob: Blob, found: Delivered | None) -> int:
+    return blob.size if found is None else found.sent_bytes
+
+
+def _documents(tree: Tree, found: Mapping[str, Delivered | None], wish: Wish) -> Documents | None:
+    made = {key: delivered.made for key, delivered in found.items() if delivered}
+    if any(blob.key not in made for blob in tree.blobs):
+        return None
+    return build.documents(tree, made, wish.format)
