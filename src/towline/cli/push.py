@@ -37,13 +37,15 @@ def run(args: argparse.Namespace) -> int:
     source, destinations = _words(args)
     if file := getattr(args, "digest_file", None):
         output.check_digest_file(file)
+    from towline.cli import report
+
     several = len(destinations) > 1 or getattr(args, "all_tags", False)
     try:
         results: Sequence[Any] = _push(args, source, destinations if several else destinations[0])
     except PartialFailure as failure:
-        _print(args, failure.results, several=several)
+        _print(args, failure.results, report.references_of(failure))
         raise
-    _print(args, results, several=several)
+    _print(args, results, [result.reference for result in results] if several else None)
     return 0
 
 
@@ -115,22 +117,28 @@ def _push(
     return [pushed] if isinstance(pushed, PushResult) else pushed
 
 
-def _print(args: argparse.Namespace, results: Sequence[Any], *, several: bool) -> None:
-    """Standard output and the digest file, of those that were pushed."""
+def _print(
+    args: argparse.Namespace, results: Sequence[Any], references: Sequence[str] | None
+) -> None:
+    """Standard output and the digest file, of those that were pushed.
+
+    `references` None: one was asked for, so that the JSON is no list.
+    """
     pushed = [result for result in results if not isinstance(result, BaseException)]
     if file := getattr(args, "digest_file", None):
         output.write_digests(file, [result.digest for result in pushed])
-    if getattr(args, "output", "text") == "json":
-        objects = [_object(result) for result in results]
-        output.write_json(objects if several else objects[0])
-    else:
+    if getattr(args, "output", "text") != "json":
         output.write(result.pinned for result in pushed)
+    elif references is None:
+        output.write_json(results[0].as_dict())
+    else:
+        output.write_json([_object(*pair) for pair in zip(references, results, strict=True)])
 
 
-def _object(result: PushResult | TowlineError) -> dict[str, Any]:
+def _object(reference: str, result: PushResult | TowlineError) -> dict[str, Any]:
     if not isinstance(result, BaseException):
         return result.as_dict()
     from towline.cli import exit_codes, report
 
     error = {"exit_code": exit_codes.of(result), "message": report.message_of(result)}
-    return {"reference": report.reference_of(result), "error": error}
+    return {"reference": reference, "error": error}

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from towline.cli import exit_codes
+from towline.cli.progress import figures
 from towline.errors import InvalidReference, PartialFailure, TowlineError
 from towline.events import Failed, Hinted
 
@@ -78,8 +79,8 @@ def write_lines(lines: Iterator[str]) -> None:
 
 def _text(error: BaseException) -> Iterator[str]:
     hints: set[str] = set()
-    for failure in _each(error):
-        yield f"towline: error: {_named(failure, error)}"
+    for reference, failure in _each(error):
+        yield f"towline: error: {_named(failure, reference)}"
         if isinstance(failure, InvalidReference):
             yield f"  {_one_line(failure.text)}"
             yield f"  {_caret(failure.text, failure.position)}"
@@ -88,22 +89,21 @@ def _text(error: BaseException) -> Iterator[str]:
             hints.add(hint)
             yield f"hint: {_one_line(hint)}"
     if isinstance(error, PartialFailure):
-        yield f"towline: error: {message_of(error)}"
+        yield f"towline: error: {_count(error)}"
 
 
 def _objects(error: BaseException, style: Style) -> Iterator[str]:
     if style.debug:
         for line in _traceback(error):
             yield debug_object(line)
-    for failure in _each(error):
-        reference = reference_of(failure)
+    for reference, failure in _each(error):
         code = exit_codes.of(failure)
         yield _object(Failed(reference=reference, message=message_of(failure), exit_code=code))
         if hint := _hint(failure):
             yield _object(Hinted(reference=reference, message=hint))
     if isinstance(error, PartialFailure):
         code = exit_codes.of(error)
-        yield _object(Failed(reference="", message=message_of(error), exit_code=code))
+        yield _object(Failed(reference="", message=_count(error), exit_code=code))
 
 
 def _object(event: Event) -> str:
@@ -120,21 +120,28 @@ def debug_object(line: str) -> str:
     return json.dumps({"event": "debug", "reference": "", "time": time.time(), "message": line})
 
 
-def _each(error: BaseException) -> Sequence[BaseException]:
-    return error.exceptions if isinstance(error, PartialFailure) else (error,)
+def _each(error: BaseException) -> Sequence[tuple[str, BaseException]]:
+    """What failed, with its reference where several were asked for."""
+    if not isinstance(error, PartialFailure):
+        return [("", error)]
+    outcomes = zip(references_of(error), error.results, strict=True)
+    return [(name, outcome) for name, outcome in outcomes if isinstance(outcome, BaseException)]
 
 
-def _named(failure: BaseException, whole: BaseException) -> str:
-    """The sentence; among several, with the name of what failed."""
-    message, reference = message_of(failure), reference_of(failure)
-    if failure is whole or not reference or reference in message:
-        return message
-    return f"{reference}: {message}"
+def references_of(failure: PartialFailure) -> Sequence[str]:
+    """The full name of each that was asked for."""
+    return getattr(failure, "references", ()) or [""] * len(failure.results)
 
 
-def reference_of(error: BaseException) -> str:
-    """The destination that failed, where the error says it."""
-    return str(getattr(error, "reference", None) or "")
+def _named(failure: BaseException, reference: str) -> str:
+    message = message_of(failure)
+    return message if not reference or reference in message else f"{reference}: {message}"
+
+
+def _count(failure: PartialFailure) -> str:
+    """How many of how many; each was told before."""
+    asked = figures.counted(len(failure.results), "push", "pushes")
+    return f"{len(failure.exceptions)} of {asked} failed"
 
 
 def message_of(error: BaseException) -> str:

@@ -130,8 +130,9 @@ def test_each_of_several_failures_is_named_and_a_hint_is_given_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     one, two = AuthError("denied", hint="towline login"), AuthError("denied", hint="towline login")
-    one.__dict__["reference"], two.__dict__["reference"] = "a.example/app:1", "b.example/app:1"
-    assert shown(PartialFailure("2 of 2 pushes failed", [one, two], [one, two]), capsys) == [
+    failure = PartialFailure("both: denied; denied", [one, two], [one, two])
+    failure.__dict__["references"] = ("a.example/app:1", "b.example/app:1")
+    assert shown(failure, capsys) == [
         "towline: error: a.example/app:1: denied",
         "hint: towline login",
         "towline: error: b.example/app:1: denied",
