@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "push": "push an image to a registry",
+    "plan": "show what a push would do, with nothing written",
     "inspect": "show what an image is, wherever it lies",
     "tags": "list the tags of a repository",
     "digest": "print the digest that an image has, or would have",
+    "cache": "look after what is remembered of registries",
     "serve": "run a small registry",
     "demo": "push a real image to a registry of its own, and read it back",
 }

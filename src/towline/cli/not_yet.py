@@ -7,12 +7,10 @@ from __future__ import annotations
 
 COMMANDS = frozenset(
     {
-        "cache",
         "copy",
         "index",
         "login",
         "logout",
-        "plan",
         "sign",
         "sync",
         "tag",
@@ -22,19 +20,15 @@ COMMANDS = frozenset(
 
 OPTIONS = frozenset(
     {
-        "all_tags",
         "allow_schema1",
         "annotation",
         "by_digest",
-        "cache_from",
         "cert",
         "check_push",
         "chunk_size",
-        "dry_run",
         "if_exists",
         "key",
         "limit_rate",
-        "no_learn",
         "password_stdin",
         "platform",
         "preserve_digests",
@@ -48,11 +42,8 @@ OPTIONS = frozenset(
 
 VALUES = {
     "compression": ("gzip:best", "auto"),
-    "cache": ("redis:", "rediss:", "unix:"),
 }
 """Of options that exist: how the values begin that do not work yet."""
 
 SOURCES = ("docker://",)
 """How a source of a push begins that cannot be read yet."""
-
-SEVERAL_DESTINATIONS = True

@@ -217,14 +217,16 @@ PATIENCE = Group(
         ),
     ),
 )
+CACHE = given(
+    "--cache",
+    metavar="PATH|URL|none",
+    help="where what registries hold is remembered: a SQLite file (default: in the user's cache "
+    "directory), redis://, rediss:// or unix://",
+)
 KNOWLEDGE = Group(
     "knowledge",
     (
-        given(
-            "--cache",
-            metavar="PATH|none",
-            help="where what registries hold is remembered (default: the user's cache directory)",
-        ),
+        CACHE,
         given(
             "--cache-from",
             metavar="REF",
@@ -362,6 +364,16 @@ PUSHER = frozenset(
 ) | {"cache"}
 """The keywords that a `Pusher` takes; the rest are its `push`'s."""
 COMMAND_ONLY = frozenset(
-    {"progress", "output", "digest_file", "debug", "username", "password_stdin", "words", "command"}
+    {
+        "command",
+        "debug",
+        "digest_file",
+        "dry_run",
+        "output",
+        "password_stdin",
+        "progress",
+        "username",
+        "words",
+    }
 )
 """The command's alone."""

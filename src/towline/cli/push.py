@@ -34,7 +34,11 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Push, and print the result."""
-    source, destinations = _words(args)
+    source, destinations = destinations_of(args)
+    if getattr(args, "dry_run", False):
+        from towline.cli import plan
+
+        return plan.run(args)
     if file := getattr(args, "digest_file", None):
         output.check_digest_file(file)
     from towline.cli import report
@@ -49,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _words(args: argparse.Namespace) -> tuple[str, list[str]]:
+def destinations_of(args: argparse.Namespace) -> tuple[str, list[str]]:
     """Source and destinations. Raises UsageError, and SourceError for a daemon's image."""
     match args.words:
         case []:
@@ -61,9 +65,6 @@ def _words(args: argparse.Namespace) -> tuple[str, list[str]]:
             if source.startswith(not_yet.SOURCES) and not _exists(source):
                 message = f"a push of `{source}`, an image in a registry, is not available yet"
                 raise UsageError(message)
-            if len(destinations) > 1 and not_yet.SEVERAL_DESTINATIONS:
-                message = "a push to several destinations is not available yet"
-                raise UsageError(message, hint="push to one after the other")
             return source, destinations
     raise AssertionError
 
