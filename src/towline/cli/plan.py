@@ -1,0 +1,87 @@
+"""`towline plan`: what a push would send, with nothing written (the same as `push --dry-run`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from towline.cli import options, output
+from towline.cli.arguments import add, push_options
+from towline.cli.progress import figures
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+
+    from towline.cli.arguments import Parser
+    from towline.push.result import LayerResult, PlanResult
+
+USAGE = "SOURCE DESTINATION... [OPTION...]"
+ABOUT = """\
+Show what a push of SOURCE to DESTINATION would do. The registry is only read (GET and HEAD).
+
+It takes the words and options of `towline push`."""
+WORDS = None
+_SHORT = 12
+
+
+def add_arguments(parser: Parser) -> None:
+    """Its options."""
+    add(parser, *options.PUSH, options.PLAN)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan, and print a table or JSON."""
+    from towline.cli.push import destinations_of
+
+    source, destinations = destinations_of(args)
+    several = len(destinations) > 1 or getattr(args, "all_tags", False)
+    show(args, source, destinations, several=several)
+    return 0
+
+
+def show(args: argparse.Namespace, source: str, destinations: list[str], *, several: bool) -> None:
+    """Plan a push whose words are known, and print what it would do."""
+    from towline.cli import looking
+
+    with looking.pusher(args) as (pusher, cancel):
+        planned = pusher.plan(source, destinations, **push_options(args), cancel=cancel)
+    results = planned if isinstance(planned, list) else [planned]
+    if getattr(args, "output", "text") == "json":
+        objects = [result.as_dict() for result in results]
+        output.write_json(objects if several else objects[0])
+    else:
+        output.write(line for result in results for line in _table(result))
+
+
+def _table(result: PlanResult) -> Iterator[str]:
+    yield result.reference
+    rows = [_row(layer) for layer in result.layers]
+    for row in (("layer", "outcome", "size", "from"), *rows):
+        yield "  " + _line(row, rows)
+    yield f"  {_last(result)}"
+
+
+def _row(layer: LayerResult) -> tuple[str, str, str, str]:
+    digest = layer.diff_id or layer.digest or ""
+    size = figures.size(layer.size) if layer.size is not None else "-"
+    return (
+        digest.partition(":")[2][:_SHORT],
+        "push" if layer.outcome == "pushed" else str(layer.outcome),
+        size,
+        layer.mounted_from or "",
+    )
+
+
+def _line(row: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(cell) for cell in column) for column in zip(row, *rows, strict=True)]
+    widths[0] = max(widths[0], _SHORT)
+    widths[1] = max(widths[1], len("outcome"))
+    cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
+    return "  ".join(cells).rstrip()
+
+
+def _last(result: PlanResult) -> str:
+    if result.status == "unchanged":
+        return f"unchanged: {result.digest}"
+    bound = "" if result.digest else "at most "
+    return f"to be sent: {bound}{figures.size(result.send_bytes)}"
