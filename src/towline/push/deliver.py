@@ -118,9 +118,10 @@ class Delivery:
         answer = self.repository.mount(digest, origin, self.context)
         if isinstance(answer, Mounted):
             return True
-        if mount.ours and isinstance(answer, Upload):  # a refusal says nothing of the blob
-            self._forget(self.blob.identity, digest, origin)
-        self._replace(answer)
+        if isinstance(answer, Upload):  # a refusal says nothing of the blob, and opens nothing
+            self._replace(answer)
+            if mount.ours:
+                self._forget(self.blob.identity, digest, origin)
         return False
 
     def _replace(self, upload: Upload | None) -> None:
