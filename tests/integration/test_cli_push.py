@@ -243,3 +243,53 @@ def test_credentials_are_taken_from_the_option_and_a_wrong_password_is_exit_4(
     assert (code, out) == (4, "")
     assert err.startswith("towline: error: ")
     assert "a-wrong-one" not in err
+
+
+@pytest.mark.needs("docker-registry")
+def test_a_password_comes_by_standard_input(
+    start_docker_registry: StartDockerRegistry, image: str
+) -> None:
+    registry = start_docker_registry(real.Options(htpasswd=True))
+    words = ["push", image, f"{registry.name('app')}:1", "-u", real.USER, "--password-stdin"]
+
+    def push(stdin: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*TOWLINE, *words], input=stdin, capture_output=True, text=True, check=False
+        )
+
+    assert push(f"{real.PASSWORD}\r\nand more\n").returncode == 0
+    assert push("a wrong one").returncode == 4
+    assert push("").stderr.startswith("towline: error: no password came by standard input\n")
+
+
+def test_all_tags_and_several_destinations_give_a_list_in_their_order(
+    registry: Place, image: str, capsys: Capture, tmp_path: Path
+) -> None:
+    one, two, file = registry.name("one"), registry.name("two"), tmp_path / "digests"
+    code, out, _ = towline(capsys, "push", "-a", image, one, "--output=json")
+    assert (code, [result["tag"] for result in json.loads(out)]) == (0, ["1"])
+    words = ["push", image, f"{two}:b", f"{one}:a", "--digest-file", str(file)]
+    code, out, err = towline(capsys, *words)
+    digest = file.read_text().splitlines()[0]
+    assert (code, out) == (0, f"{two}@{digest}\n{one}@{digest}\n")
+    assert file.read_text() == f"{digest}\n{digest}\n"
+    assert err.count("The push refers to repository") == 2
+    assert f": Layer already exists [{one}]" in err
+
+
+def test_one_of_several_that_fails_is_named_and_the_others_are_results(
+    registry: Place, image: str, capsys: Capture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        gone = f"127.0.0.1:{server.getsockname()[1]}/app:1"
+    good = f"{registry.name('app')}:1"
+    words = ["push", image, gone, good, "--retries=0", "--output=json"]
+    code, out, err = towline(capsys, *words)
+    failed, pushed = json.loads(out)
+    assert (code, pushed["reference"]) == (7, good)
+    assert failed["error"]["exit_code"] == 6
+    errors = [line for line in err.splitlines() if line.startswith("towline: error: ")]
+    assert gone.partition("/")[0] in errors[0]
+    assert errors[1:] == ["towline: error: 1 of 2 pushes failed"]
+    code, out, err = towline(capsys, "push", image, gone, f"{gone}x", "--retries=0", "-q")
+    assert (code, out) == (6, "")

@@ -195,8 +195,10 @@ def _unknown(parser: Parser, word: str) -> UsageError:
 
 
 def pusher_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What was given of the keywords that a `Pusher` takes."""
-    return dict(_library(args, pusher=True))
+    """What was given of the keywords that a `Pusher` takes. Raises UsageError."""
+    from towline.cli import password
+
+    return {**dict(_library(args, pusher=True)), **password.creds(args)}
 
 
 def push_options(args: argparse.Namespace) -> dict[str, Any]:

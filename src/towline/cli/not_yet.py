@@ -23,19 +23,15 @@ OPTIONS = frozenset(
         "allow_schema1",
         "annotation",
         "by_digest",
-        "cert",
         "check_push",
         "chunk_size",
         "if_exists",
-        "key",
         "limit_rate",
-        "password_stdin",
         "platform",
         "preserve_digests",
         "referrers",
         "src_creds",
         "trace",
-        "username",
     }
 )
 """By keyword: `dry_run` is `--dry-run`."""

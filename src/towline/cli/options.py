@@ -110,6 +110,8 @@ class Option:
     """Its value is never shown."""
     keyword: str | None = None
     """Where it is kept, if not under its own name."""
+    typed_only: bool = False
+    """No variable sets it here: the library reads that one itself."""
 
     @property
     def name(self) -> str:
@@ -124,6 +126,8 @@ class Option:
     @property
     def variables(self) -> tuple[str, ...]:
         """The environment variables that set it."""
+        if self.typed_only:
+            return ()
         longs = (name for name in (self.name, *self.aliases) if name.startswith("--"))
         return tuple("TOWLINE_" + name[2:].replace("-", "_").upper() for name in longs)
 
@@ -276,8 +280,8 @@ CREDENTIALS = Group(
             secret=True,
             help="for the registry's host alone",
         ),
-        given("-u", "--username", metavar="USER", help="with --password-stdin"),
-        flag("--password-stdin", help="read the password from standard input"),
+        given("-u", "--username", metavar="USER", help="with --password-stdin", typed_only=True),
+        flag("--password-stdin", help="read it from standard input", typed_only=True),
         given("--src-creds", metavar="USER:PASSWORD", secret=True, help="for the source's host"),
         given("--authfile", metavar="FILE", help="read credentials from this file first"),
     ),

@@ -52,6 +52,10 @@ def refusal(*words: str, **environ: str) -> str:
         (["--verify"], {"verify": "head"}),
         (["--verify=full"], {"verify": "full"}),
         (["--check-diffids"], {"check_diffids": True}),
+        (["-a"], {"all_tags": True}),
+        (["--no-learn"], {"no_learn": True}),
+        (["--cache-from", "a/b", "--cache-from=a/c"], {"cache_from": ["a/b", "a/c"]}),
+        (["--cert", "c.pem", "--key", "k.pem"], {"cert": "c.pem", "key": "k.pem"}),
         (["--cache", "none"], {"cache": "none"}),
         (["--output", "json", "-q", "--digestfile", "f", "--debug"], {}),
     ],
@@ -108,10 +112,45 @@ def test_every_option_of_a_push_can_come_from_the_environment() -> None:
             if option.dest in {"verify", "insecure"}:
                 text = "1"
             variable = "TOWLINE_" + option.name[2:].upper().replace("-", "_")
+            if option.typed_only:
+                continue  # TOWLINE_USERNAME and TOWLINE_PASSWORD are the library's own
             if option.dest in not_yet.OPTIONS:
                 assert refusal("a", "b", **{variable: text}) == f"`{variable}` is not available yet"
             else:
                 assert option.dest in vars(read("a", "b", **{variable: text}))
+
+
+def test_a_repeatable_option_has_a_line_for_each_in_its_variable() -> None:
+    environ = {"TOWLINE_CACHE_FROM": "a/b\na/c\n"}
+    assert given("a", "b", **environ) == {"cache_from": ["a/b", "a/c"]}
+    assert given("a", "b", "--cache-from", "a/d", **environ) == {"cache_from": ["a/d"]}
+
+
+def test_a_user_on_the_command_line_goes_with_the_password_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TOWLINE_PASSWORD", "it")
+    assert given("-", "b", "-u", "me", TOWLINE_CREDS="x:y") == {"creds": ("me", "it")}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a", "b", "-u", "me"], "`-u` needs its password by standard input: `--password-stdin`"),
+        (["a", "b", "--password-stdin"], "`--password-stdin` needs a user: `-u USER`"),
+        (["a", "-u", "me", "--creds", "x:y"], "`--creds` and `-u` say the same thing twice"),
+        (
+            ["-", "b", "-u", "me", "--password-stdin"],
+            "standard input cannot be both the image and the password",
+        ),
+    ],
+)
+def test_a_password_by_standard_input_that_cannot_be_is_told(
+    words: list[str], message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        given(*words)
+    assert caught.value.message == message
 
 
 def test_the_command_line_wins_over_the_environment() -> None:
@@ -166,9 +205,8 @@ def test_an_option_that_does_not_work_yet_is_refused_by_name_and_not_shown(
 
 def test_values_that_do_not_work_yet_are_refused_by_name() -> None:
     assert refusal("--compression", "auto") == "`--compression` with `auto` is not available yet"
-    told = refusal("--cache", "redis://host/0")
-    assert told == "`--cache` with `redis` is not available yet"
-    assert refusal(TOWLINE_CACHE="redis://u:secret@host/0").endswith("is not available yet")
+    told = refusal(TOWLINE_COMPRESSION="gzip:best")
+    assert told == "`TOWLINE_COMPRESSION` with `gzip:best` is not available yet"
 
 
 def test_the_not_yet_table_names_only_what_exists_in_the_option_table() -> None:

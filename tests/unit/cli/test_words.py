@@ -99,10 +99,6 @@ def test_a_command_that_does_not_work_yet_is_refused_by_name(
         (["tags"], "no repository is named"),
         (["inspect"], "no image is named"),
         (["digest", "a", "b"], "`b` is one word too many"),
-        (
-            ["push", "image.tar", "a/b", "c/d"],
-            "a push to several destinations is not available yet",
-        ),
         (["push", "image.tar", ""], "the image name is empty"),
     ],
 )
