@@ -8,6 +8,8 @@ Public names are loaded on first use: the command imports this page first, so it
 
 from __future__ import annotations
 
+import sys
+
 from towline._version import __version__
 
 # Type checkers take this for true; `typing` would double the start-up of `towline --version`.
@@ -139,3 +141,14 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - type checkers read the impo
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Package(type(sys)):  # type: ignore[misc]  # types.ModuleType, without importing types
+    """Keeps `towline.push` the function: importing the package of that name would replace it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "push" or not isinstance(value, type(sys)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
