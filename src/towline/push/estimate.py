@@ -37,9 +37,7 @@ def estimate(run: Run, wish: Wish, early: list[Outcome]) -> list[PlanResult]:
 def _unchanged(outcome: Outcome) -> PlanResult:
     if isinstance(outcome, BaseException):
         raise outcome
-    return PlanResult(
-        **{name: getattr(outcome, name) for name in outcome.__dataclass_fields__}
-    )
+    return PlanResult(**{name: getattr(outcome, name) for name in outcome.__dataclass_fields__})
 
 
 def _walk(target: Target, blob: Blob, steps: tuple[Step, ...], wish: Wish) -> Delivered | None:
@@ -48,7 +46,7 @@ def _walk(target: Target, blob: Blob, steps: tuple[Step, ...], wish: Wish) -> De
         match step:
             case Ask(candidate):
                 has_blob = partial(target.repository.has_blob, candidate.digest, target.context)
-                if target.retry("a blob", has_blob):
+                if target.retry(blob.id, has_blob):
                     return _delivered(blob, candidate, wish)
             case Mount(candidate, origin):
                 found = _delivered(blob, candidate, wish)

@@ -63,7 +63,7 @@ def remote(reference: Reference, target: Target) -> InspectResult:
         return _index(str(reference), raw, parsed.manifests)
     read_blob = target.repository.read_blob
     content = target.retry(
-        "the config",
+        "config",
         partial(read_blob, parsed.config.digest, target.context, configs.MAX_SIZE),
     )
     return _remote_image(reference, raw, parsed, content)
@@ -72,7 +72,7 @@ def remote(reference: Reference, target: Target) -> InspectResult:
 def manifest(reference: Reference, target: Target) -> RawManifest:
     """The manifest under a reference. Raises RegistryError where there is none."""
     get_manifest = target.repository.get_manifest
-    raw = target.retry("a manifest", partial(get_manifest, reference.target, target.context))
+    raw = target.retry(reference.target, partial(get_manifest, reference.target, target.context))
     if raw is None:
         raise _missing(reference)
     return raw
@@ -140,7 +140,7 @@ def _config(content: bytes) -> dict[str, Any] | None:
 def remote_digest(reference: Reference, target: Target) -> Digest:
     """The digest of what a registry holds under a reference: one HEAD."""
     head_manifest = target.repository.head_manifest
-    found = target.retry("a manifest", partial(head_manifest, reference.target, target.context))
+    found = target.retry(reference.target, partial(head_manifest, reference.target, target.context))
     if found is None:
         raise _missing(reference)
     return found.digest

@@ -36,7 +36,7 @@ def put(target: Target, reference: Reference, documents: Documents) -> None:
 def _put(target: Target, reference: str, manifest: RawManifest) -> None:
     put_manifest = target.repository.put_manifest
     target.retry(
-        f"the manifest of {target.repository.name}:{reference}",
+        reference,
         partial(put_manifest, reference, manifest, target.context),
     )
 
@@ -44,5 +44,5 @@ def _put(target: Target, reference: str, manifest: RawManifest) -> None:
 def is_there(target: Target, tag: str, manifest: RawManifest) -> bool:
     """Whether the tag holds that manifest already, so that nothing is left to do."""
     head_manifest = target.repository.head_manifest
-    found = target.retry(f"the tag {tag}", partial(head_manifest, tag, target.context))
+    found = target.retry(tag, partial(head_manifest, tag, target.context))
     return found is not None and found.digest == manifest.digest

@@ -65,7 +65,7 @@ def pairs(target: Target, reference: Reference, key: bytes) -> list[Entry]:
 
 def _pairs(target: Target, repository: Repository, tag: str, key: bytes) -> list[Entry]:
     # HEAD first: a manifest that is read counts as a pull where pulls are limited.
-    head = target.retry("a manifest", partial(repository.head_manifest, tag, target.context))
+    head = target.retry(tag, partial(repository.head_manifest, tag, target.context))
     if head is None:
         return []
     found = []
@@ -79,7 +79,7 @@ def _pairs(target: Target, repository: Repository, tag: str, key: bytes) -> list
 
 
 def _manifests(target: Target, repository: Repository, digest: Digest) -> Iterable[Manifest]:
-    raw = target.retry("a manifest", partial(repository.get_manifest, digest, target.context))
+    raw = target.retry(digest.short, partial(repository.get_manifest, digest, target.context))
     if raw is None:
         return
     parsed = manifests.parse(raw.content, raw.media_type)
@@ -94,7 +94,7 @@ def _manifests(target: Target, repository: Repository, digest: Digest) -> Iterab
 
 def _config(target: Target, repository: Repository, manifest: Manifest) -> configs.ImageConfig:
     read_blob = partial(repository.read_blob, manifest.config.digest, target.context)
-    return configs.parse(target.retry("a config", partial(read_blob, configs.MAX_SIZE)))
+    return configs.parse(target.retry("config", partial(read_blob, configs.MAX_SIZE)))
 
 
 def fitting(manifest: Manifest, config: configs.ImageConfig) -> Sequence[tuple[Digest, Descriptor]]:

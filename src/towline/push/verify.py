@@ -45,10 +45,10 @@ def verify(
 def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify) -> None:
     repository, context = target.repository, target.context
     if how == "full":
-        read = target.retry("a manifest", partial(repository.get_manifest, reference, context))
+        read = target.retry(reference, partial(repository.get_manifest, reference, context))
         found = read.digest if read else None
     else:
-        head = target.retry("a manifest", partial(repository.head_manifest, reference, context))
+        head = target.retry(reference, partial(repository.head_manifest, reference, context))
         found = head.digest if head else None
     if found != manifest.digest:
         shown = found or "nothing"
@@ -57,12 +57,12 @@ def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify
 
 def _ask(target: Target, made: Made) -> None:
     has_blob = target.repository.has_blob
-    if not target.retry("a blob", partial(has_blob, made.digest, target.context)):
+    if not target.retry(made.digest.short, partial(has_blob, made.digest, target.context)):
         raise _wrong(target, f"blob {made.digest} is missing")
 
 
 def _read(target: Target, blob: Blob, made: Made) -> None:
-    found = target.retry("a blob", partial(_diff_id, target, made))
+    found = target.retry(made.digest.short, partial(_diff_id, target, made))
     if blob.diff_id and found != blob.diff_id:
         raise _wrong(
             target, f"layer {made.digest} unpacks to {found}, the config lists {blob.diff_id}"
