@@ -75,7 +75,7 @@ class UsageError(TowlineError):
     """Options that do not exist, do not fit together, or have an impossible value."""
 
 
-class InvalidReference(UsageError):  # noqa: N818 - the contract names it so
+class InvalidReference(UsageError):
     """A text that is no image name; `position` is the index of the character at fault."""
 
     text: str
@@ -132,41 +132,53 @@ class NetworkError(TowlineError):
     """No HTTP answer: name resolution, connect, TLS, proxy or time-out."""
 
 
-class TransferCancelled(TowlineError):  # noqa: N818 - the contract names it so
+class TransferCancelled(TowlineError):
     """The push was cancelled; nothing is written after this."""
 
 
-class PartialFailure(ExceptionGroup[TowlineError], TowlineError):  # noqa: N818 - see above
+class PartialFailure(ExceptionGroup[TowlineError], TowlineError):
     """Several pushes were asked for and at least one failed; each failure is inside.
 
-    `results` has one entry for each that was asked for, in that order: a result, or the error.
+    `results` has one entry for each that was asked for, in that order: a result, or the error;
+    `references` has their full names in the same order.
     """
 
     results: tuple[Any, ...]
+    references: tuple[str, ...]
 
     def __new__(
-        cls, message: str, errors: Sequence[TowlineError], results: Sequence[Any] = ()
+        cls,
+        message: str,
+        errors: Sequence[TowlineError],
+        results: Sequence[Any] = (),
+        references: Sequence[str] = (),
     ) -> Self:
         """Errors are kept by the group itself, which makes its instances here."""
-        del results
+        del results, references
         return super().__new__(cls, message, errors)
 
     def __init__(
-        self, message: str, errors: Sequence[TowlineError], results: Sequence[Any] = ()
+        self,
+        message: str,
+        errors: Sequence[TowlineError],
+        results: Sequence[Any] = (),
+        references: Sequence[str] = (),
     ) -> None:
         del errors  # kept by __new__
         TowlineError.__init__(self, message)
         self.results = tuple(results)
+        self.references = tuple(references)
 
     def derive(  # type: ignore[override]  # only ever called with parts of this group
         self, excs: Sequence[TowlineError], /
     ) -> PartialFailure:
         """The same failure with a part of its errors (`split` and `subgroup` ask for it)."""
-        return PartialFailure(self.message, excs, self.results)
+        return PartialFailure(self.message, excs, self.results, self.references)
 
     def __reduce__(self) -> tuple[Callable[..., TowlineError], tuple[Any, ...]]:
         """By its own arguments: the group keeps its errors outside of `__dict__`."""
-        return PartialFailure, (self.message, list(self.exceptions), self.results)
+        parts = (self.message, list(self.exceptions), self.results, self.references)
+        return PartialFailure, parts
 
 
 class Cancelled(BaseException):

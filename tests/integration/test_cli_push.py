@@ -287,7 +287,7 @@ def test_one_of_several_that_fails_is_named_and_the_others_are_results(
     code, out, err = towline(capsys, *words)
     failed, pushed = json.loads(out)
     assert (code, pushed["reference"]) == (7, good)
-    assert failed["error"]["exit_code"] == 6
+    assert (failed["reference"], failed["error"]["exit_code"]) == (gone, 6)
     errors = [line for line in err.splitlines() if line.startswith("towline: error: ")]
     assert gone.partition("/")[0] in errors[0]
     assert errors[1:] == ["towline: error: 1 of 2 pushes failed"]

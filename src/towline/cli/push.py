@@ -41,13 +41,11 @@ def run(args: argparse.Namespace) -> int:
         return plan.run(args)
     if file := getattr(args, "digest_file", None):
         output.check_digest_file(file)
-    from towline.cli import report
-
     several = len(destinations) > 1 or getattr(args, "all_tags", False)
     try:
         results: Sequence[Any] = _push(args, source, destinations if several else destinations[0])
     except PartialFailure as failure:
-        _print(args, failure.results, report.references_of(failure))
+        _print(args, failure.results, failure.references)
         raise
     _print(args, results, [result.reference for result in results] if several else None)
     return 0

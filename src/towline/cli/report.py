@@ -124,13 +124,8 @@ def _each(error: BaseException) -> Sequence[tuple[str, BaseException]]:
     """What failed, with its reference where several were asked for."""
     if not isinstance(error, PartialFailure):
         return [("", error)]
-    outcomes = zip(references_of(error), error.results, strict=True)
+    outcomes = zip(error.references, error.results, strict=True)
     return [(name, outcome) for name, outcome in outcomes if isinstance(outcome, BaseException)]
-
-
-def references_of(failure: PartialFailure) -> Sequence[str]:
-    """The full name of each that was asked for."""
-    return getattr(failure, "references", ()) or [""] * len(failure.results)
 
 
 def _named(failure: BaseException, reference: str) -> str:

@@ -50,7 +50,9 @@ def by_repository(parsed: Iterable[Reference]) -> dict[RepositoryName, list[Refe
     return {name: sorted(tags, key=lambda one: str(one.tag)) for name, tags in groups.items()}
 
 
-def answer(outcomes: Sequence[Outcome], *, several: bool) -> PushResult | list[PushResult]:
+def answer(
+    references: Iterable[Reference], outcomes: Sequence[Outcome], *, several: bool
+) -> PushResult | list[PushResult]:
     """What the caller gets: a result, or a list where several were asked for; or what is raised."""
     errors = [outcome for outcome in outcomes if isinstance(outcome, TowlineError)]
     if errors and not several:
@@ -58,7 +60,10 @@ def answer(outcomes: Sequence[Outcome], *, several: bool) -> PushResult | list[P
     if errors:
         failed = "; ".join(error.message for error in errors)
         raise PartialFailure(
-            f"{len(errors)} of {len(outcomes)} pushes failed: {failed}", errors, outcomes
+            f"{len(errors)} of {len(outcomes)} pushes failed: {failed}",
+            errors,
+            outcomes,
+            [str(reference) for reference in references],
         )
     results = [outcome for outcome in outcomes if isinstance(outcome, PushResult)]
     return results if several else results[0]

@@ -127,7 +127,8 @@ class Pusher:
         with _public_edge(parsed), self._opened(source, cancel) as opened:
             wanted = opened.wanted(parsed, all_tags=all_tags)
             outcomes = self._push(wanted, wish, cancel)
-        return destinations.answer(outcomes, several=all_tags or not isinstance(destination, str))
+        several = all_tags or not isinstance(destination, str)
+        return destinations.answer(wanted, outcomes, several=several)
 
     def inspect(self, source: Source, *, cancel: Cancel | None = None) -> InspectResult:
         """What an image or index is: config, layers, children, as they lie where they are.

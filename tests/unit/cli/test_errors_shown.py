@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from typing import TYPE_CHECKING
 
 import pytest
@@ -130,8 +131,9 @@ def test_each_of_several_failures_is_named_and_a_hint_is_given_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     one, two = AuthError("denied", hint="towline login"), AuthError("denied", hint="towline login")
-    failure = PartialFailure("both: denied; denied", [one, two], [one, two])
-    failure.__dict__["references"] = ("a.example/app:1", "b.example/app:1")
+    names = ["a.example/app:1", "b.example/app:1"]
+    failure = PartialFailure("both: denied; denied", [one, two], [one, two], names)
+    assert pickle.loads(pickle.dumps(failure)).references == tuple(names)  # noqa: S301 - our own
     assert shown(failure, capsys) == [
         "towline: error: a.example/app:1: denied",
         "hint: towline login",
