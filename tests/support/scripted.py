@@ -174,8 +174,8 @@ class Scripted:
                 return
             self._connections.append(connection)
             thread = threading.Thread(target=self._talk, args=(connection, number), daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
             number += 1
 
     def stop(self) -> None:
@@ -291,6 +291,9 @@ class Scripted:
         elif session not in self.sessions:
             return complaint(404, "BLOB_UPLOAD_UNKNOWN")
         held = self.sessions[session]
+        start = (asked.header("Content-Range") or f"{len(held)}-").partition("-")[0]
+        if int(start) != len(held):
+            return complaint(416, "RANGE_INVALID")
         held += asked.body
         location = {"Location": f"/v2/{name}/blobs/uploads/{session}?_state={len(held)}"}
         if asked.method == "PUT":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import AuthError, RegistryError, TowlineError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from towline.wire.url import Url
 
 T = TypeVar("T")
+E = TypeVar("E", bound=TowlineError)
 
 REDIRECTS_MAX = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -67,7 +69,7 @@ class Caller:
         try:
             return call.read(response)
         except AuthError as error:
-            raise self._explained(error) from None
+            raise self.explained(error) from None
 
     def open(
         self, call: Call[T], scopes: Scopes, context: Context
@@ -93,7 +95,7 @@ class Caller:
             if response.status not in _REDIRECTS:
                 return response, next_piece, exchange
             exchange.close()
-            request = _redirected(request, response)
+            request = self._guarded(_redirected(request, response), context)
         raise _astray(request.url)
 
     def start(self, request: Request, scopes: Scopes, context: Context) -> Exchange:
@@ -103,7 +105,7 @@ class Caller:
             header = self._ready(context).body_header(scopes)
             if header is None:
                 header = self._fetched(scopes, context)
-        return self._pool.start(_with(request, header), context)
+        return self._pool.start(_with(self._guarded(request, context), header), context)
 
     def refused(self, response: Response, scopes: Scopes, context: Context) -> bool:
         """Renew what a body's request was refused with; whether sending it again makes sense."""
@@ -126,14 +128,22 @@ class Caller:
             return
         header = auth.header(scopes) if self._is_home(request.url, context) else None
         try:
-            self._pool.request(_with(request, header), context, timeout=seconds)
+            ready = _with(self._guarded(request, context), header)
+            self._pool.request(ready, context, timeout=seconds)
         except TowlineError:
             return
 
     def _request(self, call: Call[T], context: Context) -> Request:
         base = self.endpoint.base(context)
         url = base.at(call.target) if isinstance(call.target, str) else call.target
-        return Request(call.method, url, call.headers, call.body)
+        return self._guarded(Request(call.method, url, call.headers, call.body), context)
+
+    def _guarded(self, request: Request, context: Context) -> Request:
+        """A registry on the internet does not send us into the network that we are in."""
+        base = self.endpoint.base(context)
+        if request.url.origin == base.origin or self._pool.is_private(base):
+            return request
+        return replace(request, public_only=True)
 
     def _ready(self, context: Context) -> Auth:
         if self._auth is None:
@@ -214,6 +224,7 @@ class Caller:
             return stop.value  # type: ignore[no-any-return]  # typeshed has Any there
 
     def _asked(self, request: Request, context: Context) -> Response:
+        request = self._guarded(request, context)
         response = self._pool.request(request, context, limit=TOKEN_ANSWER_MAX)
         if request.method != "GET":
             return response
@@ -225,12 +236,14 @@ class Caller:
         for _ in range(REDIRECTS_MAX):
             if response.status not in _REDIRECTS:
                 return response
-            request = _redirected(request, response)
+            request = self._guarded(_redirected(request, response), context)
             response = self._pool.request(request, context, limit=limit)
         raise _astray(request.url)
 
-    def _explained(self, error: AuthError) -> AuthError:
-        """The same with the account that was refused, and where to give another."""
+    def explained(self, error: E) -> E:
+        """The same error; one of access with the account that was refused."""
+        if not isinstance(error, AuthError):
+            return error
         if self.credentials is None:
             error.args = (f"{error.message}; no credentials were found for {self.endpoint.host}",)
             error.hint = "pass --creds USER:PASSWORD, or save a login for this registry"

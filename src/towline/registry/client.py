@@ -43,6 +43,8 @@ class Settings:
     authfile: str | os.PathLike[str] | None = None
     timeout: float = TIMEOUT
     """Seconds without a byte either way."""
+    chunk_size: int | None = None
+    """Bytes; larger blobs go in chunks. None: in one body wherever it is taken."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     log: log.Log | None = None
     """Takes the lines of the wire log, which hold no secrets."""
@@ -76,7 +78,8 @@ class RegistryClient:
         with self._lock:
             caller = self._caller(name, side)
             facts = self._facts.setdefault(name.host, HostFacts())
-        return Repository(name, caller, facts, side=side, pull_from=pull_from)
+        size = self._settings.chunk_size
+        return Repository(name, caller, facts, side=side, pull_from=pull_from, chunk_size=size)
 
     def _caller(self, name: RepositoryName, side: Side) -> Caller:
         credentials = self._find(name, side)

@@ -13,6 +13,7 @@ from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.registry import answers, hints, requests
 from towline.registry.blob_reader import BlobReader
 from towline.registry.caller import on_side
+from towline.registry.conversation import Conversation
 from towline.registry.upload import Upload
 
 if TYPE_CHECKING:
@@ -46,11 +47,14 @@ class Repository:
         *,
         side: Side,
         pull_from: tuple[RepositoryName, ...] = (),
+        chunk_size: int | None = None,
     ) -> None:
         self.name = name
         self._caller = caller
         self._facts = facts
         self._side: Side = side
+        self._chunk_size = chunk_size
+        self._mistaken: set[str] = set()
         actions = "pull,push" if side == "destination" else "pull"
         self._scopes: Scopes = (f"repository:{name.path}:{actions}",)
         origins = dict.fromkeys(origin.path for origin in pull_from if origin.host == name.host)
@@ -89,37 +93,51 @@ class Repository:
             call = requests.blob_exists(self.name, digest)
             return self._caller.call(call, self._scopes, context)
 
-    def mount(self, digest: str, origin: RepositoryName, context: Context) -> Mounted | Upload:
-        """Link a blob of another repository, or get the upload that sends it.
+    def mount(
+        self, digest: str, origin: RepositoryName, context: Context
+    ) -> Mounted | Upload | None:
+        """Link a blob of another repository; the upload where a session was opened instead.
 
-        Where the registry opened a session instead, the upload has it; where it refused, the
-        upload opens one when it is first written to. Raises AuthError alone.
+        None: refused, in whatever way; it says nothing of the blob. Raises AuthError alone.
         """
-        answer: requests.Created | requests.Opened | None = None
+        talk = self._talk(context, self._mount_scopes)
         with on_side(self._side):
-            if self._caller.grants(self._mount_scopes, context):
-                call = requests.mount(self.name, digest, origin.path)
-                try:
-                    answer = self._caller.call(call, self._mount_scopes, context)
-                except (RegistryError, NetworkError):
-                    answer = None
-        if isinstance(answer, requests.Created):
-            return Mounted()
-        upload = self._upload(context, None)
-        upload.use(answer)
-        return upload
+            if not self._caller.grants(self._mount_scopes, context):
+                return None
+            try:
+                answer = talk.call(requests.mount(self.name, digest, origin.path))
+            except (RegistryError, NetworkError):
+                return None
+        if isinstance(answer, requests.Opened):
+            return self._upload(context, opened=answer)
+        return Mounted() if answer else None
 
     def start_upload(self, context: Context, known: Descriptor | None = None) -> Upload:
         """Open an upload session; with digest and size known it takes a request less.
 
         Raises AuthError, RegistryError, NetworkError.
         """
-        upload = self._upload(context, known)
+        upload = self._upload(context, known=known)
         upload.open()
         return upload
 
-    def _upload(self, context: Context, known: Descriptor | None) -> Upload:
-        return Upload(self._caller, self.name, self._scopes, context, self._facts, known=known)
+    def _upload(
+        self,
+        context: Context,
+        *,
+        known: Descriptor | None = None,
+        opened: requests.Opened | None = None,
+    ) -> Upload:
+        return Upload(
+            self._talk(context, self._scopes),
+            known=known,
+            opened=opened,
+            chunk_size=self._chunk_size,
+            mistaken=self._mistaken,
+        )
+
+    def _talk(self, context: Context, scopes: Scopes) -> Conversation:
+        return Conversation(self._caller, self.name, scopes, context, self._facts)
 
     def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
         """Put a manifest under a tag or its digest.

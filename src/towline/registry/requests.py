@@ -176,7 +176,9 @@ def session(response: Response, action: str, before: Url | None = None) -> Url:
 
 def _secured(url: Url, asked: Url) -> Url:
     """A proxy that ends TLS has registries say `http` of themselves; https it stays."""
-    if asked.scheme == "https" and url.scheme == "http" and url.host == asked.host:
+    if asked.scheme == "https" and url.scheme == "http":
+        if url.host != asked.host:
+            raise ValueError(f"it goes on at {url.origin}, which is not encrypted")
         return asked.at(url.target)
     return url
 
@@ -191,6 +193,12 @@ def close_upload(location: Url, digest: str, action: str) -> Call[None]:
             raise answers.no_registry(response, action)
 
     return Call("PUT", location.with_query("digest", digest), action, read, (BINARY,))
+
+
+def send_chunk(location: Url, chunk: bytes, start: int, action: str) -> Call[Response]:
+    """end-5: a chunk, its first byte being number `start` of the blob."""
+    span = ("Content-Range", f"{start}-{start + len(chunk) - 1}")
+    return Call("PATCH", location, action, lambda response: response, (BINARY, span), chunk)
 
 
 def ask_upload(location: Url, action: str) -> Call[Response | None]:

@@ -1,113 +1,94 @@
-"""One upload session: write, commit, cancel (distribution-spec, "Pushing blobs").
+"""One blob on its way: write, commit, cancel (distribution-spec, "Pushing blobs").
 
 A blob of unknown digest goes as one PATCH of open length and an empty PUT; one of known digest and
-size as one PUT. Which of the two a host refuses is learned, so that the next attempt takes the
-other. Trying again is `transfers`' work; errors say by `transient` whether it makes sense.
+size as one PUT; what something on the way does not let through in one body goes in chunks. Which
+of them a host takes is learned, so that the next attempt does not make the same mistake. Trying
+again is `transfers`' work; errors say by `transient` whether it makes sense.
 """
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from towline.context import Cancel
-from towline.errors import AuthError, Cancelled, NetworkError, RegistryError, TowlineError
+from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import answers, requests
 from towline.registry.caller import on_side
+from towline.registry.chunks import Chunks
 from towline.registry.requests import BINARY
+from towline.registry.session import Session
 from towline.spec import distribution
 from towline.wire.message import Request
 
 if TYPE_CHECKING:
-    from towline.context import Context
-    from towline.reference import RepositoryName
-    from towline.registry.auth import Scopes
-    from towline.registry.caller import Caller
-    from towline.registry.facts import HostFacts
+    from towline.registry.conversation import Conversation
     from towline.spec.descriptor import Descriptor
     from towline.wire.exchange import Exchange
-    from towline.wire.message import Response
-    from towline.wire.url import Url
-
-CANCEL_SECONDS = 2.0
-"""For giving a session back; when the push itself is cancelled, much less."""
-_CANCEL_SECONDS_LATE = 0.5
 
 _NOT_FOUND = 404
 _SERVER_ERRORS = range(500, 600)
-_OTHER_SHAPE = frozenset({400, 405, 411, 501})
-"""Answers of hosts, or of rules before them, that do not take a body in this way."""
-_RANGE = re.compile(r"(bytes[= ])?0-(-?\d+)")
 
 
 class Upload:
-    """One session. Written by one thread at a time; opened by the first write if not before."""
+    """Written by one thread at a time, from the blob's first byte to its last."""
 
     def __init__(
         self,
-        caller: Caller,
-        name: RepositoryName,
-        scopes: Scopes,
-        context: Context,
-        facts: HostFacts,
+        talk: Conversation,
         *,
         known: Descriptor | None = None,
-        location: Url | None = None,
+        opened: requests.Opened | None = None,
+        chunk_size: int | None = None,
+        mistaken: set[str] | None = None,
     ) -> None:
         self.sent = 0
-        """Bytes of the blob that were written."""
-        self._caller = caller
-        self._name = name
-        self._scopes = scopes
-        self._context = context
-        self._facts = facts
+        """Bytes of the blob that were written; those that the registry held are none of them."""
+        self.resumed = False
+        """Whether it goes on where an earlier attempt was cut."""
+        self._session = Session(talk, opened)
+        self._talk = talk
         self._known = known
-        self._location = location
-        self._exchange: Exchange | None = None
-        self._in_one_put = known is not None and not facts.put_refused
-        self._done = False
+        self._chunk_size = chunk_size
+        self._mistaken = mistaken if mistaken is not None else set()
+        self._body: _OneBody | Chunks | None = None
+        self._skip = 0
+        self._written = 0
 
     def open(self) -> None:
         """Open the session, if it is not. Raises AuthError, RegistryError, NetworkError."""
-        if self._location is None:
-            with on_side("destination"):
-                call = requests.open_upload(self._name)
-                opened = self._caller.call(call, self._scopes, self._context)
-            self._location = opened.location
-
-    def use(self, opened: requests.Opened | None) -> None:
-        """Take over a session that a mount was answered with."""
-        if opened is not None:
-            self._location = opened.location
-
-    @property
-    def _session(self) -> Url:
-        self.open()
-        assert self._location is not None  # noqa: S101 - `open` has set it or raised
-        return self._location
+        with on_side("destination"):
+            _ = self._session.url
 
     def write(self, block: bytes | memoryview) -> None:
-        """Send a block. Raises AuthError, RegistryError, NetworkError; then it is of no use."""
-        if not len(block):
+        """Send a block. Raises AuthError, RegistryError, NetworkError; see `rewind` for then."""
+        view = memoryview(block).cast("B")
+        skipped = min(max(0, self._skip - self._written), len(view))
+        self._written += len(view)
+        view = view[skipped:]
+        if not len(view):
             return
         with on_side("destination"):
-            if self._exchange is None:
-                self._exchange = self._begin()
-            refused = self._exchange.write(block)
-            self.sent += len(block)
-            if refused is not None:
-                raise self._refusal(refused)
+            if self._body is None:
+                self._body = self._begin()
+            self.sent += len(view)
+            self._body.write(view)
 
-    def _begin(self) -> Exchange:
-        url = self._session
-        length = self._known.size if self._known else None
-        if self._in_one_put and self._known:
-            url = url.with_query("digest", self._known.digest)
-            request = Request("PUT", url, (BINARY,), streamed=True, length=length)
-        else:
-            request = Request("PATCH", url, (BINARY,), streamed=True, length=length)
-        return self._caller.start(request, self._scopes, self._context)
+    def _begin(self) -> _OneBody | Chunks:
+        facts = self._talk.facts
+        size = self._known.size if self._known else None
+        if self._in_chunks(size):
+            return Chunks(self._session, facts.chunk(self._chunk_size), self._skip)
+        if self._known and not facts.put_refused and not self._skip:
+            return _OneBody(self._session, self._known.size, self._known.digest)
+        left = size - self._skip if size is not None else None
+        return _OneBody(self._session, left, None)
+
+    def _in_chunks(self, size: int | None) -> bool:
+        facts = self._talk.facts
+        limit = self._chunk_size if facts.body_max is None else facts.chunk(self._chunk_size)
+        if limit is not None and (size is None or size - self._skip > limit):
+            return True
+        return size is None and (facts.length_wanted or facts.patch_refused)
 
     def commit(self, digest: str) -> None:
         """Everything is written: have the registry check and keep the blob.
@@ -119,83 +100,104 @@ class Upload:
             try:
                 self._commit(digest)
             except (RegistryError, NetworkError) as error:
+                self._judge(error, digest)
                 if not (_is_unclear(error) and self._is_there(digest)):
                     raise
-        self._done = True
+        self._session.done()
 
     def _commit(self, digest: str) -> None:
-        if self._exchange is not None:
-            response = self._exchange.finish()
-            if not response.ok or answers.is_page(response):
-                raise self._refusal(response)
-            if self._in_one_put:
-                return
-            self._location = requests.session(response, self._action, self._session)
-        call = requests.close_upload(self._session, digest, self._action)
-        self._caller.call(call, self._scopes, self._context, extra=self.sent)
+        match self._body:
+            case _OneBody() as body:
+                if body.finish():
+                    return
+            case Chunks() as chunks:
+                whole = chunks.whole()
+                if whole is not None and not self._talk.facts.put_refused:
+                    self._put(whole, digest)
+                    return
+                chunks.flush()
+        self._session.close(digest, self._written)
+
+    def _put(self, content: bytes, digest: str) -> None:
+        body = _OneBody(self._session, len(content), digest)
+        body.write(memoryview(content))
+        body.finish()
+
+    def _judge(self, error: RegistryError | NetworkError, digest: str) -> None:
+        """A digest that does not agree may have been altered on the way: once."""
+        code = getattr(error, "code", None)
+        if code == distribution.DIGEST_INVALID and digest not in self._mistaken:
+            self._mistaken.add(digest)
+            error.transient = True
 
     def _is_there(self, digest: str) -> bool:
         with suppress(TowlineError):
-            call = requests.blob_exists(self._name, digest)
-            return self._caller.call(call, self._scopes, self._context)
+            return self._talk.call(requests.blob_exists(self._talk.name, digest))
         return False
 
-    def _refusal(self, response: Response) -> AuthError | RegistryError:
-        """The error for a body that was not taken; notes what the host cannot do."""
-        self._close()
-        if response.ok:
-            return answers.no_registry(response, self._action)
-        error = answers.refusal(response, self._action)
-        if self._caller.refused(response, self._scopes, self._context):
-            # The body is gone, but the next attempt is let in.
-            error.transient = True
-        elif response.status in _OTHER_SHAPE and error.code in {None, distribution.UNSUPPORTED}:
-            # A rule against this way of sending; the other way may be open.
-            error.transient |= self._facts.shape_refused(in_one_put=self._in_one_put)
-        elif response.status == _NOT_FOUND and error.code != distribution.NAME_UNKNOWN:
-            error.transient = True  # the session is gone, not the repository
-        return error
+    def rewind(self) -> bool:
+        """After a failure: whether the session goes on with what it holds.
+
+        If so, write the same blob again from its first byte: what is held is not sent. If not, it
+        is of no more use.
+        """
+        self._break_off()
+        with suppress(TowlineError):
+            answer = self._session.held()
+            if answer is not None and answer[1]:
+                self._skip, _ = answer
+                self._written = 0
+                self._body = None
+                self.resumed = True
+                return True
+        self._session.done()
+        return False
 
     @property
-    def _action(self) -> str:
-        return f"push a blob to {self._name}"
-
-    def offset(self, context: Context) -> int:
-        """Bytes the registry holds of this session (spec: "Resuming an upload").
-
-        0 where it has dropped the session or does not say.
-        """
-        if self._location is None:
-            return 0
-        call = requests.ask_upload(self._location, self._action)
-        with on_side("destination"):
-            response = self._caller.call(call, self._scopes, context)
-        if response is None:
-            return 0
-        self._location = requests.session(response, self._action, self._location)
-        match = _RANGE.fullmatch((response.headers.get("Range") or "").strip())
-        if match is None:
-            return 0
-        end = int(match[2])
-        # Quay names the next byte where all others name the last, and says `bytes=`.
-        return max(0, end if match[1] else end + 1) if end else 0
+    def acknowledged(self) -> int:
+        """Bytes that the registry is known to hold of an unfinished blob."""
+        chunked = self._body.acknowledged if isinstance(self._body, Chunks) else 0
+        return max(self._skip, chunked)
 
     def cancel(self) -> None:
         """Give the session back, if the registry takes it; never raises, never waits long."""
-        self._close()
-        location, self._location = self._location, None
-        if location is None or self._done:
-            return
-        self._done = True
-        late = self._context.cancel.cancelled
-        context = self._context.with_cancel(Cancel())
-        seconds = _CANCEL_SECONDS_LATE if late else CANCEL_SECONDS
-        with suppress(Cancelled):
-            self._caller.quietly(Request("DELETE", location), self._scopes, context, seconds)
+        self._break_off()
+        self._session.give_up()
 
-    def _close(self) -> None:
-        if self._exchange is not None:
-            self._exchange.close()
+    def _break_off(self) -> None:
+        if isinstance(self._body, _OneBody):
+            self._body.close()
+
+
+class _OneBody:
+    """A PATCH, or with a digest a PUT, written block by block."""
+
+    def __init__(self, session: Session, length: int | None, digest: str | None) -> None:
+        self._session = session
+        self._length = length
+        self._in_one_put = digest is not None
+        url = session.url.with_query("digest", digest) if digest else session.url
+        method = "PUT" if digest else "PATCH"
+        request = Request(method, url, (BINARY,), streamed=True, length=length)
+        self._exchange: Exchange = session.talk.start(request)
+
+    def write(self, block: memoryview) -> None:
+        refused = self._exchange.write(block)
+        if refused is not None:
+            self.close()
+            raise self._session.refusal(refused, in_one_put=self._in_one_put, size=self._length)
+
+    def finish(self) -> bool:
+        """End the body; whether that has closed the session too."""
+        response = self._exchange.finish()
+        if not response.ok or answers.is_page(response):
+            raise self._session.refusal(response, in_one_put=self._in_one_put, size=self._length)
+        if not self._in_one_put:
+            self._session.moved(response)
+        return self._in_one_put
+
+    def close(self) -> None:
+        self._exchange.close()
 
 
 def _is_unclear(error: RegistryError | NetworkError) -> bool:

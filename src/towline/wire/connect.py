@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from towline.errors import NetworkError
 from towline.wire import certificate, reading, tls
 from towline.wire.channel import Channel, Silence
+from towline.wire.proxy import is_private
 
 if TYPE_CHECKING:
     import ssl
@@ -86,6 +87,8 @@ class Way:
     cancel: Cancel
     timeout: float
     """Seconds without a byte."""
+    public_only: bool = False
+    """Refuse an address of this machine or a private network."""
 
 
 def connect(way: Way, secure: ssl.SSLContext | None) -> Channel:
@@ -94,8 +97,12 @@ def connect(way: Way, secure: ssl.SSLContext | None) -> Channel:
     Raises NetworkError.
     """
     near = way.proxy.url if way.proxy else way.url
+    if way.public_only:
+        check_public(way.url, way.url.host)
     channel = dial(near, way.url, way.cancel, way.timeout)
     try:
+        if way.public_only and not way.proxy:
+            check_public(way.url, channel.peer)
         if way.proxy and secure:
             _tunnel(channel, way.url, way.proxy)
         if secure:
@@ -104,6 +111,16 @@ def connect(way: Way, secure: ssl.SSLContext | None) -> Channel:
         channel.close()
         raise
     return channel
+
+
+def check_public(url: Url, address: str) -> None:
+    """Raise NetworkError when that address is of this machine or of a private network."""
+    if is_private(address):
+        raise NetworkError(
+            f"{url.authority} is an address of a private network: a registry on the internet has "
+            "no business to send there",
+            hint="check the registry, and what lies between here and it",
+        )
 
 
 def dial(near: Url, url: Url, cancel: Cancel, timeout: float) -> Channel:

@@ -54,8 +54,6 @@ class Exchange:
         via_proxy: str | None = None,
     ) -> None:
         self.request = request
-        self.fresh = fresh
-        """Whether the connection was made for this request."""
         self.sent = 0
         """Bytes of the body that went out."""
         self._channel = channel
@@ -63,30 +61,34 @@ class Exchange:
         self._give_back = give_back
         self._log = write_log
         self._proxy = via_proxy
-        self._body_ended = not request.streamed
+        # A PATCH that was lost may have been carried out, and twice would be too often.
+        self._replayable = not fresh and not (request.method == "PATCH" and request.body)
+        self._body_ended = False
+        self._refusal: Response | None = None
         self._answered = False
         self._ended = False
         self._began = time.monotonic()
 
     def begin(self, head: bytes) -> None:
-        """Send the head, and the body that came with the request. Raises Died, NetworkError."""
+        """Send the head, and the body that came with the request.
+
+        An answer that comes before its end is left for `finish`. Raises Died, NetworkError.
+        """
         self._context.meter.add(requests=1)
         log.sent(self._log, self.request)
         views = [memoryview(head)]
         if self.request.body:
             views.append(memoryview(self.request.body))
-        try:
-            self._channel.send(views)
-        except (OSError, Silence) as error:
-            self._sending_failed(error)
+        self._refusal = self._send(views, 0)
+        self._replayable = self._replayable and not self.request.streamed
 
     def write(self, block: bytes | memoryview) -> Response | None:
         """Send a block of the body; an answer, should the other side have answered already.
 
         Raises NetworkError.
         """
-        if not len(block):
-            return None
+        if self._refusal is not None or not len(block):
+            return self._refusal
         view = memoryview(block).cast("B")
         if self.request.length is not None:
             return self._send([view], len(view))
@@ -100,6 +102,9 @@ class Exchange:
                     return refusal
         except (OSError, Silence) as error:
             return self._sending_failed(error)
+        except BaseException:
+            self.close()
+            raise
         self.sent += size
         self._context.meter.add(sent_bytes=size)
         return None
@@ -119,7 +124,7 @@ class Exchange:
             head = reading.read_head(self._channel, _REFUSAL_SECONDS)
         except (OSError, Silence, reading.Broken):
             self.close()
-            if not self.fresh and not self.sent:
+            if self._replayable:
                 raise Died from None
             raise self._error(f"broke the connection ({_words(error)})") from None
         return self._answer(head, _REFUSAL_SECONDS, ANSWER_MAX)
@@ -130,17 +135,19 @@ class Exchange:
         `extra` are bytes sent earlier that the other side has to digest before it answers.
         Raises Died, NetworkError, RegistryError.
         """
-        if not self._body_ended and (refusal := self._end_body()) is not None:
-            return refusal
+        self._refusal = self._refusal or self._end_body()
+        if self._refusal is not None:
+            return self._refusal
         patience = self.patience(self.sent + extra)
         head = self._read(lambda: reading.read_head(self._channel, patience), patience)
         return self._answer(head, self._channel.timeout, limit)
 
     def _end_body(self) -> Response | None:
-        self._body_ended = True
-        if self.request.length is not None:
-            return None
-        return self._send([memoryview(_LAST)], 0)
+        refusal = None
+        if self.request.streamed and self.request.length is None:
+            refusal = self._send([memoryview(_LAST)], 0)
+        self._body_ended = refusal is None
+        return refusal
 
     def patience(self, digested: int) -> float:
         """Seconds to wait for the answer."""
@@ -151,6 +158,9 @@ class Exchange:
 
     def open(self) -> tuple[Response, Callable[[], bytes]]:
         """The answer's head, and what gives its body piece by piece, b"" at the end."""
+        if self._refusal is not None:
+            return self._refusal, bytes
+        self._body_ended = True
         seconds = self._channel.timeout
         head = self._read(lambda: reading.read_head(self._channel, seconds), seconds)
         self._answered = True
@@ -235,7 +245,7 @@ class Exchange:
     def _lost(self, what: str, *, begun: bool) -> Exception:
         if begun:
             return self._error("broke the connection in the middle of its answer")
-        return self._error(what) if self.fresh or self.sent else Died()
+        return Died() if self._replayable else self._error(what)
 
     def _no_http(self, broken: reading.Broken) -> TowlineError:
         where = self.request.url.authority

@@ -63,6 +63,8 @@ class Request:
     streamed: bool = False
     length: int | None = None
     """Bytes of a streamed body, where known."""
+    public_only: bool = False
+    """Not to be sent to this machine or a private network, wherever the name may lead."""
 
     def with_header(self, name: str, value: str) -> Request:
         """One header field more."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from towline._version import __version__
 from towline.wire import log, proxy, tls
-from towline.wire.connect import Way, connect
+from towline.wire.connect import Way, check_public, connect
 from towline.wire.exchange import Died, Exchange
 from towline.wire.message import ANSWER_MAX
 
@@ -54,6 +54,8 @@ class Pool:
         self._lock = threading.Lock()
         self._idle: dict[str, list[tuple[float, Channel]]] = {}
         self._contexts: dict[tls.Trust, ssl.SSLContext] = {}
+        self._peers: dict[str, str] = {}
+        """Addresses connected to, by origin."""
         self._closed = False
 
     def request(
@@ -95,13 +97,13 @@ class Pool:
     def _with_replay(
         self, request: Request, context: Context, use: Callable[[Exchange], T], timeout: float
     ) -> T:
-        kept = self._take(request.url, context)
+        kept = self._take(request, context)
         if kept is not None:
             try:
                 return use(self._begin(request, context, kept, timeout, fresh=False))
             except Died:
                 self._log("* the kept connection had died: once more on a new one")
-        channel = self._connect(request.url, context, timeout)
+        channel = self._connect(request, context, timeout)
         return use(self._begin(request, context, channel, timeout, fresh=True))
 
     def _begin(
@@ -125,11 +127,20 @@ class Pool:
             raise
         return exchange
 
-    def _connect(self, url: Url, context: Context, timeout: float) -> Channel:
+    def _connect(self, request: Request, context: Context, timeout: float) -> Channel:
+        url = request.url
         via = self._proxies.of(url)
         self._log(f"* connecting to {url.origin}" + (f" through {via}" if via else ""))
         secure = self._context(url) if url.scheme == "https" else None
-        return connect(Way(url, via, context.cancel, timeout), secure)
+        way = Way(url, via, context.cancel, timeout, request.public_only)
+        channel = connect(way, secure)
+        if via is None:
+            self._peers[url.origin] = channel.peer
+        return channel
+
+    def is_private(self, url: Url) -> bool:
+        """Whether that place is this machine or in a private network, as far as is known."""
+        return proxy.is_private(self._peers.get(url.origin) or url.host)
 
     def _context(self, url: Url) -> ssl.SSLContext:
         trust = self._trust(url)
@@ -138,9 +149,12 @@ class Pool:
                 self._contexts[trust] = tls.context(trust)
             return self._contexts[trust]
 
-    def _take(self, url: Url, context: Context) -> Channel | None:
+    def _take(self, request: Request, context: Context) -> Channel | None:
         """A kept connection that still lives, the one used last first."""
+        url = request.url
         context.cancel.check()
+        if request.public_only and self._peers.get(url.origin):
+            check_public(url, self._peers[url.origin])
         while True:
             with self._lock:
                 kept = self._idle.get(url.origin)

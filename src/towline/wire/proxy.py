@@ -21,6 +21,7 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _USER = re.compile(r"(https?://)([^@/]*)@", re.IGNORECASE)
 _PORT = re.compile(r"(\[.*\]|[^:]*):(\d+)")
 _NUMERIC = re.compile(r"[0-9.]+")
+_ODD_ADDRESS = re.compile(r"(?:[0-9a-z-]+\.)*(?:0x[0-9a-f]*|[0-9]+)\.?")
 _ADDRESS = re.compile(r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*")
 
 
@@ -73,6 +74,23 @@ def is_loopback(host: str) -> bool:
         or host.endswith(".localhost")
         or (host.startswith("127.") and _NUMERIC.fullmatch(host) is not None)
     )
+
+
+def is_private(host: str) -> bool:
+    """Whether a name or address means this machine or a private network, by its text alone."""
+    if is_loopback(host):
+        return True
+    if not _ADDRESS.fullmatch(host):
+        # Forms that only some resolvers read, such as 0x7f.1: nobody means well with them.
+        return _ODD_ADDRESS.fullmatch(host) is not None
+    import ipaddress
+
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return True
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_private or address.is_link_local
 
 
 def _proxy(text: str, variable: str) -> Proxy:

@@ -1,0 +1,41 @@
+"""What every call about one repository carries: who speaks, for what, in whose context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from towline.context import Context
+    from towline.reference import RepositoryName
+    from towline.registry.auth import Scopes
+    from towline.registry.caller import Caller
+    from towline.registry.facts import HostFacts
+    from towline.registry.requests import Call
+    from towline.wire.exchange import Exchange
+    from towline.wire.message import Request, Response
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One repository, spoken to with one set of scopes."""
+
+    caller: Caller
+    name: RepositoryName
+    scopes: Scopes
+    context: Context
+    facts: HostFacts
+
+    def call(self, call: Call[T], *, extra: int = 0) -> T:
+        """Carry a call out; see `Caller.call`."""
+        return self.caller.call(call, self.scopes, self.context, extra=extra)
+
+    def start(self, request: Request) -> Exchange:
+        """Begin a request with a streamed body; see `Caller.start`."""
+        return self.caller.start(request, self.scopes, self.context)
+
+    def renewed(self, response: Response) -> bool:
+        """Whether what a body was refused for has been renewed; see `Caller.refused`."""
+        return self.caller.refused(response, self.scopes, self.context)

@@ -1,0 +1,408 @@
+"""Ways of sending that a host, or what stands before it, does not let through."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.pushing import BLOCK, Client, client_of, send
+from tests.support.scripted import CUT, HTML, Asked, Reply, Scripted, complaint
+from towline.errors import NetworkError, RegistryError
+from towline.reference import RepositoryName
+from towline.registry.repository import Mounted
+from towline.registry.upload import Upload
+from towline.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MiB = 1 << 20
+DATA = os.urandom(3 * MiB)
+DIGEST = Digest.of(DATA)
+PAGE = Reply(400, {"Content-Type": "text/html"}, "<html>invalid verb</html>")
+TOO_LARGE = Reply(
+    413,
+    {"Content-Type": "text/html"},
+    "<html><title>413 Request Entity Too Large</title></html>",
+    early=100_000,
+    reset=True,
+)
+
+
+def limited(size: int, refusal: Reply) -> Callable[[Asked], Reply | None]:
+    """Refuse bodies above that many bytes."""
+    return lambda asked: refusal if len(asked.body) > size else None
+
+
+class TestMounts:
+    ORIGIN = "library/base"
+
+    def mounted(self, registry: Scripted, client: Client) -> object:
+        origin = RepositoryName(registry.host, self.ORIGIN)
+        repository = client.repo("team/app", pull_from=(origin,))
+        return repository.mount(DIGEST, origin, client.context)
+
+    def test_a_201_is_a_mount(self, registry: Scripted, client: Client) -> None:
+        registry.on("POST", "mount=", Reply(201, {"Docker-Content-Digest": "sha256:other"}))
+        assert self.mounted(registry, client) == Mounted()
+        (asked,) = registry.asked
+        assert asked.query == f"mount={DIGEST}&from=library/base"
+        assert asked.header("Content-Length") == "0"
+
+    def test_a_202_is_a_session_that_is_used(self, registry: Scripted, client: Client) -> None:
+        upload = self.mounted(registry, client)
+        assert isinstance(upload, Upload)
+        send(upload, DATA)
+        assert registry.blobs[DIGEST] == DATA
+        assert registry.requests("PATCH", "s0")
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            *(Reply(status) for status in (200, 202, 400, 401, 403, 404, 405, 429, 500, 503)),
+            CUT,
+            HTML,
+            Reply(raw=b"junk"),
+        ],
+        ids=lambda reply: str(reply.raw or reply.status),
+    )
+    def test_a_refusal_in_any_form_costs_one_request_at_most_and_the_blob_is_pushed(
+        self, registry: Scripted, client: Client, answer: Reply
+    ) -> None:
+        client.repository.has_blob(DIGEST, client.context)
+        registry.on("POST", "mount=", answer, answer)
+        assert self.mounted(registry, client) is None
+        assert client.push(DATA) == 1
+        assert len(registry.asked) <= 1 + 3 + 3  # a cut or a 401 is asked about and sent again
+        assert registry.blobs[DIGEST] == DATA
+
+    def test_a_blob_of_another_registry_is_never_in_scope(self, client: Client) -> None:
+        origin = RepositoryName("elsewhere.example", self.ORIGIN)
+        repository = client.repo("team/app", pull_from=(origin,))
+        assert repository._mount_scopes == ("repository:team/app:pull,push",)
+
+
+class TestLocations:
+    @pytest.mark.parametrize(
+        "form",
+        [
+            "{path}?_state=a%2Bb%3D",
+            "{url}{path}?_state=a%2Bb%3D",
+            "//{host}{path}?_state=a%2Bb%3D",
+            "{host}{path}?_state=a%2Bb%3D",
+            "{path}?",
+            "/v2/team/app/blobs/upload/s0",
+            "s0?x=%2f",
+        ],
+    )
+    @pytest.mark.parametrize("known", [False, True])
+    def test_a_location_of_any_form_leads_to_the_session_with_its_query_byte_for_byte(
+        self, registry: Scripted, client: Client, form: str, *, known: bool
+    ) -> None:
+        path = "/v2/team/app/blobs/uploads/s0"
+        location = form.format(path=path, url=registry.url, host=registry.host)
+        registry.sessions["s0"] = bytearray()
+        registry.on("POST", "uploads", Reply(202, {"Location": location}))
+        registry.on("PATCH", "", lambda asked: Reply(202))
+        registry.on("PUT", "", Reply(201))
+        client.push(DATA, known=known)
+        for asked in registry.requests("P")[1:]:
+            path, _, query = location.partition("?")
+            assert asked.path.endswith(path.rpartition("/")[2])
+            own = asked.query.partition("digest=")[0].rstrip("&")
+            assert own == query
+
+    def test_a_location_that_changes_is_followed_and_one_that_is_missing_is_kept(
+        self, registry: Scripted, client: Client
+    ) -> None:
+        registry.on("POST", "uploads", Reply(202, {"Location": "/one?a"}))
+        registry.on("PATCH", "/one", Reply(202))
+        registry.on("PUT", "/one", Reply(201))
+        client.push(DATA)
+        assert [asked.target for asked in registry.requests("P")[1:]] == [
+            "/one?a",
+            f"/one?a&digest={DIGEST}",
+        ]
+
+    @pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "10.0.0.1", "[::1]", "0x7f.1"])
+    def test_a_session_in_a_private_network_is_refused_where_the_registry_is_public(
+        self, registry: Scripted, address: str
+    ) -> None:
+        location = {"Location": f"http://{address}:{registry.host.rpartition(':')[2]}/x"}
+        registry.on("POST", "uploads", Reply(202, location), forever=True)
+        environ = {"http_proxy": f"http://{registry.host}"}
+        with (
+            client_of("registry.example", environ=environ) as client,
+            pytest.raises(NetworkError, match="is an address of a private network"),
+        ):
+            client.push(DATA)
+        assert [asked.method for asked in registry.asked] == ["POST"]
+
+    def test_a_session_without_a_location_is_an_error_that_says_so(
+        self, registry: Scripted, client: Client
+    ) -> None:
+        registry.on("POST", "uploads", Reply(202), forever=True)
+        with pytest.raises(RegistryError, match="without the location of a session"):
+            client.push(DATA)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [Reply(405), Reply(501), PAGE, complaint(400, "UNSUPPORTED")],
+    ids=["405", "501", "400-html", "400-unsupported"],
+)
+class TestShapes:
+    def test_a_refused_put_goes_as_a_patch(
+        self, registry: Scripted, client: Client, refusal: Reply
+    ) -> None:
+        registry.on("PUT", "uploads", lambda asked: refusal if asked.body else None, forever=True)
+        assert client.push(DATA, known=True) == 2
+        assert client.push(DATA[:500_000], known=True) == 1, "the host's ways are remembered"
+        assert registry.blobs[DIGEST] == DATA
+
+    def test_a_refused_patch_of_a_known_blob_goes_as_a_put(
+        self, registry: Scripted, client: Client, refusal: Reply
+    ) -> None:
+        registry.on("PATCH", "", refusal, forever=True)
+        with client_of(registry) as fresh:
+            fresh.repository._facts.put_refused = True
+            with pytest.raises(RegistryError):
+                fresh.push(DATA, known=True)
+        client.push(DATA, known=True)
+        assert registry.blobs[DIGEST] == DATA
+
+    def test_a_refused_patch_of_a_streamed_blob_goes_as_a_put_where_it_can_be_held(
+        self, registry: Scripted, client: Client, refusal: Reply
+    ) -> None:
+        registry.on("PATCH", "", refusal, forever=True)
+        assert client.push(DATA) == 2
+        assert registry.blobs[DIGEST] == DATA
+        assert not client.repository.streams
+
+
+def test_a_host_that_wants_a_length_gets_one(registry: Scripted, client: Client) -> None:
+    registry.on(
+        "PATCH",
+        "",
+        lambda asked: Reply(411) if asked.header("Transfer-Encoding") else None,
+        forever=True,
+    )
+    assert client.push(DATA) == 2
+    assert client.push(DATA[1:]) == 1
+    assert registry.blobs[DIGEST] == DATA
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_body_that_is_too_large_goes_in_chunks_and_the_next_layer_at_once(
+    registry: Scripted, client: Client, *, known: bool
+) -> None:
+    small = limited(1 * MiB, Reply(413, {"Content-Type": "text/html"}, "<html>too large</html>"))
+    first, second = ("PUT", "PATCH") if known else ("PATCH", "PUT")
+    registry.on(first, "", TOO_LARGE, small, forever=True)
+    registry.on(second, "", small, forever=True)
+    assert client.push(DATA, known=known) <= 3
+    assert registry.blobs[DIGEST] == DATA
+    before = len(registry.asked)
+    other = DATA[1:]
+    assert client.push(other, known=known) == 1
+    assert registry.blobs[Digest.of(other)] == other
+    assert len(registry.asked) - before == 1 + 3 + 1
+
+
+def test_a_chunk_that_is_too_large_by_its_range_shrinks_to_the_size_that_is_named(
+    registry: Scripted,
+) -> None:
+    words = "request body is too large; the limit is 1.00MiB"
+    refusal = complaint(416, "REQUESTED_RANGE_NOT_SATISFIABLE", words)
+    registry.on("PATCH", "", limited(1 * MiB, refusal), forever=True)
+    with client_of(registry, chunk_size=2 * MiB) as client:
+        assert client.push(DATA) == 1
+    assert registry.blobs[DIGEST] == DATA
+    sizes = [len(asked.body) for asked in registry.requests("PATCH")]
+    assert sizes == [2 * MiB, 1 * MiB, 1 * MiB, 1 * MiB]
+
+
+def test_chunks_say_where_they_belong_and_the_last_bytes_go_by_patch_too(
+    registry: Scripted,
+) -> None:
+    with client_of(registry, chunk_size=2 * MiB) as client:
+        client.push(DATA)
+    spans = [asked.header("Content-Range") for asked in registry.requests("PATCH")]
+    assert spans == [f"0-{2 * MiB - 1}", f"{2 * MiB}-{3 * MiB - 1}"]
+    assert registry.requests("PUT")[0].header("Content-Length") == "0"
+    assert registry.blobs[DIGEST] == DATA
+
+
+def test_what_fits_into_one_chunk_goes_in_one_put(registry: Scripted) -> None:
+    with client_of(registry, chunk_size=4 * MiB) as client:
+        client.push(DATA)
+    assert [asked.method for asked in registry.asked] == ["POST", "PUT"]
+    assert registry.blobs[DIGEST] == DATA
+
+
+def test_the_least_size_of_a_chunk_that_a_registry_names_is_kept(registry: Scripted) -> None:
+    def opened(asked: Asked) -> Reply:
+        reply = registry.sound(asked)
+        least = ("OCI-Chunk-Min-Length", str(2 * MiB))
+        fields = reply.headers.items() if isinstance(reply.headers, dict) else reply.headers
+        return Reply(reply.status, (*fields, least))
+
+    registry.on("POST", "uploads", opened)
+    with client_of(registry, chunk_size=1 * MiB) as client:
+        client.push(DATA)
+    assert [len(asked.body) for asked in registry.requests("PATCH")] == [2 * MiB, 1 * MiB]
+
+
+def test_a_part_that_is_too_small_makes_the_next_attempt_use_larger_ones(
+    registry: Scripted,
+) -> None:
+    refusal = complaint(400, "UNKNOWN", "LayerPartTooSmall: parts are at least 5 MiB")
+    registry.on("PATCH", "", refusal)
+    with client_of(registry, chunk_size=1 * MiB) as client:
+        assert client.push(DATA) == 2
+    assert registry.blobs[DIGEST] == DATA
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["0-{last}", "bytes=0-{last}", "0-0", "0--1", "bytes=0--1", None, "0-1048575", "junk", "9-5"],
+)
+def test_the_right_bytes_arrive_whatever_range_an_answer_names(
+    registry: Scripted, told: str | None
+) -> None:
+    def answered(asked: Asked) -> Reply:
+        reply = registry.sound(asked)
+        last = len(registry.sessions["s0"]) - 1
+        kept = {"Location": dict(reply.headers)["Location"]}
+        return Reply(202, {**kept, "Range": told.format(last=last)} if told else kept)
+
+    registry.on("PATCH", "", answered, forever=True)
+    registry.on("POST", "", answered)
+    registry.sessions["s0"] = bytearray()
+    registry._rules.pop()
+    with client_of(registry, chunk_size=1 * MiB) as client:
+        assert client.push(DATA) == 1
+        assert registry.blobs[DIGEST] == DATA
+        assert len(registry.requests("PATCH")) == 3
+
+
+@pytest.mark.parametrize("held", [0, 100_000, 1 * MiB])
+def test_a_chunk_whose_answer_is_lost_is_settled_by_asking_the_session(
+    registry: Scripted, held: int
+) -> None:
+    def lost(asked: Asked) -> Reply:
+        registry.sessions["s0"] += asked.body[:held]
+        return CUT
+
+    registry.on("PATCH", "", lambda asked: None, lost)
+    with client_of(registry, chunk_size=1 * MiB) as client:
+        assert client.push(DATA) == 1
+    assert registry.blobs[DIGEST] == DATA
+    assert len(registry.requests("GET")) == 1
+
+
+def test_a_session_that_keeps_being_elsewhere_is_given_up(registry: Scripted) -> None:
+    registry.on("PATCH", "", CUT, forever=True)
+    registry.on("GET", "uploads", Reply(204, {"Range": "0-0"}), forever=True)
+    with client_of(registry, chunk_size=1 * MiB) as client, pytest.raises(NetworkError):
+        client.push(DATA)
+    assert len(registry.requests("PATCH")) < 70
+
+
+class TestResuming:
+    def cut(self, registry: Scripted, client: Client, held: int, told: Reply | None) -> Upload:
+        """An upload that was cut in the middle of a PATCH; `held` bytes were kept."""
+
+        def kept(asked: Asked) -> Reply:
+            registry.sessions["s0"] += asked.body[:held]
+            return CUT
+
+        registry.on("PATCH", "", kept)
+        if told:
+            registry.on("GET", "uploads", told, forever=True)
+        upload = client.repository.start_upload(client.context)
+        with pytest.raises(NetworkError):
+            send_all(upload, DATA)
+        return upload
+
+    @pytest.mark.parametrize("held", [100_000, BLOCK, 2 * MiB])
+    def test_a_session_that_names_its_offset_is_gone_on_with_from_there(
+        self, registry: Scripted, client: Client, held: int
+    ) -> None:
+        upload = self.cut(registry, client, held, None)
+        assert upload.rewind()
+        assert upload.acknowledged == held
+        send_all(upload, DATA)
+        assert upload.resumed
+        assert registry.blobs[DIGEST] == DATA
+        assert len(registry.requests("PATCH")[1].body) == len(DATA) - held
+        assert len(registry.requests("POST")) == 1
+
+    def test_quays_offset_is_the_next_byte(self, registry: Scripted, client: Client) -> None:
+        told = Reply(204, {"Range": "bytes=0-100000"})
+        upload = self.cut(registry, client, 100_000, told)
+        assert upload.rewind()
+        send_all(upload, DATA)
+        assert registry.blobs[DIGEST] == DATA
+
+    @pytest.mark.parametrize(
+        "told",
+        [
+            complaint(404, "BLOB_UPLOAD_INVALID"),
+            complaint(404, "BLOB_UPLOAD_UNKNOWN"),
+            Reply(405),
+            Reply(204),
+            Reply(204, {"Range": "0-0"}),
+            CUT,
+        ],
+        ids=["invalid", "unknown", "405", "no-range", "nothing", "cut"],
+    )
+    def test_a_session_that_does_not_say_is_asked_once_and_replaced_by_one_new(
+        self, registry: Scripted, client: Client, told: Reply
+    ) -> None:
+        upload = self.cut(registry, client, 100_000, told)
+        assert not upload.rewind()
+        send(client.repository.start_upload(client.context), DATA)
+        assert registry.blobs[DIGEST] == DATA
+        assert len(registry.requests("GET")) <= 2
+        assert len(registry.requests("POST")) == 2
+
+
+class TestCommits:
+    @pytest.mark.parametrize("answer", [CUT, Reply(500), Reply(502), Reply(404)])
+    def test_a_commit_that_came_through_unseen_is_settled_by_asking_for_the_blob(
+        self, registry: Scripted, client: Client, answer: Reply
+    ) -> None:
+        def unseen(asked: Asked) -> Reply:
+            registry.sound(asked)
+            return answer
+
+        registry.on("PUT", "uploads", unseen)
+        assert client.push(DATA) == 1
+        assert len(registry.requests("PATCH")) == 1
+
+    @pytest.mark.parametrize("known", [False, True])
+    def test_a_digest_that_does_not_agree_is_sent_once_more(
+        self, registry: Scripted, client: Client, *, known: bool
+    ) -> None:
+        registry.on("PUT", "uploads", complaint(400, "DIGEST_INVALID", "no match"))
+        assert client.push(DATA, known=known) == 2
+        assert registry.blobs[DIGEST] == DATA
+
+    @pytest.mark.parametrize("known", [False, True])
+    def test_a_digest_that_never_agrees_is_an_error(
+        self, registry: Scripted, client: Client, *, known: bool
+    ) -> None:
+        registry.on("PUT", "uploads", complaint(400, "DIGEST_INVALID", "no match"), forever=True)
+        with pytest.raises(RegistryError, match="DIGEST_INVALID: no match"):
+            client.push(DATA, known=known)
+        assert len(registry.requests("PUT")) == 2
+
+
+def send_all(upload: Upload, data: bytes) -> None:
+    """Write and commit, and leave the session alone when that fails."""
+    for at in range(0, len(data), BLOCK):
+        upload.write(data[at : at + BLOCK])
+    upload.commit(Digest.of(data))
