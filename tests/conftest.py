@@ -64,6 +64,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 USERS_OWN = ("TOWLINE_", "DOCKER_", "CI_REGISTRY", "REGISTRY_AUTH_FILE", "XDG_", "SSL_CERT_")
+# Would hide what is left in a stream's buffer when a child ends.
+PYTHONS_OWN = {"PYTHONUNBUFFERED"}
 PROXIES = {"http_proxy", "https_proxy", "no_proxy", "all_proxy", "no_color"}
 
 
@@ -71,7 +73,7 @@ PROXIES = {"http_proxy", "https_proxy", "no_proxy", "all_proxy", "no_color"}
 def nothing_of_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Give each test a home of its own and none of the settings that towline reads."""
     for name in list(os.environ):
-        if name.startswith(USERS_OWN) or name.lower() in PROXIES:
+        if name.startswith(USERS_OWN) or name in PYTHONS_OWN or name.lower() in PROXIES:
             monkeypatch.delenv(name)
     home = tmp_path / "home"
     home.mkdir()

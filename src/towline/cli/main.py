@@ -58,6 +58,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         style = report.style_of(args[0]) if args else report.sniff(words, os.environ)
         report.report(error, style)
         return exit_codes.of(error)
+    finally:
+        _let_go_of_stderr()
+
+
+def _let_go_of_stderr() -> None:
+    """What a gone reader left unsaid must not fail again in the interpreter's last flush (120)."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:
+        from towline.cli import output
+
+        output.forget(sys.stderr.fileno())
 
 
 def _run(words: Sequence[str], parsed: Callable[[argparse.Namespace], None]) -> int:

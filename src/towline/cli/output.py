@@ -26,9 +26,9 @@ def write(lines: Iterable[str]) -> None:
             sys.stdout.write(line + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        _forget(sys.stdout.fileno())
+        forget(sys.stdout.fileno())
     except OSError as error:
-        _forget(sys.stdout.fileno())
+        forget(sys.stdout.fileno())
         raise _failed("the result cannot be written to standard output", error) from error
 
 
@@ -45,7 +45,7 @@ def _failed(what: str, error: OSError) -> TowlineError:
     return TowlineError(f"{what}: {error.strerror}")
 
 
-def _forget(descriptor: int) -> None:
+def forget(descriptor: int) -> None:
     """Let the interpreter's last flush go nowhere instead of failing a second time."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)
