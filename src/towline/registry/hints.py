@@ -41,6 +41,8 @@ _BY_CODE = {
 _BY_STATUS = {
     401: "check the credentials: --creds USER:PASSWORD, or a login saved for this registry",
     403: "check that the account may push to this repository, and that the repository exists",
+    409: "the tag may be immutable: choose another tag",
+    412: "the tag may be immutable: choose another tag",
     404: "check the name of the repository and that the address is a registry's",
     413: "a proxy before the registry limits the size of a request: have it raise the limit",
     429: "the registry limits requests: try again later, or log in",
