@@ -1,0 +1,62 @@
+"""Memory does not grow with what is pushed: whole processes, measured by the operating system."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from towline.testing.images import make_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from towline.testing import TestRegistry
+
+MiB = 1 << 20
+_MEASURED = """
+import resource, sys
+from towline.cli.main import main
+code = main(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def peak(*words: str) -> int:
+    """Bytes of the largest resident set of one command."""
+    command = [sys.executable, "-c", _MEASURED, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stderr.splitlines()[-1]) * 1024
+
+
+def big_file(path: Path, size: int) -> Path:
+    """Bytes that compress by half, cheaply made."""
+    block = os.urandom(MiB // 2) + bytes(MiB // 2)
+    with path.open("wb") as file:
+        for _ in range(size // MiB):
+            file.write(block)
+    return path
+
+
+@pytest.mark.parametrize("form", ["docker", "docker-containerd"])
+def test_memory_is_constant_in_the_layers_size(
+    oci_registry: TestRegistry, tmp_path: Path, form: Any
+) -> None:
+    sizes = {"small": 48 * MiB, "large": 320 * MiB}
+    peaks = {}
+    for name, size in sizes.items():
+        source = big_file(tmp_path / name, size)
+        image = tmp_path / f"{name}.tar"
+        make_image(image, [{"big": source}], format=form)
+        source.unlink()
+        peaks[name] = peak(
+            "push", str(image), f"{oci_registry.name(name)}:1", "-q", "--cache", "none"
+        )
+        image.unlink()
+    assert peaks["large"] < 96 * MiB
+    assert peaks["large"] - peaks["small"] < 12 * MiB
