@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
-import os
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from towline.cli import options, output
+from towline.cli import options, output, report
 from towline.cli.arguments import add
 from towline.cli.options import Group, flag, given
 from towline.errors import UsageError
@@ -17,16 +14,17 @@ from towline.errors import UsageError
 if TYPE_CHECKING:
     import argparse
     import ssl
-    from collections.abc import Iterator
 
     from towline.cli.arguments import Parser
     from towline.server import Server
+    from towline.server.auth import Guard
 
 USAGE = "[--root DIR] [--listen HOST:PORT] [OPTION...]"
 ABOUT = """Run a registry for tests, demos and small trusted networks.
 
 Prints `listening on http://HOST:PORT` once it accepts; SIGINT and SIGTERM end it."""
 WORDS = 0
+_PORTS = 65_535
 _LISTEN = ("127.0.0.1", 5000)
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
@@ -35,7 +33,7 @@ def _address(value: str) -> tuple[str, int]:
     """`HOST:PORT`, with IPv6 in brackets."""
     host, colon, port = value.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 0xFFFF:
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > _PORTS:
         msg = "takes HOST:PORT, such as 127.0.0.1:5000 or [::1]:0"
         raise ValueError(msg)
     if ":" in host and not bracketed:
@@ -66,7 +64,7 @@ SERVE = Group(
 
 def add_arguments(parser: Parser) -> None:
     """Its options."""
-    add(parser, SERVE, options.SAID)
+    add(parser, SERVE, options.MESSAGES)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         with _server(args) as server:
-            _warn(args)
+            _warn(args, server)
             output.write([f"listening on {server.url}"])
             signal.sigwait(_SIGNALS)
             # The next one ends the process at once, as everywhere.
@@ -95,12 +93,21 @@ def _server(args: argparse.Namespace) -> Server:
         Path(args.root) if "root" in args else None,
         host,
         port,
-        htpasswd=Path(args.htpasswd) if "htpasswd" in args else None,
+        guard=_guard(args),
         tls=_tls(args),
         read_only=getattr(args, "read_only", False),
         schema1=getattr(args, "schema1", False),
+        kept_requests=0,
         report=_report,
     )
+
+
+def _guard(args: argparse.Namespace) -> Guard | None:
+    if "htpasswd" not in args:
+        return None
+    from towline.server.auth import read_htpasswd
+
+    return read_htpasswd(Path(args.htpasswd))
 
 
 def _tls(args: argparse.Namespace) -> ssl.SSLContext | None:
@@ -108,7 +115,7 @@ def _tls(args: argparse.Namespace) -> ssl.SSLContext | None:
         raise UsageError("`--tls-cert` and `--tls-key` go together")
     if "tls_cert" not in args:
         return None
-    from towline.server import tls_context
+    from towline.server.tls import tls_context
 
     return tls_context(Path(args.tls_cert), Path(args.tls_key))
 
@@ -116,24 +123,24 @@ def _tls(args: argparse.Namespace) -> ssl.SSLContext | None:
 def _collect(args: argparse.Namespace) -> int:
     if "root" not in args:
         raise UsageError("`--gc` needs `--root`", hint="name the folder of the registry")
-    from towline.server import collect
+    from towline.server.gc import collect_once
 
-    swept = collect(Path(args.root))
+    swept = collect_once(Path(args.root))
     output.write([f"removed {swept.blobs} blobs of {swept.bytes} bytes"])
     return 0
 
 
-def _warn(args: argparse.Namespace) -> None:
-    host, _ = getattr(args, "listen", _LISTEN)
-    if _is_loopback(host) or "htpasswd" in args:
+def _warn(args: argparse.Namespace, server: Server) -> None:
+    if "htpasswd" in args or not server.reachable:
         return
-    message = f"whoever reaches {host or 'this machine'} may read and write this registry"
-    sys.stderr.write(f"towline: warning: {message}; --htpasswd asks for a password\n")
-    sys.stderr.flush()
+    done = "read" if "read_only" in args else "read and write"
+    message = f"whoever reaches {server.host} can {done} this registry"
+    report.write_lines(iter([f"towline: warning: {message}; --htpasswd asks for a password"]))
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _report(error: BaseException) -> None:
+    """A fault of the registry's own: its user sees 500, and whoever runs it sees why."""
+    import traceback
+
+    lines = traceback.format_exception(error)
+    report.write_lines(iter(["towline: error: the registry failed", "".join(lines).rstrip()]))

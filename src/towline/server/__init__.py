@@ -6,8 +6,8 @@ misunderstanding of it.
 
 from __future__ import annotations
 
-from towline.server.connection import LoggedRequest
 from towline.server.limits import Limits
+from towline.server.log import LoggedRequest
 from towline.server.server import Server
 
 __all__ = ["Limits", "LoggedRequest", "Server"]

@@ -21,7 +21,8 @@ _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 def read(call: Call) -> Response:
     """GET or HEAD of a blob."""
     digest = call.digest()
-    size = call.repository.blob(digest)
+    repository = call.repository
+    size = repository.ask_blob(digest) if call.head else repository.blob(digest)
     if size is None:
         raise refusals.blob_unknown(digest)
     path = call.registry.storage.layout.blob(digest)

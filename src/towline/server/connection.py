@@ -1,4 +1,8 @@
-"""One connection: its requests answered one after the other, until either side ends it."""
+"""One connection: its requests answered one after the other, until either side ends it.
+
+Decides when a connection goes on and how it ends: a body that was not read to its end, and
+anything malformed, closes it, after the answer has had time to arrive.
+"""
 
 from __future__ import annotations
 
@@ -6,52 +10,37 @@ import os
 import socket
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from towline.server import refusals
 from towline.server.http import BadRequest, Cut, FilePart, Input, Response, parse
+from towline.server.log import LoggedRequest
+from towline.spec import distribution
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable
-
     from towline.server.api import Api
     from towline.server.faults import Faults
-    from towline.server.http import Body, Request
+    from towline.server.http import Request
     from towline.server.limits import Limits
+    from towline.server.log import RequestLog
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_SEND_BLOCK = 256 << 10
-_DRAIN_BLOCK = 64 << 10
-_LINGER_SECONDS = 1.0
+_BLOCK = 256 << 10
+_SMALL = 64 << 10
+"""Bytes of a file that go out together with the head."""
+_LINGER_SECONDS = 2.0
 """How long an answer given early stays readable for a client that is still sending."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedRequest:
-    """One request as the registry saw it."""
-
-    method: str
-    path: str
-    """With its query, as it came."""
-    status: int
-    """0 when the client was cut off before an answer."""
-    received: int
-    """Bytes of the body that were read."""
-    seconds: float
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_BODILESS = frozenset({204, 304})
+_SECRET = frozenset({"authorization", "proxy-authorization", "cookie"})
 
 
 class Connection:
     """Serves one socket; made and run in its own thread."""
 
     def __init__(
-        self,
-        sock: socket.socket,
-        api: Api,
-        limits: Limits,
-        faults: Faults,
-        log: Callable[[LoggedRequest], None],
+        self, sock: socket.socket, api: Api, limits: Limits, faults: Faults, *, log: RequestLog
     ) -> None:
         self._socket = sock
         self._api = api
@@ -59,6 +48,8 @@ class Connection:
         self._faults = faults
         self._log = log
         self._input = Input(sock)
+        self.idle = True
+        """Between two requests: ending it now loses nothing."""
 
     def serve(self) -> None:
         """Answer requests until the connection ends."""
@@ -66,125 +57,151 @@ class Connection:
             while self._one():
                 pass
 
+    def end(self) -> None:
+        """Let every blocked call of it return, from another thread."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _interrupt(self) -> None:
+        """End the reading of it, from another thread; an answer can still go out."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)
+
     def _one(self) -> bool:
         """One request; whether the connection goes on."""
         try:
             head = self._input.head(self._limits)
             if head is None:
                 return False
+            self.idle = False
             request = parse(head, self._input, self._limits, self._continue)
-        except BadRequest as error:
-            self._send(_plain(error), head=False)
+        except BadRequest as bad:
+            self._send(_bad(bad))
             self._linger()
             return False
-        return self._answer(request)
+        goes_on = self._answer(request)
+        self.idle = True
+        return goes_on
 
     def _answer(self, request: Request) -> bool:
         begun = time.monotonic()
-        status = 0
         try:
-            response = self._faults.before(request, self._interrupt) or self._api.answer(
-                request, self._interrupt
-            )
-            drained = self._drained(request.body)
-            response.close = response.close or not drained or not request.keep_alive
-            status = response.status
-            self._send(response, head=request.method == "HEAD")
-        except BadRequest as error:
-            status = error.status
-            self._send(_plain(error), head=False)
-            drained, response = False, Response(error.status, close=True)
+            response = self._response(request)
+            drained = self._drained(request)
+        except Cut:
+            self._note(request, 0, begun)
+            raise
+        response.close = response.close or not (drained and request.keep_alive)
+        self._note(request, response.status, begun)
+        try:
+            whole = self._send(response, head_only=request.method == "HEAD")
         finally:
-            seconds = time.monotonic() - begun
-            received = request.body.received
-            self._log(LoggedRequest(request.method, request.target, status, received, seconds))
+            response.discard()
         if not drained:
             self._linger()
-        return not response.close
+        return whole and not response.close
 
-    def _interrupt(self) -> None:
-        """End the reading of this connection, from another thread."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RD)
+    def _response(self, request: Request) -> Response:
+        try:
+            return self._faults.before(request) or self._api.answer(request, self._interrupt)
+        except BadRequest as bad:  # its body is malformed
+            return _bad(bad)
+
+    def _note(self, request: Request, status: int, begun: float) -> None:
+        """Log it before the answer goes out: who has the answer may look it up."""
+        headers = {key: value for key, value in request.headers.items() if key not in _SECRET}
+        seconds = time.monotonic() - begun
+        received = request.body.received
+        self._log.add(
+            LoggedRequest(request.method, request.target, status, received, seconds, headers)
+        )
 
     def _continue(self) -> None:
         self._socket.sendall(_CONTINUE)
 
-    def _drained(self, body: Body) -> bool:
+    def _drained(self, request: Request) -> bool:
         """Read what is left of a body, if that is little: the next request begins behind it."""
+        body = request.body
         if body.finished:
             return True
-        view = memoryview(bytearray(_DRAIN_BLOCK))
+        if "expect" in request.headers and not body.received:
+            return False  # it was not asked for: the client may send it, or not
         limit = body.received + self._limits.drain_bytes
         if body.length is not None and body.length > limit:
             return False
-        while body.received <= limit:
-            if not body.readinto(view):
-                return True
-        return False
+        view = memoryview(bytearray(_BLOCK))
+        with suppress(BadRequest):
+            while body.received <= limit and body.readinto(view):
+                pass
+        return body.finished
 
     def _linger(self) -> None:
-        """Let the client read its answer: closing while it sends would reset the connection."""
+        """Let the client read its answer: closing on unread bytes resets it (RFC 9112, 9.6)."""
         deadline = time.monotonic() + _LINGER_SECONDS
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
-            view = bytearray(_DRAIN_BLOCK)
+            view = bytearray(_BLOCK)
             while (left := deadline - time.monotonic()) > 0:
                 self._socket.settimeout(left)
                 if not self._socket.recv_into(view):
                     return
 
-    def _send(self, response: Response, *, head: bool) -> None:
-        try:
-            content = response.content
-            data = _head(response) if head or isinstance(content, FilePart) else None
-            if data is None:
-                self._socket.sendall(_head(response) + bytes(content))  # type: ignore[arg-type]
-                return
-            self._socket.sendall(data)
-            if isinstance(content, FilePart) and not head:
-                self._send_file(content)
-        finally:
-            response.discard()
+    def _send(self, response: Response, *, head_only: bool = False) -> bool:
+        """Send an answer; whether all of it."""
+        head, content = _head(response), response.content
+        if head_only or response.status in _BODILESS:
+            self._socket.sendall(head)
+        elif isinstance(content, FilePart):
+            cut = self._faults.cut_of(content.length)
+            self._send_file(head, content, content.length if cut is None else cut)
+            return cut is None
+        else:
+            self._socket.sendall(head + content)
+        return True
 
-    def _send_file(self, part: FilePart) -> None:
-        if _is_plain(self._socket):
-            part.file.seek(part.offset)
-            self._socket.sendfile(part.file, part.offset, part.length)
-            return
-        offset, end = part.offset, part.offset + part.length
-        while offset < end:
-            block = os.pread(part.file.fileno(), min(_SEND_BLOCK, end - offset), offset)
+    def _send_file(self, head: bytes, part: FilePart, length: int) -> None:
+        """Send a head and a piece of a file; Cut where the file is shorter than it was."""
+        if length <= _SMALL:
+            block = os.pread(part.file.fileno(), length, part.offset)
+            self._socket.sendall(head + block)
+            sent = len(block)
+        elif type(self._socket) is socket.socket:
+            self._socket.sendall(head, socket.MSG_MORE)
+            sent = self._socket.sendfile(part.file, part.offset, length)
+        else:  # TLS encrypts in this process: no short cut through the kernel
+            self._socket.sendall(head)
+            sent = self._copy_file(part, length)
+        if sent < length:
+            raise Cut
+
+    def _copy_file(self, part: FilePart, length: int) -> int:
+        sent = 0
+        while sent < length:
+            wanted = min(_BLOCK, length - sent)
+            block = os.pread(part.file.fileno(), wanted, part.offset + sent)
             if not block:
-                raise Cut
+                break
             self._socket.sendall(block)
-            offset += len(block)
+            sent += len(block)
+        return sent
 
 
-def _is_plain(sock: socket.socket | ssl.SSLSocket) -> bool:
-    return type(sock) is socket.socket
-
-
-def _plain(error: BadRequest) -> Response:
-    """What cannot be parsed is answered in plain words."""
-    return Response(error.status, {"Content-Type": "text/plain"}, f"{error}\n".encode(), close=True)
+def _bad(bad: BadRequest) -> Response:
+    """What is no request, in the specification's form all the same."""
+    response = refusals.Refused(bad.status, distribution.UNSUPPORTED, str(bad)).response()
+    response.close = True
+    return response
 
 
 def _head(response: Response) -> bytes:
     content = response.content
-    length = content.length if isinstance(content, FilePart) else len(content)
-    headers = dict(response.headers)
-    if response.status not in {204, 304}:
-        headers["Content-Length"] = str(response.length if response.length is not None else length)
+    length = response.length
+    if length is None:
+        length = content.length if isinstance(content, FilePart) else len(content)
+    lines = [f"HTTP/1.1 {response.status} {_PHRASES.get(response.status, 'Unknown')}"]
+    lines += [f"{name}: {value}" for name, value in response.headers.items()]
+    if response.status not in _BODILESS:
+        lines.append(f"Content-Length: {length}")
     if response.close:
-        headers["Connection"] = "close"
-    lines = [f"HTTP/1.1 {response.status} {_phrase(response.status)}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines.append("Connection: close")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Unknown"

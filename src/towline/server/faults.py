@@ -4,28 +4,56 @@ from __future__ import annotations
 
 import re
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from towline.server.http import Cut, Response
+from towline.server.refusals import Refused
+from towline.spec import distribution
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from towline.server.http import Body, Request
+
+_CODES = {
+    401: distribution.UNAUTHORIZED,
+    403: distribution.DENIED,
+    404: distribution.NAME_UNKNOWN,
+    405: distribution.UNSUPPORTED,
+    429: distribution.TOOMANYREQUESTS,
+}
 
 
 @dataclass(slots=True)
 class _Failure:
     method: str
-    path: re.Pattern[str]
+    path: str
     status: int
     left: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content: bytes = b""
+    headers: Mapping[str, str]
+    content: bytes | None
 
     def fits(self, request: Request) -> bool:
-        return self.method in {"*", request.method} and bool(self.path.search(request.target))
+        return self.method in {"*", request.method} and _fits(self.path, request)
+
+    def response(self) -> Response:
+        if self.content is not None:
+            return Response(self.status, dict(self.headers), self.content)
+        code = _CODES.get(self.status, distribution.UNKNOWN)
+        message = "this failure was asked for"
+        return Refused(self.status, code, message, headers=self.headers).response()
+
+
+def _fits(wanted: str, request: Request) -> bool:
+    """Whether a path is meant: a part of it, a pattern with `*`, or a regular expression."""
+    if wanted in request.target or wanted in request.path or fnmatchcase(request.path, wanted):
+        return True
+    try:
+        return re.search(wanted, request.target) is not None
+    except re.error:
+        return False
 
 
 class Faults:
@@ -54,18 +82,24 @@ class Faults:
         times: int = 1,
         *,
         headers: Mapping[str, str] | None = None,
-        content: bytes = b"",
+        content: bytes | None = None,
     ) -> None:
         """Answer the next `times` requests of that method (`*`: any) and path so.
 
-        `path` is a regular expression that is searched for in the path with its query.
+        Without `content` the body is an error as the specification has it.
+
+        `path` is a part of the path with its query, a pattern of the whole path (`/v2/*/blobs/*`),
+        or a regular expression that is searched for in it.
         """
-        failure = _Failure(method, re.compile(path), status, times, headers or {}, content)
+        failure = _Failure(method, path, status, times, headers or {}, content)
         with self._lock:
             self._failures.append(failure)
 
     def cut(self, after_bytes: int, times: int = 1) -> None:
-        """Close the connection of the next `times` request bodies after that many bytes."""
+        """Close the connection of the next `times` bodies after that many bytes.
+
+        Bodies of requests, and blobs and manifests in answers; those that are shorter pass.
+        """
         with self._lock:
             self._cut_after, self._cuts = after_bytes, times
 
@@ -74,34 +108,48 @@ class Faults:
         with self._lock:
             self._stall = seconds
 
-    def before(self, request: Request, interrupt: Callable[[], None]) -> Response | None:
+    def before(self, request: Request) -> Response | None:
         """What to answer instead; may wait, and may let the body end early."""
-        del interrupt
         with self._lock:
             stop, stall = self._stop, self._stall
             failure = next((one for one in self._failures if one.fits(request)), None)
             if failure:
                 failure.left -= 1
-                if not failure.left:
+                if failure.left <= 0:
                     self._failures.remove(failure)
-            cut = self._cuts > 0 and (request.body.length or self._cut_after + 1) > self._cut_after
-            if cut:
-                self._cuts -= 1
+            length, cut_after = request.body.length, self._cut_after
+            cut = self._cuts > 0 and (length is None or length > cut_after)
         if stall:
             stop.wait(stall)
-        if cut:
-            request.body = _CutBody(request.body, self._cut_after)
         if failure:
-            return Response(failure.status, dict(failure.headers), failure.content)
+            return failure.response()
+        if cut:
+            request.body = _CutBody(request.body, cut_after, self)
         return None
+
+    def cut_of(self, length: int) -> int | None:
+        """After how many bytes the body of an answer shall break off, counted."""
+        with self._lock:
+            if self._cuts <= 0 or length <= self._cut_after:
+                return None
+            self._cuts -= 1
+            return self._cut_after
+
+    def spend_cut(self) -> bool:
+        """Whether a body that has come so far is cut, counted."""
+        with self._lock:
+            self._cuts -= 1
+            return self._cuts >= 0
 
 
 class _CutBody:
-    """A body that breaks off."""
+    """A body that breaks off, unless it ends before."""
 
-    def __init__(self, body: Body, after: int) -> None:
+    def __init__(self, body: Body, after: int, faults: Faults) -> None:
         self._body = body
-        self._left = after
+        self._after = after
+        self._faults = faults
+        self._spared = False
 
     @property
     def length(self) -> int | None:
@@ -120,8 +168,10 @@ class _CutBody:
 
     def readinto(self, view: memoryview, /) -> int:
         """See `Body`; raises Cut once enough has come."""
-        if not self._left:
+        left = self._after - self.received
+        if self._spared or left > 0:
+            return self._body.readinto(view if self._spared else view[:left])
+        if self._faults.spend_cut():
             raise Cut
-        count = self._body.readinto(view[: self._left])
-        self._left -= count
-        return count
+        self._spared = True  # another body came this far first
+        return self._body.readinto(view)

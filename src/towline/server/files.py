@@ -9,17 +9,33 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+TOUCH_AFTER = 60.0
+"""Seconds; what was asked for more recently is not noted down again."""
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def is_no_room(error: OSError) -> bool:
     """Whether the disk, a quota or a limit of the file size was what failed."""
     return error.errno in _NO_ROOM
+
+
+def touched(path: Path) -> os.stat_result | None:
+    """What the system knows of a file, after noting that it was asked for; None without one."""
+    try:
+        status = path.stat()
+        if time.time() - status.st_mtime > TOUCH_AFTER:
+            with suppress(PermissionError):
+                os.utime(path)
+    except FileNotFoundError:
+        return None
+    return status
 
 
 class Files:

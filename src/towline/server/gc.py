@@ -1,81 +1,152 @@
 """Throws away blobs that no repository needs, and writes down the index of what there is.
 
-A blob stays while a manifest of a repository that holds it lists it, or while it was put or asked
-for a short while ago: a push asks or uploads first and puts its manifest afterwards.
+What a manifest of a repository lists stays. So does what was put or asked for a short while ago,
+for a push asks or uploads first and puts its manifest afterwards. The clock is the time on the
+blob's file: whoever asks for a blob, mounts it or puts a manifest that lists it, sets it anew.
+
+Beside a running server that clock alone decides. Where no server runs, a blob that a manifest has
+listed since it was last asked for is nobody's any more, and goes at once.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from towline.errors import TowlineError
 from towline.server import documents
+from towline.server.files import TOUCH_AFTER
+from towline.server.limits import Limits
+from towline.server.sessions import Sessions
+from towline.server.storage import Storage
 from towline.spec import gojson, media_types
 from towline.spec.digest import HEX_LENGTHS, Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from towline.server.repository import Repository
-    from towline.server.storage import Storage
 
 GRACE = 3600.0
 """Seconds for which a blob is kept that nothing refers to yet."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Swept:
     """What a collection came to."""
 
-    blobs: int
-    bytes: int
+    blobs: int = 0
+    bytes: int = 0
 
 
-def collect(storage: Storage, grace: float = GRACE) -> Swept:
-    """Remove what nothing refers to; safe beside a running server and other collections."""
-    count = size = 0
-    with storage.sweeping():
-        young = time.time() - grace
-        needed: set[Digest] = set()
-        for name in list(storage.names()):
-            needed |= _sweep(storage.repository(name), young)
-        for digest in _blobs(storage):
-            path = storage.layout.blob(digest)
-            status = path.stat()
-            if digest not in needed and status.st_mtime < young:
-                storage.files.remove(path)
-                count += 1
-                size += status.st_size
-    return Swept(count, size)
+@dataclass(slots=True)
+class _Marks:
+    """What was found to be needed before anything is taken away."""
+
+    young: float
+    """Files last asked for after that moment stay."""
+    alone: bool
+    """No server runs, and none can begin."""
+    needed: set[Digest] = field(default_factory=set)
+    """By anybody: manifests, what they list, and what repositories still hold for a push."""
+    loose: list[tuple[Repository, Digest]] = field(default_factory=list)
+    """What a repository holds and needs no longer."""
 
 
-def _sweep(repository: Repository, young: float) -> set[Digest]:
-    """Drop the repository's hold of what its manifests do not list; what it still needs."""
-    needed = set()
+def collect_once(root: Path) -> Swept:
+    """Collect and write the index, whether or not a server runs on that root.
+
+    Raises TowlineError when the root holds no registry, or cannot be used.
+    """
+    if not (root / "oci-layout").exists():
+        raise TowlineError(f"{root} holds no registry")
+    storage = Storage(root)
+    try:
+        alone = storage.hold()
+        if alone:
+            Sessions(storage, Limits())  # gives up what is too old
+        swept = collect(storage, alone=alone)
+        write_index(storage)
+    finally:
+        storage.close()
+    return swept
+
+
+def collect(storage: Storage, grace: float = GRACE, *, alone: bool = False) -> Swept:
+    """Remove what nothing refers to; safe beside pushes and other collections in any process.
+
+    Marking takes no lock: what comes to be needed meanwhile has a young file.
+    """
+    marks = _Marks(time.time() - max(grace, 2 * TOUCH_AFTER), alone)
+    for name in list(storage.names()):
+        _mark(storage, storage.repository(name), marks)
+    for repository, digest in marks.loose:
+        with storage.sweeping():
+            _let_go(storage, repository, digest, marks)
+    swept = Swept()
+    for digest in list(_blobs(storage)):
+        if digest not in marks.needed:
+            with storage.sweeping():
+                _remove(storage, digest, marks, swept)
+    return swept
+
+
+def _mark(storage: Storage, repository: Repository, marks: _Marks) -> None:
+    listed: set[Digest] = set()
     for digest in list(repository.manifests()):
-        found = repository.manifest(digest)
-        if found is None:
-            continue
-        needed.add(digest)
-        document = documents.read(found.path.read_bytes(), found.media_type)
-        needed |= {descriptor.digest for descriptor in (*document.blobs, *document.children)}
+        if found := repository.manifest(digest):
+            listed.add(Digest(f"{digest.algorithm}:{found.path.name}"))
+            with suppress(OSError, ValueError):
+                document = documents.read(found.path.read_bytes(), found.media_type)
+                listed.update(one.digest for one in (*document.blobs, *document.children))
     for digest in list(repository.blobs()):
-        mark = repository.layout.blob(digest)
-        if digest not in needed and mark.stat().st_mtime >= young:
-            needed.add(digest)
-        elif digest not in needed:
-            repository.unlink_blob(digest)
-    return needed
+        if digest in listed:
+            continue
+        if _wanted(storage, repository, digest, marks):
+            marks.needed.add(digest)
+        else:
+            marks.loose.append((repository, digest))
+    marks.needed |= listed
+
+
+def _wanted(storage: Storage, repository: Repository, digest: Digest, marks: _Marks) -> bool:
+    """Whether a push may be about to list a blob that no manifest lists."""
+    if repository.asked(digest) > marks.young:
+        return True
+    return not marks.alone and storage.asked(digest) > marks.young
+
+
+def _let_go(storage: Storage, repository: Repository, digest: Digest, marks: _Marks) -> None:
+    """End a repository's hold of a blob, unless somebody asks for it at this very moment."""
+    if _wanted(storage, repository, digest, marks):
+        marks.needed.add(digest)
+        return
+    repository.unlink_blob(digest)
+    # Who asks first notes it on the file and then looks for the hold: one of us sees the other.
+    if not marks.alone and storage.asked(digest) > marks.young:
+        repository.link_blob(digest)
+        marks.needed.add(digest)
+
+
+def _remove(storage: Storage, digest: Digest, marks: _Marks, swept: Swept) -> None:
+    path = storage.layout.blob(digest)
+    with suppress(FileNotFoundError):
+        status = path.stat()
+        if status.st_mtime > marks.young and not marks.alone:
+            return
+        storage.files.remove(path)
+        swept.blobs += 1
+        swept.bytes += status.st_size
 
 
 def _blobs(storage: Storage) -> Iterator[Digest]:
     for algorithm in HEX_LENGTHS:
         for path in (storage.layout.blobs / algorithm).iterdir():
-            try:
+            with suppress(ValueError):
                 yield Digest(f"{algorithm}:{path.name}")
-            except ValueError:
-                continue
 
 
 def write_index(storage: Storage) -> None:
@@ -87,8 +158,9 @@ def write_index(storage: Storage) -> None:
 
 def _tags(storage: Storage, name: str) -> Iterator[dict[str, Any]]:
     repository = storage.repository(name)
-    for tag in repository.tags():
-        if found := repository.resolve(tag):
+    for tag in sorted(repository.tags()):
+        digest = repository.tagged(tag)
+        if digest and (found := repository.manifest(digest)):
             yield {
                 "mediaType": found.media_type,
                 "digest": found.digest,

@@ -27,6 +27,7 @@ _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?")
 _LINE_BYTES = 4096
 """Longest line of a chunked body: a chunk's size with its extensions, a trailer."""
 _TRAILERS = 32
+_EMPTY_LINES = 8
 _RECEIVE = 16 << 10
 _END_OF_HEAD = b"\r\n\r\n"
 
@@ -62,8 +63,7 @@ class Input:
         while (end := self._buffer.find(_END_OF_HEAD)) < 0:
             if len(self._buffer) > limits.head_bytes:
                 break
-            self._wait_until(deadline)
-            if not self._receive():
+            if not self._receive_until(deadline):
                 raise Cut
         self._socket.settimeout(limits.idle_seconds)
         if end < 0 or end > limits.head_bytes:
@@ -74,22 +74,27 @@ class Input:
 
     def _skip_empty_lines(self) -> bool:
         """Whether a request begins: old clients send an empty line after a body."""
-        while True:
-            while self._buffer.startswith(b"\r\n"):
-                del self._buffer[:2]
-            if self._buffer and self._buffer != b"\r":
-                return True
-            try:
-                if not self._receive():
+        for _ in range(_EMPTY_LINES):
+            while not self._buffer or self._buffer == b"\r":
+                try:
+                    if not self._receive():
+                        return False
+                except Cut:
                     return False
-            except Cut:
-                return False
+            if not self._buffer.startswith(b"\r\n"):
+                return True
+            del self._buffer[:2]
+        return False
 
-    def _wait_until(self, deadline: float) -> None:
+    def _receive_until(self, deadline: float) -> bool:
         left = deadline - time.monotonic()
-        if left <= 0:
-            raise BadRequest(408, "the headers did not arrive in time")
-        self._socket.settimeout(left)
+        self._socket.settimeout(max(left, 0.001))
+        try:
+            return self._receive()
+        except Cut as cut:
+            if isinstance(cut.__cause__, TimeoutError):
+                raise BadRequest(408, "the headers did not arrive in time") from cut
+            raise
 
     def _receive(self) -> bool:
         try:
@@ -152,9 +157,9 @@ class Body(Protocol):
 
 
 class SizedBody:
-    """A body with a Content-Length, or none at all."""
+    """A body with a Content-Length, or none at all: then without a source too."""
 
-    def __init__(self, source: Input, length: int, begin: Callable[[], None] | None) -> None:
+    def __init__(self, source: Input | None, length: int, begin: Callable[[], None] | None) -> None:
         self._source = source
         self._begin = begin
         self.length: int | None = length
@@ -168,7 +173,7 @@ class SizedBody:
 
     def readinto(self, view: memoryview, /) -> int:
         """See `Body`."""
-        if not self._left:
+        if not self._left or self._source is None:
             return 0
         if self._begin:
             self._begin()

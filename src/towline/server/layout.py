@@ -2,13 +2,15 @@
 
     oci-layout  index.json  blobs/ALG/HEX      an OCI image layout (image-spec, "Image Layout")
     repositories/NAME/
-        _blobs/ALG/HEX           empty: the repository holds this blob
+        _blobs/ALG/HEX           empty: the repository holds this blob; its time is that of the last
+                                 question for it, or 0 once a manifest has listed it
         _manifests/ALG/HEX       two lines: the media type, and the digest of the stored bytes
         _tags/TAG                the digest
         _tagged/ALG/HEX/TAG      empty: what a tag leaves behind at its manifest, to find it by
         _referrers/ALG/HEX/ALG-HEX   the descriptor of a manifest whose subject the folder names
     uploads/                     open sessions, and files that are being written
-    lock  sweep.lock             held by the one server of this root; by changes and collections
+    lock                         held by the one server of this root
+    sweep.lock  sweep.turn       held by changes and by collections; by those who wait for it
 
 No part of a repository's name begins with an underscore, so the two cannot be confused. Names,
 tags and digests are checked before they come here: paths are made of nothing else.
@@ -47,6 +49,7 @@ class Layout:
         self.uploads = root / "uploads"
         self.lock = root / "lock"
         self.sweep_lock = root / "sweep.lock"
+        self.sweep_turn = root / "sweep.turn"
 
     def blob(self, digest: Digest) -> Path:
         """The one copy of a blob or manifest."""

@@ -127,6 +127,7 @@ def _store(call: Call, content: bytes, digest: Digest, document: Document, tags:
             repository.add_referrer(document.subject.digest, digest, descriptor)
         if repository.manifest(digest) is None:
             repository.put_manifest(digest, document.media_type, digest)
+        repository.list_blobs(blob.digest for blob in (*document.blobs, *document.children))
         for tag in tags:
             repository.set_tag(tag, digest)
 
@@ -134,12 +135,12 @@ def _store(call: Call, content: bytes, digest: Digest, document: Document, tags:
 def _missing(repository: Repository, document: Document) -> Iterator[Digest]:
     """What the document refers to and the repository does not hold."""
     for blob in document.blobs:
-        _check_size(blob, found := repository.blob(blob.digest))
+        _check_size(blob, found := repository.ask_blob(blob.digest))
         if found is None:
             yield blob.digest
     for child in document.children:
         manifest = repository.manifest(child.digest)
-        found = manifest.size if manifest else repository.blob(child.digest)
+        found = manifest.size if manifest else repository.ask_blob(child.digest)
         _check_size(child, found)
         if found is None:
             yield child.digest

@@ -12,11 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from towline.server.files import touched
 from towline.spec import distribution
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from towline.server.layout import RepositoryLayout
@@ -51,8 +52,30 @@ class Repository:
     # Blobs
 
     def blob(self, digest: Digest) -> int | None:
-        """Bytes of a blob that the repository holds, else None; notes that it was asked for."""
-        return self._storage.keep(digest) if self.layout.blob(digest).exists() else None
+        """Bytes of a blob that the repository holds, else None."""
+        return self._storage.size(digest) if self.layout.blob(digest).exists() else None
+
+    def ask_blob(self, digest: Digest) -> int | None:
+        """Like `blob`, for who will rely on the answer: it stays for a while."""
+        hold = self.layout.blob(digest)
+        if touched(hold) is None:
+            return None
+        size = self._storage.keep(digest)
+        # A collection drops the hold first and then looks at the note: one of us sees the other.
+        return size if hold.exists() else None
+
+    def list_blobs(self, digests: Iterable[Digest]) -> None:
+        """Note that a manifest lists these, so that they go with it."""
+        for digest in digests:
+            with suppress(FileNotFoundError, PermissionError):
+                os.utime(self.layout.blob(digest), (0, 0))
+
+    def asked(self, digest: Digest) -> float:
+        """When a blob was last asked for here; 0 if a manifest has listed it since."""
+        try:
+            return self.layout.blob(digest).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def link_blob(self, digest: Digest) -> None:
         """Hold a blob from now on."""
@@ -74,7 +97,7 @@ class Repository:
             media_type, stored = self.layout.manifest(digest).read_text().splitlines()
         except FileNotFoundError:
             return None
-        size = self._storage.keep(Digest(stored))
+        size = self._storage.size(Digest(stored))
         path = self._storage.layout.blob(Digest(stored))
         return None if size is None else StoredManifest(digest, media_type, path, size)
 

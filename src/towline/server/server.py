@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections import deque
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
 from towline.server import gc
 from towline.server.api import Api
-from towline.server.connection import Connection, LoggedRequest
+from towline.server.connection import Connection
 from towline.server.context import Registry
 from towline.server.faults import Faults
+from towline.server.http import Request, SizedBody
 from towline.server.limits import Limits
+from towline.server.log import RequestLog
 from towline.server.sessions import Sessions
 from towline.server.storage import Storage
 
@@ -26,12 +28,14 @@ if TYPE_CHECKING:
     from typing import Self
 
     from towline.server.auth import Guard
+    from towline.server.http import Response
+    from towline.server.log import LoggedRequest
 
 _BACKLOG = 128
-_KEPT_REQUESTS = 100_000
-"""Requests that the log of a running server holds; the oldest go first."""
 _HOUSEKEEPING = 300.0
-_STOP_SECONDS = 5.0
+_GRACE_SECONDS = 0.5
+"""For requests that are under way when the server stops."""
+_END_SECONDS = 5.0
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
     b"Content-Length: 0\r\nConnection: close\r\n\r\n"
@@ -42,7 +46,8 @@ class Server:
     """An OCI registry in this process (distribution-spec 1.1).
 
     `root` None keeps everything in a temporary folder, removed at the end; `port` 0 takes a free
-    one. Use it in a `with` block, or call `start` and `stop`. Raises TowlineError when the root
+    one. Use it in a `with` block, or call `start` and `stop`. The last `kept_requests` requests are
+    remembered; `report` is told of faults of the registry's own. Raises TowlineError when the root
     or the address cannot be used.
     """
 
@@ -57,10 +62,11 @@ class Server:
         read_only: bool = False,
         schema1: bool = False,
         limits: Limits | None = None,
+        kept_requests: int = 100_000,
         report: Callable[[BaseException], None] = lambda _error: None,
     ) -> None:
         self._limits = limits or Limits()
-        self._storage = Storage(root)
+        self._storage = _held(root)
         self._sessions = Sessions(self._storage, self._limits)
         registry = Registry(self._storage, self._sessions, self._limits, schema1)
         self._api = Api(registry, guard, read_only, report)
@@ -68,9 +74,11 @@ class Server:
         self._address = (host, port)
         self._listener: socket.socket | None = None
         self._lock = threading.Lock()
-        self._open: dict[socket.socket, threading.Thread] = {}
+        self._open: dict[threading.Thread, Connection | None] = {}
+        self._read_only = read_only
         self._stopping = threading.Event()
-        self._log: deque[LoggedRequest] = deque(maxlen=_KEPT_REQUESTS)
+        self.log = RequestLog(kept_requests)
+        """What was asked."""
         self._threads: list[threading.Thread] = []
         self.faults = Faults()
         """Faults to order, for tests of clients."""
@@ -90,8 +98,15 @@ class Server:
     @property
     def host(self) -> str:
         """`HOST:PORT`, as a reference has it."""
-        host, port = self._bound()
+        host, port = self._address[0], self._bound()[1]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def reachable(self) -> bool:
+        """Whether it can be reached from other machines."""
+        import ipaddress
+
+        return not ipaddress.ip_address(self._bound()[0].partition("%")[0]).is_loopback
 
     @property
     def url(self) -> str:
@@ -106,8 +121,12 @@ class Server:
     @property
     def requests(self) -> list[LoggedRequest]:
         """What was asked so far, oldest first."""
-        with self._lock:
-            return list(self._log)
+        return self.log.since()
+
+    def ask(self, path: str) -> Response:
+        """What a GET of `path` would be answered, asked from within: no fault, no log."""
+        nothing = SizedBody(None, 0, None)
+        return self._api.answer(Request("GET", path, {}, {}, nothing, path), lambda: None)
 
     def _bound(self) -> tuple[str, int]:
         if self._listener is None:
@@ -127,7 +146,7 @@ class Server:
                 f"cannot listen on {host}:{port}: {error.strerror or error}",
                 hint="choose another address with --listen; port 0 takes a free one",
             ) from None
-        for work in (self._accept, self._keep_house):
+        for work in (self._accept,) if self._read_only else (self._accept, self._keep_house):
             thread = threading.Thread(target=work, name=f"registry{work.__name__}", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -146,24 +165,33 @@ class Server:
         for thread in self._threads:
             thread.join()
         self._end_connections()
-        with suppress(OSError):
-            gc.write_index(self._storage)
+        if not self._read_only:
+            with suppress(OSError):
+                gc.write_index(self._storage)
         self._storage.close()
 
     def _end_connections(self) -> None:
+        deadline = time.monotonic() + _GRACE_SECONDS
         with self._lock:
             open_now = dict(self._open)
-        for sock in open_now:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in open_now.values():
-            thread.join(_STOP_SECONDS)
+        for connection in open_now.values():
+            if connection and connection.idle:
+                connection.end()
+        for thread in open_now:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        for connection in open_now.values():
+            if connection:
+                connection.end()
+        for thread in open_now:
+            thread.join(_END_SECONDS)
 
     def _keep_house(self) -> None:
         while not self._stopping.wait(_HOUSEKEEPING):
-            with suppress(OSError):
+            try:
                 self._sessions.expire()
                 gc.collect(self._storage)
+            except Exception as error:  # noqa: BLE001 - the next round may do better
+                self._api.report(error)
 
     def _accept(self) -> None:
         assert self._listener is not None  # noqa: S101 - made before the thread
@@ -177,34 +205,50 @@ class Server:
             self._take(sock)
 
     def _take(self, sock: socket.socket) -> None:
-        with self._lock:
-            busy = len(self._open) >= self._limits.connections
-        if busy:
-            with suppress(OSError), sock:
-                sock.sendall(_BUSY)
-            return
         thread = threading.Thread(target=self._serve, args=(sock,), daemon=True)
         with self._lock:
-            self._open[sock] = thread
-        thread.start()
+            busy = len(self._open) >= self._limits.connections
+            if not busy:
+                self._open[thread] = None
+        if busy:
+            with suppress(OSError), sock:
+                sock.settimeout(0)
+                sock.send(_BUSY)
+            return
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads: they come back when connections end
+            sock.close()
+            with self._lock:
+                del self._open[thread]
 
     def _serve(self, sock: socket.socket) -> None:
+        this = threading.current_thread()
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with suppress(OSError), self._secured(sock) as talking:
-                Connection(talking, self._api, self._limits, self.faults, self._note).serve()
+                connection = Connection(talking, self._api, self._limits, self.faults, log=self.log)
+                with self._lock:
+                    self._open[this] = connection
+                if not self._stopping.is_set():
+                    connection.serve()
         finally:
-            with self._lock:
-                self._open.pop(sock, None)
             sock.close()
+            with self._lock:
+                del self._open[this]
 
     def _secured(self, sock: socket.socket) -> socket.socket:
         """The handshake, in the connection's own thread: a slow one keeps nobody."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._tls is None:
             return sock
         sock.settimeout(self._limits.head_seconds)
         return self._tls.wrap_socket(sock, server_side=True)
 
-    def _note(self, request: LoggedRequest) -> None:
-        with self._lock:
-            self._log.append(request)
+
+def _held(root: Path | None) -> Storage:
+    storage = Storage(root)
+    if storage.hold():
+        return storage
+    storage.close()
+    message = f"another server uses {root}"
+    raise TowlineError(message, hint="stop it, or choose another folder with `--root`")

@@ -1,8 +1,7 @@
 """What the registry holds: one copy of every blob, and the repositories that share them.
 
-Opens a root, adopts uploaded files as blobs and answers for their age. What a repository knows of
-its blobs, manifests and tags is `repository`'s; open uploads are `sessions`'; throwing away is
-`gc`'s.
+Opens a root and adopts uploaded files as blobs. What a repository knows of its blobs, manifests
+and tags is `repository`'s; open uploads are `sessions`'; throwing away is `gc`'s.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,18 +28,19 @@ if TYPE_CHECKING:
 
     from towline.spec.digest import Digest
 
-_TOUCH_AFTER = 60.0
-"""Seconds; a blob that was asked for more recently is not noted down again."""
+TOUCH_AFTER = 60.0
+"""Seconds; what was asked for more recently is not noted down again."""
 _STRIPES = 64
 
 
 class Storage:
-    """One root, opened by one server at a time; safe from any thread.
+    """One root; safe from any thread, and beside collections in other processes.
 
-    Raises TowlineError when the root cannot be used, or another server has it.
+    None is a temporary folder, removed at the end. Raises TowlineError when the root cannot be
+    used.
     """
 
-    def __init__(self, root: Path | None = None, *, alone: bool = True) -> None:
+    def __init__(self, root: Path | None = None) -> None:
         self._temporary = root is None
         folder = root or Path(tempfile.mkdtemp(prefix="towline-registry-"))
         self.layout = Layout(folder)
@@ -49,8 +49,6 @@ class Storage:
         self._held: int | None = None
         try:
             self._prepare()
-            if alone:
-                self._held = self._lock_root()
         except OSError as error:
             message = f"cannot keep a registry in {folder}: {error.strerror or error}"
             raise TowlineError(message, hint="choose another folder with `--root`") from error
@@ -63,20 +61,23 @@ class Storage:
         for path, content in (
             (self.layout.version, LAYOUT),
             (self.layout.index, EMPTY_INDEX),
+            (self.layout.lock, b""),
             (self.layout.sweep_lock, b""),
+            (self.layout.sweep_turn, b""),
         ):
             if not path.exists():
                 self.files.write(path, content)
 
-    def _lock_root(self) -> int:
-        descriptor = os.open(self.layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    def hold(self) -> bool:
+        """Be the one server of this root from now on; False while another one is."""
+        descriptor = os.open(self.layout.lock, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except OSError:
             os.close(descriptor)
-            message = f"another server uses {self.layout.root}"
-            raise TowlineError(message, hint="stop it, or choose another `--root`") from error
-        return descriptor
+            return False
+        self._held = descriptor
+        return True
 
     def close(self) -> None:
         """Let the root go; a temporary one is removed."""
@@ -88,25 +89,26 @@ class Storage:
 
     @contextmanager
     def unswept(self) -> Iterator[None]:
-        """While the block runs, no collection in any process takes a blob away."""
-        with self._flock(fcntl.LOCK_SH):
-            yield
+        """While the block runs, no collection in any process takes anything. Never within itself.
 
-    @contextmanager
-    def sweeping(self) -> Iterator[None]:
-        """While the block runs, nothing in any process is being committed."""
-        with self._flock(fcntl.LOCK_EX):
-            yield
-
-    @contextmanager
-    def _flock(self, kind: int) -> Iterator[None]:
-        # A descriptor of its own: such a lock belongs to the opened file, not to the process.
-        descriptor = os.open(self.layout.sweep_lock, os.O_RDWR | os.O_CLOEXEC)
+        Who waits for a collection's end waits in a queue of its own, `sweep.turn`, and a collection
+        that waits for such blocks to end is in that queue too: neither starves the other.
+        """
+        with _locked(self.layout.sweep_turn, fcntl.LOCK_EX):
+            descriptor = _lock(self.layout.sweep_lock, fcntl.LOCK_SH)
         try:
-            fcntl.flock(descriptor, kind)
             yield
         finally:
             os.close(descriptor)
+
+    @contextmanager
+    def sweeping(self) -> Iterator[None]:
+        """While the block runs, nothing in any process is being linked or committed."""
+        with (
+            _locked(self.layout.sweep_turn, fcntl.LOCK_EX),
+            _locked(self.layout.sweep_lock, fcntl.LOCK_EX),
+        ):
+            yield
 
     def changing(self, name: str) -> threading.Lock:
         """The lock under which a repository's manifests and tags change."""
@@ -124,29 +126,17 @@ class Storage:
             return None
 
     def keep(self, digest: Digest) -> int | None:
-        """Like `size`, and note that the blob was asked for: no collection takes it for a while."""
+        """Like `size`, within `unswept`: a collection that is under way leaves the blob alone."""
         path = self.layout.blob(digest)
-        try:
-            status = path.stat()
-            if time.time() - status.st_mtime > _TOUCH_AFTER:
-                os.utime(path)
-        except FileNotFoundError:
-            return None
-        except PermissionError:
-            return status.st_size
-        return status.st_size
+        return status.st_size if (status := touched(path)) else None
 
     def adopt(self, source: Path, digest: Digest) -> None:
-        """Make a synced file, whose digest was checked, the one copy of a blob.
-
-        Call it, and link the blob, within `unswept`.
-        """
-        target = self.layout.blob(digest)
+        """Make a synced file, whose digest was checked, the one copy of a blob; within `unswept`."""
         if self.keep(digest) is not None:
             source.unlink()
             return
-        os.utime(source)  # the clock of collections starts now, not at the upload's last byte
-        self.files.move(source, target)
+        os.utime(source)  # its last byte may have come long ago
+        self.files.move(source, self.layout.blob(digest))
 
     def names(self) -> Iterator[str]:
         """Every repository's name, in no order; walks the folders."""
@@ -154,3 +144,35 @@ class Storage:
             if "_blobs" in below or "_manifests" in below:
                 yield os.path.relpath(folder, self.layout.repositories)
             below[:] = [name for name in below if distribution.NAME.fullmatch(name)]
+
+
+def touched(path: Path) -> os.stat_result | None:
+    """What the system knows of a file, after noting that it was asked for; None without one."""
+    try:
+        status = path.stat()
+        if time.time() - status.st_mtime > TOUCH_AFTER:
+            with suppress(PermissionError):
+                os.utime(path)
+    except FileNotFoundError:
+        return None
+    return status
+
+
+@contextmanager
+def _locked(path: Path, kind: int) -> Iterator[None]:
+    descriptor = _lock(path, kind)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(path: Path, kind: int) -> int:
+    # A descriptor of its own: such a lock belongs to the opened file, not to the process.
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, kind)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

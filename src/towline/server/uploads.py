@@ -45,7 +45,7 @@ def _mounted(call: Call, digest: Digest) -> bool:
         if origin is None:
             found = storage.keep(digest) is not None
         elif distribution.NAME.fullmatch(origin):
-            found = storage.repository(origin).blob(digest) is not None
+            found = storage.repository(origin).ask_blob(digest) is not None
         else:
             found = False
         if found:

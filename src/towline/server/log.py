@@ -1,0 +1,51 @@
+"""What was asked of the registry: the log that tests and the demo read."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedRequest:
+    """One request as the registry saw it, noted just before its answer is sent."""
+
+    method: str
+    path: str
+    """With its query, as it came."""
+    status: int
+    """0 when the client was cut off before an answer."""
+    received: int
+    """Bytes of the body that were read."""
+    seconds: float
+    """From the end of its headers to the answer."""
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Names in lower case; without credentials."""
+
+
+class RequestLog:
+    """The last requests, oldest first; bounded, so that a long life costs no memory."""
+
+    def __init__(self, size: int) -> None:
+        self._entries: deque[LoggedRequest] = deque(maxlen=size)
+        self._lock = threading.Lock()
+        self.count = 0
+        """Requests since the start, forgotten ones too."""
+
+    def add(self, entry: LoggedRequest) -> None:
+        """Note a request."""
+        with self._lock:
+            self._entries.append(entry)
+            self.count += 1
+
+    def since(self, mark: int = 0) -> list[LoggedRequest]:
+        """The requests after the first `mark` of all time, as far as they are remembered."""
+        with self._lock:
+            forgotten = self.count - len(self._entries)
+            return list(islice(self._entries, max(0, mark - forgotten), None))

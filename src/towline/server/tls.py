@@ -1,0 +1,24 @@
+"""The certificate that a registry shows."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+from towline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """For `Server`'s `tls`. Raises UsageError where the files cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # SSLError too
+        reason = error.strerror or error
+        message = f"cannot use the certificate {certificate} with the key {key}: {reason}"
+        raise UsageError(message) from None
+    return context
