@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +16,11 @@ from towline.errors import AuthError, RegistryError
 from towline.reference import RepositoryName
 from towline.registry.repository import Mounted
 from towline.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.scripted import Asked
 
 DATA = os.urandom(200_000)
 DIGEST = Digest.of(DATA)
@@ -357,3 +363,80 @@ def test_a_token_service_that_is_nowhere_is_named(registry: Scripted, client: Cl
     registry.guard = lambda asked: Reply(401, challenge)
     with pytest.raises(RegistryError, match="ftp://nowhere/token"):
         client.push(DATA)
+
+
+class TestExpiredLogins:
+    """ECR's ways to say that a login has expired."""
+
+    EXPIRED = Reply(403, {"Content-Type": "text/plain"}, "Your authorization token has expired.")
+
+    @pytest.fixture
+    def environ(self, tmp_path: Path) -> dict[str, str]:
+        """A helper that gives the login `AWS:oldN`, N counted up each time it is asked."""
+        helper = tmp_path / "docker-credential-ecr"
+        login = '{"ServerURL":"x","Username":"AWS","Secret":"word%s"}'
+        helper.write_text(
+            f"#!/bin/sh\ncount=$(cat {tmp_path}/count || echo 0)\n"
+            f"echo $((count + 1)) > {tmp_path}/count\nprintf '{login}' $count\n"
+        )
+        helper.chmod(0o755)
+        (tmp_path / "config.json").write_text('{"credsStore":"ecr"}')
+        return {"PATH": f"{tmp_path}:/usr/bin:/bin", "DOCKER_CONFIG": str(tmp_path)}
+
+    def guard(self, registry: Scripted, refusal: Reply, good: str) -> None:
+        challenge = Reply(401, {"WWW-Authenticate": 'Basic realm="x",service="ecr"'})
+
+        def guarded(asked: Asked) -> Reply | None:
+            shown = asked.header("Authorization")
+            if shown is None:
+                return challenge
+            return None if shown == basic("AWS", good) else refusal
+
+        registry.guard = guarded
+
+    @pytest.mark.parametrize("refusal", [EXPIRED, complaint(403, "DENIED", "token has expired")])
+    def test_the_helper_is_asked_once_more_and_the_push_goes_on(
+        self, registry: Scripted, environ: dict[str, str], refusal: Reply
+    ) -> None:
+        self.guard(registry, refusal, "word1")
+        with client_of(registry, environ=environ) as client:
+            assert client.push(DATA) == 1
+        assert len(registry.requests("POST")) == 3
+
+    def test_a_helper_that_gives_the_same_again_ends_in_one_error(
+        self, registry: Scripted, environ: dict[str, str]
+    ) -> None:
+        self.guard(registry, self.EXPIRED, "other")
+        with (
+            client_of(registry, environ=environ) as client,
+            pytest.raises(AuthError, match="has expired") as caught,
+        ):
+            client.push(DATA)
+        assert "log in again" in str(caught.value.hint)
+        assert len(registry.asked) == 3
+
+    def test_a_password_of_an_option_is_not_asked_for_again(self, registry: Scripted) -> None:
+        self.guard(registry, self.EXPIRED, "other")
+        with (
+            client_of(registry, creds=("AWS", "word")) as client,
+            pytest.raises(AuthError, match="has expired"),
+        ):
+            client.push(DATA)
+        assert len(registry.asked) == 2
+
+    def test_a_400_to_a_token_that_is_not_new_gets_another_token(self, registry: Scripted) -> None:
+        tokens = Tokens(registry, life=3600)
+        now = [0.0]
+        with client_of(registry, clock=lambda: now[0]) as client:
+            client.repository.has_blob(DIGEST, client.context)
+            now[0] += 61
+            registry.on("POST", "uploads", Reply(400))
+            assert client.push(DATA) == 1
+        assert len(tokens.asked) == 2
+
+    def test_a_400_to_a_new_token_is_an_answer(self, registry: Scripted, client: Client) -> None:
+        tokens = Tokens(registry, life=3600)
+        registry.on("POST", "uploads", Reply(400), forever=True)
+        with pytest.raises(RegistryError, match="400"):
+            client.push(DATA)
+        assert len(tokens.asked) == 1

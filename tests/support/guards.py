@@ -31,10 +31,12 @@ def form_of(asked: Asked) -> dict[str, str]:
 class Tokens:
     """A token service at `/token` of the same server; `t0`, `t1`, … are its tokens."""
 
-    def __init__(self, registry: Scripted, *, challenge: str = "") -> None:
+    def __init__(self, registry: Scripted, *, challenge: str = "", life: int = 0) -> None:
         self.registry = registry
         self.valid: dict[str, list[str]] = {}
         """Scopes by token."""
+        self.life = life
+        """Seconds, if they are to be said."""
         self.challenge = challenge or f'Bearer realm="{registry.url}/token",service="reg"'
         registry.guard = self.guard
         registry.on("GET", "^/token", self.grant, forever=True)
@@ -50,7 +52,8 @@ class Tokens:
         scopes = scopes_of(asked) if asked.method == "GET" else form_of(asked)["scope"].split()
         token = f"t{len(self.valid)}"
         self.valid[token] = scopes
-        return Reply(200, {"Content-Type": "application/json"}, json.dumps({"token": token}))
+        answer = {"token": token, **({"expires_in": self.life} if self.life else {})}
+        return Reply(200, {"Content-Type": "application/json"}, json.dumps(answer))
 
     def expire(self) -> None:
         """From here on none of the tokens given out is good."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +31,13 @@ AT_ONCE = Policy(retries=4, base=0.0)
 class Client:
     """A registry client under test, and one context for all it does."""
 
-    def __init__(self, host: str, **settings: Any) -> None:
+    def __init__(
+        self, host: str, *, clock: Callable[[], float] = time.monotonic, **settings: Any
+    ) -> None:
         self.heard = Heard()
         self.context = Context()
         self.client = RegistryClient(
-            Settings(**{"log": self.heard, "timeout": 5.0, "plain_http": True, **settings})
+            Settings(**{"log": self.heard, "timeout": 5.0, "plain_http": True, **settings}), clock
         )
         self.host = host
         self.repository = self.repo(NAME)

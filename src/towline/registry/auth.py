@@ -77,6 +77,24 @@ class Auth:
         self._wider: dict[Scopes, Scopes] = {}
         self._refused: set[Scopes] = set()
 
+    def replace(self, credentials: Credentials | None) -> bool:
+        """Use other credentials from here on; whether they are others."""
+        if credentials == self.credentials:
+            return False
+        self.credentials = credentials
+        self.worked = False
+        self._tokens.clear()
+        return True
+
+    def aged(self, scopes: Scopes) -> bool:
+        """Whether a token is in use that has been for a while."""
+        token = self._tokens.get(self._granted(scopes))
+        return token is not None and self._clock() - (token.expires - token.life) > _LIFE_MIN
+
+    def forget(self, scopes: Scopes) -> None:
+        """Have the next `fetch` get another token for these."""
+        self._tokens.pop(self._granted(scopes), None)
+
     def header(self, scopes: Scopes, *, lasting: float = _MARGIN) -> str | None:
         """What to send as `Authorization`; None: nothing, or nothing yet (see `must_ask`)."""
         if self.credentials and self.credentials.registry_token:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from towline.wire.tls import Trust
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from towline.errors import Side
     from towline.reference import RepositoryName
@@ -48,6 +50,8 @@ class Settings:
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     log: log.Log | None = None
     """Takes the lines of the wire log, which hold no secrets."""
+    warn: Callable[[str], None] | None = None
+    """Takes one sentence about something that is not as it should be."""
     loopback_http: bool | None = None
     """Whether a registry on this machine may be spoken to in http; None: unless `insecure`."""
 
@@ -55,8 +59,9 @@ class Settings:
 class RegistryClient:
     """Gives repositories. Safe from any thread."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
+        self._clock = clock
         self._lock = threading.Lock()
         self._pool: Pool | None = None
         self._keychain: Keychain | None = None
@@ -85,7 +90,15 @@ class RegistryClient:
         credentials = self._find(name, side)
         key = (name.host, credentials)
         if key not in self._callers:
-            self._callers[key] = Caller(self._made_pool(), self._endpoint(name.host), credentials)
+            again = partial(self._find, name, side)
+            renewable = credentials is not None and credentials.renewable
+            self._callers[key] = Caller(
+                self._made_pool(),
+                self._endpoint(name.host),
+                credentials,
+                again=again if renewable else None,
+                clock=self._clock,
+            )
         return self._callers[key]
 
     def _find(self, name: RepositoryName, side: Side) -> Credentials | None:
@@ -97,6 +110,7 @@ class RegistryClient:
                 src_creds=settings.src_creds,
                 authfile=str(settings.authfile) if settings.authfile else None,
                 log=settings.log or log.silent,
+                warn=settings.warn or log.silent,
             )
         return self._keychain.find(name, side)
 

@@ -54,6 +54,13 @@ class CredentialFile:
     store: str = ""
     """The helper program for all other hosts (`credsStore`)."""
 
+    def helper(self, host: str) -> str:
+        """The helper program for that host alone (`credHelpers`); empty: none."""
+        for key, program in self.helpers.items():
+            if host_of(key) == host and isinstance(program, str):
+                return program
+        return ""
+
     def entry(self, name: RepositoryName) -> Entry | None:
         """The login for a repository, by the best of the keys that fit."""
         fitting = [(rank, key) for key in self.auths if (rank := _rank(key, name))]

@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from towline.registry import credential_files
+from towline.registry import credential_files, helpers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +33,11 @@ class Credentials:
     """An access token, sent as it is."""
     source: str = ""
     """Where they were found, in words."""
+
+    @property
+    def renewable(self) -> bool:
+        """Whether asking again, where they came from, may give others."""
+        return self.source.startswith(HELPER_SOURCE)
 
     @property
     def account(self) -> str:
@@ -64,6 +69,7 @@ class Keychain:
         src_creds: tuple[str, str] | None = None,
         authfile: str | None = None,
         log: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> None:
         self._environ = environ
         self._given: dict[Side, Given] = {}
@@ -73,6 +79,8 @@ class Keychain:
             self._given["source"] = given
         self._authfile = authfile
         self._log = log
+        self._warn = warn
+        self._warned: set[str] = set()
         self._lock = threading.Lock()
         self._files: Sequence[CredentialFile] | None = None
 
@@ -81,14 +89,41 @@ class Keychain:
         if given := self._given.get(side):
             return self._found(name, _with_token_user(given.username, given.password, given.source))
         for file in self._read():
-            entry = file.entry(name)
-            if entry is not None and not entry.empty:
-                return self._found(name, _of_entry(entry, file))
+            if found := self._in_file(file, name):
+                return self._found(name, found)
         ci = _from_ci(self._environ, name.host)
         if ci is None:
             self._log(f"* no credentials for {name.host}: anonymous; looked in {self.searched}")
             return None
         return self._found(name, ci)
+
+    def _in_file(self, file: CredentialFile, name: RepositoryName) -> Credentials | None:
+        if program := file.helper(name.host):
+            return self._from_helper(file, program, name)
+        entry = file.entry(name)
+        if entry is not None and not entry.empty:
+            return _of_entry(entry, file)
+        return self._from_helper(file, file.store, name) if file.store else None
+
+    def _from_helper(
+        self, file: CredentialFile, program: str, name: RepositoryName
+    ) -> Credentials | None:
+        try:
+            login = helpers.get(program, name.host, self._environ)
+        except helpers.HelperMissing as missing:
+            self._warn_once(f"{missing}, though {file.where} names it")
+            return None
+        if login is None:
+            return None
+        source = f"{HELPER_SOURCE}{program}, named by {file.where}"
+        return _with_token_user(login.username, login.secret, source)
+
+    def _warn_once(self, message: str) -> None:
+        with self._lock:
+            told = message in self._warned
+            self._warned.add(message)
+        if not told:
+            self._warn(message)
 
     def _found(self, name: RepositoryName, credentials: Credentials) -> Credentials:
         self._log(f"* credentials for {name.host}: {credentials}")
@@ -106,6 +141,8 @@ class Keychain:
         return ", ".join(file.where for file in self._read()) or "no file"
 
 
+HELPER_SOURCE = "docker-credential-"
+"""How the source of a helper's login begins."""
 TOKEN_USER = "<token>"  # noqa: S105 - the name that helpers give instead of a user's
 """Under it the password is an identity token."""
 

@@ -1,0 +1,169 @@
+"""Gets requests let in: shows what `auth` says, and renews it once when it is refused.
+
+Drives `auth` under a lock, so that one token is fetched however many wait for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, TypeVar
+
+from towline.errors import AuthError
+from towline.registry import answers
+from towline.registry.endpoints import acquired
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from towline.context import Context
+    from towline.registry.auth import Auth, Scopes
+    from towline.registry.credentials import Credentials
+    from towline.wire.message import Request, Response
+
+T = TypeVar("T")
+
+_BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN = 400, 401, 403
+_DENIALS = frozenset({_UNAUTHORIZED, _FORBIDDEN})
+_RENEWALS_MAX = 2
+"""A first challenge, and one that asks for more."""
+
+
+class Admission:
+    """One account at one registry. Safe from any thread."""
+
+    def __init__(
+        self,
+        auth: Auth,
+        ask: Callable[[Request, Context], Response],
+        again: Callable[[], Credentials | None] | None,
+    ) -> None:
+        self._auth = auth
+        self._ask = ask
+        self._again = again
+        self._lock = threading.Lock()
+        # The first request goes alone: all that start together would be refused together.
+        self._meeting = threading.Lock()
+        self._met = False
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """Those in use now."""
+        return self._auth.credentials
+
+    def send(
+        self, request: Request, scopes: Scopes, context: Context, by: Callable[[Request], Response]
+    ) -> Response:
+        """Send a request `by` that, with what lets it in; the last answer if nothing does.
+
+        Raises AuthError, RegistryError and NetworkError of the token service, and what `by` does.
+        """
+        if not self._met:
+            with acquired(self._meeting, context):
+                if not self._met:
+                    try:
+                        return self._send(request, scopes, context, by)
+                    finally:
+                        self._met = True
+        return self._send(request, scopes, context, by)
+
+    def _send(
+        self, request: Request, scopes: Scopes, context: Context, by: Callable[[Request], Response]
+    ) -> Response:
+        try:
+            response = self._tried(request, scopes, context, by)
+        except AuthError:  # of the token service
+            if not self._other_credentials(context):
+                raise
+            response = self._tried(request, scopes, context, by)
+        if self._expired(response, scopes, context):
+            response = self._tried(request, scopes, context, by)
+        if response.status not in _DENIALS:
+            self._auth.worked = True
+        return response
+
+    def _tried(
+        self, request: Request, scopes: Scopes, context: Context, by: Callable[[Request], Response]
+    ) -> Response:
+        header = self._header(scopes, context)
+        response = by(with_header(request, header))
+        for _ in range(_RENEWALS_MAX):
+            if response.status != _UNAUTHORIZED:
+                break
+            if not self._renewed(scopes, response, header, context):
+                break
+            before, header = header, self._auth.header(scopes)
+            response = by(with_header(request, header))
+            if header == before:
+                break
+        return response
+
+    def _header(self, scopes: Scopes, context: Context) -> str | None:
+        header = self._auth.header(scopes)
+        return self._fetched(scopes, context) if header is None else header
+
+    def _fetched(self, scopes: Scopes, context: Context) -> str | None:
+        if self._auth.must_ask:
+            with acquired(self._lock, context):
+                self._drive(self._auth.fetch(scopes), context)
+        return self._auth.header(scopes)
+
+    def for_body(self, request: Request, scopes: Scopes, context: Context) -> Request:
+        """A request with a body, with what lets it in for as long as that may take."""
+        header = self._auth.body_header(scopes)
+        return with_header(request, self._fetched(scopes, context) if header is None else header)
+
+    def now(self, request: Request, scopes: Scopes) -> Request:
+        """A request with what lets it in at this moment, without asking anybody."""
+        return with_header(request, self._auth.header(scopes))
+
+    def refused(self, response: Response, scopes: Scopes, context: Context) -> bool:
+        """Renew what a request with a body was refused with; whether to send it again."""
+        if response.status != _UNAUTHORIZED:
+            return False
+        return self._renewed(scopes, response, self._auth.header(scopes), context)
+
+    def grants(self, scopes: Scopes, context: Context) -> bool:
+        """Whether a token for all of these scopes can be had, as far as is known."""
+        self._header(scopes, context)
+        return self._auth.grants(scopes)
+
+    def _renewed(
+        self, scopes: Scopes, response: Response, used: str | None, context: Context
+    ) -> bool:
+        with acquired(self._lock, context):
+            if self._auth.header(scopes) not in {None, used}:
+                return True  # another thread has renewed it meanwhile
+            return self._drive(self._auth.renew(scopes, response, used), context)
+
+    def _expired(self, response: Response, scopes: Scopes, context: Context) -> bool:
+        """Whether what was shown may have expired, and something newer is at hand now.
+
+        ECR says 403 of a login that has expired, and its public side 400 of a token.
+        """
+        if response.status == _BAD_REQUEST and self._auth.aged(scopes):
+            with acquired(self._lock, context):
+                self._auth.forget(scopes)
+            return True
+        denied = response.status == _UNAUTHORIZED or (
+            response.status == _FORBIDDEN and "expired" in answers.text(response)
+        )
+        return denied and self._other_credentials(context)
+
+    def _other_credentials(self, context: Context) -> bool:
+        """Ask the helper once more; whether it gives something else than it did."""
+        with acquired(self._lock, context):
+            again, self._again = self._again, None
+            return again is not None and self._auth.replace(again())
+
+    def _drive(self, asking: Generator[Request, Response, T], context: Context) -> T:
+        try:
+            request = next(asking)
+            while True:
+                request = asking.send(self._ask(request, context))
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]  # typeshed has Any there
+
+
+def with_header(request: Request, header: str | None) -> Request:
+    """The request with that `Authorization`, if there is one."""
+    return request.with_header("Authorization", header) if header else request
