@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from towline.cli import options, output
+from towline.cli import options, output, words
 from towline.cli.arguments import add, push_options
 from towline.cli.progress import figures
 
@@ -31,9 +31,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, and print a table or JSON."""
-    from towline.cli.push import destinations_of
-
-    source, destinations = destinations_of(args)
+    source, destinations = words.source_and_destinations(args)
     several = len(destinations) > 1 or getattr(args, "all_tags", False)
     show(args, source, destinations, several=several)
     return 0

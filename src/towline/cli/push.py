@@ -1,12 +1,12 @@
-"""`towline push`: what its words mean, and its result on standard output."""
+"""`towline push`: what it prints where."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from towline.cli import not_yet, options, output
+from towline.cli import options, output, words
 from towline.cli.arguments import add, push_options, pusher_options
-from towline.errors import PartialFailure, SourceError, TowlineError, UsageError
+from towline.errors import PartialFailure, TowlineError
 
 if TYPE_CHECKING:
     import argparse
@@ -23,8 +23,6 @@ SOURCE is what `docker save` wrote, an OCI layout (directory or tar), or - for s
 also docker-archive:PATH[:REF], oci:DIR[:REF], oci-archive:PATH[:REF].
 NAME alone is an image of the local Docker daemon."""
 WORDS = None
-_ARCHIVES = ("docker-archive:", "oci-archive:", "docker://")
-_DAEMON = "docker-daemon:"
 
 
 def add_arguments(parser: Parser) -> None:
@@ -34,7 +32,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Push, and print the result."""
-    source, destinations = destinations_of(args)
+    source, destinations = words.source_and_destinations(args)
     if getattr(args, "dry_run", False):
         from towline.cli import plan
 
@@ -49,51 +47,6 @@ def run(args: argparse.Namespace) -> int:
         raise
     _print(args, results, [result.reference for result in results] if several else None)
     return 0
-
-
-def destinations_of(args: argparse.Namespace) -> tuple[str, list[str]]:
-    """Source and destinations. Raises UsageError, and SourceError for a daemon's image."""
-    match args.words:
-        case []:
-            message = "nothing is named to be pushed"
-            raise UsageError(message, hint="towline push image.tar REGISTRY/REPOSITORY:TAG")
-        case [name]:
-            raise _alone(name)
-        case [source, *destinations]:
-            if source.startswith(not_yet.SOURCES) and not _exists(source):
-                message = f"a push of `{source}`, an image in a registry, is not available yet"
-                raise UsageError(message)
-            return source, destinations
-    raise AssertionError
-
-
-def _alone(name: str) -> TowlineError:
-    """What is wrong with one word: a file without a destination, or a name without a daemon."""
-    if name == "-" or name.startswith(_ARCHIVES) or _exists(name) or _is_layout(name):
-        hint = f"towline push {name} REGISTRY/REPOSITORY:TAG"
-        return UsageError(f"no destination is named for {name}", hint=hint)
-    from towline import reference
-
-    parsed = reference.parse(name.removeprefix(_DAEMON))
-    if parsed.digest:
-        return UsageError("cannot push a digest reference")
-    registry = "" if parsed.repository.host != reference.HUB else "REGISTRY/"
-    return SourceError(
-        f"the image {parsed.familiar} cannot be read: no Docker daemon answers",
-        hint=f"towline push image.tar {registry}{parsed.familiar}",
-    )
-
-
-def _is_layout(name: str) -> bool:
-    """`oci:DIR` is an image named oci, too: the folder decides."""
-    transport, _, rest = name.partition(":")
-    return transport == "oci" and _exists(rest.partition(":")[0])
-
-
-def _exists(path: str) -> bool:
-    from pathlib import Path
-
-    return bool(path) and Path(path).exists()
 
 
 def _push(
