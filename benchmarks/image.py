@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -67,13 +66,11 @@ class _Hashing:
         return self._file.write(data)
 
 
-def kept(folder: Path, say: Callable[[str], None]) -> Image:
-    """The image of that folder, made now if it is not there yet."""
-    path = folder / "image.tar"
+def kept(path: Path, say: Callable[[str], None]) -> Image:
+    """The image at that path, made now if it is not there yet."""
     if not path.exists():
-        say(f"making the image (once, kept in {folder})")
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix="making-") as making:
+        say(f"making the image (once, kept as {path})")
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix="making-") as making:
             made = _archive(_layers(Path(making), say), Path(making) / "image.tar")
             made.rename(path)
     return opened(path)
@@ -239,9 +236,3 @@ def _json(value: object) -> bytes:
 
 def _hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def free_space(folder: Path) -> int:
-    """Bytes free where the image and the registry's storage go."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return shutil.disk_usage(folder).free
