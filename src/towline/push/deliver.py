@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from towline.errors import AuthError, RegistryError
-from towline.events import LayerProgress
+from towline.events import LayerProgress, Retrying
 from towline.push.build import Made
 from towline.push.plan import Ask, Candidate, Mount, Send, own
+from towline.push.seat import Seat
 from towline.reference import RepositoryName
 from towline.registry.repository import Mounted
-from towline.registry.upload import Upload
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from towline.layers import blobstream
     from towline.layers.profile import Profile
     from towline.push.plan import Step
+    from towline.push.seat import Session
     from towline.push.wanted import Blob
-    from towline.registry.repository import Repository
+    from towline.spec.descriptor import Descriptor
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,32 @@ class Delivered:
     mounted_from: str | None = None
     sent_bytes: int = 0
 
+    @property
+    def candidate(self) -> Candidate:
+        """The same blob as one to ask for elsewhere, or later."""
+        made = self.made
+        return Candidate(made.digest, made.size, made.compression, self.profile)
+
+
+class Place(Protocol):
+    """Where a blob goes; `registry.repository.Repository` is one."""
+
+    name: RepositoryName
+
+    def has_blob(self, digest: str, context: Context, /) -> bool:
+        """Whether the blob is there."""
+        ...
+
+    def mount(
+        self, digest: str, origin: RepositoryName, context: Context, /
+    ) -> Mounted | Session | None:
+        """Link it from another repository, open a session to send it, or refuse (None)."""
+        ...
+
+    def start_upload(self, context: Context, known: Descriptor | None = None, /) -> Session:
+        """Open a session."""
+        ...
+
 
 Forget = Callable[[Digest, Digest, RepositoryName], None]
 """DiffID, digest and the repository that turned out not to hold it."""
@@ -55,12 +82,12 @@ class NeedsBytes:
 
 
 class Delivery:
-    """One blob at one target; also a seat of the pass that sends it."""
+    """One blob at one target."""
 
     def __init__(
         self,
         blob: Blob,
-        repository: Repository,
+        repository: Place,
         steps: Iterable[Step],
         *,
         profile: Profile,
@@ -71,12 +98,12 @@ class Delivery:
         self.repository = repository
         self.context = context
         self.position: Callable[[], int] = lambda: 0
-        """Bytes read by the pass that this seat belongs to."""
+        """Bytes read by the pass that has this delivery's seat."""
         self._steps = deque(steps)
         self._profile = profile
         self._forget = forget
-        self._upload: Upload | None = None
-        self._sent = 0
+        self._seats: list[Seat] = []
+        """One for each attempt; the last may be in use."""
 
     def settle(self) -> Delivered | NeedsBytes:
         """Walk the steps that are left until one succeeds or only sending is left."""
@@ -91,14 +118,25 @@ class Delivery:
                 case Send():
                     break
             self._steps.popleft()
+        if not self.seat().rewind():
+            self.drop()
         return NeedsBytes()
 
     def skip(self) -> bool:
-        """Give up the step that keeps failing; False when that is the sending itself."""
+        """Give up the question that keeps failing; False when there was none."""
         if self._steps and not isinstance(self._steps[0], Send):
             self._steps.popleft()
             return True
         return False
+
+    def ask(self, candidate: Candidate) -> None:
+        """Before anything else, ask for this blob."""
+        if Ask(candidate) not in self._steps:
+            self._steps.appendleft(Ask(candidate))
+
+    def mount(self, candidate: Candidate, origin: RepositoryName) -> None:
+        """Before anything else, mount this blob."""
+        self._steps.appendleft(Mount(candidate, origin, ours=False))
 
     def _there(self, candidate: Candidate) -> bool:
         try:
@@ -115,34 +153,35 @@ class Delivery:
 
     def _mounted(self, mount: Mount) -> bool:
         digest, origin = mount.candidate.digest, mount.origin
-        answer = self.repository.mount(digest, origin, self.context)
-        if isinstance(answer, Mounted):
-            return True
-        if isinstance(answer, Upload):  # a refusal says nothing of the blob, and opens nothing
-            self._replace(answer)
+        seat = self._new_seat()
+        try:
+            answer = self.repository.mount(digest, origin, seat.context)
+            if isinstance(answer, Mounted):
+                return True
+            seat.session = answer
+        finally:
+            if seat.session is None:
+                seat.close()
+        if answer is not None:  # a refusal says nothing of the blob, and opens nothing
+            self.drop()  # the last session serves; the one before it is given up
+            self._seats.append(seat)
             if mount.ours:
                 self._forget(self.blob.identity, digest, origin)
         return False
 
-    def _replace(self, upload: Upload | None) -> None:
-        """The last session serves; the one before it is given up."""
-        if self._upload is not None:
-            self._upload.cancel()
-        self._upload = upload
-
     def _exists(self, candidate: Candidate) -> Delivered:
-        self._replace(None)
-        self.tell("Layer already exists")
-        return self._done(candidate, "pushed" if self._sent else "exists")
+        sent = self._sent
+        self.tell("Pushed" if sent else "Layer already exists")
+        return self._done(candidate, "pushed" if sent else "exists")
 
     def _mounted_from(self, candidate: Candidate, path: str) -> Delivered:
-        self._replace(None)
         self.tell(f"Mounted from {path}")
         return self._done(candidate, "mounted", mounted_from=path)
 
     def _done(
         self, candidate: Candidate, outcome: Outcome, mounted_from: str | None = None
     ) -> Delivered:
+        self.drop()
         made = Made(candidate.digest, candidate.size, candidate.compression)
         label = "source" if self.blob.stored else self._label(candidate)
         return Delivered(made, outcome, label, candidate.profile, mounted_from, self._sent)
@@ -151,33 +190,41 @@ class Delivery:
         ours = candidate.profile == self._profile.recorded
         return self._profile.name if self._sent and ours else "reused"
 
-    # The seat: called by a pass, one thread at a time.
+    @property
+    def _sent(self) -> int:
+        return sum(seat.sent for seat in self._seats)
 
-    def write(self, block: bytes | memoryview) -> None:
-        """Send one block of the blob; the first one opens the session."""
-        if self._upload is None:
-            self._upload = self.repository.start_upload(self.context, self.blob.stored)
-        self._upload.write(block)
+    def seat(self) -> Seat:
+        """Where a pass writes the blob's bytes to."""
+        if not self._seats or self._seats[-1].closed:
+            self._seats.append(self._new_seat())
+        return self._seats[-1]
+
+    def _new_seat(self) -> Seat:
+        def start(context: Context) -> Session:
+            return self.repository.start_upload(context, self.blob.stored)
+
+        return Seat(self.context, start, self._wrote)
+
+    def _wrote(self) -> None:
         self.tell("Pushing", current=self.position(), total=self.blob.size)
 
-    def finish(self, sent: blobstream.Blob) -> Delivered:
+    def finish(self, seat: Seat, sent: blobstream.Blob) -> Delivered:
         """Every block is written: have the registry confirm the digest."""
         self.blob.check(sent.digest, sent.diff_id)
-        if self._upload is None:  # an empty blob has no blocks
-            self._upload = self.repository.start_upload(self.context, self.blob.stored)
         candidate = self._candidate(sent)
         # Should the answer be lost, the blob may be there: ask before sending again.
-        self._steps.appendleft(Ask(candidate))
-        self._upload.commit(sent.digest)
-        self._sent += self._upload.sent
-        self._upload = None
+        self.ask(candidate)
+        seat.commit(sent.digest)
         self.tell("Pushed")
-        return self._done(candidate, "pushed")
+        resumed = seat.session is not None and seat.session.resumed
+        return self._done(candidate, "resumed" if resumed else "pushed")
 
     @property
     def acknowledged(self) -> int:
         """Bytes that the registry is known to hold of an unfinished session."""
-        return 0
+        session = self._seats[-1].session if self._seats else None
+        return session.acknowledged if session else 0
 
     def _candidate(self, sent: blobstream.Blob) -> Candidate:
         if self.blob.stored is not None:
@@ -186,11 +233,9 @@ class Delivery:
         return Candidate(sent.digest, sent.size, profile.compression, profile.recorded)
 
     def drop(self) -> None:
-        """Give up the session of a failed attempt."""
-        upload, self._upload = self._upload, None
-        if upload is not None:
-            self._sent += upload.sent
-            upload.cancel()
+        """Give up the session that there is."""
+        if self._seats:
+            self._seats[-1].close()
 
     def tell(self, status: str, current: int | None = None, total: int | None = None) -> None:
         """Tell the watchers."""
@@ -200,3 +245,12 @@ class Delivery:
             reference="", id=self.blob.id, status=status, current=current, total=total
         )
         self.context.emit(event)
+
+    def tell_retry(self, seconds: float, reason: str) -> None:
+        """Tell the watchers of a wait before the next attempt."""
+        if not self.blob.shown:
+            what = self.blob.id
+            self.context.emit(Retrying(reference="", what=what, seconds=seconds, reason=reason))
+            return
+        whole = max(1, round(seconds))
+        self.tell(f"Retrying in {whole} second{'' if whole == 1 else 's'} ({reason})")

@@ -19,10 +19,18 @@ _MOST_THREADS = 1 << 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Waiting:
+class Ticket:
+    """A pass in the queue."""
+
     hosts: frozenset[str]
+    """One slot of each is taken for it."""
     size: int
+    """Bytes to read. It orders the queue: the longest first, so that none is left to run alone."""
     run: Callable[[Release], None]
+    """Called in a thread with the slots taken; each is to be given back when it is of no more use.
+
+    It must not raise.
+    """
 
 
 class Dispatcher:
@@ -31,34 +39,63 @@ class Dispatcher:
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
         self._lock = threading.Lock()
-        self._queue: list[_Waiting] = []
+        self._queue: list[Ticket] = []
         self._threads = ThreadPoolExecutor(_MOST_THREADS, "towline-send")
         self._unsubscribe = slots.subscribe(self._start_ready)
 
-    def submit(self, hosts: frozenset[str], size: int, run: Callable[[Release], None]) -> bool:
-        """Run it as soon as each host has a free slot; whether that is now.
-
-        `size` orders the queue: the longest first, so that none is left to run alone at the end.
-        `run` must give back every slot, each as soon as it is of no more use.
-        """
-        waiting = _Waiting(hosts, size, run)
+    def submit(self, ticket: Ticket) -> bool:
+        """Run it as soon as each of its hosts has a free slot; whether that is now."""
         with self._lock:
-            insort(self._queue, waiting, key=lambda one: -one.size)
+            insort(self._queue, ticket, key=lambda one: -one.size)
         self._start_ready()
+        return not self.waits(ticket)
+
+    def waits(self, ticket: Ticket) -> bool:
+        """Whether it is in the queue."""
         with self._lock:
-            return waiting not in self._queue
+            return ticket in self._queue
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        """Take it out of the queue; False where it is not there any more."""
+        with self._lock:
+            waits = ticket in self._queue
+            if waits:
+                self._queue.remove(ticket)
+            return waits
+
+    def full(self, ticket: Ticket) -> frozenset[str]:
+        """Which of its hosts have no free slot now."""
+        return self._slots.full(ticket.hosts)
 
     def _start_ready(self) -> None:
-        with self._lock:
-            ready = [one for one in self._queue if self._slots.try_take(one.hosts)]
-            for one in ready:
-                self._queue.remove(one)
-        for one in ready:
+        for one in self._taken():
             self._threads.submit(one.run, self._release)
 
-    def beside(self, work: Callable[[], None]) -> None:
-        """Run something that a pass goes on with after it has read its last byte."""
-        self._threads.submit(work)
+    def _taken(self) -> list[Ticket]:
+        """Those that have their slots now, off the queue."""
+        ready: list[Ticket] = []
+        full: frozenset[str] = frozenset()
+        with self._lock:
+            for one in self._queue:
+                if one.hosts & full:  # a long queue for a busy host is passed over quickly
+                    continue
+                if self._slots.try_take(one.hosts):
+                    ready.append(one)
+                else:
+                    full |= self._slots.full(one.hosts)
+            for one in ready:
+                self._queue.remove(one)
+        return ready
+
+    def beside(self, work: Callable[[], object]) -> None:
+        """Run something in a thread of its own, with no slot taken for it; it must not raise.
+
+        Once closed, in this one.
+        """
+        try:
+            self._threads.submit(work)
+        except RuntimeError:
+            work()
 
     def _release(self, host: str) -> None:
         self._slots.release([host])

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import os
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from towline.knowledge.open import open_knowledge
 from towline.layers.buffers import Spares
 from towline.push.dispatcher import Dispatcher
 from towline.push.options import Limits, environment, pair
+from towline.push.settlers import Settlers
 from towline.registry.client import RegistryClient, Settings
 from towline.transfers.retry import Gate, Policy
 from towline.transfers.shared import SharedTransfers
 from towline.transfers.slots import Slots
-from towline.transfers.workers import Workers, encoder_pool
+from towline.transfers.workers import encoder_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
     from concurrent.futures import Executor
 
     from towline.push.deliver import Delivered
     from towline.push.options import PusherOptions
+    from towline.push.plan import Candidate
 
 SETTLERS = 8
-"""Threads that ask and mount: small requests, so more at once than uploads."""
+"""Threads for each host that ask and mount: small requests, so more at once than uploads."""
+_REMEMBERED = 10_000
 
 
 class Engine:
@@ -42,13 +46,29 @@ class Engine:
         self.gate = Gate()
         self.dispatcher = Dispatcher(Slots(self.limits.jobs))
         self.transfers: SharedTransfers[Delivered] = SharedTransfers()
-        self.workers = Workers(SETTLERS, "towline-settle")
+        self.puts: SharedTransfers[None] = SharedTransfers()
+        """Manifests on their way."""
+        self.settlers = Settlers(SETTLERS)
         self.encoders: Executor = encoder_pool()
         self.spares = Spares()
+        self._seen: dict[Hashable, Candidate] = {}
+        self._lock = Lock()
+
+    def remember(self, key: Hashable, candidate: Candidate) -> None:
+        """A transfer has ended well: for those who looked what is known before it did."""
+        with self._lock:
+            self._seen[key] = candidate
+            if len(self._seen) > _REMEMBERED:
+                del self._seen[next(iter(self._seen))]
+
+    def seen(self, key: Hashable) -> Candidate | None:
+        """What a transfer of that key came to, if there was one not long ago."""
+        with self._lock:
+            return self._seen.get(key)
 
     def close(self) -> None:
         """Stop the threads, close connections and stores."""
-        self.workers.close()
+        self.settlers.close()
         self.dispatcher.close()
         self.encoders.shutdown(wait=True, cancel_futures=True)
         self.client.close()

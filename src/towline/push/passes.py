@@ -1,77 +1,32 @@
-"""From "needs bytes" to "confirmed": collects settled deliveries, takes slots, reads once, sends.
+"""From "needs bytes" to "confirmed": collects settled deliveries, takes slots, starts passes.
 
 Deliveries of one blob to several targets that are settled together make one pass: one read, one
 compression, a seat for each. Nothing is promised: a pass is built from the deliveries that need
 bytes at that moment, and one that fails or falls behind gets passes of its own; the bytes are the
-same. No thread waits for another's work while it holds a slot.
+same. Of several repositories of one host one is sent to, and the others mount from it. No thread
+waits for another's work while it holds a slot.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import partial
-from threading import Lock
 from typing import TYPE_CHECKING
 
-from towline.context import Cancel
-from towline.errors import Cancelled, TowlineError
-from towline.layers.blobstream import BlobStream
-from towline.layers.feed import Feed
+from towline.errors import Cancelled, NetworkError, TowlineError
+from towline.layers.lanes import Outpaced
 from towline.push.deliver import Delivered
-from towline.transfers.retry import back_off
+from towline.push.dispatcher import Ticket
+from towline.push.holding import Holding
+from towline.push.jobs import Group, Job, Queued
+from towline.push.sending import Sending
+from towline.transfers.retry import Attempts, back_off
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from towline.layers.blobstream import Blob
-    from towline.layers.lanes import Patience
-    from towline.push.deliver import Delivery
     from towline.push.dispatcher import Release
     from towline.push.engine import Engine
     from towline.push.options import Wish
-    from towline.transfers.retry import Attempts
-    from towline.transfers.shared import Transfer
-
-
-@dataclass(eq=False, slots=True)
-class Job:
-    """A delivery that this push carries out, whoever else waits for it."""
-
-    delivery: Delivery
-    transfer: Transfer[Delivered]
-    attempts: Attempts
-    patience: Patience
-    """For how long its target may still make others wait."""
-
-    @property
-    def host(self) -> str:
-        """Whose slots and back-off it shares."""
-        return self.delivery.repository.name.host
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether nobody waits for it any more."""
-        return self.transfer.context.cancel.cancelled
-
-
-@dataclass(eq=False, slots=True)
-class Group:
-    """The deliveries of one blob that may share a pass."""
-
-    settling: set[Job]
-    ready: list[Job] = field(default_factory=list)
-    lock: Lock = field(default_factory=Lock)
-
-    def settled(self, job: Job, *, needs_bytes: bool) -> list[Job]:
-        """Note that a delivery is settled; the jobs to be sent now, if it was the last."""
-        with self.lock:
-            self.settling.discard(job)
-            if needs_bytes:
-                self.ready.append(job)
-            if self.settling:
-                return []
-            taken, self.ready = self.ready, []
-            return taken
 
 
 class Passes:
@@ -80,111 +35,181 @@ class Passes:
     def __init__(self, engine: Engine, wish: Wish) -> None:
         self._engine = engine
         self._wish = wish
+        self._holding = Holding(engine.settlers.after)
+        self._no_mounts: set[str] = set()
+        """Hosts at which one repository's blob could not be had for another."""
 
     def start(self, jobs: Sequence[Job]) -> None:
         """Begin the deliveries of one blob to targets that were planned together."""
-        group = Group(set(jobs))
+        group = Group(jobs, self._submit_all)
         for job in jobs:
-            self._engine.workers.submit(partial(self._settle, job, group))
+            job.on_cancel(partial(self._cancelled, job))
+            self._enqueue(job, group)
+        if len(jobs) > 1:
+            self._holding.watch(group)
+
+    # Settling.
+
+    def _alone(self, job: Job, due_in: float = 0.0) -> None:
+        """Settle it, and make nobody wait for that."""
+        self._enqueue(job, Group([job], self._submit_all), due_in)
+
+    def _enqueue(self, job: Job, group: Group, due_in: float = 0.0) -> None:
+        job.group, job.waiting = group, None
+        self._enter_queue(job)
+        if not job.queued:
+            return
+        try:
+            settle = partial(self._settle, job, group)
+            self._engine.settlers.submit(job.host, settle, due_in)
+        except RuntimeError:  # everything is being closed
+            if job.leave_queue():
+                self._give_up(job, Cancelled())
+
+    def _enter_queue(self, job: Job) -> None:
+        job.enter_queue()
+        if job.cancelled:  # before it was in there, where nobody could find it
+            self._cancelled(job)
 
     def _settle(self, job: Job, group: Group) -> None:
-        wait = self._engine.gate.remaining(job.host)
-        if wait and not job.cancelled:
-            self._engine.workers.submit(partial(self._settle, job, group), due_in=wait)
+        if not job.leave_queue():
             return
-        needs_bytes = False
+        if wait := self._engine.gate.remaining(job.host):
+            self._enqueue(job, group, wait)
+            return
         try:
             job.transfer.context.cancel.check()
             answer = job.delivery.settle()
         except BaseException as error:  # noqa: BLE001 - a thread's end: someone waits for it
-            self._failed(job, error)
+            group.gone(job)
+            self.failed(job, error, asked=True)
         else:
-            needs_bytes = not isinstance(answer, Delivered)
-            if isinstance(answer, Delivered):
-                job.transfer.done(answer)
-        self._queue(group.settled(job, needs_bytes=needs_bytes))
+            self._settled(job, group, answer)
+        group.go_on()
 
-    def _failed(self, job: Job, error: BaseException) -> None:
-        job.delivery.drop()
-        if job.cancelled or not isinstance(error, TowlineError):
-            job.transfer.failed(Cancelled() if job.cancelled else error)
+    def _settled(self, job: Job, group: Group, answer: Delivered | object) -> None:
+        if isinstance(answer, Delivered):
+            group.gone(job)
+            self.done(job, answer)
             return
+        if job.followed:
+            self._no_mounts.add(job.host)
+        group.ready(job)
+        self._enter_queue(job)
+
+    # Waiting for slots.
+
+    def _submit_all(self, jobs: Sequence[Job]) -> None:
+        """One pass for all that may share it, others apart; a host is in one pass once."""
+        shared: dict[str, Job] = {}
+        for job in jobs:
+            if job.patience.left <= 0:
+                self._submit([job])
+            elif (leader := shared.setdefault(job.host, job)) is not job:
+                self._follow(leader, job)
+        if shared:
+            self._submit(list(shared.values()))
+
+    def _follow(self, leader: Job, job: Job) -> None:
+        """Let it mount from the leader's repository once the blob is there."""
+        if job.host in self._no_mounts or not leader.lead(job):
+            self._submit([job])
+        else:
+            job.delivery.tell("Waiting")
+
+    def _submit(self, jobs: Sequence[Job]) -> None:
+        dispatcher = self._engine.dispatcher
+        hosts = frozenset(job.host for job in jobs)
+        ticket = Ticket(hosts, jobs[0].delivery.blob.size, partial(self._send, jobs))
+        part = partial(self._part, ticket, jobs)
+        waiting = Queued(dispatcher, ticket, jobs, part)
+        for job in jobs:
+            job.waiting = waiting
+        if dispatcher.submit(ticket):
+            return
+        for job in jobs:
+            job.delivery.tell("Waiting")
+        if len(jobs) > 1:
+            self._holding.watch(waiting)
+        if not all(job.queued for job in jobs):  # cancelled before it could be found here
+            part()
+
+    def _part(self, ticket: Ticket, jobs: Sequence[Job]) -> None:
+        """Make other passes of one that has not begun."""
+        if self._engine.dispatcher.withdraw(ticket):
+            self._submit_all([job for job in jobs if job.queued])
+
+    def _send(self, jobs: Sequence[Job], release: Release) -> None:
+        """The slots are taken; each is given back when its target is through."""
+        mine = []
+        for job in jobs:
+            if not job.leave_queue():
+                release(job.host)
+            elif wait := self._engine.gate.remaining(job.host):
+                release(job.host)
+                self._alone(job, wait)
+            else:
+                mine.append(job)
+        if mine:
+            Sending(self._engine, self._wish, self, mine, release).run()
+
+    # What becomes of them.
+
+    def done(self, job: Job, delivered: Delivered) -> None:
+        """It is at its target; those who followed can have it from there."""
+        self._engine.remember(job.key, delivered.candidate)
+        job.done(delivered)
+        for follower in job.dismiss():
+            if follower.leave_queue():
+                follower.followed = True
+                follower.delivery.mount(delivered.candidate, job.delivery.repository.name)
+                self._alone(follower)
+
+    def failed(self, job: Job, error: BaseException, *, asked: bool = False) -> None:
+        """An attempt failed, at a question (`asked`) or at the sending: try again, or give up.
+
+        No slot may be held.
+        """
+        self._submit_all([follower for follower in job.dismiss() if follower.queued])
+        if job.cancelled or not isinstance(error, TowlineError):
+            self._give_up(job, Cancelled() if job.cancelled else error)
+        elif isinstance(error, Outpaced):  # nothing is wrong with it
+            job.delivery.drop()
+            self._alone(job)
+        else:
+            self._again(job, error, asked=asked)
+
+    def _again(self, job: Job, error: TowlineError, *, asked: bool) -> None:
+        delivery, gate = job.delivery, self._engine.gate
         try:
-            acknowledged = job.delivery.acknowledged
-            seconds = back_off(error, job.attempts, self._engine.gate, job.host, acknowledged)
+            seconds = back_off(error, job.attempts, gate, job.host, delivery.acknowledged)
         except TowlineError as final:
-            if not job.delivery.skip():
-                job.transfer.failed(final)
+            # A host that does not answer at all will not take the bytes either.
+            if not asked or isinstance(final, NetworkError) or not delivery.skip():
+                self._give_up(job, final)
                 return
+            job.attempts = Attempts(self._engine.policy)
             seconds = 0.0
         else:
-            job.delivery.tell(_retrying(seconds, error))
-        alone = Group({job})
-        self._engine.workers.submit(partial(self._settle, job, alone), due_in=seconds)
+            delivery.tell_retry(seconds, error.message)
+        self._alone(job, seconds)
 
-    def _queue(self, jobs: list[Job]) -> None:
-        if jobs:
-            hosts = frozenset(job.host for job in jobs)
-            size = jobs[0].delivery.blob.size
-            started = self._engine.dispatcher.submit(hosts, size, partial(self._send, jobs))
-            if not started:
-                for job in jobs:
-                    job.delivery.tell("Waiting")
-
-    def _send(self, jobs: list[Job], release: Release) -> None:
-        """One pass; a slot of each host is held until its target is through."""
+    @staticmethod
+    def _give_up(job: Job, error: BaseException) -> None:
         try:
-            blob, failed = self._read([job for job in jobs if not job.cancelled])
-        except BaseException as error:  # noqa: BLE001 - a thread's end: someone waits for it
-            blob, failed = None, dict.fromkeys(jobs, error)
-        for job in jobs:
-            finish = partial(self._finish, job, blob, failed.get(job), release)
-            if len(jobs) == 1:
-                finish()
-            else:  # one registry's slow answer must not keep the others
-                self._engine.dispatcher.beside(finish)
-
-    def _finish(
-        self, job: Job, blob: Blob | None, error: BaseException | None, release: Release
-    ) -> None:
-        delivered = None
-        try:
-            job.transfer.context.cancel.check()
-            if error is None and blob is not None:
-                delivered = job.delivery.finish(blob)
-        except BaseException as raised:  # noqa: BLE001 - as above
-            error = raised
+            job.delivery.drop()
         finally:
-            release(job.host)
-        if delivered is not None:
-            job.transfer.done(delivered)
-        else:
-            self._failed(job, error or Cancelled())
+            job.end(error)
 
-    def _read(self, jobs: list[Job]) -> tuple[Blob | None, dict[Job, BaseException]]:
-        """Read the blob once for all of these; what it came to, and the jobs that failed."""
-        if not jobs:
-            return None, {}
-        blob = jobs[0].delivery.blob
-        cancel = jobs[0].transfer.context.cancel if len(jobs) == 1 else Cancel()
-        stream = BlobStream(
-            blob.open(),
-            None if blob.stored else self._wish.profile,
-            self._engine.encoders,
-            cancel,
-            diff_id_of=blob.stored_compression if self._wish.check_diffids else None,
-            spares=self._engine.spares,
-        )
-        for job in jobs:
-            job.delivery.position = lambda: stream.position
-        result = Feed(
-            stream, [job.delivery for job in jobs], cancel, [job.patience for job in jobs]
-        ).run()
-        failed = result.failed
-        return result.blob, {job: failed[job.delivery] for job in jobs if job.delivery in failed}
-
-
-def _retrying(seconds: float, error: TowlineError) -> str:
-    whole = max(1, round(seconds))
-    unit = "second" if whole == 1 else "seconds"
-    return f"Retrying in {whole} {unit} ({error.message})"
+    def _cancelled(self, job: Job) -> None:
+        """Nobody waits for it any more: out of whatever queue it is in. Brief."""
+        if not job.leave_queue():
+            return
+        job.end(Cancelled())
+        self._engine.dispatcher.beside(job.delivery.drop)
+        self._submit_all([follower for follower in job.dismiss() if follower.queued])
+        if job.group is not None:
+            job.group.gone(job)
+            job.group.go_on()
+        if job.waiting is not None:
+            job.waiting.go_on()

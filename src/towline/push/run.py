@@ -13,7 +13,7 @@ from towline.errors import RegistryError, TowlineError
 from towline.events import LayerProgress, PushStarted, Summary, TagPushed
 from towline.push import build, learn, manifests, report, teach
 from towline.push.deliver import Delivered, Delivery
-from towline.push.passes import Job
+from towline.push.jobs import Job
 from towline.push.plan import Ask, Send, steps
 from towline.push.result import PushResult
 from towline.push.verify import verify
@@ -133,9 +133,8 @@ class Run:
 
     def join(self, blob: Blob) -> Job | None:
         """Watch the blob's transfer; a job where nobody does its work yet."""
-        watch: Watch[Delivered] = self._engine.transfers.join(
-            self._key(blob), self.target.watcher()
-        )
+        key = self._key(blob)
+        watch: Watch[Delivered] = self._engine.transfers.join(key, self.target.watcher())
         self._watches[blob] = watch
         watch.on_done(lambda: self._ended.put(blob))
         if (transfer := watch.started) is None:
@@ -148,7 +147,7 @@ class Run:
             context=transfer.context,
             forget=partial(learn.forget, self._engine.knowledge),
         )
-        return Job(delivery, transfer, Attempts(self._engine.policy), self.target.patience)
+        return Job(key, delivery, transfer, Attempts(self._engine.policy), self.target.patience)
 
     def _key(self, blob: Blob) -> Hashable:
         """Registry and full repository name, account, and what fixes the bytes.

@@ -97,6 +97,11 @@ class Slots:
             self._taken.update(wanted)
             return True
 
+    def full(self, hosts: Iterable[str]) -> frozenset[str]:
+        """Those of the hosts that have no free slot now."""
+        with self._lock:
+            return frozenset(host for host in hosts if self._taken[host] >= self._limit)
+
     def release(self, hosts: Iterable[str]) -> None:
         """Give back what `try_take` took."""
         with self._lock:
