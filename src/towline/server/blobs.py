@@ -72,6 +72,8 @@ def _part(call: Call, size: int, etag: str) -> tuple[int, int] | None:
         return size - length, length
     first = int(wanted[1])
     last = min(int(wanted[2]), size - 1) if wanted[2] else size - 1
+    if wanted[2] and int(wanted[2]) < first:  # no range at all, and to be ignored
+        return None
     return first, last - first + 1
 
 

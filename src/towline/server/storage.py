@@ -11,13 +11,12 @@ import os
 import shutil
 import tempfile
 import threading
-import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
-from towline.server.files import Files
+from towline.server.files import Files, touched
 from towline.server.layout import EMPTY_INDEX, LAYOUT, Layout
 from towline.server.repository import Repository
 from towline.spec import distribution
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
     from towline.spec.digest import Digest
 
-TOUCH_AFTER = 60.0
-"""Seconds; what was asked for more recently is not noted down again."""
 _STRIPES = 64
 
 
@@ -130,8 +127,15 @@ class Storage:
         path = self.layout.blob(digest)
         return status.st_size if (status := touched(path)) else None
 
+    def asked(self, digest: Digest) -> float:
+        """When a blob was last asked for, in whatever repository; 0 where there is none."""
+        try:
+            return self.layout.blob(digest).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
     def adopt(self, source: Path, digest: Digest) -> None:
-        """Make a synced file, whose digest was checked, the one copy of a blob; within `unswept`."""
+        """Make a synced file, whose digest was checked, a blob's one copy; within `unswept`."""
         if self.keep(digest) is not None:
             source.unlink()
             return
@@ -144,18 +148,6 @@ class Storage:
             if "_blobs" in below or "_manifests" in below:
                 yield os.path.relpath(folder, self.layout.repositories)
             below[:] = [name for name in below if distribution.NAME.fullmatch(name)]
-
-
-def touched(path: Path) -> os.stat_result | None:
-    """What the system knows of a file, after noting that it was asked for; None without one."""
-    try:
-        status = path.stat()
-        if time.time() - status.st_mtime > TOUCH_AFTER:
-            with suppress(PermissionError):
-                os.utime(path)
-    except FileNotFoundError:
-        return None
-    return status
 
 
 @contextmanager
