@@ -25,17 +25,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_the_demo_pushes_twice_reads_back_and_says_what_to_type_next(
+def test_the_demo_shows_every_way_to_send_little_and_says_what_to_type_next(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["demo"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    build, push, again, read = out.splitlines()[3:7]
+    build, push, again, read, copy, stranger, both = out.splitlines()[3:10]
     assert re.match(r"build +4 layers, [\d.]+ MB +[\d.]+ s$", build)
     assert re.match(r"push +4 layers pushed +[\d.]+ MB +\d+ +[\d.]+ s$", push)
     assert re.match(r"push again +nothing sent +0 B +\d +[\d.]+ s$", again)
     assert re.match(r"read back +6 digests, 4 DiffIDs agree +[\d.]+ MB +6 +[\d.]+ s$", read)
+    assert re.match(r"repository 2 +4 layers mounted +0 B +\d+ +[\d.]+ s$", copy)
+    assert re.match(r"no cache +nothing sent +0 B +\d +[\d.]+ s$", stranger)
+    assert re.match(r"2 registries +both whole, read once +[\d.]+ MB +\d+ +[\d.]+ s$", both)
     assert "push image.tar registry.example/team/app:1" in out
     assert list((tmp_path / "home").iterdir()) == []
 

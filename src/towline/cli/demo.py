@@ -1,4 +1,4 @@
-"""`towline demo`: a real image pushed to a registry of its own, twice, and read back.
+"""`towline demo`: a real image pushed to registries of its own, in every way that sends little.
 
 Everything lies in a temporary folder and everything is decided there: cache, configuration, port.
 """
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from towline.testing.images import Made
 
 USAGE = ""
-ABOUT = "Push a real image to a registry of its own, push it again, read it back and compare."
+ABOUT = """\
+Push a real image to a registry of its own, push it again, read it back and compare; then to
+another repository, from a machine that knows nothing, and to two registries at once."""
 WORDS = 0
 _REPOSITORY = "demo/python"
 _TAG = "1"
@@ -70,7 +72,7 @@ def run(_args: argparse.Namespace) -> int:
         cancel_on_signals() as cancel,
         Server(Path(folder) / "registry") as server,
         towline.Pusher(
-            cache=str(Path(folder) / "cache.sqlite"), environ={"HOME": folder, "TMPDIR": folder}
+            cache=str(Path(folder) / "cache.sqlite"), environ=_environ(Path(folder))
         ) as pusher,
     ):
         _Demo(Path(folder), server, pusher, cancel).run()
@@ -83,6 +85,7 @@ class _Demo:
 
     def __init__(self, folder: Path, server: Server, pusher: Pusher, cancel: Cancel) -> None:
         self._image = folder / "image.tar"
+        self._environ = _environ(folder)
         self._server = server
         self._pusher = pusher
         self._cancel = cancel
@@ -98,6 +101,10 @@ class _Demo:
             self._push_again(first)
             self._cancel.check()
             self._read_back(first, made)
+            self._mount(first)
+            self._other_machine(first)
+            self._cancel.check()
+            self._two_registries(first, made)
         except Cancelled:
             message = "the demo was interrupted"
             raise TransferCancelled(message) from None
@@ -142,6 +149,49 @@ class _Demo:
         what = f"{found.digests} digests, {found.diff_ids} DiffIDs agree"
         _tell(Step("read back", what, found.received, asked, time.monotonic() - begun))
 
+    def _mount(self, first: PushResult) -> None:
+        """Another repository of the registry takes the layers from the first one."""
+        name = f"{self._server.host}/demo/copy:{_TAG}"
+        begun, before = time.monotonic(), len(self._server.requests)
+        copy = self._pusher.push(str(self._image), name, cancel=self._cancel)
+        asked = self._server.requests[before:]
+        mounted = [layer for layer in copy.layers if layer.outcome == "mounted"]
+        if _uploaded(asked) or len(mounted) < len(copy.layers) or copy.digest != first.digest:
+            raise TowlineError("the layers were not mounted from the first repository")
+        what = f"{figures.counted(len(mounted), 'layer')} mounted"
+        _tell(Step("repository 2", what, 0, len(asked), time.monotonic() - begun))
+
+    def _other_machine(self, first: PushResult) -> None:
+        """Without any cache: what is there is learned from the registry."""
+        import towline
+
+        begun, before = time.monotonic(), len(self._server.requests)
+        with towline.Pusher(cache="none", environ=self._environ) as stranger:
+            found = stranger.push(str(self._image), self._destination, cancel=self._cancel)
+        asked = self._server.requests[before:]
+        if any(map(_is_upload, asked)) or found.digest != first.digest:
+            raise TowlineError("a machine without a cache sent what the registry held")
+        _tell(Step("no cache", "nothing sent", 0, len(asked), time.monotonic() - begun))
+
+    def _two_registries(self, first: PushResult, made: Made) -> None:
+        """One read for two registries, under one repository name: both must be whole."""
+        from towline.cli.demo_readback import Reader, read_back
+        from towline.server import Server
+
+        with Server(self._image.parent / "a") as one, Server(self._image.parent / "b") as other:
+            names = [f"{server.host}/{_REPOSITORY}:{_TAG}" for server in (one, other)]
+            begun = time.monotonic()
+            results = self._pusher.push(str(self._image), names, cancel=self._cancel)
+            seconds = time.monotonic() - begun
+            for server, result in zip((one, other), results, strict=True):
+                reader = Reader(server.host, _REPOSITORY)
+                read_back(reader, _TAG, result.digest, made.diff_ids)
+            asked = [*one.requests, *other.requests]
+        if {result.digest for result in results} != {first.digest}:
+            raise TowlineError("two registries were given different images")
+        pushes = [request for request in asked if request.method != "GET"]
+        _tell(Step("2 registries", "both whole, read once", _uploaded(asked), len(pushes), seconds))
+
 
 def _is_upload(request: LoggedRequest) -> bool:
     return request.method in {"POST", "PATCH", "PUT"} and "/blobs/" in request.path
@@ -150,6 +200,11 @@ def _is_upload(request: LoggedRequest) -> bool:
 def _uploaded(requests: Sequence[LoggedRequest]) -> int:
     """Bytes of blobs that the registry says it was sent."""
     return sum(request.received for request in requests if _is_upload(request))
+
+
+def _environ(folder: Path) -> dict[str, str]:
+    """Variables that lead nowhere outside of the demo's folder."""
+    return {"HOME": str(folder), "TMPDIR": str(folder)}
 
 
 def _tell(step: Step) -> None:
