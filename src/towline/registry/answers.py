@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.errors import AuthError, RegistryError
 from towline.registry import hints
@@ -42,8 +41,7 @@ _XML_CODE = re.compile(r"<Code>(.*?)</Code>", re.IGNORECASE | re.DOTALL)
 _TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Complaint:
+class Complaint(NamedTuple):
     """One error of an answer (distribution-spec, "Error Codes")."""
 
     code: str | None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import AuthError, RegistryError, TowlineError
@@ -161,7 +160,7 @@ class Caller:
         base = self.endpoint.base(context)
         if request.url.origin == base.origin or self._pool.is_private(base):
             return request
-        return replace(request, public_only=True)
+        return request._replace(public_only=True)
 
     def _door(self, context: Context) -> Admission:
         if self._admission is None:

@@ -6,7 +6,6 @@ that was lost or contradicts what was sent is checked by asking once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
@@ -14,6 +13,7 @@ from towline.registry import answers, hints, requests
 from towline.registry.blob_reader import BlobReader
 from towline.registry.caller import on_side
 from towline.registry.conversation import Conversation
+from towline.registry.requests import Mounted
 from towline.registry.upload import Upload
 
 if TYPE_CHECKING:
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
 _CREATED, _FORBIDDEN, _OK = 201, 403, 200
 _IMMUTABLE_STATUSES = frozenset({409, 412})
 _SERVER_ERRORS = range(500, 600)
-
-
-@dataclass(frozen=True, slots=True)
-class Mounted:
-    """The registry has linked the blob from another repository."""
 
 
 class Repository:
@@ -110,7 +105,7 @@ class Repository:
                 return None
         if isinstance(answer, requests.Opened):
             return self._upload(context, opened=answer)
-        return Mounted() if answer else None
+        return answer
 
     def start_upload(self, context: Context, known: Descriptor | None = None) -> Upload:
         """Open an upload session; with digest and size known it takes a request less.
@@ -270,3 +265,6 @@ def _may_be_written(error: TowlineError) -> bool:
         or error.status in _IMMUTABLE_STATUSES
         or hints.is_immutable(error.message.lower())
     )
+
+
+__all__ = ["Mounted", "Repository"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from towline.errors import RegistryError
 from towline.registry import answers
@@ -44,8 +44,7 @@ _LINK = re.compile(r"<([^>]*)>\s*((?:;[^,]*)?)")
 _REL_NEXT = re.compile(r";\s*rel\s*=\s*\"?next\"?\s*(?:;|$)", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+class Call(NamedTuple, Generic[T]):
     """One request, and the meaning of its answer."""
 
     method: str
@@ -62,20 +61,18 @@ class Call(Generic[T]):
     """Go where a redirect points (GET and HEAD alone)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unclear:
+class Unclear(NamedTuple):
     """The answer does not say; ask in another way."""
 
     status: int
 
 
 @dataclass(frozen=True, slots=True)
-class Created:
-    """A mount is done."""
+class Mounted:
+    """The registry has linked the blob from another repository."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """An upload session."""
 
     location: Url
@@ -83,8 +80,7 @@ class Opened:
     """Least bytes of a chunk, but for the last (`OCI-Chunk-Min-Length`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(NamedTuple):
     """A manifest was taken."""
 
     status: int
@@ -92,8 +88,7 @@ class Put:
     """As the registry says, if it says anything."""
 
 
-@dataclass(frozen=True, slots=True)
-class TagsPage:
+class TagsPage(NamedTuple):
     """Some of a repository's tags, and where there are more."""
 
     tags: tuple[str, ...]
@@ -131,13 +126,13 @@ def open_upload(name: RepositoryName) -> Call[Opened]:
     return Call("POST", distribution.uploads_path(name.path), action, read)
 
 
-def mount(name: RepositoryName, digest: str, origin: str) -> Call[Created | Opened | None]:
+def mount(name: RepositoryName, digest: str, origin: str) -> Call[Mounted | Opened | None]:
     """end-11. None: refused, in whatever way; only the upload's own error counts."""
     action = f"mount blob {_short(digest)} from {origin} to {name}"
 
-    def read(response: Response) -> Created | Opened | None:
+    def read(response: Response) -> Mounted | Opened | None:
         if response.status == _CREATED:
-            return Created()
+            return Mounted()
         if response.status == _ACCEPTED and response.headers.get("Location"):
             return _opened(response, action)
         return None

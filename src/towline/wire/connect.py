@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.errors import NetworkError
 from towline.wire import certificate, reading, tls
@@ -78,8 +77,7 @@ def _unknown(host: str, error: OSError | None) -> NetworkError:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(NamedTuple):
     """How a URL's server is reached."""
 
     url: Url

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -48,8 +47,7 @@ class Headers:
         return [part.strip().lower() for value in self.all(name) for part in value.split(",")]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What is asked.
 
     A body is either whole here, or written block by block by whoever started the exchange
@@ -66,9 +64,13 @@ class Request:
     public_only: bool = False
     """Not to be sent to this machine or a private network, wherever the name may lead."""
 
+    def __repr__(self) -> str:
+        # Its headers and its body may hold secrets.
+        return f"<Request {self.method} {self.url.redacted}>"
+
     def with_header(self, name: str, value: str) -> Request:
         """One header field more."""
-        return replace(self, headers=(*self.headers, (name, value)))
+        return self._replace(headers=(*self.headers, (name, value)))
 
     @property
     def has_body(self) -> bool:
@@ -76,8 +78,7 @@ class Request:
         return self.streamed or bool(self.body)
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """What was answered; redirects and refusals are answers too."""
 
     status: int
@@ -86,9 +87,12 @@ class Response:
     url: Url
     """The one that was asked."""
     method: str = "GET"
-    body: bytes = field(default=b"", repr=False)
+    body: bytes = b""
     truncated: bool = False
     """The body was longer than what was asked for."""
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} to {self.method} {self.url.redacted}>"
 
     @property
     def ok(self) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import UsageError
 from towline.wire.url import Url, parse
@@ -37,11 +38,10 @@ class Proxy:
         return self.url.origin
 
 
-@dataclass(frozen=True, slots=True)
-class Proxies:
+class Proxies(NamedTuple):
     """Which proxy serves which URL."""
 
-    by_scheme: Mapping[str, Proxy] = field(default_factory=dict)
+    by_scheme: Mapping[str, Proxy] = MappingProxyType({})
     exceptions: tuple[str, ...] = ()
     """The parts of `NO_PROXY`, lower case."""
 

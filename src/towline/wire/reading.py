@@ -6,8 +6,7 @@ Knows bytes and frames; what an answer means is its reader's affair.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.wire.message import Headers
 
@@ -42,8 +41,7 @@ class Gone(Broken):
     """The connection ended; before any byte of an answer unless `begun`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """Status line and header fields."""
 
     status: int

@@ -7,7 +7,7 @@ rules out taking it apart and putting it together again.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _ABSOLUTE = re.compile(
@@ -19,8 +19,7 @@ _UNSAFE = re.compile(r"[^!-~]")
 _UNRESERVED = re.compile(r"[^A-Za-z0-9._~:/-]")
 
 
-@dataclass(frozen=True, slots=True)
-class Url:
+class Url(NamedTuple):
     """An address: where to connect, and what to ask for there."""
 
     scheme: str
@@ -52,13 +51,13 @@ class Url:
 
     def at(self, target: str) -> Url:
         """Another path and query on the same origin."""
-        return replace(self, target=_safe(target))
+        return self._replace(target=_safe(target))
 
     def with_query(self, name: str, value: str) -> Url:
         """One parameter more, the others untouched."""
         path, mark, query = self.target.partition("?")
         joint = "&" if query and not query.endswith("&") else ""
-        return replace(self, target=f"{path}{mark or '?'}{query}{joint}{name}={quote(value)}")
+        return self._replace(target=f"{path}{mark or '?'}{query}{joint}{name}={quote(value)}")
 
     def join(self, location: str) -> Url:
         """What a `Location` (or a `Link`) means when this URL was asked (RFC 3986, section 5).
