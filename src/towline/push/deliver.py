@@ -131,7 +131,8 @@ class Delivery:
 
     def ask(self, candidate: Candidate) -> None:
         """Before anything else, ask for this blob."""
-        if Ask(candidate) not in self._steps:
+        asked = {step.candidate.digest for step in self._steps if isinstance(step, Ask)}
+        if candidate.digest not in asked:
             self._steps.appendleft(Ask(candidate))
 
     def mount(self, candidate: Candidate, origin: RepositoryName) -> None:

@@ -1,44 +1,80 @@
 """Puts the documents of a tag in place: children first, the tag last.
 
-Called when every blob that they list is confirmed, and never before.
+Called when every blob that they list is confirmed, and never before. Two pushes that put the same
+document in the same place at the same moment put it once.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from towline.errors import Cancelled, TransferCancelled
+from towline.errors import Cancelled
+from towline.transfers.shared import Restart
 
 if TYPE_CHECKING:
+    from towline.context import Context
     from towline.push.build import Documents
     from towline.push.target import Target
     from towline.reference import Reference
     from towline.spec.manifest import RawManifest
 
 
+class InFlight(Cancelled):
+    """A tag was being written as the cancel came."""
+
+    def __init__(self, reference: str) -> None:
+        super().__init__()
+        self.reference = reference
+
+
 def put(target: Target, reference: Reference, documents: Documents) -> None:
-    """Put all documents, each with retries. Raises what the last attempt raised.
-
-    Raises TransferCancelled where the tag was being written as the cancel came.
-    """
+    """Put all documents, each with retries. Raises what the last attempt raised, and InFlight."""
     for child in dict.fromkeys(documents.children):
-        _put(target, child.digest, child)
-    target.context.cancel.check()
+        _Put(target, child.digest, child).wait()
+    top = _Put(target, str(reference.tag), documents.top)
     try:
-        _put(target, str(reference.tag), documents.top)
+        top.wait()
     except Cancelled:
-        raise TransferCancelled(
-            f"the push was cancelled; {reference} may have been written"
-        ) from None
+        if top.begun:
+            raise InFlight(str(reference)) from None
+        raise
 
 
-def _put(target: Target, reference: str, manifest: RawManifest) -> None:
-    put_manifest = target.repository.put_manifest
-    target.retry(
-        reference,
-        partial(put_manifest, reference, manifest, target.context),
-    )
+class _Put:
+    """One document on its way to one place."""
+
+    def __init__(self, target: Target, reference: str, manifest: RawManifest) -> None:
+        self.begun = False
+        """Whether anything of it was sent, as far as is known."""
+        self._target = target
+        self._reference = reference
+        self._manifest = manifest
+
+    def wait(self) -> None:
+        """Put it, or join one who does. Raises what the last attempt raised, and Cancelled."""
+        target, engine = self._target, self._target.engine
+        repository = target.repository
+        name, account = str(repository.name), repository.account
+        key = (name, account, self._reference, self._manifest.digest)
+        while True:
+            watch = engine.puts.start(key, self._put, target.watcher(), engine.dispatcher.beside)
+            self.begun |= watch.started is None
+            try:
+                watch.result()
+            except Restart:
+                continue
+            return
+
+    def _put(self, context: Context) -> None:
+        target = replace(self._target, context=context)
+        target.retry(self._reference, partial(self._attempt, context))
+
+    def _attempt(self, context: Context) -> None:
+        context.cancel.check()
+        self.begun = True
+        self._target.repository.put_manifest(self._reference, self._manifest, context)
 
 
 def is_there(target: Target, tag: str, manifest: RawManifest) -> bool:

@@ -101,7 +101,7 @@ def steps(
     blob: Blob, target: Destination, entries: Sequence[Entry], rules: Rules
 ) -> tuple[Step, ...]:
     """The way of one blob to one target; `entries` are those of its DiffID, oldest first."""
-    fitting = [entry for entry in reversed(entries) if _fits(blob, entry, rules)]
+    fitting = [entry for entry in reversed(entries) if fits(blob, entry, rules)]
     asks = [Ask(candidate) for candidate in _asked(blob, target, fitting, rules)]
     mounts = _mounts(blob, target, fitting, rules) if rules.mounts else []
     return (*asks, *mounts, Send())
@@ -116,7 +116,8 @@ def common(blobs: Iterable[Sequence[Entry]], hosts: frozenset[str]) -> frozenset
     return frozenset(digest for digest, at in found.items() if at >= hosts)
 
 
-def _fits(blob: Blob, entry: Entry, rules: Rules) -> bool:
+def fits(blob: Blob, entry: Entry | Candidate, rules: Rules) -> bool:
+    """Whether what is there may be what the push's manifests list."""
     if blob.stored is not None:
         return entry.digest == blob.stored.digest
     if rules.explicit:

@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import queue
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from towline.errors import RegistryError, TowlineError
+from towline.errors import RegistryError, SourceError, TowlineError
 from towline.events import LayerProgress, PushStarted, Summary, TagPushed
 from towline.push import build, learn, manifests, report, teach
 from towline.push.deliver import Delivered, Delivery
 from towline.push.jobs import Job
-from towline.push.plan import Ask, Send, steps
+from towline.push.plan import Ask, Mount, Send, fits, steps
 from towline.push.result import PushResult
 from towline.push.verify import verify
 from towline.push.wanted import Blob, images, tree_blobs
@@ -23,16 +24,16 @@ from towline.transfers.retry import Attempts
 from towline.transfers.shared import Restart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
     from towline.knowledge.base import Entry
     from towline.push.build import Documents
     from towline.push.options import Wish
-    from towline.push.plan import Rules, Step
+    from towline.push.plan import Candidate, Rules, Step
     from towline.push.result import Status
     from towline.push.target import Target
     from towline.push.wanted import Tree
-    from towline.reference import Reference
+    from towline.reference import Reference, RepositoryName
     from towline.spec.digest import Digest
     from towline.transfers.shared import Watch
 
@@ -59,6 +60,17 @@ class Run:
         self._delivered: dict[str, Delivered] = {}
         self._errors: dict[Blob, TowlineError] = {}
         self._fatal: TowlineError | None = None
+        self._rules: Rules | None = None
+        self._agreed: dict[Tree, tuple[str, Digest]] = {}
+
+    def agree(self, agreed: dict[Tree, tuple[str, Digest]]) -> None:
+        """Where the targets of a push write down which digest the first has given to a tree."""
+        self._agreed = agreed
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the target cannot even be asked."""
+        return self._fatal is not None
 
     def announce(self) -> None:
         """Docker's first words, top layer first."""
@@ -93,12 +105,29 @@ class Run:
             return []
         return [entry for entries in found for entry in entries]
 
-    def plan(self, known: Mapping[Digest, Sequence[Entry]], rules: Rules) -> None:
-        """Decide which way each blob takes."""
+    def plan(
+        self,
+        known: Mapping[Digest, Sequence[Entry]],
+        rules: Rules,
+        siblings: Iterable[RepositoryName] = (),
+    ) -> None:
+        """Decide which way each blob takes; `siblings` are pushed to as well."""
         place = learn.destination(self._engine.knowledge, self.target.repository, known)
+        self._rules = rules
         self.plans = {
             blob: steps(blob, place, known.get(blob.identity, ()), rules) for blob in self.blobs
         }
+        mounts = (step for plan in self.plans.values() for step in plan if isinstance(step, Mount))
+        self._pull_from((*(mount.origin for mount in mounts), *siblings))
+
+    def _pull_from(self, names: Iterable[RepositoryName]) -> None:
+        """Who mounts must be let in at the other repository too."""
+        name = self.target.repository.name
+        origins = {origin for origin in names if origin.host == name.host and origin != name}
+        if origins:
+            pull_from = tuple(sorted(origins, key=str))
+            repository = self._engine.client.repository(name, pull_from=pull_from)
+            self.target = replace(self.target, repository=repository)
 
     def early(self) -> list[Outcome]:
         """Results without asking for a single blob, if every tag is right already, or hopeless.
@@ -147,17 +176,25 @@ class Run:
             context=transfer.context,
             forget=partial(learn.forget, self._engine.knowledge),
         )
+        seen = self._engine.seen(key)
+        if seen is not None and self._fits(blob, seen):  # since this push was planned, perhaps
+            delivery.ask(seen)
         return Job(key, delivery, transfer, Attempts(self._engine.policy), self.target.patience)
 
     def _key(self, blob: Blob) -> Hashable:
         """Registry and full repository name, account, and what fixes the bytes.
 
-        Without the host the same layer to two registries would be one transfer, and one of them
-        would lack it; without the bytes, two images' different blobs of one DiffID would be.
+        Without the host (it has its port) the same layer to two registries would be one transfer,
+        and one of them would lack it; without the bytes, two images' different blobs of one
+        DiffID would be. How a host is spoken to is the same for all pushes of a `Pusher`.
         """
         repository = self.target.repository
         made_by = () if blob.stored else (self._wish.profile.recorded,)
-        return (repository.endpoint, str(repository.name), repository.account, blob.key, *made_by)
+        return (str(repository.name), repository.account, blob.key, *made_by)
+
+    def _fits(self, blob: Blob, candidate: Candidate) -> bool:
+        """Whether what another push has seen to is what this one may list."""
+        return self._rules is not None and fits(blob, candidate, self._rules)
 
     def finish(self, start: Callable[[list[Job]], None]) -> list[Outcome]:
         """Await the blobs, then put the manifests; an outcome for each tag.
@@ -187,16 +224,31 @@ class Run:
         self.target.context.cancel.check()
         assert blob is not None  # noqa: S101 - None is put when the cancel is thrown
         watch = self._watches.pop(blob)
+        joined = watch.started is None
         try:
             delivered = watch.result()
         except Restart:
-            if job := self.join(blob):
-                start([job])
+            self._join_again(blob, start)
+        except SourceError as error:
+            if joined:  # the other push's source is at fault, not ours
+                self._join_again(blob, start)
+            else:
+                self._errors[blob] = error
         except TowlineError as error:
             self._errors[blob] = error
         else:
-            self._delivered[blob.key] = delivered
-            learn.remember(self._engine.knowledge, self.target.repository, [(blob, delivered)])
+            if joined and not self._fits(blob, delivered.candidate):
+                self._join_again(blob, start)
+            else:
+                self._deliver(blob, replace(delivered, sent_bytes=0) if joined else delivered)
+
+    def _join_again(self, blob: Blob, start: Callable[[list[Job]], None]) -> None:
+        if job := self.join(blob):
+            start([job])
+
+    def _deliver(self, blob: Blob, delivered: Delivered) -> None:
+        self._delivered[blob.key] = delivered
+        learn.remember(self._engine.knowledge, self.target.repository, [(blob, delivered)])
 
     def _tag(self, reference: Reference, tree: Tree, start: Callable[[list[Job]], None]) -> Outcome:
         try:
@@ -222,7 +274,18 @@ class Run:
         if how := self._wish.verify:
             made = _made(self._delivered)
             verify(self.target, str(reference.tag), tree, documents, made=made, how=how)
+        self._compare(reference, tree, documents)
         return self._result(reference, tree, documents, "pushed")
+
+    def _compare(self, reference: Reference, tree: Tree, documents: Documents) -> None:
+        """Say so when another target of the push holds another digest of the same image."""
+        mine = (str(reference), documents.top.digest)
+        other, digest = self._agreed.setdefault(tree, mine)
+        if digest != mine[1]:
+            self.target.warn(
+                f"{reference} has the digest {mine[1]}, {other} has {digest}: "
+                "the same image, of layers that were compressed in different ways"
+            )
 
     def _check(self, tree: Tree) -> None:
         for blob in tree.blobs:
@@ -236,8 +299,7 @@ class Run:
             has_blob = partial(self.target.repository.has_blob, digest, self.target.context)
             if not self.target.retry("a blob", has_blob):
                 self.plans[blob] = (Send(),)
-                if job := self.join(blob):
-                    start([job])
+                self._join_again(blob, start)
         self._await_blobs(start)
 
     def _documents(self, tree: Tree, delivered: Mapping[str, Delivered]) -> Documents:

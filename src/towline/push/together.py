@@ -1,64 +1,161 @@
-"""The order of things in a push to several targets: one plan, one read, each to its own end."""
+"""The order of things in a push to several targets: one plan, one read, each to its own end.
+
+A target that is late is waited for while the patience with it lasts, and is planned and sent to by
+itself from there on.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
+from towline.errors import TransferCancelled
 from towline.push import build, learn, plan
+from towline.push.manifests import InFlight
+from towline.push.meeting import meet
 from towline.push.passes import Passes
 from towline.push.plan import Rules
 from towline.push.wanted import images
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from towline.knowledge.base import Entry
     from towline.push.engine import Engine
+    from towline.push.jobs import Job
     from towline.push.options import Wish
     from towline.push.run import Outcome, Run
-    from towline.push.wanted import Blob
+    from towline.push.wanted import Tree
     from towline.spec.digest import Digest
     from towline.spec.media_types import Format
 
-T = TypeVar("T")
+    Known = Mapping[Digest, Sequence[Entry]]
+    Results = Mapping[Run, Future[list[Outcome]]]
 
 
 def push(engine: Engine, runs: Sequence[Run], wish: Wish) -> list[list[Outcome]]:
     """Carry out the runs of one push; for each an outcome for each of its tags.
 
-    Raises Cancelled, and what has nothing to do with any one target.
+    Raises Cancelled, TransferCancelled where a tag was being written then, and what has nothing
+    to do with any one target.
     """
-    blobs = prepare(engine, runs, wish)
-    done = dict(zip(runs, _each(runs, lambda run: run.early()), strict=True))
-    left = [run for run in runs if not done[run]]
-    passes = Passes(engine, wish)
-    _start(passes, left, blobs)
-    done.update(zip(left, _each(left, lambda run: run.finish(passes.start)), strict=True))
-    return [done[run] for run in runs]
+    story = _Story(engine, runs, wish)
+    if len(runs) == 1:
+        try:
+            return [story.alone(runs[0])]
+        except InFlight as cut:
+            raise _may_be_written([cut]) from None
+    return story.together()
 
 
-def prepare(engine: Engine, runs: Sequence[Run], wish: Wish) -> Mapping[Blob, None]:
-    """Announce, learn and plan; every blob once. Nothing is written."""
-    for run in runs:
-        run.announce()
-    blobs = dict.fromkeys(blob for run in runs for blob in run.blobs)
-    known = learn.known(engine.knowledge, blobs)
-    taught = [entry for found in _each(runs, lambda run: run.learn(known)) for entry in found]
-    if taught:
-        engine.knowledge.record(taught)
-        known = learn.merged(known, taught)
-    rules = _rules(runs, known, wish)
-    for run in runs:
-        run.plan(known, rules)
-    return blobs
+def prepare(engine: Engine, runs: Sequence[Run], wish: Wish) -> None:
+    """Announce, learn and plan. Nothing is written."""
+    story = _Story(engine, runs, wish)
+    with ThreadPoolExecutor(len(runs), "towline-target") as threads:
+        taught = list(threads.map(lambda run: run.learn(story.known), runs))
+    story.plan(runs, [entry for entries in taught for entry in entries])
 
 
-def _start(passes: Passes, runs: Sequence[Run], blobs: Mapping[Blob, None]) -> None:
-    """Begin every blob at every target, the largest first: they take the longest."""
-    for blob in sorted(blobs, key=lambda blob: -blob.size):
-        jobs = [job for run in runs if blob in run.blobs and (job := run.join(blob))]
-        if jobs:
-            passes.start(jobs)
+class _Story:
+    """One push."""
+
+    def __init__(self, engine: Engine, runs: Sequence[Run], wish: Wish) -> None:
+        self._engine = engine
+        self._runs = runs
+        self._wish = wish
+        agreed: dict[Tree, tuple[str, Digest]] = {}
+        for run in runs:
+            run.agree(agreed)
+            run.announce()
+        self._blobs = dict.fromkeys(blob for run in runs for blob in run.blobs)
+        self.known: Known = learn.known(engine.knowledge, self._blobs)
+        self._passes = Passes(engine, wish)
+
+    def alone(self, run: Run) -> list[Outcome]:
+        """A target from its beginning to its end."""
+        return self._planned_alone(run, run.learn(self.known))
+
+    def _planned_alone(self, run: Run, taught: Sequence[Entry]) -> list[Outcome]:
+        self.plan([run], taught)
+        return self._sent_alone(run, run.early())
+
+    def _sent_alone(self, run: Run, early: list[Outcome]) -> list[Outcome]:
+        if early:
+            return early
+        self._start([run])
+        return run.finish(self._passes.start)
+
+    def together(self) -> list[list[Outcome]]:
+        """All targets, side by side."""
+        # Twice as many: a late target waits for its own step in a second one.
+        with ThreadPoolExecutor(2 * len(self._runs), "towline-target") as threads:
+            try:
+                return self._results(self._begun(threads))
+            except BaseException:
+                # Whatever ends one of them, the threads of all are waited for here.
+                for run in self._runs:
+                    run.target.context.cancel.cancel()
+                raise
+
+    def _begun(self, threads: ThreadPoolExecutor) -> Results:
+        results: dict[Run, Future[list[Outcome]]] = {}
+        learning = {run: threads.submit(run.learn, self.known) for run in self._runs}
+        learned, late = meet(learning, lambda run, _: not run.hopeless)
+        for run in late:
+            results[run] = threads.submit(self._later_planned, run, learning[run])
+        if learned:
+            self.plan(list(learned), [entry for taught in learned.values() for entry in taught])
+        looking = {run: threads.submit(run.early) for run in learned}
+        looked, late = meet(looking, lambda _, outcomes: not outcomes)
+        for run in late:
+            results[run] = threads.submit(self._later_sent, run, looking[run])
+        left = [run for run, outcomes in looked.items() if not outcomes]
+        self._start(left)
+        for run in looked:
+            results[run] = looking[run]
+        for run in left:
+            results[run] = threads.submit(run.finish, self._passes.start)
+        return results
+
+    def _later_planned(self, run: Run, learning: Future[list[Entry]]) -> list[Outcome]:
+        return self._planned_alone(run, learning.result())
+
+    def _later_sent(self, run: Run, looking: Future[list[Outcome]]) -> list[Outcome]:
+        return self._sent_alone(run, looking.result())
+
+    def _results(self, results: Results) -> list[list[Outcome]]:
+        errors = [future.exception() for future in results.values()]
+        if cut := [error for error in errors if isinstance(error, InFlight)]:
+            raise _may_be_written(cut) from None
+        return [results[run].result() for run in self._runs]
+
+    def plan(self, runs: Sequence[Run], taught: Sequence[Entry]) -> None:
+        """Decide the ways of targets that are planned together."""
+        known = self.known
+        if taught:
+            self._engine.knowledge.record(taught)
+            known = learn.merged(known, taught)
+        hopeful = [run for run in runs if not run.hopeless] or runs
+        rules = _rules(hopeful, known, self._wish)
+        for run in runs:
+            run.plan(known, rules, [other.target.repository.name for other in self._runs])
+
+    def _start(self, runs: Sequence[Run]) -> None:
+        """Begin every blob at every target, the largest first: they take the longest."""
+        for blob in sorted(self._blobs, key=lambda blob: -blob.size):
+            jobs: list[Job] = []
+            try:
+                for run in runs:
+                    if blob in run.blobs and (job := run.join(blob)):
+                        jobs.append(job)  # noqa: PERF401 - kept when a later one raises
+            finally:  # when cancelled too: somebody else may have joined what was begun
+                if jobs:
+                    self._passes.start(jobs)
+
+
+def _may_be_written(cut: Iterable[InFlight]) -> TransferCancelled:
+    names = ", ".join(sorted(one.reference for one in cut))
+    return TransferCancelled(f"the push was cancelled; {names} may have been written")
 
 
 def _rules(runs: Sequence[Run], known: Mapping[Digest, Sequence[Entry]], wish: Wish) -> Rules:
@@ -78,13 +175,3 @@ def _formats(runs: Sequence[Run], wish: Wish) -> frozenset[Format]:
         for tree in trees
         for image in images(tree)
     )
-
-
-def _each(runs: Sequence[Run], step: Callable[[Run], T]) -> list[T]:
-    """The step for every run, side by side; one alone needs no thread."""
-    if len(runs) <= 1:
-        return [step(run) for run in runs]
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(len(runs), "towline-target") as threads:
-        return list(threads.map(step, runs))
