@@ -6,13 +6,16 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from towline.spec import manifest, media_types
+from towline.spec import manifest, media_types, schema1
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
+
+
+_SCHEMA1 = frozenset({media_types.SCHEMA1, media_types.SCHEMA1_SIGNED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +27,19 @@ class Document:
     """What the repository must hold: the config and every layer that it serves."""
     children: tuple[Descriptor, ...] = ()
     """Manifests of an index."""
+    unsized: tuple[Digest, ...] = ()
+    """More blobs of which the document does not tell the size: layers of schema 1."""
+    payload: bytes | None = None
+    """What the digest is of, where that is not the whole: schema 1."""
     subject: Descriptor | None = None
     artifact_type: str | None = None
     """As the list of referrers shows it."""
     annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def digests(self) -> Iterator[Digest]:
+        """Whatever it needs to be of use."""
+        yield from (descriptor.digest for descriptor in (*self.blobs, *self.children))
+        yield from self.unsized
 
     def referrer(self, digest: Digest, size: int) -> dict[str, Any]:
         """Its descriptor in the list of referrers (distribution-spec, "Listing Referrers")."""
@@ -44,12 +56,14 @@ def read(content: bytes, content_type: str) -> Document:
     declared = content_type.partition(";")[0].strip().lower()
     if declared in {"", "application/json", media_types.OCTET_STREAM}:  # says nothing
         declared = ""
+    if declared in _SCHEMA1 or (not declared and _says_schema1(content)):
+        return _schema1(content)
     parsed = manifest.parse(content, declared or None)
     if declared and declared != parsed.media_type:
         msg = f"its mediaType is {parsed.media_type}, but the Content-Type {declared[:100]}"
         raise ValueError(msg)
     raw = json.loads(content)
-    if raw.get("schemaVersion") != 2:  # noqa: PLR2004 - the only one there is
+    if raw.get("schemaVersion") != 2:  # noqa: PLR2004 - that of every media type but schema 1's
         msg = "its schemaVersion is not 2"
         raise ValueError(msg)
     artifact_type = str(raw.get("artifactType") or "") or None
@@ -67,6 +81,24 @@ def read(content: bytes, content_type: str) -> Document:
         subject=parsed.subject,
         artifact_type=artifact_type or parsed.config.media_type or None,
         annotations=parsed.annotations,
+    )
+
+
+def _says_schema1(content: bytes) -> bool:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and schema1.is_schema1(document)
+
+
+def _schema1(content: bytes) -> Document:
+    read = schema1.parse(content)
+    signed = read.payload != content
+    return Document(
+        media_type=media_types.SCHEMA1_SIGNED if signed else media_types.SCHEMA1,
+        unsized=tuple(dict.fromkeys(read.layers)),
+        payload=read.payload,
     )
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from towline.server.repository import Repository
+    from towline.server.repository import Repository, StoredManifest
 
 GRACE = 3600.0
 """Seconds for which a blob is kept that nothing refers to yet."""
@@ -98,10 +98,7 @@ def _mark(storage: Storage, repository: Repository, marks: _Marks) -> None:
     listed: set[Digest] = set()
     for digest in list(repository.manifests()):
         if found := repository.manifest(digest):
-            listed.add(Digest(f"{digest.algorithm}:{found.path.name}"))
-            with suppress(OSError, ValueError):
-                document = documents.read(found.path.read_bytes(), found.media_type)
-                listed.update(one.digest for one in (*document.blobs, *document.children))
+            listed |= {found.stored, *_listed_by(repository, found)}
     for digest in list(repository.blobs()):
         if digest in listed:
             continue
@@ -110,6 +107,15 @@ def _mark(storage: Storage, repository: Repository, marks: _Marks) -> None:
         else:
             marks.loose.append((repository, digest))
     marks.needed |= listed
+
+
+def _listed_by(repository: Repository, found: StoredManifest) -> Iterator[Digest]:
+    try:
+        yield from documents.read(found.path.read_bytes(), found.media_type).digests()
+    except FileNotFoundError:  # deleted at this moment
+        return
+    except (OSError, ValueError):  # what it lists cannot be known: it might be anything
+        yield from repository.blobs()
 
 
 def _wanted(storage: Storage, repository: Repository, digest: Digest, marks: _Marks) -> bool:
@@ -163,7 +169,7 @@ def _tags(storage: Storage, name: str) -> Iterator[dict[str, Any]]:
         if digest and (found := repository.manifest(digest)):
             yield {
                 "mediaType": found.media_type,
-                "digest": found.digest,
+                "digest": found.stored,
                 "size": found.size,
                 "annotations": {"org.opencontainers.image.ref.name": f"{name}:{tag}"},
             }

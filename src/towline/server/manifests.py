@@ -34,11 +34,8 @@ def put(call: Call) -> Response:
     reference = _reference(call.last)
     tags = _tags(call, reference)
     content = _content(call)
-    digest = _digest(reference, content)
-    try:
-        document = documents.read(content, call.request.headers.get("content-type", ""))
-    except ValueError as error:
-        raise refusals.manifest_invalid(str(error)) from None
+    document = _document(call, content)
+    digest = _digest(reference, content if document.payload is None else document.payload)
     _store(call, content, digest, document, tags)
     return Response(201, _headers(call, digest, document, tags))
 
@@ -105,6 +102,16 @@ def _content(call: Call) -> bytes:
     return bytes(content)
 
 
+def _document(call: Call, content: bytes) -> Document:
+    try:
+        document = documents.read(content, call.request.headers.get("content-type", ""))
+    except ValueError as error:
+        raise refusals.manifest_invalid(str(error)) from None
+    if document.payload is not None and not call.registry.schema1:
+        raise refusals.manifest_invalid("schema 1 is only taken with `--schema1`")
+    return document
+
+
 def _digest(reference: Digest | str, content: bytes) -> Digest:
     if not isinstance(reference, Digest):
         return Digest.of(content)
@@ -120,14 +127,16 @@ def _store(call: Call, content: bytes, digest: Digest, document: Document, tags:
         missing = list(_missing(repository, document))
         if missing:
             raise refusals.manifest_blob_unknown(missing)
-        if storage.keep(digest) is None:
-            storage.files.write(storage.layout.blob(digest), content)
+        stored = digest if document.payload is None else Digest.of(content)
+        if storage.keep(stored) is None:
+            storage.files.write(storage.layout.blob(stored), content)
         if document.subject:
             descriptor = document.referrer(digest, len(content))
             repository.add_referrer(document.subject.digest, digest, descriptor)
-        if repository.manifest(digest) is None:
-            repository.put_manifest(digest, document.media_type, digest)
-        repository.list_blobs(blob.digest for blob in (*document.blobs, *document.children))
+        held = repository.manifest(digest)
+        if held is None or held.media_type != document.media_type:
+            repository.put_manifest(digest, document.media_type, stored)
+        repository.list_blobs(document.digests())
         for tag in tags:
             repository.set_tag(tag, digest)
 
@@ -144,6 +153,7 @@ def _missing(repository: Repository, document: Document) -> Iterator[Digest]:
         _check_size(child, found)
         if found is None:
             yield child.digest
+    yield from (digest for digest in document.unsized if repository.ask_blob(digest) is None)
 
 
 def _check_size(descriptor: Descriptor, found: int | None) -> None:

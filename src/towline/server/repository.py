@@ -30,6 +30,8 @@ class StoredManifest:
 
     digest: Digest
     media_type: str
+    stored: Digest
+    """That of the bytes; of schema 1, whose own digest leaves the signatures out, another one."""
     path: Path
     """The file with its bytes."""
     size: int
@@ -94,12 +96,13 @@ class Repository:
     def manifest(self, digest: Digest) -> StoredManifest | None:
         """A manifest by its digest."""
         try:
-            media_type, stored = self.layout.manifest(digest).read_text().splitlines()
+            media_type, text = self.layout.manifest(digest).read_text().splitlines()
         except FileNotFoundError:
             return None
-        size = self._storage.size(Digest(stored))
-        path = self._storage.layout.blob(Digest(stored))
-        return None if size is None else StoredManifest(digest, media_type, path, size)
+        stored = Digest(text)
+        size = self._storage.size(stored)
+        path = self._storage.layout.blob(stored)
+        return None if size is None else StoredManifest(digest, media_type, stored, path, size)
 
     def resolve(self, reference: str) -> StoredManifest | None:
         """A manifest by its digest, or by a tag."""

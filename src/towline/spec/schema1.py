@@ -1,0 +1,113 @@
+"""Image manifests of schema 1 (docker's "Image Manifest Version 2, Schema 1"): reading them.
+
+A signed one carries its signatures inside. Its digest is that of the payload, the bytes that were
+signed: what is left when the signatures are taken out again, byte for byte. Signatures themselves
+are not checked here: whoever holds any key can make them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from towline.spec import reading
+from towline.spec.digest import Digest
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Schema1:
+    """What a registry needs of it."""
+
+    name: str
+    tag: str
+    layers: tuple[Digest, ...]
+    """Newest first, as it lists them; one may stand there more than once."""
+    payload: bytes
+    """The bytes that its digest is of."""
+
+
+def is_schema1(document: dict[str, Any]) -> bool:
+    """Whether a document says so of itself."""
+    return document.get("schemaVersion") == _VERSION and "fsLayers" in document
+
+
+def parse(content: bytes) -> Schema1:
+    """Read one, signed or not. ValueError with one clause when it is none."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        msg = f"not JSON ({error})"
+        raise ValueError(msg) from None
+    if not isinstance(document, dict) or not is_schema1(document):
+        msg = "not of schema 1"
+        raise ValueError(msg)
+    layers = reading.array(document, "fsLayers")
+    history = reading.array(document, "history")
+    if not layers or len(layers) != len(history):
+        msg = f"`fsLayers` has {len(layers)} entries and `history` {len(history)}"
+        raise ValueError(msg)
+    return Schema1(
+        name=str(document.get("name") or ""),
+        tag=str(document.get("tag") or ""),
+        layers=tuple(_layer(each) for each in layers),
+        payload=_payload(content, document),
+    )
+
+
+def _layer(value: Any) -> Digest:  # noqa: ANN401 - any JSON
+    if not isinstance(value, dict):
+        msg = f"a layer is an object, not {value!r:.60}"
+        raise ValueError(msg)  # noqa: TRY004 - bad data, not a bad call
+    return Digest(str(value.get("blobSum")))
+
+
+def _payload(content: bytes, document: dict[str, Any]) -> bytes:
+    """The content without its signatures; each of them says, under its own seal, how to get it."""
+    signatures = reading.array(document, "signatures")
+    if not signatures:
+        return content
+    payloads = {_signed_by(content, signature) for signature in signatures}
+    if len(payloads) != 1:
+        msg = "its signatures are of different contents"
+        raise ValueError(msg)
+    return payloads.pop()
+
+
+def _signed_by(content: bytes, signature: Any) -> bytes:  # noqa: ANN401 - any JSON
+    try:
+        protected = json.loads(_decoded(signature["protected"]))
+        length, tail = protected["formatLength"], _decoded(protected["formatTail"])
+    except (KeyError, TypeError, ValueError) as error:
+        msg = "a signature does not say what it is of"
+        raise ValueError(msg) from error
+    if not isinstance(length, int) or not 0 < length <= len(content):
+        msg = "a signature is of more than there is"
+        raise ValueError(msg)
+    payload = content[:length] + tail
+    if not _is_same_but_signatures(payload, content):
+        msg = "a signature is of another content"
+        raise ValueError(msg)
+    return payload
+
+
+def _is_same_but_signatures(payload: bytes, content: bytes) -> bool:
+    """Whether nothing that was not signed is read as if it had been."""
+    try:
+        signed = json.loads(payload)
+    except (ValueError, RecursionError):
+        return False
+    whole: dict[str, Any] = json.loads(content)
+    return bool(signed == {key: value for key, value in whole.items() if key != "signatures"})
+
+
+def _decoded(text: str) -> bytes:
+    """Base64 for URLs, its padding left out (RFC 7515, section 2)."""
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except binascii.Error as error:
+        raise ValueError(str(error)) from error
