@@ -22,6 +22,8 @@ BEHIND_FIXTURE = {
     "redis_server": "redis-server",
     "redis_server_bin": "redis-server",
     "skopeo_bin": "skopeo",
+    "nginx_bin": "nginx",
+    "tinyproxy_bin": "tinyproxy",
 }
 
 

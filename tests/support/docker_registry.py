@@ -44,6 +44,10 @@ class Options:
     delete: bool = True
     tls: Certificate | None = None
     read_only: bool = False
+    client_ca: Path | None = None
+    """Whoever issues the certificates that clients must show."""
+    auth: dict[str, Any] | None = None
+    """The registry's `auth`, where `htpasswd` is not what is wanted."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ def _config(folder: Path, options: Options) -> dict[str, Any]:
     http: dict[str, Any] = {"addr": "127.0.0.1:0", "secret": "one-process"}
     if options.tls:
         http["tls"] = {"certificate": str(options.tls.cert), "key": str(options.tls.key)}
+        if options.client_ca:
+            http["tls"]["clientcas"] = [str(options.client_ca)]
     config: dict[str, Any] = {
         "version": "0.1",
         "log": {"level": "info", "accesslog": {"disabled": False}},
@@ -98,7 +104,9 @@ def _config(folder: Path, options: Options) -> dict[str, Any]:
         "http": http,
         "compatibility": {"schema1": {"enabled": options.schema1}},
     }
-    if options.htpasswd:
+    if options.auth:
+        config["auth"] = options.auth
+    elif options.htpasswd:
         (folder / "htpasswd").write_text(HTPASSWD)
         config["auth"] = {"htpasswd": {"realm": "towline", "path": str(folder / "htpasswd")}}
     return config

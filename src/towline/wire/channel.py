@@ -7,6 +7,8 @@ refuses a body says so at once and then resets the connection.
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import socket
 from contextlib import suppress
@@ -59,8 +61,6 @@ class Channel:
         """Wait for a connect under way. Raises OSError, Silence."""
         self._wait(select.POLLOUT, self.timeout)
         if code := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            import os
-
             raise OSError(code, os.strerror(code))
 
     def send(self, views: list[memoryview]) -> bool:
@@ -164,6 +164,15 @@ class Channel:
     def close(self) -> None:
         """Give the socket back; a second call does nothing."""
         self._socket.close()
+
+
+def words(error: OSError) -> str:
+    """What went wrong, without numbers and in lower case."""
+    if reason := getattr(error, "reason", None):  # of ssl: its errno is none of the system's
+        return str(reason).replace("_", " ").lower()
+    if error.errno in {errno.EPIPE, errno.ECONNRESET}:
+        return "connection reset"
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 def _tried(action: Callable[[], object]) -> int | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.errors import NetworkError
 from towline.wire import certificate, reading, tls
-from towline.wire.channel import Channel, Silence
+from towline.wire.channel import Channel, Silence, words
 from towline.wire.proxy import is_private
 
 if TYPE_CHECKING:
@@ -155,17 +154,11 @@ def _dial_address(
 def unreachable(near: Url, url: Url, failure: Exception | None) -> NetworkError:
     """The error of a host (or a proxy on the way to it) that takes no connection."""
     whom = near.authority if near.origin == url.origin else f"the proxy {near.authority}"
-    why = "no answer in time" if isinstance(failure, Silence) else _words(failure)
+    why = words(failure) if isinstance(failure, OSError) else "no answer in time"
     hint = "check the address, and that the registry is running"
     if near.origin != url.origin:
         hint = "check HTTPS_PROXY and HTTP_PROXY, or except the registry in NO_PROXY"
     return NetworkError(f"cannot connect to {whom}: {why}", hint=hint, transient=True)
-
-
-def _words(failure: Exception | None) -> str:
-    if isinstance(failure, OSError) and failure.errno:
-        return os.strerror(failure.errno).lower()
-    return str(failure) if failure else "it has no address"
 
 
 def _tunnel(channel: Channel, url: Url, proxy: Proxy) -> None:
@@ -179,8 +172,10 @@ def _tunnel(channel: Channel, url: Url, proxy: Proxy) -> None:
         status = reading.read_head(channel, channel.timeout).status
     except Silence:
         raise _proxy_failed(proxy, url, "no answer in time", transient=True) from None
-    except (OSError, reading.Broken) as error:
+    except reading.Broken as error:
         raise _proxy_failed(proxy, url, str(error), transient=True) from None
+    except OSError as error:
+        raise _proxy_failed(proxy, url, words(error), transient=True) from None
     if status not in _CONNECT_OK:
         why = "it wants credentials" if status == 407 else f"it answered {status}"  # noqa: PLR2004
         raise _proxy_failed(proxy, url, why, transient=status in _PROXY_TRANSIENT)
@@ -243,9 +238,9 @@ def tls_failed(url: Url, error: OSError) -> NetworkError:
             f"{url.authority} does not speak TLS where https is wanted",
             hint="if it is meant to be plain http, pass --plain-http",
         )
-    words = reason.replace("_", " ").lower() or _words(error)
+    said = words(error)
     # A handshake cut short may be a proxy or a load balancer that is just starting.
     return NetworkError(
-        f"no TLS connection to {url.authority}: {words}",
+        f"no TLS connection to {url.authority}: {said}",
         transient=not reason or reason == "UNEXPECTED_EOF_WHILE_READING",
     )

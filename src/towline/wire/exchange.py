@@ -6,14 +6,12 @@ end. What fails on the way becomes an error that says so in words.
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.wire import log, reading
-from towline.wire.channel import Silence
+from towline.wire.channel import Silence, words
 from towline.wire.message import ANSWER_MAX, Response
 
 if TYPE_CHECKING:
@@ -126,7 +124,7 @@ class Exchange:
             self.close()
             if self._replayable:
                 raise Died from None
-            raise self._error(f"broke the connection ({_words(error)})") from None
+            raise self._error(f"broke the connection ({words(error)})") from None
         return self._answer(head, _REFUSAL_SECONDS, ANSWER_MAX)
 
     def finish(self, *, limit: int = ANSWER_MAX, extra: int = 0) -> Response:
@@ -235,7 +233,7 @@ class Exchange:
         except reading.Broken as broken:
             failure = self._no_http(broken)
         except OSError as error:
-            failure = self._lost(f"broke the connection ({_words(error)})", begun=self._answered)
+            failure = self._failed(error)
         except BaseException:
             self.close()
             raise
@@ -246,6 +244,15 @@ class Exchange:
         if begun:
             return self._error("broke the connection in the middle of its answer")
         return Died() if self._replayable else self._error(what)
+
+    def _failed(self, error: OSError) -> Exception:
+        if "certificate" in words(error):
+            # With TLS 1.3 a server refuses a client only after the handshake.
+            return NetworkError(
+                f"{self.request.url.authority} wants another certificate: {words(error)}",
+                hint="give a client's certificate with --cert FILE and --key FILE",
+            )
+        return self._lost(f"broke the connection ({words(error)})", begun=self._answered)
 
     def _no_http(self, broken: reading.Broken) -> TowlineError:
         where = self.request.url.authority
@@ -261,9 +268,3 @@ class Exchange:
         if self._proxy:
             where += f" (by the proxy {self._proxy})"
         return NetworkError(f"{where} {what}", transient=True)
-
-
-def _words(error: OSError) -> str:
-    if error.errno in {errno.EPIPE, errno.ECONNRESET}:
-        return "connection reset"
-    return os.strerror(error.errno).lower() if error.errno else str(error)
