@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import ssl
 
     from towline.cli.arguments import Parser
-    from towline.server import Server
+    from towline.server import LoggedRequest, Server
     from towline.server.auth import Guard
 
 USAGE = "[--root DIR] [--listen HOST:PORT] [OPTION...]"
@@ -98,6 +98,7 @@ def _server(args: argparse.Namespace) -> Server:
         read_only=getattr(args, "read_only", False),
         schema1=getattr(args, "schema1", False),
         kept_requests=0,
+        on_request=_tell if getattr(args, "debug", False) else None,
         report=_report,
     )
 
@@ -105,9 +106,9 @@ def _server(args: argparse.Namespace) -> Server:
 def _guard(args: argparse.Namespace) -> Guard | None:
     if "htpasswd" not in args:
         return None
-    from towline.server.auth import read_htpasswd
+    from towline.server.auth import Guard
 
-    return read_htpasswd(Path(args.htpasswd))
+    return Guard(Path(args.htpasswd))
 
 
 def _tls(args: argparse.Namespace) -> ssl.SSLContext | None:
@@ -136,6 +137,12 @@ def _warn(args: argparse.Namespace, server: Server) -> None:
     done = "read" if "read_only" in args else "read and write"
     message = f"whoever reaches {server.host} can {done} this registry"
     report.write_lines(iter([f"towline: warning: {message}; --htpasswd asks for a password"]))
+
+
+def _tell(seen: LoggedRequest) -> None:
+    """`--debug`: a line for each request."""
+    line = f"{seen.method} {seen.path} {seen.status} {seen.received} bytes {seen.seconds:.3f} s"
+    report.write_lines(iter([line]))
 
 
 def _report(error: BaseException) -> None:

@@ -1,11 +1,17 @@
-"""Who may use the registry: users of an htpasswd file (bcrypt, as `htpasswd -B` writes it)."""
+"""Who may come in: Basic authentication against an htpasswd file of bcrypt hashes.
+
+Everybody who comes in may do everything; a registry of many people's rights is another program.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hashlib
+import hmac
+import secrets
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from towline.errors import UsageError
@@ -14,70 +20,105 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _REMEMBERED = 1000
-"""Pairs found right that are not computed again: bcrypt is slow on purpose."""
+_CHECKS_AT_ONCE = 2
+"""A check costs a core for a good part of a second, by design of the hash."""
+_BCRYPT = ("$2y$", "$2a$", "$2b$")
 
 
 class Guard:
-    """Checks Basic credentials. Safe from any thread."""
+    """Checks credentials; reads the file again when it changes.
 
-    def __init__(self, users: dict[str, bytes]) -> None:
-        self._users = users
+    Raises UsageError when the file cannot be used, or bcrypt is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._key = secrets.token_bytes(32)
         self._lock = threading.Lock()
-        self._right: set[bytes] = set()
+        self._turns = threading.BoundedSemaphore(_CHECKS_AT_ONCE)
+        self._known: dict[bytes, None] = {}
+        self._stamp: tuple[int, int] | None = None
+        self._hashes: dict[str, bytes] = {}
+        _need_bcrypt()
+        try:
+            self._refresh()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise UsageError(f"cannot read {path}: {reason}") from None
 
     def admits(self, authorization: str) -> bool:
         """Whether the value of an `Authorization` header names a user with the right password."""
         scheme, _, encoded = authorization.partition(" ")
-        if scheme.lower() != "basic":
-            return False
-        seen = hashlib.sha256(encoded.encode("latin-1", "replace")).digest()
-        with self._lock:
-            if seen in self._right:
-                return True
-        if not self._checks(encoded):
-            return False
-        with self._lock:
-            if len(self._right) < _REMEMBERED:
-                self._right.add(seen)
-        return True
+        return scheme.lower() == "basic" and self._matches(encoded.strip())
 
-    def _checks(self, encoded: str) -> bool:
-        import bcrypt
-
+    def _matches(self, encoded: str) -> bool:
         try:
             user, colon, password = base64.b64decode(encoded, validate=True).partition(b":")
         except (binascii.Error, ValueError):
             return False
-        hashed = self._users.get(user.decode("utf-8", "replace"))
-        if not colon or hashed is None:
+        hashed = self._hash_of(user.decode("utf-8", "replace")) if colon else None
+        if hashed is None:
             return False
-        try:
-            return bcrypt.checkpw(password[:72], hashed)
-        except ValueError:
-            return False
+        # Remembered by a keyed hash of all three: a changed password is forgotten by itself.
+        seen = hmac.digest(self._key, b"\0".join((user, password, hashed)), hashlib.sha256)
+        if seen in self._known:
+            return True
+        with self._turns:
+            good = _bcrypt_matches(password, hashed)
+        if good:
+            self._remember(seen)
+        return good
+
+    def _remember(self, seen: bytes) -> None:
+        with self._lock:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[seen] = None
+
+    def _hash_of(self, user: str) -> bytes | None:
+        with self._lock:
+            # While it is being replaced, or cannot be read, what was read last holds.
+            with suppress(OSError, UnicodeDecodeError, UsageError):
+                self._refresh()
+            return self._hashes.get(user)
+
+    def _refresh(self) -> None:
+        status = self._path.stat()
+        stamp = (status.st_mtime_ns, status.st_ino)
+        if stamp != self._stamp:
+            self._hashes = _read(self._path)
+            self._stamp = stamp
 
 
-def read_htpasswd(path: Path) -> Guard:
-    """The users of a file. Raises UsageError where it cannot be used."""
-    try:
-        import bcrypt
-    except ImportError:
+def _read(path: Path) -> dict[str, bytes]:
+    hashes = {}
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        user, colon, hashed = line.strip().partition(":")
+        if not user or user.startswith("#"):
+            continue
+        if not colon or not hashed.startswith(_BCRYPT):
+            raise UsageError(
+                f"line {number} of {path} is no user with a bcrypt hash",
+                hint="make the file with `htpasswd -B`",
+            )
+        hashes[user] = hashed.encode()
+    return hashes
+
+
+def _need_bcrypt() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("bcrypt") is None:
         raise UsageError(
             "--htpasswd needs the bcrypt library", hint="pip install 'towline[htpasswd]'"
-        ) from None
-    del bcrypt
+        )
+
+
+def _bcrypt_matches(password: bytes, hashed: bytes) -> bool:
+    import bcrypt
+
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    users = {}
-    for line in (line.strip() for line in lines):
-        if not line or line.startswith("#"):
-            continue
-        user, colon, hashed = line.partition(":")
-        if not colon or not hashed.startswith(("$2a$", "$2b$", "$2y$")):
-            raise UsageError(
-                f"the entry of {user!r} in {path} is not bcrypt", hint="make it with `htpasswd -B`"
-            )
-        users[user] = hashed.encode()
-    return Guard(users)
+        # It reads 72 bytes; htpasswd cuts a longer password there too.
+        return bool(bcrypt.checkpw(password[:72], hashed))
+    except ValueError:  # the hash is torn, or the password has a zero byte
+        return False

@@ -24,6 +24,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?")
+_LONE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 _LINE_BYTES = 4096
 """Longest line of a chunked body: a chunk's size with its extensions, a trailer."""
 _TRAILERS = 32
@@ -63,6 +64,8 @@ class Input:
         while (end := self._buffer.find(_END_OF_HEAD)) < 0:
             if len(self._buffer) > limits.head_bytes:
                 break
+            if _LONE_LINE_FEED.search(self._buffer):
+                raise BadRequest(400, "lines end with CR and LF")
             if not self._receive_until(deadline):
                 raise Cut
         self._socket.settimeout(limits.idle_seconds)

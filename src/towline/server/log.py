@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,8 @@ class LoggedRequest:
 class RequestLog:
     """The last requests, oldest first; bounded, so that a long life costs no memory."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, listener: Callable[[LoggedRequest], None] | None = None) -> None:
+        self._listener = listener
         self._entries: deque[LoggedRequest] = deque(maxlen=size)
         self._lock = threading.Lock()
         self.count = 0
@@ -43,6 +44,8 @@ class RequestLog:
         with self._lock:
             self._entries.append(entry)
             self.count += 1
+        if self._listener:
+            self._listener(entry)
 
     def since(self, mark: int = 0) -> list[LoggedRequest]:
         """The requests after the first `mark` of all time, as far as they are remembered."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -47,7 +48,7 @@ class Server:
 
     `root` None keeps everything in a temporary folder, removed at the end; `port` 0 takes a free
     one. Use it in a `with` block, or call `start` and `stop`. The last `kept_requests` requests are
-    remembered; `report` is told of faults of the registry's own. Raises TowlineError when the root
+    remembered, each is told to `on_request`; `report` is told of faults of the registry's own. Raises TowlineError when the root
     or the address cannot be used.
     """
 
@@ -63,6 +64,7 @@ class Server:
         schema1: bool = False,
         limits: Limits | None = None,
         kept_requests: int = 100_000,
+        on_request: Callable[[LoggedRequest], None] | None = None,
         report: Callable[[BaseException], None] = lambda _error: None,
     ) -> None:
         self._limits = limits or Limits()
@@ -77,7 +79,7 @@ class Server:
         self._open: dict[threading.Thread, Connection | None] = {}
         self._read_only = read_only
         self._stopping = threading.Event()
-        self.log = RequestLog(kept_requests)
+        self.log = RequestLog(kept_requests, on_request)
         """What was asked."""
         self._threads: list[threading.Thread] = []
         self.faults = Faults()
@@ -143,7 +145,7 @@ class Server:
             self._storage.close()
             host, port = self._address
             raise TowlineError(
-                f"cannot listen on {host}:{port}: {error.strerror or error}",
+                f"cannot listen on {host}:{port}: {_reason(error)}",
                 hint="choose another address with --listen; port 0 takes a free one",
             ) from None
         for work in (self._accept,) if self._read_only else (self._accept, self._keep_house):
@@ -252,3 +254,10 @@ def _held(root: Path | None) -> Storage:
     storage.close()
     message = f"another server uses {root}"
     raise TowlineError(message, hint="stop it, or choose another folder with `--root`")
+
+
+def _reason(error: OSError) -> str:
+    """Without the address, which `create_server` adds."""
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
