@@ -48,8 +48,8 @@ class Server:
 
     `root` None keeps everything in a temporary folder, removed at the end; `port` 0 takes a free
     one. Use it in a `with` block, or call `start` and `stop`. The last `kept_requests` requests are
-    remembered, each is told to `on_request`; `report` is told of faults of the registry's own. Raises TowlineError when the root
-    or the address cannot be used.
+    remembered, each is told to `on_request`; `report` is told of faults of the registry's own.
+    Raises TowlineError when the root or the address cannot be used.
     """
 
     def __init__(
