@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import http.client
 import json
+import re
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 SECONDS = 20.0
+_STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3}) [A-Z]")
 
 
 def sha256(data: bytes) -> str:
@@ -228,5 +230,4 @@ def read_to_end(sock: socket.socket) -> bytes:
 
 def statuses(received: bytes) -> list[int]:
     """The statuses of the answers in what was received."""
-    lines = [line for line in received.split(b"\r\n") if b"HTTP/1.1 " in line]
-    return [int(line.rpartition(b"HTTP/1.1 ")[2][:3]) for line in lines]
+    return [int(status) for status in _STATUS.findall(received)]
