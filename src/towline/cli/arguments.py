@@ -17,7 +17,12 @@ from towline.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-_RIVALS = {"creds": {"username"}, "username": {"creds"}}
+_RIVALS = {
+    "creds": {"username"},
+    "username": {"creds"},
+    "insecure": {"tls_verify"},
+    "tls_verify": {"insecure"},
+}
 """Keywords that mean the same thing in two ways: the one that was typed silences the other."""
 
 

@@ -77,10 +77,6 @@ def verify(value: str) -> str | None:
         raise ValueError(msg) from None
 
 
-def _untrusted(value: str) -> bool:
-    return not switch(value)
-
-
 def _skip(value: str) -> str | None:
     return "skip" if switch(value) else None
 
@@ -261,9 +257,8 @@ TRANSPORT = Group(
             "--tls-verify",
             aliases=("--dest-tls-verify",),
             metavar="true|false",
-            convert=_untrusted,
+            convert=switch,
             bare="true",
-            keyword="insecure",
         ),
         given("--ca", metavar="FILE", help="trust these authorities as well (PEM)"),
         given("--cert", metavar="FILE", help="the client certificate (PEM)"),

@@ -77,9 +77,11 @@ class Engine:
 
 def _settings(options: PusherOptions, limits: Limits) -> Settings:
     """What the registry client needs to know."""
+    unverified = not options.get("tls_verify", True)
     return Settings(
         plain_http=options.get("plain_http", False),
-        insecure=options.get("insecure", False),
+        insecure=options.get("insecure", False) or unverified,
+        loopback_http=True if unverified else None,
         ca=options.get("ca"),
         cert=options.get("cert"),
         key=options.get("key"),

@@ -36,6 +36,9 @@ class PusherOptions(TypedDict, total=False):
     """A path, `redis://…`, `rediss://…`, `unix://…` or `none`."""
     plain_http: bool
     insecure: bool
+    """Certificates are not checked; never http."""
+    tls_verify: bool
+    """False is `insecure`, and http for a registry on this machine."""
     ca: str | os.PathLike[str]
     cert: str | os.PathLike[str]
     key: str | os.PathLike[str]

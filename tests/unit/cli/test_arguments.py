@@ -40,9 +40,9 @@ def refusal(*words: str, **environ: str) -> str:
         (["--timeout", "2.5"], {"timeout": 2.5}),
         (["--plain-http"], {"plain_http": True}),
         (["--insecure"], {"insecure": True}),
-        (["--tls-verify=false"], {"insecure": True}),
-        (["--dest-tls-verify=false"], {"insecure": True}),
-        (["--tls-verify"], {"insecure": False}),
+        (["--tls-verify=false"], {"tls_verify": False}),
+        (["--dest-tls-verify=false"], {"tls_verify": False}),
+        (["--tls-verify"], {"tls_verify": True}),
         (["--creds", "me:it"], {"creds": "me:it"}),
         (["--dest-creds", "me:it"], {"creds": "me:it"}),
         (["--authfile", "a.json"], {"authfile": "a.json"}),
@@ -89,7 +89,7 @@ def test_quiet_is_progress_none_and_the_later_one_wins() -> None:
         ("TOWLINE_PLAIN_HTTP", "True", {"plain_http": True}),
         ("TOWLINE_PLAIN_HTTP", "0", {}),
         ("TOWLINE_PLAIN_HTTP", "", {}),
-        ("TOWLINE_TLS_VERIFY", "false", {"insecure": True}),
+        ("TOWLINE_TLS_VERIFY", "false", {"tls_verify": False}),
         ("TOWLINE_VERIFY", "1", {"verify": "head"}),
         ("TOWLINE_VERIFY", "full", {"verify": "full"}),
         ("TOWLINE_VERIFY", "no", {}),
@@ -109,7 +109,7 @@ def test_every_option_of_a_push_can_come_from_the_environment() -> None:
         for option in group.options:
             value = {"format": "oci", "if_exists": "same", "progress": "json", "output": "json"}
             text = "1" if option.metavar is None else value.get(option.dest, "3")
-            if option.dest in {"verify", "insecure"}:
+            if option.dest in {"verify", "insecure", "tls_verify"}:
                 text = "1"
             variable = "TOWLINE_" + option.name[2:].upper().replace("-", "_")
             if option.typed_only:
@@ -156,7 +156,8 @@ def test_a_password_by_standard_input_that_cannot_be_is_told(
 def test_the_command_line_wins_over_the_environment() -> None:
     environ = {"TOWLINE_JOBS": "9", "TOWLINE_PROGRESS": "json", "TOWLINE_INSECURE": "1"}
     args = read("a", "b", "-j", "2", "-q", "--tls-verify=true", **environ)
-    assert (args.jobs, args.progress, args.insecure) == (2, "none", False)
+    assert (args.jobs, args.progress, args.tls_verify) == (2, "none", True)
+    assert not hasattr(args, "insecure")
 
 
 @pytest.mark.parametrize(
