@@ -79,6 +79,8 @@ def _launched(
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             raise CommandError(f"not done after {TIME_LIMIT:.0f} s") from None
+    if not told:
+        raise CommandError(f"{command[0]} cannot be started")
     seen: dict[str, float] = json.loads(told)
     return seen
 
