@@ -17,8 +17,10 @@ from towline.spec import distribution
 if TYPE_CHECKING:
     from towline.wire.message import Response
 
-TRANSIENT_STATUSES = frozenset({408, 429, 499, 500, 502, 503, 504, 522})
-"""Statuses that may heal by themselves (499 is nginx's and Nexus's, 522 Cloudflare's)."""
+_TRANSIENT_STATUSES = frozenset({408, 429, 499})
+"""Statuses that may heal by themselves, beside those from 500 (499 is nginx's and Nexus's)."""
+_LASTING_FAILURES = frozenset({501, 505, 507, 511})
+_FAILURES = range(500, 600)
 _TRANSIENT_CODES = frozenset(
     {
         distribution.TOOMANYREQUESTS,
@@ -193,7 +195,7 @@ def _is_denial(response: Response, found: str | None) -> bool:
 
 
 def _is_transient(status: int, found: str | None) -> bool:
-    if status in TRANSIENT_STATUSES:
+    if status in _TRANSIENT_STATUSES or (status in _FAILURES and status not in _LASTING_FAILURES):
         return True
     return found in _TRANSIENT_CODES and status not in _LASTING_STATUSES
 

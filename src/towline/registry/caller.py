@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import AuthError, RegistryError, TowlineError
+from towline.registry import answers
 from towline.registry.admission import Admission
 from towline.registry.auth import TOKEN_ANSWER_MAX, Auth
 from towline.registry.endpoints import acquired
@@ -35,7 +36,10 @@ T = TypeVar("T")
 E = TypeVar("E", bound=TowlineError)
 
 REDIRECTS_MAX = 5
+_REMEDIED = frozenset({401, 411, 413})
+"""Statuses that are answered by asking in another way, whoever says them."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_LEAST_REFUSAL = 400
 
 
 class Caller:
@@ -58,6 +62,8 @@ class Caller:
         self._clock = clock
         self._lock = threading.Lock()
         self._admission: Admission | None = None
+        self._proven = False
+        """Whether a registry has answered there."""
 
     def call(self, call: Call[T], scopes: Scopes, context: Context, *, extra: int = 0) -> T:
         """Send it and read the answer.
@@ -72,9 +78,11 @@ class Caller:
 
         response = self._let_in(self._request(call, context), scopes, context, by)
         try:
-            return call.read(response)
-        except AuthError as error:
-            raise self.explained(error) from None
+            result = call.read(response)
+        except (AuthError, RegistryError) as error:
+            raise self.judged(error, response) from None
+        self._proven = True
+        return result
 
     def open(
         self, call: Call[T], scopes: Scopes, context: Context
@@ -127,8 +135,13 @@ class Caller:
         except TowlineError:
             return
 
-    def explained(self, error: E) -> E:
-        """The same error; one of access with the account that was refused."""
+    def judged(self, error: E, response: Response) -> E:
+        """The same error, with the account that was refused where that matters.
+
+        A hiccup, where this is known to be a registry and for once did not speak as one.
+        """
+        if self._proven and response.status not in _REMEDIED and not speaks(response):
+            error.transient = True
         if not isinstance(error, AuthError):
             return error
         account = self._admission.credentials if self._admission else self.credentials
@@ -187,6 +200,11 @@ class Caller:
             request = self._guarded(_redirected(request, response), context)
             response = self._pool.request(request, context, limit=limit)
         raise _astray(request.url)
+
+
+def speaks(response: Response) -> bool:
+    """Whether a failed call was answered by a registry, as far as one can tell."""
+    return response.status >= _LEAST_REFUSAL and not answers.is_page(response)
 
 
 def _redirected(request: Request, response: Response) -> Request:

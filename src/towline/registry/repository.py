@@ -15,6 +15,7 @@ from towline.registry.caller import on_side
 from towline.registry.conversation import Conversation
 from towline.registry.requests import Mounted
 from towline.registry.upload import Upload
+from towline.spec import distribution
 
 if TYPE_CHECKING:
     from towline.context import Context
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _CREATED, _FORBIDDEN, _OK = 201, 403, 200
 _IMMUTABLE_STATUSES = frozenset({409, 412})
 _SERVER_ERRORS = range(500, 600)
+_NO_HEAD = frozenset({400, 405, 501})
+_MISTAKES = frozenset({distribution.DIGEST_INVALID, distribution.MANIFEST_INVALID})
 
 
 class Repository:
@@ -147,11 +150,19 @@ class Repository:
             except TowlineError as error:
                 if _may_be_written(error) and self._holds(target, manifest, context):
                     return
+                self._judge(error, manifest)
                 raise
             agreed = put.digest == manifest.digest
             assured = agreed or (put.digest is None and put.status == _CREATED)
             if not assured and not self._holds(target, manifest, context):
                 raise self._altered(target, manifest, put)
+
+    def _judge(self, error: TowlineError, manifest: RawManifest) -> None:
+        """A manifest that is no valid one may have been altered on the way: once."""
+        code = error.code if isinstance(error, RegistryError) else None
+        if code in _MISTAKES and manifest.digest not in self._mistaken:
+            self._mistaken.add(manifest.digest)
+            error.transient = True
 
     def _holds(self, target: str, manifest: RawManifest, context: Context) -> bool:
         try:
@@ -183,7 +194,7 @@ class Repository:
                     return found
                 if found.status == _FORBIDDEN and self._side == "destination":
                     return None  # Artifactory's way to say that there is none
-                self._facts.head_refused = found.status not in {_OK, _FORBIDDEN}
+                self._facts.head_refused = found.status in _NO_HEAD
             manifest = self.get_manifest(target, context)
         return manifest.descriptor() if manifest else None
 

@@ -37,9 +37,10 @@ TAGS_PAGE = 1000
 """Tags asked for at once: the most that all take."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_NO_SUCH_CHECK = frozenset({400, 403, 405, 501})
-"""Answers to a HEAD that say nothing of what was asked for: refused by a rule, or by a proxy."""
-_CREATED, _ACCEPTED, _NOT_FOUND, _BAD_REQUEST = 201, 202, 404, 400
+_SAYING = frozenset({401, 404, 408, 429, 499})
+"""Refusals of a HEAD that say something; others are of a rule, or of a proxy."""
+_NOT_IMPLEMENTED = 501
+_CREATED, _ACCEPTED, _NOT_FOUND, _BAD_REQUEST, _SERVER_ERROR = 201, 202, 404, 400, 500
 _LINK = re.compile(r"<([^>]*)>\s*((?:;[^,]*)?)")
 _REL_NEXT = re.compile(r";\s*rel\s*=\s*\"?next\"?\s*(?:;|$)", re.IGNORECASE)
 
@@ -107,7 +108,7 @@ def blob_exists(name: RepositoryName, digest: str) -> Call[bool]:
             return True
         if response.status in _REDIRECTS:
             return True
-        if response.status == _NOT_FOUND or response.status in _NO_SUCH_CHECK:
+        if response.status == _NOT_FOUND or _says_nothing(response):
             return False
         raise answers.refusal(response, action)
 
@@ -166,7 +167,9 @@ def session(response: Response, action: str, before: Url | None = None) -> Url:
     try:
         return _secured(response.url.join(location), response.url)
     except ValueError as error:
-        raise RegistryError(f"cannot {action}: {error}", status=response.status) from None
+        raise RegistryError(
+            f"cannot {action}: {error}", status=response.status, transient=True
+        ) from None
 
 
 def _secured(url: Url, asked: Url) -> Url:
@@ -229,7 +232,7 @@ def head_manifest(name: RepositoryName, target: str) -> Call[Descriptor | Unclea
     def read(response: Response) -> Descriptor | Unclear | None:
         if response.status == _NOT_FOUND:
             return None
-        if response.status in _NO_SUCH_CHECK:
+        if _says_nothing(response):
             return Unclear(response.status)
         if not response.ok:
             raise answers.refusal(response, action)
@@ -346,6 +349,12 @@ def _next(response: Response) -> str | None:
                 except ValueError:
                     return None
     return None
+
+
+def _says_nothing(response: Response) -> bool:
+    status = response.status
+    refused = _BAD_REQUEST <= status < _SERVER_ERROR and status not in _SAYING
+    return refused or status == _NOT_IMPLEMENTED
 
 
 def _digest(response: Response) -> Digest | None:

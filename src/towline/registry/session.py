@@ -103,11 +103,11 @@ class Session:
         `transient` in it says whether another attempt, in this way or another, makes sense.
         """
         if response.ok:
-            return answers.no_registry(response, self.action)
+            return self.talk.caller.judged(answers.no_registry(response, self.action), response)
         error = answers.refusal(response, self.action)
         if self._remedied(response, error, in_one_put=in_one_put, size=size):
             error.transient = True
-        return self.talk.caller.explained(error)
+        return self.talk.caller.judged(error, response)
 
     def _remedied(
         self,
@@ -130,8 +130,8 @@ class Session:
             return True
         if status in _OTHER_SHAPE and error.code in {None, distribution.UNSUPPORTED}:
             return facts.shape_refused(in_one_put=in_one_put)
-        # What is gone is the session; a repository that is missing was missed before.
-        return status == _NOT_FOUND and error.code != distribution.NAME_UNKNOWN
+        # What is gone is the session: a repository that is missing was missed before.
+        return status == _NOT_FOUND
 
 
 def is_too_large(response: Response) -> bool:

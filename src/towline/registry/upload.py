@@ -26,6 +26,15 @@ if TYPE_CHECKING:
     from towline.wire.exchange import Exchange
 
 _NOT_FOUND = 404
+_MISTAKES = frozenset(
+    {
+        distribution.DIGEST_INVALID,
+        distribution.SIZE_INVALID,
+        distribution.RANGE_INVALID,
+        distribution.BLOB_UPLOAD_INVALID,
+    }
+)
+"""Codes that say that the bytes, or their number, are not what was announced."""
 _SERVER_ERRORS = range(500, 600)
 
 
@@ -51,6 +60,8 @@ class Upload:
         self._chunk_size = chunk_size
         self._mistaken = mistaken if mistaken is not None else set()
         self._body: _OneBody | Chunks | None = None
+        self._spoilt = False
+        """What the session holds has been refused: going on with it would be of no use."""
         self._skip = 0
         self._written = 0
 
@@ -124,9 +135,13 @@ class Upload:
         body.finish()
 
     def _judge(self, error: RegistryError | NetworkError, digest: str) -> None:
-        """A digest that does not agree may have been altered on the way: once."""
-        code = getattr(error, "code", None)
-        if code == distribution.DIGEST_INVALID and digest not in self._mistaken:
+        """Bytes that do not agree with their digest may have been altered on the way: once."""
+        self._spoilt = isinstance(error, RegistryError)
+        if not isinstance(error, RegistryError):
+            return
+        if error.status == _NOT_FOUND:
+            error.transient = True  # of the session
+        elif error.code in _MISTAKES and digest not in self._mistaken:
             self._mistaken.add(digest)
             error.transient = True
 
@@ -143,7 +158,7 @@ class Upload:
         """
         self._break_off()
         with suppress(TowlineError):
-            answer = self._session.held()
+            answer = None if self._spoilt else self._session.held()
             if answer is not None and answer[1]:
                 self._skip, _ = answer
                 self._written = 0
