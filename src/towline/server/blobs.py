@@ -61,7 +61,10 @@ def content(call: Call, path: Path, digest: Digest, size: int, media_type: str) 
 
 
 def _part(call: Call, size: int, etag: str) -> tuple[int, int] | None:
-    """Offset and length that were asked for; length 0 or less where there is nothing (RFC 9110)."""
+    """Offset and length that were asked for; length 0 or less where there is nothing.
+
+    A range that ends before it begins is refused like one behind the end (RFC 9110, 15.5.17).
+    """
     wanted = _RANGE.fullmatch(call.request.headers.get("range", "").replace(" ", ""))
     if not wanted or wanted[0] == "bytes=-":  # several ranges, other units: the whole is right too
         return None
@@ -72,8 +75,6 @@ def _part(call: Call, size: int, etag: str) -> tuple[int, int] | None:
         return size - length, length
     first = int(wanted[1])
     last = min(int(wanted[2]), size - 1) if wanted[2] else size - 1
-    if wanted[2] and int(wanted[2]) < first:  # no range at all, and to be ignored
-        return None
     return first, last - first + 1
 
 

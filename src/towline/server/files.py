@@ -88,6 +88,14 @@ class Files:
         self.sync_directory(path.parent)
         return True
 
+    def clear(self, folder: Path) -> None:
+        """Remove a folder of files; one that is not empty any more stays."""
+        for path in folder.iterdir() if folder.is_dir() else ():
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()
+            self.sync_directory(folder.parent)
+
     def make_directory(self, path: Path) -> None:
         """Make a folder and those above it."""
         missing = [path]

@@ -117,10 +117,12 @@ class Repository:
 
     def delete_manifest(self, digest: Digest, subject: Digest | None) -> None:
         """Forget a manifest, its tags first; within `changing`."""
-        for tag in _entries(self.layout.tags_of(digest)):
-            if self.tagged(tag) == digest:
-                self._files.remove(self.layout.tag(tag))
-            self._files.remove(self.layout.tags_of(digest) / tag)
+        tags = [tag for tag in _entries(self.layout.tags_of(digest)) if self.tagged(tag) == digest]
+        for tag in tags:
+            self.layout.tag(tag).unlink()
+        if tags:
+            self._files.sync_directory(self.layout.tags)
+        self._files.clear(self.layout.tags_of(digest))
         self._files.remove(self.layout.manifest(digest))
         if subject:
             self._files.remove(self.layout.referrer(subject, digest))
@@ -145,16 +147,21 @@ class Repository:
             return
         self._files.mark(self.layout.tags_of(digest) / tag)
         self._files.write(self.layout.tag(tag), f"{digest}\n".encode())
-        if before:
-            self._files.remove(self.layout.tags_of(before) / tag)
+        self._untag(before, tag)
 
     def delete_tag(self, tag: str) -> bool:
         """Remove a tag alone; whether it was there. Within `changing`."""
         before = self.tagged(tag)
         removed = self._files.remove(self.layout.tag(tag))
-        if before:
-            self._files.remove(self.layout.tags_of(before) / tag)
+        self._untag(before, tag)
         return removed
+
+    def _untag(self, digest: Digest | None, tag: str) -> None:
+        """Forget that a manifest had a tag."""
+        if digest:
+            self._files.remove(self.layout.tags_of(digest) / tag)
+            with suppress(OSError):  # others are there
+                self.layout.tags_of(digest).rmdir()
 
     def tags(self) -> list[str]:
         """Every tag, in no order."""

@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
 
 from towline.errors import TowlineError
 from towline.server import gc
@@ -127,8 +128,10 @@ class Server:
 
     def ask(self, path: str) -> Response:
         """What a GET of `path` would be answered, asked from within: no fault, no log."""
+        bare, _, query = path.partition("?")
         nothing = SizedBody(None, 0, None)
-        return self._api.answer(Request("GET", path, {}, {}, nothing, path), lambda: None)
+        request = Request("GET", bare, parse_qs(query), {}, nothing, path)
+        return self._api.answer(request, lambda: None)
 
     def _bound(self) -> tuple[str, int]:
         if self._listener is None:
