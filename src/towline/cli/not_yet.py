@@ -25,7 +25,6 @@ OPTIONS = frozenset(
         "by_digest",
         "check_push",
         "chunk_size",
-        "if_exists",
         "limit_rate",
         "platform",
         "preserve_digests",

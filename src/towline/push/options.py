@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from towline.spec.media_types import Format
 
 Verify = Literal["head", "full"]
+IfExists = Literal["overwrite", "same", "skip", "fail"]
 _FORMATS: dict[str, Format | None] = {"auto": None, "docker": "docker", "oci": "oci"}
 
 
@@ -65,6 +66,8 @@ class PushOptions(TypedDict, total=False):
     """Decompress layers that came compressed beside the sending, before any tag."""
     cache_from: str | Sequence[str]
     """References at the destination's registry whose layers may serve."""
+    if_exists: str
+    """`overwrite`; `same`: fine if absent or this digest; `skip`: leave the tag alone; `fail`."""
     no_learn: bool
     """Ask nothing of the registry but whether blobs are there."""
     cancel: Cancel
@@ -81,6 +84,7 @@ class Wish:
     check_diffids: bool = False
     cache_from: tuple[Reference, ...] = ()
     learn: bool = True
+    if_exists: IfExists = "overwrite"
 
 
 def wish(options: PushOptions) -> Wish:
@@ -94,6 +98,7 @@ def wish(options: PushOptions) -> Wish:
         check_diffids=options.get("check_diffids", False),
         cache_from=tuple(references.parse(text) for text in several(options.get("cache_from"))),
         learn=not options.get("no_learn", False),
+        if_exists=_if_exists(options.get("if_exists", "overwrite")),
     )
 
 
@@ -112,6 +117,13 @@ def _verify(value: bool | str) -> Verify | None:  # noqa: FBT001 - a value, not 
         case "full":
             return "full"
     raise UsageError(f"verify cannot be {value!r}", hint="use head or full")
+
+
+def _if_exists(value: str) -> IfExists:
+    match value:
+        case "overwrite" | "same" | "skip" | "fail":
+            return value
+    raise UsageError(f"if_exists cannot be {value!r}", hint="use overwrite, same, skip or fail")
 
 
 @dataclass(frozen=True)

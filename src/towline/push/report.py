@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from towline.push.result import LayerResult, ManifestResult
+from towline.push.result import LayerResult, ManifestResult, PushResult
 from towline.push.wanted import Blob, Index, images
 
 if TYPE_CHECKING:
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from towline.layers.profile import Profile
     from towline.push.build import Documents
     from towline.push.deliver import Delivered
+    from towline.push.target import Target
     from towline.push.wanted import Layer, Tree
+    from towline.reference import Reference
+    from towline.spec.descriptor import Descriptor
 
 
 def layers(tree: Tree, delivered: Mapping[str, Delivered]) -> tuple[LayerResult, ...]:
@@ -62,6 +65,24 @@ def planned(
             result = replace(_layer(layer, known), sent_bytes=0)
         results.append(result)
     return tuple(results)
+
+
+def skipped(
+    target: Target, reference: Reference, standing: Descriptor, started: float
+) -> PushResult:
+    """The result of a tag that is left as it is; `started` by the context's clock."""
+    context = target.context
+    return PushResult(
+        reference=str(reference),
+        tag=reference.tag,
+        digest=standing.digest,
+        size=standing.size,
+        media_type=standing.media_type,
+        status="skipped",
+        warnings=tuple(target.warnings),
+        requests=context.meter.requests,
+        seconds=context.clock() - started,
+    )
 
 
 def manifests(tree: Tree, documents: Documents) -> tuple[ManifestResult, ...]:

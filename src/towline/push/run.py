@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError, SourceError, TowlineError
 from towline.events import LayerProgress, PushStarted, Summary, TagPushed
-from towline.push import build, learn, manifests, report, teach
+from towline.push import build, existing, learn, manifests, report, teach
 from towline.push.deliver import Delivered, Delivery
 from towline.push.jobs import Job
 from towline.push.plan import Ask, Mount, Send, fits, steps
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from towline.push.target import Target
     from towline.push.wanted import Tree
     from towline.reference import Reference, RepositoryName
+    from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.transfers.shared import Watch
 
@@ -62,6 +63,28 @@ class Run:
         self._fatal: TowlineError | None = None
         self._rules: Rules | None = None
         self._agreed: dict[Tree, tuple[str, Digest]] = {}
+        self.kept: dict[Reference, Descriptor | RegistryError] = {}
+        """Tags that are not to be written: what stands there, or why that ends their push."""
+
+    @property
+    def left(self) -> tuple[tuple[Reference, Tree], ...]:
+        """The tags that are to be written."""
+        return tuple(pair for pair in self.target.tags if pair[0] not in self.kept)
+
+    def _each(self, make: Callable[[Reference, Tree], Outcome]) -> list[Outcome]:
+        return [
+            self.keep(reference) if reference in self.kept else make(reference, tree)
+            for reference, tree in self.target.tags
+        ]
+
+    def keep(self, reference: Reference) -> Outcome:
+        """The outcome of a tag that is left as it is."""
+        standing = self.kept[reference]
+        if isinstance(standing, RegistryError):
+            return standing
+        result = report.skipped(self.target, reference, standing, self.started)
+        self._told(result, 0)
+        return result
 
     def agree(self, agreed: dict[Tree, tuple[str, Digest]]) -> None:
         """Where the targets of a push write down which digest the first has given to a tree."""
@@ -93,6 +116,11 @@ class Run:
         """What the registry itself can say of layers that nothing is known of here."""
         target, wish = self.target, self._wish
         host = target.repository.name.host
+        try:
+            self._look_at_tags()
+        except TowlineError as error:
+            self._fatal = error
+            return []
         if not wish.learn or not teach.wanted(self.blobs, known, host, asked=bool(wish.cache_from)):
             return []
         places = [reference for reference, _ in target.tags]
@@ -104,6 +132,11 @@ class Run:
             self._fatal = error
             return []
         return [entry for entries in found for entry in entries]
+
+    def _look_at_tags(self) -> None:
+        """Find those that are to be kept. Raises AuthError and NetworkError."""
+        self.kept = existing.kept(self.target, self._wish.if_exists)
+        self.blobs = tree_blobs(tree for _, tree in self.left)
 
     def plan(
         self,
@@ -135,30 +168,30 @@ class Run:
         The manifest can be written down when a digest is known for each of its blobs. A registry
         that holds it under the tag holds its blobs.
         """
-        if self._fatal:
-            return [self._fatal for _ in self.target.tags]
+        if error := self._fatal:
+            return self._each(lambda _, __: error)
+        if not self.left:
+            return [self.keep(reference) for reference in self.kept]
         guesses = {blob.key: _guess(blob, plan) for blob, plan in self.plans.items()}
         found = {key: guess for key, guess in guesses.items() if guess}
         if len(found) < len(guesses) or self._wish.check_diffids:
             return []
-        documents = {tree: self._documents(tree, found) for _, tree in self.target.tags}
+        documents = {tree: self._documents(tree, found) for _, tree in self.left}
         try:
             right = all(
                 manifests.is_there(self.target, str(reference.tag), documents[tree].top)
-                for reference, tree in self.target.tags
+                for reference, tree in self.left
             )
-        except TowlineError as error:  # retried already: nothing else will get through either
-            return [error for _ in self.target.tags]
+        except TowlineError as failure:  # retried already: nothing else will get through either
+            spent = failure
+            return self._each(lambda _, __: spent)
         if not right:
             return []
         self._delivered = found
         for blob in self.blobs:
             if blob.is_layer:
                 self._tell(blob.id, "Layer already exists")
-        return [
-            self._result(reference, tree, documents[tree], "unchanged")
-            for reference, tree in self.target.tags
-        ]
+        return self._each(lambda tag, tree: self._result(tag, tree, documents[tree], "unchanged"))
 
     def join(self, blob: Blob) -> Job | None:
         """Watch the blob's transfer; a job where nobody does its work yet."""
@@ -202,7 +235,7 @@ class Run:
         `start` begins jobs that turn out to be needed late. Raises Cancelled.
         """
         self._await_blobs(start)
-        return [self._tag(reference, tree, start) for reference, tree in self.target.tags]
+        return self._each(lambda tag, tree: self._tag(tag, tree, start))
 
     def _await_blobs(self, start: Callable[[list[Job]], None]) -> None:
         with self.target.context.cancel.on_cancel(lambda: self._ended.put(None)):
@@ -216,7 +249,7 @@ class Run:
     def _hopeless(self) -> bool:
         """Whether every tag lacks a blob for good."""
         return bool(self._errors) and all(
-            any(blob in self._errors for blob in tree.blobs) for _, tree in self.target.tags
+            any(blob in self._errors for blob in tree.blobs) for _, tree in self.left
         )
 
     def _await_one(self, start: Callable[[list[Job]], None]) -> None:
@@ -256,14 +289,18 @@ class Run:
         except TowlineError as error:
             return error
 
-    def _put(
-        self, reference: Reference, tree: Tree, start: Callable[[list[Job]], None]
-    ) -> PushResult:
+    def _put(self, reference: Reference, tree: Tree, start: Callable[[list[Job]], None]) -> Outcome:
         for pause in (*_LOOK_AGAIN, None):
             self._check(tree)
             documents = self._documents(tree, self._delivered)
+            rule, digest = self._wish.if_exists, documents.top.digest
+            standing = existing.at_last(self.target, reference, digest, rule)
+            if standing and rule == "skip":
+                self.kept[reference] = standing
+                return self.keep(reference)
             try:
-                manifests.put(self.target, reference, documents)
+                if not standing:
+                    manifests.put(self.target, reference, documents)
                 break
             except RegistryError as error:
                 if error.code != distribution.MANIFEST_BLOB_UNKNOWN or pause is None:
@@ -275,7 +312,7 @@ class Run:
             made = _made(self._delivered)
             verify(self.target, str(reference.tag), tree, documents, made=made, how=how)
         self._compare(reference, tree, documents)
-        return self._result(reference, tree, documents, "pushed")
+        return self._result(reference, tree, documents, "unchanged" if standing else "pushed")
 
     def _compare(self, reference: Reference, tree: Tree, documents: Documents) -> None:
         """Say so when another target of the push holds another digest of the same image."""

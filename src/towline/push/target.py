@@ -33,6 +33,8 @@ class Target:
     context: Context
     """Of the push's own calls to this repository; its meter counts for the result."""
     warnings: list[str] = field(default_factory=list)
+    seen: dict[str, str] = field(default_factory=dict)
+    """The digest that a tag held when it was last looked at."""
     patience: Patience = field(default_factory=Patience)
     """For how long it may make the other targets of the push wait."""
 

@@ -68,6 +68,8 @@ def _pairs(target: Target, repository: Repository, tag: str, key: bytes) -> list
     head = target.retry(tag, partial(repository.head_manifest, tag, target.context))
     if head is None:
         return []
+    if repository.name == target.repository.name:
+        target.seen[tag] = head.digest
     found = []
     for manifest in _manifests(target, repository, head.digest):
         config = _config(target, repository, manifest)

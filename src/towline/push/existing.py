@@ -1,0 +1,116 @@
+"""Tags that exist already: what stands there, and whether it is to stay (`--if-exists`).
+
+Asked before anything is sent, so that a push that is not wanted costs nothing, and once more right
+before the tag is written, because others push too. Between that and the writing nothing can be
+done: no registry offers it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from towline.errors import RegistryError
+from towline.events import Note
+from towline.push.wanted import Image
+from towline.spec import manifest as manifests
+
+if TYPE_CHECKING:
+    from towline.push.options import IfExists
+    from towline.push.target import Target
+    from towline.push.wanted import Tree
+    from towline.reference import Reference
+    from towline.spec.descriptor import Descriptor
+
+
+def kept(target: Target, rule: IfExists) -> dict[Reference, Descriptor | RegistryError]:
+    """Before anything is sent: tags that are not to be written, with what stands there.
+
+    An error where that, or the asking for it, ends the push of a tag. Raises AuthError and
+    NetworkError: then the other tags have no hope either.
+    """
+    found: dict[Reference, Descriptor | RegistryError] = {}
+    for reference, tree in target.tags:
+        try:
+            if standing := _before(target, reference, tree, rule):
+                found[reference] = standing
+        except RegistryError as error:
+            found[reference] = error
+    return found
+
+
+def _before(target: Target, reference: Reference, tree: Tree, rule: IfExists) -> Descriptor | None:
+    if rule == "overwrite" or (found := _look(target, reference)) is None:
+        return None
+    if rule == "same":
+        if _is_another(target, tree, found):
+            raise _refusal(reference, found, rule)
+        return None  # its digest will tell
+    return _stays(target, reference, found, rule)
+
+
+def at_last(target: Target, reference: Reference, digest: str, rule: IfExists) -> Descriptor | None:
+    """Right before the tag is written: what stands there, if it is to stay or is right already.
+
+    A tag that was seen to hold this digest is not written again: it may be immutable. Raises
+    RegistryError where the tag may not be written, and what the asking raises.
+    """
+    if rule == "overwrite" and target.seen.get(str(reference.tag)) != digest:
+        return None
+    if (found := _look(target, reference)) is None:
+        return None
+    if rule in {"skip", "fail"}:
+        return _stays(target, reference, found, rule)
+    if found.digest == digest:
+        return found
+    if rule == "same":
+        raise _refusal(reference, found, rule)
+    return None
+
+
+def _look(target: Target, reference: Reference) -> Descriptor | None:
+    tag = str(reference.tag)
+    found = target.retry(tag, partial(target.repository.head_manifest, tag, target.context))
+    if found is not None:
+        target.seen[tag] = found.digest
+    return found
+
+
+def _stays(
+    target: Target, reference: Reference, found: Descriptor, rule: IfExists
+) -> Descriptor | None:
+    if rule == "fail":
+        raise _refusal(reference, found, rule)
+    message = f"{reference} exists already and is left as it is"
+    target.context.emit(Note(reference=target.reference, message=message))
+    return found
+
+
+def _refusal(reference: Reference, found: Descriptor, rule: IfExists) -> RegistryError:
+    other = "another image" if rule == "same" else "an image"
+    return RegistryError(
+        f"{reference} exists already and holds {other}, {found.digest}: --if-exists {rule} leaves "
+        "it as it is",
+        side="destination",
+        hint="choose another tag, or replace it with --if-exists overwrite",
+    )
+
+
+def _is_another(target: Target, tree: Tree, found: Descriptor) -> bool:
+    """Whether what stands there cannot be our image, however ours will be compressed.
+
+    Whatever its layers and its format, an image has one config.
+    """
+    if not isinstance(tree, Image):
+        return False
+    get_manifest = target.repository.get_manifest
+    raw = target.retry("manifest", partial(get_manifest, found.digest, target.context))
+    if raw is None:
+        return False
+    try:
+        parsed = manifests.parse(raw.content, raw.media_type)
+    except ValueError:
+        return False
+    return not isinstance(parsed, manifests.Manifest) or (
+        parsed.config.digest != tree.config.identity
+    )
