@@ -1,6 +1,6 @@
 """What users need to test code that pushes images: a real registry, and real small images.
 
-`plugin` is a pytest plugin that is loaded by itself; `make_image` needs no pytest.
+`plugin` is a pytest plugin that is loaded by itself; the rest needs no pytest.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from towline.testing.images import make_image, make_images
-    from towline.testing.registry import TestRegistry
+    from towline.testing.registry import TestRegistry, oci_registry
 
-__all__ = ["TestRegistry", "make_image", "make_images"]
+__all__ = ["TestRegistry", "make_image", "make_images", "oci_registry"]
 
 _HOMES = {
     "TestRegistry": "towline.testing.registry",
     "make_image": "towline.testing.images",
     "make_images": "towline.testing.images",
+    "oci_registry": "towline.testing.registry",
 }
 
 

@@ -43,13 +43,10 @@ def oci_registry(
     request: pytest.FixtureRequest, _oci_server: Server | None
 ) -> Iterator[TestRegistry]:
     """A real OCI registry on loopback: a repository prefix of this test's own, and no faults."""
-    import secrets
+    from towline.testing.registry import view, view_of
 
-    from towline.testing.registry import TestRegistry
-
-    url = request.config.getoption("--oci-registry") or (_oci_server.url if _oci_server else "")
-    if _oci_server:
-        _oci_server.faults.clear()
-    yield TestRegistry(str(url).rstrip("/"), f"t{secrets.token_hex(6)}", _oci_server)
-    if _oci_server:
-        _oci_server.faults.clear()
+    if _oci_server is None:
+        yield view_of(request.config.getoption("--oci-registry"))
+        return
+    yield view(_oci_server)
+    _oci_server.faults.clear()

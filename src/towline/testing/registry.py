@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import urllib.request
+import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 from towline.spec import distribution, media_types
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from towline.server import LoggedRequest, Server
 
@@ -20,7 +21,8 @@ _SECONDS = 30.0
 class TestRegistry:
     """One test's view of a registry that other tests use too.
 
-    Every repository that `name` gives begins with this test's own prefix.
+    Every repository that `name` gives begins with this test's own prefix. What was stored is read
+    back from within, so that neither faults nor `requests` have to do with it.
     """
 
     __test__ = False  # not a class of tests, whatever its name looks like
@@ -28,30 +30,34 @@ class TestRegistry:
     def __init__(self, url: str, prefix: str, server: Server | None = None) -> None:
         self.url = url
         """Scheme, host and port."""
-        self.host = url.partition("://")[2]
+        self.host = urlsplit(url).netloc
         """`HOST:PORT`, as a reference has it."""
         self.prefix = prefix
         self._server = server
-        self._before = len(server.requests) if server else 0
+        self._mark = server.log.count if server else 0
+        self._named: dict[str, None] = {}
 
     def name(self, repository: str) -> str:
         """`HOST:PORT/PREFIX/REPOSITORY`."""
-        return f"{self.host}/{self.prefix}/{repository}"
+        path = f"{self.prefix}/{repository}"
+        self._named[path.partition(":")[0].partition("@")[0]] = None
+        return f"{self.host}/{path}"
 
     @property
     def requests(self) -> list[LoggedRequest]:
         """What the registry was asked during this test, oldest first."""
-        return self._own().requests[self._before :]
+        return self._own().log.since(self._mark)
 
     def manifest(self, name: str) -> dict[str, Any]:
-        """The manifest under `NAME:TAG` or `NAME@DIGEST`, `NAME` as `name` gives it."""
-        path = name.removeprefix(f"{self.host}/")
-        repository, at, reference = path.partition("@")
-        if not at:
-            repository, _, reference = path.rpartition(":")
-        found: dict[str, Any] = json.loads(
-            self._get(distribution.manifest_path(repository, reference))
-        )
+        """The manifest under `NAME:TAG` or `NAME@DIGEST`, `NAME` as `name` gives it.
+
+        Raises KeyError when there is none.
+        """
+        path, reference = self._split(name)
+        content = self._read(distribution.manifest_path(path, reference))
+        if content is None:
+            raise KeyError(name)
+        found: dict[str, Any] = json.loads(content)
         return found
 
     def blob(self, digest: str) -> bytes:
@@ -60,20 +66,23 @@ class TestRegistry:
         Raises KeyError when none does.
         """
         for repository in self._repositories():
-            try:
-                return self._get(distribution.blob_path(repository, digest))
-            except HTTPError as error:
-                error.close()
+            content = self._read(distribution.blob_path(repository, digest))
+            if content is not None:
+                return content
         raise KeyError(digest)
 
     def tags(self, name: str) -> list[str]:
         """The tags of a repository, in lexical order; none where there is no repository."""
-        path = distribution.tags_path(name.removeprefix(f"{self.host}/"))
-        try:
-            return sorted(json.loads(self._get(path))["tags"] or [])
-        except HTTPError as error:
-            error.close()
-            return []
+        path = distribution.tags_path(self._path(name))
+        found: list[str] = []
+        last = ""
+        while (content := self._read(f"{path}?n=1000{last}")) is not None:
+            page = json.loads(content)["tags"] or []
+            found += page
+            if len(page) < 1000:  # noqa: PLR2004 - the page that was asked for
+                break
+            last = f"&last={page[-1]}"
+        return sorted(found)
 
     def fail(
         self,
@@ -83,11 +92,18 @@ class TestRegistry:
         times: int = 1,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Answer the next `times` requests of that method and path (a regular expression) so."""
+        """Answer the next `times` requests of that method (`*`: any) and path so.
+
+        `path` is a part of the path with its query, a pattern of the whole path
+        (`/v2/*/blobs/*`), or a regular expression that is searched for in it.
+        """
         self._own().faults.fail(method, path, status, times, headers=headers)
 
     def cut(self, after_bytes: int, times: int = 1) -> None:
-        """Close the connection of the next `times` bodies after that many bytes."""
+        """Close the connection of the next `times` bodies after that many bytes; shorter ones pass.
+
+        Bodies of requests, and blobs and manifests in answers.
+        """
         self._own().faults.cut(after_bytes, times)
 
     def stall(self, seconds: float) -> None:
@@ -98,16 +114,79 @@ class TestRegistry:
         if self._server is None:
             import pytest
 
-            pytest.skip("faults and requests are those of the embedded registry alone")
+            pytest.skip("faults and requests are the embedded registry's alone")
         return self._server
 
-    def _repositories(self) -> list[str]:
-        catalog = json.loads(self._get("/v2/_catalog?n=1000"))["repositories"]
-        return [name for name in catalog if name.startswith(f"{self.prefix}/")]
+    def _path(self, name: str) -> str:
+        """A repository's path; a name without this registry's host is below the prefix."""
+        host, slash, path = name.partition("/")
+        if slash and host == self.host:
+            return path
+        return f"{self.prefix}/{name}"
 
-    def _get(self, path: str) -> bytes:
-        accept = {"Accept": ", ".join(media_types.MANIFESTS)}
-        request = urllib.request.Request(self.url + path, headers=accept)  # noqa: S310 - our own URL
-        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 - as above
+    def _split(self, name: str) -> tuple[str, str]:
+        path, at, digest = self._path(name).partition("@")
+        path, _, tag = path.partition(":")
+        return path, digest if at else tag or "latest"
+
+    def _repositories(self) -> Iterator[str]:
+        """This test's: those that it named, then whatever else is below its prefix."""
+        yield from list(self._named)
+        below = f"{self.prefix}/"
+        content = self._read(f"/v2/_catalog?n=1000&last={self.prefix}")
+        for name in json.loads(content)["repositories"] or [] if content else []:
+            if name.startswith(below) and name not in self._named:
+                yield name
+
+    def _read(self, path: str) -> bytes | None:
+        """What a GET gives; None where there is nothing."""
+        return _from_within(self._server, path) if self._server else _from_outside(self.url, path)
+
+
+def _from_within(server: Server, path: str) -> bytes | None:
+    answer = server.ask(path)
+    content = answer.content
+    if not isinstance(content, bytes):
+        with content.file as file:
+            content = os.pread(file.fileno(), content.length, content.offset)
+    return content if answer.status == 200 else None  # noqa: PLR2004 - OK
+
+
+def _from_outside(url: str, path: str) -> bytes | None:
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    accept = {"Accept": ", ".join(media_types.MANIFESTS)}
+    request = Request(url + path, headers=accept)  # noqa: S310 - the registry that was asked for
+    try:
+        with urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 - as above
             content: bytes = answer.read()
-        return content
+    except HTTPError as error:
+        error.close()
+        return None
+    return content
+
+
+def view(server: Server) -> TestRegistry:
+    """A new view of a running server: a prefix of its own, and no faults."""
+    server.faults.clear()
+    return TestRegistry(server.url, _prefix(), server)
+
+
+def view_of(url: str) -> TestRegistry:
+    """A new view of somebody else's registry; without a scheme it is http."""
+    url = url if "://" in url else f"http://{url}"
+    return TestRegistry(url.rstrip("/"), _prefix())
+
+
+def _prefix() -> str:
+    return f"t{os.urandom(6).hex()}"
+
+
+@contextmanager
+def oci_registry() -> Iterator[TestRegistry]:
+    """A registry of one's own while the block runs: what the fixture is, without pytest."""
+    from towline.server import Server
+
+    with Server() as server:
+        yield view(server)
