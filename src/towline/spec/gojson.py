@@ -7,13 +7,71 @@ import re
 from typing import Any
 
 _ESCAPED = re.compile("[<>&\u2028\u2029]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character, or a byte that was no UTF-8 (kept by `surrogateescape`)."""
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[ \t\r\n]+')
+
+
+class Number(str):
+    """A number, as it was spelled."""
+
+    __slots__ = ()
 
 
 def encode(value: Any, *, indent: int | None = None) -> bytes:  # noqa: ANN401 - any JSON
-    """`value` with its keys in their order, HTML characters escaped, no final newline."""
+    r"""`value` with its keys in their order, HTML characters escaped, no final newline.
+
+    Control characters are spelled as Go does since 1.22: `\b` and `\f` have short forms too.
+    """
     separators = (",", ": ") if indent else (",", ":")
     text = json.dumps(value, indent=indent, separators=separators, ensure_ascii=False)
-    return _ESCAPED.sub(_escape, text).encode("utf-8", "replace")
+    return _ESCAPED.sub(_escape, _SURROGATE.sub("\ufffd", text)).encode()
+
+
+def compact(text: str) -> str:
+    """JSON text without white space and with HTML characters escaped, else as it is spelled.
+
+    Keys keep their order, numbers and escapes their form. `text` must be valid JSON.
+    """
+    bare = _TOKEN.sub(lambda match: match[0] if match[0].startswith('"') else "", text)
+    return _ESCAPED.sub(_escape, bare)
+
+
+def members(text: str) -> dict[str, str]:
+    """The values of a JSON object by their keys, each as compact text; of equal keys the last.
+
+    ValueError with one clause where the text is no JSON object.
+    """
+    if not isinstance(loads(text), dict):
+        msg = "not a JSON object"
+        raise ValueError(msg)  # noqa: TRY004 - bad data, not a bad call
+    bare = compact(text)
+    found: dict[str, str] = {}
+    at = 1
+    while bare[at] != "}":
+        key, colon = _DECODER.raw_decode(bare, at)
+        _, end = _DECODER.raw_decode(bare, colon + 1)
+        found[key] = bare[colon + 1 : end]
+        at = end + (bare[end] == ",")
+    return found
+
+
+def loads(text: str) -> Any:  # noqa: ANN401 - any JSON
+    """Read JSON as strictly as Go does, numbers as `Number`. ValueError with one clause."""
+    try:
+        value = _DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        msg = f"not JSON ({error})"
+        raise ValueError(msg) from None
+    return value
+
+
+def _no_constant(name: str) -> Any:  # noqa: ANN401 - never returns
+    msg = f"{name} is no number"
+    raise ValueError(msg)
+
+
+_DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=_no_constant)
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -1,0 +1,200 @@
+"""Builds image manifests of schema 1 out of an image config, byte for byte as docker's engine did.
+
+Schema 1 knows no config blob: each entry of the config's history becomes a small JSON text, the
+newest one holds the config itself, and entries that made no layer list an empty one. Signing is
+`jws`'s part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from towline.spec import gojson, reading
+from towline.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+EMPTY_LAYER = bytes.fromhex("1f8b080000096e8800ff621805a360148c5800080000ffff2eafb5ef00040000")
+"""The blob of a layer without files: gzip of 1,024 zero bytes, in the form that all share."""
+EMPTY_LAYER_DIGEST = Digest(
+    "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4"
+)
+_INDENT = 3
+_NO_TIME = "0001-01-01T00:00:00Z"
+"""What Go's clock shows where nothing was set."""
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
+_NANOSECONDS = 9
+"""Digits."""
+_BASE_ID_SIZE = 32
+"""Bytes of the hash of a Windows base layer that name it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsigned:
+    """A manifest before it is signed."""
+
+    payload: bytes
+    """What its digest is of."""
+    lists_empty_layer: bool
+    """Whether `EMPTY_LAYER` must be in the registry too."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One entry of the history, with the blob that it is listed with."""
+
+    blob: Digest
+    created: str
+    created_by: str
+    comment: str
+    author: str
+    empty: bool
+
+
+def build(config: bytes, layers: Sequence[Digest], *, name: str, tag: str) -> Unsigned:
+    """The manifest of an image.
+
+    `layers` are the blobs of the config's layers, base first; `name` is the repository's path
+    without a host. ValueError with one clause where config and layers do not fit together.
+    """
+    # Bytes that are no UTF-8 become U+FFFD, one for each, when they are written again.
+    text = config.decode("utf-8", "surrogateescape")
+    members = gojson.members(text)
+    image = gojson.loads(text)
+    entries = _entries(image, layers)
+    compatible = _compatible(entries[:-1], _base_id(image))
+    parent = compatible[-1][0] if compatible else ""
+    top = _top(entries[-1], parent, config, members)
+    texts = [top, *(v1 for _, v1 in reversed(compatible))]
+    document = {
+        "schemaVersion": 1,
+        "name": name,
+        "tag": tag,
+        "architecture": _text(image, "architecture"),
+        "fsLayers": [{"blobSum": entry.blob} for entry in reversed(entries)],
+        "history": [{"v1Compatibility": text} for text in texts],
+    }
+    payload = gojson.encode(document, indent=_INDENT)
+    return Unsigned(payload, any(entry.empty for entry in entries))
+
+
+def _entries(image: Mapping[str, Any], layers: Sequence[Digest]) -> list[_Entry]:
+    """The history, oldest first, each entry with its blob."""
+    history = reading.array(image, "history")
+    if not history:
+        raise ValueError("empty history when trying to create schema1 manifest")
+    diff_ids = reading.array(_object(image.get("rootfs"), "rootfs"), "diff_ids")
+    if len(diff_ids) != len(layers):
+        raise ValueError(
+            "number of descriptors and number of layers in rootfs must match: "
+            f"{len(layers)} and {len(diff_ids)}"
+        )
+    blobs = iter(layers)
+    entries = [_entry(_object(each, "history"), blobs) for each in history]
+    if left := len(list(blobs)):  # docker's would leave them out of the image
+        raise ValueError(f"the last {left} of {len(layers)} layers are not in the history")
+    return entries
+
+
+def _entry(described: Mapping[str, Any], blobs: Any) -> _Entry:  # noqa: ANN401 - an iterator
+    empty = described.get("empty_layer") or False
+    if not isinstance(empty, bool):
+        raise ValueError("`empty_layer` is neither true nor false")  # noqa: TRY004 - bad data
+    blob = EMPTY_LAYER_DIGEST if empty else next(blobs, None)
+    if blob is None:
+        raise ValueError("too many non-empty layers in History section")
+    return _Entry(
+        blob=blob,
+        created=_time(described.get("created")),
+        created_by=_text(described, "created_by"),
+        comment=_text(described, "comment"),
+        author=_text(described, "author"),
+        empty=empty,
+    )
+
+
+def _compatible(entries: Sequence[_Entry], base_id: str) -> list[tuple[str, str]]:
+    """For each entry but the newest its id and its text: of no use but to be listed."""
+    found: list[tuple[str, str]] = []
+    parent = ""
+    for entry in entries:
+        own = _id(entry.blob, parent)
+        if not found and base_id:  # after the first id is made of no parent
+            parent = base_id
+        found.append((own, _v1(entry, own, parent)))
+        parent = own
+    return found
+
+
+def _v1(entry: _Entry, own: str, parent: str) -> str:
+    document: dict[str, Any] = {"id": own}
+    if parent:
+        document["parent"] = parent
+    if entry.comment:
+        document["comment"] = entry.comment
+    document["created"] = entry.created
+    document["container_config"] = {"Cmd": [entry.created_by]}
+    if entry.author:
+        document["author"] = entry.author
+    if entry.empty:
+        document["throwaway"] = True
+    return gojson.encode(document).decode()
+
+
+def _top(entry: _Entry, parent: str, config: bytes, members: Mapping[str, str]) -> str:
+    """The text of the newest entry: the config, its values spelled as they are there."""
+    shown = {key: value for key, value in members.items() if key not in {"rootfs", "history"}}
+    shown["id"] = f'"{_id(entry.blob, parent, config)}"'
+    if parent:
+        shown["parent"] = f'"{parent}"'
+    if entry.empty:
+        shown["throwaway"] = "true"
+    pairs = (f"{gojson.encode(key).decode()}:{shown[key]}" for key in sorted(shown))
+    return "{" + ",".join(pairs) + "}"
+
+
+def _id(blob: Digest, parent: str, config: bytes | None = None) -> str:
+    """An id that depends on all that is below; the space stays where there is no parent."""
+    hashed = hashlib.sha256(f"{blob.hex} {parent}".encode())
+    if config is not None:
+        hashed.update(b" " + config)
+    return hashed.hexdigest()
+
+
+def _base_id(image: Mapping[str, Any]) -> str:
+    """What stands for the base layer of Windows, which no registry holds; empty: there is none."""
+    base = _text(_object(image.get("rootfs"), "rootfs"), "base_layer")
+    return hashlib.sha384(base.encode()).digest()[:_BASE_ID_SIZE].hex() if base else ""
+
+
+def _object(value: Any, name: str) -> Mapping[str, Any]:  # noqa: ANN401 - any JSON
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"`{name}` holds {value!r:.60}, which is no object")
+    return value or {}
+
+
+def _text(document: Mapping[str, Any], key: str) -> str:
+    value = document.get(key)
+    if value is not None and (not isinstance(value, str) or isinstance(value, gojson.Number)):
+        raise ValueError(f"`{key}` is no text")
+    return value or ""
+
+
+def _time(value: Any) -> str:  # noqa: ANN401 - any JSON
+    """As Go writes it: no zeros at the end of the fraction, `Z` for UTC."""
+    if value is None:
+        return _NO_TIME
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    try:
+        seconds, fraction, zone = match.groups() if match else ("", "", "")
+        datetime.fromisoformat(seconds + ("+00:00" if zone == "Z" else zone))
+    except ValueError:
+        raise ValueError(f"`created` is no time: {value!r:.60}") from None
+    shown = (fraction or "")[:_NANOSECONDS].rstrip("0")
+    utc = zone == "Z" or zone[1:] == "00:00"
+    return f"{seconds}{'.' if shown else ''}{shown}{'Z' if utc else zone}"
