@@ -1,0 +1,90 @@
+"""`towline plan` and `towline cache`: what they print, and that a plan writes nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from towline.cli.main import main
+from towline.testing.images import make_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.conftest import Place
+
+    Capture = pytest.CaptureFixture[str]
+
+LAYERS = [{"one": b"1" * 5000}, {"two": b"2" * 50}]
+
+
+def towline(capsys: Capture, *words: str) -> tuple[int, str, str]:
+    code = main(words)
+    return (code, *capsys.readouterr())
+
+
+@pytest.mark.parametrize("how", [["plan"], ["push", "--dry-run"]])
+def test_a_plan_is_a_table_and_sends_nothing(
+    registry: Place, tmp_path: Path, capsys: Capture, how: list[str]
+) -> None:
+    image = str(make_image(tmp_path / "image.tar", LAYERS).path)
+    name = registry.name("app") + ":1"
+    code, out, _ = towline(capsys, *how, image, name)
+    lines = out.splitlines()
+    assert (code, lines[0]) == (0, name)
+    assert [line.split()[1] for line in lines[2:4]] == ["push", "push"]
+    assert lines[-1].startswith("  to be sent: at most ")
+    assert {method for method, _ in registry.requests()} <= {"GET", "HEAD"}
+    towline(capsys, "push", image, name)
+    code, out, _ = towline(capsys, *how, image, name)
+    assert (code, out.splitlines()[-1].startswith("  unchanged: sha256:")) == (0, True)
+
+
+def test_a_plan_as_json_has_the_fields_of_a_push_and_its_own(
+    registry: Place, tmp_path: Path, capsys: Capture
+) -> None:
+    image = str(make_image(tmp_path / "image.tar", LAYERS).path)
+    words = [image, registry.name("a") + ":1", registry.name("b") + ":1"]
+    code, out, _ = towline(capsys, "plan", *words, "--output", "json")
+    planned = json.loads(out)
+    assert code == 0
+    assert [one["reference"] for one in planned] == words[1:]
+    for one in planned:
+        assert one["digest"] is None
+        assert one["send_bytes"] > 0
+        assert one["seconds_estimate"] is None
+        assert one["resumable"] is None or isinstance(one["resumable"], bool)
+        assert one["sent_bytes"] == 0
+
+
+def test_the_cache_is_counted_thinned_out_and_forgotten(
+    registry: Place, tmp_path: Path, capsys: Capture
+) -> None:
+    image = str(make_image(tmp_path / "image.tar", LAYERS).path)
+    cache = ["--cache", str(tmp_path / "cache.sqlite")]
+    towline(capsys, "push", image, registry.name("app") + ":1", *cache)
+    code, out, _ = towline(capsys, "cache", "stats", "--output", "json", *cache)
+    stats = json.loads(out)
+    assert code == 0
+    assert stats["path"] == str(tmp_path / "cache.sqlite")
+    assert (stats["diff_ids"], stats["entries"]) == (3, 3)  # two layers and the config
+    assert stats["bytes"] > 0
+    code, out, _ = towline(capsys, "cache", "prune", *cache)
+    assert (code, out.startswith("dropped 0 entries")) == (0, True)
+    code, out, _ = towline(capsys, "cache", "clear", *cache)
+    assert (code, out) == (0, "dropped all 3 entries\n")
+    code, out, _ = towline(capsys, "cache", "stats", *cache)
+    assert "entries: 0 entries" in out.splitlines()
+
+
+def test_a_cache_that_cannot_be_used_is_an_error_where_it_was_asked_about(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "cache").write_bytes(b"this is no database, but it is long enough to be one" * 90)
+    code, out, err = towline(capsys, "cache", "stats", "--cache", str(tmp_path / "cache"))
+    assert (code, out) == (1, "")
+    assert err.startswith("towline: error: ")
+    code, _, err = towline(capsys, "cache", "shrink")
+    assert (code, err.splitlines()[-1]) == (2, "hint: towline cache stats, prune or clear")
