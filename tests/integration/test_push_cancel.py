@@ -1,0 +1,230 @@
+"""A push that is cancelled ends within a second, writes nothing more, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+
+import towline
+from tests.support.scripted import HANG, Reply, Scripted, scripted
+from towline.server import Server
+from towline.testing.images import make_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from towline.testing.images import Made
+
+KiB = 1 << 10
+SECOND = 1.0
+"""What a cancelled push may take."""
+LOADED = 1.0
+"""What a busy machine may add."""
+PATIENCE = 60.0
+OURS = ("towline", "encoder", "transfer")
+"""How names of a push's threads begin; those of the registries in this process do not."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    random = Random(7)  # noqa: S311 - no secret
+    layers = [{f"file{n}": random.randbytes(n * 100 * KiB)} for n in range(1, 8)]
+    return make_image(tmp_path_factory.mktemp("image") / "image.tar", layers)
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[list[Server]]:
+    with Server() as one, Server() as other:
+        yield [one, other]
+
+
+@pytest.fixture
+def registry() -> Iterator[Scripted]:
+    with scripted() as server:
+        yield server
+
+
+def until(met: Callable[[], bool], seconds: float = PATIENCE) -> None:
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.005)
+
+
+def own_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith(OURS)}
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - pathlib keeps none open either
+
+
+def troubled(server: Server, random: Random) -> None:
+    """Give a registry something that makes a push wait in one place or another."""
+    server.faults.clear()
+    server.faults.stall(random.choice((0.0, 0.0, 0.03, 0.3, 5.0)))
+    if random.random() < 0.4:
+        where = random.choice(("blobs/uploads", "blobs", "manifests"))
+        headers = {"Retry-After": "20"} if random.random() < 0.5 else {}
+        status = random.choice((429, 500, 503))
+        server.faults.fail("*", where, status, random.randint(1, 9), headers=headers)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_push_can_be_cancelled_at_any_moment(
+    seed: int, made: Made, servers: list[Server]
+) -> None:
+    random = Random(seed)  # noqa: S311 - no secret
+    for server in servers:
+        troubled(server, random)
+    asked = [len(server.requests) for server in servers]
+    threads, files, cancel = own_threads(), descriptors(), towline.Cancel()
+    places = [f"{server.host}/app{seed}:1" for server in servers[: random.randint(1, 2)]]
+    with towline.Pusher(cache="none", jobs=random.randint(1, 5)) as pusher:
+        push = ThreadPoolExecutor(1, "pushing")
+        done = push.submit(pusher.push, made.path, places, cancel=cancel)
+        time.sleep(random.random() * 0.5)
+        began = time.monotonic()
+        cancel.cancel()
+        error = done.exception(PATIENCE)
+        seconds = time.monotonic() - began
+        push.shutdown()
+    for server in servers:
+        server.faults.clear()
+    assert seconds < SECOND, f"seed {seed}"
+    assert time.monotonic() - began < SECOND + LOADED, "closing took too long"
+    until(lambda: own_threads() == threads, 3)
+    until(lambda: descriptors() == files, 3)
+    if error is None:
+        return  # it was quicker
+    assert isinstance(error, towline.TransferCancelled)
+    for server, place, before in zip(servers, places, asked, strict=False):
+        puts = [one for one in server.requests[before:] if one.method == "PUT"]
+        if place not in str(error).partition("may have")[0] or "may have" not in str(error):
+            assert not any("/manifests/1" in one.path for one in puts if one.status == 201)
+
+
+def test_a_push_that_is_cancelled_before_it_begins_asks_nothing(
+    made: Made, registry: Scripted
+) -> None:
+    cancel = towline.Cancel()
+    cancel.cancel()
+    with pytest.raises(towline.TransferCancelled), towline.Pusher(cache="none") as pusher:
+        pusher.push(made.path, f"{registry.host}/app:1", cancel=cancel)
+    assert not registry.asked
+
+
+def cancelled_when(met: Callable[[], bool], pusher: towline.Pusher, made: Made, place: str) -> str:
+    """Cancel a push as soon as something is so; its error's words."""
+    cancel = towline.Cancel()
+    with ThreadPoolExecutor(1) as threads:
+        done = threads.submit(lambda: pusher.push(made.path, place, cancel=cancel))
+        until(met)
+        began = time.monotonic()
+        cancel.cancel()
+        error = done.exception(PATIENCE)
+    assert time.monotonic() - began < SECOND
+    assert isinstance(error, towline.TransferCancelled)
+    return str(error)
+
+
+def test_what_waits_for_a_slot_leaves_at_once(made: Made, registry: Scripted) -> None:
+    registry.on("POST", "/uploads/", HANG, forever=True)
+    with towline.Pusher(cache="none", jobs=1) as pusher:
+        place = f"{registry.host}/app:1"
+        cancelled_when(lambda: bool(registry.requests("POST")), pusher, made, place)
+        until(lambda: not len(pusher._engine.transfers), SECOND)
+    assert len(registry.requests("POST")) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_what_backs_off_leaves_at_once(status: int, made: Made, registry: Scripted) -> None:
+    registry.on("POST", "/uploads/", Reply(status, {"Retry-After": "30"}), forever=True)
+    with towline.Pusher(cache="none") as pusher:
+        place = f"{registry.host}/app:1"
+        cancelled_when(lambda: bool(registry.requests("POST")), pusher, made, place)
+        until(lambda: not len(pusher._engine.transfers), SECOND)
+
+
+def test_sessions_are_given_back(made: Made, registry: Scripted) -> None:
+    registry.on("PATCH", "/uploads/", HANG, forever=True)
+    with towline.Pusher(cache="none", jobs=2) as pusher:
+        place = f"{registry.host}/app:1"
+        cancelled_when(lambda: len(registry.requests("PATCH")) == 2, pusher, made, place)
+    assert len(registry.requests("DELETE", "/uploads/")) == 2
+
+
+def test_a_tag_that_was_in_flight_is_named(made: Made, registry: Scripted) -> None:
+    registry.on("PUT", "/manifests/", HANG, forever=True)
+    with towline.Pusher(cache="none") as pusher:
+        place = f"{registry.host}/app:1"
+        said = cancelled_when(
+            lambda: bool(registry.requests("PUT", "/manifests/")), pusher, made, place
+        )
+    assert said.endswith(f"{place} may have been written")
+
+
+def test_a_tag_that_was_not_sent_is_not_named(made: Made, registry: Scripted) -> None:
+    registry.on("PATCH", "/uploads/", HANG, forever=True)
+    with towline.Pusher(cache="none") as pusher:
+        place = f"{registry.host}/app:1"
+        said = cancelled_when(lambda: bool(registry.requests("PATCH")), pusher, made, place)
+    assert "written" not in said
+
+
+def test_of_several_tags_in_flight_each_is_named(made: Made, registry: Scripted) -> None:
+    with scripted() as other:
+        for one in (registry, other):
+            one.on("PUT", "/manifests/", HANG, forever=True)
+        places = [f"{one.host}/app:1" for one in (registry, other)]
+        cancel = towline.Cancel()
+        with towline.Pusher(cache="none") as pusher, ThreadPoolExecutor(1) as threads:
+            done = threads.submit(pusher.push, made.path, places, cancel=cancel)
+            for one in (registry, other):
+                until(lambda one=one: bool(one.requests("PUT", "/manifests/")))  # type: ignore[misc]  # a lambda's default
+            cancel.cancel()
+            error = done.exception(PATIENCE)
+    assert isinstance(error, towline.TransferCancelled)
+    assert all(place in str(error) for place in places)
+
+
+MOMENTS = [
+    ("HEAD", "/manifests/"),
+    ("POST", "/uploads/"),
+    ("PATCH", "/uploads/"),
+    ("PUT", "/manifests/"),
+]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("moment", MOMENTS, ids=["learn", "upload", "body", "tag"])
+def test_a_signal_ends_the_command_within_a_second(
+    moment: tuple[str, str], number: signal.Signals, code: int, made: Made, registry: Scripted
+) -> None:
+    method, pattern = moment
+    registry.on(method, pattern, HANG, forever=True)
+    place = f"{registry.host}/app:1"
+    command = [sys.executable, "-m", "towline", "push", str(made.path), place]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until(lambda: bool(registry.requests(method, pattern)))
+        began = time.monotonic()
+        process.send_signal(number)
+        out, said = process.communicate(timeout=PATIENCE)
+        seconds = time.monotonic() - began
+    last = said.decode().splitlines()[-1]
+    assert process.returncode == code
+    assert seconds < SECOND + LOADED
+    assert out == b""
+    assert last.startswith("towline: error: ")
+    assert ("may have been written" in last) == (method == "PUT")
+    puts = registry.requests("PUT", "/manifests/")
+    assert len(puts) == (1 if method == "PUT" else 0)
