@@ -365,3 +365,14 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
         sink.shutdown(socket.SHUT_WR)
     except OSError:
         return
+
+
+def test_an_authority_in_the_folder_of_the_host_is_trusted(
+    secure: Scripted, authority: Authority, tmp_path: Path
+) -> None:
+    folder = tmp_path / "containers/certs.d" / secure.host
+    folder.mkdir(parents=True)
+    (folder / "ca.crt").write_bytes(authority.ca.read_bytes())
+    environ = {"XDG_CONFIG_HOME": str(tmp_path)}
+    with client_of(secure, plain_http=False, environ=environ) as client:
+        assert ask(client) is False

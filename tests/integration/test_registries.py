@@ -283,3 +283,25 @@ def test_a_mount_of_what_is_not_there_opens_a_session(docker_registry: DockerReg
         assert not isinstance(upload, Mounted)
         send(upload, DATA)
         assert other.has_blob(DIGEST, client.context)
+
+
+class TestLoggingIn:
+    @pytest.mark.parametrize("kind", ["htpasswd", "token"])
+    @pytest.mark.parametrize("good", [True, False])
+    def test_credentials_are_checked_at_the_registry_itself(
+        self,
+        start_docker_registry: StartDockerRegistry,
+        authority: Authority,
+        kind: str,
+        *,
+        good: bool,
+    ) -> None:
+        with token_service.serving(authority.issue("signer")) as service:
+            options = Options(htpasswd=True) if kind == "htpasswd" else Options(auth=service.auth())
+            registry = start_docker_registry(options)
+            with client_of(registry.host, creds=(USER, PASSWORD if good else "wrong")) as client:
+                if good:
+                    client.client.log_in(registry.host, client.context)
+                    return
+                with pytest.raises(AuthError, match=f"user {USER}"):
+                    client.client.log_in(registry.host, client.context)

@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from towline.reference import HUB, RepositoryName
 from towline.registry.caller import Caller
+from towline.registry.certificates import trust_of
 from towline.registry.credentials import Keychain
-from towline.registry.endpoints import Endpoint
+from towline.registry.endpoints import HUB_API, Endpoint
 from towline.registry.facts import HostFacts
 from towline.registry.repository import Repository
 from towline.wire import log, proxy
@@ -22,9 +24,10 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
 
+    from towline.context import Context
     from towline.errors import Side
-    from towline.reference import RepositoryName
     from towline.registry.credentials import Credentials
+    from towline.wire.url import Url
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +140,18 @@ class RegistryClient:
             )
             self._pool = Pool(
                 timeout=settings.timeout,
-                trust=lambda _url: trust,
+                trust=lambda url: trust_of(_host_of(url), trust, settings.environ),
                 proxies=proxy.from_environment(settings.environ),
                 write_log=settings.log or log.silent,
             )
         return self._pool
+
+    def log_in(self, host: str, context: Context) -> None:
+        """Ask a registry whether the credentials of destinations are good.
+
+        Raises AuthError when they are not, RegistryError, NetworkError.
+        """
+        self.repository(RepositoryName(host, ""), "destination").ask_base(context)
 
     def close(self) -> None:
         """Close the connections."""
@@ -150,3 +160,8 @@ class RegistryClient:
             self._callers.clear()
         if pool is not None:
             pool.close()
+
+
+def _host_of(url: Url) -> str:
+    """As references name the host of that URL."""
+    return HUB if url.host == HUB_API else url.authority

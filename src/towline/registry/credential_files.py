@@ -77,14 +77,19 @@ def host_of(key: str) -> str:
     return HUB if host in HUB_ALIASES else host
 
 
+def names_host(key: str, host: str) -> bool:
+    """Whether a key means that host as a whole, not one of its namespaces."""
+    rest = _SCHEME.sub("", key).partition("/")[2]
+    return host_of(key) == host and (not rest or _API.fullmatch("/" + rest) is not None)
+
+
 def _rank(key: str, name: RepositoryName) -> tuple[int, int, str] | None:
     """How well a key fits; None when it is for another place."""
     if host_of(key) != name.host:
         return None
+    if names_host(key, name.host):
+        return 0, int(key == name.host), key
     rest = _SCHEME.sub("", key).partition("/")[2]
-    plain = key == name.host
-    if not rest or _API.fullmatch("/" + rest):
-        return 0, int(plain), key
     fits = name.path == rest or name.path.startswith(rest.rstrip("/") + "/")
     return (len(rest), 0, key) if fits else None
 

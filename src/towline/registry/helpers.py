@@ -60,11 +60,48 @@ def get(name: str, host: str, environ: Mapping[str, str]) -> Login | None:
 def _ask(name: str, server: str, environ: Mapping[str, str]) -> Login | None:
     code, output = _run(name, "get", server, environ)
     if code:
-        words = " ".join(output.decode("utf-8", "replace").split())[:200]
-        if not words or words.lower().startswith(_ANONYMOUS):
+        if _is_anonymous(output):
             return None
-        raise AuthError(f"the credential helper docker-credential-{name} failed: {words}")
+        raise _failed(name, output)
     return _login(name, output)
+
+
+def store(name: str, server: str, username: str, secret: str, environ: Mapping[str, str]) -> None:
+    """Have a helper keep a login. Raises AuthError, also where the helper is not installed."""
+    import json
+
+    line = json.dumps({"ServerURL": server, "Username": username, "Secret": secret})
+    code, output = _told(name, "store", line, environ)
+    if code:
+        raise _failed(name, output)
+
+
+def erase(name: str, server: str, environ: Mapping[str, str]) -> bool:
+    """Have a helper forget a login; whether it knew one."""
+    code, output = _told(name, "erase", server, environ)
+    if code and not _is_anonymous(output):
+        raise _failed(name, output)
+    return not code
+
+
+def _told(name: str, verb: str, line: str, environ: Mapping[str, str]) -> tuple[int, bytes]:
+    try:
+        return _run(name, verb, line, environ)
+    except HelperMissing as missing:
+        raise AuthError(str(missing), hint="install it, or take it out of the file") from None
+
+
+def _is_anonymous(output: bytes) -> bool:
+    words = _words(output)
+    return not words or words.lower().startswith(_ANONYMOUS)
+
+
+def _words(output: bytes) -> str:
+    return " ".join(output.decode("utf-8", "replace").split())[:200]
+
+
+def _failed(name: str, output: bytes) -> AuthError:
+    return AuthError(f"the credential helper docker-credential-{name} failed: {_words(output)}")
 
 
 def _login(name: str, output: bytes) -> Login | None:

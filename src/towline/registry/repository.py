@@ -240,6 +240,14 @@ class Repository:
             finally:
                 exchange.close()
 
+    def ask_base(self, context: Context) -> None:
+        """Ask the registry itself whether this account is let in (end-1).
+
+        Raises AuthError, RegistryError, NetworkError.
+        """
+        with on_side(self._side):
+            self._caller.call(requests.base(self.name.host), (), context)
+
     def tags(self, context: Context) -> list[str]:
         """Every tag, in the registry's order. Raises AuthError, RegistryError, NetworkError."""
         found: dict[str, None] = {}

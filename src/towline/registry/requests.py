@@ -97,6 +97,19 @@ class TagsPage(NamedTuple):
     """Path and query."""
 
 
+def base(host: str) -> Call[None]:
+    """end-1: whether there is a registry, and whether the account is let in."""
+    action = f"log in to {host}"
+
+    def read(response: Response) -> None:
+        if not response.ok:
+            raise answers.refusal(response, action)
+        if answers.is_page(response):
+            raise answers.no_registry(response, action)
+
+    return Call("GET", distribution.BASE, action, read)
+
+
 def blob_exists(name: RepositoryName, digest: str) -> Call[bool]:
     """end-2 by HEAD. A redirect to storage says already that the blob is there."""
     action = f"check blob {_short(digest)} in {name}"

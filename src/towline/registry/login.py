@@ -1,0 +1,137 @@
+"""Keeping logins: in the helper that a configuration names, else in its file.
+
+The file is Docker's config.json, or one that was named. It is replaced whole and at once, is for
+its owner's eyes alone, and keeps what else it holds.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from towline.errors import UsageError
+from towline.reference import HUB
+from towline.registry import credential_files, helpers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_HUB_KEY = "https://index.docker.io/v1/"
+
+
+@dataclass(frozen=True, slots=True)
+class LoginStore:
+    """Where logins are kept."""
+
+    path: Path
+    environ: Mapping[str, str] = field(repr=False)
+
+    def save(self, host: str, username: str, password: str) -> str:
+        """Keep a login; where it is kept, in words. Raises UsageError, AuthError."""
+        document = self._read()
+        if program := _helper(document, host):
+            helpers.store(program, _key(host), username, password, self.environ)
+            self._write(_with_entry(document, host, {}))
+            return f"docker-credential-{program}"
+        pair = f"{username}:{password}".encode()
+        self._write(_with_entry(document, host, {"auth": base64.b64encode(pair).decode()}))
+        return str(self.path)
+
+    def erase(self, host: str) -> bool:
+        """Forget a login; whether there was one. Raises UsageError, AuthError."""
+        document = self._read()
+        erased = False
+        if program := _helper(document, host):
+            for server in helpers.servers(host):
+                erased |= helpers.erase(program, server, self.environ)
+        auths = document.get("auths")
+        kept = {
+            key: value
+            for key, value in (auths.items() if isinstance(auths, dict) else ())
+            if not credential_files.names_host(key, host)
+        }
+        if isinstance(auths, dict) and len(kept) < len(auths):
+            self._write({**document, "auths": kept})
+            erased = True
+        return erased
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            document = json.loads(self.path.read_text("utf-8") or "{}")
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError) as error:
+            why = getattr(error, "strerror", None) or "it is not JSON"
+            raise UsageError(f"the logins of {self.path} cannot be read: {why}") from None
+        if not isinstance(document, dict):
+            raise UsageError(f"the logins of {self.path} are not a JSON object")
+        return document
+
+    def _write(self, document: dict[str, Any]) -> None:
+        # Through a link to the file itself, which may be kept elsewhere.
+        path = self.path.resolve()
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        content = json.dumps(document, indent="\t", ensure_ascii=False) + "\n"
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                beside.unlink()
+            with os.fdopen(
+                os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w"
+            ) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                beside.unlink()
+            raise UsageError(f"the login cannot be kept in {path}: {error.strerror}") from None
+
+
+def store_of(environ: Mapping[str, str], authfile: str | None = None) -> LoginStore:
+    """Where logins of this user are kept: the file that was named, else Docker's.
+
+    Raises UsageError when there is no home.
+    """
+    named = authfile or environ.get("REGISTRY_AUTH_FILE")
+    if named:
+        return LoginStore(Path(named), environ)
+    folder = environ.get("DOCKER_CONFIG")
+    if not folder:
+        home = environ.get("HOME")
+        if not home:
+            raise UsageError(
+                "there is no home to keep the login in",
+                hint="name a file with --authfile, or set HOME",
+            )
+        folder = f"{home}/.docker"
+    return LoginStore(Path(folder, "config.json"), environ)
+
+
+def _key(host: str) -> str:
+    return _HUB_KEY if host == HUB else host
+
+
+def _helper(document: Mapping[str, Any], host: str) -> str:
+    special = document.get("credHelpers")
+    if isinstance(special, dict):
+        for key, program in special.items():
+            if credential_files.host_of(key) == host and isinstance(program, str):
+                return program
+    store = document.get("credsStore")
+    return store if isinstance(store, str) else ""
+
+
+def _with_entry(document: dict[str, Any], host: str, entry: dict[str, str]) -> dict[str, Any]:
+    auths = document.get("auths")
+    entries = dict(auths) if isinstance(auths, dict) else {}
+    others = {
+        key: value for key, value in entries.items() if not credential_files.names_host(key, host)
+    }
+    return {**document, "auths": {**others, _key(host): entry}}
