@@ -79,12 +79,13 @@ def plan(
     destination: str | Several,
     *,
     all_tags: bool = False,
+    check_push: bool = False,
     **options: Unpack[Options],
 ) -> PlanResult | list[PlanResult]:
     """What a push would do, with nothing written; see `Pusher.plan`."""
     settings, wishes = _apart(options)
     with Pusher(**settings) as pusher:
-        return pusher.plan(source, destination, all_tags=all_tags, **wishes)
+        return pusher.plan(source, destination, all_tags=all_tags, check_push=check_push, **wishes)
 
 
 def inspect(source: Source, **options: Unpack[PusherOptions]) -> InspectResult:

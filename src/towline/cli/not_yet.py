@@ -23,13 +23,10 @@ OPTIONS = frozenset(
         "allow_schema1",
         "annotation",
         "by_digest",
-        "check_push",
-        "chunk_size",
         "limit_rate",
         "platform",
         "preserve_digests",
         "referrers",
-        "src_creds",
         "trace",
     }
 )

@@ -195,7 +195,11 @@ HOW = Group(
             convert=whole(1),
             help="uploads at once to any one registry host (default 5)",
         ),
-        given("--chunk-size", metavar="SIZE|auto", help="send layers in chunks of this size"),
+        given(
+            "--chunk-size",
+            metavar="SIZE|auto",
+            help="send larger layers in chunks of this size (auto: where one body is not taken)",
+        ),
         given("--limit-rate", metavar="RATE", help="bytes a second, all uploads together"),
     ),
 )
@@ -325,6 +329,7 @@ AFTER = Group(
     "checks",
     (
         flag("--dry-run", help="GET and HEAD only: say what would be sent"),
+        flag("--check-push", help="with that, open an upload session and give it back as well"),
         given(
             "--verify",
             metavar="head|full",
@@ -340,8 +345,6 @@ AFTER = Group(
         given("--trace", metavar="FILE", help="write down where the time went"),
     ),
 )
-PLAN = Group("plan", (flag("--check-push", help="open and cancel an upload session as well"),))
-
 REACH = (PATIENCE, TRANSPORT, CREDENTIALS)
 """What every command that talks to a registry takes."""
 PUSH = (

@@ -26,7 +26,7 @@ _SHORT = 12
 
 def add_arguments(parser: Parser) -> None:
     """Its options."""
-    add(parser, *options.PUSH, options.PLAN)
+    add(parser, *options.PUSH)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from towline.cli import options, output, words
 from towline.cli.arguments import add, push_options, pusher_options
-from towline.errors import PartialFailure, TowlineError
+from towline.errors import PartialFailure, TowlineError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -37,6 +37,11 @@ def run(args: argparse.Namespace) -> int:
         from towline.cli import plan
 
         return plan.run(args)
+    if hasattr(args, "check_push"):
+        message = (
+            "`--check-push` goes with `towline plan` or `--dry-run`: a push finds out by itself"
+        )
+        raise UsageError(message)
     if file := getattr(args, "digest_file", None):
         output.check_digest_file(file)
     several = len(destinations) > 1 or getattr(args, "all_tags", False)

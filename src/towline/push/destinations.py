@@ -42,6 +42,17 @@ def _check(found: Reference, *, all_tags: bool) -> None:
         )
 
 
+def on_one_host(parsed: Iterable[Reference], account: str | None) -> None:
+    """An account that was given belongs to one registry. Raises UsageError for several."""
+    hosts = dict.fromkeys(found.repository.host for found in parsed)
+    if account and len(hosts) > 1:
+        raise UsageError(
+            f"{account} is for one registry, and the destinations are on {len(hosts)}: "
+            + ", ".join(hosts),
+            hint=f"save a login for each: towline login {next(iter(hosts))}",
+        )
+
+
 def by_repository(parsed: Iterable[Reference]) -> dict[RepositoryName, list[Reference]]:
     """Destinations of one repository are one target, its tags sorted."""
     groups: dict[RepositoryName, list[Reference]] = {}

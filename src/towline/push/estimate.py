@@ -35,6 +35,16 @@ def estimate(run: Run, wish: Wish, early: list[Outcome]) -> list[PlanResult]:
     return kept + [_result(run, wish, reference, tree, found) for reference, tree in run.left]
 
 
+def check_push(target: Target) -> None:
+    """Open an upload session and give it back: nothing else tells whether a push is let in.
+
+    Raises what the last attempt raised.
+    """
+    context = target.context
+    upload = target.retry("upload", partial(target.repository.start_upload, context))
+    upload.cancel()
+
+
 def _unchanged(outcome: Outcome) -> PlanResult:
     if isinstance(outcome, BaseException):
         raise outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypedDict
 
@@ -31,6 +32,8 @@ class PusherOptions(TypedDict, total=False):
     """Uploads at once to any one registry host."""
     retries: int
     """Attempts in a row without progress, after the first."""
+    chunk_size: int | str
+    """Bytes, as a number or as `16M`; larger layers go in chunks of that size. Or `auto`."""
     timeout: float
     """Seconds without a byte either way."""
     cache: str | os.PathLike[str]
@@ -158,6 +161,41 @@ def pair(creds: str | tuple[str, str] | None, option: str) -> tuple[str, str] | 
     if not colon or not user:
         raise UsageError(f"{option} must be USER:PASSWORD", hint="give a user, a colon, a password")
     return user, password
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def size(value: int | str, option: str) -> int:
+    """Bytes: a number, or a text of a number and K, M or G (powers of 1024).
+
+    Raises UsageError, also for less than one byte.
+    """
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip())
+        number = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    else:
+        number = value
+    if number < 1:
+        raise UsageError(
+            f"{option} must be a number of bytes, not {value!r}", hint="as in 16M: use K, M or G"
+        )
+    return number
+
+
+def chunk_size(value: int | str) -> int | None:
+    """Bytes of a chunk; None for `auto`: one body wherever that is taken. Raises UsageError."""
+    return None if value == "auto" else size(value, "--chunk-size")
+
+
+def given_to_one_host(options: PusherOptions) -> str | None:
+    """What names an account for the one host of the destinations; None: nothing does."""
+    if options.get("creds"):
+        return "--creds"
+    environ = environment(options)
+    named = environ.get("TOWLINE_USERNAME") and environ.get("TOWLINE_PASSWORD") is not None
+    return "TOWLINE_USERNAME" if named else None
 
 
 def environment(options: PusherOptions) -> Mapping[str, str]:

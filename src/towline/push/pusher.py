@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, Unpack
 
+    from towline.errors import Side
     from towline.push.opened import Source, Wanted
     from towline.push.options import PusherOptions, PushOptions, Wish
     from towline.push.result import InspectResult, PlanResult, PushResult
     from towline.push.run import Outcome
     from towline.push.wanted import Tree
     from towline.reference import Reference, RepositoryName
+    from towline.registry.repository import Repository
 
 Several = list[str] | tuple[str, ...]
 """Several destinations; not any sequence, since a text is one too."""
@@ -47,6 +49,8 @@ class Pusher:
 
     def __init__(self, **settings: Unpack[PusherOptions]) -> None:
         self._emit = settings.get("on_event", nowhere)
+        self._account = options.given_to_one_host(settings)
+        self._reads_as: Side = "source" if settings.get("src_creds") else "destination"
         self._engine = Engine(settings, self._warn)
 
     def __enter__(self) -> Self:
@@ -123,6 +127,7 @@ class Pusher:
         """
         wish = options.wish(wishes)
         parsed = destinations.parse(destination, all_tags=all_tags)
+        destinations.on_one_host(parsed, self._account)
         cancel = wishes.get("cancel") or Cancel()
         with _public_edge(parsed), self._opened(source, cancel) as opened:
             wanted = opened.wanted(parsed, all_tags=all_tags)
@@ -140,7 +145,7 @@ class Pusher:
         switch = cancel or Cancel()
         with _public_edge([]):
             if reference := registry_reference(source):
-                return look.remote(reference, self._target(reference.repository, (), switch))
+                return look.remote(reference, self._read(reference.repository, switch))
             with self._opened(source, switch) as opened:
                 return look.local(opened.name, opened.entry(), options.wish({}))
 
@@ -155,7 +160,7 @@ class Pusher:
         wish = options.wish(wishes)
         with _public_edge([]):
             if reference := registry_reference(source):
-                return look.remote_digest(reference, self._target(reference.repository, (), switch))
+                return look.remote_digest(reference, self._read(reference.repository, switch))
             with self._opened(source, switch) as opened:
                 context = Context(cancel=switch, emit=self._emit)
                 return look.local_digest(self._engine, opened.entry(), wish, context)
@@ -166,7 +171,7 @@ class Pusher:
         Raises UsageError, AuthError, RegistryError, NetworkError, TransferCancelled.
         """
         name = destinations.repository(repository)
-        target = self._target(name, (), cancel or Cancel())
+        target = self._read(name, cancel or Cancel())
         with _public_edge([]):
             return sorted(target.retry("tags", partial(target.repository.tags, target.context)))
 
@@ -176,19 +181,24 @@ class Pusher:
         destination: str | Several,
         *,
         all_tags: bool = False,
+        check_push: bool = False,
         **wishes: Unpack[PushOptions],
     ) -> PlanResult | list[PlanResult]:
         """What a push would do; the registry is only read (GET and HEAD).
 
-        Takes what `push` takes. Raises as `push` does.
+        Takes what `push` takes. With `check_push` an upload session is opened at each repository,
+        and given back, to see whether a push would be let in. Raises as `push` does.
         """
         wish = options.wish(wishes)
         parsed = destinations.parse(destination, all_tags=all_tags)
+        destinations.on_one_host(parsed, self._account)
         cancel = wishes.get("cancel") or Cancel()
         with _public_edge(parsed), self._opened(source, cancel) as opened:
             wanted = opened.wanted(parsed, all_tags=all_tags)
             runs = self._runs(wanted, wish, cancel)
             together.prepare(self._engine, runs, wish)
+            for run in runs if check_push else ():
+                estimate.check_push(run.target)
             planned = {
                 result.reference: result
                 for run in runs
@@ -231,6 +241,15 @@ class Pusher:
         cancel: Cancel,
     ) -> Target:
         repository = self._engine.client.repository(name)
+        return self._at(repository, tags, cancel)
+
+    def _read(self, name: RepositoryName, cancel: Cancel) -> Target:
+        """A repository that is only read from."""
+        return self._at(self._engine.client.repository(name, self._reads_as), (), cancel)
+
+    def _at(
+        self, repository: Repository, tags: Sequence[tuple[Reference, Tree]], cancel: Cancel
+    ) -> Target:
         context = Context(cancel=cancel, emit=self._emit)
         return Target(self._engine, repository, tuple(tags), context)
 

@@ -211,5 +211,5 @@ def test_values_that_do_not_work_yet_are_refused_by_name() -> None:
 
 
 def test_the_not_yet_table_names_only_what_exists_in_the_option_table() -> None:
-    known = {o.dest for group in (*options.PUSH, options.PLAN) for o in group.options}
+    known = {o.dest for group in options.PUSH for o in group.options}
     assert known >= not_yet.OPTIONS

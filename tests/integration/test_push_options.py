@@ -1,0 +1,117 @@
+"""Options that change how a push goes over the wire, from the command to the registry."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import docker_registry as real
+from tests.support import readback
+from towline.cli.main import main
+from towline.testing.images import make_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import StartDockerRegistry
+    from tests.integration.conftest import Place
+
+MiB = 1 << 20
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> str:
+    path = tmp_path / "image.tar"
+    make_image(path, layers=[{"noise": os.urandom(3 * MiB)}, {"small": b"small"}])
+    return str(path)
+
+
+def methods(registry: Place) -> list[str]:
+    return [method for method, _ in registry.requests()]
+
+
+@pytest.mark.parametrize("size", ["1M", "1048576", "0.5M"])
+def test_layers_larger_than_a_chunk_go_in_chunks_and_the_rest_in_one_body(
+    registry: Place, image: str, size: str
+) -> None:
+    assert main(["push", image, registry.name("app") + ":1", "-q", "--chunk-size", size]) == 0
+    sent = methods(registry)
+    # Beyond its megabytes a layer has a few bytes of headers; a small one is held and goes whole.
+    assert sent.count("PATCH") == (7 if size == "0.5M" else 4)
+    readback.image(registry.url, registry.path("app"), "1")
+
+
+def test_without_a_size_a_layer_is_one_body(registry: Place, image: str) -> None:
+    assert main(["push", image, registry.name("app") + ":1", "-q", "--chunk-size=auto"]) == 0
+    assert methods(registry).count("PATCH") == 2
+
+
+def test_a_size_that_is_none_is_exit_code_2(image: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["push", image, "registry.example/app", "--chunk-size", "large"]) == 2
+    assert "--chunk-size must be a number of bytes" in capsys.readouterr().err
+
+
+class TestCheckPush:
+    def test_a_session_is_opened_and_given_back_and_nothing_is_written(
+        self, registry: Place, image: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        name = registry.name("app") + ":1"
+        assert main(["plan", image, name, "--check-push", "--output", "json"]) == 0
+        assert json.loads(capsys.readouterr().out)["status"] == "pushed"
+        asked = methods(registry)
+        assert [asked.count(method) for method in ("POST", "DELETE")] == [1, 1]
+        assert set(asked) <= {"HEAD", "GET", "POST", "DELETE"}
+
+    def test_a_dry_run_takes_it_and_a_push_does_not(
+        self, registry: Place, image: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        name = registry.name("app") + ":1"
+        assert main(["push", image, name, "--dry-run", "--check-push"]) == 0
+        assert methods(registry).count("POST") == 1
+        assert main(["push", image, name, "--check-push"]) == 2
+        assert "`--check-push` goes with" in capsys.readouterr().err
+
+    def test_without_it_a_plan_only_reads(self, registry: Place, image: str) -> None:
+        assert main(["plan", image, registry.name("app") + ":1"]) == 0
+        assert set(methods(registry)) <= {"HEAD", "GET"}
+
+    def test_who_may_not_push_is_told_with_exit_code_4(
+        self,
+        start_docker_registry: StartDockerRegistry,
+        image: str,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        registry = start_docker_registry(real.Options(htpasswd=True))
+        assert main(["plan", image, registry.name("app:1"), "--check-push"]) == 4
+        creds = ["--creds", f"{real.USER}:{real.PASSWORD}"]
+        assert main(["plan", image, registry.name("app:1"), "--check-push", *creds]) == 0
+        capsys.readouterr()
+
+    def test_a_registry_that_is_read_only_is_told_with_exit_code_5(
+        self,
+        start_docker_registry: StartDockerRegistry,
+        image: str,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        registry = start_docker_registry(real.Options(read_only=True))
+        name = registry.name("app:1")
+        assert main(["plan", image, name]) == 0
+        assert main(["plan", image, name, "--check-push", "--retries=0"]) == 5
+        capsys.readouterr()
+
+
+def test_the_sources_account_lets_in_whoever_only_looks(
+    start_docker_registry: StartDockerRegistry, image: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = start_docker_registry(real.Options(htpasswd=True))
+    name, account = registry.name("app:1"), f"{real.USER}:{real.PASSWORD}"
+    assert main(["push", image, name, "-q", "--creds", account]) == 0
+    capsys.readouterr()
+    for command, word in (("inspect", name), ("digest", name), ("tags", registry.name("app"))):
+        assert main([command, word]) == 4
+        assert main([command, word, "--src-creds", account]) == 0
+        assert main([command, word, "--creds", account]) == 0
+    capsys.readouterr()

@@ -1,0 +1,63 @@
+"""Keywords of a push, read: sizes, rules, whose an account is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import towline
+from towline.errors import UsageError
+from towline.push import destinations, options
+
+MiB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (1, 1),
+        (16 * MiB, 16 * MiB),
+        ("4096", 4096),
+        ("16K", 16 << 10),
+        ("16k", 16 << 10),
+        ("16M", 16 * MiB),
+        ("1.5M", 3 * MiB // 2),
+        ("2G", 2 << 30),
+        (" 5m ", 5 * MiB),
+    ],
+)
+def test_a_size_is_a_number_with_a_unit_of_powers_of_1024(value: int | str, wanted: int) -> None:
+    assert options.size(value, "--chunk-size") == wanted
+
+
+@pytest.mark.parametrize("value", ["", "M", "16T", "-1", "1e6", "16MB", "many", 0, -5, "0", "0.1"])
+def test_what_is_no_size_is_named_with_its_option(value: int | str) -> None:
+    with pytest.raises(UsageError, match=r"--chunk-size must be a number of bytes"):
+        options.size(value, "--chunk-size")
+
+
+def test_chunks_of_automatic_size_are_no_size() -> None:
+    assert options.chunk_size("auto") is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"creds": "me:word"},
+        {"creds": ("me", "word")},
+        {"environ": {"TOWLINE_USERNAME": "me", "TOWLINE_PASSWORD": "word"}},
+    ],
+)
+def test_one_account_is_never_shown_to_several_registries(settings: dict[str, Any]) -> None:
+    several = ["one.example/app", "two.example/app"]
+    with towline.Pusher(cache="none", **settings) as pusher:
+        for work in (pusher.push, pusher.plan):
+            with pytest.raises(UsageError, match=r"one\.example, two\.example") as caught:
+                work("image.tar", several)
+            assert "towline login one.example" in str(caught.value.hint)
+
+
+def test_several_repositories_of_one_registry_may_share_an_account() -> None:
+    destinations.on_one_host(destinations.parse(["a.example/x", "a.example/y"]), "--creds")
+    destinations.on_one_host(destinations.parse(["a.example/x", "b.example/y"]), None)
