@@ -40,8 +40,10 @@ class Engine:
             options.get("timeout", Limits.timeout),
         )
         self.environ = environment(options)
-        self.client = RegistryClient(_settings(options, self.limits))
         self.knowledge = open_knowledge(_text(options.get("cache")), self.environ, warn)
+        self.client = RegistryClient(
+            _settings(options, self.limits, warn), recall=self.knowledge.host_facts
+        )
         self.policy = Policy(retries=self.limits.retries)
         self.gate = Gate()
         self.dispatcher = Dispatcher(Slots(self.limits.jobs))
@@ -71,11 +73,13 @@ class Engine:
         self.settlers.close()
         self.dispatcher.close()
         self.encoders.shutdown(wait=True, cancel_futures=True)
+        for host, facts in self.client.learned().items():
+            self.knowledge.record_host(host, facts)
         self.client.close()
         self.knowledge.close()
 
 
-def _settings(options: PusherOptions, limits: Limits) -> Settings:
+def _settings(options: PusherOptions, limits: Limits, warn: Callable[[str], None]) -> Settings:
     """What the registry client needs to know."""
     unverified = not options.get("tls_verify", True)
     return Settings(
@@ -92,6 +96,7 @@ def _settings(options: PusherOptions, limits: Limits) -> Settings:
         chunk_size=chunk_size(options.get("chunk_size", "auto")),
         environ=environment(options),
         log=options.get("log"),
+        warn=warn,
     )
 
 

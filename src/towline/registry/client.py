@@ -62,9 +62,17 @@ class Settings:
 class RegistryClient:
     """Gives repositories. Safe from any thread."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        recall: Callable[[str], Mapping[str, str]] | None = None,
+    ) -> None:
+        """`recall` gives what an earlier client said of a host in `learned`."""
         self._settings = settings
         self._clock = clock
+        self._recall = recall
         self._lock = threading.Lock()
         self._pool: Pool | None = None
         self._keychain: Keychain | None = None
@@ -85,9 +93,16 @@ class RegistryClient:
         """
         with self._lock:
             caller = self._caller(name, side)
-            facts = self._facts.setdefault(name.host, HostFacts())
+            facts = self._host_facts(name.host, side)
         size = self._settings.chunk_size
         return Repository(name, caller, facts, side=side, pull_from=pull_from, chunk_size=size)
+
+    def _host_facts(self, host: str, side: Side) -> HostFacts:
+        if host not in self._facts:
+            # How a host takes uploads is of no interest to those who only read.
+            known = self._recall(host) if self._recall and side == "destination" else {}
+            self._facts[host] = HostFacts.recalled(known, time.time())
+        return self._facts[host]
 
     def _caller(self, name: RepositoryName, side: Side) -> Caller:
         credentials = self._find(name, side)
@@ -152,6 +167,13 @@ class RegistryClient:
         Raises AuthError when they are not, RegistryError, NetworkError.
         """
         self.repository(RepositoryName(host, ""), "destination").ask_base(context)
+
+    def learned(self) -> dict[str, dict[str, str]]:
+        """Facts of each host that are worth remembering."""
+        now = time.time()
+        with self._lock:
+            found = {host: facts.to_recall(now) for host, facts in self._facts.items()}
+        return {host: facts for host, facts in found.items() if facts}
 
     def close(self) -> None:
         """Close the connections."""

@@ -1,9 +1,16 @@
-"""What a registry host has turned out to do or not to do, so that nobody asks it twice."""
+"""What a registry host has turned out to do or not to do, so that nobody asks it twice.
+
+It only saves requests: whatever is wrong in it is found out again.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MiB = 1 << 20
 CHUNK = 16 * MiB
@@ -15,9 +22,14 @@ _SAID = re.compile(r"(\d+(?:\.\d+)?)\s*(kib|kb|k|mib|mb|m)\b")
 _UNITS = {"k": 1 << 10, "m": MiB}
 
 
+REMEMBERED = 7 * 24 * 3600.0
+"""Seconds for which facts of an earlier run count: proxies get other limits."""
+_SEEN = "seen"
+
+
 @dataclass(slots=True)
 class HostFacts:
-    """Learned in this run. Single values: a race between two writers ends in a good state."""
+    """Single values: a race between two writers ends in a good state."""
 
     patch_refused: bool = False
     """It takes no PATCH: blobs go as one PUT, for which digest and size must be known."""
@@ -31,6 +43,28 @@ class HostFacts:
     """Bytes of the least chunk, but for the last."""
     head_refused: bool = False
     """It does not answer HEAD for manifests."""
+
+    @classmethod
+    def recalled(cls, facts: Mapping[str, str], now: float) -> HostFacts:
+        """As an earlier run left them; `now` in seconds since the epoch."""
+        found = cls()
+        numbers = {name: int(text) for name, text in facts.items() if text.isdecimal()}
+        if not 0 <= now - numbers.get(_SEEN, 0) <= REMEMBERED:
+            return found
+        found.patch_refused = bool(numbers.get("patch_refused"))
+        found.put_refused = bool(numbers.get("put_refused")) and not found.patch_refused
+        found.length_wanted = bool(numbers.get("length_wanted"))
+        found.head_refused = bool(numbers.get("head_refused"))
+        found.chunk_min = min(numbers.get("chunk_min", 0), CHUNK)
+        body_max = numbers.get("body_max", 0)
+        found.body_max = body_max if body_max >= _SMALLER[-1] else None
+        return found
+
+    def to_recall(self, now: float) -> dict[str, str]:
+        """For a later run; empty when nothing is out of the ordinary."""
+        numbers = {name: int(getattr(self, name) or 0) for name in self.__slots__}
+        facts = {name: str(number) for name, number in numbers.items()}
+        return {**facts, _SEEN: str(int(now))} if any(numbers.values()) else {}
 
     def shape_refused(self, *, in_one_put: bool) -> bool:
         """Note that a shape of upload was refused; whether the other one is left to be tried."""
@@ -68,6 +102,7 @@ class HostFacts:
 
 def _limit(words: str) -> int | None:
     """A size that a refusal names (GHCR: "request body is too large … 4.00MiB")."""
+    words = words.lower()
     if "large" not in words and "limit" not in words and "exceed" not in words:
         return None
     found = [float(n) * _UNITS[unit[0]] for n, unit in _SAID.findall(words)]
