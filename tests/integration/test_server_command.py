@@ -168,6 +168,20 @@ def test_what_makes_no_sense_is_refused_in_one_sentence(words: list[str]) -> Non
     assert re.fullmatch(r"towline: error: [^\n]+\n(hint: [^\n]+\n)?", done.stderr)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--gc", "--root", "/proc/none"], "/proc/none holds no registry"),
+        (["--root", "/proc/none"], "cannot keep a registry in /proc/none"),
+        (["--listen", "192.0.2.1:0"], "cannot listen on 192.0.2.1:0: Cannot assign"),
+    ],
+)
+def test_what_cannot_begin_is_one_sentence(words: list[str], message: str) -> None:
+    done = towline("serve", *words)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"towline: error: {message}")
+
+
 def test_a_host_that_is_none_is_one_sentence() -> None:
     done = towline("serve", "--listen", "no-such-host.invalid:0")
     assert (done.returncode, done.stdout) == (1, "")

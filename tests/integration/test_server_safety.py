@@ -406,6 +406,7 @@ def test_a_read_only_registry_refuses_what_writes_and_serves_the_rest(tmp_path: 
     root = tmp_path / "root"
     with Server(root) as server, RawClient(server.host) as client:
         digest = client.put_image("team/app", "1", DATA)
+    before = sorted((path, path.stat().st_mtime_ns) for path in root.rglob("*"))
     with Server(root, read_only=True) as server, RawClient(server.host) as client:
         assert client.pull("team/app", "1")[2] == DATA
         for method, path in (
@@ -418,6 +419,7 @@ def test_a_read_only_registry_refuses_what_writes_and_serves_the_rest(tmp_path: 
             assert answer.refusal == (405, "UNSUPPORTED")
             assert answer.headers["allow"] == "GET, HEAD"
         assert client.pull("team/app", "1")[2] == DATA
+    assert sorted((path, path.stat().st_mtime_ns) for path in root.rglob("*")) == before
 
 
 @pytest.fixture(scope="module")
@@ -516,6 +518,21 @@ def test_stopping_ends_idle_connections_and_running_uploads_within_seconds() -> 
     server.stop()
     assert not root.exists(), "a temporary root is removed"
     assert threading.active_count() < threads
+
+
+def test_a_request_under_way_when_the_server_stops_is_answered() -> None:
+    server = Server()
+    server.start()
+    with raw_socket(server.host) as sock:
+        digest = sha256(b"abc")
+        sock.sendall(f"POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\n".encode() + HOST)
+        sock.sendall(b"Content-Length: 3\r\n\r\nab")
+        time.sleep(0.1)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        sock.sendall(b"c")
+        assert statuses(read_to_end(sock)) == [201]
+        stopping.join()
 
 
 def test_ipv6_is_spoken_where_there_is_any() -> None:

@@ -25,7 +25,7 @@ from tests.support.raw_client import (
     with_query,
 )
 from tests.support.serving import Serving, serving, towline
-from towline.server import Limits, Server
+from towline.server import Server
 from towline.server.gc import collect
 from towline.server.storage import Storage
 
@@ -176,17 +176,6 @@ def test_a_session_survives_a_kill_with_what_it_had(root: Path) -> None:
         assert client.ask("GET", f"/v2/team/app/blobs/{sha256(data)}").body == data
 
 
-def test_a_session_that_is_left_alone_expires(root: Path) -> None:
-    limits = Limits(session_seconds=0.2)
-    with Server(root, limits=limits) as server, RawClient(server.host) as client:
-        session = client.open_upload("team/app")
-        client.ask("PATCH", session, b"some bytes")
-    time.sleep(0.3)
-    with Server(root, limits=limits) as server, RawClient(server.host) as client:
-        assert client.ask("GET", session).refusal == (404, "BLOB_UPLOAD_UNKNOWN")
-        assert list((root / "uploads").iterdir()) == []
-
-
 def test_nothing_is_left_of_uploads_that_ended(root: Path, client: RawClient) -> None:
     client.put_image("a", "1", b"a layer")
     session = client.open_upload("a")
@@ -272,41 +261,6 @@ def _age(root: Path, seconds: float) -> None:
     for path in root.rglob("*"):
         if path.is_file() and path.stat().st_mtime > 0:
             os.utime(path, (then, then))
-
-
-def test_a_running_registry_collects_what_nobody_asked_for_in_an_hour(
-    root: Path, client: RawClient
-) -> None:
-    kept = client.put_image("a", "1", b"a layer")
-    gone = client.put_image("a", "2", b"another layer")
-    client.put_blob("a", b"never listed")
-    client.put_blob("a", b"asked for again")
-    client.ask("DELETE", f"/v2/a/manifests/{gone}")
-    _age(root, 3700)
-    assert client.ask("HEAD", f"/v2/a/blobs/{sha256(b'asked for again')}").status == 200
-    storage = Storage(root)
-    swept = collect(storage)
-    assert swept.blobs == 3, "the manifest, its layer, and the blob that was never listed"
-    assert collect(storage).blobs == 0
-    storage.close()
-    assert sha256(client.pull("a", "1")[0]) == kept
-    for data, status in (
-        (b"another layer", 404),
-        (b"never listed", 404),
-        (b"asked for again", 200),
-    ):
-        assert client.ask("HEAD", f"/v2/a/blobs/{sha256(data)}").status == status
-
-
-def test_what_another_repository_needs_stays(root: Path, client: RawClient) -> None:
-    kept = client.put_image("b", "1", b"shared layer")
-    client.ask("DELETE", f"/v2/a/manifests/{client.put_image('a', '1', b'shared layer')}")
-    _age(root, 3700)
-    storage = Storage(root)
-    collect(storage)
-    storage.close()
-    assert sha256(client.pull("b", "1")[0]) == kept
-    assert client.ask("HEAD", f"/v2/a/blobs/{sha256(b'shared layer')}").status == 404
 
 
 def test_a_manifest_that_cannot_be_read_lets_nothing_of_its_repository_go(
