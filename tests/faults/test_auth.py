@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import threading
@@ -440,3 +441,21 @@ class TestExpiredLogins:
         with pytest.raises(RegistryError, match="400"):
             client.push(DATA)
         assert len(tokens.asked) == 1
+
+
+def test_the_log_says_which_scope_was_asked_and_which_granted_and_no_token(
+    registry: Scripted, client: Client
+) -> None:
+    tokens = Tokens(registry)
+    claims = {"access": [{"type": "repository", "name": "team/app", "actions": ["pull"]}]}
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    token = f"aGVhZA.{payload}.c2ln"
+    tokens.valid[token] = []
+    registry._rules.clear()
+    registry.on("GET", "^/token", Reply(200, JSON, json.dumps({"token": token})), forever=True)
+    client.push(DATA)
+    assert (
+        f"* token of {registry.host} for repository:team/app:pull,push: granted "
+        "repository:team/app:pull, for 60 s"
+    ) in client.heard.lines
+    assert payload not in str(client.heard)

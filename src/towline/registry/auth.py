@@ -7,13 +7,11 @@ wait for it.
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from towline.errors import AuthError, RegistryError
-from towline.registry import answers
+from towline.registry import answers, tokens
 from towline.registry.challenge import Challenge, challenges
 from towline.wire.message import Request
 from towline.wire.url import quote
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from towline.registry.credentials import Credentials
+    from towline.registry.tokens import Token
     from towline.wire.message import Response
     from towline.wire.url import Url
 
@@ -32,8 +31,6 @@ token services look at the first alone."""
 CLIENT_ID = "towline"
 TOKEN_ANSWER_MAX = 1 << 20
 """Bytes."""
-_LIFE_MIN = 60.0
-"""Seconds that a token is taken to live where its service says less, or nothing."""
 _MARGIN = 5.0
 _BODY_MARGIN = 60.0
 """Seconds that a token should still live when a body is begun."""
@@ -44,20 +41,6 @@ _TOO_MUCH = frozenset({400, 401, 403})
 _UNAUTHORIZED = 401
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """An access token; its value is never shown."""
-
-    value: str = field(repr=False)
-    life: float
-    expires: float
-    """By the auth's own clock."""
-
-    def lasts(self, seconds: float, now: float) -> bool:
-        """Whether it is good for that long, or for half of a short life."""
-        return self.expires - now >= min(seconds, self.life / 2)
-
-
 class Auth:
     """What is known of how a registry wants this account to show itself."""
 
@@ -66,12 +49,14 @@ class Auth:
         base: Url,
         credentials: Credentials | None,
         clock: Callable[[], float] = time.monotonic,
+        log: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self.credentials = credentials
         self.worked = False
         """Whether a request with these credentials was let in."""
         self._base = base
         self._clock = clock
+        self._log = log
         self._challenge: Challenge | None = None
         self._tokens: dict[Scopes, Token] = {}
         self._wider: dict[Scopes, Scopes] = {}
@@ -89,7 +74,7 @@ class Auth:
     def aged(self, scopes: Scopes) -> bool:
         """Whether a token is in use that has been for a while."""
         token = self._tokens.get(self._granted(scopes))
-        return token is not None and self._clock() - (token.expires - token.life) > _LIFE_MIN
+        return token is not None and token.aged(self._clock())
 
     def forget(self, scopes: Scopes) -> None:
         """Have the next `fetch` get another token for these."""
@@ -197,7 +182,7 @@ class Auth:
             self._refused.add(scopes)
             granted = self._granted(scopes)
             response = yield from self._ask(granted)
-        self._tokens[granted] = self._token(response)
+        self._tokens[granted] = self._token(response, granted)
 
     def _ask(self, scopes: Scopes) -> Generator[Request, Response, Response]:
         credentials = self.credentials
@@ -248,22 +233,16 @@ class Auth:
             )
         return realm
 
-    def _token(self, response: Response) -> Token:
+    def _token(self, response: Response, scopes: Scopes) -> Token:
         action = f"get a token for {self._base.authority}"
         if not response.ok:
             raise self._no_token(response, action)
-        document = _document(response)
-        value = document.get("access_token") or document.get("token")
-        if not isinstance(value, str) or not value.isprintable():
-            raise AuthError(
-                f"cannot {action}: {response.url.authority} answered without one "
-                f"({response.method} {response.url.redacted})",
-                status=response.status,
-            )
-        life = document.get("expires_in")
-        seconds = float(life) if isinstance(life, int | float) else 0.0
-        seconds = max(seconds, _LIFE_MIN)
-        return Token(value, seconds, self._clock() + seconds)
+        token = tokens.read(response, action, self._clock())
+        self._log(
+            f"* token of {response.url.authority} for {' '.join(scopes) or 'no scope'}: granted "
+            f"{token.granted or 'what it does not say'}, for {token.life:g} s"
+        )
+        return token
 
     def _no_token(self, response: Response, action: str) -> AuthError | RegistryError:
         error = answers.refusal(response, action)
@@ -282,14 +261,6 @@ def _usable(found: list[Challenge]) -> list[Challenge]:
         if challenge.scheme == "basic"
         or (challenge.scheme == "bearer" and challenge.parameters.get("realm"))
     ]
-
-
-def _document(response: Response) -> dict[str, Any]:
-    try:
-        document = json.loads(response.body)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _covers(own: str, wanted: str) -> bool:

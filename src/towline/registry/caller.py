@@ -53,6 +53,7 @@ class Caller:
         *,
         again: Callable[[], Credentials | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        log: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self.endpoint = endpoint
         self.credentials = credentials
@@ -60,6 +61,7 @@ class Caller:
         self._pool = pool
         self._again = again
         self._clock = clock
+        self._log = log
         self._lock = threading.Lock()
         self._admission: Admission | None = None
         self._proven = False
@@ -177,7 +179,7 @@ class Caller:
 
     def _door(self, context: Context) -> Admission:
         if self._admission is None:
-            auth = Auth(self.endpoint.base(context), self.credentials, self._clock)
+            auth = Auth(self.endpoint.base(context), self.credentials, self._clock, self._log)
             with acquired(self._lock, context):
                 if self._admission is None:
                     self._admission = Admission(auth, self._asked, self._again)

@@ -44,9 +44,9 @@ class Chunks:
             if self._filled == len(self._buffer):
                 self.flush()
 
-    def whole(self) -> bytes | None:
+    def whole(self) -> memoryview | None:
         """All that was written, if nothing of it has been sent: it fits into one PUT."""
-        return None if self.acknowledged else bytes(self._buffer[: self._filled])
+        return None if self.acknowledged else memoryview(self._buffer)[: self._filled]
 
     def flush(self) -> None:
         """Send what is held."""
@@ -54,12 +54,12 @@ class Chunks:
         while at < self._filled:
             limit = self._session.talk.facts.chunk(len(self._buffer))
             size = min(limit, self._filled - at)
-            taken = self._send(bytes(self._buffer[at : at + size]))
+            taken = self._send(memoryview(self._buffer)[at : at + size])
             at += taken
             self.acknowledged += taken
         self._filled = 0
 
-    def _send(self, chunk: bytes) -> int:
+    def _send(self, chunk: memoryview) -> int:
         """PATCH one chunk; how many of its bytes the registry holds now."""
         session = self._session
         call = requests.send_chunk(session.url, chunk, self.acknowledged, session.action)

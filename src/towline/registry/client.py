@@ -116,6 +116,7 @@ class RegistryClient:
                 credentials,
                 again=again if renewable else None,
                 clock=self._clock,
+                log=self._settings.log or log.silent,
             )
         return self._callers[key]
 

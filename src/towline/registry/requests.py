@@ -55,7 +55,7 @@ class Call(NamedTuple, Generic[T]):
     read: Callable[[Response], T]
     """Raises AuthError or RegistryError for an answer that is no success."""
     headers: tuple[tuple[str, str], ...] = ()
-    body: bytes | None = None
+    body: bytes | memoryview | None = None
     limit: int = ANSWER_MAX
     """Bytes of the answer that are of use."""
     follow: bool = False
@@ -206,7 +206,7 @@ def close_upload(location: Url, digest: str, action: str) -> Call[None]:
     return Call("PUT", location.with_query("digest", digest), action, read, (BINARY,))
 
 
-def send_chunk(location: Url, chunk: bytes, start: int, action: str) -> Call[Response]:
+def send_chunk(location: Url, chunk: memoryview, start: int, action: str) -> Call[Response]:
     """end-5: a chunk, its first byte being number `start` of the blob."""
     span = ("Content-Range", f"{start}-{start + len(chunk) - 1}")
     return Call("PATCH", location, action, lambda response: response, (BINARY, span), chunk)
@@ -272,12 +272,18 @@ def get_manifest(name: RepositoryName, target: str) -> Call[RawManifest | None]:
             raise answers.no_registry(response, action)
         if response.truncated:
             raise RegistryError(f"cannot {action}: it is larger than {MANIFEST_READ_MAX} bytes")
-        return _checked(RawManifest(response.body, _media_type(response)), target, action)
+        return _checked(_raw(response), target, action)
 
     path = distribution.manifest_path(name.path, target)
     return Call(
         "GET", path, action, read, (ACCEPT_MANIFESTS,), limit=MANIFEST_READ_MAX, follow=True
     )
+
+
+def _raw(response: Response) -> RawManifest:
+    from towline.spec import schema1
+
+    return schema1.raw(response.body, _media_type(response))
 
 
 def _checked(manifest: RawManifest, target: str, action: str) -> RawManifest:

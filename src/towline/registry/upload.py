@@ -129,9 +129,9 @@ class Upload:
                 chunks.flush()
         self._session.close(digest, self._written)
 
-    def _put(self, content: bytes, digest: str) -> None:
+    def _put(self, content: memoryview, digest: str) -> None:
         body = _OneBody(self._session, len(content), digest)
-        body.write(memoryview(content))
+        body.write(content)
         body.finish()
 
     def _judge(self, error: RegistryError | NetworkError, digest: str) -> None:

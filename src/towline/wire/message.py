@@ -57,7 +57,7 @@ class Request(NamedTuple):
     method: str
     url: Url
     headers: tuple[tuple[str, str], ...] = ()
-    body: bytes | None = None
+    body: bytes | memoryview | None = None
     streamed: bool = False
     length: int | None = None
     """Bytes of a streamed body, where known."""

@@ -1,0 +1,78 @@
+"""Access tokens: read from a token service's answer, and for how long they are good.
+
+What a token says of itself is looked at for the log alone: only its registry can judge it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from towline.errors import AuthError
+
+if TYPE_CHECKING:
+    from towline.wire.message import Response
+
+LIFE_MIN = 60.0
+"""Seconds that a token is taken to live where its service says less, or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An access token; its value is never shown."""
+
+    value: str = field(repr=False)
+    life: float
+    """Seconds."""
+    expires: float
+    """By the clock of whoever got it."""
+
+    def lasts(self, seconds: float, now: float) -> bool:
+        """Whether it is good for that long, or for half of a short life."""
+        return self.expires - now >= min(seconds, self.life / 2)
+
+    def aged(self, now: float) -> bool:
+        """Whether it has been in use for a while."""
+        return now - (self.expires - self.life) > LIFE_MIN
+
+    @property
+    def granted(self) -> str:
+        """What it is good for by its own words, for a log; empty where it has none."""
+        try:
+            payload = self.value.split(".")[1]
+            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            return " ".join(_scope(access) for access in claims["access"]) or "nothing"
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return ""
+
+
+def _scope(access: dict[str, Any]) -> str:
+    return f"{access['type']}:{access['name']}:{','.join(access['actions'])}"
+
+
+def read(response: Response, action: str, now: float) -> Token:
+    """The token of a successful answer. Raises AuthError, without the answer's words.
+
+    Docker's own format and OAuth's name it differently; the times in it are by other clocks.
+    """
+    document = _document(response)
+    value = document.get("access_token") or document.get("token")
+    if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
+        raise AuthError(
+            f"cannot {action}: {response.url.authority} answered without one "
+            f"({response.method} {response.url.redacted})",
+            status=response.status,
+        )
+    said = document.get("expires_in")
+    life = max(float(said), LIFE_MIN) if isinstance(said, int | float) else LIFE_MIN
+    return Token(value, life, now + life)
+
+
+def _document(response: Response) -> dict[str, Any]:
+    try:
+        document = json.loads(response.body)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
