@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
-from towline.registry import answers, hints, requests
+from towline.registry import answers, documents, hints, requests
 from towline.registry.blob_reader import BlobReader
 from towline.registry.caller import on_side
 from towline.registry.conversation import Conversation
@@ -143,7 +143,7 @@ class Repository:
         An answer that is lost, or names another digest, is settled by looking. Raises AuthError,
         RegistryError, NetworkError.
         """
-        call = requests.put_manifest(self.name, target, manifest)
+        call = documents.put_manifest(self.name, target, manifest)
         with on_side(self._side):
             try:
                 put = self._caller.call(call, self._scopes, context)
@@ -171,7 +171,7 @@ class Repository:
             return False
         return found is not None and found.digest == manifest.digest
 
-    def _altered(self, target: str, manifest: RawManifest, put: requests.Put) -> RegistryError:
+    def _altered(self, target: str, manifest: RawManifest, put: documents.Put) -> RegistryError:
         shown = put.digest or "no digest"
         return RegistryError(
             f"the manifest of {self.name}:{target} was sent as {manifest.digest}, but "
@@ -188,7 +188,7 @@ class Repository:
         """
         with on_side(self._side):
             if not self._facts.head_refused:
-                call = requests.head_manifest(self.name, target)
+                call = documents.head_manifest(self.name, target)
                 found = self._caller.call(call, self._scopes, context)
                 if not isinstance(found, requests.Unclear):
                     return found
@@ -205,7 +205,7 @@ class Repository:
         """
         with on_side(self._side):
             return self._caller.call(
-                requests.get_manifest(self.name, target), self._scopes, context
+                documents.get_manifest(self.name, target), self._scopes, context
             )
 
     def read_blob(self, digest: str, context: Context, limit: int) -> bytes:
@@ -263,12 +263,12 @@ class Repository:
                 target = page.next
         return list(found)
 
-    def _tags_page(self, target: str | None, context: Context) -> requests.TagsPage:
-        page = self._caller.call(requests.tags(self.name, target), self._scopes, context)
-        if isinstance(page, requests.TagsPage):
+    def _tags_page(self, target: str | None, context: Context) -> documents.TagsPage:
+        page = self._caller.call(documents.tags(self.name, target), self._scopes, context)
+        if isinstance(page, documents.TagsPage):
             return page
         # It does not like the number of tags that was asked for: as many as it likes, then.
-        plain = requests.plain_tags(self.name)
+        plain = documents.plain_tags(self.name)
         return self._caller.call(plain, self._scopes, context)
 
 
