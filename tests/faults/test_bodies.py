@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 import pytest
@@ -236,3 +237,18 @@ def test_a_connection_serves_one_request_after_another(registry: Scripted, clien
     client.push(DATA)
     client.put()
     assert {one.connection for one in registry.asked} == {0}
+
+
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 64 << 10}])
+def test_all_uploads_together_keep_to_the_rate(registry: Scripted, options: dict[str, int]) -> None:
+    data = [os.urandom(150_000) for _ in range(2)]
+    with client_of(registry, limit_rate=500_000, **options) as client:
+        began = time.monotonic()
+        threads = [threading.Thread(target=client.push, args=(one,)) for one in data]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        took = time.monotonic() - began
+    assert all(registry.blobs[Digest.of(one)] == one for one in data)
+    assert 0.5 < took < 3

@@ -17,6 +17,7 @@ from towline.registry.endpoints import HUB_API, Endpoint
 from towline.registry.facts import HostFacts
 from towline.registry.repository import Repository
 from towline.wire import log, proxy
+from towline.wire.pace import Pace
 from towline.wire.pool import TIMEOUT, Pool
 from towline.wire.tls import Trust
 
@@ -48,6 +49,8 @@ class Settings:
     authfile: str | os.PathLike[str] | None = None
     timeout: float = TIMEOUT
     """Seconds without a byte either way."""
+    limit_rate: float | None = None
+    """Bytes a second that all uploads together may send; None: as many as there are."""
     chunk_size: int | None = None
     """Bytes; larger blobs go in chunks. None: in one body wherever it is taken."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -159,6 +162,7 @@ class RegistryClient:
                 trust=lambda url: trust_of(_host_of(url), trust, settings.environ),
                 proxies=proxy.from_environment(settings.environ),
                 write_log=settings.log or log.silent,
+                pace=Pace(settings.limit_rate) if settings.limit_rate else None,
             )
         return self._pool
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from towline.context import Context
     from towline.wire.channel import Channel
     from towline.wire.message import Request
+    from towline.wire.pace import Pace
 
 BODY_PATIENCE = 10.0
 """Times the usual time-out: what is allowed for the answer to a body."""
@@ -50,6 +51,7 @@ class Exchange:
         write_log: log.Log = log.silent,
         fresh: bool = True,
         via_proxy: str | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.request = request
         self.sent = 0
@@ -59,6 +61,7 @@ class Exchange:
         self._give_back = give_back
         self._log = write_log
         self._proxy = via_proxy
+        self._pace = pace if request.has_body else None
         # A PATCH that was lost may have been carried out, and twice would be too often.
         self._replayable = not fresh and not (request.method == "PATCH" and request.body)
         self._body_ended = False
@@ -94,10 +97,13 @@ class Exchange:
         return self._send([memoryview(b"%x\r\n" % len(view)), view, memoryview(b"\r\n")], len(view))
 
     def _send(self, views: list[memoryview], size: int) -> Response | None:
+        cancel = self._context.cancel
+        batches = self._pace.pieces(views, cancel) if self._pace else (views,)
         try:
-            while not self._channel.send(views):
-                if (refusal := self._early()) is not None:
-                    return refusal
+            for batch in batches:
+                while not self._channel.send(batch):
+                    if (refusal := self._early()) is not None:
+                        return refusal
         except (OSError, Silence) as error:
             return self._sending_failed(error)
         except BaseException:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from towline.context import Context
     from towline.wire.channel import Channel
     from towline.wire.message import Request, Response
+    from towline.wire.pace import Pace
     from towline.wire.url import Url
 
 T = TypeVar("T")
@@ -46,11 +47,13 @@ class Pool:
         trust: Callable[[Url], tls.Trust] = lambda _url: tls.Trust(),
         proxies: proxy.Proxies | None = None,
         write_log: log.Log = log.silent,
+        pace: Pace | None = None,
     ) -> None:
         self._timeout = timeout
         self._trust = trust
         self._proxies = proxies or proxy.Proxies()
         self._log = write_log
+        self._pace = pace
         self._lock = threading.Lock()
         self._idle: dict[str, list[tuple[float, Channel]]] = {}
         self._contexts: dict[tls.Trust, ssl.SSLContext] = {}
@@ -119,6 +122,7 @@ class Pool:
             write_log=self._log,
             fresh=fresh,
             via_proxy=str(via) if via else None,
+            pace=self._pace,
         )
         try:
             exchange.begin(_head(request, via if request.url.scheme == "http" else None))
