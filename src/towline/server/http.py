@@ -30,6 +30,8 @@ _LINE_BYTES = 4096
 _TRAILERS = 32
 _EMPTY_LINES = 8
 _RECEIVE = 16 << 10
+_RECEIVE_CHUNKS = 128 << 10
+"""Bytes; whoever sends a body in chunks mostly sends 32 or 64 KiB in one."""
 _END_OF_HEAD = b"\r\n\r\n"
 
 
@@ -99,9 +101,9 @@ class Input:
                 raise BadRequest(408, "the headers did not arrive in time") from cut
             raise
 
-    def _receive(self) -> bool:
+    def _receive(self, size: int = _RECEIVE) -> bool:
         try:
-            data = self._socket.recv(_RECEIVE)
+            data = self._socket.recv(size)
         except OSError as error:
             raise Cut from error
         self._buffer += data
@@ -124,10 +126,10 @@ class Input:
 
     def line(self) -> bytes:
         """The bytes before the next CRLF, which is read too."""
-        while (end := self._buffer.find(b"\r\n")) < 0:
+        while (end := self._buffer.find(b"\r\n", 0, _LINE_BYTES + 2)) < 0:
             if len(self._buffer) > _LINE_BYTES:
                 break
-            if not self._receive():
+            if not self._receive(_RECEIVE_CHUNKS):
                 raise Cut
         if end < 0 or end > _LINE_BYTES:
             raise BadRequest(400, "a line of the chunked body is too long")

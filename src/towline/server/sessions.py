@@ -79,10 +79,21 @@ class Session:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.lseek(descriptor, self.offset, os.SEEK_SET)
-            while count := body.readinto(view):
-                self._take(descriptor, view[:count])
+            self._fill(descriptor, body, view)
         finally:
             os.close(descriptor)
+
+    def _fill(self, descriptor: int, body: Body, view: memoryview) -> None:
+        """Gather whole blocks: a body in chunks comes in crumbs."""
+        filled = 0
+        try:
+            while count := body.readinto(view[filled:]):
+                filled += count
+                if filled == len(view):
+                    filled = 0
+                    self._take(descriptor, view)
+        finally:
+            self._take(descriptor, view[:filled])
 
     def _take(self, descriptor: int, block: memoryview) -> None:
         while block:

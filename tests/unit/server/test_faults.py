@@ -95,8 +95,8 @@ def test_a_download_is_cut_too(server: Server, client: RawClient) -> None:
 
 def test_silence_lasts_until_the_faults_are_cleared(server: Server, client: RawClient) -> None:
     server.faults.stall(60.0)
-    threading.Timer(0.2, server.faults.clear).start()
     begun = time.monotonic()
+    threading.Timer(0.2, server.faults.clear).start()
     assert client.ask("GET", "/v2/").status == 200
     assert 0.2 <= time.monotonic() - begun < 30
     assert client.ask("GET", "/v2/").status == 200
