@@ -44,6 +44,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             lacking.update(missing)
             config.stash[NOT_RUN] += 1
             item.add_marker(pytest.mark.skip(reason=f"{', '.join(missing)} missing"))
+        elif absent := components.missing_peers_for(item):
+            item.add_marker(pytest.mark.skip(reason=f"no {', '.join(absent)} on PATH or in PEERS"))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -5,6 +5,7 @@ A test asks for one by its marker, `needs("skopeo")`, or by a fixture that hands
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,9 +29,17 @@ BEHIND_FIXTURE = {
 
 
 def find(name: str) -> Path | None:
-    """Where a program is: what `make test` brought first, then PATH."""
-    found = shutil.which(name, path=str(TOOLS)) or shutil.which(name)
-    return Path(found) if found else None
+    """Where a program is: what `make test` brought first, then PEERS, then PATH."""
+    return next(iter(find_all(name)), None)
+
+
+def find_all(name: str) -> list[Path]:
+    """Every program of that name, as `find` would choose; several versions may be there."""
+    peers = os.environ.get("PEERS")
+    folders = [TOOLS, *([Path(peers), Path(peers) / "bin"] if peers else [])]
+    places = [*map(str, folders), None]
+    found = (shutil.which(name, path=place) for place in places)
+    return [Path(path) for path in dict.fromkeys(found) if path]
 
 
 def missing_for(item: pytest.Item) -> list[str]:
@@ -39,3 +48,9 @@ def missing_for(item: pytest.Item) -> list[str]:
     fixtures: list[str] = getattr(item, "fixturenames", [])
     needed |= {BEHIND_FIXTURE[name] for name in fixtures if name in BEHIND_FIXTURE}
     return sorted(name for name in needed if find(name) is None)
+
+
+def missing_peers_for(item: pytest.Item) -> list[str]:
+    """The programs of others that this test would try, were they here; nobody is asked for them."""
+    wanted = {name for mark in item.iter_markers("peer") for name in mark.args}
+    return sorted(name for name in wanted if find(name) is None)
