@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from towline.errors import AuthError, RegistryError, TowlineError
+from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.registry import answers
 from towline.registry.admission import Admission
 from towline.registry.auth import TOKEN_ANSWER_MAX, Auth
@@ -73,7 +73,15 @@ class Caller:
         `extra`: bytes sent before that the registry must digest first. Raises AuthError,
         RegistryError, NetworkError.
         """
+        try:
+            return self._call(call, scopes, context, extra)
+        except NetworkError:
+            if self._proven or not self.endpoint.falls_back(context):
+                raise
+        self._admission = None  # it knows the place that was tried
+        return self._call(call, scopes, context, extra)
 
+    def _call(self, call: Call[T], scopes: Scopes, context: Context, extra: int) -> T:
         def by(ready: Request) -> Response:
             sent = self._pool.request(ready, context, limit=call.limit, extra=extra)
             return self._followed(ready, sent, context, call.limit) if call.follow else sent

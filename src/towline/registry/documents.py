@@ -26,7 +26,8 @@ TAGS_READ_MAX = 16 << 20
 TAGS_PAGE = 1000
 """Tags asked for at once: the most that all take."""
 
-_NOT_FOUND, _BAD_REQUEST = 404, 400
+_NOT_FOUND, _BAD_REQUEST, _SERVER_ERROR = 404, 400, 500
+_BUSY = frozenset({401, 408, 429, 499})
 _LINK = re.compile(r"<([^>]*)>\s*((?:;[^,]*)?)")
 _REL_NEXT = re.compile(r";\s*rel\s*=\s*\"?next\"?\s*(?:;|$)", re.IGNORECASE)
 
@@ -47,8 +48,10 @@ class TagsPage(NamedTuple):
     """Path and query."""
 
 
-def put_manifest(name: RepositoryName, target: str, manifest: RawManifest) -> Call[Put]:
-    """end-7."""
+def put_manifest(
+    name: RepositoryName, target: str, manifest: RawManifest, *, if_match: str | None = None
+) -> Call[Put]:
+    """end-7; with `if_match` only in the place of what has that `ETag`."""
     action = f"put the manifest of {_target(name, target)}"
 
     def read(response: Response) -> Put:
@@ -60,7 +63,8 @@ def put_manifest(name: RepositoryName, target: str, manifest: RawManifest) -> Ca
         return Put(response.status, digest)
 
     path = distribution.manifest_path(name.path, target)
-    headers = (("Content-Type", manifest.media_type),)
+    match = (("If-Match", if_match),) if if_match else ()
+    headers = (("Content-Type", manifest.media_type), *match)
     return Call("PUT", path, action, read, headers, manifest.content)
 
 
@@ -104,6 +108,41 @@ def get_manifest(name: RepositoryName, target: str) -> Call[RawManifest | None]:
     return Call(
         "GET", path, action, read, (ACCEPT_MANIFESTS,), limit=MANIFEST_READ_MAX, follow=True
     )
+
+
+def get_with_etag(name: RepositoryName, target: str) -> Call[tuple[RawManifest | None, str | None]]:
+    """The same, with the `ETag` to change it by."""
+    plain = get_manifest(name, target)
+
+    def read(response: Response) -> tuple[RawManifest | None, str | None]:
+        return plain.read(response), response.headers.get("ETag")
+
+    return Call(
+        "GET", plain.target, plain.action, read, plain.headers, limit=plain.limit, follow=True
+    )
+
+
+def referrers(name: RepositoryName, subject: str) -> Call[frozenset[str] | None]:
+    """end-12: digests of what refers to a manifest. None: the registry has no such list.
+
+    Any answer that is not one means that: 404, other refusals, pages, other types with 200.
+    """
+
+    def read(response: Response) -> frozenset[str] | None:
+        if response.status in _BUSY or response.status >= _SERVER_ERROR:
+            raise answers.refusal(response, action)
+        if not response.ok or response.media_type != media_types.OCI_INDEX:
+            return None
+        try:
+            document = json.loads(response.body)
+            return frozenset(str(entry["digest"]) for entry in document["manifests"])
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return None
+
+    action = f"list what refers to {subject} in {name}"
+    path = distribution.referrers_path(name.path, subject)
+    accept = ("Accept", media_types.OCI_INDEX)
+    return Call("GET", path, action, read, (accept,), limit=MANIFEST_READ_MAX, follow=True)
 
 
 def _raw(response: Response) -> RawManifest:

@@ -6,33 +6,49 @@ TLS. No request is spent on deciding.
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError
 from towline.reference import HUB
+from towline.wire.connect import resolve
 from towline.wire.probe import speaks_tls
 from towline.wire.proxy import is_loopback
 from towline.wire.url import parse
 
 if TYPE_CHECKING:
-    from towline.context import Context
+    from collections.abc import Callable
+
+    from towline.context import Cancel, Context
+    from towline.wire.connect import Address
     from towline.wire.url import Url
 
 HUB_API = "registry-1.docker.io"
 """The Hub's API answers elsewhere than its name says."""
 BASE_PATH = "/v2/"
+_ADDRESS = re.compile(r"[0-9.]+|.*:.*")
 
 
 class Endpoint:
     """One registry host. Safe from any thread."""
 
-    def __init__(self, host: str, *, plain_http: bool, loopback_http: bool, timeout: float) -> None:
+    def __init__(
+        self,
+        host: str,
+        *,
+        plain_http: bool,
+        loopback_http: bool,
+        timeout: float,
+        resolve: Callable[[str, int, Cancel, float], list[Address]] = resolve,
+    ) -> None:
         self.host = host
         """As references have it."""
         self._api_host = HUB_API if host == HUB else host
         self._loopback_http = loopback_http
         self._timeout = timeout
+        self._resolve = resolve
+        self._may_fall_back = loopback_http and not plain_http
         self._lock = threading.Lock()
         self._base: Url | None = self._url("http") if plain_http else self._certain()
 
@@ -55,6 +71,26 @@ class Endpoint:
                 if self._base is None:
                     self._base = self._decide(context)
         return self._base
+
+    def falls_back(self, context: Context) -> bool:
+        """After https has failed: whether the name means this machine, where http is spoken.
+
+        Asked once; names that say so themselves are decided without it.
+        """
+        base = self.base(context)
+        with acquired(self._lock, context):
+            asked, self._may_fall_back = not self._may_fall_back, False
+            if asked or base.scheme == "http" or _ADDRESS.fullmatch(base.host):
+                return False
+            try:
+                found = self._resolve(base.host, base.port, context.cancel, self._timeout)
+                here = all(is_loopback(str(address[0])) for _, address in found)
+                if not here or self._decide(context) == base:
+                    return False
+            except NetworkError:
+                return False
+            self._base = self._url("http")
+        return True
 
     def _decide(self, context: Context) -> Url:
         secure, plain = self._url("https"), self._url("http")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from towline.registry.caller import Caller
     from towline.registry.facts import HostFacts
     from towline.spec.descriptor import Descriptor
+    from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
 
 _CREATED, _FORBIDDEN, _OK = 201, 403, 200
@@ -180,6 +181,12 @@ class Repository:
             transient=True,
             hint="check what lies between here and the registry: it changes what is sent",
         )
+
+    def announce_referrer(self, manifest: RawManifest, subject: Digest, context: Context) -> bool:
+        """Have a manifest that is in place listed under its subject; see `referrers.announce`."""
+        from towline.registry import referrers
+
+        return referrers.announce(self._talk(context, self._scopes), manifest, subject)
 
     def head_manifest(self, target: str, context: Context) -> Descriptor | None:
         """What lies under a tag or digest; None: nothing.

@@ -1,0 +1,178 @@
+"""Manifests with a subject: listed by the registry, or by a tag that many write."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.scripted import HTML, Asked, Reply, Scripted, complaint
+from towline.errors import RegistryError
+from towline.registry.referrers import tag_of
+from towline.spec import media_types
+from towline.spec.digest import Digest
+from towline.spec.manifest import RawManifest
+
+if TYPE_CHECKING:
+    from tests.support.pushing import Client
+
+SUBJECT = Digest.of(b"the subject")
+TAG = f"sha256-{SUBJECT.hex}"
+INDEX = {"Content-Type": media_types.OCI_INDEX}
+EMPTY = {"mediaType": media_types.OCI_EMPTY, "digest": Digest.of(b"{}"), "size": 2}
+SIGNATURE = RawManifest(
+    json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": media_types.OCI_MANIFEST,
+            "artifactType": "application/vnd.example.signature",
+            "config": EMPTY,
+            "layers": [],
+            "subject": {"mediaType": media_types.OCI_MANIFEST, "digest": SUBJECT, "size": 11},
+            "annotations": {"by": "me"},
+        }
+    ).encode(),
+    media_types.OCI_MANIFEST,
+)
+OTHER = Digest.of(b"another")
+
+
+def listing(*digests: str) -> str:
+    entries = [
+        {"mediaType": media_types.OCI_MANIFEST, "digest": digest, "size": 1} for digest in digests
+    ]
+    document = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": entries}
+    return json.dumps(document)
+
+
+def announce(client: Client) -> bool:
+    return client.repository.announce_referrer(SIGNATURE, SUBJECT, client.context)
+
+
+def tagged(registry: Scripted) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = json.loads(registry.manifests[TAG][1])["manifests"]
+    return entries
+
+
+def test_the_tag_is_named_after_the_subject() -> None:
+    assert tag_of(SUBJECT) == TAG
+    assert tag_of(Digest("sha512:" + 128 * "a")) == "sha512-" + 64 * "a"
+
+
+def test_a_registry_that_lists_it_needs_no_tag_whatever_its_headers_say(
+    registry: Scripted, client: Client
+) -> None:
+    registry.on("GET", "referrers", Reply(200, INDEX, listing(OTHER, SIGNATURE.digest)))
+    assert announce(client) is False
+    assert TAG not in registry.manifests
+    assert len(registry.asked) == 1
+
+
+NO_LIST = [
+    Reply(404),
+    complaint(400, "UNSUPPORTED"),
+    Reply(405),
+    HTML,
+    Reply(200, {"Content-Type": "application/json"}, listing(SIGNATURE.digest)),
+    Reply(200, INDEX, "not json"),
+    Reply(200, INDEX, listing(OTHER)),
+    Reply(200, INDEX, "{}"),
+]
+
+
+@pytest.mark.parametrize("answer", NO_LIST)
+def test_a_registry_that_does_not_list_it_gets_a_tag(
+    registry: Scripted, client: Client, answer: Reply
+) -> None:
+    registry.on("GET", "referrers", answer)
+    assert announce(client) is True
+    (entry,) = tagged(registry)
+    assert entry == {
+        "mediaType": media_types.OCI_MANIFEST,
+        "digest": SIGNATURE.digest,
+        "size": SIGNATURE.size,
+        "annotations": {"by": "me"},
+        "artifactType": "application/vnd.example.signature",
+    }
+
+
+def test_what_others_have_listed_is_kept_and_nothing_is_listed_twice(
+    registry: Scripted, client: Client
+) -> None:
+    registry.on("GET", "referrers", Reply(404), forever=True)
+    registry.manifests[TAG] = (media_types.OCI_INDEX, listing(OTHER).encode())
+    announce(client)
+    announce(client)
+    assert sorted(entry["digest"] for entry in tagged(registry)) == sorted(
+        [OTHER, SIGNATURE.digest]
+    )
+    assert len(registry.requests("PUT")) == 1
+
+
+@pytest.mark.parametrize("etag", [True, False])
+def test_entries_of_a_writer_in_between_survive(
+    registry: Scripted, client: Client, *, etag: bool
+) -> None:
+    registry.on("GET", "referrers", Reply(404))
+
+    def others_write(asked: Asked) -> Reply:
+        if etag:
+            assert asked.header("If-Match") == '"one"'
+            registry.manifests[TAG] = (media_types.OCI_INDEX, listing(OTHER).encode())
+            return Reply(412)
+        reply = registry.sound(asked)
+        registry.manifests[TAG] = (media_types.OCI_INDEX, listing(OTHER).encode())
+        return reply
+
+    if etag:
+        first = Reply(200, {**INDEX, "ETag": '"one"'}, listing())
+        registry.on("GET", "manifests", first)
+    registry.on("PUT", "manifests", others_write)
+    assert announce(client) is True
+    assert sorted(entry["digest"] for entry in tagged(registry)) == sorted(
+        [OTHER, SIGNATURE.digest]
+    )
+
+
+def test_writers_that_never_rest_are_told_of(registry: Scripted, client: Client) -> None:
+    registry.on("GET", "referrers", Reply(404))
+
+    def others_write(asked: Asked) -> Reply:
+        reply = registry.sound(asked)
+        registry.manifests[TAG] = (media_types.OCI_INDEX, listing(OTHER).encode())
+        return reply
+
+    registry.on("PUT", "manifests", others_write, forever=True)
+    with pytest.raises(RegistryError, match="is not in it") as caught:
+        announce(client)
+    assert caught.value.transient
+    assert len(registry.requests("PUT")) == 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"not json",
+        b'{"schemaVersion":2}',
+        json.dumps({"mediaType": media_types.OCI_MANIFEST, "config": EMPTY, "layers": []}).encode(),
+        json.dumps({"mediaType": media_types.DOCKER_LIST, "manifests": []}).encode(),
+    ],
+)
+def test_a_tag_that_holds_something_else_is_left_alone(
+    registry: Scripted, client: Client, content: bytes
+) -> None:
+    registry.on("GET", "referrers", Reply(404))
+    registry.manifests[TAG] = (media_types.OCI_INDEX, content)
+    with pytest.raises(RegistryError, match="left as it is") as caught:
+        announce(client)
+    assert registry.manifests[TAG][1] == content
+    assert registry.requests("PUT") == []
+    assert not caught.value.transient
+
+
+def test_an_immutable_tag_is_told_of(registry: Scripted, client: Client) -> None:
+    registry.on("GET", "referrers", Reply(404))
+    registry.on("PUT", "manifests", complaint(400, "TAG_INVALID", "the tag is immutable"))
+    with pytest.raises(RegistryError, match="immutable"):
+        announce(client)
