@@ -257,7 +257,7 @@ def test_a_password_comes_by_standard_input(
             [*TOWLINE, *words], input=stdin, capture_output=True, text=True, check=False
         )
 
-    assert push(f"{real.PASSWORD}\r\nand more\n").returncode == 0
+    assert push(f"{real.PASSWORD}\r\n").returncode == 0
     assert push("a wrong one").returncode == 4
     assert push("").stderr.startswith("towline: error: no password came by standard input\n")
 

@@ -36,6 +36,8 @@ COMMANDS = {
     "inspect": "show what an image is, wherever it lies",
     "tags": "list the tags of a repository",
     "digest": "print the digest that an image has, or would have",
+    "login": "save a login for a registry",
+    "logout": "forget it",
     "cache": "look after what is remembered of registries",
     "serve": "run a small registry",
     "demo": "push a real image to a registry of its own, and read it back",

@@ -9,8 +9,6 @@ COMMANDS = frozenset(
     {
         "copy",
         "index",
-        "login",
-        "logout",
         "sign",
         "sync",
         "tag",

@@ -285,6 +285,22 @@ CREDENTIALS = Group(
         given("--authfile", metavar="FILE", help="read credentials from this file first"),
     ),
 )
+LOGIN = Group(
+    "the login",
+    (
+        given("-u", "--username", metavar="USER", help="else asked for", typed_only=True),
+        flag(
+            "--password-stdin",
+            help="read it from standard input; else it is asked for on the terminal",
+            typed_only=True,
+        ),
+        given("--authfile", metavar="FILE", help="keep it in this file (default: Docker's)"),
+    ),
+)
+LOGOUT = Group(
+    "the login",
+    (given("--authfile", metavar="FILE", help="forget it in this file (default: Docker's)"),),
+)
 DEBUG = flag("--debug", help="show tracebacks and a redacted log of what goes over the wire")
 STDERR = Group(
     "standard error",

@@ -1,15 +1,18 @@
-"""`-u USER --password-stdin`: a password that stands in no list of processes."""
+"""Passwords that stand in no list of processes: by standard input, or asked for on the terminal."""
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from towline.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
+    from types import FrameType
 
 
 def creds(args: argparse.Namespace) -> dict[str, tuple[str, str]]:
@@ -20,11 +23,22 @@ def creds(args: argparse.Namespace) -> dict[str, tuple[str, str]]:
     password = os.environ.get("TOWLINE_PASSWORD", "")
     _check(args, user, known=from_stdin or bool(password))
     if from_stdin:
-        password = sys.stdin.readline().rstrip("\r\n") if sys.stdin else ""
+        password = piped(args.command)
+    return {"creds": (user or "", password)}
+
+
+def piped(command: str) -> str:
+    """The password on standard input: all of it, but for the end of its last line.
+
+    Raises UsageError when there is none.
+    """
+    content = sys.stdin.buffer.read() if sys.stdin else b""
+    password = content.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "surrogateescape")
     if not password:
         message = "no password came by standard input"
-        raise UsageError(message, hint="pipe it in: … | towline push … -u USER --password-stdin")
-    return {"creds": (user or "", password)}
+        hint = f"pipe it in: … | towline {command} … -u USER --password-stdin"
+        raise UsageError(message, hint=hint)
+    return password
 
 
 def _check(args: argparse.Namespace, user: str | None, *, known: bool) -> None:
@@ -39,3 +53,47 @@ def _check(args: argparse.Namespace, user: str | None, *, known: bool) -> None:
     else:
         return
     raise UsageError(message)
+
+
+def asked(question: str, *, secret: bool = False) -> str:
+    """What is typed on the terminal; unseen if it is a secret. Raises UsageError without one."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        message = "there is no terminal to ask for user and password on"
+        raise UsageError(message, hint="give them: … | towline login … -u USER --password-stdin")
+    try:
+        return _secretly(question) if secret else _openly(question)
+    except EOFError:
+        message = "nothing was typed"
+    raise UsageError(message)
+
+
+def _openly(question: str) -> str:
+    # Not `input`: its question would go to standard output, which is for the result.
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.rstrip("\r\n")
+
+
+def _secretly(question: str) -> str:
+    from getpass import getpass
+
+    with _an_end_by_signal():
+        return getpass(question)
+
+
+@contextmanager
+def _an_end_by_signal() -> Iterator[None]:
+    """SIGTERM unwinds, as SIGINT does: a terminal left without its echo is of no use."""
+    import signal
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from towline import reference
 from towline.errors import PartialFailure, TowlineError, UsageError
 from towline.push.result import PushResult
+from towline.registry import credential_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -78,6 +79,24 @@ def answer(
         )
     results = [outcome for outcome in outcomes if isinstance(outcome, PushResult)]
     return results if several else results[0]
+
+
+def registry(text: str) -> str:
+    """The host of a registry, however it is spelled where logins are kept.
+
+    Raises UsageError for what no image name could begin with.
+    """
+    host = credential_files.host_of(text)
+    try:
+        named = reference.parse(f"{host}/app").repository.host
+    except UsageError:
+        named = ""
+    if named != host or not credential_files.names_host(text, host):
+        raise UsageError(
+            f"{text!r} is no registry: a login is for a host, HOST[:PORT]",
+            hint="write it as image names begin: registry.example, localhost:5000, docker.io",
+        )
+    return host
 
 
 def repository(text: str) -> RepositoryName:

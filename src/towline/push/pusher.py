@@ -20,6 +20,7 @@ from towline.push.opened import Opened, registry_reference
 from towline.push.run import Run
 from towline.push.target import Target
 from towline.push.wanted import Gatherer, images
+from towline.reference import RepositoryName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from towline.push.result import InspectResult, PlanResult, PushResult
     from towline.push.run import Outcome
     from towline.push.wanted import Tree
-    from towline.reference import Reference, RepositoryName
+    from towline.reference import Reference
     from towline.registry.repository import Repository
 
 Several = list[str] | tuple[str, ...]
@@ -174,6 +175,20 @@ class Pusher:
         target = self._read(name, cancel or Cancel())
         with _public_edge([]):
             return sorted(target.retry("tags", partial(target.repository.tags, target.context)))
+
+    def check_login(self, registry: str, *, cancel: Cancel | None = None) -> bool:
+        """Ask a registry, `HOST[:PORT]`, whether the credentials that would be used are good.
+
+        False when it asked for none: it lets in everybody, so that nothing was checked.
+
+        Raises AuthError when they are not; UsageError, RegistryError, NetworkError,
+        TransferCancelled.
+        """
+        host = destinations.registry(registry)
+        target = self._read(RepositoryName(host, ""), cancel or Cancel())
+        with _public_edge([]):
+            target.retry("login", partial(self._engine.client.log_in, host, target.context))
+        return target.context.meter.requests > 1
 
     def plan(
         self,
