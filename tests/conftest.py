@@ -106,6 +106,18 @@ def redis_server_bin() -> Path:
     return _program("redis-server")
 
 
+@pytest.fixture(scope="session")
+def nginx_bin() -> Path:
+    """The program `nginx`."""
+    return _program("nginx")
+
+
+@pytest.fixture(scope="session")
+def tinyproxy_bin() -> Path:
+    """The program `tinyproxy`."""
+    return _program("tinyproxy")
+
+
 @pytest.fixture(scope="session", name="docker_registry")
 def shared_docker_registry(
     docker_registry_bin: Path, tmp_path_factory: pytest.TempPathFactory

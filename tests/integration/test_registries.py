@@ -9,7 +9,6 @@ import pytest
 
 from tests.support import proxies, token_service
 from tests.support.certificates import make_authority
-from tests.support.components import find
 from tests.support.docker_registry import PASSWORD, USER, Options
 from tests.support.pushing import Client, client_of, send
 from towline.errors import AuthError, NetworkError, RegistryError
@@ -33,20 +32,6 @@ DIGEST = Digest.of(DATA)
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return make_authority(tmp_path)
-
-
-@pytest.fixture
-def nginx_bin() -> Path:
-    found = find("nginx")
-    assert found is not None
-    return found
-
-
-@pytest.fixture
-def tinyproxy_bin() -> Path:
-    found = find("tinyproxy")
-    assert found is not None
-    return found
 
 
 def push_all(client: Client) -> None:
