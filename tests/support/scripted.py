@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import re
 import socket
@@ -18,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from tests.support.certificates import Certificate
@@ -137,6 +138,7 @@ class Scripted:
         self.guard: Answering | None = None
         """Asked first about each request to the API; its refusal goes before all else."""
         self.ended = threading.Event()
+        self._numbers = itertools.count()
         self._listener = listener
         self._tls = tls
         self._rules: list[_Rule] = []
@@ -286,7 +288,7 @@ class Scripted:
 
     def _upload(self, asked: Asked, name: str, session: str) -> Reply:
         if asked.method == "POST":
-            session = f"s{len(self.sessions)}"
+            session = f"s{next(self._numbers)}"
             self.sessions[session] = bytearray()
         elif session not in self.sessions:
             return complaint(404, "BLOB_UPLOAD_UNKNOWN")
@@ -368,14 +370,26 @@ def _received(connection: socket.socket) -> bytes:
     return data
 
 
+Kind = TypeVar("Kind", bound=Scripted)
+
+
 @contextlib.contextmanager
 def scripted(tls: Certificate | None = None, *, address: str = "127.0.0.1") -> Iterator[Scripted]:
     """Run one on a free port of a loopback address until the end."""
+    with running(Scripted, tls, address=address) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running(
+    kind: type[Kind], tls: Certificate | None = None, *, address: str = "127.0.0.1"
+) -> Iterator[Kind]:
+    """The same for a kind of it."""
     context = None
     if tls is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(tls.cert, tls.key)
-    server = Scripted(socket.create_server((address, 0), backlog=64), context)
+    server = kind(socket.create_server((address, 0), backlog=64), context)
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
     try:

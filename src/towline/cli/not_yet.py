@@ -18,7 +18,6 @@ COMMANDS = frozenset(
 
 OPTIONS = frozenset(
     {
-        "allow_schema1",
         "annotation",
         "by_digest",
         "limit_rate",

@@ -30,10 +30,22 @@ def machine_id(environ: Mapping[str, str]) -> bytes:
     """
     fresh = os.urandom(_ID_SIZE)
     try:
-        path = _folder(environ, "XDG_DATA_HOME", ".local/share") / "machine-id"
-        return _read_id(path) or _keep_id(path, fresh)
+        return _id(kept(environ, "machine-id", f"{fresh.hex()}\n".encode()))
     except (KnowledgeError, OSError, ValueError):
         return fresh
+
+
+def kept(environ: Mapping[str, str], name: str, fresh: bytes) -> bytes:
+    """What a file of the user's data folder holds; where there is none, `fresh` is put there.
+
+    Nobody else can read it, or ever sees a part of it. Raises KnowledgeError when the environment
+    names no such folder, and OSError.
+    """
+    path = _folder(environ, "XDG_DATA_HOME", ".local/share") / name
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return _put(path, fresh)
 
 
 def _folder(environ: Mapping[str, str], variable: str, below_home: str) -> Path:
@@ -48,26 +60,23 @@ def _folder(environ: Mapping[str, str], variable: str, below_home: str) -> Path:
     return base / "towline"
 
 
-def _read_id(path: Path) -> bytes | None:
+def _id(text: bytes) -> bytes:
     """Raises ValueError for one that is damaged."""
-    try:
-        kept = bytes.fromhex(path.read_text("ascii"))
-    except FileNotFoundError:
-        return None
-    if len(kept) != _ID_SIZE:
-        raise ValueError(f"{path} holds {len(kept)} bytes instead of {_ID_SIZE}")
-    return kept
+    found = bytes.fromhex(text.decode("ascii"))
+    if len(found) != _ID_SIZE:
+        raise ValueError(f"a machine's id has {_ID_SIZE} bytes, not {len(found)}")
+    return found
 
 
-def _keep_id(path: Path, fresh: bytes) -> bytes:
+def _put(path: Path, fresh: bytes) -> bytes:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
     beside.touch(mode=0o600, exist_ok=False)
     try:
-        beside.write_text(fresh.hex() + "\n", "ascii")
-        os.link(beside, path)  # fails where another process was quicker: then its id counts
-    except FileExistsError:
-        return _read_id(path) or fresh
+        beside.write_bytes(fresh)
+        os.link(beside, path)
+    except FileExistsError:  # another process was quicker: then what it put there counts
+        return path.read_bytes()
     finally:
         beside.unlink()
     return fresh

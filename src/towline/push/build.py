@@ -132,7 +132,7 @@ def _digest(layer: Layer, made: Mapping[str, Made]) -> Digest:
 
 def _layer(layer: Layer, made: Mapping[str, Made], fmt: Format) -> Descriptor:
     if isinstance(layer, Descriptor):
-        return layer
+        return replace(layer, media_type=media_types.foreign(layer.media_type, fmt))
     blob = made[layer.key]
     stored = layer.stored
     annotations = stored.annotations if stored and fmt == "oci" else {}

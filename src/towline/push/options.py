@@ -71,6 +71,8 @@ class PushOptions(TypedDict, total=False):
     """References at the destination's registry whose layers may serve."""
     if_exists: str
     """`overwrite`; `same`: fine if absent or this digest; `skip`: leave the tag alone; `fail`."""
+    allow_schema1: bool
+    """Where a registry takes nothing else, push signed schema 1 (extra `schema1`)."""
     no_learn: bool
     """Ask nothing of the registry but whether blobs are there."""
     cancel: Cancel
@@ -88,6 +90,7 @@ class Wish:
     cache_from: tuple[Reference, ...] = ()
     learn: bool = True
     if_exists: IfExists = "overwrite"
+    allow_schema1: bool = False
 
 
 def wish(options: PushOptions) -> Wish:
@@ -102,6 +105,7 @@ def wish(options: PushOptions) -> Wish:
         cache_from=tuple(references.parse(text) for text in several(options.get("cache_from"))),
         learn=not options.get("no_learn", False),
         if_exists=_if_exists(options.get("if_exists", "overwrite")),
+        allow_schema1=_schema1(options.get("allow_schema1", False)),
     )
 
 
@@ -120,6 +124,14 @@ def _verify(value: bool | str) -> Verify | None:  # noqa: FBT001 - a value, not 
         case "full":
             return "full"
     raise UsageError(f"verify cannot be {value!r}", hint="use head or full")
+
+
+def _schema1(allowed: bool) -> bool:  # noqa: FBT001 - a value, not a flag
+    if allowed:
+        from towline.push import signing
+
+        signing.require()
+    return allowed
 
 
 def _if_exists(value: str) -> IfExists:

@@ -8,6 +8,7 @@ one `Pusher` share is `engine.Engine`.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -247,7 +248,8 @@ class Pusher:
             for entry in dict.fromkeys(wanted[reference] for reference, _ in target.tags):
                 for warning in entry.warnings:
                     target.warn(warning)
-        return [Run(target, wish) for target in targets]
+        alone = len({target.repository.name.host for target in targets}) == 1
+        return [Run(replace(target, alone=alone), wish) for target in targets]
 
     def _target(
         self,

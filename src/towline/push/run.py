@@ -15,10 +15,11 @@ from towline.events import LayerProgress, PushStarted, Summary, TagPushed
 from towline.push import build, existing, learn, manifests, report, teach
 from towline.push.deliver import Delivered, Delivery
 from towline.push.jobs import Job
-from towline.push.plan import Ask, Mount, Send, fits, steps
+from towline.push.plan import Ask, Mount, Send, fits, own, steps
 from towline.push.result import PushResult
 from towline.push.verify import verify
 from towline.push.wanted import Blob, images, tree_blobs
+from towline.registry.refusals import refuses_type
 from towline.spec import distribution
 from towline.transfers.retry import Attempts
 from towline.transfers.shared import Restart
@@ -300,7 +301,7 @@ class Run:
                 return self.keep(reference)
             try:
                 if not standing:
-                    manifests.put(self.target, reference, documents)
+                    documents = self._put_or_convert(reference, tree, documents, start)
                 break
             except RegistryError as error:
                 if error.code != distribution.MANIFEST_BLOB_UNKNOWN or pause is None:
@@ -313,6 +314,34 @@ class Run:
             verify(self.target, str(reference.tag), tree, documents, made=made, how=how)
         self._compare(reference, tree, documents)
         return self._result(reference, tree, documents, "unchanged" if standing else "pushed")
+
+    def _put_or_convert(
+        self,
+        reference: Reference,
+        tree: Tree,
+        documents: Documents,
+        start: Callable[[list[Job]], None],
+    ) -> Documents:
+        """What is in place in the end."""
+        try:
+            manifests.put(self.target, reference, documents)
+        except RegistryError as refusal:
+            if not refuses_type(refusal):
+                raise
+            from towline.push.fallback import Fallback
+
+            made, send = _made(self._delivered), partial(self._send_also, start)
+            fallback = Fallback(self.target, self._wish, reference, tree, made, send=send)
+            return fallback.put(documents, refusal)
+        return documents
+
+    def _send_also(self, start: Callable[[list[Job]], None], blob: Blob) -> None:
+        """See to a blob that no tree has. Raises what its delivery raised."""
+        self.plans[blob] = (Ask(own(blob)), Send())
+        self._join_again(blob, start)
+        self._await_blobs(start)
+        if error := self._errors.pop(blob, None):
+            raise error
 
     def _compare(self, reference: Reference, tree: Tree, documents: Documents) -> None:
         """Say so when another target of the push holds another digest of the same image."""

@@ -32,6 +32,8 @@ class Target:
     """Destination and what goes there, sorted by tag."""
     context: Context
     """Of the push's own calls to this repository; its meter counts for the result."""
+    alone: bool = True
+    """Whether the push goes to no other registry."""
     warnings: list[str] = field(default_factory=list)
     seen: dict[str, str] = field(default_factory=dict)
     """The digest that a tag held when it was last looked at."""

@@ -165,12 +165,16 @@ def _config(source: SourceImage) -> Blob:
     content = source.config
     digest = Digest.of(content)
     media_type = source.config_type or media_types.OCI_CONFIG
-    stored = Descriptor(media_type, digest, len(content))
-    return Blob(digest, stored, len(content), lambda: _Memory(content), is_layer=False, shown=False)
+    return in_memory(content, Descriptor(media_type, digest, len(content)), digest, is_layer=False)
+
+
+def in_memory(content: bytes, stored: Descriptor, identity: Digest, *, is_layer: bool) -> Blob:
+    """A small blob whose bytes are at hand; progress does not speak of it."""
+    return Blob(identity, stored, len(content), lambda: _Memory(content), is_layer, shown=False)
 
 
 class _Memory(io.BytesIO):
-    """A config is read like any other blob."""
+    """What is at hand is read like any other blob."""
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # narrower
         return super().readinto(buffer)

@@ -44,6 +44,24 @@ class RawManifest:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedManifest(RawManifest):
+    """One of schema 1 with its signatures inside: digest and size are those of what was signed."""
+
+    payload: bytes
+    """The content without its signatures."""
+
+    @property
+    def digest(self) -> Digest:
+        """Digest of the payload."""
+        return Digest.of(self.payload)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload."""
+        return len(self.payload)
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """An image manifest, read."""
 

@@ -69,6 +69,15 @@ def is_foreign(media_type: str) -> bool:
     return media_type.startswith((OCI_NONDISTRIBUTABLE, DOCKER_FOREIGN))
 
 
+def foreign(media_type: str, fmt: Format) -> str:
+    """The type of a foreign layer in a manifest of that family, where it has one there."""
+    if fmt == "oci" and media_type.startswith(DOCKER_FOREIGN):
+        return OCI_NONDISTRIBUTABLE + media_type.removeprefix(DOCKER_FOREIGN).replace(".", "+")
+    if fmt == "docker" and media_type in {OCI_NONDISTRIBUTABLE, OCI_NONDISTRIBUTABLE + "+gzip"}:
+        return DOCKER_FOREIGN + media_type.removeprefix(OCI_NONDISTRIBUTABLE).replace("+", ".")
+    return media_type
+
+
 def family(media_type: str) -> Format:
     """Which family a manifest or index belongs to."""
     return "docker" if media_type.startswith("application/vnd.docker.") else "oci"

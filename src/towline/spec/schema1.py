@@ -13,10 +13,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from towline.spec import reading
+from towline.spec import media_types, reading
 from towline.spec.digest import Digest
+from towline.spec.manifest import RawManifest, SignedManifest
 
 _VERSION = 1
+_TYPES = frozenset({media_types.SCHEMA1, media_types.SCHEMA1_SIGNED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,16 @@ class Schema1:
 def is_schema1(document: dict[str, Any]) -> bool:
     """Whether a document says so of itself."""
     return document.get("schemaVersion") == _VERSION and "fsLayers" in document
+
+
+def raw(content: bytes, media_type: str) -> RawManifest:
+    """Any manifest as it came; one of schema 1 has the digest of its payload."""
+    if media_type in _TYPES:
+        try:
+            return SignedManifest(content, media_type, parse(content).payload)
+        except ValueError:  # then it has no other digest than that of its bytes
+            pass
+    return RawManifest(content, media_type)
 
 
 def parse(content: bytes) -> Schema1:

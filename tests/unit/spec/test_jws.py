@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.signatures import plain, verify
 from towline.spec import gojson, schema1
 from towline.spec.jws import Draft, PublicKey
 
@@ -27,27 +28,6 @@ def sealed(payload: bytes) -> bytes:
     draft = Draft(payload, TIME)
     r, s = utils.decode_dss_signature(KEY.sign(draft.signed_bytes, ec.ECDSA(hashes.SHA256())))
     return draft.sealed(PUBLIC, r.to_bytes(32, "big") + s.to_bytes(32, "big"))
-
-
-def plain(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
-def verify(content: bytes) -> bytes:
-    """What was signed; raises where the signature is not good."""
-    (entry,) = json.loads(content)["signatures"]
-    protected: dict[str, Any] = json.loads(plain(entry["protected"]))
-    payload = content[: protected["formatLength"]] + plain(protected["formatTail"])
-    jwk = entry["header"]["jwk"]
-    x, y = (int.from_bytes(plain(jwk[name]), "big") for name in "xy")
-    key = ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
-    signature = plain(entry["signature"])
-    assert len(signature) == 64
-    r, s = (int.from_bytes(half, "big") for half in (signature[:32], signature[32:]))
-    body = base64.urlsafe_b64encode(payload).rstrip(b"=")
-    signed = entry["protected"].encode() + b"." + body
-    key.verify(utils.encode_dss_signature(r, s), signed, ec.ECDSA(hashes.SHA256()))
-    return payload
 
 
 def test_a_signature_is_good_and_comes_out_again() -> None:

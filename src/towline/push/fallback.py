@@ -1,0 +1,193 @@
+"""What is put in place when a registry refuses the type of a manifest.
+
+In order: the other family of formats (docker's, OCI's), then signed schema 1 where that is allowed.
+Only for what was asked for without a format, and for one registry alone: a push has one digest.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from towline.errors import TowlineError
+from towline.push import convert, manifests
+from towline.push.build import Documents
+from towline.push.convert import FORMATS, SCHEMA1, CannotConvert
+from towline.push.wanted import in_memory
+from towline.registry.refusals import refuses_type
+from towline.spec import media_types
+from towline.spec.descriptor import Descriptor
+from towline.spec.digest import EMPTY_LAYER_DIFF_ID
+from towline.spec.schema1_builder import EMPTY_LAYER, EMPTY_LAYER_DIGEST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from towline.errors import RegistryError
+    from towline.push.build import Made
+    from towline.push.options import Wish
+    from towline.push.target import Target
+    from towline.push.wanted import Blob, Tree
+    from towline.reference import Reference
+    from towline.spec.media_types import Format
+    from towline.spec.schema1_builder import Unsigned
+
+_SCHEMA1_HINT = "add --allow-schema1, should the registry be so old that it takes nothing else"
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A form that may be taken instead."""
+
+    name: str
+    make: Callable[[], Documents]
+    """Raises CannotConvert, and what sending a blob raises."""
+    loss: str = ""
+    """What is lost on the way, as the end of a sentence."""
+
+
+class Fallback:
+    """The documents of one tag, refused by one target, in another form."""
+
+    def __init__(
+        self,
+        target: Target,
+        wish: Wish,
+        reference: Reference,
+        tree: Tree,
+        made: Mapping[str, Made],
+        *,
+        send: Callable[[Blob], None],
+    ) -> None:
+        self._target = target
+        self._wish = wish
+        self._reference = reference
+        self._tree = tree
+        self._made = made
+        self._send = send
+        """Sees to a blob that the tree does not have; raises what its delivery raised."""
+
+    def put(self, documents: Documents, refusal: RegistryError) -> Documents:
+        """Put what documents of a refused type are converted to.
+
+        Raises what the last attempt raised, with all that was refused before it in its message.
+        """
+        if hint := self._never():
+            raise _hinted(refusal, hint) from None
+        tried = _Tried(refusal)
+        for way in self._ways(documents):
+            try:
+                return self._put(way, documents, refusal)
+            except CannotConvert as cannot:
+                tried.impossible(cannot)
+            except TowlineError as error:
+                tried.failed(way.name, error)
+                if not refuses_type(error):
+                    break
+        else:
+            tried.hint = tried.hint or self._schema1_hint()
+        raise tried.error() from None
+
+    def _put(self, way: _Way, documents: Documents, refusal: RegistryError) -> Documents:
+        converted = way.make()
+        manifests.put(self._target, self._reference, converted)
+        self._warn(documents, refusal, way)
+        return replace(converted, differs="converted")
+
+    def _never(self) -> str | None:
+        """What to do, where nothing may be converted."""
+        if fmt := self._wish.format:
+            return f"leave out --format {fmt}: then the manifest may be converted"
+        if not self._target.alone:
+            host = self._target.repository.name.host
+            return f"push to {host} by itself: then the manifest may be converted"
+        return None
+
+    def _ways(self, documents: Documents) -> Iterator[_Way]:
+        for fmt in convert.families(documents):
+            loses = convert.loses_annotations(self._tree, fmt)
+            make = partial(convert.to_family, self._tree, self._made, fmt)
+            yield _Way(FORMATS[fmt], make, " and has no annotations" if loses else "")
+        if self._wish.allow_schema1:
+            yield _Way(SCHEMA1, self._schema1, ", which most registries have given up")
+
+    def _schema1(self) -> Documents:
+        from towline.push import signing
+
+        unsigned = self._unsigned()
+        if unsigned.lists_empty_layer:
+            self._send(_empty_layer())
+        environ = self._target.engine.environ
+        return Documents(signing.sign(unsigned.payload, environ, self._target.warn))
+
+    def _unsigned(self) -> Unsigned:
+        path = self._target.repository.name.path
+        tag = str(self._reference.tag)
+        return convert.to_schema1(self._tree, self._made, name=path, tag=tag)
+
+    def _schema1_hint(self) -> str | None:
+        if self._wish.allow_schema1:
+            return None
+        try:
+            self._unsigned()
+        except CannotConvert:
+            return None
+        return _SCHEMA1_HINT
+
+    def _warn(self, documents: Documents, refusal: RegistryError, way: _Way) -> None:
+        name = self._target.repository.name
+        refused: Format = media_types.family(documents.top.media_type)
+        said = " ".join(str(part) for part in (refusal.status, refusal.code) if part)
+        message = (
+            f"{name.host} refused {FORMATS[refused]} ({said}): what is pushed to {name} was "
+            f"converted to {way.name}{way.loss}, so its digest is another one"
+        )
+        if message not in self._target.warnings:
+            self._target.warn(message)
+
+
+class _Tried:
+    """All that was tried, and what came of it, as one error."""
+
+    def __init__(self, refusal: RegistryError) -> None:
+        self.hint = refusal.hint
+        self._refusal = refusal
+        self._last: TowlineError = refusal
+        self._said = [refusal.message]
+
+    def impossible(self, cannot: CannotConvert) -> None:
+        self._said.append(f"it cannot be converted: {cannot}")
+        self.hint = self.hint or cannot.hint
+
+    def failed(self, name: str, error: TowlineError) -> None:
+        self._said.append(f"converted to {name}: {self._short(error.message)}")
+        self._last = error
+
+    def _short(self, message: str) -> str:
+        """Without what the first message says too."""
+        if message == self._refusal.message:
+            return "the same"
+        about, colon, _ = self._refusal.message.partition(": ")
+        return message.removeprefix(about + colon)
+
+    def error(self) -> TowlineError:
+        """Of the kind of the first refusal; of the last error, where that is no refusal."""
+        kind = self._refusal if refuses_type(self._last) else self._last
+        hint = self.hint if refuses_type(self._last) else self._last.hint or self.hint
+        error = _hinted(kind, hint)
+        error.args = ("; ".join(self._said),)
+        return error
+
+
+def _hinted(error: TowlineError, hint: str | None) -> TowlineError:
+    """The same error with a hint, should it have none; others may hold the first one."""
+    hinted = copy.copy(error)
+    hinted.hint = error.hint or hint
+    return hinted
+
+
+def _empty_layer() -> Blob:
+    stored = Descriptor(media_types.DOCKER_LAYER_GZIP, EMPTY_LAYER_DIGEST, len(EMPTY_LAYER))
+    return in_memory(EMPTY_LAYER, stored, EMPTY_LAYER_DIFF_ID, is_layer=True)
