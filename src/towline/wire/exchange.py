@@ -73,8 +73,10 @@ class Exchange:
     def begin(self, head: bytes) -> None:
         """Send the head, and the body that came with the request.
 
-        An answer that comes before its end is left for `finish`. Raises Died, NetworkError.
+        An answer that comes before its end is left for `finish`. Raises Died, NetworkError, and
+        Cancelled before a byte of it is sent.
         """
+        self._context.cancel.check()
         self._context.meter.add(requests=1)
         log.sent(self._log, self.request)
         views = [memoryview(head)]
