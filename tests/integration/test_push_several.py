@@ -1,0 +1,325 @@
+"""Several destinations: one read, and nobody waits long for one that is slow, stalled or dead."""
+
+from __future__ import annotations
+
+import io
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import towline
+from tests.support import readback
+from tests.support.scripted import HANG, Reply, Scripted, scripted
+from towline.server import Server
+from towline.testing.images import make_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.integration.conftest import Place
+    from towline.events import Event
+    from towline.testing.images import Made
+
+MiB = 1 << 20
+BUDGET = 2.0
+"""Seconds that a target may cost the others."""
+LOADED = 2.0
+"""What the push itself takes, on a busy machine."""
+STOPS_READING = Reply(early=0, hang=True)
+
+
+def noise(seed: str, size: int) -> bytes:
+    return Random(seed).randbytes(size)  # noqa: S311 - no secret
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    layers = [{"one": noise("one", MiB)}, {"two": b"2\n"}, {"three": noise("three", 9999)}]
+    return make_image(tmp_path_factory.mktemp("small") / "image.tar", layers)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """One layer that no socket's buffers can hold."""
+    layers = [{"large": noise("large", 16 * MiB)}]
+    return make_image(tmp_path_factory.mktemp("large") / "image.tar", layers)
+
+
+@pytest.fixture
+def servers() -> Iterator[list[Server]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(Server()) for _ in range(3)]
+
+
+@pytest.fixture
+def stalled() -> Iterator[Scripted]:
+    with scripted() as server:
+        yield server
+
+
+class Counted(io.BytesIO):
+    """A file that counts the bytes read from it."""
+
+    count = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.count += len(data)
+        return data
+
+
+class Watched:
+    """A push in a thread of its own, and when each of its tags was pushed."""
+
+    def __init__(self, source: Any, places: list[str], **options: Any) -> None:
+        self.tags: dict[str, float] = {}
+        self.statuses: list[tuple[str, str]] = []
+        how = {
+            name: options.pop(name) for name in ("jobs", "retries", "timeout") if name in options
+        }
+        self.pusher = towline.Pusher(cache="none", on_event=self._hear, **how)
+        self._threads = ThreadPoolExecutor(1, "pushing")
+        self.began = time.monotonic()
+        self.done = self._threads.submit(lambda: self._push(source, places, options))
+
+    def _push(
+        self, source: Any, places: list[str], options: dict[str, Any]
+    ) -> list[towline.PushResult]:
+        pushed: list[towline.PushResult] = self.pusher.push(source, places, **options)
+        return pushed
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, towline.TagPushed):
+            self.tags[event.reference] = time.monotonic() - self.began
+        elif isinstance(event, towline.LayerProgress):
+            self.statuses.append((event.reference, event.status))
+
+    def await_tags(self, *places: str) -> float:
+        """Seconds until all of these were pushed."""
+        while not set(places) <= set(self.tags):
+            assert time.monotonic() - self.began < 30, f"only {self.tags}"
+            time.sleep(0.01)
+        return max(self.tags[place] for place in places)
+
+    def result(self) -> list[towline.PushResult]:
+        """What it came to; the pusher is closed then."""
+        try:
+            return self.done.result(60)
+        finally:
+            self.pusher.close()
+            self._threads.shutdown()
+
+
+def names(servers: list[Server], *others: Scripted) -> list[str]:
+    hosts = [*(server.host for server in servers), *(other.host for other in others)]
+    return [f"{host}/app:1" for host in hosts]
+
+
+def whole(servers: list[Server]) -> set[str]:
+    return {readback.image(server.url, "app", "1").digest for server in servers}
+
+
+def test_three_registries_get_one_digest_from_one_read(servers: list[Server], large: Made) -> None:
+    source = Counted(large.path.read_bytes())
+    with towline.Pusher(cache="none") as pusher:
+        results = pusher.push(source, names(servers))
+    assert {result.digest for result in results} == whole(servers)
+    assert len(whole(servers)) == 1
+    assert source.count < 1.5 * 16 * MiB
+    assert [result.reference for result in results] == names(servers)
+
+
+def test_a_registry_that_is_silent_from_the_start_costs_the_others_no_more_than_its_budget(
+    servers: list[Server], small: Made
+) -> None:
+    servers[2].faults.stall(60)
+    push = Watched(small.path, names(servers))
+    assert push.await_tags(*names(servers[:2])) < BUDGET + LOADED
+    servers[2].faults.clear()
+    assert len(push.result()) == 3
+    assert len(whole(servers)) == 1
+
+
+def test_a_registry_that_hangs_over_questions_costs_the_others_no_more_than_its_budget(
+    servers: list[Server], stalled: Scripted, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "layout", [{"a": b"a\n"}, {"b": b"b\n"}], format="oci")
+    stalled.on("HEAD", "/blobs/", HANG, HANG, HANG)
+    push = Watched(made.path, names(servers[:2], stalled), timeout=8, retries=1)
+    assert push.await_tags(*names(servers[:2])) < BUDGET + LOADED
+    stalled.stop()
+    with pytest.raises(towline.PartialFailure, match=stalled.host):
+        push.result()
+
+
+def test_a_registry_that_stops_reading_gets_a_pass_of_its_own(
+    servers: list[Server], stalled: Scripted, large: Made
+) -> None:
+    stalled.on("PATCH", "/uploads/", STOPS_READING)
+    source = Counted(large.path.read_bytes())
+    push = Watched(source, names(servers[:2], stalled), retries=0)
+    assert push.await_tags(*names(servers[:2])) < BUDGET + LOADED
+    results = push.result()
+    assert len({result.digest for result in results}) == 1
+    assert whole(servers[:2]) == {results[2].digest}
+    assert results[2].digest in stalled.manifests
+    assert 1.5 * 16 * MiB < source.count < 2.5 * 16 * MiB, "one read more, for itself alone"
+    assert not any("Retrying" in status for _, status in push.statuses)
+
+
+class Slow(Counted):
+    """A file that takes its time."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        time.sleep(0.05)
+        return super().read(size)
+
+
+def test_a_lost_seat_does_not_wait_for_the_end_of_the_pass(
+    servers: list[Server], stalled: Scripted, large: Made
+) -> None:
+    stalled.on("PATCH", "/uploads/", Reply(500, early=0))
+    source = Slow(large.path.read_bytes())
+    read_at: list[int] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, towline.LayerProgress) and event.status.startswith("Retrying"):
+            read_at.append(source.count)
+
+    with towline.Pusher(cache="none", on_event=hear) as pusher:
+        results = pusher.push(source, names(servers[:1], stalled))
+    assert len({result.digest for result in results}) == 1
+    assert read_at
+    assert read_at[0] < 8 * MiB
+
+
+def refusing() -> str:
+    """A host on this machine where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_dead_registry_is_named_and_the_others_are_whole(
+    servers: list[Server], small: Made
+) -> None:
+    dead = f"{refusing()}/app:1"
+    places = [names(servers)[0], dead, names(servers)[1]]
+    with (
+        towline.Pusher(cache="none", retries=1) as pusher,
+        pytest.raises(towline.PartialFailure) as caught,
+    ):
+        pusher.push(small.path, places)
+    good, bad, also_good = caught.value.results
+    assert isinstance(bad, towline.NetworkError)
+    assert dead.partition("/")[0] in bad.message
+    assert {good.digest, also_good.digest} == whole(servers[:2])
+
+
+def test_a_dead_registry_is_exit_code_7_for_the_command(servers: list[Server], small: Made) -> None:
+    good, dead = names(servers)[0], f"{refusing()}/app:1"
+    command = [sys.executable, "-m", "towline", "push", str(small.path), good, dead]
+    done = subprocess.run([*command, "--retries", "0"], capture_output=True, text=True, check=False)
+    assert done.returncode == 7
+    assert done.stdout.startswith(f"{good.partition(':1')[0].rpartition(':')[0]}")
+    assert dead.partition("/")[0] in done.stderr
+    assert len(whole(servers[:1])) == 1
+
+
+def test_a_host_whose_slots_are_taken_does_not_keep_the_others(
+    servers: list[Server], stalled: Scripted, small: Made, tmp_path: Path
+) -> None:
+    stalled.on("PATCH", "/first/", HANG, forever=True)
+    cancel = towline.Cancel()
+    push = Watched(small.path, [f"{stalled.host}/first:1"], jobs=1, cancel=cancel)
+    while not stalled.requests("PATCH"):
+        time.sleep(0.01)
+    other = make_image(tmp_path / "other.tar", [{"other": noise("other", MiB)}])
+    places = [names(servers)[0], f"{stalled.host}/second:1"]
+    with ThreadPoolExecutor(1) as threads:
+        began = time.monotonic()
+        second = threads.submit(lambda: push.pusher.push(other.path, places))
+        push.await_tags(places[0])
+        assert time.monotonic() - began < BUDGET + LOADED
+        cancel.cancel()
+        assert len({result.digest for result in second.result(30)}) == 1
+    with pytest.raises(towline.TransferCancelled):
+        push.result()
+
+
+def test_two_repositories_of_one_host_get_the_bytes_once(registry: Place, small: Made) -> None:
+    source = Counted(small.path.read_bytes())
+    places = [registry.name("one") + ":1", registry.name("two") + ":1"]
+    with towline.Pusher(cache="none", jobs=1) as pusher:
+        first, second = pusher.push(source, places)
+    assert first.digest == second.digest
+    assert source.count < 1.5 * MiB
+    outcomes = {layer.outcome for result in (first, second) for layer in result.layers}
+    assert outcomes == {"pushed", "mounted"}
+    puts = [path for method, path in registry.requests() if method == "PUT" and "digest=" in path]
+    assert len(puts) == 4
+    for name in ("one", "two"):
+        assert readback.image(registry.url, registry.path(name), "1").digest == first.digest
+
+
+@pytest.mark.parametrize("status", [202, 401, 404, 500])
+def test_two_repositories_of_a_host_that_mounts_nothing_are_both_whole(
+    status: int, stalled: Scripted, small: Made
+) -> None:
+    def answer(asked: Any) -> Reply | None:
+        return Reply(status) if "mount=" in asked.target and status != 202 else None
+
+    stalled.on("POST", "/uploads/", answer, forever=True)
+    places = [f"{stalled.host}/one:1", f"{stalled.host}/two:1"]
+    with towline.Pusher(cache="none") as pusher:
+        results = pusher.push(small.path, places)
+    assert {layer.outcome for result in results for layer in result.layers} == {"pushed"}
+    assert len(stalled.requests("PATCH")) >= 6
+
+
+def test_jobs_are_never_more_than_asked_for(servers: list[Server], tmp_path: Path) -> None:
+    layers = [{f"f{n}": noise(str(n), 99_999)} for n in range(12)]
+    made = make_image(tmp_path / "image.tar", layers)
+    with scripted() as counting:
+        open_now, most, lock = 0, 0, threading.Lock()
+
+        def slowly(asked: Any) -> None:
+            nonlocal open_now, most
+            with lock:
+                open_now += 1
+                most = max(most, open_now)
+            time.sleep(0.01)
+            with lock:
+                open_now -= 1
+
+        counting.on("PATCH", "/uploads/", slowly, forever=True)
+        places = [*names(servers[:1]), *(f"{counting.host}/app{n}:1" for n in range(3))]
+        with towline.Pusher(cache="none", jobs=2) as pusher:
+            pusher.push(made.path, places)
+    assert most == 2
+
+
+def test_a_late_registry_that_has_other_digests_is_told_of(
+    servers: list[Server], small: Made
+) -> None:
+    late, other = servers[:2]
+    with towline.Pusher(cache="none") as pusher:
+        pusher.push(small.path, f"{late.host}/app:1", compression="none", format="oci")
+    late.faults.stall(60)
+    push = Watched(small.path, names([late, other]))
+    push.await_tags(*names([other]))
+    late.faults.clear()
+    first, second = push.result()
+    assert first.digest != second.digest
+    (warning,) = first.warnings
+    assert first.digest in warning
+    assert second.digest in warning
+    assert len(whole([late, other])) == 2
