@@ -34,6 +34,8 @@ class TowlineError(Exception):
     """The same attempt may succeed a little later."""
     retry_after: float | None
     """Seconds that the other side asked to wait, if it did."""
+    learned: bool
+    """The next attempt goes another way: it need not wait, and no retry is spent on it."""
     side: Side | None
     """Which end of the transfer failed, where that is known."""
 
@@ -50,6 +52,7 @@ class TowlineError(Exception):
         self.hint = hint
         self.transient = transient
         self.retry_after = retry_after
+        self.learned = False
         self.side = side
 
     @property

@@ -191,7 +191,8 @@ class Passes:
             job.attempts = Attempts(self._engine.policy)
             seconds = 0.0
         else:
-            delivery.tell_retry(seconds, error.message)
+            if seconds:
+                delivery.tell_retry(seconds, error.message)
         self._alone(job, seconds)
 
     @staticmethod

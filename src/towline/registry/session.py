@@ -105,33 +105,31 @@ class Session:
         if response.ok:
             return self.talk.caller.judged(answers.no_registry(response, self.action), response)
         error = answers.refusal(response, self.action)
-        if self._remedied(response, error, in_one_put=in_one_put, size=size):
+        if isinstance(error, AuthError):
+            error.transient |= self.talk.renewed(response)
+        elif self._learned(response, error.code, in_one_put=in_one_put, size=size):
+            error.transient = error.learned = True
+        elif response.status == _NOT_FOUND:
+            # What is gone is the session: a repository that is missing was missed before.
             error.transient = True
         return self.talk.caller.judged(error, response)
 
-    def _remedied(
-        self,
-        response: Response,
-        error: AuthError | RegistryError,
-        *,
-        in_one_put: bool,
-        size: int | None,
+    def _learned(
+        self, response: Response, code: str | None, *, in_one_put: bool, size: int | None
     ) -> bool:
+        """Note what the host cannot do; whether there is another way."""
         facts, status = self.talk.facts, response.status
-        if isinstance(error, AuthError):
-            return self.talk.renewed(response)
         if status == _TOO_LARGE or is_too_large(response):
             return facts.too_large(size, answers.text(response))
         if status == _LENGTH_REQUIRED and size is None:
             facts.length_wanted = True
             return True
-        if _SMALL.search(f"{error.code} {answers.text(response)}".lower()):
+        if _SMALL.search(f"{code} {answers.text(response)}".lower()):
             facts.too_small()
             return True
-        if status in _OTHER_SHAPE and error.code in {None, distribution.UNSUPPORTED}:
+        if status in _OTHER_SHAPE and code in {None, distribution.UNSUPPORTED}:
             return facts.shape_refused(in_one_put=in_one_put)
-        # What is gone is the session: a repository that is missing was missed before.
-        return status == _NOT_FOUND
+        return False
 
 
 def is_too_large(response: Response) -> bool:

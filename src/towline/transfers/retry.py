@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_WAYS_MAX = 8
+"""Other ways that one piece of work may go before each costs a retry like any failure."""
 _HOST_IS_BUSY = frozenset({429, 503})
 """Statuses that speak of the host as a whole, not of one request."""
 
@@ -63,19 +65,24 @@ class Attempts:
         self._policy = policy
         self._side = side
         self._failures = 0
+        self._ways = 0
         self._acknowledged = 0
 
     def after(self, error: TowlineError, acknowledged: int = 0) -> float:
         """Seconds to wait before the next attempt.
 
         `acknowledged` are the bytes that the other side has confirmed so far; more than ever
-        before start the count anew. Raises `error` itself when it cannot heal, when the attempts
-        are spent, and when it is the other end's: that has a count of its own.
+        before start the count anew. An attempt that will go another way is made at once. Raises
+        `error` itself when it cannot heal, when the attempts are spent, and when it is the other
+        end's: that has a count of its own.
         """
         if acknowledged > self._acknowledged:
             self._acknowledged = acknowledged
             self._failures = 0
         may_heal = error.transient and error.side in (None, self._side)
+        if may_heal and error.learned and self._ways < _WAYS_MAX:
+            self._ways += 1
+            return 0.0
         if not may_heal or self._failures >= self._policy.retries:
             raise error
         self._failures += 1
@@ -154,5 +161,6 @@ def retry(  # noqa: PLR0917 - six parts, each of a type of its own: none can be 
             context.cancel.check()
             seconds = back_off(error, attempts, gate, key, acknowledged())
             reason = error.message
-        told(seconds, reason)
-        context.cancel.wait(seconds)
+        if seconds:
+            told(seconds, reason)
+            context.cancel.wait(seconds)

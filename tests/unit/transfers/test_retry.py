@@ -132,6 +132,36 @@ def test_bytes_acknowledged_again_are_no_progress() -> None:
         attempts.after(reset(), 9)
 
 
+def another_way() -> RegistryError:
+    error = RegistryError("the body is too large", status=413, transient=True)
+    error.learned = True
+    return error
+
+
+def test_another_way_is_taken_at_once_and_costs_no_retry() -> None:
+    attempts = Attempts(Policy(retries=1, jitter=lambda: 1.0))
+    assert [attempts.after(another_way()) for _ in range(3)] == [0.0, 0.0, 0.0]
+    assert attempts.after(reset()) == 1.0
+    assert attempts.after(another_way()) == 0.0
+    with pytest.raises(NetworkError):
+        attempts.after(reset())
+
+
+def test_whoever_never_finds_a_way_is_given_up() -> None:
+    attempts = Attempts(Policy(retries=0))
+    for _ in range(8):
+        attempts.after(another_way())
+    with pytest.raises(RegistryError):
+        attempts.after(another_way())
+
+
+def test_taking_another_way_is_not_told_as_a_wait() -> None:
+    work, told = failing(another_way()), Told()
+    attempts = Attempts(Policy(retries=0))
+    assert retry(work, attempts, Gate(), HOST, Context(), told) == "done"
+    assert told.seconds == []
+
+
 def test_an_error_of_the_source_is_never_counted_as_the_targets() -> None:
     attempts = Attempts(Policy(retries=1, jitter=lambda: 1.0))
     torn = NetworkError("the source registry went away", transient=True, side="source")
