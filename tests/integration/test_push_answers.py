@@ -1,0 +1,321 @@
+"""What registries answer to blobs, mounts and manifests, and that each answer ends in an image."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import towline
+from tests.support.guards import Tokens, scopes_of
+from tests.support.scripted import CUT, Reply, complaint, scripted
+from towline.spec.digest import Digest
+from towline.testing.images import make_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.scripted import Asked, Scripted
+    from towline.testing.images import Made
+
+LAYER = [{"hello": b"hello\n"}]
+"""One layer, so that it is certain which blob a request is about."""
+
+
+@pytest.fixture
+def registry() -> Iterator[Scripted]:
+    with scripted() as server:
+        yield server
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    return make_image(tmp_path / "image.tar", LAYER)
+
+
+@pytest.fixture
+def pusher(tmp_path: Path) -> Iterator[towline.Pusher]:
+    with towline.Pusher(cache=tmp_path / "cache", retries=1) as made:
+        yield made
+
+
+def whole(registry: Scripted, tag: str = "1") -> bool:
+    """Whether everything that a manifest lists is there."""
+    _, content = registry.manifests[tag]
+    manifest = json.loads(content)
+    listed = [manifest["config"], *manifest["layers"]]
+    return all(one["digest"] in registry.blobs for one in listed if "urls" not in one)
+
+
+# The end of an upload.
+
+
+def test_a_commit_whose_answer_is_lost_is_asked_for_and_not_sent_again(
+    registry: Scripted, pusher: towline.Pusher, made: Made
+) -> None:
+    def lost(asked: Asked) -> Reply:
+        registry.sound(asked)
+        return CUT
+
+    registry.on("PUT", "digest=", lost, lost)
+    result = pusher.push(made.path, f"{registry.host}/app:1")
+    assert whole(registry)
+    assert result.layers[0].outcome == "pushed"
+    assert result.layers[0].sent_bytes == result.layers[0].size
+    assert len(registry.requests("PATCH")) == 1
+
+
+def test_a_commit_that_nobody_can_tell_the_end_of_is_asked_for_before_the_next_attempt(
+    registry: Scripted, pusher: towline.Pusher, made: Made
+) -> None:
+    def lost(asked: Asked) -> Reply | None:
+        if asked.body:
+            return None  # the config
+        registry.sound(asked)
+        registry.on("HEAD", "/blobs/", CUT)
+        return CUT
+
+    registry.on("PUT", "digest=", lost, lost)
+    result = pusher.push(made.path, f"{registry.host}/app:1")
+    assert whole(registry)
+    assert result.layers[0].outcome == "pushed"
+    assert len(registry.requests("PATCH")) == 1, "its bytes went once"
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "DENIED"), (400, "SIZE_INVALID")])
+def test_a_commit_that_is_refused_for_good_is_not_sent_for_ever(
+    status: int, code: str, registry: Scripted, pusher: towline.Pusher, made: Made
+) -> None:
+    registry.on("PUT", "digest=", complaint(status, code), forever=True)
+    with pytest.raises((towline.RegistryError, towline.AuthError)) as caught:
+        pusher.push(made.path, f"{registry.host}/app:1")
+    assert caught.value.status == status
+    assert len(registry.requests("PATCH")) == 1
+    assert not registry.manifests
+
+
+def test_a_digest_that_does_not_agree_is_sent_once_more(
+    registry: Scripted, pusher: towline.Pusher, made: Made
+) -> None:
+    registry.on(
+        "PUT", "digest=.*", complaint(400, "DIGEST_INVALID"), complaint(400, "DIGEST_INVALID")
+    )
+    pusher.push(made.path, f"{registry.host}/app:1")
+    assert whole(registry)
+
+
+# The manifest.
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_blob_that_a_registry_has_lost_is_sent_again(
+    status: int, registry: Scripted, pusher: towline.Pusher, made: Made
+) -> None:
+    def loses(asked: Asked) -> Reply:
+        layer = json.loads(asked.body)["layers"][0]["digest"]
+        del registry.blobs[layer]
+        return complaint(status, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry", layer)
+
+    registry.on("PUT", "/manifests/", loses)
+    result = pusher.push(made.path, f"{registry.host}/app:1")
+    assert whole(registry)
+    assert result.status == "pushed"
+    assert len(registry.requests("PATCH")) == 2
+    assert len(registry.requests("PUT", "/manifests/")) == 2
+
+
+def test_a_registry_that_only_was_slow_to_know_a_blob_gets_the_manifest_again(
+    registry: Scripted, pusher: towline.Pusher, made: Made
+) -> None:
+    registry.on("PUT", "/manifests/", complaint(400, "MANIFEST_BLOB_UNKNOWN"))
+    pusher.push(made.path, f"{registry.host}/app:1")
+    assert whole(registry)
+    assert len(registry.requests("PATCH")) == 1
+
+
+# Mounts.
+
+
+@pytest.fixture
+def known(registry: Scripted, pusher: towline.Pusher, made: Made) -> str:
+    """A repository that has the image, and is known to; the layer's digest."""
+    pushed = pusher.push(made.path, f"{registry.host}/base:1")
+    registry.asked.clear()
+    return str(pushed.layers[0].digest)
+
+
+ANSWERS: list[tuple[str, Reply | None]] = [
+    ("202", None),
+    ("202 without a place", Reply(202)),
+    ("401", complaint(401, "UNAUTHORIZED")),
+    ("403", complaint(403, "DENIED")),
+    ("404", complaint(404, "NAME_UNKNOWN")),
+    ("405", complaint(405, "UNSUPPORTED")),
+    ("500", Reply(500)),
+    ("cut", CUT),
+]
+
+
+@pytest.mark.parametrize(
+    "answer", [reply for _, reply in ANSWERS], ids=[name for name, _ in ANSWERS]
+)
+def test_a_mount_that_fails_in_any_way_becomes_an_upload(
+    answer: Reply | None, known: str, registry: Scripted, pusher: towline.Pusher, made: Made
+) -> None:
+    if answer:
+        registry.on("POST", "mount=", answer, forever=True)
+    registry.on("HEAD", f"/app/blobs/{known}", complaint(404, "BLOB_UNKNOWN"), forever=True)
+    result = pusher.push(made.path, f"{registry.host}/app:1")
+    assert registry.requests("POST", "mount=")
+    assert result.layers[0].outcome == "pushed"
+    assert result.layers[0].digest == known
+    assert len(registry.requests("PATCH", "/app/")) >= 1
+    assert whole(registry)
+
+
+def test_a_mount_that_succeeds_sends_nothing(
+    known: str, registry: Scripted, pusher: towline.Pusher, made: Made
+) -> None:
+    registry.on("POST", "mount=", Reply(201), forever=True)
+    result = pusher.push(made.path, f"{registry.host}/app:1")
+    assert result.layers[0].outcome == "mounted"
+    assert result.layers[0].mounted_from == "base"
+    assert not registry.requests("PATCH")
+
+
+@pytest.mark.parametrize(
+    ("answer", "remembered"),
+    [(None, False), (complaint(401, "UNAUTHORIZED"), True), (complaint(403, "DENIED"), True),
+     (Reply(500), True), (CUT, True)],
+    ids=["202", "401", "403", "500", "cut"],
+)  # fmt: skip
+def test_only_an_opened_session_says_that_the_origin_has_not_got_it(  # noqa: PLR0917 - fixtures
+    answer: Reply | None,
+    remembered: bool,  # noqa: FBT001 - a column of the table
+    known: str,
+    registry: Scripted,
+    pusher: towline.Pusher,
+    made: Made,
+) -> None:
+    if answer:
+        registry.on("POST", f"mount={known.replace(':', '.*')}", answer, forever=True)
+    pusher.push(made.path, f"{registry.host}/app:1")
+    (diff_id,) = made.diff_ids
+    entries = pusher._engine.knowledge.entries([diff_id])[diff_id]
+    repositories = {entry.repository.rpartition("/")[2] for entry in entries}
+    assert repositories == ({"base", "app"} if remembered else {"app"})
+
+
+def test_of_several_sessions_the_last_serves_and_the_others_are_given_back(
+    registry: Scripted, pusher: towline.Pusher, tmp_path: Path
+) -> None:
+    # Random enough to be above the size for which one mount is tried.
+    made = make_image(tmp_path / "big.tar", [{"big": bytes(range(256)) * 2000}])
+    for name in ("one", "two", "three"):
+        registry.on("POST", f"/{name}/blobs/uploads/[?]mount=", Reply(405), forever=True)
+        pusher.push(made.path, f"{registry.host}/{name}:1")
+    registry.asked.clear()
+    result = pusher.push(made.path, f"{registry.host}/app:1")
+    layer = str(result.layers[0].digest).replace(":", ".*")
+    assert len(registry.requests("POST", f"/app/.*mount={layer}")) == 3
+    assert len(registry.requests("DELETE", "/app/blobs/uploads/")) >= 2
+    assert not registry.requests("POST", "/app/blobs/uploads/$")
+    assert whole(registry)
+
+
+def test_a_mount_asks_for_the_scope_of_its_origin_too(
+    registry: Scripted, pusher: towline.Pusher, made: Made
+) -> None:
+    tokens = Tokens(registry)
+    pusher.push(made.path, f"{registry.host}/base:1")
+    pusher.push(made.path, f"{registry.host}/app:1")
+    asked = [set(scopes_of(one)) for one in tokens.asked]
+    assert {"repository:app:pull,push", "repository:base:pull"} in asked
+
+
+# Blobs of every kind.
+
+
+def test_foreign_layers_are_skipped_and_keep_their_urls(
+    registry: Scripted, pusher: towline.Pusher, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "layout", [*LAYER, {"windows": b"w\n"}], format="oci")
+    urls = ["https://example.test/layer"]
+    digest = _with_foreign_base(made.path, urls)
+    told: list[str] = []
+
+    def hear(event: towline.Event) -> None:
+        if isinstance(event, towline.LayerProgress):
+            told.append(event.status)
+
+    with towline.Pusher(cache="none", on_event=hear) as own:
+        result = own.push(made.path, f"{registry.host}/app:1")
+    assert result.digest == digest
+    assert [layer.outcome for layer in result.layers] == ["skipped", "pushed"]
+    pushed = json.loads(registry.manifests["1"][1])
+    assert pushed["layers"][0]["urls"] == urls
+    assert not registry.requests("", pushed["layers"][0]["digest"])
+    assert "Skipped foreign layer" in told
+    assert whole(registry)
+
+
+def _with_foreign_base(layout: Path, urls: list[str]) -> str:
+    """Make the lowest layer of a layout a foreign one; the manifest's new digest."""
+    index = json.loads((layout / "index.json").read_bytes())
+    blobs = layout / "blobs/sha256"
+    (listed,) = index["manifests"]
+    manifest = json.loads((blobs / listed["digest"].partition(":")[2]).read_bytes())
+    base = manifest["layers"][0]
+    base["mediaType"] = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+    base["urls"] = urls
+    (blobs / base["digest"].partition(":")[2]).unlink()
+    content = json.dumps(manifest).encode()
+    listed["digest"], listed["size"] = Digest.of(content), len(content)
+    (blobs / listed["digest"].partition(":")[2]).write_bytes(content)
+    (layout / "index.json").write_text(json.dumps(index))
+    return str(listed["digest"])
+
+
+@pytest.mark.parametrize("layers", [[], [{}], [{}, {"f": b"x"}, {}]], ids=["none", "one", "some"])
+@pytest.mark.parametrize("form", ["docker", "oci"])
+def test_images_of_empty_layers_and_of_none_are_pushed(
+    layers: list[dict[str, bytes]], form: Any, registry: Scripted, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image", layers, format=form)
+    with towline.Pusher(cache="none") as pusher:
+        result = pusher.push(made.path, f"{registry.host}/app:1")
+    assert [layer.diff_id for layer in result.layers] == list(made.diff_ids)
+    assert whole(registry)
+    blobs = {layer.digest for layer in result.layers}
+    assert len(registry.requests("PUT", "digest=")) == len(blobs) + 1
+
+
+def test_a_config_that_is_there_is_not_sent(
+    registry: Scripted, pusher: towline.Pusher, made: Made
+) -> None:
+    pusher.push(made.path, f"{registry.host}/app:1")
+    registry.asked.clear()
+    pusher.push(made.path, f"{registry.host}/app:2")
+    assert not registry.requests("P", "/blobs/")
+    config = Digest.of(made.config).replace(":", ".*")
+    assert len(registry.requests("HEAD", config)) == 1
+
+
+def test_a_session_that_holds_bytes_goes_on_where_it_was_cut(
+    registry: Scripted, tmp_path: Path
+) -> None:
+    noise = bytes(range(256)) * 4096
+    made = make_image(tmp_path / "layout", [{"f": noise}], format="oci", compression="none")
+
+    def cut(asked: Asked) -> Reply:
+        session = asked.path.rpartition("/")[2]
+        registry.sessions[session] += asked.body[: len(asked.body) // 2]
+        return CUT
+
+    registry.on("PATCH", "/uploads/", cut)
+    with towline.Pusher(cache="none") as pusher:
+        result = pusher.push(made.path, f"{registry.host}/app:1", compression="gzip")
+    assert whole(registry)
+    assert result.layers[0].outcome == "resumed"
