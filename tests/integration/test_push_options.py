@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,3 +116,9 @@ def test_the_sources_account_lets_in_whoever_only_looks(
         assert main([command, word, "--src-creds", account]) == 0
         assert main([command, word, "--creds", account]) == 0
     capsys.readouterr()
+
+
+def test_a_rate_is_kept_to_by_all_uploads_together(registry: Place, image: str) -> None:
+    began = time.monotonic()
+    assert main(["push", image, registry.name("app") + ":1", "-q", "--limit-rate", "2M"]) == 0
+    assert 1.3 < time.monotonic() - began < 6

@@ -20,7 +20,6 @@ OPTIONS = frozenset(
     {
         "annotation",
         "by_digest",
-        "limit_rate",
         "platform",
         "preserve_digests",
         "referrers",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from towline.knowledge.open import open_knowledge
 from towline.layers.buffers import Spares
 from towline.push.dispatcher import Dispatcher
-from towline.push.options import Limits, chunk_size, environment, pair
+from towline.push.options import Limits, chunk_size, environment, pair, rate
 from towline.push.settlers import Settlers
 from towline.registry.client import RegistryClient, Settings
 from towline.transfers.retry import Gate, Policy
@@ -93,6 +93,7 @@ def _settings(options: PusherOptions, limits: Limits, warn: Callable[[str], None
         src_creds=pair(options.get("src_creds"), "--src-creds"),
         authfile=options.get("authfile"),
         timeout=limits.timeout,
+        limit_rate=rate(options.get("limit_rate")),
         chunk_size=chunk_size(options.get("chunk_size", "auto")),
         environ=environment(options),
         log=options.get("log"),

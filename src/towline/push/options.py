@@ -34,6 +34,8 @@ class PusherOptions(TypedDict, total=False):
     """Attempts in a row without progress, after the first."""
     chunk_size: int | str
     """Bytes, as a number or as `16M`; larger layers go in chunks of that size. Or `auto`."""
+    limit_rate: int | str
+    """Bytes a second that all uploads together may send, as a number or as `2M`."""
     timeout: float
     """Seconds without a byte either way."""
     cache: str | os.PathLike[str]
@@ -199,6 +201,11 @@ def size(value: int | str, option: str) -> int:
 def chunk_size(value: int | str) -> int | None:
     """Bytes of a chunk; None for `auto`: one body wherever that is taken. Raises UsageError."""
     return None if value == "auto" else size(value, "--chunk-size")
+
+
+def rate(value: int | str | None) -> int | None:
+    """Bytes a second; None: as many as there are. Raises UsageError."""
+    return None if value is None else size(value, "--limit-rate")
 
 
 def given_to_one_host(options: PusherOptions) -> str | None:
