@@ -315,3 +315,58 @@ def test_of_an_index_the_child_that_is_refused_is_converted(
         media_types.OCI_MANIFEST,
         media_types.OCI_INDEX,
     ]
+
+
+# What was converted before
+
+
+def pusher(tmp_path: Path) -> towline.Pusher:
+    """With the memory of those before it."""
+    return towline.Pusher(plain_http=True, retries=0, cache=tmp_path / "cache.sqlite")
+
+
+@pytest.mark.parametrize("rule", ["overwrite", "same"])
+def test_what_is_there_in_another_form_is_not_converted_again(
+    registry: Scripted, source: Path, tmp_path: Path, rule: str
+) -> None:
+    choosy.refuse(registry, DOCKER)
+    with pusher(tmp_path) as first:
+        converted = first.push(source, name(registry), if_exists=rule)
+    before = len(registry.asked)
+    with pusher(tmp_path) as second:
+        again = second.push(source, name(registry), if_exists=rule)
+    assert (again.status, again.digest) == ("unchanged", converted.digest)
+    assert again.digest_differs == "converted"
+    assert "refused docker's format" in again.warnings[0]
+    assert {asked.method for asked in registry.asked[before:]} == {"HEAD", "GET"} - (
+        {"GET"} if rule == "overwrite" else set()
+    )
+    assert len(registry.asked) - before <= 3
+
+
+def test_another_image_is_tried_as_it_is_first(
+    registry: Scripted, source: Path, tmp_path: Path
+) -> None:
+    choosy.refuse(registry, DOCKER)
+    with pusher(tmp_path) as first:
+        first.push(source, name(registry))
+    other = make_image(tmp_path / "other.tar", [{"b": b"b"}]).path
+    registry.forget("PUT")
+    with pusher(tmp_path) as second:
+        result = second.push(other, name(registry))
+        assert result.media_type == media_types.DOCKER_MANIFEST
+        assert (result.digest_differs, result.warnings) == (None, ())
+        # It takes them now: what it holds in another form is no longer the same.
+        second.push(source, f"{registry.host}/team/app:2", format="oci")
+        again = second.push(source, f"{registry.host}/team/app:2")
+    assert again.media_type == media_types.DOCKER_MANIFEST
+    assert again.status == "pushed"
+
+
+def test_a_form_that_was_never_refused_is_another_image(
+    registry: Scripted, source: Path, tmp_path: Path
+) -> None:
+    with pusher(tmp_path) as one:
+        one.push(source, name(registry), format="oci")
+        with pytest.raises(RegistryError, match="holds another image"):
+            one.push(source, name(registry), if_exists="same")

@@ -166,6 +166,28 @@ def test_the_bytes_are_the_same_whenever_and_whoever_signs(old: str, tmp_path: P
     assert len(digests) == 1
 
 
+def test_what_is_there_in_schema_1_is_not_pushed_again(old: str, tmp_path: Path) -> None:
+    source = archive(tmp_path / "image.tar")
+    options: dict[str, Any] = {"allow_schema1": True, "cache": tmp_path / "cache.sqlite"}
+    with choosy.before(old, DOCKER | OCI) as proxy:
+        pushed = push(source, f"{proxy.host}/team/app:1", **options)
+        before = len(proxy.asked)
+        again = push(source, f"{proxy.host}/team/app:1", **options)
+        assert {asked.method for asked in proxy.asked[before:]} == {"HEAD"}
+        other = push(source, f"{proxy.host}/team/app:2", **options)
+    assert (again.status, again.digest, again.size) == ("unchanged", pushed.digest, pushed.size)
+    assert (other.status, other.sent_bytes) == ("pushed", 0)
+    assert other.digest != pushed.digest  # it names its tag
+
+
+def test_tags_of_schema_1_differ_in_nothing_worth_a_warning(old: str, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS, names=["app:1", "app:2"])
+    with choosy.before(old, DOCKER | OCI) as proxy:
+        results: Any = push(made.path, f"{proxy.host}/app", allow_schema1=True, all_tags=True)
+    assert results[0].digest != results[1].digest
+    assert len(results[-1].warnings) == 1
+
+
 def skopeo(program: Path, *words: str) -> str:
     command = [str(program), "--insecure-policy", *words]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -157,6 +157,10 @@ class Scripted:
         """
         self._rules.append(_Rule(method, re.compile(pattern), deque(replies), forever))
 
+    def forget(self, method: str) -> None:
+        """Answer requests of that method as a sound registry from here on."""
+        self._rules = [rule for rule in self._rules if rule.method != method]
+
     def requests(self, method: str = "", pattern: str = "") -> list[Asked]:
         """What was asked, oldest first."""
         return [

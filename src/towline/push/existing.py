@@ -16,6 +16,8 @@ from towline.push.wanted import Image
 from towline.spec import manifest as manifests
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from towline.push.options import IfExists
     from towline.push.target import Target
     from towline.push.wanted import Tree
@@ -40,7 +42,7 @@ def kept(target: Target, rule: IfExists) -> dict[Reference, Descriptor | Registr
 
 
 def _before(target: Target, reference: Reference, tree: Tree, rule: IfExists) -> Descriptor | None:
-    if rule == "overwrite" or (found := _look(target, reference)) is None:
+    if rule == "overwrite" or (found := look(target, reference)) is None:
         return None
     if rule == "same":
         if _is_another(target, tree, found):
@@ -49,26 +51,30 @@ def _before(target: Target, reference: Reference, tree: Tree, rule: IfExists) ->
     return _stays(target, reference, found, rule)
 
 
-def at_last(target: Target, reference: Reference, digest: str, rule: IfExists) -> Descriptor | None:
+def at_last(
+    target: Target, reference: Reference, is_right: Callable[[str], bool], rule: IfExists
+) -> Descriptor | None:
     """Right before the tag is written: what stands there, if it is to stay or is right already.
 
-    A tag that was seen to hold this digest is not written again: it may be immutable. Raises
-    RegistryError where the tag may not be written, and what the asking raises.
+    A tag that was seen to hold a digest that is right is not written again: it may be immutable.
+    Raises RegistryError where the tag may not be written, and what the asking raises.
     """
-    if rule == "overwrite" and target.seen.get(str(reference.tag)) != digest:
+    seen = target.seen.get(str(reference.tag))
+    if rule == "overwrite" and (seen is None or not is_right(seen)):
         return None
-    if (found := _look(target, reference)) is None:
+    if (found := look(target, reference)) is None:
         return None
     if rule in {"skip", "fail"}:
         return _stays(target, reference, found, rule)
-    if found.digest == digest:
+    if is_right(found.digest):
         return found
     if rule == "same":
         raise _refusal(reference, found, rule)
     return None
 
 
-def _look(target: Target, reference: Reference) -> Descriptor | None:
+def look(target: Target, reference: Reference) -> Descriptor | None:
+    """What stands under a tag. Raises what the asking raises."""
     tag = str(reference.tag)
     found = target.retry(tag, partial(target.repository.head_manifest, tag, target.context))
     if found is not None:

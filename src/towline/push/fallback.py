@@ -20,6 +20,7 @@ from towline.registry.refusals import refuses_type
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import EMPTY_LAYER_DIFF_ID
+from towline.spec.manifest import SignedManifest
 from towline.spec.schema1_builder import EMPTY_LAYER, EMPTY_LAYER_DIGEST
 
 if TYPE_CHECKING:
@@ -58,26 +59,25 @@ class Fallback:
         reference: Reference,
         tree: Tree,
         made: Mapping[str, Made],
-        *,
-        send: Callable[[Blob], None],
     ) -> None:
         self._target = target
         self._wish = wish
         self._reference = reference
         self._tree = tree
         self._made = made
-        self._send = send
-        """Sees to a blob that the tree does not have; raises what its delivery raised."""
 
-    def put(self, documents: Documents, refusal: RegistryError) -> Documents:
+    def put(
+        self, documents: Documents, refusal: RegistryError, send: Callable[[Blob], None]
+    ) -> Documents:
         """Put what documents of a refused type are converted to.
 
-        Raises what the last attempt raised, with all that was refused before it in its message.
+        `send` sees to a blob that the tree does not have. Raises what the last attempt raised,
+        with all that was refused before it in its message.
         """
         if hint := self._never():
             raise _hinted(refusal, hint) from None
         tried = _Tried(refusal)
-        for way in self._ways(documents):
+        for way in self._ways(documents, partial(self._signed, send)):
             try:
                 return self._put(way, documents, refusal)
             except CannotConvert as cannot:
@@ -93,8 +93,23 @@ class Fallback:
     def _put(self, way: _Way, documents: Documents, refusal: RegistryError) -> Documents:
         converted = way.make()
         manifests.put(self._target, self._reference, converted)
-        self._warn(documents, refusal, way)
+        said = " ".join(str(part) for part in (refusal.status, refusal.code) if part)
+        self._warn(documents, way, f" ({said})")
         return replace(converted, differs="converted")
+
+    def standing(self, documents: Documents, digest: str) -> Documents | None:
+        """What has that digest of all that the documents may have been converted to before."""
+        if self._never():
+            return None
+        for way in self._ways(documents, self._unsigned):
+            try:
+                converted = way.make()
+            except CannotConvert:
+                continue
+            if converted.top.digest == digest:
+                self._warn(documents, way)
+                return replace(converted, differs="converted")
+        return None
 
     def _never(self) -> str | None:
         """What to do, where nothing may be converted."""
@@ -105,24 +120,29 @@ class Fallback:
             return f"push to {host} by itself: then the manifest may be converted"
         return None
 
-    def _ways(self, documents: Documents) -> Iterator[_Way]:
+    def _ways(self, documents: Documents, schema1: Callable[[], Documents]) -> Iterator[_Way]:
         for fmt in convert.families(documents):
             loses = convert.loses_annotations(self._tree, fmt)
             make = partial(convert.to_family, self._tree, self._made, fmt)
             yield _Way(FORMATS[fmt], make, " and has no annotations" if loses else "")
         if self._wish.allow_schema1:
-            yield _Way(SCHEMA1, self._schema1, ", which most registries have given up")
+            yield _Way(SCHEMA1, schema1, ", which most registries have given up")
 
-    def _schema1(self) -> Documents:
+    def _signed(self, send: Callable[[Blob], None]) -> Documents:
         from towline.push import signing
 
-        unsigned = self._unsigned()
+        unsigned = self._schema1()
         if unsigned.lists_empty_layer:
-            self._send(_empty_layer())
+            send(_empty_layer())
         environ = self._target.engine.environ
         return Documents(signing.sign(unsigned.payload, environ, self._target.warn))
 
-    def _unsigned(self) -> Unsigned:
+    def _unsigned(self) -> Documents:
+        """What has the digest of a signed one."""
+        payload = self._schema1().payload
+        return Documents(SignedManifest(payload, media_types.SCHEMA1_SIGNED, payload))
+
+    def _schema1(self) -> Unsigned:
         path = self._target.repository.name.path
         tag = str(self._reference.tag)
         return convert.to_schema1(self._tree, self._made, name=path, tag=tag)
@@ -131,17 +151,16 @@ class Fallback:
         if self._wish.allow_schema1:
             return None
         try:
-            self._unsigned()
+            self._schema1()
         except CannotConvert:
             return None
         return _SCHEMA1_HINT
 
-    def _warn(self, documents: Documents, refusal: RegistryError, way: _Way) -> None:
+    def _warn(self, documents: Documents, way: _Way, said: str = "") -> None:
         name = self._target.repository.name
         refused: Format = media_types.family(documents.top.media_type)
-        said = " ".join(str(part) for part in (refusal.status, refusal.code) if part)
         message = (
-            f"{name.host} refused {FORMATS[refused]} ({said}): what is pushed to {name} was "
+            f"{name.host} refused {FORMATS[refused]}{said}: what is pushed to {name} was "
             f"converted to {way.name}{way.loss}, so its digest is another one"
         )
         if message not in self._target.warnings:

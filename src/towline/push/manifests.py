@@ -75,10 +75,3 @@ class _Put:
         context.cancel.check()
         self.begun = True
         self._target.repository.put_manifest(self._reference, self._manifest, context)
-
-
-def is_there(target: Target, tag: str, manifest: RawManifest) -> bool:
-    """Whether the tag holds that manifest already, so that nothing is left to do."""
-    head_manifest = target.repository.head_manifest
-    found = target.retry(tag, partial(head_manifest, tag, target.context))
-    return found is not None and found.digest == manifest.digest

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from towline.layers.profile import Profile
     from towline.push.build import Documents
     from towline.push.deliver import Delivered
+    from towline.push.result import Status
     from towline.push.target import Target
     from towline.push.wanted import Layer, Tree
     from towline.reference import Reference
@@ -65,6 +66,36 @@ def planned(
             result = replace(_layer(layer, known), sent_bytes=0)
         results.append(result)
     return tuple(results)
+
+
+def pushed(
+    target: Target,
+    reference: Reference,
+    documents: Documents,
+    status: Status,
+    *,
+    started: float,
+    layers: tuple[LayerResult, ...],
+    manifests: tuple[ManifestResult, ...],
+) -> PushResult:
+    """The result of a tag that holds the image; `started` by the context's clock."""
+    context = target.context
+    top = documents.top
+    return PushResult(
+        reference=str(reference),
+        tag=reference.tag,
+        digest=top.digest,
+        size=top.size,
+        media_type=top.media_type,
+        status=status,
+        layers=layers,
+        manifests=manifests,
+        digest_differs=documents.differs,
+        warnings=tuple(target.warnings),
+        sent_bytes=context.meter.sent_bytes,
+        requests=context.meter.requests,
+        seconds=context.clock() - started,
+    )
 
 
 def skipped(

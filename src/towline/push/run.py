@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError, SourceError, TowlineError
 from towline.events import LayerProgress, PushStarted, Summary, TagPushed
-from towline.push import build, existing, learn, manifests, report, teach
+from towline.push import build, existing, learn, report, teach
 from towline.push.deliver import Delivered, Delivery
 from towline.push.jobs import Job
 from towline.push.plan import Ask, Mount, Send, fits, own, steps
 from towline.push.result import PushResult
+from towline.push.tagging import Tagging
 from towline.push.verify import verify
 from towline.push.wanted import Blob, images, tree_blobs
-from towline.registry.refusals import refuses_type
-from towline.spec import distribution
+from towline.spec import distribution, media_types
 from towline.transfers.retry import Attempts
 from towline.transfers.shared import Restart
 
@@ -177,22 +177,20 @@ class Run:
         found = {key: guess for key, guess in guesses.items() if guess}
         if len(found) < len(guesses) or self._wish.check_diffids:
             return []
-        documents = {tree: self._documents(tree, found) for _, tree in self.left}
+        standing: dict[Reference, Documents] = {}
         try:
-            right = all(
-                manifests.is_there(self.target, str(reference.tag), documents[tree].top)
-                for reference, tree in self.left
-            )
+            for reference, tree in self.left:
+                if (right := self._tagging(reference, tree, found).standing()) is None:
+                    return []
+                standing[reference] = right
         except TowlineError as failure:  # retried already: nothing else will get through either
             spent = failure
             return self._each(lambda _, __: spent)
-        if not right:
-            return []
         self._delivered = found
         for blob in self.blobs:
             if blob.is_layer:
                 self._tell(blob.id, "Layer already exists")
-        return self._each(lambda tag, tree: self._result(tag, tree, documents[tree], "unchanged"))
+        return self._each(lambda tag, tree: self._result(tag, tree, standing[tag], "unchanged"))
 
     def join(self, blob: Blob) -> Job | None:
         """Watch the blob's transfer; a job where nobody does its work yet."""
@@ -291,17 +289,19 @@ class Run:
             return error
 
     def _put(self, reference: Reference, tree: Tree, start: Callable[[list[Job]], None]) -> Outcome:
+        status: Status = "pushed"
         for pause in (*_LOOK_AGAIN, None):
             self._check(tree)
-            documents = self._documents(tree, self._delivered)
-            rule, digest = self._wish.if_exists, documents.top.digest
-            standing = existing.at_last(self.target, reference, digest, rule)
-            if standing and rule == "skip":
-                self.kept[reference] = standing
-                return self.keep(reference)
+            tagging = self._tagging(reference, tree, self._delivered)
+            if kept := tagging.kept():
+                documents, standing = kept
+                status = "unchanged"
+                if self._wish.if_exists == "skip":
+                    self.kept[reference] = standing
+                    return self.keep(reference)
+                break
             try:
-                if not standing:
-                    documents = self._put_or_convert(reference, tree, documents, start)
+                documents = tagging.put(partial(self._send_also, start))
                 break
             except RegistryError as error:
                 if error.code != distribution.MANIFEST_BLOB_UNKNOWN or pause is None:
@@ -313,27 +313,7 @@ class Run:
             made = _made(self._delivered)
             verify(self.target, str(reference.tag), tree, documents, made=made, how=how)
         self._compare(reference, tree, documents)
-        return self._result(reference, tree, documents, "unchanged" if standing else "pushed")
-
-    def _put_or_convert(
-        self,
-        reference: Reference,
-        tree: Tree,
-        documents: Documents,
-        start: Callable[[list[Job]], None],
-    ) -> Documents:
-        """What is in place in the end."""
-        try:
-            manifests.put(self.target, reference, documents)
-        except RegistryError as refusal:
-            if not refuses_type(refusal):
-                raise
-            from towline.push.fallback import Fallback
-
-            made, send = _made(self._delivered), partial(self._send_also, start)
-            fallback = Fallback(self.target, self._wish, reference, tree, made, send=send)
-            return fallback.put(documents, refusal)
-        return documents
+        return self._result(reference, tree, documents, status)
 
     def _send_also(self, start: Callable[[list[Job]], None], blob: Blob) -> None:
         """See to a blob that no tree has. Raises what its delivery raised."""
@@ -345,6 +325,8 @@ class Run:
 
     def _compare(self, reference: Reference, tree: Tree, documents: Documents) -> None:
         """Say so when another target of the push holds another digest of the same image."""
+        if documents.top.media_type == media_types.SCHEMA1_SIGNED:
+            return  # it names its repository and tag
         mine = (str(reference), documents.top.digest)
         other, digest = self._agreed.setdefault(tree, mine)
         if digest != mine[1]:
@@ -368,28 +350,22 @@ class Run:
                 self._join_again(blob, start)
         self._await_blobs(start)
 
-    def _documents(self, tree: Tree, delivered: Mapping[str, Delivered]) -> Documents:
-        return build.documents(tree, _made(delivered), self._wish.format)
+    def _tagging(
+        self, reference: Reference, tree: Tree, delivered: Mapping[str, Delivered]
+    ) -> Tagging:
+        return Tagging(self.target, self._wish, reference, tree, _made(delivered))
 
     def _result(
         self, reference: Reference, tree: Tree, documents: Documents, status: Status
     ) -> PushResult:
-        context = self.target.context
-        top = documents.top
-        result = PushResult(
-            reference=str(reference),
-            tag=reference.tag,
-            digest=top.digest,
-            size=top.size,
-            media_type=top.media_type,
-            status=status,
+        result = report.pushed(
+            self.target,
+            reference,
+            documents,
+            status,
+            started=self.started,
             layers=report.layers(tree, self._delivered),
             manifests=report.manifests(tree, documents),
-            digest_differs=documents.differs,
-            warnings=tuple(self.target.warnings),
-            sent_bytes=context.meter.sent_bytes,
-            requests=context.meter.requests,
-            seconds=context.clock() - self.started,
         )
         self._told(result, report.total_bytes(tree, self._delivered))
         return result

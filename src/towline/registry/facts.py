@@ -43,6 +43,10 @@ class HostFacts:
     """Bytes of the least chunk, but for the last."""
     head_refused: bool = False
     """It does not answer HEAD for manifests."""
+    docker_refused: bool = False
+    """It takes no manifests of docker's format (schema 2), but others."""
+    oci_refused: bool = False
+    """It takes no OCI manifests, but others."""
 
     @classmethod
     def recalled(cls, facts: Mapping[str, str], now: float) -> HostFacts:
@@ -55,6 +59,8 @@ class HostFacts:
         found.put_refused = bool(numbers.get("put_refused")) and not found.patch_refused
         found.length_wanted = bool(numbers.get("length_wanted"))
         found.head_refused = bool(numbers.get("head_refused"))
+        found.docker_refused = bool(numbers.get("docker_refused"))
+        found.oci_refused = bool(numbers.get("oci_refused"))
         found.chunk_min = min(numbers.get("chunk_min", 0), CHUNK)
         body_max = numbers.get("body_max", 0)
         found.body_max = body_max if body_max >= _SMALLER[-1] else None

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
+    from towline.spec.media_types import Format
 
 _CREATED, _FORBIDDEN, _OK = 201, 403, 200
 _IMMUTABLE_STATUSES = frozenset({409, 412})
@@ -85,6 +86,22 @@ class Repository:
     def streams(self) -> bool:
         """False when a blob can be sent only after its digest and size are known."""
         return not self._facts.patch_refused
+
+    @property
+    def formats_refused(self) -> frozenset[Format]:
+        """Families of formats of which no manifests were taken when last tried."""
+        refused: dict[Format, bool] = {
+            "docker": self._facts.docker_refused,
+            "oci": self._facts.oci_refused,
+        }
+        return frozenset(fmt for fmt, is_refused in refused.items() if is_refused)
+
+    def note_format(self, fmt: Format, *, refused: bool) -> None:
+        """What came of putting a manifest of that family."""
+        if fmt == "docker":
+            self._facts.docker_refused = refused
+        else:
+            self._facts.oci_refused = refused
 
     def has_blob(self, digest: str, context: Context) -> bool:
         """Whether the blob is there. Raises AuthError, RegistryError, NetworkError."""

@@ -14,7 +14,14 @@ def test_a_host_that_does_all_is_not_worth_remembering() -> None:
 
 
 def test_what_is_remembered_is_recalled_for_a_week() -> None:
-    facts = HostFacts(patch_refused=True, length_wanted=True, body_max=4 * MiB, chunk_min=MiB)
+    facts = HostFacts(
+        patch_refused=True,
+        length_wanted=True,
+        body_max=4 * MiB,
+        chunk_min=MiB,
+        docker_refused=True,
+        oci_refused=True,
+    )
     kept = facts.to_recall(NOW)
     assert HostFacts.recalled(kept, NOW + REMEMBERED - 1) == facts
     assert HostFacts.recalled(kept, NOW + REMEMBERED + 1) == HostFacts()
