@@ -104,6 +104,21 @@ def test_the_limit_is_remembered_by_the_next_command(registry: Scripted, image: 
     assert max(len(asked.body) for asked in registry.asked[before:]) <= MiB
 
 
+def test_a_plan_says_what_is_known_of_the_host(registry: Scripted, image: Path) -> None:
+    for each in ("PATCH", "PUT"):
+        registry.on(each, "/uploads/", limited(MiB, Reply(413)), forever=True)
+    name = f"{registry.host}/team/app:1"
+    before = towline.plan(image, name)
+    assert isinstance(before, towline.PlanResult)
+    assert before.warnings == ()
+    push(registry, image)
+    registry.blobs.clear()
+    registry.manifests.clear()
+    planned = towline.plan(image, name)
+    assert isinstance(planned, towline.PlanResult)
+    assert [warning for warning in planned.warnings if "no body of more than about" in warning]
+
+
 def test_what_no_way_leads_around_is_one_error_with_its_hint(
     registry: Scripted, image: Path
 ) -> None:

@@ -248,7 +248,9 @@ class Delivery:
         self.context.emit(event)
 
     def tell_retry(self, seconds: float, reason: str) -> None:
-        """Tell the watchers of a wait before the next attempt."""
+        """Tell the watchers of a wait before the next attempt; of none there is nothing to tell."""
+        if not seconds:
+            return
         if not self.blob.shown:
             what = self.blob.id
             self.context.emit(Retrying(reference="", what=what, seconds=seconds, reason=reason))

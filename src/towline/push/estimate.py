@@ -31,6 +31,8 @@ def estimate(run: Run, wish: Wish, early: list[Outcome]) -> list[PlanResult]:
     if early:
         return [_unchanged(outcome) for outcome in early]
     found = {blob.key: _walk(run.target, blob, steps, wish) for blob, steps in run.plans.items()}
+    for limit in run.target.repository.limits:
+        run.target.warn(limit)
     kept = [_unchanged(run.keep(reference)) for reference in run.kept]
     return kept + [_result(run, wish, reference, tree, found) for reference, tree in run.left]
 

@@ -72,6 +72,23 @@ class HostFacts:
         facts = {name: str(number) for name, number in numbers.items()}
         return {**facts, _SEEN: str(int(now))} if any(numbers.values()) else {}
 
+    def limits(self) -> list[str]:
+        """What is out of the ordinary, each completing "HOST takes …"."""
+        found = []
+        if self.body_max is not None:
+            found.append(f"no body of more than about {self.body_max} bytes: layers go in chunks")
+        elif self.length_wanted:
+            found.append("no body of open length: layers go in chunks")
+        if self.chunk_min:
+            found.append(f"no chunk of less than {self.chunk_min} bytes")
+        if self.patch_refused:
+            found.append("no PATCH: a layer that is compressed on the way is held in chunks")
+        if self.docker_refused:
+            found.append("no manifests of docker's format")
+        if self.oci_refused:
+            found.append("no OCI manifests")
+        return found
+
     def shape_refused(self, *, in_one_put: bool) -> bool:
         """Note that a shape of upload was refused; whether the other one is left to be tried."""
         if in_one_put:

@@ -103,6 +103,11 @@ class Repository:
         else:
             self._facts.oci_refused = refused
 
+    @property
+    def limits(self) -> list[str]:
+        """What this registry is known not to take, a sentence each."""
+        return [f"{self.name.host} takes {limit}" for limit in self._facts.limits()]
+
     def has_blob(self, digest: str, context: Context) -> bool:
         """Whether the blob is there. Raises AuthError, RegistryError, NetworkError."""
         with on_side(self._side):
