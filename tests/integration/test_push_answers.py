@@ -84,7 +84,7 @@ def test_a_commit_that_nobody_can_tell_the_end_of_is_asked_for_before_the_next_a
     assert len(registry.requests("PATCH")) == 1, "its bytes went once"
 
 
-@pytest.mark.parametrize(("status", "code"), [(403, "DENIED"), (400, "SIZE_INVALID")])
+@pytest.mark.parametrize(("status", "code"), [(403, "DENIED"), (400, "NAME_INVALID")])
 def test_a_commit_that_is_refused_for_good_is_not_sent_for_ever(
     status: int, code: str, registry: Scripted, pusher: towline.Pusher, made: Made
 ) -> None:
@@ -92,7 +92,7 @@ def test_a_commit_that_is_refused_for_good_is_not_sent_for_ever(
     with pytest.raises((towline.RegistryError, towline.AuthError)) as caught:
         pusher.push(made.path, f"{registry.host}/app:1")
     assert caught.value.status == status
-    assert len(registry.requests("PATCH")) == 1
+    assert len(registry.requests("PATCH")) <= 1
     assert not registry.manifests
 
 

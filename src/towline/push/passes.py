@@ -22,11 +22,15 @@ from towline.push.sending import Sending
 from towline.transfers.retry import Attempts, back_off
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from towline.push.dispatcher import Release
     from towline.push.engine import Engine
     from towline.push.options import Wish
+
+
+def _nothing() -> None:
+    """No slot is held."""
 
 
 class Passes:
@@ -165,35 +169,51 @@ class Passes:
                 follower.delivery.mount(delivered.candidate, job.delivery.repository.name)
                 self._alone(follower)
 
-    def failed(self, job: Job, error: BaseException, *, asked: bool = False) -> None:
+    def failed(
+        self,
+        job: Job,
+        error: BaseException,
+        *,
+        asked: bool = False,
+        release: Callable[[], None] = _nothing,
+    ) -> None:
         """An attempt failed, at a question (`asked`) or at the sending: try again, or give up.
 
-        No slot may be held.
+        `release` gives the slot back: when the gate is shut, if it is to be, and before all else.
         """
+        try:
+            wait = self._wait(job, error, asked=asked)
+        except BaseException as final:  # noqa: BLE001 - someone waits for it
+            wait, error = None, final
+        finally:
+            release()
         self._submit_all([follower for follower in job.dismiss() if follower.queued])
-        if job.cancelled or not isinstance(error, TowlineError):
-            self._give_up(job, Cancelled() if job.cancelled else error)
-        elif isinstance(error, Outpaced):  # nothing is wrong with it
+        if wait is None:
+            self._give_up(job, error)
+            return
+        if isinstance(error, Outpaced):
             job.delivery.drop()
-            self._alone(job)
-        else:
-            self._again(job, error, asked=asked)
+        self._alone(job, wait)
 
-    def _again(self, job: Job, error: TowlineError, *, asked: bool) -> None:
+    def _wait(self, job: Job, error: BaseException, *, asked: bool) -> float:
+        """Seconds until the next attempt. Raises what the job ends with, if there is none."""
+        if job.cancelled:
+            raise Cancelled
+        if not isinstance(error, TowlineError):
+            raise error
         delivery, gate = job.delivery, self._engine.gate
+        if isinstance(error, Outpaced):  # nothing is wrong with it
+            return 0.0
         try:
             seconds = back_off(error, job.attempts, gate, job.host, delivery.acknowledged)
         except TowlineError as final:
             # A host that does not answer at all will not take the bytes either.
             if not asked or isinstance(final, NetworkError) or not delivery.skip():
-                self._give_up(job, final)
-                return
+                raise
             job.attempts = Attempts(self._engine.policy)
-            seconds = 0.0
-        else:
-            if seconds:
-                delivery.tell_retry(seconds, error.message)
-        self._alone(job, seconds)
+            return 0.0
+        delivery.tell_retry(seconds, error.message)
+        return seconds
 
     @staticmethod
     def _give_up(job: Job, error: BaseException) -> None:

@@ -13,7 +13,7 @@ from towline.layers.blobstream import BlobStream
 from towline.layers.feed import Feed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from towline.layers.blobstream import Blob
     from towline.push.deliver import Delivered
@@ -31,13 +31,13 @@ class Owner(Protocol):
         """It is at its target."""
         ...
 
-    def failed(self, job: Job, error: BaseException, /) -> None:
-        """It is not."""
+    def failed(self, job: Job, error: BaseException, /, *, release: Callable[[], None]) -> None:
+        """It is not; `release` gives its slot back."""
         ...
 
 
 class Sending:
-    """Ends with each of its jobs told to the owner, once, its slot given back before."""
+    """Ends with each of its jobs told to the owner, once, and its slot given back."""
 
     def __init__(
         self, engine: Engine, wish: Wish, owner: Owner, jobs: Sequence[Job], release: Release
@@ -102,16 +102,18 @@ class Sending:
                 return
             self._open.remove(seat)
         job = self._seats[seat]
-        delivered = None
+        release = partial(self._release, job.host)
         try:
-            job.transfer.context.cancel.check()
-            if error is None and blob is not None:
-                delivered = job.delivery.finish(seat, blob)
+            delivered = _finished(job, seat, blob, error)
         except BaseException as raised:  # noqa: BLE001 - as above
-            error = raised
-        finally:
-            self._release(job.host)
-        if delivered is not None:
-            self._owner.done(job, delivered)
+            self._owner.failed(job, raised, release=release)
         else:
-            self._owner.failed(job, error or Cancelled())
+            release()
+            self._owner.done(job, delivered)
+
+
+def _finished(job: Job, seat: Seat, blob: Blob | None, error: BaseException | None) -> Delivered:
+    job.transfer.context.cancel.check()
+    if error is not None or blob is None:
+        raise error or Cancelled()
+    return job.delivery.finish(seat, blob)

@@ -1,0 +1,177 @@
+"""Attempts that fail: told in words, tried again after a while, and nobody kept meanwhile."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+import towline
+from tests.support.guards import Tokens
+from tests.support.scripted import CUT, Reply, complaint, scripted
+from towline.testing.images import make_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.scripted import Asked, Scripted
+    from towline.events import Event
+    from towline.testing.images import Made
+
+TOLD = re.compile(r"Retrying in (1 second|\d+ seconds) \((.+)\)")
+
+
+@pytest.fixture
+def registry() -> Iterator[Scripted]:
+    with scripted() as server:
+        yield server
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    return make_image(tmp_path / "image.tar", [{"hello": b"hello\n"}])
+
+
+class Hearing:
+    """A pusher, and the retries that it tells of."""
+
+    def __init__(self, **options: int) -> None:
+        self.layers: list[str] = []
+        self.others: list[towline.Retrying] = []
+        self.pusher = towline.Pusher(cache="none", on_event=self._hear, **options)  # type: ignore[arg-type]  # numbers, all of them
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, towline.LayerProgress) and event.status.startswith("Retrying"):
+            self.layers.append(event.status)
+        elif isinstance(event, towline.Retrying):
+            self.others.append(event)
+
+    def push(self, made: Made, place: str) -> towline.PushResult:
+        with self.pusher:
+            return self.pusher.push(made.path, place)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (Reply(500), "500"),
+        (complaint(503, "UNAVAILABLE", "busy"), "busy"),
+        (complaint(429, "TOOMANYREQUESTS", "slow down"), "slow down"),
+        (CUT, "connection"),
+    ],
+    ids=["500", "503", "429", "cut"],
+)
+def test_a_layer_that_fails_once_says_so_and_is_sent(
+    reply: Reply, reason: str, registry: Scripted, made: Made
+) -> None:
+    registry.on("PATCH", "/uploads/", reply)
+    hearing = Hearing(retries=1)
+    hearing.push(made, f"{registry.host}/app:1")
+    (said,) = hearing.layers
+    match = TOLD.fullmatch(said)
+    assert match
+    assert reason in match[2]
+    assert "1" in registry.manifests
+
+
+def test_a_config_that_fails_once_is_told_as_what_is_no_layer(
+    registry: Scripted, made: Made
+) -> None:
+    def first_config(asked: Asked) -> Reply | None:
+        return Reply(502) if asked.body else None
+
+    registry.on("PUT", "digest=", first_config, first_config)
+    hearing = Hearing(retries=1)
+    hearing.push(made, f"{registry.host}/app:1")
+    assert not hearing.layers
+    (event,) = hearing.others
+    assert "502" in event.reason
+    assert event.reference == f"{registry.host}/app:1"
+
+
+def test_a_token_that_expires_under_a_body_is_renewed(registry: Scripted, made: Made) -> None:
+    tokens = Tokens(registry)
+
+    def expire(asked: Asked) -> None:
+        tokens.expire()
+
+    registry.on("POST", "/uploads/", expire)
+    hearing = Hearing(retries=1)
+    result = hearing.push(made, f"{registry.host}/app:1")
+    assert result.status == "pushed"
+    assert "1" in registry.manifests
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_attempts_are_counted(retries: int, registry: Scripted, made: Made) -> None:
+    registry.on("PATCH", "/uploads/", Reply(500), forever=True)
+    hearing = Hearing(retries=retries)
+    with pytest.raises(towline.RegistryError) as caught:
+        hearing.push(made, f"{registry.host}/app:1")
+    assert caught.value.status == 500
+    assert len(registry.requests("PATCH")) == retries + 1
+    assert len(hearing.layers) == retries
+    assert not registry.manifests
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        complaint(404, "NAME_UNKNOWN"),
+        complaint(403, "DENIED"),
+        complaint(400, "NAME_INVALID"),
+        complaint(401, "UNAUTHORIZED"),
+    ],
+    ids=["unknown name", "denied", "invalid name", "unauthorized"],
+)
+def test_what_cannot_heal_is_not_tried_again(reply: Reply, registry: Scripted, made: Made) -> None:
+    registry.on("POST", "/uploads/", reply, forever=True)
+    hearing = Hearing()
+    with pytest.raises(towline.TowlineError):
+        hearing.push(made, f"{registry.host}/app:1")
+    assert not hearing.layers
+    assert not registry.manifests
+
+
+def test_a_question_that_fails_for_good_is_taken_as_no_and_leaves_all_attempts_to_the_sending(
+    registry: Scripted, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "layout", [{"hello": b"hello\n"}], format="oci")
+    registry.on("HEAD", "/blobs/", Reply(500), forever=True)
+    registry.on("POST", "/uploads/", Reply(500))
+    hearing = Hearing(retries=1)
+    hearing.push(made, f"{registry.host}/app:1")
+    assert "1" in registry.manifests
+    assert len(registry.requests("HEAD", "/blobs/")) == 4, "twice for the layer, twice the config"
+
+
+def test_no_slot_is_held_while_one_backs_off(registry: Scripted, tmp_path: Path) -> None:
+    layers = [{"large": bytes(range(256)) * 999}, {"small": b"small\n"}]
+    made = make_image(tmp_path / "image.tar", layers)
+    registry.on("PATCH", "/uploads/", Reply(500))
+    hearing = Hearing(jobs=1, retries=1)
+    hearing.push(made, f"{registry.host}/app:1")
+    sizes = [len(one.body) for one in registry.requests("PATCH")]
+    assert len(sizes) == 3
+    assert sizes[0] == sizes[2] > sizes[1], "the small one went while the large one waited"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_host_that_asks_for_a_pause_gets_it_from_all(
+    status: int, registry: Scripted, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image.tar", [{f"f{n}": bytes([n])} for n in range(6)])
+    times: list[float] = []
+
+    def busy(asked: Asked) -> Reply | None:
+        times.append(time.monotonic())
+        return Reply(status, {"Retry-After": "1"}) if len(times) == 1 else None
+
+    registry.on("POST", "/uploads/", busy, forever=True)
+    Hearing(jobs=1, retries=1).push(made, f"{registry.host}/app:1")
+    assert "1" in registry.manifests
+    assert times[1] - times[0] >= 1
+    assert times[-1] - times[1] < 1
