@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -186,6 +188,38 @@ def test_tags_of_schema_1_differ_in_nothing_worth_a_warning(old: str, tmp_path: 
         results: Any = push(made.path, f"{proxy.host}/app", allow_schema1=True, all_tags=True)
     assert results[0].digest != results[1].digest
     assert len(results[-1].warnings) == 1
+
+
+def command(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "towline", "push", "--plain-http", "--cache=none", "-q", *words],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environ},
+    )
+
+
+def test_the_command_tells_what_it_did_and_what_it_may_do(old: str, tmp_path: Path) -> None:
+    source = str(archive(tmp_path / "image.tar"))
+    with choosy.before(old, DOCKER | OCI) as proxy:
+        name = f"{proxy.host}/team/app:1"
+        explicit = command(source, name, "--format=docker", "--allow-schema1")
+        assert explicit.returncode == 5
+        assert explicit.stderr.splitlines()[-1].startswith("hint: leave out --format docker")
+        refused = command(source, name)
+        assert refused.returncode == 5
+        assert refused.stderr.splitlines()[-1].startswith("hint: add --allow-schema1")
+        assert "; converted to OCI's format: the same" in refused.stderr
+        assert refused.stdout == ""
+        done = command(source, name, "--output=json", TOWLINE_ALLOW_SCHEMA1="true")
+        assert done.returncode == 0
+        assert "towline: warning: " in done.stderr
+        result = json.loads(done.stdout)
+        assert result["digest"] == Digest.of(verify(served(proxy.host, "team/app", "1")[0]))
+    assert (result["status"], result["digest_differs"]) == ("pushed", "converted")
+    assert result["media_type"] == media_types.SCHEMA1_SIGNED
+    assert len(result["warnings"]) == 1
 
 
 def skopeo(program: Path, *words: str) -> str:

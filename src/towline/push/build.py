@@ -44,7 +44,8 @@ class Documents:
     top: RawManifest
     children: tuple[RawManifest, ...] = ()
     differs: DigestDiffers | None = None
-    """Why the digest is not the source's; None when it is or when the source had none."""
+    """Why the digest is not the source's; None when it is, or when the source had none and nothing
+    was converted."""
 
 
 def preferred(image: Image, requested: Format | None, profile: Profile) -> Format:

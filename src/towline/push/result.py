@@ -63,7 +63,8 @@ class PushResult:
     layers: tuple[LayerResult, ...] = ()
     manifests: tuple[ManifestResult, ...] = ()
     digest_differs: DigestDiffers | None = None
-    """Why the digest is not the source's; None when it is, or when the source had none."""
+    """Why the digest is not the source's; None when it is, or when the source had none and nothing
+    was converted."""
     warnings: tuple[str, ...] = ()
     sent_bytes: int = 0
     requests: int = 0
