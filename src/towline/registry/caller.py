@@ -157,7 +157,7 @@ class Caller:
         account = self._admission.credentials if self._admission else self.credentials
         if account is None:
             error.args = (f"{error.message}; no credentials were found for {self.endpoint.host}",)
-            error.hint = "pass --creds USER:PASSWORD, or save a login for this registry"
+            error.hint = f"towline login {self.endpoint.host}, or pass --creds USER:PASSWORD"
         else:
             error.args = (f"{error.message}; it was asked as {account}",)
         return error

@@ -39,7 +39,7 @@ _BY_CODE = {
     distribution.TOOMANYREQUESTS: "the registry limits requests: try again later, or log in",
 }
 _BY_STATUS = {
-    401: "check the credentials: --creds USER:PASSWORD, or a login saved for this registry",
+    401: "check the credentials: --creds USER:PASSWORD, or what towline login has saved",
     403: "check that the account may push to this repository, and that the repository exists",
     409: "the tag may be immutable: choose another tag",
     412: "the tag may be immutable: choose another tag",

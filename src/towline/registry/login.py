@@ -19,7 +19,7 @@ from towline.reference import HUB
 from towline.registry import credential_files, helpers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _HUB_KEY = "https://index.docker.io/v1/"
 
@@ -36,10 +36,13 @@ class LoginStore:
         document = self._read()
         if program := _helper(document, host):
             helpers.store(program, _key(host), username, password, self.environ)
-            self._write(_with_entry(document, host, {}))
+            with self._alone():
+                self._write(_with_entry(self._read(), host, {}))
             return f"docker-credential-{program}"
-        pair = f"{username}:{password}".encode()
-        self._write(_with_entry(document, host, {"auth": base64.b64encode(pair).decode()}))
+        pair = f"{username}:{password}".encode("utf-8", "surrogateescape")
+        with self._alone():
+            entry = {"auth": base64.b64encode(pair).decode()}
+            self._write(_with_entry(self._read(), host, entry))
         return str(self.path)
 
     def erase(self, host: str) -> bool:
@@ -49,16 +52,41 @@ class LoginStore:
         if program := _helper(document, host):
             for server in helpers.servers(host):
                 erased |= helpers.erase(program, server, self.environ)
+        if not document:
+            return erased
+        with self._alone():
+            return self._erase_entries(host) or erased
+
+    def _erase_entries(self, host: str) -> bool:
+        document = self._read()
         auths = document.get("auths")
         kept = {
             key: value
             for key, value in (auths.items() if isinstance(auths, dict) else ())
             if not credential_files.names_host(key, host)
         }
-        if isinstance(auths, dict) and len(kept) < len(auths):
-            self._write({**document, "auths": kept})
-            erased = True
-        return erased
+        if not isinstance(auths, dict) or len(kept) == len(auths):
+            return False
+        self._write({**document, "auths": kept})
+        return True
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Of several logins at once each changes the file after the other, or one would be lost."""
+        import fcntl
+
+        folder = self.path.resolve().parent
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY)
+        except OSError as error:
+            raise UsageError(f"the login cannot be kept in {folder}: {error.strerror}") from None
+        try:
+            with contextlib.suppress(OSError):  # of file systems that lock no folders
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -78,7 +106,6 @@ class LoginStore:
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         content = json.dumps(document, indent="\t", ensure_ascii=False) + "\n"
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 beside.unlink()
             with os.fdopen(

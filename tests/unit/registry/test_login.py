@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,25 @@ def test_a_place_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None
     store = store_of({"DOCKER_CONFIG": str(tmp_path / "file/docker")})
     with pytest.raises(UsageError, match="cannot be"):
         store.save(HOST, "me", "word")
+
+
+def test_logins_at_the_same_time_are_all_kept(store: LoginStore, path: Path) -> None:
+    hosts = [f"reg{number}.example" for number in range(20)]
+    with ThreadPoolExecutor(len(hosts)) as threads:
+        for done in [threads.submit(store.save, host, "me", "word") for host in hosts]:
+            done.result()
+        assert set(read(path)["auths"]) == set(hosts)
+        for gone in [threads.submit(store.erase, host) for host in hosts[1:]]:
+            assert gone.result()
+    assert list(read(path)["auths"]) == hosts[:1]
+
+
+def test_a_password_may_be_any_bytes(store: LoginStore, path: Path) -> None:
+    password = b"caf\xe9".decode("utf-8", "surrogateescape")
+    store.save(HOST, "me", password)
+    kept = found(path)
+    assert kept is not None
+    assert kept.password == password
 
 
 def test_where_a_login_is_kept(tmp_path: Path) -> None:
