@@ -20,9 +20,11 @@ LIBRARY = "library/"
 LATEST = "latest"
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_HOST = re.compile(rf"(?:{_LABEL}(?:[._]+{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
+_HOST = re.compile(rf"(?:{_LABEL}(?:[._]+{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]+))?")
 _PATH_CHARACTERS = re.compile(r"[a-z0-9._/-]*")
 _TRANSPORT = "docker://"
+_SCHEME = re.compile(r"https?://")
+_PORTS = range(1, 1 << 16)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -101,6 +103,9 @@ class _Parser:
         return self.text.startswith(character, self.at)
 
     def host(self) -> str | None:
+        if scheme := _SCHEME.match(self.text, self.at):
+            hint = f"leave the scheme out: {self.text[scheme.end() :]}"
+            self.fail("an image name has no scheme", self.at, hint)
         first, slash, _ = self.text[self.at :].partition("/")
         if not slash or not self.looks_like_host(first):
             return None
@@ -110,6 +115,8 @@ class _Parser:
             self.fail(f"{first[end + 1 :]!r} is no port number", self.at + end + 1)
         if end < len(first):
             self.fail(f"{first!r} is no registry host", self.at + end)
+        if match and (port := match["port"]) and int(port[:6]) not in _PORTS:
+            self.fail(f"{port} is no port number", self.at + match.start("port"))
         self.at += len(first) + 1
         if first in HUB_ALIASES:
             return HUB
@@ -153,6 +160,8 @@ class _Parser:
         if match is None:
             self.fail("the tag is empty or starts with a wrong character", start)
         self.at = match.end()
+        if distribution.TAG.match(self.text, self.at):
+            self.fail(f"the tag is longer than {len(match.group())} characters", self.at)
         return match.group()
 
     def digest(self) -> Digest:

@@ -47,6 +47,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. Never raises for what a user can cause."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _keep_standard_descriptors()
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
     args: list[argparse.Namespace] = []
@@ -62,6 +63,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_codes.of(error)
     finally:
         _let_go_of_stderr()
+
+
+def _keep_standard_descriptors() -> None:
+    """Fill those that were closed when we started, or a socket of ours would be taken for one."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free: this one
 
 
 def _let_go_of_stderr() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from typing import TYPE_CHECKING, BinaryIO
 
 from towline.context import Context
@@ -85,9 +86,13 @@ class _Opener:
 
     def _standard_input(self, transport: Transport | None) -> ImageSource:
         try:
-            descriptor = os.dup(0)
+            descriptor = -1 if sys.stdin is None else os.dup(0)  # closed at the start: not ours
         except OSError:
-            raise SourceError("standard input is closed") from None
+            descriptor = -1
+        if descriptor < 0:
+            raise SourceError(
+                "standard input is closed", hint="pipe an archive into it, or name a file"
+            )
         if os.isatty(descriptor):
             os.close(descriptor)
             raise SourceError(

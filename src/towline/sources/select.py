@@ -35,7 +35,7 @@ def select(entries: Sequence[SourceEntry], ref: str | None, source: str) -> Sour
     found = _matching(entries, ref)
     if not found:
         raise SourceError(
-            f"tag does not exist: {shown(ref)} in {source}, which holds {_listed(entries)}"
+            f"tag does not exist: {shown(ref)} in {source}, which holds {_names(entries)}"
         )
     if len(found) > 1:
         raise SourceError(
@@ -121,6 +121,17 @@ def _reference(name: str) -> Reference | None:
         return reference.parse(name)
     except InvalidReference:
         return None
+
+
+def _names(entries: Sequence[SourceEntry]) -> str:
+    """All that a REF could be."""
+    names = [
+        name
+        for place, entry in enumerate(entries)
+        for name in (map(shown, entry.names) if entry.names else (f"@{place} without a name",))
+    ]
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _listed(entries: Sequence[SourceEntry]) -> str:
