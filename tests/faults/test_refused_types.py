@@ -370,3 +370,17 @@ def test_a_form_that_was_never_refused_is_another_image(
         one.push(source, name(registry), format="oci")
         with pytest.raises(RegistryError, match="holds another image"):
             one.push(source, name(registry), if_exists="same")
+
+
+def test_what_is_remembered_converts_nothing_that_may_not_be_converted(
+    registry: Scripted, source: Path, tmp_path: Path
+) -> None:
+    choosy.refuse(registry, DOCKER)
+    with pusher(tmp_path) as one:
+        one.push(source, name(registry))
+        with pytest.raises(RegistryError) as caught:
+            one.push(source, name(registry), format="docker")
+        assert "leave out --format" in str(caught.value.hint)
+        other = one.push(source, name(registry), compression="none", allow_schema1=True)
+    assert other.status == "pushed"
+    assert other.media_type == media_types.OCI_MANIFEST

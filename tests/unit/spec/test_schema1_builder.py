@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import json
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from towline.spec import schema1
+from towline.spec import media_types, schema1
 from towline.spec.digest import EMPTY_LAYER_DIFF_ID, Digest
 from towline.spec.schema1_builder import EMPTY_LAYER, EMPTY_LAYER_DIGEST, build
 
@@ -170,3 +171,21 @@ def test_a_config_that_does_not_fit_is_refused_in_one_clause(
     with pytest.raises(ValueError, match=re.escape(complaint)) as caught:
         build(content, LAYERS, name="app", tag="1")
     assert "\n" not in str(caught.value)
+
+
+def test_a_manifest_that_is_read_has_the_digest_of_what_was_signed() -> None:
+    payload = build(config(), LAYERS, name="team/app", tag="1").payload
+    kept = payload.rstrip(b"}\n")
+    tail = base64.urlsafe_b64encode(payload[len(kept) :]).decode()
+    header = json.dumps({"formatLength": len(kept), "formatTail": tail.rstrip("=")}).encode()
+    protected = base64.urlsafe_b64encode(header).decode().rstrip("=")
+    signatures = json.dumps([{"protected": protected}]).encode()
+    content = kept + b',"signatures":' + signatures + b"}"
+    read = schema1.raw(content, media_types.SCHEMA1_SIGNED)
+    assert (read.content, read.digest, read.size) == (content, Digest.of(payload), len(payload))
+
+
+@pytest.mark.parametrize("media_type", [media_types.SCHEMA1_SIGNED, media_types.OCI_MANIFEST])
+def test_any_other_manifest_has_the_digest_of_its_bytes(media_type: str) -> None:
+    read = schema1.raw(b'{"schemaVersion": 2}', media_type)
+    assert read.digest == Digest.of(read.content)
