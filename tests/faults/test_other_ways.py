@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import towline
-from tests.support.scripted import Reply, complaint, scripted
+from tests.support.pushing import client_of, send
+from tests.support.scripted import CUT, Reply, complaint, scripted
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.support.pushing import Client
     from tests.support.scripted import Asked, Scripted
 
 MiB = 1 << 20
@@ -127,3 +129,41 @@ def test_what_no_way_leads_around_is_one_error_with_its_hint(
     with pytest.raises(towline.RegistryError, match="413") as caught:
         push(registry, image)
     assert "limits the size of a request" in str(caught.value.hint)
+
+
+class TestLargeLayers:
+    """`--chunk-size auto`: in chunks where they are known to survive a cut, elsewhere in one."""
+
+    @pytest.fixture
+    def client(self, registry: Scripted) -> Iterator[Client]:
+        with client_of(registry) as client:
+            yield client
+
+    def upload(self, client: Client, about: int) -> None:
+        send(client.repository.start_upload(client.context, None, about), b"x" * MiB)
+
+    def test_a_large_layer_goes_in_one_body_where_nothing_is_known(
+        self, registry: Scripted, client: Client
+    ) -> None:
+        self.upload(client, 300 * MiB)
+        (patch,) = registry.requests("PATCH")
+        assert patch.header("Content-Range") is None
+
+    def test_a_large_layer_goes_in_chunks_where_one_has_survived(
+        self, registry: Scripted, client: Client
+    ) -> None:
+        registry.on("PATCH", "/uploads/", lambda asked: None, CUT)
+        client.repository._facts.body_max = 1 << 18
+        send(client.repository.start_upload(client.context), b"y" * MiB)
+        assert client.repository.resumes
+        client.repository._facts.body_max = None
+        before = len(registry.asked)
+        self.upload(client, 300 * MiB)
+        self.upload(client, 200 * MiB)
+        large, *small = [
+            asked for asked in registry.asked[before:] if asked.method in {"PATCH", "PUT"}
+        ]
+        # What fits into one chunk needs no PATCH: it goes with the digest.
+        assert (large.method, len(large.body)) == ("PUT", MiB)
+        assert [asked.method for asked in small] == ["PATCH", "PUT"]
+        assert small[0].header("Transfer-Encoding") == "chunked"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import towline
 from tests.support import docker_registry as real
 from tests.support import readback
 from towline.cli.main import main
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import StartDockerRegistry
     from tests.integration.conftest import Place
+    from towline.testing import TestRegistry
 
 MiB = 1 << 20
 
@@ -122,3 +124,18 @@ def test_a_rate_is_kept_to_by_all_uploads_together(registry: Place, image: str) 
     began = time.monotonic()
     assert main(["push", image, registry.name("app") + ":1", "-q", "--limit-rate", "2M"]) == 0
     assert 1.3 < time.monotonic() - began < 6
+
+
+def test_a_plan_knows_that_uploads_resume_once_one_has(
+    oci_registry: TestRegistry, image: str
+) -> None:
+    name = oci_registry.name("app")
+    before = towline.plan(image, f"{name}:1")
+    assert isinstance(before, towline.PlanResult)
+    assert before.resumable is None
+    oci_registry.cut(after_bytes=2 * MiB)
+    result = towline.push(image, f"{name}:1", compression="none")
+    assert "resumed" in {layer.outcome for layer in result.layers}
+    after = towline.plan(image, f"{oci_registry.name('other')}:1")
+    assert isinstance(after, towline.PlanResult)
+    assert after.resumable is True

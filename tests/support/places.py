@@ -125,7 +125,9 @@ class Place:
             return Taken(self, context)
         return None
 
-    def start_upload(self, context: Context, known: Descriptor | None = None) -> Taken:
+    def start_upload(
+        self, context: Context, known: Descriptor | None = None, about: int = 0
+    ) -> Taken:
         self.trouble(context)
         return Taken(self, context)
 

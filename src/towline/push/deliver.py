@@ -68,7 +68,9 @@ class Place(Protocol):
         """Link it from another repository, open a session to send it, or refuse (None)."""
         ...
 
-    def start_upload(self, context: Context, known: Descriptor | None = None, /) -> Session:
+    def start_upload(
+        self, context: Context, known: Descriptor | None = None, about: int = 0, /
+    ) -> Session:
         """Open a session."""
         ...
 
@@ -203,7 +205,7 @@ class Delivery:
 
     def _new_seat(self) -> Seat:
         def start(context: Context) -> Session:
-            return self.repository.start_upload(context, self.blob.stored)
+            return self.repository.start_upload(context, self.blob.stored, self.blob.size)
 
         return Seat(self.context, start, self._wrote)
 

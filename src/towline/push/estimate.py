@@ -93,6 +93,7 @@ def _result(
         manifests=report.manifests(tree, documents) if documents else (),
         digest_differs=documents.differs if documents else None,
         warnings=tuple(run.target.warnings),
+        resumable=run.target.repository.resumes or None,
         send_bytes=sum(_to_send(blob, found[blob.key]) for blob in tree_blobs([tree])),
         requests=context.meter.requests,
         seconds=context.clock() - run.started,

@@ -96,6 +96,9 @@ class Chunks:
         if answer is None:
             raise error
         held, certain = answer
+        if certain and held >= self.acknowledged > 0:
+            facts = self._session.talk.facts
+            facts.resumes = facts.chunks_survive = True
         return self._between(held, size, error) if certain or not self.acknowledged else 0
 
     def _between(

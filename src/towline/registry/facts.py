@@ -43,6 +43,10 @@ class HostFacts:
     """Bytes of the least chunk, but for the last."""
     head_refused: bool = False
     """It does not answer HEAD for manifests."""
+    resumes: bool = False
+    """An upload that was cut has gone on there."""
+    chunks_survive: bool = False
+    """One has gone on from where a chunk was acknowledged."""
     docker_refused: bool = False
     """It takes no manifests of docker's format (schema 2), but others."""
     oci_refused: bool = False
@@ -59,6 +63,8 @@ class HostFacts:
         found.put_refused = bool(numbers.get("put_refused")) and not found.patch_refused
         found.length_wanted = bool(numbers.get("length_wanted"))
         found.head_refused = bool(numbers.get("head_refused"))
+        found.resumes = bool(numbers.get("resumes"))
+        found.chunks_survive = bool(numbers.get("chunks_survive"))
         found.docker_refused = bool(numbers.get("docker_refused"))
         found.oci_refused = bool(numbers.get("oci_refused"))
         found.chunk_min = min(numbers.get("chunk_min", 0), CHUNK)

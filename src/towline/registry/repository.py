@@ -133,12 +133,20 @@ class Repository:
             return self._upload(context, opened=answer)
         return answer
 
-    def start_upload(self, context: Context, known: Descriptor | None = None) -> Upload:
+    @property
+    def resumes(self) -> bool:
+        """Whether an upload that was cut is known to go on there."""
+        return self._facts.resumes
+
+    def start_upload(
+        self, context: Context, known: Descriptor | None = None, about: int = 0
+    ) -> Upload:
         """Open an upload session; with digest and size known it takes a request less.
 
-        Raises AuthError, RegistryError, NetworkError.
+        `about`: bytes that a blob of unknown size may come to. Raises AuthError, RegistryError,
+        NetworkError.
         """
-        upload = self._upload(context, known=known)
+        upload = self._upload(context, known=known, about=about)
         upload.open()
         return upload
 
@@ -148,6 +156,7 @@ class Repository:
         *,
         known: Descriptor | None = None,
         opened: requests.Opened | None = None,
+        about: int = 0,
     ) -> Upload:
         return Upload(
             self._talk(context, self._scopes),
@@ -155,6 +164,7 @@ class Repository:
             opened=opened,
             chunk_size=self._chunk_size,
             mistaken=self._mistaken,
+            about=about,
         )
 
     def _talk(self, context: Context, scopes: Scopes) -> Conversation:

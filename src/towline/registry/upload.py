@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from towline.spec.descriptor import Descriptor
     from towline.wire.exchange import Exchange
 
+_LARGE = 256 << 20
+"""Bytes above which a blob is worth going in chunks where they are known to survive a cut."""
 _NOT_FOUND = 404
 _MISTAKES = frozenset(
     {
@@ -49,7 +51,9 @@ class Upload:
         opened: requests.Opened | None = None,
         chunk_size: int | None = None,
         mistaken: set[str] | None = None,
+        about: int = 0,
     ) -> None:
+        """`about`: bytes that a blob of unknown size may come to."""
         self.sent = 0
         """Bytes of the blob that were written; those that the registry held are none of them."""
         self.resumed = False
@@ -58,6 +62,7 @@ class Upload:
         self._talk = talk
         self._known = known
         self._chunk_size = chunk_size
+        self._about = known.size if known else about
         self._mistaken = mistaken if mistaken is not None else set()
         self._body: _OneBody | Chunks | None = None
         self._spoilt = False
@@ -98,6 +103,8 @@ class Upload:
         facts = self._talk.facts
         limit = self._chunk_size if facts.body_max is None else facts.chunk(self._chunk_size)
         if limit is not None and (size is None or size - self._skip > limit):
+            return True
+        if facts.chunks_survive and self._about > _LARGE:
             return True
         return size is None and (facts.length_wanted or facts.patch_refused)
 
@@ -160,6 +167,8 @@ class Upload:
         with suppress(TowlineError):
             answer = None if self._spoilt else self._session.held()
             if answer is not None and answer[1]:
+                self._talk.facts.resumes = True
+                self._talk.facts.chunks_survive |= isinstance(self._body, Chunks)
                 self._skip, _ = answer
                 self._written = 0
                 self._body = None
