@@ -75,6 +75,8 @@ def test_the_largest_goes_first_and_a_busy_host_keeps_no_other() -> None:
     queue.end(1)
     queue.await_begun(1, 4, 3)
     queue.end(4)
+    while queue.dispatcher.full(both) != {"a"}:
+        time.sleep(0.005)
     queue.end(3)
     queue.await_begun(1, 4, 3, 5)
     queue.end(5)
