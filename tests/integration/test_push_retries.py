@@ -175,3 +175,62 @@ def test_a_host_that_asks_for_a_pause_gets_it_from_all(
     assert "1" in registry.manifests
     assert times[1] - times[0] >= 1
     assert times[-1] - times[1] < 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
+def test_a_question_that_is_refused_is_taken_as_no(
+    status: int, registry: Scripted, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "layout", [{"hello": b"hello\n"}], format="oci")
+    registry.on("HEAD", "/blobs/", complaint(status, "DENIED"), forever=True)
+    hearing = Hearing()
+    result = hearing.push(made, f"{registry.host}/app:1")
+    assert {layer.outcome for layer in result.layers} == {"pushed"}
+    assert not hearing.layers
+    assert not hearing.others
+
+
+BASIC = Reply(401, {"WWW-Authenticate": 'Basic realm="here"'})
+HOPELESS: list[tuple[str, Reply]] = [
+    ("401 with a code", complaint(401, "UNAUTHORIZED", "wrong password")),
+    ("401 without", Reply(401)),
+    ("403 that is a page", Reply(403, {"Content-Type": "text/html"}, "<title>no</title>")),
+    ("no token", Reply(200, {"Content-Type": "application/json"}, "{}")),
+]
+
+
+@pytest.mark.parametrize("answer", [reply for _, reply in HOPELESS], ids=[n for n, _ in HOPELESS])
+def test_what_a_token_server_refuses_is_not_asked_again(
+    answer: Reply, registry: Scripted, made: Made
+) -> None:
+    registry.on("GET", "^/token", answer, forever=True)  # before the sound one
+    Tokens(registry)
+    hearing = Hearing()
+    with pytest.raises(towline.TowlineError) as caught:
+        hearing.push(made, f"{registry.host}/app:1")
+    assert isinstance(caught.value, towline.AuthError | towline.RegistryError)
+    assert not hearing.layers
+    assert not hearing.others
+    assert len(registry.requests("GET", "^/token")) <= 2
+
+
+def test_missing_credentials_are_told_at_once(registry: Scripted, made: Made) -> None:
+    registry.guard = lambda _: BASIC
+    hearing = Hearing()
+    with pytest.raises(towline.AuthError):
+        hearing.push(made, f"{registry.host}/app:1")
+    assert not hearing.layers
+    assert not hearing.others
+
+
+@pytest.mark.parametrize("status", [500, 429])
+def test_a_token_server_that_is_busy_is_asked_again(
+    status: int, registry: Scripted, made: Made
+) -> None:
+    registry.on("GET", "^/token", Reply(status))
+    Tokens(registry)
+    hearing = Hearing(retries=1)
+    hearing.push(made, f"{registry.host}/app:1")
+    assert hearing.others
+    assert str(status) in hearing.others[0].reason
+    assert "1" in registry.manifests
