@@ -48,11 +48,11 @@ class Registry:
     def __init__(self, host: str, folder: Path, pid: int) -> None:
         self.host = host
         self._folder = folder
-        self._pid = pid
+        self.pid = pid
 
     def cpu(self) -> float:
         """Seconds of processor time so far."""
-        return cpu_of(self._pid)
+        return cpu_of(self.pid)
 
     def requests(self) -> int:
         """Requests answered so far, by its access log, once that is at rest."""

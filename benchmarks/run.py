@@ -21,14 +21,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from benchmarks import image, knowledge, pushes, startup
+from benchmarks import image, knowledge, pushes, serving, startup
 from benchmarks.peers import PEERS, Place, SkippedError
 
 if TYPE_CHECKING:
     from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
-WHAT = ("first", "repeat", "startup", "knowledge", "all")
+WHAT = ("first", "repeat", "startup", "knowledge", "serving", "all")
 
 
 def main() -> int:
@@ -42,7 +42,7 @@ def main() -> int:
         work = Path(tempfile.mkdtemp(prefix="work-", dir=folder))
         stack.callback(shutil.rmtree, work, ignore_errors=True)
         place = Place(folder / "image.tar", _tools(options.peers), work, stack)
-        for part in ("pushes", "startup", "knowledge"):
+        for part in ("pushes", "startup", "knowledge", "serving"):
             if options.scenario in _PARTS[part]:
                 results[part] = _measured(part, place, options)
     if options.json:
@@ -54,6 +54,7 @@ _PARTS = {
     "pushes": {"first", "repeat", "all"},
     "startup": {"startup", "all"},
     "knowledge": {"knowledge", "all"},
+    "serving": {"serving", "all"},
 }
 
 
@@ -64,6 +65,10 @@ def _measured(part: str, place: Place, options: argparse.Namespace) -> object:
         started = startup.measured(place)
         print(f"\n{startup.table(started)}")
         return asdict(started)
+    if part == "serving":
+        served = serving.measured(place)
+        print(f"\n{serving.table(served)}")
+        return {name: asdict(figures) for name, figures in served.items()}
     known = knowledge.measured()
     print(f"\n{knowledge.table(known)}")
     return asdict(known)

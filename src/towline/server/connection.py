@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import time
 from contextlib import suppress
 from http import HTTPStatus
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BLOCK = 256 << 10
+_SENDFILE = 16 << 20
 _SMALL = 64 << 10
 """Bytes of a file that go out together with the head."""
 _LINGER_SECONDS = 2.0
@@ -167,12 +169,27 @@ class Connection:
             sent = len(block)
         elif type(self._socket) is socket.socket:
             self._socket.sendall(head, socket.MSG_MORE)
-            sent = self._socket.sendfile(part.file, part.offset, length)
+            sent = self._kernel_copy(part, length)
         else:  # TLS encrypts in this process: no short cut through the kernel
             self._socket.sendall(head)
             sent = self._copy_file(part, length)
         if sent < length:
             raise Cut
+
+    def _kernel_copy(self, part: FilePart, length: int) -> int:
+        """By sendfile, blocking: the kernel wakes us for megabytes and not for each free buffer."""
+        self._socket.settimeout(None)
+        seconds, fraction = divmod(self._limits.idle_seconds, 1)
+        limit = struct.pack("ll", int(seconds), int(fraction * 1e6))  # struct timeval
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        to, source, sent = self._socket.fileno(), part.file.fileno(), 0
+        while sent < length:
+            wanted = min(_SENDFILE, length - sent)
+            count = os.sendfile(to, source, part.offset + sent, wanted)
+            if not count:
+                break
+            sent += count
+        return sent
 
     def _copy_file(self, part: FilePart, length: int) -> int:
         sent = 0
