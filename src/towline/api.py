@@ -74,6 +74,50 @@ def push(
         return pusher.push(source, destination, all_tags=all_tags, **wishes)
 
 
+@overload
+def plan(
+    source: Source,
+    destination: str,
+    *,
+    all_tags: Literal[False] = False,
+    check_push: bool = False,
+    **options: Unpack[Options],
+) -> PlanResult: ...
+
+
+@overload
+def plan(
+    source: Source,
+    destination: Several,
+    *,
+    all_tags: bool = False,
+    check_push: bool = False,
+    **options: Unpack[Options],
+) -> list[PlanResult]: ...
+
+
+@overload
+def plan(
+    source: Source,
+    destination: str,
+    *,
+    all_tags: Literal[True],
+    check_push: bool = False,
+    **options: Unpack[Options],
+) -> list[PlanResult]: ...
+
+
+@overload
+def plan(
+    source: Source,
+    destination: str | Several,
+    *,
+    all_tags: bool = False,
+    check_push: bool = False,
+    **options: Unpack[Options],
+) -> PlanResult | list[PlanResult]: ...
+
+
 def plan(
     source: Source,
     destination: str | Several,

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, overload
 
 from towline.context import Cancel, Context
-from towline.errors import Cancelled, TransferCancelled
+from towline.errors import Cancelled, TransferCancelled, UsageError
 from towline.events import Warned, nowhere
 from towline.push import build, destinations, estimate, look, options, together
 from towline.push.engine import Engine
@@ -54,6 +54,7 @@ class Pusher:
         self._account = options.given_to_one_host(settings)
         self._reads_as: Side = "source" if settings.get("src_creds") else "destination"
         self._engine = Engine(settings, self._warn)
+        self._closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -68,7 +69,13 @@ class Pusher:
 
     def close(self) -> None:
         """Close connections and stores, and end the threads; running pushes must be over."""
+        self._closed = True
         self._engine.close()
+
+    def _check_open(self) -> None:
+        """Raises UsageError: a closed engine would never start what is asked of it."""
+        if self._closed:
+            raise UsageError("this Pusher is closed", hint="make another")
 
     @overload
     def push(
@@ -191,6 +198,50 @@ class Pusher:
             target.retry("login", partial(self._engine.client.log_in, host, target.context))
         return target.context.meter.requests > 1
 
+    @overload
+    def plan(
+        self,
+        source: Source,
+        destination: str,
+        *,
+        all_tags: Literal[False] = False,
+        check_push: bool = False,
+        **wishes: Unpack[PushOptions],
+    ) -> PlanResult: ...
+
+    @overload
+    def plan(
+        self,
+        source: Source,
+        destination: Several,
+        *,
+        all_tags: bool = False,
+        check_push: bool = False,
+        **wishes: Unpack[PushOptions],
+    ) -> list[PlanResult]: ...
+
+    @overload
+    def plan(
+        self,
+        source: Source,
+        destination: str,
+        *,
+        all_tags: Literal[True],
+        check_push: bool = False,
+        **wishes: Unpack[PushOptions],
+    ) -> list[PlanResult]: ...
+
+    @overload
+    def plan(
+        self,
+        source: Source,
+        destination: str | Several,
+        *,
+        all_tags: bool = False,
+        check_push: bool = False,
+        **wishes: Unpack[PushOptions],
+    ) -> PlanResult | list[PlanResult]: ...
+
     def plan(
         self,
         source: Source,
@@ -267,11 +318,13 @@ class Pusher:
     def _at(
         self, repository: Repository, tags: Sequence[tuple[Reference, Tree]], cancel: Cancel
     ) -> Target:
+        self._check_open()
         context = Context(cancel=cancel, emit=self._emit)
         return Target(self._engine, repository, tuple(tags), context)
 
     @contextmanager
     def _opened(self, source: Source, cancel: Cancel) -> Iterator[Opened]:
+        self._check_open()
         context = Context(cancel=cancel, emit=self._emit)
         opened = Opened(source, context, self._engine.environ)
         try:
