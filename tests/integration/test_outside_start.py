@@ -29,8 +29,17 @@ def test_a_push_with_all_three_descriptors_closed_is_whole(
     assert oci_registry.tags(name) == ["1"]
 
 
-def _shell(words: str) -> subprocess.CompletedProcess[str]:
-    command = f"{sys.executable} -m towline {words} --cache none"
+def test_quiet_is_read_from_the_environment_by_either_name(
+    oci_registry: TestRegistry, tmp_path: Path
+) -> None:
+    image = make_image(tmp_path / "image.tar")
+    for variable in ("TOWLINE_Q", "TOWLINE_QUIET"):
+        with_it = f"push {image.path} {oci_registry.name(variable.lower())}:1"
+        assert _shell(with_it, f"{variable}=1 ").stderr == ""
+
+
+def _shell(words: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    command = f"{before}{sys.executable} -m towline {words} --cache none"
     return subprocess.run(
         ["sh", "-c", command], capture_output=True, text=True, timeout=30, check=False
     )

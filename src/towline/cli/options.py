@@ -125,7 +125,8 @@ class Option:
         if self.typed_only:
             return ()
         longs = (name for name in (self.name, *self.aliases) if name.startswith("--"))
-        return tuple("TOWLINE_" + name[2:].replace("-", "_").upper() for name in longs)
+        told = tuple("TOWLINE_" + name[2:].replace("-", "_").upper() for name in longs)
+        return (*told, "TOWLINE_Q") if "-q" in self.names else told  # known by its short name
 
 
 def flag(*names: str, help: str = "", **more: object) -> Option:  # noqa: A002 - as argparse says it
