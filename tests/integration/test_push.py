@@ -203,6 +203,40 @@ def test_check_diffids_looks_into_layers_that_came_compressed(
     assert result.digest == made.digest
 
 
+@pytest.mark.parametrize("held", [False, True], ids=["sent", "held already"])
+def test_check_diffids_finds_a_layer_that_its_config_lies_about(
+    registry: Place, tmp_path: Path, *, held: bool
+) -> None:
+    made = make_image(tmp_path / "image", LAYERS, format="oci")
+    lie = _lying_layout(made.path, made.config, made.root.content)
+    if held:
+        push(lie, registry.name("app") + ":before")
+    with pytest.raises(towline.SourceError, match="DiffID"):
+        push(lie, registry.name("app") + ":1", check_diffids=True)
+    assert "1" not in (towline.tags(registry.name("app")) if held else [])
+
+
+def _lying_layout(layout: Path, config: bytes, manifest: bytes) -> Path:
+    """Name another DiffID for the last layer; every digest of the layout stays right."""
+    blobs = layout / "blobs" / "sha256"
+
+    def stored(content: bytes) -> str:
+        digest = hashlib.sha256(content).hexdigest()
+        (blobs / digest).write_bytes(content)
+        return f"sha256:{digest}"
+
+    document = json.loads(config)
+    document["rootfs"]["diff_ids"][-1] = "sha256:" + "0" * 64
+    told = json.loads(manifest)
+    lie = json.dumps(document).encode()
+    told["config"].update(digest=stored(lie), size=len(lie))
+    content = json.dumps(told).encode()
+    index = json.loads((layout / "index.json").read_bytes())
+    index["manifests"][0].update(digest=stored(content), size=len(content))
+    (layout / "index.json").write_text(json.dumps(index))
+    return layout
+
+
 @pytest.mark.parametrize("how", ["head", "full"])
 def test_what_was_pushed_is_verified(registry: Place, tmp_path: Path, how: str) -> None:
     made = make_image(tmp_path / "image.tar", LAYERS)

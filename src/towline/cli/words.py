@@ -42,7 +42,7 @@ def _alone(name: str) -> TowlineError:
         return UsageError("cannot push a digest reference")
     registry = "" if parsed.repository.host != reference.HUB else "REGISTRY/"
     return SourceError(
-        f"the image {parsed.familiar} cannot be read: no Docker daemon answers",
+        f"the image {parsed.familiar} cannot be read: no Docker daemon is asked yet",
         hint=f"towline push image.tar {registry}{parsed.familiar}",
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError, SourceError, TowlineError
 from towline.events import LayerProgress, PushStarted, Summary, TagPushed
-from towline.push import build, existing, learn, report, teach
+from towline.push import build, existing, learn, report, teach, unsent
 from towline.push.deliver import Delivered, Delivery
 from towline.push.jobs import Job
 from towline.push.plan import Ask, Mount, Send, fits, own, steps
@@ -234,7 +234,19 @@ class Run:
         `start` begins jobs that turn out to be needed late. Raises Cancelled.
         """
         self._await_blobs(start)
+        if self._wish.check_diffids:
+            self._look_into_unsent()
         return self._each(lambda tag, tree: self._tag(tag, tree, start))
+
+    def _look_into_unsent(self) -> None:
+        """What the registry held already was not read on its way."""
+        for blob in self.blobs:
+            delivered = self._delivered.get(blob.key)
+            if delivered and not delivered.sent_bytes and blob.is_layer and blob.stored:
+                try:
+                    unsent.look_into(self._engine, blob, self.target.context.cancel)
+                except SourceError as error:
+                    self._errors[blob] = error
 
     def _await_blobs(self, start: Callable[[list[Job]], None]) -> None:
         with self.target.context.cancel.on_cancel(lambda: self._ended.put(None)):

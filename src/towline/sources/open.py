@@ -205,7 +205,7 @@ def _nowhere(source: Location) -> SourceError:
 def _refused(source: Location) -> SourceError:
     if source.transport == "docker-daemon":
         return SourceError(
-            f"no Docker daemon answers, so {source.path} cannot be read from it",
+            f"no Docker daemon is asked yet, so {source.path} cannot be read from one",
             hint="towline push image.tar REGISTRY/NAME",
         )
     return SourceError(f"{source.text} is an image in a registry, which is not read as a source")

@@ -35,7 +35,7 @@ def test_a_name_alone_is_the_daemons_and_no_daemon_answers(
     assert told(capsys, "push", "app:1") == (
         3,
         [
-            "towline: error: the image app:1 cannot be read: no Docker daemon answers",
+            "towline: error: the image app:1 cannot be read: no Docker daemon is asked yet",
             "hint: towline push image.tar REGISTRY/app:1",
         ],
     )

@@ -236,7 +236,7 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_daemon_and_a_registry_are_refused_as_sources() -> None:
-    with pytest.raises(SourceError, match="no Docker daemon answers") as caught:
+    with pytest.raises(SourceError, match="no Docker daemon is asked yet") as caught:
         open_source("docker-daemon:app:1", QUIET)
     assert caught.value.hint == "towline push image.tar REGISTRY/NAME"
     with pytest.raises(SourceError, match="not read as a source"):
