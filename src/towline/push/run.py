@@ -11,15 +11,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError, SourceError, TowlineError
-from towline.events import LayerProgress, PushStarted, Summary, TagPushed
 from towline.push import build, existing, learn, report, teach, unsent
 from towline.push.deliver import Delivered, Delivery
 from towline.push.jobs import Job
 from towline.push.plan import Ask, Mount, Send, fits, own, steps
 from towline.push.result import PushResult
 from towline.push.tagging import Tagging
+from towline.push.telling import Telling
 from towline.push.verify import verify
-from towline.push.wanted import Blob, images, tree_blobs
+from towline.push.wanted import Blob, tree_blobs
 from towline.spec import distribution, media_types
 from towline.transfers.retry import Attempts
 from towline.transfers.shared import Restart
@@ -51,6 +51,7 @@ class Run:
     def __init__(self, target: Target, wish: Wish) -> None:
         self.target = target
         self.blobs = tree_blobs(tree for _, tree in target.tags)
+        self.telling = Telling(target)
         self._engine = target.engine
         self._wish = wish
         self.started = target.context.clock()
@@ -84,7 +85,7 @@ class Run:
         if isinstance(standing, RegistryError):
             return standing
         result = report.skipped(self.target, reference, standing, self.started)
-        self._told(result, 0)
+        self.telling.ended(result, 0)
         return result
 
     def agree(self, agreed: dict[Tree, tuple[str, Digest]]) -> None:
@@ -95,23 +96,6 @@ class Run:
     def hopeless(self) -> bool:
         """Whether the target cannot even be asked."""
         return self._fatal is not None
-
-    def announce(self) -> None:
-        """Docker's first words, top layer first."""
-        target = self.target
-        repository = str(target.repository.name)
-        target.context.emit(PushStarted(reference=target.reference, repository=repository))
-        for tree in dict.fromkeys(tree for _, tree in target.tags):
-            for layer in (layer for image in images(tree) for layer in reversed(image.layers)):
-                if isinstance(layer, Blob):
-                    self._tell(layer.id, "Preparing", layer.size)
-                else:
-                    self._tell(layer.digest.short, "Skipped foreign layer")
-
-    def _tell(self, shown: str, status: str, total: int | None = None) -> None:
-        reference = self.target.reference
-        event = LayerProgress(reference=reference, id=shown, status=status, total=total)
-        self.target.context.emit(event)
 
     def learn(self, known: Mapping[Digest, Sequence[Entry]]) -> list[Entry]:
         """What the registry itself can say of layers that nothing is known of here."""
@@ -189,7 +173,7 @@ class Run:
         self._delivered = found
         for blob in self.blobs:
             if blob.is_layer:
-                self._tell(blob.id, "Layer already exists")
+                self.telling.layer(blob.id, "Layer already exists")
         return self._each(lambda tag, tree: self._result(tag, tree, standing[tag], "unchanged"))
 
     def join(self, blob: Blob) -> Job | None:
@@ -379,21 +363,8 @@ class Run:
             layers=report.layers(tree, self._delivered),
             manifests=report.manifests(tree, documents),
         )
-        self._told(result, report.total_bytes(tree, self._delivered))
+        self.telling.ended(result, report.total_bytes(tree, self._delivered))
         return result
-
-    def _told(self, result: PushResult, total_bytes: int) -> None:
-        emit, reference = self.target.context.emit, result.reference
-        emit(TagPushed(reference=reference, tag=result.tag, digest=result.digest, size=result.size))
-        emit(
-            Summary(
-                reference=reference,
-                sent_bytes=result.sent_bytes,
-                total_bytes=total_bytes,
-                requests=result.requests,
-                seconds=result.seconds,
-            )
-        )
 
 
 def _made(delivered: Mapping[str, Delivered]) -> dict[str, build.Made]:

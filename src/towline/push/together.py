@@ -66,7 +66,7 @@ class _Story:
         agreed: dict[Tree, tuple[str, Digest]] = {}
         for run in runs:
             run.agree(agreed)
-            run.announce()
+            run.telling.announce()
         self._blobs = dict.fromkeys(blob for run in runs for blob in run.blobs)
         self.known: Known = learn.known(engine.knowledge, self._blobs)
         self._passes = Passes(engine, wish)
