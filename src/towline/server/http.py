@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
-    from typing import BinaryIO
+    from io import FileIO
 
     from towline.server.limits import Limits
 
@@ -259,7 +259,7 @@ class Request:
 class FilePart:
     """A piece of an open file as the body of an answer; who sends it closes it."""
 
-    file: BinaryIO
+    file: FileIO
     offset: int
     length: int
 
