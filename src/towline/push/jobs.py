@@ -51,7 +51,7 @@ class Job:
     @property
     def cancelled(self) -> bool:
         """Whether nobody waits for it any more."""
-        return self.transfer.context.cancel.cancelled
+        return not self.transfer.wanted
 
     @property
     def queued(self) -> bool:

@@ -14,11 +14,11 @@ from towline.errors import Cancelled
 from towline.transfers.shared import Restart
 
 if TYPE_CHECKING:
-    from towline.context import Context
     from towline.push.build import Documents
     from towline.push.target import Target
     from towline.reference import Reference
     from towline.spec.manifest import RawManifest
+    from towline.transfers.shared import Transfer
 
 
 class InFlight(Cancelled):
@@ -59,19 +59,29 @@ class _Put:
         name, account = str(repository.name), repository.account
         key = (name, account, self._reference, self._manifest.digest)
         while True:
-            watch = engine.puts.start(key, self._put, target.watcher(), engine.dispatcher.beside)
-            self.begun |= watch.started is None
+            watch = engine.puts.join(key, target.watcher())
+            if (transfer := watch.started) is None:
+                self.begun = True
+            else:
+                engine.dispatcher.beside(partial(self._carry_out, transfer))
             try:
                 watch.result()
             except Restart:
                 continue
             return
 
-    def _put(self, context: Context) -> None:
-        target = replace(self._target, context=context)
-        target.retry(self._reference, partial(self._attempt, context))
+    def _carry_out(self, transfer: Transfer[None]) -> None:
+        target = replace(self._target, context=transfer.context)
+        try:
+            target.retry(self._reference, partial(self._attempt, transfer))
+        except BaseException as error:  # noqa: BLE001 - it is for the watchers, whatever it is
+            transfer.failed(error)
+        else:
+            transfer.done(None)
 
-    def _attempt(self, context: Context) -> None:
-        context.cancel.check()
+    def _attempt(self, transfer: Transfer[None]) -> None:
+        if not transfer.wanted:
+            raise Cancelled
         self.begun = True
-        self._target.repository.put_manifest(self._reference, self._manifest, context)
+        put_manifest = self._target.repository.put_manifest
+        put_manifest(self._reference, self._manifest, transfer.context)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import Cancelled, NetworkError, TowlineError
 from towline.layers.lanes import Outpaced
-from towline.push.deliver import Delivered
+from towline.push.deliver import Delivered, NeedsBytes
 from towline.push.dispatcher import Ticket
 from towline.push.holding import Holding
 from towline.push.jobs import Group, Job, Queued
@@ -82,8 +82,7 @@ class Passes:
             self._enqueue(job, group, wait)
             return
         try:
-            job.transfer.context.cancel.check()
-            answer = job.delivery.settle()
+            answer = self._answer(job)
         except BaseException as error:  # noqa: BLE001 - a thread's end: someone waits for it
             group.gone(job)
             self.failed(job, error, asked=True)
@@ -91,7 +90,13 @@ class Passes:
             self._settled(job, group, answer)
         group.go_on()
 
-    def _settled(self, job: Job, group: Group, answer: Delivered | object) -> None:
+    @staticmethod
+    def _answer(job: Job) -> Delivered | NeedsBytes:
+        if job.cancelled:
+            raise Cancelled
+        return job.delivery.settle()
+
+    def _settled(self, job: Job, group: Group, answer: Delivered | NeedsBytes) -> None:
         if isinstance(answer, Delivered):
             group.gone(job)
             self.done(job, answer)
@@ -149,6 +154,8 @@ class Passes:
         for job in jobs:
             if not job.leave_queue():
                 release(job.host)
+            elif job.cancelled:
+                self.failed(job, Cancelled(), release=partial(release, job.host))
             elif wait := self._engine.gate.remaining(job.host):
                 release(job.host)
                 self._alone(job, wait)

@@ -113,7 +113,8 @@ class Sending:
 
 
 def _finished(job: Job, seat: Seat, blob: Blob | None, error: BaseException | None) -> Delivered:
-    job.transfer.context.cancel.check()
+    if job.cancelled:
+        raise Cancelled
     if error is not None or blob is None:
         raise error or Cancelled()
     return job.delivery.finish(seat, blob)

@@ -52,6 +52,16 @@ class Transfer(Generic[T]):
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[], None]] = []
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits for it.
+
+        Those who were cancelled do not, though one of them may not have left yet: a switch runs
+        its actions one after the other.
+        """
+        with self._lock:
+            return any(not watch.cancelled for watch in self.watches)
+
     def done(self, result: T) -> None:
         """It succeeded: every watcher gets this result."""
         self._end(result, None)
@@ -134,6 +144,11 @@ class Watch(Generic[T]):
 
     def __exit__(self, *_: object) -> None:
         self.leave()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the watcher's own switch was thrown."""
+        return self._watcher.cancel.cancelled
 
     def result(self) -> T:
         """Wait for the end, and leave.

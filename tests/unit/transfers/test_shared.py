@@ -373,3 +373,20 @@ def test_a_transfer_ends_once(transfers: SharedTransfers[str]) -> None:
     transfer.done("sha256:abcd")
     with pytest.raises(RuntimeError, match="has ended already"):
         transfer.failed(Cancelled())
+
+
+def test_a_transfer_is_wanted_by_those_alone_who_were_not_cancelled() -> None:
+    transfers: SharedTransfers[str] = SharedTransfers()
+    first, second = Context(cancel=Cancel()), Context(cancel=Cancel())
+    seen: list[bool] = []
+    with first.cancel.on_cancel(lambda: seen.append(transfer.wanted)):  # goes before its leaving
+        watch = transfers.join("key", first)
+        assert watch.started
+        transfer = watch.started
+        other = transfers.join("key", second)
+        assert transfer.wanted
+        other.leave()
+        first.cancel.cancel()
+    assert seen == [False]
+    assert not transfer.wanted
+    transfer.failed(Cancelled())
