@@ -375,18 +375,16 @@ def test_a_transfer_ends_once(transfers: SharedTransfers[str]) -> None:
         transfer.failed(Cancelled())
 
 
-def test_a_transfer_is_wanted_by_those_alone_who_were_not_cancelled() -> None:
-    transfers: SharedTransfers[str] = SharedTransfers()
-    first, second = Context(cancel=Cancel()), Context(cancel=Cancel())
+def test_who_was_cancelled_wants_nothing_though_he_has_not_left_yet(
+    transfers: SharedTransfers[str],
+) -> None:
+    first, second = Context(), Context()
     seen: list[bool] = []
-    with first.cancel.on_cancel(lambda: seen.append(transfer.wanted)):  # goes before its leaving
-        watch = transfers.join("key", first)
-        assert watch.started
-        transfer = watch.started
-        other = transfers.join("key", second)
-        assert transfer.wanted
+    with first.cancel.on_cancel(lambda: seen.append(transfer.wanted)):  # before it has him leave
+        transfer = started(transfers.join(KEY, first))
+        other = transfers.join(KEY, second)
+        seen.append(transfer.wanted)
         other.leave()
         first.cancel.cancel()
-    assert seen == [False]
-    assert not transfer.wanted
+    assert seen == [True, False]
     transfer.failed(Cancelled())
