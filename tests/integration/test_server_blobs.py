@@ -128,13 +128,29 @@ def test_what_had_arrived_before_a_cut_is_kept_and_told(
     with raw_socket(host) as sock:
         head = f"PATCH {session} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(DATA)}\r\n\r\n"
         sock.sendall(head.encode() + DATA[:700])
-    deadline = time.monotonic() + 5
-    while (told := client.ask("GET", session).headers["range"]) != "0-699":
-        assert time.monotonic() < deadline, told
-        time.sleep(0.01)
+    _wait_for(client, session, "0-699")
     rest = {"Content-Range": f"700-{len(DATA) - 1}"}
     assert client.ask("PATCH", session, DATA[700:], rest).status == 202
     assert client.ask("PUT", with_query(session, digest=sha256(DATA)), b"").status == 201
+
+
+def test_what_has_arrived_is_told_while_the_rest_is_on_its_way(
+    host: str, client: RawClient, name: str
+) -> None:
+    session = client.open_upload(name)
+    head = f"PATCH {session} HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with raw_socket(host) as sock:
+        sock.sendall(head.encode() + b"5\r\nhello\r\n")
+        _wait_for(client, session, "0-4")
+        sock.sendall(b"3\r\nyou\r\n4\r\nther")
+        _wait_for(client, session, "0-11")
+
+
+def _wait_for(client: RawClient, session: str, told: str) -> None:
+    deadline = time.monotonic() + 5
+    while (last := client.ask("GET", session).headers["range"]) != told:
+        assert time.monotonic() < deadline, last
+        time.sleep(0.01)
 
 
 def test_who_comes_back_after_a_lost_connection_need_not_wait_for_the_old_one(
@@ -144,8 +160,7 @@ def test_who_comes_back_after_a_lost_connection_need_not_wait_for_the_old_one(
     with raw_socket(host) as lost:
         head = f"PATCH {session} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(DATA)}\r\n\r\n"
         lost.sendall(head.encode() + DATA[:100])
-        while client.ask("GET", session).headers["range"] != "0-99":
-            time.sleep(0.01)
+        _wait_for(client, session, "0-99")
         rest = {"Content-Range": f"100-{len(DATA) - 1}"}
         assert client.ask("PATCH", session, DATA[100:], rest).status == 202
     assert client.ask("PUT", with_query(session, digest=sha256(DATA)), b"").status == 201

@@ -166,6 +166,11 @@ class _CutBody:
         """See `Body`."""
         return self._body.finished
 
+    @property
+    def at_hand(self) -> bool:
+        """See `Body`."""
+        return self._body.at_hand
+
     def readinto(self, view: memoryview, /) -> int:
         """See `Body`; raises Cut once enough has come."""
         left = self._after - self.received

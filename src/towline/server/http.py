@@ -109,6 +109,17 @@ class Input:
         self._buffer += data
         return bool(data)
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether bytes have been received that nobody has read."""
+        return bool(self._buffer)
+
+    @property
+    def chunk_at_hand(self) -> bool:
+        """The same where a chunk has ended: whether some of the next one has been received."""
+        size_end = self._buffer.find(b"\r\n", 2, _LINE_BYTES)
+        return 0 < size_end < len(self._buffer) - 2
+
     def readinto(self, view: memoryview) -> int:
         """Some bytes into the front of `view`; raises Cut at the end."""
         if self._buffer:
@@ -156,6 +167,11 @@ class Body(Protocol):
         """Whether every byte was read."""
         ...
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether more of it has been received already."""
+        ...
+
     def readinto(self, view: memoryview, /) -> int:
         """Some bytes into the front of `view`; 0 at the end. Raises Cut or BadRequest."""
         ...
@@ -175,6 +191,11 @@ class SizedBody:
     def finished(self) -> bool:
         """Whether every byte was read."""
         return not self._left
+
+    @property
+    def at_hand(self) -> bool:
+        """See `Body`."""
+        return self._left > 0 and self._source is not None and self._source.at_hand
 
     def readinto(self, view: memoryview, /) -> int:
         """See `Body`."""
@@ -200,6 +221,13 @@ class ChunkedBody:
         self.finished = False
         self._left = 0
         self._first = True
+
+    @property
+    def at_hand(self) -> bool:
+        """See `Body`."""
+        if self.finished:
+            return False
+        return self._source.at_hand if self._left else self._source.chunk_at_hand
 
     def readinto(self, view: memoryview, /) -> int:
         """See `Body`."""

@@ -84,14 +84,14 @@ class Session:
             os.close(descriptor)
 
     def _fill(self, descriptor: int, body: Body, view: memoryview) -> None:
-        """Gather whole blocks: a body in chunks comes in crumbs."""
+        """Gather the crumbs of a body in chunks; nothing is kept back while we wait for more."""
         filled = 0
         try:
             while count := body.readinto(view[filled:]):
                 filled += count
-                if filled == len(view):
-                    filled = 0
-                    self._take(descriptor, view)
+                if filled == len(view) or not body.at_hand:
+                    block, filled = view[:filled], 0
+                    self._take(descriptor, block)
         finally:
             self._take(descriptor, view[:filled])
 
