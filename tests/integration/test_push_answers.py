@@ -74,7 +74,7 @@ def test_a_commit_that_nobody_can_tell_the_end_of_is_asked_for_before_the_next_a
         if asked.body:
             return None  # the config
         registry.sound(asked)
-        registry.on("HEAD", "/blobs/", CUT)
+        registry.on("HEAD", "/blobs/", Reply(500))
         return CUT
 
     registry.on("PUT", "digest=", lost, lost)

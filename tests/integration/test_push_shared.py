@@ -67,6 +67,13 @@ def digests_sent(requests: list[tuple[str, str]]) -> list[str]:
 # The founding bug: a transfer whose key lacks the registry loses a layer of one of two.
 
 
+def sent_once(server: Server) -> None:
+    """Everything came at the first try: nothing was found missing when the tag was written."""
+    puts = [one.path for one in server.requests if one.method == "PUT"]
+    assert len([path for path in puts if "/manifests/" in path]) == 1
+    assert len([path for path in puts if "/blobs/" in path]) == 4
+
+
 @pytest.mark.parametrize("turn", range(3))
 def test_one_image_to_two_registries_under_one_name_is_whole_at_both(
     turn: int, pusher: towline.Pusher, tmp_path: Path
@@ -80,6 +87,8 @@ def test_one_image_to_two_registries_under_one_name_is_whole_at_both(
         assert first.digest == second.digest
         assert readback.image(one.url, "team/app", "1").digest == first.digest
         assert readback.image(other.url, "team/app", "1").digest == first.digest
+        sent_once(one)
+        sent_once(other)
 
 
 def test_one_push_to_two_registries_under_one_name_is_whole_at_both(
@@ -93,6 +102,7 @@ def test_one_push_to_two_registries_under_one_name_is_whole_at_both(
         for server, result in zip((one, other), results, strict=True):
             assert readback.image(server.url, "team/app", "1").digest == result.digest
             assert {layer.outcome for layer in result.layers} == {"pushed"}
+            sent_once(server)
 
 
 def test_one_registry_under_two_names_is_written_to_twice_and_whole(
