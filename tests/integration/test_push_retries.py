@@ -105,6 +105,14 @@ def test_a_token_that_expires_under_a_body_is_renewed(registry: Scripted, made: 
     assert "1" in registry.manifests
 
 
+def test_a_body_that_goes_another_way_is_no_retry(registry: Scripted, made: Made) -> None:
+    registry.on("PATCH", "/uploads/", Reply(405), forever=True)
+    hearing = Hearing(retries=0)
+    hearing.push(made, f"{registry.host}/app:1")
+    assert "1" in registry.manifests
+    assert not hearing.layers
+
+
 @pytest.mark.parametrize("retries", [0, 1])
 def test_attempts_are_counted(retries: int, registry: Scripted, made: Made) -> None:
     registry.on("PATCH", "/uploads/", Reply(500), forever=True)

@@ -219,7 +219,8 @@ class Passes:
                 raise
             job.attempts = Attempts(self._engine.policy)
             return 0.0
-        delivery.tell_retry(seconds, error.message)
+        if seconds:  # none where the next attempt goes another way
+            delivery.tell_retry(seconds, error.message)
         return seconds
 
     @staticmethod
