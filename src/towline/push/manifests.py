@@ -11,6 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import Cancelled
+from towline.spec import media_types
+from towline.spec.manifest import parse
 from towline.transfers.shared import Restart
 
 if TYPE_CHECKING:
@@ -74,10 +76,22 @@ class _Put:
         target = replace(self._target, context=transfer.context)
         try:
             target.retry(self._reference, partial(self._attempt, transfer))
+            self._announce(target)
         except BaseException as error:  # noqa: BLE001 - it is for the watchers, whatever it is
             transfer.failed(error)
         else:
             transfer.done(None)
+
+    def _announce(self, target: Target) -> None:
+        """Have the registry list it under what it refers to (distribution-spec, "Referrers")."""
+        if self._manifest.media_type not in media_types.MANIFESTS:
+            return  # signed schema 1 refers to nothing
+        parsed = parse(self._manifest.content, self._manifest.media_type)
+        if parsed.subject is None:
+            return
+        announce = target.repository.announce_referrer
+        subject = parsed.subject.digest
+        target.retry(subject.short, partial(announce, self._manifest, subject, target.context))
 
     def _attempt(self, transfer: Transfer[None]) -> None:
         if not transfer.wanted:

@@ -1,0 +1,67 @@
+"""What refers to an image is pushed so that it is found from there, also where no API lists it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import towline
+from tests.support import readback
+from towline.testing.images import make_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.conftest import Place
+
+OCI = "application/vnd.oci.image"
+
+
+def signature(layout: Path, subject: str, size: int) -> str:
+    """An OCI layout that holds one artifact, which refers to an image; its digest."""
+    blobs = layout / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+
+    def stored(content: bytes, media_type: str) -> dict[str, Any]:
+        digest = hashlib.sha256(content).hexdigest()
+        (blobs / digest).write_bytes(content)
+        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
+
+    document = {
+        "schemaVersion": 2,
+        "mediaType": f"{OCI}.manifest.v1+json",
+        "artifactType": "application/vnd.example.signature",
+        "config": stored(b"{}", "application/vnd.oci.empty.v1+json"),
+        "layers": [stored(b"signed", "application/vnd.example.signature")],
+        "subject": {"mediaType": f"{OCI}.manifest.v1+json", "digest": subject, "size": size},
+    }
+    root = stored(json.dumps(document).encode(), f"{OCI}.manifest.v1+json")
+    index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": [root]}
+    (layout / "index.json").write_text(json.dumps(index))
+    (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    return str(root["digest"])
+
+
+def listed(registry: Place, subject: str) -> list[str]:
+    """What the registry lists, by its API or by the tag that stands in for it."""
+    path = registry.path("app")
+    try:
+        body, _ = readback.fetch(f"{registry.url}/v2/{path}/referrers/{subject}")
+    except OSError:
+        tag = subject.replace(":", "-")
+        body, _ = readback.fetch(f"{registry.url}/v2/{path}/manifests/{tag}")
+    return [str(entry["digest"]) for entry in json.loads(body)["manifests"]]
+
+
+def test_an_artifact_is_listed_under_its_subject(registry: Place, tmp_path: Path) -> None:
+    image = make_image(tmp_path / "image", format="oci")
+    name = registry.name("app")
+    pushed = towline.push(image.path, f"{name}:1")
+    digest = signature(tmp_path / "signature", pushed.digest, pushed.size)
+    result = towline.push(tmp_path / "signature", f"{name}:1.sig")
+    assert result.digest == digest
+    assert listed(registry, pushed.digest) == [digest]
+    other = signature(tmp_path / "again", pushed.digest, pushed.size + 1)
+    towline.push(tmp_path / "again", f"{name}:1.again")
+    assert sorted(listed(registry, pushed.digest)) == sorted([digest, other])
