@@ -219,8 +219,7 @@ class Passes:
                 raise
             job.attempts = Attempts(self._engine.policy)
             return 0.0
-        if seconds:  # none where the next attempt goes another way
-            delivery.tell_retry(seconds, error.message)
+        delivery.tell_retry(seconds, error.message)
         return seconds
 
     @staticmethod
