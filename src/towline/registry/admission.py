@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
-from towline.errors import AuthError
+from towline.errors import AuthError, TowlineError
 from towline.registry import answers
 from towline.registry.endpoints import acquired
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.registry.auth import Auth, Scopes
+    from towline.registry.challenge import Challenge
     from towline.registry.credentials import Credentials
     from towline.wire.message import Request, Response
 
@@ -44,6 +45,11 @@ class Admission:
         # The first request goes alone: all that start together would be refused together.
         self._meeting = threading.Lock()
         self._met = False
+
+    @property
+    def challenge(self) -> Challenge | None:
+        """How the registry asks who is there."""
+        return self._auth.challenge
 
     @property
     def credentials(self) -> Credentials | None:
@@ -104,7 +110,11 @@ class Admission:
     def _fetched(self, scopes: Scopes, context: Context) -> str | None:
         if self._auth.must_ask:
             with acquired(self._lock, context):
-                self._drive(self._auth.fetch(scopes), context)
+                try:
+                    self._drive(self._auth.fetch(scopes), context)
+                except TowlineError:  # the registry may have moved on since it was asked
+                    if not self._auth.distrust():
+                        raise
         return self._auth.header(scopes)
 
     def for_body(self, request: Request, scopes: Scopes, context: Context) -> Request:

@@ -50,17 +50,33 @@ class Auth:
         credentials: Credentials | None,
         clock: Callable[[], float] = time.monotonic,
         log: Callable[[str], None] = lambda _line: None,
+        recalled: Challenge | None = None,
     ) -> None:
+        """`recalled` is how the registry asked in an earlier run."""
         self.credentials = credentials
         self.worked = False
         """Whether a request with these credentials was let in."""
         self._base = base
         self._clock = clock
         self._log = log
-        self._challenge: Challenge | None = None
+        self._challenge = recalled
+        self._recalled = recalled is not None
         self._tokens: dict[Scopes, Token] = {}
         self._wider: dict[Scopes, Scopes] = {}
         self._refused: set[Scopes] = set()
+
+    @property
+    def challenge(self) -> Challenge | None:
+        """How the registry asks; None: not at all, as far as is known."""
+        return self._challenge
+
+    def distrust(self) -> bool:
+        """Forget what was only recalled, and learn it anew; whether it was."""
+        if not self._recalled:
+            return False
+        self._recalled, self._challenge = False, None
+        self._tokens.clear()
+        return True
 
     def replace(self, credentials: Credentials | None) -> bool:
         """Use other credentials from here on; whether they are others."""
@@ -151,10 +167,10 @@ class Auth:
         usable = _usable(found)
         bearer = next((challenge for challenge in usable if challenge.scheme == "bearer"), None)
         if bearer is not None:
-            self._challenge = bearer
-        elif usable and not self.must_ask:
+            self._challenge, self._recalled = bearer, False
+        elif usable and (self._recalled or not self.must_ask):
             # Never Basic after Bearer: Harbor answers so to a token that has expired.
-            self._challenge = usable[0]
+            self._challenge, self._recalled = usable[0], False
 
     def _drop(self, scopes: Scopes, used: str | None) -> None:
         token = self._tokens.get(self._granted(scopes))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from towline.context import Context
     from towline.errors import Side
     from towline.registry.auth import Scopes
+    from towline.registry.challenge import Challenge
     from towline.registry.credentials import Credentials
     from towline.registry.endpoints import Endpoint
     from towline.registry.requests import Call
@@ -54,6 +55,7 @@ class Caller:
         again: Callable[[], Credentials | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         log: Callable[[str], None] = lambda _line: None,
+        recalled: Challenge | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.credentials = credentials
@@ -63,9 +65,15 @@ class Caller:
         self._clock = clock
         self._log = log
         self._lock = threading.Lock()
+        self._recalled = recalled
         self._admission: Admission | None = None
         self._proven = False
         """Whether a registry has answered there."""
+
+    @property
+    def challenge(self) -> Challenge | None:
+        """How the registry asks who is there, once that is known."""
+        return self._admission.challenge if self._admission else self._recalled
 
     def call(self, call: Call[T], scopes: Scopes, context: Context, *, extra: int = 0) -> T:
         """Send it and read the answer.
@@ -187,7 +195,8 @@ class Caller:
 
     def _door(self, context: Context) -> Admission:
         if self._admission is None:
-            auth = Auth(self.endpoint.base(context), self.credentials, self._clock, self._log)
+            base = self.endpoint.base(context)
+            auth = Auth(base, self.credentials, self._clock, self._log, self._recalled)
             with acquired(self._lock, context):
                 if self._admission is None:
                     self._admission = Admission(auth, self._asked, self._again)

@@ -14,7 +14,7 @@ from towline.registry.caller import Caller
 from towline.registry.certificates import trust_of
 from towline.registry.credentials import Keychain
 from towline.registry.endpoints import HUB_API, Endpoint
-from towline.registry.facts import HostFacts
+from towline.registry.facts import HostFacts, challenge_to_recall, recalled_challenge
 from towline.registry.repository import Repository
 from towline.wire import log, proxy
 from towline.wire.pace import Pace
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.errors import Side
+    from towline.registry.challenge import Challenge
     from towline.registry.credentials import Credentials
     from towline.wire.url import Url
 
@@ -81,6 +82,7 @@ class RegistryClient:
         self._keychain: Keychain | None = None
         self._endpoints: dict[str, Endpoint] = {}
         self._facts: dict[str, HostFacts] = {}
+        self._asked: dict[str, Challenge] = {}
         self._callers: dict[tuple[str, Credentials | None], Caller] = {}
 
     def repository(
@@ -95,8 +97,8 @@ class RegistryClient:
         credentials, a proxy or a certificate that cannot be used.
         """
         with self._lock:
-            caller = self._caller(name, side)
             facts = self._host_facts(name.host, side)
+            caller = self._caller(name, side)
         size = self._settings.chunk_size
         return Repository(name, caller, facts, side=side, pull_from=pull_from, chunk_size=size)
 
@@ -105,6 +107,8 @@ class RegistryClient:
             # How a host takes uploads is of no interest to those who only read.
             known = self._recall(host) if self._recall and side == "destination" else {}
             self._facts[host] = HostFacts.recalled(known, time.time())
+            if asked := recalled_challenge(known, time.time()):
+                self._asked[host] = asked
         return self._facts[host]
 
     def _caller(self, name: RepositoryName, side: Side) -> Caller:
@@ -120,6 +124,7 @@ class RegistryClient:
                 again=again if renewable else None,
                 clock=self._clock,
                 log=self._settings.log or log.silent,
+                recalled=self._asked.get(name.host),
             )
         return self._callers[key]
 
@@ -178,6 +183,9 @@ class RegistryClient:
         now = time.time()
         with self._lock:
             found = {host: facts.to_recall(now) for host, facts in self._facts.items()}
+            for (host, _), caller in self._callers.items():
+                if host in found and caller.challenge:
+                    found[host].update(challenge_to_recall(caller.challenge, now))
         return {host: facts for host, facts in found.items() if facts}
 
     def close(self) -> None:

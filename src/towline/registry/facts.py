@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from towline.registry.challenge import Challenge
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -25,6 +27,30 @@ _UNITS = {"k": 1 << 10, "m": MiB}
 REMEMBERED = 7 * 24 * 3600.0
 """Seconds for which facts of an earlier run count: proxies get other limits."""
 _SEEN = "seen"
+
+
+_REALM, _SERVICE = "realm", "service"
+
+
+def recalled_challenge(facts: Mapping[str, str], now: float) -> Challenge | None:
+    """How the host asked for a token in an earlier run; no token is ever remembered.
+
+    Stores give back only what this machine, or one with the same key, has written.
+    """
+    seen = facts.get(_SEEN, "")
+    if not facts.get(_REALM) or not seen.isdecimal() or not 0 <= now - int(seen) <= REMEMBERED:
+        return None
+    names = (name for name in (_REALM, _SERVICE) if facts.get(name))
+    return Challenge("bearer", {name: facts[name] for name in names})
+
+
+def challenge_to_recall(challenge: Challenge, now: float) -> dict[str, str]:
+    """For a later run; empty for what is no challenge for a token."""
+    realm = challenge.parameters.get(_REALM)
+    if challenge.scheme != "bearer" or not realm:
+        return {}
+    service = challenge.parameters.get(_SERVICE, "")
+    return {_REALM: realm, _SERVICE: service, _SEEN: str(int(now))}
 
 
 @dataclass(slots=True)
