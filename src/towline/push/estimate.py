@@ -30,7 +30,7 @@ def estimate(run: Run, wish: Wish, early: list[Outcome]) -> list[PlanResult]:
     """
     if early:
         return [_unchanged(outcome) for outcome in early]
-    found = {blob.key: _walk(run.target, blob, steps, wish) for blob, steps in run.plans.items()}
+    found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.plans.items()}
     for limit in run.target.repository.limits:
         run.target.warn(limit)
     kept = [_unchanged(run.keep(reference)) for reference in run.kept]
@@ -53,26 +53,25 @@ def _unchanged(outcome: Outcome) -> PlanResult:
     return PlanResult(**{name: getattr(outcome, name) for name in outcome.__dataclass_fields__})
 
 
-def _walk(target: Target, blob: Blob, steps: tuple[Step, ...], wish: Wish) -> Delivered | None:
+def _walk(target: Target, blob: Blob, steps: tuple[Step, ...]) -> Delivered | None:
     """Where the blob would come from; None where it would be made and sent."""
     for step in steps:
         match step:
             case Ask(candidate):
                 has_blob = partial(target.repository.has_blob, candidate.digest, target.context)
                 if target.retry(blob.id, has_blob):
-                    return _delivered(blob, candidate, wish)
+                    return _delivered(blob, candidate)
             case Mount(candidate, origin):
-                found = _delivered(blob, candidate, wish)
+                found = _delivered(blob, candidate)
                 return Delivered(found.made, "mounted", found.label, mounted_from=origin.path)
             case Send() if blob.stored is not None:
-                made = _delivered(blob, own(blob), wish).made
+                made = _delivered(blob, own(blob)).made
                 return Delivered(made, "pushed", "source", sent_bytes=made.size)
     return None
 
 
-def _delivered(blob: Blob, candidate: Candidate, wish: Wish) -> Delivered:
+def _delivered(blob: Blob, candidate: Candidate) -> Delivered:
     made = build.Made(candidate.digest, candidate.size, candidate.compression)
-    del wish
     return Delivered(made, "exists", "source" if blob.stored else "reused")
 
 
