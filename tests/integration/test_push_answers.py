@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.scripted import Asked, Scripted
-    from towline.testing.images import Made
+    from towline.testing.made import Made
 
 LAYER = [{"hello": b"hello\n"}]
 """One layer, so that it is certain which blob a request is about."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.support.scripted import Asked, Scripted
     from towline.events import Event
-    from towline.testing.images import Made
+    from towline.testing.made import Made
 
 TOLD = re.compile(r"Retrying in (1 second|\d+ seconds) \((.+)\)")
 

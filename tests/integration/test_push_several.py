@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import Place
     from towline.events import Event
-    from towline.testing.images import Made
+    from towline.testing.made import Made
 
 MiB = 1 << 20
 BUDGET = 2.0

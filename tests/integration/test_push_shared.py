@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.integration.conftest import Place
-    from towline.testing.images import Made
+    from towline.testing.made import Made
     from towline.testing.registry import TestRegistry
 
 KiB = 1 << 10

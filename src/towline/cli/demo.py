@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from towline.push.pusher import Pusher
     from towline.push.result import PushResult
     from towline.server import LoggedRequest, Server
-    from towline.testing.images import Made
+    from towline.testing.made import Made
 
 USAGE = ""
 ABOUT = """\

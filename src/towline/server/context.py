@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from towline.server import refusals
+from towline.server.repository import Repository
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
     from towline.server.http import Body, Request
     from towline.server.limits import Limits
-    from towline.server.repository import Repository
     from towline.server.sessions import Sessions
     from towline.server.storage import Storage
 
@@ -59,7 +59,7 @@ class Call:
     @property
     def repository(self) -> Repository:
         """The repository; it need not exist."""
-        return self.registry.storage.repository(self.name)
+        return Repository(self.registry.storage, self.name)
 
     def digest(self) -> Digest:
         """The last part of the path as a digest; refuses another form."""

@@ -19,6 +19,7 @@ from towline.errors import TowlineError
 from towline.server import documents
 from towline.server.files import TOUCH_AFTER
 from towline.server.limits import Limits
+from towline.server.repository import Repository
 from towline.server.sessions import Sessions
 from towline.server.storage import Storage
 from towline.spec import gojson, media_types
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from towline.server.repository import Repository, StoredManifest
+    from towline.server.repository import StoredManifest
 
 GRACE = 3600.0
 """Seconds for which a blob is kept that nothing refers to yet."""
@@ -82,7 +83,7 @@ def collect(storage: Storage, grace: float = GRACE, *, alone: bool = False) -> S
     """
     marks = _Marks(time.time() - max(grace, 2 * TOUCH_AFTER), alone)
     for name in list(storage.names()):
-        _mark(storage, storage.repository(name), marks)
+        _mark(storage, Repository(storage, name), marks)
     for repository, digest in marks.loose:
         with storage.sweeping():
             _let_go(storage, repository, digest, marks)
@@ -163,7 +164,7 @@ def write_index(storage: Storage) -> None:
 
 
 def _tags(storage: Storage, name: str) -> Iterator[dict[str, Any]]:
-    repository = storage.repository(name)
+    repository = Repository(storage, name)
     for tag in sorted(repository.tags()):
         digest = repository.tagged(tag)
         if digest and (found := repository.manifest(digest)):

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from towline.server.layout import RepositoryLayout
     from towline.server.storage import Storage
 
 
@@ -38,11 +37,11 @@ class StoredManifest:
 
 
 class Repository:
-    """One repository by name; it comes into being with what is first put into it."""
+    """One repository by its name, which was checked; what is first put into it makes it exist."""
 
-    def __init__(self, name: str, layout: RepositoryLayout, storage: Storage) -> None:
+    def __init__(self, storage: Storage, name: str) -> None:
         self.name = name
-        self.layout = layout
+        self.layout = storage.layout.repository(name)
         self._storage = storage
         self._files = storage.files
 

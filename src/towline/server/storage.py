@@ -1,7 +1,8 @@
 """What the registry holds: one copy of every blob, and the repositories that share them.
 
 Opens a root and adopts uploaded files as blobs. What a repository knows of its blobs, manifests
-and tags is `repository`'s; open uploads are `sessions`'; throwing away is `gc`'s.
+and tags is `repository`'s, which stands on this; open uploads are `sessions`'; throwing away is
+`gc`'s.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING
 from towline.errors import TowlineError
 from towline.server.files import Files, touched
 from towline.server.layout import EMPTY_INDEX, LAYOUT, Layout
-from towline.server.repository import Repository
 from towline.spec import distribution
 from towline.spec.digest import HEX_LENGTHS
 
@@ -110,10 +110,6 @@ class Storage:
     def changing(self, name: str) -> threading.Lock:
         """The lock under which a repository's manifests and tags change."""
         return self._locks[hash(name) % _STRIPES]
-
-    def repository(self, name: str) -> Repository:
-        """A repository by its name, which was checked; it need not exist."""
-        return Repository(name, self.layout.repository(name), self)
 
     def size(self, digest: Digest) -> int | None:
         """Bytes of a blob, in whatever repository; None where there is none."""

@@ -9,6 +9,7 @@ from towline.server import refusals
 from towline.server.context import digest_of
 from towline.server.files import is_no_room
 from towline.server.http import Response
+from towline.server.repository import Repository
 from towline.spec import distribution
 from towline.spec.digest import HEX_LENGTHS, Digest
 
@@ -45,7 +46,7 @@ def _mounted(call: Call, digest: Digest) -> bool:
         if origin is None:
             found = storage.keep(digest) is not None
         elif distribution.NAME.fullmatch(origin):
-            found = storage.repository(origin).ask_blob(digest) is not None
+            found = Repository(storage, origin).ask_blob(digest) is not None
         else:
             found = False
         if found:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from towline.spec.compression import Compression
     from towline.testing.blob_store import BlobStore, MadeLayer
-    from towline.testing.images import Made, MadeImage
+    from towline.testing.made import Made, MadeImage
 
 Form = Literal["docker", "docker-containerd", "docker-legacy", "oci", "oci-archive"]
 
