@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 
@@ -10,11 +11,19 @@ import pytest
 
 from tests.support.pushing import Client, client_of, send
 from tests.support.scripted import CUT, HANG, HTML, Reply, Scripted, complaint
+from towline.context import Cancel, Context
 from towline.errors import AuthError, Cancelled, NetworkError, RegistryError
+from towline.spec import media_types
+from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
+from towline.wire.channel import Channel
+from towline.wire.exchange import Exchange
+from towline.wire.message import Request
+from towline.wire.url import parse
 
 DATA = os.urandom(3 << 20)
 DIGEST = Digest.of(DATA)
+KNOWN = Descriptor(media_types.OCI_LAYER, DIGEST, len(DATA))
 
 
 def test_a_streamed_blob_goes_as_one_patch_without_content_range_and_an_empty_put(
@@ -147,6 +156,48 @@ def test_the_answer_to_a_body_may_take_longer_than_a_byte(registry: Scripted) ->
     registry.on("PATCH", "uploads", slow)
     with client_of(registry, timeout=0.3) as client:
         assert client.push(DATA) == 1
+
+
+@pytest.mark.parametrize(
+    ("timeout", "sent", "allowed"),
+    [
+        (30.0, 0, 300.0),
+        (1.0, 0, 300.0),
+        (400.0, 0, 400.0),
+        (30.0, 20 << 20, 301.0),
+        (1.0, 1 << 30, 300 + 51.2),
+        (400.0, 40 << 20, 402.0),
+    ],
+)
+def test_for_the_answer_to_a_body_five_minutes_are_allowed_and_a_second_for_each_20_mib(
+    timeout: float, sent: int, allowed: float
+) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Channel(ours, Cancel(), timeout)
+        request = Request("PATCH", parse("http://registry.example/x"), streamed=True)
+        assert exchange_of(channel, request).patience(sent) == allowed
+        closing = Request("PUT", parse("http://registry.example/x"))
+        assert exchange_of(channel, closing).patience(0) == timeout
+        assert exchange_of(channel, closing).patience(max(1, sent)) == pytest.approx(allowed)
+
+
+def exchange_of(channel: Channel, request: Request) -> Exchange:
+    return Exchange(channel, request, Context(), give_back=lambda _channel: None)
+
+
+@pytest.mark.parametrize(
+    ("method", "known"), [("PATCH", False), ("PUT", False), ("PUT", True)], ids=str
+)
+def test_an_answer_to_a_body_that_never_comes_is_a_time_out(
+    registry: Scripted, method: str, *, known: bool
+) -> None:
+    registry.on(method, "uploads", HANG)
+    with client_of(registry, timeout=0.2, answer_timeout=0.5) as client:
+        upload = client.repository.start_upload(client.context, KNOWN if known else None)
+        with pytest.raises(NetworkError, match=r"sent no byte for 0\.65") as caught:
+            send(upload, DATA)
+    assert caught.value.transient
 
 
 @pytest.mark.parametrize("method", ["PATCH", "PUT", "POST"])

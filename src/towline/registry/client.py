@@ -17,6 +17,7 @@ from towline.registry.endpoints import HUB_API, Endpoint
 from towline.registry.facts import HostFacts, challenge_to_recall, recalled_challenge
 from towline.registry.repository import Repository
 from towline.wire import log, proxy
+from towline.wire.exchange import ANSWER_TIMEOUT
 from towline.wire.pace import Pace
 from towline.wire.pool import TIMEOUT, Pool
 from towline.wire.tls import Trust
@@ -50,6 +51,8 @@ class Settings:
     authfile: str | os.PathLike[str] | None = None
     timeout: float = TIMEOUT
     """Seconds without a byte either way."""
+    answer_timeout: float = ANSWER_TIMEOUT
+    """Seconds allowed for the answer to a body, if `timeout` is not more."""
     limit_rate: float | None = None
     """Bytes a second that all uploads together may send; None: as many as there are."""
     chunk_size: int | None = None
@@ -164,6 +167,7 @@ class RegistryClient:
             )
             self._pool = Pool(
                 timeout=settings.timeout,
+                answer_timeout=settings.answer_timeout,
                 trust=lambda url: trust_of(_host_of(url), trust, settings.environ),
                 proxies=proxy.from_environment(settings.environ),
                 write_log=settings.log or log.silent,

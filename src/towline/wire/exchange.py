@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from towline.wire.message import Request
     from towline.wire.pace import Pace
 
-BODY_PATIENCE = 10.0
-"""Times the usual time-out: what is allowed for the answer to a body."""
+ANSWER_TIMEOUT = 300.0
+"""Seconds allowed for the answer to a body: storage assembles it and hashes it all again."""
 BODY_RATE = 20 << 20
 """Bytes of a body that earn its answer one second more."""
 _REFUSAL_SECONDS = 5.0
@@ -52,6 +52,7 @@ class Exchange:
         fresh: bool = True,
         via_proxy: str | None = None,
         pace: Pace | None = None,
+        answer_timeout: float = ANSWER_TIMEOUT,
     ) -> None:
         self.request = request
         self.sent = 0
@@ -62,6 +63,7 @@ class Exchange:
         self._log = write_log
         self._proxy = via_proxy
         self._pace = pace if request.has_body else None
+        self._answer_timeout = answer_timeout
         # A PATCH that was lost may have been carried out, and twice would be too often.
         self._replayable = not fresh and not (request.method == "PATCH" and request.body)
         self._body_ended = False
@@ -160,7 +162,7 @@ class Exchange:
         timeout = self._channel.timeout
         if not self.request.has_body and not digested:
             return timeout
-        return timeout * BODY_PATIENCE + digested / BODY_RATE
+        return max(timeout, self._answer_timeout) + digested / BODY_RATE
 
     def open(self) -> tuple[Response, Callable[[], bytes]]:
         """The answer's head, and what gives its body piece by piece, b"" at the end."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from towline._version import __version__
 from towline.wire import log, proxy, tls
 from towline.wire.connect import Way, check_public, connect
-from towline.wire.exchange import Died, Exchange
+from towline.wire.exchange import ANSWER_TIMEOUT, Died, Exchange
 from towline.wire.message import ANSWER_MAX
 
 if TYPE_CHECKING:
@@ -44,12 +44,14 @@ class Pool:
         self,
         *,
         timeout: float = TIMEOUT,
+        answer_timeout: float = ANSWER_TIMEOUT,
         trust: Callable[[Url], tls.Trust] = lambda _url: tls.Trust(),
         proxies: proxy.Proxies | None = None,
         write_log: log.Log = log.silent,
         pace: Pace | None = None,
     ) -> None:
         self._timeout = timeout
+        self._answer_timeout = answer_timeout
         self._trust = trust
         self._proxies = proxies or proxy.Proxies()
         self._log = write_log
@@ -123,6 +125,7 @@ class Pool:
             fresh=fresh,
             via_proxy=str(via) if via else None,
             pace=self._pace,
+            answer_timeout=self._answer_timeout,
         )
         try:
             exchange.begin(_head(request, via if request.url.scheme == "http" else None))
