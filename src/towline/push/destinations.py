@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from towline import reference
@@ -15,21 +16,36 @@ if TYPE_CHECKING:
     from towline.push.run import Outcome
     from towline.reference import Reference, RepositoryName
 
+_ELSEWHERE = re.compile(r"(?:oci|oci-archive|docker-archive|docker-daemon):(?![0-9]+/)")
+"""How a text begins that names a folder, a file or a daemon; a host has a port after it."""
+
 
 def parse(destination: str | Sequence[str], *, all_tags: bool = False) -> list[Reference]:
     """Each destination once, in the order given; without a tag it is `latest`.
 
     With `all_tags` they have no tag: the source's own are put there. Raises InvalidReference, and
-    UsageError for a digest, or a tag with `all_tags`.
+    UsageError for a digest, a tag with `all_tags`, or what is no registry's.
     """
     texts = [destination] if isinstance(destination, str) else list(destination)
     if not texts:
         raise UsageError("no destination was given", hint="name one: REGISTRY/REPOSITORY:TAG")
+    for text in texts:
+        _check_transport(text)
     parsed = [reference.parse(text) for text in texts]
     for found in parsed:
         _check(found, all_tags=all_tags)
     default = None if all_tags else reference.LATEST
     return list(dict.fromkeys(found.with_tag(found.tag or default) for found in parsed))
+
+
+def _check_transport(text: str) -> None:
+    """`oci:DIR` would pass for a tag of the Hub's repository `oci`."""
+    if not _ELSEWHERE.match(text):
+        return
+    hint = "`oci:`, `oci-archive:` and `docker-archive:` are for `towline copy`, not available yet"
+    if text.startswith("docker-daemon:"):
+        hint = "docker load puts an archive into a daemon"
+    raise UsageError(f"{text} is not at a registry, and a push goes to registries alone", hint=hint)
 
 
 def _check(found: Reference, *, all_tags: bool) -> None:

@@ -66,6 +66,42 @@ def test_a_digest_is_no_destination(capsys: pytest.CaptureFixture[str]) -> None:
         assert lines[0] == "towline: error: cannot push a digest reference"
 
 
+@pytest.mark.parametrize("command", ["push", "plan"])
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("oci:foo", "copy"),
+        ("oci:build/layout:1", "copy"),
+        ("oci:/srv/layout", "copy"),
+        ("oci:5000", "copy"),
+        ("oci-archive:out.tar", "copy"),
+        ("docker-archive:out.tar:app", "copy"),
+        ("docker-daemon:app:1", "docker load"),
+    ],
+)
+def test_a_push_goes_to_registries_alone(
+    command: str, word: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, lines = told(capsys, command, "image.tar", "reg.example/app", word)
+    assert (code, lines[0]) == (
+        2,
+        f"towline: error: {word} is not at a registry, and a push goes to registries alone",
+    )
+    assert [line[:6] for line in lines[1:]] == ["hint: "]
+    assert hint in lines[1]
+
+
+@pytest.mark.parametrize(
+    "destination",
+    ["docker.io/library/oci:foo", "docker://oci:foo", "oci", "oci/foo", "oci:5000/app:1"],
+)
+def test_a_repository_or_a_registry_may_have_the_name_of_a_transport(
+    destination: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, lines = told(capsys, "push", "image.tar", destination)
+    assert (code, lines) == (3, ["towline: error: image.tar does not exist"])
+
+
 @pytest.mark.parametrize("words", [["push"], ["push", "image.tar"]])
 def test_a_wrong_reference_shows_the_wrong_character(
     words: list[str], capsys: pytest.CaptureFixture[str]
