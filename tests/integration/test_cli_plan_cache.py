@@ -59,6 +59,29 @@ def test_a_plan_as_json_has_the_fields_of_a_push_and_its_own(
         assert one["sent_bytes"] == 0
 
 
+def test_a_plan_writes_the_digests_that_it_knows(
+    registry: Place, tmp_path: Path, capsys: Capture
+) -> None:
+    image = str(make_image(tmp_path / "image.tar", LAYERS).path)
+    name, file = registry.name("app"), tmp_path / "digest"
+    words = ["plan", image, f"{name}:1", "--digest-file", str(file)]
+    code, out, err = towline(capsys, *words)
+    assert (code, out.splitlines()[0]) == (1, f"{name}:1")
+    assert err.splitlines() == [
+        f"towline: error: the digest of {name}:1 is not known before it is pushed",
+        "hint: towline digest computes that of a push to an empty registry",
+    ]
+    assert not file.exists()
+    _, pushed, _ = towline(capsys, "push", image, f"{name}:1")
+    code, _, _ = towline(capsys, *words)
+    assert (code, file.read_text()) == (0, pushed.partition("@")[2])
+    code, _, err = towline(capsys, *words[:-1], "/nonexistent/x")
+    assert (code, err) == (
+        2,
+        "towline: error: `--digest-file /nonexistent/x`: there is no directory `/nonexistent`\n",
+    )
+
+
 def test_the_cache_is_counted_thinned_out_and_forgotten(
     registry: Place, tmp_path: Path, capsys: Capture
 ) -> None:

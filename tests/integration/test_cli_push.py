@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import StartDockerRegistry
     from tests.integration.conftest import Place
+    from towline.testing import TestRegistry
 
     Capture = pytest.CaptureFixture[str]
 
@@ -184,6 +185,39 @@ def test_a_reader_that_goes_away_fails_no_push(registry: Place, image: str) -> N
         assert b"Traceback" not in (done.stderr or b"")
     os.close(writing)
     assert main(["tags", registry.name("stderr")]) == 0
+
+
+def test_what_was_pushed_is_told_where_it_can_be(
+    oci_registry: TestRegistry, image: str, tmp_path: Path
+) -> None:
+    def push(words: str) -> tuple[int, list[str], list[str]]:
+        script = f"{sys.executable} -m towline push -q {image} {words}"
+        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
+
+    name = oci_registry.name("app")
+    unwritten = "towline: error: the result cannot be written to"
+    code, out, err = push(f"{name}:1 --digest-file /dev/full")
+    assert (code, len(out)) == (1, 1)
+    assert err == [f"{unwritten} /dev/full: No space left on device"]
+    digest = out[0].removeprefix(f"{name}@")
+    code, out, err = push(f"{name}:1 --digest-file {tmp_path}/digest >&-")
+    assert (code, err) == (1, [f"{unwritten} standard output: it is closed"])
+    assert (tmp_path / "digest").read_text() == f"{digest}\n"
+    code, _, err = push(f"{name}:1 [::1]:1/app:1 --retries 0 --output json > /dev/full")
+    assert (code, err[0]) == (7, f"{unwritten} standard output: No space left on device")
+    assert err[-1] == "towline: error: 1 of 2 pushes failed"
+
+
+def test_a_digest_file_that_cannot_be_is_told_before_anything_is_asked(
+    oci_registry: TestRegistry, image: str, capsys: Capture
+) -> None:
+    name = oci_registry.name("app")
+    for file in ("/nonexistent/x", ""):
+        code, out, err = towline(capsys, "push", image, f"{name}:1", "--digest-file", file)
+        assert (code, out) == (2, "")
+        assert err.startswith("towline: error: `--digest-file")
+    assert oci_registry.requests == []
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -10,7 +10,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from towline.cli import not_yet
+from towline.cli import not_yet, output
 from towline.cli.options import COMMAND_ONLY, PUSHER, Group, Option
 from towline.errors import UsageError
 
@@ -47,6 +47,10 @@ class Parser(argparse.ArgumentParser):
         """Say it our way. Raises UsageError."""
         hint = f"towline {self.command} --help lists the options"
         raise UsageError(self._plain(message), hint=hint)
+
+    def print_help(self, _file: object = None) -> None:
+        """Help that was asked for is a result. Raises TowlineError when it cannot be written."""
+        output.write([self.format_help().rstrip()])
 
     def format_help(self) -> str:
         """With `--verify[=…]` as it must be written."""

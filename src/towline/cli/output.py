@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def write(lines: Iterable[str]) -> None:
     """Print the result's lines. Raises TowlineError when they cannot be written."""
     if sys.stdout is None:  # the descriptor was closed when we started
-        return
+        raise _failed("it is closed")
     try:
         for line in lines:
             sys.stdout.write(line + "\n")
@@ -29,7 +29,7 @@ def write(lines: Iterable[str]) -> None:
         forget(sys.stdout.fileno())
     except OSError as error:
         forget(sys.stdout.fileno())
-        raise _failed("the result cannot be written to standard output", error) from error
+        raise _failed(error.strerror) from error
 
 
 def write_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
@@ -39,10 +39,10 @@ def write_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
     write([json.dumps(value, indent=2, ensure_ascii=False)])
 
 
-def _failed(what: str, error: OSError) -> TowlineError:
+def _failed(reason: str | None, where: str = "standard output") -> TowlineError:
     from towline.errors import TowlineError
 
-    return TowlineError(f"{what}: {error.strerror}")
+    return TowlineError(f"the result cannot be written to {where}: {reason}")
 
 
 def forget(descriptor: int) -> None:
@@ -58,7 +58,9 @@ def check_digest_file(path: str) -> None:
 
     target = Path(path)
     folder = target.parent
-    if target.is_dir():
+    if not path:
+        message = "`--digest-file` is given without a name"
+    elif target.is_dir():
         message = f"`--digest-file {path}` is a directory"
     elif not folder.is_dir():
         message = f"`--digest-file {path}`: there is no directory `{folder}`"
@@ -78,4 +80,4 @@ def write_digests(path: str, digests: Sequence[str]) -> None:
     try:
         Path(path).write_text("".join(f"{digest}\n" for digest in digests), encoding="ascii")
     except OSError as error:
-        raise _failed(f"the digest cannot be written to {path}", error) from error
+        raise _failed(error.strerror, path) from error

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from towline.cli import options, output, words
 from towline.cli.arguments import add, push_options
 from towline.cli.progress import figures
+from towline.errors import TowlineError
 
 if TYPE_CHECKING:
     import argparse
@@ -41,6 +42,8 @@ def show(args: argparse.Namespace, source: str, destinations: list[str], *, seve
     """Plan a push whose words are known, and print what it would do."""
     from towline.cli import looking
 
+    if hasattr(args, "digest_file"):
+        output.check_digest_file(args.digest_file)
     with looking.pusher(args) as (pusher, cancel):
         planned = pusher.plan(source, destinations, **push_options(args), cancel=cancel)
     results = planned if isinstance(planned, list) else [planned]
@@ -49,6 +52,19 @@ def show(args: argparse.Namespace, source: str, destinations: list[str], *, seve
         output.write_json(objects if several else objects[0])
     else:
         output.write(line for result in results for line in _table(result))
+    if hasattr(args, "digest_file"):
+        output.write_digests(args.digest_file, _digests(results))
+
+
+def _digests(results: Sequence[PlanResult]) -> list[str]:
+    """Raises TowlineError where one is not known yet."""
+    for result in results:
+        if result.digest is None:
+            raise TowlineError(
+                f"the digest of {result.reference} is not known before it is pushed",
+                hint="towline digest computes that of a push to an empty registry",
+            )
+    return [result.digest for result in results if result.digest]
 
 
 def _table(result: PlanResult) -> Iterator[str]:

@@ -42,13 +42,13 @@ def run(args: argparse.Namespace) -> int:
             "`--check-push` goes with `towline plan` or `--dry-run`: a push finds out by itself"
         )
         raise UsageError(message)
-    if file := getattr(args, "digest_file", None):
-        output.check_digest_file(file)
+    if hasattr(args, "digest_file"):
+        output.check_digest_file(args.digest_file)
     several = len(destinations) > 1 or getattr(args, "all_tags", False)
     try:
         results: Sequence[Any] = _push(args, source, destinations if several else destinations[0])
     except PartialFailure as failure:
-        _print(args, failure.results, failure.references)
+        _print_what_is(args, failure)
         raise
     _print(args, results, [result.reference for result in results] if several else None)
     return 0
@@ -82,14 +82,35 @@ def _print(
     `references` None: one was asked for, so that the JSON is no list.
     """
     pushed = [result for result in results if not isinstance(result, BaseException)]
-    if file := getattr(args, "digest_file", None):
-        output.write_digests(file, [result.digest for result in pushed])
+    try:
+        if hasattr(args, "digest_file"):
+            output.write_digests(args.digest_file, [result.digest for result in pushed])
+    finally:  # what has been pushed is told in one of the two places at least
+        _print_results(args, results, pushed, references)
+
+
+def _print_results(
+    args: argparse.Namespace,
+    results: Sequence[Any],
+    pushed: Sequence[PushResult],
+    references: Sequence[str] | None,
+) -> None:
     if getattr(args, "output", "text") != "json":
         output.write(result.pinned for result in pushed)
     elif references is None:
         output.write_json(results[0].as_dict())
     else:
         output.write_json([_object(*pair) for pair in zip(references, results, strict=True)])
+
+
+def _print_what_is(args: argparse.Namespace, failure: PartialFailure) -> None:
+    """The results among failures, which are still to be told: that of printing comes before."""
+    try:
+        _print(args, failure.results, failure.references)
+    except TowlineError as error:
+        from towline.cli import report
+
+        report.report(error, report.style_of(args))
 
 
 def _object(reference: str, result: PushResult | TowlineError) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -112,24 +111,32 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     assert (done.returncode, done.stdout) == (2, b"")
 
 
-@pytest.mark.parametrize("redirections", [">&-", "2>&-", ">&- 2>&-"])
-def test_a_stream_that_is_not_there_is_no_traceback(redirections: str) -> None:
-    for words, code in (("--help", 0), ("push", 2)):
-        script = f"{sys.executable} -m towline {words} {redirections}"
-        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
-        assert done.returncode == code
-        assert "Traceback" not in done.stderr + done.stdout
+def shell(words: str) -> tuple[int, str, str]:
+    """A command with redirections: its exit code, standard output and standard error."""
+    script = f"{sys.executable} -m towline {words}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
 
 
-def test_a_full_disk_under_standard_output_is_an_error() -> None:
-    with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            [*TOWLINE, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
-    assert done.returncode == 1
-    assert done.stderr == (
-        "towline: error: the result cannot be written to standard output: No space left on device\n"
-    )
+UNWRITTEN = "towline: error: the result cannot be written to standard output: "
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "push --help", "help push"])
+@pytest.mark.parametrize(
+    ("redirection", "reason"),
+    [(">&-", "it is closed"), ("> /dev/full", "No space left on device")],
+)
+def test_a_result_that_cannot_be_written_is_exit_1(
+    words: str, redirection: str, reason: str
+) -> None:
+    assert shell(f"{words} {redirection}") == (1, "", f"{UNWRITTEN}{reason}\n")
+    assert shell(f"{words} {redirection} 2>&-") == (1, "", "")
+
+
+def test_without_standard_error_the_exit_code_tells() -> None:
+    for redirection in ("2>&-", "2> /dev/full"):
+        assert shell(f"push {redirection}") == (2, "", "")
+        assert shell(f"--version {redirection}")[0] == 0
 
 
 def test_the_version_is_told() -> None:
