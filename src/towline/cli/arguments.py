@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from towline.cli import not_yet, output
@@ -26,6 +27,9 @@ _RIVALS = {
 """Keywords that mean the same thing in two ways: the one that was typed silences the other."""
 
 
+_Formatter = argparse.RawDescriptionHelpFormatter
+
+
 class Parser(argparse.ArgumentParser):
     """One command's parser. Its `words` are the command's business."""
 
@@ -35,7 +39,7 @@ class Parser(argparse.ArgumentParser):
             usage=f"towline {command} {usage}".rstrip(),
             description=description,
             epilog=epilog or None,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=partial(_Formatter, width=80),
             allow_abbrev=False,
             add_help=False,
         )
@@ -54,6 +58,9 @@ class Parser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         """With `--verify[=…]` as it must be written."""
+        # A formatter is made for each option too. To look for the terminal's width, as this one
+        # does, loads three compressors.
+        self.formatter_class = _Formatter
         return super().format_help().replace(" [=", "[=")
 
     def _plain(self, message: str) -> str:

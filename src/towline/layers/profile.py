@@ -6,7 +6,7 @@ holds the profile's version and, where the encoder's output depends on it, the f
 
 from __future__ import annotations
 
-import platform
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,7 +64,7 @@ def _other_library() -> str:
 
 def family() -> str:
     """The family of machines whose gzip bytes are the same (measured, not derived)."""
-    machine = platform.machine().lower()
+    machine = os.uname().machine.lower()
     if machine in {"aarch64", "arm64"}:
         return "arm64"
     if machine in {"x86_64", "amd64"}:

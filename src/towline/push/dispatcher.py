@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from bisect import insort
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from towline.transfers.slots import Slots
 
 Release = Callable[[str], None]
@@ -40,7 +42,8 @@ class Dispatcher:
         self._slots = slots
         self._lock = threading.Lock()
         self._queue: list[Ticket] = []
-        self._threads = ThreadPoolExecutor(_MOST_THREADS, "towline-send")
+        self._threads: ThreadPoolExecutor | None = None
+        self._closed = False
         self._unsubscribe = slots.subscribe(self._start_ready)
 
     def submit(self, ticket: Ticket) -> bool:
@@ -69,7 +72,7 @@ class Dispatcher:
 
     def _start_ready(self) -> None:
         for one in self._taken():
-            self._threads.submit(one.run, self._release)
+            self._in_thread(partial(one.run, self._release))
 
     def _taken(self) -> list[Ticket]:
         """Those that have their slots now, off the queue."""
@@ -93,9 +96,20 @@ class Dispatcher:
         Once closed, in this one.
         """
         try:
-            self._threads.submit(work)
+            self._in_thread(work)
         except RuntimeError:
             work()
+
+    def _in_thread(self, work: Callable[[], object]) -> None:
+        """Raises RuntimeError once closed."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the dispatcher is closed")
+            if self._threads is None:
+                from concurrent.futures import ThreadPoolExecutor  # a push of nothing needs none
+
+                self._threads = ThreadPoolExecutor(_MOST_THREADS, "towline-send")
+            self._threads.submit(work)
 
     def _release(self, host: str) -> None:
         self._slots.release([host])
@@ -105,4 +119,6 @@ class Dispatcher:
         self._unsubscribe()
         with self._lock:
             self._queue.clear()
-        self._threads.shutdown(wait=True)
+            self._closed = True
+        if self._threads:
+            self._threads.shutdown(wait=True)

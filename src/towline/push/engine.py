@@ -51,10 +51,18 @@ class Engine:
         self.puts: SharedTransfers[None] = SharedTransfers()
         """Manifests on their way."""
         self.settlers = Settlers(SETTLERS)
-        self.encoders: Executor = encoder_pool()
+        self._encoders: Executor | None = None
         self.spares = Spares()
         self._seen: dict[Hashable, Candidate] = {}
         self._lock = Lock()
+
+    @property
+    def encoders(self) -> Executor:
+        """The pool that compresses blocks; made when there is one to compress."""
+        with self._lock:
+            if self._encoders is None:
+                self._encoders = encoder_pool()
+            return self._encoders
 
     def remember(self, key: Hashable, candidate: Candidate) -> None:
         """A transfer has ended well: for those who looked what is known before it did."""
@@ -72,7 +80,8 @@ class Engine:
         """Stop the threads, close connections and stores."""
         self.settlers.close()
         self.dispatcher.close()
-        self.encoders.shutdown(wait=True, cancel_futures=True)
+        if self._encoders:
+            self._encoders.shutdown(wait=True, cancel_futures=True)
         for host, facts in self.client.learned().items():
             self.knowledge.record_host(host, facts)
         self.client.close()

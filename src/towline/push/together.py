@@ -6,19 +6,18 @@ itself from there on.
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from towline.errors import TransferCancelled
 from towline.push import build, learn, plan
 from towline.push.manifests import InFlight
-from towline.push.meeting import meet
 from towline.push.passes import Passes
 from towline.push.plan import Rules
 from towline.push.wanted import images
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from concurrent.futures import Future, ThreadPoolExecutor
 
     from towline.knowledge.base import Entry
     from towline.push.engine import Engine
@@ -50,6 +49,8 @@ def push(engine: Engine, runs: Sequence[Run], wish: Wish) -> list[list[Outcome]]
 
 def prepare(engine: Engine, runs: Sequence[Run], wish: Wish) -> None:
     """Announce, learn and plan. Nothing is written."""
+    from concurrent.futures import ThreadPoolExecutor
+
     story = _Story(engine, runs, wish)
     with ThreadPoolExecutor(len(runs), "towline-target") as threads:
         taught = list(threads.map(lambda run: run.learn(story.known), runs))
@@ -87,6 +88,8 @@ class _Story:
 
     def together(self) -> list[list[Outcome]]:
         """All targets, side by side."""
+        from concurrent.futures import ThreadPoolExecutor
+
         # Twice as many: a late target waits for its own step in a second one.
         with ThreadPoolExecutor(2 * len(self._runs), "towline-target") as threads:
             try:
@@ -98,6 +101,8 @@ class _Story:
                 raise
 
     def _begun(self, threads: ThreadPoolExecutor) -> Results:
+        from towline.push.meeting import meet
+
         results: dict[Run, Future[list[Outcome]]] = {}
         learning = {run: threads.submit(run.learn, self.known) for run in self._runs}
         learned, late = meet(learning, lambda run, _: not run.hopeless)
