@@ -134,6 +134,12 @@ class RegistryError(_AnswerError):
 class NetworkError(TowlineError):
     """No HTTP answer: name resolution, connect, TLS, proxy or time-out."""
 
+    stale: bool = False
+    """A connection kept from an earlier request ended before a byte of an answer to this one.
+
+    Most likely the other side had closed it while it was idle, and never saw the request.
+    """
+
 
 class TransferCancelled(TowlineError):
     """The push was cancelled; nothing is written after this."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.scripted import HTML, Asked, Reply, Scripted, complaint
+from tests.support.scripted import CUT, HTML, Asked, Reply, Scripted, complaint
 from towline.errors import RegistryError
 from towline.registry.referrers import tag_of
 from towline.spec import media_types
@@ -133,6 +133,23 @@ def test_entries_of_a_writer_in_between_survive(
     assert sorted(entry["digest"] for entry in tagged(registry)) == sorted(
         [OTHER, SIGNATURE.digest]
     )
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_a_list_that_went_into_a_dead_connection_is_read_before_it_is_written_again(
+    registry: Scripted, client: Client, *, carried_out: bool
+) -> None:
+    def dies(asked: Asked) -> Reply:
+        if carried_out:
+            registry.sound(asked)
+        return CUT
+
+    registry.on("GET", "referrers", Reply(404))
+    registry.on("PUT", "manifests", dies)
+    assert announce(client) is True
+    assert [entry["digest"] for entry in tagged(registry)] == [SIGNATURE.digest]
+    assert len(registry.requests("PUT")) == (1 if carried_out else 2)
+    assert [asked.method for asked in registry.asked][:4] == ["GET", "GET", "PUT", "GET"]
 
 
 def test_writers_that_never_rest_are_told_of(registry: Scripted, client: Client) -> None:

@@ -91,7 +91,8 @@ class Caller:
 
     def _call(self, call: Call[T], scopes: Scopes, context: Context, extra: int) -> T:
         def by(ready: Request) -> Response:
-            sent = self._pool.request(ready, context, limit=call.limit, extra=extra)
+            limit, fresh = call.limit, call.fresh
+            sent = self._pool.request(ready, context, limit=limit, extra=extra, fresh=fresh)
             return self._followed(ready, sent, context, call.limit) if call.follow else sent
 
         response = self._let_in(self._request(call, context), scopes, context, by)

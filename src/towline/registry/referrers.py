@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from towline.errors import RegistryError, TowlineError
+from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import documents
 from towline.registry.caller import on_side
 from towline.spec import manifest as manifests
@@ -66,11 +66,17 @@ def _is_listed(talk: Conversation, tag: str, entry: Descriptor) -> bool:
     try:
         talk.call(documents.put_manifest(talk.name, tag, index, if_match=etag))
     except TowlineError as error:
-        if getattr(error, "status", None) != _PRECONDITION_FAILED or etag is None:
+        outrun = getattr(error, "status", None) == _PRECONDITION_FAILED and etag is not None
+        if not outrun and not _is_stale(error):
             raise
         return False
     again, _ = talk.call(documents.get_with_etag(talk.name, tag))
     return any(known.digest == entry.digest for known in _entries(talk, tag, again))
+
+
+def _is_stale(error: TowlineError) -> bool:
+    """Whether it went into a dead connection: the next round sees what came of it."""
+    return isinstance(error, NetworkError) and error.stale
 
 
 def _entries(talk: Conversation, tag: str, found: RawManifest | None) -> tuple[Descriptor, ...]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from towline.registry.auth import Scopes
     from towline.registry.caller import Caller
     from towline.registry.facts import HostFacts
+    from towline.registry.requests import Call
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
@@ -178,17 +179,28 @@ class Repository:
         """
         call = documents.put_manifest(self.name, target, manifest)
         with on_side(self._side):
-            try:
-                put = self._caller.call(call, self._scopes, context)
-            except TowlineError as error:
-                if _may_be_written(error) and self._holds(target, manifest, context):
-                    return
-                self._judge(error, manifest)
-                raise
+            put = self._put(call, target, manifest, context)
+            if put is None:
+                return
             agreed = put.digest == manifest.digest
             assured = agreed or (put.digest is None and put.status == _CREATED)
             if not assured and not self._holds(target, manifest, context):
                 raise self._altered(target, manifest, put)
+
+    def _put(
+        self, call: Call[documents.Put], target: str, manifest: RawManifest, context: Context
+    ) -> documents.Put | None:
+        """None: whatever the answer was, the manifest is in place."""
+        try:
+            return self._caller.call(call, self._scopes, context)
+        except TowlineError as error:
+            if _may_be_written(error) and self._holds(target, manifest, context):
+                return None
+            if isinstance(error, NetworkError) and error.stale and not call.fresh:
+                # It went into a connection that nobody held any more: that was no attempt.
+                return self._put(call._replace(fresh=True), target, manifest, context)
+            self._judge(error, manifest)
+            raise
 
     def _judge(self, error: TowlineError, manifest: RawManifest) -> None:
         """A manifest that is no valid one may have been altered on the way: once."""

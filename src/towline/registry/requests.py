@@ -47,6 +47,8 @@ class Call(NamedTuple, Generic[T]):
     """Bytes of the answer that are of use."""
     follow: bool = False
     """Go where a redirect points (GET and HEAD alone)."""
+    fresh: bool = False
+    """On a new connection: the kept ones have turned out dead."""
 
 
 class Unclear(NamedTuple):

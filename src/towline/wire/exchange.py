@@ -64,8 +64,9 @@ class Exchange:
         self._proxy = via_proxy
         self._pace = pace if request.has_body else None
         self._answer_timeout = answer_timeout
-        # A PATCH that was lost may have been carried out, and twice would be too often.
-        self._replayable = not fresh and not (request.method == "PATCH" and request.body)
+        self._fresh = fresh
+        # What carries a body may have been carried out: whoever sent it knows how to find out.
+        self._replayable = not fresh and not request.body
         self._body_ended = False
         self._refusal: Response | None = None
         self._answered = False
@@ -132,9 +133,7 @@ class Exchange:
             head = reading.read_head(self._channel, _REFUSAL_SECONDS)
         except (OSError, Silence, reading.Broken):
             self.close()
-            if self._replayable:
-                raise Died from None
-            raise self._error(f"broke the connection ({words(error)})") from None
+            raise self._lost(f"broke the connection ({words(error)})", begun=False) from None
         return self._answer(head, _REFUSAL_SECONDS, ANSWER_MAX)
 
     def finish(self, *, limit: int = ANSWER_MAX, extra: int = 0) -> Response:
@@ -253,7 +252,11 @@ class Exchange:
     def _lost(self, what: str, *, begun: bool) -> Exception:
         if begun:
             return self._error("broke the connection in the middle of its answer")
-        return Died() if self._replayable else self._error(what)
+        if self._replayable:
+            return Died()
+        error = self._error(what)
+        error.stale = not self._fresh
+        return error
 
     def _failed(self, error: OSError) -> Exception:
         if "certificate" in words(error):

@@ -1,8 +1,9 @@
 """Connections, kept for the next request to the same place; nobody waits for one here.
 
 How many there are is up to those who ask. A kept connection that died before any byte of an
-answer is replaced and the request sent once more (*replay*), if all of it is still at hand. No
-cookies, no redirects, no retries: that is for those who know what a request means.
+answer is replaced and the request sent once more (*replay*), if it has no body; else the error is
+marked `stale`. No cookies, no redirects, no retries: that is for those who know what a request
+means.
 """
 
 from __future__ import annotations
@@ -71,17 +72,20 @@ class Pool:
         limit: int = ANSWER_MAX,
         extra: int = 0,
         timeout: float | None = None,
+        fresh: bool = False,
     ) -> Response:
         """Send a request whose body is whole, and read its answer, at most `limit` bytes of it.
 
         `extra`: bytes sent before that the other side must digest to answer; `timeout`: seconds
-        without a byte, if other than usual. Raises NetworkError, and RegistryError for an answer
-        that is no HTTP.
+        without a byte, if other than usual; `fresh`: on a new connection, whatever is kept. Raises
+        NetworkError, and RegistryError for an answer that is no HTTP.
         """
 
         def finish(exchange: Exchange) -> Response:
             return exchange.finish(limit=limit, extra=extra)
 
+        if fresh:
+            return finish(self._on_new(request, context, timeout or self._timeout))
         return self._with_replay(request, context, finish, timeout or self._timeout)
 
     def open(
@@ -108,8 +112,11 @@ class Pool:
                 return use(self._begin(request, context, kept, timeout, fresh=False))
             except Died:
                 self._log("* the kept connection had died: once more on a new one")
+        return use(self._on_new(request, context, timeout))
+
+    def _on_new(self, request: Request, context: Context, timeout: float) -> Exchange:
         channel = self._connect(request, context, timeout)
-        return use(self._begin(request, context, channel, timeout, fresh=True))
+        return self._begin(request, context, channel, timeout, fresh=True)
 
     def _begin(
         self, request: Request, context: Context, channel: Channel, timeout: float, *, fresh: bool
