@@ -244,6 +244,15 @@ def test_what_was_pushed_is_verified(registry: Place, tmp_path: Path, how: str) 
     assert result.status == "pushed"
 
 
+def test_a_plan_verifies_nothing(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    name = registry.name("app") + ":1"
+    push(made.path, name)
+    before = len(registry.requests())
+    assert towline.plan(made.path, name, verify="full").status == "unchanged"
+    assert not [path for _, path in registry.requests()[before:] if "/blobs/" in path]
+
+
 def test_events_tell_the_push_in_dockers_words(registry: Place, tmp_path: Path) -> None:
     made = make_image(tmp_path / "image.tar", LAYERS)
     events: list[Event] = []

@@ -256,7 +256,7 @@ class Pusher:
         Takes what `push` takes. With `check_push` an upload session is opened at each repository,
         and given back, to see whether a push would be let in. Raises as `push` does.
         """
-        wish = options.wish(wishes)
+        wish = replace(options.wish(wishes), verify=None)  # there is nothing to verify yet
         parsed = destinations.parse(destination, all_tags=all_tags)
         destinations.on_one_host(parsed, self._account)
         cancel = wishes.get("cancel") or Cancel()

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from towline.push.wanted import Blob, Tree
     from towline.spec.manifest import RawManifest
 
+_REGISTRY_HINT = "push again; if it stays so, the registry has lost or changed what it confirmed"
+_SOURCE_HINT = "make the image again: its layers are not those that its config lists"
+_CACHE_HINT = (
+    "it was taken for that layer on somebody's word: run `towline cache clear`, then push again "
+    "with --no-learn"
+)
+
 
 def verify(
     target: Target,
@@ -64,9 +71,8 @@ def _ask(target: Target, made: Made) -> None:
 def _read(target: Target, blob: Blob, made: Made) -> None:
     found = target.retry(made.digest.short, partial(_diff_id, target, made))
     if blob.diff_id and found != blob.diff_id:
-        raise _wrong(
-            target, f"layer {made.digest} unpacks to {found}, the config lists {blob.diff_id}"
-        )
+        what = f"layer {made.digest} unpacks to {found}, the config lists {blob.diff_id}"
+        raise _wrong(target, what, _SOURCE_HINT if blob.stored else _CACHE_HINT)
 
 
 def _diff_id(target: Target, made: Made) -> str | None:
@@ -81,9 +87,6 @@ def _diff_id(target: Target, made: Made) -> str | None:
     return stream.blob.diff_id
 
 
-def _wrong(target: Target, what: str) -> RegistryError:
-    return RegistryError(
-        f"verification of {target.reference} failed: {what}",
-        side="destination",
-        hint="push again; if it stays so, the registry has lost or changed what it confirmed",
-    )
+def _wrong(target: Target, what: str, hint: str = _REGISTRY_HINT) -> RegistryError:
+    message = f"verification of {target.reference} failed: {what}"
+    return RegistryError(message, side="destination", hint=hint)
