@@ -238,7 +238,7 @@ KNOWLEDGE = Group(
             help="learn from this image at the registry too (repeatable)",
             repeatable=True,
         ),
-        flag("--no-learn", help="learn nothing from the registry"),
+        flag("--no-learn", help="learn nothing from the registry, believe no other machine"),
     ),
 )
 EXISTING = Group(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from towline.errors import AuthError, RegistryError
@@ -45,12 +45,14 @@ class Delivered:
     """As recorded, when it is known that a profile of ours made the bytes."""
     mounted_from: str | None = None
     sent_bytes: int = 0
+    learned: bool = False
+    """As in `Candidate`: asking a registry for a blob does not tell which layer it is."""
 
     @property
     def candidate(self) -> Candidate:
         """The same blob as one to ask for elsewhere, or later."""
-        made = self.made
-        return Candidate(made.digest, made.size, made.compression, self.profile)
+        made, learned = self.made, self.learned
+        return Candidate(made.digest, made.size, made.compression, self.profile, learned=learned)
 
 
 class Place(Protocol):
@@ -187,7 +189,15 @@ class Delivery:
         self.drop()
         made = Made(candidate.digest, candidate.size, candidate.compression)
         label = "source" if self.blob.stored else self._label(candidate)
-        return Delivered(made, outcome, label, candidate.profile, mounted_from, self._sent)
+        return Delivered(
+            made,
+            outcome,
+            label,
+            candidate.profile,
+            mounted_from,
+            self._sent,
+            learned=candidate.learned,
+        )
 
     def _label(self, candidate: Candidate) -> str:
         ours = candidate.profile == self._profile.recorded
@@ -231,7 +241,8 @@ class Delivery:
 
     def _candidate(self, sent: blobstream.Blob) -> Candidate:
         if self.blob.stored is not None:
-            return own(self.blob)
+            found = own(self.blob)
+            return replace(found, learned=found.learned and sent.diff_id is None)
         profile = self._profile
         return Candidate(sent.digest, sent.size, profile.compression, profile.recorded)
 

@@ -78,6 +78,7 @@ def _entry(blob: Blob, found: Delivered, repository: Repository, key: bytes, now
         profile=found.profile,
         repository=str(repository.name),
         account=repository.account_mac(key, made.digest),
+        learned=found.learned,
         seen=now,
     )
 

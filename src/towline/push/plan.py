@@ -46,6 +46,8 @@ class Candidate:
     """As recorded when it was made by a profile; None when it came from elsewhere."""
     remembered: bool = False
     """Knowledge says that it is there; to be forgotten where that is untrue."""
+    learned: bool = False
+    """That it is this layer is somebody else's word, not of our own hashing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class Rules:
     formats: frozenset[Format] = frozenset({"docker", "oci"})
     """Formats of the manifests that list the blob: zstd fits OCI alone."""
     mounts: bool = True
+    learned: bool = True
+    """Whether somebody else's word counts for which blob a layer is."""
     everywhere: frozenset[Digest] | None = None
     """With several targets the digests that are known at all of them; None for one target."""
 
@@ -120,6 +124,8 @@ def fits(blob: Blob, entry: Entry | Candidate, rules: Rules) -> bool:
     """Whether what is there may be what the push's manifests list."""
     if blob.stored is not None:
         return entry.digest == blob.stored.digest
+    if entry.learned and not rules.learned:
+        return False
     if rules.explicit:
         return entry.profile == rules.profile.recorded
     if rules.everywhere is not None and entry.digest not in rules.everywhere:
@@ -141,7 +147,8 @@ def own(blob: Blob) -> Candidate:
     """The one digest that a blob sent byte for byte can have."""
     assert blob.stored is not None  # noqa: S101 - the caller's own condition
     compression = media_types.layer_compression(blob.stored.media_type)
-    return Candidate(blob.stored.digest, blob.stored.size, compression, None)
+    told = blob.identity != blob.stored.digest  # by the source, until somebody decompresses it
+    return Candidate(blob.stored.digest, blob.stored.size, compression, None, learned=told)
 
 
 def _mounts(blob: Blob, target: Destination, fitting: Sequence[Entry], rules: Rules) -> list[Mount]:
@@ -164,17 +171,18 @@ def _mount_tries(size: int) -> int:
     return next((tries for limit, tries in _MOUNT_TRIES if size <= limit), _MOUNT_TRIES_ABOVE)
 
 
-def _rank(entry: Entry, target: Destination, rules: Rules) -> tuple[int, bool, bool, bool, int]:
+def _rank(entry: Entry, target: Destination, rules: Rules) -> tuple[bool, int, bool, bool, int]:
     """Stable over newest first.
 
-    Bytes that the profile would make come first: the same input keeps its digest. Then gzip, own
-    credentials, what we saw before what we were told, likeness of name.
+    What we saw ourselves comes before what we were told, whatever that claims to be. Then gzip
+    and the bytes that the profile would make: the same input keeps its digest. Then own
+    credentials, and likeness of name.
     """
     return (
+        entry.learned,
         _COMPRESSION_RANK[entry.compression],
         entry.profile != rules.profile.recorded,
         not _ours(entry, target),
-        entry.learned,
         -_likeness(entry.repository, str(target.name)),
     )
 
@@ -190,11 +198,22 @@ def _likeness(one: str, other: str) -> int:
 
 
 def _unique(entries: Iterable[Entry]) -> list[Candidate]:
-    return list({entry.digest: _candidate(entry) for entry in entries}.values())
+    """Each digest once, as its first entry has it."""
+    found: dict[Digest, Candidate] = {}
+    for entry in entries:
+        found.setdefault(entry.digest, _candidate(entry))
+    return list(found.values())
 
 
 def _candidate(entry: Entry) -> Candidate:
-    return Candidate(entry.digest, entry.size, entry.compression, entry.profile, remembered=True)
+    return Candidate(
+        entry.digest,
+        entry.size,
+        entry.compression,
+        entry.profile,
+        remembered=True,
+        learned=entry.learned,
+    )
 
 
 def _host(repository: str) -> str:

@@ -169,6 +169,7 @@ def _rules(runs: Sequence[Run], known: Mapping[Digest, Sequence[Entry]], wish: W
         profile=wish.profile,
         explicit=wish.explicit_profile,
         formats=_formats(runs, wish),
+        learned=wish.learn,
         everywhere=plan.common(known.values(), hosts) if len(runs) > 1 else None,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,8 @@ from towline.push.plan import Ask, Candidate, Mount, Send
 from towline.push.wanted import Blob
 from towline.reference import RepositoryName
 from towline.registry.repository import Mounted
+from towline.spec import media_types
+from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
 
     from towline.events import Event
     from towline.push.plan import Step
-    from towline.spec.descriptor import Descriptor
 
 DIFF = Digest("sha256:" + "d" * 64)
 GZIP = profiles.parse("gzip")
@@ -110,11 +112,18 @@ class Place:
 class Case:
     """A delivery, and everything that it says."""
 
-    def __init__(self, place: Place, steps: Sequence[Step], *, shown: bool = True) -> None:
+    def __init__(
+        self,
+        place: Place,
+        steps: Sequence[Step],
+        *,
+        shown: bool = True,
+        stored: Descriptor | None = None,
+    ) -> None:
         self.place = place
         self.forgotten: list[tuple[str, str]] = []
         self.events: list[Event] = []
-        blob = Blob(DIFF, None, 9, lambda: BytesReader(b""), is_layer=True, shown=shown)
+        blob = Blob(DIFF, stored, 9, lambda: BytesReader(b""), is_layer=True, shown=shown)
         self.delivery = Delivery(
             blob,
             place,
@@ -127,11 +136,11 @@ class Case:
     def words(self) -> list[str]:
         return [event.status for event in self.events if isinstance(event, LayerProgress)]
 
-    def send(self, letter: str = "e") -> Delivered:
+    def send(self, letter: str = "e", diff_id: Digest | None = DIFF) -> Delivered:
         assert isinstance(self.delivery.settle(), NeedsBytes)
         seat = self.delivery.seat()
         seat.write(b"123456789")
-        return self.delivery.finish(seat, Sent(digest(letter), 9, DIFF, 9))
+        return self.delivery.finish(seat, Sent(digest(letter), 9, diff_id, 9))
 
 
 def test_the_first_that_is_there_ends_it() -> None:
@@ -273,6 +282,27 @@ def test_bytes_that_are_not_what_the_image_says_are_not_committed() -> None:
     with pytest.raises(SourceError, match="DiffID"):
         case.delivery.finish(seat, Sent(digest("e"), 5, digest("f"), 5))
     assert not any(call.startswith("commit") for call in case.place.calls)
+
+
+def test_that_a_blob_is_there_does_not_tell_which_layer_it_is() -> None:
+    told = replace(candidate("a"), learned=True)
+    delivered = Case(Place("there"), [Ask(told)]).delivery.settle()
+    assert isinstance(delivered, Delivered)
+    assert delivered.learned
+    assert delivered.candidate.learned
+
+
+@pytest.mark.parametrize("looked_into", [True, False])
+def test_which_layer_a_stored_blob_is_is_known_when_it_was_looked_into(
+    *, looked_into: bool
+) -> None:
+    stored = Descriptor(media_types.OCI_LAYER_GZIP, digest("e"), 9)
+    case = Case(Place(), [], stored=stored)
+    assert case.send("e", DIFF if looked_into else None).learned != looked_into
+
+
+def test_what_we_compressed_ourselves_is_that_layer() -> None:
+    assert not Case(Place(), []).send().learned
 
 
 def test_a_retry_is_told_in_dockers_words_or_for_a_config_as_an_event() -> None:

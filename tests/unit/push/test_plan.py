@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from towline.knowledge.base import Entry
 from towline.layers import profile as profiles
-from towline.push.plan import Ask, Destination, Mount, Rules, Send, steps
+from towline.push.plan import Ask, Destination, Mount, Rules, Send, own, steps
 from towline.push.wanted import Blob
 from towline.reference import RepositoryName
 from towline.spec import media_types
@@ -26,6 +27,7 @@ MiB = 1 << 20
 DIFF = Digest("sha256:" + "d" * 64)
 GZIP = profiles.parse("gzip")
 TARGET = "reg.example:5000/team/app"
+HERE = Destination(RepositoryName("reg.example:5000", "team/app"), {})
 
 
 def digest(letter: str) -> Digest:
@@ -58,8 +60,7 @@ def plan(
     accounts: dict[Digest, str] | None = None,
     rules: Rules | None = None,
 ) -> list[str]:
-    host, _, path = TARGET.partition("/")
-    destination = Destination(RepositoryName(host, path), accounts or {})
+    destination = replace(HERE, accounts=accounts or {})
     return [shown(step) for step in steps(blob, destination, entries, rules or Rules(GZIP))]
 
 
@@ -135,6 +136,30 @@ def test_own_credentials_come_before_likeness() -> None:
 
 def test_what_was_only_learned_comes_after_what_we_made() -> None:
     assert plan(layer(), [entry("a"), entry("b", learned=True)]) == ["ask a", "ask b", "send"]
+
+
+def test_what_we_saw_comes_first_whatever_somebody_claims_of_his_own() -> None:
+    ours = entry("a", compression="none", profile=None, account="me")
+    theirs = entry("b", learned=True, account="me")
+    accounts = {digest("a"): "me", digest("b"): "me"}
+    assert plan(layer(), [ours, theirs], accounts=accounts) == ["ask a", "ask b", "send"]
+
+
+def test_somebody_elses_word_counts_for_nothing_where_it_is_not_wanted() -> None:
+    base = "reg.example:5000/team/base"
+    known = [entry("a", learned=True), entry("b", base, learned=True), entry("c", base)]
+    assert plan(layer(), known, rules=Rules(GZIP, learned=False)) == ["mount c team/base", "send"]
+
+
+def test_of_a_blob_that_we_saw_and_were_told_of_it_is_what_we_saw_that_counts() -> None:
+    ask, *_ = steps(layer(), HERE, [entry("a", learned=True), entry("a")], Rules(GZIP))
+    assert isinstance(ask, Ask)
+    assert not ask.candidate.learned
+
+
+def test_which_layer_a_stored_blob_is_is_the_sources_word() -> None:
+    assert own(layer(stored="a")).learned
+    assert not own(layer(stored="d")).learned, "a plain tar is its DiffID"
 
 
 def test_bytes_that_the_profile_would_make_come_before_others() -> None:

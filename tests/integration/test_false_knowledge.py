@@ -1,0 +1,136 @@
+"""What another machine wrote into a shared cache, and lies: that a layer is a blob of others."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+import towline
+from tests.support import readback
+from tests.support.knowledge import THEIRS
+from tests.support.knowledge import entry as entry_of
+from towline.cli.main import main
+from towline.knowledge.redis import RedisKnowledge
+from towline.knowledge.redis_client import Address
+from towline.spec.digest import Digest
+from towline.testing.images import make_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.conftest import Place
+    from tests.support.redis_server import RedisServer
+    from towline.knowledge.base import Entry
+    from towline.testing.images import Made
+
+pytestmark = pytest.mark.needs("redis-server")
+
+VICTIM = [{"one": b"1" * 5000}, {"two": b"2" * 5000}]
+OTHER = [{"bad": b"0" * 7000}]
+
+
+@dataclass
+class Trap:
+    """An image, and a shared cache that calls its first layer another image's blob."""
+
+    cache: str
+    made: Made
+    name: str
+    false: towline.LayerResult
+    """The blob that the cache names; the repository has it."""
+
+    def push(self, **options: object) -> towline.PushResult:
+        return towline.push(self.made.path, f"{self.name}:1", cache=self.cache, **options)  # type: ignore[call-overload, no-any-return]  # options of any kind
+
+    def layers(self, registry: Place) -> list[bytes]:
+        """As served; every digest and DiffID is checked on the way."""
+        return readback.image(registry.url, self.name.partition("/")[2], "1").layers
+
+
+@pytest.fixture(params=["app", "base"], ids=["asked for", "mounted"])
+def trap(
+    request: pytest.FixtureRequest, registry: Place, redis_server: RedisServer, tmp_path: Path
+) -> Trap:
+    made = make_image(tmp_path / "image.tar", VICTIM)
+    other = make_image(tmp_path / "other.tar", OTHER)
+    holder = registry.name(request.param)
+    (false,) = towline.push(other.path, f"{holder}:other", cache="none").layers
+    prefix = f"{uuid.uuid4()}:"
+    lie(redis_server, prefix, lying(made, false, holder))
+    return Trap(f"{redis_server.url}?prefix={prefix}", made, registry.name("app"), false)
+
+
+def lying(made: Made, false: towline.LayerResult, holder: str) -> Entry:
+    assert false.digest is not None
+    return entry_of(made.diff_ids[0], Digest(false.digest), false.size or 0, repository=holder)
+
+
+def lie(server: RedisServer, prefix: str, entry: Entry) -> None:
+    with closing(RedisKnowledge(Address(server.url, "redis", prefix), THEIRS)) as store:
+        store.record([entry])
+
+
+def test_with_a_key_it_never_gives_a_wrong_image(
+    trap: Trap, registry: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOWLINE_CACHE_KEY", "what the machines agree on")
+    result = trap.push(verify="full")
+    assert [layer.outcome for layer in result.layers] == ["pushed", "pushed"]
+    assert len(trap.layers(registry)) == 2
+
+
+def test_without_a_key_verify_finds_it_and_says_what_to_do(
+    trap: Trap, registry: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(trap.made.path), f"{trap.name}:1", f"--cache={trap.cache}", "-q"]
+    assert main(["push", *words, "--verify=full"]) == 5
+    *_, error, hint = capsys.readouterr().err.splitlines()
+    assert error == (
+        f"towline: error: verification of {trap.name}:1 failed: layer {trap.false.digest} unpacks "
+        f"to {trap.false.diff_id}, the config lists {trap.made.diff_ids[0]}"
+    )
+    assert hint == (
+        "hint: it was taken for that layer on somebody's word: run `towline cache clear`, then "
+        "push again with --no-learn"
+    )
+    assert main(["cache", "clear", f"--cache={trap.cache}"]) == 0
+    assert main(["push", *words, "--no-learn", "--verify=full"]) == 0
+    assert len(trap.layers(registry)) == 2
+    assert main(["push", *words, "--verify=full"]) == 0
+
+
+def test_verify_finds_it_in_a_tag_that_is_called_unchanged_too(trap: Trap) -> None:
+    assert trap.push().layers[0].digest == trap.false.digest
+    assert trap.push().status == "unchanged"
+    with pytest.raises(towline.RegistryError, match="unpacks to"):
+        trap.push(verify="full")
+
+
+def test_it_stays_another_machines_word_when_it_was_believed_once(
+    trap: Trap, registry: Place
+) -> None:
+    assert trap.push().layers[0].digest == trap.false.digest
+    assert trap.push(no_learn=True).layers[0].outcome == "pushed"
+    assert len(trap.layers(registry)) == 2
+    assert trap.push().layers[0].digest != trap.false.digest
+
+
+def test_what_we_saw_ourselves_comes_before_it(
+    registry: Place, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    prefix, name = f"{uuid.uuid4()}:", registry.name("app")
+    trap = Trap(
+        f"{redis_server.url}?prefix={prefix}",
+        make_image(tmp_path / "image.tar", VICTIM),
+        name,
+        towline.push(make_image(tmp_path / "o.tar", OTHER).path, f"{name}:o", cache="none").layers[
+            0
+        ],
+    )
+    first = trap.push(compression="none")
+    lie(redis_server, prefix, lying(trap.made, trap.false, name))
+    assert trap.push().digest == first.digest
