@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -183,6 +184,48 @@ def test_a_host_that_asks_for_a_pause_gets_it_from_all(
     assert "1" in registry.manifests
     assert times[1] - times[0] >= 1
     assert times[-1] - times[1] < 1
+
+
+class Strained:
+    """Fails every upload that is not alone, until one has been."""
+
+    def __init__(self, failure: Reply) -> None:
+        self.failures = 0
+        self.most_afterwards = 0
+        self._failure = failure
+        self._lock = threading.Lock()
+        self._open = 0
+        self._begun = 0
+        self._sound = False
+
+    def __call__(self, asked: Asked) -> Reply | None:
+        with self._lock:
+            self._open += 1
+            self._begun += 1
+            begun, others = self._begun, self._open - 1
+        time.sleep(0.2)
+        with self._lock:
+            self._open -= 1
+            self._sound |= not others and self._begun == begun
+            if self._sound:
+                self.most_afterwards = max(self.most_afterwards, self._open + 1)
+                return None
+            self.failures += 1
+            return self._failure
+
+
+@pytest.mark.parametrize("failure", [Reply(500), Reply(429), CUT], ids=["500", "429", "cut"])
+def test_a_host_that_keeps_failing_gets_fewer_uploads_at_once_until_it_does_better(
+    failure: Reply, registry: Scripted, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image.tar", [{f"f{n}": bytes([n])} for n in range(40)])
+    strained = Strained(failure)
+    registry.on("PATCH", "/uploads/", strained, forever=True)
+    Hearing(jobs=8).push(made, f"{registry.host}/app:1")
+    assert "1" in registry.manifests
+    well = 2  # the config, which is put and goes well, may win a slot back too early
+    assert strained.failures <= 8 + 4 + 2 + well, "at most so many at once, then one"
+    assert strained.most_afterwards == 8, "all of them again"
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405])

@@ -42,7 +42,7 @@ def run_all(jobs: list[Callable[[], None]]) -> None:
 
 
 class Takers:
-    """Take slots of random hosts, some cancelled, some trying; count who holds what."""
+    """Take slots of random hosts, some cancelled, trying or failing; count who holds what."""
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
@@ -65,6 +65,13 @@ class Takers:
         hosts = self.chance.sample(HOSTS, self.chance.randint(1, len(HOSTS)))
         seconds, cancelled = self.chance.random() / 500, self.chance.random() < 0.2
         cancel = Cancel()
+        well = self.chance.random() < 0.6
+
+        def held() -> None:
+            begun = {host: self.slots.since(host) for host in hosts}
+            self.hold(hosts, seconds)
+            for host, since in begun.items():
+                self.slots.ended(host, since, well=well)
 
         def take() -> None:
             timer = threading.Timer(seconds, cancel.cancel) if cancelled else None
@@ -72,7 +79,7 @@ class Takers:
                 timer.start()
             try:
                 with self.slots.take(hosts, cancel):
-                    self.hold(hosts, seconds)
+                    held()
             except Cancelled:
                 assert cancelled
             if timer:
@@ -80,7 +87,7 @@ class Takers:
 
         def try_to_take() -> None:
             if self.slots.try_take(hosts):
-                self.hold(hosts, seconds)
+                held()
                 self.slots.release(hosts)
 
         return take if self.chance.random() < 0.8 else try_to_take

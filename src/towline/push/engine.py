@@ -46,7 +46,8 @@ class Engine:
         )
         self.policy = Policy(retries=self.limits.retries)
         self.gate = Gate()
-        self.dispatcher = Dispatcher(Slots(self.limits.jobs))
+        self.slots = Slots(self.limits.jobs)
+        self.dispatcher = Dispatcher(self.slots)
         self.transfers: SharedTransfers[Delivered] = SharedTransfers()
         self.puts: SharedTransfers[None] = SharedTransfers()
         """Manifests on their way."""

@@ -36,6 +36,8 @@ class Job:
     """With whom it settles."""
     waiting: Queued | None = None
     """Its pass, while that waits for slots."""
+    since: int = 0
+    """When its slot was taken, as slots count."""
     followed: bool = False
     """It has waited for another repository of its host to have the blob."""
     _cancelling: ExitStack = field(default_factory=ExitStack, init=False)

@@ -19,7 +19,7 @@ from towline.push.dispatcher import Ticket
 from towline.push.holding import Holding
 from towline.push.jobs import Group, Job, Queued
 from towline.push.sending import Sending
-from towline.transfers.retry import Attempts, back_off
+from towline.transfers.retry import Attempts, back_off, speaks_of_strain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -160,14 +160,23 @@ class Passes:
                 release(job.host)
                 self._alone(job, wait)
             else:
+                job.since = self._engine.slots.since(job.host)
                 mine.append(job)
         if mine:
             Sending(self._engine, self._wish, self, mine, release).run()
 
     # What becomes of them.
 
-    def done(self, job: Job, delivered: Delivered) -> None:
-        """It is at its target; those who followed can have it from there."""
+    def done(
+        self, job: Job, delivered: Delivered, *, release: Callable[[], None] | None = None
+    ) -> None:
+        """It is at its target; those who followed can have it from there.
+
+        `release` gives the slot back that it took to send it.
+        """
+        if release is not None:
+            self._engine.slots.ended(job.host, job.since, well=True)
+            release()
         self._engine.remember(job.key, delivered.candidate)
         job.done(delivered)
         for follower in job.dismiss():
@@ -211,6 +220,8 @@ class Passes:
         delivery, gate = job.delivery, self._engine.gate
         if isinstance(error, Outpaced):  # nothing is wrong with it
             return 0.0
+        if not asked and speaks_of_strain(error):
+            self._engine.slots.ended(job.host, job.since, well=False)
         try:
             seconds = back_off(error, job.attempts, gate, job.host, delivery.acknowledged)
         except TowlineError as final:

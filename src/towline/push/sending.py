@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class Owner(Protocol):
     """Who hears what became of each job."""
 
-    def done(self, job: Job, delivered: Delivered, /) -> None:
-        """It is at its target."""
+    def done(self, job: Job, delivered: Delivered, /, *, release: Callable[[], None]) -> None:
+        """It is at its target; `release` gives its slot back."""
         ...
 
     def failed(self, job: Job, error: BaseException, /, *, release: Callable[[], None]) -> None:
@@ -108,8 +108,7 @@ class Sending:
         except BaseException as raised:  # noqa: BLE001 - as above
             self._owner.failed(job, raised, release=release)
         else:
-            release()
-            self._owner.done(job, delivered)
+            self._owner.done(job, delivered, release=release)
 
 
 def _finished(job: Job, seat: Seat, blob: Blob | None, error: BaseException | None) -> Delivered:

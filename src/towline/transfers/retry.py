@@ -26,6 +26,8 @@ _WAYS_MAX = 8
 """Other ways that one piece of work may go before each costs a retry like any failure."""
 _HOST_IS_BUSY = frozenset({429, 503})
 """Statuses that speak of the host as a whole, not of one request."""
+_STRAINED = frozenset({408, 429, 499, *range(500, 600)})
+"""Statuses of which the cause may be that too much is asked at once."""
 
 
 def _random() -> float:
@@ -122,6 +124,13 @@ class Gate:
         while left := self.remaining(key):
             cancel.wait(left)
         cancel.check()
+
+
+def speaks_of_strain(error: TowlineError) -> bool:
+    """Whether less at once may help the host: it has trouble, and not with what was sent."""
+    if not error.transient or error.learned or error.side == "source":
+        return False
+    return getattr(error, "status", None) in {None, *_STRAINED}
 
 
 def back_off(

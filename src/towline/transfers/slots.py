@@ -2,6 +2,9 @@
 
 Whoever waits holds nothing, so nobody waits for somebody who waits: there is no deadlock. Who
 gets how many passes, and in which order, is the caller's to say.
+
+A host that fails what it is asked has fewer slots until it does better: half as many after a
+failure, one more after each success.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ class _Claim:
 
 
 class Slots:
-    """`limit` slots for each host, whatever hosts there are.
+    """`limit` slots for each host, whatever hosts there are; fewer for one that fails.
 
     First come, first served, with one refinement: a later one may go first where that leaves a
     free slot for each earlier one that waits for the same host. So a host does not stand idle
@@ -39,6 +42,9 @@ class Slots:
             raise ValueError(f"a host needs at least one slot, not {limit}")
         self._limit = limit
         self._lock = threading.Lock()
+        self._fewer: dict[str, int] = {}
+        """Limits of hosts that have failed."""
+        self._halvings: Counter[str] = Counter()
         self._taken: Counter[str] = Counter()
         self._queue: list[_Claim] = []
         self._subscribers: dict[object, Callable[[], None]] = {}
@@ -100,7 +106,31 @@ class Slots:
     def full(self, hosts: Iterable[str]) -> frozenset[str]:
         """Those of the hosts that have no free slot now."""
         with self._lock:
-            return frozenset(host for host in hosts if self._taken[host] >= self._limit)
+            return frozenset(host for host in hosts if self._taken[host] >= self._of(host))
+
+    def since(self, host: str) -> int:
+        """What to remember of the moment at which something begins; see `ended`."""
+        with self._lock:
+            return self._halvings[host]
+
+    def ended(self, host: str, since: int, *, well: bool) -> None:
+        """Say how something ended that began then; before its slot is given back.
+
+        Not well: the host may have too much to do, and has half as many slots. Well: it has one
+        more, until it has all of them. What began before the last halving says nothing of the
+        slots that are left, so failures in a burst count once.
+        """
+        with self._lock:
+            if since < self._halvings[host]:
+                return
+            if well:
+                self._fewer[host] = min(self._of(host) + 1, self._limit)
+            else:
+                self._fewer[host] = max(self._of(host) // 2, 1)
+                self._halvings[host] += 1
+
+    def _of(self, host: str) -> int:
+        return self._fewer.get(host, self._limit)
 
     def release(self, hosts: Iterable[str]) -> None:
         """Give back what `try_take` took."""
@@ -131,7 +161,7 @@ class Slots:
             callback()
 
     def _free(self, hosts: frozenset[str], reserved: Counter[str]) -> bool:
-        return all(self._limit - self._taken[host] > reserved[host] for host in hosts)
+        return all(self._of(host) - self._taken[host] > reserved[host] for host in hosts)
 
     def _grant(self) -> None:
         """Give slots to everyone in the queue whose turn it is. The lock is held."""

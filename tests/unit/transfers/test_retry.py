@@ -16,7 +16,7 @@ from towline.errors import (
     TowlineError,
     TransferCancelled,
 )
-from towline.transfers.retry import Attempts, Gate, Policy, back_off, retry
+from towline.transfers.retry import Attempts, Gate, Policy, back_off, retry, speaks_of_strain
 from towline.transfers.slots import Slots
 
 if TYPE_CHECKING:
@@ -291,6 +291,37 @@ def test_a_cancelled_attempt_is_not_even_begun() -> None:
     context.cancel.cancel()
     with pytest.raises(Cancelled):
         retry(failing(), Attempts(LONGEST), Gate(), HOST, context, Told())
+
+
+@pytest.mark.parametrize("status", [408, 429, 499, 500, 502, 503, 504, 522])
+def test_a_failure_that_may_heal_with_less_at_once_speaks_of_strain(status: int) -> None:
+    assert speaks_of_strain(busy(status=status))
+    assert speaks_of_strain(reset())
+    assert speaks_of_strain(RegistryError("no HTTP answer", transient=True))
+
+
+def learned() -> RegistryError:
+    error = busy(status=500)
+    error.learned = True
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NetworkError("the name cannot be resolved"),
+        RegistryError("not implemented", status=501),
+        RegistryError("the session is gone", status=404, transient=True),
+        RegistryError("the digest is another", status=400, transient=True),
+        AuthError("the token has expired", status=401, transient=True),
+        NetworkError("it was read from a registry", transient=True, side="source"),
+        SourceError("it broke off", transient=True),
+        learned(),
+    ],
+    ids=lambda error: error.message,
+)
+def test_a_failure_with_another_cause_does_not(error: TowlineError) -> None:
+    assert not speaks_of_strain(error)
 
 
 def test_no_slot_is_held_while_backing_off() -> None:

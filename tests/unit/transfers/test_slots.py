@@ -261,6 +261,89 @@ def test_every_release_is_told_until_nobody_wants_to_hear() -> None:
     assert told == [True, True]
 
 
+def free(slots: Slots, host: str) -> int:
+    """How many slots of a host can be taken now; they are given back."""
+    taken = 0
+    while slots.try_take([host]):
+        taken += 1
+    for _ in range(taken):
+        slots.release([host])
+    return taken
+
+
+def fail(slots: Slots, host: str = "a") -> int:
+    """Begin something and have it fail; how many slots are left."""
+    slots.ended(host, slots.since(host), well=False)
+    return free(slots, host)
+
+
+def do_well(slots: Slots, host: str = "a") -> int:
+    """Begin something and have it end well; how many slots there are then."""
+    slots.ended(host, slots.since(host), well=True)
+    return free(slots, host)
+
+
+def test_a_host_that_keeps_failing_has_half_as_many_slots_each_time_and_never_none() -> None:
+    slots = Slots(9)
+    assert [fail(slots) for _ in range(5)] == [4, 2, 1, 1, 1]
+
+
+def test_a_host_that_does_better_gets_its_slots_back_one_by_one() -> None:
+    slots = Slots(5)
+    assert [fail(slots), fail(slots)] == [2, 1]
+    assert [do_well(slots) for _ in range(6)] == [2, 3, 4, 5, 5, 5]
+
+
+def test_one_hosts_failures_take_nothing_from_another() -> None:
+    slots = Slots(4)
+    fail(slots)
+    assert free(slots, "b") == 4
+
+
+def test_failures_in_a_burst_count_once() -> None:
+    slots = Slots(8)
+    begun = [slots.since("a") for _ in range(8)]
+    for since in begun:
+        slots.ended("a", since, well=False)
+    assert free(slots, "a") == 4
+
+
+def test_a_success_from_before_a_failure_gives_nothing_back() -> None:
+    slots = Slots(8)
+    before = slots.since("a")
+    assert fail(slots) == 4
+    slots.ended("a", before, well=True)
+    assert free(slots, "a") == 4
+
+
+def test_a_host_with_more_taken_than_it_still_has_is_full_until_enough_is_given_back() -> None:
+    slots = Slots(4)
+    since = slots.since("a")
+    for _ in range(4):
+        assert slots.try_take(["a"])
+    slots.ended("a", since, well=False)
+    for _ in range(2):
+        slots.release(["a"])
+        assert slots.full(["a"]) == {"a"}
+        assert not slots.try_take(["a"])
+    slots.release(["a"])
+    assert not slots.full(["a"])
+    assert slots.try_take(["a"])
+
+
+def test_a_slot_won_back_goes_to_the_one_who_waits(takers: Callable[[Slots], Takers]) -> None:
+    slots = Slots(2)
+    fail(slots)
+    jobs = takers(slots)
+    jobs.take("1", "a")
+    jobs.take("2", "a")
+    jobs.take("3", "a")
+    assert jobs.got == ["1"]
+    slots.ended("a", slots.since("a"), well=True)
+    jobs.end("1")
+    jobs.wait_for("2", "3")
+
+
 def test_no_slots_at_all_make_no_sense() -> None:
     with pytest.raises(ValueError, match="at least one slot"):
         Slots(0)
