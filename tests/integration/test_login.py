@@ -187,8 +187,7 @@ class TestChecking:
         config: Path,
         tmp_path: Path,
     ) -> None:
-        signer = make_authority(tmp_path).issue("signer")
-        with token_service.serving(signer) as service:
+        with token_service.serving(make_authority(tmp_path)) as service:
             registry = start_docker_registry(Options(auth=service.auth()))
             assert login(registry.host, password="wrong")[0] == 4
             assert not config.exists()

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 MiB = 1 << 20
 ACCOUNT = f"{USER}:{PASSWORD}"
 
+ALL_KINDS = pytest.mark.parametrize("service", token_service.KINDS, indirect=True)
+
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
@@ -148,8 +150,10 @@ def _certs_d(folder: Path, authority: Authority) -> Path:
 
 class TestTokens:
     @pytest.fixture
-    def service(self, authority: Authority) -> Iterator[token_service.TokenService]:
-        with token_service.serving(authority.issue("signer")) as service:
+    def service(
+        self, authority: Authority, request: pytest.FixtureRequest
+    ) -> Iterator[token_service.TokenService]:
+        with token_service.serving(authority, getattr(request, "param", "ES256")) as service:
             yield service
 
     @pytest.fixture
@@ -158,6 +162,7 @@ class TestTokens:
     ) -> DockerRegistry:
         return start_docker_registry(Options(auth=service.auth()))
 
+    @ALL_KINDS
     def test_one_token_does_for_all_layers(
         self,
         registry: DockerRegistry,
@@ -180,6 +185,7 @@ class TestTokens:
         assert (again["status"], again["sent_bytes"]) == ("unchanged", 0)
         assert again["requests"] <= 2
 
+    @ALL_KINDS
     def test_tokens_of_two_seconds_do_for_pushes_that_last_longer(
         self, registry: DockerRegistry, service: token_service.TokenService, image: str
     ) -> None:
@@ -192,6 +198,7 @@ class TestTokens:
         assert first.digest == again.digest == other.digest
         assert len(service.granted) > 2
 
+    @ALL_KINDS
     def test_a_layer_is_mounted_with_a_token_for_both_repositories(
         self, registry: DockerRegistry, service: token_service.TokenService, push: Push
     ) -> None:

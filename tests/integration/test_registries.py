@@ -28,6 +28,8 @@ MiB = 1 << 20
 DATA = os.urandom(3 * MiB)
 DIGEST = Digest.of(DATA)
 
+ALL_KINDS = pytest.mark.parametrize("service", token_service.KINDS, indirect=True)
+
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
@@ -79,8 +81,10 @@ class TestPasswords:
 
 class TestTokens:
     @pytest.fixture
-    def service(self, authority: Authority) -> Iterator[token_service.TokenService]:
-        with token_service.serving(authority.issue("signer")) as service:
+    def service(
+        self, authority: Authority, request: pytest.FixtureRequest
+    ) -> Iterator[token_service.TokenService]:
+        with token_service.serving(authority, getattr(request, "param", "ES256")) as service:
             yield service
 
     @pytest.fixture
@@ -95,12 +99,14 @@ class TestTokens:
         with client_of(registry.host, creds=creds) as client:
             yield client
 
+    @ALL_KINDS
     def test_one_token_does_for_a_push(
         self, client: Client, service: token_service.TokenService
     ) -> None:
         push_all(client)
         assert service.granted == [["repository:team/app:pull,push"]]
 
+    @ALL_KINDS
     def test_a_mount_gets_a_token_for_both_and_is_a_mount(
         self, client: Client, service: token_service.TokenService
     ) -> None:
@@ -110,6 +116,7 @@ class TestTokens:
         assert other.mount(DIGEST, origin, client.context) == Mounted()
         assert service.granted[-1] == ["repository:other/app:pull,push", "repository:team/app:pull"]
 
+    @pytest.mark.parametrize("service", token_service.KINDS[:2], indirect=True)
     def test_tokens_that_end_after_two_seconds_cost_no_blob(
         self, client: Client, service: token_service.TokenService
     ) -> None:
@@ -281,7 +288,7 @@ class TestLoggingIn:
         *,
         good: bool,
     ) -> None:
-        with token_service.serving(authority.issue("signer")) as service:
+        with token_service.serving(authority) as service:
             options = Options(htpasswd=True) if kind == "htpasswd" else Options(auth=service.auth())
             registry = start_docker_registry(options)
             with client_of(registry.host, creds=(USER, PASSWORD if good else "wrong")) as client:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,13 @@ class Authority:
     private: ec.EllipticCurvePrivateKey
     ca: Path
 
-    def issue(self, name: str = "localhost") -> Certificate:
+    def issue(self, name: str = "localhost", *, with_rsa: bool = False) -> Certificate:
         """A certificate for localhost, 127.0.0.1 and ::1; `name` is its subject and file name."""
-        private = ec.generate_private_key(ec.SECP256R1())
+        private: PrivateKey = (
+            rsa.generate_private_key(65537, 2048)
+            if with_rsa
+            else ec.generate_private_key(ec.SECP256R1())
+        )
         hosts = [
             x509.DNSName("localhost"),
             x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
@@ -67,9 +73,7 @@ def _named(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, private: ec.EllipticCurvePrivateKey
-) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, private: PrivateKey) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
@@ -86,7 +90,7 @@ def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _write_key(path: Path, private: ec.EllipticCurvePrivateKey) -> Path:
+def _write_key(path: Path, private: PrivateKey) -> Path:
     encoded = private.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,

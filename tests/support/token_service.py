@@ -1,12 +1,15 @@
 """A token service whose tokens a real registry verifies (distribution, "Token Authentication").
 
-Signs ES256 JWTs with a certificate that the registry is told to trust; lets in USER with PASSWORD.
+Signs JWTs with a certificate that the registry is told to trust: ES256 or RS256 by its key. The
+certificate comes with the token, or is one of those that the registry has, named by its key. USER
+is let in with PASSWORD.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import threading
 import time
@@ -14,18 +17,21 @@ import urllib.parse
 import uuid
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.certificates import Certificate
+    from tests.support.certificates import Authority, Certificate, PrivateKey
 
+Kind = Literal["ES256", "RS256", "RS256 by key"]
+"""How tokens are signed, and by what the registry knows who did."""
+KINDS: tuple[Kind, ...] = ("ES256", "RS256", "RS256 by key")
 USER, PASSWORD = "tester", "s3cret-word"
 ISSUER, SERVICE = "towline tests", "registry"
 _LEEWAY = 60
@@ -37,6 +43,8 @@ class TokenService:
     """`granted` are the scopes of each token given, in order."""
 
     signer: Certificate
+    by_key: bool = False
+    """Tokens name the key; else they hold the certificate."""
     url: str = ""
     life: float = 300
     """Seconds for which the registry takes a token."""
@@ -66,7 +74,7 @@ class TokenService:
             "jti": uuid.uuid4().hex,
             "access": [_access(scope) for scope in scopes],
         }
-        return _signed(claims, self.signer)
+        return _signed(claims, self.signer, by_key=self.by_key)
 
 
 def _access(scope: str) -> dict[str, Any]:
@@ -75,15 +83,36 @@ def _access(scope: str) -> dict[str, Any]:
     return {"type": kind, "name": name, "actions": actions.split(",")}
 
 
-def _signed(claims: dict[str, Any], signer: Certificate) -> str:
-    certificate = x509.load_pem_x509_certificate(signer.cert.read_bytes())
+def _signed(claims: dict[str, Any], signer: Certificate, *, by_key: bool) -> str:
     key = serialization.load_pem_private_key(signer.key.read_bytes(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    chain = base64.b64encode(certificate.public_bytes(serialization.Encoding.DER)).decode()
-    header = {"typ": "JWT", "alg": "ES256", "x5c": [chain]}
+    assert isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
+    algorithm = "RS256" if isinstance(key, rsa.RSAPrivateKey) else "ES256"
+    who = {"kid": _key_id(key)} if by_key else {"x5c": [_der(signer)]}
+    header = {"typ": "JWT", "alg": algorithm, **who}
     text = ".".join(_encoded(json.dumps(part).encode()) for part in (header, claims))
-    r, s = decode_dss_signature(key.sign(text.encode(), ec.ECDSA(hashes.SHA256())))
-    return f"{text}.{_encoded(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
+    return f"{text}.{_encoded(_signature(key, text.encode()))}"
+
+
+def _signature(key: PrivateKey, text: bytes) -> bytes:
+    """As RFC 7518 has it: section 3.3 for RSA, 3.4 for ECDSA."""
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.sign(text, padding.PKCS1v15(), hashes.SHA256())
+    r, s = decode_dss_signature(key.sign(text, ec.ECDSA(hashes.SHA256())))
+    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+
+def _der(signer: Certificate) -> str:
+    certificate = x509.load_pem_x509_certificate(signer.cert.read_bytes())
+    return base64.b64encode(certificate.public_bytes(serialization.Encoding.DER)).decode()
+
+
+def _key_id(key: PrivateKey) -> str:
+    """The registry's own name of a key: twelve groups of its SHA-256 in base 32."""
+    public = key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    text = base64.b32encode(hashlib.sha256(public).digest()[:30]).decode()
+    return ":".join(text[at : at + 4] for at in range(0, len(text), 4))
 
 
 def _encoded(data: bytes) -> str:
@@ -91,9 +120,10 @@ def _encoded(data: bytes) -> str:
 
 
 @contextlib.contextmanager
-def serving(signer: Certificate) -> Iterator[TokenService]:
+def serving(authority: Authority, kind: Kind = "ES256") -> Iterator[TokenService]:
     """Run one on a free loopback port until the end."""
-    service = TokenService(signer)
+    signer = authority.issue("signer", with_rsa=kind != "ES256")
+    service = TokenService(signer, by_key=kind == "RS256 by key")
     expected = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
     class Handler(BaseHTTPRequestHandler):
