@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import Place
     from towline.events import Event
+    from towline.testing import TestRegistry
 
 MiB = 1 << 20
 BIG = b"".join(hashlib.sha256(str(n).encode()).digest() * 64 for n in range(1600))
@@ -251,6 +252,43 @@ def test_a_plan_verifies_nothing(registry: Place, tmp_path: Path) -> None:
     before = len(registry.requests())
     assert towline.plan(made.path, name, verify="full").status == "unchanged"
     assert not [path for _, path in registry.requests()[before:] if "/blobs/" in path]
+
+
+@pytest.mark.parametrize("kind", [towline.PushStarted, towline.LayerProgress, towline.Summary])
+def test_a_listener_that_fails_fails_no_push(
+    oci_registry: TestRegistry, tmp_path: Path, kind: type[Event]
+) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    name = oci_registry.name("app")
+    told: list[Event] = []
+
+    def hear(event: Event) -> None:
+        told.append(event)
+        if event.event == kind.event:
+            raise RuntimeError("no room left in the window")
+
+    with towline.Pusher(cache="none", on_event=hear) as pusher:
+        first, second = pusher.push(made.path, [f"{name}:1", f"{name}:2"])
+        planned = pusher.plan(made.path, f"{name}:1")
+    said = "on_event raised RuntimeError: no room left in the window, and is told no more"
+    assert said in second.warnings
+    assert planned.warnings == (said,)
+    assert [type(event) for event in told].count(kind) == 1
+    assert isinstance(told[-1], kind)
+    assert set(oci_registry.tags(name)) == {"1", "2"}
+    assert oci_registry.manifest(f"{name}:2") == oci_registry.manifest(f"{name}:1")
+    assert first.digest == second.digest
+
+
+def test_a_log_that_fails_fails_no_push(oci_registry: TestRegistry, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+
+    def write(line: str) -> None:
+        raise OSError(28, "No space left on device", line)
+
+    result = push(made.path, oci_registry.name("app") + ":1", log=write)
+    assert len(result.warnings) == 1
+    assert result.warnings[0].startswith("log raised OSError: [Errno 28] No space left on device")
 
 
 def test_events_tell_the_push_in_dockers_words(registry: Place, tmp_path: Path) -> None:

@@ -17,11 +17,14 @@ from towline.errors import Cancelled, TransferCancelled, UsageError
 from towline.events import Warned, nowhere
 from towline.push import build, destinations, estimate, look, options, together
 from towline.push.engine import Engine
+from towline.push.listener import Listener
 from towline.push.opened import Opened, registry_reference
+from towline.push.result import PushResult
 from towline.push.run import Run
 from towline.push.target import Target
 from towline.push.wanted import Gatherer, images
 from towline.reference import RepositoryName
+from towline.wire.log import silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from towline.errors import Side
     from towline.push.opened import Source, Wanted
     from towline.push.options import PusherOptions, PushOptions, Wish
-    from towline.push.result import InspectResult, PlanResult, PushResult
+    from towline.push.result import InspectResult, PlanResult
     from towline.push.run import Outcome
     from towline.push.wanted import Tree
     from towline.reference import Reference
@@ -50,7 +53,10 @@ class Pusher:
     """
 
     def __init__(self, **settings: Unpack[PusherOptions]) -> None:
-        self._emit = settings.get("on_event", nowhere)
+        self._emit = Listener("on_event", settings.get("on_event", nowhere))
+        self._log = Listener("log", settings.get("log", silent))
+        if "log" in settings:
+            settings["log"] = self._log
         self._account = options.given_to_one_host(settings)
         self._reads_as: Side = "source" if settings.get("src_creds") else "destination"
         self._engine = Engine(settings, self._warn)
@@ -267,7 +273,7 @@ class Pusher:
             for run in runs if check_push else ():
                 estimate.check_push(run.target)
             planned = {
-                result.reference: result
+                result.reference: replace(result, warnings=(*result.warnings, *self._faults))
                 for run in runs
                 for result in estimate.estimate(run, wish, run.early())
             }
@@ -281,7 +287,13 @@ class Pusher:
             for run, found in zip(runs, together.push(self._engine, runs, wish), strict=True)
             for (reference, _), outcome in zip(run.target.tags, found, strict=True)
         }
-        return [outcomes[reference] for reference in wanted]
+        return [self._heard(outcomes[reference]) for reference in wanted]
+
+    def _heard(self, outcome: Outcome) -> Outcome:
+        """An outcome that tells of listeners that have failed."""
+        if isinstance(outcome, PushResult):
+            return replace(outcome, warnings=(*outcome.warnings, *self._faults))
+        return outcome
 
     def _runs(self, wanted: Wanted, wish: Wish, cancel: Cancel) -> list[Run]:
         """A run for each repository, over trees that share their blobs."""
@@ -331,6 +343,11 @@ class Pusher:
             yield opened
         finally:
             opened.close()
+
+    @property
+    def _faults(self) -> tuple[str, ...]:
+        """Warnings of the caller's own functions that have failed at listening."""
+        return tuple(heard.fault for heard in (self._emit, self._log) if heard.fault)
 
     def _warn(self, message: str) -> None:
         self._emit(Warned(reference="", message=message))
