@@ -308,7 +308,21 @@ def test_all_tags_and_several_destinations_give_a_list_in_their_order(
     assert (code, out) == (0, f"{two}@{digest}\n{one}@{digest}\n")
     assert file.read_text() == f"{digest}\n{digest}\n"
     assert err.count("The push refers to repository") == 2
-    assert f": Layer already exists [{one}]" in err
+    assert words_of_layers(err) == {
+        one: ["Layer already exists"] * LAYERS,
+        two: [f"Mounted from {registry.path('one')}"] * LAYERS,
+    }
+
+
+def words_of_layers(err: str) -> dict[str, list[str]]:
+    """The last word of each layer in plain progress, by repository."""
+    repository, words = "", dict[str, dict[str, str]]()
+    for line in err.splitlines():
+        if heading := re.fullmatch(r"(?:The push refers to repository )?\[(\S+)\]", line):
+            repository = heading[1]
+        if layer := re.fullmatch(r"([0-9a-f]{12}): ([A-Z][a-z ]+\S+)", line):
+            words.setdefault(repository, {})[layer[1]] = layer[2]
+    return {name: sorted(last.values()) for name, last in words.items()}
 
 
 def test_one_of_several_that_fails_is_named_and_the_others_are_results(

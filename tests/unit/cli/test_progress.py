@@ -142,12 +142,32 @@ def test_no_total_line_comes_while_nothing_is_under_way() -> None:
     assert lines.show([]) == ""
 
 
-def test_lines_of_several_destinations_say_which() -> None:
+def test_lines_of_several_destinations_stand_under_their_repository() -> None:
+    one, two = "one.example:5000/app", "two.example/app"
     lines = Lines()
-    for host in ("one.example", "two.example"):
-        lines.show([PushStarted(reference=f"{host}/app:1", repository=f"{host}/app")])
-    told = lines.show([layer("a", "Pushed", reference="two.example/app:1")])
-    assert told == "a: Pushed [two.example/app]\n"
+    begun = [PushStarted(reference=f"{name}:1", repository=name) for name in (one, two)]
+    assert lines.show([begun[0], layer("a", "Preparing", reference=f"{one}:1"), begun[1]]) == (
+        f"The push refers to repository [{one}]\n"
+        "a: Preparing\n"
+        f"The push refers to repository [{two}]\n"
+    )
+    told = [
+        layer(name, word, reference=f"{repository}:1")
+        for name, word in (("a", "Pushing"), ("a", "Pushed"))
+        for repository in (one, two)
+    ]
+    pushed = TagPushed(reference=f"{one}:1", tag="1", digest=DIGEST, size=1576)
+    warned = Warned(reference=f"{two}:1", message="w")
+    assert lines.show([*told, warned, pushed]).splitlines() == [
+        "a: Pushing",
+        "a: Pushed",
+        f"[{one}]",
+        "a: Pushing",
+        "a: Pushed",
+        "towline: warning: w",
+        f"1: digest: {DIGEST} size: 1576",
+    ]
+    assert lines.show([layer("a", "Pushed", reference=f"{two}:1")]) == ""
 
 
 def test_two_tags_of_one_repository_name_it_once() -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from towline.events import LayerProgress, PushStarted
+from towline.events import LayerProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -86,8 +86,6 @@ class Board:
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], Row] = {}
         self._samples: deque[tuple[float, int]] = deque()
-        self.repositories: dict[str, str] = {}
-        """Reference to repository, of the pushes that have begun."""
 
     @property
     def rows(self) -> Iterable[Row]:
@@ -101,8 +99,6 @@ class Board:
 
     def apply(self, event: Event) -> Row | None:
         """Take an event in; the row that has changed its word, if one has."""
-        if isinstance(event, PushStarted):
-            self.repositories[event.reference] = event.repository
         return self._layer(event) if isinstance(event, LayerProgress) else None
 
     def _layer(self, event: LayerProgress) -> Row | None:

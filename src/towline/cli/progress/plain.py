@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import time
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from towline.cli.progress import figures
 from towline.cli.progress.base import Logged
-from towline.cli.progress.board import Board, Row
-from towline.events import Note, PushStarted, Retrying, Summary, TagPushed, Warned
+from towline.cli.progress.board import Board
+from towline.events import (
+    LayerProgress,
+    Note,
+    PushStarted,
+    Retrying,
+    Summary,
+    TagPushed,
+    Warned,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -57,7 +66,9 @@ class Lines:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._board = Board()
-        self._repositories: set[str] = set()
+        self._repository = ""
+        """Of the lines just written."""
+        self._begun: set[str] = set()
         self._next_total = clock() + TOTAL_EVERY
 
     def show(self, told: Sequence[Event | Logged]) -> str:
@@ -69,31 +80,56 @@ class Lines:
         return ""
 
     def _lines(self, told: Sequence[Event | Logged]) -> Iterator[str]:
-        for event in told:
-            line = line_of(event)
-            if isinstance(event, PushStarted) and self._known(event.repository):
-                line = None  # another tag of it
+        for event in self._by_repository(told):
+            line = self._line(event)
             if line is not None:
+                yield from self._heading(event)
                 yield line
-            row = None if isinstance(event, Logged) else self._board.apply(event)
-            if row is not None:
-                yield f"{row.id}: {row.status}{self._where(row)}"
         now = self._clock()
         total = self._board.total(now)
         if now >= self._next_total and self._board.under_way:
             self._next_total = now + TOTAL_EVERY
             yield total_line(total)
 
-    def _known(self, repository: str) -> bool:
-        known = repository in self._repositories
-        self._repositories.add(repository)
-        return known
+    def _by_repository(self, told: Sequence[Event | Logged]) -> Iterator[Event | Logged]:
+        """The same, but layers that were told of at one time stand together."""
+        for layers, run in groupby(told, lambda event: isinstance(event, LayerProgress)):
+            events = list(run)
+            yield from sorted(events, key=self._place) if layers else events
 
-    def _where(self, row: Row) -> str:
-        """Which destination, when there are several."""
-        if len(self._repositories) <= 1:
-            return ""
-        return f" [{self._board.repositories.get(row.reference, row.reference)}]"
+    def _place(self, event: Event | Logged) -> tuple[bool, str]:
+        repository = _repository(event)
+        return repository != self._repository, repository
+
+    def _line(self, event: Event | Logged) -> str | None:
+        if isinstance(event, Logged):
+            return event.line
+        row = self._board.apply(event)
+        if isinstance(event, PushStarted):
+            return self._first_line(event)
+        return f"{row.id}: {row.status}" if row else line_of(event)
+
+    def _first_line(self, event: PushStarted) -> str | None:
+        if event.repository in self._begun:
+            return None  # another tag of it
+        self._begun.add(event.repository)
+        self._repository = event.repository
+        return line_of(event)
+
+    def _heading(self, event: Event | Logged) -> Iterator[str]:
+        """Where there are several repositories, the one that the next lines are of."""
+        repository = _repository(event)
+        if len(self._begun) > 1 and repository not in {"", self._repository}:
+            self._repository = repository
+            yield f"[{repository}]"
+
+
+def _repository(event: Event | Logged) -> str:
+    """The repository of what names it by its place alone; empty for the rest."""
+    if not isinstance(event, (LayerProgress, Retrying, TagPushed, Summary)):
+        return ""
+    head, _, last = event.reference.rpartition("/")
+    return f"{head}/{last.partition(':')[0]}"
 
 
 def total_line(total: Total) -> str:
