@@ -151,6 +151,13 @@ def test_several_destinations_have_a_title_each() -> None:
         "two.example/app:1",
         "000000000000: Waiting",
     ]
+    for host in ("two.example", "one.example"):
+        shown.tell(TagPushed(reference=f"{host}/app:1", tag="1", digest=DIGEST, size=1576))
+    shown.write(shown.bars.end())
+    assert "".join(shown.screen.visible[-6:]) == (
+        f"[two.example/app]1: digest: {DIGEST} size: 1576"
+        f"[one.example/app]1: digest: {DIGEST} size: 1576"
+    )
 
 
 def test_colours_are_used_only_where_they_are_wanted() -> None:

@@ -98,7 +98,7 @@ class Lines:
             yield from sorted(events, key=self._place) if layers else events
 
     def _place(self, event: Event | Logged) -> tuple[bool, str]:
-        repository = _repository(event)
+        repository = repository_of(event)
         return repository != self._repository, repository
 
     def _line(self, event: Event | Logged) -> str | None:
@@ -118,13 +118,13 @@ class Lines:
 
     def _heading(self, event: Event | Logged) -> Iterator[str]:
         """Where there are several repositories, the one that the next lines are of."""
-        repository = _repository(event)
+        repository = repository_of(event)
         if len(self._begun) > 1 and repository not in {"", self._repository}:
             self._repository = repository
             yield f"[{repository}]"
 
 
-def _repository(event: Event | Logged) -> str:
+def repository_of(event: Event | Logged) -> str:
     """The repository of what names it by its place alone; empty for the rest."""
     if not isinstance(event, (LayerProgress, Retrying, TagPushed, Summary)):
         return ""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from towline.cli.progress import rows
 from towline.cli.progress.base import Logged
 from towline.cli.progress.board import Board
-from towline.cli.progress.plain import line_of
+from towline.cli.progress.plain import line_of, repository_of
 from towline.events import PushStarted, Summary, TagPushed
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ class Bars:
             return event.line
         self._board.apply(event)
         line = line_of(event)
+        if isinstance(event, TagPushed) and len(self._repositories) > 1:
+            self._closing.append(f"[{repository_of(event)}]")
         if isinstance(event, (TagPushed, Summary)):
             self._closing.append(line or "")
             return None
