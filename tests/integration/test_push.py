@@ -340,6 +340,32 @@ def test_a_plan_writes_nothing_and_says_what_a_push_would_do(
     assert moved.digest == pushed.digest
 
 
+def test_tags_of_one_repository_share_what_their_push_costs(
+    registry: Place, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    name = registry.name("app")
+    before = len(registry.asked())
+    events: list[Event] = []
+    with towline.Pusher(cache="none", on_event=events.append) as pusher:
+        first, second = pusher.push(made.path, [f"{name}:1", f"{name}:2"])
+        asked = len(registry.asked()) - before
+        planned = pusher.plan(made.path, [f"{name}:3", f"{name}:4"])
+    assert first.requests + second.requests == asked
+    assert second.requests == 1  # the manifest
+    assert [layer.sent_bytes for layer in first.layers] == [layer.size for layer in first.layers]
+    assert [layer.sent_bytes for layer in second.layers] == [0] * len(LAYERS)
+    assert {layer.outcome for layer in second.layers} == {"pushed"}
+    assert first.sent_bytes == sum(layer.sent_bytes for layer in first.layers) + len(made.config)
+    assert second.sent_bytes == 0
+    assert second.seconds < first.seconds
+    told = [event for event in events if isinstance(event, towline.Summary)]
+    assert [(one.sent_bytes, one.requests) for one in told] == [
+        (one.sent_bytes, one.requests) for one in (first, second)
+    ]
+    assert sum(one.requests for one in planned) == len(registry.asked()) - before - asked
+
+
 def test_all_tags_are_pushed_and_their_blobs_asked_for_once(
     registry: Place, tmp_path: Path
 ) -> None:

@@ -78,7 +78,6 @@ def _delivered(blob: Blob, candidate: Candidate) -> Delivered:
 def _result(
     run: Run, wish: Wish, reference: Reference, tree: Tree, found: Mapping[str, Delivered | None]
 ) -> PlanResult:
-    context = run.target.context
     documents = _documents(tree, found, wish)
     preferred = build.preferred(images(tree)[0], wish.format, wish.profile)
     return PlanResult(
@@ -94,8 +93,7 @@ def _result(
         warnings=tuple(run.target.warnings),
         resumable=run.target.repository.resumes or None,
         send_bytes=sum(_to_send(blob, found[blob.key]) for blob in tree_blobs([tree])),
-        requests=context.meter.requests,
-        seconds=context.clock() - run.started,
+        **run.costs.share()._asdict(),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.push.result import LayerResult, ManifestResult, PushResult
 from towline.push.wanted import Blob, Index, images
@@ -11,6 +11,7 @@ from towline.push.wanted import Blob, Index, images
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from towline.context import Context
     from towline.layers.profile import Profile
     from towline.push.build import Documents
     from towline.push.deliver import Delivered
@@ -21,20 +22,57 @@ if TYPE_CHECKING:
     from towline.spec.descriptor import Descriptor
 
 
-def layers(tree: Tree, delivered: Mapping[str, Delivered]) -> tuple[LayerResult, ...]:
+class Cost(NamedTuple):
+    """What it took."""
+
+    sent_bytes: int
+    requests: int
+    seconds: float
+
+
+class Costs:
+    """What a push to one target costs, from the making of this on.
+
+    Its tags share that: each is told what came since the one before it, so that they add up.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._before = self._so_far()
+        self.layers: set[Layer] = set()
+        """Those whose bytes are told of already."""
+
+    def _so_far(self) -> Cost:
+        meter = self._context.meter
+        return Cost(meter.sent_bytes, meter.requests, self._context.clock())
+
+    def share(self) -> Cost:
+        """What came since this was asked for the last time."""
+        before, now = self._before, self._so_far()
+        self._before = now
+        return Cost(
+            now.sent_bytes - before.sent_bytes,
+            now.requests - before.requests,
+            now.seconds - before.seconds,
+        )
+
+
+def layers(
+    tree: Tree, delivered: Mapping[str, Delivered], told: set[Layer]
+) -> tuple[LayerResult, ...]:
     """An image's layers in its manifest's order; of an index every layer once.
 
-    A layer that an image lists twice was sent once: its bytes count at its first place.
+    A layer that an image or its target's tags list twice was sent once: its bytes count at the
+    first place, and those that have counted are added to `told`.
     """
     listed = [layer for image in images(tree) for layer in image.layers]
     if isinstance(tree, Index):
         listed = list(dict.fromkeys(listed))
-    seen: set[Layer] = set()
     results = []
     for layer in listed:
         result = _layer(layer, delivered)
-        results.append(replace(result, sent_bytes=0) if layer in seen else result)
-        seen.add(layer)
+        results.append(replace(result, sent_bytes=0) if layer in told else result)
+        told.add(layer)
     return tuple(results)
 
 
@@ -74,12 +112,11 @@ def pushed(
     documents: Documents,
     status: Status,
     *,
-    started: float,
+    cost: Cost,
     layers: tuple[LayerResult, ...],
     manifests: tuple[ManifestResult, ...],
 ) -> PushResult:
-    """The result of a tag that holds the image; `started` by the context's clock."""
-    context = target.context
+    """The result of a tag that holds the image."""
     top = documents.top
     return PushResult(
         reference=str(reference),
@@ -92,17 +129,12 @@ def pushed(
         manifests=manifests,
         digest_differs=documents.differs,
         warnings=tuple(target.warnings),
-        sent_bytes=context.meter.sent_bytes,
-        requests=context.meter.requests,
-        seconds=context.clock() - started,
+        **cost._asdict(),
     )
 
 
-def skipped(
-    target: Target, reference: Reference, standing: Descriptor, started: float
-) -> PushResult:
-    """The result of a tag that is left as it is; `started` by the context's clock."""
-    context = target.context
+def skipped(target: Target, reference: Reference, standing: Descriptor, cost: Cost) -> PushResult:
+    """The result of a tag that is left as it is."""
     return PushResult(
         reference=str(reference),
         tag=reference.tag,
@@ -111,8 +143,7 @@ def skipped(
         media_type=standing.media_type,
         status="skipped",
         warnings=tuple(target.warnings),
-        requests=context.meter.requests,
-        seconds=context.clock() - started,
+        **cost._asdict(),
     )
 
 

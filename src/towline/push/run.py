@@ -54,8 +54,7 @@ class Run:
         self.telling = Telling(target)
         self._engine = target.engine
         self._wish = wish
-        self.started = target.context.clock()
-        """Seconds of the context's clock."""
+        self.costs = report.Costs(target.context)
         self.plans: dict[Blob, tuple[Step, ...]] = {}
         """The way of each blob, once it is planned."""
         self._watches: dict[Blob, Watch[Delivered]] = {}
@@ -84,7 +83,7 @@ class Run:
         standing = self.kept[reference]
         if isinstance(standing, RegistryError):
             return standing
-        result = report.skipped(self.target, reference, standing, self.started)
+        result = report.skipped(self.target, reference, standing, self.costs.share())
         self.telling.ended(result, 0)
         return result
 
@@ -369,8 +368,8 @@ class Run:
             reference,
             documents,
             status,
-            started=self.started,
-            layers=report.layers(tree, self._delivered),
+            cost=self.costs.share(),
+            layers=report.layers(tree, self._delivered, self.costs.layers),
             manifests=report.manifests(tree, documents),
         )
         self.telling.ended(result, report.total_bytes(tree, self._delivered))
