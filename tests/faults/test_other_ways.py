@@ -70,6 +70,23 @@ def test_a_shape_that_is_refused_gives_way_to_the_other(
     assert push(registry, image).status == "pushed"
 
 
+def test_a_layer_too_large_to_be_held_is_read_twice_where_its_digest_is_wanted_first(
+    registry: Scripted, tmp_path: Path
+) -> None:
+    registry.on("PATCH", "/uploads/", Reply(405), forever=True)
+    large = make_image(tmp_path / "large.tar", [{"noise": os.urandom(17 * MiB)}]).path
+    result = push(registry, large)
+    assert result.status == "pushed"
+    registry.asked.clear()
+    registry.blobs.clear()
+    registry.manifests.clear()
+    again = push(registry, large, no_learn=True)
+    assert again.digest == result.digest
+    assert not registry.requests("PATCH"), "the next push makes no mistake twice"
+    assert len(registry.requests("POST")) == len(registry.requests("PUT", "digest="))
+    assert again.layers[0].sent_bytes == again.layers[0].size
+
+
 def test_a_length_that_is_wanted_is_given(registry: Scripted, image: Path) -> None:
     def want(asked: Asked) -> Reply | None:
         return Reply(411) if asked.header("Transfer-Encoding") else None

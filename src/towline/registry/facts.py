@@ -114,7 +114,7 @@ class HostFacts:
         if self.chunk_min:
             found.append(f"no chunk of less than {self.chunk_min} bytes")
         if self.patch_refused:
-            found.append("no PATCH: a layer that is compressed on the way is held in chunks")
+            found.append("no PATCH: a large layer that is compressed on the way is read twice")
         if self.docker_refused:
             found.append("no manifests of docker's format")
         if self.oci_refused:

@@ -15,14 +15,17 @@ from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import answers, requests
 from towline.registry.caller import on_side
 from towline.registry.chunks import Chunks
+from towline.registry.facts import CHUNK
+from towline.registry.held import Held
 from towline.registry.requests import BINARY
 from towline.registry.session import Session
-from towline.spec import distribution
+from towline.spec import distribution, media_types
+from towline.spec.descriptor import Descriptor
+from towline.spec.digest import Digest
 from towline.wire.message import Request
 
 if TYPE_CHECKING:
     from towline.registry.conversation import Conversation
-    from towline.spec.descriptor import Descriptor
     from towline.wire.exchange import Exchange
 
 _LARGE = 256 << 20
@@ -64,7 +67,9 @@ class Upload:
         self._chunk_size = chunk_size
         self._about = known.size if known else about
         self._mistaken = mistaken if mistaken is not None else set()
-        self._body: _OneBody | Chunks | None = None
+        self._body: _OneBody | Chunks | Held | None = None
+        self._unsent = False
+        """All was written and nothing sent: it is to be written again, its digest being known."""
         self._spoilt = False
         """What the session holds has been refused: going on with it would be of no use."""
         self._skip = 0
@@ -86,14 +91,16 @@ class Upload:
         with on_side("destination"):
             if self._body is None:
                 self._body = self._begin()
-            self.sent += len(view)
+            self.sent += 0 if isinstance(self._body, Held) else len(view)
             self._body.write(view)
 
-    def _begin(self) -> _OneBody | Chunks:
+    def _begin(self) -> _OneBody | Chunks | Held:
         facts = self._talk.facts
         size = self._known.size if self._known else None
         if self._in_chunks(size):
             return Chunks(self._session, facts.chunk(self._chunk_size), self._skip)
+        if size is None and facts.patch_refused:
+            return Held(CHUNK)
         if self._known and not facts.put_refused and not self._skip:
             return _OneBody(self._session, self._known.size, self._known.digest)
         left = size - self._skip if size is not None else None
@@ -101,12 +108,14 @@ class Upload:
 
     def _in_chunks(self, size: int | None) -> bool:
         facts = self._talk.facts
+        if facts.patch_refused and facts.body_max is None:
+            return False
         limit = self._chunk_size if facts.body_max is None else facts.chunk(self._chunk_size)
         if limit is not None and (size is None or size - self._skip > limit):
             return True
         if facts.chunks_survive and self._about > _LARGE:
             return True
-        return size is None and (facts.length_wanted or facts.patch_refused)
+        return size is None and facts.length_wanted
 
     def commit(self, digest: str) -> None:
         """Everything is written: have the registry check and keep the blob.
@@ -115,6 +124,8 @@ class Upload:
         AuthError, RegistryError, NetworkError.
         """
         with on_side("destination"):
+            if isinstance(self._body, Held) and self._body.whole() is None:
+                raise self._again(digest)
             try:
                 self._commit(digest)
             except (RegistryError, NetworkError) as error:
@@ -123,8 +134,23 @@ class Upload:
                     raise
         self._session.done()
 
+    def _again(self, digest: str) -> RegistryError:
+        """Have it written once more: now it is known what it is."""
+        self._known = Descriptor(media_types.OCTET_STREAM, Digest(digest), self._written)
+        self._unsent = True
+        error = RegistryError(
+            f"{self._talk.name.host} takes no blob without its digest: it is read a second time",
+            transient=True,
+        )
+        error.learned = True
+        return error
+
     def _commit(self, digest: str) -> None:
         match self._body:
+            case Held() as held if (content := held.whole()) is not None:
+                self.sent += len(content)
+                self._put(content, digest)
+                return
             case _OneBody() as body:
                 if body.finish():
                     return
@@ -164,6 +190,9 @@ class Upload:
         is of no more use.
         """
         self._break_off()
+        if self._unsent:
+            self._unsent, self._body, self._written = False, None, 0
+            return True
         with suppress(TowlineError):
             answer = None if self._spoilt else self._session.held()
             if answer is not None and answer[1]:
