@@ -70,6 +70,45 @@ def test_a_shape_that_is_refused_gives_way_to_the_other(
     assert push(registry, image).status == "pushed"
 
 
+NO_CHUNKS = [
+    *(Reply(status) for status in (400, 404, 405, 416, 501)),
+    complaint(400, "UNSUPPORTED"),
+    complaint(416, "RANGE_INVALID"),
+]
+
+
+@pytest.mark.parametrize("refusal", NO_CHUNKS, ids=lambda one: f"{one.status}-{len(one.body)}")
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_blob_in_chunks_that_are_refused_goes_in_one_body_and_the_next_at_once(
+    registry: Scripted, image: Path, refusal: Reply, first: int
+) -> None:
+    def refuse(asked: Asked) -> Reply | None:
+        span = asked.header("Content-Range")
+        return refusal if span and (not first or not span.startswith("0-")) else None
+
+    registry.on("PATCH", "/uploads/", refuse, forever=True)
+    assert push(registry, image, chunk_size=MiB).status == "pushed"
+    before = len(registry.asked)
+    registry.blobs.clear()
+    registry.manifests.clear()
+    assert push(registry, image, chunk_size=MiB, no_learn=True).status == "pushed"
+    assert not [asked for asked in registry.asked[before:] if asked.header("Content-Range")]
+    planned = towline.plan(image, f"{registry.host}/team/app:2")
+    assert isinstance(planned, towline.PlanResult)
+    assert f"{registry.host} takes no blob in chunks: every layer goes in one body" in (
+        planned.warnings
+    )
+
+
+def test_chunks_of_a_session_that_was_lost_are_no_reason_to_send_none(
+    registry: Scripted, image: Path
+) -> None:
+    lost = complaint(404, "BLOB_UPLOAD_UNKNOWN")
+    registry.on("PATCH", "/uploads/", lambda asked: None, lost)
+    towline.push(image, f"{registry.host}/team/app:1", chunk_size=MiB, retries=1)
+    assert all(asked.header("Content-Range") for asked in registry.requests("PATCH"))
+
+
 def test_a_layer_too_large_to_be_held_is_read_twice_where_its_digest_is_wanted_first(
     registry: Scripted, tmp_path: Path
 ) -> None:

@@ -224,6 +224,29 @@ def test_a_chunk_that_is_too_large_by_its_range_shrinks_to_the_size_that_is_name
     assert sizes == [2 * MiB, 1 * MiB, 1 * MiB, 1 * MiB]
 
 
+@pytest.mark.parametrize("held", [0, 100_000, 1 * MiB])
+def test_a_refused_chunk_goes_on_where_the_refusal_says(registry: Scripted, held: int) -> None:
+    def elsewhere(asked: Asked) -> Reply:
+        session = registry.sessions["s0"]
+        session += asked.body[:held]
+        return Reply(416, {"Location": asked.target, "Range": f"0-{len(session) - 1}"})
+
+    registry.on("PATCH", "", lambda asked: None, elsewhere)
+    with client_of(registry, chunk_size=1 * MiB) as client:
+        assert client.push(DATA) == 1
+    assert registry.blobs[DIGEST] == DATA
+
+
+def test_a_chunk_is_not_corrected_without_end(registry: Scripted) -> None:
+    def elsewhere(asked: Asked) -> Reply:
+        return Reply(416, {"Location": asked.target, "Range": f"0-{MiB - 1}"})
+
+    registry.on("PATCH", "", lambda asked: None, elsewhere, forever=True)
+    with client_of(registry, chunk_size=1 * MiB) as client, pytest.raises(RegistryError):
+        client.push(DATA)
+    assert len(registry.requests("PATCH")) < 20
+
+
 def test_chunks_say_where_they_belong_and_the_last_bytes_go_by_patch_too(
     registry: Scripted,
 ) -> None:

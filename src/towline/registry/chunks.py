@@ -77,16 +77,18 @@ class Chunks:
     def _corrected(self, response: Response, size: int) -> int:
         """What of a refused chunk is held all the same, if there is a way on."""
         self._corrections += 1
-        error = self._session.refusal(response, in_one_put=False, size=size)
-        if self._corrections > CORRECTIONS_MAX or not error.transient:
-            error.transient = error.transient and self._corrections <= CORRECTIONS_MAX
-            raise error
-        if response.status in {_TOO_LARGE, _UNAUTHORIZED} or is_too_large(response):
-            return 0  # the same bytes again: in a smaller body, or with another token
+        in_vain = self._corrections > CORRECTIONS_MAX
+        # With the same bytes once more: in a smaller body, or with another token.
+        again = response.status in {_TOO_LARGE, _UNAUTHORIZED} or is_too_large(response)
         held, certain = range_end(response)
-        if certain and response.headers.get("Location"):
+        placed = certain and response.headers.get("Location") and self._is_possible(held, size)
+        if placed and not again and not in_vain:
             self._session.moved(response)
-            return self._between(held, size, error)
+            return held - self.acknowledged
+        error = self._session.refusal(response, shape="chunk", size=size)
+        error.transient = error.transient and (error.learned or not in_vain)
+        if error.transient and again and not in_vain:
+            return 0
         raise error
 
     def _asked(self, size: int, error: NetworkError) -> int:
@@ -104,6 +106,9 @@ class Chunks:
     def _between(
         self, held: int, size: int, error: AuthError | RegistryError | NetworkError
     ) -> int:
-        if not self.acknowledged <= held <= self.acknowledged + size:
+        if not self._is_possible(held, size):
             raise error
         return held - self.acknowledged
+
+    def _is_possible(self, held: int, size: int) -> bool:
+        return self.acknowledged <= held <= self.acknowledged + size

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from towline.registry.challenge import Challenge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+Shape = Literal["put", "patch", "chunk"]
+"""How a body goes: all of it in one PUT, all of it in one PATCH, or as one of several PATCHes."""
 
 MiB = 1 << 20
 CHUNK = 16 * MiB
@@ -61,6 +64,8 @@ class HostFacts:
     """It takes no PATCH: blobs go as one PUT, for which digest and size must be known."""
     put_refused: bool = False
     """It takes no PUT with a body: blobs go as PATCH and an empty PUT."""
+    chunks_refused: bool = False
+    """It takes no blob in several PATCHes."""
     length_wanted: bool = False
     """It takes no body of open length."""
     body_max: int | None = None
@@ -87,6 +92,7 @@ class HostFacts:
             return found
         found.patch_refused = bool(numbers.get("patch_refused"))
         found.put_refused = bool(numbers.get("put_refused")) and not found.patch_refused
+        found.chunks_refused = bool(numbers.get("chunks_refused"))
         found.length_wanted = bool(numbers.get("length_wanted"))
         found.head_refused = bool(numbers.get("head_refused"))
         found.resumes = bool(numbers.get("resumes"))
@@ -115,18 +121,28 @@ class HostFacts:
             found.append(f"no chunk of less than {self.chunk_min} bytes")
         if self.patch_refused:
             found.append("no PATCH: a large layer that is compressed on the way is read twice")
+        if self.put_refused:
+            found.append("no PUT with a body: every blob goes by PATCH")
+        if self.chunks_refused:
+            found.append("no blob in chunks: every layer goes in one body")
         if self.docker_refused:
             found.append("no manifests of docker's format")
         if self.oci_refused:
             found.append("no OCI manifests")
         return found
 
-    def shape_refused(self, *, in_one_put: bool) -> bool:
-        """Note that a shape of upload was refused; whether the other one is left to be tried."""
-        if in_one_put:
-            self.put_refused = True
-        else:
-            self.patch_refused = True
+    def shape_refused(self, shape: Shape) -> bool:
+        """Note that a shape of upload was refused; whether another one is left to be tried."""
+        match shape:
+            case "chunk" if self.body_max is None:
+                self.chunks_refused = True
+                return True
+            case "chunk":  # smaller bodies than all of it are a must
+                return False
+            case "put":
+                self.put_refused = True
+            case "patch":
+                self.patch_refused = True
         return not (self.put_refused and self.patch_refused)
 
     def too_large(self, size: int | None, words: str = "") -> bool:

@@ -17,6 +17,7 @@ from towline.wire.message import Request
 
 if TYPE_CHECKING:
     from towline.registry.conversation import Conversation
+    from towline.registry.facts import Shape
     from towline.wire.message import Response
     from towline.wire.url import Url
 
@@ -27,6 +28,10 @@ _CANCEL_SECONDS_LATE = 0.5
 _NOT_FOUND, _TOO_LARGE, _RANGE_REFUSED, _LENGTH_REQUIRED = 404, 413, 416, 411
 _OTHER_SHAPE = frozenset({400, 405, 501})
 """Answers of hosts, or of rules before them, that do not take a body in this way."""
+_OF_CHUNKS = frozenset({404, 409, 412, 415, 416, 422})
+"""Beside these, answers of hosts that do not take a blob in several bodies."""
+_LOST = frozenset({distribution.BLOB_UPLOAD_UNKNOWN, distribution.BLOB_UPLOAD_INVALID})
+"""Codes of a session that is gone, in whatever shape the blob went."""
 _RANGE = re.compile(r"(bytes[= ])?0-(-?\d+)")
 _SMALL = re.compile(r"too ?small|minimum (?:part|chunk|size)")
 
@@ -96,7 +101,7 @@ class Session:
         self._location = None
 
     def refusal(
-        self, response: Response, *, in_one_put: bool, size: int | None
+        self, response: Response, *, shape: Shape, size: int | None
     ) -> AuthError | RegistryError:
         """The error for a body that was not taken; notes what the host cannot do.
 
@@ -107,7 +112,7 @@ class Session:
         error = answers.refusal(response, self.action)
         if isinstance(error, AuthError):
             error.transient |= self.talk.renewed(response)
-        elif self._learned(response, error.code, in_one_put=in_one_put, size=size):
+        elif self._learned(response, error.code, shape=shape, size=size):
             error.transient = error.learned = True
         elif response.status == _NOT_FOUND:
             # What is gone is the session: a repository that is missing was missed before.
@@ -115,7 +120,7 @@ class Session:
         return self.talk.caller.judged(error, response)
 
     def _learned(
-        self, response: Response, code: str | None, *, in_one_put: bool, size: int | None
+        self, response: Response, code: str | None, *, shape: Shape, size: int | None
     ) -> bool:
         """Note what the host cannot do; whether there is another way."""
         facts, status = self.talk.facts, response.status
@@ -127,9 +132,11 @@ class Session:
         if _SMALL.search(f"{code} {answers.text(response)}".lower()):
             facts.too_small()
             return True
-        if status in _OTHER_SHAPE and code in {None, distribution.UNSUPPORTED}:
-            return facts.shape_refused(in_one_put=in_one_put)
-        return False
+        if shape == "chunk":
+            refused = status in _OTHER_SHAPE | _OF_CHUNKS and code not in _LOST
+        else:
+            refused = status in _OTHER_SHAPE and code in {None, distribution.UNSUPPORTED}
+        return refused and facts.shape_refused(shape)
 
 
 def is_too_large(response: Response) -> bool:

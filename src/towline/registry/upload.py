@@ -15,7 +15,6 @@ from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import answers, requests
 from towline.registry.caller import on_side
 from towline.registry.chunks import Chunks
-from towline.registry.facts import CHUNK
 from towline.registry.held import Held
 from towline.registry.requests import BINARY
 from towline.registry.session import Session
@@ -26,6 +25,7 @@ from towline.wire.message import Request
 
 if TYPE_CHECKING:
     from towline.registry.conversation import Conversation
+    from towline.registry.facts import Shape
     from towline.wire.exchange import Exchange
 
 _LARGE = 256 << 20
@@ -99,8 +99,8 @@ class Upload:
         size = self._known.size if self._known else None
         if self._in_chunks(size):
             return Chunks(self._session, facts.chunk(self._chunk_size), self._skip)
-        if size is None and facts.patch_refused:
-            return Held(CHUNK)
+        if size is None and (facts.patch_refused or facts.length_wanted):
+            return Held(facts.chunk(None))
         if self._known and not facts.put_refused and not self._skip:
             return _OneBody(self._session, self._known.size, self._known.digest)
         left = size - self._skip if size is not None else None
@@ -108,10 +108,12 @@ class Upload:
 
     def _in_chunks(self, size: int | None) -> bool:
         facts = self._talk.facts
-        if facts.patch_refused and facts.body_max is None:
+        if facts.patch_refused and size is None:
             return False
-        limit = self._chunk_size if facts.body_max is None else facts.chunk(self._chunk_size)
-        if limit is not None and (size is None or size - self._skip > limit):
+        if facts.body_max is None and (facts.patch_refused or facts.chunks_refused):
+            return False
+        limits = [limit for limit in (self._chunk_size, facts.body_max) if limit is not None]
+        if limits and (size is None or size - self._skip > min(limits)):
             return True
         if facts.chunks_survive and self._about > _LARGE:
             return True
@@ -194,7 +196,7 @@ class Upload:
             self._unsent, self._body, self._written = False, None, 0
             return True
         with suppress(TowlineError):
-            answer = None if self._spoilt else self._session.held()
+            answer = None if self._is_useless() else self._session.held()
             if answer is not None and answer[1]:
                 self._talk.facts.resumes = True
                 self._talk.facts.chunks_survive |= isinstance(self._body, Chunks)
@@ -205,6 +207,10 @@ class Upload:
                 return True
         self._session.done()
         return False
+
+    def _is_useless(self) -> bool:
+        """Whether the session can't be gone on with, whatever it holds."""
+        return self._spoilt or (self._talk.facts.chunks_refused and isinstance(self._body, Chunks))
 
     @property
     def acknowledged(self) -> int:
@@ -228,26 +234,25 @@ class _OneBody:
     def __init__(self, session: Session, length: int | None, digest: str | None) -> None:
         self._session = session
         self._length = length
-        self._in_one_put = digest is not None
+        self._shape: Shape = "put" if digest else "patch"
         url = session.url.with_query("digest", digest) if digest else session.url
-        method = "PUT" if digest else "PATCH"
-        request = Request(method, url, (BINARY,), streamed=True, length=length)
+        request = Request(self._shape.upper(), url, (BINARY,), streamed=True, length=length)
         self._exchange: Exchange = session.talk.start(request)
 
     def write(self, block: memoryview) -> None:
         refused = self._exchange.write(block)
         if refused is not None:
             self.close()
-            raise self._session.refusal(refused, in_one_put=self._in_one_put, size=self._length)
+            raise self._session.refusal(refused, shape=self._shape, size=self._length)
 
     def finish(self) -> bool:
         """End the body; whether that has closed the session too."""
         response = self._exchange.finish()
         if not response.ok or answers.is_page(response):
-            raise self._session.refusal(response, in_one_put=self._in_one_put, size=self._length)
-        if not self._in_one_put:
+            raise self._session.refusal(response, shape=self._shape, size=self._length)
+        if self._shape == "patch":
             self._session.moved(response)
-        return self._in_one_put
+        return self._shape == "put"
 
     def close(self) -> None:
         self._exchange.close()

@@ -62,5 +62,5 @@ def test_a_body_is_not_made_smaller_without_end() -> None:
 
 def test_both_shapes_refused_leave_nothing_to_try() -> None:
     facts = HostFacts()
-    assert facts.shape_refused(in_one_put=True)
-    assert not facts.shape_refused(in_one_put=False)
+    assert facts.shape_refused("put")
+    assert not facts.shape_refused("patch")
