@@ -28,22 +28,29 @@ DIGEST = Digest.of(DATA)
 JSON = {"Content-Type": "application/json"}
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [["Negotiate", "Basic", "{bearer}"], ["Negotiate", "Basic, {bearer}"],
+     ["Negotiate, Basic, {bearer}"], ["{bearer}", "Basic"], ["{bearer}, Negotiate, Basic"]],
+    ids=["three", "two", "one", "bearer-first", "one-bearer-first"],
+)  # fmt: skip
 def test_bearer_is_chosen_among_several_challenges_and_its_scope_is_kept_whole(
-    registry: Scripted, client: Client
+    registry: Scripted, headers: list[str]
 ) -> None:
     tokens = Tokens(registry)
-    odd = (
+    bearer = (
         f'BEARER Realm="{registry.url}/token?x=1" , service="a \\"quoted\\", one",'
-        'scope="repository:team/app:pull,push"'
+        'scope="repository:team/app:pull,push,scan"'
     )
-    fields = tuple(("WWW-Authenticate", text) for text in ("Negotiate", "Basic", odd))
+    fields = tuple(("WWW-Authenticate", text.format(bearer=bearer)) for text in headers)
     registry.guard = lambda asked: (
         None if asked.header("Authorization") == "Bearer t0" else Reply(401, fields)
     )
-    client.push(DATA)
+    with client_of(registry, creds=(USER, PASSWORD)) as client:
+        client.push(DATA)
     (asked,) = tokens.asked
     assert asked.query.startswith("x=1&service=a%20%22quoted%22%2C%20one&scope=")
-    assert scopes_of(asked) == ["repository:team/app:pull,push"]
+    assert scopes_of(asked) == ["repository:team/app:pull,push,scan"]
 
 
 def test_a_push_asks_for_one_token_and_shows_it_with_every_request(
@@ -105,9 +112,36 @@ def test_a_token_is_read_from_either_field_and_used_for_a_minute(
     assert len(tokens.asked) == 1
 
 
+@pytest.mark.parametrize("life", [None, 0, 2])
+def test_a_token_of_unknown_or_tiny_life_is_renewed_after_a_minute_and_no_sooner(
+    registry: Scripted, life: int | None
+) -> None:
+    tokens = Tokens(registry)
+    registry._rules.clear()
+    answer = {"issued_at": "2199-01-01T00:00:00Z", "expires_in": life}
+
+    def given(asked: Asked) -> Reply:
+        token = json.loads(tokens.grant(asked).encoded("GET").rpartition(b"\r\n")[2])["token"]
+        return Reply(200, JSON, json.dumps({**answer, "access_token": token}))
+
+    registry.on("GET", "^/token", given, forever=True)
+    now = [0.0]
+    asked_at = []
+    with client_of(registry, clock=lambda: now[0]) as client:
+        for now[0] in range(0, 121, 10):
+            before = len(tokens.asked)
+            client.repository.has_blob(DIGEST, client.context)
+            if len(tokens.asked) > before:
+                asked_at.append(now[0])
+    assert asked_at == [0, 60, 120]
+
+
 @pytest.mark.parametrize(
-    "body", ["{}", "[]", "null", '{"secret":"hunter2"}', "<html>hunter2</html>", ""]
-)
+    "body",
+    ["{}", "[]", "null", '{"secret":"hunter2"}', "<html>hunter2</html>", "",
+     '{"token":"hunter2' + 2 * 1024 * "hunter2 " * 128 + '"}'],
+    ids=["nothing", "list", "null", "secret", "page", "empty", "two-megabytes"],
+)  # fmt: skip
 def test_a_token_service_that_gives_none_is_an_auth_error_without_its_words(
     registry: Scripted, body: str
 ) -> None:
@@ -161,6 +195,30 @@ def test_a_token_that_is_refused_for_two_scopes_is_asked_for_the_destination_alo
     assert registry.requests("POST", "mount=") == []
 
 
+def test_a_token_for_two_scopes_that_is_good_for_one_costs_the_mount_alone(
+    registry: Scripted, client: Client
+) -> None:
+    tokens = Tokens(registry)
+    wanted = 'scope="repository:team/app:pull,push repository:library/base:pull"'
+
+    def last_counts(asked: Asked) -> Reply | None:
+        shown = (asked.header("Authorization") or "").removeprefix("Bearer ")
+        if tokens.valid.get(shown, [""])[-1] == "repository:team/app:pull,push":
+            return None
+        lacking = f'{tokens.challenge},error="insufficient_scope",{wanted}' if shown else ""
+        return Reply(401, {"WWW-Authenticate": lacking or tokens.challenge})
+
+    registry.guard = last_counts
+    origin = RepositoryName(registry.host, "library/base")
+    repository = client.repo("team/app", pull_from=(origin,))
+    repository.has_blob(DIGEST, client.context)
+    assert repository.mount(DIGEST, origin, client.context) is None
+    send(repository.start_upload(client.context), DATA)
+    assert registry.blobs[DIGEST] == DATA
+    assert len(tokens.asked) == 2
+    assert len(registry.requests("POST", "uploads")) == 2
+
+
 @pytest.mark.parametrize("status", [400, 401, 404, 405])
 def test_a_refresh_token_that_cannot_be_posted_gives_way_to_the_password(
     registry: Scripted, tmp_path: object, status: int
@@ -194,15 +252,19 @@ def test_a_refresh_token_is_posted_as_a_form(registry: Scripted) -> None:
     }
 
 
-def test_a_refresh_token_alone_that_is_refused_is_one_error(registry: Scripted) -> None:
+@pytest.mark.parametrize("status", [400, 401, 404, 405])
+def test_a_refresh_token_alone_that_is_refused_is_one_error(
+    registry: Scripted, status: int
+) -> None:
     tokens = Tokens(registry)
     registry._rules.clear()
-    registry.on("POST", "^/token", Reply(401, JSON, '{"message":"no such token"}'), forever=True)
+    refusal = Reply(status, JSON, '{"message":"no such token"}')
+    registry.on("POST", "^/token", refusal, forever=True)
     entry = {"identitytoken": "refresh-me"}
     environ = {"DOCKER_AUTH_CONFIG": json.dumps({"auths": {registry.host: entry}})}
     with (
         client_of(registry, environ=environ) as client,
-        pytest.raises(AuthError, match="no such token") as caught,
+        pytest.raises((AuthError, RegistryError), match=f"{status}.*no such token") as caught,
     ):
         client.push(DATA)
     assert "refresh-me" not in str(caught.value)
@@ -243,13 +305,29 @@ def test_a_token_that_ends_before_the_body_is_renewed_and_the_blob_sent_again(
     assert registry.blobs[DIGEST] == DATA
 
 
-def test_a_scope_that_the_registry_names_itself_is_passed_back_as_it_is(
-    registry: Scripted, client: Client
+@pytest.mark.parametrize(
+    ("named", "asked"),
+    [
+        ("*", ["repository:team/app:pull,push", "*"]),
+        ("repository:team/app:pull", ["repository:team/app:pull,push"]),
+        ("repository:team/app:pull,push,scan", ["repository:team/app:pull,push,scan"]),
+        (
+            "repository:team/app:delete repository:other:pull registry:catalog:*",
+            [
+                "repository:team/app:pull,push,delete",
+                "repository:other:pull",
+                "registry:catalog:*",
+            ],
+        ),
+    ],
+)
+def test_a_scope_that_the_registry_names_itself_is_asked_for_too(
+    registry: Scripted, client: Client, named: str, asked: list[str]
 ) -> None:
     tokens = Tokens(registry)
-    tokens.challenge += ',scope="*"'
+    tokens.challenge += f',scope="{named}"'
     client.push(DATA)
-    assert scopes_of(tokens.asked[0]) == ["repository:team/app:pull,push", "*"]
+    assert scopes_of(tokens.asked[0]) == asked
 
 
 def test_a_wrong_password_is_told_with_the_account_and_never_shown(registry: Scripted) -> None:
@@ -287,13 +365,64 @@ def test_no_credentials_where_some_are_wanted_says_how_to_give_them(
     assert "--creds" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("headers", [{}, {"WWW-Authenticate": ""}, {"WWW-Authenticate": "Bearer"}])
 def test_a_401_without_any_challenge_is_denied_and_asked_no_more_than_thrice(
-    registry: Scripted, client: Client
+    registry: Scripted, client: Client, headers: dict[str, str]
 ) -> None:
-    registry.guard = lambda asked: Reply(401)
+    registry.guard = lambda asked: Reply(401, headers)
     with pytest.raises(AuthError, match="401"):
         client.repository.has_blob(DIGEST, client.context)
     assert len(registry.asked) <= 3
+
+
+@pytest.mark.parametrize(
+    "realm", ["{url}/auth?a=1&b=%2F", "/auth?a=1&b=%2F", "//{host}/auth?a=1&b=%2F"]
+)
+def test_a_realm_may_be_relative_and_keeps_its_query_and_no_service_is_none(
+    registry: Scripted, client: Client, realm: str
+) -> None:
+    tokens = Tokens(registry)
+    tokens.challenge = f'Bearer realm="{realm.format(url=registry.url, host=registry.host)}"'
+    registry.on("GET", "^/auth", tokens.grant, forever=True)
+    client.push(DATA)
+    (asked,) = registry.requests("GET", "^/auth")
+    assert asked.target == "/auth?a=1&b=%2F&scope=repository:team/app:pull%2Cpush"
+
+
+def test_a_token_that_would_end_soon_is_renewed_before_a_body(registry: Scripted) -> None:
+    tokens = Tokens(registry, life=300)
+    now = [0.0]
+    with client_of(registry, clock=lambda: now[0]) as client:
+        upload = client.repository.start_upload(client.context)
+        now[0] += 270
+        client.repository.has_blob(DIGEST, client.context)
+        assert len(tokens.asked) == 1, "long enough for a question"
+        send(upload, DATA)
+    assert len(tokens.asked) == 2
+    assert [one.header("Authorization") for one in registry.requests("PATCH")] == ["Bearer t1"]
+
+
+def test_a_password_may_be_long_and_have_lines(registry: Scripted) -> None:
+    key = json.dumps({"private_key": "-----BEGIN\n" + 100 * (64 * "x" + "\n")}, indent=1)
+    pair = basic("_json_key", key)
+    registry.guard = lambda asked: (
+        None if asked.header("Authorization") == pair else Reply(401, {"WWW-Authenticate": "Basic"})
+    )
+    entry = {"auth": pair.removeprefix("Basic ")}
+    environ = {"DOCKER_AUTH_CONFIG": json.dumps({"auths": {registry.host: entry}})}
+    with client_of(registry, environ=environ) as client:
+        assert client.push(DATA) == 1
+
+
+def test_a_manifest_that_is_refused_for_a_stale_token_is_put_with_another(
+    registry: Scripted, client: Client
+) -> None:
+    tokens = Tokens(registry)
+    client.push(DATA)
+    tokens.expire()
+    client.put()
+    shown = [one.header("Authorization") for one in registry.requests("PUT", "manifests")]
+    assert shown == ["Bearer t0", "Bearer t1"]
 
 
 def test_a_challenge_that_only_the_base_gives_is_used_for_bare_refusals(
@@ -424,6 +553,29 @@ class TestExpiredLogins:
         ):
             client.push(DATA)
         assert len(registry.asked) == 2
+
+    def test_an_identity_token_of_a_helper_is_posted(
+        self, registry: Scripted, environ: dict[str, str], tmp_path: Path
+    ) -> None:
+        helper = tmp_path / "docker-credential-ecr"
+        login = '{"ServerURL":"x","Username":"<token>","Secret":"refresh-me"}'
+        helper.write_text(f"#!/bin/sh\nprintf '{login}'\n")
+        tokens = Tokens(registry)
+        with client_of(registry, environ=environ) as client:
+            client.push(DATA)
+        (asked,) = tokens.asked
+        form = form_of(asked)
+        assert (form["grant_type"], form["refresh_token"]) == ("refresh_token", "refresh-me")
+
+    def test_a_helper_that_knows_nobody_leaves_one_anonymous(
+        self, registry: Scripted, environ: dict[str, str], tmp_path: Path
+    ) -> None:
+        helper = tmp_path / "docker-credential-ecr"
+        helper.write_text("#!/bin/sh\necho credentials not found in native keychain\nexit 1\n")
+        tokens = Tokens(registry)
+        with client_of(registry, environ=environ) as client:
+            client.push(DATA)
+        assert [one.header("Authorization") for one in tokens.asked] == [None]
 
     def test_a_400_to_a_token_that_is_not_new_gets_another_token(self, registry: Scripted) -> None:
         tokens = Tokens(registry, life=3600)

@@ -62,20 +62,32 @@ class TestMounts:
         "answer",
         [
             *(Reply(status) for status in (200, 202, 400, 401, 403, 404, 405, 429, 500, 503)),
-            CUT,
+            Reply(401, {"WWW-Authenticate": ""}),
+            complaint(401, "UNAUTHORIZED", "project library not found"),
             HTML,
             Reply(raw=b"junk"),
         ],
         ids=lambda reply: str(reply.raw or reply.status),
     )
-    def test_a_refusal_in_any_form_costs_one_request_at_most_and_the_blob_is_pushed(
+    def test_a_refusal_in_any_form_costs_the_one_request_and_the_blob_is_pushed(
         self, registry: Scripted, client: Client, answer: Reply
     ) -> None:
         client.repository.has_blob(DIGEST, client.context)
-        registry.on("POST", "mount=", answer, answer)
+        registry.on("POST", "mount=", answer, forever=True)
         assert self.mounted(registry, client) is None
         assert client.push(DATA) == 1
-        assert len(registry.asked) <= 1 + 3 + 3  # a cut or a 401 is asked about and sent again
+        methods = [asked.method for asked in registry.asked]
+        assert methods == ["HEAD", "POST", "POST", "PATCH", "PUT"]
+        assert registry.blobs[DIGEST] == DATA
+
+    def test_a_mount_that_is_cut_off_costs_no_more_than_one_request_more(
+        self, registry: Scripted, client: Client
+    ) -> None:
+        client.repository.has_blob(DIGEST, client.context)
+        registry.on("POST", "mount=", CUT, forever=True)
+        assert self.mounted(registry, client) is None
+        assert client.push(DATA) == 1
+        assert len(registry.requests("POST", "mount=")) <= 2
         assert registry.blobs[DIGEST] == DATA
 
     def test_a_blob_of_another_registry_is_never_in_scope(self, client: Client) -> None:

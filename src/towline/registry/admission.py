@@ -57,43 +57,60 @@ class Admission:
         return self._auth.credentials
 
     def send(
-        self, request: Request, scopes: Scopes, context: Context, by: Callable[[Request], Response]
+        self,
+        request: Request,
+        scopes: Scopes,
+        context: Context,
+        by: Callable[[Request], Response],
+        *,
+        optional: bool = False,
     ) -> Response:
         """Send a request `by` that, with what lets it in; the last answer if nothing does.
 
-        Raises AuthError, RegistryError and NetworkError of the token service, and what `by` does.
+        Of an `optional` one a refusal that teaches nothing stands. Raises AuthError, RegistryError
+        and NetworkError of the token service, and what `by` does.
         """
+
+        def tried() -> Response:
+            return self._tried(request, scopes, context, by, optional=optional)
+
         if not self._met:
             with acquired(self._meeting, context):
                 if not self._met:
                     try:
-                        return self._send(request, scopes, context, by)
+                        return self._sent(tried, scopes, context)
                     finally:
                         self._met = True
-        return self._send(request, scopes, context, by)
+        return self._sent(tried, scopes, context)
 
-    def _send(
-        self, request: Request, scopes: Scopes, context: Context, by: Callable[[Request], Response]
-    ) -> Response:
+    def _sent(self, tried: Callable[[], Response], scopes: Scopes, context: Context) -> Response:
         try:
-            response = self._tried(request, scopes, context, by)
+            response = tried()
         except AuthError:  # of the token service
             if not self._other_credentials(context):
                 raise
-            response = self._tried(request, scopes, context, by)
+            response = tried()
         if self._expired(response, scopes, context):
-            response = self._tried(request, scopes, context, by)
+            response = tried()
         if response.status not in _DENIALS:
             self._auth.worked = True
         return response
 
     def _tried(
-        self, request: Request, scopes: Scopes, context: Context, by: Callable[[Request], Response]
+        self,
+        request: Request,
+        scopes: Scopes,
+        context: Context,
+        by: Callable[[Request], Response],
+        *,
+        optional: bool,
     ) -> Response:
         header = self._header(scopes, context)
         response = by(with_header(request, header))
         for _ in range(_RENEWALS_MAX):
             if response.status != _UNAUTHORIZED:
+                break
+            if optional and self._auth.hopeless(scopes, response):
                 break
             if not self._renewed(scopes, response, header, context):
                 break

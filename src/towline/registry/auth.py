@@ -39,6 +39,7 @@ _NO_FORM = frozenset({400, 401, 404, 405})
 _TOO_MUCH = frozenset({400, 401, 403})
 """Answers of services that do not grant what several scopes ask together."""
 _UNAUTHORIZED = 401
+_INSUFFICIENT = "insufficient_scope"
 
 
 class Auth:
@@ -180,15 +181,18 @@ class Auth:
     def _widen(self, scopes: Scopes, found: list[Challenge]) -> None:
         """Add what the registry says is wanting, in its own words."""
         granted = self._granted(scopes)
-        wanted = [c.parameters.get("scope", "") for c in found if c.scheme == "bearer"]
-        missing = [
-            scope
-            for text in wanted
-            for scope in text.split()
-            if not any(_covers(own, scope) for own in granted)
-        ]
-        if missing:
-            self._wider[scopes] = (*granted, *dict.fromkeys(missing))
+        wider = _merged(granted, found)
+        if wider != granted:
+            self._wider[scopes] = wider
+
+    def hopeless(self, scopes: Scopes, refused: Response) -> bool:
+        """Whether there is nothing to learn from a refusal: another token would fare the same."""
+        found = challenges(refused.headers.all("WWW-Authenticate"))
+        if not _usable(found):
+            return self.worked
+        granted = self._granted(scopes)
+        asked = granted in self._tokens and _merged(granted, found) == granted
+        return asked and any(c.parameters.get("error") == _INSUFFICIENT for c in found)
 
     def _fetch(self, granted: Scopes, scopes: Scopes) -> Generator[Request, Response, None]:
         if granted in self._tokens and self._tokens[granted].lasts(_BODY_MARGIN, self._clock()):
@@ -279,7 +283,16 @@ def _usable(found: list[Challenge]) -> list[Challenge]:
     ]
 
 
-def _covers(own: str, wanted: str) -> bool:
-    own_name, _, own_actions = own.rpartition(":")
-    name, _, actions = wanted.rpartition(":")
-    return own_name == name and set(actions.split(",")) <= set(own_actions.split(","))
+def _merged(scopes: Scopes, found: list[Challenge]) -> Scopes:
+    """These scopes, with the actions that the challenges name for the same things, and others."""
+    actions = {_thing(scope): scope.rpartition(":")[2].split(",") for scope in scopes}
+    wanted = [c.parameters.get("scope", "") for c in found if c.scheme == "bearer"]
+    for scope in " ".join(wanted).split():
+        actions.setdefault(_thing(scope), []).extend(scope.rpartition(":")[2].split(","))
+    return tuple(f"{thing}{','.join(dict.fromkeys(named))}" for thing, named in actions.items())
+
+
+def _thing(scope: str) -> str:
+    """What a scope is about, `repository:NAME:`; of one that has no such form, nothing."""
+    kind, colon, _ = scope.rpartition(":")
+    return kind + colon

@@ -95,7 +95,8 @@ class Caller:
             sent = self._pool.request(ready, context, limit=limit, extra=extra, fresh=fresh)
             return self._followed(ready, sent, context, call.limit) if call.follow else sent
 
-        response = self._let_in(self._request(call, context), scopes, context, by)
+        request, optional = self._request(call, context), call.optional
+        response = self._let_in(request, scopes, context, by, optional=optional)
         try:
             result = call.read(response)
         except (AuthError, RegistryError) as error:
@@ -177,11 +178,17 @@ class Caller:
         return self._guarded(Request(call.method, url, call.headers, call.body), context)
 
     def _let_in(
-        self, request: Request, scopes: Scopes, context: Context, by: Callable[[Request], Response]
+        self,
+        request: Request,
+        scopes: Scopes,
+        context: Context,
+        by: Callable[[Request], Response],
+        *,
+        optional: bool = False,
     ) -> Response:
         if not self._is_home(request.url, context):
             return by(request)
-        return self._door(context).send(request, scopes, context, by)
+        return self._door(context).send(request, scopes, context, by, optional=optional)
 
     def _is_home(self, url: Url, context: Context) -> bool:
         """Credentials are for the registry's own host and port alone."""

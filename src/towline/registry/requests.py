@@ -47,6 +47,8 @@ class Call(NamedTuple, Generic[T]):
     """Bytes of the answer that are of use."""
     follow: bool = False
     """Go where a redirect points (GET and HEAD alone)."""
+    optional: bool = False
+    """It only saves work: a refusal that nothing can be learned from is not questioned."""
     fresh: bool = False
     """On a new connection: the kept ones have turned out dead."""
 
@@ -127,7 +129,8 @@ def mount(name: RepositoryName, digest: str, origin: str) -> Call[Mounted | Open
     from towline.wire.url import quote
 
     path = distribution.uploads_path(name.path)
-    return Call("POST", f"{path}?mount={digest}&from={quote(origin)}", action, read)
+    target = f"{path}?mount={digest}&from={quote(origin)}"
+    return Call("POST", target, action, read, optional=True)
 
 
 def _opened(response: Response, action: str) -> Opened:
