@@ -150,6 +150,30 @@ def test_a_server_that_answers_html_is_told_by_status_and_first_words(tmp_path: 
         refused(5, "push", str(made.path), f"{server.host}/app:1", "--plain-http", says="200")
 
 
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+
+
+@pytest.mark.parametrize(
+    ("media_type", "content", "says"),
+    [
+        (DOCKER_MANIFEST, "", "not JSON"),
+        (DOCKER_MANIFEST, "{}", "a descriptor is an object"),
+        ("application/json", "{}", "neither an image manifest nor an index"),
+        (OCI_INDEX, '{"manifests": [1]}', "a descriptor is an object"),
+    ],
+)
+def test_what_a_registry_holds_and_nobody_can_read_is_exit_5(
+    media_type: str, content: str, says: str
+) -> None:
+    with scripted() as server:
+        reply = Reply(200, {"Content-Type": media_type}, content)
+        server.on("GET", "/manifests/", reply, forever=True)
+        name = f"{server.host}/app:1"
+        err = refused(5, "inspect", f"docker://{name}", "--plain-http", says=says)
+    assert f"{name} cannot be read: " in err
+
+
 def test_401_without_a_challenge_is_exit_4(tmp_path: Path) -> None:
     made = make_image(tmp_path / "image.tar", LAYERS)
     with scripted() as server:

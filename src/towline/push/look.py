@@ -58,7 +58,10 @@ def _layer(layer: Layer) -> InspectedLayer:
 def remote(reference: Reference, target: Target) -> InspectResult:
     """An image or index of a registry. Raises RegistryError where there is none."""
     raw = manifest(reference, target)
-    parsed = manifests.parse(raw.content, raw.media_type)
+    try:
+        parsed = manifests.parse(raw.content, raw.media_type)
+    except ValueError as error:
+        raise RegistryError(f"what is at {reference} cannot be read: {error}") from None
     if isinstance(parsed, manifests.Index):
         return _index(str(reference), raw, parsed.manifests)
     read_blob = target.repository.read_blob
