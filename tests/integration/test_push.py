@@ -88,6 +88,21 @@ def test_an_index_is_pushed_with_all_its_platforms(registry: Place, tmp_path: Pa
     assert {"linux/amd64", "linux/arm64/v8"} <= {child.platform for child in result.manifests}
 
 
+@pytest.mark.parametrize("form", ["docker-containerd", "oci"])
+def test_the_one_platform_that_is_there_goes_under_the_tag_with_a_warning(
+    registry: Place, tmp_path: Path, form: Any
+) -> None:
+    both = ["linux/amd64", "linux/arm64"]
+    make_image(tmp_path / "image", LAYERS, both, form, absent=both[1:])
+    result = push(tmp_path / "image", registry.name("app") + ":1")
+    image = readback.image(registry.url, registry.path("app"), "1")
+    assert (image.digest, result.manifests) == (result.digest, ())
+    assert result.digest_differs == "platforms"
+    (warning,) = result.warnings
+    assert "linux/amd64" in warning
+    assert "linux/arm64" in warning
+
+
 def test_an_index_of_plain_layers_is_compressed_and_written_anew(
     registry: Place, tmp_path: Path
 ) -> None:

@@ -75,8 +75,8 @@ def documents(tree: Tree, made: Mapping[str, Made], requested: Format | None) ->
     if isinstance(tree, Index):
         return _index(tree, made, requested)
     top = image_manifest(tree, made, requested)
-    came = tree.source.manifest
-    return Documents(top, differs=_differs(came, top))
+    differs = _differs(tree.source.manifest, top)
+    return Documents(top, differs=differs or ("platforms" if tree.source.for_index else None))
 
 
 def media_type(tree: Tree, fmt: Format) -> str:

@@ -80,6 +80,8 @@ class SourceImage:
     """The source knows it as OCI only: a manifest that is built is an OCI one."""
     annotations: tuple[tuple[str, str], ...] = ()
     """Of the manifest; kept when it is built anew."""
+    for_index: bool = False
+    """It goes in the place of an index, whose other images are not here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ not. Every blob is looked for when the layout is read; layers are hashed only wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError
@@ -144,7 +144,7 @@ class OciLayout:
             f"{self._files.name} holds {images[0].platform} alone of its index, "
             f"so that image is pushed by itself, without {absent}"
         )
-        return images[0], (warning,)
+        return replace(images[0], for_index=True), (warning,)
 
     def _child(self, listed: Descriptor) -> SourceImage | None:
         """A child of an index; None when it, or a part of it, is not here."""
