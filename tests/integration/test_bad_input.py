@@ -150,6 +150,25 @@ def test_a_server_that_answers_html_is_told_by_status_and_first_words(tmp_path: 
         refused(5, "push", str(made.path), f"{server.host}/app:1", "--plain-http", says="200")
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--ca", "none.pem"], "there is no file none.pem"),
+        (["--ca", "IMAGE"], "cannot be read as a certificate"),
+        (["--cert", "none.pem"], "there is no file none.pem"),
+        (["--cert", "IMAGE", "--key", "IMAGE"], "cannot be read as a client certificate"),
+        (["--key", "IMAGE"], "a client's key was given without its certificate"),
+    ],
+)
+def test_a_certificate_that_cannot_be_used_is_exit_2_where_no_tls_is_spoken_too(
+    oci_registry: TestRegistry, tmp_path: Path, words: list[str], says: str
+) -> None:
+    image = str(make_image(tmp_path / "image.tar", LAYERS).path)
+    given = [image if word == "IMAGE" else word for word in words]
+    refused(2, "push", image, oci_registry.name("app") + ":1", *given, says=says)
+    assert oci_registry.requests == []
+
+
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 

@@ -16,11 +16,10 @@ from towline.registry.credentials import Keychain
 from towline.registry.endpoints import HUB_API, Endpoint
 from towline.registry.facts import HostFacts, challenge_to_recall, recalled_challenge
 from towline.registry.repository import Repository
-from towline.wire import log, proxy
+from towline.wire import log, proxy, tls
 from towline.wire.exchange import ANSWER_TIMEOUT
 from towline.wire.pace import Pace
 from towline.wire.pool import TIMEOUT, Pool
-from towline.wire.tls import Trust
 
 if TYPE_CHECKING:
     import os
@@ -159,12 +158,13 @@ class RegistryClient:
     def _made_pool(self) -> Pool:
         settings = self._settings
         if self._pool is None:
-            trust = Trust(
+            trust = tls.Trust(
                 settings.insecure,
                 (Path(settings.ca),) if settings.ca else (),
                 Path(settings.cert) if settings.cert else None,
                 Path(settings.key) if settings.key else None,
             )
+            tls.check(trust)
             self._pool = Pool(
                 timeout=settings.timeout,
                 answer_timeout=settings.answer_timeout,

@@ -50,6 +50,19 @@ def context(trust: Trust) -> ssl.SSLContext:
     return made
 
 
+def check(trust: Trust) -> None:
+    """Read the files that were given, which a host without TLS would leave unread.
+
+    Raises UsageError.
+    """
+    if trust.key is not None and trust.certificate is None:
+        raise UsageError(
+            "a client's key was given without its certificate", hint="give both: --cert and --key"
+        )
+    if trust.authorities or trust.certificate is not None:
+        context(trust)
+
+
 def _trust_the_system(made: ssl.SSLContext) -> None:
     import ssl
 
