@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,6 +83,26 @@ def test_a_plan_writes_the_digests_that_it_knows(
         2,
         "towline: error: `--digest-file /nonexistent/x`: there is no directory `/nonexistent`\n",
     )
+
+
+def test_a_plan_tells_warnings_and_notes_as_progress_is_wished_for(
+    registry: Place, tmp_path: Path
+) -> None:
+    both = ["linux/amd64", "linux/arm64"]
+    made = make_image(tmp_path / "image.tar", LAYERS, both, "docker-containerd", absent=both[1:])
+    archive = gzip.compress(made.path.read_bytes())
+
+    def told(*options: str) -> list[str]:
+        words = ["plan", "-", registry.name("app"), *options]
+        command = [sys.executable, "-m", "towline", *words]
+        done = subprocess.run(command, input=archive, capture_output=True, check=True)
+        return done.stderr.decode().splitlines()
+
+    kinds = [line.split(": ")[1] for line in told()]
+    assert kinds == ["note", "note", "warning"]
+    assert [line.split(": ")[1] for line in told("-q")] == ["warning"]
+    objects = [json.loads(line) for line in told("--progress", "json")]
+    assert [shown["event"] for shown in objects] == ["note", "note", "warning"]
 
 
 def test_the_cache_is_counted_thinned_out_and_forgotten(

@@ -33,11 +33,11 @@ def word(args: argparse.Namespace, what: str) -> str:
 
 @contextmanager
 def pusher(args: argparse.Namespace) -> Iterator[tuple[Pusher, Cancel]]:
-    """A pusher with these options, whose warnings reach standard error."""
+    """A pusher with these options, whose warnings and notes reach standard error."""
     from towline.cli import progress, report
     from towline.cli.signals import cancel_on_signals
 
-    shown = progress.start("none")
+    shown = progress.start_without(getattr(args, "progress", "auto"))
     with shown, cancel_on_signals(report.last_words(report.style_of(args))) as cancel:
         import towline
 

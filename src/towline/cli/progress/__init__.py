@@ -21,6 +21,17 @@ def start(mode: str, *, debug: bool = False) -> Progress:
     return Progress(_face(_resolved(mode, debug=debug)), sys.stderr)
 
 
+def start_without(mode: str) -> Progress:
+    """For commands that only look: warnings and notes on standard error, as the mode has them."""
+    from towline.cli.progress.plain import KEPT, Quiet
+
+    if mode != "json":
+        return Progress(Quiet(notes=mode != "none"), sys.stderr)
+    from towline.cli.progress.json import Objects
+
+    return Progress(Objects(KEPT), sys.stderr)
+
+
 def _resolved(mode: str, *, debug: bool) -> str:
     if mode != "auto":
         return mode

@@ -19,9 +19,12 @@ class Objects:
 
     reset = ""
 
+    def __init__(self, kept: tuple[type, ...] = (object,)) -> None:
+        self._kept = kept
+
     def show(self, told: Sequence[Event | Logged]) -> str:
-        """A line each."""
-        return "".join(f"{_line(event)}\n" for event in told)
+        """A line each, of those that are wanted."""
+        return "".join(f"{_line(event)}\n" for event in told if isinstance(event, self._kept))
 
     def end(self) -> str:
         """Nothing."""

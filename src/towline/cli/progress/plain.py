@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 TOTAL_EVERY = 10.0
 """Seconds between two total lines at least."""
+KEPT = (Warned, Note, Logged)
+"""What is told of work that has no progress."""
 
 
 def line_of(event: Event | Logged) -> str | None:
@@ -145,13 +147,16 @@ def total_line(total: Total) -> str:
 
 
 class Quiet:
-    """Warnings alone, and what `--debug` asked for."""
+    """Warnings alone, and what `--debug` asked for; notes where they are wanted."""
 
     reset = ""
 
+    def __init__(self, *, notes: bool = False) -> None:
+        self._kept = KEPT if notes else (Warned, Logged)
+
     def show(self, told: Sequence[Event | Logged]) -> str:
         """The lines of these that stay."""
-        kept = [line_of(event) for event in told if isinstance(event, (Warned, Logged))]
+        kept = [line_of(event) for event in told if isinstance(event, self._kept)]
         return "".join(f"{line}\n" for line in kept)
 
     def end(self) -> str:
