@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Place
     from tests.support.redis_server import RedisServer
     from towline.knowledge.base import Entry
-    from towline.testing.images import Made
+    from towline.testing.made import Made
 
 pytestmark = pytest.mark.needs("redis-server")
 

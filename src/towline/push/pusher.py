@@ -53,9 +53,9 @@ class Pusher:
     """
 
     def __init__(self, **settings: Unpack[PusherOptions]) -> None:
-        self._emit = Listener("on_event", settings.get("on_event", nowhere))
-        self._log = Listener("log", settings.get("log", silent))
-        if "log" in settings:
+        self._emit = Listener("on_event", settings.get("on_event") or nowhere)
+        self._log = Listener("log", settings.get("log") or silent)
+        if settings.get("log"):
             settings["log"] = self._log
         self._account = options.given_to_one_host(settings)
         self._reads_as: Side = "source" if settings.get("src_creds") else "destination"

@@ -75,6 +75,9 @@ class _Opener:
         return self._descriptor(descriptor, source.path, source.transport)
 
     def object(self, file: BinaryIO) -> ImageSource:
+        if not hasattr(file, "read"):
+            kind = type(file).__name__
+            raise UsageError(f"the source is of type {kind}", hint="give a path or an open file")
         if not isinstance(file.read(0), bytes):
             raise UsageError("the source is a text file", hint="open it in binary mode")
         name = getattr(file, "name", None)

@@ -189,6 +189,12 @@ def test_a_text_file_is_the_callers_mistake(made: Made) -> None:
         open_source(cast("BinaryIO", file), QUIET)
 
 
+@pytest.mark.parametrize("source", [b"image.tar", 3, None])
+def test_what_is_neither_a_path_nor_a_file_is_refused(source: object) -> None:
+    with pytest.raises(UsageError, match=f"is of type {type(source).__name__}"):
+        open_source(cast("BinaryIO", source))
+
+
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_layers_are_read_many_times_by_many_threads(made: Made, *, in_memory: bool) -> None:
     source = (
