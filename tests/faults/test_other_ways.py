@@ -13,7 +13,7 @@ from tests.support.scripted import CUT, Reply, complaint, scripted
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.support.pushing import Client
@@ -150,16 +150,61 @@ def test_a_limit_of_a_body_is_found(
     assert not [event for event in events if "Retrying" in getattr(event, "status", "")]
 
 
-def test_the_limit_is_remembered_by_the_next_command(registry: Scripted, image: Path) -> None:
-    answer = Reply(413)
-    for each in ("PATCH", "PUT"):
-        registry.on(each, "/uploads/", limited(MiB, answer), forever=True)
-    push(registry, image)
+def too_large(asked: Asked) -> Reply | None:
+    return Reply(413) if len(asked.body) > MiB else None
+
+
+def too_small(asked: Asked) -> Reply | None:
+    start, _, end = (asked.header("Content-Range") or "0-9999999").partition("-")
+    small = int(end) - int(start) < MiB and int(end) < 2 * MiB  # but for the last
+    return complaint(400, "UNKNOWN", "part too small") if small else None
+
+
+def open_length(asked: Asked) -> Reply | None:
+    return Reply(411) if asked.header("Transfer-Encoding") else None
+
+
+def patch(asked: Asked) -> Reply | None:
+    return Reply(405) if asked.method == "PATCH" else None
+
+
+def put(asked: Asked) -> Reply | None:
+    return Reply(405) if asked.method == "PUT" and asked.body else None
+
+
+@pytest.mark.parametrize(
+    ("limit", "chunk_size"),
+    [
+        (too_large, "auto"),
+        (too_small, MiB // 2),
+        (open_length, "auto"),
+        (patch, "auto"),
+        (put, "auto"),
+    ],
+)
+def test_a_limit_is_remembered_by_the_next_command(
+    registry: Scripted,
+    image: Path,
+    limit: Callable[[Asked], Reply | None],
+    chunk_size: int | str,
+) -> None:
+    refused = 0
+
+    def limited(asked: Asked) -> Reply | None:
+        nonlocal refused
+        refusal = limit(asked)
+        refused += refusal is not None
+        return refusal
+
+    for method in ("PATCH", "PUT"):
+        registry.on(method, "/uploads/", limited, forever=True)
+    push(registry, image, chunk_size=chunk_size)
+    assert refused
+    refused = 0
     registry.blobs.clear()
     registry.manifests.clear()
-    before = len(registry.asked)
-    push(registry, image)
-    assert max(len(asked.body) for asked in registry.asked[before:]) <= MiB
+    push(registry, image, chunk_size=chunk_size)
+    assert not refused
 
 
 def test_a_plan_says_what_is_known_of_the_host(registry: Scripted, image: Path) -> None:
@@ -170,11 +215,14 @@ def test_a_plan_says_what_is_known_of_the_host(registry: Scripted, image: Path) 
     assert isinstance(before, towline.PlanResult)
     assert before.warnings == ()
     push(registry, image)
+    unchanged = towline.plan(image, name)
     registry.blobs.clear()
     registry.manifests.clear()
     planned = towline.plan(image, name)
-    assert isinstance(planned, towline.PlanResult)
-    assert [warning for warning in planned.warnings if "no body of more than about" in warning]
+    for plan, status in ((unchanged, "unchanged"), (planned, "pushed")):
+        assert isinstance(plan, towline.PlanResult)
+        assert plan.status == status
+        assert [warning for warning in plan.warnings if "no body of more than about" in warning]
 
 
 def test_what_no_way_leads_around_is_one_error_with_its_hint(

@@ -20,7 +20,7 @@ DIGEST = Digest.of(b"nothing")
 
 
 def facts(realm: str, seen: float) -> dict[str, str]:
-    return {"realm": realm, "service": "s", "seen": str(int(seen))}
+    return {"realm": realm, "service": "s", "asked": str(int(seen))}
 
 
 @pytest.mark.parametrize("realm", ["http://127.0.0.1:9/token", "no url at all"])

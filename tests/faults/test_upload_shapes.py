@@ -390,9 +390,8 @@ class TestResuming:
             Reply(405),
             Reply(204),
             Reply(204, {"Range": "0-0"}),
-            CUT,
         ],
-        ids=["invalid", "unknown", "405", "no-range", "nothing", "cut"],
+        ids=["invalid", "unknown", "405", "no-range", "nothing"],
     )
     def test_a_session_that_does_not_say_is_asked_once_and_replaced_by_one_new(
         self, registry: Scripted, client: Client, told: Reply
@@ -401,7 +400,37 @@ class TestResuming:
         assert not upload.rewind()
         send(client.repository.start_upload(client.context), DATA)
         assert registry.blobs[DIGEST] == DATA
-        assert len(registry.requests("GET")) <= 2
+        assert len(registry.requests("GET")) == 1
+        assert len(registry.requests("POST")) == 2
+
+    @pytest.mark.parametrize(
+        "answers",
+        [(CUT, CUT), (Reply(503),), (Reply(429),)],  # a kept connection may be cut for once
+        ids=["cut", "503", "429"],
+    )
+    def test_a_question_without_an_answer_is_a_failure_after_which_it_is_asked_once_more(
+        self, registry: Scripted, client: Client, answers: tuple[Reply, ...]
+    ) -> None:
+        upload = self.cut(registry, client, 100_000, None)
+        registry.on("GET", "uploads", *answers)
+        with pytest.raises((NetworkError, RegistryError)) as caught:
+            upload.rewind()
+        assert caught.value.transient
+        assert caught.value.side == "destination"
+        assert upload.rewind()
+        send_all(upload, DATA)
+        assert upload.resumed
+        assert registry.blobs[DIGEST] == DATA
+
+    def test_a_session_that_hangs_up_when_asked_is_replaced_by_one_new(
+        self, registry: Scripted, client: Client
+    ) -> None:
+        upload = self.cut(registry, client, 100_000, CUT)
+        with pytest.raises(NetworkError):
+            upload.rewind()
+        assert not upload.rewind()
+        send(client.repository.start_upload(client.context), DATA)
+        assert registry.blobs[DIGEST] == DATA
         assert len(registry.requests("POST")) == 2
 
 

@@ -12,6 +12,7 @@ import pytest
 import towline
 from tests.support import docker_registry as real
 from tests.support import readback
+from tests.support.faulty import Fault, Rule, faulty
 from towline.cli.main import main
 from towline.testing.images import make_image
 
@@ -139,3 +140,18 @@ def test_a_plan_knows_that_uploads_resume_once_one_has(
     after = towline.plan(image, f"{oci_registry.name('other')}:1")
     assert isinstance(after, towline.PlanResult)
     assert after.resumable is True
+
+
+def test_a_plan_knows_that_uploads_do_not_resume_where_one_has_not(
+    docker_registry: real.DockerRegistry, image: str
+) -> None:
+    """Distribution 2.8 keeps nothing of a PATCH that was cut."""
+    cut = Rule("PATCH", "/uploads/", Fault("cut", body_cut=2 * MiB))
+    with faulty(docker_registry.host, cut) as proxy:
+        name = f"{proxy.host}/resume/app"
+        result = towline.push(image, f"{name}:1")
+        assert cut.hit
+        assert {layer.outcome for layer in result.layers} == {"pushed"}
+        planned = towline.plan(image, f"{proxy.host}/resume/other:1")
+    assert isinstance(planned, towline.PlanResult)
+    assert planned.resumable is False

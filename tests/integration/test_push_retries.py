@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -11,7 +12,7 @@ import pytest
 
 import towline
 from tests.support.guards import Tokens
-from tests.support.scripted import CUT, Reply, complaint, scripted
+from tests.support.scripted import CUT, HANG, Reply, complaint, scripted
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
@@ -155,6 +156,25 @@ def test_a_question_that_fails_for_good_is_taken_as_no_and_leaves_all_attempts_t
     hearing.push(made, f"{registry.host}/app:1")
     assert "1" in registry.manifests
     assert len(registry.requests("HEAD", "/blobs/")) == 4, "twice for the layer, twice the config"
+
+
+def test_a_session_that_is_silent_when_asked_what_it_holds_is_told_and_asked_again(
+    registry: Scripted, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image.tar", [{"noise": os.urandom(3 << 20)}])
+
+    def cut(asked: Asked) -> Reply:
+        registry.sessions[asked.path.rpartition("/")[2]] += asked.body[: 1 << 20]
+        return CUT
+
+    registry.on("PATCH", "/uploads/", cut)
+    registry.on("GET", "/uploads/", HANG)
+    hearing = Hearing(timeout=1, retries=2)
+    result = hearing.push(made, f"{registry.host}/app:1")
+    (layer,) = result.layers
+    assert layer.outcome == "resumed"
+    assert len(registry.requests("PATCH")[1].body) + (1 << 20) == layer.size
+    assert ["sent no byte" in said for said in hearing.layers] == [False, True]
 
 
 def test_no_slot_is_held_while_one_backs_off(registry: Scripted, tmp_path: Path) -> None:

@@ -173,6 +173,7 @@ class Taken:
                 raise NetworkError("the answer was lost", transient=True, side="destination")
 
     def rewind(self) -> bool:
+        self._place.trouble(self._context)
         if self._over or not self._content or not self._place.chance(self._place.habits.holds):
             self._end()
             return False

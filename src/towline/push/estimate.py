@@ -28,12 +28,12 @@ def estimate(run: Run, wish: Wish, early: list[Outcome]) -> list[PlanResult]:
 
     Raises what the last attempt at a question raised.
     """
-    if early:
-        return [_unchanged(outcome) for outcome in early]
-    found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.plans.items()}
     for limit in run.target.repository.limits:
         run.target.warn(limit)
-    kept = [_unchanged(run.keep(reference)) for reference in run.kept]
+    if early:
+        return [_unchanged(run.target, outcome) for outcome in early]
+    found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.plans.items()}
+    kept = [_unchanged(run.target, run.keep(reference)) for reference in run.kept]
     return kept + [_result(run, wish, reference, tree, found) for reference, tree in run.left]
 
 
@@ -47,10 +47,12 @@ def check_push(target: Target) -> None:
     upload.cancel()
 
 
-def _unchanged(outcome: Outcome) -> PlanResult:
+def _unchanged(target: Target, outcome: Outcome) -> PlanResult:
     if isinstance(outcome, BaseException):
         raise outcome
-    return PlanResult(**{name: getattr(outcome, name) for name in outcome.__dataclass_fields__})
+    told = {name: getattr(outcome, name) for name in outcome.__dataclass_fields__}
+    told["warnings"] = tuple(target.warnings)
+    return PlanResult(**told, resumable=target.repository.resumes)
 
 
 def _walk(target: Target, blob: Blob, steps: tuple[Step, ...]) -> Delivered | None:
@@ -91,7 +93,7 @@ def _result(
         manifests=report.manifests(tree, documents) if documents else (),
         digest_differs=documents.differs if documents else None,
         warnings=tuple(run.target.warnings),
-        resumable=run.target.repository.resumes or None,
+        resumable=run.target.repository.resumes,
         send_bytes=sum(_to_send(blob, found[blob.key]) for blob in tree_blobs([tree])),
         **run.costs.share()._asdict(),
     )

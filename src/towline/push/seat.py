@@ -36,7 +36,10 @@ class Session(Protocol):
         ...
 
     def rewind(self) -> bool:
-        """After a failure: whether it goes on with what it holds, written from the first byte."""
+        """After a failure: whether it goes on with what it holds, written from the first byte.
+
+        What it raises is a failure like any other, after which it may be asked again.
+        """
         ...
 
     @property

@@ -99,8 +99,7 @@ class Chunks:
             raise error
         held, certain = answer
         if certain and held >= self.acknowledged > 0:
-            facts = self._session.talk.facts
-            facts.resumes = facts.chunks_survive = True
+            self._session.talk.facts.went_on(in_chunks=True)
         return self._between(held, size, error) if certain or not self.acknowledged else 0
 
     def _between(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,6 +84,7 @@ class RegistryClient:
         self._keychain: Keychain | None = None
         self._endpoints: dict[str, Endpoint] = {}
         self._facts: dict[str, HostFacts] = {}
+        self._recalled: dict[str, HostFacts] = {}
         self._asked: dict[str, Challenge] = {}
         self._callers: dict[tuple[str, Credentials | None], Caller] = {}
 
@@ -109,6 +110,7 @@ class RegistryClient:
             # How a host takes uploads is of no interest to those who only read.
             known = self._recall(host) if self._recall and side == "destination" else {}
             self._facts[host] = HostFacts.recalled(known, time.time())
+            self._recalled[host] = replace(self._facts[host])
             if asked := recalled_challenge(known, time.time()):
                 self._asked[host] = asked
         return self._facts[host]
@@ -183,10 +185,16 @@ class RegistryClient:
         self.repository(RepositoryName(host, ""), "destination").ask_base(context)
 
     def learned(self) -> dict[str, dict[str, str]]:
-        """Facts of each host that are worth remembering."""
+        """What was found out of each host, to be remembered.
+
+        What was known before is left as it is: it is to be found out again some day.
+        """
         now = time.time()
         with self._lock:
-            found = {host: facts.to_recall(now) for host, facts in self._facts.items()}
+            found = {
+                host: facts.to_recall(now) if facts != self._recalled[host] else {}
+                for host, facts in self._facts.items()
+            }
             for (host, _), caller in self._callers.items():
                 if host in found and caller.challenge:
                     found[host].update(challenge_to_recall(caller.challenge, now))

@@ -28,10 +28,8 @@ _UNITS = {"k": 1 << 10, "m": MiB}
 
 
 REMEMBERED = 7 * 24 * 3600.0
-"""Seconds for which facts of an earlier run count: proxies get other limits."""
-_SEEN = "seen"
-
-
+"""Seconds for which facts count after the last was found out: proxies get other limits."""
+_SEEN, _ASKED = "seen", "asked"
 _REALM, _SERVICE = "realm", "service"
 
 
@@ -40,8 +38,7 @@ def recalled_challenge(facts: Mapping[str, str], now: float) -> Challenge | None
 
     Stores give back only what this machine, or one with the same key, has written.
     """
-    seen = facts.get(_SEEN, "")
-    if not facts.get(_REALM) or not seen.isdecimal() or not 0 <= now - int(seen) <= REMEMBERED:
+    if not facts.get(_REALM) or not _is_fresh(facts.get(_ASKED, ""), now):
         return None
     names = (name for name in (_REALM, _SERVICE) if facts.get(name))
     return Challenge("bearer", {name: facts[name] for name in names})
@@ -53,7 +50,11 @@ def challenge_to_recall(challenge: Challenge, now: float) -> dict[str, str]:
     if challenge.scheme != "bearer" or not realm:
         return {}
     service = challenge.parameters.get(_SERVICE, "")
-    return {_REALM: realm, _SERVICE: service, _SEEN: str(int(now))}
+    return {_REALM: realm, _SERVICE: service, _ASKED: str(int(now))}
+
+
+def _is_fresh(seen: str, now: float) -> bool:
+    return seen.isdecimal() and 0 <= now - int(seen) <= REMEMBERED
 
 
 @dataclass(slots=True)
@@ -74,8 +75,8 @@ class HostFacts:
     """Bytes of the least chunk, but for the last."""
     head_refused: bool = False
     """It does not answer HEAD for manifests."""
-    resumes: bool = False
-    """An upload that was cut has gone on there."""
+    resumes: bool | None = None
+    """Whether an upload that was cut has gone on there; None: none was cut."""
     chunks_survive: bool = False
     """One has gone on from where a chunk was acknowledged."""
     docker_refused: bool = False
@@ -87,15 +88,15 @@ class HostFacts:
     def recalled(cls, facts: Mapping[str, str], now: float) -> HostFacts:
         """As an earlier run left them; `now` in seconds since the epoch."""
         found = cls()
-        numbers = {name: int(text) for name, text in facts.items() if text.isdecimal()}
-        if not 0 <= now - numbers.get(_SEEN, 0) <= REMEMBERED:
+        if not _is_fresh(facts.get(_SEEN, ""), now):
             return found
+        numbers = {name: int(text) for name, text in facts.items() if text.isdecimal()}
         found.patch_refused = bool(numbers.get("patch_refused"))
         found.put_refused = bool(numbers.get("put_refused")) and not found.patch_refused
         found.chunks_refused = bool(numbers.get("chunks_refused"))
         found.length_wanted = bool(numbers.get("length_wanted"))
         found.head_refused = bool(numbers.get("head_refused"))
-        found.resumes = bool(numbers.get("resumes"))
+        found.resumes = bool(numbers["resumes"]) if "resumes" in numbers else None
         found.chunks_survive = bool(numbers.get("chunks_survive"))
         found.docker_refused = bool(numbers.get("docker_refused"))
         found.oci_refused = bool(numbers.get("oci_refused"))
@@ -105,10 +106,19 @@ class HostFacts:
         return found
 
     def to_recall(self, now: float) -> dict[str, str]:
-        """For a later run; empty when nothing is out of the ordinary."""
-        numbers = {name: int(getattr(self, name) or 0) for name in self.__slots__}
-        facts = {name: str(number) for name, number in numbers.items()}
-        return {**facts, _SEEN: str(int(now))} if any(numbers.values()) else {}
+        """For a later run; a store keeps it beside what it had, so it says what is not, too."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        facts = {name: "" if value is None else str(int(value)) for name, value in values.items()}
+        return {**facts, _SEEN: str(int(now))}
+
+    def went_on(self, *, in_chunks: bool) -> None:
+        """Note that an upload has gone on with what the host held of it."""
+        self.resumes = True
+        self.chunks_survive |= in_chunks
+
+    def lost(self) -> None:
+        """Note that of an upload that was cut nothing was left; that of another was counts more."""
+        self.resumes = self.resumes or False
 
     def limits(self) -> list[str]:
         """What is out of the ordinary, each completing "HOST takes …"."""

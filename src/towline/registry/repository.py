@@ -135,8 +135,8 @@ class Repository:
         return answer
 
     @property
-    def resumes(self) -> bool:
-        """Whether an upload that was cut is known to go on there."""
+    def resumes(self) -> bool | None:
+        """Whether an upload that is cut goes on there; None: not known."""
         return self._facts.resumes
 
     def start_upload(

@@ -192,7 +192,12 @@ def ask_upload(location: Url, action: str) -> Call[Response | None]:
     """end-13. None: the session is gone, or cannot be asked."""
 
     def read(response: Response) -> Response | None:
-        return response if response.ok else None
+        if response.ok:
+            return response
+        refusal = answers.refusal(response, action)
+        if refusal.transient and response.status != _NOT_FOUND:
+            raise refusal
+        return None
 
     return Call("GET", location, action, read)
 

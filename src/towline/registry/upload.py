@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _LARGE = 256 << 20
 """Bytes above which a blob is worth going in chunks where they are known to survive a cut."""
+_TELLING = 1 << 20
+"""Bytes of a cut body of which a host that keeps what it has got holds at least some."""
 _NOT_FOUND = 404
 _MISTAKES = frozenset(
     {
@@ -72,6 +74,8 @@ class Upload:
         """All was written and nothing sent: it is to be written again, its digest being known."""
         self._spoilt = False
         """What the session holds has been refused: going on with it would be of no use."""
+        self._unanswered = False
+        """Whether the session was asked what it holds, to no avail."""
         self._skip = 0
         self._written = 0
 
@@ -189,27 +193,51 @@ class Upload:
         """After a failure: whether the session goes on with what it holds.
 
         If so, write the same blob again from its first byte: what is held is not sent. If not, it
-        is of no more use.
+        is of no more use. Raises RegistryError and NetworkError: ask again later, once.
         """
         self._break_off()
         if self._unsent:
             self._unsent, self._body, self._written = False, None, 0
             return True
-        with suppress(TowlineError):
-            answer = None if self._is_useless() else self._session.held()
-            if answer is not None and answer[1]:
-                self._talk.facts.resumes = True
-                self._talk.facts.chunks_survive |= isinstance(self._body, Chunks)
-                self._skip, _ = answer
-                self._written = 0
-                self._body = None
-                self.resumed = True
-                return True
+        held = self._held()
+        if held:
+            self._talk.facts.went_on(in_chunks=isinstance(self._body, Chunks))
+            self._skip, self._written, self._body = held, 0, None
+            self.resumed = True
+            return True
         self._session.done()
         return False
 
+    def _held(self) -> int:
+        """Bytes that the registry says it holds of the blob; it is asked until it answers, twice.
+
+        Raises what is to be waited out, once: the session may well be there.
+        """
+        if self._is_useless():
+            return 0
+        try:
+            with on_side("destination"):
+                answer = self._session.held()
+        except TowlineError as error:
+            if error.transient and not self._unanswered:
+                self._unanswered = True
+                raise
+            return 0
+        held, certain = answer or (0, False)
+        if answer is None or (not certain and self._should_be_held()):
+            self._talk.facts.lost()
+        return held if certain else 0
+
+    def _should_be_held(self) -> bool:
+        """Whether so much went out that a host that holds nothing of it has kept nothing."""
+        if isinstance(self._body, Chunks):
+            return self._body.acknowledged > self._skip
+        return self._written - self._skip >= _TELLING
+
     def _is_useless(self) -> bool:
         """Whether the session can't be gone on with, whatever it holds."""
+        if not self._session.is_open:
+            return True
         return self._spoilt or (self._talk.facts.chunks_refused and isinstance(self._body, Chunks))
 
     @property

@@ -9,19 +9,41 @@ from towline.registry.facts import CHUNK, REMEMBERED, HostFacts, MiB
 NOW = 2_000_000_000.0
 
 
-def test_a_host_that_does_all_is_not_worth_remembering() -> None:
-    assert HostFacts().to_recall(NOW) == {}
+FACTS = [
+    HostFacts(),
+    HostFacts(patch_refused=True),
+    HostFacts(put_refused=True),
+    HostFacts(chunks_refused=True),
+    HostFacts(length_wanted=True),
+    HostFacts(body_max=4 * MiB),
+    HostFacts(chunk_min=MiB),
+    HostFacts(head_refused=True),
+    HostFacts(resumes=True),
+    HostFacts(resumes=False),
+    HostFacts(chunks_survive=True, resumes=True),
+    HostFacts(docker_refused=True),
+    HostFacts(oci_refused=True, body_max=1 << 16),
+]
 
 
-def test_what_is_remembered_is_recalled_for_a_week() -> None:
-    facts = HostFacts(
-        patch_refused=True,
-        length_wanted=True,
-        body_max=4 * MiB,
-        chunk_min=MiB,
-        docker_refused=True,
-        oci_refused=True,
-    )
+def test_every_fact_is_among_those_that_are_tried() -> None:
+    names = HostFacts.__slots__
+    assert all(len({getattr(one, name) for one in FACTS}) > 1 for name in names)
+
+
+NO_LIMITS = {"head_refused", "resumes", "chunks_survive"}
+
+
+@pytest.mark.parametrize("facts", FACTS)
+def test_every_limit_is_told_in_words(facts: HostFacts) -> None:
+    """What only changes how towline asks is no limit."""
+    names = [name for name in HostFacts.__slots__ if name not in NO_LIMITS]
+    known = [name for name in names if getattr(facts, name)]
+    assert len(facts.limits()) == len(known)
+
+
+@pytest.mark.parametrize("facts", FACTS)
+def test_what_is_remembered_is_recalled_for_a_week(facts: HostFacts) -> None:
     kept = facts.to_recall(NOW)
     assert HostFacts.recalled(kept, NOW + REMEMBERED - 1) == facts
     assert HostFacts.recalled(kept, NOW + REMEMBERED + 1) == HostFacts()
@@ -58,6 +80,30 @@ def test_a_body_is_not_made_smaller_without_end() -> None:
     assert not facts.too_large(1 << 16)
     facts = HostFacts(chunk_min=5 * MiB)
     assert not facts.too_large(5 * MiB)
+
+
+def test_an_upload_that_was_lost_takes_nothing_from_one_that_has_gone_on() -> None:
+    facts = HostFacts()
+    facts.went_on(in_chunks=True)
+    facts.lost()
+    assert facts == HostFacts(resumes=True, chunks_survive=True)
+
+
+def test_an_upload_that_goes_on_counts_more_than_one_that_was_lost() -> None:
+    facts = HostFacts()
+    facts.lost()
+    assert facts == HostFacts(resumes=False)
+    facts.went_on(in_chunks=False)
+    assert facts == HostFacts(resumes=True)
+
+
+def test_chunks_that_are_refused_leave_one_body_unless_a_body_is_limited() -> None:
+    facts = HostFacts()
+    assert facts.shape_refused("chunk")
+    assert facts.chunks_refused
+    facts = HostFacts(body_max=MiB)
+    assert not facts.shape_refused("chunk")
+    assert not facts.chunks_refused
 
 
 def test_both_shapes_refused_leave_nothing_to_try() -> None:
