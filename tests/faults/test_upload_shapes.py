@@ -13,6 +13,8 @@ from towline.errors import NetworkError, RegistryError
 from towline.reference import RepositoryName
 from towline.registry.repository import Mounted
 from towline.registry.upload import Upload
+from towline.spec import media_types
+from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -347,7 +349,15 @@ def test_a_session_that_keeps_being_elsewhere_is_given_up(registry: Scripted) ->
 
 
 class TestResuming:
-    def cut(self, registry: Scripted, client: Client, held: int, told: Reply | None) -> Upload:
+    def cut(
+        self,
+        registry: Scripted,
+        client: Client,
+        held: int,
+        told: Reply | None,
+        *,
+        known: bool = False,
+    ) -> Upload:
         """An upload that was cut in the middle of a PATCH; `held` bytes were kept."""
 
         def kept(asked: Asked) -> Reply:
@@ -357,7 +367,8 @@ class TestResuming:
         registry.on("PATCH", "", kept)
         if told:
             registry.on("GET", "uploads", told, forever=True)
-        upload = client.repository.start_upload(client.context)
+        descriptor = Descriptor(media_types.OCI_LAYER, DIGEST, len(DATA)) if known else None
+        upload = client.repository.start_upload(client.context, descriptor)
         with pytest.raises(NetworkError):
             send_all(upload, DATA)
         return upload
@@ -374,6 +385,30 @@ class TestResuming:
         assert registry.blobs[DIGEST] == DATA
         assert len(registry.requests("PATCH")[1].body) == len(DATA) - held
         assert len(registry.requests("POST")) == 1
+
+    @pytest.mark.parametrize("known", [False, True])
+    def test_what_goes_on_says_where_it_belongs(
+        self, registry: Scripted, client: Client, *, known: bool
+    ) -> None:
+        client.repository._facts.put_refused = True
+        upload = self.cut(registry, client, 100_000, None, known=known)
+        assert upload.rewind()
+        send_all(upload, DATA)
+        first, second = registry.requests("PATCH")
+        assert first.header("Content-Range") is None
+        assert second.header("Content-Range") == f"100000-{len(DATA) - 1}"
+        assert second.header("Content-Length") == str(len(DATA) - 100_000)
+        assert registry.blobs[DIGEST] == DATA
+
+    @pytest.mark.parametrize("status", [200, 202, 204])
+    def test_any_success_tells_the_offset(
+        self, registry: Scripted, client: Client, status: int
+    ) -> None:
+        told = Reply(status, {"Range": "0-99999"})
+        upload = self.cut(registry, client, 100_000, told)
+        assert upload.rewind()
+        send_all(upload, DATA)
+        assert registry.blobs[DIGEST] == DATA
 
     def test_quays_offset_is_the_next_byte(self, registry: Scripted, client: Client) -> None:
         told = Reply(204, {"Range": "bytes=0-100000"})

@@ -184,8 +184,13 @@ def close_upload(location: Url, digest: str, action: str) -> Call[None]:
 
 def send_chunk(location: Url, chunk: memoryview, start: int, action: str) -> Call[Response]:
     """end-5: a chunk, its first byte being number `start` of the blob."""
-    span = ("Content-Range", f"{start}-{start + len(chunk) - 1}")
+    span = content_range(start, len(chunk))
     return Call("PATCH", location, action, lambda response: response, (BINARY, span), chunk)
+
+
+def content_range(start: int, length: int) -> tuple[str, str]:
+    """The header that says which bytes of a blob a body has."""
+    return ("Content-Range", f"{start}-{start + length - 1}")
 
 
 def ask_upload(location: Url, action: str) -> Call[Response | None]:

@@ -107,8 +107,7 @@ class Upload:
             return Held(facts.chunk(None))
         if self._known and not facts.put_refused and not self._skip:
             return _OneBody(self._session, self._known.size, self._known.digest)
-        left = size - self._skip if size is not None else None
-        return _OneBody(self._session, left, None)
+        return _OneBody(self._session, size, None, self._skip)
 
     def _in_chunks(self, size: int | None) -> bool:
         facts = self._talk.facts
@@ -121,6 +120,8 @@ class Upload:
             return True
         if facts.chunks_survive and self._about > _LARGE:
             return True
+        if self._skip and size is None:
+            return True  # what goes on says from where to where, so its length must be known
         return size is None and facts.length_wanted
 
     def commit(self, digest: str) -> None:
@@ -257,14 +258,20 @@ class Upload:
 
 
 class _OneBody:
-    """A PATCH, or with a digest a PUT, written block by block."""
+    """A PATCH, or with a digest a PUT, written block by block; `skip` bytes are there already."""
 
-    def __init__(self, session: Session, length: int | None, digest: str | None) -> None:
+    def __init__(
+        self, session: Session, size: int | None, digest: str | None, skip: int = 0
+    ) -> None:
         self._session = session
-        self._length = length
+        self._length = length = size - skip if size is not None else None
         self._shape: Shape = "put" if digest else "patch"
         url = session.url.with_query("digest", digest) if digest else session.url
-        request = Request(self._shape.upper(), url, (BINARY,), streamed=True, length=length)
+        # Every PATCH after a session's first one must say where it belongs: Gitea refuses it
+        # otherwise, and Quay takes it for the beginning.
+        span = (requests.content_range(skip, length),) if skip and length else ()
+        headers = (BINARY, *span)
+        request = Request(self._shape.upper(), url, headers, streamed=True, length=length)
         self._exchange: Exchange = session.talk.start(request)
 
     def write(self, block: memoryview) -> None:
