@@ -16,6 +16,7 @@ from towline.spec import distribution
 
 if TYPE_CHECKING:
     from towline.wire.message import Response
+    from towline.wire.url import Url
 
 _TRANSIENT_STATUSES = frozenset({408, 429, 499})
 """Statuses that may heal by themselves, beside those from 500 (499 is nginx's and Nexus's)."""
@@ -32,6 +33,7 @@ _TRANSIENT_CODES = frozenset(
 _LASTING_STATUSES = frozenset({400, 401, 403, 405, 411, 413, 415, 501})
 """Statuses of which each has a remedy of its own, and none is waiting."""
 _DENIALS = frozenset({401, 403})
+_REDIRECTS = range(300, 400)
 _SHOWN = 200
 """Characters of a body that is no JSON."""
 _DETAIL_SHOWN = 120
@@ -162,16 +164,35 @@ def refusal(response: Response, action: str) -> AuthError | RegistryError:
     """The error for an answer that is no success; `action` completes "cannot …"."""
     found = code(response)
     where = f"{response.url.authority} answered {described(response)}"
+    if elsewhere := sent_on(response):
+        where += f", and sends on to {elsewhere.redacted}"
     message = f"cannot {action}: {where} ({response.method} {response.url.redacted})"
     cls = AuthError if _is_denial(response, found) else RegistryError
     return cls(
         message,
         status=response.status,
         code=found,
-        hint=hints.of(response.status, found, text(response)),
+        hint=_hint(response, elsewhere) or hints.of(response.status, found, text(response)),
         transient=_is_transient(response.status, found),
         retry_after=retry_after(response),
     )
+
+
+def sent_on(response: Response) -> Url | None:
+    """Where a redirect points, if it is one."""
+    location = response.headers.get("Location") if response.status in _REDIRECTS else None
+    try:
+        return response.url.join(location) if location else None
+    except ValueError:
+        return None
+
+
+def _hint(response: Response, elsewhere: Url | None) -> str | None:
+    if elsewhere is None:
+        return None
+    if (response.url.scheme, elsewhere.scheme) == ("http", "https"):
+        return "the registry speaks https: leave out --plain-http"
+    return f"name {elsewhere.authority} in the destination, if the registry is there"
 
 
 def no_registry(response: Response, action: str) -> RegistryError:

@@ -40,6 +40,8 @@ REDIRECTS_MAX = 5
 _REMEDIED = frozenset({401, 411, 413})
 """Statuses that are answered by asking in another way, whoever says them."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_SAME_AGAIN = frozenset({307, 308})
+"""Redirects that keep method and body."""
 _LEAST_REFUSAL = 400
 
 
@@ -91,9 +93,13 @@ class Caller:
 
     def _call(self, call: Call[T], scopes: Scopes, context: Context, extra: int) -> T:
         def by(ready: Request) -> Response:
-            limit, fresh = call.limit, call.fresh
-            sent = self._pool.request(ready, context, limit=limit, extra=extra, fresh=fresh)
-            return self._followed(ready, sent, context, call.limit) if call.follow else sent
+            def send(request: Request) -> Response:
+                limit, fresh = call.limit, call.fresh
+                return self._pool.request(request, context, limit=limit, extra=extra, fresh=fresh)
+
+            if call.follow:
+                return self._followed(ready, send(ready), context, call.limit)
+            return _repeated(ready, send)
 
         request, optional = self._request(call, context), call.optional
         response = self._let_in(request, scopes, context, by, optional=optional)
@@ -227,6 +233,17 @@ class Caller:
             request = self._guarded(_redirected(request, response), context)
             response = self._pool.request(request, context, limit=limit)
         raise _astray(request.url)
+
+
+def _repeated(request: Request, send: Callable[[Request], Response]) -> Response:
+    """The answer to a request that may have to be made again at another path of the same host."""
+    for _ in range(REDIRECTS_MAX):
+        response = send(request)
+        url = answers.sent_on(response)
+        if response.status not in _SAME_AGAIN or url is None or url.origin != request.url.origin:
+            return response
+        request = request._replace(url=url)
+    raise _astray(request.url)
 
 
 def speaks(response: Response) -> bool:
