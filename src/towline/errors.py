@@ -134,10 +134,12 @@ class RegistryError(_AnswerError):
 class NetworkError(TowlineError):
     """No HTTP answer: name resolution, connect, TLS, proxy or time-out."""
 
+    hung_up: bool = False
+    """The other side ended the connection before a byte of an answer."""
     stale: bool = False
-    """A connection kept from an earlier request ended before a byte of an answer to this one.
+    """And it had been kept from an earlier request.
 
-    Most likely the other side had closed it while it was idle, and never saw the request.
+    Most likely the other side had closed it while it was idle, and never saw this one.
     """
 
 

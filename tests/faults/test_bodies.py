@@ -108,6 +108,16 @@ def test_a_blob_whose_connection_is_cut_in_the_middle_is_sent_again(
     assert registry.blobs[DIGEST] == DATA
 
 
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_registry_that_hangs_up_on_an_upload_is_hinted_at_with_the_repository(
+    registry: Scripted, client: Client, *, reset: bool
+) -> None:
+    registry.on("POST", "uploads", Reply(raw=b"", reset=reset), forever=True)
+    with pytest.raises(NetworkError) as caught:
+        client.push(DATA)
+    assert "check that the repository exists" in str(caught.value.hint)
+
+
 def test_a_commit_whose_answer_is_lost_is_settled_by_asking(
     registry: Scripted, client: Client
 ) -> None:

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import towline
 from tests.support.pushing import Client, client_of
 from tests.support.scripted import Asked, Reply, Scripted, scripted
 from towline.errors import RegistryError
 from towline.spec.digest import Digest
+from towline.testing.images import make_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 DATA = os.urandom(300_000)
 DIGEST = Digest.of(DATA)
@@ -106,3 +109,41 @@ def test_a_write_that_is_sent_round_in_circles_is_given_up(
     with pytest.raises(RegistryError, match="redirects in circles"):
         client.push(DATA)
     assert len(registry.asked) <= 10
+
+
+@pytest.mark.parametrize(
+    ("answer", "there"),
+    [
+        (Reply(200), True),
+        (Reply(403), True),
+        (Reply(405), True),
+        (Reply(404), False),
+        (Reply(410), False),
+    ],
+    ids=str,
+)
+def test_a_verification_asks_the_storage_that_a_registry_sends_on_to(
+    registry: Scripted, client: Client, answer: Reply, *, there: bool
+) -> None:
+    with scripted() as storage:
+        storage.on("HEAD", "/bucket", answer, forever=True)
+        sent_on = Reply(307, {"Location": f"{storage.url}/bucket?signed"})
+        registry.on("HEAD", "blobs", sent_on, forever=True)
+        assert client.repository.has_blob(DIGEST, client.context) is True
+        assert storage.asked == [], "the registry's word is enough, but for a verification"
+        found = client.repository.has_blob(DIGEST, client.context, in_storage=True)
+        assert found is there
+        assert [asked.method for asked in storage.asked] == ["HEAD"]
+
+
+def test_a_blob_that_the_storage_has_lost_fails_the_verification(
+    registry: Scripted, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image.tar", [{"a": b"a"}])
+    sent_on = Reply(307, {"Location": "/storage/lost"})
+    with towline.Pusher(cache="none") as pusher:
+        pusher.push(made.path, f"{registry.host}/app:1", verify="head")
+        registry.on("HEAD", "blobs", sent_on, forever=True)
+        registry.on("HEAD", "storage", Reply(404), forever=True)
+        with pytest.raises(RegistryError, match=r"blob sha256:\w+ is missing"):
+            pusher.push(made.path, f"{registry.host}/app:2", verify="head")

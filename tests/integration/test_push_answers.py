@@ -126,13 +126,45 @@ def test_a_blob_that_a_registry_has_lost_is_sent_again(
     assert len(registry.requests("PUT", "/manifests/")) == 2
 
 
+BOTH_WAYS = [
+    {"code": "DIGEST_INVALID", "message": "provided digest did not match uploaded content"},
+    {"code": "MANIFEST_BLOB_UNKNOWN", "message": "blob unknown to registry"},
+]
+
+
+@pytest.mark.parametrize(
+    ("answer", "times"),
+    [
+        (complaint(400, "MANIFEST_BLOB_UNKNOWN"), 2),
+        (complaint(404, "MANIFEST_BLOB_UNKNOWN", "blob unknown", {"digest": "sha256:0"}), 1),
+        (Reply(400, {"Content-Type": "application/json"}, json.dumps({"errors": BOTH_WAYS})), 1),
+    ],
+    ids=["400", "404", "in two ways"],
+)
 def test_a_registry_that_only_was_slow_to_know_a_blob_gets_the_manifest_again(
-    registry: Scripted, pusher: towline.Pusher, made: Made
+    answer: Reply, times: int, registry: Scripted, pusher: towline.Pusher, made: Made
 ) -> None:
-    registry.on("PUT", "/manifests/", complaint(400, "MANIFEST_BLOB_UNKNOWN"))
+    registry.on("PUT", "/manifests/", *times * [answer])
     pusher.push(made.path, f"{registry.host}/app:1")
     assert whole(registry)
     assert len(registry.requests("PATCH")) == 1
+    assert len(registry.requests("PUT", "/manifests/")) == times + 1
+    blobs = len(made.diff_ids) + 1
+    puts = [n for n, one in enumerate(registry.asked) if "/manifests/" in one.target][-times - 1 :]
+    between = registry.asked[puts[-2] + 1 : puts[-1]]
+    assert [one.method for one in between] == blobs * ["HEAD"], "asked for, and sent nothing"
+    assert registry.asked[-1].path.endswith("/manifests/1"), "the tag last"
+
+
+def test_a_registry_that_never_knows_a_blob_ends_in_its_own_words_and_no_tag(
+    registry: Scripted, pusher: towline.Pusher, made: Made
+) -> None:
+    never = complaint(400, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry", "sha256:abc")
+    registry.on("PUT", "/manifests/", never, forever=True)
+    with pytest.raises(towline.RegistryError, match=r"MANIFEST_BLOB_UNKNOWN.*sha256:abc"):
+        pusher.push(made.path, f"{registry.host}/app:1")
+    assert len(registry.requests("PUT", "/manifests/")) == 4
+    assert not registry.manifests
 
 
 # Mounts.

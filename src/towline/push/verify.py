@@ -63,7 +63,7 @@ def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify
 
 
 def _ask(target: Target, made: Made) -> None:
-    has_blob = target.repository.has_blob
+    has_blob = partial(target.repository.has_blob, in_storage=True)
     if not target.retry(made.digest.short, partial(has_blob, made.digest, target.context)):
         raise _wrong(target, f"blob {made.digest} is missing")
 

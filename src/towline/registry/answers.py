@@ -144,8 +144,13 @@ def _challenge_words(response: Response) -> str:
 
 
 def code(response: Response) -> str | None:
-    """The first code of the body."""
-    return next((found.code for found in complaints(response) if found.code), None)
+    """The first code of the body; that of missing blobs, if it is among them.
+
+    Distribution complains of a blob that it does not find in two ways at once.
+    """
+    found = [complaint.code for complaint in complaints(response) if complaint.code]
+    unknown = distribution.MANIFEST_BLOB_UNKNOWN
+    return unknown if unknown in found else next(iter(found), None)
 
 
 def text(response: Response) -> str:

@@ -58,7 +58,9 @@ class Caller:
         clock: Callable[[], float] = time.monotonic,
         log: Callable[[str], None] = lambda _line: None,
         recalled: Challenge | None = None,
+        notice: Callable[[Response], None] = lambda _response: None,
     ) -> None:
+        """`notice` is shown every answer to a call."""
         self.endpoint = endpoint
         self.credentials = credentials
         """As they were found first."""
@@ -68,6 +70,7 @@ class Caller:
         self._log = log
         self._lock = threading.Lock()
         self._recalled = recalled
+        self._notice = notice
         self._admission: Admission | None = None
         self._proven = False
         """Whether a registry has answered there."""
@@ -103,6 +106,7 @@ class Caller:
 
         request, optional = self._request(call, context), call.optional
         response = self._let_in(request, scopes, context, by, optional=optional)
+        self._notice(response)
         try:
             result = call.read(response)
         except (AuthError, RegistryError) as error:

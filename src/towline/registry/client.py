@@ -15,6 +15,7 @@ from towline.registry.certificates import trust_of
 from towline.registry.credentials import Keychain
 from towline.registry.endpoints import HUB_API, Endpoint
 from towline.registry.facts import HostFacts, challenge_to_recall, recalled_challenge
+from towline.registry.notices import Notices
 from towline.registry.repository import Repository
 from towline.wire import log, proxy, tls
 from towline.wire.exchange import ANSWER_TIMEOUT
@@ -86,6 +87,7 @@ class RegistryClient:
         self._facts: dict[str, HostFacts] = {}
         self._recalled: dict[str, HostFacts] = {}
         self._asked: dict[str, Challenge] = {}
+        self._notices = Notices(settings.warn or log.silent)
         self._callers: dict[tuple[str, Credentials | None], Caller] = {}
 
     def repository(
@@ -129,6 +131,7 @@ class RegistryClient:
                 clock=self._clock,
                 log=self._settings.log or log.silent,
                 recalled=self._asked.get(name.host),
+                notice=self._notices.tell,
             )
         return self._callers[key]
 

@@ -109,10 +109,13 @@ class Repository:
         """What this registry is known not to take, a sentence each."""
         return [f"{self.name.host} takes {limit}" for limit in self._facts.limits()]
 
-    def has_blob(self, digest: str, context: Context) -> bool:
-        """Whether the blob is there. Raises AuthError, RegistryError, NetworkError."""
+    def has_blob(self, digest: str, context: Context, *, in_storage: bool = False) -> bool:
+        """Whether the blob is there; `in_storage`: also where the registry sends on to.
+
+        Raises AuthError, RegistryError, NetworkError.
+        """
         with on_side(self._side):
-            call = requests.blob_exists(self.name, digest)
+            call = requests.blob_exists(self.name, digest, follow=in_storage)
             return self._caller.call(call, self._scopes, context)
 
     def mount(

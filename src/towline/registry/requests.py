@@ -29,6 +29,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SAYING = frozenset({401, 404, 408, 429, 499})
 """Refusals of a HEAD that say something; others are of a rule, or of a proxy."""
 _NOT_IMPLEMENTED = 501
+_GONE = frozenset({404, 410})
 _CREATED, _ACCEPTED, _NOT_FOUND, _BAD_REQUEST, _SERVER_ERROR = 201, 202, 404, 400, 500
 
 
@@ -85,11 +86,17 @@ def base(host: str) -> Call[None]:
     return Call("GET", distribution.BASE, action, read)
 
 
-def blob_exists(name: RepositoryName, digest: str) -> Call[bool]:
-    """end-2 by HEAD. A redirect to storage says already that the blob is there."""
+def blob_exists(name: RepositoryName, digest: str, *, follow: bool = False) -> Call[bool]:
+    """end-2 by HEAD. A redirect to storage says already that the blob is there.
+
+    With `follow` the storage is asked too: it may have lost what the registry believes in.
+    """
     action = f"check blob {_short(digest)} in {name}"
+    path = distribution.blob_path(name.path, digest)
 
     def read(response: Response) -> bool:
+        if follow and response.url.target != path:
+            return response.status not in _GONE
         if response.ok:
             if answers.is_page(response):
                 raise answers.no_registry(response, action)
@@ -100,7 +107,7 @@ def blob_exists(name: RepositoryName, digest: str) -> Call[bool]:
             return False
         raise answers.refusal(response, action)
 
-    return Call("HEAD", distribution.blob_path(name.path, digest), action, read)
+    return Call("HEAD", path, action, read, follow=follow)
 
 
 def open_upload(name: RepositoryName) -> Call[Opened]:

@@ -114,7 +114,7 @@ class Session:
             error.transient |= self.talk.renewed(response)
         elif self._learned(response, error.code, shape=shape, size=size):
             error.transient = error.learned = True
-        elif response.status == _NOT_FOUND:
+        elif response.status == _NOT_FOUND or (error.code in _LOST and shape != "put"):
             # What is gone is the session: a repository that is missing was missed before.
             error.transient = True
         return self.talk.caller.judged(error, response)

@@ -32,6 +32,9 @@ _LARGE = 256 << 20
 """Bytes above which a blob is worth going in chunks where they are known to survive a cut."""
 _TELLING = 1 << 20
 """Bytes of a cut body of which a host that keeps what it has got holds at least some."""
+_HUNG_UP = (
+    "check that the repository exists: some registries hang up on a push to one that does not"
+)
 _NOT_FOUND = 404
 _MISTAKES = frozenset(
     {
@@ -82,7 +85,12 @@ class Upload:
     def open(self) -> None:
         """Open the session, if it is not. Raises AuthError, RegistryError, NetworkError."""
         with on_side("destination"):
-            _ = self._session.url
+            try:
+                _ = self._session.url
+            except NetworkError as error:
+                if error.hung_up:
+                    error.hint = _HUNG_UP
+                raise
 
     def write(self, block: bytes | memoryview) -> None:
         """Send a block. Raises AuthError, RegistryError, NetworkError; see `rewind` for then."""

@@ -255,7 +255,7 @@ class Exchange:
         if self._replayable:
             return Died()
         error = self._error(what)
-        error.stale = not self._fresh
+        error.hung_up, error.stale = True, not self._fresh
         return error
 
     def _failed(self, error: OSError) -> Exception:
