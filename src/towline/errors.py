@@ -144,7 +144,27 @@ class NetworkError(TowlineError):
 
 
 class TransferCancelled(TowlineError):
-    """The push was cancelled; nothing is written after this."""
+    """The push was cancelled; nothing is written after this.
+
+    Where tags were finished before, `results` has one entry for each that was asked for, in that
+    order: its result, the error with which it had failed, or None; `references` has their full
+    names in the same order. Else both are empty.
+    """
+
+    results: tuple[Any, ...]
+    references: tuple[str, ...]
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        results: Sequence[Any] = (),
+        references: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.results = tuple(results)
+        self.references = tuple(references)
 
 
 class PartialFailure(ExceptionGroup[TowlineError], TowlineError):

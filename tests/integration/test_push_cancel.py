@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -207,6 +209,90 @@ def test_of_several_tags_in_flight_each_is_named(made: Made, registry: Scripted)
             error = done.exception(PATIENCE)
     assert isinstance(error, towline.TransferCancelled)
     assert all(place in str(error) for place in places)
+
+
+def stuck_behind(
+    made: Made, server: Server, registry: Scripted
+) -> tuple[towline.TransferCancelled, list[str]]:
+    """A push to two registries that is cancelled when one is done and the other hangs."""
+    places = [f"{registry.host}/app:1", f"{server.host}/app:1"]
+    registry.on("PATCH", "/uploads/", HANG, forever=True)
+    done, cancel = threading.Event(), towline.Cancel()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, towline.TagPushed):
+            done.set()
+
+    with (
+        towline.Pusher(cache="none", on_event=hear) as pusher,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        push = threads.submit(pusher.push, made.path, places, cancel=cancel)
+        assert done.wait(PATIENCE)
+        cancel.cancel()
+        error = push.exception(PATIENCE)
+    assert isinstance(error, towline.TransferCancelled)
+    return error, places
+
+
+def test_a_tag_that_was_finished_is_named_and_has_its_result(
+    made: Made, servers: list[Server], registry: Scripted
+) -> None:
+    error, places = stuck_behind(made, servers[0], registry)
+    assert str(error) == f"the push was cancelled; {places[1]} is in place"
+    assert error.references == tuple(places)
+    assert [result and result.reference for result in error.results] == [None, places[1]]
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert (str(again), again.results) == (str(error), error.results)
+
+
+def test_of_several_tags_those_finished_and_the_one_in_flight_are_named(
+    made: Made, registry: Scripted
+) -> None:
+    a, b, c = (f"{registry.host}/app:{tag}" for tag in "abc")
+    registry.on("PUT", "/manifests/c", HANG, forever=True)
+    cancel = towline.Cancel()
+    with towline.Pusher(cache="none") as pusher, ThreadPoolExecutor(1) as threads:
+        push = threads.submit(pusher.push, made.path, [c, b, a], cancel=cancel)
+        until(lambda: bool(registry.requests("PUT", "/manifests/c")))
+        cancel.cancel()
+        error = push.exception(PATIENCE)
+    assert str(error) == f"the push was cancelled; {b}, {a} are in place; {c} may have been written"
+
+
+def test_a_tag_that_was_being_verified_is_in_place(made: Made, registry: Scripted) -> None:
+    place, cancel = f"{registry.host}/app:1", towline.Cancel()
+    registry.on("GET", "/blobs/", HANG, forever=True)
+    with towline.Pusher(cache="none") as pusher, ThreadPoolExecutor(1) as threads:
+        push = threads.submit(pusher.push, made.path, place, verify="full", cancel=cancel)
+        until(lambda: bool(registry.requests("GET", "/blobs/")))
+        cancel.cancel()
+        error = push.exception(PATIENCE)
+    assert str(error) == f"the push was cancelled; {place} is in place"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_command_prints_what_was_finished_before_a_signal(
+    number: signal.Signals, code: int, made: Made, servers: list[Server], registry: Scripted
+) -> None:
+    registry.on("PATCH", "/uploads/", HANG, forever=True)
+    places = [f"{registry.host}/app:1", f"{servers[0].host}/signal{code}:1"]
+    command = [sys.executable, "-m", "towline", "push", str(made.path), *places, "--output=json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr
+        while b"digest: sha256:" not in process.stderr.readline():
+            pass
+        began = time.monotonic()
+        process.send_signal(number)
+        out, said = process.communicate(timeout=PATIENCE)
+        seconds = time.monotonic() - began
+    message = f"the push was cancelled; {places[1]} is in place"
+    assert process.returncode == code
+    assert seconds < SECOND + LOADED
+    assert said.decode().splitlines()[-1] == f"towline: error: {message}"
+    first, second = json.loads(out)
+    assert first == {"reference": places[0], "error": {"exit_code": code, "message": message}}
+    assert (second["reference"], second["status"]) == (places[1], "pushed")
 
 
 MOMENTS = [

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from towline.cli import options, output, words
 from towline.cli.arguments import add, push_options, pusher_options
-from towline.errors import PartialFailure, TowlineError, UsageError
+from towline.errors import PartialFailure, TowlineError, TransferCancelled, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -47,8 +47,9 @@ def run(args: argparse.Namespace) -> int:
     several = len(destinations) > 1 or getattr(args, "all_tags", False)
     try:
         results: Sequence[Any] = _push(args, source, destinations if several else destinations[0])
-    except PartialFailure as failure:
-        _print_what_is(args, failure)
+    except (PartialFailure, TransferCancelled) as failure:
+        if failure.results:
+            _print_what_is(args, failure)
         raise
     _print(args, results, [result.reference for result in results] if several else None)
     return 0
@@ -103,10 +104,10 @@ def _print_results(
         output.write_json([_object(*pair) for pair in zip(references, results, strict=True)])
 
 
-def _print_what_is(args: argparse.Namespace, failure: PartialFailure) -> None:
+def _print_what_is(args: argparse.Namespace, failure: PartialFailure | TransferCancelled) -> None:
     """The results among failures, which are still to be told: that of printing comes before."""
     try:
-        _print(args, failure.results, failure.references)
+        _print(args, [result or failure for result in failure.results], failure.references)
     except TowlineError as error:
         from towline.cli import report
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from towline.cli import exit_codes
 from towline.cli.progress import figures
-from towline.errors import InvalidReference, PartialFailure, TowlineError
+from towline.errors import InvalidReference, PartialFailure, TowlineError, TransferCancelled
 from towline.events import Failed, Hinted
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def last_words(style: Style) -> bytes:
     """What is said when a signal must end the process from outside its main thread."""
     from towline.cli.signals import Interrupted
 
-    error = Interrupted("interrupted", 130)
+    error = Interrupted(TransferCancelled("interrupted"), 130)
     lines = _objects(error, style) if style.json else _text(error)
     return "".join(f"{line}\n" for line in lines).encode()
 

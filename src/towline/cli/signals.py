@@ -32,8 +32,8 @@ class Interrupted(TransferCancelled):
 
     exit_code: int
 
-    def __init__(self, message: str, exit_code: int, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, cut: TransferCancelled, exit_code: int) -> None:
+        super().__init__(cut.message, hint=cut.hint, results=cut.results, references=cut.references)
         self.exit_code = exit_code
 
 
@@ -55,7 +55,7 @@ def cancel_on_signals(last_words: bytes = b"") -> Iterator[Cancel]:
         except TransferCancelled as error:
             if watch.code is None:
                 raise
-            raise Interrupted(error.message, watch.code, error.hint) from error
+            raise Interrupted(error, watch.code) from error
 
 
 class _Watch:

@@ -6,14 +6,14 @@ import re
 from typing import TYPE_CHECKING
 
 from towline import reference
-from towline.errors import PartialFailure, TowlineError, UsageError
+from towline.errors import PartialFailure, TowlineError, TransferCancelled, UsageError
 from towline.push.result import PushResult
 from towline.registry import credential_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
-    from towline.push.run import Outcome
+    from towline.push.run import Outcome, Run
     from towline.reference import Reference, RepositoryName
 
 _ELSEWHERE = re.compile(r"(?:oci|oci-archive|docker-archive|docker-daemon):(?![0-9]+/)")
@@ -95,6 +95,34 @@ def answer(
         )
     results = [outcome for outcome in outcomes if isinstance(outcome, PushResult)]
     return results if several else results[0]
+
+
+def outcomes(runs: Iterable[Run]) -> dict[Reference, Outcome]:
+    """What came of each tag that has come to its end."""
+    return {tag: outcome for run in runs for tag, outcome in run.outcomes.items()}
+
+
+def check_untouched(references: Iterable[Reference], runs: Sequence[Run]) -> None:
+    """Raises TransferCancelled naming the tags that a cancelled push has seen to, if any."""
+    ended = outcomes(runs)
+    done = {tag for tag, outcome in ended.items() if isinstance(outcome, PushResult)}
+    in_place = done.union(*(run.target.written for run in runs))
+    in_doubt = {tag for run in runs for tag in run.target.in_doubt}
+    if not in_place and not in_doubt:
+        return
+    wanted = list(references)
+    said = ["the push was cancelled"]
+    if in_place:
+        said.append(f"{_listed(wanted, in_place)} {'is' if len(in_place) == 1 else 'are'} in place")
+    if in_doubt:
+        said.append(f"{_listed(wanted, in_doubt)} may have been written")
+    results = [ended.get(tag) for tag in wanted] if done else []
+    names = [str(tag) for tag in wanted] if done else []
+    raise TransferCancelled("; ".join(said), results=results, references=names)
+
+
+def _listed(wanted: Iterable[Reference], some: Container[Reference]) -> str:
+    return ", ".join(str(tag) for tag in wanted if tag in some)
 
 
 def registry(text: str) -> str:

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from towline.reference import Reference
 
 
-def estimate(run: Run, wish: Wish, early: list[Outcome]) -> list[PlanResult]:
-    """A result for each tag of a target; `early` are the results of a push that was none.
+def estimate(run: Run, wish: Wish) -> list[PlanResult]:
+    """A result for each tag of a target, which is planned.
 
     Raises what the last attempt at a question raised.
     """
     for limit in run.target.repository.limits:
         run.target.warn(limit)
-    if early:
-        return [_unchanged(run.target, outcome) for outcome in early]
+    if run.early():
+        return [_unchanged(run.target, outcome) for outcome in run.outcomes.values()]
     found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.plans.items()}
     kept = [_unchanged(run.target, run.keep(reference)) for reference in run.kept]
     return kept + [_result(run, wish, reference, tree, found) for reference, tree in run.left]

@@ -23,16 +23,8 @@ if TYPE_CHECKING:
     from towline.transfers.shared import Transfer
 
 
-class InFlight(Cancelled):
-    """A tag was being written as the cancel came."""
-
-    def __init__(self, reference: str) -> None:
-        super().__init__()
-        self.reference = reference
-
-
 def put(target: Target, reference: Reference, documents: Documents) -> None:
-    """Put all documents, each with retries. Raises what the last attempt raised, and InFlight."""
+    """Put all documents, each with retries. Raises what the last attempt raised, and Cancelled."""
     for child in dict.fromkeys(documents.children):
         _Put(target, child.digest, child).wait()
     top = _Put(target, str(reference.tag), documents.top)
@@ -40,8 +32,9 @@ def put(target: Target, reference: Reference, documents: Documents) -> None:
         top.wait()
     except Cancelled:
         if top.begun:
-            raise InFlight(str(reference)) from None
+            target.in_doubt.append(reference)
         raise
+    target.written.append(reference)
 
 
 class _Put:

@@ -275,18 +275,19 @@ class Pusher:
             planned = {
                 result.reference: replace(result, warnings=(*result.warnings, *self._faults))
                 for run in runs
-                for result in estimate.estimate(run, wish, run.early())
+                for result in estimate.estimate(run, wish)
             }
         results = [planned[str(reference)] for reference in wanted]
         return results if all_tags or not isinstance(destination, str) else results[0]
 
     def _push(self, wanted: Wanted, wish: Wish, cancel: Cancel) -> list[Outcome]:
         runs = self._runs(wanted, wish, cancel)
-        outcomes = {
-            reference: outcome
-            for run, found in zip(runs, together.push(self._engine, runs, wish), strict=True)
-            for (reference, _), outcome in zip(run.target.tags, found, strict=True)
-        }
+        try:
+            together.push(self._engine, runs, wish)
+        except Cancelled:
+            destinations.check_untouched(wanted, runs)
+            raise
+        outcomes = destinations.outcomes(runs)
         return [self._heard(outcomes[reference]) for reference in wanted]
 
     def _heard(self, outcome: Outcome) -> Outcome:

@@ -66,17 +66,18 @@ class Run:
         self._agreed: dict[Tree, tuple[str, Digest]] = {}
         self.kept: dict[Reference, Descriptor | RegistryError] = {}
         """Tags that are not to be written: what stands there, or why that ends their push."""
+        self.outcomes: dict[Reference, Outcome] = {}
+        """Of the tags whose push has come to its end."""
 
     @property
     def left(self) -> tuple[tuple[Reference, Tree], ...]:
         """The tags that are to be written."""
         return tuple(pair for pair in self.target.tags if pair[0] not in self.kept)
 
-    def _each(self, make: Callable[[Reference, Tree], Outcome]) -> list[Outcome]:
-        return [
-            self.keep(reference) if reference in self.kept else make(reference, tree)
-            for reference, tree in self.target.tags
-        ]
+    def _each(self, make: Callable[[Reference, Tree], Outcome]) -> None:
+        for reference, tree in self.target.tags:
+            kept = reference in self.kept
+            self.outcomes[reference] = self.keep(reference) if kept else make(reference, tree)
 
     def keep(self, reference: Reference) -> Outcome:
         """The outcome of a tag that is left as it is."""
@@ -146,34 +147,44 @@ class Run:
             repository = self._engine.client.repository(name, pull_from=pull_from)
             self.target = replace(self.target, repository=repository)
 
-    def early(self) -> list[Outcome]:
-        """Results without asking for a single blob, if every tag is right already, or hopeless.
+    def early(self) -> bool:
+        """Come to the end without asking for a single blob, if every tag is right, or hopeless.
 
-        The manifest can be written down when a digest is known for each of its blobs. A registry
-        that holds it under the tag holds its blobs.
+        False when there is more to do.
         """
-        if error := self._fatal:
-            return self._each(lambda _, __: error)
-        if not self.left:
-            return [self.keep(reference) for reference in self.kept]
-        guesses = {blob.key: _guess(blob, plan) for blob, plan in self.plans.items()}
-        found = {key: guess for key, guess in guesses.items() if guess}
-        if len(found) < len(guesses) or self._wish.check_diffids:
-            return []
-        standing: dict[Reference, Documents] = {}
         try:
-            for reference, tree in self.left:
-                if (right := self._tagging(reference, tree, found).standing()) is None:
-                    return []
-                standing[reference] = right
+            standing = self._standing()
         except TowlineError as failure:  # retried already: nothing else will get through either
             spent = failure
-            return self._each(lambda _, __: spent)
-        self._delivered = found
+            self._each(lambda _, __: spent)
+            return True
+        if standing is None:
+            return False
         for blob in self.blobs:
             if blob.is_layer:
                 self.telling.layer(blob.id, "Layer already exists")
-        return self._each(lambda tag, tree: self._unchanged(tag, tree, standing[tag]))
+        self._each(lambda tag, tree: self._unchanged(tag, tree, standing[tag]))
+        return True
+
+    def _standing(self) -> dict[Reference, Documents] | None:
+        """What stands under the tags, if all of it is right.
+
+        The manifest can be written down when a digest is known for each of its blobs. A registry
+        that holds it under the tag holds its blobs. Raises what the asking raises.
+        """
+        if self._fatal:
+            raise self._fatal
+        guesses = {blob.key: _guess(blob, plan) for blob, plan in self.plans.items()}
+        found = {key: guess for key, guess in guesses.items() if guess}
+        if len(found) < len(guesses) or self._wish.check_diffids:
+            return None
+        standing = {}
+        for reference, tree in self.left:
+            if (right := self._tagging(reference, tree, found).standing()) is None:
+                return None
+            standing[reference] = right
+        self._delivered = found
+        return standing
 
     def _unchanged(self, reference: Reference, tree: Tree, documents: Documents) -> Outcome:
         try:
@@ -218,7 +229,7 @@ class Run:
         """Whether what another push has seen to is what this one may list."""
         return self._rules is not None and fits(blob, candidate, self._rules)
 
-    def finish(self, start: Callable[[list[Job]], None]) -> list[Outcome]:
+    def finish(self, start: Callable[[list[Job]], None]) -> None:
         """Await the blobs, then put the manifests; an outcome for each tag.
 
         `start` begins jobs that turn out to be needed late. Raises Cancelled.
@@ -226,7 +237,7 @@ class Run:
         self._await_blobs(start)
         if self._wish.check_diffids:
             self._look_into_unsent()
-        return self._each(lambda tag, tree: self._tag(tag, tree, start))
+        self._each(lambda tag, tree: self._tag(tag, tree, start))
 
     def _look_into_unsent(self) -> None:
         """What the registry held already was not read on its way."""

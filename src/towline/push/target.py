@@ -37,6 +37,10 @@ class Target:
     warnings: list[str] = field(default_factory=list)
     seen: dict[str, str] = field(default_factory=dict)
     """The digest that a tag held when it was last looked at."""
+    written: list[Reference] = field(default_factory=list)
+    """Tags that were written."""
+    in_doubt: list[Reference] = field(default_factory=list)
+    """Tags that were being written as a cancel came."""
     patience: Patience = field(default_factory=Patience)
     """For how long it may make the other targets of the push wait."""
 

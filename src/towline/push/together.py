@@ -8,43 +8,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from towline.errors import TransferCancelled
 from towline.push import build, learn, plan
-from towline.push.manifests import InFlight
 from towline.push.passes import Passes
 from towline.push.plan import Rules
 from towline.push.wanted import images
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from towline.knowledge.base import Entry
     from towline.push.engine import Engine
     from towline.push.jobs import Job
     from towline.push.options import Wish
-    from towline.push.run import Outcome, Run
+    from towline.push.run import Run
     from towline.push.wanted import Tree
     from towline.spec.digest import Digest
     from towline.spec.media_types import Format
 
     Known = Mapping[Digest, Sequence[Entry]]
-    Results = Mapping[Run, Future[list[Outcome]]]
 
 
-def push(engine: Engine, runs: Sequence[Run], wish: Wish) -> list[list[Outcome]]:
-    """Carry out the runs of one push; for each an outcome for each of its tags.
+def push(engine: Engine, runs: Sequence[Run], wish: Wish) -> None:
+    """Carry out the runs of one push; each has an outcome for each of its tags then.
 
-    Raises Cancelled, TransferCancelled where a tag was being written then, and what has nothing
-    to do with any one target.
+    Raises Cancelled, and what has nothing to do with any one target.
     """
     story = _Story(engine, runs, wish)
     if len(runs) == 1:
-        try:
-            return [story.alone(runs[0])]
-        except InFlight as cut:
-            raise _may_be_written([cut]) from None
-    return story.together()
+        story.alone(runs[0])
+    else:
+        story.together()
 
 
 def prepare(engine: Engine, runs: Sequence[Run], wish: Wish) -> None:
@@ -72,67 +66,56 @@ class _Story:
         self.known: Known = learn.known(engine.knowledge, self._blobs)
         self._passes = Passes(engine, wish)
 
-    def alone(self, run: Run) -> list[Outcome]:
+    def alone(self, run: Run) -> None:
         """A target from its beginning to its end."""
-        return self._planned_alone(run, run.learn(self.known))
+        self._plan_alone(run, run.learn(self.known))
 
-    def _planned_alone(self, run: Run, taught: Sequence[Entry]) -> list[Outcome]:
+    def _plan_alone(self, run: Run, taught: Sequence[Entry]) -> None:
         self.plan([run], taught)
-        return self._sent_alone(run, run.early())
+        self._send_alone(run, over=run.early())
 
-    def _sent_alone(self, run: Run, early: list[Outcome]) -> list[Outcome]:
-        if early:
-            return early
-        self._start([run])
-        return run.finish(self._passes.start)
+    def _send_alone(self, run: Run, *, over: bool) -> None:
+        if not over:
+            self._start([run])
+            run.finish(self._passes.start)
 
-    def together(self) -> list[list[Outcome]]:
+    def together(self) -> None:
         """All targets, side by side."""
         from concurrent.futures import ThreadPoolExecutor
 
         # Twice as many: a late target waits for its own step in a second one.
         with ThreadPoolExecutor(2 * len(self._runs), "towline-target") as threads:
             try:
-                return self._results(self._begun(threads))
+                for end in self._begin(threads):
+                    end.result()
             except BaseException:
                 # Whatever ends one of them, the threads of all are waited for here.
                 for run in self._runs:
                     run.target.context.cancel.cancel()
                 raise
 
-    def _begun(self, threads: ThreadPoolExecutor) -> Results:
+    def _begin(self, threads: ThreadPoolExecutor) -> list[Future[None]]:
+        """Start each target on the way to its end."""
         from towline.push.meeting import meet
 
-        results: dict[Run, Future[list[Outcome]]] = {}
         learning = {run: threads.submit(run.learn, self.known) for run in self._runs}
         learned, late = meet(learning, lambda run, _: not run.hopeless)
-        for run in late:
-            results[run] = threads.submit(self._later_planned, run, learning[run])
+        going = [threads.submit(self._plan_late, run, learning[run]) for run in late]
         if learned:
             self.plan(list(learned), [entry for taught in learned.values() for entry in taught])
         looking = {run: threads.submit(run.early) for run in learned}
-        looked, late = meet(looking, lambda _, outcomes: not outcomes)
-        for run in late:
-            results[run] = threads.submit(self._later_sent, run, looking[run])
-        left = [run for run, outcomes in looked.items() if not outcomes]
+        looked, late = meet(looking, lambda _, over: not over)
+        going += [threads.submit(self._send_late, run, looking[run]) for run in late]
+        left = [run for run, over in looked.items() if not over]
         self._start(left)
-        for run in looked:
-            results[run] = looking[run]
-        for run in left:
-            results[run] = threads.submit(run.finish, self._passes.start)
-        return results
+        going += [threads.submit(run.finish, self._passes.start) for run in left]
+        return going
 
-    def _later_planned(self, run: Run, learning: Future[list[Entry]]) -> list[Outcome]:
-        return self._planned_alone(run, learning.result())
+    def _plan_late(self, run: Run, learning: Future[list[Entry]]) -> None:
+        self._plan_alone(run, learning.result())
 
-    def _later_sent(self, run: Run, looking: Future[list[Outcome]]) -> list[Outcome]:
-        return self._sent_alone(run, looking.result())
-
-    def _results(self, results: Results) -> list[list[Outcome]]:
-        errors = [future.exception() for future in results.values()]
-        if cut := [error for error in errors if isinstance(error, InFlight)]:
-            raise _may_be_written(cut) from None
-        return [results[run].result() for run in self._runs]
+    def _send_late(self, run: Run, looking: Future[bool]) -> None:
+        self._send_alone(run, over=looking.result())
 
     def plan(self, runs: Sequence[Run], taught: Sequence[Entry]) -> None:
         """Decide the ways of targets that are planned together."""
@@ -156,11 +139,6 @@ class _Story:
             finally:  # when cancelled too: somebody else may have joined what was begun
                 if jobs:
                     self._passes.start(jobs)
-
-
-def _may_be_written(cut: Iterable[InFlight]) -> TransferCancelled:
-    names = ", ".join(sorted(one.reference for one in cut))
-    return TransferCancelled(f"the push was cancelled; {names} may have been written")
 
 
 def _rules(runs: Sequence[Run], known: Mapping[Digest, Sequence[Entry]], wish: Wish) -> Rules:

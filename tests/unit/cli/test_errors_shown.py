@@ -51,7 +51,7 @@ def test_every_class_of_error_has_an_exit_code() -> None:
         (RegistryError("m", status=500), 5),
         (NetworkError("m"), 6),
         (TransferCancelled("m"), 130),
-        (Interrupted("m", 143), 143),
+        (Interrupted(TransferCancelled("m"), 143), 143),
         (KeyboardInterrupt(), 130),
         (TowlineError("m"), 1),
         (ZeroDivisionError(), 1),
