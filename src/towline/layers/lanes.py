@@ -55,21 +55,27 @@ class Outpaced(NetworkError):
 
 
 class Patience:
-    """Seconds for which one target may hold others; one for all feeds of a push."""
+    """Seconds for which one target may hold others; one for all feeds of a push.
+
+    Seconds of the clock on the wall: however many layers wait at one moment, it counts once.
+    """
 
     def __init__(self, seconds: float = PATIENCE) -> None:
         self._lock = Lock()
         self._left = seconds
+        self._spent_until = 0.0
 
     @property
     def left(self) -> float:
         """Seconds left; zero or less once it is spent."""
         return self._left
 
-    def spend(self, seconds: float) -> None:
-        """Take off the seconds that others have waited."""
+    def spend(self, began: float) -> None:
+        """Somebody has waited from that moment (of `time.monotonic`) until now. Told often."""
         with self._lock:
-            self._left -= seconds
+            now = time.monotonic()
+            self._left -= now - max(began, self._spent_until)
+            self._spent_until = now
 
 
 class _Lane(Generic[S]):
@@ -175,11 +181,11 @@ class Lanes(Generic[S]):
             return []
         left = min(lane.left for lane in slow)
         if left > 0:
-            start = time.monotonic()
+            began = time.monotonic()
             self._moved.wait(min(left, _SLICE))
             for lane in slow:
                 if lane.patience:
-                    lane.patience.spend(time.monotonic() - start)
+                    lane.patience.spend(began)
             return []
         spent = [lane for lane in slow if lane.left <= 0]
         for lane in spent:

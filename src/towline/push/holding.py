@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from towline.layers.lanes import Patience
     from towline.push.jobs import Job
 
 SLICE = 0.1
@@ -66,19 +65,13 @@ class Holding:
     def _look(self) -> None:
         with self._lock:
             self._held = [held for held in self._held if not held.over]
-            now = time.monotonic()
-            seconds, self._looked = now - self._looked, now
+            began, self._looked = self._looked, time.monotonic()
             held, self._looking = list(self._held), bool(self._held)
         late = {one: [job.patience for job in one.late()] for one in held}
-        _spend({patience for some in late.values() for patience in some}, seconds)
         for one, patience in late.items():
+            for some in patience:
+                some.spend(began)
             if any(some.left <= 0 for some in patience):
                 one.go_on()
         if held:
             self._later()
-
-
-def _spend(patience: set[Patience], seconds: float) -> None:
-    """Once for each target, however many jobs of it are late: the waits go on side by side."""
-    for some in patience:
-        some.spend(seconds)

@@ -33,6 +33,6 @@ def meet(
         began = time.monotonic()
         wait([coming[run] for run in late], SLICE if held else None, FIRST_COMPLETED)
         for run in patient if held else []:
-            run.target.patience.spend(time.monotonic() - began)
+            run.target.patience.spend(began)
     come = {run: future.result() for run, future in coming.items() if run not in late}
     return come, late

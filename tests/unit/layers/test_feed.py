@@ -153,6 +153,21 @@ def test_patience_is_one_for_all_feeds_of_a_target(executor: Executor) -> None:
         gate.open()
 
 
+def test_feeds_that_are_held_side_by_side_wait_for_as_long_as_one(executor: Executor) -> None:
+    patience, gate, start = Patience(1.0), Gate(0), time.monotonic()
+
+    def feed(_: int) -> float:
+        stream = BlobStream(BytesReader(SAMPLE), None, executor, Cancel())
+        Feed(stream, [Seat(gate), Seat()], Cancel(), [patience, None]).run()
+        return time.monotonic() - start
+
+    with ThreadPoolExecutor(4) as threads:
+        seconds = list(threads.map(feed, range(4)))
+    gate.open()
+    assert min(seconds) > 0.9, "none of them has waited for the time of another"
+    assert max(seconds) < 5
+
+
 def test_seats_of_like_rate_hold_nobody(stream: BlobStream) -> None:
     patience = [Patience(0.5), Patience(0.5)]
     seats = [Seat(lambda: time.sleep(0.02)), Seat(lambda: time.sleep(0.02))]
