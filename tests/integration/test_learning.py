@@ -57,6 +57,18 @@ def test_the_tag_that_is_replaced_teaches_too(registry: Place, tmp_path: Path) -
     assert outcomes(push(new.path, registry.name("app") + ":1")) == ["exists", "exists", "pushed"]
 
 
+def test_a_tag_that_holds_the_image_already_is_three_requests(
+    registry: Place, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    name = registry.name("app") + ":1"
+    push(made.path, name)
+    before = len(registry.requests())
+    result = push(made.path, name)
+    assert (result.status, result.requests) == ("unchanged", 3)
+    assert [method for method, _ in registry.requests()[before:]] == ["HEAD", "GET", "GET"]
+
+
 def test_an_index_teaches_the_layers_of_its_images(registry: Place, tmp_path: Path) -> None:
     index = make_image(tmp_path / "index", LAYERS, ["linux/amd64", "linux/arm64"], "oci")
     image = make_image(tmp_path / "image.tar", LAYERS)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from towline.push.wanted import Tree
     from towline.reference import Reference
     from towline.spec.descriptor import Descriptor
+    from towline.spec.digest import Digest
 
 
 def kept(target: Target, rule: IfExists) -> dict[Reference, Descriptor | RegistryError]:
@@ -42,7 +43,7 @@ def kept(target: Target, rule: IfExists) -> dict[Reference, Descriptor | Registr
 
 
 def _before(target: Target, reference: Reference, tree: Tree, rule: IfExists) -> Descriptor | None:
-    if rule == "overwrite" or (found := look(target, reference)) is None:
+    if rule == "overwrite" or (found := look(target, str(reference.tag))) is None:
         return None
     if rule == "same":
         if _is_another(target, tree, found):
@@ -59,10 +60,11 @@ def at_last(
     A tag that was seen to hold a digest that is right is not written again: it may be immutable.
     Raises RegistryError where the tag may not be written, and what the asking raises.
     """
-    seen = target.seen.get(str(reference.tag))
-    if rule == "overwrite" and (seen is None or not is_right(seen)):
+    tag = str(reference.tag)
+    stood = target.seen.get(tag)
+    if rule == "overwrite" and (stood is None or not is_right(stood)):
         return None
-    if (found := look(target, reference)) is None:
+    if (found := look(target, tag)) is None:
         return None
     if rule in {"skip", "fail"}:
         return _stays(target, reference, found, rule)
@@ -73,13 +75,18 @@ def at_last(
     return None
 
 
-def look(target: Target, reference: Reference) -> Descriptor | None:
+def look(target: Target, tag: str) -> Descriptor | None:
     """What stands under a tag. Raises what the asking raises."""
-    tag = str(reference.tag)
     found = target.retry(tag, partial(target.repository.head_manifest, tag, target.context))
-    if found is not None:
-        target.seen[tag] = found.digest
+    target.seen[tag] = found.digest if found else None
     return found
+
+
+def seen(target: Target, tag: str) -> Digest | None:
+    """The digest that stands under a tag, or did when this push looked. Raises as `look` does."""
+    if tag not in target.seen:
+        look(target, tag)
+    return target.seen[tag]
 
 
 def _stays(

@@ -46,9 +46,13 @@ class Tagging:
         """As they are to be."""
 
     def standing(self) -> Documents | None:
-        """What stands under the tag, if it is the image. Raises what the asking raises."""
-        found = existing.look(self._target, self._reference)
-        return self._form_of(found.digest) if found else None
+        """What stands under the tag, if it is the image; as this push has seen it.
+
+        Should it have been moved meanwhile, the push was before that. Raises what the asking
+        raises.
+        """
+        digest = existing.seen(self._target, str(self._reference.tag))
+        return self._form_of(digest) if digest else None
 
     def kept(self) -> tuple[Documents, Descriptor] | None:
         """What stands there and is not to be written again, as `--if-exists` has it.

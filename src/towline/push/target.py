@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from towline.push.wanted import Tree
     from towline.reference import Reference
     from towline.registry.repository import Repository
+    from towline.spec.digest import Digest
 
 T = TypeVar("T")
 
@@ -35,8 +36,8 @@ class Target:
     alone: bool = True
     """Whether the push goes to no other registry."""
     warnings: list[str] = field(default_factory=list)
-    seen: dict[str, str] = field(default_factory=dict)
-    """The digest that a tag held when it was last looked at."""
+    seen: dict[str, Digest | None] = field(default_factory=dict)
+    """The digest that a tag held when it was last looked at; None for nothing."""
     written: list[Reference] = field(default_factory=list)
     """Tags that were written."""
     in_doubt: list[Reference] = field(default_factory=list)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError
 from towline.knowledge.base import Entry
+from towline.push import existing
 from towline.spec import config as configs
 from towline.spec import manifest as manifests
 from towline.spec import media_types
@@ -64,20 +65,24 @@ def pairs(target: Target, reference: Reference, key: bytes) -> list[Entry]:
 
 
 def _pairs(target: Target, repository: Repository, tag: str, key: bytes) -> list[Entry]:
-    # HEAD first: a manifest that is read counts as a pull where pulls are limited.
-    head = target.retry(tag, partial(repository.head_manifest, tag, target.context))
-    if head is None:
+    if (digest := _digest(target, repository, tag)) is None:
         return []
-    if repository.name == target.repository.name:
-        target.seen[tag] = head.digest
     found = []
-    for manifest in _manifests(target, repository, head.digest):
+    for manifest in _manifests(target, repository, digest):
         config = _config(target, repository, manifest)
         found += [
             _entry(diff_id, layer, repository, repository.account_mac(key, layer.digest))
             for diff_id, layer in fitting(manifest, config)
         ]
     return found
+
+
+def _digest(target: Target, repository: Repository, tag: str) -> Digest | None:
+    """HEAD first: a manifest that is read counts as a pull where pulls are limited."""
+    if repository.name == target.repository.name:
+        return existing.seen(target, tag)
+    head = target.retry(tag, partial(repository.head_manifest, tag, target.context))
+    return head.digest if head else None
 
 
 def _manifests(target: Target, repository: Repository, digest: Digest) -> Iterable[Manifest]:
