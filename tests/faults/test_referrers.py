@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import towline
 from tests.support.scripted import CUT, HTML, Asked, Reply, Scripted, complaint
+from tests.support.subjects import signature
+from towline.cli.main import main
 from towline.errors import RegistryError
 from towline.registry.referrers import tag_of
 from towline.spec import media_types
@@ -15,6 +18,8 @@ from towline.spec.digest import Digest
 from towline.spec.manifest import RawManifest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.pushing import Client
 
 SUBJECT = Digest.of(b"the subject")
@@ -193,3 +198,70 @@ def test_an_immutable_tag_is_told_of(registry: Scripted, client: Client) -> None
     registry.on("PUT", "manifests", complaint(400, "TAG_INVALID", "the tag is immutable"))
     with pytest.raises(RegistryError, match="immutable"):
         announce(client)
+
+
+class TestPushing:
+    """An OCI layout that holds a manifest with a `subject`, pushed whole."""
+
+    @pytest.fixture
+    def artifact(self, tmp_path: Path) -> Path:
+        signature(tmp_path / "artifact", SUBJECT, 11)
+        return tmp_path / "artifact"
+
+    def push(self, registry: Scripted, artifact: Path, *, claimed: bool = False) -> str:
+        """Push it to a registry that claims, or not, to have processed the subject."""
+
+        def put(asked: Asked) -> Reply:
+            reply = registry.sound(asked)
+            fields = dict(reply.headers)
+            return Reply(201, {**fields, "OCI-Subject": SUBJECT} if claimed else fields)
+
+        registry.on("PUT", "manifests/sig", put)
+        result = towline.push(artifact, f"{registry.host}/team/app:sig", cache="none", retries=0)
+        assert isinstance(result, towline.PushResult)
+        assert registry.manifests["sig"][1]
+        return result.digest
+
+    @pytest.mark.parametrize("claimed", [True, False])
+    def test_a_registry_without_the_api_gets_the_tag_whatever_its_headers_claim(
+        self, registry: Scripted, artifact: Path, *, claimed: bool
+    ) -> None:
+        registry.on("GET", "referrers", Reply(404), forever=True)
+        digest = self.push(registry, artifact, claimed=claimed)
+        assert [entry["digest"] for entry in tagged(registry)] == [digest]
+        assert tagged(registry)[0]["artifactType"] == "application/vnd.example.signature"
+
+    @pytest.mark.parametrize("claimed", [True, False])
+    def test_a_registry_that_lists_it_gets_no_tag_whether_its_headers_say_so_or_not(
+        self, registry: Scripted, artifact: Path, *, claimed: bool
+    ) -> None:
+        def listed(asked: Asked) -> Reply:
+            return Reply(200, INDEX, listing(Digest.of(registry.manifests["sig"][1])))
+
+        registry.on("GET", "referrers", listed, forever=True)
+        self.push(registry, artifact, claimed=claimed)
+        assert TAG not in registry.manifests
+        assert len(registry.requests("PUT", "manifests")) == 1
+
+    def test_a_tag_that_holds_something_else_is_an_error_and_untouched(
+        self, registry: Scripted, artifact: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        registry.on("GET", "referrers", Reply(404), forever=True)
+        other = json.dumps({"mediaType": media_types.OCI_MANIFEST, "config": EMPTY, "layers": []})
+        registry.manifests[TAG] = (media_types.OCI_MANIFEST, other.encode())
+        assert main(["push", str(artifact), f"{registry.host}/team/app:sig", "-q"]) == 5
+        assert "left as it is" in capsys.readouterr().err
+        assert registry.manifests[TAG] == (media_types.OCI_MANIFEST, other.encode())
+
+    def test_the_entry_of_a_writer_in_between_survives(
+        self, registry: Scripted, artifact: Path
+    ) -> None:
+        def other_writes_too(asked: Asked) -> Reply:
+            reply = registry.sound(asked)
+            registry.manifests[TAG] = (media_types.OCI_INDEX, listing(OTHER).encode())
+            return reply
+
+        registry.on("GET", "referrers", Reply(404), forever=True)
+        registry.on("PUT", f"manifests/{TAG}", other_writes_too)
+        digest = self.push(registry, artifact)
+        assert sorted(entry["digest"] for entry in tagged(registry)) == sorted([OTHER, digest])

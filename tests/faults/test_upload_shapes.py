@@ -128,7 +128,31 @@ class TestLocations:
             own = asked.query.partition("digest=")[0].rstrip("&")
             assert own == query
 
-    def test_a_location_that_changes_is_followed_and_one_that_is_missing_is_kept(
+    @pytest.mark.parametrize("chunked", [False, True])
+    def test_a_location_that_changes_with_every_answer_is_followed_every_time(
+        self, registry: Scripted, *, chunked: bool
+    ) -> None:
+        """As distribution signs it: what belongs to an earlier offset is refused."""
+        wanted = ["/v2/team/app/blobs/uploads/s0?_state=0%3D%3D"]
+        registry.sessions["s0"] = bytearray()
+
+        def answered(asked: Asked) -> Reply:
+            if asked.method != "POST" and not asked.target.startswith(wanted[-1]):
+                return complaint(404, "BLOB_UPLOAD_INVALID", "stale state")
+            if asked.method == "PUT":
+                return registry.sound(asked)
+            registry.sessions["s0"] += asked.body
+            wanted.append(f"/v2/team/app/blobs/uploads/s0?_state={len(registry.asked)}%3D%3D")
+            return Reply(202, {"Location": wanted[-1]})
+
+        for method in ("POST", "PATCH", "PUT"):
+            registry.on(method, "uploads", answered, forever=True)
+        with client_of(registry, chunk_size=MiB if chunked else None) as client:
+            assert client.push(DATA) == 1
+        assert registry.blobs[DIGEST] == DATA
+        assert len(wanted) == (5 if chunked else 3)
+
+    def test_a_location_that_is_missing_is_as_before(
         self, registry: Scripted, client: Client
     ) -> None:
         registry.on("POST", "uploads", Reply(202, {"Location": "/one?a"}))
@@ -228,14 +252,15 @@ def test_a_body_that_is_too_large_goes_in_chunks_and_the_next_layer_at_once(
 def test_a_chunk_that_is_too_large_by_its_range_shrinks_to_the_size_that_is_named(
     registry: Scripted,
 ) -> None:
-    words = "request body is too large; the limit is 1.00MiB"
+    words = "request body is too large; the limit is 4.00MiB"
     refusal = complaint(416, "REQUESTED_RANGE_NOT_SATISFIABLE", words)
-    registry.on("PATCH", "", limited(1 * MiB, refusal), forever=True)
-    with client_of(registry, chunk_size=2 * MiB) as client:
-        assert client.push(DATA) == 1
-    assert registry.blobs[DIGEST] == DATA
+    registry.on("PATCH", "", limited(4 * MiB, refusal), forever=True)
+    data = DATA * 3
+    with client_of(registry, chunk_size=8 * MiB) as client:
+        assert client.push(data) == 1
+    assert registry.blobs[Digest.of(data)] == data
     sizes = [len(asked.body) for asked in registry.requests("PATCH")]
-    assert sizes == [2 * MiB, 1 * MiB, 1 * MiB, 1 * MiB]
+    assert sizes == [8 * MiB, 4 * MiB, 4 * MiB, 1 * MiB]
 
 
 @pytest.mark.parametrize("held", [0, 100_000, 1 * MiB])
@@ -317,8 +342,6 @@ def test_the_right_bytes_arrive_whatever_range_an_answer_names(
 
     registry.on("PATCH", "", answered, forever=True)
     registry.on("POST", "", answered)
-    registry.sessions["s0"] = bytearray()
-    registry._rules.pop()
     with client_of(registry, chunk_size=1 * MiB) as client:
         assert client.push(DATA) == 1
         assert registry.blobs[DIGEST] == DATA
@@ -469,6 +492,39 @@ class TestResuming:
         assert len(registry.requests("POST")) == 2
 
 
+def test_bodies_and_empty_bodies_say_what_they_are(registry: Scripted, client: Client) -> None:
+    client.push(DATA)
+    client.push(DATA[:10], known=True)
+    for asked in registry.asked:
+        assert asked.header("Accept-Encoding") == "identity"
+        assert asked.header("Accept") is None, "Artifactory looks at those of blobs too"
+        assert asked.header("Expect") is None
+        if asked.method in {"PATCH", "PUT"}:
+            assert asked.header("Content-Type") == "application/octet-stream"
+        if asked.header("Transfer-Encoding") is None:
+            assert asked.header("Content-Length") == str(len(asked.body))
+
+
+@pytest.mark.parametrize("shape", ["PATCH", "PUT", "chunk"])
+@pytest.mark.parametrize(
+    "gone",
+    [
+        complaint(404, "BLOB_UPLOAD_UNKNOWN"),
+        complaint(404, "BLOB_UPLOAD_INVALID"),
+        complaint(400, "BLOB_UPLOAD_INVALID", "stale state"),
+        complaint(416, "BLOB_UPLOAD_INVALID", "first byte is not the next"),
+        Reply(404),
+    ],
+    ids=["unknown", "invalid", "400", "416", "404"],
+)
+def test_a_session_that_is_gone_is_replaced(registry: Scripted, shape: str, gone: Reply) -> None:
+    registry.on("PUT" if shape == "PUT" else "PATCH", "uploads", gone)
+    registry.on("GET", "uploads", complaint(404, "BLOB_UPLOAD_UNKNOWN"), forever=True)
+    with client_of(registry, chunk_size=MiB if shape == "chunk" else None) as client:
+        assert client.push(DATA, known=shape == "PUT") == 2
+    assert registry.blobs[DIGEST] == DATA
+
+
 class TestCommits:
     @pytest.mark.parametrize("answer", [CUT, Reply(500), Reply(502), Reply(404)])
     def test_a_commit_that_came_through_unseen_is_settled_by_asking_for_the_blob(
@@ -482,20 +538,41 @@ class TestCommits:
         assert client.push(DATA) == 1
         assert len(registry.requests("PATCH")) == 1
 
-    @pytest.mark.parametrize("known", [False, True])
-    def test_a_digest_that_does_not_agree_is_sent_once_more(
-        self, registry: Scripted, client: Client, *, known: bool
+    @pytest.mark.parametrize("answer", [CUT, Reply(500), Reply(502)])
+    def test_a_commit_that_came_to_nothing_is_made_again_in_a_new_session(
+        self, registry: Scripted, answer: Reply
     ) -> None:
-        registry.on("PUT", "uploads", complaint(400, "DIGEST_INVALID", "no match"))
+        # Lost twice: what has no body is sent once more where the connection had been kept.
+        registry.on("PUT", "uploads", *(2 if answer is CUT else 1) * [answer])
+        with client_of(registry) as client:
+            assert client.push(DATA) == 2
+        assert registry.blobs[DIGEST] == DATA
+        assert len(registry.requests("HEAD", "blobs")) >= 1
+        assert len(registry.requests("POST")) == 2
+
+    DISAGREEMENTS = (
+        complaint(400, "DIGEST_INVALID", "no match"),
+        complaint(400, "BLOB_UPLOAD_INVALID", "None of the provided layer digests match"),
+        complaint(400, "BLOB_UPLOAD_INVALID", "Invalid docker content"),
+        complaint(400, "SIZE_INVALID", "no match"),
+    )
+
+    @pytest.mark.parametrize("known", [False, True])
+    @pytest.mark.parametrize("answer", DISAGREEMENTS)
+    def test_a_digest_that_does_not_agree_is_sent_once_more(
+        self, registry: Scripted, client: Client, answer: Reply, *, known: bool
+    ) -> None:
+        registry.on("PUT", "uploads", answer)
         assert client.push(DATA, known=known) == 2
         assert registry.blobs[DIGEST] == DATA
 
     @pytest.mark.parametrize("known", [False, True])
+    @pytest.mark.parametrize("answer", DISAGREEMENTS)
     def test_a_digest_that_never_agrees_is_an_error(
-        self, registry: Scripted, client: Client, *, known: bool
+        self, registry: Scripted, client: Client, answer: Reply, *, known: bool
     ) -> None:
-        registry.on("PUT", "uploads", complaint(400, "DIGEST_INVALID", "no match"), forever=True)
-        with pytest.raises(RegistryError, match="DIGEST_INVALID: no match"):
+        registry.on("PUT", "uploads", answer, forever=True)
+        with pytest.raises(RegistryError, match=r"_INVALID: (no match|None of|Invalid docker)"):
             client.push(DATA, known=known)
         assert len(registry.requests("PUT")) == 2
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import email.utils
 import os
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,13 +18,15 @@ from tests.support.scripted import CUT, HANG, Reply, complaint, scripted
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.support.scripted import Asked, Scripted
     from towline.events import Event
     from towline.testing.made import Made
 
+LOADED = 2.0
+"""Seconds that a busy machine may take beside."""
 TOLD = re.compile(r"Retrying in (1 second|\d+ seconds) \((.+)\)")
 
 
@@ -188,6 +192,40 @@ def test_no_slot_is_held_while_one_backs_off(registry: Scripted, tmp_path: Path)
     assert sizes[0] == sizes[2] > sizes[1], "the small one went while the large one waited"
 
 
+def _date(seconds: float) -> str:
+    return email.utils.formatdate(time.time() + seconds, usegmt=True)
+
+
+PAUSES: dict[str, tuple[Callable[[], dict[str, str]], float, float]] = {
+    "seconds": (lambda: {"Retry-After": "2"}, 2.0, 2.5),
+    "date": (lambda: {"Retry-After": _date(3)}, 2.0, 3.5),  # a date has whole seconds
+    "past date": (lambda: {"Retry-After": _date(-100)}, 0.5, 1.5),
+    "absent": (dict, 0.5, 1.5),
+    "nonsense": (lambda: {"Retry-After": "soon"}, 0.5, 1.5),
+}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_pause_is_as_long_as_was_asked_for_in_any_form(status: int, made: Made) -> None:
+    def pause(name: str) -> tuple[str, float]:
+        times: list[float] = []
+
+        def busy(_: Asked) -> Reply | None:
+            times.append(time.monotonic())
+            return Reply(status, PAUSES[name][0]()) if len(times) == 1 else None
+
+        with scripted() as registry:
+            registry.on("PATCH", "/uploads/", busy, forever=True)
+            Hearing(retries=1).push(made, f"{registry.host}/app:1")
+            assert "1" in registry.manifests
+        return name, times[1] - times[0]
+
+    with ThreadPoolExecutor() as threads:
+        waited = dict(threads.map(pause, PAUSES))
+    for name, (_, least, most) in PAUSES.items():
+        assert least <= waited[name] < most + LOADED, name
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_host_that_asks_for_a_pause_gets_it_from_all(
     status: int, registry: Scripted, tmp_path: Path
@@ -248,7 +286,7 @@ def test_a_host_that_keeps_failing_gets_fewer_uploads_at_once_until_it_does_bett
     assert strained.most_afterwards == 8, "all of them again"
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 405])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 501])
 def test_a_question_that_is_refused_is_taken_as_no(
     status: int, registry: Scripted, tmp_path: Path
 ) -> None:
