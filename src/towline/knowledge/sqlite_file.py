@@ -22,6 +22,8 @@ PATIENCE = 2.0
 """Seconds to wait for another process that writes; that takes it well under a millisecond."""
 _SMALLEST_DATABASE = 512
 """Bytes; SQLite takes a shorter file for an empty one and writes over it."""
+_NO_DATABASE = "not a database"
+"""What SQLite says of a file that begins in another way: perhaps the user's image."""
 
 # `place` orders the entries of a DiffID; no clock is trusted with that. Without a rowid the
 # entries of a DiffID lie side by side, so that a look-up reads one page or two.
@@ -66,13 +68,14 @@ def open_file(path: Path) -> sqlite3.Connection:
     except OSError as error:
         raise unusable(path, error.strerror or error) from error
     except sqlite3.Error as error:
+        if _NO_DATABASE in str(error):
+            raise _not_ours(path) from error
         raise unusable(path, error) from error
 
 
 def unusable(path: Path, reason: object) -> KnowledgeError:
     """What to raise when SQLite or the system cannot use the file."""
-    damaged = "not a database" in str(reason) or "malformed" in str(reason)
-    cure = "; delete the file to begin a new one" if damaged else ""
+    cure = "; delete the file to begin a new one" if "malformed" in str(reason) else ""
     return KnowledgeError(f"the cache {path} cannot be used: {reason}{cure}")
 
 
