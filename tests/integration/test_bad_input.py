@@ -131,6 +131,22 @@ def test_a_spoiled_archive_is_exit_3_and_no_tag(
     assert oci_registry.tags(oci_registry.name("app")) == []
 
 
+def test_a_compressed_layer_that_is_cut_short_is_named_where_it_is_looked_into(
+    oci_registry: TestRegistry, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS, format="docker-legacy", compression="gzip")
+    edited(shorter)(made.path)
+    name = oci_registry.name("app")
+    words = ["push", str(made.path), f"{name}:1", "--check-diffids"]
+    refused(3, *words, says=f"layer {made.diff_ids[1].short} is cut short")
+    assert oci_registry.tags(name) == []
+
+
+def shorter(files: dict[str, bytes]) -> None:
+    name = manifest_of(files)["Layers"][1]
+    files[name] = files[name][:-10]
+
+
 def test_a_wrong_reference_has_a_caret_under_the_wrong_character(tmp_path: Path) -> None:
     made = make_image(tmp_path / "image.tar", LAYERS)
     err = refused(2, "push", str(made.path), "reg.example/Team/app:1", says="upper case")

@@ -49,8 +49,8 @@ class BlobStream:
     """The bytes of one blob, made from one reader; iterated once, by one thread.
 
     `encoding` None: the stored bytes go as they are, and `diff_id_of`, their compression, asks
-    that they be decompressed beside, for the DiffID. Streams that share `spares` share the memory
-    for blocks beyond each one's first.
+    that they be decompressed beside, for the DiffID; `name` is what errors of that call them.
+    Streams that share `spares` share the memory for blocks beyond each one's first.
 
     Raises SourceError from the reader, or when a stored blob that is looked into is damaged;
     Cancelled when `cancel` is thrown. The stream closes the reader at its end, whichever that is.
@@ -65,6 +65,7 @@ class BlobStream:
         *,
         diff_id_of: Compression | None = None,
         spares: Spares | None = None,
+        name: str = "the layer",
     ) -> None:
         from hashlib import sha256
 
@@ -80,7 +81,7 @@ class BlobStream:
         if encoder:
             blocks = encoded(self._source, encoder, self._plain, work, spares or Spares())
         elif diff_id_of and diff_id_of != "none":
-            decoder = decoder_of(diff_id_of, "the layer")
+            decoder = decoder_of(diff_id_of, name)
             blocks = checked(self._source, decoder, self._plain, work)
         else:
             blocks = stored(self._source)

@@ -82,6 +82,7 @@ class Sending:
             self._cancel,
             diff_id_of=blob.stored_compression if self._wish.check_diffids else None,
             spares=self._engine.spares,
+            name=f"layer {blob.id}",
         )
         for job in jobs:
             job.delivery.position = lambda: stream.position

@@ -21,6 +21,7 @@ def look_into(engine: Engine, blob: Blob, cancel: Cancel) -> None:
         cancel,
         diff_id_of=blob.stored_compression,
         spares=engine.spares,
+        name=f"layer {blob.id}",
     )
     for _ in stream:
         pass

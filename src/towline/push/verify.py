@@ -78,7 +78,12 @@ def _read(target: Target, blob: Blob, made: Made) -> None:
 def _diff_id(target: Target, made: Made) -> str | None:
     reader = target.repository.open_blob(made.digest, target.context)
     stream = BlobStream(
-        reader, None, target.engine.encoders, target.context.cancel, diff_id_of=made.compression
+        reader,
+        None,
+        target.engine.encoders,
+        target.context.cancel,
+        diff_id_of=made.compression,
+        name=f"layer {made.digest}",
     )
     for _ in stream:
         pass
