@@ -117,8 +117,8 @@ def test_an_authority_that_cannot_be_read_is_a_usage_error(
 ) -> None:
     (tmp_path / "empty.pem").touch()
     with (
-        client_of(secure, plain_http=False, ca=tmp_path / name) as client,
         pytest.raises(UsageError, match=name),
+        client_of(secure, plain_http=False, ca=tmp_path / name) as client,
     ):
         ask(client)
 

@@ -77,11 +77,12 @@ def manifest(reference: Reference, target: Target) -> RawManifest:
     get_manifest = target.repository.get_manifest
     raw = target.retry(reference.target, partial(get_manifest, reference.target, target.context))
     if raw is None:
-        raise _missing(reference)
+        raise _missing(reference, target)
     return raw
 
 
-def _missing(reference: Reference) -> RegistryError:
+def _missing(reference: Reference, target: Target) -> RegistryError:
+    target.repository.check_version(target.context)
     return RegistryError(
         f"there is no {reference} at the registry", status=404, code="MANIFEST_UNKNOWN"
     )
@@ -145,7 +146,7 @@ def remote_digest(reference: Reference, target: Target) -> Digest:
     head_manifest = target.repository.head_manifest
     found = target.retry(reference.target, partial(head_manifest, reference.target, target.context))
     if found is None:
-        raise _missing(reference)
+        raise _missing(reference, target)
     return found.digest
 
 

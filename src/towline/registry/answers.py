@@ -165,6 +165,14 @@ def is_page(response: Response) -> bool:
     return response.body[:256].lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))
 
 
+def is_a_registrys(response: Response) -> bool:
+    """Whether it has the marks of a registry's answer; many a registry's own refusal has none."""
+    if is_page(response):
+        return False
+    named = response.headers.get(distribution.API_VERSION) is not None
+    return response.ok or named or response.media_type == "application/json"
+
+
 def refusal(response: Response, action: str) -> AuthError | RegistryError:
     """The error for an answer that is no success; `action` completes "cannot …"."""
     found = code(response)

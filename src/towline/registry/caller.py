@@ -16,6 +16,7 @@ from towline.registry import answers
 from towline.registry.admission import Admission
 from towline.registry.auth import TOKEN_ANSWER_MAX, Auth
 from towline.registry.endpoints import acquired
+from towline.spec import distribution
 from towline.wire.message import Request
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ _REMEDIED = frozenset({401, 411, 413})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SAME_AGAIN = frozenset({307, 308})
 """Redirects that keep method and body."""
+_NOT_FOUND = 404
 _LEAST_REFUSAL = 400
 
 
@@ -110,8 +112,10 @@ class Caller:
         try:
             result = call.read(response)
         except (AuthError, RegistryError) as error:
+            if error.status == _NOT_FOUND and not answers.is_a_registrys(response):
+                self.check_version(context)
             raise self.judged(error, response) from None
-        self._proven = True
+        self._proven = self._proven or answers.is_a_registrys(response)
         return result
 
     def open(
@@ -164,6 +168,31 @@ class Caller:
             self._pool.request(self._guarded(request, context), context, timeout=seconds)
         except TowlineError:
             return
+
+    def check_version(self, context: Context) -> None:
+        """Where nothing was found: raise RegistryError if the registry's protocol is too old.
+
+        It is asked only where nothing has answered as a registry does.
+        """
+        if self._proven or not self._speaks_only_version_1(context):
+            return
+        raise RegistryError(
+            f"the registry {self.endpoint.host} speaks only version 1 of the protocol, and "
+            "version 2 is needed",
+            status=_NOT_FOUND,
+            hint="use a registry that speaks version 2",
+        )
+
+    def _speaks_only_version_1(self, context: Context) -> bool:
+        base = self.endpoint.base(context)
+        try:
+            found = self._asked(Request("GET", base), context)
+            if found.status != _NOT_FOUND or answers.is_a_registrys(found):
+                return False
+            ping = self._asked(Request("GET", base.at(distribution.VERSION_1_PING)), context)
+        except TowlineError:
+            return False
+        return ping.ok and not answers.is_page(ping)
 
     def judged(self, error: E, response: Response) -> E:
         """The same error, with the account that was refused where that matters.

@@ -294,6 +294,11 @@ class Repository:
             finally:
                 exchange.close()
 
+    def check_version(self, context: Context) -> None:
+        """Where nothing was found: raise RegistryError if the registry's protocol is too old."""
+        with on_side(self._side):
+            self._caller.check_version(context)
+
     def ask_base(self, context: Context) -> None:
         """Ask the registry itself whether this account is let in (end-1).
 

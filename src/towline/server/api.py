@@ -84,7 +84,7 @@ class Api:
         except Exception as error:  # noqa: BLE001 - one request's fault must not end the server
             self.report(error)
             response = refusals.failed().response()
-        response.headers.setdefault("Docker-Distribution-Api-Version", "registry/2.0")
+        response.headers.setdefault(distribution.API_VERSION, "registry/2.0")
         return response
 
     def _broken(self, error: OSError) -> Response:

@@ -16,6 +16,10 @@ NAME_MAX = 255
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 BASE = "/v2/"
+API_VERSION = "Docker-Distribution-Api-Version"
+"""Header by which many registries name themselves."""
+VERSION_1_PING = "/v1/_ping"
+"""Where a registry of the protocol that came before says that it is one."""
 DOCKER_CONTENT_DIGEST = "Docker-Content-Digest"
 OCI_SUBJECT = "OCI-Subject"
 OCI_FILTERS_APPLIED = "OCI-Filters-Applied"
