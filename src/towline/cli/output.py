@@ -23,7 +23,7 @@ def write(lines: Iterable[str]) -> None:
         raise _failed("it is closed")
     try:
         for line in lines:
-            sys.stdout.write(line + "\n")
+            sys.stdout.write(_spelled(line) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         forget(sys.stdout.fileno())
@@ -36,7 +36,15 @@ def write_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
     """Print one JSON document."""
     import json
 
-    write([json.dumps(value, indent=2, ensure_ascii=False)])
+    write([json.dumps(value, indent=2)])
+
+
+def _spelled(line: str) -> str:
+    """With escapes for what a strict standard output has no bytes for: parts of file names, say."""
+    if line.isascii() or sys.stdout.errors != "strict":
+        return line
+    encoding = sys.stdout.encoding
+    return line.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _failed(reason: str | None, where: str = "standard output") -> TowlineError:

@@ -109,7 +109,7 @@ def _objects(error: BaseException, style: Style) -> Iterator[str]:
 def _object(event: Event) -> str:
     import json
 
-    return json.dumps(event.as_dict(), ensure_ascii=False)
+    return json.dumps(event.as_dict())
 
 
 def debug_object(line: str) -> str:

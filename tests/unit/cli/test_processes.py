@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from towline.testing.images import make_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,6 +141,30 @@ def test_without_standard_error_the_exit_code_tells() -> None:
     for redirection in ("2>&-", "2> /dev/full"):
         assert shell(f"push {redirection}") == (2, "", "")
         assert shell(f"--version {redirection}")[0] == 0
+
+
+@pytest.mark.parametrize("encoding", ["ascii:strict", "utf-8:strict"])
+def test_a_name_that_standard_output_cannot_spell_is_told_all_the_same(
+    tmp_path: Path, encoding: str
+) -> None:
+    name = os.fsencode(tmp_path) + "/imäge ".encode() + b"\xff.tar"
+    make_image(Path(os.fsdecode(name)), [{"a": b"a"}])
+    environ = {**os.environ, "PYTHONIOENCODING": encoding}
+    inspect: list[str | bytes] = [*TOWLINE, "inspect", name]
+    done = subprocess.run(inspect, capture_output=True, check=True, env=environ)
+    assert done.stdout.splitlines()[0].endswith(rb"\udcff.tar")
+    done = subprocess.run(
+        [*inspect, "--output", "json"], capture_output=True, check=True, env=environ
+    )
+    assert os.fsencode(json.loads(done.stdout)["reference"]) == name
+    done = subprocess.run(
+        [*TOWLINE, "plan", name + b"x", "reg.example/app", "--progress", "json"],
+        capture_output=True,
+        check=False,
+        env=environ,
+    )
+    assert done.returncode == 3
+    assert json.loads(done.stderr)["event"] == "error"
 
 
 def test_the_version_is_told() -> None:

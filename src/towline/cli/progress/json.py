@@ -34,4 +34,4 @@ class Objects:
 def _line(event: Event | Logged) -> str:
     if isinstance(event, Logged):
         return debug_object(event.line)
-    return json.dumps(event.as_dict(), ensure_ascii=False)
+    return json.dumps(event.as_dict())
