@@ -68,6 +68,8 @@ class Reply:
     """Said instead of all the above; b"" says nothing and hangs up."""
     wait: float = 0.0
     """Seconds before it is said."""
+    drip: float | None = None
+    """Seconds between single bytes that follow for as long as somebody listens."""
     hang: bool = False
     """Say nothing, and keep the connection until the test ends."""
 
@@ -129,6 +131,8 @@ class Scripted:
         self.host = f"{address}:{port}"
         self.url = f"http{'s' if tls else ''}://{self.host}"
         self.asked: list[Asked] = []
+        self.drips = 0
+        """Answers that went on byte by byte."""
         self.greeted = 0
         """Connections that began with something else than HTTP."""
         self.blobs: dict[str, bytes] = {}
@@ -252,6 +256,10 @@ class Scripted:
         if reply.wait:
             self.ended.wait(reply.wait)
         connection.sendall(reply.encoded(asked.method))
+        if reply.drip is not None:
+            self.drips += 1
+            while not self.ended.wait(reply.drip):
+                connection.sendall(b"v")
         if reply.reset:
             time.sleep(0.05)  # let the answer arrive before the reset overtakes it
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

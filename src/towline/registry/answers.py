@@ -36,13 +36,15 @@ _DENIALS = frozenset({401, 403})
 _REDIRECTS = range(300, 400)
 _SHOWN = 200
 """Characters of a body that is no JSON."""
+_MARKUP_READ = 8 << 10
+"""Characters of a page that are searched: what it says is near its top."""
 _DETAIL_SHOWN = 120
 _WAIT_MAX = 60.0
 
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _XML_MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.IGNORECASE | re.DOTALL)
 _XML_CODE = re.compile(r"<Code>(.*?)</Code>", re.IGNORECASE | re.DOTALL)
-_TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+_TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^<>]*>", re.IGNORECASE | re.DOTALL)
 
 
 class Complaint(NamedTuple):
@@ -111,6 +113,7 @@ def _code(value: Any) -> str | None:  # noqa: ANN401 - any JSON
 
 
 def _from_markup(text: str) -> list[Complaint]:
+    text = text[:_MARKUP_READ]
     if message := _XML_MESSAGE.search(text):
         code = _XML_CODE.search(text)
         return [Complaint(_code(code[1]) if code else None, _shown(message[1], _SHOWN))]

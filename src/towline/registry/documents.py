@@ -28,7 +28,7 @@ TAGS_PAGE = 1000
 
 _NOT_FOUND, _BAD_REQUEST, _SERVER_ERROR = 404, 400, 500
 _BUSY = frozenset({401, 408, 429, 499})
-_LINK = re.compile(r"<([^>]*)>\s*((?:;[^,]*)?)")
+_LINK = re.compile(r"<([^<>]*)>\s*((?:;[^,]*)?)")
 _REL_NEXT = re.compile(r";\s*rel\s*=\s*\"?next\"?\s*(?:;|$)", re.IGNORECASE)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LIFE_MIN = 60.0
 """Seconds that a token is taken to live where its service says less, or nothing."""
+_LIFE_MAX = 365 * 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,22 @@ def read(response: Response, action: str, now: float) -> Token:
             f"cannot {action}: {response.url.authority} answered without one "
             f"({response.method} {response.url.redacted})",
             status=response.status,
+            transient=_is_torn(response),
         )
-    said = document.get("expires_in")
-    life = max(float(said), LIFE_MIN) if isinstance(said, int | float) else LIFE_MIN
+    life = _life(document.get("expires_in"))
     return Token(value, life, now + life)
+
+
+def _life(said: Any) -> float:  # noqa: ANN401 - any JSON
+    """Seconds; numbers beyond all floats, and NaN, have been read as JSON too."""
+    known = isinstance(said, int | float) and said >= LIFE_MIN
+    return float(min(said, _LIFE_MAX)) if known else LIFE_MIN
+
+
+def _is_torn(response: Response) -> bool:
+    """Whether an object was begun and not ended: the next answer may be whole."""
+    body = response.body.strip()
+    return body.startswith(b"{") and not body.endswith(b"}") and not response.truncated
 
 
 def _document(response: Response) -> dict[str, Any]:

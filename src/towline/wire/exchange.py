@@ -183,20 +183,14 @@ class Exchange:
         return response, next_piece
 
     def _answer(self, head: reading.Head, seconds: float, limit: int) -> Response:
-        def read() -> tuple[reading.Body, bytes, bool]:
+        def read() -> tuple[reading.Body, bytes]:
             body = reading.Body(self._channel, head, self.request.method)
-            parts: list[bytes] = []
-            size = 0
-            while size <= limit and (piece := body.read(seconds)):
-                parts.append(piece)
-                size += len(piece)
-            content = b"".join(parts)
-            return body, content[:limit], size > limit
+            return body, body.read_all(seconds, limit)
 
         self._answered = True
         early = not self._body_ended
         try:
-            body, content, truncated = self._read(read, seconds)
+            body, content = self._read(read, seconds)
         except TowlineError:
             # Its first line was a refusal already; the rest is only words.
             if head.status < 400:  # noqa: PLR2004 - what is no refusal
@@ -206,15 +200,28 @@ class Exchange:
             self.close()
         else:
             self._end(head, body)
-        return self._response(head, content, truncated=truncated)
+        return self._response(head, content[:limit], truncated=len(content) > limit)
 
     def _response(self, head: reading.Head, content: bytes, *, truncated: bool) -> Response:
         request = self.request
+        if head.status >= 400:  # noqa: PLR2004 - a refusal: its words are shown to people
+            head, content = self._hushed(head, content)
         response = Response(
             head.status, head.reason, head.headers, request.url, request.method, content, truncated
         )
         log.received(self._log, response, time.monotonic() - self._began)
         return response
+
+    def _hushed(self, head: reading.Head, content: bytes) -> tuple[reading.Head, bytes]:
+        """Without the secrets of the request, should the other side repeat them."""
+        from towline.wire import secrets
+
+        request = self.request
+        fields = secrets.hide_in_fields(request, head.headers)
+        reason = secrets.hide(request, head.reason)
+        text = secrets.hide(request, content.decode("utf-8", "surrogateescape"))
+        head = head._replace(reason=reason, headers=fields)
+        return head, text.encode("utf-8", "surrogateescape")
 
     def _end(self, head: reading.Head, body: reading.Body) -> None:
         if self._ended:

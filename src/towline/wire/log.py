@@ -24,7 +24,7 @@ _LINKS = frozenset({"location", "link", "content-location"})
 _OPEN_PARAMETERS = frozenset(
     {"digest", "mount", "from", "scope", "service", "n", "last", "account", "client_id"}
 )
-_PARAMETER = re.compile(r"([?&;])([^=&;>\"\s]+)=([^&;>\"\s]*)")
+_PARAMETER = re.compile(r"([?&;])([^=&;?>\"\s]+)=([^&;>\"\s]*)")
 
 
 def silent(_line: str) -> None:

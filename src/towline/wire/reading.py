@@ -6,6 +6,7 @@ Knows bytes and frames; what an answer means is its reader's affair.
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.wire.message import Headers
@@ -18,12 +19,16 @@ HEAD_MAX = 64 << 10
 _FIELDS_MAX = 200
 _CHUNK_LINE_MAX = 4 << 10
 _INTERIM_MAX = 20
+_WHOLE = 2
+"""Times the allowed silence in which a head that has begun must be whole."""
+_SLOWEST = 1 << 10
+"""Bytes a second: a body that comes more slowly, after as long, has no end."""
 _INTERIM = range(100, 200)
 _BODILESS = frozenset({204, 304})
 _SWITCHING = 101
 
 _STATUS = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ([^\r\n]*))?")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:[ \t]*(.*?)[ \t]*")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:(.*)")
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 
 
@@ -77,13 +82,15 @@ def read_head(channel: Channel, seconds: float) -> Head:
 def read_any_head(channel: Channel, seconds: float) -> Head:
     """The next head, interim or final."""
     data = b""
+    whole_by: float | None = None
     while (end := _end_of_head(data)) is None:
-        if len(data) > HEAD_MAX:
+        if len(data) > HEAD_MAX or (whole_by and time.monotonic() > whole_by):
             raise Broken("header fields without end", begun=True)
         more = channel.receive(seconds)
         if not more:
             raise Gone("the connection ended", begun=bool(data), start=data[:16])
         data += more
+        whole_by = whole_by or time.monotonic() + _WHOLE * channel.timeout
         # What is no HTTP is known by its first line; it may never send an empty one.
         if not data.startswith(b"HTTP/"[: len(data)]):
             raise Broken("no HTTP answer", start=data[:16])
@@ -117,7 +124,7 @@ def _fields(lines: list[bytes]) -> list[tuple[str, str]]:
             name, value = found.pop()
             found.append((name, f"{value} {text.strip().decode('latin-1')}"))
         elif match := _FIELD.fullmatch(text):
-            found.append((match[1].decode("ascii"), match[2].decode("latin-1")))
+            found.append((match[1].decode("ascii"), match[2].strip(b" \t").decode("latin-1")))
         else:
             raise Broken("a header field that is none", begun=True)
     return found
@@ -153,6 +160,18 @@ class Body:
         if self._left is not None:
             data = self._take(data, self._left)
         return data
+
+    def read_all(self, seconds: float, limit: int) -> bytes:
+        """Whole, or some more than `limit` bytes of it. Raises as `read` does."""
+        parts: list[bytes] = []
+        size = 0
+        began = time.monotonic()
+        while size <= limit and (piece := self.read(seconds)):
+            parts.append(piece)
+            size += len(piece)
+            if time.monotonic() - began > _WHOLE * self._channel.timeout + size / _SLOWEST:
+                raise Broken("a body without end", begun=True)
+        return b"".join(parts)
 
     def _take(self, data: bytes, left: int) -> bytes:
         if len(data) > left:

@@ -15,6 +15,8 @@ _ABSOLUTE = re.compile(
 )
 _AUTHORITY = re.compile(r"(?:[^@]*@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^:@\[\]\s]+)(?::(?P<port>\d*))?")
 _BARE_HOST = re.compile(r"(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::\d+)?|[A-Za-z0-9-]+:\d+)(?=/)")
+_SHOWN = 500
+"""Characters of a path: the longest name of a repository, and some more."""
 _UNSAFE = re.compile(r"[^!-~]")
 _UNRESERVED = re.compile(r"[^A-Za-z0-9._~:/-]")
 
@@ -47,7 +49,8 @@ class Url(NamedTuple):
     @property
     def redacted(self) -> str:
         """For people: without the query, which may hold a signature."""
-        return self.origin + self.target.partition("?")[0]
+        path = self.target.partition("?")[0]
+        return self.origin + (path if len(path) <= _SHOWN else path[: _SHOWN - 1] + "…")
 
     def at(self, target: str) -> Url:
         """Another path and query on the same origin."""
