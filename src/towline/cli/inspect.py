@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from towline.cli import looking, options, output
 from towline.cli.arguments import add
+from towline.cli.printable import one_line
 from towline.cli.progress import figures
 
 if TYPE_CHECKING:
@@ -48,12 +49,13 @@ def _lines(result: InspectResult) -> Iterator[str]:
     }
     for name, value in facts.items():
         if value is not None:
-            yield f"{name + ':':<12}{value}"
+            yield f"{name + ':':<12}{one_line(value)}"
     if result.layers:
         yield figures.counted(len(result.layers), "layer") + ":"
     for layer in result.layers:
-        yield f"  {layer.digest or layer.diff_id}  {figures.size(layer.size)}  {layer.media_type}"
+        digest = layer.digest or layer.diff_id
+        yield f"  {digest}  {figures.size(layer.size)}  {one_line(layer.media_type)}"
     if result.manifests:
         yield figures.counted(len(result.manifests), "manifest") + ":"
     for child in result.manifests:
-        yield f"  {child.digest}  {child.platform or '-'}  {child.media_type}"
+        yield f"  {child.digest}  {one_line(child.platform or '-')}  {one_line(child.media_type)}"

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from towline.cli import exit_codes
+from towline.cli.printable import one_line
 from towline.cli.progress import figures
 from towline.errors import InvalidReference, PartialFailure, TowlineError, TransferCancelled
 from towline.events import Failed, Hinted
@@ -82,12 +83,12 @@ def _text(error: BaseException) -> Iterator[str]:
     for reference, failure in _each(error):
         yield f"towline: error: {_named(failure, reference)}"
         if isinstance(failure, InvalidReference):
-            yield f"  {_one_line(failure.text)}"
+            yield f"  {one_line(failure.text)}"
             yield f"  {_caret(failure.text, failure.position)}"
         hint = _hint(failure)
         if hint and hint not in hints:
             hints.add(hint)
-            yield f"hint: {_one_line(hint)}"
+            yield f"hint: {one_line(hint)}"
     if isinstance(error, PartialFailure):
         yield f"towline: error: {_count(error)}"
 
@@ -142,19 +143,13 @@ def _count(failure: PartialFailure) -> str:
 def message_of(error: BaseException) -> str:
     """One line."""
     if isinstance(error, TowlineError):
-        return _one_line(error.message)
+        return one_line(error.message)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
-        return _one_line(f"{place}{error.strerror}")
-    return _one_line(f"{type(error).__name__}: {error}")
-
-
-def _one_line(text: str) -> str:
-    """What a registry or an archive says may hold anything: nothing of it moves the cursor."""
-    text = " ".join(text.splitlines()) if len(text.splitlines()) > 1 else text
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+        return one_line(f"{place}{error.strerror}")
+    return one_line(f"{type(error).__name__}: {error}")
 
 
 def _caret(text: str, position: int) -> str:
@@ -177,4 +172,4 @@ def _traceback(error: BaseException) -> Iterator[str]:
     import traceback
 
     for chunk in traceback.format_exception(error):
-        yield from chunk.rstrip("\n").split("\n")
+        yield from map(one_line, chunk.rstrip("\n").split("\n"))

@@ -12,6 +12,7 @@ import pytest
 from towline.cli.progress.base import Logged, Progress
 from towline.cli.progress.json import Objects
 from towline.cli.progress.plain import Lines, Quiet
+from towline.cli.progress.tty import Bars
 from towline.events import (
     Hinted,
     LayerProgress,
@@ -196,6 +197,20 @@ def test_json_progress_tells_warnings_hints_and_debug_lines_as_objects() -> None
     objects = [json.loads(line) for line in Objects().show(told).splitlines()]
     assert [shown["event"] for shown in objects] == ["warning", "hint", "debug"]
     assert objects[2]["message"] == "GET /v2/"
+
+
+def test_what_others_say_moves_no_cursor() -> None:
+    told: list[Event | Logged] = [
+        Warned(reference="", message="a \x1b[2Jplatform\nof two lines"),
+        layer("a", "Retrying in 1 second (\x1b]0;title\x07)"),
+    ]
+    assert Lines().show(told).splitlines() == [
+        "towline: warning: a \ufffd[2Jplatform of two lines",
+        "a: Retrying in 1 second (\ufffd]0;title\ufffd)",
+    ]
+    shown = Bars(lambda: (80, 24)).show([*told, Logged("<   Server: \x1b[2Jx")])
+    assert "Server: \ufffd[2Jx" in shown
+    assert not any(code in shown for code in ("\x1b[2J", "\x1b]0", "\x07"))
 
 
 def test_quiet_keeps_warnings_and_nothing_else() -> None:

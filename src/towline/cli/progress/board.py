@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from towline.cli.printable import one_line
 from towline.events import LayerProgress
 
 if TYPE_CHECKING:
@@ -112,8 +113,9 @@ class Board:
             row.current = event.current
         elif event.status == PUSHED and row.total is not None:
             row.current = row.total
-        changed = row.status != event.status
-        row.status = event.status
+        status = one_line(event.status)
+        changed = row.status != status
+        row.status = status
         return row if changed else None
 
     def total(self, now: float) -> Total:

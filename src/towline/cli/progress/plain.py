@@ -6,6 +6,7 @@ import time
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from towline.cli.printable import one_line
 from towline.cli.progress import figures
 from towline.cli.progress.base import Logged
 from towline.cli.progress.board import Board
@@ -51,7 +52,7 @@ def line_of(event: Event | Logged) -> str | None:
             line = f"towline: note: {event.message}"
         case Warned():
             line = f"towline: warning: {event.message}"
-    return line
+    return None if line is None else one_line(line)
 
 
 def _summary(event: Summary) -> str:
@@ -105,7 +106,7 @@ class Lines:
 
     def _line(self, event: Event | Logged) -> str | None:
         if isinstance(event, Logged):
-            return event.line
+            return line_of(event)
         row = self._board.apply(event)
         if isinstance(event, PushStarted):
             return self._first_line(event)

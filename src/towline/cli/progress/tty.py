@@ -83,7 +83,7 @@ class Bars:
     def _take(self, event: Event | Logged) -> str | None:
         """Take an event in; the line that stays above the rows, if it makes one."""
         if isinstance(event, Logged):
-            return event.line
+            return line_of(event)
         self._board.apply(event)
         line = line_of(event)
         if isinstance(event, TagPushed) and len(self._repositories) > 1:
