@@ -290,8 +290,8 @@ class TestTags:
             "tags",
             Reply(200, {"Link": f"<{link}>; rel=next"}, '{"tags":["a","b"]}'),
             Reply(200, {"Link": '</v2/x>; title="a"; rel="next"'}, '{"tags":["c"]}'),
-            Reply(200, (), '{"tags":null}'),
         )
+        registry.on("GET", "/v2/x", Reply(200, (), '{"tags":null}'))
         assert client.repository.tags(client.context) == ["a", "b", "c"]
         assert [asked.target for asked in registry.asked] == [
             "/v2/team/app/tags/list?n=1000",
@@ -309,6 +309,14 @@ class TestTags:
         body = '{"tags":["a",null,"sha256:%s",7,"-x"],"child":[]}' % (64 * "0")
         registry.on("GET", "tags", Reply(200, (), body))
         assert client.repository.tags(client.context) == ["a"]
+
+    @pytest.mark.parametrize("body", ["{}", '{"tags":"a"}', '{"errors":[]}', "[]", "null", "a"])
+    def test_an_answer_that_lists_nothing_is_not_taken_for_no_tags(
+        self, registry: Scripted, client: Client, body: str
+    ) -> None:
+        registry.on("GET", "tags", Reply(200, {"Content-Type": "application/json"}, body))
+        with pytest.raises(RegistryError, match=r"cannot list the tags of .* instead of"):
+            client.repository.tags(client.context)
 
     def test_a_size_of_page_that_is_refused_is_left_to_the_registry(
         self, registry: Scripted, client: Client

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import RegistryError
 from towline.registry import answers
@@ -205,15 +205,15 @@ def _page(response: Response, name: RepositoryName) -> TagsPage:
         document = json.loads(response.body)
     except (ValueError, RecursionError):
         document = None
-    if not isinstance(document, dict):
+    listed = document.get("tags", "") if isinstance(document, dict) else ""
+    if not isinstance(listed, list | None):
         raise answers.no_registry(response, _listing(name))
-    return TagsPage(_tags(document.get("tags")), _next(response))
+    return TagsPage(tuple(filter(_is_tag, listed or ())), _next(response))
 
 
-def _tags(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - any JSON
+def _is_tag(value: object) -> bool:
     # `null` for none, nulls among them, and digests have all been seen.
-    listed = value if isinstance(value, list) else ()
-    return tuple(tag for tag in listed if isinstance(tag, str) and distribution.TAG.fullmatch(tag))
+    return isinstance(value, str) and distribution.TAG.fullmatch(value) is not None
 
 
 def _next(response: Response) -> str | None:
