@@ -330,6 +330,41 @@ def test_a_scope_that_the_registry_names_itself_is_asked_for_too(
     assert scopes_of(tokens.asked[0]) == asked
 
 
+def test_a_token_that_lacks_a_scope_is_asked_for_with_it_once(
+    registry: Scripted, client: Client
+) -> None:
+    tokens = Tokens(registry)
+    more = "repository:team/app:pull,push,scan"
+
+    def lacking(asked: Asked) -> Reply | None:
+        shown = (asked.header("Authorization") or "").removeprefix("Bearer ")
+        if shown not in tokens.valid:
+            return Reply(401, {"WWW-Authenticate": tokens.challenge})
+        if more in tokens.valid[shown]:
+            return None
+        error = f'{tokens.challenge},error="insufficient_scope",scope="{more}"'
+        return Reply(401, {"WWW-Authenticate": error})
+
+    registry.guard = lacking
+    assert client.push(DATA) == 1
+    assert [scopes_of(asked) for asked in tokens.asked] == [
+        ["repository:team/app:pull,push"],
+        [more],
+    ]
+
+
+def test_a_token_that_always_lacks_a_scope_is_one_error_and_no_loop(
+    registry: Scripted, client: Client
+) -> None:
+    tokens = Tokens(registry)
+    wants = ',error="insufficient_scope",scope="repository:team/app:pull,push"'
+    registry.guard = lambda asked: Reply(401, {"WWW-Authenticate": tokens.challenge + wants})
+    with pytest.raises(AuthError):
+        client.push(DATA)
+    assert len(tokens.asked) <= 2
+    assert len(registry.requests("POST")) <= 3
+
+
 def test_a_wrong_password_is_told_with_the_account_and_never_shown(registry: Scripted) -> None:
     challenge = {"WWW-Authenticate": 'Basic realm="x"'}
     registry.guard = lambda asked: Reply(401, challenge)
@@ -348,12 +383,16 @@ def test_a_wrong_password_is_told_with_the_account_and_never_shown(registry: Scr
 def test_a_wrong_password_at_a_token_service_is_told_with_the_account(registry: Scripted) -> None:
     Tokens(registry)
     registry._rules.clear()
-    registry.on("GET", "^/token", complaint(401, "UNAUTHORIZED", "bad password"), forever=True)
+    echoed = f"bad password wr0ng-word in {basic('me', 'wr0ng-word')}"
+    registry.on("GET", "^/token", complaint(401, "UNAUTHORIZED", echoed), forever=True)
     with (
         client_of(registry, creds=("me", "wr0ng-word")) as client,
-        pytest.raises(AuthError, match=r"bad password.*user me \(from --creds\)"),
+        pytest.raises(
+            AuthError, match=r"bad password \*\*\* in.*user me \(from --creds\)"
+        ) as caught,
     ):
         client.push(DATA)
+    assert basic("me", "wr0ng-word").removeprefix("Basic ") not in str(caught.value)
 
 
 def test_no_credentials_where_some_are_wanted_says_how_to_give_them(
@@ -534,16 +573,18 @@ class TestExpiredLogins:
         assert len(registry.requests("POST")) == 3
 
     def test_a_helper_that_gives_the_same_again_ends_in_one_error(
-        self, registry: Scripted, environ: dict[str, str]
+        self, registry: Scripted, environ: dict[str, str], tmp_path: Path
     ) -> None:
         self.guard(registry, self.EXPIRED, "other")
-        with (
-            client_of(registry, environ=environ) as client,
-            pytest.raises(AuthError, match="has expired") as caught,
-        ):
-            client.push(DATA)
-        assert "log in again" in str(caught.value.hint)
-        assert len(registry.asked) == 3
+        with client_of(registry, environ=environ) as client:
+            with pytest.raises(AuthError, match="has expired") as caught:
+                client.push(DATA)
+            assert "log in again" in str(caught.value.hint)
+            assert len(registry.asked) == 3
+            with pytest.raises(AuthError, match="has expired"):
+                client.push(DATA)
+        assert len(registry.asked) == 4
+        assert (tmp_path / "count").read_text() == "2\n", "asked once, and once more"
 
     def test_a_password_of_an_option_is_not_asked_for_again(self, registry: Scripted) -> None:
         self.guard(registry, self.EXPIRED, "other")

@@ -248,6 +248,7 @@ class TestLooking:
     ) -> None:
         registry.on("HEAD", "manifests", complaint(403, "UNAUTHORIZED"))
         assert client.repository.head_manifest("1", client.context) is None
+        assert [asked.method for asked in registry.asked] == ["HEAD"]
 
     def test_a_forbidden_head_of_a_source_borrows_its_reason_from_a_get(
         self, registry: Scripted, client: Client

@@ -45,20 +45,20 @@ def servers(host: str) -> tuple[str, ...]:
     return _HUB_SERVERS if host == HUB else (host, f"https://{host}")
 
 
-def get(name: str, host: str, environ: Mapping[str, str]) -> Login | None:
-    """Ask the helper of that name; None: it knows none.
+def get(name: str, host: str, environ: Mapping[str, str], seconds: float = SECONDS) -> Login | None:
+    """Ask the helper of that name, which has so many seconds; None: it knows none.
 
     Raises HelperMissing, and AuthError with the helper's own words when it fails.
     """
     for server in servers(host):
-        found = _ask(name, server, environ)
+        found = _ask(name, server, environ, seconds)
         if found is not None:
             return found
     return None
 
 
-def _ask(name: str, server: str, environ: Mapping[str, str]) -> Login | None:
-    code, output = _run(name, "get", server, environ)
+def _ask(name: str, server: str, environ: Mapping[str, str], seconds: float) -> Login | None:
+    code, output = _run(name, "get", server, environ, seconds)
     if code:
         if _is_anonymous(output):
             return None
@@ -120,7 +120,9 @@ def _login(name: str, output: bytes) -> Login | None:
     return Login(username, secret)
 
 
-def _run(name: str, verb: str, line: str, environ: Mapping[str, str]) -> tuple[int, bytes]:
+def _run(
+    name: str, verb: str, line: str, environ: Mapping[str, str], seconds: float = SECONDS
+) -> tuple[int, bytes]:
     """Run the helper with a line on its standard input; exit code and standard output."""
     import shutil
     import subprocess
@@ -137,12 +139,12 @@ def _run(name: str, verb: str, line: str, environ: Mapping[str, str]) -> tuple[i
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=dict(environ),
-                timeout=SECONDS,
+                timeout=seconds,
                 check=False,
             )
     except subprocess.TimeoutExpired:
         raise AuthError(
-            f"the credential helper {program} did not answer within {SECONDS:g} s"
+            f"the credential helper {program} did not answer within {seconds:g} s"
         ) from None
     except OSError as error:
         raise HelperMissing(f"the credential helper {program} cannot be run: {error}") from None

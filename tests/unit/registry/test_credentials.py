@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from towline.errors import AuthError, UsageError
 from towline.reference import RepositoryName
+from towline.registry import helpers
 from towline.registry.credentials import Credentials, Keychain
 
 if TYPE_CHECKING:
@@ -353,3 +356,31 @@ class TestHelpers:
         (warning,) = found.warned
         assert "docker-credential-nowhere is not installed" in warning
         assert "config.json" in warning
+
+    def test_a_helper_that_does_not_answer_is_an_error_after_a_while(
+        self, tmp_path: Path, environ: dict[str, str]
+    ) -> None:
+        self.helper(tmp_path, "exec sleep 60\n")
+        began = time.monotonic()
+        with pytest.raises(AuthError, match=r"docker-credential-box did not answer within 0.3 s"):
+            helpers.get("box", HOST, environ, seconds=0.3)
+        assert time.monotonic() - began < 10
+
+    def test_helpers_are_run_one_at_a_time(self, tmp_path: Path, environ: dict[str, str]) -> None:
+        alone = f"mkdir {tmp_path}/busy || {{ echo another is running; exit 1; }}\nsleep 0.1\n"
+        self.helper(tmp_path, f"{alone}{self.LOGIN}rmdir {tmp_path}/busy\n")
+        self.config(tmp_path, credsStore="box")
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda _: Found(environ=environ).user, range(4)))
+        assert found == ["me"] * 4
+
+    def test_a_helper_hears_of_no_secret_by_its_arguments(
+        self, tmp_path: Path, environ: dict[str, str]
+    ) -> None:
+        words = f"echo $# $@ >> {tmp_path}/words\n"
+        path = tmp_path / "docker-credential-box"
+        path.write_text(f"#!/bin/sh\n{words}cat > {tmp_path}/stdin\n")
+        path.chmod(0o755)
+        helpers.store("box", HOST, "me", "s3cret", environ)
+        assert (tmp_path / "words").read_text() == "1 store\n"
+        assert json.loads((tmp_path / "stdin").read_text())["Secret"] == "s3cret"
