@@ -138,8 +138,10 @@ BOTH_WAYS = [
         (complaint(400, "MANIFEST_BLOB_UNKNOWN"), 2),
         (complaint(404, "MANIFEST_BLOB_UNKNOWN", "blob unknown", {"digest": "sha256:0"}), 1),
         (Reply(400, {"Content-Type": "application/json"}, json.dumps({"errors": BOTH_WAYS})), 1),
+        (complaint(404, "BLOB_UNKNOWN", "blob unknown to registry"), 1),
+        (complaint(400, "MANIFEST_INVALID", "manifest invalid", "Unknown blob `sha256:0`"), 1),
     ],
-    ids=["400", "404", "in two ways"],
+    ids=["400", "404", "in two ways", "of a blob", "in words"],
 )
 def test_a_registry_that_only_was_slow_to_know_a_blob_gets_the_manifest_again(
     answer: Reply, times: int, registry: Scripted, pusher: towline.Pusher, made: Made

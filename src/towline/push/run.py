@@ -20,7 +20,8 @@ from towline.push.tagging import Tagging
 from towline.push.telling import Telling
 from towline.push.verify import verify
 from towline.push.wanted import Blob, tree_blobs
-from towline.spec import distribution, media_types
+from towline.registry.refusals import lacks_blobs
+from towline.spec import media_types
 from towline.transfers.retry import Attempts
 from towline.transfers.shared import Restart
 
@@ -317,7 +318,7 @@ class Run:
                 documents = tagging.put(partial(self._send_also, start))
                 break
             except RegistryError as error:
-                if error.code != distribution.MANIFEST_BLOB_UNKNOWN or pause is None:
+                if not lacks_blobs(error) or pause is None:
                     raise
             # A registry may confirm a blob and yet not find it, or have lost it meanwhile.
             self.target.context.cancel.wait(pause)

@@ -13,6 +13,7 @@ from towline.registry import answers, documents, hints, requests
 from towline.registry.blob_reader import BlobReader
 from towline.registry.caller import on_side
 from towline.registry.conversation import Conversation
+from towline.registry.refusals import lacks_blobs
 from towline.registry.requests import Mounted
 from towline.registry.upload import Upload
 from towline.spec import distribution
@@ -208,6 +209,8 @@ class Repository:
     def _judge(self, error: TowlineError, manifest: RawManifest) -> None:
         """A manifest that is no valid one may have been altered on the way: once."""
         code = error.code if isinstance(error, RegistryError) else None
+        if lacks_blobs(error):
+            return
         if code in _MISTAKES and manifest.digest not in self._mistaken:
             self._mistaken.add(manifest.digest)
             error.transient = True
