@@ -193,3 +193,28 @@ def test_a_push_without_retries_outlives_a_registry_that_closes_what_it_has_answ
     assert Digest.of(registry.manifests["1"][1]) == result.digest
     assert not [event for event in events if "Retrying" in str(event)]
     assert len(registry.requests("PUT", "manifests")) == (1 if carried_out else 2)
+
+
+def test_a_registry_that_ends_every_connection_after_one_answer_is_asked_on_new_ones(
+    registry: Scripted,
+) -> None:
+    def used(asked: Asked) -> Reply | None:
+        before = [one for one in registry.asked if one.connection == asked.connection]
+        return Reply(raw=b"", early=0, reset=True) if before else None
+
+    registry.guard = used
+    with client_of(registry) as client:
+        client.push(DATA)
+        tried = len(registry.asked)
+        assert client.push(os.urandom(100_000)) == 1
+    assert len(registry.asked) == tried + 3, "none is kept any more"
+
+
+def test_a_registry_that_once_ended_some_connections_has_others_kept(registry: Scripted) -> None:
+    with client_of(registry) as client:
+        for _ in range(5):
+            client.repository.has_blob(DIGEST, client.context)
+            registry.on("HEAD", "", CUT)
+            client.repository.has_blob(DIGEST, client.context)
+            client.repository.has_blob(DIGEST, client.context)
+    assert len({asked.connection for asked in registry.asked}) == 6

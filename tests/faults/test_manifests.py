@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -110,6 +111,20 @@ def test_an_answer_that_names_another_digest_than_what_it_holds_is_no_failure(
 
     registry.on("PUT", "manifests", mistaken)
     put(client)
+
+
+def test_a_registry_that_names_wrong_digests_everywhere_is_judged_by_the_bytes(
+    registry: Scripted, client: Client
+) -> None:
+    def mistaken(asked: Asked) -> Reply:
+        sound = registry.sound(asked)
+        wrong = {**dict(sound.headers), "Docker-Content-Digest": OTHER.digest}
+        return replace(sound, headers=wrong)
+
+    for method in ("PUT", "HEAD", "GET"):
+        registry.on(method, "manifests", mistaken, forever=True)
+    put(client)
+    assert [asked.method for asked in registry.asked] == ["PUT", "HEAD", "GET"]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,16 @@ DATA = os.urandom(100_000)
 DIGEST = Digest.of(DATA)
 PUBLIC = "registry.example"
 BASIC = Reply(401, {"WWW-Authenticate": "Basic"})
+HERE = [
+    "127.0.0.1",
+    "127.1.2.3",
+    "localhost",
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+    "0.0.0.0",  # noqa: S104 - nothing is bound: it leads to this machine
+    "0x7f.1",
+    "1",
+]
 PRIVATE = ["127.0.0.1", "localhost", "10.0.0.1", "169.254.169.254", "[::1]", "[fd00::1]", "0x7f.1"]
 
 
@@ -230,3 +240,42 @@ class TestReads:
         assert (asked.method, asked.target) == ("HEAD", "/bucket?s")
         assert asked.header("Authorization") is None
         assert asked.header("Cookie") is None
+
+
+class TestThisMachine:
+    """A registry on another machine, though in the same network, sends nobody to this one."""
+
+    @pytest.fixture
+    def neighbour(self, registry: Scripted) -> Iterator[Client]:
+        environ = {"http_proxy": f"http://{registry.host}"}
+        with client_of("10.0.0.9", environ=environ, creds=(USER, PASSWORD)) as client:
+            yield client
+
+    @pytest.mark.parametrize("address", HERE)
+    def test_for_a_session_is_refused(
+        self, registry: Scripted, neighbour: Client, address: str
+    ) -> None:
+        location = {"Location": f"http://{address}:{registry.host.rpartition(':')[2]}/x"}
+        registry.on("POST", "uploads", Reply(202, location), forever=True)
+        with pytest.raises(NetworkError, match="is an address of this machine"):
+            neighbour.push(DATA)
+        assert [asked.method for asked in registry.asked] == ["POST"]
+
+    @pytest.mark.parametrize("address", HERE)
+    def test_for_a_token_is_refused(
+        self, registry: Scripted, neighbour: Client, address: str
+    ) -> None:
+        port = registry.host.rpartition(":")[2]
+        challenge = f'Bearer realm="http://{address}:{port}/token"'
+        registry.on("POST", "", Reply(401, {"WWW-Authenticate": challenge}), forever=True)
+        with pytest.raises(NetworkError, match="is an address of this machine"):
+            neighbour.push(DATA)
+        assert shown(registry) == {None}
+
+    def test_a_neighbour_of_the_registry_is_fine(
+        self, registry: Scripted, neighbour: Client
+    ) -> None:
+        registry.on("POST", "", Reply(202, {"Location": "http://10.0.0.10/up"}))
+        registry.on("PATCH", "http://10.0.0.10/up", Reply(202))
+        registry.on("PUT", "http://10.0.0.10/up", Reply(201))
+        neighbour.push(DATA)

@@ -169,6 +169,31 @@ def test_a_registry_that_never_knows_a_blob_ends_in_its_own_words_and_no_tag(
     assert not registry.manifests
 
 
+@pytest.mark.parametrize("lie", [Reply(200), Reply(307, {"Location": "http://storage.invalid/x"})])
+def test_a_blob_that_a_registry_wrongly_says_it_has_is_sent_once_the_manifest_misses_it(
+    lie: Reply, registry: Scripted, pusher: towline.Pusher, made: Made
+) -> None:
+    def misses(asked: Asked) -> Reply | None:
+        document = json.loads(asked.body)
+        wanted = [blob["digest"] for blob in (document["config"], *document["layers"])]
+        lost = [digest for digest in wanted if digest not in registry.blobs]
+        errors = [{"code": "MANIFEST_BLOB_UNKNOWN", "detail": {"digest": one}} for one in lost]
+        return Reply(400, (), json.dumps({"errors": errors})) if lost else None
+
+    registry.on("HEAD", "/blobs/", lie, forever=True)
+    registry.on("PUT", "/manifests/", misses, forever=True)
+    pusher.push(made.path, f"{registry.host}/app:1")
+    assert whole(registry)
+
+
+def test_a_registry_that_hangs_up_when_asked_for_a_blob_is_sent_it(
+    registry: Scripted, pusher: towline.Pusher, made: Made
+) -> None:
+    registry.on("HEAD", "/blobs/", Reply(raw=b""), forever=True)
+    pusher.push(made.path, f"{registry.host}/app:1")
+    assert whole(registry)
+
+
 # Mounts.
 
 

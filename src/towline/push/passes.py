@@ -225,8 +225,7 @@ class Passes:
         try:
             seconds = back_off(error, job.attempts, gate, job.host, delivery.acknowledged)
         except TowlineError as final:
-            # A host that does not answer at all will not take the bytes either.
-            if not asked or isinstance(final, NetworkError) or not delivery.skip():
+            if not asked or _is_out_of_reach(final) or not delivery.skip():
                 raise
             job.attempts = Attempts(self._engine.policy)
             return 0.0
@@ -252,3 +251,8 @@ class Passes:
             job.group.go_on()
         if job.waiting is not None:
             job.waiting.go_on()
+
+
+def _is_out_of_reach(error: TowlineError) -> bool:
+    """Whether the host will not take the bytes either; one that hangs up may mind the question."""
+    return isinstance(error, NetworkError) and not error.hung_up

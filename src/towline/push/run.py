@@ -62,6 +62,8 @@ class Run:
         self._ended: queue.SimpleQueue[Blob | None] = queue.SimpleQueue()
         self._delivered: dict[str, Delivered] = {}
         self._errors: dict[Blob, TowlineError] = {}
+        self._doubted: set[Blob] = set()
+        """Those of which the registry says that it has them, and its manifests that it has not."""
         self._fatal: TowlineError | None = None
         self._rules: Rules | None = None
         self._agreed: dict[Tree, tuple[str, Digest]] = {}
@@ -210,7 +212,7 @@ class Run:
             context=transfer.context,
             forget=partial(learn.forget, self._engine.knowledge),
         )
-        seen = self._engine.seen(key)
+        seen = self._engine.seen(key) if blob not in self._doubted else None
         if seen is not None and self._fits(blob, seen):  # since this push was planned, perhaps
             delivery.ask(seen)
         return Job(key, delivery, transfer, Attempts(self._engine.policy), self.target.patience)
@@ -320,9 +322,10 @@ class Run:
             except RegistryError as error:
                 if not lacks_blobs(error) or pause is None:
                     raise
+                missed = error.message if pause == _LOOK_AGAIN[-1] else ""
             # A registry may confirm a blob and yet not find it, or have lost it meanwhile.
             self.target.context.cancel.wait(pause)
-            self._send_missing(tree, start)
+            self._send_missing(tree, start, missed)
         self._verify(reference, tree, documents)
         self._compare(reference, tree, documents)
         return self._result(reference, tree, documents, status)
@@ -357,12 +360,19 @@ class Run:
             if blob in self._errors:
                 raise self._errors[blob]
 
-    def _send_missing(self, tree: Tree, start: Callable[[list[Job]], None]) -> None:
-        """Ask for every blob again, and send those that are not there."""
+    def _send_missing(
+        self, tree: Tree, start: Callable[[list[Job]], None], missed: str = ""
+    ) -> None:
+        """Ask for every blob again, and send those that are not there.
+
+        Those whose digests `missed` names are sent whatever the answer: it was wrong before.
+        """
         for blob in dict.fromkeys(tree.blobs):
             digest = self._delivered[blob.key].made.digest
             has_blob = partial(self.target.repository.has_blob, digest, self.target.context)
-            if not self.target.retry("a blob", has_blob):
+            if digest in missed:
+                self._doubted.add(blob)
+            if blob in self._doubted or not self.target.retry("a blob", has_blob):
                 self.plans[blob] = (Send(),)
                 self._join_again(blob, start)
         self._await_blobs(start)

@@ -236,11 +236,11 @@ class Caller:
         return url.origin == self.endpoint.base(context).origin
 
     def _guarded(self, request: Request, context: Context) -> Request:
-        """A registry on the internet does not send us into the network that we are in."""
+        """A registry sends us not to our own machine, nor from the internet into our network."""
         base = self.endpoint.base(context)
-        if request.url.origin == base.origin or self._pool.is_private(base):
+        if request.url.origin == base.origin:
             return request
-        return request._replace(public_only=True)
+        return request._replace(shuns=self._pool.shunned_by(base))
 
     def _door(self, context: Context) -> Admission:
         if self._admission is None:

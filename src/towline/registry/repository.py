@@ -188,7 +188,9 @@ class Repository:
                 return
             agreed = put.digest == manifest.digest
             assured = agreed or (put.digest is None and put.status == _CREATED)
-            if not assured and not self._holds(target, manifest, context):
+            if assured or self._holds(target, manifest, context):
+                return
+            if not self._gives(target, manifest, context):
                 raise self._altered(target, manifest, put)
 
     def _put(
@@ -221,6 +223,14 @@ class Repository:
         except TowlineError:
             return False
         return found is not None and found.digest == manifest.digest
+
+    def _gives(self, target: str, manifest: RawManifest, context: Context) -> bool:
+        """Whether the bytes are there, whatever digest is said to be theirs."""
+        try:
+            found = self.get_manifest(target, context)
+        except TowlineError:
+            return False
+        return found is not None and found.content == manifest.content
 
     def _altered(self, target: str, manifest: RawManifest, put: documents.Put) -> RegistryError:
         shown = put.digest or "no digest"

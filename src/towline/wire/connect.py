@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from towline.errors import NetworkError
 from towline.wire import certificate, reading, tls
 from towline.wire.channel import Channel, Silence, words
-from towline.wire.proxy import is_private
+from towline.wire.proxy import is_here, is_private
 
 if TYPE_CHECKING:
     import ssl
 
     from towline.context import Cancel
+    from towline.wire.message import Shunned
     from towline.wire.proxy import Proxy
     from towline.wire.url import Url
 
@@ -84,8 +85,8 @@ class Way(NamedTuple):
     cancel: Cancel
     timeout: float
     """Seconds without a byte."""
-    public_only: bool = False
-    """Refuse an address of this machine or a private network."""
+    shuns: Shunned | None = None
+    """Refuse such an address."""
 
 
 def connect(way: Way, secure: ssl.SSLContext | None) -> Channel:
@@ -94,12 +95,11 @@ def connect(way: Way, secure: ssl.SSLContext | None) -> Channel:
     Raises NetworkError.
     """
     near = way.proxy.url if way.proxy else way.url
-    if way.public_only:
-        check_public(way.url, way.url.host)
+    check_shunned(way.shuns, way.url, way.url.host)
     channel = dial(near, way.url, way.cancel, way.timeout)
     try:
-        if way.public_only and not way.proxy:
-            check_public(way.url, channel.peer)
+        if not way.proxy:
+            check_shunned(way.shuns, way.url, channel.peer)
         if way.proxy and secure:
             _tunnel(channel, way.url, way.proxy)
         if secure:
@@ -110,11 +110,14 @@ def connect(way: Way, secure: ssl.SSLContext | None) -> Channel:
     return channel
 
 
-def check_public(url: Url, address: str) -> None:
-    """Raise NetworkError when that address is of this machine or of a private network."""
-    if is_private(address):
+def check_shunned(shunned: Shunned | None, url: Url, address: str) -> None:
+    """Raise NetworkError when that address is one of those."""
+    if shunned is None:
+        return
+    from_where = "on another machine" if shunned == "this machine" else "on the internet"
+    if is_here(address) or (shunned == "a private network" and is_private(address)):
         raise NetworkError(
-            f"{url.authority} is an address of a private network: a registry on the internet has "
+            f"{url.authority} is an address of {shunned}: a registry {from_where} has "
             "no business to send there",
             hint="check the registry, and what lies between here and it",
         )

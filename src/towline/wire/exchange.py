@@ -48,6 +48,7 @@ class Exchange:
         context: Context,
         *,
         give_back: Callable[[Channel], None],
+        was_dead: Callable[[], None] = lambda: None,
         write_log: log.Log = log.silent,
         fresh: bool = True,
         via_proxy: str | None = None,
@@ -60,6 +61,7 @@ class Exchange:
         self._channel = channel
         self._context = context
         self._give_back = give_back
+        self._was_dead = was_dead
         self._log = write_log
         self._proxy = via_proxy
         self._pace = pace if request.has_body else None
@@ -259,6 +261,8 @@ class Exchange:
     def _lost(self, what: str, *, begun: bool) -> Exception:
         if begun:
             return self._error("broke the connection in the middle of its answer")
+        if not self._fresh:
+            self._was_dead()
         if self._replayable:
             return Died()
         error = self._error(what)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 ANSWER_MAX = 64 << 10
 """Bytes of an answer's body that are read where nobody asks for more."""
+
+
+Shunned = Literal["this machine", "a private network"]
+"""Addresses that a request keeps away from: the second includes the first."""
 
 
 class Headers:
@@ -61,8 +65,8 @@ class Request(NamedTuple):
     streamed: bool = False
     length: int | None = None
     """Bytes of a streamed body, where known."""
-    public_only: bool = False
-    """Not to be sent to this machine or a private network, wherever the name may lead."""
+    shuns: Shunned | None = None
+    """Where it is not to be sent, wherever the name may lead."""
 
     def __repr__(self) -> str:
         # Its headers and its body may hold secrets.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from towline._version import __version__
 from towline.wire import log, proxy, tls
-from towline.wire.connect import Way, check_public, connect
+from towline.wire.connect import Way, check_shunned, connect
 from towline.wire.exchange import ANSWER_TIMEOUT, Died, Exchange
 from towline.wire.message import ANSWER_MAX
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.wire.channel import Channel
-    from towline.wire.message import Request, Response
+    from towline.wire.message import Request, Response, Shunned
     from towline.wire.pace import Pace
     from towline.wire.url import Url
 
@@ -34,6 +34,8 @@ TIMEOUT = 30.0
 """Seconds without a byte either way."""
 IDLE_MAX = 55.0
 """Seconds that a connection is kept; load balancers commonly close theirs after 60."""
+_DEAD_MAX = 3
+"""Kept connections that die in a row before none is kept any more."""
 USER_AGENT = f"towline/{__version__}"
 _BODIES = frozenset({"POST", "PUT", "PATCH"})
 
@@ -59,6 +61,8 @@ class Pool:
         self._pace = pace
         self._lock = threading.Lock()
         self._idle: dict[str, list[tuple[float, Channel]]] = {}
+        self._dead: dict[str, int] = {}
+        """Kept connections in a row that had died, by origin."""
         self._contexts: dict[tls.Trust, ssl.SSLContext] = {}
         self._peers: dict[str, str] = {}
         """Addresses connected to, by origin."""
@@ -122,12 +126,14 @@ class Pool:
         self, request: Request, context: Context, channel: Channel, timeout: float, *, fresh: bool
     ) -> Exchange:
         via = self._proxies.of(request.url)
+        origin = request.url.origin
         channel.timeout = timeout
         exchange = Exchange(
             channel,
             request,
             context,
-            give_back=lambda channel: self._keep(request.url.origin, channel),
+            give_back=lambda channel: self._keep(origin, channel, fresh=fresh),
+            was_dead=lambda: self._count_dead(origin),
             write_log=self._log,
             fresh=fresh,
             via_proxy=str(via) if via else None,
@@ -146,15 +152,18 @@ class Pool:
         via = self._proxies.of(url)
         self._log(f"* connecting to {url.origin}" + (f" through {via}" if via else ""))
         secure = self._context(url) if url.scheme == "https" else None
-        way = Way(url, via, context.cancel, timeout, request.public_only)
+        way = Way(url, via, context.cancel, timeout, request.shuns)
         channel = connect(way, secure)
         if via is None:
             self._peers[url.origin] = channel.peer
         return channel
 
-    def is_private(self, url: Url) -> bool:
-        """Whether that place is this machine or in a private network, as far as is known."""
-        return proxy.is_private(self._peers.get(url.origin) or url.host)
+    def shunned_by(self, url: Url) -> Shunned | None:
+        """Where that place has no business to send us, as far as is known where it is."""
+        address = self._peers.get(url.origin) or url.host
+        if proxy.is_here(address):
+            return None
+        return "this machine" if proxy.is_private(address) else "a private network"
 
     def _context(self, url: Url) -> ssl.SSLContext:
         trust = self._trust(url)
@@ -167,8 +176,7 @@ class Pool:
         """A kept connection that still lives, the one used last first."""
         url = request.url
         context.cancel.check()
-        if request.public_only and self._peers.get(url.origin):
-            check_public(url, self._peers[url.origin])
+        check_shunned(request.shuns, url, self._peers.get(url.origin, ""))
         while True:
             with self._lock:
                 kept = self._idle.get(url.origin)
@@ -180,9 +188,16 @@ class Pool:
                 return channel
             channel.close()
 
-    def _keep(self, origin: str, channel: Channel) -> None:
+    def _count_dead(self, origin: str) -> None:
         with self._lock:
-            if not self._closed:
+            self._dead[origin] = self._dead.get(origin, 0) + 1
+
+    def _keep(self, origin: str, channel: Channel, *, fresh: bool) -> None:
+        """For the next request: but not where none that was kept has served a second one."""
+        with self._lock:
+            if not fresh:
+                self._dead[origin] = 0
+            if not self._closed and self._dead.get(origin, 0) < _DEAD_MAX:
                 self._idle.setdefault(origin, []).append((time.monotonic(), channel))
                 return
         channel.close()

@@ -76,6 +76,22 @@ def is_loopback(host: str) -> bool:
     )
 
 
+def is_here(host: str) -> bool:
+    """Whether a name or address leads to this machine in whatever spelling, by its text alone."""
+    if is_loopback(host):
+        return True
+    if not _ADDRESS.fullmatch(host):
+        return _ODD_ADDRESS.fullmatch(host) is not None
+    import ipaddress
+
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return True
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
+
+
 def is_private(host: str) -> bool:
     """Whether a name or address means this machine or a private network, by its text alone."""
     if is_loopback(host):
