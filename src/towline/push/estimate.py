@@ -28,9 +28,10 @@ def estimate(run: Run, wish: Wish) -> list[PlanResult]:
 
     Raises what the last attempt at a question raised.
     """
+    early = run.early()
     for limit in run.target.repository.limits:
         run.target.warn(limit)
-    if run.early():
+    if early:
         return [_unchanged(run.target, outcome) for outcome in run.outcomes.values()]
     found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.plans.items()}
     kept = [_unchanged(run.target, run.keep(reference)) for reference in run.kept]
