@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = [*words[1:2], "--help"]
     args: list[argparse.Namespace] = []
     try:
-        return _run(words, args.append)
+        return _run(words, args.append, alone=argv is None)
     except SystemExit as end:  # argparse has printed help
         return end.code if isinstance(end.code, int) else 0
     except BaseException as error:  # noqa: BLE001 - the last place where anything can be said
@@ -85,13 +85,20 @@ def _let_go_of_stderr() -> None:
         output.forget(sys.stderr.fileno())
 
 
-def _run(words: Sequence[str], parsed: Callable[[argparse.Namespace], None]) -> int:
-    """Do what the words say; `parsed` hears of the options once they are understood."""
+def _run(words: Sequence[str], parsed: Callable[[argparse.Namespace], None], *, alone: bool) -> int:
+    """Do what the words say; `parsed` hears of the options once they are understood.
+
+    `alone`: the process is this command's, and so are its signals.
+    """
     match words:
         case ["--version" | "-V"]:
             return _say([f"towline {__version__}"])
         case ["--help" | "-h"]:
             return _say(_help())
+    if alone:
+        from towline.cli import sigterm
+
+        sigterm.catch()
     command, args = _parsed(words)
     parsed(args)
     return command.run(args)

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-GRACE = 0.9
-"""Seconds between the first signal and the end, whatever still runs."""
+GRACE = 0.75
+"""Seconds between the first signal and the end, whatever still runs: with what a busy machine adds,
+less than one."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

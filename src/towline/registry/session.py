@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CANCEL_SECONDS = 2.0
 """For giving a session back; when the push itself is cancelled, much less."""
-_CANCEL_SECONDS_LATE = 0.5
+_CANCEL_SECONDS_LATE = 0.4
 
 _NOT_FOUND, _TOO_LARGE, _RANGE_REFUSED, _LENGTH_REQUIRED = 404, 413, 416, 411
 _OTHER_SHAPE = frozenset({400, 405, 501})

@@ -91,6 +91,29 @@ def test_a_second_signal_ends_at_once() -> None:
     assert seconds < 0.7
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_anything_can_be_cancelled_gives_its_code_too(
+    number: signal.Signals, code: int
+) -> None:
+    """`login` waits for its password, and has nothing to cancel."""
+    words = ["login", "localhost:1", "-u", "me", "--password-stdin"]
+    with subprocess.Popen(
+        [*TOWLINE, *words], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not hears(process.pid, signal.SIGTERM):
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=10)
+    assert (process.returncode, said) == (code, "towline: error: interrupted\n")
+
+
+def hears(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal (proc(5), `SigCgt`)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (caught,) = re.findall(r"^SigCgt:\s+(\w+)$", status, re.MULTILINE)
+    return bool(int(caught, 16) >> number - 1 & 1)
+
+
 def into_closed_pipe(words: Sequence[str], stream: str) -> subprocess.CompletedProcess[bytes]:
     """Run it with one of its streams a pipe whose reader has gone away."""
     reading, writing = os.pipe()
