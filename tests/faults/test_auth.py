@@ -172,6 +172,21 @@ def test_a_mount_asks_for_the_destination_first_and_each_origin_after(
     ]
 
 
+def test_a_token_is_kept_for_its_scopes_and_not_for_others(
+    registry: Scripted, client: Client
+) -> None:
+    tokens = Tokens(registry)
+    registry.on("POST", "mount=", Reply(201), forever=True)
+    base, tools = (RepositoryName(registry.host, name) for name in ("library/base", "tools"))
+    for origins in ((base,), (base,), (base, tools), (), (tools, base), (base,)):
+        repository = client.repo("team/app", pull_from=origins)
+        for origin in origins or (base,):
+            repository.mount(DIGEST, origin, client.context)
+    asked = [scopes_of(one) for one in tokens.asked]
+    assert len({tuple(sorted(scopes)) for scopes in asked}) == 3
+    assert len(asked) <= 4, "and one more for another order"
+
+
 @pytest.mark.parametrize("status", [400, 401, 403])
 def test_a_token_that_is_refused_for_two_scopes_is_asked_for_the_destination_alone(
     registry: Scripted, client: Client, status: int
@@ -388,7 +403,7 @@ def test_a_wrong_password_at_a_token_service_is_told_with_the_account(registry: 
     with (
         client_of(registry, creds=("me", "wr0ng-word")) as client,
         pytest.raises(
-            AuthError, match=r"bad password \*\*\* in.*user me \(from --creds\)"
+            AuthError, match=r"bad password \[hidden\] in.*user me \(from --creds\)"
         ) as caught,
     ):
         client.push(DATA)

@@ -234,6 +234,24 @@ def test_cancelling_ends_a_body_that_nobody_reads(registry: Scripted, client: Cl
     timer.join()
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [*(Reply(status) for status in (202, 204, 401, 404, 405, 500)), CUT, HTML],
+    ids=lambda reply: str(reply.raw or reply.status),
+)
+def test_whatever_is_answered_to_a_session_that_is_given_back_it_is_given_back_once(
+    registry: Scripted, client: Client, answer: Reply
+) -> None:
+    registry.on("DELETE", "uploads", answer)
+    upload = client.repository.start_upload(client.context)
+    upload.write(DATA)
+    upload.cancel()
+    upload.cancel()
+    # A connection that was kept and dies is replaced once.
+    assert len(registry.requests("DELETE")) <= 1 + (answer is CUT)
+    assert client.push(DATA) == 1
+
+
 def test_cancelling_does_not_wait_for_the_answer_to_giving_the_session_back(
     registry: Scripted, client: Client
 ) -> None:

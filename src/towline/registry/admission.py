@@ -56,10 +56,6 @@ class Admission:
         """Those in use now."""
         return self._auth.credentials
 
-    def masked(self, text: str) -> str:
-        """Without any secret of this account; see `Auth.masked`."""
-        return self._auth.masked(text)
-
     def send(
         self,
         request: Request,

@@ -39,8 +39,6 @@ _NO_FORM = frozenset({400, 401, 404, 405})
 _TOO_MUCH = frozenset({400, 401, 403})
 """Answers of services that do not grant what several scopes ask together."""
 _UNAUTHORIZED = 401
-_SECRET_MIN = 4
-"""Characters; shorter ones stand in any text."""
 _INSUFFICIENT = "insufficient_scope"
 
 
@@ -135,17 +133,6 @@ class Auth:
         pair = f"{self.credentials.username}:{self.credentials.password}"
         encoded = base64.b64encode(pair.encode("utf-8", "surrogateescape"))
         return "Basic " + encoded.decode()
-
-    def masked(self, text: str) -> str:
-        """The same text, should a registry have put what it was shown into its answer."""
-        own = self.credentials
-        words = [own.password, own.identity_token, own.registry_token] if own else []
-        words += [(self._basic() or "").removeprefix("Basic ")]
-        words += [token.value for token in self._tokens.values()]
-        for word in words:
-            if len(word) >= _SECRET_MIN:
-                text = text.replace(word, "***")
-        return text
 
     def fetch(self, scopes: Scopes) -> Generator[Request, Response, None]:
         """Fetch the token that `header` lacks. Raises AuthError, RegistryError."""
@@ -279,7 +266,6 @@ class Auth:
 
     def _no_token(self, response: Response, action: str) -> AuthError | RegistryError:
         error = answers.refusal(response, action)
-        error.args = (self.masked(error.message),)
         if response.status in _TOO_MUCH and not error.transient:
             who = f" as {self.credentials}" if self.credentials else " without credentials"
             return AuthError(

@@ -201,8 +201,6 @@ class Caller:
         """
         if self._proven and response.status not in _REMEDIED and not speaks(response):
             error.transient = True
-        if self._admission:
-            error.args = (self._admission.masked(error.message),)
         if not isinstance(error, AuthError):
             return error
         account = self._admission.credentials if self._admission else self.credentials

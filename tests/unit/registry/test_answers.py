@@ -148,6 +148,18 @@ def test_a_date_soon_is_seconds_from_now() -> None:
     ("status", "body", "hint"),
     [
         (404, errors({"code": "NAME_UNKNOWN"}), "create the repository"),
+        (
+            404,
+            errors(
+                {
+                    "code": "RepositoryNotFoundException",
+                    "message": "The repository with name 'app' does not exist in the registry "
+                    "with id '123456789012'",
+                }
+            ),
+            "create the repository",
+        ),
+        (401, errors({"code": "UNAUTHORIZED", "message": "project app not found"}), "project"),
         (403, errors({"message": "Your authorization token has expired"}), "log in again"),
         (403, errors({"message": "project library not found"}), "create the project"),
         (400, "Client sent an HTTP request to an HTTPS server.", "leave out --plain-http"),
