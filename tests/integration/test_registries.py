@@ -234,7 +234,7 @@ class TestTinyproxy:
             environ = {"HTTPS_PROXY": f"http://me:word@{proxy}"}
             with client_of(host, plain_http=False, insecure=True, environ=environ) as client:
                 push_all(client)
-            assert "CONNECT" in (tmp_path / "proxy/tinyproxy.log").read_text()
+            assert f"CONNECT {host}" in (tmp_path / "proxy/tinyproxy.log").read_text()
 
 
 def test_a_cut_upload_leaves_no_session_that_is_gone_on_with_blindly(

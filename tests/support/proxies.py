@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
+import socketserver
+import ssl
+import threading
 from typing import TYPE_CHECKING
 
 from tests.support import processes
@@ -25,6 +29,46 @@ def _accepts(port: int) -> bool | None:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return None
+
+
+@contextlib.contextmanager
+def tls_in_front(backend: str, cert: Certificate) -> Iterator[str]:
+    """End TLS before a backend and pass all bytes on; gives its HOST:PORT."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert.cert, cert.key)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            host, _, port = backend.rpartition(":")
+            with (
+                contextlib.suppress(OSError),
+                context.wrap_socket(self.request, server_side=True) as near,
+                socket.create_connection((host, int(port)), 10) as far,
+            ):
+                _pass_on(near, far)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _pass_on(near: ssl.SSLSocket, far: socket.socket) -> None:
+    """Until either side has ended. One thread: OpenSSL's connections are not for two."""
+    ways = {near: far, far: near}
+    while ready := [near] if near.pending() else select.select(list(ways), [], [], 30)[0]:
+        for one in ready:
+            data = one.recv(1 << 16)
+            if not data:
+                return
+            ways[one].sendall(data)
 
 
 @contextlib.contextmanager

@@ -175,6 +175,8 @@ class RegistryClient:
                 answer_timeout=settings.answer_timeout,
                 trust=lambda url: trust_of(_host_of(url), trust, settings.environ),
                 proxies=proxy.from_environment(settings.environ),
+                # What is said of registries is not said of proxies, but for whom to believe.
+                proxy_trust=tls.Trust(authorities=trust.authorities),
                 write_log=settings.log or log.silent,
                 pace=Pace(settings.limit_rate) if settings.limit_rate else None,
             )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.context import Cancel
+    from towline.wire.tls_in_tls import TlsInTls
 
 RECEIVE_SIZE = 64 << 10
 """Bytes asked of the socket at once."""
@@ -36,7 +37,9 @@ class Channel:
     def __init__(self, sock: socket.socket, cancel: Cancel, timeout: float) -> None:
         sock.settimeout(0)
         self._socket = sock
-        self._tls: ssl.SSLSocket | None = None
+        self._outer: ssl.SSLSocket | None = None
+        self._tls: ssl.SSLSocket | TlsInTls | None = None
+        """The innermost layer of TLS."""
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN)
         self._inbox = b""
@@ -47,11 +50,23 @@ class Channel:
         """Seconds without a byte."""
 
     def secure(self, context: ssl.SSLContext, name: str) -> None:
-        """Speak TLS from here on. Raises ssl.SSLError, OSError, Silence."""
-        tls = context.wrap_socket(self._socket, server_hostname=name, do_handshake_on_connect=False)
-        self._socket = self._tls = tls
+        """Speak TLS from here on, inside of what is spoken already.
+
+        Raises ssl.SSLError, OSError, Silence.
+        """
+        self._tls = tls = self._layer(context, name)
         while (events := _tried(tls.do_handshake)) is not None:
             self._wait(events, self.timeout)
+
+    def _layer(self, context: ssl.SSLContext, name: str) -> ssl.SSLSocket | TlsInTls:
+        if self._outer is not None:
+            from towline.wire.tls_in_tls import TlsInTls
+
+            return TlsInTls(self._outer, context, name)
+        sock = self._socket
+        made = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
+        self._socket = self._outer = made
+        return made
 
     def peer_certificate(self) -> bytes:
         """The other side's certificate (DER), checked or not; empty without TLS."""
@@ -86,7 +101,7 @@ class Channel:
             self._wait(select.POLLOUT | select.POLLIN, self.timeout)
             return 0
 
-    def _send_tls(self, tls: ssl.SSLSocket, piece: memoryview) -> int:
+    def _send_tls(self, tls: ssl.SSLSocket | TlsInTls, piece: memoryview) -> int:
         # OpenSSL wants the same piece again until it is through, whatever arrives meanwhile.
         events = _tried(lambda: tls.send(piece))
         if events is None:
@@ -115,7 +130,7 @@ class Channel:
     def _pull(self) -> bool:
         """Take what has arrived; False when TLS found no bytes of the application in it."""
         try:
-            data = self._socket.recv(RECEIVE_SIZE)
+            data = (self._tls or self._socket).recv(RECEIVE_SIZE)
         except BlockingIOError:
             return False
         except OSError as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from towline.errors import NetworkError
 from towline.wire import certificate, reading, tls
 from towline.wire.channel import Channel, Silence, words
-from towline.wire.proxy import is_here, is_private
+from towline.wire.proxy import HINT, WANTS_CREDENTIALS, failed, is_here, is_private
 
 if TYPE_CHECKING:
     import ssl
@@ -87,6 +87,13 @@ class Way(NamedTuple):
     """Seconds without a byte."""
     shuns: Shunned | None = None
     """Refuse such an address."""
+    proxy_tls: ssl.SSLContext | None = None
+    """Given exactly for a proxy that is spoken to over TLS."""
+    whom: str = ""
+    """Who is at its end, where that is not the URL's server."""
+
+    def __str__(self) -> str:
+        return self.whom or self.url.authority
 
 
 def connect(way: Way, secure: ssl.SSLContext | None) -> Channel:
@@ -100,6 +107,9 @@ def connect(way: Way, secure: ssl.SSLContext | None) -> Channel:
     try:
         if not way.proxy:
             check_shunned(way.shuns, way.url, channel.peer)
+        if way.proxy_tls:
+            part = Way(near, None, way.cancel, way.timeout, whom=f"the proxy {near.authority}")
+            _secure(channel, part, way.proxy_tls)
         if way.proxy and secure:
             _tunnel(channel, way.url, way.proxy)
         if secure:
@@ -126,12 +136,22 @@ def check_shunned(shunned: Shunned | None, url: Url, address: str) -> None:
 def dial(near: Url, url: Url, cancel: Cancel, timeout: float) -> Channel:
     """A connection to `near` on the way to `url`. Raises NetworkError."""
     failure: Exception | None = None
-    for family, address in resolve(near.host, near.port, cancel, timeout):
+    for family, address in _addresses(near, url, cancel, timeout):
         try:
             return _dial_address(family, address, cancel, timeout)
         except (OSError, Silence) as error:
             failure = error
     raise unreachable(near, url, failure)
+
+
+def _addresses(near: Url, url: Url, cancel: Cancel, timeout: float) -> list[Address]:
+    try:
+        return resolve(near.host, near.port, cancel, timeout)
+    except NetworkError as error:
+        if near.origin == url.origin:
+            raise
+        why = f"cannot connect to the proxy {near.authority}: {error.message}"
+        raise NetworkError(why, hint=HINT, transient=error.transient) from None
 
 
 def _dial_address(
@@ -160,7 +180,7 @@ def unreachable(near: Url, url: Url, failure: Exception | None) -> NetworkError:
     why = words(failure) if isinstance(failure, OSError) else "no answer in time"
     hint = "check the address, and that the registry is running"
     if near.origin != url.origin:
-        hint = "check HTTPS_PROXY and HTTP_PROXY, or except the registry in NO_PROXY"
+        hint = HINT
     return NetworkError(f"cannot connect to {whom}: {why}", hint=hint, transient=True)
 
 
@@ -174,44 +194,36 @@ def _tunnel(channel: Channel, url: Url, proxy: Proxy) -> None:
         channel.send([memoryview(f"{head}\r\n".encode())])
         status = reading.read_head(channel, channel.timeout).status
     except Silence:
-        raise _proxy_failed(proxy, url, "no answer in time", transient=True) from None
+        raise failed(proxy, url, "no answer in time", transient=True) from None
     except reading.Broken as error:
-        raise _proxy_failed(proxy, url, str(error), transient=True) from None
+        raise failed(proxy, url, str(error), transient=True) from None
     except OSError as error:
-        raise _proxy_failed(proxy, url, words(error), transient=True) from None
+        raise failed(proxy, url, words(error), transient=True) from None
     if status not in _CONNECT_OK:
-        why = "it wants credentials" if status == 407 else f"it answered {status}"  # noqa: PLR2004
-        raise _proxy_failed(proxy, url, why, transient=status in _PROXY_TRANSIENT)
-
-
-def _proxy_failed(proxy: Proxy, url: Url, why: str, *, transient: bool) -> NetworkError:
-    return NetworkError(
-        f"the proxy {proxy} does not connect to {url.authority}: {why}",
-        hint="check HTTPS_PROXY, or except the registry in NO_PROXY",
-        transient=transient,
-    )
+        wanted = status == WANTS_CREDENTIALS
+        why = "it wants credentials" if wanted else f"it answered {status}"
+        raise failed(proxy, url, why, transient=status in _PROXY_TRANSIENT)
 
 
 def _secure(channel: Channel, way: Way, context: ssl.SSLContext) -> None:
     import ssl
 
-    host = way.url.authority
     try:
         channel.secure(context, way.url.host)
     except Silence:
-        raise NetworkError(f"{host} does not answer to TLS", transient=True) from None
+        raise NetworkError(f"{way} does not answer to TLS", transient=True) from None
     except ssl.SSLCertVerificationError as error:
         channel.close()
         raise _untrusted(way, error) from None
     except OSError as error:
-        raise tls_failed(way.url, error) from None
+        raise _tls_failed(way, error) from None
 
 
 def _untrusted(way: Way, error: ssl.SSLCertVerificationError) -> NetworkError:
     why = error.verify_message or str(error)
-    message = f"the certificate of {way.url.authority} is not trusted: {why}"
+    message = f"the certificate of {way} is not trusted: {why}"
     if error.verify_code not in _UNKNOWN_ISSUER:
-        return NetworkError(message, hint="have the registry's certificate put right")
+        return NetworkError(message, hint="have that certificate put right")
     issuer = _issuer(way)
     named = f"its issuer, {issuer}," if issuer else "its issuer"
     return NetworkError(
@@ -233,17 +245,17 @@ def _issuer(way: Way) -> str:
             channel.close()
 
 
-def tls_failed(url: Url, error: OSError) -> NetworkError:
-    """The error of a handshake that came to nothing."""
+def _tls_failed(way: Way, error: OSError) -> NetworkError:
     reason = str(getattr(error, "reason", "") or "")
     if reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"}:
+        hint = "if it is meant to be plain http, pass --plain-http"
         return NetworkError(
-            f"{url.authority} does not speak TLS where https is wanted",
-            hint="if it is meant to be plain http, pass --plain-http",
+            f"{way} does not speak TLS where https is wanted",
+            hint=f"name it as http://{way.url.authority}" if way.whom else hint,
         )
     said = words(error)
     # A handshake cut short may be a proxy or a load balancer that is just starting.
     return NetworkError(
-        f"no TLS connection to {url.authority}: {said}",
+        f"no TLS connection to {way}: {said}",
         transient=not reason or reason == "UNEXPECTED_EOF_WHILE_READING",
     )

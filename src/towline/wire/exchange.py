@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import NetworkError, RegistryError, TowlineError
-from towline.wire import log, reading
+from towline.wire import log, proxy, reading
 from towline.wire.channel import Silence, words
 from towline.wire.message import ANSWER_MAX, Response
 
@@ -212,6 +212,9 @@ class Exchange:
             head.status, head.reason, head.headers, request.url, request.method, content, truncated
         )
         log.received(self._log, response, time.monotonic() - self._began)
+        if self._proxy and request.url.scheme == "http" and head.status == proxy.WANTS_CREDENTIALS:
+            self.close()
+            raise proxy.failed(self._proxy, request.url, "it wants credentials")
         return response
 
     def _hushed(self, head: reading.Head, content: bytes) -> tuple[reading.Head, bytes]:

@@ -50,6 +50,7 @@ class Pool:
         answer_timeout: float = ANSWER_TIMEOUT,
         trust: Callable[[Url], tls.Trust] = lambda _url: tls.Trust(),
         proxies: proxy.Proxies | None = None,
+        proxy_trust: tls.Trust = tls.Trust(),  # noqa: B008 - a tuple never changes
         write_log: log.Log = log.silent,
         pace: Pace | None = None,
     ) -> None:
@@ -57,6 +58,7 @@ class Pool:
         self._answer_timeout = answer_timeout
         self._trust = trust
         self._proxies = proxies or proxy.Proxies()
+        self._proxy_trust = proxy_trust
         self._log = write_log
         self._pace = pace
         self._lock = threading.Lock()
@@ -151,8 +153,10 @@ class Pool:
         url = request.url
         via = self._proxies.of(url)
         self._log(f"* connecting to {url.origin}" + (f" through {via}" if via else ""))
-        secure = self._context(url) if url.scheme == "https" else None
-        way = Way(url, via, context.cancel, timeout, request.shuns)
+        secure = self._context(self._trust(url)) if url.scheme == "https" else None
+        over_tls = via is not None and via.url.scheme == "https"
+        proxy_tls = self._context(self._proxy_trust) if over_tls else None
+        way = Way(url, via, context.cancel, timeout, request.shuns, proxy_tls)
         channel = connect(way, secure)
         if via is None:
             self._peers[url.origin] = channel.peer
@@ -165,8 +169,7 @@ class Pool:
             return None
         return "this machine" if proxy.is_private(address) else "a private network"
 
-    def _context(self, url: Url) -> ssl.SSLContext:
-        trust = self._trust(url)
+    def _context(self, trust: tls.Trust) -> ssl.SSLContext:
         with self._lock:
             if trust not in self._contexts:
                 self._contexts[trust] = tls.context(trust)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from towline.errors import UsageError
-from towline.wire.url import Url, parse
+from towline.errors import NetworkError, UsageError
+from towline.wire.url import DEFAULT_PORTS, Url, parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,6 +67,19 @@ def from_environment(environ: Mapping[str, str]) -> Proxies:
     return Proxies(found, tuple(rule for rule in rules if rule))
 
 
+HINT = "check HTTPS_PROXY and HTTP_PROXY, or except the registry in NO_PROXY"
+WANTS_CREDENTIALS = 407
+
+
+def failed(proxy: Proxy | str, url: Url, why: str, *, transient: bool = False) -> NetworkError:
+    """The error of a proxy that is there, and leads nowhere."""
+    return NetworkError(
+        f"the proxy {proxy} does not connect to {url.authority}: {why}",
+        hint=HINT,
+        transient=transient,
+    )
+
+
 def is_loopback(host: str) -> bool:
     """Whether a name or address means this machine, by its text alone."""
     return (
@@ -113,10 +126,10 @@ def _proxy(text: str, variable: str) -> Proxy:
     scheme = _SCHEME.match(text)
     if scheme is None:
         text = f"http://{text}"
-    elif scheme[1].lower() != "http":
+    elif scheme[1].lower() not in DEFAULT_PORTS:
         raise UsageError(
             f"{variable} names a proxy of the kind {scheme[1]}, which is not supported",
-            hint=f"name an http proxy in {variable}, or unset it",
+            hint=f"name an http or https proxy in {variable}, or unset it",
         )
     user = _USER.match(text)
     try:

@@ -29,6 +29,13 @@ def test_http_goes_through_the_proxy_for_http_but_never_in_a_cgi_program() -> No
     assert chosen("http://reg.example/", http_proxy=PROXY, REQUEST_METHOD="GET") == PROXY
 
 
+def test_a_proxy_may_be_spoken_to_over_tls() -> None:
+    assert chosen(TARGET, HTTPS_PROXY="https://proxy.example") == "https://proxy.example"
+    assert chosen("http://reg.example/", HTTP_PROXY="HTTPS://proxy.example:1") == (
+        "https://proxy.example:1"
+    )
+
+
 def test_a_proxy_may_be_named_without_a_scheme() -> None:
     assert chosen(TARGET, HTTPS_PROXY="proxy.example:3128") == PROXY
 
@@ -94,9 +101,7 @@ def test_a_proxys_password_is_unquoted_and_kept_out_of_sight() -> None:
     assert "ss" not in f"{proxy!r} {proxy}"
 
 
-@pytest.mark.parametrize(
-    "text", ["socks5://proxy:1080", "https://proxy:1", "http://", "http://a b"]
-)
+@pytest.mark.parametrize("text", ["socks5://proxy:1080", "ftp://proxy:1", "http://", "http://a b"])
 def test_a_proxy_that_cannot_be_used_is_a_usage_error_naming_the_variable(text: str) -> None:
     with pytest.raises(UsageError, match="HTTPS_PROXY"):
         from_environment({"HTTPS_PROXY": text})
