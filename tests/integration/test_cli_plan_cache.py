@@ -28,6 +28,31 @@ def towline(capsys: Capture, *words: str) -> tuple[int, str, str]:
     return (code, *capsys.readouterr())
 
 
+DEAD = "127.0.0.1:1/app:1"
+
+
+@pytest.mark.parametrize("how", [["plan"], ["push", "--dry-run"]])
+def test_of_several_plans_those_that_fail_are_named_and_the_others_shown(
+    registry: Place, tmp_path: Path, capsys: Capture, how: list[str]
+) -> None:
+    image = str(make_image(tmp_path / "image.tar", LAYERS).path)
+    words = [*how, image, DEAD, registry.name("app") + ":1", "--retries=0"]
+    code, out, said = towline(capsys, *words)
+    assert (code, out.splitlines()[0]) == (7, words[-2])
+    assert "towline: error: 127.0.0.1:1/app:1: cannot connect to 127.0.0.1:1" in said
+    code, out, _ = towline(capsys, *words, "--output=json")
+    failed, planned = json.loads(out)
+    assert (code, planned["reference"], planned["status"]) == (7, words[-2], "pushed")
+    assert (failed["reference"], failed["error"]["exit_code"]) == (DEAD, 6)
+
+
+def test_one_plan_that_fails_ends_as_a_push_would(tmp_path: Path, capsys: Capture) -> None:
+    image = str(make_image(tmp_path / "image.tar", LAYERS).path)
+    code, out, said = towline(capsys, "plan", image, DEAD, "--retries=0", "--output=json")
+    assert (code, out) == (6, "")
+    assert said.startswith("towline: error: cannot connect to 127.0.0.1:1")
+
+
 @pytest.mark.parametrize("how", [["plan"], ["push", "--dry-run"]])
 def test_a_plan_is_a_table_and_sends_nothing(
     registry: Place, tmp_path: Path, capsys: Capture, how: list[str]
@@ -122,7 +147,7 @@ def test_the_cache_is_counted_thinned_out_and_forgotten(
     code, out, _ = towline(capsys, "cache", "clear", *cache)
     assert (code, out) == (0, "dropped all 3 entries\n")
     code, out, _ = towline(capsys, "cache", "stats", *cache)
-    assert "entries: 0 entries" in out.splitlines()
+    assert "entries: 0" in out.splitlines()
 
 
 def test_a_cache_that_cannot_be_used_is_an_error_where_it_was_asked_about(

@@ -73,12 +73,11 @@ def _stats(store: Knowledge, args: argparse.Namespace) -> None:
         shown = {"path": stats.path, "diff_ids": stats.diff_ids}
         output.write_json({**shown, "entries": stats.entries, "bytes": stats.bytes})
         return
-    entries = "1 entry" if stats.entries == 1 else f"{stats.entries} entries"
     output.write(
         [
             f"path:    {stats.path}",
             f"layers:  {stats.diff_ids}",
-            f"entries: {entries}",
+            f"entries: {stats.entries}",
             f"size:    {figures.size(stats.bytes)}",
         ]
     )

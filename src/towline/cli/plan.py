@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from towline.cli import options, output, words
 from towline.cli.arguments import add, push_options
 from towline.cli.progress import figures
-from towline.errors import TowlineError
+from towline.errors import PartialFailure, TowlineError
 
 if TYPE_CHECKING:
     import argparse
@@ -44,16 +44,30 @@ def show(args: argparse.Namespace, source: str, destinations: list[str], *, seve
 
     if hasattr(args, "digest_file"):
         output.check_digest_file(args.digest_file)
-    with looking.pusher(args) as (pusher, cancel):
-        planned = pusher.plan(source, destinations, **push_options(args), cancel=cancel)
+    wanted = destinations if several else destinations[0]
+    try:
+        with looking.pusher(args) as (pusher, cancel):
+            planned = pusher.plan(source, wanted, **push_options(args), cancel=cancel)
+    except PartialFailure as failure:
+        _print(args, failure.references, failure.results)
+        raise
     results = planned if isinstance(planned, list) else [planned]
-    if getattr(args, "output", "text") == "json":
-        objects = [result.as_dict() for result in results]
-        output.write_json(objects if several else objects[0])
-    else:
-        output.write(line for result in results for line in _table(result))
+    _print(args, [result.reference for result in results] if several else None, results)
     if hasattr(args, "digest_file"):
         output.write_digests(args.digest_file, _digests(results))
+
+
+def _print(args: argparse.Namespace, references: Sequence[str] | None, results: Any) -> None:  # noqa: ANN401 - results, and errors
+    """`references` None: one was asked for, so that the JSON is no list."""
+    if getattr(args, "output", "text") != "json":
+        planned = [result for result in results if not isinstance(result, BaseException)]
+        output.write(line for result in planned for line in _table(result))
+    elif references is None:
+        output.write_json(results[0].as_dict())
+    else:
+        from towline.cli import report
+
+        output.write_json(report.listed(references, results))
 
 
 def _digests(results: Sequence[PlanResult]) -> list[str]:

@@ -101,7 +101,9 @@ def _print_results(
     elif references is None:
         output.write_json(results[0].as_dict())
     else:
-        output.write_json([_object(*pair) for pair in zip(references, results, strict=True)])
+        from towline.cli import report
+
+        output.write_json(report.listed(references, results))
 
 
 def _print_what_is(args: argparse.Namespace, failure: PartialFailure | TransferCancelled) -> None:
@@ -112,12 +114,3 @@ def _print_what_is(args: argparse.Namespace, failure: PartialFailure | TransferC
         from towline.cli import report
 
         report.report(error, report.style_of(args))
-
-
-def _object(reference: str, result: PushResult | TowlineError) -> dict[str, Any]:
-    if not isinstance(result, BaseException):
-        return result.as_dict()
-    from towline.cli import exit_codes, report
-
-    error = {"exit_code": exit_codes.of(result), "message": report.message_of(result)}
-    return {"reference": reference, "error": error}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from towline.cli import exit_codes
 from towline.cli.printable import one_line
@@ -119,6 +119,19 @@ def debug_object(line: str) -> str:
     import time
 
     return json.dumps({"event": "debug", "reference": "", "time": time.time(), "message": line})
+
+
+def listed(references: Sequence[str], results: Sequence[Any]) -> list[dict[str, Any]]:
+    """What `--output json` prints of several: results, and errors in their places."""
+    return [_listed(*pair) for pair in zip(references, results, strict=True)]
+
+
+def _listed(reference: str, result: Any) -> dict[str, Any]:  # noqa: ANN401 - of any command
+    if not isinstance(result, BaseException):
+        told: dict[str, Any] = result.as_dict()
+        return told
+    error = {"exit_code": exit_codes.of(result), "message": message_of(result)}
+    return {"reference": reference, "error": error}
 
 
 def _each(error: BaseException) -> Sequence[tuple[str, BaseException]]:

@@ -91,7 +91,8 @@ def connect(address: Address) -> Any:  # noqa: ANN401 - the library's types diff
 
 def unusable(address: Address, reason: object) -> KnowledgeError:
     """What to raise when the server cannot be used."""
-    return KnowledgeError(f"the cache {address.shown} cannot be used: {reason}")
+    said = str(reason).rstrip(".")  # the sentence may go on
+    return KnowledgeError(f"the cache {address.shown} cannot be used: {said}")
 
 
 def batches(client: Any, beginning: str) -> Iterator[list[bytes]]:  # noqa: ANN401 - as above

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from towline import reference
 from towline.errors import PartialFailure, TowlineError, TransferCancelled, UsageError
-from towline.push.result import PushResult
+from towline.push.result import PlanResult, PushResult
 from towline.registry import credential_files
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _ELSEWHERE = re.compile(r"(?:oci|oci-archive|docker-archive|docker-daemon):(?![0-9]+/)")
 """How a text begins that names a folder, a file or a daemon; a host has a port after it."""
+
+Told = TypeVar("Told", bound=PushResult | PlanResult)
+"""What a caller gets of a tag."""
 
 
 def parse(destination: str | Sequence[str], *, all_tags: bool = False) -> list[Reference]:
@@ -79,8 +82,8 @@ def by_repository(parsed: Iterable[Reference]) -> dict[RepositoryName, list[Refe
 
 
 def answer(
-    references: Iterable[Reference], outcomes: Sequence[Outcome], *, several: bool
-) -> PushResult | list[PushResult]:
+    references: Iterable[Reference], outcomes: Sequence[Told | TowlineError], *, several: bool
+) -> Told | list[Told]:
     """What the caller gets: a result, or a list where several were asked for; or what is raised."""
     errors = [outcome for outcome in outcomes if isinstance(outcome, TowlineError)]
     if errors and not several:
@@ -93,7 +96,7 @@ def answer(
             outcomes,
             [str(reference) for reference in references],
         )
-    results = [outcome for outcome in outcomes if isinstance(outcome, PushResult)]
+    results = [outcome for outcome in outcomes if not isinstance(outcome, TowlineError)]
     return results if several else results[0]
 
 

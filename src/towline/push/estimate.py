@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from towline.errors import TowlineError
 from towline.push import build, report
 from towline.push.deliver import Delivered
 from towline.push.plan import Ask, Mount, Send, own
@@ -23,22 +24,37 @@ if TYPE_CHECKING:
     from towline.reference import Reference
 
 
-def estimate(run: Run, wish: Wish) -> list[PlanResult]:
-    """A result for each tag of a target, which is planned.
+Planned = PlanResult | TowlineError
+"""What came of planning one tag."""
 
-    Raises what the last attempt at a question raised.
+
+def estimate(run: Run, wish: Wish, *, check: bool = False) -> dict[Reference, Planned]:
+    """What a push would do for each tag of a target, or the last error of a question about it.
+
+    `check` whether a push would be let in.
     """
+    try:
+        if check:
+            _check_push(run.target)
+        return _estimate(run, wish)
+    except TowlineError as error:
+        return dict.fromkeys((tag for tag, _ in run.target.tags), error)
+
+
+def _estimate(run: Run, wish: Wish) -> dict[Reference, Planned]:
     early = run.early()
     for limit in run.target.repository.limits:
         run.target.warn(limit)
     if early:
-        return [_unchanged(run.target, outcome) for outcome in run.outcomes.values()]
+        return {tag: _unchanged(run.target, outcome) for tag, outcome in run.outcomes.items()}
     found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.plans.items()}
-    kept = [_unchanged(run.target, run.keep(reference)) for reference in run.kept]
-    return kept + [_result(run, wish, reference, tree, found) for reference, tree in run.left]
+    planned = {tag: _unchanged(run.target, run.keep(tag)) for tag in run.kept}
+    for tag, tree in run.left:
+        planned[tag] = _result(run, wish, tag, tree, found)
+    return planned
 
 
-def check_push(target: Target) -> None:
+def _check_push(target: Target) -> None:
     """Open an upload session and give it back: nothing else tells whether a push is let in.
 
     Raises what the last attempt raised.
@@ -48,9 +64,9 @@ def check_push(target: Target) -> None:
     upload.cancel()
 
 
-def _unchanged(target: Target, outcome: Outcome) -> PlanResult:
-    if isinstance(outcome, BaseException):
-        raise outcome
+def _unchanged(target: Target, outcome: Outcome) -> Planned:
+    if isinstance(outcome, TowlineError):
+        return outcome
     told = {name: getattr(outcome, name) for name in outcome.__dataclass_fields__}
     told["warnings"] = tuple(target.warnings)
     return PlanResult(**told, resumable=target.repository.resumes)

@@ -13,13 +13,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, overload
 
 from towline.context import Cancel, Context
-from towline.errors import Cancelled, TransferCancelled, UsageError
+from towline.errors import Cancelled, TowlineError, TransferCancelled, UsageError
 from towline.events import Warned, nowhere
 from towline.push import build, destinations, estimate, look, options, together
 from towline.push.engine import Engine
 from towline.push.listener import Listener
 from towline.push.opened import Opened, registry_reference
-from towline.push.result import PushResult
 from towline.push.run import Run
 from towline.push.target import Target
 from towline.push.wanted import Gatherer, images
@@ -32,9 +31,11 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from towline.errors import Side
+    from towline.push.destinations import Told
+    from towline.push.estimate import Planned
     from towline.push.opened import Source, Wanted
     from towline.push.options import PusherOptions, PushOptions, Wish
-    from towline.push.result import InspectResult, PlanResult
+    from towline.push.result import InspectResult, PlanResult, PushResult
     from towline.push.run import Outcome
     from towline.push.wanted import Tree
     from towline.reference import Reference
@@ -270,15 +271,12 @@ class Pusher:
             wanted = opened.wanted(parsed, all_tags=all_tags)
             runs = self._runs(wanted, wish, cancel)
             together.prepare(self._engine, runs, wish)
-            for run in runs if check_push else ():
-                estimate.check_push(run.target)
-            planned = {
-                result.reference: replace(result, warnings=(*result.warnings, *self._faults))
-                for run in runs
-                for result in estimate.estimate(run, wish)
-            }
-        results = [planned[str(reference)] for reference in wanted]
-        return results if all_tags or not isinstance(destination, str) else results[0]
+            planned: dict[Reference, Planned] = {}
+            for run in runs:
+                planned |= estimate.estimate(run, wish, check=check_push)
+        outcomes = [self._heard(planned[reference]) for reference in wanted]
+        several = all_tags or not isinstance(destination, str)
+        return destinations.answer(wanted, outcomes, several=several)
 
     def _push(self, wanted: Wanted, wish: Wish, cancel: Cancel) -> list[Outcome]:
         runs = self._runs(wanted, wish, cancel)
@@ -290,11 +288,11 @@ class Pusher:
         outcomes = destinations.outcomes(runs)
         return [self._heard(outcomes[reference]) for reference in wanted]
 
-    def _heard(self, outcome: Outcome) -> Outcome:
+    def _heard(self, outcome: Told | TowlineError) -> Told | TowlineError:
         """An outcome that tells of listeners that have failed."""
-        if isinstance(outcome, PushResult):
-            return replace(outcome, warnings=(*outcome.warnings, *self._faults))
-        return outcome
+        if isinstance(outcome, TowlineError):
+            return outcome
+        return replace(outcome, warnings=(*outcome.warnings, *self._faults))
 
     def _runs(self, wanted: Wanted, wish: Wish, cancel: Cancel) -> list[Run]:
         """A run for each repository, over trees that share their blobs."""
@@ -312,7 +310,11 @@ class Pusher:
             for entry in dict.fromkeys(wanted[reference] for reference, _ in target.tags):
                 for warning in entry.warnings:
                     target.warn(warning)
-        alone = len({target.repository.name.host for target in targets}) == 1
+        hosts = {target.repository.name.host for target in targets}
+        for lesson in wish.cache_from:
+            if lesson.repository.host not in hosts:
+                targets[0].warn(f"nothing is learned from {lesson}: no destination is there")
+        alone = len(hosts) == 1
         return [Run(replace(target, alone=alone), wish) for target in targets]
 
     def _target(
