@@ -61,6 +61,20 @@ def test_a_loopback_registry_that_speaks_tls_is_spoken_to_in_it(
     assert len({one.connection for one in secure.requests("P")}) == 1
 
 
+def test_a_loopback_registry_that_is_silent_is_greeted_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host = f"127.0.0.1:{listener.getsockname()[1]}"
+        with (
+            client_of(host, plain_http=False, timeout=0.3) as client,
+            pytest.raises(NetworkError, match=f"{host} sent no byte for"),
+        ):
+            ask(client)
+        listener.settimeout(0)
+        listener.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
 def test_plain_http_asks_for_no_tls_at_all(registry: Scripted) -> None:
     with client_of(registry, plain_http=True) as client:
         ask(client)
@@ -121,6 +135,16 @@ def test_an_authority_that_cannot_be_read_is_a_usage_error(
         client_of(secure, plain_http=False, ca=tmp_path / name) as client,
     ):
         ask(client)
+
+
+def test_a_proxy_without_an_address_is_named_as_the_proxy() -> None:
+    environ = {"HTTPS_PROXY": "http://nowhere.invalid:3128"}
+    with (
+        client_of("registry.example", plain_http=False, environ=environ) as client,
+        pytest.raises(NetworkError, match=r"the proxy nowhere.invalid:3128: the name") as caught,
+    ):
+        ask(client)
+    assert "HTTPS_PROXY" in str(caught.value.hint)
 
 
 def test_tls_spoken_to_in_http_says_so(secure: Scripted) -> None:

@@ -121,6 +121,25 @@ def test_the_sources_account_lets_in_whoever_only_looks(
     capsys.readouterr()
 
 
+@pytest.mark.parametrize("command", ["push", "plan"])
+def test_credentials_of_a_source_that_is_in_no_registry_are_refused_where_they_are_typed(
+    oci_registry: TestRegistry,
+    image: str,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = oci_registry.name("app:1")
+    assert main([command, image, name, "--src-creds", "me:secret"]) == 2
+    said = capsys.readouterr().err
+    assert "`--src-creds` is for a source in a registry" in said
+    assert "--creds" in said
+    assert "secret" not in said
+    assert not oci_registry.requests
+    monkeypatch.setenv("TOWLINE_SRC_CREDS", "me:secret")
+    assert main([command, image, name, "-q"]) == 0
+
+
 def test_a_rate_is_kept_to_by_all_uploads_together(registry: Place, image: str) -> None:
     began = time.monotonic()
     assert main(["push", image, registry.name("app") + ":1", "-q", "--limit-rate", "2M"]) == 0

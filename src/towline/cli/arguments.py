@@ -122,6 +122,8 @@ def parse(
 ) -> argparse.Namespace:
     """What was given. `most` words that are no options are taken, into `words`.
 
+    `typed` has the keywords of what does not come from the environment.
+
     Raises UsageError; prints help and raises SystemExit where that was asked for.
     """
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
@@ -152,6 +154,7 @@ def _from_environment(
     space: argparse.Namespace, table: Sequence[Option], environ: Mapping[str, str]
 ) -> None:
     typed = set(vars(space))
+    space.typed = typed
     for option in table:
         if option.dest in typed or _RIVALS.get(option.dest, set()) & typed:
             continue

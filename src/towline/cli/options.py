@@ -391,6 +391,7 @@ COMMAND_ONLY = frozenset(
         "output",
         "password_stdin",
         "progress",
+        "typed",
         "username",
         "words",
     }

@@ -10,7 +10,8 @@ from towline.errors import SourceError, TowlineError, UsageError
 if TYPE_CHECKING:
     import argparse
 
-_ARCHIVES = ("docker-archive:", "oci-archive:", "docker://")
+_REGISTRY = "docker://"
+_ARCHIVES = ("docker-archive:", "oci-archive:", _REGISTRY)
 _DAEMON = "docker-daemon:"
 
 
@@ -26,8 +27,16 @@ def source_and_destinations(args: argparse.Namespace) -> tuple[str, list[str]]:
             if source.startswith(not_yet.SOURCES) and not _exists(source):
                 message = f"a push of `{source}`, an image in a registry, is not available yet"
                 raise UsageError(message)
+            _check_source_options(args, source)
             return source, destinations
     raise AssertionError
+
+
+def _check_source_options(args: argparse.Namespace, source: str) -> None:
+    """A variable may be set for many commands; who types it means this source."""
+    if "src_creds" in args.typed and not source.startswith(_REGISTRY):
+        message = f"`--src-creds` is for a source in a registry, which `{source}` is not"
+        raise UsageError(message, hint="--creds is for the destination's registry")
 
 
 def _alone(name: str) -> TowlineError:

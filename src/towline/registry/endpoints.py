@@ -77,7 +77,9 @@ class Endpoint:
 
         Asked once; names that say so themselves are decided without it.
         """
-        base = self.base(context)
+        base = self._base
+        if base is None:  # nothing was there to decide by
+            return False
         with acquired(self._lock, context):
             asked, self._may_fall_back = not self._may_fall_back, False
             if asked or base.scheme == "http" or _ADDRESS.fullmatch(base.host):
