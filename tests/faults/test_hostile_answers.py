@@ -105,6 +105,17 @@ def test_an_answer_that_comes_a_byte_at_a_time_for_ever_is_no_answer(
     assert registry.drips
 
 
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+def test_a_head_that_has_begun_is_not_waited_for_as_one_that_has_not(
+    registry: Scripted, method: str
+) -> None:
+    registry.on(method, "uploads", Reply(raw=b"HTTP/1.1 202 Acc", drip=60))
+    with client_of(registry, timeout=0.5) as client:
+        began = time.monotonic()
+        assert client.push(DATA) == 2
+        assert time.monotonic() - began < 4
+
+
 @pytest.mark.parametrize(
     "body",
     ["<" * LONG, "<title" * (LONG // 6), "<title>" * (LONG // 7), "<script>" * (LONG // 8),

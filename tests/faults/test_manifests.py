@@ -62,7 +62,9 @@ def test_a_created_manifest_without_a_digest_in_the_answer_is_fine(
     assert len(registry.asked) == 1
 
 
-@pytest.mark.parametrize("answer", [CUT, Reply(500), Reply(503), Reply(raw=b"HTTP/1.1 2")])
+@pytest.mark.parametrize(
+    "answer", [CUT, Reply(500), Reply(503), Reply(raw=b"HTTP/1.1 2"), Reply(307), HTML]
+)
 def test_a_lost_answer_is_settled_by_looking(
     registry: Scripted, client: Client, answer: Reply
 ) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from towline.spec.manifest import RawManifest
     from towline.spec.media_types import Format
 
-_CREATED, _FORBIDDEN, _OK = 201, 403, 200
+_CREATED, _FORBIDDEN, _OK, _BAD_REQUEST = 201, 403, 200, 400
 _IMMUTABLE_STATUSES = frozenset({409, 412})
 _SERVER_ERRORS = range(500, 600)
 _NO_HEAD = frozenset({400, 405, 501})
@@ -352,6 +352,7 @@ def _may_be_written(error: TowlineError) -> bool:
         return False
     return (
         error.status is None
+        or error.status < _BAD_REQUEST  # neither taken nor refused
         or error.status in _SERVER_ERRORS
         or error.status in _IMMUTABLE_STATUSES
         or hints.is_immutable(error.message.lower())

@@ -30,6 +30,11 @@ TLS_PIECE = 64 << 10
 class Silence(Exception):
     """No byte moved for as long as was allowed."""
 
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no byte for {seconds:g} s")
+        self.seconds = seconds
+        """How long it was waited for."""
+
 
 class Channel:
     """A connection while somebody uses it; not for two threads at once."""
@@ -151,7 +156,7 @@ class Channel:
             self._poll.modify(self._socket.fileno(), select.POLLIN)
         self.cancel.check()
         if not ready:
-            raise Silence
+            raise Silence(seconds)
 
     def wake(self) -> None:
         """End a wait in another thread; the connection is of no use afterwards."""

@@ -123,7 +123,7 @@ class Exchange:
     def _early(self) -> Response | None:
         """What the other side says before the body's end; None when it only says `100`."""
         seconds = _REFUSAL_SECONDS
-        head = self._read(lambda: reading.read_any_head(self._channel, seconds), seconds)
+        head = self._read(lambda: reading.read_any_head(self._channel, seconds))
         return None if head.interim else self._answer(head, seconds, ANSWER_MAX)
 
     def _sending_failed(self, error: OSError | Silence) -> Response:
@@ -148,7 +148,7 @@ class Exchange:
         if self._refusal is not None:
             return self._refusal
         patience = self.patience(self.sent + extra)
-        head = self._read(lambda: reading.read_head(self._channel, patience), patience)
+        head = self._read(lambda: reading.read_head(self._channel, patience))
         return self._answer(head, self._channel.timeout, limit)
 
     def _end_body(self) -> Response | None:
@@ -171,13 +171,13 @@ class Exchange:
             return self._refusal, bytes
         self._body_ended = True
         seconds = self._channel.timeout
-        head = self._read(lambda: reading.read_head(self._channel, seconds), seconds)
+        head = self._read(lambda: reading.read_head(self._channel, seconds))
         self._answered = True
-        body = self._read(lambda: reading.Body(self._channel, head, self.request.method), seconds)
+        body = self._read(lambda: reading.Body(self._channel, head, self.request.method))
         response = self._response(head, b"", truncated=False)
 
         def next_piece() -> bytes:
-            piece = self._read(lambda: body.read(seconds), seconds)
+            piece = self._read(lambda: body.read(seconds))
             if not piece:
                 self._end(head, body)
             return piece
@@ -192,7 +192,7 @@ class Exchange:
         self._answered = True
         early = not self._body_ended
         try:
-            body, content = self._read(read, seconds)
+            body, content = self._read(read)
         except TowlineError:
             # Its first line was a refusal already; the rest is only words.
             if head.status < 400:  # noqa: PLR2004 - what is no refusal
@@ -243,12 +243,12 @@ class Exchange:
             self._ended = True
             self._channel.close()
 
-    def _read(self, read: Callable[[], T], seconds: float) -> T:
+    def _read(self, read: Callable[[], T]) -> T:
         """`read`, its failures put into words; a failed exchange is closed."""
         try:
             return read()
-        except Silence:
-            failure: Exception = self._error(f"sent no byte for {seconds:g} s")
+        except Silence as silence:
+            failure: Exception = self._error(f"sent no byte for {silence.seconds:g} s")
         except reading.Gone as gone:
             failure = self._lost("closed the connection without an answer", begun=gone.begun)
         except reading.Broken as broken:

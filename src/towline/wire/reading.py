@@ -86,7 +86,8 @@ def read_any_head(channel: Channel, seconds: float) -> Head:
     while (end := _end_of_head(data)) is None:
         if len(data) > HEAD_MAX or (whole_by and time.monotonic() > whole_by):
             raise Broken("header fields without end", begun=True)
-        more = channel.receive(seconds)
+        # A long pause is for who still has to think, and that is over with the first byte.
+        more = channel.receive(channel.timeout if data else seconds)
         if not more:
             raise Gone("the connection ended", begun=bool(data), start=data[:16])
         data += more
