@@ -110,6 +110,22 @@ def test_verify_finds_it_in_a_tag_that_is_called_unchanged_too(trap: Trap) -> No
         trap.push(verify="full")
 
 
+def test_a_blob_that_is_no_layer_at_all_is_found_too(
+    registry: Place, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image.tar", VICTIM)
+    prefix, name = f"{uuid.uuid4()}:", registry.name("app")
+    towline.push(made.path, f"{name}:other", cache="none")
+    config = Digest.of(made.config)
+    false = entry_of(made.diff_ids[0], config, len(made.config), repository=name)
+    lie(redis_server, prefix, false)
+    cache = f"{redis_server.url}?prefix={prefix}"
+    with pytest.raises(towline.RegistryError) as caught:
+        towline.push(made.path, f"{name}:1", cache=cache, verify="full")
+    assert str(caught.value).startswith(f"verification of {name}:1 failed: layer {config} ")
+    assert "--no-learn" in str(caught.value.hint)
+
+
 def test_it_stays_another_machines_word_when_it_was_believed_once(
     trap: Trap, registry: Place
 ) -> None:

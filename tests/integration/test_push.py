@@ -10,9 +10,11 @@ import pytest
 
 import towline
 from tests.support import readback
+from towline.server import Server
 from towline.testing.images import ImageSpec, make_image, make_images
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.integration.conftest import Place
@@ -258,6 +260,49 @@ def test_what_was_pushed_is_verified(registry: Place, tmp_path: Path, how: str) 
     made = make_image(tmp_path / "image.tar", LAYERS)
     result = push(made.path, registry.name("app") + ":1", verify=how)
     assert result.status == "pushed"
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[tuple[str, Path, Callable[[towline.PushResult], Path]]]:
+    """A place at a registry, an image, and the file in which the registry keeps its first layer."""
+    made = make_image(tmp_path / "image.tar", LAYERS)
+
+    def file(result: towline.PushResult) -> Path:
+        name = str(result.layers[0].digest).partition(":")[2]
+        return tmp_path / "root" / "blobs" / "sha256" / name
+
+    with Server(tmp_path / "root") as server:
+        yield f"{server.host}/app:1", made.path, file
+
+
+Kept = tuple[str, "Path", "Callable[[towline.PushResult], Path]"]
+
+
+@pytest.mark.parametrize("how", ["head", "full"])
+def test_what_a_registry_has_lost_is_sent_again_by_a_push_that_verifies(
+    kept: Kept, how: str
+) -> None:
+    name, image, file = kept
+    file(push(image, name)).unlink()
+    assert push(image, name).status == "unchanged", "nobody has looked"
+    again = push(image, name, verify=how)
+    assert again.status == "unchanged", "the tag is"
+    assert [layer.outcome for layer in again.layers] == ["pushed", "exists", "exists"]
+    assert push(image, name, verify="full").sent_bytes == 0
+
+
+def test_bytes_that_are_not_those_of_their_digest_fail_the_verification(kept: Kept) -> None:
+    name, image, file = kept
+    first = push(image, name)
+    blob = file(first)
+    blob.write_bytes(blob.read_bytes()[:-1] + b"!")
+    with pytest.raises(towline.RegistryError) as caught:
+        push(image, name, verify="full", retries=0)
+    host = name.partition("/")[0]
+    assert str(caught.value) == (
+        f"verification of {name} failed: {host} gave other bytes for blob {first.layers[0].digest}"
+    )
+    assert caught.value.hint
 
 
 def test_a_plan_verifies_nothing(registry: Place, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ class Run:
         for blob in self.blobs:
             if blob.is_layer:
                 self.telling.layer(blob.id, "Layer already exists")
-        self._each(lambda tag, tree: self._unchanged(tag, tree, standing[tag]))
+        self._each(lambda tag, tree: self._result(tag, tree, standing[tag], "unchanged"))
         return True
 
     def _standing(self) -> dict[Reference, Documents] | None:
@@ -186,15 +186,10 @@ class Run:
             if (right := self._tagging(reference, tree, found).standing()) is None:
                 return None
             standing[reference] = right
+        if self._wish.verify:  # then each blob is asked for, and what is missing sent again
+            return None
         self._delivered = found
         return standing
-
-    def _unchanged(self, reference: Reference, tree: Tree, documents: Documents) -> Outcome:
-        try:
-            self._verify(reference, tree, documents)
-        except TowlineError as error:
-            return error
-        return self._result(reference, tree, documents, "unchanged")
 
     def join(self, blob: Blob) -> Job | None:
         """Watch the blob's transfer; a job where nobody does its work yet."""
@@ -326,14 +321,11 @@ class Run:
             # A registry may confirm a blob and yet not find it, or have lost it meanwhile.
             self.target.context.cancel.wait(pause)
             self._send_missing(tree, start, missed)
-        self._verify(reference, tree, documents)
-        self._compare(reference, tree, documents)
-        return self._result(reference, tree, documents, status)
-
-    def _verify(self, reference: Reference, tree: Tree, documents: Documents) -> None:
         if how := self._wish.verify:
             made = _made(self._delivered)
             verify(self.target, str(reference.tag), tree, documents, made=made, how=how)
+        self._compare(reference, tree, documents)
+        return self._result(reference, tree, documents, status)
 
     def _send_also(self, start: Callable[[list[Job]], None], blob: Blob) -> None:
         """See to a blob that no tree has. Raises what its delivery raised."""

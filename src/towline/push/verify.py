@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from towline.errors import RegistryError
+from towline.errors import RegistryError, SourceError
 from towline.layers.blobstream import BlobStream
 from towline.push.wanted import images
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from towline.push.wanted import Blob, Tree
     from towline.spec.manifest import RawManifest
 
-_REGISTRY_HINT = "push again; if it stays so, the registry has lost or changed what it confirmed"
+_NOT_FOUND = 404
+_REGISTRY_HINT = (
+    "push again with --verify; if it stays so, the registry has lost or changed what it confirmed"
+)
 _SOURCE_HINT = "make the image again: its layers are not those that its config lists"
 _CACHE_HINT = (
     "it was taken for that layer on somebody's word: run `towline cache clear`, then push again "
@@ -65,14 +68,21 @@ def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify
 def _ask(target: Target, made: Made) -> None:
     has_blob = partial(target.repository.has_blob, in_storage=True)
     if not target.retry(made.digest.short, partial(has_blob, made.digest, target.context)):
-        raise _wrong(target, f"blob {made.digest} is missing")
+        raise _wrong(target, _missing(made))
 
 
 def _read(target: Target, blob: Blob, made: Made) -> None:
-    found = target.retry(made.digest.short, partial(_diff_id, target, made))
+    hint = _SOURCE_HINT if blob.stored else _CACHE_HINT
+    try:
+        found = target.retry(made.digest.short, partial(_diff_id, target, made))
+    except SourceError as error:  # its bytes are those of its digest, and no layer
+        raise _wrong(target, error.message, hint) from error
+    except RegistryError as error:
+        missing = error.status == _NOT_FOUND
+        raise _wrong(target, _missing(made) if missing else error.message) from error
     if blob.diff_id and found != blob.diff_id:
         what = f"layer {made.digest} unpacks to {found}, the config lists {blob.diff_id}"
-        raise _wrong(target, what, _SOURCE_HINT if blob.stored else _CACHE_HINT)
+        raise _wrong(target, what, hint)
 
 
 def _diff_id(target: Target, made: Made) -> str | None:
@@ -87,9 +97,11 @@ def _diff_id(target: Target, made: Made) -> str | None:
     )
     for _ in stream:
         pass
-    if stream.blob.digest != made.digest:
-        raise _wrong(target, f"blob {made.digest} reads back as {stream.blob.digest}")
     return stream.blob.diff_id
+
+
+def _missing(made: Made) -> str:
+    return f"blob {made.digest} is missing"
 
 
 def _wrong(target: Target, what: str, hint: str = _REGISTRY_HINT) -> RegistryError:
