@@ -194,6 +194,23 @@ def test_a_registry_that_hangs_up_when_asked_for_a_blob_is_sent_it(
     assert whole(registry)
 
 
+@pytest.mark.parametrize("kind", ["blobs", "manifests"])
+def test_a_verification_asks_again_for_what_a_registry_does_not_show_yet(
+    kind: str, registry: Scripted, pusher: towline.Pusher, made: Made
+) -> None:
+    hidden: list[str] = []
+
+    def not_yet(asked: Asked) -> Reply | None:
+        if not registry.manifests or asked.path in hidden:
+            return None
+        hidden.append(asked.path)
+        return Reply(404)
+
+    registry.on("HEAD", f"/{kind}/", not_yet, forever=True)
+    pusher.push(made.path, f"{registry.host}/app:1", verify="head")
+    assert hidden
+
+
 # Mounts.
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import RegistryError, SourceError
 from towline.layers.blobstream import BlobStream
 from towline.push.wanted import images
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from towline.push.build import Documents, Made
     from towline.push.options import Verify
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from towline.push.wanted import Blob, Tree
     from towline.spec.manifest import RawManifest
 
+T = TypeVar("T")
+
 _NOT_FOUND = 404
+_LOOK_AGAIN = (1.0, 2.0)
+"""Seconds to wait before what is missing is asked for again."""
 _REGISTRY_HINT = (
     "push again with --verify; if it stays so, the registry has lost or changed what it confirmed"
 )
@@ -54,12 +58,15 @@ def verify(
 
 def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify) -> None:
     repository, context = target.repository, target.context
-    if how == "full":
-        read = target.retry(reference, partial(repository.get_manifest, reference, context))
-        found = read.digest if read else None
-    else:
+
+    def look() -> str | None:
+        if how == "full":
+            read = target.retry(reference, partial(repository.get_manifest, reference, context))
+            return read.digest if read else None
         head = target.retry(reference, partial(repository.head_manifest, reference, context))
-        found = head.digest if head else None
+        return head.digest if head else None
+
+    found = _seen(target, look, expected=manifest.digest)
     if found != manifest.digest:
         shown = found or "nothing"
         raise _wrong(target, f"{reference} holds {shown} instead of {manifest.digest}")
@@ -67,8 +74,18 @@ def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify
 
 def _ask(target: Target, made: Made) -> None:
     has_blob = partial(target.repository.has_blob, in_storage=True)
-    if not target.retry(made.digest.short, partial(has_blob, made.digest, target.context)):
+    asked = partial(has_blob, made.digest, target.context)
+    if not _seen(target, partial(target.retry, made.digest.short, asked), expected=True):
         raise _wrong(target, _missing(made))
+
+
+def _seen(target: Target, look: Callable[[], T], *, expected: object) -> T:
+    """What is found in the end: what a registry has just confirmed it may show a little later."""
+    for pause in _LOOK_AGAIN:
+        if (found := look()) == expected:
+            return found
+        target.context.cancel.wait(pause)
+    return look()
 
 
 def _read(target: Target, blob: Blob, made: Made) -> None:
