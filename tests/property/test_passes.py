@@ -53,7 +53,7 @@ FIRST = int(os.environ.get("SOAK_FROM", "0"))
 
 
 class Target:
-    """A push's view of one repository: joins, waits, joins again, as `push.run` does."""
+    """A push's view of one repository: joins, waits, joins again, as `push.arrivals` does."""
 
     def __init__(self, run: Run, place: Place, patience: float) -> None:
         self.place = place

@@ -47,7 +47,7 @@ def _estimate(run: Run, wish: Wish) -> dict[Reference, Planned]:
         run.target.warn(limit)
     if early:
         return {tag: _unchanged(run.target, outcome) for tag, outcome in run.outcomes.items()}
-    found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.plans.items()}
+    found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.arrivals.plans.items()}
     planned = {tag: _unchanged(run.target, run.keep(tag)) for tag in run.kept}
     for tag, tree in run.left:
         planned[tag] = _result(run, wish, tag, tree, found)

@@ -5,16 +5,15 @@
 
 from __future__ import annotations
 
-import queue
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError, SourceError, TowlineError
 from towline.push import build, existing, learn, report, teach, unsent
-from towline.push.deliver import Delivered, Delivery
-from towline.push.jobs import Job
-from towline.push.plan import Ask, Mount, Send, fits, own, steps
+from towline.push.arrivals import Arrivals
+from towline.push.deliver import Delivered
+from towline.push.plan import Ask, Mount, steps
 from towline.push.result import PushResult
 from towline.push.tagging import Tagging
 from towline.push.telling import Telling
@@ -22,23 +21,21 @@ from towline.push.verify import verify
 from towline.push.wanted import Blob, tree_blobs
 from towline.registry.refusals import lacks_blobs
 from towline.spec import media_types
-from towline.transfers.retry import Attempts
-from towline.transfers.shared import Restart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from towline.knowledge.base import Entry
     from towline.push.build import Documents
+    from towline.push.jobs import Job
     from towline.push.options import Wish
-    from towline.push.plan import Candidate, Rules, Step
+    from towline.push.plan import Rules, Step
     from towline.push.result import Status
     from towline.push.target import Target
     from towline.push.wanted import Tree
     from towline.reference import Reference, RepositoryName
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
-    from towline.transfers.shared import Watch
 
 Outcome = PushResult | TowlineError
 """What came of one tag."""
@@ -56,16 +53,9 @@ class Run:
         self._engine = target.engine
         self._wish = wish
         self.costs = report.Costs(target.context)
-        self.plans: dict[Blob, tuple[Step, ...]] = {}
-        """The way of each blob, once it is planned."""
-        self._watches: dict[Blob, Watch[Delivered]] = {}
-        self._ended: queue.SimpleQueue[Blob | None] = queue.SimpleQueue()
-        self._delivered: dict[str, Delivered] = {}
-        self._errors: dict[Blob, TowlineError] = {}
-        self._doubted: set[Blob] = set()
-        """Those of which the registry says that it has them, and its manifests that it has not."""
+        self.arrivals: Arrivals
+        """What becomes of each blob; there from `plan` on."""
         self._fatal: TowlineError | None = None
-        self._rules: Rules | None = None
         self._agreed: dict[Tree, tuple[str, Digest]] = {}
         self.kept: dict[Reference, Descriptor | RegistryError] = {}
         """Tags that are not to be written: what stands there, or why that ends their push."""
@@ -130,16 +120,20 @@ class Run:
         self,
         known: Mapping[Digest, Sequence[Entry]],
         rules: Rules,
-        siblings: Iterable[RepositoryName] = (),
+        siblings: Iterable[RepositoryName],
+        start: Callable[[list[Job]], None],
     ) -> None:
-        """Decide which way each blob takes; `siblings` are pushed to as well."""
+        """Decide which way each blob takes; `siblings` are pushed to as well.
+
+        `start` begins jobs that turn out to be needed late.
+        """
         place = learn.destination(self._engine.knowledge, self.target.repository, known)
-        self._rules = rules
-        self.plans = {
+        plans = {
             blob: steps(blob, place, known.get(blob.identity, ()), rules) for blob in self.blobs
         }
-        mounts = (step for plan in self.plans.values() for step in plan if isinstance(step, Mount))
+        mounts = (step for plan in plans.values() for step in plan if isinstance(step, Mount))
         self._pull_from((*(mount.origin for mount in mounts), *siblings))
+        self.arrivals = Arrivals(self.target, self._wish, plans, rules, start)
 
     def _pull_from(self, names: Iterable[RepositoryName]) -> None:
         """Who mounts must be let in at the other repository too."""
@@ -177,7 +171,7 @@ class Run:
         """
         if self._fatal:
             raise self._fatal
-        guesses = {blob.key: _guess(blob, plan) for blob, plan in self.plans.items()}
+        guesses = {blob.key: _guess(blob, plan) for blob, plan in self.arrivals.plans.items()}
         found = {key: guess for key, guess in guesses.items() if guess}
         if len(found) < len(guesses) or self._wish.check_diffids:
             return None
@@ -188,122 +182,37 @@ class Run:
             standing[reference] = right
         if self._wish.verify:  # then each blob is asked for, and what is missing sent again
             return None
-        self._delivered = found
+        self.arrivals.delivered = found
         return standing
 
-    def join(self, blob: Blob) -> Job | None:
-        """Watch the blob's transfer; a job where nobody does its work yet."""
-        key = self._key(blob)
-        watch: Watch[Delivered] = self._engine.transfers.join(key, self.target.watcher())
-        self._watches[blob] = watch
-        watch.on_done(lambda: self._ended.put(blob))
-        if (transfer := watch.started) is None:
-            return None
-        delivery = Delivery(
-            blob,
-            self.target.repository,
-            self.plans[blob],
-            profile=self._wish.profile,
-            context=transfer.context,
-            forget=partial(learn.forget, self._engine.knowledge),
-        )
-        seen = self._engine.seen(key) if blob not in self._doubted else None
-        if seen is not None and self._fits(blob, seen):  # since this push was planned, perhaps
-            delivery.ask(seen)
-        return Job(key, delivery, transfer, Attempts(self._engine.policy), self.target.patience)
-
-    def _key(self, blob: Blob) -> Hashable:
-        """Registry and full repository name, account, and what fixes the bytes.
-
-        Without the host (it has its port) the same layer to two registries would be one transfer,
-        and one of them would lack it; without the bytes, two images' different blobs of one
-        DiffID would be. How a host is spoken to is the same for all pushes of a `Pusher`.
-        """
-        repository = self.target.repository
-        made_by = () if blob.stored else (self._wish.profile.recorded,)
-        return (str(repository.name), repository.account, blob.key, *made_by)
-
-    def _fits(self, blob: Blob, candidate: Candidate) -> bool:
-        """Whether what another push has seen to is what this one may list."""
-        return self._rules is not None and fits(blob, candidate, self._rules)
-
-    def finish(self, start: Callable[[list[Job]], None]) -> None:
-        """Await the blobs, then put the manifests; an outcome for each tag.
-
-        `start` begins jobs that turn out to be needed late. Raises Cancelled.
-        """
-        self._await_blobs(start)
+    def finish(self) -> None:
+        """Await the blobs, then put the manifests; an outcome for each tag. Raises Cancelled."""
+        self.arrivals.wait([tree for _, tree in self.left])
         if self._wish.check_diffids:
             self._look_into_unsent()
-        self._each(lambda tag, tree: self._tag(tag, tree, start))
+        self._each(self._tag)
 
     def _look_into_unsent(self) -> None:
         """What the registry held already was not read on its way."""
         for blob in self.blobs:
-            delivered = self._delivered.get(blob.key)
+            delivered = self.arrivals.delivered.get(blob.key)
             if delivered and not delivered.sent_bytes and blob.is_layer and blob.stored:
                 try:
                     unsent.look_into(self._engine, blob, self.target.context.cancel)
                 except SourceError as error:
-                    self._errors[blob] = error
+                    self.arrivals.errors[blob] = error
 
-    def _await_blobs(self, start: Callable[[list[Job]], None]) -> None:
-        with self.target.context.cancel.on_cancel(lambda: self._ended.put(None)):
-            try:
-                while self._watches and not self._hopeless():
-                    self._await_one(start)
-            finally:
-                for watch in self._watches.values():
-                    watch.leave()
-
-    def _hopeless(self) -> bool:
-        """Whether every tag lacks a blob for good."""
-        return bool(self._errors) and all(
-            any(blob in self._errors for blob in tree.blobs) for _, tree in self.left
-        )
-
-    def _await_one(self, start: Callable[[list[Job]], None]) -> None:
-        blob = self._ended.get()
-        self.target.context.cancel.check()
-        assert blob is not None  # noqa: S101 - None is put when the cancel is thrown
-        watch = self._watches.pop(blob)
-        joined = watch.started is None
+    def _tag(self, reference: Reference, tree: Tree) -> Outcome:
         try:
-            delivered = watch.result()
-        except Restart:
-            self._join_again(blob, start)
-        except SourceError as error:
-            if joined:  # the other push's source is at fault, not ours
-                self._join_again(blob, start)
-            else:
-                self._errors[blob] = error
-        except TowlineError as error:
-            self._errors[blob] = error
-        else:
-            if joined and not self._fits(blob, delivered.candidate):
-                self._join_again(blob, start)
-            else:
-                self._deliver(blob, replace(delivered, sent_bytes=0) if joined else delivered)
-
-    def _join_again(self, blob: Blob, start: Callable[[list[Job]], None]) -> None:
-        if job := self.join(blob):
-            start([job])
-
-    def _deliver(self, blob: Blob, delivered: Delivered) -> None:
-        self._delivered[blob.key] = delivered
-        learn.remember(self._engine.knowledge, self.target.repository, [(blob, delivered)])
-
-    def _tag(self, reference: Reference, tree: Tree, start: Callable[[list[Job]], None]) -> Outcome:
-        try:
-            return self._put(reference, tree, start)
+            return self._put(reference, tree)
         except TowlineError as error:
             return error
 
-    def _put(self, reference: Reference, tree: Tree, start: Callable[[list[Job]], None]) -> Outcome:
+    def _put(self, reference: Reference, tree: Tree) -> Outcome:
         status: Status = "pushed"
         for pause in (*_LOOK_AGAIN, None):
-            self._check(tree)
-            tagging = self._tagging(reference, tree, self._delivered)
+            self.arrivals.check(tree)
+            tagging = self._tagging(reference, tree, self.arrivals.delivered)
             if kept := tagging.kept():
                 documents, standing = kept
                 status = "unchanged"
@@ -312,7 +221,7 @@ class Run:
                     return self.keep(reference)
                 break
             try:
-                documents = tagging.put(partial(self._send_also, start))
+                documents = tagging.put(partial(self.arrivals.send_also, tree))
                 break
             except RegistryError as error:
                 if not lacks_blobs(error) or pause is None:
@@ -320,20 +229,12 @@ class Run:
                 missed = error.message if pause == _LOOK_AGAIN[-1] else ""
             # A registry may confirm a blob and yet not find it, or have lost it meanwhile.
             self.target.context.cancel.wait(pause)
-            self._send_missing(tree, start, missed)
+            self.arrivals.send_missing(tree, missed)
         if how := self._wish.verify:
-            made = _made(self._delivered)
+            made = _made(self.arrivals.delivered)
             verify(self.target, str(reference.tag), tree, documents, made=made, how=how)
         self._compare(reference, tree, documents)
         return self._result(reference, tree, documents, status)
-
-    def _send_also(self, start: Callable[[list[Job]], None], blob: Blob) -> None:
-        """See to a blob that no tree has. Raises what its delivery raised."""
-        self.plans[blob] = (Ask(own(blob)), Send())
-        self._join_again(blob, start)
-        self._await_blobs(start)
-        if error := self._errors.pop(blob, None):
-            raise error
 
     def _compare(self, reference: Reference, tree: Tree, documents: Documents) -> None:
         """Say so when another target of the push holds another digest of the same image."""
@@ -346,28 +247,6 @@ class Run:
                 f"{reference} has the digest {mine[1]}, {other} has {digest}: "
                 "the same image, of layers that were compressed in different ways"
             )
-
-    def _check(self, tree: Tree) -> None:
-        for blob in tree.blobs:
-            if blob in self._errors:
-                raise self._errors[blob]
-
-    def _send_missing(
-        self, tree: Tree, start: Callable[[list[Job]], None], missed: str = ""
-    ) -> None:
-        """Ask for every blob again, and send those that are not there.
-
-        Those whose digests `missed` names are sent whatever the answer: it was wrong before.
-        """
-        for blob in dict.fromkeys(tree.blobs):
-            digest = self._delivered[blob.key].made.digest
-            has_blob = partial(self.target.repository.has_blob, digest, self.target.context)
-            if digest in missed:
-                self._doubted.add(blob)
-            if blob in self._doubted or not self.target.retry("a blob", has_blob):
-                self.plans[blob] = (Send(),)
-                self._join_again(blob, start)
-        self._await_blobs(start)
 
     def _tagging(
         self, reference: Reference, tree: Tree, delivered: Mapping[str, Delivered]
@@ -383,10 +262,10 @@ class Run:
             documents,
             status,
             cost=self.costs.share(),
-            layers=report.layers(tree, self._delivered, self.costs.layers),
+            layers=report.layers(tree, self.arrivals.delivered, self.costs.layers),
             manifests=report.manifests(tree, documents),
         )
-        self.telling.ended(result, report.total_bytes(tree, self._delivered))
+        self.telling.ended(result, report.total_bytes(tree, self.arrivals.delivered))
         return result
 
 

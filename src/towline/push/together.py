@@ -77,7 +77,7 @@ class _Story:
     def _send_alone(self, run: Run, *, over: bool) -> None:
         if not over:
             self._start([run])
-            run.finish(self._passes.start)
+            run.finish()
 
     def together(self) -> None:
         """All targets, side by side."""
@@ -108,7 +108,7 @@ class _Story:
         going += [threads.submit(self._send_late, run, looking[run]) for run in late]
         left = [run for run, over in looked.items() if not over]
         self._start(left)
-        going += [threads.submit(run.finish, self._passes.start) for run in left]
+        going += [threads.submit(run.finish) for run in left]
         return going
 
     def _plan_late(self, run: Run, learning: Future[list[Entry]]) -> None:
@@ -125,8 +125,9 @@ class _Story:
             known = learn.merged(known, taught)
         hopeful = [run for run in runs if not run.hopeless] or runs
         rules = _rules(hopeful, known, self._wish)
+        siblings = [run.target.repository.name for run in self._runs]
         for run in runs:
-            run.plan(known, rules, [other.target.repository.name for other in self._runs])
+            run.plan(known, rules, siblings, self._passes.start)
 
     def _start(self, runs: Sequence[Run]) -> None:
         """Begin every blob at every target, the largest first: they take the longest."""
@@ -134,7 +135,7 @@ class _Story:
             jobs: list[Job] = []
             try:
                 for run in runs:
-                    if blob in run.blobs and (job := run.join(blob)):
+                    if blob in run.blobs and (job := run.arrivals.join(blob)):
                         jobs.append(job)  # noqa: PERF401 - kept when a later one raises
             finally:  # when cancelled too: somebody else may have joined what was begun
                 if jobs:

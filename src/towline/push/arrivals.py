@@ -1,0 +1,171 @@
+"""The blobs of one target, each watched until the target has it or it has failed.
+
+Whoever comes first to a blob does the work, and gets a job for it; whoever comes later to the same
+blob of the same repository waits for what comes of that, and begins anew where it can't be used.
+"""
+
+from __future__ import annotations
+
+import queue
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from towline.errors import SourceError, TowlineError
+from towline.push import learn
+from towline.push.deliver import Delivered, Delivery
+from towline.push.jobs import Job
+from towline.push.plan import Ask, Send, fits, own
+from towline.transfers.retry import Attempts
+from towline.transfers.shared import Restart
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from towline.push.options import Wish
+    from towline.push.plan import Rules, Step
+    from towline.push.target import Target
+    from towline.push.wanted import Blob, Tree
+    from towline.transfers.shared import Watch
+
+
+class Arrivals:
+    """What becomes of each blob of a target, whose way `plans` tells.
+
+    `start` begins jobs; `join` alone leaves that to its caller.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        wish: Wish,
+        plans: dict[Blob, tuple[Step, ...]],
+        rules: Rules,
+        start: Callable[[list[Job]], None],
+    ) -> None:
+        self.plans = plans
+        self.delivered: dict[str, Delivered] = {}
+        """What came of the blobs that are there, by their keys."""
+        self.errors: dict[Blob, TowlineError] = {}
+        """Why others are not."""
+        self._target = target
+        self._engine = target.engine
+        self._profile = wish.profile
+        self._rules = rules
+        self._start = start
+        self._watches: dict[Blob, Watch[Delivered]] = {}
+        self._ended: queue.SimpleQueue[Blob | None] = queue.SimpleQueue()
+        self._doubted: set[Blob] = set()
+        """Those of which the registry says that it has them, and its manifests that it has not."""
+
+    def join(self, blob: Blob) -> Job | None:
+        """Watch the blob's transfer; a job where nobody does its work yet."""
+        key = self._key(blob)
+        watch: Watch[Delivered] = self._engine.transfers.join(key, self._target.watcher())
+        self._watches[blob] = watch
+        watch.on_done(lambda: self._ended.put(blob))
+        if (transfer := watch.started) is None:
+            return None
+        delivery = Delivery(
+            blob,
+            self._target.repository,
+            self.plans[blob],
+            profile=self._profile,
+            context=transfer.context,
+            forget=partial(learn.forget, self._engine.knowledge),
+        )
+        seen = self._engine.seen(key) if blob not in self._doubted else None
+        if seen is not None and fits(blob, seen, self._rules):  # since the planning, perhaps
+            delivery.ask(seen)
+        attempts = Attempts(self._engine.policy)
+        return Job(key, delivery, transfer, attempts, self._target.patience)
+
+    def _key(self, blob: Blob) -> Hashable:
+        """Registry and full repository name, account, and what fixes the bytes.
+
+        Without the host (it has its port) the same layer to two registries would be one transfer,
+        and one of them would lack it; without the bytes, two images' different blobs of one
+        DiffID would be. How a host is spoken to is the same for all pushes of a `Pusher`.
+        """
+        repository = self._target.repository
+        made_by = () if blob.stored else (self._profile.recorded,)
+        return (str(repository.name), repository.account, blob.key, *made_by)
+
+    def wait(self, trees: Sequence[Tree]) -> None:
+        """Until each blob is there or has failed, or none of the trees can be whole any more.
+
+        Raises Cancelled.
+        """
+        with self._target.context.cancel.on_cancel(lambda: self._ended.put(None)):
+            try:
+                while self._watches and not self._hopeless(trees):
+                    self._take_one()
+            finally:
+                for watch in self._watches.values():
+                    watch.leave()
+
+    def _hopeless(self, trees: Sequence[Tree]) -> bool:
+        return bool(self.errors) and all(
+            any(blob in self.errors for blob in tree.blobs) for tree in trees
+        )
+
+    def _take_one(self) -> None:
+        blob = self._ended.get()
+        self._target.context.cancel.check()
+        assert blob is not None  # noqa: S101 - None is put when the cancel is thrown
+        watch = self._watches.pop(blob)
+        joined = watch.started is None
+        try:
+            delivered = watch.result()
+        except Restart:
+            self._join_again(blob)
+        except SourceError as error:
+            if joined:  # the other push's source is at fault, not ours
+                self._join_again(blob)
+            else:
+                self.errors[blob] = error
+        except TowlineError as error:
+            self.errors[blob] = error
+        else:
+            if joined and not fits(blob, delivered.candidate, self._rules):
+                self._join_again(blob)
+            else:
+                self._keep(blob, replace(delivered, sent_bytes=0) if joined else delivered)
+
+    def _join_again(self, blob: Blob) -> None:
+        if job := self.join(blob):
+            self._start([job])
+
+    def _keep(self, blob: Blob, delivered: Delivered) -> None:
+        self.delivered[blob.key] = delivered
+        learn.remember(self._engine.knowledge, self._target.repository, [(blob, delivered)])
+
+    def check(self, tree: Tree) -> None:
+        """Raises why a blob of the tree is not there."""
+        for blob in tree.blobs:
+            if blob in self.errors:
+                raise self.errors[blob]
+
+    def send_also(self, tree: Tree, blob: Blob) -> None:
+        """See to a blob that the tree does not have. Raises what its delivery raised."""
+        self.plans[blob] = (Ask(own(blob)), Send())
+        self._join_again(blob)
+        self.wait([tree])
+        if error := self.errors.pop(blob, None):
+            raise error
+
+    def send_missing(self, tree: Tree, missed: str = "") -> None:
+        """Ask for every blob again, and send those that are not there.
+
+        Those whose digests `missed` names are sent whatever the answer: it was wrong before.
+        """
+        target = self._target
+        for blob in dict.fromkeys(tree.blobs):
+            digest = self.delivered[blob.key].made.digest
+            has_blob = partial(target.repository.has_blob, digest, target.context)
+            if digest in missed:
+                self._doubted.add(blob)
+            if blob in self._doubted or not target.retry("a blob", has_blob):
+                self.plans[blob] = (Send(),)
+                self._join_again(blob)
+        self.wait([tree])
