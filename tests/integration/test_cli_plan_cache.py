@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.places import seeded
 from towline.cli.main import main
 from towline.testing.images import make_image
 
@@ -85,6 +86,21 @@ def test_a_plan_as_json_has_the_fields_of_a_push_and_its_own(
         assert one["seconds_estimate"] is None
         assert one["resumable"] is None or isinstance(one["resumable"], bool)
         assert one["sent_bytes"] == 0
+
+
+def test_a_plan_estimates_the_time_by_the_last_rate_to_that_host(
+    registry: Place, tmp_path: Path, capsys: Capture
+) -> None:
+    first, second = ({name: seeded(name).randbytes(3 << 20)} for name in "ab")
+    image = str(make_image(tmp_path / "image.tar", [first]).path)
+    towline(capsys, "push", image, registry.name("app") + ":1")
+    image = str(make_image(tmp_path / "other.tar", [first, second]).path)
+    words = ["plan", image, registry.name("app") + ":2"]
+    planned = json.loads(towline(capsys, *words, "--output", "json")[1])
+    assert 0 < planned["seconds_estimate"] < 60
+    _, out, _ = towline(capsys, *words)
+    assert out.splitlines()[-1].startswith("  to be sent: at most 3.1")
+    assert out.splitlines()[-1].endswith(" s at the last rate")
 
 
 def test_a_plan_writes_the_digests_that_it_knows(

@@ -112,4 +112,7 @@ def _last(result: PlanResult) -> str:
     if result.status == "unchanged":
         return f"unchanged: {result.digest}"
     bound = "" if result.digest else "at most "
-    return f"to be sent: {bound}{figures.size(result.send_bytes)}"
+    sent = f"to be sent: {bound}{figures.size(result.send_bytes)}"
+    if result.seconds_estimate is None or not result.send_bytes:
+        return sent
+    return f"{sent}, which takes {bound}{figures.left(result.seconds_estimate)} at the last rate"

@@ -98,6 +98,8 @@ def _result(
     run: Run, wish: Wish, reference: Reference, tree: Tree, found: Mapping[str, Delivered | None]
 ) -> PlanResult:
     documents = _documents(tree, found, wish)
+    send_bytes = sum(_to_send(blob, found[blob.key]) for blob in tree_blobs([tree]))
+    host = reference.repository.host
     preferred = build.preferred(images(tree)[0], wish.format, wish.profile)
     return PlanResult(
         reference=str(reference),
@@ -111,7 +113,8 @@ def _result(
         digest_differs=documents.differs if documents else None,
         warnings=tuple(run.target.warnings),
         resumable=run.target.repository.resumes,
-        send_bytes=sum(_to_send(blob, found[blob.key]) for blob in tree_blobs([tree])),
+        send_bytes=send_bytes,
+        seconds_estimate=run.target.engine.client.rates.seconds(host, send_bytes),
         **run.costs.share()._asdict(),
     )
 

@@ -100,7 +100,7 @@ class PlanResult:
     send_bytes: int = 0
     """Blob bytes to be sent; of layers to be compressed the plain bytes, so at most."""
     seconds_estimate: float | None = None
-    """From the last rate to that host; None where none is known."""
+    """Seconds for `send_bytes` at the last rate to that host; None where none is known."""
     resumable: bool | None = None
     """Whether a cut layer would go on where it was cut; None where that is not known."""
     sent_bytes: int = 0

@@ -187,10 +187,17 @@ class Run:
 
     def finish(self) -> None:
         """Await the blobs, then put the manifests; an outcome for each tag. Raises Cancelled."""
-        self.arrivals.wait([tree for _, tree in self.left])
+        self._await_blobs()
         if self._wish.check_diffids:
             self._look_into_unsent()
         self._each(self._tag)
+
+    def _await_blobs(self) -> None:
+        context, host = self.target.context, self.target.repository.name.host
+        began = context.clock()
+        self.arrivals.wait([tree for _, tree in self.left])
+        seconds = context.clock() - began
+        self._engine.client.rates.note(host, context.meter.sent_bytes, seconds)
 
     def _look_into_unsent(self) -> None:
         """What the registry held already was not read on its way."""

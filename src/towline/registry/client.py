@@ -16,6 +16,7 @@ from towline.registry.credentials import Keychain
 from towline.registry.endpoints import HUB_API, Endpoint
 from towline.registry.facts import HostFacts, challenge_to_recall, recalled_challenge
 from towline.registry.notices import Notices
+from towline.registry.rates import Rates
 from towline.registry.repository import Repository
 from towline.wire import log, proxy, tls
 from towline.wire.exchange import ANSWER_TIMEOUT
@@ -87,6 +88,8 @@ class RegistryClient:
         self._facts: dict[str, HostFacts] = {}
         self._recalled: dict[str, HostFacts] = {}
         self._asked: dict[str, Challenge] = {}
+        self.rates = Rates()
+        """How fast blobs went to the hosts."""
         self._notices = Notices(settings.warn or log.silent)
         self._callers: dict[tuple[str, Credentials | None], Caller] = {}
 
@@ -113,6 +116,7 @@ class RegistryClient:
             known = self._recall(host) if self._recall and side == "destination" else {}
             self._facts[host] = HostFacts.recalled(known, time.time())
             self._recalled[host] = replace(self._facts[host])
+            self.rates.recall(host, known)
             if asked := recalled_challenge(known, time.time()):
                 self._asked[host] = asked
         return self._facts[host]
@@ -200,6 +204,8 @@ class RegistryClient:
                 host: facts.to_recall(now) if facts != self._recalled[host] else {}
                 for host, facts in self._facts.items()
             }
+            for host, facts in found.items():
+                facts.update(self.rates.to_recall(host))
             for (host, _), caller in self._callers.items():
                 if host in found and caller.challenge:
                     found[host].update(challenge_to_recall(caller.challenge, now))
