@@ -15,12 +15,13 @@ from towline.errors import SourceError, TowlineError
 from towline.push import learn
 from towline.push.deliver import Delivered, Delivery
 from towline.push.jobs import Job
+from towline.push.key import transfer_key
 from towline.push.plan import Ask, Send, fits, own
 from towline.transfers.retry import Attempts
 from towline.transfers.shared import Restart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Sequence
 
     from towline.push.options import Wish
     from towline.push.plan import Rules, Step
@@ -60,7 +61,8 @@ class Arrivals:
 
     def join(self, blob: Blob) -> Job | None:
         """Watch the blob's transfer; a job where nobody does its work yet."""
-        key = self._key(blob)
+        repository = self._target.repository
+        key = transfer_key(repository.name, repository.account, blob, self._profile)
         watch: Watch[Delivered] = self._engine.transfers.join(key, self._target.watcher())
         self._watches[blob] = watch
         watch.on_done(lambda: self._ended.put(blob))
@@ -79,17 +81,6 @@ class Arrivals:
             delivery.ask(seen)
         attempts = Attempts(self._engine.policy)
         return Job(key, delivery, transfer, attempts, self._target.patience)
-
-    def _key(self, blob: Blob) -> Hashable:
-        """Registry and full repository name, account, and what fixes the bytes.
-
-        Without the host (it has its port) the same layer to two registries would be one transfer,
-        and one of them would lack it; without the bytes, two images' different blobs of one
-        DiffID would be. How a host is spoken to is the same for all pushes of a `Pusher`.
-        """
-        repository = self._target.repository
-        made_by = () if blob.stored else (self._profile.recorded,)
-        return (str(repository.name), repository.account, blob.key, *made_by)
 
     def wait(self, trees: Sequence[Tree]) -> None:
         """Until each blob is there or has failed, or none of the trees can be whole any more.

@@ -12,7 +12,7 @@ from towline.knowledge.base import Entry
 from towline.layers import profile as profiles
 from towline.push.plan import Ask, Destination, Mount, Rules, Send, own, steps
 from towline.push.wanted import Blob
-from towline.reference import RepositoryName
+from towline.reference import RepositoryName, parse
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
@@ -57,10 +57,11 @@ def plan(
     blob: Blob,
     entries: Sequence[Entry],
     *,
+    target: Destination = HERE,
     accounts: dict[Digest, str] | None = None,
     rules: Rules | None = None,
 ) -> list[str]:
-    destination = replace(HERE, accounts=accounts or {})
+    destination = replace(target, accounts=accounts or {})
     return [shown(step) for step in steps(blob, destination, entries, rules or Rules(GZIP))]
 
 
@@ -95,6 +96,25 @@ def test_three_heads_are_the_most() -> None:
     assert plan(layer(), known) == ["ask f", "ask e", "ask d", "send"]
 
 
+@pytest.mark.parametrize("size", [0, 1, 100 << 10, 20 * MiB])
+def test_small_layers_are_asked_for_too(size: int) -> None:
+    assert plan(layer(size), [entry("a")]) == ["ask a", "send"]
+
+
+def test_a_blob_that_several_have_seen_there_is_asked_for_once() -> None:
+    seen = [entry("a", account=name) for name in ("he", "she", "they")]
+    ours = dict.fromkeys(map(digest, "abc"), "me")
+    known = [entry("c"), entry("b"), *seen]
+    assert plan(layer(), known, accounts=ours) == ["ask a", "ask b", "ask c", "send"]
+
+
+def test_of_a_blob_that_several_have_seen_the_best_of_them_is_believed() -> None:
+    seen = [entry("a"), entry("a", account="you", profile=None)]
+    ask, *_ = steps(layer(), HERE, seen, Rules(GZIP))
+    assert isinstance(ask, Ask)
+    assert ask.candidate.profile == GZIP.recorded
+
+
 def test_nothing_is_assumed_from_another_repository() -> None:
     known = [entry("a", "reg.example:5000/team/base")]
     assert plan(layer(), known) == ["mount a team/base", "send"]
@@ -123,6 +143,27 @@ def test_names_alike_come_first_among_mounts() -> None:
         "mount a x/y",
         "send",
     ]
+
+
+def test_names_are_alike_by_whole_components() -> None:
+    known = [entry("a", f"reg.example:5000/{path}") for path in ("team2/x", "tea/x")]
+    assert plan(layer(), known) == ["mount a tea/x", "mount a team2/x", "send"]
+
+
+def test_the_hubs_names_are_alike_however_they_were_written() -> None:
+    names = ("index.docker.io/me/base", "docker.io/library/one", "two")
+    known = [entry("a", str(parse(name).repository)) for name in names]
+    assert plan(layer(), known, target=Destination(parse("app").repository, {})) == [
+        "mount a library/two",
+        "mount a library/one",
+        "mount a me/base",
+        "send",
+    ]
+
+
+def test_where_only_one_mount_is_worth_it_it_is_the_best() -> None:
+    known = [entry("a", f"reg.example:5000/{path}") for path in ("team/x", "y", "z")]
+    assert plan(layer(1), known) == ["mount a team/x", "send"]
 
 
 def test_own_credentials_come_before_likeness() -> None:
