@@ -187,6 +187,53 @@ def test_a_token_is_kept_for_its_scopes_and_not_for_others(
     assert len(asked) <= 4, "and one more for another order"
 
 
+def test_a_token_for_a_mount_is_fetched_once_and_takes_no_other_ones_place(
+    registry: Scripted, client: Client
+) -> None:
+    tokens = Tokens(registry)
+    origin = RepositoryName(registry.host, "library/base")
+    registry.on("POST", "mount=", Reply(201), forever=True)
+    repository = client.repo("team/app", pull_from=(origin,))
+    for _ in range(2):
+        repository.has_blob(DIGEST, client.context)
+        assert repository.mount(DIGEST, origin, client.context) == Mounted()
+    assert len(tokens.asked) == 2
+    shown = [one.header("Authorization") for one in registry.requests("", "^/v2/")]
+    assert shown == [None, "Bearer t0", "Bearer t1", "Bearer t0", "Bearer t1"]
+
+
+def test_a_token_is_renewed_before_it_ends_and_earlier_for_a_body(registry: Scripted) -> None:
+    tokens = Tokens(registry, life=300)
+    now = 0.0
+    with client_of(registry, clock=lambda: now) as client:
+        client.repository.has_blob(DIGEST, client.context)
+        now = 239.0
+        client.push(DATA)
+        assert len(tokens.asked) == 1
+        now = 241.0
+        client.repository.has_blob(DIGEST, client.context)
+        assert len(tokens.asked) == 1
+        client.push(DATA)
+        assert len(tokens.asked) == 2, "the body may take a minute"
+        now += 296.0
+        client.repository.has_blob(DIGEST, client.context)
+        assert len(tokens.asked) == 3
+    refused = [one for one in registry.requests("", "^/v2/") if not one.header("Authorization")]
+    assert len(refused) == 1, "the first alone: no other had to be refused first"
+
+
+def test_the_times_that_a_token_service_names_are_of_its_own_clock(
+    registry: Scripted, client: Client
+) -> None:
+    tokens = Tokens(registry)
+    tokens.valid["t0"] = []
+    body = json.dumps({"token": "t0", "expires_in": 300, "issued_at": "2001-01-01T00:00:00Z"})
+    registry._rules.clear()
+    registry.on("GET", "^/token", Reply(200, JSON, body), forever=True)
+    client.push(DATA)
+    assert len(tokens.asked) == 1
+
+
 @pytest.mark.parametrize("status", [400, 401, 403])
 def test_a_token_that_is_refused_for_two_scopes_is_asked_for_the_destination_alone(
     registry: Scripted, client: Client, status: int
@@ -265,6 +312,23 @@ def test_a_refresh_token_is_posted_as_a_form(registry: Scripted) -> None:
         "scope": "repository:team/app:pull,push",
         "refresh_token": "refresh+me/=",
     }
+
+
+def test_a_registry_token_is_shown_as_it_is_and_to_nobody_else(registry: Scripted) -> None:
+    tokens = Tokens(registry)
+    tokens.valid["as-it-is"] = []
+    environ = {
+        "DOCKER_AUTH_CONFIG": json.dumps({"auths": {registry.host: {"registrytoken": "as-it-is"}}})
+    }
+    with scripted() as storage, client_of(registry, environ=environ) as client:
+        storage.on("GET", "/bucket", Reply(200, (), DATA))
+        client.push(DATA)
+        registry.on("GET", "blobs", Reply(307, {"Location": f"{storage.url}/bucket"}))
+        assert client.repository.read_blob(DIGEST, client.context, len(DATA)) == DATA
+        assert "as-it-is" not in str(client.heard)
+        assert storage.asked[0].header("Authorization") is None
+    assert tokens.asked == []
+    assert {one.header("Authorization") for one in registry.asked} == {"Bearer as-it-is"}
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 405])

@@ -147,6 +147,45 @@ def test_a_proxy_without_an_address_is_named_as_the_proxy() -> None:
     assert "HTTPS_PROXY" in str(caught.value.hint)
 
 
+NAME = "0x7f.1"
+"""Leads to 127.0.0.1 without saying so, on whatever machine."""
+
+
+def named(server: Scripted) -> str:
+    return f"{NAME}:{server.host.rpartition(':')[2]}"
+
+
+class TestNamesOfThisMachine:
+    """They are asked in https; plain http is for those that turn out to speak nothing else."""
+
+    def test_one_that_speaks_plain_http_is_spoken_to_in_it(self, registry: Scripted) -> None:
+        with client_of(named(registry), plain_http=False) as client:
+            client.push(DATA)
+            assert client.repository.endpoint == f"http://{named(registry)}"
+        assert registry.blobs[DIGEST] == DATA
+
+    def test_one_that_speaks_tls_is_never_asked_in_the_clear(self, secure: Scripted) -> None:
+        with (
+            client_of(named(secure), plain_http=False) as client,
+            pytest.raises(NetworkError, match=r"certificate of .* is not trusted"),
+        ):
+            ask(client)
+        assert client.repository.endpoint == f"https://{named(secure)}"
+
+    def test_one_that_has_spoken_tls_stays_so_though_it_goes_away(
+        self, authority: Authority
+    ) -> None:
+        with (
+            scripted(authority.issue("named", NAME)) as server,
+            client_of(named(server), plain_http=False, ca=authority.ca) as client,
+        ):
+            assert ask(client) is False
+            server.stop()
+            with pytest.raises(NetworkError):
+                ask(client)
+            assert client.repository.endpoint == f"https://{named(server)}"
+
+
 def test_tls_spoken_to_in_http_says_so(secure: Scripted) -> None:
     with (
         client_of(secure, plain_http=True) as client,
@@ -328,6 +367,22 @@ def test_a_redirect_of_a_read_goes_without_credentials_to_another_host(registry:
         (asked,) = storage.asked
         assert asked.target == "/bucket?sig=a%2Fb"
         assert asked.header("Authorization") is None
+
+
+def test_a_redirect_within_the_registry_keeps_the_credentials(registry: Scripted) -> None:
+    """Also after https gave way to http: the place counts, not how it was first meant."""
+    registry.guard = lambda asked: (
+        None
+        if asked.header("Authorization") == basic()
+        else Reply(401, {"WWW-Authenticate": "Basic"})
+    )
+    registry.blobs[DIGEST] = DATA
+    with client_of(named(registry), plain_http=False, creds=(USER, "s3cret-word")) as client:
+        ask(client)
+        moved = f"http://{named(registry)}/v2/else/where/blobs/{DIGEST}"
+        registry.on("GET", "team/app/blobs", Reply(307, {"Location": moved}))
+        assert client.repository.read_blob(DIGEST, client.context, len(DATA)) == DATA
+    assert registry.requests("GET")[-1].target.startswith("/v2/else/where")
 
 
 def test_redirects_in_circles_are_given_up(registry: Scripted, client: Client) -> None:

@@ -138,8 +138,19 @@ def test_attempts_are_counted(retries: int, registry: Scripted, made: Made) -> N
         complaint(403, "DENIED"),
         complaint(400, "NAME_INVALID"),
         complaint(401, "UNAUTHORIZED"),
+        complaint(400, "UNSUPPORTED"),
+        complaint(500, "UNKNOWN", "unknown error", "write /data: no space left on device"),
+        Reply(507),
     ],
-    ids=["unknown name", "denied", "invalid name", "unauthorized"],
+    ids=[
+        "unknown name",
+        "denied",
+        "invalid name",
+        "unauthorized",
+        "unsupported",
+        "disk full",
+        "507",
+    ],
 )
 def test_what_cannot_heal_is_not_tried_again(reply: Reply, registry: Scripted, made: Made) -> None:
     registry.on("POST", "/uploads/", reply, forever=True)
@@ -179,6 +190,14 @@ def test_a_session_that_is_silent_when_asked_what_it_holds_is_told_and_asked_aga
     assert layer.outcome == "resumed"
     assert len(registry.requests("PATCH")[1].body) + (1 << 20) == layer.size
     assert ["sent no byte" in said for said in hearing.layers] == [False, True]
+
+
+def test_a_host_that_answers_no_question_is_not_sent_to(registry: Scripted, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "layout", [{"hello": b"hello\n"}], format="oci")
+    registry.on("HEAD", "/blobs/", CUT, forever=True)
+    with pytest.raises(towline.NetworkError):
+        Hearing(retries=1).push(made, f"{registry.host}/app:1")
+    assert not registry.requests("POST")
 
 
 def test_no_slot_is_held_while_one_backs_off(registry: Scripted, tmp_path: Path) -> None:

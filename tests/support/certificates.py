@@ -35,8 +35,11 @@ class Authority:
     private: ec.EllipticCurvePrivateKey
     ca: Path
 
-    def issue(self, name: str = "localhost", *, with_rsa: bool = False) -> Certificate:
-        """A certificate for localhost, 127.0.0.1 and ::1; `name` is its subject and file name."""
+    def issue(self, name: str = "localhost", *others: str, with_rsa: bool = False) -> Certificate:
+        """A certificate for localhost, 127.0.0.1, ::1 and other names.
+
+        `name` is its subject and file name.
+        """
         private: PrivateKey = (
             rsa.generate_private_key(65537, 2048)
             if with_rsa
@@ -46,6 +49,7 @@ class Authority:
             x509.DNSName("localhost"),
             x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
             x509.IPAddress(ipaddress.ip_address("::1")),
+            *map(x509.DNSName, others),
         ]
         builder = (
             _builder(_named(name), self.name, private)

@@ -38,7 +38,9 @@ _SHOWN = 200
 """Characters of a body that is no JSON."""
 _MARKUP_READ = 8 << 10
 """Characters of a page that are searched: what it says is near its top."""
+_DETAIL_READ = 1000
 _DETAIL_SHOWN = 120
+"""Characters of a detail: the cause may stand behind a long path, and is looked for there too."""
 _WAIT_MAX = 60.0
 
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
@@ -55,7 +57,8 @@ class Complaint(NamedTuple):
     detail: str = ""
 
     def __str__(self) -> str:
-        parts = [self.code or "", self.message, f"({self.detail})" if self.detail else ""]
+        detail = _shown(self.detail, _DETAIL_SHOWN)
+        parts = [self.code or "", self.message, f"({detail})" if detail else ""]
         head, *rest = [part for part in parts[:2] if part] or [""]
         return " ".join(filter(None, [": ".join([head, *rest]), parts[2]]))
 
@@ -104,7 +107,7 @@ def _complaint(error: Any) -> Complaint:  # noqa: ANN401 - any JSON
     return Complaint(
         _code(error.get("code")),
         _shown(message, _SHOWN) if isinstance(message, str) else "",
-        _shown(detail or "", _DETAIL_SHOWN),
+        _shown(detail or "", _DETAIL_READ),
     )
 
 
@@ -158,7 +161,8 @@ def code(response: Response) -> str | None:
 
 def text(response: Response) -> str:
     """Everything that the body complains of, lower case, to look for words in."""
-    return " ".join(str(found) for found in complaints(response)).lower()
+    said = (part for found in complaints(response) for part in found if part)
+    return " ".join(said).lower()
 
 
 def is_page(response: Response) -> bool:
@@ -178,7 +182,7 @@ def is_a_registrys(response: Response) -> bool:
 
 def refusal(response: Response, action: str) -> AuthError | RegistryError:
     """The error for an answer that is no success; `action` completes "cannot …"."""
-    found = code(response)
+    found, words = code(response), text(response)
     where = f"{response.url.authority} answered {described(response)}"
     if elsewhere := sent_on(response):
         where += f", and sends on to {elsewhere.redacted}"
@@ -188,8 +192,8 @@ def refusal(response: Response, action: str) -> AuthError | RegistryError:
         message,
         status=response.status,
         code=found,
-        hint=_hint(response, elsewhere) or hints.of(response.status, found, text(response)),
-        transient=_is_transient(response.status, found),
+        hint=_hint(response, elsewhere) or hints.of(response.status, found, words),
+        transient=_is_transient(response.status, found) and not hints.is_full(words),
         retry_after=retry_after(response),
     )
 

@@ -7,6 +7,7 @@ import re
 from towline.spec import distribution
 
 _IMMUTABLE = re.compile(r"immutab|cannot be overwritten|already exists and")
+_FULL = re.compile(r"no space left|disk (?:is )?full")
 
 _BY_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
@@ -16,10 +17,7 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"expired"), "the credentials have expired: log in again"),
     (_IMMUTABLE, "the tag is immutable: choose another tag"),
     (re.compile(r"quota"), "a quota of the registry is used up: make room there"),
-    (
-        re.compile(r"no space left|disk (?:is )?full"),
-        "the registry has no room left: make room there",
-    ),
+    (_FULL, "the registry has no room left: make room there"),
     (
         re.compile(r"project .*(?:not found|does not exist|doesn't exist)"),
         "create the project at the registry first",
@@ -61,3 +59,8 @@ def of(status: int, code: str | None, words: str) -> str | None:
 def is_immutable(words: str) -> bool:
     """Whether a refusal speaks of a tag that may not be moved."""
     return _IMMUTABLE.search(words) is not None
+
+
+def is_full(words: str) -> bool:
+    """Whether a refusal speaks of a disk without room: waiting makes none."""
+    return _FULL.search(words) is not None

@@ -28,6 +28,14 @@ def errors(*found: object) -> str:
     return json.dumps({"errors": found})
 
 
+FULL = {
+    "code": "UNKNOWN",
+    "message": "unknown error",
+    "detail": f"write /var/lib/registry/{'folder/' * 20}data: no space left on device",
+}
+"""As docker-registry says it, the cause last."""
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -102,7 +110,7 @@ def test_what_the_challenge_says_comes_first() -> None:
         (404, "BLOB_UPLOAD_UNKNOWN", RegistryError, True),
         (404, "BLOB_UPLOAD_INVALID", RegistryError, True),
         (400, "BLOB_UPLOAD_INVALID", RegistryError, False),
-        *((status, None, RegistryError, False) for status in (405, 411, 413, 415, 501)),
+        *((status, None, RegistryError, False) for status in (405, 411, 413, 415, 501, 507)),
         *(
             (status, None, RegistryError, True)
             for status in (408, 429, 499, 500, 502, 503, 504, 522)
@@ -117,6 +125,12 @@ def test_a_refusal_has_the_class_of_who_must_act(
     error = answers.refusal(response(status, errors({"code": code}) if code else ""), "x")
     assert type(error) is cls
     assert error.transient is transient
+
+
+def test_a_disk_without_room_is_no_passing_trouble() -> None:
+    assert not answers.refusal(response(500, errors(FULL)), "x").transient
+    assert not answers.refusal(response(500, "disk full"), "x").transient
+    assert answers.refusal(response(500, errors({**FULL, "detail": ""})), "x").transient
 
 
 @pytest.mark.parametrize(
@@ -169,6 +183,7 @@ def test_a_date_soon_is_seconds_from_now() -> None:
         (412, errors({"message": "immutable tag"}), "immutable"),
         (403, errors({"message": "quota exceeded"}), "quota"),
         (507, "", "no room"),
+        (500, errors(FULL), "no room"),
         (401, "", "--creds"),
     ],
 )
