@@ -598,6 +598,21 @@ def test_a_session_at_another_port_gets_no_credentials(registry: Scripted) -> No
         assert all(one.header("Authorization") is None for one in other.asked)
 
 
+@pytest.mark.parametrize("scheme", ["Basic", 'Bearer realm="{url}/token"'])
+def test_a_session_at_another_port_is_told_nothing_though_it_asks(
+    registry: Scripted, scheme: str
+) -> None:
+    with scripted() as other, client_of(registry, creds=(USER, PASSWORD)) as client:
+        location = {"Location": f"{other.url}/v2/x/blobs/uploads/s0"}
+        registry.on("POST", "uploads", Reply(202, location), forever=True)
+        asks = Reply(401, {"WWW-Authenticate": scheme.format(url=other.url)})
+        other.on("PATCH", "", asks, forever=True)
+        with pytest.raises(AuthError):
+            client.push(DATA)
+        assert {one.method for one in other.asked} <= {"PATCH", "DELETE"}
+        assert all(one.header("Authorization") is None for one in other.asked)
+
+
 def test_a_token_service_that_is_busy_is_tried_again_later(
     registry: Scripted, client: Client
 ) -> None:

@@ -210,6 +210,20 @@ def test_an_answer_to_a_body_that_never_comes_is_a_time_out(
     assert caught.value.transient
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_layer_that_is_slow_to_read_takes_as_long_as_it_takes(
+    registry: Scripted, *, known: bool
+) -> None:
+    """The time-out is for the other side's silence, not for how long an upload lasts."""
+    with client_of(registry, timeout=0.5) as client:
+        upload = client.repository.start_upload(client.context, KNOWN if known else None)
+        for part in (DATA[: 1 << 20], DATA[1 << 20 :]):
+            time.sleep(0.7)
+            upload.write(part)
+        upload.commit(DIGEST)
+    assert registry.blobs[DIGEST] == DATA
+
+
 @pytest.mark.parametrize("method", ["PATCH", "PUT", "POST"])
 def test_cancelling_ends_a_call_that_hangs_within_a_moment(
     registry: Scripted, client: Client, method: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -209,6 +210,59 @@ def test_a_verification_asks_again_for_what_a_registry_does_not_show_yet(
     registry.on("HEAD", f"/{kind}/", not_yet, forever=True)
     pusher.push(made.path, f"{registry.host}/app:1", verify="head")
     assert hidden
+
+
+def test_a_blob_that_a_registry_only_says_it_has_is_found_by_reading_it(
+    registry: Scripted, pusher: towline.Pusher, made: Made
+) -> None:
+    """As one that remembers what its garbage collection has taken."""
+
+    def loses_layer(asked: Asked) -> Reply:
+        reply = registry.sound(asked)
+        registry.blobs.pop(json.loads(asked.body)["layers"][0]["digest"], None)
+        return reply
+
+    registry.on("PUT", "/manifests/", loses_layer, forever=True)
+    registry.on("HEAD", "/blobs/", Reply(200), forever=True)
+    pusher.push(made.path, f"{registry.host}/app:1", verify="head")
+    with pytest.raises(towline.RegistryError, match=r"verification .* blob sha256:\w+ is missing"):
+        pusher.push(made.path, f"{registry.host}/app:2", verify="full")
+
+
+def test_a_tag_that_holds_something_else_afterwards_fails_the_verification(
+    registry: Scripted, pusher: towline.Pusher, made: Made
+) -> None:
+    def moved(asked: Asked) -> Reply:
+        reply = registry.sound(asked)
+        registry.manifests["1"] = ("application/vnd.oci.image.manifest.v1+json", b"{}")
+        return reply
+
+    registry.on("PUT", "/manifests/", moved)
+    with pytest.raises(towline.RegistryError, match=r"1 holds sha256:\w+ instead of sha256:"):
+        pusher.push(made.path, f"{registry.host}/app:1", verify="head")
+
+
+# Accounts.
+
+
+def test_a_blob_that_another_account_has_seen_there_is_remembered_for_ours_too(
+    registry: Scripted, made: Made, tmp_path: Path
+) -> None:
+    challenge = Reply(401, {"WWW-Authenticate": "Basic"})
+    registry.guard = lambda asked: None if asked.header("Authorization") else challenge
+    (diff_id,) = made.diff_ids
+    seen: list[set[str]] = []
+    for tag, user in enumerate(("one", "two", "two")):
+        with towline.Pusher(cache=tmp_path / "cache", creds=(user, "word")) as pusher:
+            result = pusher.push(made.path, f"{registry.host}/app:{tag}")
+            entries = pusher._engine.knowledge.entries([diff_id])[diff_id]
+        assert result.layers[0].outcome == ("exists" if tag else "pushed")
+        assert {entry.repository for entry in entries} == {f"{registry.host}/app"}
+        assert {entry.digest for entry in entries} == {result.layers[0].digest}
+        assert len({entry.account for entry in entries}) == len(entries)
+        seen.append({entry.account for entry in entries})
+    assert [len(accounts) for accounts in seen] == [1, 2, 2]
+    assert "" not in seen[2]
 
 
 # Mounts.

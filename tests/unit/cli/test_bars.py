@@ -109,6 +109,22 @@ def test_the_end_shows_every_layer_the_digest_and_what_was_sent() -> None:
     assert "[=" not in shown.screen.text
 
 
+def test_a_push_that_fails_leaves_no_bar_half_open() -> None:
+    shown = Shown(columns=60)
+    shown.tell(
+        layer(1, "Pushing", 20 * MB, 40 * MB), layer(2, "Pushing", 7 * MB), layer(3, "Waiting")
+    )
+    shown.tell(layer(4, "Pushing", 1, 4), layer(4, "Pushed"))
+    assert "[=" in shown.screen.text
+    shown.write(shown.bars.end())
+    assert shown.screen.visible == [
+        "000000000001: Pushing stopped at 20 MB of 40 MB",
+        "000000000002: Pushing stopped at 7 MB",
+        "000000000003: Waiting",
+        "000000000004: Pushed",
+    ]
+
+
 def test_a_hundred_layers_fit_on_a_small_terminal_and_all_are_there_in_the_end() -> None:
     shown = Shown()
     shown.tell(started(), *(layer(n, "Preparing", total=MB) for n in range(100)))

@@ -143,6 +143,14 @@ def test_no_total_line_comes_while_nothing_is_under_way() -> None:
     assert lines.show([]) == ""
 
 
+def test_a_push_that_fails_leaves_whole_lines_behind() -> None:
+    lines = Lines()
+    told = lines.show(
+        [layer("a", "Pushing", 1, 4), layer("b", "Pushing", 4, 4), layer("b", "Pushed")]
+    )
+    assert f"{told}{lines.end()}" == "a: Pushing\nb: Pushing\nb: Pushed\n"
+
+
 def test_lines_of_several_destinations_stand_under_their_repository() -> None:
     one, two = "one.example:5000/app", "two.example/app"
     lines = Lines()
@@ -269,3 +277,13 @@ def test_all_that_was_told_is_shown_when_progress_ends() -> None:
         for event in STORY:
             shown.emit(event)
     assert stream.getvalue() == Lines().show(STORY)
+
+
+def test_what_is_told_after_the_end_is_shown_to_nobody_and_does_no_harm() -> None:
+    stream = io.StringIO()
+    with Progress(Lines(), stream) as shown:
+        shown.emit(STORY[0])
+    stream.close()
+    for event in STORY:
+        shown.emit(event)
+    shown.log("GET /v2/")

@@ -41,6 +41,15 @@ def layer(row: Row, width: int) -> Line:
     return Line(text[:width], "done" if row.done else "dim")
 
 
+def last(row: Row, width: int) -> Line:
+    """As `layer`, when nothing moves any more: no bar is left half open."""
+    if row.status != PUSHING:
+        return layer(row, width)
+    whole = f" of {figures.size(row.total)}" if row.total is not None else ""
+    text = f"{row.id}: {row.status} stopped at {figures.size(row.current)}{whole}"
+    return Line(text[:width], "retry")
+
+
 def total(sum_: Total, width: int) -> Line:
     """The bar of everything, with rate and time left."""
     rate = f"  {figures.size(sum_.rate)}/s" if sum_.rate is not None else ""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import TextIO
 
+    from towline.cli.progress.board import Row
     from towline.cli.progress.rows import Line
     from towline.events import Event
 
@@ -77,7 +78,8 @@ class Bars:
     def end(self) -> str:
         """Every row for the last time, however many, and what a script would read."""
         width = max(1, self._size()[0] - 1)
-        last = [f"{self._painted(line)}{_CLEAR_LINE}" for line in self._all(width)]
+        lines = self._all(width, rows.last)
+        last = [f"{self._painted(line)}{_CLEAR_LINE}" for line in lines]
         return "\r" + "".join(f"{line}\r\n" for line in [*last, *self._closing]) + _CLEAR_DOWN
 
     def _take(self, event: Event | Logged) -> str | None:
@@ -122,14 +124,14 @@ class Bars:
         shown = [rows.layer(row, width) for row in chosen]
         return [*shown, rows.left_out(others, width), *below][-height:]
 
-    def _all(self, width: int) -> Iterator[Line]:
+    def _all(self, width: int, shown: Callable[[Row, int], Line] = rows.layer) -> Iterator[Line]:
         """Every layer, under the name of its destination where there are several."""
         layers = list(self._board.rows)
         references = list(dict.fromkeys(row.reference for row in layers))
         for reference in references:
             if len(references) > 1:
                 yield rows.title(reference, width)
-            yield from (rows.layer(row, width) for row in layers if row.reference == reference)
+            yield from (shown(row, width) for row in layers if row.reference == reference)
 
     def _painted(self, line: Line) -> str:
         code = _COLOURS.get(line.tone)
