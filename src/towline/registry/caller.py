@@ -74,6 +74,8 @@ class Caller:
         self._recalled = recalled
         self._notice = notice
         self._admission: Admission | None = None
+        self._answered = False
+        """Whether anybody has: how the place is spoken to is settled then."""
         self._proven = False
         """Whether a registry has answered there."""
 
@@ -91,7 +93,7 @@ class Caller:
         try:
             return self._call(call, scopes, context, extra)
         except NetworkError:
-            if self._proven or not self.endpoint.falls_back(context):
+            if self._answered or not self.endpoint.falls_back(context):
                 raise
         self._admission = None  # it knows the place that was tried
         return self._call(call, scopes, context, extra)
@@ -108,6 +110,7 @@ class Caller:
 
         request, optional = self._request(call, context), call.optional
         response = self._let_in(request, scopes, context, by, optional=optional)
+        self._answered = True
         self._notice(response)
         try:
             result = call.read(response)
