@@ -365,6 +365,59 @@ def test_events_tell_the_push_in_dockers_words(registry: Place, tmp_path: Path) 
     json.dumps([event.as_dict() for event in events])
 
 
+def test_layers_are_told_in_dockers_order_the_top_one_first(
+    registry: Place, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    words: list[str] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, towline.LayerProgress):
+            words.append(f"{event.id} {event.status}")
+
+    push(made.path, registry.name("app") + ":1", on_event=hear)
+    from_the_top = [diff_id.short for diff_id in reversed(made.diff_ids)]
+    assert words[:3] == [f"{name} Preparing" for name in from_the_top]
+    words.clear()
+    push(made.path, registry.name("app") + ":1", on_event=hear)
+    assert [word for word in words if word.endswith("exists")] != []
+
+
+def test_a_layer_that_is_through_moves_no_more_and_its_bytes_were_all_told(
+    registry: Place, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    places = [registry.name("one") + ":1", registry.name("two") + ":1"]
+    told: dict[tuple[str, str], list[towline.LayerProgress]] = {}
+
+    def hear(event: Event) -> None:
+        if isinstance(event, towline.LayerProgress):
+            told.setdefault((event.reference, event.id), []).append(event)
+
+    towline.push(made.path, places, on_event=hear)
+    assert len(told) == len(places) * len(made.diff_ids)
+    for events in told.values():
+        last = events.pop()
+        assert last.status == "Pushed" or last.status.startswith("Mounted from ")
+        assert last.status not in {event.status for event in events}
+        moved = [event for event in events if event.status == "Pushing"]
+        assert [event.current for event in moved] == sorted(event.current or 0 for event in moved)
+        if last.status == "Pushed":
+            assert moved[-1].current == moved[-1].total
+
+
+def test_one_platform_instead_of_an_index_takes_the_tag(registry: Place, tmp_path: Path) -> None:
+    both = ["linux/amd64", "linux/arm64/v8"]
+    whole = make_image(tmp_path / "whole", LAYERS, both, "oci")
+    part = make_image(tmp_path / "part", LAYERS, both, "oci", absent=both[:1])
+    name = registry.name("app") + ":1"
+    assert push(whole.path, name).digest == whole.digest
+    result = push(part.path, name)
+    assert result.digest == part.images[0].manifest.digest != whole.digest
+    assert readback.image(registry.url, registry.path("app"), "1").digest == result.digest
+    assert any("linux/arm64/v8 alone" in warning for warning in result.warnings)
+
+
 def test_inspect_and_tags_see_what_was_pushed(registry: Place, tmp_path: Path) -> None:
     made = make_image(tmp_path / "image.tar", LAYERS)
     name = registry.name("app")

@@ -170,6 +170,21 @@ def test_the_same_tag_by_several_threads_is_put_once(
     assert len([path for path in puts if "/blobs/" in path]) == 4
 
 
+def test_two_images_for_one_tag_are_both_put_there(
+    oci_registry: TestRegistry, pusher: towline.Pusher, tmp_path: Path
+) -> None:
+    """Neither is told that its manifest is in place because the other's is."""
+    made = [image(tmp_path / f"{seed}.tar", seed) for seed in ("one", "two")]
+    name = oci_registry.name("app")
+    oci_registry.stall(0.05)
+    results = at_once(*[lambda one=one: pusher.push(one.path, f"{name}:1") for one in made])
+    oci_registry.stall(0)
+    assert len({result.digest for result in results}) == 2
+    for result in results:
+        path = name.partition("/")[2]
+        assert readback.image(oci_registry.url, path, result.digest).digest == result.digest
+
+
 def test_a_layer_is_mounted_once_by_two_threads(oci_registry: TestRegistry, tmp_path: Path) -> None:
     made = image(tmp_path / "image.tar")
     with towline.Pusher(cache=tmp_path / "cache") as pusher:
