@@ -250,6 +250,7 @@ def test_after_a_commit_that_failed_the_blob_is_asked_for_first() -> None:
     case = Case(Place(lost, "there"), [])
     with pytest.raises(NetworkError):
         case.send("e")
+    assert case.words()[-1] == "Pushing", "it is not there before the registry says so"
     delivered = case.delivery.settle()
     assert isinstance(delivered, Delivered)
     assert (delivered.outcome, delivered.label, delivered.sent_bytes) == ("pushed", "gzip", 9)
