@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import tarfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -496,6 +498,60 @@ def test_all_tags_are_pushed_and_their_blobs_asked_for_once(
     for result in results:
         found = readback.image(registry.url, registry.path("app"), str(result.tag))
         assert found.digest == result.digest
+
+
+def lacking(path: Path, *tags: str) -> Path:
+    """Three images under the tags a, b and c; the configs of some are not there."""
+    specs = [
+        ImageSpec([layer], names=(f"app:{tag}",)) for tag, layer in zip("abc", LAYERS, strict=True)
+    ]
+    make_images(path, specs, "docker-legacy")
+    with tarfile.open(path) as archive:
+        files = {
+            member.name: file.read() for member in archive if (file := archive.extractfile(member))
+        }
+    for listed in json.loads(files["manifest.json"]):
+        if listed["RepoTags"][0].partition(":")[2] in tags:
+            del files[listed["Config"]]
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def test_a_tag_whose_image_cannot_be_read_does_not_hide_the_others(
+    registry: Place, tmp_path: Path
+) -> None:
+    source, name = lacking(tmp_path / "image.tar", "b"), registry.name("app")
+    with pytest.raises(towline.PartialFailure, match="1 of 3 pushes failed") as caught:
+        towline.push(source, name, all_tags=True)
+    first, failed, last = caught.value.results
+    assert str(failed).startswith(f"could not find image from tag app:b: {source} has no ")
+    assert isinstance(failed, towline.SourceError)
+    assert towline.tags(name) == ["a", "c"] == [first.tag, last.tag]
+    for plan in (True, False):
+        with pytest.raises(towline.PartialFailure) as caught:
+            (towline.plan if plan else towline.push)(source, name, all_tags=True)
+        assert [getattr(one, "status", None) for one in caught.value.results] == [
+            "unchanged",
+            None,
+            "unchanged",
+        ]
+
+
+def test_where_no_image_of_several_can_be_read_each_is_named(
+    registry: Place, tmp_path: Path
+) -> None:
+    source = lacking(tmp_path / "image.tar", *"abc")
+    for ask in (towline.push, towline.plan):
+        with pytest.raises(towline.PartialFailure) as caught:
+            ask(source, registry.name("app"), all_tags=True)
+        assert [str(error).partition(": ")[0] for error in caught.value.exceptions] == [
+            f"could not find image from tag app:{tag}" for tag in "abc"
+        ]
+    assert registry.requests() == []
 
 
 def test_all_tags_of_several_repositories_need_a_choice(registry: Place, tmp_path: Path) -> None:

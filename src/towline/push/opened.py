@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, BinaryIO
 
 from towline import reference as references
+from towline.errors import SourceError
 from towline.reference import Reference
 from towline.sources import location as locations
 from towline.sources.base import SourceEntry
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from towline.context import Context
+    from towline.push.wanted import Gatherer, Tree
 
 Source = str | os.PathLike[str] | BinaryIO
 """A path, a text of the command line's grammar, or an open binary file."""
@@ -47,6 +49,39 @@ class Opened:
     def close(self) -> None:
         """Close it; what still reads a layer goes on."""
         self._source.close()
+
+
+def trees(
+    wanted: Wanted, gatherer: Gatherer
+) -> tuple[dict[Reference, Tree], dict[Reference, SourceError]]:
+    """What goes under each destination; and of several images those that cannot be read, and why.
+
+    Raises SourceError where there is one image alone.
+    """
+    found: dict[SourceEntry, Tree | SourceError] = {}
+    for entry in dict.fromkeys(wanted.values()):
+        try:
+            found[entry] = gatherer.tree(entry.content)
+        except SourceError as error:
+            found[entry] = error
+    readable: dict[Reference, Tree] = {}
+    broken: dict[Reference, SourceError] = {}
+    for reference, entry in wanted.items():
+        tree = found[entry]
+        if not isinstance(tree, SourceError):
+            readable[reference] = tree
+        elif len(found) == 1:
+            raise tree
+        else:
+            broken[reference] = _unreadable(reference, entry, tree)
+    return readable, broken
+
+
+def _unreadable(reference: Reference, entry: SourceEntry, error: SourceError) -> SourceError:
+    tag = str(reference.tag)
+    name = next((name for name in entry.names if name.endswith(f":{tag}")), tag)
+    said = f"could not find image from tag {name}: {error.message}"
+    return SourceError(said, hint=error.hint)
 
 
 def _name(source: Source) -> str:

@@ -18,7 +18,7 @@ from towline.events import Warned, nowhere
 from towline.push import build, destinations, estimate, look, options, together
 from towline.push.engine import Engine
 from towline.push.listener import Listener
-from towline.push.opened import Opened, registry_reference
+from towline.push.opened import Opened, registry_reference, trees
 from towline.push.run import Run
 from towline.push.target import Target
 from towline.push.wanted import Gatherer, images
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, Unpack
 
-    from towline.errors import Side
+    from towline.errors import Side, SourceError
     from towline.push.destinations import Told
     from towline.push.estimate import Planned
     from towline.push.opened import Source, Wanted
@@ -269,9 +269,9 @@ class Pusher:
         cancel = wishes.get("cancel") or Cancel()
         with _public_edge(parsed), self._opened(source, cancel) as opened:
             wanted = opened.wanted(parsed, all_tags=all_tags)
-            runs = self._runs(wanted, wish, cancel)
+            runs, broken = self._runs(wanted, wish, cancel)
             together.prepare(self._engine, runs, wish)
-            planned: dict[Reference, Planned] = {}
+            planned: dict[Reference, Planned] = dict(broken)
             for run in runs:
                 planned |= estimate.estimate(run, wish, check=check_push)
         outcomes = [self._heard(planned[reference]) for reference in wanted]
@@ -279,13 +279,13 @@ class Pusher:
         return destinations.answer(wanted, outcomes, several=several)
 
     def _push(self, wanted: Wanted, wish: Wish, cancel: Cancel) -> list[Outcome]:
-        runs = self._runs(wanted, wish, cancel)
+        runs, broken = self._runs(wanted, wish, cancel)
         try:
             together.push(self._engine, runs, wish)
         except Cancelled:
             destinations.check_untouched(wanted, runs)
             raise
-        outcomes = destinations.outcomes(runs)
+        outcomes = destinations.outcomes(runs) | broken
         return [self._heard(outcomes[reference]) for reference in wanted]
 
     def _heard(self, outcome: Told | TowlineError) -> Told | TowlineError:
@@ -294,17 +294,16 @@ class Pusher:
             return outcome
         return replace(outcome, warnings=(*outcome.warnings, *self._faults))
 
-    def _runs(self, wanted: Wanted, wish: Wish, cancel: Cancel) -> list[Run]:
-        """A run for each repository, over trees that share their blobs."""
-        gatherer = Gatherer(wish.profile)
-        trees = {entry: gatherer.tree(entry.content) for entry in dict.fromkeys(wanted.values())}
-        for image in (image for tree in trees.values() for image in images(tree)):
+    def _runs(
+        self, wanted: Wanted, wish: Wish, cancel: Cancel
+    ) -> tuple[list[Run], dict[Reference, SourceError]]:
+        """A run for each repository, over trees that share their blobs; and what has no tree."""
+        found, broken = trees(wanted, Gatherer(wish.profile))
+        for image in (image for tree in found.values() for image in images(tree)):
             build.check(image, build.preferred(image, wish.format, wish.profile), wish.profile)
         targets = [
-            self._target(
-                name, [(reference, trees[wanted[reference]]) for reference in tags], cancel
-            )
-            for name, tags in destinations.by_repository(wanted).items()
+            self._target(name, [(reference, found[reference]) for reference in tags], cancel)
+            for name, tags in destinations.by_repository(found).items()
         ]
         for target in targets:
             for entry in dict.fromkeys(wanted[reference] for reference, _ in target.tags):
@@ -312,10 +311,10 @@ class Pusher:
                     target.warn(warning)
         hosts = {target.repository.name.host for target in targets}
         for lesson in wish.cache_from:
-            if lesson.repository.host not in hosts:
+            if targets and lesson.repository.host not in hosts:
                 targets[0].warn(f"nothing is learned from {lesson}: no destination is there")
         alone = len(hosts) == 1
-        return [Run(replace(target, alone=alone), wish) for target in targets]
+        return [Run(replace(target, alone=alone), wish) for target in targets], broken
 
     def _target(
         self,

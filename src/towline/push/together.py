@@ -37,7 +37,7 @@ def push(engine: Engine, runs: Sequence[Run], wish: Wish) -> None:
     story = _Story(engine, runs, wish)
     if len(runs) == 1:
         story.alone(runs[0])
-    else:
+    elif runs:
         story.together()
 
 
@@ -46,9 +46,10 @@ def prepare(engine: Engine, runs: Sequence[Run], wish: Wish) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     story = _Story(engine, runs, wish)
-    with ThreadPoolExecutor(len(runs), "towline-target") as threads:
+    with ThreadPoolExecutor(len(runs) or 1, "towline-target") as threads:
         taught = list(threads.map(lambda run: run.learn(story.known), runs))
-    story.plan(runs, [entry for entries in taught for entry in entries])
+    if runs:
+        story.plan(runs, [entry for entries in taught for entry in entries])
 
 
 class _Story:

@@ -21,6 +21,10 @@ class UnusableEntry(SourceEntry):
         object.__setattr__(self, "warnings", ())
         object.__setattr__(self, "_error", error)
 
+    # Each is one of its own: what others are compared by cannot be read here.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
     @property
     def content(self) -> NoReturn:
         """Raises SourceError."""

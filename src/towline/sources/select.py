@@ -58,6 +58,11 @@ def tagged(
     if ref is not None:
         wanted = _reference(ref)
         known = [pair for pair in known if wanted and _belongs(pair[0], wanted)]
+        if not known and not (wanted and wanted.repository in repositories):
+            raise SourceError(
+                f"no tags to push for {shown(ref)}: An image does not exist locally with the tag: "
+                f"{shown(ref)} ({source} holds {_names(entries)})"
+            )
     elif len(repositories) > 1:
         names = ", ".join(sorted(repository.familiar for repository in repositories))
         raise SourceError(

@@ -99,6 +99,16 @@ def test_no_tags_is_an_error(entries: list[SourceEntry], ref: str | None) -> Non
         tagged(entries, ref, "x.tar")
 
 
+def test_a_repository_that_is_not_there_is_told_in_dockers_words_with_those_that_are() -> None:
+    with pytest.raises(
+        SourceError,
+        match=r"An image does not exist locally with the tag: nothing \(x\.tar holds app:1, ",
+    ):
+        tagged(ALL, "nothing", "x.tar")
+    with pytest.raises(SourceError, match=r"^no tags to push for app:9$"):
+        tagged(ALL, "app:9", "x.tar")
+
+
 def test_a_tag_of_two_images_is_refused() -> None:
     with pytest.raises(SourceError, match=r"the tag 1 stands for two images in x\.tar"):
         tagged([entry("app:1"), entry("app:1")], None, "x.tar")
