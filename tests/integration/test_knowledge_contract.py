@@ -24,7 +24,7 @@ from tests.support.knowledge import (
     Place,
     entry,
 )
-from towline.knowledge.base import MAX_CONFIG_SIZE, MAX_ENTRIES
+from towline.knowledge.base import MAX_CONFIG_SIZE
 from towline.knowledge.redis import RedisKnowledge
 from towline.knowledge.redis_client import Address
 from towline.knowledge.sqlite import SqliteKnowledge
@@ -131,7 +131,7 @@ def test_of_a_hundred_entries_the_last_fifty_are_kept(store: Knowledge) -> None:
     for name in names[:60]:
         store.record([entry(repository=name)])
     store.record([entry(repository=name) for name in names[60:]])
-    assert repositories(store) == names[-MAX_ENTRIES:]
+    assert repositories(store) == names[-50:]
     assert len(known(store, OTHER_DIFF_ID)) == 1
 
 

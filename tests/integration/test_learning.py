@@ -40,6 +40,20 @@ def test_layers_of_another_repository_are_mounted_where_it_is_named(
     assert readback.image(registry.url, registry.path("app"), "1").digest == first.digest
 
 
+def test_what_was_learned_is_remembered_as_learned_wherever_it_is_mounted_to(
+    registry: Place, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    base, app = registry.name("base"), registry.name("app")
+    push(made.path, f"{base}:1")
+    with towline.Pusher(cache=tmp_path / "cache") as pusher:
+        pusher.push(made.path, f"{app}:1", cache_from=[f"{base}:1"])
+        known = pusher._engine.knowledge.entries(made.diff_ids)
+    assert {
+        (entry.repository, entry.learned) for entries in known.values() for entry in entries
+    } == {(base, True), (app, True)}
+
+
 def test_a_new_image_on_a_known_base_sends_its_own_layer_alone(
     registry: Place, tmp_path: Path
 ) -> None:
@@ -82,10 +96,12 @@ def test_what_was_learned_never_leaves_its_registry(
     made = make_image(tmp_path / "image.tar", LAYERS)
     elsewhere = oci_registry.name("base") + ":1"
     push(made.path, elsewhere)
+    before = len(oci_registry.requests)
     name = registry.name("app")
     result = push(made.path, f"{name}:1", cache_from=elsewhere)
     if registry.host != oci_registry.host:
         assert outcomes(result) == ["pushed"] * 3
+        assert len(oci_registry.requests) == before, "nobody there was even asked"
         assert result.warnings == (f"nothing is learned from {elsewhere}: no destination is there",)
     assert readback.image(registry.url, registry.path("app"), "1").digest == result.digest
 
@@ -93,7 +109,8 @@ def test_what_was_learned_never_leaves_its_registry(
 def test_a_learned_blob_that_is_gone_is_sent(oci_registry: TestRegistry, tmp_path: Path) -> None:
     made = make_image(tmp_path / "image.tar", LAYERS)
     name = oci_registry.name("app")
-    push(made.path, f"{name}:1")
-    oci_registry.fail("HEAD", "/blobs/", 404, times=2)
+    first = push(made.path, f"{name}:1")
+    for layer in first.layers[:2]:
+        oci_registry.fail("HEAD", f"/blobs/{layer.digest}", 404)
     result = towline.push(made.path, f"{name}:2", cache="none", cache_from=f"{name}:1")
-    assert sorted(outcomes(result)) == ["exists", "pushed", "pushed"]
+    assert outcomes(result) == ["pushed", "pushed", "exists"]

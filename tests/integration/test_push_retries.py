@@ -15,6 +15,7 @@ import pytest
 import towline
 from tests.support.guards import Tokens
 from tests.support.scripted import CUT, HANG, Reply, complaint, scripted
+from towline.push.engine import SETTLERS
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
@@ -261,6 +262,27 @@ def test_a_host_that_asks_for_a_pause_gets_it_from_all(
     assert "1" in registry.manifests
     assert times[1] - times[0] >= 1
     assert times[-1] - times[1] < 1
+
+
+def test_questions_wait_too_where_a_host_asks_for_a_pause(
+    registry: Scripted, tmp_path: Path
+) -> None:
+    layers = [{f"f{n}": bytes([n])} for n in range(24)]
+    made = make_image(tmp_path / "layout", layers, format="oci")
+    times: list[float] = []
+
+    def busy(asked: Asked) -> Reply:
+        times.append(time.monotonic())
+        if len(times) == 1:
+            return Reply(503, {"Retry-After": "2"})
+        return Reply(404, wait=0.5)
+
+    registry.on("HEAD", "/blobs/", busy, forever=True)
+    Hearing(retries=1).push(made, f"{registry.host}/app:1")
+    assert "1" in registry.manifests
+    assert len(times) > len(layers)
+    in_the_pause = [moment for moment in times if moment - times[0] < 2.0]
+    assert len(in_the_pause) <= SETTLERS, "those that were under way"
 
 
 class Strained:

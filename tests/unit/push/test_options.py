@@ -13,6 +13,11 @@ from towline.push import destinations, options
 MiB = 1 << 20
 
 
+def test_what_is_not_asked_for_is_as_documented() -> None:
+    limits = options.Limits()
+    assert (limits.jobs, limits.retries, limits.timeout) == (5, 4, 30.0)
+
+
 @pytest.mark.parametrize(
     ("value", "wanted"),
     [
