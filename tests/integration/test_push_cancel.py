@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import towline
+from tests.support.processes import hears
 from tests.support.scripted import HANG, Heard, Reply, Scripted, scripted
 from towline.server import Server
 from towline.testing.images import make_image
@@ -326,3 +327,38 @@ def test_a_signal_ends_the_command_within_a_second(
     assert ("may have been written" in last) == (method == "PUT")
     puts = registry.requests("PUT", "/manifests/")
     assert len(puts) == (1 if method == "PUT" else 0)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_signal_at_any_moment_ends_the_command_within_a_second(
+    seed: int, made: Made, servers: list[Server]
+) -> None:
+    random = Random(seed)  # noqa: S311 - no secret
+    for server in servers:
+        server.faults.clear()
+        server.faults.stall(random.choice((0.0, 0.02, 0.1, 5.0)))
+    number = random.choice((signal.SIGINT, signal.SIGTERM))
+    places = [f"{server.host}/at{seed}:1" for server in servers[: random.randint(1, 2)]]
+    command = [sys.executable, "-m", "towline", "push", str(made.path), *places, "--cache=none"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until(lambda: hears(process.pid, signal.SIGTERM))
+        time.sleep(random.random() * 0.6)
+        began = time.monotonic()
+        process.send_signal(number)
+        _, told = process.communicate(timeout=PATIENCE)
+        seconds = time.monotonic() - began
+    for server in servers:
+        server.faults.clear()
+    last = told.decode().splitlines()[-1]
+    assert seconds < SECOND + LOADED
+    assert "Traceback" not in told.decode()
+    if process.returncode == 0:
+        return  # it was quicker
+    assert process.returncode == 128 + number
+    assert last.startswith("towline: error: ")
+    if last.endswith("interrupted"):
+        return  # before it had begun, or not to be ended otherwise
+    for server, place in zip(servers, places, strict=False):
+        tag = place.removeprefix(f"{server.host}/").replace(":", "/manifests/")
+        written = [one for one in server.requests if one.path.endswith(tag) and one.status == 201]
+        assert not written or place in last, "a tag that was written is named"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -63,3 +64,10 @@ def wait_until(process: subprocess.Popen[bytes], folder: Path, ready: Callable[[
     said = (folder / "stderr").read_text(errors="replace")[-2000:]
     message = f"{process.args!r} is not ready (status {process.poll()}): {said}"
     raise DidNotStartError(message)
+
+
+def hears(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal (proc(5), `SigCgt`)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (caught,) = re.findall(r"^SigCgt:\s+(\w+)$", status, re.MULTILINE)
+    return bool(int(caught, 16) >> number - 1 & 1)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.processes import hears
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
@@ -105,13 +106,6 @@ def test_a_signal_before_anything_can_be_cancelled_gives_its_code_too(
         process.send_signal(number)
         _, said = process.communicate(timeout=10)
     assert (process.returncode, said) == (code, "towline: error: interrupted\n")
-
-
-def hears(pid: int, number: signal.Signals) -> bool:
-    """Whether a process has a handler for a signal (proc(5), `SigCgt`)."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    (caught,) = re.findall(r"^SigCgt:\s+(\w+)$", status, re.MULTILINE)
-    return bool(int(caught, 16) >> number - 1 & 1)
 
 
 def into_closed_pipe(words: Sequence[str], stream: str) -> subprocess.CompletedProcess[bytes]:
