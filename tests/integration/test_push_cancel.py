@@ -354,7 +354,7 @@ def test_a_signal_at_any_moment_ends_the_command_within_a_second(
     assert "Traceback" not in told.decode()
     if process.returncode == 0:
         return  # it was quicker
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + number, told
     assert last.startswith("towline: error: ")
     if last.endswith("interrupted"):
         return  # before it had begun, or not to be ended otherwise

@@ -7,7 +7,6 @@ PartialFailure in which everything failed in the same way has that way's.
 from __future__ import annotations
 
 from towline.cli.signals import Interrupted
-from towline.cli.sigterm import Terminated
 from towline.errors import (
     AuthError,
     NetworkError,
@@ -28,7 +27,6 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (NetworkError, 6),
     (PartialFailure, 7),
     (TransferCancelled, 130),
-    (Terminated, 143),
     (KeyboardInterrupt, 130),
 )
 

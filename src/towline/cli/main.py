@@ -96,9 +96,9 @@ def _run(words: Sequence[str], parsed: Callable[[argparse.Namespace], None], *, 
         case ["--help" | "-h"]:
             return _say(_help())
     if alone:
-        from towline.cli import sigterm
+        from towline.cli import early
 
-        sigterm.catch()
+        early.catch(words, os.environ)
     command, args = _parsed(words)
     parsed(args)
     return command.run(args)

@@ -86,14 +86,16 @@ def _secretly(question: str) -> str:
 
 @contextmanager
 def _an_end_by_signal() -> Iterator[None]:
-    """SIGTERM unwinds, as SIGINT does: a terminal left without its echo is of no use."""
+    """Signals unwind: a terminal left without its echo is of no use."""
     import signal
 
     def end(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

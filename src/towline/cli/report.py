@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from towline.cli import exit_codes
+from towline.cli import early, exit_codes
 from towline.cli.printable import one_line
 from towline.cli.progress import figures
 from towline.errors import InvalidReference, PartialFailure, TowlineError, TransferCancelled
@@ -41,10 +40,8 @@ def style_of(args: argparse.Namespace) -> Style:
 
 def sniff(words: Sequence[str], environ: Mapping[str, str]) -> Style:
     """By a look at words that could not be read as a whole."""
-    typed = "--progress=json" in words or ("--progress", "json") in pairwise(words)
-    quiet = any(word in {"-q", "--quiet"} or word.startswith("--progress") for word in words)
-    json = typed or (not quiet and environ.get("TOWLINE_PROGRESS") == "json")
-    return Style(json, "--debug" in words or environ.get("TOWLINE_DEBUG") in {"1", "true", "yes"})
+    debug = "--debug" in words or environ.get("TOWLINE_DEBUG") in {"1", "true", "yes"}
+    return Style(early.wants_json(words, environ), debug)
 
 
 def report(error: BaseException, style: Style) -> None:
