@@ -368,6 +368,19 @@ def test_a_token_that_ends_during_the_body_costs_the_closing_put_alone(
     assert client.context.meter.sent_bytes == len(DATA)
 
 
+def test_a_token_that_ends_before_the_manifest_costs_the_manifest_alone(
+    registry: Scripted, client: Client
+) -> None:
+    tokens = Tokens(registry)
+    client.push(DATA)
+    tokens.expire()
+    manifest = client.put()
+    assert registry.manifests["1"][1] == manifest.content
+    shown = [one.header("Authorization") for one in registry.requests("PUT", "manifests")]
+    assert shown == ["Bearer t0", "Bearer t1"]
+    assert len(registry.requests("PATCH")) == 1
+
+
 @pytest.mark.parametrize("early", [None, 1000])
 def test_a_token_that_ends_before_the_body_is_renewed_and_the_blob_sent_again(
     registry: Scripted, client: Client, early: int | None

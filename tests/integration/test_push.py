@@ -564,6 +564,13 @@ def test_all_tags_of_several_repositories_need_a_choice(registry: Place, tmp_pat
     assert result.tag == "1"
 
 
+def test_what_has_no_tag_is_latest(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar")
+    result = push(made.path, registry.name("app"))
+    assert (result.tag, result.reference) == ("latest", registry.name("app") + ":latest")
+    assert towline.tags(registry.name("app")) == ["latest"]
+
+
 def test_a_tag_does_not_go_with_all_tags(registry: Place, tmp_path: Path) -> None:
     made = make_image(tmp_path / "image.tar")
     with pytest.raises(towline.UsageError, match="all-tags"):

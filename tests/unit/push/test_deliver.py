@@ -197,6 +197,7 @@ def test_a_step_that_keeps_failing_can_be_given_up_but_not_the_sending() -> None
     assert case.delivery.skip()
     assert isinstance(case.delivery.settle(), NeedsBytes)
     assert not case.delivery.skip()
+    assert case.forgotten == [], "who is not let in has learned nothing of the blob"
 
 
 def test_a_mount_ends_it_and_names_where_from() -> None:
