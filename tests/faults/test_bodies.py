@@ -92,6 +92,17 @@ def test_a_refusal_in_the_middle_of_a_body_is_read_though_the_connection_is_rese
     assert len(registry.requests("P", "uploads/")) == 2
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_refusal_in_the_middle_of_a_body_counts_though_it_breaks_off(
+    registry: Scripted, client: Client, *, known: bool
+) -> None:
+    torn = Reply(raw=b"HTTP/1.1 409 Conflict\r\nContent-Length: 99\r\n\r\nnot", early=100_000)
+    registry.on("PUT" if known else "PATCH", "uploads", torn, forever=True)
+    with pytest.raises(RegistryError, match="409") as caught:
+        client.push(DATA, known=known)
+    assert caught.value.status == 409
+
+
 def test_a_401_in_the_middle_of_a_body_is_an_auth_error(registry: Scripted, client: Client) -> None:
     registry.on("PATCH", "uploads", complaint(401, "UNAUTHORIZED", "go away"), forever=True)
     with pytest.raises(AuthError, match="go away"):

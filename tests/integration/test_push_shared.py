@@ -310,6 +310,22 @@ def test_a_push_that_joins_one_from_a_damaged_archive_sends_from_its_own(
     assert readback.image(oci_registry.url, name.partition("/")[2], "good").digest == result.digest
 
 
+@pytest.mark.parametrize("status", [403, 507])
+def test_what_a_shared_transfer_fails_with_is_everybodys_error(
+    status: int, oci_registry: TestRegistry, pusher: towline.Pusher, tmp_path: Path
+) -> None:
+    made = image(tmp_path / "image.tar")
+    name = oci_registry.name("app")
+    oci_registry.stall(0.1)
+    oci_registry.fail("POST", "/blobs/uploads/", status, times=99)
+    with ThreadPoolExecutor(4) as threads:
+        pushes = [threads.submit(pusher.push, made.path, f"{name}:{n}") for n in range(4)]
+        errors = [push.exception(PATIENCE) for push in pushes]
+    assert [getattr(error, "status", None) for error in errors] == [status] * 4
+    assert len([one for one in oci_registry.requests if one.method == "POST"]) < 4 * 4
+    assert not [one for one in oci_registry.requests if one.method == "PUT"]
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_cancelling_of_one_push_leaves_those_alone_that_joined_it(
     seed: int, oci_registry: TestRegistry, pusher: towline.Pusher, tmp_path: Path
