@@ -307,6 +307,21 @@ def test_jobs_are_never_more_than_asked_for(servers: list[Server], tmp_path: Pat
     assert most == 2
 
 
+def test_registries_of_which_one_has_other_bytes_get_one_digest(
+    servers: list[Server], small: Made
+) -> None:
+    """What one of them holds of a layer is left aside: it would make two images of one push."""
+    with towline.Pusher(cache="none") as pusher:
+        before = f"{servers[0].host}/app:1"
+        pusher.push(small.path, before, compression="none", format="oci")
+        alone = pusher.push(small.path, f"{servers[0].host}/app:2", cache_from=[before])
+        assert {layer.outcome for layer in alone.layers} == {"exists"}
+        first, second = pusher.push(small.path, names(servers[:2]))
+    assert first.digest == second.digest != alone.digest
+    assert not first.warnings
+    assert whole(servers[:2]) == {first.digest}
+
+
 def test_a_late_registry_that_has_other_digests_is_told_of(
     servers: list[Server], small: Made
 ) -> None:

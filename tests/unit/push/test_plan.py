@@ -10,7 +10,7 @@ import pytest
 
 from towline.knowledge.base import Entry
 from towline.layers import profile as profiles
-from towline.push.plan import Ask, Destination, Mount, Rules, Send, own, steps
+from towline.push.plan import Ask, Destination, Mount, Rules, Send, common, own, steps
 from towline.push.wanted import Blob
 from towline.reference import RepositoryName, parse
 from towline.spec import media_types
@@ -230,6 +230,23 @@ def test_an_explicit_profile_counts_only_blobs_that_it_made() -> None:
     ]
     rules = Rules(zstd, explicit=True, formats=frozenset({"oci"}))
     assert plan(layer(), known, rules=rules) == ["ask a", "send"]
+
+
+def test_with_several_registries_other_bytes_count_only_where_all_have_them() -> None:
+    known = [entry("a"), entry("b", profile=None), entry("c", profile=None)]
+    nowhere = Rules(GZIP, everywhere=frozenset())
+    one = Rules(GZIP, everywhere=frozenset({digest("b")}))
+    assert plan(layer(), known, rules=nowhere) == ["ask a", "send"], "ours are the same anywhere"
+    assert plan(layer(), known, rules=one) == ["ask a", "ask b", "send"]
+
+
+def test_what_all_registries_have_is_what_each_of_them_has() -> None:
+    known = [
+        [entry("a", "one/x"), entry("b", "one/x"), entry("a", "two:5000/y")],
+        [entry("c", "two:5000/x"), entry("c", "one/x/y"), entry("d", "two:5000/x")],
+    ]
+    assert common(known, frozenset({"one", "two:5000"})) == {digest("a"), digest("c")}
+    assert common(known, frozenset({"one"})) == {digest("a"), digest("b"), digest("c")}
 
 
 def test_without_mounts_there_are_none() -> None:
