@@ -352,8 +352,8 @@ def test_a_signal_at_any_moment_ends_the_command_within_a_second(
     last = told.decode().splitlines()[-1]
     assert seconds < SECOND + LOADED
     assert "Traceback" not in told.decode()
-    if process.returncode == 0:
-        return  # it was quicker
+    if process.returncode == 0 or last.startswith("sent "):
+        return  # it was quicker: all that was left was Python's own end
     assert process.returncode == 128 + number, told
     assert last.startswith("towline: error: ")
     if last.endswith("interrupted"):
