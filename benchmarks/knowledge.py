@@ -129,7 +129,7 @@ def _entry(diff_id: Digest, repository: int) -> Entry:
         size=12345,
         media_type="application/vnd.docker.image.rootfs.diff.tar.gzip",
         compression="gzip",
-        profile="gzip/1@x86-64",
+        profile="gzip/2@x86-64",
         repository=f"registry.example:5000/team-{repository}/service",
         account="5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
     )

@@ -27,7 +27,7 @@ def entry(  # noqa: PLR0917 - in the order of the class
     diff_id: Digest = DIFF_ID,
     digest: Digest = BLOB,
     size: int = 1234,
-    profile: str | None = "gzip/1@x86-64",
+    profile: str | None = "gzip/2@x86-64",
     repository: str = "registry.example:5000/team/app",
     account: str = "",
     *,
