@@ -16,7 +16,8 @@ from towline.errors import NetworkError, UsageError
 from towline.wire.url import DEFAULT_PORTS, Url, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from ipaddress import IPv4Address, IPv6Address
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _USER = re.compile(r"(https?://)([^@/]*)@", re.IGNORECASE)
@@ -91,22 +92,16 @@ def is_loopback(host: str) -> bool:
 
 def is_here(host: str) -> bool:
     """Whether a name or address leads to this machine in whatever spelling, by its text alone."""
-    if is_loopback(host):
-        return True
-    if not _ADDRESS.fullmatch(host):
-        return _ODD_ADDRESS.fullmatch(host) is not None
-    import ipaddress
-
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return True
-    address = getattr(address, "ipv4_mapped", None) or address
-    return address.is_loopback or address.is_unspecified
+    return _leads_to(host, lambda address: address.is_loopback or address.is_unspecified)
 
 
 def is_private(host: str) -> bool:
     """Whether a name or address means this machine or a private network, by its text alone."""
+    return _leads_to(host, lambda address: address.is_private or address.is_link_local)
+
+
+def _leads_to(host: str, such: Callable[[IPv4Address | IPv6Address], bool]) -> bool:
+    """Whether this machine or an address that is such; odd spellings are taken to be such."""
     if is_loopback(host):
         return True
     if not _ADDRESS.fullmatch(host):
@@ -118,8 +113,7 @@ def is_private(host: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return True
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_private or address.is_link_local
+    return such(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _proxy(text: str, variable: str) -> Proxy:
