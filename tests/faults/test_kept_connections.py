@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -147,6 +148,7 @@ def test_a_connection_that_was_closed_while_idle_is_not_used(registry: Scripted)
     registry.on("HEAD", "blobs", Reply(404, close=True))
     with client_of(registry) as client:
         client.repository.has_blob(DIGEST, client.context)
+        time.sleep(0.1)  # for the end of the connection to arrive
         client.put("1", MANIFEST.content)
     assert [asked.connection for asked in registry.asked] == [0, 1]
 
