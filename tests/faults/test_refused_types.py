@@ -56,7 +56,7 @@ def oci(tmp_path: Path) -> Path:
 
 def push(source: object, destination: object, **options: Any) -> Any:
     options = {"plain_http": True, "retries": 0, "cache": "none", "no_learn": True, **options}
-    return towline.push(source, destination, **options)  # type: ignore[call-overload]
+    return towline.push(source, destination, **options)  # type: ignore[call-overload]  # of any kind
 
 
 def name(registry: Scripted) -> str:

@@ -46,7 +46,7 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
 
 
 def push(source: object, destination: str, **options: Any) -> towline.PushResult:
-    result: towline.PushResult = towline.push(source, destination, **options)  # type: ignore[call-overload]
+    result: towline.PushResult = towline.push(source, destination, **options)  # type: ignore[call-overload]  # any
     return result
 
 

@@ -48,7 +48,7 @@ def old(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def push(source: object, destination: str, **options: Any) -> towline.PushResult:
     options = {"plain_http": True, "retries": 0, "cache": "none", **options}
-    result: towline.PushResult = towline.push(source, destination, **options)  # type: ignore[call-overload]
+    result: towline.PushResult = towline.push(source, destination, **options)  # type: ignore[call-overload]  # any
     return result
 
 

@@ -196,7 +196,7 @@ class FaultyProxy:
 
 
 def _head(reader: object) -> Message | None:
-    readline = reader.readline  # type: ignore[attr-defined]
+    readline = reader.readline  # type: ignore[attr-defined]  # makefile
     first = readline(65536)
     if not first or first[:1] == b"\x16":
         return None
@@ -209,7 +209,7 @@ def _head(reader: object) -> Message | None:
 
 
 def _body(reader: object, message: Message) -> bytes:
-    read, readline = reader.read, reader.readline  # type: ignore[attr-defined]
+    read, readline = reader.read, reader.readline  # type: ignore[attr-defined]  # makefile
     fields = {name.lower(): value for name, value in message.headers}
     if "transfer-encoding" not in fields:
         size = int(fields.get("content-length", 0))

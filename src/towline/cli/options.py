@@ -132,12 +132,12 @@ class Option:
 def flag(*names: str, help: str = "", **more: object) -> Option:  # noqa: A002 - as argparse says it
     """An option that is on or off."""
     convert = more.pop("convert", switch)
-    return Option(names=names, help=help, convert=convert, **more)  # type: ignore[arg-type]
+    return Option(names=names, help=help, convert=convert, **more)  # type: ignore[arg-type]  # any field
 
 
 def given(*names: str, metavar: str, help: str = "", **more: object) -> Option:  # noqa: A002 - see flag
     """An option that takes a value."""
-    return Option(names=names, metavar=metavar, help=help, **more)  # type: ignore[arg-type]
+    return Option(names=names, metavar=metavar, help=help, **more)  # type: ignore[arg-type]  # any field
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class GzipDecoder:
 
         self._isal = igzip_lib
         # Its type stub calls the class an instance.
-        self._error: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]
+        self._error: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # untyped
         self._name = name
         self._header = bytearray()
         self._member: igzip_lib.IgzipDecompressor | None = None

@@ -89,7 +89,7 @@ class FolderFiles:
         """See `Files`."""
         what = f"{path} in {self.name}"
         try:
-            descriptor = os.open(os.path.join(self.name, path), os.O_RDONLY)  # noqa: PTH118
+            descriptor = os.open(os.path.join(self.name, path), os.O_RDONLY)  # noqa: PTH118 - a text
         except FileNotFoundError:
             raise missing(self, path) from None
         except OSError as error:
