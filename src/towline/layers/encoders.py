@@ -81,9 +81,7 @@ def encoder_of(profile: Profile) -> Encoder | None:
 
 
 class GzipEncoder:
-    """One gzip member (RFC 1952) whose deflate stream is flushed at every block's end.
-
-    And after a few bytes at its beginning.
+    """One gzip member (RFC 1952), flushed at every block's end and after its very first bytes.
 
     A block starts with the 32 KiB before it as its dictionary, so cutting costs next to nothing
     in size, and ends on a byte boundary (Z_SYNC_FLUSH), so blocks can be put one after another.

@@ -211,7 +211,7 @@ def _hint(response: Response, elsewhere: Url | None) -> str | None:
     if elsewhere is None:
         return None
     if (response.url.scheme, elsewhere.scheme) == ("http", "https"):
-        return "the registry speaks https: leave out --plain-http"
+        return hints.SPEAKS_HTTPS
     return f"name {elsewhere.authority} in the destination, if the registry is there"
 
 

@@ -9,10 +9,12 @@ from towline.spec import distribution
 _IMMUTABLE = re.compile(r"immutab|cannot be overwritten|already exists and")
 _FULL = re.compile(r"no space left|disk (?:is )?full")
 
+SPEAKS_HTTPS = "the registry speaks https: leave out --plain-http"
+
 _BY_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"http request to an https server|plain http request was sent to https"),
-        "the registry speaks https: leave out --plain-http",
+        SPEAKS_HTTPS,
     ),
     (re.compile(r"expired"), "the credentials have expired: log in again"),
     (_IMMUTABLE, "the tag is immutable: choose another tag"),
