@@ -38,6 +38,13 @@ class TowlineError(Exception):
     """The next attempt goes another way: it need not wait, and no retry is spent on it."""
     side: Side | None
     """Which end of the transfer failed, where that is known."""
+    beside: bool
+    """It is of a request that goes before (for a token): what was meant was not carried out."""
+    aftermath: str | None
+    """What a failed write has left behind, one clause; empty: it was looked at, and is nothing.
+
+    None where nobody looked, because there was no need.
+    """
 
     def __init__(
         self,
@@ -54,6 +61,8 @@ class TowlineError(Exception):
         self.retry_after = retry_after
         self.learned = False
         self.side = side
+        self.beside = False
+        self.aftermath = None
 
     @property
     def message(self) -> str:
@@ -141,6 +150,8 @@ class NetworkError(TowlineError):
 
     Most likely the other side had closed it while it was idle, and never saw this one.
     """
+    sent: bool = False
+    """The request had begun to go out, so that it may have been carried out."""
 
 
 class TransferCancelled(TowlineError):

@@ -54,12 +54,90 @@ def test_any_success_that_names_the_digest_is_one(
     assert len(registry.asked) == 1
 
 
-def test_a_created_manifest_without_a_digest_in_the_answer_is_fine(
+def stored_unnamed(registry: Scripted) -> None:
+    """Have manifests kept, and their digest left out of the answer."""
+
+    def unnamed(asked: Asked) -> Reply:
+        registry.sound(asked)
+        return Reply(201)
+
+    registry.on("PUT", "manifests", unnamed, forever=True)
+
+
+def test_a_created_manifest_without_a_digest_in_the_answer_is_looked_at_once(
     registry: Scripted, client: Client
 ) -> None:
-    registry.on("PUT", "manifests", Reply(201))
+    stored_unnamed(registry)
     put(client)
-    assert len(registry.asked) == 1
+    assert [asked.method for asked in registry.asked] == ["PUT", "HEAD"]
+
+
+@pytest.mark.parametrize("before", [None, OTHER], ids=["nothing", "another"])
+def test_a_created_manifest_that_is_not_there_is_no_success_and_may_be_put_again(
+    registry: Scripted, client: Client, before: RawManifest | None
+) -> None:
+    if before:
+        hold(registry, before)
+    registry.on("PUT", "manifests", Reply(201))
+    error = failing(client)
+    assert isinstance(error, RegistryError)
+    assert error.transient
+    assert (before.digest if before else "nothing") in str(error)
+    assert error.hint
+    put(client)
+    assert registry.manifests["1"][1] == MANIFEST.content
+
+
+@pytest.mark.parametrize(
+    "mute",
+    [Reply(405), Reply(501), Reply(403), Reply(500), Reply(503), CUT, Reply(200), HTML],
+    ids=["405", "501", "403", "500", "503", "cut", "bare", "page"],
+)
+def test_a_created_manifest_that_nobody_can_be_asked_about_is_believed(
+    registry: Scripted, client: Client, mute: Reply
+) -> None:
+    """Some name no digest, and some show a manifest only to those who may pull."""
+    stored_unnamed(registry)
+    registry.on("HEAD", "manifests", mute, forever=True)
+    registry.on("GET", "manifests", complaint(403, "DENIED"), forever=True)
+    put(client)
+    assert len(registry.requests("PUT")) == 1
+
+
+@pytest.mark.parametrize("mute", [Reply(405), Reply(403), Reply(200)], ids=["405", "403", "bare"])
+@pytest.mark.parametrize("target", ["1", MANIFEST.digest], ids=["tag", "digest"])
+def test_where_no_head_tells_what_was_created_its_bytes_do(
+    registry: Scripted, client: Client, mute: Reply, target: str
+) -> None:
+    registry.on("HEAD", "manifests", mute, forever=True)
+    hold(registry, OTHER, target)
+    registry.on("PUT", "manifests", Reply(201))
+    with pytest.raises(RegistryError, match=OTHER.digest) as caught:
+        client.put(target, MANIFEST.content)
+    assert caught.value.transient
+    stored_unnamed(registry)
+    client.put(target, MANIFEST.content)
+
+
+def test_a_registry_that_shows_a_created_manifest_a_little_later_is_believed_then(
+    registry: Scripted, client: Client
+) -> None:
+    stored_unnamed(registry)
+    missing = complaint(404, "MANIFEST_UNKNOWN")
+    for method in ("HEAD", "GET"):
+        registry.on(method, "manifests", missing)
+    client.retried(lambda: put(client))
+    assert registry.manifests["1"][1] == MANIFEST.content
+    assert len(registry.requests("PUT")) == 2
+
+
+def test_a_head_that_is_late_with_a_created_manifest_is_overruled_by_its_bytes(
+    registry: Scripted, client: Client
+) -> None:
+    stored_unnamed(registry)
+    registry.on("HEAD", "manifests", complaint(404, "MANIFEST_UNKNOWN"))
+    put(client)
+    assert [asked.method for asked in registry.asked] == ["PUT", "HEAD", "GET"]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +216,39 @@ def test_a_server_that_says_yes_to_everything_is_no_success(
     for method in ("PUT", "HEAD", "GET"):
         registry.on(method, "", everything, forever=True)
     failing(client)
+
+
+@pytest.mark.parametrize("answer", [CUT, Reply(500), Reply(408), Reply(307)])
+def test_a_lost_answer_that_nobody_can_settle_leaves_the_tag_in_doubt(
+    registry: Scripted, client: Client, answer: Reply
+) -> None:
+    registry.on("PUT", "manifests", answer)
+    for method in ("HEAD", "GET"):
+        registry.on(method, "manifests", Reply(503), forever=True)
+    assert "team/app:1 may have been written" in (failing(client).aftermath or "")
+
+
+@pytest.mark.parametrize("refusal", [complaint(403, "DENIED"), Reply(429), Reply(413)])
+def test_a_refused_manifest_leaves_nothing_in_doubt(
+    registry: Scripted, client: Client, refusal: Reply
+) -> None:
+    registry.on("PUT", "manifests", refusal)
+    assert failing(client).aftermath is None
+    assert [asked.method for asked in registry.asked] == ["PUT"]
+
+
+def test_a_manifest_that_was_never_sent_leaves_nothing_in_doubt(
+    registry: Scripted, client: Client
+) -> None:
+    """The service that gives tokens has trouble, before anything goes to the registry."""
+    challenge = Reply(401, {"WWW-Authenticate": f'Bearer realm="{registry.url}/token"'})
+    registry.guard = lambda _asked: challenge
+    for answer in (Reply(500), CUT):
+        registry.forget("GET")
+        registry.on("GET", "^/token", answer, forever=True)
+        assert failing(client).aftermath is None
+    registry.stop()
+    assert failing(client).aftermath is None
 
 
 IMMUTABLE = [

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from towline.errors import Cancelled
+from towline.errors import Cancelled, TowlineError
 from towline.spec import media_types
 from towline.spec.manifest import parse
 from towline.transfers.shared import Restart
@@ -34,6 +34,10 @@ def put(target: Target, reference: Reference, documents: Documents) -> None:
         if top.begun:
             target.in_doubt.append(reference)
         raise
+    except TowlineError as error:
+        if error.aftermath:
+            target.in_doubt.append(reference)
+        raise
     target.written.append(reference)
 
 
@@ -43,6 +47,8 @@ class _Put:
     def __init__(self, target: Target, reference: str, manifest: RawManifest) -> None:
         self.begun = False
         """Whether anything of it was sent, as far as is known."""
+        self._aftermath: str | None = None
+        """What the attempts so far have left behind; see `TowlineError.aftermath`."""
         self._target = target
         self._reference = reference
         self._manifest = manifest
@@ -69,7 +75,11 @@ class _Put:
         target = replace(self._target, context=transfer.context)
         try:
             target.retry(self._reference, partial(self._attempt, transfer))
+            if ":" not in self._reference:
+                self._aftermath = f"{target.repository.name}:{self._reference} was written"
             self._announce(target)
+        except TowlineError as error:
+            transfer.failed(self._told(error))
         except BaseException as error:  # noqa: BLE001 - it is for the watchers, whatever it is
             transfer.failed(error)
         else:
@@ -91,4 +101,16 @@ class _Put:
             raise Cancelled
         self.begun = True
         put_manifest = self._target.repository.put_manifest
-        put_manifest(self._reference, self._manifest, transfer.context)
+        try:
+            put_manifest(self._reference, self._manifest, transfer.context)
+        except TowlineError as error:
+            if error.aftermath is not None:
+                self._aftermath = error.aftermath
+            raise
+
+    def _told(self, error: TowlineError) -> TowlineError:
+        """The error that ends it, with what this or an earlier attempt has left behind."""
+        left = error.aftermath = self._aftermath
+        if left and left not in error.message:
+            error.args = (f"{error.message}; {left}",)
+        return error

@@ -41,7 +41,7 @@ class Target:
     written: list[Reference] = field(default_factory=list)
     """Tags that were written."""
     in_doubt: list[Reference] = field(default_factory=list)
-    """Tags that were being written as a cancel came."""
+    """Tags that were being written as a cancel came, or as their push failed."""
     patience: Patience = field(default_factory=Patience)
     """For how long it may make the other targets of the push wait."""
 

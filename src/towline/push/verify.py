@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from towline.errors import RegistryError, SourceError
+from towline.errors import RegistryError, SourceError, TowlineError
 from towline.layers.blobstream import BlobStream
 from towline.push.wanted import images
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from towline.push.build import Documents, Made
     from towline.push.options import Verify
@@ -44,16 +45,27 @@ def verify(
 ) -> None:
     """Ask for the manifests and every blob, or (`full`) read them back and hash them.
 
-    Raises RegistryError naming the first that is missing or wrong.
+    Raises RegistryError naming the first that is missing or wrong, and what the asking raises.
     """
-    _manifest(target, tag, documents.top, how)
-    for child in dict.fromkeys(documents.children):
-        _manifest(target, child.digest, child, how)
-    for blob in dict.fromkeys(blob for image in images(tree) for blob in image.blobs):
-        if how == "full":
-            _read(target, blob, made[blob.key])
-        else:
-            _ask(target, made[blob.key])
+    with _named(target):
+        _manifest(target, tag, documents.top, how)
+        for child in dict.fromkeys(documents.children):
+            _manifest(target, child.digest, child, how)
+        for blob in dict.fromkeys(blob for image in images(tree) for blob in image.blobs):
+            if how == "full":
+                _read(target, blob, made[blob.key])
+            else:
+                _ask(target, made[blob.key])
+
+
+@contextmanager
+def _named(target: Target) -> Iterator[None]:
+    """Errors from within say that they end a verification: what it is of was pushed before."""
+    try:
+        yield
+    except TowlineError as error:
+        error.args = (f"verification of {target.reference} failed: {error.message}",)
+        raise
 
 
 def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify) -> None:
@@ -69,14 +81,14 @@ def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify
     found = _seen(target, look, expected=manifest.digest)
     if found != manifest.digest:
         shown = found or "nothing"
-        raise _wrong(target, f"{reference} holds {shown} instead of {manifest.digest}")
+        raise _wrong(f"{reference} holds {shown} instead of {manifest.digest}")
 
 
 def _ask(target: Target, made: Made) -> None:
     has_blob = partial(target.repository.has_blob, in_storage=True)
     asked = partial(has_blob, made.digest, target.context)
     if not _seen(target, partial(target.retry, made.digest.short, asked), expected=True):
-        raise _wrong(target, _missing(made))
+        raise _wrong(_missing(made))
 
 
 def _seen(target: Target, look: Callable[[], T], *, expected: object) -> T:
@@ -93,13 +105,13 @@ def _read(target: Target, blob: Blob, made: Made) -> None:
     try:
         found = target.retry(made.digest.short, partial(_diff_id, target, made))
     except SourceError as error:  # its bytes are those of its digest, and no layer
-        raise _wrong(target, error.message, hint) from error
+        raise _wrong(error.message, hint) from error
     except RegistryError as error:
         missing = error.status == _NOT_FOUND
-        raise _wrong(target, _missing(made) if missing else error.message) from error
+        raise _wrong(_missing(made) if missing else error.message) from error
     if blob.diff_id and found != blob.diff_id:
         what = f"layer {made.digest} unpacks to {found}, the config lists {blob.diff_id}"
-        raise _wrong(target, what, hint)
+        raise _wrong(what, hint)
 
 
 def _diff_id(target: Target, made: Made) -> str | None:
@@ -121,6 +133,5 @@ def _missing(made: Made) -> str:
     return f"blob {made.digest} is missing"
 
 
-def _wrong(target: Target, what: str, hint: str = _REGISTRY_HINT) -> RegistryError:
-    message = f"verification of {target.reference} failed: {what}"
-    return RegistryError(message, side="destination", hint=hint)
+def _wrong(what: str, hint: str = _REGISTRY_HINT) -> RegistryError:
+    return RegistryError(what, side="destination", hint=hint)

@@ -189,6 +189,9 @@ class Admission:
                 request = asking.send(self._ask(request, context))
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]  # typeshed has Any there
+        except TowlineError as error:
+            error.beside = True
+            raise
 
 
 def with_header(request: Request, header: str | None) -> Request:

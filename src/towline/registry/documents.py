@@ -36,7 +36,7 @@ class Put(NamedTuple):
     """A manifest was taken."""
 
     status: int
-    digest: str | None
+    digest: Digest | None
     """As the registry says, if it says anything."""
 
 
@@ -59,8 +59,7 @@ def put_manifest(
             raise refused(response, action)
         if answers.is_page(response):
             raise answers.no_registry(response, action)
-        digest = response.headers.get(distribution.DOCKER_CONTENT_DIGEST)
-        return Put(response.status, digest)
+        return Put(response.status, _digest(response))
 
     path = distribution.manifest_path(name.path, target)
     match = (("If-Match", if_match),) if if_match else ()
@@ -89,8 +88,13 @@ def head_manifest(name: RepositoryName, target: str) -> Call[Descriptor | Unclea
     return Call("HEAD", path, action, read, (ACCEPT_MANIFESTS,), follow=True)
 
 
-def get_manifest(name: RepositoryName, target: str) -> Call[RawManifest | None]:
-    """end-3. None: there is none."""
+def get_manifest(
+    name: RepositoryName, target: str, *, checked: bool = True
+) -> Call[RawManifest | None]:
+    """end-3. None: there is none. What has another digest than was asked for is refused.
+
+    Unless `checked` is False: it is asked what lies there, whatever it is.
+    """
     action = f"get {_target(name, target)}"
 
     def read(response: Response) -> RawManifest | None:
@@ -102,7 +106,8 @@ def get_manifest(name: RepositoryName, target: str) -> Call[RawManifest | None]:
             raise answers.no_registry(response, action)
         if response.truncated:
             raise RegistryError(f"cannot {action}: it is larger than {MANIFEST_READ_MAX} bytes")
-        return _checked(_raw(response), target, action)
+        raw = _raw(response)
+        return _checked(raw, target, action) if checked else raw
 
     path = distribution.manifest_path(name.path, target)
     return Call(

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
-from towline.registry import answers, documents, hints, requests
+from towline.errors import NetworkError, RegistryError
+from towline.registry import answers, documents, requests
 from towline.registry.blob_reader import BlobReader
 from towline.registry.caller import on_side
 from towline.registry.conversation import Conversation
-from towline.registry.refusals import lacks_blobs
+from towline.registry.putting import Putting, looked_at
 from towline.registry.requests import Mounted
 from towline.registry.upload import Upload
-from towline.spec import distribution
 
 if TYPE_CHECKING:
     from towline.context import Context
@@ -25,17 +24,12 @@ if TYPE_CHECKING:
     from towline.registry.auth import Scopes
     from towline.registry.caller import Caller
     from towline.registry.facts import HostFacts
-    from towline.registry.requests import Call
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
     from towline.spec.media_types import Format
 
-_CREATED, _FORBIDDEN, _OK, _BAD_REQUEST = 201, 403, 200, 400
-_IMMUTABLE_STATUSES = frozenset({409, 412})
-_SERVER_ERRORS = range(500, 600)
-_NO_HEAD = frozenset({400, 405, 501})
-_MISTAKES = frozenset({distribution.DIGEST_INVALID, distribution.MANIFEST_INVALID})
+_FORBIDDEN, _OK = 403, 200
 
 
 class Repository:
@@ -178,69 +172,12 @@ class Repository:
     def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
         """Put a manifest under a tag or its digest.
 
-        An answer that is lost, or names another digest, is settled by looking. Raises AuthError,
-        RegistryError, NetworkError.
+        An answer that is lost, names no digest or another one, is settled by looking. Raises
+        AuthError, RegistryError, NetworkError; `aftermath` says what that has left behind.
         """
-        call = documents.put_manifest(self.name, target, manifest)
+        talk = self._talk(context, self._scopes)
         with on_side(self._side):
-            put = self._put(call, target, manifest, context)
-            if put is None:
-                return
-            agreed = put.digest == manifest.digest
-            assured = agreed or (put.digest is None and put.status == _CREATED)
-            if assured or self._holds(target, manifest, context):
-                return
-            if not self._gives(target, manifest, context):
-                raise self._altered(target, manifest, put)
-
-    def _put(
-        self, call: Call[documents.Put], target: str, manifest: RawManifest, context: Context
-    ) -> documents.Put | None:
-        """None: whatever the answer was, the manifest is in place."""
-        try:
-            return self._caller.call(call, self._scopes, context)
-        except TowlineError as error:
-            if _may_be_written(error) and self._holds(target, manifest, context):
-                return None
-            if isinstance(error, NetworkError) and error.stale and not call.fresh:
-                # It went into a connection that nobody held any more: that was no attempt.
-                return self._put(call._replace(fresh=True), target, manifest, context)
-            self._judge(error, manifest)
-            raise
-
-    def _judge(self, error: TowlineError, manifest: RawManifest) -> None:
-        """A manifest that is no valid one may have been altered on the way: once."""
-        code = error.code if isinstance(error, RegistryError) else None
-        if lacks_blobs(error):
-            return
-        if code in _MISTAKES and manifest.digest not in self._mistaken:
-            self._mistaken.add(manifest.digest)
-            error.transient = True
-
-    def _holds(self, target: str, manifest: RawManifest, context: Context) -> bool:
-        try:
-            found = self.head_manifest(target, context)
-        except TowlineError:
-            return False
-        return found is not None and found.digest == manifest.digest
-
-    def _gives(self, target: str, manifest: RawManifest, context: Context) -> bool:
-        """Whether the bytes are there, whatever digest is said to be theirs."""
-        try:
-            found = self.get_manifest(target, context)
-        except TowlineError:
-            return False
-        return found is not None and found.content == manifest.content
-
-    def _altered(self, target: str, manifest: RawManifest, put: documents.Put) -> RegistryError:
-        shown = put.digest or "no digest"
-        return RegistryError(
-            f"the manifest of {self.name}:{target} was sent as {manifest.digest}, but "
-            f"{self.name.host} names {shown} and does not hold it",
-            status=put.status,
-            transient=True,
-            hint="check what lies between here and the registry: it changes what is sent",
-        )
+            Putting(talk, target, manifest, self._mistaken).carry_out()
 
     def announce_referrer(self, manifest: RawManifest, subject: Digest, context: Context) -> bool:
         """Have a manifest that is in place listed under its subject; see `referrers.announce`."""
@@ -254,14 +191,11 @@ class Repository:
         Raises AuthError, RegistryError, NetworkError.
         """
         with on_side(self._side):
-            if not self._facts.head_refused:
-                call = documents.head_manifest(self.name, target)
-                found = self._caller.call(call, self._scopes, context)
-                if not isinstance(found, requests.Unclear):
-                    return found
-                if found.status == _FORBIDDEN and self._side == "destination":
-                    return None  # Artifactory's way to say that there is none
-                self._facts.head_refused = found.status in _NO_HEAD
+            found = looked_at(self._talk(context, self._scopes), target)
+            if not isinstance(found, requests.Unclear):
+                return found
+            if found.status == _FORBIDDEN and self._side == "destination":
+                return None  # Artifactory's way to say that there is none
             manifest = self.get_manifest(target, context)
         return manifest.descriptor() if manifest else None
 
@@ -342,21 +276,6 @@ class Repository:
         # It does not like the number of tags that was asked for: as many as it likes, then.
         plain = documents.plain_tags(self.name)
         return self._caller.call(plain, self._scopes, context)
-
-
-def _may_be_written(error: TowlineError) -> bool:
-    """Whether the manifest may be in place although the answer does not say so."""
-    if isinstance(error, NetworkError):
-        return True
-    if not isinstance(error, RegistryError | AuthError):
-        return False
-    return (
-        error.status is None
-        or error.status < _BAD_REQUEST  # neither taken nor refused
-        or error.status in _SERVER_ERRORS
-        or error.status in _IMMUTABLE_STATUSES
-        or hints.is_immutable(error.message.lower())
-    )
 
 
 __all__ = ["Mounted", "Repository"]

@@ -294,4 +294,6 @@ class Exchange:
         where = self.request.url.authority
         if self._proxy:
             where += f" (by the proxy {self._proxy})"
-        return NetworkError(f"{where} {what}", transient=True)
+        error = NetworkError(f"{where} {what}", transient=True)
+        error.sent = True
+        return error
