@@ -18,7 +18,7 @@ from towline.spec.manifest import RawManifest
 from towline.transfers.retry import Attempts, Gate, Policy, retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from towline.registry.repository import Repository
     from towline.registry.upload import Upload
@@ -32,12 +32,19 @@ class Client:
     """A registry client under test, and one context for all it does."""
 
     def __init__(
-        self, host: str, *, clock: Callable[[], float] = time.monotonic, **settings: Any
+        self,
+        host: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        recall: Callable[[str], Mapping[str, str]] | None = None,
+        **settings: Any,
     ) -> None:
         self.heard = Heard()
         self.context = Context()
         self.client = RegistryClient(
-            Settings(**{"log": self.heard, "timeout": 5.0, "plain_http": True, **settings}), clock
+            Settings(**{"log": self.heard, "timeout": 5.0, "plain_http": True, **settings}),
+            clock,
+            recall=recall,
         )
         self.host = host
         self.repository = self.repo(NAME)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from towline.registry.challenge import Challenge
     from towline.registry.credentials import Credentials
     from towline.wire.message import Request, Response
+    from towline.wire.url import Url
 
 T = TypeVar("T")
 
@@ -45,6 +46,11 @@ class Admission:
         # The first request goes alone: all that start together would be refused together.
         self._meeting = threading.Lock()
         self._met = False
+
+    @property
+    def base(self) -> Url:
+        """The URL of the API that it lets in to."""
+        return self._auth.base
 
     @property
     def challenge(self) -> Challenge | None:

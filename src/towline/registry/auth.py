@@ -54,10 +54,11 @@ class Auth:
         recalled: Challenge | None = None,
     ) -> None:
         """`recalled` is how the registry asked in an earlier run."""
+        self.base = base
+        """The URL of the registry's API."""
         self.credentials = credentials
         self.worked = False
         """Whether a request with these credentials was let in."""
-        self._base = base
         self._clock = clock
         self._log = log
         self._challenge = recalled
@@ -149,7 +150,7 @@ class Auth:
         found = challenges(refused.headers.all("WWW-Authenticate"))
         if not _usable(found) and self._challenge is None:
             # Some say how only where everybody asks first (distribution-spec, end-1).
-            answer = yield Request("GET", self._base)
+            answer = yield Request("GET", self.base)
             if answer.status != _UNAUTHORIZED:
                 return True
             found = challenges(answer.headers.all("WWW-Authenticate"))
@@ -242,19 +243,19 @@ class Auth:
     def _realm(self) -> Url:
         text = self._parameter("realm")
         try:
-            realm = self._base.join(text)
+            realm = self.base.join(text)
         except ValueError:
             raise RegistryError(
-                f"{self._base.authority} sends for a token to {text[:80]!r}, which is no address"
+                f"{self.base.authority} sends for a token to {text[:80]!r}, which is no address"
             ) from None
-        if self._base.scheme == "https" and realm.scheme != "https":
+        if self.base.scheme == "https" and realm.scheme != "https":
             raise AuthError(
-                f"{self._base.authority} sends for a token to {realm.origin} in the clear"
+                f"{self.base.authority} sends for a token to {realm.origin} in the clear"
             )
         return realm
 
     def _token(self, response: Response, scopes: Scopes) -> Token:
-        action = f"get a token for {self._base.authority}"
+        action = f"get a token for {self.base.authority}"
         if not response.ok:
             raise self._no_token(response, action)
         token = tokens.read(response, action, self._clock())

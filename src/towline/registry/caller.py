@@ -74,8 +74,6 @@ class Caller:
         self._recalled = recalled
         self._notice = notice
         self._admission: Admission | None = None
-        self._answered = False
-        """Whether anybody has: how the place is spoken to is settled then."""
         self._proven = False
         """Whether a registry has answered there."""
 
@@ -90,27 +88,7 @@ class Caller:
         `extra`: bytes sent before that the registry must digest first. Raises AuthError,
         RegistryError, NetworkError.
         """
-        try:
-            return self._call(call, scopes, context, extra)
-        except NetworkError:
-            if self._answered or not self.endpoint.falls_back(context):
-                raise
-        self._admission = None  # it knows the place that was tried
-        return self._call(call, scopes, context, extra)
-
-    def _call(self, call: Call[T], scopes: Scopes, context: Context, extra: int) -> T:
-        def by(ready: Request) -> Response:
-            def send(request: Request) -> Response:
-                limit, fresh = call.limit, call.fresh
-                return self._pool.request(request, context, limit=limit, extra=extra, fresh=fresh)
-
-            if call.follow:
-                return self._followed(ready, send(ready), context, call.limit)
-            return _repeated(ready, send)
-
-        request, optional = self._request(call, context), call.optional
-        response = self._let_in(request, scopes, context, by, optional=optional)
-        self._answered = True
+        response = self._answer(call, scopes, context, extra)
         self._notice(response)
         try:
             result = call.read(response)
@@ -120,6 +98,34 @@ class Caller:
             raise self.judged(error, response) from None
         self._proven = self._proven or answers.is_a_registrys(response)
         return result
+
+    def _answer(self, call: Call[T], scopes: Scopes, context: Context, extra: int) -> Response:
+        """The answer of the place where the registry turns out to be."""
+        base = self.endpoint.base(context)
+        try:
+            response = self._sent(call, base, scopes, context, extra)
+        except (NetworkError, RegistryError) as error:
+            if not self.endpoint.gives_way(base, error, context):
+                raise
+        else:
+            if not self.endpoint.gives_way(base, response, context):
+                return response
+        return self._answer(call, scopes, context, extra)
+
+    def _sent(
+        self, call: Call[T], base: Url, scopes: Scopes, context: Context, extra: int
+    ) -> Response:
+        def by(ready: Request) -> Response:
+            def send(request: Request) -> Response:
+                limit, fresh = call.limit, call.fresh
+                return self._pool.request(request, context, limit=limit, extra=extra, fresh=fresh)
+
+            if call.follow:
+                return self._followed(ready, send(ready), context, call.limit)
+            return _repeated(ready, send)
+
+        request, optional = self._request(call, base, context), call.optional
+        return self._let_in(request, scopes, context, by, optional=optional)
 
     def open(
         self, call: Call[T], scopes: Scopes, context: Context
@@ -133,7 +139,8 @@ class Caller:
             opened.append(self._opened(ready, context))
             return opened[0][0]
 
-        self._let_in(self._request(call, context), scopes, context, by)
+        request = self._request(call, self.endpoint.base(context), context)
+        self._let_in(request, scopes, context, by)
         return opened[0]
 
     def _opened(
@@ -214,8 +221,7 @@ class Caller:
             error.args = (f"{error.message}; it was asked as {account}",)
         return error
 
-    def _request(self, call: Call[T], context: Context) -> Request:
-        base = self.endpoint.base(context)
+    def _request(self, call: Call[T], base: Url, context: Context) -> Request:
         url = base.at(call.target) if isinstance(call.target, str) else call.target
         return self._guarded(Request(call.method, url, call.headers, call.body), context)
 
@@ -244,13 +250,14 @@ class Caller:
         return request._replace(shuns=self._pool.shunned_by(base))
 
     def _door(self, context: Context) -> Admission:
-        if self._admission is None:
-            base = self.endpoint.base(context)
+        base, door = self.endpoint.base(context), self._admission
+        if door is None or door.base != base:  # the place gave way to another
             auth = Auth(base, self.credentials, self._clock, self._log, self._recalled)
             with acquired(self._lock, context):
-                if self._admission is None:
-                    self._admission = Admission(auth, self._asked, self._again)
-        return self._admission
+                door = self._admission
+                if door is None or door.base != base:
+                    door = self._admission = Admission(auth, self._asked, self._again)
+        return door
 
     def _asked(self, request: Request, context: Context) -> Response:
         """The answer of a token service, or of the registry's base."""

@@ -14,7 +14,13 @@ from towline.registry.caller import Caller
 from towline.registry.certificates import trust_of
 from towline.registry.credentials import Keychain
 from towline.registry.endpoints import HUB_API, Endpoint
-from towline.registry.facts import HostFacts, challenge_to_recall, recalled_challenge
+from towline.registry.facts import (
+    HostFacts,
+    challenge_to_recall,
+    recalled_challenge,
+    recalled_scheme,
+    scheme_to_recall,
+)
 from towline.registry.notices import Notices
 from towline.registry.rates import Rates
 from towline.registry.repository import Repository
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
     from towline.errors import Side
     from towline.registry.challenge import Challenge
     from towline.registry.credentials import Credentials
+    from towline.registry.facts import Scheme
     from towline.wire.url import Url
 
 
@@ -84,10 +91,12 @@ class RegistryClient:
         self._lock = threading.Lock()
         self._pool: Pool | None = None
         self._keychain: Keychain | None = None
-        self._endpoints: dict[str, Endpoint] = {}
+        self._endpoints: dict[tuple[str, bool], Endpoint] = {}
+        """By host, and whether something secret may be sent there."""
         self._facts: dict[str, HostFacts] = {}
         self._recalled: dict[str, HostFacts] = {}
         self._asked: dict[str, Challenge] = {}
+        self._schemes: dict[str, Scheme | None] = {}
         self.rates = Rates()
         """How fast blobs went to the hosts."""
         self._notices = Notices(settings.warn or log.silent)
@@ -114,6 +123,8 @@ class RegistryClient:
         if host not in self._facts:
             # How a host takes uploads is of no interest to those who only read.
             known = self._recall(host) if self._recall and side == "destination" else {}
+            if side == "destination":
+                self._schemes[host] = recalled_scheme(known, time.time())
             self._facts[host] = HostFacts.recalled(known, time.time())
             self._recalled[host] = replace(self._facts[host])
             self.rates.recall(host, known)
@@ -129,7 +140,7 @@ class RegistryClient:
             renewable = credentials is not None and credentials.renewable
             self._callers[key] = Caller(
                 self._made_pool(),
-                self._endpoint(name.host),
+                self._endpoint(name.host, secret=credentials is not None),
                 credentials,
                 again=again if renewable else None,
                 clock=self._clock,
@@ -152,17 +163,23 @@ class RegistryClient:
             )
         return self._keychain.find(name, side)
 
-    def _endpoint(self, host: str) -> Endpoint:
+    def _endpoint(self, host: str, *, secret: bool) -> Endpoint:
         settings = self._settings
-        if host not in self._endpoints:
+        if (host, secret) not in self._endpoints:
             allowed = settings.loopback_http
-            self._endpoints[host] = Endpoint(
+            self._endpoints[host, secret] = Endpoint(
                 host,
                 plain_http=settings.plain_http,
                 loopback_http=not settings.insecure if allowed is None else allowed,
                 timeout=settings.timeout,
+                recalled=self._recalled_scheme(host, secret=secret),
             )
-        return self._endpoints[host]
+        return self._endpoints[host, secret]
+
+    def _recalled_scheme(self, host: str, *, secret: bool) -> Scheme | None:
+        """Nothing secret goes in the clear on the word of an earlier run; no token either."""
+        scheme = self._schemes.get(host)
+        return None if scheme == "http" and (secret or host in self._asked) else scheme
 
     def _made_pool(self) -> Pool:
         settings = self._settings
@@ -209,6 +226,10 @@ class RegistryClient:
             for (host, _), caller in self._callers.items():
                 if host in found and caller.challenge:
                     found[host].update(challenge_to_recall(caller.challenge, now))
+            for (host, _), endpoint in self._endpoints.items():
+                scheme = endpoint.found_out
+                if scheme and host in self._schemes and scheme != self._schemes[host]:
+                    found[host].update(scheme_to_recall(scheme, now))
         return {host: facts for host, facts in found.items() if facts}
 
     def close(self) -> None:

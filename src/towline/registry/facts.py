@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Shape = Literal["put", "patch", "chunk"]
 """How a body goes: all of it in one PUT, all of it in one PATCH, or as one of several PATCHes."""
+Scheme = Literal["https", "http"]
 
 MiB = 1 << 20
 CHUNK = 16 * MiB
@@ -31,6 +32,7 @@ REMEMBERED = 7 * 24 * 3600.0
 """Seconds for which facts count after the last was found out: proxies get other limits."""
 _SEEN, _ASKED = "seen", "asked"
 _REALM, _SERVICE = "realm", "service"
+_SCHEME, _GREETED = "scheme", "greeted"
 
 
 def recalled_challenge(facts: Mapping[str, str], now: float) -> Challenge | None:
@@ -51,6 +53,21 @@ def challenge_to_recall(challenge: Challenge, now: float) -> dict[str, str]:
         return {}
     service = challenge.parameters.get(_SERVICE, "")
     return {_REALM: realm, _SERVICE: service, _ASKED: str(int(now))}
+
+
+def recalled_scheme(facts: Mapping[str, str], now: float) -> Scheme | None:
+    """What the host was found to speak in an earlier run; it may speak something else by now."""
+    if not _is_fresh(facts.get(_GREETED, ""), now):
+        return None
+    match facts.get(_SCHEME):
+        case "https" | "http" as scheme:
+            return scheme
+    return None
+
+
+def scheme_to_recall(scheme: Scheme, now: float) -> dict[str, str]:
+    """For a later run."""
+    return {_SCHEME: scheme, _GREETED: str(int(now))}
 
 
 def _is_fresh(seen: str, now: float) -> bool:
