@@ -239,6 +239,16 @@ class TestFromTlsToHttp:
         assert place.blobs[DIGEST] == DATA
         assert place.greeted == 2, "in https, and to find out"
 
+    def test_it_may_send_for_tokens_in_the_clear_as_in_a_first_run(self, place: Changing) -> None:
+        place.on("GET", "/token", Reply(200, (), '{"token": "t0ken"}'), forever=True)
+        challenge = f'Bearer realm="http://{place.host}/token"'
+        place.guard = lambda asked: (
+            None if asked.header("Authorization") else Reply(401, {"WWW-Authenticate": challenge})
+        )
+        with client_of(place, plain_http=False, recall=recalling("https")) as client:
+            use(client)
+        assert place.blobs[DIGEST] == DATA
+
     def test_never_once_it_has_answered_in_tls(self, place: Changing, authority: Authority) -> None:
         place.turn("https")
         settings = {"plain_http": False, "ca": authority.ca}

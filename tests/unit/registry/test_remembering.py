@@ -146,12 +146,14 @@ class TestScheme:
             assert server.greeted == 2
 
     def test_http_is_not_used_with_credentials_nor_where_tokens_were_asked_for(self) -> None:
-        known = scheme_to_recall("http", time.time())
+        known = scheme_to_recall("http", time.time() - DAY)
         asked = {"realm": "http://127.0.0.1:1/", "service": "", "asked": known["greeted"]}
+        store = Store(**known)
         with scripted() as server:
-            with Store(**known).used(server.host, creds=("me", "secret")) as repository:
+            with store.used(server.host, creds=("me", "secret")) as repository:
                 ask(repository)
             assert server.greeted == 1
+            assert store.facts == known, "and being found again makes it no newer"
             with Store(**known, **asked).used(server.host) as repository:
                 ask(repository)
             assert server.greeted == 2
