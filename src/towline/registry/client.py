@@ -97,6 +97,7 @@ class RegistryClient:
         self._recalled: dict[str, HostFacts] = {}
         self._asked: dict[str, Challenge] = {}
         self._schemes: dict[str, Scheme | None] = {}
+        """Of destinations, as an earlier client left them."""
         self.rates = Rates()
         """How fast blobs went to the hosts."""
         self._notices = Notices(settings.warn or log.silent)

@@ -66,7 +66,7 @@ class Endpoint:
         """Whether it was not asked in this run."""
         self._base = self._url(recalled) if self._is_open and recalled else certain
         self._settled = plain_http or not loopback_http
-        """Whether it is as it is, whatever fails from here on."""
+        """Whether it stays as it is, whatever fails from here on."""
 
     def _url(self, scheme: Scheme) -> Url:
         return parse(f"{scheme}://{self._api_host}{BASE_PATH}")
