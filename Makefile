@@ -8,10 +8,13 @@ BOOTSTRAP = @$(or $(PYTHON),$(error Python 3.11 or newer is needed: install pyth
 # Debian packages that the tests run against: one more is one more word.
 COMPONENTS = docker-registry skopeo redis-server zstd nginx tinyproxy
 
+# Tests wait about as much as they work, so more run at once than there are processors.
+WORKERS ?= $(shell expr $$(nproc) + 2)
+
 .PHONY: help demo test lint bench soak clean
 help:
 	@echo "make demo    push a real image to a registry of its own, twice, and read it back"
-	@echo "make test    all tests; ARGS=\"-k upload\" for some of them"
+	@echo "make test    all tests; ARGS=\"-k upload\" for some of them, WORKERS=N for N at once"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make bench   measure a push beside its peers; PEERS=DIR says where more of them are"
 	@echo "make soak    push for a long time and under faults"
@@ -24,7 +27,7 @@ demo:
 test:
 	$(BOOTSTRAP) test
 	@tools/fetch-debian $(COMPONENTS) || true
-	@PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/python -m pytest $(ARGS)
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint:
 	$(BOOTSTRAP) lint

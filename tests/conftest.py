@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -48,8 +48,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=f"no {', '.join(absent)} on PATH or in PEERS"))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Learn from a worker, which collected every test, what is not run: here none is collected."""
+    told: dict[str, Any] = getattr(node, "workeroutput", {})
+    node.config.stash[LACKING].update(told.get("lacking", ()))
+    node.config.stash[NOT_RUN] = max(node.config.stash[NOT_RUN], told.get("not_run", 0))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """With STRICT=1, a test that could not run is one that failed."""
+    told: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if told is not None:  # in a worker: the one who speaks to the user is told
+        told["lacking"] = list(session.config.stash[LACKING])
+        told["not_run"] = session.config.stash[NOT_RUN]
+        return
     clean = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
     if session.config.stash[NOT_RUN] and os.environ.get("STRICT") == "1" and clean:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -58,6 +71,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Close with what was not run: after pytest's own last line, where it is seen."""
+    if hasattr(config, "workeroutput"):
+        return
     if count := config.stash.get(NOT_RUN, 0):
         lacking = config.stash[LACKING]
         tests = "1 test" if count == 1 else f"{count} tests"

@@ -40,11 +40,13 @@ class SafeKnowledge:
         *,
         deadline: float | None = None,
         budget: float = BUDGET,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connect = connect
         self._warn = warn
         self._deadline = deadline
         self._budget = budget
+        self._clock = clock
         self._connecting = threading.Lock()
         self._lock = threading.Lock()
         self._store: Knowledge | None = None
@@ -53,10 +55,10 @@ class SafeKnowledge:
     def _ask(self, question: Callable[[Knowledge], R]) -> R:
         if self._store is self._nothing:
             return question(self._nothing)
-        begun = time.monotonic()
+        begun = self._clock()
         try:
             answer = self._answer(question)
-            self._pay(time.monotonic() - begun)
+            self._pay(self._clock() - begun)
         except KnowledgeError as error:
             self._give_up(str(error))
             return question(self._nothing)

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.given_time import GivenTime
 from tests.support.knowledge import BLOB, DIFF_ID, OURS, entry
 from towline.knowledge.base import KnowledgeError
 from towline.knowledge.nothing import Nothing
-from towline.knowledge.safe import SafeKnowledge
+from towline.knowledge.safe import QUICK, SafeKnowledge
 from towline.knowledge.sqlite import SqliteKnowledge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from towline.knowledge.base import Knowledge
@@ -34,15 +35,16 @@ def file(tmp_path: Path) -> Iterator[SqliteKnowledge]:
 class Slow(Nothing):
     """A store that takes its time over each answer, and says when it was closed."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:
         super().__init__()
         self.seconds = seconds
+        self.sleep = sleep
         self.asked = 0
         self.closed = 0
 
     def prune(self, older_than: float) -> int:
         self.asked += 1
-        time.sleep(self.seconds)
+        self.sleep(self.seconds)
         return 1
 
     def close(self) -> None:
@@ -152,8 +154,9 @@ def test_a_store_that_fails_while_it_is_closed_is_no_warning(warnings: list[str]
 
 
 def test_slow_answers_cost_a_push_its_budget_and_no_more(warnings: list[str]) -> None:
-    slow = Slow(0.26)
-    knowledge = SafeKnowledge(lambda: slow, warnings.append, budget=0.015)
+    given = GivenTime()
+    slow = Slow(QUICK + 1.5, sleep=given.context().cancel.wait)
+    knowledge = SafeKnowledge(lambda: slow, warnings.append, clock=given.clock)
     assert [knowledge.prune(0.0) for _ in range(4)] == [1, 1, 0, 0]
     assert slow.asked == 2
     assert slow.closed == 1

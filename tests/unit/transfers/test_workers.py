@@ -69,7 +69,7 @@ def test_an_idle_thread_is_used_again(two: Workers) -> None:
         ran = threading.Event()
         two.submit(partial(job, ran))
         assert ran.wait(10)
-        time.sleep(0.01)
+        time.sleep(0.1)
     assert names == ["test-1"] * 3
 
 
@@ -81,7 +81,7 @@ def test_a_job_that_backs_off_keeps_no_thread_asleep(one: Workers) -> None:
         ran.append(name)
         both.release()
 
-    one.submit(partial(job, "later"), due_in=0.03)
+    one.submit(partial(job, "later"), due_in=0.3)
     one.submit(partial(job, "now"))
     assert both.acquire(timeout=10)
     assert both.acquire(timeout=10)
