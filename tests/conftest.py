@@ -60,7 +60,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """With STRICT=1, a test that could not run is one that failed."""
     told: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
     if told is not None:  # in a worker: the one who speaks to the user is told
-        told["lacking"] = list(session.config.stash[LACKING])
+        lacking: set[str] = session.config.stash[LACKING]
+        told["lacking"] = sorted(lacking)
         told["not_run"] = session.config.stash[NOT_RUN]
         return
     clean = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
