@@ -217,7 +217,9 @@ class TestShapes:
         registry.on("PATCH", "", refusal, forever=True)
         assert client.push(DATA) == 2
         assert registry.blobs[DIGEST] == DATA
-        assert not client.repository.streams
+        before = len(registry.asked)
+        client.push(DATA[1:])
+        assert [asked.method for asked in registry.asked[before:]] == ["POST", "PUT"]
 
 
 def test_a_host_that_wants_a_length_gets_one(registry: Scripted, client: Client) -> None:

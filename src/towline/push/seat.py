@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 class Session(Protocol):
     """What takes the bytes of a blob; `registry.upload.Upload` is one."""
 
-    sent: int
-    """Bytes of the blob that went out."""
-    resumed: bool
-    """Whether it went on where an earlier attempt was cut."""
+    @property
+    def sent(self) -> int:
+        """Bytes of the blob that went out."""
+        ...
+
+    @property
+    def resumed(self) -> bool:
+        """Whether it went on where an earlier attempt was cut."""
+        ...
 
     def write(self, block: bytes | memoryview, /) -> None:
         """Send a block."""

@@ -10,25 +10,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError
-from towline.registry import answers, requests
-from towline.registry.session import is_too_large, range_end
+from towline.registry import answers, requests, shapes
+from towline.registry.bodies import put
+from towline.registry.session import range_end
 
 if TYPE_CHECKING:
-    from towline.errors import AuthError, RegistryError
     from towline.registry.session import Session
     from towline.wire.message import Response
 
 CORRECTIONS_MAX = 10
 """Times that a session may say something else than we counted."""
-_TOO_LARGE, _UNAUTHORIZED = 413, 401
+_UNAUTHORIZED = 401
 
 
 class Chunks:
     """Sends what it is given in chunks of at most `size` bytes, each held until acknowledged."""
 
-    def __init__(self, session: Session, size: int, start: int = 0) -> None:
-        self.acknowledged = start
-        """Bytes that the registry holds."""
+    def __init__(self, session: Session, size: int) -> None:
         self._session = session
         self._buffer = bytearray(size)
         self._filled = 0
@@ -42,27 +40,33 @@ class Chunks:
             self._filled += len(part)
             block = block[len(part) :]
             if self._filled == len(self._buffer):
-                self.flush()
+                self._flush()
 
-    def whole(self) -> memoryview | None:
-        """All that was written, if nothing of it has been sent: it fits into one PUT."""
-        return None if self.acknowledged else memoryview(self._buffer)[: self._filled]
+    def finish(self, digest: str) -> bool:
+        """Send what is held; whether that has closed the session too.
 
-    def flush(self) -> None:
-        """Send what is held."""
+        A blob of which nothing was sent before fits into one PUT.
+        """
+        if not self._session.acknowledged and not self._session.talk.facts.put_refused:
+            return put(self._session, memoryview(self._buffer)[: self._filled], digest)
+        self._flush()
+        return False
+
+    def _flush(self) -> None:
         at = 0
         while at < self._filled:
             limit = self._session.talk.facts.chunk(len(self._buffer))
             size = min(limit, self._filled - at)
             taken = self._send(memoryview(self._buffer)[at : at + size])
             at += taken
-            self.acknowledged += taken
+            self._session.acknowledged += taken
         self._filled = 0
 
     def _send(self, chunk: memoryview) -> int:
         """PATCH one chunk; how many of its bytes the registry holds now."""
         session = self._session
-        call = requests.send_chunk(session.url, chunk, self.acknowledged, session.action)
+        call = requests.send_chunk(session.url, chunk, session.acknowledged, session.action)
+        session.sent += len(chunk)
         try:
             response = session.talk.call(call)
         except NetworkError as error:
@@ -79,35 +83,31 @@ class Chunks:
         self._corrections += 1
         in_vain = self._corrections > CORRECTIONS_MAX
         # With the same bytes once more: in a smaller body, or with another token.
-        again = response.status in {_TOO_LARGE, _UNAUTHORIZED} or is_too_large(response)
-        held, certain = range_end(response)
-        placed = certain and response.headers.get("Location") and self._is_possible(held, size)
+        again = response.status == _UNAUTHORIZED or shapes.is_too_large(response)
+        held = range_end(response)
+        placed = held and response.headers.get("Location") and self._is_possible(held, size)
         if placed and not again and not in_vain:
             self._session.moved(response)
-            return held - self.acknowledged
-        error = self._session.refusal(response, shape="chunk", size=size)
+            return held - self._session.acknowledged
+        error = shapes.refusal(self._session, response, shape="chunk", size=size)
         error.transient = error.transient and (error.learned or not in_vain)
         if error.transient and again and not in_vain:
             return 0
         raise error
 
     def _asked(self, size: int, error: NetworkError) -> int:
-        """What of a chunk is held whose answer was lost."""
+        """What of a chunk is held whose answer was lost; where that is not said, nothing."""
         self._corrections += 1
-        answer = self._session.held() if self._corrections <= CORRECTIONS_MAX else None
-        if answer is None:
+        held = self._session.held() if self._corrections <= CORRECTIONS_MAX else None
+        if held is None:
             raise error
-        held, certain = answer
-        if certain and held >= self.acknowledged > 0:
+        acknowledged = self._session.acknowledged
+        if held >= acknowledged > 0:
             self._session.talk.facts.went_on(in_chunks=True)
-        return self._between(held, size, error) if certain or not self.acknowledged else 0
-
-    def _between(
-        self, held: int, size: int, error: AuthError | RegistryError | NetworkError
-    ) -> int:
-        if not self._is_possible(held, size):
+        if held and not self._is_possible(held, size):
             raise error
-        return held - self.acknowledged
+        return held - acknowledged if held else 0
 
     def _is_possible(self, held: int, size: int) -> bool:
-        return self.acknowledged <= held <= self.acknowledged + size
+        acknowledged = self._session.acknowledged
+        return acknowledged <= held <= acknowledged + size

@@ -25,6 +25,10 @@ class Conversation(NamedTuple):
     scopes: Scopes
     context: Context
     facts: HostFacts
+    mistaken: set[str]
+    """Digests of what was refused for not being what they say: once may be an accident."""
+    chunk_size: int | None
+    """Bytes of a body that blobs are to go in at most; None: as many as are taken."""
 
     def call(self, call: Call[T], *, extra: int = 0) -> T:
         """Carry a call out; see `Caller.call`."""

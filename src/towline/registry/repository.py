@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError
 from towline.registry import answers, documents, requests
+from towline.registry import upload as uploads
 from towline.registry.blob_reader import BlobReader
 from towline.registry.caller import on_side
 from towline.registry.conversation import Conversation
@@ -79,11 +80,6 @@ class Repository:
         return hmac.digest(key, f"{self.account}\n{digest}".encode(), "sha256").hex()
 
     @property
-    def streams(self) -> bool:
-        """False when a blob can be sent only after its digest and size are known."""
-        return not self._facts.patch_refused
-
-    @property
     def formats_refused(self) -> frozenset[Format]:
         """Families of formats of which no manifests were taken when last tried."""
         refused: dict[Format, bool] = {
@@ -129,7 +125,7 @@ class Repository:
             except (RegistryError, NetworkError):
                 return None
         if isinstance(answer, requests.Opened):
-            return self._upload(context, opened=answer)
+            return Upload(self._talk(context, self._scopes), answer)
         return answer
 
     @property
@@ -145,29 +141,11 @@ class Repository:
         `about`: bytes that a blob of unknown size may come to. Raises AuthError, RegistryError,
         NetworkError.
         """
-        upload = self._upload(context, known=known, about=about)
-        upload.open()
-        return upload
-
-    def _upload(
-        self,
-        context: Context,
-        *,
-        known: Descriptor | None = None,
-        opened: requests.Opened | None = None,
-        about: int = 0,
-    ) -> Upload:
-        return Upload(
-            self._talk(context, self._scopes),
-            known=known,
-            opened=opened,
-            chunk_size=self._chunk_size,
-            mistaken=self._mistaken,
-            about=about,
-        )
+        return uploads.start(self._talk(context, self._scopes), known, about)
 
     def _talk(self, context: Context, scopes: Scopes) -> Conversation:
-        return Conversation(self._caller, self.name, scopes, context, self._facts)
+        facts, mistaken, chunk_size = self._facts, self._mistaken, self._chunk_size
+        return Conversation(self._caller, self.name, scopes, context, facts, mistaken, chunk_size)
 
     def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
         """Put a manifest under a tag or its digest.

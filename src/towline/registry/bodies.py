@@ -1,0 +1,87 @@
+"""A blob as one body: sent as it comes, or held until its digest is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from towline.registry import answers, requests, shapes
+from towline.registry.requests import BINARY
+from towline.wire.message import Request
+
+if TYPE_CHECKING:
+    from towline.registry.facts import Shape
+    from towline.registry.session import Session
+    from towline.wire.exchange import Exchange
+
+
+class OneBody:
+    """A PATCH, or with the digest a PUT; it begins after what the session holds already."""
+
+    def __init__(self, session: Session, length: int | None, digest: str | None = None) -> None:
+        """`length`: bytes that will be written; None: not known."""
+        self._session = session
+        self._length = length
+        self._shape: Shape = "put" if digest else "patch"
+        url = session.url.with_query("digest", digest) if digest else session.url
+        # Every PATCH after a session's first one must say where it belongs: Gitea refuses it
+        # otherwise, and Quay takes it for the beginning.
+        start = session.acknowledged
+        span = (requests.content_range(start, length),) if start and length else ()
+        headers = (BINARY, *span)
+        request = Request(self._shape.upper(), url, headers, streamed=True, length=length)
+        self._exchange: Exchange = session.talk.start(request)
+
+    def write(self, block: memoryview) -> None:
+        """Send a block. Raises AuthError, RegistryError, NetworkError."""
+        self._session.sent += len(block)
+        refused = self._exchange.write(block)
+        if refused is not None:
+            self.close()
+            raise shapes.refusal(self._session, refused, shape=self._shape, size=self._length)
+
+    def finish(self, _digest: str) -> bool:
+        """End the body; whether that has closed the session too."""
+        response = self._exchange.finish()
+        if not response.ok or answers.is_page(response):
+            raise shapes.refusal(self._session, response, shape=self._shape, size=self._length)
+        if self._shape == "patch":
+            self._session.moved(response)
+        return self._shape == "put"
+
+    def close(self) -> None:
+        """Break it off, if it is not at its end."""
+        self._exchange.close()
+
+
+def put(session: Session, content: memoryview, digest: str) -> bool:
+    """All of a blob in one PUT, which closes the session."""
+    body = OneBody(session, len(content), digest)
+    body.write(content)
+    return body.finish(digest)
+
+
+class Held:
+    """For a host that takes no blob without its digest: held while it is small.
+
+    Of a larger one nothing is kept: once all of it was written its digest and size are known, and
+    then it is written again.
+    """
+
+    def __init__(self, session: Session, most: int) -> None:
+        """`most`: bytes that are held."""
+        self.overflown = False
+        """It was too much: nothing of it is kept, and nothing was sent."""
+        self._session = session
+        self._most = most
+        self._content = bytearray()
+
+    def write(self, block: memoryview) -> None:
+        """Take a block."""
+        if self.overflown or len(self._content) + len(block) > self._most:
+            self.overflown, self._content = True, bytearray()
+        else:
+            self._content += block
+
+    def finish(self, digest: str) -> bool:
+        """Send all of it, and close the session."""
+        return put(self._session, memoryview(self._content), digest)

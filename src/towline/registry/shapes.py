@@ -1,0 +1,128 @@
+"""In which shape a blob goes over, and what a body that was refused teaches of that.
+
+A blob of known digest and size goes as one PUT; one of unknown digest as one PATCH of open length
+and an empty PUT; what something on the way does not let through in one body goes in chunks; and
+what a host takes only with its digest is held, or read twice.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from towline.errors import AuthError
+from towline.registry import answers
+from towline.spec import distribution
+
+if TYPE_CHECKING:
+    from towline.errors import RegistryError
+    from towline.registry.facts import HostFacts, Shape
+    from towline.registry.session import Session
+    from towline.spec.descriptor import Descriptor
+    from towline.wire.message import Response
+
+_LARGE = 256 << 20
+"""Bytes above which a blob is worth going in chunks where they are known to survive a cut."""
+_NOT_FOUND, _TOO_LARGE, _RANGE_REFUSED, _LENGTH_REQUIRED = 404, 413, 416, 411
+_OTHER_SHAPE = frozenset({400, 405, 501})
+"""Answers of hosts, or of rules before them, that do not take a body in this way."""
+_OF_CHUNKS = frozenset({404, 409, 412, 415, 416, 422})
+"""Beside these, answers of hosts that do not take a blob in several bodies."""
+_LOST = frozenset({distribution.BLOB_UPLOAD_UNKNOWN, distribution.BLOB_UPLOAD_INVALID})
+"""Codes of a session that is gone, in whatever shape the blob went."""
+_SMALL = re.compile(r"too ?small|minimum (?:part|chunk|size)")
+
+
+class Expected(NamedTuple):
+    """What is known of a blob before it is written."""
+
+    known: Descriptor | None
+    about: int
+    """Bytes that one of unknown size may come to."""
+
+    def left(self, start: int) -> int | None:
+        """Bytes after the first `start`; None: not known."""
+        return self.known.size - start if self.known else None
+
+    @property
+    def is_large(self) -> bool:
+        """Whether to lose it half-way would be a pity."""
+        return (self.known.size if self.known else self.about) > _LARGE
+
+
+def choose(
+    facts: HostFacts, blob: Expected, start: int, chunk_size: int | None
+) -> Shape | Literal["held"]:
+    """The shape in which what comes after the first `start` bytes goes.
+
+    `chunk_size`: bytes of the largest body that is wished for.
+    """
+    if _in_chunks(facts, blob, start, chunk_size):
+        return "chunk"
+    if not blob.known and (facts.patch_refused or facts.length_wanted):
+        return "held"
+    if blob.known and not facts.put_refused and not start:
+        return "put"
+    return "patch"
+
+
+def _in_chunks(facts: HostFacts, blob: Expected, start: int, chunk_size: int | None) -> bool:
+    left = blob.left(start)
+    if facts.patch_refused and (left is None or facts.body_max is None):
+        return False
+    if facts.chunks_refused and facts.body_max is None:
+        return False
+    limits = [limit for limit in (chunk_size, facts.body_max) if limit is not None]
+    if limits and (left is None or left > min(limits)):
+        return True
+    if facts.chunks_survive and blob.is_large:
+        return True
+    # What goes on says from where to where, so its length must be known.
+    return left is None and (start > 0 or facts.length_wanted)
+
+
+def refusal(
+    session: Session, response: Response, *, shape: Shape, size: int | None
+) -> AuthError | RegistryError:
+    """The error for a body of `size` bytes that was not taken; notes what the host cannot do.
+
+    `transient` in it says whether another attempt, in this way or another, makes sense.
+    """
+    talk = session.talk
+    if response.ok:
+        return talk.caller.judged(answers.no_registry(response, session.action), response)
+    error = answers.refusal(response, session.action)
+    if isinstance(error, AuthError):
+        error.transient |= talk.renewed(response)
+    elif _learned(talk.facts, response, error.code, shape=shape, size=size):
+        error.transient = error.learned = True
+    elif response.status == _NOT_FOUND or (error.code in _LOST and shape != "put"):
+        # What is gone is the session: a repository that is missing was missed before.
+        error.transient = True
+    return talk.caller.judged(error, response)
+
+
+def _learned(
+    facts: HostFacts, response: Response, code: str | None, *, shape: Shape, size: int | None
+) -> bool:
+    """Note what the host cannot do; whether there is another way."""
+    status, text = response.status, answers.text(response)
+    if is_too_large(response):
+        return facts.too_large(size, text)
+    if status == _LENGTH_REQUIRED and size is None:
+        facts.length_wanted = True
+        return True
+    if _SMALL.search(f"{code} {text}".lower()):
+        facts.too_small()
+        return True
+    if shape == "chunk":
+        refused = status in _OTHER_SHAPE | _OF_CHUNKS and code not in _LOST
+    else:
+        refused = status in _OTHER_SHAPE and code in {None, distribution.UNSUPPORTED}
+    return refused and facts.shape_refused(shape)
+
+
+def is_too_large(response: Response) -> bool:
+    """Whether a body was refused for its size; 416 is what some say then (GHCR)."""
+    status = response.status
+    return status == _TOO_LARGE or (status == _RANGE_REFUSED and "large" in answers.text(response))
