@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import towline
 from tests.support.guards import PASSWORD, USER, Tokens, basic, form_of, scopes_of
 from tests.support.pushing import Client, client_of, send
-from tests.support.scripted import Reply, Scripted, complaint, scripted
+from tests.support.scripted import CUT, Reply, Scripted, complaint, scripted
 from towline.errors import AuthError, RegistryError
 from towline.reference import RepositoryName
 from towline.registry.repository import Mounted
 from towline.spec.digest import Digest
+from towline.testing.images import make_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -584,6 +586,119 @@ def test_a_single_401_to_a_password_that_was_good_is_outlived(registry: Scripted
         registry.on("POST", "uploads", challenge)
         client.push(DATA)
     assert registry.blobs[DIGEST] == DATA
+
+
+BASIC = Reply(401, {"WWW-Authenticate": 'Basic realm="x"'})
+
+
+@pytest.mark.parametrize("creds", [(USER, PASSWORD), None], ids=["password", "anonymous"])
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PATCH", "PUT", "GET"])
+def test_a_single_basic_challenge_where_one_was_let_in_before_is_outlived(
+    registry: Scripted, method: str, creds: tuple[str, str] | None
+) -> None:
+    """Whether the registry asks for a password, or nobody does but something on the way."""
+    if creds:
+        registry.guard = lambda asked: None if asked.header("Authorization") == basic() else BASIC
+    with client_of(registry, creds=creds) as client:
+        client.repository.has_blob(DIGEST, client.context)
+        registry.on(method, "/blobs/", BASIC)
+        client.push(DATA)
+        client.repository.has_blob(DIGEST, client.context)
+        found = client.repository.read_blob(DIGEST, client.context, len(DATA))
+    assert found == DATA
+
+
+def test_a_single_basic_challenge_to_a_token_is_outlived_when_a_blob_is_read(
+    registry: Scripted, client: Client
+) -> None:
+    Tokens(registry)
+    client.push(DATA)
+    registry.on("GET", "/blobs/", BASIC)
+    assert client.repository.read_blob(DIGEST, client.context, len(DATA)) == DATA
+
+
+ELSEWHERE = Reply(
+    401, {"WWW-Authenticate": 'Bearer realm="http://127.0.0.1:1/token",scope="a:b:c"'}
+)
+"""A token service that nobody has heard of before, and that is not there."""
+
+
+def guarded(registry: Scripted, asks: str) -> None:
+    """Have it ask for nothing, for a password or for a token."""
+    if asks == "tokens":
+        Tokens(registry)
+    elif asks == "passwords":
+        registry.guard = lambda asked: None if asked.header("Authorization") == basic() else BASIC
+
+
+@pytest.mark.parametrize("asks", ["nobody", "passwords", "tokens"])
+@pytest.mark.parametrize(
+    ("method", "pattern"),
+    [("HEAD", "blobs"), ("POST", "mount="), ("POST", "uploads/$"), ("PATCH", "uploads"),
+     ("PUT", "uploads"), ("PUT", "manifests"), ("GET", "blobs/sha256")],
+)  # fmt: skip
+def test_a_single_challenge_that_sends_to_a_dead_token_service_is_outlived(
+    registry: Scripted, method: str, pattern: str, asks: str
+) -> None:
+    guarded(registry, asks)
+    with client_of(registry, creds=(USER, PASSWORD)) as client:
+        repository, context = client.repository, client.context
+        repository.has_blob(DIGEST, context)
+        registry.on(method, pattern, ELSEWHERE)
+        origin = RepositoryName(registry.host, "team/other")
+        assert not repository.mount(DIGEST, origin, context) or pattern != "mount="
+        client.push(DATA)
+        client.retried(client.put)
+        client.retried(lambda: repository.has_blob(DIGEST, context))
+        client.retried(lambda: repository.read_blob(DIGEST, context, len(DATA)))
+    assert registry.blobs[DIGEST] == DATA
+
+
+@pytest.mark.parametrize("asks", ["nobody", "passwords", "tokens"])
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_such_a_challenge_to_what_is_asked_of_a_session_is_outlived(
+    registry: Scripted, tmp_path: Path, method: str, asks: str
+) -> None:
+    guarded(registry, asks)
+    made = make_image(tmp_path / "image.tar", [{"hello": DATA}])
+    place = f"{registry.host}/app:1"
+    with towline.Pusher(cache="none", creds=(USER, PASSWORD), retries=2) as pusher:
+        registry.on(method, "uploads", ELSEWHERE)
+        pusher.plan(made.path, place, check_push=True)  # gives a session back
+        registry.on("PATCH", "uploads", CUT)  # what the session holds then is asked
+        pusher.push(made.path, place)
+    assert registry.requests(method, "uploads")
+    assert registry.manifests["1"]
+
+
+def test_a_mount_that_is_sent_to_a_dead_token_service_costs_itself_alone(
+    registry: Scripted, client: Client
+) -> None:
+    client.repository.has_blob(DIGEST, client.context)
+    registry.on("POST", "mount=", ELSEWHERE)
+    origin = RepositoryName(registry.host, "team/other")
+    assert client.repository.mount(DIGEST, origin, client.context) is None
+    assert client.push(DATA) == 1
+
+
+def test_a_mount_whose_token_is_refused_costs_itself_alone(
+    registry: Scripted, client: Client
+) -> None:
+    client.repository.has_blob(DIGEST, client.context)
+    elsewhere = f'Bearer realm="{registry.url}/token"'
+    registry.on("POST", "mount=", Reply(401, {"WWW-Authenticate": elsewhere}))
+    registry.on("GET", "^/token", complaint(403, "DENIED"), forever=True)
+    origin = RepositoryName(registry.host, "team/other")
+    assert client.repository.mount(DIGEST, origin, client.context) is None
+    assert client.push(DATA) == 1
+
+
+def test_basic_challenges_for_ever_are_one_error(registry: Scripted, client: Client) -> None:
+    client.repository.has_blob(DIGEST, client.context)
+    registry.on("GET", "/blobs/", BASIC, forever=True)
+    with pytest.raises(AuthError, match="401"):
+        client.repository.read_blob(DIGEST, client.context, 1)
+    assert len(registry.requests("GET", "/blobs/")) == 2
 
 
 def test_no_cookie_is_ever_sent_back(registry: Scripted, client: Client) -> None:

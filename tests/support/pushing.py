@@ -68,7 +68,7 @@ class Client:
         self.retried(attempt)
         return attempts
 
-    def retried(self, work: Callable[[], None]) -> None:
+    def retried(self, work: Callable[[], object]) -> None:
         retry(work, Attempts(AT_ONCE), Gate(), self.host, self.context, lambda _s, _r: None)
 
     def put(self, tag: str = "1", content: bytes = b'{"schemaVersion":2}') -> RawManifest:

@@ -198,6 +198,8 @@ class Admission:
         except TowlineError as error:
             error.beside = True
             raise
+        finally:
+            asking.close()
 
 
 def with_header(request: Request, header: str | None) -> Request:

@@ -154,16 +154,25 @@ class Auth:
             if answer.status != _UNAUTHORIZED:
                 return True
             found = challenges(answer.headers.all("WWW-Authenticate"))
+        before = self._learned()
         self._learn(found)
         if self._challenge is None:
             return False
         if self._challenge.scheme == "basic":
             # The same again helps only after a hiccup: it has been good before.
-            return self._basic() is not None and (self._basic() != used or self.worked)
-        self._drop(scopes, used)
-        self._widen(scopes, found)
-        yield from self._fetch(self._granted(scopes), scopes)
+            return self.worked or self._basic() not in {None, used}
+        try:
+            self._drop(scopes, used)
+            self._widen(scopes, found)
+            yield from self._fetch(self._granted(scopes), scopes)
+        except BaseException:  # closed, where nobody answers
+            if self.worked:  # it leads nowhere, and what was known has been good before
+                self._challenge, self._recalled, self._tokens, self._wider = before
+            raise
         return True
+
+    def _learned(self) -> tuple[Challenge | None, bool, dict[Scopes, Token], dict[Scopes, Scopes]]:
+        return self._challenge, self._recalled, dict(self._tokens), dict(self._wider)
 
     def _learn(self, found: list[Challenge]) -> None:
         usable = _usable(found)
@@ -189,7 +198,8 @@ class Auth:
     def hopeless(self, scopes: Scopes, refused: Response) -> bool:
         """Whether there is nothing to learn from a refusal: another token would fare the same."""
         found = challenges(refused.headers.all("WWW-Authenticate"))
-        if not _usable(found):
+        usable = _usable(found)
+        if not usable or (not self.must_ask and all(c.scheme == "basic" for c in usable)):
             return self.worked
         granted = self._granted(scopes)
         asked = granted in self._tokens and _merged(granted, found) == granted

@@ -140,7 +140,12 @@ class Caller:
             return opened[0][0]
 
         request = self._request(call, self.endpoint.base(context), context)
-        self._let_in(request, scopes, context, by)
+        try:
+            self._let_in(request, scopes, context, by)
+        except BaseException:
+            for _, _, exchange in opened:
+                exchange.close()
+            raise
         return opened[0]
 
     def _opened(

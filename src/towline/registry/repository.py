@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from towline.errors import NetworkError, RegistryError
+from towline.errors import RegistryError, TowlineError
 from towline.registry import answers, documents, requests
 from towline.registry import upload as uploads
 from towline.registry.blob_reader import BlobReader
@@ -114,16 +114,16 @@ class Repository:
     ) -> Mounted | Upload | None:
         """Link a blob of another repository; the upload where a session was opened instead.
 
-        None: refused, in whatever way; it says nothing of the blob. Raises AuthError alone.
+        None: refused, in whatever way; it says nothing of the blob. Raises nothing: only the
+        errors of the upload that comes instead count.
         """
         talk = self._talk(context, self._mount_scopes)
-        with on_side(self._side):
+        try:
             if not self._caller.grants(self._mount_scopes, context):
                 return None
-            try:
-                answer = talk.call(requests.mount(self.name, digest, origin.path))
-            except (RegistryError, NetworkError):
-                return None
+            answer = talk.call(requests.mount(self.name, digest, origin.path))
+        except TowlineError:
+            return None
         if isinstance(answer, requests.Opened):
             return Upload(self._talk(context, self._scopes), answer)
         return answer
