@@ -27,6 +27,7 @@ _RIVALS = {
 """Keywords that mean the same thing in two ways: the one that was typed silences the other."""
 
 
+_NO_VALUE = "`{}` needs a value"
 _Formatter = argparse.RawDescriptionHelpFormatter
 
 
@@ -68,7 +69,9 @@ class Parser(argparse.ArgumentParser):
         if match := re.match(r"argument (\S+): (expected one|ignored explicit) argument", message):
             names = match[1].split("/")
             name = next((o.name for o in self.table if names[0] in _names(o)), names[-1])
-            return f"`{name}` {'needs a' if match[2] == 'expected one' else 'takes no'} value"
+            return (
+                _NO_VALUE.format(name) if match[2] == "expected one" else f"`{name}` takes no value"
+            )
         return message
 
 
@@ -89,7 +92,10 @@ class _Give(argparse.Action):
         """Convert and keep. Raises UsageError."""
         del parser
         written = values if isinstance(values, str) else "true"
-        _keep(namespace, self.option, written, option_string or self.option.name)
+        name = option_string or self.option.name
+        if not written:
+            raise UsageError(_NO_VALUE.format(name), hint="leave it out to have the default")
+        _keep(namespace, self.option, written, name)
 
 
 def add(parser: Parser, *groups: Group) -> None:
@@ -128,9 +134,12 @@ def parse(
     """
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     bare = {name: option.bare for option in parser.table for name in _names(option) if option.bare}
-    space, unknown = parser.parse_known_intermixed_args(_with_values(words, bare))
+    # argparse loses a `--` here and there; what comes after it is none of its business.
+    end = words.index("--") if "--" in words else len(words)
+    space, unknown = parser.parse_known_intermixed_args(_with_values(words[:end], bare))
     if unknown:
         raise _unknown(parser, unknown[0])
+    space.words += words[end + 1 :]
     if most is not None and len(space.words) > most:
         message = f"`{space.words[most]}` is one word too many"
         raise UsageError(message, hint=f"towline {parser.command} --help shows how it goes")
@@ -145,9 +154,7 @@ def _names(option: Option) -> tuple[str, ...]:
 
 def _with_values(words: Sequence[str], bare: Mapping[str, str | None]) -> list[str]:
     """`--verify` alone becomes `--verify=head`: argparse would take the next word for its value."""
-    end = words.index("--") if "--" in words else len(words)
-    head = [f"{word}={bare[word]}" if word in bare else word for word in words[:end]]
-    return [*head, *words[end:]]
+    return [f"{word}={bare[word]}" if word in bare else word for word in words]
 
 
 def _from_environment(

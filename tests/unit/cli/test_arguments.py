@@ -74,6 +74,14 @@ def test_words_and_options_stand_in_any_order() -> None:
     assert read("-", "reg/app").words == ["-", "reg/app"]
 
 
+@pytest.mark.parametrize(
+    "words", [["-odd.tar", "reg/app"], ["--verify", "reg/app"], ["--", "reg/app"], ["-", "--jobs"]]
+)
+def test_what_comes_after_two_dashes_is_a_word_however_it_looks(words: list[str]) -> None:
+    assert read("-q", "--", *words).words == words
+    assert read("image.tar", "-q", "--", *words).words == ["image.tar", *words]
+
+
 def test_quiet_is_progress_none_and_the_later_one_wins() -> None:
     assert read("-q").progress == "none"
     assert read("-q", "--progress", "json").progress == "json"
@@ -172,6 +180,11 @@ def test_the_command_line_wins_over_the_environment() -> None:
         (["--verify=some"], "`--verify` takes head or full, not `some`"),
         (["--tls-verify=maybe"], "`--tls-verify` takes true or false, not `maybe`"),
         (["--creds"], "`--creds` needs a value"),
+        (["--jobs", "--", "a"], "`--jobs` needs a value"),
+        (["--cache", ""], "`--cache` needs a value"),
+        (["--compression="], "`--compression` needs a value"),
+        (["--digest-file", ""], "`--digest-file` needs a value"),
+        (["-u", ""], "`-u` needs a value"),
         (["--plain-http=1"], "`--plain-http` takes no value"),
         (["--job", "1"], "`towline push` has no option `--job`"),
         (["--password=secret"], "`towline push` has no option `--password`"),
