@@ -40,11 +40,15 @@ def write_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
 
 
 def _spelled(line: str) -> str:
-    """With escapes for what a strict standard output has no bytes for: parts of file names, say."""
-    if line.isascii() or sys.stdout.errors != "strict":
+    """With escapes where standard output has no bytes for a part of it: of file names, say."""
+    if line.isascii():
         return line
     encoding = sys.stdout.encoding
-    return line.encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        line.encode(encoding, sys.stdout.errors or "strict")
+    except UnicodeEncodeError:
+        return line.encode(encoding, "backslashreplace").decode(encoding)
+    return line
 
 
 def _failed(reason: str | None, where: str = "standard output") -> TowlineError:
@@ -62,23 +66,29 @@ def forget(descriptor: int) -> None:
 
 def check_digest_file(path: str) -> None:
     """Find out before a push, not after it, that the file cannot be written. Raises UsageError."""
+    try:
+        wrong = _cannot_be_written(path)
+    except OSError as error:  # nobody may even look, or the name is too long
+        wrong = f" cannot be written: {str(error.strerror).lower()}"
+    if wrong:
+        from towline.errors import UsageError
+
+        raise UsageError(f"`--digest-file {path}`{wrong}")
+
+
+def _cannot_be_written(path: str) -> str | None:
+    """Why not, as the end of a sentence. Raises OSError where that cannot be seen."""
     from pathlib import Path
 
     target = Path(path)
     folder = target.parent
-    if not path:
-        message = "`--digest-file` is given without a name"
-    elif target.is_dir():
-        message = f"`--digest-file {path}` is a directory"
-    elif not folder.is_dir():
-        message = f"`--digest-file {path}`: there is no directory `{folder}`"
-    elif not os.access(target if target.exists() else folder, os.W_OK):
-        message = f"`--digest-file {path}` cannot be written: permission denied"
-    else:
-        return
-    from towline.errors import UsageError
-
-    raise UsageError(message)
+    if target.is_dir():
+        return " is a directory"
+    if not folder.is_dir():
+        return f": there is no directory `{folder}`"
+    if not os.access(target if target.exists() else folder, os.W_OK):
+        return " cannot be written: permission denied"
+    return None
 
 
 def write_digests(path: str, digests: Sequence[str]) -> None:

@@ -187,6 +187,12 @@ def test_a_name_that_standard_output_cannot_spell_is_told_all_the_same(
     assert json.loads(done.stderr)["event"] == "error"
 
 
+def test_help_is_told_where_nothing_but_ascii_can_be_written() -> None:
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii:surrogateescape"}  # as in the C locale
+    done = subprocess.run([*TOWLINE, "--help"], capture_output=True, check=True, env=environ)
+    assert done.stdout.startswith(rb"usage: towline COMMAND \u2026")
+
+
 def test_the_version_is_told() -> None:
     done = towline("--version")
     assert re.fullmatch(r"towline \d+\.\d+\.\d+\S*\n", done.stdout)
