@@ -6,10 +6,11 @@ import gzip
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import towline as towline_library
 from tests.support.places import seeded
 from towline.cli.main import main
 from towline.testing.images import make_image
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.integration.conftest import Place
+    from towline.testing import TestRegistry
 
     Capture = pytest.CaptureFixture[str]
 
@@ -86,6 +88,18 @@ def test_a_plan_as_json_has_the_fields_of_a_push_and_its_own(
         assert one["seconds_estimate"] is None
         assert one["resumable"] is None or isinstance(one["resumable"], bool)
         assert one["sent_bytes"] == 0
+
+
+@pytest.mark.parametrize("form", ["oci", "docker"])
+@pytest.mark.parametrize("platforms", [None, ["linux/amd64", "linux/arm64"]])
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+def test_a_plan_tells_the_media_type_that_the_push_makes(
+    oci_registry: TestRegistry, tmp_path: Path, form: str, platforms: Any, compression: Any
+) -> None:
+    made = make_image(tmp_path / "image", LAYERS, platforms, "oci", compression=compression)
+    name = oci_registry.name("app") + ":1"
+    planned = towline_library.plan(made.path, name, format=form)
+    assert planned.media_type == towline_library.push(made.path, name, format=form).media_type
 
 
 def test_a_plan_estimates_the_time_by_the_last_rate_to_that_host(

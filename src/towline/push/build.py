@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError, UsageError
-from towline.push.wanted import Blob, Index
+from towline.push.wanted import Blob, Index, images
 from towline.spec import manifest as manifests
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
@@ -79,11 +79,14 @@ def documents(tree: Tree, made: Mapping[str, Made], requested: Format | None) ->
     return Documents(top, differs=differs or ("platforms" if tree.source.for_index else None))
 
 
-def media_type(tree: Tree, fmt: Format) -> str:
+def media_type(tree: Tree, requested: Format | None, profile: Profile) -> str:
     """The media type of the document under the tag, should it have to be built."""
-    if isinstance(tree, Index):
-        return tree.source.manifest.media_type
-    return media_types.OCI_MANIFEST if fmt == "oci" else media_types.DOCKER_MANIFEST
+    formats = {preferred(image, requested, profile) for image in images(tree)}
+    if not isinstance(tree, Index):
+        return media_types.OCI_MANIFEST if "oci" in formats else media_types.DOCKER_MANIFEST
+    if requested is None:
+        formats.add(media_types.family(tree.source.manifest.media_type))
+    return media_types.OCI_INDEX if "oci" in formats else media_types.DOCKER_LIST
 
 
 def _differs(came: RawManifest | None, top: RawManifest) -> DigestDiffers | None:

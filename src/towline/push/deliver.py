@@ -188,7 +188,7 @@ class Delivery:
     ) -> Delivered:
         self.drop()
         made = Made(candidate.digest, candidate.size, candidate.compression)
-        label = "source" if self.blob.stored else self._label(candidate)
+        label = self.blob.label or self._label(candidate)
         return Delivered(
             made,
             outcome,

@@ -10,7 +10,7 @@ from towline.push import build, report
 from towline.push.deliver import Delivered
 from towline.push.plan import Ask, Mount, Send, own
 from towline.push.result import PlanResult
-from towline.push.wanted import images, tree_blobs
+from towline.push.wanted import tree_blobs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,15 +83,15 @@ def _walk(target: Target, blob: Blob, steps: tuple[Step, ...]) -> Delivered | No
             case Mount(candidate, origin):
                 found = _delivered(blob, candidate)
                 return Delivered(found.made, "mounted", found.label, mounted_from=origin.path)
-            case Send() if blob.stored is not None:
+            case Send() if blob.label is not None:
                 made = _delivered(blob, own(blob)).made
-                return Delivered(made, "pushed", "source", sent_bytes=made.size)
+                return Delivered(made, "pushed", blob.label, sent_bytes=made.size)
     return None
 
 
 def _delivered(blob: Blob, candidate: Candidate) -> Delivered:
     made = build.Made(candidate.digest, candidate.size, candidate.compression)
-    return Delivered(made, "exists", "source" if blob.stored else "reused")
+    return Delivered(made, "exists", blob.label or "reused")
 
 
 def _result(
@@ -100,13 +100,13 @@ def _result(
     documents = _documents(tree, found, wish)
     send_bytes = sum(_to_send(blob, found[blob.key]) for blob in tree_blobs([tree]))
     host = reference.repository.host
-    preferred = build.preferred(images(tree)[0], wish.format, wish.profile)
+    unbuilt = build.media_type(tree, wish.format, wish.profile)
     return PlanResult(
         reference=str(reference),
         tag=reference.tag,
         digest=documents.top.digest if documents else None,
         size=documents.top.size if documents else None,
-        media_type=build.media_type(tree, preferred),
+        media_type=documents.top.media_type if documents else unbuilt,
         status="pushed",
         layers=report.planned(tree, found, wish.profile),
         manifests=report.manifests(tree, documents) if documents else (),

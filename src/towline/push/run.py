@@ -287,5 +287,5 @@ def _guess(blob: Blob, plan: Sequence[Step]) -> Delivered | None:
         return None
     candidate = first.candidate
     made = build.Made(candidate.digest, candidate.size, candidate.compression)
-    label = "source" if blob.stored else "reused"
+    label = blob.label or "reused"
     return Delivered(made, "exists", label, candidate.profile)

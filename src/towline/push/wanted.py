@@ -59,6 +59,16 @@ class Blob:
         """How the stored bytes are compressed; None when that is not known or nothing is stored."""
         return media_types.layer_compression(self.stored.media_type) if self.stored else None
 
+    @property
+    def label(self) -> str | None:
+        """What a result says of the stored bytes; None when nothing is stored.
+
+        A plain tar is stored for the profile alone that leaves it as it is.
+        """
+        if self.stored is None:
+            return None
+        return "none" if self.stored_compression == "none" else "source"
+
     def check(self, digest: Digest, diff_id: Digest | None) -> None:
         """What was read must be what the image speaks of. Raises SourceError."""
         if self.stored and digest != self.stored.digest:
