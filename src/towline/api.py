@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-from towline.errors import UsageError
 from towline.push.options import PusherOptions, PushOptions
 from towline.push.pusher import Pusher
 
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Unpack
 
+    from towline.context import Cancel
     from towline.push.opened import Source
     from towline.push.pusher import Several
     from towline.push.result import InspectResult, PlanResult, PushResult
@@ -132,16 +132,20 @@ def plan(
         return pusher.plan(source, destination, all_tags=all_tags, check_push=check_push, **wishes)
 
 
-def inspect(source: Source, **options: Unpack[PusherOptions]) -> InspectResult:
+def inspect(
+    source: Source, *, cancel: Cancel | None = None, **options: Unpack[PusherOptions]
+) -> InspectResult:
     """What an image or index is, wherever it lies; see `Pusher.inspect`."""
     with Pusher(**options) as pusher:
-        return pusher.inspect(source)
+        return pusher.inspect(source, cancel=cancel)
 
 
-def tags(repository: str, **options: Unpack[PusherOptions]) -> list[str]:
+def tags(
+    repository: str, *, cancel: Cancel | None = None, **options: Unpack[PusherOptions]
+) -> list[str]:
     """The tags of a repository; see `Pusher.tags`."""
     with Pusher(**options) as pusher:
-        return pusher.tags(repository)
+        return pusher.tags(repository, cancel=cancel)
 
 
 def digest(source: Source, **options: Unpack[Options]) -> str:
@@ -152,10 +156,7 @@ def digest(source: Source, **options: Unpack[Options]) -> str:
 
 
 def _apart(options: Mapping[str, Any]) -> tuple[PusherOptions, PushOptions]:
-    """The keywords of a pusher, and those of a push. Raises UsageError for any other."""
+    """The keywords of a pusher, and those of a push, which refuses any other."""
     settings = {key: options[key] for key in options if key in PusherOptions.__annotations__}
-    wishes = {key: options[key] for key in options if key in PushOptions.__annotations__}
-    unknown = [key for key in options if key not in settings and key not in wishes]
-    if unknown:
-        raise UsageError(f"there is no option {unknown[0]!r}")
+    wishes = {key: options[key] for key in options if key not in settings}
     return cast("PusherOptions", settings), cast("PushOptions", wishes)

@@ -342,6 +342,41 @@ def test_a_listener_that_fails_fails_no_push(
     assert first.digest == second.digest
 
 
+def test_a_result_as_a_dict_is_what_json_would_give(
+    oci_registry: TestRegistry, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image", LAYERS, ["linux/amd64", "linux/arm64"], "oci")
+    name = oci_registry.name("app") + ":1"
+    for result in (push(made.path, name), towline.plan(made.path, name), towline.inspect(name)):
+        assert result.as_dict() == json.loads(json.dumps(result.as_dict()))
+
+
+@pytest.mark.parametrize("form", ["docker", "docker-legacy", "oci"])
+def test_a_layer_that_is_left_plain_is_told_by_the_profile_that_leaves_it_so(
+    oci_registry: TestRegistry, tmp_path: Path, form: Any
+) -> None:
+    made = make_image(tmp_path / "image", LAYERS, format=form, compression="none")
+    name = oci_registry.name("app") + ":1"
+    planned = towline.plan(made.path, name, compression="none")
+    first = push(made.path, name, compression="none")
+    again = push(made.path, name, compression="none", cache="none")
+    for result in (planned, first, again):
+        assert {layer.compression for layer in result.layers} == {"none"}
+
+
+def test_what_was_warned_of_during_a_push_is_in_its_results(
+    oci_registry: TestRegistry, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    names = [oci_registry.name("a"), oci_registry.name("b")]
+    with towline.Pusher(cache=tmp_path) as pusher:  # a folder is no cache
+        for result in pusher.push(made.path, names):
+            assert [said[:9] for said in result.warnings] == ["the cache"]
+        assert pusher.push(made.path, names[0]).warnings == ()  # it is warned of once
+    with towline.Pusher(cache=tmp_path) as pusher:
+        assert len(pusher.plan(made.path, names[0]).warnings) == 1
+
+
 def test_a_log_that_fails_fails_no_push(oci_registry: TestRegistry, tmp_path: Path) -> None:
     made = make_image(tmp_path / "image.tar", LAYERS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from towline import reference
@@ -11,7 +12,7 @@ from towline.push.result import PlanResult, PushResult
 from towline.registry import credential_files
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Container, Sequence
 
     from towline.push.run import Outcome, Run
     from towline.reference import Reference, RepositoryName
@@ -29,7 +30,7 @@ def parse(destination: str | Sequence[str], *, all_tags: bool = False) -> list[R
     With `all_tags` they have no tag: the source's own are put there. Raises InvalidReference, and
     UsageError for a digest, a tag with `all_tags`, or what is no registry's.
     """
-    texts = [destination] if isinstance(destination, str) else list(destination)
+    texts = _texts(destination)
     if not texts:
         raise UsageError("no destination was given", hint="name one: REGISTRY/REPOSITORY:TAG")
     for text in texts:
@@ -39,6 +40,17 @@ def parse(destination: str | Sequence[str], *, all_tags: bool = False) -> list[R
         _check(found, all_tags=all_tags)
     default = None if all_tags else reference.LATEST
     return list(dict.fromkeys(found.with_tag(found.tag or default) for found in parsed))
+
+
+def _texts(destination: object) -> list[str]:
+    """Each as a text, in order. Raises UsageError for whatever else a program may have given."""
+    given: list[object] = [destination]
+    if isinstance(destination, Iterable) and not isinstance(destination, str):
+        given = list(destination)
+    for odd in (one for one in given if not isinstance(one, str)):
+        kind = type(odd).__name__
+        raise UsageError(f"a destination is of type {kind}", hint="give a text, or several")
+    return [text for text in given if isinstance(text, str)]
 
 
 def _check_transport(text: str) -> None:

@@ -97,9 +97,10 @@ class Wish:
 
 def wish(options: PushOptions) -> Wish:
     """Check the keywords of a push. Raises UsageError."""
+    known(options, PushOptions)
     compression = options.get("compression")
     return Wish(
-        profile=profiles.parse(compression or "gzip"),
+        profile=profiles.parse("gzip" if compression is None else compression),
         explicit_profile=compression is not None,
         format=_format(options.get("format", "auto")),
         verify=_verify(options.get("verify", False)),
@@ -109,6 +110,13 @@ def wish(options: PushOptions) -> Wish:
         if_exists=_if_exists(options.get("if_exists", "overwrite")),
         allow_schema1=_schema1(options.get("allow_schema1", False)),
     )
+
+
+def known(options: Mapping[str, object], kind: type[PushOptions | PusherOptions]) -> None:
+    """Raises UsageError for a keyword that there is not, which a TypedDict does not stop."""
+    for name in options:
+        if name not in kind.__annotations__:
+            raise UsageError(f"there is no option {name!r}")
 
 
 def _format(text: str) -> Format | None:

@@ -19,6 +19,7 @@ from towline.push import build, destinations, estimate, look, options, together
 from towline.push.engine import Engine
 from towline.push.listener import Listener
 from towline.push.opened import Opened, registry_reference, trees
+from towline.push.options import PusherOptions
 from towline.push.run import Run
 from towline.push.target import Target
 from towline.push.wanted import Gatherer, images
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from towline.push.destinations import Told
     from towline.push.estimate import Planned
     from towline.push.opened import Source, Wanted
-    from towline.push.options import PusherOptions, PushOptions, Wish
+    from towline.push.options import PushOptions, Wish
     from towline.push.result import InspectResult, PlanResult, PushResult
     from towline.push.run import Outcome
     from towline.push.wanted import Tree
@@ -54,6 +55,8 @@ class Pusher:
     """
 
     def __init__(self, **settings: Unpack[PusherOptions]) -> None:
+        options.known(settings, PusherOptions)
+        self._said: list[str] = []
         self._emit = Listener("on_event", settings.get("on_event") or nowhere)
         self._log = Listener("log", settings.get("log") or silent)
         if settings.get("log"):
@@ -145,9 +148,11 @@ class Pusher:
         parsed = destinations.parse(destination, all_tags=all_tags)
         destinations.on_one_host(parsed, self._account)
         cancel = wishes.get("cancel") or Cancel()
+        said = len(self._said)
         with _public_edge(parsed), self._opened(source, cancel) as opened:
             wanted = opened.wanted(parsed, all_tags=all_tags)
             outcomes = self._push(wanted, wish, cancel)
+        outcomes = [self._heard(outcome, said) for outcome in outcomes]
         several = all_tags or not isinstance(destination, str)
         return destinations.answer(wanted, outcomes, several=several)
 
@@ -267,6 +272,7 @@ class Pusher:
         parsed = destinations.parse(destination, all_tags=all_tags)
         destinations.on_one_host(parsed, self._account)
         cancel = wishes.get("cancel") or Cancel()
+        said = len(self._said)
         with _public_edge(parsed), self._opened(source, cancel) as opened:
             wanted = opened.wanted(parsed, all_tags=all_tags)
             runs, broken = self._runs(wanted, wish, cancel)
@@ -274,7 +280,7 @@ class Pusher:
             planned: dict[Reference, Planned] = dict(broken)
             for run in runs:
                 planned |= estimate.estimate(run, wish, check=check_push)
-        outcomes = [self._heard(planned[reference]) for reference in wanted]
+        outcomes = [self._heard(planned[reference], said) for reference in wanted]
         several = all_tags or not isinstance(destination, str)
         return destinations.answer(wanted, outcomes, several=several)
 
@@ -286,13 +292,16 @@ class Pusher:
             destinations.check_untouched(wanted, runs)
             raise
         outcomes = destinations.outcomes(runs) | broken
-        return [self._heard(outcomes[reference]) for reference in wanted]
+        return [outcomes[reference] for reference in wanted]
 
-    def _heard(self, outcome: Told | TowlineError) -> Told | TowlineError:
-        """An outcome that tells of listeners that have failed."""
+    def _heard(self, outcome: Told | TowlineError, said: int) -> Told | TowlineError:
+        """An outcome that tells of what went wrong beside its target too.
+
+        That is what was warned of since `said` warnings, and listeners that have failed.
+        """
         if isinstance(outcome, TowlineError):
             return outcome
-        return replace(outcome, warnings=(*outcome.warnings, *self._faults))
+        return replace(outcome, warnings=(*outcome.warnings, *self._said[said:], *self._faults))
 
     def _runs(
         self, wanted: Wanted, wish: Wish, cancel: Cancel
@@ -352,6 +361,7 @@ class Pusher:
         return tuple(heard.fault for heard in (self._emit, self._log) if heard.fault)
 
     def _warn(self, message: str) -> None:
+        self._said.append(message)
         self._emit(Warned(reference="", message=message))
 
 

@@ -12,8 +12,22 @@ Status = Literal["pushed", "unchanged", "skipped"]
 DigestDiffers = Literal["recompressed", "converted", "platforms", "annotations"]
 
 
+class _Told:
+    """A value that has a place in the JSON."""
+
+    __slots__ = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object, as `--output json` prints it."""
+        fields = asdict(self)  # type: ignore[call-overload]  # those below are dataclasses
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in fields.items()
+        }
+
+
 @dataclass(frozen=True, slots=True)
-class LayerResult:
+class LayerResult(_Told):
     """One layer of a push."""
 
     diff_id: str | None
@@ -29,13 +43,9 @@ class LayerResult:
     """Repository path that it was mounted from."""
     sent_bytes: int = 0
 
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON object."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
-class ManifestResult:
+class ManifestResult(_Told):
     """One child of an index."""
 
     digest: str
@@ -43,13 +53,9 @@ class ManifestResult:
     platform: str | None
     size: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON object."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
-class PushResult:
+class PushResult(_Told):
     """One tag at one destination."""
 
     reference: str
@@ -77,13 +83,9 @@ class PushResult:
         head, _, last = name.rpartition("/")
         return f"{head}/{last.partition(':')[0]}@{self.digest}"
 
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON object."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
-class PlanResult:
+class PlanResult(_Told):
     """One tag at one destination, as a push would leave it; nothing was written."""
 
     reference: str
@@ -107,13 +109,9 @@ class PlanResult:
     requests: int = 0
     seconds: float = 0.0
 
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON object."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
-class InspectedLayer:
+class InspectedLayer(_Told):
     """One layer as its manifest and config describe it."""
 
     digest: str | None
@@ -122,13 +120,9 @@ class InspectedLayer:
     media_type: str
     diff_id: str | None
 
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON object."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
-class InspectResult:
+class InspectResult(_Told):
     """An image or index, as it lies where it is."""
 
     reference: str
@@ -141,7 +135,3 @@ class InspectResult:
     platform: str | None
     layers: tuple[InspectedLayer, ...] = ()
     manifests: tuple[ManifestResult, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON object."""
-        return asdict(self)

@@ -167,7 +167,8 @@ def of_object(file: BinaryIO, name: str) -> Access | None:
     Objects that decompress as they are read are not read in place: each step back would begin
     them anew.
     """
-    if not file.seekable() or type(file).__module__.partition(".")[0] in _DECOMPRESSING:
+    seekable = getattr(file, "seekable", None)  # of what only looks like a file, `read` is enough
+    if not (seekable and seekable()) or type(file).__module__.partition(".")[0] in _DECOMPRESSING:
         return None
     raw = getattr(file, "raw", file)
     if not isinstance(raw, io.FileIO):

@@ -46,6 +46,38 @@ def test_chunks_of_automatic_size_are_no_size() -> None:
     assert options.chunk_size("auto") is None
 
 
+@pytest.mark.parametrize("given", [None, 5, b"reg/app", [None], ["reg/app", 5]])
+def test_a_destination_that_is_no_text_is_a_usage_error(given: Any) -> None:
+    with pytest.raises(UsageError, match="a destination is of type "):
+        destinations.parse(given)
+
+
+def test_a_keyword_that_there_is_not_is_refused_and_never_ignored() -> None:
+    unknown: Any = {"platform": "linux/amd64"}
+    calls: list[Any] = [towline.push, towline.plan, towline.Pusher().push, towline.Pusher().plan]
+    for call in calls:
+        with pytest.raises(UsageError, match="there is no option 'platform'"):
+            call("image.tar", "reg/app", **unknown)
+    for call in (towline.inspect, towline.tags, towline.digest, towline.Pusher().digest):
+        with pytest.raises(UsageError, match="there is no option 'platform'"):
+            call("reg/app", **unknown)
+    with pytest.raises(UsageError, match="there is no option 'platform'"):
+        towline.Pusher(**unknown)
+
+
+def test_an_empty_name_is_no_profile() -> None:
+    with pytest.raises(UsageError, match="no compression profile is called ''"):
+        options.wish({"compression": ""})
+
+
+@pytest.mark.parametrize("look", [towline.inspect, towline.tags, towline.digest])
+def test_looking_can_be_cancelled_too(look: Any) -> None:
+    cancel = towline.Cancel()
+    cancel.cancel()
+    with pytest.raises(towline.TransferCancelled):
+        look("127.0.0.1:1/app", cancel=cancel, cache="none")
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -181,6 +181,14 @@ def test_an_object_that_cannot_seek_is_spooled(made: Made) -> None:
     check(open_source(cast("BinaryIO", Stream(made.path.read_bytes())), QUIET), made)
 
 
+def test_an_object_that_can_only_be_read_is_a_stream(made: Made) -> None:
+    class Reads:
+        def __init__(self, content: bytes) -> None:
+            self.read = io.BytesIO(content).read
+
+    check(open_source(cast("BinaryIO", Reads(made.path.read_bytes())), QUIET), made)
+
+
 def test_a_text_file_is_the_callers_mistake(made: Made) -> None:
     with (
         made.path.open(encoding="latin-1") as file,
