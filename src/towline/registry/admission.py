@@ -6,7 +6,7 @@ Drives `auth` under a lock, so that one token is fetched however many wait for i
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from towline.errors import AuthError, TowlineError
 from towline.registry import answers
@@ -28,6 +28,22 @@ _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN = 400, 401, 403
 _DENIALS = frozenset({_UNAUTHORIZED, _FORBIDDEN})
 _RENEWALS_MAX = 2
 """A first challenge, and one that asks for more."""
+
+
+class Visit(NamedTuple):
+    """A request that is to be let in."""
+
+    request: Request
+    by: Callable[[Request], Response]
+    """Sends it."""
+    scopes: Scopes
+    context: Context
+    optional: bool = False
+    """A refusal that teaches nothing stands."""
+
+    def showing(self, header: str | None) -> Response:
+        """The answer to the request with that `Authorization`."""
+        return self.by(with_header(self.request, header))
 
 
 class Admission:
@@ -62,66 +78,47 @@ class Admission:
         """Those in use now."""
         return self._auth.credentials
 
-    def send(
-        self,
-        request: Request,
-        scopes: Scopes,
-        context: Context,
-        by: Callable[[Request], Response],
-        *,
-        optional: bool = False,
-    ) -> Response:
-        """Send a request `by` that, with what lets it in; the last answer if nothing does.
+    def send(self, visit: Visit) -> Response:
+        """Send its request with what lets it in; the last answer if nothing does.
 
-        Of an `optional` one a refusal that teaches nothing stands. Raises AuthError, RegistryError
-        and NetworkError of the token service, and what `by` does.
+        Raises AuthError, RegistryError and NetworkError of the token service, and what sending it
+        does.
         """
-
-        def tried() -> Response:
-            return self._tried(request, scopes, context, by, optional=optional)
-
         if not self._met:
-            with acquired(self._meeting, context):
+            with acquired(self._meeting, visit.context):
                 if not self._met:
                     try:
-                        return self._sent(tried, scopes, context)
+                        return self._sent(visit)
                     finally:
                         self._met = True
-        return self._sent(tried, scopes, context)
+        return self._sent(visit)
 
-    def _sent(self, tried: Callable[[], Response], scopes: Scopes, context: Context) -> Response:
+    def _sent(self, visit: Visit) -> Response:
         try:
-            response = tried()
+            response = self._tried(visit)
         except AuthError:  # of the token service
-            if not self._other_credentials(context):
+            if not self._other_credentials(visit.context):
                 raise
-            response = tried()
-        if self._expired(response, scopes, context):
-            response = tried()
+            response = self._tried(visit)
+        if self._expired(response, visit.scopes, visit.context):
+            response = self._tried(visit)
         if response.status not in _DENIALS:
             self._auth.worked = True
         return response
 
-    def _tried(
-        self,
-        request: Request,
-        scopes: Scopes,
-        context: Context,
-        by: Callable[[Request], Response],
-        *,
-        optional: bool,
-    ) -> Response:
+    def _tried(self, visit: Visit) -> Response:
+        scopes, context = visit.scopes, visit.context
         header = self._header(scopes, context)
-        response = by(with_header(request, header))
+        response = visit.showing(header)
         for _ in range(_RENEWALS_MAX):
             if response.status != _UNAUTHORIZED:
                 break
-            if optional and self._auth.hopeless(scopes, response):
+            if visit.optional and self._auth.hopeless(scopes, response):
                 break
             if not self._renewed(scopes, response, header, context):
                 break
             before, header = header, self._auth.header(scopes)
-            response = by(with_header(request, header))
+            response = visit.showing(header)
             if header == before:
                 break
         return response

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.registry import answers
-from towline.registry.admission import Admission
+from towline.registry.admission import Admission, Visit
 from towline.registry.auth import TOKEN_ANSWER_MAX, Auth
 from towline.registry.endpoints import acquired
 from towline.spec import distribution
@@ -124,8 +124,8 @@ class Caller:
                 return self._followed(ready, send(ready), context, call.limit)
             return _repeated(ready, send)
 
-        request, optional = self._request(call, base, context), call.optional
-        return self._let_in(request, scopes, context, by, optional=optional)
+        request = self._request(call, base, context)
+        return self._let_in(Visit(request, by, scopes, context, optional=call.optional))
 
     def open(
         self, call: Call[T], scopes: Scopes, context: Context
@@ -141,7 +141,7 @@ class Caller:
 
         request = self._request(call, self.endpoint.base(context), context)
         try:
-            self._let_in(request, scopes, context, by)
+            self._let_in(Visit(request, by, scopes, context))
         except BaseException:
             for _, _, exchange in opened:
                 exchange.close()
@@ -230,18 +230,10 @@ class Caller:
         url = base.at(call.target) if isinstance(call.target, str) else call.target
         return self._guarded(Request(call.method, url, call.headers, call.body), context)
 
-    def _let_in(
-        self,
-        request: Request,
-        scopes: Scopes,
-        context: Context,
-        by: Callable[[Request], Response],
-        *,
-        optional: bool = False,
-    ) -> Response:
-        if not self._is_home(request.url, context):
-            return by(request)
-        return self._door(context).send(request, scopes, context, by, optional=optional)
+    def _let_in(self, visit: Visit) -> Response:
+        if not self._is_home(visit.request.url, visit.context):
+            return visit.by(visit.request)
+        return self._door(visit.context).send(visit)
 
     def _is_home(self, url: Url, context: Context) -> bool:
         """Credentials are for the registry's own host and port alone."""
