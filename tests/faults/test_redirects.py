@@ -9,6 +9,7 @@ import pytest
 
 import towline
 from tests.support.pushing import Client, client_of
+from tests.support.quick import quick
 from tests.support.scripted import Asked, Reply, Scripted, scripted
 from towline.errors import RegistryError
 from towline.spec.digest import Digest
@@ -142,7 +143,7 @@ def test_a_blob_that_the_storage_has_lost_fails_the_verification(
     made = make_image(tmp_path / "image.tar", [{"a": b"a"}])
     sent_on = Reply(307, {"Location": "/storage/lost"})
     with towline.Pusher(cache="none") as pusher:
-        pusher.push(made.path, f"{registry.host}/app:1", verify="head")
+        quick(pusher).push(made.path, f"{registry.host}/app:1", verify="head")
         registry.on("HEAD", "blobs", sent_on, forever=True)
         registry.on("HEAD", "storage", Reply(404), forever=True)
         with pytest.raises(RegistryError, match=r"blob sha256:\w+ is missing"):

@@ -16,6 +16,7 @@ import pytest
 import towline
 from tests.support.faulty import BODY_FAULTS, FAULTS, Fault, FaultyProxy, Rule, faulty
 from tests.support.pushing import client_of
+from tests.support.quick import quick
 from towline.spec import manifest as manifests
 from towline.testing.images import make_image
 
@@ -56,7 +57,8 @@ class Pushes:
         with faulty(self.registry.host, *rules) as proxy:
             name = f"{proxy.host}/{repository}:1"
             try:
-                towline.push(self.source, name, cache="none", plain_http=True, timeout=1.0)
+                with towline.Pusher(cache="none", plain_http=True, timeout=1.0) as pusher:
+                    quick(pusher).push(self.source, name)
             except towline.TowlineError as error:
                 return f"{_story(proxy)}: {error}"
         wrong = self.wrong(repository)

@@ -9,6 +9,7 @@ import pytest
 
 import towline
 from tests.support.guards import Tokens, scopes_of
+from tests.support.quick import quick
 from tests.support.scripted import CUT, Reply, complaint, scripted
 from towline.spec.digest import Digest
 from towline.testing.images import make_image
@@ -38,7 +39,7 @@ def made(tmp_path: Path) -> Made:
 @pytest.fixture
 def pusher(tmp_path: Path) -> Iterator[towline.Pusher]:
     with towline.Pusher(cache=tmp_path / "cache", retries=1) as made:
-        yield made
+        yield quick(made)
 
 
 def whole(registry: Scripted, tag: str = "1") -> bool:

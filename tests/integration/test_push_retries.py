@@ -14,6 +14,7 @@ import pytest
 
 import towline
 from tests.support.guards import Tokens
+from tests.support.quick import quick
 from tests.support.scripted import CUT, HANG, Reply, complaint, scripted
 from towline.push.engine import SETTLERS
 from towline.testing.images import make_image
@@ -55,6 +56,10 @@ class Hearing:
             self.layers.append(event.status)
         elif isinstance(event, towline.Retrying):
             self.others.append(event)
+
+    def quick(self) -> Hearing:
+        quick(self.pusher)
+        return self
 
     def push(self, made: Made, place: str) -> towline.PushResult:
         with self.pusher:
@@ -168,7 +173,7 @@ def test_a_question_that_fails_for_good_is_taken_as_no_and_leaves_all_attempts_t
     made = make_image(tmp_path / "layout", [{"hello": b"hello\n"}], format="oci")
     registry.on("HEAD", "/blobs/", Reply(500), forever=True)
     registry.on("POST", "/uploads/", Reply(500))
-    hearing = Hearing(retries=1)
+    hearing = Hearing(retries=1).quick()
     hearing.push(made, f"{registry.host}/app:1")
     assert "1" in registry.manifests
     assert len(registry.requests("HEAD", "/blobs/")) == 4, "twice for the layer, twice the config"
@@ -185,7 +190,7 @@ def test_a_session_that_is_silent_when_asked_what_it_holds_is_told_and_asked_aga
 
     registry.on("PATCH", "/uploads/", cut)
     registry.on("GET", "/uploads/", HANG)
-    hearing = Hearing(timeout=1, retries=2)
+    hearing = Hearing(timeout=1, retries=2).quick()
     result = hearing.push(made, f"{registry.host}/app:1")
     (layer,) = result.layers
     assert layer.outcome == "resumed"
@@ -320,7 +325,7 @@ def test_a_host_that_keeps_failing_gets_fewer_uploads_at_once_until_it_does_bett
     made = make_image(tmp_path / "image.tar", [{f"f{n}": bytes([n])} for n in range(40)])
     strained = Strained(failure)
     registry.on("PATCH", "/uploads/", strained, forever=True)
-    Hearing(jobs=8).push(made, f"{registry.host}/app:1")
+    Hearing(jobs=8).quick().push(made, f"{registry.host}/app:1")
     assert "1" in registry.manifests
     well = 2  # the config, which is put and goes well, may win a slot back too early
     assert strained.failures <= 8 + 4 + 2 + well, "at most so many at once, then one"

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SETTLERS = 8
 """Threads for each host that ask and mount: small requests, so more at once than uploads."""
+LOOK_AGAIN = (1.0, 2.0, 4.0)
+"""Seconds to wait, in turn, before a registry is asked again for what it has just confirmed."""
 _REMEMBERED = 10_000
 
 
@@ -45,6 +47,7 @@ class Engine:
             _settings(options, self.limits, warn), recall=self.knowledge.host_facts
         )
         self.policy = Policy(retries=self.limits.retries)
+        self.look_again: tuple[float, ...] = LOOK_AGAIN
         self.gate = Gate()
         self.slots = Slots(self.limits.jobs)
         self.dispatcher = Dispatcher(self.slots)

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 Outcome = PushResult | TowlineError
 """What came of one tag."""
-_LOOK_AGAIN = (1.0, 2.0, 4.0)
-"""Seconds to wait before a manifest whose blobs were unknown is put again."""
 
 
 class Run:
@@ -217,7 +215,8 @@ class Run:
 
     def _put(self, reference: Reference, tree: Tree) -> Outcome:
         status: Status = "pushed"
-        for pause in (*_LOOK_AGAIN, None):
+        pauses = self._engine.look_again
+        for pause in (*pauses, None):
             self.arrivals.check(tree)
             tagging = self._tagging(reference, tree, self.arrivals.delivered)
             if kept := tagging.kept():
@@ -233,7 +232,7 @@ class Run:
             except RegistryError as error:
                 if not lacks_blobs(error) or pause is None:
                     raise
-                missed = error.message if pause == _LOOK_AGAIN[-1] else ""
+                missed = error.message if pause == pauses[-1] else ""
             # A registry may confirm a blob and yet not find it, or have lost it meanwhile.
             self.target.context.cancel.wait(pause)
             self.arrivals.send_missing(tree, missed)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NOT_FOUND = 404
-_LOOK_AGAIN = (1.0, 2.0)
-"""Seconds to wait before what is missing is asked for again."""
+_LOOKS_AGAIN = 2
+"""How often what is missing is asked for again."""
 _REGISTRY_HINT = (
     "push again with --verify; if it stays so, the registry has lost or changed what it confirmed"
 )
@@ -93,7 +93,7 @@ def _ask(target: Target, made: Made) -> None:
 
 def _seen(target: Target, look: Callable[[], T], *, expected: object) -> T:
     """What is found in the end: what a registry has just confirmed it may show a little later."""
-    for pause in _LOOK_AGAIN:
+    for pause in target.engine.look_again[:_LOOKS_AGAIN]:
         if (found := look()) == expected:
             return found
         target.context.cancel.wait(pause)
