@@ -1,4 +1,7 @@
-"""Push for a long time and under faults: thousands of random runs of what sends to registries."""
+"""Push for a long time and under faults; `make test` does a little of each.
+
+Thousands of random runs of what sends to registries, and hundreds of kills of the embedded one.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,16 @@ import os
 import subprocess
 import sys
 
-RUNS = "3000"
-TESTS = ["tests/property/test_passes.py"]
+MANY = {"SOAK_RUNS": "3000", "SOAK_KILLS": "200"}
+STORAGE = "tests/integration/test_server_storage.py"
+TESTS = [
+    "tests/property/test_passes.py",
+    f"{STORAGE}::test_whenever_it_is_killed_what_was_acknowledged_is_there_and_whole",
+]
 
 
 def main() -> int:
-    environ = {"SOAK_RUNS": RUNS, **os.environ}
+    environ = {**MANY, **os.environ}
     command = [sys.executable, "-m", "pytest", *TESTS, *sys.argv[1:]]
     return subprocess.run(command, env=environ, check=False).returncode
 

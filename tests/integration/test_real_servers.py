@@ -186,7 +186,6 @@ class TestTokens:
         assert (again["status"], again["sent_bytes"]) == ("unchanged", 0)
         assert again["requests"] <= 2
 
-    @ALL_KINDS
     def test_tokens_of_two_seconds_do_for_pushes_that_last_longer(
         self, registry: DockerRegistry, service: token_service.TokenService, image: str
     ) -> None:

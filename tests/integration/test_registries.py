@@ -118,7 +118,6 @@ class TestTokens:
         assert other.mount(DIGEST, origin, client.context) == Mounted()
         assert service.granted[-1] == ["repository:other/app:pull,push", "repository:team/app:pull"]
 
-    @pytest.mark.parametrize("service", token_service.KINDS[:2], indirect=True)
     def test_tokens_that_end_after_two_seconds_cost_no_blob(
         self, client: Client, service: token_service.TokenService
     ) -> None:

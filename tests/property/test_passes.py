@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 SAMPLE = sample(4 << 20, "passes")
 ENOUGH = 60.0
 """Seconds after which a run counts as stuck."""
-RUNS = int(os.environ.get("SOAK_RUNS", "200"))
-SHARES = 20
+RUNS = int(os.environ.get("SOAK_RUNS", "100"))
+SHARES = 10
 """Tests that the runs are spread over, so that a failure is told early."""
 AT_ONCE = 5
 FIRST = int(os.environ.get("SOAK_FROM", "0"))
