@@ -17,7 +17,8 @@ from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
 from towline.wire.channel import Channel
-from towline.wire.exchange import Exchange
+from towline.wire.exchange import Exchange, Manner
+from towline.wire.kept import Kept
 from towline.wire.message import Request
 from towline.wire.url import parse
 
@@ -204,7 +205,8 @@ def test_for_the_answer_to_a_body_five_minutes_are_allowed_and_a_second_for_each
 
 
 def exchange_of(channel: Channel, request: Request) -> Exchange:
-    return Exchange(channel, request, Context(), give_back=lambda _channel: None)
+    loan = Kept().lend(request.url.origin, channel)
+    return Exchange(loan, request, Context(), Manner())
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ end. What fails on the way becomes an error that says so in words.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from towline.errors import NetworkError, RegistryError, TowlineError
-from towline.wire import log, proxy, reading
+from towline.errors import TowlineError
+from towline.wire import failures, log, proxy, reading
 from towline.wire.channel import Silence, words
 from towline.wire.message import ANSWER_MAX, Response
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.context import Context
-    from towline.wire.channel import Channel
+    from towline.errors import NetworkError
+    from towline.wire.kept import Loan
     from towline.wire.message import Request
     from towline.wire.pace import Pace
 
@@ -29,7 +30,6 @@ BODY_RATE = 20 << 20
 _REFUSAL_SECONDS = 5.0
 """To read what is left of an answer that came before the body's end."""
 _LAST = b"0\r\n\r\n"
-_TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
 
 T = TypeVar("T")
 
@@ -38,41 +38,39 @@ class Died(Exception):
     """A kept connection ended before any byte of an answer: the request may be sent again."""
 
 
+class Manner(NamedTuple):
+    """What the exchanges of a pool have in common."""
+
+    log: log.Log = log.silent
+    pace: Pace | None = None
+    """Of all bodies together."""
+    answer_timeout: float = ANSWER_TIMEOUT
+
+
 class Exchange:
     """A request under way. Not for two threads at once; `close` may be called at any time."""
 
     def __init__(
         self,
-        channel: Channel,
+        loan: Loan,
         request: Request,
         context: Context,
-        *,
-        give_back: Callable[[Channel], None],
-        was_dead: Callable[[], None] = lambda: None,
-        write_log: log.Log = log.silent,
-        fresh: bool = True,
+        manner: Manner,
         via_proxy: str | None = None,
-        pace: Pace | None = None,
-        answer_timeout: float = ANSWER_TIMEOUT,
     ) -> None:
         self.request = request
         self.sent = 0
         """Bytes of the body that went out."""
-        self._channel = channel
+        self._loan = loan
+        self._channel = loan.channel
         self._context = context
-        self._give_back = give_back
-        self._was_dead = was_dead
-        self._log = write_log
+        self._manner = manner
         self._proxy = via_proxy
-        self._pace = pace if request.has_body else None
-        self._answer_timeout = answer_timeout
-        self._fresh = fresh
         # What carries a body may have been carried out: whoever sent it knows how to find out.
-        self._replayable = not fresh and not request.body
+        self._replayable = not loan.fresh and not request.body
         self._body_ended = False
         self._refusal: Response | None = None
         self._answered = False
-        self._ended = False
         self._began = time.monotonic()
 
     def begin(self, head: bytes) -> None:
@@ -83,7 +81,7 @@ class Exchange:
         """
         self._context.cancel.check()
         self._context.meter.add(requests=1)
-        log.sent(self._log, self.request)
+        log.sent(self._manner.log, self.request)
         views = [memoryview(head)]
         if self.request.body:
             views.append(memoryview(self.request.body))
@@ -104,8 +102,8 @@ class Exchange:
         return self._send([memoryview(b"%x\r\n" % len(view)), view, memoryview(b"\r\n")], len(view))
 
     def _send(self, views: list[memoryview], size: int) -> Response | None:
-        cancel = self._context.cancel
-        batches = self._pace.pieces(views, cancel) if self._pace else (views,)
+        pace = self._manner.pace if self.request.has_body else None
+        batches = pace.pieces(views, self._context.cancel) if pace else (views,)
         try:
             for batch in batches:
                 while not self._channel.send(batch):
@@ -163,7 +161,7 @@ class Exchange:
         timeout = self._channel.timeout
         if not self.request.has_body and not digested:
             return timeout
-        return max(timeout, self._answer_timeout) + digested / BODY_RATE
+        return max(timeout, self._manner.answer_timeout) + digested / BODY_RATE
 
     def open(self) -> tuple[Response, Callable[[], bytes]]:
         """The answer's head, and what gives its body piece by piece, b"" at the end."""
@@ -211,7 +209,7 @@ class Exchange:
         response = Response(
             head.status, head.reason, head.headers, request.url, request.method, content, truncated
         )
-        log.received(self._log, response, time.monotonic() - self._began)
+        log.received(self._manner.log, response, time.monotonic() - self._began)
         if self._proxy and request.url.scheme == "http" and head.status == proxy.WANTS_CREDENTIALS:
             self.close()
             raise proxy.failed(self._proxy, request.url, "it wants credentials")
@@ -229,19 +227,14 @@ class Exchange:
         return head, text.encode("utf-8", "surrogateescape")
 
     def _end(self, head: reading.Head, body: reading.Body) -> None:
-        if self._ended:
-            return
         if body.done and body.delimited and head.keeps_alive and self._body_ended:
-            self._ended = True
-            self._give_back(self._channel)
+            self._loan.give_back()
         else:
             self.close()
 
     def close(self) -> None:
         """Break off; a connection whose answer was read to its end is kept all the same."""
-        if not self._ended:
-            self._ended = True
-            self._channel.close()
+        self._loan.close()
 
     def _read(self, read: Callable[[], T]) -> T:
         """`read`, its failures put into words; a failed exchange is closed."""
@@ -252,7 +245,7 @@ class Exchange:
         except reading.Gone as gone:
             failure = self._lost("closed the connection without an answer", begun=gone.begun)
         except reading.Broken as broken:
-            failure = self._no_http(broken)
+            failure = failures.no_http(self.request.url, broken)
         except OSError as error:
             failure = self._failed(error)
         except BaseException:
@@ -264,36 +257,17 @@ class Exchange:
     def _lost(self, what: str, *, begun: bool) -> Exception:
         if begun:
             return self._error("broke the connection in the middle of its answer")
-        if not self._fresh:
-            self._was_dead()
+        self._loan.had_died()
         if self._replayable:
             return Died()
         error = self._error(what)
-        error.hung_up, error.stale = True, not self._fresh
+        error.hung_up, error.stale = True, not self._loan.fresh
         return error
 
     def _failed(self, error: OSError) -> Exception:
-        if "certificate" in words(error):
-            # With TLS 1.3 a server refuses a client only after the handshake.
-            return NetworkError(
-                f"{self.request.url.authority} wants another certificate: {words(error)}",
-                hint="give a client's certificate with --cert FILE and --key FILE",
-            )
-        return self._lost(f"broke the connection ({words(error)})", begun=self._answered)
-
-    def _no_http(self, broken: reading.Broken) -> TowlineError:
-        where = self.request.url.authority
-        if broken.start.startswith(_TLS_RECORDS):
-            return NetworkError(
-                f"{where} speaks TLS, but was spoken to in plain http",
-                hint="leave out --plain-http",
-            )
-        return RegistryError(f"{where} sent {broken}", transient=True)
+        refused = failures.other_certificate(self.request.url, error)
+        lost = f"broke the connection ({words(error)})"
+        return refused or self._lost(lost, begun=self._answered)
 
     def _error(self, what: str) -> NetworkError:
-        where = self.request.url.authority
-        if self._proxy:
-            where += f" (by the proxy {self._proxy})"
-        error = NetworkError(f"{where} {what}", transient=True)
-        error.sent = True
-        return error
+        return failures.unanswered(self.request.url, self._proxy, what)

@@ -9,13 +9,13 @@ means.
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, TypeVar
 
 from towline._version import __version__
 from towline.wire import log, proxy, tls
 from towline.wire.connect import Way, check_shunned, connect
-from towline.wire.exchange import ANSWER_TIMEOUT, Died, Exchange
+from towline.wire.exchange import ANSWER_TIMEOUT, Died, Exchange, Manner
+from towline.wire.kept import Kept
 from towline.wire.message import ANSWER_MAX
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.wire.channel import Channel
+    from towline.wire.kept import Loan
     from towline.wire.message import Request, Response, Shunned
     from towline.wire.pace import Pace
     from towline.wire.url import Url
@@ -32,10 +33,6 @@ T = TypeVar("T")
 
 TIMEOUT = 30.0
 """Seconds without a byte either way."""
-IDLE_MAX = 55.0
-"""Seconds that a connection is kept; load balancers commonly close theirs after 60."""
-_DEAD_MAX = 3
-"""Kept connections that die in a row before none is kept any more."""
 USER_AGENT = f"towline/{__version__}"
 _BODIES = frozenset({"POST", "PUT", "PATCH"})
 
@@ -55,20 +52,15 @@ class Pool:
         pace: Pace | None = None,
     ) -> None:
         self._timeout = timeout
-        self._answer_timeout = answer_timeout
+        self._manner = Manner(write_log, pace, answer_timeout)
         self._trust = trust
         self._proxies = proxies or proxy.Proxies()
         self._proxy_trust = proxy_trust
-        self._log = write_log
-        self._pace = pace
+        self._kept = Kept()
         self._lock = threading.Lock()
-        self._idle: dict[str, list[tuple[float, Channel]]] = {}
-        self._dead: dict[str, int] = {}
-        """Kept connections in a row that had died, by origin."""
         self._contexts: dict[tls.Trust, ssl.SSLContext] = {}
         self._peers: dict[str, str] = {}
         """Addresses connected to, by origin."""
-        self._closed = False
 
     def request(
         self,
@@ -112,36 +104,26 @@ class Pool:
     def _with_replay(
         self, request: Request, context: Context, use: Callable[[Exchange], T], timeout: float
     ) -> T:
-        kept = self._take(request, context)
+        context.cancel.check()
+        origin = request.url.origin
+        check_shunned(request.shuns, request.url, self._peers.get(origin, ""))
+        kept = self._kept.take(origin, context.cancel)
         if kept is not None:
             try:
-                return use(self._begin(request, context, kept, timeout, fresh=False))
+                return use(self._begin(request, context, kept, timeout))
             except Died:
-                self._log("* the kept connection had died: once more on a new one")
+                self._manner.log("* the kept connection had died: once more on a new one")
         return use(self._on_new(request, context, timeout))
 
     def _on_new(self, request: Request, context: Context, timeout: float) -> Exchange:
         channel = self._connect(request, context, timeout)
-        return self._begin(request, context, channel, timeout, fresh=True)
+        loan = self._kept.lend(request.url.origin, channel)
+        return self._begin(request, context, loan, timeout)
 
-    def _begin(
-        self, request: Request, context: Context, channel: Channel, timeout: float, *, fresh: bool
-    ) -> Exchange:
+    def _begin(self, request: Request, context: Context, loan: Loan, timeout: float) -> Exchange:
         via = self._proxies.of(request.url)
-        origin = request.url.origin
-        channel.timeout = timeout
-        exchange = Exchange(
-            channel,
-            request,
-            context,
-            give_back=lambda channel: self._keep(origin, channel, fresh=fresh),
-            was_dead=lambda: self._count_dead(origin),
-            write_log=self._log,
-            fresh=fresh,
-            via_proxy=str(via) if via else None,
-            pace=self._pace,
-            answer_timeout=self._answer_timeout,
-        )
+        loan.channel.timeout = timeout
+        exchange = Exchange(loan, request, context, self._manner, str(via) if via else None)
         try:
             exchange.begin(_head(request, via if request.url.scheme == "http" else None))
         except BaseException:
@@ -152,7 +134,7 @@ class Pool:
     def _connect(self, request: Request, context: Context, timeout: float) -> Channel:
         url = request.url
         via = self._proxies.of(url)
-        self._log(f"* connecting to {url.origin}" + (f" through {via}" if via else ""))
+        self._manner.log(f"* connecting to {url.origin}" + (f" through {via}" if via else ""))
         secure = self._context(self._trust(url)) if url.scheme == "https" else None
         over_tls = via is not None and via.url.scheme == "https"
         proxy_tls = self._context(self._proxy_trust) if over_tls else None
@@ -175,44 +157,9 @@ class Pool:
                 self._contexts[trust] = tls.context(trust)
             return self._contexts[trust]
 
-    def _take(self, request: Request, context: Context) -> Channel | None:
-        """A kept connection that still lives, the one used last first."""
-        url = request.url
-        context.cancel.check()
-        check_shunned(request.shuns, url, self._peers.get(url.origin, ""))
-        while True:
-            with self._lock:
-                kept = self._idle.get(url.origin)
-                if not kept:
-                    return None
-                since, channel = kept.pop()
-            channel.cancel = context.cancel
-            if time.monotonic() - since < IDLE_MAX and channel.idle:
-                return channel
-            channel.close()
-
-    def _count_dead(self, origin: str) -> None:
-        with self._lock:
-            self._dead[origin] = self._dead.get(origin, 0) + 1
-
-    def _keep(self, origin: str, channel: Channel, *, fresh: bool) -> None:
-        """For the next request: but not where none that was kept has served a second one."""
-        with self._lock:
-            if not fresh:
-                self._dead[origin] = 0
-            if not self._closed and self._dead.get(origin, 0) < _DEAD_MAX:
-                self._idle.setdefault(origin, []).append((time.monotonic(), channel))
-                return
-        channel.close()
-
     def close(self) -> None:
         """Close the kept connections; those in use are closed when their answer is read."""
-        with self._lock:
-            self._closed = True
-            kept = [channel for channels in self._idle.values() for _, channel in channels]
-            self._idle.clear()
-        for channel in kept:
-            channel.close()
+        self._kept.close()
 
 
 def _head(request: Request, http_proxy: proxy.Proxy | None) -> bytes:

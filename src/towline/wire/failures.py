@@ -1,0 +1,46 @@
+"""What goes wrong in an exchange, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from towline.errors import NetworkError, RegistryError
+from towline.wire.channel import words
+
+if TYPE_CHECKING:
+    from towline.errors import TowlineError
+    from towline.wire.reading import Broken
+    from towline.wire.url import Url
+
+_TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
+
+
+def unanswered(url: Url, via_proxy: str | None, what: str) -> NetworkError:
+    """`what` the other side did instead, after the request had begun to go out."""
+    by = f" (by the proxy {via_proxy})" if via_proxy else ""
+    error = NetworkError(f"{url.authority}{by} {what}", transient=True)
+    error.sent = True
+    return error
+
+
+def no_http(url: Url, broken: Broken) -> TowlineError:
+    """It answered in another language."""
+    if broken.start.startswith(_TLS_RECORDS):
+        return NetworkError(
+            f"{url.authority} speaks TLS, but was spoken to in plain http",
+            hint="leave out --plain-http",
+        )
+    return RegistryError(f"{url.authority} sent {broken}", transient=True)
+
+
+def other_certificate(url: Url, error: OSError) -> NetworkError | None:
+    """It refused our certificate; None: that is not it.
+
+    With TLS 1.3 a server refuses a client only after the handshake.
+    """
+    if "certificate" not in words(error):
+        return None
+    return NetworkError(
+        f"{url.authority} wants another certificate: {words(error)}",
+        hint="give a client's certificate with --cert FILE and --key FILE",
+    )
