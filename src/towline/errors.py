@@ -150,6 +150,8 @@ class NetworkError(TowlineError):
 
     Most likely the other side had closed it while it was idle, and never saw this one.
     """
+    speaks_tls: bool = False
+    """The other side does, and was spoken to in plain http."""
     sent: bool = False
     """The request had begun to go out, so that it may have been carried out."""
 

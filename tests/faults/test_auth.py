@@ -735,10 +735,42 @@ def test_a_session_at_another_port_is_told_nothing_though_it_asks(
         registry.on("POST", "uploads", Reply(202, location), forever=True)
         asks = Reply(401, {"WWW-Authenticate": scheme.format(url=other.url)})
         other.on("PATCH", "", asks, forever=True)
-        with pytest.raises(AuthError):
+        with pytest.raises(AuthError) as caught:
             client.push(DATA)
         assert {one.method for one in other.asked} <= {"PATCH", "DELETE"}
         assert all(one.header("Authorization") is None for one in other.asked)
+        assert USER not in str(caught.value)
+        assert "no credentials are sent there" in str(caught.value)
+        assert registry.host in str(caught.value.hint)
+        assert "--creds" not in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_single_refusal_of_another_place_is_outlived_at_the_next_that_is_named(
+    registry: Scripted, client: Client, status: int
+) -> None:
+    """As storage says to an address that has been good for a while."""
+    with scripted() as other:
+        location = {"Location": f"{other.url}/v2/x/blobs/uploads/s0"}
+        registry.on("POST", "uploads", Reply(202, location))
+        other.on("PATCH", "", Reply(status))
+        assert client.push(DATA) == 2
+    assert registry.blobs[DIGEST] == DATA
+
+
+def test_a_blob_that_may_not_be_read_says_why_and_as_whom(registry: Scripted) -> None:
+    def refuses(asked: Asked) -> Reply:
+        return complaint(403, "DENIED", f"not for you, {asked.header('Authorization')}")
+
+    registry.guard = lambda asked: None if asked.header("Authorization") == basic() else BASIC
+    registry.on("GET", "blobs", refuses)
+    with client_of(registry, creds=(USER, PASSWORD)) as client:
+        with pytest.raises(AuthError, match="DENIED: not for you") as caught:
+            client.repository.read_blob(DIGEST, client.context, 1)
+        assert f"asked as user {USER}" in str(caught.value)
+        assert basic() not in str(caught.value)
+        client.repository.has_blob(DIGEST, client.context)
+    assert {one.connection for one in registry.asked} == {0}, "its answer was read to the end"
 
 
 def test_a_token_service_that_is_busy_is_tried_again_later(

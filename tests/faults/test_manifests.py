@@ -9,12 +9,15 @@ import pytest
 
 from tests.support.scripted import CUT, HTML, Asked, Reply, Scripted, complaint
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
+from towline.push.signing import sign
 from towline.registry.refusals import refuses_type
 from towline.spec import media_types
 from towline.spec.digest import Digest
 from towline.spec.manifest import RawManifest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.pushing import Client
 
 MANIFEST = RawManifest(b'{"schemaVersion":2}', media_types.OCI_MANIFEST)
@@ -394,6 +397,62 @@ class TestLooking:
         hold(registry, OTHER, MANIFEST.digest)
         with pytest.raises(RegistryError, match=OTHER.digest):
             client.repository.get_manifest(MANIFEST.digest, client.context)
+
+    def names(self, registry: Scripted, digest: str, *, times: int = 1) -> None:
+        """Have the tag's digest named so."""
+
+        def named(asked: Asked) -> Reply:
+            sound = registry.sound(asked)
+            return replace(sound, headers={**dict(sound.headers), "Docker-Content-Digest": digest})
+
+        registry.on("GET", "manifests/1$", *[named] * times)
+
+    def test_bytes_under_a_tag_that_are_not_those_of_the_digest_named_are_refused(
+        self, registry: Scripted, client: Client
+    ) -> None:
+        hold(registry, MANIFEST)
+        self.names(registry, OTHER.digest)
+        with pytest.raises(RegistryError, match=OTHER.digest) as caught:
+            client.repository.get_manifest("1", client.context)
+        assert MANIFEST.digest in str(caught.value)
+        assert caught.value.transient
+        assert caught.value.hint
+
+    def test_bytes_that_were_altered_once_are_read_again(
+        self, registry: Scripted, client: Client
+    ) -> None:
+        hold(registry, MANIFEST)
+        self.names(registry, OTHER.digest)
+        client.retried(lambda: client.repository.get_manifest("1", client.context))
+        assert len(registry.requests("GET", "manifests/1$")) == 2
+
+    def test_a_registry_that_has_the_bytes_under_their_own_digest_only_names_them_wrongly(
+        self, registry: Scripted, client: Client
+    ) -> None:
+        client.put("1", MANIFEST.content)
+        self.names(registry, OTHER.digest)
+        assert client.repository.get_manifest("1", client.context) == MANIFEST
+
+    @pytest.mark.parametrize("name", ["", "no digest", f"sha512:{128 * '0'}"])
+    def test_what_is_no_digest_of_that_kind_is_nothing_to_compare_with(
+        self, registry: Scripted, client: Client, name: str
+    ) -> None:
+        hold(registry, MANIFEST)
+        self.names(registry, name)
+        assert client.repository.get_manifest("1", client.context) == MANIFEST
+        assert len(registry.asked) == 1
+
+    def test_schema_1_has_the_digest_of_its_payload_under_any_type(
+        self, registry: Scripted, client: Client, tmp_path: Path
+    ) -> None:
+        payload = b'{"schemaVersion":1,"fsLayers":[{"blobSum":"%s"}],"history":[{}]}'
+        signed = sign(payload % DIGEST.encode(), {"HOME": str(tmp_path)}, lambda _warning: None)
+        hold(registry, RawManifest(signed.content, "application/json"))
+        self.names(registry, signed.digest)
+        found = client.repository.get_manifest("1", client.context)
+        assert found is not None
+        assert found.content == signed.content
+        assert len(registry.asked) == 1
 
     def test_the_documents_own_type_counts(self, registry: Scripted, client: Client) -> None:
         content = b'{"mediaType":"%s"}' % media_types.OCI_INDEX.encode()

@@ -187,12 +187,52 @@ class TestNamesOfThisMachine:
             assert len(server.asked) == 1
 
 
-def test_tls_spoken_to_in_http_says_so(secure: Scripted) -> None:
-    with (
-        client_of(secure, plain_http=True) as client,
-        pytest.raises((NetworkError, RegistryError)),
-    ):
+ALERT = Reply(raw=b"\x15\x03\x01\x00\x02\x02\x46")
+"""What TLS says to a greeting that is none (RFC 8446, "Alert Protocol")."""
+
+
+def test_tls_spoken_to_in_http_says_so(registry: Scripted, client: Client) -> None:
+    registry.on("HEAD", "", ALERT)
+    with pytest.raises(NetworkError, match="speaks TLS") as caught:
         ask(client)
+    assert "leave out --plain-http" in str(caught.value.hint)
+
+
+class TestWhereNobodySaidPlainHttp:
+    """There is nothing to be left out."""
+
+    @pytest.fixture
+    def client(self, registry: Scripted) -> Iterator[Client]:
+        with client_of(registry, plain_http=False) as made:
+            yield made
+
+    @pytest.mark.parametrize("at", ["PATCH", "PUT"])
+    def test_a_session_in_http_at_a_place_that_speaks_tls(
+        self, registry: Scripted, client: Client, at: str
+    ) -> None:
+        with scripted() as other:
+            other.on(at, "", ALERT)
+            location = {"Location": f"{other.url}/v2/x/blobs/uploads/s0"}
+            registry.on("POST" if at == "PATCH" else "PATCH", "uploads", Reply(202, location))
+            with pytest.raises(NetworkError, match="speaks TLS") as caught:
+                client.push(DATA)
+        assert caught.value.hint is None
+
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            Reply(400, (), "Client sent an HTTP request to an HTTPS server.\n"),
+            Reply(301, {"Location": "https://elsewhere.example/v2/"}),
+        ],
+        ids=["words", "redirect"],
+    )
+    def test_a_server_that_wants_https(
+        self, registry: Scripted, client: Client, reply: Reply
+    ) -> None:
+        registry.on("POST", "", reply)
+        with pytest.raises(RegistryError) as caught:
+            client.repository.start_upload(client.context)
+        assert "--plain-http" not in str(caught.value.hint)
 
 
 def test_http_spoken_to_a_go_server_of_https_says_so(registry: Scripted, client: Client) -> None:

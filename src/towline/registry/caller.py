@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
-from towline.registry import answers
+from towline.registry import answers, hints
 from towline.registry.admission import Admission, Visit
 from towline.registry.auth import TOKEN_ANSWER_MAX, Auth
 from towline.registry.endpoints import acquired
@@ -106,6 +106,9 @@ class Caller:
             response = self._sent(call, base, scopes, context, extra)
         except (NetworkError, RegistryError) as error:
             if not self.endpoint.gives_way(base, error, context):
+                speaks_tls = isinstance(error, NetworkError) and error.speaks_tls
+                if speaks_tls and self.endpoint.plain_http and isinstance(call.target, str):
+                    error.hint = hints.SPEAKS_HTTPS
                 raise
         else:
             if not self.endpoint.gives_way(base, response, context):
@@ -210,21 +213,32 @@ class Caller:
         return ping.ok and not answers.is_page(ping)
 
     def judged(self, error: E, response: Response) -> E:
-        """The same error, with the account that was refused where that matters.
+        """The same error, with the account that was refused where that matters, and no false hint.
 
         A hiccup, where this is known to be a registry and for once did not speak as one.
         """
+        at_home = response.url.origin == self.endpoint.key
         if self._proven and response.status not in _REMEDIED and not speaks(response):
             error.transient = True
-        if not isinstance(error, AuthError):
-            return error
+        if error.hint == hints.SPEAKS_HTTPS and not (at_home and self.endpoint.plain_http):
+            error.hint = None
+        if isinstance(error, AuthError):
+            (self._say_account if at_home else self._say_elsewhere)(error)
+        return error
+
+    def _say_account(self, error: AuthError) -> None:
         account = self._admission.credentials if self._admission else self.credentials
         if account is None:
             error.args = (f"{error.message}; no credentials were found for {self.endpoint.host}",)
             error.hint = f"towline login {self.endpoint.host}, or pass --creds USER:PASSWORD"
         else:
             error.args = (f"{error.message}; it was asked as {account}",)
-        return error
+
+    def _say_elsewhere(self, error: AuthError) -> None:
+        """The next address that the registry names may be good: such ones are for a while."""
+        error.transient = True
+        error.args = (f"{error.message}; no credentials are sent there",)
+        error.hint = f"ask whoever runs {self.endpoint.host}, which names that place"
 
     def _request(self, call: Call[T], base: Url, context: Context) -> Request:
         url = base.at(call.target) if isinstance(call.target, str) else call.target

@@ -40,6 +40,16 @@ class Put(NamedTuple):
     """As the registry says, if it says anything."""
 
 
+class Got(NamedTuple):
+    """A manifest, and what came with it."""
+
+    manifest: RawManifest
+    named: Digest | None
+    """Its digest, as the registry says, if it says anything."""
+    etag: str | None
+    """To change it by."""
+
+
 class TagsPage(NamedTuple):
     """Some of a repository's tags, and where there are more."""
 
@@ -88,16 +98,14 @@ def head_manifest(name: RepositoryName, target: str) -> Call[Descriptor | Unclea
     return Call("HEAD", path, action, read, (ACCEPT_MANIFESTS,), follow=True)
 
 
-def get_manifest(
-    name: RepositoryName, target: str, *, checked: bool = True
-) -> Call[RawManifest | None]:
+def get_manifest(name: RepositoryName, target: str, *, checked: bool = True) -> Call[Got | None]:
     """end-3. None: there is none. What has another digest than was asked for is refused.
 
     Unless `checked` is False: it is asked what lies there, whatever it is.
     """
     action = f"get {_target(name, target)}"
 
-    def read(response: Response) -> RawManifest | None:
+    def read(response: Response) -> Got | None:
         if response.status == _NOT_FOUND:
             return None
         if not response.ok:
@@ -107,23 +115,13 @@ def get_manifest(
         if response.truncated:
             raise RegistryError(f"cannot {action}: it is larger than {MANIFEST_READ_MAX} bytes")
         raw = _raw(response)
-        return _checked(raw, target, action) if checked else raw
+        if checked:
+            _check(raw, target, action)
+        return Got(raw, _digest(response), response.headers.get("ETag"))
 
     path = distribution.manifest_path(name.path, target)
     return Call(
         "GET", path, action, read, (ACCEPT_MANIFESTS,), limit=MANIFEST_READ_MAX, follow=True
-    )
-
-
-def get_with_etag(name: RepositoryName, target: str) -> Call[tuple[RawManifest | None, str | None]]:
-    """The same, with the `ETag` to change it by."""
-    plain = get_manifest(name, target)
-
-    def read(response: Response) -> tuple[RawManifest | None, str | None]:
-        return plain.read(response), response.headers.get("ETag")
-
-    return Call(
-        "GET", plain.target, plain.action, read, plain.headers, limit=plain.limit, follow=True
     )
 
 
@@ -156,12 +154,11 @@ def _raw(response: Response) -> RawManifest:
     return schema1.raw(response.body, _media_type(response))
 
 
-def _checked(manifest: RawManifest, target: str, action: str) -> RawManifest:
+def _check(manifest: RawManifest, target: str, action: str) -> None:
     if target.startswith("sha256:") and manifest.digest != target:
         raise RegistryError(
             f"cannot {action}: what came has the digest {manifest.digest}", transient=True
         )
-    return manifest
 
 
 def _media_type(response: Response) -> str:

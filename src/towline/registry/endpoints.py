@@ -54,6 +54,8 @@ class Endpoint:
         """`recalled` was found out in an earlier run; `http` is for those with nothing to hide."""
         self.host = host
         """As references have it."""
+        self.plain_http = plain_http
+        """Whether somebody said so."""
         self._api_host = HUB_API if host == HUB else host
         self._loopback_http = loopback_http
         self._timeout = timeout

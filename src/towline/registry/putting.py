@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.registry import documents, hints
+from towline.registry.getting import looked_at
 from towline.registry.refusals import lacks_blobs
 from towline.registry.requests import Unclear
 from towline.spec import distribution
@@ -17,31 +18,15 @@ from towline.spec import distribution
 if TYPE_CHECKING:
     from towline.registry.conversation import Conversation
     from towline.registry.requests import Call
-    from towline.spec.descriptor import Descriptor
     from towline.spec.manifest import RawManifest
 
-_CREATED, _BAD_REQUEST, _NOT_IMPLEMENTED = 201, 400, 501
-_NO_HEAD = frozenset({400, 405, 501})
+_CREATED, _BAD_REQUEST = 201, 400
 _LOST = frozenset({408, 499, *range(500, 600)})
 """Refusals by somebody who may have passed the request on, or have carried it out."""
 _IMMUTABLE = frozenset({409, 412})
 _MISTAKES = frozenset({distribution.DIGEST_INVALID, distribution.MANIFEST_INVALID})
 _NOTHING = ""
 """In the place of a digest."""
-
-
-def looked_at(talk: Conversation, target: str) -> Descriptor | Unclear | None:
-    """What a HEAD says of a tag or digest; None: that there is nothing.
-
-    Where it says nothing of manifests it is not asked again. Raises AuthError, RegistryError,
-    NetworkError.
-    """
-    if talk.facts.head_refused:
-        return Unclear(_NOT_IMPLEMENTED)
-    found = talk.call(documents.head_manifest(talk.name, target))
-    if isinstance(found, Unclear):
-        talk.facts.head_refused = found.status in _NO_HEAD
-    return found
 
 
 class Putting:
@@ -127,7 +112,7 @@ class Putting:
             found = self._talk.call(call)
         except TowlineError:
             return None
-        return found.digest if found else _NOTHING
+        return found.manifest.digest if found else _NOTHING
 
     @property
     def _how_to_look(self) -> str:

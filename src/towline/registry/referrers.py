@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import documents
 from towline.registry.caller import on_side
+from towline.registry.getting import got
 from towline.spec import manifest as manifests
 from towline.spec import media_types
 
 if TYPE_CHECKING:
     from towline.registry.conversation import Conversation
+    from towline.registry.documents import Got
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
@@ -57,7 +59,8 @@ def announce(talk: Conversation, manifest: RawManifest, subject: Digest) -> bool
 
 def _is_listed(talk: Conversation, tag: str, entry: Descriptor) -> bool:
     """One round: read, add, write, read again."""
-    found, etag = talk.call(documents.get_with_etag(talk.name, tag))
+    found = got(talk, tag)
+    etag = found.etag if found else None
     entries = _entries(talk, tag, found)
     if any(known.digest == entry.digest for known in entries):
         return True
@@ -70,8 +73,7 @@ def _is_listed(talk: Conversation, tag: str, entry: Descriptor) -> bool:
         if not outrun and not _is_stale(error):
             raise
         return False
-    again, _ = talk.call(documents.get_with_etag(talk.name, tag))
-    return any(known.digest == entry.digest for known in _entries(talk, tag, again))
+    return any(known.digest == entry.digest for known in _entries(talk, tag, got(talk, tag)))
 
 
 def _is_stale(error: TowlineError) -> bool:
@@ -79,11 +81,11 @@ def _is_stale(error: TowlineError) -> bool:
     return isinstance(error, NetworkError) and error.stale
 
 
-def _entries(talk: Conversation, tag: str, found: RawManifest | None) -> tuple[Descriptor, ...]:
+def _entries(talk: Conversation, tag: str, found: Got | None) -> tuple[Descriptor, ...]:
     if found is None:
         return ()
     try:
-        parsed = manifests.parse(found.content, found.media_type)
+        parsed = manifests.parse(found.manifest.content, found.manifest.media_type)
     except ValueError:
         parsed = None
     if isinstance(parsed, manifests.Index) and parsed.media_type == media_types.OCI_INDEX:

@@ -14,7 +14,8 @@ from towline.registry import upload as uploads
 from towline.registry.blob_reader import BlobReader
 from towline.registry.caller import on_side
 from towline.registry.conversation import Conversation
-from towline.registry.putting import Putting, looked_at
+from towline.registry.getting import got, looked_at
+from towline.registry.putting import Putting
 from towline.registry.requests import Mounted
 from towline.registry.upload import Upload
 
@@ -178,14 +179,13 @@ class Repository:
         return manifest.descriptor() if manifest else None
 
     def get_manifest(self, target: str, context: Context) -> RawManifest | None:
-        """A manifest or index; None: there is none.
+        """A manifest or index; None: there is none. Its bytes agree with the digest of it.
 
         Raises AuthError, RegistryError, NetworkError.
         """
         with on_side(self._side):
-            return self._caller.call(
-                documents.get_manifest(self.name, target), self._scopes, context
-            )
+            found = got(self._talk(context, self._scopes), target)
+        return found.manifest if found else None
 
     def read_blob(self, digest: str, context: Context, limit: int) -> bytes:
         """A small blob, its digest checked.
@@ -214,10 +214,8 @@ class Repository:
             response, next_piece, exchange = self._caller.open(call, self._scopes, context)
             if response.status == _OK:
                 return BlobReader(digest, self.name.host, next_piece, exchange)
-            try:
-                raise answers.refusal(response, call.action)
-            finally:
-                exchange.close()
+            exchange.close()
+            raise self._caller.judged(answers.refusal(response, call.action), response)
 
     def check_version(self, context: Context) -> None:
         """Where nothing was found: raise RegistryError if the registry's protocol is too old."""

@@ -170,6 +170,8 @@ class Exchange:
         self._body_ended = True
         seconds = self._channel.timeout
         head = self._read(lambda: reading.read_head(self._channel, seconds))
+        if head.status >= 400:  # noqa: PLR2004 - a refusal: its words are wanted at once
+            return self._answer(head, seconds, ANSWER_MAX), bytes
         self._answered = True
         body = self._read(lambda: reading.Body(self._channel, head, self.request.method))
         response = self._response(head, b"", truncated=False)

@@ -26,10 +26,9 @@ def unanswered(url: Url, via_proxy: str | None, what: str) -> NetworkError:
 def no_http(url: Url, broken: Broken) -> TowlineError:
     """It answered in another language."""
     if broken.start.startswith(_TLS_RECORDS):
-        return NetworkError(
-            f"{url.authority} speaks TLS, but was spoken to in plain http",
-            hint="leave out --plain-http",
-        )
+        error = NetworkError(f"{url.authority} speaks TLS, but was spoken to in plain http")
+        error.speaks_tls = True
+        return error
     return RegistryError(f"{url.authority} sent {broken}", transient=True)
 
 
