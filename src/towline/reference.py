@@ -20,7 +20,7 @@ LIBRARY = "library/"
 LATEST = "latest"
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_HOST = re.compile(rf"(?:{_LABEL}(?:[._]+{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]+))?")
+_HOST = re.compile(rf"(?:{_LABEL}(?:(?:\.|_+){_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]+))?")
 _PATH_CHARACTERS = re.compile(r"[a-z0-9._/-]*")
 _TRANSPORT = "docker://"
 _SCHEME = re.compile(r"https?://")
@@ -137,14 +137,20 @@ class _Parser:
             self.bad_character(end)
         if not path:
             self.fail(f"the repository name is missing in {self.text}", start)
-        good = distribution.NAME.match(path)
-        if good is None or good.end() < len(path):
-            wrong = start + (good.end() if good else 0)
-            self.fail(f"{self.text[wrong]!r} cannot stand here in the repository name", wrong)
         if len(host) + 1 + len(path) > distribution.NAME_MAX:
             self.fail(f"the repository name is longer than {distribution.NAME_MAX} characters", end)
+        if not distribution.NAME.fullmatch(path):
+            wrong = start + self.wrong_in(path)
+            self.fail(f"{self.text[wrong]!r} cannot stand here in the repository name", wrong)
         self.at = end
         return LIBRARY + path if host == HUB and "/" not in path else path
+
+    @staticmethod
+    def wrong_in(path: str) -> int:
+        """The first character that no name has there; or the last one, which none ends with."""
+        ends = range(1, len(path) + 1)
+        bad = (end for end in ends if not distribution.NAME.fullmatch(f"{path[:end]}a"))
+        return next(bad, len(path)) - 1
 
     def bad_character(self, at: int) -> NoReturn:
         if not self.text[at].isupper():

@@ -71,6 +71,33 @@ def test_a_wrong_name_says_which_character_is_wrong(
     assert hint is None or hint in str(error.hint)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "reg.example/a/|/b",
+        "reg.example/a/|-b",
+        "reg.example/a.|.b",
+        "reg.example/a__|_b",
+        "reg.example/a-|.b",
+        "reg.example/|.a",
+        "reg.example/ab|-",
+        "reg.example/ab|/",
+        "a/|/b",
+        "a|.:1",
+    ],
+)
+def test_the_caret_stands_under_the_first_character_that_no_name_has_there(text: str) -> None:
+    position = text.index("|")
+    with pytest.raises(InvalidReference) as caught:
+        parse(text.replace("|", ""))
+    assert caught.value.position == position
+
+
+def test_a_host_with_an_empty_label_is_none() -> None:
+    with pytest.raises(InvalidReference, match="is no registry host"):
+        parse("registry..example/app")
+
+
 def test_the_caret_of_a_bad_port_stands_under_its_first_letter() -> None:
     with pytest.raises(InvalidReference) as caught:
         parse("registry.example:port/app")

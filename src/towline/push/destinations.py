@@ -150,7 +150,7 @@ def registry(text: str) -> str:
         named = reference.parse(f"{host}/app").repository.host
     except UsageError:
         named = ""
-    if named != host or not credential_files.names_host(text, host):
+    if not host or named != host or not credential_files.names_host(text, host):
         raise UsageError(
             f"{text!r} is no registry: a login is for a host, HOST[:PORT]",
             hint="write it as image names begin: registry.example, localhost:5000, docker.io",
