@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from towline.context import Cancel
     from towline.layers.profile import Profile
-    from towline.sources.base import Reader
+    from towline.layers.reader import Reader
     from towline.spec.compression import Compression
 
 Block = bytes | memoryview

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from isal import igzip_lib
 
-    from towline.sources.base import Reader
+    from towline.layers.reader import Reader
     from towline.spec.compression import Compression
 
 STEP = 1 << 20

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from towline.layers.buffers import Spares
     from towline.layers.decoders import Decoder
     from towline.layers.encoders import Encoder
-    from towline.sources.base import Reader
+    from towline.layers.reader import Reader
 
 T = TypeVar("T")
 

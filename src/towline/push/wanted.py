@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from towline.layers.profile import Profile
-    from towline.sources.base import Reader, SourceLayer
+    from towline.layers.reader import Reader
+    from towline.sources.base import SourceLayer
     from towline.spec.compression import Compression
 
 

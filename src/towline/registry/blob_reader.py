@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class BlobReader:
-    """A `sources.base.Reader`; the last read raises RegistryError when the digest is another."""
+    """A `layers.reader.Reader`; the last read raises RegistryError when the digest is another."""
 
     def __init__(
         self, digest: str, where: str, next_piece: Callable[[], bytes], exchange: Exchange

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from towline.errors import SourceError
 
 if TYPE_CHECKING:
-    from towline.sources.base import Reader
+    from towline.layers.reader import Reader
 
 _DECOMPRESSING = frozenset({"gzip", "bz2", "lzma", "zipfile", "compression"})
 """Modules of the standard library whose file objects can seek, but only by starting anew."""

@@ -13,21 +13,10 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from towline.layers.reader import Reader
     from towline.spec.descriptor import Descriptor, Platform
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
-
-
-class Reader(Protocol):
-    """An open layer: sequential, owned by who opened it."""
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Fill the buffer from the front; 0 at the end. Raises SourceError when it cannot."""
-        ...
-
-    def close(self) -> None:
-        """Give back what it holds; a second call does nothing."""
-        ...
 
 
 class SourceLayer(Protocol):

@@ -13,7 +13,7 @@ from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
     from towline.context import Cancel
-    from towline.sources.base import Reader
+    from towline.layers.reader import Reader
     from towline.sources.files import Files
 
 _BLOCK = 1 << 20

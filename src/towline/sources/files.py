@@ -17,8 +17,8 @@ from towline.spec import manifest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from towline.layers.reader import Reader
     from towline.sources.access import Access
-    from towline.sources.base import Reader
 
 T = TypeVar("T")
 

@@ -21,8 +21,9 @@ from towline.spec import compression
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from towline.layers.reader import Reader
     from towline.sources.access import Access
-    from towline.sources.base import ImageSource, Reader
+    from towline.sources.base import ImageSource
     from towline.sources.location import Transport
 
 STANDARD_INPUT = "standard input"
