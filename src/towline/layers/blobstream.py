@@ -41,8 +41,6 @@ class Blob:
     """Bytes of the blob."""
     diff_id: Digest | None
     """Of the plain bytes; None when a stored blob was not looked into."""
-    read_size: int
-    """Bytes read from the source."""
 
 
 class BlobStream:
@@ -128,7 +126,6 @@ class BlobStream:
             digest=_digest(self._hash),
             size=self._size,
             diff_id=_digest(self._plain) if self._plain else None,
-            read_size=self._source.position,
         )
 
 

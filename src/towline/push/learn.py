@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from towline.registry.repository import Repository
     from towline.spec.digest import Digest
 
-Entries = dict["Digest", "Sequence[Entry]"]
-"""By identity, oldest first."""
-
 
 def known(knowledge: Knowledge, blobs: Iterable[Blob]) -> Mapping[Digest, Sequence[Entry]]:
     """Everything that is remembered of these blobs."""

@@ -68,7 +68,7 @@ def test_gzip_is_read_back_whatever_the_size(size: int, executor: Executor) -> N
     made, blob = make_blob(SAMPLE[:size], profile.parse("gzip"), executor)
     assert gzip.decompress(made) == SAMPLE[:size]
     assert (blob.digest, blob.size) == (digest(made), len(made))
-    assert (blob.diff_id, blob.read_size) == (digest(SAMPLE[:size]), size)
+    assert blob.diff_id == digest(SAMPLE[:size])
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -140,7 +140,7 @@ class Case:
         assert isinstance(self.delivery.settle(), NeedsBytes)
         seat = self.delivery.seat()
         seat.write(b"123456789")
-        return self.delivery.finish(seat, Sent(digest(letter), 9, diff_id, 9))
+        return self.delivery.finish(seat, Sent(digest(letter), 9, diff_id))
 
 
 def test_the_first_that_is_there_ends_it() -> None:
@@ -282,7 +282,7 @@ def test_bytes_that_are_not_what_the_image_says_are_not_committed() -> None:
     seat = case.delivery.seat()
     seat.write(b"other")
     with pytest.raises(SourceError, match="DiffID"):
-        case.delivery.finish(seat, Sent(digest("e"), 5, digest("f"), 5))
+        case.delivery.finish(seat, Sent(digest("e"), 5, digest("f")))
     assert not any(call.startswith("commit") for call in case.place.calls)
 
 
