@@ -8,21 +8,16 @@ from typing import TYPE_CHECKING
 from towline.errors import RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from towline.wire.exchange import Exchange
+    from towline.wire.exchange import Unread
 
 
 class BlobReader:
     """A `layers.reader.Reader`; the last read raises RegistryError when the digest is another."""
 
-    def __init__(
-        self, digest: str, where: str, next_piece: Callable[[], bytes], exchange: Exchange
-    ) -> None:
+    def __init__(self, digest: str, where: str, unread: Unread) -> None:
         self._digest = digest
         self._where = where
-        self._next = next_piece
-        self._exchange = exchange
+        self._unread = unread
         self._hash = hashlib.new(digest.partition(":")[0])
         self._piece = memoryview(b"")
         self._ended = False
@@ -40,7 +35,7 @@ class BlobReader:
     def _advance(self) -> bool:
         if self._ended:
             return False
-        data = self._next()
+        data = self._unread.next_piece()
         self._hash.update(data)
         self._piece = memoryview(data)
         if not data:
@@ -56,4 +51,4 @@ class BlobReader:
 
     def close(self) -> None:
         """Break off if it was not read to its end."""
-        self._exchange.close()
+        self._unread.close()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from towline.registry.credentials import Credentials
     from towline.registry.endpoints import Endpoint
     from towline.registry.requests import Call
-    from towline.wire.exchange import Exchange
+    from towline.wire.exchange import Exchange, Unread
     from towline.wire.message import Response
     from towline.wire.pool import Pool
     from towline.wire.url import Url
@@ -130,36 +130,32 @@ class Caller:
         request = self._request(call, base, context)
         return self._let_in(Visit(request, by, scopes, context, optional=call.optional))
 
-    def open(
-        self, call: Call[T], scopes: Scopes, context: Context
-    ) -> tuple[Response, Callable[[], bytes], Exchange]:
+    def open(self, call: Call[T], scopes: Scopes, context: Context) -> Unread:
         """Send it, and leave the body to be read piece by piece."""
-        opened: list[tuple[Response, Callable[[], bytes], Exchange]] = []
+        opened: list[Unread] = []
 
         def by(ready: Request) -> Response:
             while opened:
-                opened.pop()[2].close()
+                opened.pop().close()
             opened.append(self._opened(ready, context))
-            return opened[0][0]
+            return opened[0].response
 
         request = self._request(call, self.endpoint.base(context), context)
         try:
             self._let_in(Visit(request, by, scopes, context))
         except BaseException:
-            for _, _, exchange in opened:
-                exchange.close()
+            for unread in opened:
+                unread.close()
             raise
         return opened[0]
 
-    def _opened(
-        self, request: Request, context: Context
-    ) -> tuple[Response, Callable[[], bytes], Exchange]:
+    def _opened(self, request: Request, context: Context) -> Unread:
         for _ in range(REDIRECTS_MAX):
-            response, next_piece, exchange = self._pool.open(request, context)
-            if response.status not in _REDIRECTS:
-                return response, next_piece, exchange
-            exchange.close()
-            request = self._guarded(_redirected(request, response), context)
+            unread = self._pool.open(request, context)
+            if unread.response.status not in _REDIRECTS:
+                return unread
+            unread.close()
+            request = self._guarded(_redirected(request, unread.response), context)
         raise _astray(request.url)
 
     def start(self, request: Request, scopes: Scopes, context: Context) -> Exchange:

@@ -211,10 +211,11 @@ class Repository:
         """
         call = requests.get_blob(self.name, digest)
         with on_side(self._side):
-            response, next_piece, exchange = self._caller.open(call, self._scopes, context)
+            unread = self._caller.open(call, self._scopes, context)
+            response = unread.response
             if response.status == _OK:
-                return BlobReader(digest, self.name.host, next_piece, exchange)
-            exchange.close()
+                return BlobReader(digest, self.name.host, unread)
+            unread.close()
             raise self._caller.judged(answers.refusal(response, call.action), response)
 
     def check_version(self, context: Context) -> None:

@@ -47,6 +47,16 @@ class Manner(NamedTuple):
     answer_timeout: float = ANSWER_TIMEOUT
 
 
+class Unread(NamedTuple):
+    """An answer whose body is still to be read."""
+
+    response: Response
+    next_piece: Callable[[], bytes]
+    """Of the body; b"" at its end."""
+    close: Callable[[], None]
+    """Break off, if it was not read to its end."""
+
+
 class Exchange:
     """A request under way. Not for two threads at once; `close` may be called at any time."""
 
@@ -163,15 +173,15 @@ class Exchange:
             return timeout
         return max(timeout, self._manner.answer_timeout) + digested / BODY_RATE
 
-    def open(self) -> tuple[Response, Callable[[], bytes]]:
-        """The answer's head, and what gives its body piece by piece, b"" at the end."""
+    def open(self) -> Unread:
+        """Read the answer's head; its body is read piece by piece."""
         if self._refusal is not None:
-            return self._refusal, bytes
+            return Unread(self._refusal, bytes, self.close)
         self._body_ended = True
         seconds = self._channel.timeout
         head = self._read(lambda: reading.read_head(self._channel, seconds))
         if head.status >= 400:  # noqa: PLR2004 - a refusal: its words are wanted at once
-            return self._answer(head, seconds, ANSWER_MAX), bytes
+            return Unread(self._answer(head, seconds, ANSWER_MAX), bytes, self.close)
         self._answered = True
         body = self._read(lambda: reading.Body(self._channel, head, self.request.method))
         response = self._response(head, b"", truncated=False)
@@ -182,7 +192,7 @@ class Exchange:
                 self._end(head, body)
             return piece
 
-        return response, next_piece
+        return Unread(response, next_piece, self.close)
 
     def _answer(self, head: reading.Head, seconds: float, limit: int) -> Response:
         def read() -> tuple[reading.Body, bytes]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from towline._version import __version__
 from towline.wire import log, proxy, tls
 from towline.wire.connect import Way, check_shunned, connect
-from towline.wire.exchange import ANSWER_TIMEOUT, Died, Exchange, Manner
+from towline.wire.exchange import ANSWER_TIMEOUT, Died, Exchange, Manner, Unread
 from towline.wire.kept import Kept
 from towline.wire.message import ANSWER_MAX
 
@@ -86,16 +86,9 @@ class Pool:
             return finish(self._on_new(request, context, timeout or self._timeout))
         return self._with_replay(request, context, finish, timeout or self._timeout)
 
-    def open(
-        self, request: Request, context: Context
-    ) -> tuple[Response, Callable[[], bytes], Exchange]:
-        """Likewise, but the body is read piece by piece; close the exchange when done with it."""
-
-        def begin(exchange: Exchange) -> tuple[Response, Callable[[], bytes], Exchange]:
-            response, next_piece = exchange.open()
-            return response, next_piece, exchange
-
-        return self._with_replay(request, context, begin, self._timeout)
+    def open(self, request: Request, context: Context) -> Unread:
+        """Likewise, but the body is read piece by piece; close it when done with it."""
+        return self._with_replay(request, context, Exchange.open, self._timeout)
 
     def start(self, request: Request, context: Context) -> Exchange:
         """Send the head of a request whose body is written to the exchange that is returned."""
