@@ -189,7 +189,7 @@ def test_a_layer_is_mounted_once_by_two_threads(oci_registry: TestRegistry, tmp_
     made = image(tmp_path / "image.tar")
     with towline.Pusher(cache=tmp_path / "cache") as pusher:
         pusher.push(made.path, oci_registry.name("base") + ":1")
-        oci_registry.stall(0.02)
+        oci_registry.stall(0.2)  # the second is there before the first is done
         name = oci_registry.name("app")
         results = at_once(
             lambda: pusher.push(made.path, f"{name}:1"), lambda: pusher.push(made.path, f"{name}:2")
