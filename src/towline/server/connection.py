@@ -13,7 +13,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from towline.server import refusals
-from towline.server.http import BadRequest, Cut, FilePart, Input, Response, parse
+from towline.server.http import FilePart, Response, parse
+from towline.server.input import BadRequest, Cut, Input
 from towline.server.log import LoggedRequest
 from towline.spec import distribution
 

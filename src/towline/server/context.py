@@ -12,7 +12,8 @@ from towline.spec.digest import Digest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from towline.server.http import Body, Request
+    from towline.server.bodies import Body
+    from towline.server.http import Request
     from towline.server.limits import Limits
     from towline.server.sessions import Sessions
     from towline.server.storage import Storage

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from towline.server.http import Cut, Response
+from towline.server.http import Response
+from towline.server.input import Cut
 from towline.server.refusals import Refused
 from towline.spec import distribution
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from towline.server.http import Body, Request
+    from towline.server.bodies import Body
+    from towline.server.http import Request
 
 _CODES = {
     401: distribution.UNAUTHORIZED,

@@ -13,10 +13,11 @@ from urllib.parse import parse_qs
 from towline.errors import TowlineError
 from towline.server import gc
 from towline.server.api import Api
+from towline.server.bodies import SizedBody
 from towline.server.connection import Connection
 from towline.server.context import Registry
 from towline.server.faults import Faults
-from towline.server.http import Request, SizedBody
+from towline.server.http import Request
 from towline.server.limits import Limits
 from towline.server.log import RequestLog
 from towline.server.sessions import Sessions

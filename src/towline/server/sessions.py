@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from towline.server.http import Body
+    from towline.server.bodies import Body
     from towline.server.limits import Limits
     from towline.server.storage import Storage
 

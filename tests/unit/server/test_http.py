@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towline.server.http import BadRequest, Cut, Input, Request, parse
+from towline.server.http import Request, parse
+from towline.server.input import BadRequest, Cut, Input
 from towline.server.limits import Limits
 
 if TYPE_CHECKING:
