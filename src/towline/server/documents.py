@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from towline.spec import manifest, media_types, schema1
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 
 _SCHEMA1 = frozenset({media_types.SCHEMA1, media_types.SCHEMA1_SIGNED})
+_SAYS_NOTHING = frozenset({"", "application/json", media_types.OCTET_STREAM})
+"""Content-Types of whoever does not care."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Document:
 def read(content: bytes, content_type: str) -> Document:
     """Read a manifest that came with a Content-Type; ValueError with one clause when it is none."""
     declared = content_type.partition(";")[0].strip().lower()
-    if declared in {"", "application/json", media_types.OCTET_STREAM}:  # says nothing
+    if declared in _SAYS_NOTHING:
         declared = ""
     if declared in _SCHEMA1 or (not declared and _says_schema1(content)):
         return _schema1(content)
@@ -66,21 +68,22 @@ def read(content: bytes, content_type: str) -> Document:
     if raw.get("schemaVersion") != 2:  # noqa: PLR2004 - that of every media type but schema 1's
         msg = "its schemaVersion is not 2"
         raise ValueError(msg)
-    artifact_type = str(raw.get("artifactType") or "") or None
-    if isinstance(parsed, manifest.Index):
-        return Document(
-            media_type=parsed.media_type,
-            children=parsed.manifests,
-            subject=parsed.subject,
-            artifact_type=artifact_type,
-            annotations=parsed.annotations,
-        )
-    return Document(
+    return _document(parsed, str(raw.get("artifactType") or "") or None)
+
+
+def _document(parsed: manifest.Manifest | manifest.Index, artifact_type: str | None) -> Document:
+    document = Document(
         media_type=parsed.media_type,
-        blobs=(parsed.config, *(layer for layer in parsed.layers if not _is_elsewhere(layer))),
         subject=parsed.subject,
-        artifact_type=artifact_type or parsed.config.media_type or None,
+        artifact_type=artifact_type,
         annotations=parsed.annotations,
+    )
+    if isinstance(parsed, manifest.Index):
+        return replace(document, children=parsed.manifests)
+    return replace(
+        document,
+        blobs=(parsed.config, *(layer for layer in parsed.layers if not _is_elsewhere(layer))),
+        artifact_type=artifact_type or parsed.config.media_type or None,
     )
 
 
