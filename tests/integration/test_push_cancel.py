@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import towline
-from tests.support.processes import hears
+from tests.support.processes import hears, until
 from tests.support.scripted import HANG, Heard, Reply, Scripted, scripted
 from towline.server import Server
 from towline.testing.images import make_image
@@ -55,13 +55,6 @@ def servers() -> Iterator[list[Server]]:
 def registry() -> Iterator[Scripted]:
     with scripted() as server:
         yield server
-
-
-def until(met: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)
 
 
 def own_threads() -> set[threading.Thread]:

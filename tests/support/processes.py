@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 STARTS_WITHIN = 20.0  # seconds; a busy machine, not a slow program
 STOPS_WITHIN = 10.0  # seconds, then it is killed
+HAPPENS_WITHIN = 60.0  # seconds
 
 
 class DidNotStartError(RuntimeError):
@@ -71,3 +72,11 @@ def hears(pid: int, number: signal.Signals) -> bool:
     status = Path(f"/proc/{pid}/status").read_text()
     (caught,) = re.findall(r"^SigCgt:\s+(\w+)$", status, re.MULTILINE)
     return bool(int(caught, 16) >> number - 1 & 1)
+
+
+def until(met: Callable[[], bool], seconds: float = HAPPENS_WITHIN) -> None:
+    """Wait for something to have happened."""
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.005)

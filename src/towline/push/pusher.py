@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from towline.push.run import Outcome
     from towline.push.wanted import Tree
     from towline.reference import Reference
-    from towline.registry.repository import Repository
 
 Several = list[str] | tuple[str, ...]
 """Several destinations; not any sequence, since a text is one too."""
@@ -192,8 +191,8 @@ class Pusher:
         Raises UsageError, AuthError, RegistryError, NetworkError, TransferCancelled.
         """
         name = destinations.repository(repository)
-        target = self._read(name, cancel or Cancel())
         with _public_edge([]):
+            target = self._read(name, cancel or Cancel())
             return sorted(target.retry("tags", partial(target.repository.tags, target.context)))
 
     def check_login(self, registry: str, *, cancel: Cancel | None = None) -> bool:
@@ -205,8 +204,8 @@ class Pusher:
         TransferCancelled.
         """
         host = destinations.registry(registry)
-        target = self._read(RepositoryName(host, ""), cancel or Cancel())
         with _public_edge([]):
+            target = self._read(RepositoryName(host, ""), cancel or Cancel())
             target.retry("login", partial(self._engine.client.log_in, host, target.context))
         return target.context.meter.requests > 1
 
@@ -331,18 +330,22 @@ class Pusher:
         tags: Sequence[tuple[Reference, Tree]],
         cancel: Cancel,
     ) -> Target:
-        repository = self._engine.client.repository(name)
-        return self._at(repository, tags, cancel)
+        return self._at(name, "destination", tags, cancel)
 
     def _read(self, name: RepositoryName, cancel: Cancel) -> Target:
         """A repository that is only read from."""
-        return self._at(self._engine.client.repository(name, self._reads_as), (), cancel)
+        return self._at(name, self._reads_as, (), cancel)
 
     def _at(
-        self, repository: Repository, tags: Sequence[tuple[Reference, Tree]], cancel: Cancel
+        self,
+        name: RepositoryName,
+        side: Side,
+        tags: Sequence[tuple[Reference, Tree]],
+        cancel: Cancel,
     ) -> Target:
         self._check_open()
         context = Context(cancel=cancel, emit=self._emit)
+        repository = self._engine.client.repository(name, side, context=context)
         return Target(self._engine, repository, tuple(tags), context)
 
     @contextmanager

@@ -139,7 +139,8 @@ class Run:
         origins = {origin for origin in names if origin.host == name.host and origin != name}
         if origins:
             pull_from = tuple(sorted(origins, key=str))
-            repository = self._engine.client.repository(name, pull_from=pull_from)
+            context = self.target.context
+            repository = self._engine.client.repository(name, pull_from=pull_from, context=context)
             self.target = replace(self.target, repository=repository)
 
     def early(self) -> bool:

@@ -57,7 +57,8 @@ def pairs(target: Target, reference: Reference, key: bytes) -> list[Entry]:
     """
     repository = target.repository
     if reference.repository != repository.name:
-        repository = target.engine.client.repository(reference.repository)
+        client = target.engine.client
+        repository = client.repository(reference.repository, context=target.context)
     try:
         return _pairs(target, repository, reference.target, key)
     except (RegistryError, ValueError):

@@ -53,7 +53,7 @@ class Admission:
         self,
         auth: Auth,
         ask: Callable[[Request, Context], Response],
-        again: Callable[[], Credentials | None] | None,
+        again: Callable[[Context], Credentials | None] | None,
     ) -> None:
         self._auth = auth
         self._ask = ask
@@ -183,7 +183,7 @@ class Admission:
         """Ask the helper once more; whether it gives something else than it did."""
         with acquired(self._lock, context):
             again, self._again = self._again, None
-            return again is not None and self._auth.replace(again())
+            return again is not None and self._auth.replace(again(context))
 
     def _drive(self, asking: Generator[Request, Response, T], context: Context) -> T:
         try:

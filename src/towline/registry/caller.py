@@ -56,7 +56,7 @@ class Caller:
         endpoint: Endpoint,
         credentials: Credentials | None,
         *,
-        again: Callable[[], Credentials | None] | None = None,
+        again: Callable[[Context], Credentials | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         log: Callable[[str], None] = lambda _line: None,
         recalled: Challenge | None = None,

@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from towline.context import Context
 from towline.reference import HUB, RepositoryName
 from towline.registry.caller import Caller
 from towline.registry.certificates import trust_of
 from towline.registry.credentials import Keychain
-from towline.registry.endpoints import HUB_API, Endpoint
+from towline.registry.endpoints import HUB_API, Endpoint, acquired
 from towline.registry.facts import (
     HostFacts,
     challenge_to_recall,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
 
-    from towline.context import Context
     from towline.errors import Side
     from towline.registry.challenge import Challenge
     from towline.registry.credentials import Credentials
@@ -108,15 +108,19 @@ class RegistryClient:
         name: RepositoryName,
         side: Side = "destination",
         pull_from: tuple[RepositoryName, ...] = (),
+        *,
+        context: Context | None = None,
     ) -> Repository:
-        """A repository; asks nobody yet.
+        """A repository; asks nobody yet but a credential helper, if one is named for its host.
 
         `pull_from`: where its blobs may be mounted from. Raises UsageError for a file of
-        credentials, a proxy or a certificate that cannot be used.
+        credentials, a proxy or a certificate that cannot be used, AuthError for a helper that
+        fails, and Cancelled while it is waited for.
         """
-        with self._lock:
+        context = context or Context()
+        with acquired(self._lock, context):
             facts = self._host_facts(name.host, side)
-            caller = self._caller(name, side)
+            caller = self._caller(name, side, context)
         size = self._settings.chunk_size
         return Repository(name, caller, facts, side=side, pull_from=pull_from, chunk_size=size)
 
@@ -133,8 +137,8 @@ class RegistryClient:
                 self._asked[host] = asked
         return self._facts[host]
 
-    def _caller(self, name: RepositoryName, side: Side) -> Caller:
-        credentials = self._find(name, side)
+    def _caller(self, name: RepositoryName, side: Side, context: Context) -> Caller:
+        credentials = self._find(name, side, context)
         key = (name.host, credentials)
         if key not in self._callers:
             again = partial(self._find, name, side)
@@ -151,7 +155,7 @@ class RegistryClient:
             )
         return self._callers[key]
 
-    def _find(self, name: RepositoryName, side: Side) -> Credentials | None:
+    def _find(self, name: RepositoryName, side: Side, context: Context) -> Credentials | None:
         settings = self._settings
         if self._keychain is None:
             self._keychain = Keychain(
@@ -162,7 +166,7 @@ class RegistryClient:
                 log=settings.log or log.silent,
                 warn=settings.warn or log.silent,
             )
-        return self._keychain.find(name, side)
+        return self._keychain.find(name, side, context)
 
     def _endpoint(self, host: str, *, secret: bool) -> Endpoint:
         settings = self._settings
@@ -209,7 +213,8 @@ class RegistryClient:
 
         Raises AuthError when they are not, RegistryError, NetworkError.
         """
-        self.repository(RepositoryName(host, ""), "destination").ask_base(context)
+        name = RepositoryName(host, "")
+        self.repository(name, "destination", context=context).ask_base(context)
 
     def learned(self) -> dict[str, dict[str, str]]:
         """What was found out of each host, to be remembered.

@@ -16,6 +16,7 @@ from towline.registry import credential_files, helpers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from towline.context import Context
     from towline.errors import Side
     from towline.reference import RepositoryName
     from towline.registry.credential_files import CredentialFile
@@ -84,12 +85,18 @@ class Keychain:
         self._lock = threading.Lock()
         self._files: Sequence[CredentialFile] | None = None
 
-    def find(self, name: RepositoryName, side: Side) -> Credentials | None:
-        """The account for a repository. Raises UsageError for a named file that is unreadable."""
+    def find(
+        self, name: RepositoryName, side: Side, context: Context | None = None
+    ) -> Credentials | None:
+        """The account for a repository.
+
+        Raises UsageError for a named file that is unreadable, AuthError for a helper that fails,
+        and Cancelled while that is waited for.
+        """
         if given := self._given.get(side):
             return self._found(name, _with_token_user(given.username, given.password, given.source))
         for file in self._read():
-            if found := self._in_file(file, name):
+            if found := self._in_file(file, name, context):
                 return self._found(name, found)
         ci = _from_ci(self._environ, name.host)
         if ci is None:
@@ -97,19 +104,21 @@ class Keychain:
             return None
         return self._found(name, ci)
 
-    def _in_file(self, file: CredentialFile, name: RepositoryName) -> Credentials | None:
+    def _in_file(
+        self, file: CredentialFile, name: RepositoryName, context: Context | None
+    ) -> Credentials | None:
         if program := file.helper(name.host):
-            return self._from_helper(file, program, name)
+            return self._from_helper(file, program, name, context)
         entry = file.entry(name)
         if entry is not None and not entry.empty:
             return _of_entry(entry, file)
-        return self._from_helper(file, file.store, name) if file.store else None
+        return self._from_helper(file, file.store, name, context) if file.store else None
 
     def _from_helper(
-        self, file: CredentialFile, program: str, name: RepositoryName
+        self, file: CredentialFile, program: str, name: RepositoryName, context: Context | None
     ) -> Credentials | None:
         try:
-            login = helpers.get(program, name.host, self._environ)
+            login = helpers.get(program, name.host, self._environ, context=context)
         except helpers.HelperMissing as missing:
             self._warn_once(f"{missing}, though {file.where} names it")
             return None

@@ -7,13 +7,17 @@ its message on *standard output*. One is run at a time: some hang when two are.
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from towline.context import Context
 from towline.errors import AuthError
 from towline.reference import HUB
+from towline.registry.endpoints import acquired
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Mapping
 
 SECONDS = 30.0
@@ -25,6 +29,8 @@ _ANONYMOUS = (
     "no credentials username",
 )
 _ANSWER_MAX = 1 << 20
+_TICK = 0.1
+"""Seconds after which it is looked whether the answer is still wanted."""
 _one_at_a_time = threading.Lock()
 
 
@@ -45,20 +51,30 @@ def servers(host: str) -> tuple[str, ...]:
     return _HUB_SERVERS if host == HUB else (host, f"https://{host}")
 
 
-def get(name: str, host: str, environ: Mapping[str, str], seconds: float = SECONDS) -> Login | None:
+def get(
+    name: str,
+    host: str,
+    environ: Mapping[str, str],
+    *,
+    seconds: float = SECONDS,
+    context: Context | None = None,
+) -> Login | None:
     """Ask the helper of that name, which has so many seconds; None: it knows none.
 
-    Raises HelperMissing, and AuthError with the helper's own words when it fails.
+    Raises HelperMissing, AuthError with the helper's own words when it fails, and Cancelled: then
+    it is ended.
     """
     for server in servers(host):
-        found = _ask(name, server, environ, seconds)
+        found = _ask(name, server, environ, seconds, context)
         if found is not None:
             return found
     return None
 
 
-def _ask(name: str, server: str, environ: Mapping[str, str], seconds: float) -> Login | None:
-    code, output = _run(name, "get", server, environ, seconds)
+def _ask(
+    name: str, server: str, environ: Mapping[str, str], seconds: float, context: Context | None
+) -> Login | None:
+    code, output = _run(name, "get", server, environ, seconds=seconds, context=context)
     if code:
         if _is_anonymous(output):
             return None
@@ -121,7 +137,13 @@ def _login(name: str, output: bytes) -> Login | None:
 
 
 def _run(
-    name: str, verb: str, line: str, environ: Mapping[str, str], seconds: float = SECONDS
+    name: str,
+    verb: str,
+    line: str,
+    environ: Mapping[str, str],
+    *,
+    seconds: float = SECONDS,
+    context: Context | None = None,
 ) -> tuple[int, bytes]:
     """Run the helper with a line on its standard input; exit code and standard output."""
     import shutil
@@ -132,20 +154,46 @@ def _run(
     if path is None or "/" in name:
         raise HelperMissing(f"the credential helper {program} is not installed")
     try:
-        with _one_at_a_time:
-            done = subprocess.run(
+        with (
+            acquired(_one_at_a_time, context or Context()),
+            subprocess.Popen(
                 [path, verb],
-                input=line.encode(),
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=dict(environ),
-                timeout=seconds,
-                check=False,
-            )
+            ) as process,
+        ):
+            try:
+                output = _answer(process, line.encode(), seconds, context)
+            except BaseException:
+                # Not waited for is whoever else has its output open: a child of it.
+                process.kill()
+                raise
     except subprocess.TimeoutExpired:
         raise AuthError(
             f"the credential helper {program} did not answer within {seconds:g} s"
         ) from None
     except OSError as error:
         raise HelperMissing(f"the credential helper {program} cannot be run: {error}") from None
-    return done.returncode, done.stdout[:_ANSWER_MAX]
+    return process.returncode, output[:_ANSWER_MAX]
+
+
+def _answer(
+    process: subprocess.Popen[bytes], line: bytes, seconds: float, context: Context | None
+) -> bytes:
+    """What it says. Raises subprocess.TimeoutExpired and, if there is a context, Cancelled."""
+    from subprocess import TimeoutExpired
+
+    if context is None:  # to keep a login, which may be long: it is told all of it in one go
+        return process.communicate(line, timeout=seconds)[0]
+    end = time.monotonic() + seconds
+    told: bytes | None = line
+    while True:
+        context.cancel.check()
+        try:
+            return process.communicate(told, timeout=_TICK)[0]
+        except TimeoutExpired:
+            told = None
+            if time.monotonic() >= end:
+                raise

@@ -366,6 +366,15 @@ class TestHelpers:
             helpers.get("box", HOST, environ, seconds=0.3)
         assert time.monotonic() - began < 10
 
+    def test_nor_is_one_waited_for_whose_child_keeps_its_output_open(
+        self, tmp_path: Path, environ: dict[str, str]
+    ) -> None:
+        self.helper(tmp_path, "sleep 5\nexit 1\n")
+        began = time.monotonic()
+        with pytest.raises(AuthError, match=r"did not answer"):
+            helpers.get("box", HOST, environ, seconds=0.3)
+        assert time.monotonic() - began < 3
+
     def test_helpers_are_run_one_at_a_time(self, tmp_path: Path, environ: dict[str, str]) -> None:
         alone = f"mkdir {tmp_path}/busy || {{ echo another is running; exit 1; }}\nsleep 0.1\n"
         self.helper(tmp_path, f"{alone}{self.LOGIN}rmdir {tmp_path}/busy\n")
