@@ -22,7 +22,7 @@ WORDS = 1
 
 def add_arguments(parser: Parser) -> None:
     """Its options."""
-    add(parser, options.WHAT, options.FORM)
+    add(parser, options.WHICH, options.FORM)
     looking.add_reach(parser)
 
 

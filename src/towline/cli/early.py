@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
+_WITHOUT_PROGRESS = {"inspect", "tags", "digest", "login", "logout", "cache", "serve", "demo"}
+"""Commands that say so little that what `--progress` says is not for them."""
+
+
 def catch(words: Sequence[str], environ: Mapping[str, str]) -> None:
     """From now on SIGINT and SIGTERM end the process, in whatever way they are told of."""
     json = wants_json(words, environ)
@@ -33,6 +37,8 @@ def catch(words: Sequence[str], environ: Mapping[str, str]) -> None:
 
 def wants_json(words: Sequence[str], environ: Mapping[str, str]) -> bool:
     """Whether standard error is for JSON, by a look at words that nobody has read yet."""
+    if words and words[0] in _WITHOUT_PROGRESS:
+        return False
     if "--progress=json" in words or ("--progress", "json") in pairwise(words):
         return True
     other = any(word in {"-q", "--quiet"} or word.startswith("--progress") for word in words)

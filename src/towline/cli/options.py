@@ -148,19 +148,21 @@ class Group:
     options: tuple[Option, ...]
 
 
+PLATFORM = given(
+    "--platform",
+    metavar="OS/ARCH[/VARIANT]",
+    help="this platform alone (repeatable; default all)",
+    repeatable=True,
+)
 WHAT = Group(
     "what is pushed",
     (
         flag("-a", "--all-tags", help="every tag that the source holds"),
-        given(
-            "--platform",
-            metavar="OS/ARCH[/VARIANT]",
-            help="this platform alone (repeatable; default all)",
-            repeatable=True,
-        ),
+        PLATFORM,
         flag("--by-digest", help="put the manifest under its digest only, without a tag"),
     ),
 )
+WHICH = Group("which of it", (PLATFORM,))
 FORM = Group(
     "as what",
     (

@@ -162,6 +162,7 @@ def test_json_progress_shows_errors_and_hints_as_objects(
         (["push", "-q"], {"TOWLINE_PROGRESS": "json"}, False),
         (["push"], {"TOWLINE_PROGRESS": "json"}, True),
         (["push", "json"], {}, False),
+        (["inspect", "--nope"], {"TOWLINE_PROGRESS": "json"}, False),  # as all that it says
     ],
 )
 def test_errors_in_the_options_themselves_are_objects_too_where_that_was_asked_for(

@@ -9,6 +9,7 @@ import pytest
 
 from towline.cli import not_yet
 from towline.cli.main import COMMANDS, main
+from towline.testing.images import make_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -169,6 +170,23 @@ def test_a_digest_file_that_cannot_be_written_is_told_before_the_push(
     )
     code, lines = told(capsys, "push", "no.tar", "reg.example/a", "--digest-file", str(tmp_path))
     assert (code, lines[0][-14:]) == (2, "is a directory")
+
+
+def test_a_digest_is_of_one_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = make_image(tmp_path / "image.tar")
+    code, lines = told(capsys, "digest", str(made.path), "-a")
+    assert (code, lines[0]) == (2, "towline: error: `towline digest` has no option `-a`")
+    code, lines = told(capsys, "digest", str(made.path), "--platform", "linux/amd64")
+    assert (code, lines) == (2, ["towline: error: `--platform` is not available yet"])
+
+
+def test_a_variable_for_pushes_is_nothing_to_a_digest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_image(tmp_path / "image.tar")
+    monkeypatch.setenv("TOWLINE_ALL_TAGS", "true")
+    assert main(["digest", str(made.path)]) == 0
+    assert capsys.readouterr().out.startswith("sha256:")
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
