@@ -11,7 +11,7 @@ from tests.support.guards import PASSWORD, USER, Tokens
 from tests.support.pushing import Client, client_of
 from tests.support.scripted import Reply, Scripted
 from towline.errors import RegistryError, TowlineError
-from towline.registry.auth import TOKEN_ANSWER_MAX
+from towline.registry import tokens
 from towline.registry.documents import MANIFEST_READ_MAX, TAGS_READ_MAX
 from towline.spec import media_types
 from towline.spec.digest import Digest
@@ -79,7 +79,7 @@ def test_a_list_of_tags_without_end_is_none(registry: Scripted, client: Client) 
 def test_a_token_without_end_is_none(registry: Scripted) -> None:
     Tokens(registry)
     registry._rules.clear()
-    registry.on("GET", "^/token", endless(200, TOKEN_ANSWER_MAX), forever=True)
+    registry.on("GET", "^/token", endless(200, tokens.ANSWER_MAX), forever=True)
     with (
         client_of(registry, creds=(USER, PASSWORD)) as client,
         pytest.raises(TowlineError, match="answered without one"),

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from towline.context import Context
-    from towline.registry.auth import Auth, Scopes
+    from towline.registry.auth import Auth
     from towline.registry.challenge import Challenge
     from towline.registry.credentials import Credentials
+    from towline.registry.tokens import Scopes
     from towline.wire.message import Request, Response
     from towline.wire.url import Url
 

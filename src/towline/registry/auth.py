@@ -10,34 +10,21 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from towline.errors import AuthError, RegistryError
-from towline.registry import answers, tokens
 from towline.registry.challenge import Challenge, challenges
+from towline.registry.token_service import TokenService, asks_too_much
 from towline.wire.message import Request
-from towline.wire.url import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from towline.registry.credentials import Credentials
-    from towline.registry.tokens import Token
+    from towline.registry.tokens import Scopes, Token
     from towline.wire.message import Response
     from towline.wire.url import Url
 
-Scopes = tuple[str, ...]
-"""What a token must be good for, `repository:NAME:ACTIONS` each, the destination's first: some
-token services look at the first alone."""
-
-CLIENT_ID = "towline"
-TOKEN_ANSWER_MAX = 1 << 20
-"""Bytes."""
 _MARGIN = 5.0
 _BODY_MARGIN = 60.0
 """Seconds that a token should still live when a body is begun."""
-_NO_FORM = frozenset({400, 401, 404, 405})
-"""Answers of services that take no token request by POST."""
-_TOO_MUCH = frozenset({400, 401, 403})
-"""Answers of services that do not grant what several scopes ask together."""
 _UNAUTHORIZED = 401
 _INSUFFICIENT = "insufficient_scope"
 
@@ -127,18 +114,12 @@ class Auth:
         return self._wider.get(scopes, scopes)
 
     def _basic(self) -> str | None:
-        if self.credentials is None or not self.credentials.username:
-            return None
-        import base64
-
-        pair = f"{self.credentials.username}:{self.credentials.password}"
-        encoded = base64.b64encode(pair.encode("utf-8", "surrogateescape"))
-        return "Basic " + encoded.decode()
+        return self.credentials.basic if self.credentials else None
 
     def fetch(self, scopes: Scopes) -> Generator[Request, Response, None]:
         """Fetch the token that `header` lacks. Raises AuthError, RegistryError."""
         if self._challenge is not None and self._challenge.scheme == "bearer":
-            yield from self._fetch(self._granted(scopes), scopes)
+            yield from self._fetch(self._challenge, scopes)
 
     def renew(
         self, scopes: Scopes, refused: Response, used: str | None
@@ -164,7 +145,7 @@ class Auth:
         try:
             self._drop(scopes, used)
             self._widen(scopes, found)
-            yield from self._fetch(self._granted(scopes), scopes)
+            yield from self._fetch(self._challenge, scopes)
         except BaseException:  # closed, where nobody answers
             if self.worked:  # it leads nowhere, and what was known has been good before
                 self._challenge, self._recalled, self._tokens, self._wider = before
@@ -205,84 +186,21 @@ class Auth:
         asked = granted in self._tokens and _merged(granted, found) == granted
         return asked and any(c.parameters.get("error") == _INSUFFICIENT for c in found)
 
-    def _fetch(self, granted: Scopes, scopes: Scopes) -> Generator[Request, Response, None]:
+    def _fetch(self, challenge: Challenge, scopes: Scopes) -> Generator[Request, Response, None]:
+        granted = self._granted(scopes)
         if granted in self._tokens and self._tokens[granted].lasts(_BODY_MARGIN, self._clock()):
             return  # another thread was faster
-        response = yield from self._ask(granted)
-        if not response.ok and len(scopes) > 1 and response.status in _TOO_MUCH:
+        service = TokenService(self.base, challenge, self.credentials)
+        response = yield from service.ask(granted)
+        if asks_too_much(response, scopes):
             self._refused.add(scopes)
             granted = self._granted(scopes)
-            response = yield from self._ask(granted)
-        self._tokens[granted] = self._token(response, granted)
-
-    def _ask(self, scopes: Scopes) -> Generator[Request, Response, Response]:
-        credentials = self.credentials
-        if credentials and credentials.identity_token:
-            response = yield self._form_request(credentials.identity_token, scopes)
-            if response.status not in _NO_FORM or not credentials.password:
-                return response
-        return (yield self._get_request(scopes))
-
-    def _get_request(self, scopes: Scopes) -> Request:
-        url = self._realm()
-        if service := self._parameter("service"):
-            url = url.with_query("service", service)
-        for scope in scopes:
-            url = url.with_query("scope", scope)
-        header = self._basic()
-        if header is None or self.credentials is None:
-            return Request("GET", url)
-        url = url.with_query("account", self.credentials.username)
-        return Request("GET", url, (("Authorization", header),))
-
-    def _form_request(self, refresh: str, scopes: Scopes) -> Request:
-        form = {
-            "grant_type": "refresh_token",
-            "service": self._parameter("service"),
-            "client_id": CLIENT_ID,
-            "scope": " ".join(scopes),
-            "refresh_token": refresh,
-        }
-        body = "&".join(f"{name}={quote(value)}" for name, value in form.items() if value)
-        headers = (("Content-Type", "application/x-www-form-urlencoded"),)
-        return Request("POST", self._realm(), headers, body.encode())
-
-    def _parameter(self, name: str) -> str:
-        return self._challenge.parameters.get(name, "") if self._challenge else ""
-
-    def _realm(self) -> Url:
-        text = self._parameter("realm")
-        try:
-            realm = self.base.join(text)
-        except ValueError:
-            raise RegistryError(
-                f"{self.base.authority} sends for a token to {text[:80]!r}, which is no address"
-            ) from None
-        if self.base.scheme == "https" and realm.scheme != "https":
-            raise AuthError(
-                f"{self.base.authority} sends for a token to {realm.origin} in the clear"
-            )
-        return realm
-
-    def _token(self, response: Response, scopes: Scopes) -> Token:
-        action = f"get a token for {self.base.authority}"
-        if not response.ok:
-            raise self._no_token(response, action)
-        token = tokens.read(response, action, self._clock())
+            response = yield from service.ask(granted)
+        token = self._tokens[granted] = service.token(response, self._clock())
         self._log(
-            f"* token of {response.url.authority} for {' '.join(scopes) or 'no scope'}: granted "
+            f"* token of {response.url.authority} for {' '.join(granted) or 'no scope'}: granted "
             f"{token.granted or 'what it does not say'}, for {token.life:g} s"
         )
-        return token
-
-    def _no_token(self, response: Response, action: str) -> AuthError | RegistryError:
-        error = answers.refusal(response, action)
-        if response.status in _TOO_MUCH and not error.transient:
-            who = f" as {self.credentials}" if self.credentials else " without credentials"
-            return AuthError(
-                error.message + who, status=response.status, code=error.code, hint=error.hint
-            )
-        return error
 
 
 def _usable(found: list[Challenge]) -> list[Challenge]:

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
-from towline.registry import answers, hints
+from towline.registry import answers, hints, tokens
 from towline.registry.admission import Admission, Visit
-from towline.registry.auth import TOKEN_ANSWER_MAX, Auth
+from towline.registry.auth import Auth
 from towline.registry.endpoints import acquired
 from towline.spec import distribution
 from towline.wire.message import Request
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.errors import Side
-    from towline.registry.auth import Scopes
     from towline.registry.challenge import Challenge
     from towline.registry.credentials import Credentials
     from towline.registry.endpoints import Endpoint
     from towline.registry.requests import Call
+    from towline.registry.tokens import Scopes
     from towline.wire.exchange import Exchange, Unread
     from towline.wire.message import Response
     from towline.wire.pool import Pool
@@ -269,10 +269,10 @@ class Caller:
     def _asked(self, request: Request, context: Context) -> Response:
         """The answer of a token service, or of the registry's base."""
         request = self._guarded(request, context)
-        response = self._pool.request(request, context, limit=TOKEN_ANSWER_MAX)
+        response = self._pool.request(request, context, limit=tokens.ANSWER_MAX)
         if request.method != "GET":
             return response
-        return self._followed(request, response, context, TOKEN_ANSWER_MAX)
+        return self._followed(request, response, context, tokens.ANSWER_MAX)
 
     def _followed(
         self, request: Request, response: Response, context: Context, limit: int

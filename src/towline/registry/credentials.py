@@ -41,6 +41,16 @@ class Credentials:
         return self.source.startswith(HELPER_SOURCE)
 
     @property
+    def basic(self) -> str | None:
+        """The `Authorization` of Basic; None without a user's name."""
+        if not self.username:
+            return None
+        import base64
+
+        pair = f"{self.username}:{self.password}".encode("utf-8", "surrogateescape")
+        return "Basic " + base64.b64encode(pair).decode()
+
+    @property
     def account(self) -> str:
         """Which entry this is: equal for equal accounts, without any secret."""
         return f"{self.source} {self.username}".strip()

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from towline.context import Context
     from towline.errors import Side
     from towline.reference import RepositoryName
-    from towline.registry.auth import Scopes
     from towline.registry.caller import Caller
     from towline.registry.facts import HostFacts
+    from towline.registry.tokens import Scopes
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest

@@ -15,6 +15,12 @@ from towline.errors import AuthError
 if TYPE_CHECKING:
     from towline.wire.message import Response
 
+Scopes = tuple[str, ...]
+"""What a token must be good for, `repository:NAME:ACTIONS` each, the destination's first: some
+token services look at the first alone."""
+
+ANSWER_MAX = 1 << 20
+"""Bytes of a token service's answer."""
 LIFE_MIN = 60.0
 """Seconds that a token is taken to live where its service says less, or nothing."""
 _LIFE_MAX = 365 * 24 * 3600.0
