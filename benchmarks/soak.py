@@ -1,4 +1,4 @@
-"""Push for a long time and under faults; `make test` does a little of each.
+"""Push for a long time and under faults; `make test` does less of each.
 
 Thousands of random runs of what sends to registries, and hundreds of kills of the embedded one.
 """

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 KiB, MiB = 1 << 10, 1 << 20
 HANGS_UP = (OSError, http.client.HTTPException)
 # Each restart costs about half a second of two cores; `make soak` kills more often.
-KILLS = int(os.environ.get("SOAK_KILLS", "10"))
+KILLS = int(os.environ.get("SOAK_KILLS", "20"))
 
 
 @pytest.fixture
