@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.certificates import make_authority
 from tests.support.guards import USER, basic
-from tests.support.pushing import Client, client_of
+from tests.support.pushing import Client, client_of, send
 from tests.support.scripted import Reply, Scripted, scripted
 from towline.errors import Cancelled, NetworkError, RegistryError, UsageError
 from towline.spec.digest import Digest
@@ -263,7 +263,7 @@ def test_a_body_that_nobody_reads_over_tls_is_a_time_out(
         client_of(secure, plain_http=False, ca=authority.ca, timeout=0.4) as client,
         pytest.raises(NetworkError, match=r"took no byte for 0.4 s"),
     ):
-        client.push(os.urandom(20 << 20))
+        send(client.repository.start_upload(client.context), os.urandom(20 << 20))
 
 
 def test_a_registry_that_is_not_listening_is_named_with_what_to_check() -> None:

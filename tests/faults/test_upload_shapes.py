@@ -222,6 +222,67 @@ class TestShapes:
         assert [asked.method for asked in registry.asked[before:]] == ["POST", "PUT"]
 
 
+BREAKDOWNS = [Reply(500, body="Internal error"), Reply(502), Reply(504), CUT, Reply(raw=b"junk")]
+
+
+class TestBreakdowns:
+    """A way of sending on which the host breaks down each time is given up for another."""
+
+    @pytest.fixture(params=BREAKDOWNS, ids=lambda reply: str(reply.raw or reply.status))
+    def broken(self, request: pytest.FixtureRequest) -> Callable[[Asked], Reply | None]:
+        return lambda asked: request.param if asked.body else None
+
+    def test_at_bodies_in_a_put(
+        self, registry: Scripted, client: Client, broken: Callable[[Asked], Reply | None]
+    ) -> None:
+        registry.on("PUT", "digest=", broken, forever=True)
+        assert client.push(DATA, known=True) == 3
+        assert client.push(DATA[1:], known=True) == 1, "what was found out is kept"
+        assert DIGEST in registry.blobs
+
+    def test_at_bodies_in_a_put_that_would_be_the_only_chunk(
+        self, registry: Scripted, broken: Callable[[Asked], Reply | None]
+    ) -> None:
+        registry.on("PUT", "digest=", broken, forever=True)
+        with client_of(registry, chunk_size=4 * MiB) as client:
+            client.push(DATA)
+        assert DIGEST in registry.blobs
+
+    @pytest.mark.parametrize("known", [True, False])
+    def test_at_bodies_in_a_patch(
+        self,
+        registry: Scripted,
+        client: Client,
+        broken: Callable[[Asked], Reply | None],
+        *,
+        known: bool,
+    ) -> None:
+        registry.on("PATCH", "uploads", broken, forever=True)
+        assert client.push(DATA, known=known) == (1 if known else 3)
+        assert DIGEST in registry.blobs
+
+    def test_at_bodies_above_a_size_of_which_it_says_nothing(
+        self, registry: Scripted, client: Client
+    ) -> None:
+        data = os.urandom(18 * MiB)
+        for method in ("PUT", "PATCH"):
+            registry.on(method, "uploads", limited(17 * MiB, CUT), forever=True)
+        client.push(data, known=True)
+        assert Digest.of(data) in registry.blobs
+
+    def test_one_failure_changes_nothing(self, registry: Scripted, client: Client) -> None:
+        registry.on("PATCH", "uploads", Reply(500))
+        assert client.push(DATA) == 2
+        assert [len(asked.body) for asked in registry.requests("PUT")] == [0]
+
+    def test_a_host_that_is_only_busy_keeps_its_way(
+        self, registry: Scripted, client: Client
+    ) -> None:
+        registry.on("PATCH", "uploads", *[Reply(503)] * 4)
+        assert client.push(DATA) == 5
+        assert [len(asked.body) for asked in registry.requests("PUT")] == [0]
+
+
 def test_a_host_that_wants_a_length_gets_one(registry: Scripted, client: Client) -> None:
     registry.on(
         "PATCH",

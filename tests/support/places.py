@@ -78,6 +78,8 @@ class Host:
 class Place:
     """One repository."""
 
+    mounts = True
+
     def __init__(self, name: RepositoryName, how: Habits, seed: object, host: Host) -> None:
         self.name = name
         self.habits = how

@@ -70,6 +70,11 @@ class Place(Protocol):
         """Link it from another repository, open a session to send it, or refuse (None)."""
         ...
 
+    @property
+    def mounts(self) -> bool:
+        """Whether it has been seen to link a blob from another repository."""
+        ...
+
     def start_upload(
         self, context: Context, known: Descriptor | None = None, about: int = 0, /
     ) -> Session:
@@ -170,7 +175,7 @@ class Delivery:
         if answer is not None:  # a refusal says nothing of the blob, and opens nothing
             self.drop()  # the last session serves; the one before it is given up
             self._seats.append(seat)
-            if mount.ours:
+            if mount.ours and self.repository.mounts:  # some never do, whoever holds the blob
                 self._forget(self.blob.identity, digest, origin)
         return False
 

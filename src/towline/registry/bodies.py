@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from towline.errors import NetworkError, RegistryError
 from towline.registry import answers, requests, shapes
 from towline.registry.requests import BINARY
 from towline.wire.message import Request
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from towline.errors import AuthError
     from towline.registry.facts import Shape
     from towline.registry.session import Session
     from towline.wire.exchange import Exchange
+    from towline.wire.message import Response
+
+_BROKEN = frozenset({500, 502, 504})
+"""Answers of a server that a shape of body may be too much for; 503 only says that it is busy."""
 
 
 class OneBody:
@@ -22,6 +31,7 @@ class OneBody:
         self._session = session
         self._length = length
         self._shape: Shape = "put" if digest else "patch"
+        self._failures = session.talk.facts.failures[self._shape]
         url = session.url.with_query("digest", digest) if digest else session.url
         # Every PATCH after a session's first one must say where it belongs: Gitea refuses it
         # otherwise, and Quay takes it for the beginning.
@@ -34,19 +44,38 @@ class OneBody:
     def write(self, block: memoryview) -> None:
         """Send a block. Raises AuthError, RegistryError, NetworkError."""
         self._session.sent += len(block)
-        refused = self._exchange.write(block)
+        with self._noted():
+            refused = self._exchange.write(block)
         if refused is not None:
             self.close()
-            raise shapes.refusal(self._session, refused, shape=self._shape, size=self._length)
+            raise self._refusal(refused)
 
     def finish(self, _digest: str) -> bool:
         """End the body; whether that has closed the session too."""
-        response = self._exchange.finish()
+        with self._noted():
+            response = self._exchange.finish()
         if not response.ok or answers.is_page(response):
-            raise shapes.refusal(self._session, response, shape=self._shape, size=self._length)
+            raise self._refusal(response)
+        self._session.talk.facts.taken(self._shape)
         if self._shape == "patch":
             self._session.moved(response)
         return self._shape == "put"
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            yield
+        except (NetworkError, RegistryError):
+            self._failed()
+            raise
+
+    def _refusal(self, response: Response) -> AuthError | RegistryError:
+        if response.status in _BROKEN:
+            self._failed()
+        return shapes.refusal(self._session, response, shape=self._shape, size=self._length)
+
+    def _failed(self) -> None:
+        self._session.talk.facts.failed(self._shape, self._failures)
 
     def close(self) -> None:
         """Break it off, if it is not at its end."""

@@ -47,7 +47,7 @@ class Chunks:
 
         A blob of which nothing was sent before fits into one PUT.
         """
-        if not self._session.acknowledged and not self._session.talk.facts.put_refused:
+        if not self._session.acknowledged and shapes.puts(self._session.talk.facts):
             return put(self._session, memoryview(self._buffer)[: self._filled], digest)
         self._flush()
         return False

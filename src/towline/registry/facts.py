@@ -6,7 +6,8 @@ It only saves requests: whatever is wrong in it is found out again.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from towline.registry.challenge import Challenge
@@ -24,6 +25,8 @@ CHUNK = 16 * MiB
 _SMALLER = (CHUNK, 4 * MiB, MiB, 1 << 18, 1 << 16)
 """Bytes to come down to; below the last, a refusal must have another cause than the size."""
 _PARTS_OF_ECR = 5 * MiB
+TRIES = 2
+"""Failures in a row after which the shape of a body, not chance, may be the cause."""
 _SAID = re.compile(r"(\d+(?:\.\d+)?)\s*(kib|kb|k|mib|mb|m)\b")
 _UNITS = {"k": 1 << 10, "m": MiB}
 
@@ -100,6 +103,10 @@ class HostFacts:
     """It takes no manifests of docker's format (schema 2), but others."""
     oci_refused: bool = False
     """It takes no OCI manifests, but others."""
+    mounts: bool = False
+    """It has linked a blob from another repository."""
+    failures: Counter[Shape] = field(default_factory=Counter)
+    """Bodies of a shape that were cut or met a server's error, one after the other; of this run."""
 
     @classmethod
     def recalled(cls, facts: Mapping[str, str], now: float) -> HostFacts:
@@ -117,6 +124,7 @@ class HostFacts:
         found.chunks_survive = bool(numbers.get("chunks_survive"))
         found.docker_refused = bool(numbers.get("docker_refused"))
         found.oci_refused = bool(numbers.get("oci_refused"))
+        found.mounts = bool(numbers.get("mounts"))
         found.chunk_min = min(numbers.get("chunk_min", 0), CHUNK)
         body_max = numbers.get("body_max", 0)
         found.body_max = body_max if body_max >= _SMALLER[-1] else None
@@ -124,7 +132,7 @@ class HostFacts:
 
     def to_recall(self, now: float) -> dict[str, str]:
         """For a later run; a store keeps it beside what it had, so it says what is not, too."""
-        values = {name: getattr(self, name) for name in self.__slots__}
+        values = {name: getattr(self, name) for name in self.__slots__ if name != "failures"}
         facts = {name: "" if value is None else str(int(value)) for name, value in values.items()}
         return {**facts, _SEEN: str(int(now))}
 
@@ -136,6 +144,16 @@ class HostFacts:
     def lost(self) -> None:
         """Note that of an upload that was cut nothing was left; that of another was counts more."""
         self.resumes = self.resumes or False
+
+    def failed(self, shape: Shape, after: int) -> None:
+        """Note that a body failed, begun `after` so many: those that fail together count once."""
+        self.failures[shape] = max(self.failures[shape], after + 1)
+
+    def taken(self, shape: Shape) -> None:
+        """Note that a body was taken."""
+        self.failures[shape] = 0
+        if shape == "patch" and self.failures["put"] >= TRIES:
+            self.put_refused = True  # it costs little, should it have been chance
 
     def limits(self) -> list[str]:
         """What is out of the ordinary, each completing "HOST takes …"."""

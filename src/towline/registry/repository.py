@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from towline.spec.manifest import RawManifest
     from towline.spec.media_types import Format
 
-_FORBIDDEN, _OK = 403, 200
+_FORBIDDEN, _NOT_FOUND, _OK = 403, 404, 200
 
 
 class Repository:
@@ -107,8 +107,24 @@ class Repository:
         Raises AuthError, RegistryError, NetworkError.
         """
         with on_side(self._side):
-            call = requests.blob_exists(self.name, digest, follow=in_storage)
-            return self._caller.call(call, self._scopes, context)
+            if not in_storage:
+                call = requests.blob_exists(self.name, digest)
+                return self._caller.call(call, self._scopes, context)
+            stored = requests.blob_stored(self.name, digest)
+            found = self._caller.call(stored, self._scopes, context)
+            if isinstance(found, requests.Unclear):
+                return self._is_readable(digest, context)
+            return found
+
+    def _is_readable(self, digest: str, context: Context) -> bool:
+        """Ask by GET, where HEAD is not answered, and read no byte of the blob."""
+        try:
+            self.open_blob(digest, context).close()
+        except RegistryError as error:
+            if error.status != _NOT_FOUND:
+                raise
+            return False
+        return True
 
     def mount(
         self, digest: str, origin: RepositoryName, context: Context
@@ -127,7 +143,14 @@ class Repository:
             return None
         if isinstance(answer, requests.Opened):
             return Upload(self._talk(context, self._scopes), answer)
+        if answer is not None:
+            self._facts.mounts = True
         return answer
+
+    @property
+    def mounts(self) -> bool:
+        """Whether this registry has been seen to link a blob from another repository."""
+        return self._facts.mounts
 
     @property
     def resumes(self) -> bool | None:

@@ -86,28 +86,42 @@ def base(host: str) -> Call[None]:
     return Call("GET", distribution.BASE, action, read)
 
 
-def blob_exists(name: RepositoryName, digest: str, *, follow: bool = False) -> Call[bool]:
-    """end-2 by HEAD. A redirect to storage says already that the blob is there.
-
-    With `follow` the storage is asked too: it may have lost what the registry believes in.
-    """
+def blob_exists(name: RepositoryName, digest: str) -> Call[bool]:
+    """end-2 by HEAD. A redirect to storage says already that the blob is there."""
     action = f"check blob {_short(digest)} in {name}"
     path = distribution.blob_path(name.path, digest)
 
     def read(response: Response) -> bool:
-        if follow and response.url.target != path:
-            return response.status not in _GONE
-        if response.ok:
-            if answers.is_page(response):
-                raise answers.no_registry(response, action)
-            return True
         if response.status in _REDIRECTS:
             return True
-        if response.status == _NOT_FOUND or says_nothing(response):
-            return False
-        raise answers.refusal(response, action)
+        return _is_there(response, action) is True
 
-    return Call("HEAD", path, action, read, follow=follow)
+    return Call("HEAD", path, action, read)
+
+
+def blob_stored(name: RepositoryName, digest: str) -> Call[bool | Unclear]:
+    """end-2 by HEAD, of the storage too: it may have lost what the registry believes in."""
+    action = f"check blob {_short(digest)} in {name}"
+    path = distribution.blob_path(name.path, digest)
+
+    def read(response: Response) -> bool | Unclear:
+        if response.url.target != path:
+            return response.status not in _GONE
+        return _is_there(response, action)
+
+    return Call("HEAD", path, action, read, follow=True)
+
+
+def _is_there(response: Response, action: str) -> bool | Unclear:
+    if response.ok:
+        if answers.is_page(response):
+            raise answers.no_registry(response, action)
+        return True
+    if response.status == _NOT_FOUND:
+        return False
+    if says_nothing(response):
+        return Unclear(response.status)
+    raise answers.refusal(response, action)
 
 
 def open_upload(name: RepositoryName) -> Call[Opened]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from towline.errors import AuthError
 from towline.registry import answers
+from towline.registry.facts import TRIES
 from towline.spec import distribution
 
 if TYPE_CHECKING:
@@ -59,11 +60,29 @@ def choose(
     """
     if _in_chunks(facts, blob, start, chunk_size):
         return "chunk"
-    if not blob.known and (facts.patch_refused or facts.length_wanted):
-        return "held"
-    if blob.known and not facts.put_refused and not start:
-        return "put"
-    return "patch"
+    if start:
+        return "patch"
+    ways = _ways(facts, blob)
+    return min(ways, key=lambda way: facts.failures["put" if way == "held" else way] // TRIES)
+
+
+def _ways(facts: HostFacts, blob: Expected) -> list[Shape | Literal["held"]]:
+    """How a whole blob may go, the best first; what fails again and again gives way to the next."""
+    ways: list[Shape | Literal["held"]] = []
+    if blob.known and not facts.put_refused:
+        ways.append("put")
+    if not facts.patch_refused and (blob.known or not facts.length_wanted):
+        ways.append("patch")
+    if not blob.known and not (ways and facts.put_refused):
+        ways.append("held")
+    if not (facts.patch_refused or facts.chunks_refused):
+        ways.append("chunk")
+    return ways or ["patch"]
+
+
+def puts(facts: HostFacts) -> bool:
+    """Whether a PUT with all of a blob is likely to be taken."""
+    return not facts.put_refused and facts.failures["put"] < TRIES
 
 
 def _in_chunks(facts: HostFacts, blob: Expected, start: int, chunk_size: int | None) -> bool:

@@ -71,6 +71,7 @@ class Place:
     """A repository whose answers are given in advance; what is asked of it is kept."""
 
     name = HERE
+    mounts = True
 
     def __init__(self, *answers: object) -> None:
         self.calls: list[str] = []
@@ -220,6 +221,14 @@ def test_a_session_instead_of_a_mount_is_used_and_the_entry_forgotten_if_it_was_
     assert case.place.calls == ["mount a from base", "write to session 1", "commit session 1",
                                 "cancel session 1"]  # fmt: skip
     assert case.forgotten == forgotten
+
+
+def test_a_registry_that_was_never_seen_to_mount_says_nothing_of_the_blob_by_a_session() -> None:
+    place = Place("session")
+    place.mounts = False
+    case = Case(place, [Mount(candidate("a"), BASE, ours=True)])
+    case.send()
+    assert case.forgotten == []
 
 
 def test_the_last_session_serves_and_a_refusal_takes_none_away() -> None:
