@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 from typing import TYPE_CHECKING
 
+from tests.support.forwarding import forwarded
 from tests.support.scripted import Asked, Reply, Scripted, complaint, running
 from towline.spec import media_types
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 OCI = frozenset({media_types.OCI_MANIFEST, media_types.OCI_INDEX})
 DOCKER = frozenset({media_types.DOCKER_MANIFEST, media_types.DOCKER_LIST})
 REFUSAL = complaint(415, "MANIFEST_INVALID", "manifest invalid")
-_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
 def refuse(registry: Scripted, types: Collection[str], refusal: Reply = REFUSAL) -> None:
@@ -33,16 +32,10 @@ class Choosy(Scripted):
     behind = ""
 
     def sound(self, asked: Asked) -> Reply:
-        connection = http.client.HTTPConnection(self.behind, timeout=30)
-        with contextlib.closing(connection):
-            headers = {name: value for name, value in asked.headers if name.lower() not in _HOP}
-            connection.request(asked.method, asked.target, asked.body, headers)
-            answer = connection.getresponse()
-            body = answer.read()
-        length = () if asked.method == "HEAD" else ("content-length",)
-        dropped = {"connection", "transfer-encoding", *length}
-        fields = tuple(field for field in answer.getheaders() if field[0].lower() not in dropped)
-        return Reply(answer.status, fields, body)
+        status, fields, body = forwarded(
+            self.behind, asked.method, asked.target, asked.headers, asked.body
+        )
+        return Reply(status, tuple(fields), body)
 
 
 @contextlib.contextmanager

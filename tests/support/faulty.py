@@ -6,7 +6,6 @@ It speaks HTTP on both sides, so that a fault can stand at any point of one exch
 from __future__ import annotations
 
 import contextlib
-import http.client
 import re
 import socket
 import struct
@@ -15,11 +14,12 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.support.forwarding import HOP, forwarded
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RESET = struct.pack("ii", 1, 0)
-HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
 
 
 @dataclass(frozen=True)
@@ -170,23 +170,14 @@ class FaultyProxy:
         return fault.cut is None and not fault.close
 
     def forward(self, message: Message) -> tuple[int, list[tuple[str, str]], bytes]:
-        upstream = http.client.HTTPConnection(self.backend, timeout=30)
-        with contextlib.closing(upstream):
-            headers = {name: value for name, value in message.headers if name.lower() not in HOP}
-            headers["Host"] = self.host
-            body = message.body if message.method in {"PUT", "POST", "PATCH"} else None
-            upstream.request(message.method, message.target, body, headers)
-            response = upstream.getresponse()
-            content = response.read()
-            kept = [pair for pair in response.getheaders() if pair[0].lower() not in HOP]
-            if message.method == "HEAD" and (length := response.getheader("Content-Length")):
-                kept.append(("Content-Length", length))
-            return response.status, kept, content
+        return forwarded(
+            self.backend, message.method, message.target, message.headers, message.body
+        )
 
     def forward_part(self, message: Message, size: int) -> None:
         host, _, port = self.backend.rpartition(":")
         with socket.create_connection((host, int(port))) as upstream:
-            lines = [f"{message.method} {message.target} HTTP/1.1", f"Host: {self.host}"]
+            lines = [f"{message.method} {message.target} HTTP/1.1"]
             lines += [
                 f"{name}: {value}" for name, value in message.headers if name.lower() not in HOP
             ]
