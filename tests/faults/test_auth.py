@@ -693,6 +693,15 @@ def test_a_mount_whose_token_is_refused_costs_itself_alone(
     assert client.push(DATA) == 1
 
 
+@pytest.mark.parametrize("challenge", [BASIC, ELSEWHERE], ids=["basic", "dead"])
+def test_such_a_challenge_to_the_very_first_request_is_outlived(
+    registry: Scripted, client: Client, challenge: Reply
+) -> None:
+    registry.on("HEAD", "/blobs/", challenge)
+    client.retried(lambda: client.repository.has_blob(DIGEST, client.context))
+    assert client.push(DATA) == 1
+
+
 def test_basic_challenges_for_ever_are_one_error(registry: Scripted, client: Client) -> None:
     client.repository.has_blob(DIGEST, client.context)
     registry.on("GET", "/blobs/", BASIC, forever=True)

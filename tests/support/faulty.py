@@ -253,11 +253,15 @@ def _said(name: str, status: int, *, forward: bool = False, early: bool = False)
     return Fault(name, status, HTML, PAGE, forward=forward, early=early)
 
 
+NOWHERE = "http://127.0.0.1:1"
 FAULTS = [
     *(_said(f"{status}", status) for status in (408, 429, 499, 500, 502, 503, 504, 522)),
-    *(_said(f"{status}-carried-out", status, forward=True) for status in (500, 503)),
+    *(_said(f"{status}-carried-out", status, forward=True) for status in (408, 499, 500, 503)),
+    *(Fault(f"{status}-untrue", status) for status in (200, 201)),
     *(_said(f"{status}-early", status, early=True) for status in (401, 500)),
     Fault("401-bare", 401),
+    Fault("401-basic", 401, (("WWW-Authenticate", "Basic"),)),
+    Fault("401-dead-service", 401, (("WWW-Authenticate", f'Bearer realm="{NOWHERE}/token"'),)),
     Fault("503-retry-after", 503, (("Retry-After", "1"),)),
     Fault("hang-up", say=b""),
     Fault("hang-up-early", say=b"", early=True),

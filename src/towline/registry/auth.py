@@ -129,8 +129,9 @@ class Auth:
         `used` is the `Authorization` that was refused.
         """
         found = challenges(refused.headers.all("WWW-Authenticate"))
-        if not _usable(found) and self._challenge is None:
-            # Some say how only where everybody asks first (distribution-spec, end-1).
+        if self._challenge is None and not self._answerable(found):
+            # Some say how only where everybody asks first (distribution-spec, end-1); others let
+            # everybody in there, and it was something on the way that wanted a password.
             answer = yield Request("GET", self.base)
             if answer.status != _UNAUTHORIZED:
                 return True
@@ -147,10 +148,14 @@ class Auth:
             self._widen(scopes, found)
             yield from self._fetch(self._challenge, scopes)
         except BaseException:  # closed, where nobody answers
-            if self.worked:  # it leads nowhere, and what was known has been good before
-                self._challenge, self._recalled, self._tokens, self._wider = before
+            # It leads nowhere: what was known before may be good yet.
+            self._challenge, self._recalled, self._tokens, self._wider = before
             raise
         return True
+
+    def _answerable(self, found: list[Challenge]) -> bool:
+        schemes = {challenge.scheme for challenge in _usable(found)}
+        return "bearer" in schemes or ("basic" in schemes and self._basic() is not None)
 
     def _learned(self) -> tuple[Challenge | None, bool, dict[Scopes, Token], dict[Scopes, Scopes]]:
         return self._challenge, self._recalled, dict(self._tokens), dict(self._wider)
