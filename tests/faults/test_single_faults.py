@@ -52,13 +52,13 @@ class Pushes:
     source: Path
     registry: DockerRegistry
 
-    def outlived(self, repository: str, *rules: Rule) -> str:
+    def outlived(self, repository: str, *rules: Rule, verify: str | bool = False) -> str:
         """Push; what is wrong with how it ended, or nothing."""
         with faulty(self.registry.host, *rules) as proxy:
             name = f"{proxy.host}/{repository}:1"
             try:
                 with towline.Pusher(cache="none", plain_http=True, timeout=1.0) as pusher:
-                    quick(pusher).push(self.source, name)
+                    quick(pusher).push(self.source, name, verify=verify)
             except towline.TowlineError as error:
                 return f"{_story(proxy)}: {error}"
         wrong = self.wrong(repository)
@@ -93,10 +93,12 @@ def faults_of(method: str) -> list[Fault]:
     return FAULTS + (BODY_FAULTS if method in {"PATCH", "PUT"} else [])
 
 
-def all_outlived(pushes: Pushes, name: str, cases: Sequence[tuple[Rule, ...]]) -> None:
+def all_outlived(
+    pushes: Pushes, name: str, cases: Sequence[tuple[Rule, ...]], *, verify: str | bool = False
+) -> None:
     with ThreadPoolExecutor(TOGETHER) as executor:
         jobs = [
-            executor.submit(pushes.outlived, f"{name}/n{number}", *rules)
+            executor.submit(pushes.outlived, f"{name}/n{number}", *rules, verify=verify)
             for number, rules in enumerate(cases)
         ]
     failed = [wrong for job in jobs if (wrong := job.result())]
@@ -113,6 +115,18 @@ def test_a_push_outlives_whatever_happens_to_one_exchange(
     cases = [(Rule(method, pattern, fault, at),) for fault in faults_of(method)]
     name = f"single/{form}/{method}{pattern.strip('/')}{at}".lower()
     all_outlived(pushes_of(form, tmp_path, docker_registry), name, cases)
+
+
+@pytest.mark.parametrize(
+    ("verify", "method", "kind"),
+    [("full", "GET", "manifests"), ("full", "GET", "blobs"), ("head", "HEAD", "blobs")],
+)
+def test_a_verification_outlives_whatever_happens_to_one_exchange(
+    tmp_path: Path, docker_registry: DockerRegistry, verify: str, method: str, kind: str
+) -> None:
+    cases = [(Rule(method, f"/{kind}/", fault),) for fault in faults_of(method)]
+    pushes = pushes_of("docker", tmp_path, docker_registry)
+    all_outlived(pushes, f"verified/{verify}/{kind}", cases, verify=verify)
 
 
 @pytest.mark.parametrize("form", ["docker", "oci-archive"])
