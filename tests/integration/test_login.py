@@ -372,5 +372,14 @@ class TestTerminal:
             typed.process.send_signal(number)
             assert typed.ends() == code
             assert typed.echoes
-            assert "Traceback" not in typed.shown
+            typed.until("Password: \r\ntowline: error: interrupted\r\n")
+        assert not config.exists()
+
+    def test_nothing_typed_is_told_on_a_line_of_its_own(self, config: Path) -> None:
+        with at_a_terminal("login", "registry.example", "-u", USER) as typed:
+            typed.until("Password: ")
+            typed.until_it_hides()
+            os.write(typed.master, b"\x04")  # the end of what is typed
+            assert typed.ends() == 2
+            typed.until("Password: \r\ntowline: error: nothing was typed\r\n")
         assert not config.exists()

@@ -212,7 +212,7 @@ def _unknown(parser: Parser, word: str) -> UsageError:
     name = word.partition("=")[0]
     there = [option for option in parser.table if option.dest not in not_yet.OPTIONS]
     known = [name for option in there for name in _names(option)]
-    near = get_close_matches(name, known, 1)
+    near = get_close_matches(name, known, 1) if name.startswith("--") else []
     hint = f"did you mean `{near[0]}`?" if near else None
     return UsageError(
         f"`towline {parser.command}` has no option `{name}`",

@@ -62,7 +62,10 @@ def asked(question: str, *, secret: bool = False) -> str:
         raise UsageError(message, hint="give them: … | towline login … -u USER --password-stdin")
     try:
         return _secretly(question) if secret else _openly(question)
-    except EOFError:
+    except BaseException as error:
+        sys.stderr.write("\n")  # what is said next does not belong behind the question
+        if not isinstance(error, EOFError):
+            raise
         message = "nothing was typed"
     raise UsageError(message)
 
@@ -89,8 +92,11 @@ def _an_end_by_signal() -> Iterator[None]:
     """Signals unwind: a terminal left without its echo is of no use."""
     import signal
 
+    from towline.cli.signals import Interrupted
+    from towline.errors import TransferCancelled
+
     def end(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        raise Interrupted(TransferCancelled("interrupted"), 128 + number)
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, end) for number in numbers}
