@@ -33,13 +33,13 @@ class Putting:
     """One attempt to put a manifest under a tag or its digest."""
 
     def __init__(
-        self, talk: Conversation, target: str, manifest: RawManifest, mistaken: set[str]
+        self, talk: Conversation, target: str, manifest: RawManifest, damaged: dict[str, str]
     ) -> None:
-        """`mistaken`: digests of manifests that were called invalid once, to be added to."""
+        """`damaged`: by tag, the digest of what was altered on the way there; to be added to."""
         self._talk = talk
         self._target = target
         self._manifest = manifest
-        self._mistaken = mistaken
+        self._damaged = damaged
         self._aftermath: str | None = None
         self._is_tag = ":" not in target
         self._where = f"{talk.name}{':' if self._is_tag else '@'}{target}"
@@ -79,7 +79,8 @@ class Putting:
             return False
         found = self._standing()
         if found is not None:
-            self._aftermath = ""
+            damaged = found == self._damaged.get(self._target)
+            self._aftermath = self._left(found) if damaged else ""
         elif lost and self._is_tag:
             self._aftermath = f"{self._where} may have been written {self._how_to_look}"
         return found == self._manifest.digest
@@ -89,8 +90,9 @@ class Putting:
         code = error.code if isinstance(error, RegistryError) else None
         if lacks_blobs(error):
             return
-        if code in _MISTAKES and self._manifest.digest not in self._mistaken:
-            self._mistaken.add(self._manifest.digest)
+        mistaken = self._talk.mistaken
+        if code in _MISTAKES and self._manifest.digest not in mistaken:
+            mistaken.add(self._manifest.digest)
             error.transient = True
 
     def _standing(self) -> str | None:
@@ -134,6 +136,8 @@ class Putting:
             hint=hint,
         )
         error.aftermath = left if found != _NOTHING and self._is_tag else ""
+        if found and self._is_tag:
+            self._damaged[self._target] = found
         return error
 
     def _left(self, found: str | None) -> str:

@@ -53,6 +53,7 @@ class Repository:
         self._side: Side = side
         self._chunk_size = chunk_size
         self._mistaken: set[str] = set()
+        self._damaged: dict[str, str] = {}
         actions = "pull,push" if side == "destination" else "pull"
         self._scopes: Scopes = (f"repository:{name.path}:{actions}",)
         origins = dict.fromkeys(origin.path for origin in pull_from if origin.host == name.host)
@@ -179,7 +180,7 @@ class Repository:
         """
         talk = self._talk(context, self._scopes)
         with on_side(self._side):
-            Putting(talk, target, manifest, self._mistaken).carry_out()
+            Putting(talk, target, manifest, self._damaged).carry_out()
 
     def announce_referrer(self, manifest: RawManifest, subject: Digest, context: Context) -> bool:
         """Have a manifest that is in place listed under its subject; see `referrers.announce`."""
