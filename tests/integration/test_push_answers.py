@@ -395,6 +395,29 @@ def test_foreign_layers_are_skipped_and_keep_their_urls(
     assert whole(registry)
 
 
+@pytest.mark.parametrize("status", [500, 400])
+def test_a_registry_that_takes_no_foreign_layers_is_not_asked_again_and_again(
+    status: int, registry: Scripted, pusher: towline.Pusher, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "layout", [{"base": b"base"}, *LAYER], format="oci")
+    _with_foreign_base(made.path, ["https://elsewhere.example/layer"])
+
+    def refuses(asked: Asked) -> Reply:
+        """In the words of distribution 2.8, unless it was told which addresses are good."""
+        foreign = next(one for one in json.loads(asked.body)["layers"] if "urls" in one)
+        errors = [
+            {"code": "UNKNOWN", "message": "unknown error", "detail": {}},
+            {"code": "MANIFEST_BLOB_UNKNOWN", "detail": {"digest": foreign["digest"]}},
+        ]
+        return Reply(status, (), json.dumps({"errors": errors}))
+
+    registry.on("PUT", "/manifests/", refuses, forever=True)
+    with pytest.raises(towline.RegistryError, match="MANIFEST_BLOB_UNKNOWN") as caught:
+        pusher.push(made.path, f"{registry.host}/app:1")
+    assert "takes no layers that lie elsewhere" in str(caught.value.hint)
+    assert len(registry.requests("PUT", "/manifests/")) == 1
+
+
 def _with_foreign_base(layout: Path, urls: list[str]) -> str:
     """Make the lowest layer of a layout a foreign one; the manifest's new digest."""
     index = json.loads((layout / "index.json").read_bytes())

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import Cancelled, TowlineError
+from towline.registry.refusals import lacks_blobs
 from towline.spec import media_types
 from towline.spec.manifest import parse
 from towline.transfers.shared import Restart
@@ -21,6 +22,21 @@ if TYPE_CHECKING:
     from towline.reference import Reference
     from towline.spec.manifest import RawManifest
     from towline.transfers.shared import Transfer
+
+
+FOREIGN = (
+    "the registry takes no layers that lie elsewhere: let it take their urls (in distribution, "
+    "validation.manifests.urls.allow), or push to another"
+)
+
+
+def wants_foreign(error: TowlineError, manifest: RawManifest) -> bool:
+    """Whether a registry misses a foreign layer: those are never sent, so that nothing heals it."""
+    if not lacks_blobs(error) or manifest.media_type not in media_types.MANIFESTS:
+        return False
+    layers = getattr(parse(manifest.content, manifest.media_type), "layers", ())
+    foreign = (layer for layer in layers if media_types.is_foreign(layer.media_type))
+    return any(layer.digest in error.message for layer in foreign)
 
 
 def put(target: Target, reference: Reference, documents: Documents) -> None:
@@ -106,6 +122,8 @@ class _Put:
         except TowlineError as error:
             if error.aftermath is not None:
                 self._aftermath = error.aftermath
+            if wants_foreign(error, self._manifest):
+                error.transient, error.hint = False, FOREIGN
             raise
 
     def _told(self, error: TowlineError) -> TowlineError:

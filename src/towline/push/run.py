@@ -231,7 +231,7 @@ class Run:
                 documents = tagging.put(partial(self.arrivals.send_also, tree))
                 break
             except RegistryError as error:
-                if not lacks_blobs(error) or pause is None:
+                if not lacks_blobs(error) or pause is None or tagging.wants_foreign(error):
                     raise
                 missed = error.message if pause == pauses[-1] else ""
             # A registry may confirm a blob and yet not find it, or have lost it meanwhile.

@@ -95,6 +95,11 @@ class Tagging:
         self._target.repository.note_format(self._family, refused=refused)
         return put
 
+    def wants_foreign(self, error: RegistryError) -> bool:
+        """Whether it is refused for layers that are never sent."""
+        all_of_it = (*self.documents.children, self.documents.top)
+        return any(manifests.wants_foreign(error, manifest) for manifest in all_of_it)
+
     def _fallback(self) -> Fallback:
         from towline.push.fallback import Fallback  # of which most pushes have no need
 
