@@ -160,12 +160,20 @@ class Limits:
     timeout: float = 30.0
 
     def __post_init__(self) -> None:
-        if self.jobs < 1:
-            raise UsageError(f"--jobs must be at least 1, not {self.jobs}")
-        if self.retries < 0:
-            raise UsageError(f"--retries must be 0 or more, not {self.retries}")
-        if self.timeout <= 0:
-            raise UsageError(f"--timeout must be more than 0 seconds, not {self.timeout:g}")
+        if not _is_number(self.jobs, int) or self.jobs < 1:
+            raise UsageError(f"--jobs must be a whole number, at least 1, not {self.jobs!r}")
+        if not _is_number(self.retries, int) or self.retries < 0:
+            raise UsageError(f"--retries must be a whole number, 0 or more, not {self.retries!r}")
+        if not _is_number(self.timeout, int, float) or not 0 < self.timeout < _FOR_EVER:
+            raise UsageError(f"--timeout must be a number above 0 seconds, not {self.timeout!r}")
+
+
+_FOR_EVER = float("inf")
+
+
+def _is_number(value: object, *kinds: type) -> bool:
+    """A program may give a text, where a type checker has not stopped it."""
+    return isinstance(value, kinds)
 
 
 def several(value: str | Sequence[str] | None) -> Sequence[str]:
@@ -176,13 +184,14 @@ def several(value: str | Sequence[str] | None) -> Sequence[str]:
 
 
 def pair(creds: str | tuple[str, str] | None, option: str) -> tuple[str, str] | None:
-    """`USER:PASSWORD`, or the two already apart."""
-    if creds is None or isinstance(creds, tuple):
-        return creds
-    user, colon, password = creds.partition(":")
-    if not colon or not user:
-        raise UsageError(f"{option} must be USER:PASSWORD", hint="give a user, a colon, a password")
-    return user, password
+    """`USER:PASSWORD`, or the two already apart. Raises UsageError for anything else."""
+    if creds is None:
+        return None
+    parts = creds.split(":", 1) if isinstance(creds, str) else creds
+    match list(parts):
+        case [str(user), str(password)] if user:
+            return user, password
+    raise UsageError(f"{option} must be USER:PASSWORD", hint="give a user, a colon, a password")
 
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)

@@ -52,6 +52,34 @@ def test_a_destination_that_is_no_text_is_a_usage_error(given: Any) -> None:
         destinations.parse(given)
 
 
+@pytest.mark.parametrize(
+    ("options_", "message"),
+    [
+        ({"jobs": "5"}, "--jobs must be a whole number, at least 1, not '5'"),
+        ({"jobs": 0}, "--jobs must be a whole number, at least 1, not 0"),
+        ({"jobs": 1.5}, "--jobs must be a whole number"),
+        ({"retries": None}, "--retries must be a whole number, 0 or more, not None"),
+        ({"timeout": "30"}, "--timeout must be a number above 0 seconds, not '30'"),
+        ({"timeout": float("nan")}, "--timeout must be a number"),
+        ({"timeout": float("inf")}, "--timeout must be a number"),
+        ({"creds": ("me",)}, "--creds must be USER:PASSWORD"),
+        ({"creds": ("me", None)}, "--creds must be USER:PASSWORD"),
+        ({"creds": "me"}, "--creds must be USER:PASSWORD"),
+        ({"creds": ("", "it")}, "--creds must be USER:PASSWORD"),
+    ],
+)
+def test_what_cannot_be_is_a_usage_error_whatever_its_type(
+    options_: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        towline.Pusher(**options_)
+
+
+@pytest.mark.parametrize("creds", ["me:i:t", ("me", "i:t"), ["me", "i:t"]])
+def test_an_account_is_a_text_or_a_pair(creds: Any) -> None:
+    assert options.pair(creds, "--creds") == ("me", "i:t")
+
+
 def test_a_keyword_that_there_is_not_is_refused_and_never_ignored() -> None:
     unknown: Any = {"platform": "linux/amd64"}
     calls: list[Any] = [towline.push, towline.plan, towline.Pusher().push, towline.Pusher().plan]
