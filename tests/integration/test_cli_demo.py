@@ -25,6 +25,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def test_files_that_may_not_be_read_are_left_out_of_the_image(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    (closed / "file").write_bytes(b"content")
+    closed.chmod(0)
+    program = (
+        "import os, sys; from pathlib import Path; from towline.cli import demo_image\n"
+        "os.geteuid() or os.setuid(65534)\n"  # root may read everything
+        "print(demo_image._cut([Path(sys.argv[1])]))\n"
+    )
+    command = [sys.executable, "-c", program, str(closed / "file")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    closed.chmod(0o700)
+    assert (done.stdout, done.stderr) == ("{}\n", "")
+
+
 def test_the_demo_shows_every_way_to_send_little_and_says_what_to_type_next(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

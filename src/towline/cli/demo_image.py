@@ -51,7 +51,8 @@ def _cut(paths: Iterable[Path]) -> dict[str, Path]:
     taken: dict[str, Path] = {}
     room = LAYER_BYTES
     for path in paths:
-        if not path.is_file() or not os.access(path, os.R_OK):
+        # pathlib's own question raises where a folder may not be looked into.
+        if not os.path.isfile(path) or not os.access(path, os.R_OK):  # noqa: PTH113 - see above
             continue
         room -= path.stat().st_size
         if room < 0:
