@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from towline.cli import not_yet
@@ -63,6 +64,4 @@ def _is_layout(name: str) -> bool:
 
 
 def _exists(path: str) -> bool:
-    from pathlib import Path
-
-    return bool(path) and Path(path).exists()
+    return os.path.exists(path)  # noqa: PTH110 - pathlib's raises where nobody may look

@@ -172,6 +172,16 @@ def test_a_digest_file_that_cannot_be_written_is_told_before_the_push(
     assert (code, lines[0][-14:]) == (2, "is a directory")
 
 
+def test_a_word_that_no_file_could_be_called_is_a_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, lines = told(capsys, "push", "n" * 300)
+    assert (code, lines[0][:62]) == (
+        2,
+        "towline: error: the repository name is longer than 255 charact",
+    )
+
+
 def test_a_digest_is_of_one_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = make_image(tmp_path / "image.tar")
     code, lines = told(capsys, "digest", str(made.path), "-a")
