@@ -554,6 +554,59 @@ class TestResuming:
         assert registry.blobs[DIGEST] == DATA
         assert len(registry.requests("POST")) == 2
 
+    def test_what_was_refused_is_not_gone_on_with_and_not_asked_for(
+        self, registry: Scripted, client: Client
+    ) -> None:
+        registry.on("PUT", "uploads", complaint(400, "DIGEST_INVALID"))
+        upload = client.repository.start_upload(client.context)
+        with pytest.raises(RegistryError):
+            send_all(upload, DATA)
+        assert not upload.rewind()
+        assert not registry.requests("GET")
+
+    def test_a_session_that_was_given_up_is_not_asked_again(
+        self, registry: Scripted, client: Client
+    ) -> None:
+        upload = self.cut(registry, client, 0, Reply(204))
+        assert not upload.rewind()
+        assert not upload.rewind()
+        upload.cancel()
+        assert len(registry.requests("GET")) == 1
+        assert not registry.requests("DELETE")
+
+    @pytest.mark.parametrize(
+        ("size", "told", "resumes"),
+        [
+            (len(DATA), Reply(204), False),
+            (MiB - 1, Reply(204), None),
+            (MiB - 1, complaint(404, "BLOB_UPLOAD_UNKNOWN"), False),
+        ],
+        ids=["much", "little", "gone"],
+    )
+    def test_a_host_is_said_to_keep_nothing_only_where_it_should_hold_some(
+        self, registry: Scripted, client: Client, size: int, told: Reply, resumes: object
+    ) -> None:
+        registry.on("PATCH", "", CUT)
+        registry.on("GET", "uploads", told, forever=True)
+        upload = client.repository.start_upload(client.context)
+        with pytest.raises(NetworkError):
+            send_all(upload, DATA[:size])
+        assert not upload.rewind()
+        assert client.repository.resumes is resumes
+
+    @pytest.mark.parametrize(("acknowledged", "resumes"), [(0, None), (1, False)])
+    def test_of_chunks_a_host_should_hold_those_that_it_has_acknowledged(
+        self, registry: Scripted, acknowledged: int, resumes: object
+    ) -> None:
+        registry.on("PATCH", "", *(acknowledged * [Reply(202)]), Reply(500))
+        registry.on("GET", "uploads", Reply(204), forever=True)
+        with client_of(registry, chunk_size=MiB) as client:
+            upload = client.repository.start_upload(client.context)
+            with pytest.raises(RegistryError):
+                send_all(upload, DATA)
+            assert not upload.rewind()
+            assert client.repository.resumes is resumes
+
 
 def test_bodies_and_empty_bodies_say_what_they_are(registry: Scripted, client: Client) -> None:
     client.push(DATA)
