@@ -79,11 +79,14 @@ class _Opener:
         if not hasattr(file, "read"):
             kind = type(file).__name__
             raise UsageError(f"the source is of type {kind}", hint="give a path or an open file")
-        if not isinstance(file.read(0), bytes):
-            raise UsageError("the source is a text file", hint="open it in binary mode")
         name = getattr(file, "name", None)
         name = name if isinstance(name, str) else "the file object"
-        in_place = access.of_object(file, name)
+        try:
+            if not isinstance(file.read(0), bytes):
+                raise UsageError("the source is a text file", hint="open it in binary mode")
+            in_place = access.of_object(file, name)
+        except (OSError, ValueError) as error:  # closed, or broken
+            raise access.unreadable(name, error) from None
         if in_place is None:
             return self._stream(ObjectReader(file, name), name, None)
         return self._archive(in_place, name, None)

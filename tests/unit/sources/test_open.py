@@ -189,6 +189,21 @@ def test_an_object_that_can_only_be_read_is_a_stream(made: Made) -> None:
     check(open_source(cast("BinaryIO", Reads(made.path.read_bytes())), QUIET), made)
 
 
+def test_an_object_that_cannot_be_read_is_the_sources_fault(made: Made) -> None:
+    class Broken(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: object) -> int:
+            raise ConnectionError("gone")
+
+    closed = made.path.open("rb")
+    closed.close()
+    for file, reason in ((closed, "closed file"), (Broken(), "gone")):
+        with pytest.raises(SourceError, match=f"cannot read .*: .*{reason}"):
+            open_source(cast("BinaryIO", file))
+
+
 def test_a_text_file_is_the_callers_mistake(made: Made) -> None:
     with (
         made.path.open(encoding="latin-1") as file,
