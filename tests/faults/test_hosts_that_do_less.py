@@ -8,6 +8,7 @@ import pytest
 
 import towline
 from tests.support.scripted import Asked, Reply, Scripted
+from towline.spec import media_types
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
@@ -31,6 +32,20 @@ def test_where_nothing_is_ever_mounted_a_refused_mount_does_not_make_the_origin_
     again = towline.push(image, f"{registry.host}/team/app:3", cache=cache)
     assert again.sent_bytes == 0
     assert {layer.outcome for layer in again.layers} == {"exists"}
+
+
+def test_a_verification_reads_what_a_head_calls_something_else(
+    registry: Scripted, image: Path
+) -> None:
+    false = {
+        "Docker-Content-Digest": f"sha256:{'0' * 64}",
+        "Content-Type": media_types.DOCKER_MANIFEST,
+        "Content-Length": "600",
+    }
+    registry.on("HEAD", "/manifests/", Reply(200, false), forever=True)
+    name = f"{registry.host}/team/app:1"
+    result = towline.push(image, name, cache="none", verify="head")
+    assert result.digest in registry.manifests
 
 
 @pytest.mark.parametrize("refusal", [*VERBLESS, Reply(405)], ids=lambda reply: reply.status)
