@@ -333,13 +333,28 @@ def test_only_an_opened_session_says_that_the_origin_has_not_got_it(  # noqa: PL
     pusher: towline.Pusher,
     made: Made,
 ) -> None:
+    registry.on("POST", "/origin/.*mount=", Reply(201), forever=True)
+    pusher.push(made.path, f"{registry.host}/origin:1")
     if answer:
         registry.on("POST", f"mount={known.replace(':', '.*')}", answer, forever=True)
     pusher.push(made.path, f"{registry.host}/app:1")
+    assert ("origin" in holders(pusher, made)) == remembered
+
+
+@pytest.mark.usefixtures("known")
+def test_a_session_says_nothing_of_the_origin_where_no_mount_was_ever_seen(
+    registry: Scripted, pusher: towline.Pusher, made: Made
+) -> None:
+    pusher.push(made.path, f"{registry.host}/app:1")
+    assert registry.requests("POST", "mount=")
+    assert holders(pusher, made) == {"base", "app"}
+
+
+def holders(pusher: towline.Pusher, made: Made) -> set[str]:
+    """The repositories that are remembered to have the layer."""
     (diff_id,) = made.diff_ids
     entries = pusher._engine.knowledge.entries([diff_id])[diff_id]
-    repositories = {entry.repository.rpartition("/")[2] for entry in entries}
-    assert repositories == ({"base", "app"} if remembered else {"app"})
+    return {entry.repository.rpartition("/")[2] for entry in entries}
 
 
 def test_of_several_sessions_the_last_serves_and_the_others_are_given_back(
