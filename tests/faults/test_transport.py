@@ -14,7 +14,7 @@ import pytest
 from tests.support.certificates import make_authority
 from tests.support.guards import USER, basic
 from tests.support.pushing import Client, client_of, send
-from tests.support.scripted import Reply, Scripted, scripted
+from tests.support.scripted import Reply, Scripted, running, scripted
 from towline.errors import Cancelled, NetworkError, RegistryError, UsageError
 from towline.spec.digest import Digest
 
@@ -264,6 +264,27 @@ def test_a_body_that_nobody_reads_over_tls_is_a_time_out(
         pytest.raises(NetworkError, match=r"took no byte for 0.4 s"),
     ):
         send(client.repository.start_upload(client.context), os.urandom(20 << 20))
+
+
+class Shy(Scripted):
+    """Hangs up on its first connection, whatever that says."""
+
+    def _talk(self, connection: socket.socket, number: int) -> None:
+        if number:
+            super()._talk(connection, number)
+        else:
+            connection.recv(1 << 16)
+            connection.close()
+
+
+def test_a_greeting_that_is_hung_up_on_once_does_not_turn_https_into_http(
+    authority: Authority,
+) -> None:
+    with running(Shy, authority.issue()) as registry:
+        with client_of(registry, plain_http=False, ca=authority.ca) as client:
+            client.retried(lambda: ask(client))
+            assert client.repository.endpoint == registry.url
+        assert registry.requests("HEAD")
 
 
 def test_a_registry_that_is_not_listening_is_named_with_what_to_check() -> None:

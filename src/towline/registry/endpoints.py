@@ -112,7 +112,9 @@ class Endpoint:
             if self._settled or self._is_telling(outcome, tried):
                 self._settled = True
                 return False
-            if self._recalled:
+            # Who hung up on the greeting may have had another reason than not to know TLS.
+            unheard = self._is_open and tried.scheme == "http" and isinstance(outcome, TowlineError)
+            if self._recalled or unheard:
                 return self._has_changed(tried, context)
             return isinstance(outcome, NetworkError) and self._falls_back(tried, context)
 
