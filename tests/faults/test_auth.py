@@ -767,6 +767,25 @@ def test_a_single_refusal_of_another_place_is_outlived_at_the_next_that_is_named
     assert registry.blobs[DIGEST] == DATA
 
 
+@pytest.mark.parametrize("what", ["manifest", "blob", "base"])
+def test_a_place_that_reads_are_sent_on_to_has_no_password_sent_to_its_own_token_service(
+    registry: Scripted, what: str
+) -> None:
+    with scripted() as storage, client_of(registry, creds=(USER, PASSWORD)) as client:
+        tokens = Tokens(storage)
+        sent_on = Reply(307, {"Location": f"{storage.url}/v2/bucket"})
+        registry.on("GET", "^/v2/$" if what == "base" else what, sent_on, forever=True)
+        if what == "base":
+            registry.on("GET", "blobs", Reply(401), forever=True)
+        repository = client.repository
+        read = repository.get_manifest if what == "manifest" else repository.open_blob
+        with pytest.raises(AuthError):
+            read(DIGEST, client.context)
+        assert tokens.asked == []
+        assert all(one.header("Authorization") is None for one in storage.asked)
+        assert len(storage.asked) == 1
+
+
 def test_a_blob_that_may_not_be_read_says_why_and_as_whom(registry: Scripted) -> None:
     def refuses(asked: Asked) -> Reply:
         return complaint(403, "DENIED", f"not for you, {asked.header('Authorization')}")

@@ -112,7 +112,7 @@ class Admission:
         header = self._header(scopes, context)
         response = visit.showing(header)
         for _ in range(_RENEWALS_MAX):
-            if response.status != _UNAUTHORIZED:
+            if response.status != _UNAUTHORIZED or self._auth.is_elsewheres(response):
                 break
             if visit.optional and self._auth.hopeless(scopes, response):
                 break
@@ -171,6 +171,8 @@ class Admission:
 
         ECR says 403 of a login that has expired, and its public side 400 of a token.
         """
+        if self._auth.is_elsewheres(response):
+            return False
         if response.status == _BAD_REQUEST and self._auth.aged(scopes):
             with acquired(self._lock, context):
                 self._auth.forget(scopes)

@@ -128,14 +128,14 @@ class Auth:
 
         `used` is the `Authorization` that was refused.
         """
-        found = challenges(refused.headers.all("WWW-Authenticate"))
+        found = self._asked_in(refused)
         if self._challenge is None and not self._answerable(found):
             # Some say how only where everybody asks first (distribution-spec, end-1); others let
             # everybody in there, and it was something on the way that wanted a password.
             answer = yield Request("GET", self.base)
             if answer.status != _UNAUTHORIZED:
                 return True
-            found = challenges(answer.headers.all("WWW-Authenticate"))
+            found = self._asked_in(answer)
         before = self._learned()
         self._learn(found)
         if self._challenge is None:
@@ -152,6 +152,15 @@ class Auth:
             self._challenge, self._recalled, self._tokens, self._wider = before
             raise
         return True
+
+    def is_elsewheres(self, response: Response) -> bool:
+        """Whether it is of a place that a read was sent on to: it has no say in who is let in."""
+        return response.url.origin != self.base.origin
+
+    def _asked_in(self, refused: Response) -> list[Challenge]:
+        # Else such a place could have credentials sent to a token service of its own.
+        here = not self.is_elsewheres(refused)
+        return challenges(refused.headers.all("WWW-Authenticate")) if here else []
 
     def _answerable(self, found: list[Challenge]) -> bool:
         schemes = {challenge.scheme for challenge in _usable(found)}
@@ -183,7 +192,7 @@ class Auth:
 
     def hopeless(self, scopes: Scopes, refused: Response) -> bool:
         """Whether there is nothing to learn from a refusal: another token would fare the same."""
-        found = challenges(refused.headers.all("WWW-Authenticate"))
+        found = self._asked_in(refused)
         usable = _usable(found)
         if not usable or (not self.must_ask and all(c.scheme == "basic" for c in usable)):
             return self.worked
