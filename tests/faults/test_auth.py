@@ -868,6 +868,26 @@ class TestExpiredLogins:
         assert len(registry.asked) == 4
         assert (tmp_path / "count").read_text() == "2\n", "asked once, and once more"
 
+    def test_other_credentials_may_mount_though_the_expired_ones_were_given_no_token_at_all(
+        self, registry: Scripted, environ: dict[str, str]
+    ) -> None:
+        tokens = Tokens(registry)
+        registry._rules.clear()
+
+        def granted(asked: Asked) -> Reply:
+            good = asked.header("Authorization") == basic("AWS", "word2")
+            return tokens.grant(asked) if good else Reply(401)
+
+        registry.on("GET", "^/token", granted, forever=True)
+        registry.on("POST", "mount=", Reply(201), forever=True)
+        origin = RepositoryName(registry.host, "library/base")
+        with client_of(registry, environ=environ) as client:
+            repository = client.repo("team/app", pull_from=(origin,))
+            for _ in range(2):
+                assert repository.mount(DIGEST, origin, client.context) == Mounted()
+        given = [scopes_of(one) for one in tokens.asked]
+        assert given[-1] == ["repository:team/app:pull,push", "repository:library/base:pull"]
+
     def test_a_password_of_an_option_is_not_asked_for_again(self, registry: Scripted) -> None:
         self.guard(registry, self.EXPIRED, "other")
         with (

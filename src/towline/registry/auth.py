@@ -206,11 +206,13 @@ class Auth:
             return  # another thread was faster
         service = TokenService(self.base, challenge, self.credentials)
         response = yield from service.ask(granted)
-        if asks_too_much(response, scopes):
-            self._refused.add(scopes)
-            granted = self._granted(scopes)
+        first = self._granted(scopes[:1])
+        if too_much := granted != first and asks_too_much(response):
+            granted = first
             response = yield from service.ask(granted)
         token = self._tokens[granted] = service.token(response, self._clock())
+        if too_much:  # had the first alone been refused too, the account would be at fault
+            self._refused.add(scopes)
         self._log(
             f"* token of {response.url.authority} for {' '.join(granted) or 'no scope'}: granted "
             f"{token.granted or 'what it does not say'}, for {token.life:g} s"

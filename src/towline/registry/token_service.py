@@ -102,6 +102,6 @@ class TokenService(NamedTuple):
         return error
 
 
-def asks_too_much(response: Response, scopes: Scopes) -> bool:
-    """Whether the service may grant the first of several scopes alone."""
-    return len(scopes) > 1 and response.status in _TOO_MUCH
+def asks_too_much(response: Response) -> bool:
+    """Whether the service may grant less than it was asked for."""
+    return response.status in _TOO_MUCH
