@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from towline.registry.requests import Call
     from towline.spec.manifest import RawManifest
 
-_CREATED, _BAD_REQUEST = 201, 400
+_CREATED, _BAD_REQUEST, _TYPE_REFUSED = 201, 400, 415
 _LOST = frozenset({408, 499, *range(500, 600)})
 """Refusals by somebody who may have passed the request on, or have carried it out."""
 _IMMUTABLE = frozenset({409, 412})
@@ -87,11 +87,12 @@ class Putting:
 
     def _judge(self, error: TowlineError) -> None:
         """A manifest that is no valid one may have been altered on the way: once."""
-        code = error.code if isinstance(error, RegistryError) else None
+        if not isinstance(error, RegistryError) or error.status == _TYPE_REFUSED:
+            return
         if lacks_blobs(error):
             return
         mistaken = self._talk.mistaken
-        if code in _MISTAKES and self._manifest.digest not in mistaken:
+        if error.code in _MISTAKES and self._manifest.digest not in mistaken:
             mistaken.add(self._manifest.digest)
             error.transient = True
 
