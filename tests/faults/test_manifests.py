@@ -306,7 +306,9 @@ def test_a_type_that_is_not_taken_has_many_faces(
     assert refuses_type(error)
     # What is said to be invalid may have been altered on the way: it is sent once more, but for
     # what says itself that it is about the type.
-    assert error.transient is ("MANIFEST_INVALID" in str(error) and "answered 415" not in str(error))
+    assert error.transient is (
+        "MANIFEST_INVALID" in str(error) and "answered 415" not in str(error)
+    )
     assert not failing(client).transient
 
 
