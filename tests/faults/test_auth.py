@@ -14,7 +14,7 @@ import towline
 from tests.support.guards import PASSWORD, USER, Tokens, basic, form_of, scopes_of
 from tests.support.pushing import Client, client_of, send
 from tests.support.scripted import CUT, Reply, Scripted, complaint, scripted
-from towline.errors import AuthError, RegistryError
+from towline.errors import AuthError, NetworkError, RegistryError
 from towline.reference import RepositoryName
 from towline.registry.repository import Mounted
 from towline.spec.digest import Digest
@@ -784,6 +784,22 @@ def test_a_place_that_reads_are_sent_on_to_has_no_password_sent_to_its_own_token
         assert tokens.asked == []
         assert all(one.header("Authorization") is None for one in storage.asked)
         assert len(storage.asked) == 1
+
+
+@pytest.mark.parametrize("creds", [(USER, PASSWORD), None])
+@pytest.mark.parametrize("plain_http", [False, True])
+def test_a_registry_on_this_machine_has_no_password_sent_in_the_clear_to_another_one(
+    registry: Scripted, creds: tuple[str, str] | None, *, plain_http: bool
+) -> None:
+    challenge = {"WWW-Authenticate": 'Bearer realm="http://auth.invalid/token"'}
+    registry.guard = lambda asked: Reply(401, challenge)
+    with client_of(registry, creds=creds, plain_http=plain_http) as client:
+        refused = creds is not None and not plain_http
+        error = AuthError if refused else NetworkError
+        words = "to http://auth.invalid in the clear" if refused else "auth.invalid"
+        with pytest.raises(error, match=words) as caught:
+            client.repository.get_manifest("1", client.context)
+    assert ("--plain-http" in str(caught.value.hint)) is refused
 
 
 def test_a_blob_that_may_not_be_read_says_why_and_as_whom(registry: Scripted) -> None:

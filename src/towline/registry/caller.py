@@ -18,6 +18,7 @@ from towline.registry.auth import Auth
 from towline.registry.endpoints import acquired
 from towline.spec import distribution
 from towline.wire.message import Request
+from towline.wire.proxy import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -268,11 +269,22 @@ class Caller:
 
     def _asked(self, request: Request, context: Context) -> Response:
         """The answer of a token service, or of the registry's base."""
+        self._check_clear(request.url, context)
         request = self._guarded(request, context)
         response = self._pool.request(request, context, limit=tokens.ANSWER_MAX)
         if request.method != "GET":
             return response
         return self._followed(request, response, context, tokens.ANSWER_MAX)
+
+    def _check_clear(self, url: Url, context: Context) -> None:
+        """That a place is on this machine lets it be spoken to in the clear, and no other."""
+        here = url.host == self.endpoint.base(context).host or is_loopback(url.host)
+        if url.scheme == "https" or here or self.endpoint.plain_http or self.credentials is None:
+            return
+        raise AuthError(
+            f"{self.endpoint.host} sends for a token to {url.origin} in the clear",
+            hint="pass --plain-http if the way there is safe",
+        )
 
     def _followed(
         self, request: Request, response: Response, context: Context, limit: int
