@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MiB = 1 << 20
 DATA = os.urandom(3 * MiB)
 DIGEST = Digest.of(DATA)
+OTHER = Digest.of(b"other")
+OTHER_NAMED: dict[str, str] = {"Docker-Content-Digest": OTHER}
 PAGE = Reply(400, {"Content-Type": "text/html"}, "<html>invalid verb</html>")
 TOO_LARGE = Reply(
     413,
@@ -52,6 +54,24 @@ class TestMounts:
         (asked,) = registry.asked
         assert asked.query == f"mount={DIGEST}&from=library/base"
         assert asked.header("Content-Length") == "0"
+
+    def test_a_201_that_names_another_blob_is_a_mount_where_ours_is_there(
+        self, registry: Scripted, client: Client
+    ) -> None:
+        registry.blobs[DIGEST] = DATA
+        registry.on("POST", "mount=", Reply(201, OTHER_NAMED))
+        assert isinstance(self.mounted(registry, client), Mounted)
+        assert [asked.method for asked in registry.asked] == ["POST", "HEAD"]
+        assert client.repository.mounts
+
+    @pytest.mark.parametrize("asked", [None, Reply(403), Reply(500), CUT])
+    def test_a_201_that_names_another_blob_is_a_refusal_where_ours_is_not_seen(
+        self, registry: Scripted, client: Client, asked: Reply | None
+    ) -> None:
+        registry.on("POST", "mount=", Reply(201, OTHER_NAMED))
+        registry.on("HEAD", "blobs", lambda _: asked, forever=True)
+        assert self.mounted(registry, client) is None
+        assert not client.repository.mounts
 
     def test_a_202_is_a_session_that_is_used(self, registry: Scripted, client: Client) -> None:
         upload = self.mounted(registry, client)
@@ -690,6 +710,45 @@ class TestCommits:
         registry.on("PUT", "uploads", answer, forever=True)
         with pytest.raises(RegistryError, match=r"_INVALID: (no match|None of|Invalid docker)"):
             client.push(DATA, known=known)
+        assert len(registry.requests("PUT")) == 2
+
+    @pytest.mark.parametrize("known", [False, True])
+    def test_a_201_that_names_another_blob_is_believed_where_ours_is_there(
+        self, registry: Scripted, client: Client, *, known: bool
+    ) -> None:
+        registry.on(
+            "PUT", "uploads", lambda asked: Reply(registry.sound(asked).status, OTHER_NAMED)
+        )
+        assert client.push(DATA, known=known) == 1
+        assert len(registry.requests("HEAD", DIGEST)) == 1
+
+    @pytest.mark.parametrize("known", [False, True])
+    @pytest.mark.parametrize("name", [str(DIGEST), "", "sha256:other", "sha512:" + 128 * "0"])
+    def test_a_201_that_names_no_other_blob_costs_no_question(
+        self, registry: Scripted, client: Client, name: str, *, known: bool
+    ) -> None:
+        registry.on("PUT", "uploads", Reply(201, {"Docker-Content-Digest": name}))
+        assert client.push(DATA, known=known) == 1
+        assert not registry.requests("HEAD")
+
+    @pytest.mark.parametrize("known", [False, True])
+    def test_a_201_that_names_another_blob_is_sent_once_more_where_ours_is_missing(
+        self, registry: Scripted, client: Client, *, known: bool
+    ) -> None:
+        registry.on("PUT", "uploads", Reply(201, OTHER_NAMED))
+        assert client.push(DATA, known=known) == 2
+        assert registry.blobs[DIGEST] == DATA
+
+    @pytest.mark.parametrize("known", [False, True])
+    def test_a_201_that_always_names_another_blob_is_an_error_that_names_both(
+        self, registry: Scripted, client: Client, *, known: bool
+    ) -> None:
+        registry.on("PUT", "uploads", Reply(201, OTHER_NAMED), forever=True)
+        with pytest.raises(
+            RegistryError, match=f"sent as {DIGEST}, but .* names {OTHER}"
+        ) as caught:
+            client.push(DATA, known=known)
+        assert caught.value.status == 201
         assert len(registry.requests("PUT")) == 2
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from towline.errors import AuthError, RegistryError
 from towline.registry import hints
 from towline.spec import distribution
+from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
     from towline.wire.message import Response
@@ -163,6 +164,21 @@ def text(response: Response) -> str:
     """Everything that the body complains of, lower case, to look for words in."""
     said = (part for found in complaints(response) for part in found if part)
     return " ".join(said).lower()
+
+
+def named(response: Response) -> Digest | None:
+    """The digest that the answer is said to be about, if it is a digest."""
+    try:
+        return Digest((response.headers.get(distribution.DOCKER_CONTENT_DIGEST) or "").strip())
+    except ValueError:
+        return None
+
+
+def named_instead(response: Response, digest: str) -> Digest | None:
+    """The other one that is named where that digest belongs; of another algorithm none can tell."""
+    other = named(response)
+    same = other is None or other == digest or not digest.startswith(f"{other.algorithm}:")
+    return None if same else other
 
 
 def is_page(response: Response) -> bool:

@@ -50,7 +50,7 @@ class OneBody:
             self.close()
             raise self._refusal(refused)
 
-    def finish(self, _digest: str) -> bool:
+    def finish(self, digest: str) -> bool:
         """End the body; whether that has closed the session too."""
         with self._noted():
             response = self._exchange.finish()
@@ -59,6 +59,8 @@ class OneBody:
         self._session.talk.facts.taken(self._shape)
         if self._shape == "patch":
             self._session.moved(response)
+        else:
+            self._session.kept_instead = answers.named_instead(response, digest)
         return self._shape == "put"
 
     @contextmanager

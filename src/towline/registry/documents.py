@@ -11,11 +11,11 @@ from towline.registry import answers
 from towline.registry.requests import Call, Unclear, refused, says_nothing
 from towline.spec import distribution, media_types
 from towline.spec.descriptor import Descriptor
-from towline.spec.digest import Digest
 from towline.spec.manifest import MAX_SIZE, RawManifest
 
 if TYPE_CHECKING:
     from towline.reference import RepositoryName
+    from towline.spec.digest import Digest
     from towline.wire.message import Response
 
 ACCEPT_MANIFESTS = ("Accept", ", ".join(media_types.MANIFESTS))
@@ -69,7 +69,7 @@ def put_manifest(
             raise refused(response, action)
         if answers.is_page(response):
             raise answers.no_registry(response, action)
-        return Put(response.status, _digest(response))
+        return Put(response.status, answers.named(response))
 
     path = distribution.manifest_path(name.path, target)
     match = (("If-Match", if_match),) if if_match else ()
@@ -88,7 +88,7 @@ def head_manifest(name: RepositoryName, target: str) -> Call[Descriptor | Unclea
             return Unclear(response.status)
         if not response.ok:
             raise answers.refusal(response, action)
-        digest = _digest(response)
+        digest = answers.named(response)
         size = response.headers.number("Content-Length")
         if digest is None or not size or answers.is_page(response):
             return Unclear(response.status)
@@ -117,7 +117,7 @@ def get_manifest(name: RepositoryName, target: str, *, checked: bool = True) -> 
         raw = _raw(response)
         if checked:
             _check(raw, target, action)
-        return Got(raw, _digest(response), response.headers.get("ETag"))
+        return Got(raw, answers.named(response), response.headers.get("ETag"))
 
     path = distribution.manifest_path(name.path, target)
     return Call(
@@ -228,13 +228,6 @@ def _next(response: Response) -> str | None:
                 except ValueError:
                     return None
     return None
-
-
-def _digest(response: Response) -> Digest | None:
-    try:
-        return Digest((response.headers.get(distribution.DOCKER_CONTENT_DIGEST) or "").strip())
-    except ValueError:
-        return None
 
 
 def _target(name: RepositoryName, target: str) -> str:

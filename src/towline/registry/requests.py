@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.reference import RepositoryName
+    from towline.spec.digest import Digest
     from towline.wire.message import Response
     from towline.wire.url import Url
 
@@ -63,6 +64,9 @@ class Unclear(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Mounted:
     """The registry has linked the blob from another repository."""
+
+    instead: Digest | None = None
+    """Another blob that it names as linked."""
 
 
 class Opened(NamedTuple):
@@ -142,7 +146,7 @@ def mount(name: RepositoryName, digest: str, origin: str) -> Call[Mounted | Open
 
     def read(response: Response) -> Mounted | Opened | None:
         if response.status == _CREATED:
-            return Mounted()
+            return Mounted(answers.named_instead(response, digest))
         if response.status == _ACCEPTED and response.headers.get("Location"):
             return _opened(response, action)
         return None
@@ -191,14 +195,15 @@ def _secured(url: Url, asked: Url) -> Url:
     return url
 
 
-def close_upload(location: Url, digest: str, action: str) -> Call[None]:
-    """end-6 without a body."""
+def close_upload(location: Url, digest: str, action: str) -> Call[Digest | None]:
+    """end-6 without a body: another blob that is named as kept, if one is."""
 
-    def read(response: Response) -> None:
+    def read(response: Response) -> Digest | None:
         if not response.ok:
             raise refused(response, action)
         if answers.is_page(response):
             raise answers.no_registry(response, action)
+        return answers.named_instead(response, digest)
 
     return Call("PUT", location.with_query("digest", digest), action, read, (BINARY,))
 

@@ -22,6 +22,7 @@ from towline.wire.message import Request
 
 if TYPE_CHECKING:
     from towline.registry.conversation import Conversation
+    from towline.spec.digest import Digest
     from towline.wire.message import Response
 
 CANCEL_SECONDS = 2.0
@@ -42,6 +43,8 @@ class Session:
         """Bytes of the blob that the registry has said it holds."""
         self.sent = 0
         """Bytes of the blob that were sent to it, whatever became of them."""
+        self.kept_instead: Digest | None = None
+        """Another blob that the registry names as what it has kept."""
         self._is_open = True
         self._questions = _QUESTIONS_MAX
         """Times that it may still be asked what it holds."""
@@ -97,7 +100,8 @@ class Session:
 
     def close(self, digest: str, sent: int) -> None:
         """Have the registry check and keep the blob; `sent` bytes are what it has to check."""
-        self.talk.call(requests.close_upload(self.url, digest, self.action), extra=sent)
+        call = requests.close_upload(self.url, digest, self.action)
+        self.kept_instead = self.talk.call(call, extra=sent)
 
     def give_up(self) -> None:
         """Give it back, if the registry takes it; never raises, never waits long."""

@@ -36,7 +36,7 @@ _TELLING = 1 << 20
 _HUNG_UP = (
     "check that the repository exists: some registries hang up on a push to one that does not"
 )
-_NOT_FOUND = 404
+_CREATED, _NOT_FOUND = 201, 404
 _MISTAKES = frozenset(
     {
         distribution.DIGEST_INVALID,
@@ -121,8 +121,8 @@ class Upload:
     def commit(self, digest: str) -> None:
         """Everything is written: have the registry check and keep the blob.
 
-        An answer that is lost or is a server's failure is settled by asking for the blob. Raises
-        AuthError, RegistryError, NetworkError.
+        An answer that is lost, is a server's failure or names another blob is settled by asking
+        for this one. Raises AuthError, RegistryError, NetworkError.
         """
         with on_side("destination"):
             if self._is_unsent:
@@ -134,6 +134,7 @@ class Upload:
                 self._judge(error, digest)
                 if not (_is_unclear(error) and self._is_there(digest)):
                     raise
+            self._check_name(digest)
         self._session.over()
 
     @property
@@ -163,6 +164,22 @@ class Upload:
         elif error.code in _MISTAKES and digest not in mistaken:
             mistaken.add(digest)
             error.transient = True
+
+    def _check_name(self, digest: str) -> None:
+        """Another blob that is named as kept may be only a name, or ours altered on the way."""
+        other, talk = self._session.kept_instead, self._session.talk
+        if other is None or self._is_there(digest):
+            return
+        self._session.spoil()
+        transient = digest not in talk.mistaken
+        talk.mistaken.add(digest)
+        raise RegistryError(
+            f"a blob of {talk.name} was sent as {digest}, but {talk.name.host} names {other} and "
+            "has no such blob",
+            status=_CREATED,
+            transient=transient,
+            hint="check what lies between here and the registry: it changes what is sent",
+        )
 
     def _is_there(self, digest: str) -> bool:
         talk = self._session.talk
