@@ -12,8 +12,15 @@ from tests.support.certificates import make_authority
 from tests.support.guards import PASSWORD, USER, basic
 from tests.support.pushing import Client, client_of, send
 from tests.support.scripted import Asked, Reply, Scripted, scripted
+from towline.context import Context
 from towline.errors import AuthError, NetworkError, RegistryError
+from towline.registry import requests
+from towline.registry.caller import Caller
+from towline.registry.credentials import Credentials
+from towline.registry.endpoints import Endpoint
 from towline.spec.digest import Digest
+from towline.wire import proxy
+from towline.wire.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -279,3 +286,49 @@ class TestThisMachine:
         registry.on("PATCH", "http://10.0.0.10/up", Reply(202))
         registry.on("PUT", "http://10.0.0.10/up", Reply(201))
         neighbour.push(DATA)
+
+
+class TestNamesThatHaveLedHere:
+    """They are spoken to in the clear as this machine is; who answers for names may lie."""
+
+    def ask(self, host: str, **environ: str) -> None:
+        """Ask a registry whose name has led to this machine, where nothing spoke TLS."""
+        place = Endpoint(host, plain_http=False, loopback_http=True, timeout=2.0)
+        place._base = place._url("http")
+        pool = Pool(proxies=proxy.from_environment(environ))
+        caller = Caller(pool, place, Credentials(USER, PASSWORD))
+        try:
+            caller.call(requests.base(host), (), Context())
+        finally:
+            pool.close()
+
+    def test_nothing_is_sent_where_they_lead_to_another_machine_now(self) -> None:
+        with scripted(address=outward()) as elsewhere:
+            with pytest.raises(NetworkError, match=f"is at {outward()} now") as caught:
+                self.ask(elsewhere.host)
+            assert elsewhere.asked == []
+        assert "--plain-http" in str(caught.value.hint)
+
+    def test_nor_to_a_proxy(self, registry: Scripted) -> None:
+        with pytest.raises(NetworkError, match=f"behind the proxy http://{registry.host} now"):
+            self.ask("registry.test:5000", http_proxy=f"http://{registry.host}")
+        assert registry.asked == []
+
+    def test_a_password_is_where_they_lead_here(self) -> None:
+        name = socket.gethostname()
+        if not proxy.is_loopback(socket.gethostbyname(name)):
+            pytest.skip("the name of this machine leads to another address than loopback")
+        with scripted(address=socket.gethostbyname(name)) as here:
+            here.guard = lambda asked: None if asked.header("Authorization") == basic() else BASIC
+            self.ask(f"{name}:{here.host.rpartition(':')[2]}")
+            assert here.asked[-1].header("Authorization") == basic()
+
+
+def outward() -> str:
+    """The address by which other machines know this one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(("192.0.2.1", 9))  # which sends nothing
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        return str(sock.getsockname()[0])

@@ -251,10 +251,14 @@ class Caller:
         return url.origin == self.endpoint.base(context).origin
 
     def _guarded(self, request: Request, context: Context) -> Request:
-        """A registry sends us not to our own machine, nor from the internet into our network."""
+        """A registry sends us not to our own machine, nor from the internet into our network.
+
+        What is on this machine, and spoken to in the clear for that alone, is nowhere else.
+        """
         base = self.endpoint.base(context)
         if request.url.origin == base.origin:
-            return request
+            # Names may lead elsewhere the next time, and who sees to that must not get a password.
+            return request._replace(shuns="another machine") if self.endpoint.is_bound else request
         return request._replace(shuns=self._pool.shunned_by(base))
 
     def _door(self, context: Context) -> Admission:

@@ -84,6 +84,14 @@ class Endpoint:
         return base.origin if base else self.host
 
     @property
+    def is_bound(self) -> bool:
+        """Whether it is spoken to in the clear only for what its name has led to."""
+        base = self._base
+        if base is None or base.scheme == "https" or self.plain_http:
+            return False
+        return not is_loopback(base.host)
+
+    @property
     def found_out(self) -> Scheme | None:
         """What the place itself has shown to speak in this run, of what it might have."""
         base = self._base

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from towline.errors import NetworkError
 from towline.wire import certificate, reading, tls
 from towline.wire.channel import Channel, Silence, words
-from towline.wire.proxy import HINT, WANTS_CREDENTIALS, failed, is_here, is_private
+from towline.wire.proxy import HINT, WANTS_CREDENTIALS, failed, is_elsewhere, is_here, is_private
 
 if TYPE_CHECKING:
     import ssl
@@ -103,6 +103,8 @@ def connect(way: Way, secure: ssl.SSLContext | None) -> Channel:
     """
     near = way.proxy.url if way.proxy else way.url
     check_shunned(way.shuns, way.url, way.url.host)
+    if way.proxy and way.shuns == "another machine":
+        raise _left(way.url, f"behind the proxy {way.proxy}")
     channel = dial(near, way.url, way.cancel, way.timeout)
     try:
         if not way.proxy:
@@ -124,6 +126,10 @@ def check_shunned(shunned: Shunned | None, url: Url, address: str) -> None:
     """Raise NetworkError when that address is one of those."""
     if shunned is None:
         return
+    if shunned == "another machine":
+        if is_elsewhere(address):
+            raise _left(url, f"at {address}")
+        return
     from_where = "on another machine" if shunned == "this machine" else "on the internet"
     if is_here(address) or (shunned == "a private network" and is_private(address)):
         raise NetworkError(
@@ -131,6 +137,14 @@ def check_shunned(shunned: Shunned | None, url: Url, address: str) -> None:
             "no business to send there",
             hint="check the registry, and what lies between here and it",
         )
+
+
+def _left(url: Url, where: str) -> NetworkError:
+    return NetworkError(
+        f"{url.authority} was found on this machine, and is {where} now: it is not spoken to in "
+        "the clear there",
+        hint="if it is meant to be plain http, pass --plain-http",
+    )
 
 
 def dial(near: Url, url: Url, cancel: Cancel, timeout: float) -> Channel:

@@ -13,7 +13,7 @@ ANSWER_MAX = 64 << 10
 """Bytes of an answer's body that are read where nobody asks for more."""
 
 
-Shunned = Literal["this machine", "a private network"]
+Shunned = Literal["this machine", "a private network", "another machine"]
 """Addresses that a request keeps away from: the second includes the first."""
 
 

@@ -95,6 +95,11 @@ def is_here(host: str) -> bool:
     return _leads_to(host, lambda address: address.is_loopback or address.is_unspecified)
 
 
+def is_elsewhere(host: str) -> bool:
+    """Whether it is an address, and none of this machine."""
+    return _ADDRESS.fullmatch(host) is not None and not is_here(host)
+
+
 def is_private(host: str) -> bool:
     """Whether a name or address means this machine or a private network, by its text alone."""
     return _leads_to(host, lambda address: address.is_private or address.is_link_local)
