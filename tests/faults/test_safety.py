@@ -314,14 +314,29 @@ class TestNamesThatHaveLedHere:
             self.ask("registry.test:5000", http_proxy=f"http://{registry.host}")
         assert registry.asked == []
 
-    def test_a_password_is_where_they_lead_here(self) -> None:
-        name = socket.gethostname()
-        if not proxy.is_loopback(socket.gethostbyname(name)):
-            pytest.skip("the name of this machine leads to another address than loopback")
+    def test_nor_to_their_token_service_by_a_proxy(self, registry: Scripted, name: str) -> None:
+        with scripted(address=socket.gethostbyname(name)) as here:
+            challenge = {"WWW-Authenticate": f'Bearer realm="http://{name}:1/token"'}
+            here.guard = lambda _asked: Reply(401, challenge)
+            host = f"{name}:{here.host.rpartition(':')[2]}"
+            with pytest.raises(NetworkError, match="behind the proxy"):
+                self.ask(host, http_proxy=f"http://{registry.host}", no_proxy=host)
+            assert len(here.asked) == 1
+        assert registry.asked == []
+
+    def test_a_password_is_where_they_lead_here(self, name: str) -> None:
         with scripted(address=socket.gethostbyname(name)) as here:
             here.guard = lambda asked: None if asked.header("Authorization") == basic() else BASIC
             self.ask(f"{name}:{here.host.rpartition(':')[2]}")
             assert here.asked[-1].header("Authorization") == basic()
+
+    @pytest.fixture
+    def name(self) -> str:
+        """One that leads here, and does not say so."""
+        name = socket.gethostname()
+        if not proxy.is_loopback(socket.gethostbyname(name)):
+            pytest.skip("the name of this machine leads to another address than loopback")
+        return name
 
 
 def outward() -> str:

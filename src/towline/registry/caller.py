@@ -256,9 +256,11 @@ class Caller:
         What is on this machine, and spoken to in the clear for that alone, is nowhere else.
         """
         base = self.endpoint.base(context)
-        if request.url.origin == base.origin:
+        if self.endpoint.is_bound and request.url.host == base.host:
             # Names may lead elsewhere the next time, and who sees to that must not get a password.
-            return request._replace(shuns="another machine") if self.endpoint.is_bound else request
+            return request._replace(shuns="another machine")
+        if request.url.origin == base.origin:
+            return request
         return request._replace(shuns=self._pool.shunned_by(base))
 
     def _door(self, context: Context) -> Admission:
