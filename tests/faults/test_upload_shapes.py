@@ -723,7 +723,11 @@ class TestCommits:
         assert len(registry.requests("HEAD", DIGEST)) == 1
 
     @pytest.mark.parametrize("known", [False, True])
-    @pytest.mark.parametrize("name", [str(DIGEST), "", "sha256:other", "sha512:" + 128 * "0"])
+    @pytest.mark.parametrize(
+        "name",
+        [str(DIGEST), "", "sha256:other", "sha512:" + 128 * "0"],
+        ids=["ours", "none", "no digest", "of another algorithm"],
+    )
     def test_a_201_that_names_no_other_blob_costs_no_question(
         self, registry: Scripted, client: Client, name: str, *, known: bool
     ) -> None:
