@@ -62,7 +62,7 @@ def put_manifest(
     name: RepositoryName, target: str, manifest: RawManifest, *, if_match: str | None = None
 ) -> Call[Put]:
     """end-7; with `if_match` only in the place of what has that `ETag`."""
-    action = f"put the manifest of {_target(name, target)}"
+    action = f"put the manifest of {place(name, target)}"
 
     def read(response: Response) -> Put:
         if not response.ok:
@@ -79,7 +79,7 @@ def put_manifest(
 
 def head_manifest(name: RepositoryName, target: str) -> Call[Descriptor | Unclear | None]:
     """end-3 by HEAD. None: there is none."""
-    action = f"look at {_target(name, target)}"
+    action = f"look at {place(name, target)}"
 
     def read(response: Response) -> Descriptor | Unclear | None:
         if response.status == _NOT_FOUND:
@@ -103,7 +103,7 @@ def get_manifest(name: RepositoryName, target: str, *, checked: bool = True) -> 
 
     Unless `checked` is False: it is asked what lies there, whatever it is.
     """
-    action = f"get {_target(name, target)}"
+    action = f"get {place(name, target)}"
 
     def read(response: Response) -> Got | None:
         if response.status == _NOT_FOUND:
@@ -230,5 +230,6 @@ def _next(response: Response) -> str | None:
     return None
 
 
-def _target(name: RepositoryName, target: str) -> str:
+def place(name: RepositoryName, target: str) -> str:
+    """A tag or digest of that repository, as references have it."""
     return f"{name}@{target}" if ":" in target else f"{name}:{target}"

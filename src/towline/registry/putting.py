@@ -42,7 +42,7 @@ class Putting:
         self._damaged = damaged
         self._aftermath: str | None = None
         self._is_tag = ":" not in target
-        self._where = f"{talk.name}{':' if self._is_tag else '@'}{target}"
+        self._where = documents.place(talk.name, target)
 
     def carry_out(self) -> None:
         """Raises AuthError, RegistryError, NetworkError, with their `aftermath`."""
