@@ -70,15 +70,20 @@ class TarFiles:
 
 
 class FolderFiles:
-    """The files below a folder; symbolic links are followed, since build tools link to blobs."""
+    """The files below a folder. Links are followed, but not out of it.
+
+    What lies elsewhere may be no blob at all, and a digest is known to be wrong only when the
+    bytes are sent already.
+    """
 
     def __init__(self, root: str) -> None:
         self.name = root
+        self._root = os.path.realpath(root)
 
     def size(self, path: str) -> int | None:
         """See `Files`."""
         try:
-            found = os.stat(os.path.join(self.name, path))  # noqa: PTH116, PTH118 - pathlib costs start-up
+            found = os.stat(self._inside(path))  # noqa: PTH116 - pathlib costs start-up
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -89,7 +94,7 @@ class FolderFiles:
         """See `Files`."""
         what = f"{path} in {self.name}"
         try:
-            descriptor = os.open(os.path.join(self.name, path), os.O_RDONLY)  # noqa: PTH118 - a text
+            descriptor = os.open(self._inside(path), os.O_RDONLY)
         except FileNotFoundError:
             raise missing(self, path) from None
         except OSError as error:
@@ -102,6 +107,16 @@ class FolderFiles:
 
     def close(self) -> None:
         """See `Files`."""
+
+    def _inside(self, path: str) -> str:
+        """Where the file lies, all links followed. Raises SourceError when that is elsewhere."""
+        found = os.path.realpath(os.path.join(self._root, path))  # noqa: PTH118 - a text
+        if os.path.commonpath((self._root, found)) != self._root:
+            raise SourceError(
+                f"{shown(path)} in {self.name} is a link that leaves the layout",
+                hint=f"copy it with what its links point to: cp -RL {self.name} COPY",
+            )
+        return found
 
 
 def missing(files: Files, path: str) -> SourceError:

@@ -24,6 +24,10 @@ MAX_MEMBERS = 100_000
 """More is no image archive; the index is held in memory."""
 MAX_EXTENSION = 1 << 20
 """Bytes of one extended header; it holds a path and little more."""
+MAX_NAME = 4096
+"""Bytes of a member's name, or of the name a link stands for; no system opens a longer one."""
+MAX_NAMES = 16 << 20
+"""Bytes of all names together: 100,000 blobs under their digests have half of it."""
 _MAX_HOPS = 16
 """Links to links that are followed."""
 _LINKS = frozenset(b"12")
@@ -82,6 +86,8 @@ class _Scan:
         self.files: dict[str, Span] = {}
         self.links: dict[str, str] = {}
         self.ended = False
+        self.names = 0
+        """Bytes of all names so far."""
         self.everywhere: dict[str, bytes] = {}
         self.next: dict[str, bytes] = {}
         """What extended headers say of the member after them: path, linkpath, size."""
@@ -179,6 +185,8 @@ class _Scan:
         if kind == ord("S"):
             self.sparse()
         written = said.get("path") or _name(header)
+        target = said.get("linkpath") or bytes(header[157:257]).partition(b"\0")[0]
+        self.bound(written, target)
         path = self.inside(written, written)
         # Before ustar a directory was a file whose name ends with a slash.
         folder = not kind and written.endswith(b"/")
@@ -189,12 +197,20 @@ class _Scan:
         self.files.pop(path, None)
         self.links.pop(path, None)
         if kind in _LINKS:
-            target = said.get("linkpath") or bytes(header[157:257]).partition(b"\0")[0]
             self.links[path] = self.target(path, kind, written, target)
         elif kind not in _WITHOUT_DATA and not folder:
             self.files[path] = Span(start + BLOCK, size)
         if len(self.files) + len(self.links) > MAX_MEMBERS:
             self.refuse(f"it has more than {MAX_MEMBERS} members, which no image archive has")
+
+    def bound(self, *names: bytes) -> None:
+        """Count what the index holds in memory: an archive of a few kilobytes may unpack to it."""
+        for name in names:
+            if len(name) > MAX_NAME:
+                self.refuse(f"it has a name of {len(name)} bytes, which no image archive has")
+            self.names += len(name)
+        if self.names > MAX_NAMES:
+            self.refuse(f"its names have more than {MAX_NAMES} bytes, which no image archive has")
 
     def target(self, path: str, kind: int, written: bytes, target: bytes) -> str:
         """The name a link stands for: from its own folder if symbolic, else from the root."""

@@ -235,15 +235,35 @@ def test_an_artifact_goes_as_it_is(layout: Layout) -> None:
     assert not image.platform.known
 
 
-def test_blobs_may_be_symbolic_links_as_build_tools_make_them(
-    layout: Layout, tmp_path: Path
+def test_blobs_may_be_links_to_others_in_the_layout(layout: Layout, tmp_path: Path) -> None:
+    blob = layout.add(PLAIN, media_types.OCI_LAYER)
+    layout.path(blob).rename(layout.folder / "cache")
+    layout.path(blob).symlink_to("../../cache")
+    layout.done(layout.image(layout.config(blob.digest), blob))
+    (tmp_path / "link").symlink_to(layout.folder)
+    for folder in (layout.folder, tmp_path / "link"):
+        [layer] = image_of(entries(folder)[0]).layers
+        assert content_of(layer) == PLAIN
+
+
+@pytest.mark.parametrize("what", ["layer", "config", "index", "folder"])
+def test_links_that_leave_the_layout_are_refused_before_anything_is_read(
+    layout: Layout, tmp_path: Path, what: str
 ) -> None:
     blob = layout.add(PLAIN, media_types.OCI_LAYER)
-    layout.path(blob).rename(tmp_path / "cache")
-    layout.path(blob).symlink_to(tmp_path / "cache")
-    layout.done(layout.image(layout.config(blob.digest), blob))
-    [layer] = image_of(entries(layout.folder)[0]).layers
-    assert content_of(layer) == PLAIN
+    config = layout.config(blob.digest)
+    layout.done(layout.image(config, blob))
+    inside = {
+        "layer": layout.path(blob),
+        "config": layout.path(config),
+        "index": layout.folder / "index.json",
+        "folder": layout.folder / "blobs",
+    }[what]
+    inside.rename(tmp_path / "outside")
+    inside.symlink_to(tmp_path / "outside")
+    with pytest.raises(SourceError, match="is a link that leaves the layout") as caught:
+        _ = entries(layout.folder)[0].content
+    assert caught.value.hint == f"copy it with what its links point to: cp -RL {layout.folder} COPY"
 
 
 def test_a_layout_with_the_manifests_of_docker_stays_dockers(layout: Layout) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import tracemalloc
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import pytest
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from towline.sources.tar_index import TarIndex
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
+MIB = 1 << 20
 GIB = 1 << 30
 
 
@@ -182,6 +184,23 @@ def test_devices_and_folders_are_no_files() -> None:
     folder.type = tarfile.DIRTYPE
     index = index_of(tar_of((device, b""), (folder, b"")))
     assert not index.files
+
+
+def test_names_longer_than_any_system_has_are_refused() -> None:
+    for long in (member("a" * 1_000_000, b"x"), link("a", "b" * 1_000_000)):
+        with pytest.raises(SourceError, match="a name of 1000000 bytes, which no image archive"):
+            index_of(tar_of(member("fine", b"x"), long))
+
+
+def test_many_long_names_do_not_fill_the_memory() -> None:
+    data = tar_of(*(member(f"{n:04}".ljust(4096, "x")) for n in range(4200)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(SourceError, match="its names have more than 16777216 bytes"):
+            index_of(data)
+        assert tracemalloc.get_traced_memory()[1] < 3 * 16 * MIB
+    finally:
+        tracemalloc.stop()
 
 
 def test_no_archive_makes_the_index_grow_without_end() -> None:
