@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 import secrets
 import threading
 from contextlib import suppress
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 _REMEMBERED = 1000
 _CHECKS_AT_ONCE = 2
 """A check costs a core for a good part of a second, by design of the hash."""
-_BCRYPT = ("$2y$", "$2a$", "$2b$")
+_BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
+
+_NOBODY = b"$2b$04$" + b"." * 53
 
 
 class Guard:
@@ -56,15 +59,15 @@ class Guard:
             user, colon, password = base64.b64decode(encoded, validate=True).partition(b":")
         except (binascii.Error, ValueError):
             return False
-        hashed = self._hash_of(user.decode("utf-8", "replace")) if colon else None
-        if hashed is None:
+        if not colon:
             return False
+        known, hashed = self._hash_of(user.decode("utf-8", "replace"))
         # Remembered by a keyed hash of all three: a changed password is forgotten by itself.
         seen = hmac.digest(self._key, b"\0".join((user, password, hashed)), hashlib.sha256)
         if seen in self._known:
             return True
         with self._turns:
-            good = _bcrypt_matches(password, hashed)
+            good = _bcrypt_matches(password, hashed) and known
         if good:
             self._remember(seen)
         return good
@@ -75,12 +78,21 @@ class Guard:
                 self._known.clear()
             self._known[seen] = None
 
-    def _hash_of(self, user: str) -> bytes | None:
+    def _hash_of(self, user: str) -> tuple[bool, bytes]:
+        """Whether there is such a user, and the hash to compare with.
+
+        Without one it is another user's, always the same, so that the time which an answer takes
+        does not tell who is a user.
+        """
         with self._lock:
             # While it is being replaced, or cannot be read, what was read last holds.
             with suppress(OSError, UnicodeDecodeError, UsageError):
                 self._refresh()
-            return self._hashes.get(user)
+            if hashed := self._hashes.get(user):
+                return True, hashed
+            others = list(self._hashes.values()) or [_NOBODY]
+        chosen = hmac.digest(self._key, user.encode(), hashlib.sha256)
+        return False, others[int.from_bytes(chosen) % len(others)]
 
     def _refresh(self) -> None:
         status = self._path.stat()
@@ -96,7 +108,7 @@ def _read(path: Path) -> dict[str, bytes]:
         user, colon, hashed = line.strip().partition(":")
         if not user or user.startswith("#"):
             continue
-        if not colon or not hashed.startswith(_BCRYPT):
+        if not colon or not _BCRYPT.fullmatch(hashed):
             raise UsageError(
                 f"line {number} of {path} is no user with a bcrypt hash",
                 hint="make the file with `htpasswd -B`",
@@ -120,5 +132,5 @@ def _bcrypt_matches(password: bytes, hashed: bytes) -> bool:
     try:
         # It reads 72 bytes; htpasswd cuts a longer password there too.
         return bool(bcrypt.checkpw(password[:72], hashed))
-    except ValueError:  # the hash is torn, or the password has a zero byte
+    except ValueError:  # the password has a zero byte
         return False

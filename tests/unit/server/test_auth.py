@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 from typing import TYPE_CHECKING
 
 import bcrypt
@@ -44,6 +45,28 @@ def test_what_is_no_credential_is_not_let_in(tmp_path: Path, header: str) -> Non
     assert not Guard(path).admits(header)
 
 
+def test_a_wrong_guess_costs_the_same_whether_or_not_there_is_such_a_user(tmp_path: Path) -> None:
+    path = tmp_path / "htpasswd"
+    hashed = bcrypt.hashpw(b"right", bcrypt.gensalt(8)).decode()
+    path.write_text(f"anna:{hashed}\nben:{hashed}\n")
+    guard = Guard(path)
+
+    def cost(user: str) -> float:
+        begun = time.thread_time()
+        assert not guard.admits(basic(user, "wrong"))
+        return time.thread_time() - begun
+
+    known = min(cost("anna") for _ in range(5))
+    for user in ("nobody", "Anna", ""):
+        assert min(cost(user) for _ in range(5)) > known / 2
+
+
+def test_a_file_without_users_lets_nobody_in(tmp_path: Path) -> None:
+    path = tmp_path / "htpasswd"
+    path.write_text("# nobody yet\n")
+    assert not Guard(path).admits(basic("anna", "a"))
+
+
 def test_a_changed_file_counts_at_once(tmp_path: Path) -> None:
     path = tmp_path / "htpasswd"
     path.write_text(line("anna", "old"))
@@ -71,6 +94,9 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         Guard(path)
     path.write_text(line("a", "b") + "ben:$apr1$md5\n")
     with pytest.raises(UsageError, match=r"line 2 of .*htpasswd is no user with a bcrypt hash"):
+        Guard(path)
+    path.write_text("ben:$2y$05$torn\n")
+    with pytest.raises(UsageError, match=r"line 1 of .*htpasswd is no user with a bcrypt hash"):
         Guard(path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="it is no text"):
