@@ -17,7 +17,7 @@ import pytest
 
 from tests.support import certificates
 from tests.support.docker_registry import HTPASSWD, PASSWORD, USER
-from tests.support.raw_client import RawClient, raw_socket, read_to_end, sha256
+from tests.support.raw_client import RawClient, exchange, raw_socket, read_to_end, sha256
 from tests.support.serving import TOWLINE, serving, towline
 
 if TYPE_CHECKING:
@@ -195,6 +195,16 @@ def test_debug_shows_each_request_without_credentials() -> None:
         code, said = registry.stop()
     assert code == 0
     assert re.fullmatch(r"GET /v2/\?x=1 200 0 bytes \d\.\d{3} s\n", said)
+
+
+def test_debug_shows_nothing_that_moves_the_cursor() -> None:
+    with serving(None, "--debug") as registry:
+        for target in (b"/v2/\x9b2J", b"/v2/\xc2\x9b2J", b"/v2/\x1b[2J", b"/v2/%1b%9b2J"):
+            exchange(registry.host, b"GET %b HTTP/1.0\r\n\r\n" % target)
+        code, said = registry.stop()
+    assert code == 0
+    assert "GET /v2/%1b%9b2J 404" in said
+    assert all(line.isprintable() for line in said.split("\n"))
 
 
 def test_a_gone_reader_of_standard_output_does_not_end_it() -> None:

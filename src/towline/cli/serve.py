@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from towline.cli import options, output, report
 from towline.cli.arguments import add
 from towline.cli.options import Group, flag, given
+from towline.cli.printable import one_line
 from towline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -142,12 +143,12 @@ def _warn(args: argparse.Namespace, server: Server) -> None:
 def _tell(seen: LoggedRequest) -> None:
     """`--debug`: a line for each request."""
     line = f"{seen.method} {seen.path} {seen.status} {seen.received} bytes {seen.seconds:.3f} s"
-    report.write_lines(iter([line]))
+    report.write_lines(iter([one_line(line)]))
 
 
 def _report(error: BaseException) -> None:
     """A fault of the registry's own: its user sees 500, and whoever runs it sees why."""
     import traceback
 
-    lines = traceback.format_exception(error)
-    report.write_lines(iter(["towline: error: the registry failed", "".join(lines).rstrip()]))
+    lines = "".join(traceback.format_exception(error)).rstrip().split("\n")
+    report.write_lines(map(one_line, ["towline: error: the registry failed", *lines]))
