@@ -388,6 +388,49 @@ def test_many_referrers_come_in_pages(name: str) -> None:
         assert (pages, len(found), set(found)) == (3, 8, pushed)
 
 
+@pytest.mark.parametrize("query", ["", "?artifactType=application/x"])
+def test_a_page_of_referrers_is_bounded_in_bytes_too(
+    client: RawClient, name: str, query: str
+) -> None:
+    subject = image(config_of(client, name))
+    pushed = {
+        sha256(
+            referrer(
+                client,
+                name,
+                subject,
+                artifactType="application/x" if n != 2 else "application/other",
+                annotations={"n": str(n), "large": "x" * (MiB + n)},
+            )
+        )
+        for n in range(6)
+    }
+    path, found, pages = f"/v2/{name}/referrers/{sha256(subject)}{query}", [], 0
+    while path:
+        answer = client.ask("GET", path)
+        assert len(answer.body) <= 4 * MiB
+        found += [entry["digest"] for entry in listed(answer)]
+        path, pages = next_page(answer), pages + 1
+    assert len(found) == len(set(found)) == (5 if query else 6)
+    assert set(found) <= pushed
+    assert pages >= 2
+
+
+def test_a_referrer_larger_than_a_page_has_one_of_its_own(name: str) -> None:
+    with Server(limits=Limits(page_bytes=1000)) as server, RawClient(server.host) as client:
+        subject = image(config_of(client, name))
+        pushed = {
+            sha256(referrer(client, name, subject, annotations={"n": str(n), "x": "x" * size}))
+            for n, size in enumerate((5000, 10, 5000, 10))
+        }
+        path, found = f"/v2/{name}/referrers/{sha256(subject)}", []
+        while path:
+            answer = client.ask("GET", path)
+            found += [entry["digest"] for entry in listed(answer)]
+            path = next_page(answer)
+        assert (len(found), set(found)) == (4, pushed)
+
+
 def next_page(answer: Answer) -> str:
     link = answer.headers.get("link", "")
     if not link:

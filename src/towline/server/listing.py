@@ -5,8 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 import re
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from towline.server import refusals
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from towline.server.context import Call
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_INDEX = b'{"schemaVersion":2,"mediaType":"%s","manifests":[%%s]}' % media_types.OCI_INDEX.encode()
 
 
 def tags(call: Call) -> Response:
@@ -39,24 +39,28 @@ def catalog(call: Call) -> Response:
 
 
 def referrers(call: Call) -> Response:
-    """The manifests whose subject is a digest; an empty list where there are none."""
-    found: Iterable[dict[str, Any]] = call.repository.referrers(call.digest())
-    headers = {}
+    """The manifests whose subject is a digest; an empty list where there are none.
+
+    A page ends after so many entries, or once so many bytes were looked at: with a filter it may
+    be empty and still not the last.
+    """
     # A plus sign that was not encoded arrives as a space.
     wanted = (call.parameter("artifactType") or "").replace(" ", "+")
+    headers = {"Content-Type": media_types.OCI_INDEX}
     if wanted:
-        found = (entry for entry in found if entry.get("artifactType") == wanted)
         headers[distribution.OCI_FILTERS_APPLIED] = "artifactType"
+    limits, page, size, last = call.registry.limits, list[bytes](), len(_INDEX), ""
     after = call.parameter("last") or ""
-    found = (entry for entry in found if entry["digest"] > after)
-    limit = call.registry.limits.page
-    page = list(islice(found, limit + 1))
-    if len(page) > limit:
-        del page[limit:]
-        extra = f"&artifactType={quote(wanted, safe='')}" if wanted else ""
-        headers["Link"] = _link(call, f"last={quote(page[-1]['digest'], safe='')}{extra}")
-    index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": page}
-    return _json(index, headers, media_types.OCI_INDEX)
+    for digest, descriptor in call.repository.referrers(call.digest(), after):
+        size += len(descriptor) + 1
+        if last and (len(page) == limits.page or size > limits.page_bytes):
+            extra = f"&artifactType={quote(wanted, safe='')}" if wanted else ""
+            headers["Link"] = _link(call, f"last={quote(last, safe='')}{extra}")
+            break
+        last = digest
+        if not wanted or json.loads(descriptor).get("artifactType") == wanted:
+            page.append(descriptor)
+    return Response(200, headers, _INDEX % b",".join(page))
 
 
 def _asked(call: Call) -> int | None:
@@ -88,5 +92,5 @@ def _link(call: Call, query: str) -> str:
     return f'<{quote(call.request.path)}?{query}>; rel="next"'
 
 
-def _json(value: object, headers: dict[str, str], media_type: str = "application/json") -> Response:
-    return Response(200, {"Content-Type": media_type} | headers, json.dumps(value).encode())
+def _json(value: object, headers: dict[str, str]) -> Response:
+    return Response(200, {"Content-Type": "application/json"} | headers, json.dumps(value).encode())

@@ -171,16 +171,19 @@ class Repository:
     def add_referrer(self, subject: Digest, digest: Digest, descriptor: dict[str, Any]) -> None:
         """Note that a manifest names another, which need not exist, as its subject."""
         path = self.layout.referrer(subject, digest)
-        self._files.write(path, json.dumps(descriptor).encode())
+        self._files.write(path, json.dumps(descriptor, ensure_ascii=False).encode())
 
-    def referrers(self, subject: Digest) -> Iterator[dict[str, Any]]:
-        """The descriptors of the manifests with that subject, by digest."""
+    def referrers(self, subject: Digest, after: str) -> Iterator[tuple[Digest, bytes]]:
+        """The manifests with that subject, by digest, behind one of them; each with its descriptor.
+
+        One at a time: a descriptor has the manifest's annotations, so it may be large.
+        """
         folder = self.layout.referrers_of(subject)
         for entry in sorted(_entries(folder)):
-            with suppress(FileNotFoundError):
-                descriptor: dict[str, Any] = json.loads((folder / entry).read_bytes())
-                if self.layout.manifest(Digest(descriptor["digest"])).exists():
-                    yield descriptor
+            digest = Digest(entry.replace("-", ":"))
+            if digest > after and self.layout.manifest(digest).exists():
+                with suppress(FileNotFoundError):
+                    yield digest, (folder / entry).read_bytes()
 
 
 def _entries(folder: Path) -> list[str]:
