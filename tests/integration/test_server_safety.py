@@ -242,6 +242,32 @@ def _let_in(client: RawClient) -> None:
         time.sleep(0.01)
 
 
+def test_one_client_keeps_only_so_many_bodies_unfinished() -> None:
+    with Server(limits=Limits(client_bodies=2)) as server, contextlib.ExitStack() as stack:
+        client = stack.enter_context(RawClient(server.host))
+        digest = client.put_blob("team/app", DATA)
+        unfinished = []
+        for _ in range(2):
+            session = client.open_upload("team/app")
+            sock = stack.enter_context(raw_socket(server.host))
+            head = f"PATCH {session} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            sock.sendall(head.encode() + b"Content-Length: 3\r\n\r\nab")
+            unfinished.append(sock)
+            while client.ask("GET", session).headers["range"] != "0-1":
+                time.sleep(0.01)
+        refused = client.ask("POST", f"/v2/team/app/blobs/uploads/?digest={digest}", DATA)
+        assert refused.refusal == (429, "TOOMANYREQUESTS")
+        assert refused.headers["retry-after"]
+        assert client.ask("GET", f"/v2/team/app/blobs/{digest}").body == DATA, "no body, no limit"
+        other = http.client.HTTPConnection(server.host, source_address=("127.0.0.2", 0))
+        stack.callback(other.close)
+        other.request("POST", f"/v2/team/app/blobs/uploads/?digest={digest}", DATA)
+        assert other.getresponse().status == 201, "another client has its own"
+        unfinished[0].sendall(b"c")
+        assert statuses(read_to_end(unfinished[0])) == [202]
+        client.put_blob("team/app", b"more bytes of a layer")
+
+
 def test_more_sessions_than_allowed_are_told_to_come_back(strict: Server) -> None:
     with RawClient(strict.host) as client:
         sessions = [client.open_upload("team/app") for _ in range(2)]

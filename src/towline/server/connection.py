@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,12 @@ from towline.server.log import LoggedRequest
 from towline.spec import distribution
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from towline.server.api import Api
     from towline.server.faults import Faults
     from towline.server.http import Request
-    from towline.server.limits import Limits
+    from towline.server.limits import Limits, PerClient
     from towline.server.log import RequestLog
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -39,13 +41,22 @@ class Connection:
     """Serves one socket; made and run in its own thread."""
 
     def __init__(
-        self, sock: socket.socket, api: Api, limits: Limits, faults: Faults, *, log: RequestLog
+        self,
+        sock: socket.socket,
+        api: Api,
+        limits: Limits,
+        faults: Faults,
+        *,
+        log: RequestLog,
+        bodies: PerClient,
     ) -> None:
         self._socket = sock
         self._api = api
         self._limits = limits
         self._faults = faults
         self._log = log
+        self._bodies = bodies
+        self._client = _client(sock)
         self._input = Input(sock)
         self.idle = True
         """Between two requests: ending it now loses nothing."""
@@ -85,8 +96,12 @@ class Connection:
     def _answer(self, request: Request) -> bool:
         begun = time.monotonic()
         try:
-            response = self._response(request)
-            drained = self._drained(request)
+            counted: AbstractContextManager[bool] = nullcontext(enter_result=True)
+            if not request.body.finished:
+                counted = self._bodies.one(self._client)
+            with counted as fits:
+                response = self._response(request, fits=fits)
+                drained = fits and self._drained(request)
         except Cut:
             self._note(request, 0, begun)
             raise
@@ -100,7 +115,9 @@ class Connection:
             self._linger()
         return whole and not response.close
 
-    def _response(self, request: Request) -> Response:
+    def _response(self, request: Request, *, fits: bool) -> Response:
+        if not fits:
+            return refusals.too_many_bodies().response()
         try:
             return self._faults.before(request) or self._api.answer(request, self._interrupt)
         except BadRequest as bad:  # its body is malformed
@@ -173,6 +190,12 @@ class Connection:
             left -= count
         if left:
             raise Cut
+
+
+def _client(sock: socket.socket) -> str:
+    """Who is at the other end: an address; of IPv6 its first half, which is one household's."""
+    host = sock.getpeername()[0].partition("%")[0]
+    return socket.inet_pton(socket.AF_INET6, host)[:8].hex() if ":" in host else host
 
 
 def _bad(bad: BadRequest) -> Response:

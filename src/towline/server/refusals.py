@@ -155,6 +155,12 @@ def too_many_sessions() -> Refused:
     return Refused(429, distribution.TOOMANYREQUESTS, message, headers={"Retry-After": "10"})
 
 
+def too_many_bodies() -> Refused:
+    """More bodies of one client under way at once than the registry takes."""
+    message = "too many bodies of this client are under way"
+    return Refused(429, distribution.TOOMANYREQUESTS, message, headers={"Retry-After": "1"})
+
+
 def no_room() -> Refused:
     """The registry's disk is full."""
     status = HTTPStatus.INSUFFICIENT_STORAGE

@@ -18,7 +18,7 @@ from towline.server.connection import Connection
 from towline.server.context import Registry
 from towline.server.faults import Faults
 from towline.server.http import Request
-from towline.server.limits import Limits
+from towline.server.limits import Limits, PerClient
 from towline.server.log import RequestLog
 from towline.server.sessions import Sessions
 from towline.server.storage import Storage
@@ -74,6 +74,7 @@ class Server:
         self._sessions = Sessions(self._storage, self._limits)
         registry = Registry(self._storage, self._sessions, self._limits, schema1)
         self._api = Api(registry, guard, read_only, report)
+        self._bodies = PerClient(self._limits.client_bodies)
         self._tls = tls
         self._address = (host, port)
         self._listener: socket.socket | None = None
@@ -232,7 +233,14 @@ class Server:
         this = threading.current_thread()
         try:
             with suppress(OSError), self._secured(sock) as talking:
-                connection = Connection(talking, self._api, self._limits, self.faults, log=self.log)
+                connection = Connection(
+                    talking,
+                    self._api,
+                    self._limits,
+                    self.faults,
+                    log=self.log,
+                    bodies=self._bodies,
+                )
                 with self._lock:
                     self._open[this] = connection
                 if not self._stopping.is_set():
