@@ -186,7 +186,8 @@ class Admission:
         """Ask the helper once more; whether it gives something else than it did."""
         with acquired(self._lock, context):
             again, self._again = self._again, None
-            return again is not None and self._auth.replace(again(context))
+            other = again(context) if again is not None else None
+            return other is not None and self._auth.replace(other)
 
     def _drive(self, asking: Generator[Request, Response, T], context: Context) -> T:
         try:

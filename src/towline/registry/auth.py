@@ -67,7 +67,7 @@ class Auth:
         self._tokens.clear()
         return True
 
-    def replace(self, credentials: Credentials | None) -> bool:
+    def replace(self, credentials: Credentials) -> bool:
         """Use other credentials from here on; whether they are others."""
         if credentials == self.credentials:
             return False

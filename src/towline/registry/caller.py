@@ -62,8 +62,9 @@ class Caller:
         log: Callable[[str], None] = lambda _line: None,
         recalled: Challenge | None = None,
         notice: Callable[[Response], None] = lambda _response: None,
+        why_anonymous: Callable[[], str] = lambda: "no credentials were given",
     ) -> None:
-        """`notice` is shown every answer to a call."""
+        """`notice` is shown every answer to a call; `why_anonymous` says why nobody is named."""
         self.endpoint = endpoint
         self.credentials = credentials
         """As they were found first."""
@@ -74,6 +75,7 @@ class Caller:
         self._lock = threading.Lock()
         self._recalled = recalled
         self._notice = notice
+        self._why_anonymous = why_anonymous
         self._admission: Admission | None = None
         self._proven = False
         """Whether a registry has answered there."""
@@ -226,7 +228,7 @@ class Caller:
     def _say_account(self, error: AuthError) -> None:
         account = self._admission.credentials if self._admission else self.credentials
         if account is None:
-            error.args = (f"{error.message}; no credentials were found for {self.endpoint.host}",)
+            error.args = (f"{error.message}; {self._why_anonymous()}",)
             error.hint = f"towline login {self.endpoint.host}, or pass --creds USER:PASSWORD"
         else:
             error.args = (f"{error.message}; it was asked as {account}",)

@@ -114,8 +114,8 @@ class RegistryClient:
         """A repository; asks nobody yet but a credential helper, if one is named for its host.
 
         `pull_from`: where its blobs may be mounted from. Raises UsageError for a file of
-        credentials, a proxy or a certificate that cannot be used, AuthError for a helper that
-        fails, and Cancelled while it is waited for.
+        credentials, a proxy or a certificate that cannot be used, and Cancelled while a helper is
+        waited for.
         """
         context = context or Context()
         with acquired(self._lock, context):
@@ -138,10 +138,11 @@ class RegistryClient:
         return self._facts[host]
 
     def _caller(self, name: RepositoryName, side: Side, context: Context) -> Caller:
-        credentials = self._find(name, side, context)
+        keychain = self._made_keychain()
+        credentials = keychain.find(name, side, context)
         key = (name.host, credentials)
         if key not in self._callers:
-            again = partial(self._find, name, side)
+            again = partial(keychain.find, name, side)
             renewable = credentials is not None and credentials.renewable
             self._callers[key] = Caller(
                 self._made_pool(),
@@ -152,10 +153,11 @@ class RegistryClient:
                 log=self._settings.log or log.silent,
                 recalled=self._asked.get(name.host),
                 notice=self._notices.tell,
+                why_anonymous=partial(keychain.nothing_found, name.host),
             )
         return self._callers[key]
 
-    def _find(self, name: RepositoryName, side: Side, context: Context) -> Credentials | None:
+    def _made_keychain(self) -> Keychain:
         settings = self._settings
         if self._keychain is None:
             self._keychain = Keychain(
@@ -166,7 +168,7 @@ class RegistryClient:
                 log=settings.log or log.silent,
                 warn=settings.warn or log.silent,
             )
-        return self._keychain.find(name, side, context)
+        return self._keychain
 
     def _endpoint(self, host: str, *, secret: bool) -> Endpoint:
         settings = self._settings

@@ -17,11 +17,13 @@ from towline.errors import UsageError
 from towline.reference import HUB, HUB_ALIASES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from towline.reference import RepositoryName
 
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
+_SHOWN = 5
+"""Hosts of a file that are named in a message."""
 _API = re.compile(r"/v[12](?:/.*)?|/")
 
 
@@ -35,11 +37,13 @@ class Entry:
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
     registry_token: str = field(default="", repr=False)
+    flaw: str = ""
+    """What is wrong with it, where it cannot be used."""
 
     @property
     def empty(self) -> bool:
         """An empty entry says that the login is kept elsewhere."""
-        return not (self.username or self.identity_token or self.registry_token)
+        return not (self.username or self.identity_token or self.registry_token or self.flaw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,9 @@ class CredentialFile:
     """Helper programs by host (`credHelpers`)."""
     store: str = ""
     """The helper program for all other hosts (`credsStore`)."""
+    flaw: str = ""
+    """Why it cannot be read, where it cannot: then it names nobody."""
+    absent: bool = False
 
     def helper(self, host: str) -> str:
         """The helper program for that host alone (`credHelpers`); empty: none."""
@@ -62,13 +69,18 @@ class CredentialFile:
         return ""
 
     def entry(self, name: RepositoryName) -> Entry | None:
-        """The login for a repository, by the best of the keys that fit."""
+        """The login for a repository, by the best of the keys that fit, if one can be used."""
         fitting = [(rank, key) for key in self.auths if (rank := _rank(key, name))]
-        for _, key in sorted(fitting, reverse=True):
-            entry = _entry(key, self.auths[key])
-            if entry is not None:
-                return entry
-        return None
+        entries = [_entry(key, self.auths[key]) for _, key in sorted(fitting, reverse=True)]
+        usable = [entry for entry in entries if not entry.flaw]
+        return next(iter(usable or entries), None)
+
+    def __str__(self) -> str:
+        """Its place, and whose logins it has: a misspelled host is seen at once."""
+        hosts = list(dict.fromkeys(map(host_of, (*self.auths, *self.helpers))))
+        more = f" and {len(hosts) - _SHOWN} more" if len(hosts) > _SHOWN else ""
+        store = f", and docker-credential-{self.store} for all" if self.store else ""
+        return f"{self.where} (for {', '.join(hosts[:_SHOWN]) or 'no host'}{more}{store})"
 
 
 def host_of(key: str) -> str:
@@ -94,14 +106,16 @@ def _rank(key: str, name: RepositoryName) -> tuple[int, int, str] | None:
     return (len(rest), 0, key) if fits else None
 
 
-def _entry(key: str, value: Any) -> Entry | None:  # noqa: ANN401 - any JSON
+def _entry(key: str, value: Any) -> Entry:  # noqa: ANN401 - any JSON
+    if value is None:
+        return Entry(key)
     if not isinstance(value, dict):
-        return None
+        return Entry(key, flaw="is not a JSON object")
     username, password = _text(value, "username"), _text(value, "password")
-    if encoded := _text(value, "auth"):
+    if encoded := value.get("auth"):
         pair = _decoded(encoded)
         if pair is None:
-            return None
+            return Entry(key, flaw="has an `auth` that is not USER:PASSWORD in base64")
         username, password = pair
     return Entry(
         key, username, password, _text(value, "identitytoken"), _text(value, "registrytoken")
@@ -113,37 +127,48 @@ def _text(value: dict[str, Any], key: str) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _decoded(encoded: str) -> tuple[str, str] | None:
+def _decoded(encoded: Any) -> tuple[str, str] | None:  # noqa: ANN401 - any JSON
     import base64
 
     try:
         text = base64.b64decode(encoded, validate=False).decode("utf-8", "surrogateescape")
-    except ValueError:
+    except (ValueError, TypeError):
         return None
     username, colon, password = text.partition(":")
     return (username, password.rstrip("\0")) if colon else None
 
 
-def read(
-    environ: Mapping[str, str], authfile: str | None, log: Callable[[str], None]
-) -> list[CredentialFile]:
-    """Every file there is, the one that counts first in front.
+def read(environ: Mapping[str, str], authfile: str | None) -> list[CredentialFile]:
+    """Every place that is looked in, the one that counts first in front.
 
-    Raises UsageError when a file that was named cannot be read; others are passed over.
+    Raises UsageError when a file that was named cannot be read; others say so by their `flaw`.
     """
     found = []
     for label, named in _named(environ, authfile):
-        found.append(_parse(f"{label} {named}", _content(label, Path(named))))
+        try:
+            text = Path(named).read_text("utf-8")
+        except (OSError, UnicodeError) as error:
+            raise UsageError(_unreadable(f"the file {named} of {label}", error)) from None
+        found.append(_parse(f"{label} {named}", text))
     if content := environ.get("DOCKER_AUTH_CONFIG"):
         found.append(_parse("DOCKER_AUTH_CONFIG", content))
-    for path in _usual(environ):
-        try:
-            found.append(_parse(str(path), path.read_text("utf-8")))
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeError, UsageError) as error:
-            log(f"* credentials: {path} is passed over: {error}")
-    return found
+    return found + [_read_if_there(path) for path in _usual(environ)]
+
+
+def _read_if_there(path: Path) -> CredentialFile:
+    where = str(path)
+    try:
+        return _parse(where, path.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return CredentialFile(where, absent=True)
+    except (OSError, UnicodeError) as error:
+        return CredentialFile(where, flaw=_unreadable(where, error))
+    except UsageError as error:
+        return CredentialFile(where, flaw=error.message)
+
+
+def _unreadable(what: str, error: Exception) -> str:
+    return f"{what} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
 
 
 def _named(environ: Mapping[str, str], authfile: str | None) -> Iterator[tuple[str, str]]:
@@ -165,14 +190,6 @@ def _usual(environ: Mapping[str, str]) -> Iterator[Path]:
         yield Path(folder, "config.json")
     if home:
         yield Path(home, ".dockercfg")
-
-
-def _content(label: str, path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no text"
-        raise UsageError(f"the file {path} of {label} cannot be read: {why}") from None
 
 
 def _parse(where: str, content: str) -> CredentialFile:

@@ -11,10 +11,11 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from towline.errors import AuthError
 from towline.registry import credential_files, helpers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from towline.context import Context
     from towline.errors import Side
@@ -57,6 +58,8 @@ class Credentials:
 
     def __str__(self) -> str:
         who = f"user {self.username}" if self.username else "a token"
+        if self.username and not (self.password or self.identity_token or self.registry_token):
+            who += " with an empty password"
         return f"{who} (from {self.source})"
 
 
@@ -91,7 +94,8 @@ class Keychain:
         self._authfile = authfile
         self._log = log
         self._warn = warn
-        self._warned: set[str] = set()
+        self._troubles: dict[str, dict[str, None]] = {}
+        """By host, what kept a login from being found."""
         self._lock = threading.Lock()
         self._files: Sequence[CredentialFile] | None = None
 
@@ -100,8 +104,9 @@ class Keychain:
     ) -> Credentials | None:
         """The account for a repository.
 
-        Raises UsageError for a named file that is unreadable, AuthError for a helper that fails,
-        and Cancelled while that is waited for.
+        What cannot be used (a file, an entry, a helper) is warned of, and the search goes on.
+        Raises UsageError for a named file that is unreadable, and Cancelled while a helper is
+        waited for.
         """
         if given := self._given.get(side):
             return self._found(name, _with_token_user(given.username, given.password, given.source))
@@ -110,17 +115,21 @@ class Keychain:
                 return self._found(name, found)
         ci = _from_ci(self._environ, name.host)
         if ci is None:
-            self._log(f"* no credentials for {name.host}: anonymous; looked in {self.searched}")
+            self._log(f"* no credentials for {name.host}: anonymous; {self._searched}")
             return None
         return self._found(name, ci)
 
     def _in_file(
         self, file: CredentialFile, name: RepositoryName, context: Context | None
     ) -> Credentials | None:
+        if file.flaw:
+            self._note_trouble(name.host, file.flaw)
         if program := file.helper(name.host):
             return self._from_helper(file, program, name, context)
         entry = file.entry(name)
-        if entry is not None and not entry.empty:
+        if entry is not None and entry.flaw:
+            self._note_trouble(name.host, f"the entry {entry.key} of {file.where} {entry.flaw}")
+        elif entry is not None and not entry.empty:
             return _of_entry(entry, file)
         return self._from_helper(file, file.store, name, context) if file.store else None
 
@@ -129,20 +138,21 @@ class Keychain:
     ) -> Credentials | None:
         try:
             login = helpers.get(program, name.host, self._environ, context=context)
-        except helpers.HelperMissing as missing:
-            self._warn_once(f"{missing}, though {file.where} names it")
+        except (helpers.HelperMissing, AuthError) as error:
+            self._note_trouble(name.host, f"{error} (named by {file.where})")
             return None
         if login is None:
             return None
         source = f"{HELPER_SOURCE}{program}, named by {file.where}"
         return _with_token_user(login.username, login.secret, source)
 
-    def _warn_once(self, message: str) -> None:
+    def _note_trouble(self, host: str, message: str) -> None:
+        """Warn of it, once; whether it matters is known when a registry wants a login."""
         with self._lock:
-            told = message in self._warned
-            self._warned.add(message)
+            told = any(message in known for known in self._troubles.values())
+            self._troubles.setdefault(host, {})[message] = None
         if not told:
-            self._warn(message)
+            self._warn(f"{message}; going on without it")
 
     def _found(self, name: RepositoryName, credentials: Credentials) -> Credentials:
         self._log(f"* credentials for {name.host}: {credentials}")
@@ -151,15 +161,40 @@ class Keychain:
     def _read(self) -> Sequence[CredentialFile]:
         with self._lock:
             if self._files is None:
-                self._files = credential_files.read(self._environ, self._authfile, self._log)
+                self._files = credential_files.read(self._environ, self._authfile)
             return self._files
 
+    def nothing_found(self, host: str) -> str:
+        """Why there is no account for a host, for whoever is refused without one."""
+        with self._lock:
+            troubles = list(self._troubles.get(host, ()))
+        said = [f"no credentials were found for {host}", *troubles, self._searched]
+        return "; ".join([*said, *_unset(self._environ)])
+
     @property
-    def searched(self) -> str:
-        """The places looked in, in words."""
-        return ", ".join(file.where for file in self._read()) or "no file"
+    def _searched(self) -> str:
+        """Where was looked, and which hosts were seen there."""
+        files = self._read()
+        absent = ", ".join(file.where for file in files if file.absent)
+        seen = ", ".join(str(file) for file in files if not file.absent and not file.flaw)
+        if seen:
+            return f"looked in {seen}"
+        return f"looked for {absent}, and there is none" if absent else "looked in no file"
 
 
+_VARIABLES = (
+    "TOWLINE_CREDS",
+    "TOWLINE_USERNAME",
+    "TOWLINE_PASSWORD",
+    "TOWLINE_AUTHFILE",
+    "REGISTRY_AUTH_FILE",
+    "DOCKER_AUTH_CONFIG",
+    "DOCKER_CONFIG",
+    "HOME",
+    "CI_REGISTRY",
+    "CI_REGISTRY_USER",
+    "CI_REGISTRY_PASSWORD",
+)
 HELPER_SOURCE = "docker-credential-"
 """How the source of a helper's login begins."""
 TOKEN_USER = "<token>"  # noqa: S105 - the name that helpers give instead of a user's
@@ -185,10 +220,19 @@ def _given(pair: tuple[str, str] | None, source: str) -> Given | None:
     return Given(pair[0], pair[1], source) if pair else None
 
 
+def _unset(environ: Mapping[str, str]) -> Iterator[str]:
+    """The variables that name nobody though they are there, or half there."""
+    for variable in _VARIABLES:
+        if environ.get(variable) == "":
+            yield f"{variable} is empty"
+    if environ.get("TOWLINE_USERNAME") and "TOWLINE_PASSWORD" not in environ:
+        yield "TOWLINE_PASSWORD is not set"
+
+
 def _from_variables(environ: Mapping[str, str]) -> Given | None:
     user, password = environ.get("TOWLINE_USERNAME"), environ.get("TOWLINE_PASSWORD")
     if user and password is not None:
-        return Given(user, password, "TOWLINE_USERNAME")
+        return Given(user, password, "TOWLINE_USERNAME and TOWLINE_PASSWORD")
     return None
 
 
@@ -198,4 +242,5 @@ def _from_ci(environ: Mapping[str, str], host: str) -> Credentials | None:
     if not user or password is None or not registry:
         return None
     same = credential_files.host_of(registry) == host
-    return Credentials(user, password, source="CI_REGISTRY_USER") if same else None
+    source = "CI_REGISTRY_USER and CI_REGISTRY_PASSWORD"
+    return Credentials(user, password, source=source) if same else None

@@ -86,7 +86,8 @@ def store(name: str, server: str, username: str, secret: str, environ: Mapping[s
     """Have a helper keep a login. Raises AuthError, also where the helper is not installed."""
     import json
 
-    line = json.dumps({"ServerURL": server, "Username": username, "Secret": secret})
+    login = {"ServerURL": server, "Username": username, "Secret": secret}
+    line = json.dumps(login, ensure_ascii=False)
     code, output = _told(name, "store", line, environ)
     if code:
         raise _failed(name, output)
@@ -165,7 +166,8 @@ def _run(
             ) as process,
         ):
             try:
-                output = _answer(process, line.encode(), seconds, context)
+                told = line.encode("utf-8", "surrogateescape")
+                output = _answer(process, told, seconds, context)
             except BaseException:
                 # Not waited for is whoever else has its output open: a child of it.
                 process.kill()

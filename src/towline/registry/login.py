@@ -109,7 +109,7 @@ class LoginStore:
             with contextlib.suppress(FileNotFoundError):
                 beside.unlink()
             with os.fdopen(
-                os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w"
+                os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
             ) as file:
                 file.write(content)
                 file.flush()

@@ -79,7 +79,8 @@ class Repository:
             return ""
         import hmac
 
-        return hmac.digest(key, f"{self.account}\n{digest}".encode(), "sha256").hex()
+        message = f"{self.account}\n{digest}".encode("utf-8", "surrogateescape")
+        return hmac.digest(key, message, "sha256").hex()
 
     @property
     def formats_refused(self) -> frozenset[Format]:

@@ -118,7 +118,16 @@ def _safe(target: str) -> str:
 
 
 def _escape(match: re.Match[str]) -> str:
-    return "".join(f"%{byte:02X}" for byte in match.group().encode("utf-8", "replace"))
+    return "".join(f"%{byte:02X}" for byte in _octets(match.group()))
+
+
+def _octets(text: str) -> bytes:
+    try:
+        return text.encode(
+            "utf-8", "surrogateescape"
+        )  # as an argument's bytes were in the C locale
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
 
 
 def _without_dots(path: str) -> str:

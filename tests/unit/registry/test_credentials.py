@@ -230,11 +230,21 @@ def test_a_named_file_that_cannot_be_read_is_a_usage_error(
         Found(environ=environ, **options)
 
 
-def test_a_usual_file_that_cannot_be_read_is_passed_over_and_told(tmp_path: Path) -> None:
+def test_a_usual_file_that_cannot_be_read_is_warned_of_and_the_search_goes_on(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "config.json").write_text("not json")
-    found = Found(environ={"DOCKER_CONFIG": str(tmp_path)})
-    assert found.credentials is None
-    assert any("config.json is passed over" in line for line in found.logged)
+    (tmp_path / ".dockercfg").write_text(json.dumps({HOST: auth("legacy")}))
+    found = Found(environ={"DOCKER_CONFIG": str(tmp_path), "HOME": str(tmp_path)})
+    assert found.user == "legacy"
+    (warning,) = found.warned
+    assert "config.json are not a JSON object" in warning
+
+
+def test_nothing_is_warned_of_behind_the_place_that_names_the_host(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("not json")
+    found = Found(environ={"DOCKER_CONFIG": str(tmp_path)}, creds=("me", "word"))
+    assert (found.user, found.warned) == ("me", [])
 
 
 def test_what_was_found_is_told_without_any_secret() -> None:
@@ -319,23 +329,29 @@ class TestHelpers:
         assert found.credentials is None
         assert found.warned == []
 
-    def test_a_helper_that_fails_is_an_error_in_its_own_words(
+    def test_a_helper_that_fails_is_warned_of_in_its_own_words_and_the_search_goes_on(
         self, tmp_path: Path, environ: dict[str, str]
     ) -> None:
         self.helper(tmp_path, "echo the vault is sealed\nexit 1\n")
         self.config(tmp_path, credsStore="box")
-        with pytest.raises(AuthError, match="docker-credential-box failed: the vault is sealed"):
-            Found(environ=environ)
+        (tmp_path / ".dockercfg").write_text(json.dumps({HOST: auth("legacy")}))
+        found = Found(environ={**environ, "HOME": str(tmp_path)})
+        assert found.user == "legacy"
+        (warning,) = found.warned
+        assert "docker-credential-box failed: the vault is sealed" in warning
+        assert "config.json" in warning
 
     @pytest.mark.parametrize("output", ["secret-ish junk", "[]", '{"Username":"me"}', ""])
-    def test_a_helper_that_answers_oddly_is_an_error_without_its_words(
+    def test_a_helper_that_answers_oddly_is_warned_of_without_its_words(
         self, tmp_path: Path, environ: dict[str, str], output: str
     ) -> None:
         self.helper(tmp_path, f"echo '{output}'\n")
         self.config(tmp_path, credsStore="box")
-        with pytest.raises(AuthError, match="docker-credential-box answered") as caught:
-            Found(environ=environ)
-        assert "junk" not in str(caught.value)
+        found = Found(environ=environ)
+        assert found.credentials is None
+        (warning,) = found.warned
+        assert "docker-credential-box answered" in warning
+        assert "junk" not in warning
 
     def test_a_token_instead_of_a_user_is_an_identity_token(
         self, tmp_path: Path, environ: dict[str, str]
