@@ -1,8 +1,6 @@
-"""A terminal as far as towline uses one: what it would show after the bytes it was sent.
+"""A terminal (pyte), and processes on one: what their user would see.
 
-Knows carriage return, line feed, cursor up, the two clearings and colours; anything else fails
-the test that sent it. Resizing comes in both manners: terminals that wrap long rows anew, and
-those that cut them.
+Resizing comes in both manners: terminals that wrap long rows anew, and those that cut them.
 """
 
 from __future__ import annotations
@@ -20,96 +18,72 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pyte
+from wcwidth import wcswidth
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-_PIECE = re.compile(r"\r|\n|\x1b\[(\d*)([A-Za-z])|\x1b\[([\d;]*)m|([^\x00-\x1f\x7f]+)")
+_CODES = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 
 
 class Screen:
     """Rows of text; those that have scrolled away are kept above."""
 
     def __init__(self, columns: int, height: int) -> None:
-        self.columns = columns
         self.height = height
-        self.rows: list[str] = [""]
-        """Everything since the beginning, scrolled away or not."""
-        self.top = 0
-        """The first row that is still on the screen."""
-        self.row = 0
-        self.column = 0
         self.longest = 0
-        """The most columns that a row has had."""
+        """The most columns that a row was to have."""
+        self._show(columns, height, "")
+
+    def _show(self, columns: int, height: int, text: str) -> None:
+        self._screen = pyte.HistoryScreen(columns, height, history=1000)
+        self._stream = pyte.Stream(self._screen)
+        self._stream.feed(text)
+
+    @property
+    def rows(self) -> list[str]:
+        """Everything since the beginning that was not overwritten, scrolled away or not."""
+        screen = self._screen
+        gone = ["".join(row[x].data for x in range(screen.columns)) for row in screen.history.top]
+        return [*(row.rstrip() for row in gone), *self.visible]
 
     @property
     def visible(self) -> list[str]:
         """What is on the screen, without empty rows at its end."""
-        return "\n".join(self.rows[self.top : self.top + self.height]).rstrip().split("\n")
+        return "\n".join(row.rstrip() for row in self._screen.display).rstrip().split("\n")
 
     @property
     def text(self) -> str:
-        """Everything ever shown that was not overwritten."""
-        return "\n".join(row.rstrip() for row in self.rows).rstrip()
+        """The same as one text."""
+        return "\n".join(self.rows).rstrip()
 
     def feed(self, text: str) -> None:
         """Show it."""
-        at = 0
-        while at < len(text):
-            match = _PIECE.match(text, at)
-            assert match is not None, f"the terminal does not know {text[at : at + 12]!r}"
-            self._do(match)
-            at = match.end()
-
-    def _do(self, match: re.Match[str]) -> None:
-        if match.group() == "\r":
-            self.column = 0
-        elif match.group() == "\n":
-            self._down()
-        elif match[4]:
-            self._print(match[4])
-        elif match[2] == "A":
-            up = int(match[1] or 1)
-            assert self.row - up >= self.top, "the cursor was moved up beyond the screen"
-            self.row -= up
-        elif match[2] == "K":
-            self.rows[self.row] = self.rows[self.row][: self.column]
-        elif match[2] == "J":
-            self.rows[self.row] = self.rows[self.row][: self.column]
-            del self.rows[self.row + 1 :]
-        else:
-            assert match.group().endswith("m"), f"the terminal does not know {match.group()!r}"
-
-    def _down(self) -> None:
-        self.row += 1
-        if self.row == len(self.rows):
-            self.rows.append("")
-        self.top = max(self.top, self.row - self.height + 1)
-
-    def _print(self, text: str) -> None:
-        for character in text:
-            if self.column == self.columns:
-                self._down()
-                self.column = 0
-            row = self.rows[self.row].ljust(self.column)
-            self.rows[self.row] = row[: self.column] + character + row[self.column + 1 :]
-            self.column += 1
-            self.longest = max(self.longest, self.column)
+        for row in _CODES.sub("", text).splitlines():
+            self.longest = max(self.longest, wcswidth(row))
+        self._stream.feed(text)
 
     def resize(self, columns: int, height: int, *, wraps: bool) -> None:
-        """Another size; the cursor stays on the character that it was on."""
-        rows: list[str] = []
-        cursor = 0
-        for number, row in enumerate(self.rows):
-            if number == self.row:
-                cursor = len(rows)
-            pieces = [row[at : at + columns] for at in range(0, len(row), columns)] or [""]
-            rows.extend(pieces if wraps else pieces[:1])
-        self.rows, self.row = rows, cursor
-        self.columns, self.height = columns, height
-        # Rows below the cursor go first when there is less room, then those at the top.
-        self.top = max(0, min(self.row, len(rows) - height))
-        self.top = max(self.top, self.row - height + 1)
+        """Another size; the cursor stays on its row, and what is below goes first."""
+        here = len(self._screen.history.top) + self._screen.cursor.y
+        above, below = (
+            [
+                piece
+                for row in rows
+                for piece in (_pieces(row, columns) if wraps else [row[:columns]])
+            ]
+            for rows in (self.rows[:here], self.rows[here:])
+        )
+        below = below[:height] or [""]
+        up = f"\x1b[{len(below) - 1}A" if len(below) > 1 else ""
+        self._show(columns, height, "\r\n".join([*above, *below]) + f"\r{up}")
+        self.height = height
         self.longest = 0
+
+
+def _pieces(row: str, columns: int) -> list[str]:
+    return [row[at : at + columns] for at in range(0, len(row), columns)] or [""]
 
 
 @dataclass
@@ -119,6 +93,8 @@ class Terminal:
     master: int
     process: subprocess.Popen[bytes]
     screen: Screen
+    sent: str = ""
+    """What came, as it came."""
 
     def resize(self, columns: int, height: int, *, wraps: bool = True) -> None:
         """As when a window is dragged: the terminal first, then the process hears of it."""
@@ -152,6 +128,7 @@ class Terminal:
             found = os.read(self.master, 65536)
         except OSError:  # how Linux says that a terminal has no process any more
             return False
+        self.sent += found.decode()
         self.screen.feed(found.decode())
         return bool(found)
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.terminal import Terminal, on_terminal
+from towline.testing.images import make_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from towline.testing import TestRegistry
 
 PLAYER = """
 import sys
@@ -36,8 +42,10 @@ END = (
 
 
 @contextmanager
-def player(mode: str = "auto", height: int = 24, term: str = "xterm") -> Iterator[Terminal]:
-    environ = {"TERM": term}
+def player(
+    mode: str = "auto", height: int = 24, term: str = "xterm", no_color: str = ""
+) -> Iterator[Terminal]:
+    environ = {"TERM": term, "NO_COLOR": no_color}
     with on_terminal(["-c", PLAYER, mode], height=height, environ=environ) as terminal:
         terminal.until("The push refers")
         yield terminal
@@ -92,3 +100,37 @@ def test_a_dumb_terminal_gets_plain_lines() -> None:
         terminal.say("[layer(1, 'Preparing'), layer(1, 'Pushing', 1, 2)]")
         finish(terminal)
         assert "000000000001: Preparing\n000000000001: Pushing\n1: digest" in terminal.screen.text
+
+
+def test_colours_are_left_out_where_nobody_wants_them() -> None:
+    sent = []
+    for no_color in ("", "1"):
+        with player(no_color=no_color) as terminal:
+            terminal.say("[layer(1, 'Pushing', 1, 2), layer(2, 'Pushed')]")
+            finish(terminal)
+            sent.append(terminal.sent)
+    assert "\x1b[36m" in sent[0]
+    assert re.search(r"\x1b\[[\d;]*m", sent[0])
+    assert not re.search(r"\x1b\[[\d;]*m", sent[1])
+
+
+ONCE_MORE = """
+import sys
+from towline.cli.main import main
+assert main(["push", *sys.argv[1:]]) == 0
+print("rich" in sys.modules)
+"""
+
+
+def test_the_library_for_bars_is_loaded_when_bytes_move_and_for_an_unchanged_push_never(
+    tmp_path: Path, oci_registry: TestRegistry
+) -> None:
+    make_image(tmp_path / "image.tar", [{"a": os.urandom(1 << 20)}])
+    words = [str(tmp_path / "image.tar"), oci_registry.name("app:1"), "--limit-rate", "2M"]
+    environ = {"TOWLINE_CACHE": str(tmp_path / "cache.db")}
+    for loaded, outcome in (("True", "Pushed"), ("False", "Layer already exists")):
+        with on_terminal(["-c", ONCE_MORE, *words], environ=environ) as terminal:
+            assert terminal.finish() == 0
+            assert f": {outcome}" in terminal.screen.text
+            assert terminal.process.stdout is not None
+            assert terminal.process.stdout.read().split()[-1].decode() == loaded

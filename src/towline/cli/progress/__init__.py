@@ -43,7 +43,7 @@ def _face(mode: str) -> Face:
     if mode == "tty":
         from towline.cli.progress.tty import Bars, size_of
 
-        return Bars(lambda: size_of(sys.stderr), colour=not os.environ.get("NO_COLOR"))
+        return Bars(lambda: size_of(sys.stderr), sys.stderr, colour=not os.environ.get("NO_COLOR"))
     if mode == "json":
         from towline.cli.progress.json import Objects
 

@@ -32,6 +32,9 @@ class Row:
     current: int = 0
     total: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.id}: {self.status}"
+
     @property
     def waiting(self) -> bool:
         """Not begun."""

@@ -1,37 +1,42 @@
 """Bars on a terminal: one row a layer in docker's order, and a total with rate and time left.
 
-Written for a terminal without a library: the rows are redrawn in place, and between two frames
-the cursor rests on the *first* of them. A terminal that is resized moves and wraps rows as it
-likes but keeps the cursor on its line, so clearing from there down always clears our rows, all
-of them and nothing else. No row is as wide as the terminal, no frame as high.
+rich draws them; it is loaded when the first bytes move, so that a push that sends nothing never
+waits for it, and until then the rows are words alone. Its live display is not used, because after
+a resize it clears as many rows as there were before. Here the cursor rests on the *first* row
+between two frames: a terminal that is resized moves and wraps rows as it likes but keeps the cursor
+on its line, so clearing from there down always clears our rows, all of them and nothing else. No
+row is as wide as the terminal, no frame as high.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from towline.cli.progress import rows
+from towline.cli.progress import figures
 from towline.cli.progress.base import Logged
-from towline.cli.progress.board import Board
+from towline.cli.progress.board import PUSHING, Board, Row, Total, percent
 from towline.cli.progress.plain import line_of, repository_of
 from towline.events import PushStarted, Summary, TagPushed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import TextIO
 
-    from towline.cli.progress.board import Row
-    from towline.cli.progress.rows import Line
+    from rich.console import Console, RenderableType
+
     from towline.events import Event
 
-_CLEAR_DOWN = "\x1b[J"
-_CLEAR_LINE = "\x1b[K"
-_COLOURS = {"active": "36", "done": "32", "retry": "33", "dim": "2"}
 _REPAINT = 1.0
 """Seconds after which rate and time left are drawn anew though nothing was told."""
 _FALLBACK = (80, 24)
+_LABEL = 21
+"""Columns before a bar: an id, a colon, a word."""
+_FIGURES = 22
+_WIDE = 60
+"""Columns behind it, so that bars end at one place; where the terminal has more than so many."""
 
 
 def size_of(stream: TextIO | None) -> tuple[int, int]:
@@ -46,22 +51,25 @@ def size_of(stream: TextIO | None) -> tuple[int, int]:
 class Bars:
     """The frames, and when to draw one."""
 
-    reset = f"\r{_CLEAR_DOWN}"
+    reset = "\r\x1b[J"
 
     def __init__(
         self,
         size: Callable[[], tuple[int, int]],
+        stream: TextIO | None = None,
         *,
         colour: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._size = size
+        self._stream = stream
         self._colour = colour
         self._clock = clock
         self._board = Board()
         self._repositories: set[str] = set()
         self._closing: list[str] = []
         self._drawn = ((0, 0), 0.0)
+        self._console: Console | None = None
 
     def show(self, told: Sequence[Event | Logged]) -> str:
         """A frame, if there is anything new."""
@@ -70,17 +78,17 @@ class Bars:
         if not told and not self._stale(size, now):
             return ""
         self._drawn = size, now
-        lasting = "".join(f"{line}\r\n" for line in above)
-        return (
-            f"{self.reset}{lasting}{self._frame(*size, now)}" if above else self._frame(*size, now)
-        )
+        lasting = "".join([self.reset, *(f"{line}\r\n" for line in above)]) if above else ""
+        rows = self._drawn_rows(self._fitting(size[1] - 1, now), size[0] - 1)
+        if not rows:
+            return lasting
+        up = f"\x1b[{len(rows) - 1}A" if len(rows) > 1 else ""
+        return f"{lasting}\r" + "\r\n".join(rows) + f"\x1b[J\r{up}"
 
     def end(self) -> str:
         """Every row for the last time, however many, and what a script would read."""
-        width = max(1, self._size()[0] - 1)
-        lines = self._all(width, rows.last)
-        last = [f"{self._painted(line)}{_CLEAR_LINE}" for line in lines]
-        return "\r" + "".join(f"{line}\r\n" for line in [*last, *self._closing]) + _CLEAR_DOWN
+        rows = self._drawn_rows([_stopped(row) for row in self._rows()], self._size()[0] - 1)
+        return "\r" + "".join(f"{line}\r\n" for line in [*rows, *self._closing]) + "\x1b[J"
 
     def _take(self, event: Event | Logged) -> str | None:
         """Take an event in; the line that stays above the rows, if it makes one."""
@@ -103,36 +111,111 @@ class Bars:
         drawn_size, drawn_at = self._drawn
         return size != drawn_size or (self._board.under_way and now - drawn_at >= _REPAINT)
 
-    def _frame(self, columns: int, height: int, now: float) -> str:
-        lines = self._lines(max(1, columns - 1), max(1, height - 1), now)
-        if not lines:
-            return ""
-        text = "\r\n".join(f"{self._painted(line)}{_CLEAR_LINE}" for line in lines)
-        up = f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else ""
-        return f"\r{text}{_CLEAR_DOWN}\r{up}"
+    def _rows(self) -> list[Row | str]:
+        """Every layer, under the name of its destination where there are several."""
+        by_reference: dict[str, list[Row | str]] = {}
+        for row in self._board.rows:
+            by_reference.setdefault(row.reference, []).append(row)
+        several = len(by_reference) > 1
+        return [
+            row
+            for reference, layers in by_reference.items()
+            for row in ([reference, *layers] if several else layers)
+        ]
 
-    def _lines(self, width: int, height: int, now: float) -> list[Line]:
+    def _fitting(self, height: int, now: float) -> list[Row | Total | str]:
         """At most `height` rows: all of them, or those that tell most."""
-        total = rows.total(self._board.total(now), width)
-        below = [total] if self._board.under_way else []
-        every = list(self._all(width))
+        total = self._board.total(now)
+        below: list[Row | Total | str] = [total] if self._board.under_way else []
+        every = self._rows()
         if len(every) + len(below) <= height:
             return [*every, *below]
         layers = list(self._board.rows)
-        chosen = rows.most_telling(layers, max(0, height - len(below) - 1))
-        others = [row for row in layers if row not in chosen]
-        shown = [rows.layer(row, width) for row in chosen]
-        return [*shown, rows.left_out(others, width), *below][-height:]
+        chosen = _most_telling(layers, max(0, height - len(below) - 1))
+        return [*chosen, _left_out(row for row in layers if row not in chosen), *below][-height:]
 
-    def _all(self, width: int, shown: Callable[[Row, int], Line] = rows.layer) -> Iterator[Line]:
-        """Every layer, under the name of its destination where there are several."""
-        layers = list(self._board.rows)
-        references = list(dict.fromkeys(row.reference for row in layers))
-        for reference in references:
-            if len(references) > 1:
-                yield rows.title(reference, width)
-            yield from (shown(row, width) for row in layers if row.reference == reference)
+    def _drawn_rows(self, rows: Sequence[Row | Total | str], width: int) -> list[str]:
+        """Each as one line of the terminal, with all that was there before cleared."""
+        if self._console is None and any(isinstance(row, Total) for row in rows):
+            from rich.console import Console
 
-    def _painted(self, line: Line) -> str:
-        code = _COLOURS.get(line.tone)
-        return f"\x1b[{code}m{line.text}\x1b[0m" if self._colour and code else line.text
+            self._console = Console(
+                file=self._stream,
+                force_terminal=True,
+                color_system="auto" if self._colour else None,
+                no_color=not self._colour,
+            )
+        if self._console is None:
+            return [f"{str(row)[:width]}\x1b[K" for row in rows]
+        with self._console.capture() as drawn:
+            for row in rows:
+                self._console.print(
+                    _drawn(row, width), width=max(1, width), no_wrap=True, overflow="ellipsis"
+                )
+        return [f"{line}\x1b[K" for line in drawn.get().splitlines()]
+
+
+def _stopped(row: Row | str) -> Row | str:
+    """A row as it stays: no bar is left half open."""
+    if isinstance(row, str) or row.status != PUSHING:
+        return row
+    whole = f" of {figures.size(row.total)}" if row.total is not None else ""
+    return f"{row} stopped at {figures.size(row.current)}{whole}"
+
+
+def _left_out(rows: Iterable[Row]) -> str:
+    """How many layers have no row of their own, by what they do."""
+    counts = Counter(
+        "waiting" if row.waiting else "done" if row.done else "under way" for row in rows
+    )
+    said = ", ".join(f"{counts[word]} {word}" for word in sorted(counts))
+    return f"and {figures.counted(counts.total(), 'more layer')}: {said}"
+
+
+def _most_telling(rows: Sequence[Row], room: int) -> list[Row]:
+    """Those under way, then those that come next, then the latest done; in their own order."""
+
+    def rank(place: int) -> tuple[int, int]:
+        row = rows[place]
+        return (0, place) if row.active else (1, place) if row.waiting else (2, -place)
+
+    return [rows[place] for place in sorted(sorted(range(len(rows)), key=rank)[:room])]
+
+
+def _drawn(row: Row | Total | str, width: int) -> RenderableType:
+    """A row for rich."""
+    from rich.text import Text
+
+    if isinstance(row, Total):
+        return _with_bar(width, "total", row.current, row.total, _pace(row))
+    if isinstance(row, str):
+        return Text(row)
+    if row.status == PUSHING:
+        return _with_bar(width, str(row), row.current, row.total)
+    style = "green" if row.done else "dim" if row.waiting else "yellow"
+    return Text(str(row), style)
+
+
+def _with_bar(
+    width: int, label: str, current: int, total: int | None, after: str = ""
+) -> RenderableType:
+    """A label, a bar, and how much of how much; a bar that runs where that is not known."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    whole = f"{percent(current, total):3d}%  " if total else ""
+    of = f"/{figures.size(total)}" if total is not None else ""
+    row = Table.grid(padding=(0, 1), expand=True)
+    row.add_column(width=_LABEL, no_wrap=True)
+    row.add_column(ratio=1)
+    row.add_column(no_wrap=True, min_width=_FIGURES if width > _WIDE else None)
+    bar = ProgressBar(total, current, complete_style="cyan", finished_style="cyan")
+    row.add_row(label, bar, f"{whole}{figures.size(current)}{of}{after}")
+    return row
+
+
+def _pace(total: Total) -> str:
+    """Rate and time left, where they are known."""
+    rate = f"  {figures.size(total.rate)}/s" if total.rate is not None else ""
+    left = total.seconds_left
+    return f"{rate}  {figures.left(left)} left" if left is not None else rate
