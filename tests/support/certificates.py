@@ -52,7 +52,7 @@ class Authority:
             *map(x509.DNSName, others),
         ]
         builder = (
-            _builder(_named(name), self.name, private)
+            _builder(_named(name), self.name, private, self.private)
             .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         )
@@ -65,8 +65,10 @@ def make_authority(folder: Path, name: str = "towline test authority") -> Author
     """A new authority whose certificate is `ca.crt` in a folder."""
     private = ec.generate_private_key(ec.SECP256R1())
     subject = _named(name)
-    builder = _builder(subject, subject, private).add_extension(
-        x509.BasicConstraints(ca=True, path_length=0), critical=True
+    builder = (
+        _builder(subject, subject, private, private)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_may_sign(), critical=True)
     )
     ca = folder / "ca.crt"
     ca.write_bytes(_pem(builder.sign(private, hashes.SHA256())))
@@ -77,7 +79,9 @@ def _named(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, private: PrivateKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, private: PrivateKey, signer: PrivateKey
+) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
@@ -87,7 +91,31 @@ def _builder(subject: x509.Name, issuer: x509.Name, private: PrivateKey) -> x509
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(days=2))
+        # Python 3.13 and later want both of a chain (RFC 5280, sections 4.2.1.1 and 4.2.1.2).
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
+        .add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False
+        )
     )
+
+
+def _may_sign() -> x509.KeyUsage:
+    """What Python 3.13 and later want of an authority (RFC 5280, section 4.2.1.3)."""
+    others = dict.fromkeys(
+        (
+            "digital_signature",
+            "content_commitment",
+            "key_encipherment",
+            "data_encipherment",
+            "key_agreement",
+            "encipher_only",
+            "decipher_only",
+        ),
+        False,
+    )
+    return x509.KeyUsage(key_cert_sign=True, crl_sign=True, **others)
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

@@ -19,15 +19,17 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Literal
 
+import jwt
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.certificates import Authority, Certificate, PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+
+    from tests.support.certificates import Authority, Certificate
 
 Kind = Literal["ES256", "RS256", "RS256 by key"]
 """How tokens are signed, and by what the registry knows who did."""
@@ -84,39 +86,22 @@ def _access(scope: str) -> dict[str, Any]:
 
 
 def _signed(claims: dict[str, Any], signer: Certificate, *, by_key: bool) -> str:
-    key = serialization.load_pem_private_key(signer.key.read_bytes(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
-    algorithm = "RS256" if isinstance(key, rsa.RSAPrivateKey) else "ES256"
-    who = {"kid": _key_id(key)} if by_key else {"x5c": [_der(signer)]}
-    header = {"typ": "JWT", "alg": algorithm, **who}
-    text = ".".join(_encoded(json.dumps(part).encode()) for part in (header, claims))
-    return f"{text}.{_encoded(_signature(key, text.encode()))}"
-
-
-def _signature(key: PrivateKey, text: bytes) -> bytes:
-    """As RFC 7518 has it: section 3.3 for RSA, 3.4 for ECDSA."""
-    if isinstance(key, rsa.RSAPrivateKey):
-        return key.sign(text, padding.PKCS1v15(), hashes.SHA256())
-    r, s = decode_dss_signature(key.sign(text, ec.ECDSA(hashes.SHA256())))
-    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
-
-
-def _der(signer: Certificate) -> str:
+    key = signer.key.read_bytes()
     certificate = x509.load_pem_x509_certificate(signer.cert.read_bytes())
-    return base64.b64encode(certificate.public_bytes(serialization.Encoding.DER)).decode()
+    public = certificate.public_key()
+    algorithm = "RS256" if isinstance(public, rsa.RSAPublicKey) else "ES256"
+    der = base64.b64encode(certificate.public_bytes(serialization.Encoding.DER)).decode()
+    who = {"kid": _key_id(public)} if by_key else {"x5c": [der]}
+    return jwt.encode(claims, key, algorithm, who)
 
 
-def _key_id(key: PrivateKey) -> str:
+def _key_id(key: CertificatePublicKeyTypes) -> str:
     """The registry's own name of a key: twelve groups of its SHA-256 in base 32."""
-    public = key.public_key().public_bytes(
+    public = key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     text = base64.b32encode(hashlib.sha256(public).digest()[:30]).decode()
     return ":".join(text[at : at + 4] for at in range(0, len(text), 4))
-
-
-def _encoded(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 @contextlib.contextmanager
