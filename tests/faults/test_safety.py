@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +25,7 @@ from towline.wire import proxy
 from towline.wire.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from tests.support.certificates import Authority
@@ -292,12 +293,16 @@ class TestThisMachine:
 class TestNamesThatHaveLedHere:
     """They are spoken to in the clear as this machine is; who answers for names may lie."""
 
+    peers: Mapping[str, str] = MappingProxyType({})
+    """Addresses that places were last connected to at, by origin."""
+
     def ask(self, host: str, **environ: str) -> None:
         """Ask a registry whose name has led to this machine, where nothing spoke TLS."""
         place = Endpoint(host, plain_http=False, loopback_http=True, timeout=2.0)
-        place._base = place._url("http")
+        place._base, place._settled = place._url("http"), True
         pool = Pool(proxies=proxy.from_environment(environ))
         caller = Caller(pool, place, Credentials(USER, PASSWORD))
+        pool._peers.update(self.peers)
         try:
             caller.call(requests.base(host), (), Context())
         finally:
@@ -324,6 +329,16 @@ class TestNamesThatHaveLedHere:
                 self.ask(host, http_proxy=f"http://{registry.host}", no_proxy=host)
             assert len(here.asked) == 1
         assert registry.asked == []
+
+    @pytest.mark.parametrize("service", ["localhost:1", "auth.localhost:1"])
+    def test_nor_to_a_token_service_that_is_only_called_as_if_it_were_here(
+        self, registry: Scripted, service: str
+    ) -> None:
+        challenge = {"WWW-Authenticate": f'Bearer realm="http://{service}/token"'}
+        registry.guard = lambda _asked: Reply(401, challenge)
+        self.peers = {f"http://{service}": "10.0.0.1"}
+        with pytest.raises(NetworkError, match=r"is at 10\.0\.0\.1 now"):
+            self.ask(registry.host)
 
     def test_a_password_is_where_they_lead_here(self, name: str) -> None:
         with scripted(address=socket.gethostbyname(name)) as here:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +13,6 @@ from tests.support.docker_registry import PASSWORD, USER, Options
 from tests.support.pushing import Client, client_of, send
 from towline.errors import AuthError, NetworkError, RegistryError
 from towline.reference import RepositoryName
-from towline.registry.facts import scheme_to_recall
 from towline.registry.repository import Mounted
 from towline.spec.digest import Digest
 
@@ -160,46 +158,6 @@ class TestCertificates:
             pytest.raises(NetworkError, match=r"(?i)certificate"),
         ):
             client.push(DATA)
-
-
-def in_http(_host: str) -> dict[str, str]:
-    """What is remembered of a host that spoke plain http not long ago."""
-    return scheme_to_recall("http", time.time())
-
-
-class TestPlacesThatTurnedToTls:
-    """Each says in its own way, and in plain http, that it is not spoken to in TLS."""
-
-    def test_docker_registry(
-        self, start_docker_registry: StartDockerRegistry, authority: Authority
-    ) -> None:
-        registry = start_docker_registry(Options(tls=authority.issue()))
-        with client_of(registry.host, plain_http=False, ca=authority.ca, recall=in_http) as client:
-            push_all(client)
-            assert " 400 " in str(client.heard)
-            assert client.repository.endpoint == registry.url
-
-    def test_nginx(
-        self,
-        docker_registry: DockerRegistry,
-        nginx_bin: Path,
-        tmp_path: Path,
-        authority: Authority,
-    ) -> None:
-        with (
-            proxies.nginx(
-                nginx_bin,
-                tmp_path / "nginx",
-                docker_registry.host,
-                tls=authority.issue(),
-                more="client_max_body_size 0;",
-            ) as host,
-            client_of(host, plain_http=False, ca=authority.ca, recall=in_http) as client,
-        ):
-            client.repository = client.repo("turned/app")
-            push_all(client)
-            assert " 400 " in str(client.heard)
-            assert client.repository.endpoint == f"https://{host}"
 
 
 class TestNginx:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.registry.auth import Auth
-    from towline.registry.challenge import Challenge
     from towline.registry.credentials import Credentials
     from towline.registry.tokens import Scopes
     from towline.wire.message import Request, Response
@@ -68,11 +67,6 @@ class Admission:
     def base(self) -> Url:
         """The URL of the API that it lets in to."""
         return self._auth.base
-
-    @property
-    def challenge(self) -> Challenge | None:
-        """How the registry asks who is there."""
-        return self._auth.challenge
 
     @property
     def credentials(self) -> Credentials | None:
@@ -131,11 +125,7 @@ class Admission:
     def _fetched(self, scopes: Scopes, context: Context) -> str | None:
         if self._auth.must_ask:
             with acquired(self._lock, context):
-                try:
-                    self._drive(self._auth.fetch(scopes), context)
-                except TowlineError:  # the registry may have moved on since it was asked
-                    if not self._auth.distrust():
-                        raise
+                self._drive(self._auth.fetch(scopes), context)
         return self._auth.header(scopes)
 
     def for_body(self, request: Request, scopes: Scopes, context: Context) -> Request:

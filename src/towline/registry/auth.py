@@ -38,9 +38,7 @@ class Auth:
         credentials: Credentials | None,
         clock: Callable[[], float] = time.monotonic,
         log: Callable[[str], None] = lambda _line: None,
-        recalled: Challenge | None = None,
     ) -> None:
-        """`recalled` is how the registry asked in an earlier run."""
         self.base = base
         """The URL of the registry's API."""
         self.credentials = credentials
@@ -48,24 +46,14 @@ class Auth:
         """Whether a request with these credentials was let in."""
         self._clock = clock
         self._log = log
-        self._challenge = recalled
-        self._recalled = recalled is not None
+        self._challenge: Challenge | None = None
+        """How the registry asks, as it has said in this run; None: not at all, as far as is known.
+
+        Never what an earlier run was told: a password goes where this says.
+        """
         self._tokens: dict[Scopes, Token] = {}
         self._wider: dict[Scopes, Scopes] = {}
         self._refused: set[Scopes] = set()
-
-    @property
-    def challenge(self) -> Challenge | None:
-        """How the registry asks; None: not at all, as far as is known."""
-        return self._challenge
-
-    def distrust(self) -> bool:
-        """Forget what was only recalled, and learn it anew; whether it was."""
-        if not self._recalled:
-            return False
-        self._recalled, self._challenge = False, None
-        self._tokens.clear()
-        return True
 
     def replace(self, credentials: Credentials) -> bool:
         """Use other credentials from here on; whether they are others."""
@@ -149,7 +137,7 @@ class Auth:
             yield from self._fetch(self._challenge, scopes)
         except BaseException:  # closed, where nobody answers
             # It leads nowhere: what was known before may be good yet.
-            self._challenge, self._recalled, self._tokens, self._wider = before
+            self._challenge, self._tokens, self._wider = before
             raise
         return True
 
@@ -166,17 +154,17 @@ class Auth:
         schemes = {challenge.scheme for challenge in _usable(found)}
         return "bearer" in schemes or ("basic" in schemes and self._basic() is not None)
 
-    def _learned(self) -> tuple[Challenge | None, bool, dict[Scopes, Token], dict[Scopes, Scopes]]:
-        return self._challenge, self._recalled, dict(self._tokens), dict(self._wider)
+    def _learned(self) -> tuple[Challenge | None, dict[Scopes, Token], dict[Scopes, Scopes]]:
+        return self._challenge, dict(self._tokens), dict(self._wider)
 
     def _learn(self, found: list[Challenge]) -> None:
         usable = _usable(found)
         bearer = next((challenge for challenge in usable if challenge.scheme == "bearer"), None)
         if bearer is not None:
-            self._challenge, self._recalled = bearer, False
-        elif usable and (self._recalled or not self.must_ask):
+            self._challenge = bearer
+        elif usable and not self.must_ask:
             # Never Basic after Bearer: Harbor answers so to a token that has expired.
-            self._challenge, self._recalled = usable[0], False
+            self._challenge = usable[0]
 
     def _drop(self, scopes: Scopes, used: str | None) -> None:
         token = self._tokens.get(self._granted(scopes))

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.errors import Side
-    from towline.registry.challenge import Challenge
     from towline.registry.credentials import Credentials
     from towline.registry.endpoints import Endpoint
     from towline.registry.requests import Call
@@ -60,7 +59,6 @@ class Caller:
         again: Callable[[Context], Credentials | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         log: Callable[[str], None] = lambda _line: None,
-        recalled: Challenge | None = None,
         notice: Callable[[Response], None] = lambda _response: None,
         why_anonymous: Callable[[], str] = lambda: "no credentials were given",
     ) -> None:
@@ -73,17 +71,11 @@ class Caller:
         self._clock = clock
         self._log = log
         self._lock = threading.Lock()
-        self._recalled = recalled
         self._notice = notice
         self._why_anonymous = why_anonymous
         self._admission: Admission | None = None
         self._proven = False
         """Whether a registry has answered there."""
-
-    @property
-    def challenge(self) -> Challenge | None:
-        """How the registry asks who is there, once that is known."""
-        return self._admission.challenge if self._admission else self._recalled
 
     def call(self, call: Call[T], scopes: Scopes, context: Context, *, extra: int = 0) -> T:
         """Send it and read the answer.
@@ -258,7 +250,8 @@ class Caller:
         What is on this machine, and spoken to in the clear for that alone, is nowhere else.
         """
         base = self.endpoint.base(context)
-        if self.endpoint.is_bound and request.url.host == base.host:
+        here = request.url.host == base.host or is_loopback(request.url.host)
+        if self.endpoint.is_bound and here:
             # Names may lead elsewhere the next time, and who sees to that must not get a password.
             return request._replace(shuns="another machine")
         if request.url.origin == base.origin:
@@ -268,7 +261,7 @@ class Caller:
     def _door(self, context: Context) -> Admission:
         base, door = self.endpoint.base(context), self._admission
         if door is None or door.base != base:  # the place gave way to another
-            auth = Auth(base, self.credentials, self._clock, self._log, self._recalled)
+            auth = Auth(base, self.credentials, self._clock, self._log)
             with acquired(self._lock, context):
                 door = self._admission
                 if door is None or door.base != base:

@@ -15,13 +15,7 @@ from towline.registry.caller import Caller
 from towline.registry.certificates import trust_of
 from towline.registry.credentials import Keychain
 from towline.registry.endpoints import HUB_API, Endpoint, acquired
-from towline.registry.facts import (
-    HostFacts,
-    challenge_to_recall,
-    recalled_challenge,
-    recalled_scheme,
-    scheme_to_recall,
-)
+from towline.registry.facts import HostFacts
 from towline.registry.notices import Notices
 from towline.registry.rates import Rates
 from towline.registry.repository import Repository
@@ -35,9 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from towline.errors import Side
-    from towline.registry.challenge import Challenge
     from towline.registry.credentials import Credentials
-    from towline.registry.facts import Scheme
     from towline.wire.url import Url
 
 
@@ -91,13 +83,11 @@ class RegistryClient:
         self._lock = threading.Lock()
         self._pool: Pool | None = None
         self._keychain: Keychain | None = None
-        self._endpoints: dict[tuple[str, bool], Endpoint] = {}
-        """By host, and whether something secret may be sent there."""
+        self._endpoints: dict[str, Endpoint] = {}
         self._facts: dict[str, HostFacts] = {}
         self._recalled: dict[str, HostFacts] = {}
-        self._asked: dict[str, Challenge] = {}
-        self._schemes: dict[str, Scheme | None] = {}
-        """Of destinations, as an earlier client left them."""
+        self._names: dict[str, str] = {}
+        """Under which facts of a host are kept."""
         self.rates = Rates()
         """How fast blobs went to the hosts."""
         self._notices = Notices(settings.warn or log.silent)
@@ -126,16 +116,22 @@ class RegistryClient:
 
     def _host_facts(self, host: str, side: Side) -> HostFacts:
         if host not in self._facts:
+            name = self._names[host] = self._name(host)
             # How a host takes uploads is of no interest to those who only read.
-            known = self._recall(host) if self._recall and side == "destination" else {}
-            if side == "destination":
-                self._schemes[host] = recalled_scheme(known, time.time())
+            known = self._recall(name) if self._recall and side == "destination" else {}
             self._facts[host] = HostFacts.recalled(known, time.time())
             self._recalled[host] = replace(self._facts[host])
             self.rates.recall(host, known)
-            if asked := recalled_challenge(known, time.time()):
-                self._asked[host] = asked
         return self._facts[host]
+
+    def _name(self, host: str) -> str:
+        """The name under which facts of a host are kept.
+
+        Those that no certificate vouches for (http, or https unchecked) are kept apart: what
+        somebody on the way may have said is never believed where one does.
+        """
+        verified = self._endpoint(host).is_encrypted and not self._settings.insecure
+        return host if verified else f"unverified {host}"
 
     def _caller(self, name: RepositoryName, side: Side, context: Context) -> Caller:
         keychain = self._made_keychain()
@@ -146,12 +142,11 @@ class RegistryClient:
             renewable = credentials is not None and credentials.renewable
             self._callers[key] = Caller(
                 self._made_pool(),
-                self._endpoint(name.host, secret=credentials is not None),
+                self._endpoint(name.host),
                 credentials,
                 again=again if renewable else None,
                 clock=self._clock,
                 log=self._settings.log or log.silent,
-                recalled=self._asked.get(name.host),
                 notice=self._notices.tell,
                 why_anonymous=partial(keychain.nothing_found, name.host),
             )
@@ -170,23 +165,17 @@ class RegistryClient:
             )
         return self._keychain
 
-    def _endpoint(self, host: str, *, secret: bool) -> Endpoint:
+    def _endpoint(self, host: str) -> Endpoint:
         settings = self._settings
-        if (host, secret) not in self._endpoints:
+        if host not in self._endpoints:
             allowed = settings.loopback_http
-            self._endpoints[host, secret] = Endpoint(
+            self._endpoints[host] = Endpoint(
                 host,
                 plain_http=settings.plain_http,
                 loopback_http=not settings.insecure if allowed is None else allowed,
                 timeout=settings.timeout,
-                recalled=self._recalled_scheme(host, secret=secret),
             )
-        return self._endpoints[host, secret]
-
-    def _recalled_scheme(self, host: str, *, secret: bool) -> Scheme | None:
-        """Nothing secret goes in the clear on the word of an earlier run; no token either."""
-        scheme = self._schemes.get(host)
-        return None if scheme == "http" and (secret or host in self._asked) else scheme
+        return self._endpoints[host]
 
     def _made_pool(self) -> Pool:
         settings = self._settings
@@ -219,7 +208,7 @@ class RegistryClient:
         self.repository(name, "destination", context=context).ask_base(context)
 
     def learned(self) -> dict[str, dict[str, str]]:
-        """What was found out of each host, to be remembered.
+        """What was found out of each host, to be remembered under the name that `recall` is given.
 
         What was known before is left as it is: it is to be found out again some day.
         """
@@ -231,14 +220,10 @@ class RegistryClient:
             }
             for host, facts in found.items():
                 facts.update(self.rates.to_recall(host))
-            for (host, _), caller in self._callers.items():
-                if host in found and caller.challenge:
-                    found[host].update(challenge_to_recall(caller.challenge, now))
-            for (host, _), endpoint in self._endpoints.items():
-                scheme = endpoint.found_out
-                if scheme and host in self._schemes and scheme != self._schemes[host]:
-                    found[host].update(scheme_to_recall(scheme, now))
-        return {host: facts for host, facts in found.items() if facts}
+            for host, name in self._names.items():
+                if self._name(host) != host == name:
+                    found.pop(host)  # it fell back to http, which says nothing of what is in https
+        return {self._names[host]: facts for host, facts in found.items() if facts}
 
     def close(self) -> None:
         """Close the connections."""

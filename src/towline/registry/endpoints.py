@@ -1,28 +1,25 @@
 """Where a registry's API is: its host, and whether https or http, decided once.
 
 https everywhere; http only where it was asked for, or on this machine when nothing there speaks
-TLS. No request is spent on deciding, and no greeting either where an earlier run has found it out:
-what that says of a place on this machine holds until the first answer, and counts for no other.
+TLS. No request is spent on deciding.
 """
 
 from __future__ import annotations
 
-import re
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from towline.errors import NetworkError, TowlineError
 from towline.reference import HUB
 from towline.wire.connect import resolve
 from towline.wire.probe import speaks_tls
-from towline.wire.proxy import is_loopback
+from towline.wire.proxy import is_here, is_loopback
 from towline.wire.url import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.context import Cancel, Context
-    from towline.registry.facts import Scheme
     from towline.wire.connect import Address
     from towline.wire.message import Response
     from towline.wire.url import Url
@@ -33,9 +30,7 @@ if TYPE_CHECKING:
 HUB_API = "registry-1.docker.io"
 """The Hub's API answers elsewhere than its name says."""
 BASE_PATH = "/v2/"
-_ADDRESS = re.compile(r"[0-9.]+|.*:.*")
-_REGISTRYS = frozenset({401, 404})
-"""Refusals of a registry; to plain http a server of TLS says 400, or sends on to https."""
+Scheme = Literal["https", "http"]
 
 
 class Endpoint:
@@ -49,33 +44,24 @@ class Endpoint:
         loopback_http: bool,
         timeout: float,
         resolve: Callable[[str, int, Cancel, float], list[Address]] = resolve,
-        recalled: Scheme | None = None,
     ) -> None:
-        """`recalled` was found out in an earlier run; `http` is for those with nothing to hide."""
         self.host = host
         """As references have it."""
         self.plain_http = plain_http
         """Whether somebody said so."""
         self._api_host = HUB_API if host == HUB else host
-        self._loopback_http = loopback_http
         self._timeout = timeout
         self._resolve = resolve
         self._lock = threading.Lock()
-        certain = self._url("http") if plain_http else self._certain()
-        self._is_open = certain is None
-        """Whether it is for the place itself to say."""
-        self._recalled = self._is_open and recalled is not None
-        """Whether it was not asked in this run."""
-        self._base = self._url(recalled) if self._is_open and recalled else certain
+        secure = self._url("https")
+        self._base: Url | None = self._url("http") if plain_http else secure
+        if loopback_http and not plain_http and is_loopback(secure.host):
+            self._base = None  # it is for the place itself to say
         self._settled = plain_http or not loopback_http
         """Whether it stays as it is, whatever fails from here on."""
 
     def _url(self, scheme: Scheme) -> Url:
         return parse(f"{scheme}://{self._api_host}{BASE_PATH}")
-
-    def _certain(self) -> Url | None:
-        url = self._url("https")
-        return None if self._loopback_http and is_loopback(url.host) else url
 
     @property
     def key(self) -> str:
@@ -84,20 +70,15 @@ class Endpoint:
         return base.origin if base else self.host
 
     @property
-    def is_bound(self) -> bool:
-        """Whether it is spoken to in the clear only for what its name has led to."""
-        base = self._base
-        if base is None or base.scheme == "https" or self.plain_http:
-            return False
-        return not is_loopback(base.host)
+    def is_encrypted(self) -> bool:
+        """Whether it is spoken to in https, as far as that is decided."""
+        return self._base is not None and self._base.scheme == "https"
 
     @property
-    def found_out(self) -> Scheme | None:
-        """What the place itself has shown to speak in this run, of what it might have."""
+    def is_bound(self) -> bool:
+        """Whether it is spoken to in the clear only because it is on this machine."""
         base = self._base
-        if base is None or self._recalled or not (self._is_open and self._settled):
-            return None
-        return "https" if base.scheme == "https" else "http"
+        return base is not None and base.scheme == "http" and not self.plain_http
 
     def base(self, context: Context) -> Url:
         """The URL of the API. Raises NetworkError when a host on this machine is not there."""
@@ -117,55 +98,31 @@ class Endpoint:
         with acquired(self._lock, context):
             if self._base != tried:  # another thread came to this before
                 return True
-            if self._settled or self._is_telling(outcome, tried):
+            if self._settled or not isinstance(outcome, TowlineError):
                 self._settled = True
                 return False
-            # Who hung up on the greeting may have had another reason than not to know TLS.
-            unheard = self._is_open and tried.scheme == "http" and isinstance(outcome, TowlineError)
-            if self._recalled or unheard:
-                return self._has_changed(tried, context)
-            return isinstance(outcome, NetworkError) and self._falls_back(tried, context)
-
-    def _is_telling(self, outcome: Outcome, tried: Url) -> bool:
-        """Whether it comes from a place that is spoken to as it should be."""
-        if isinstance(outcome, TowlineError):
-            return False
-        if not self._recalled or tried.scheme == "https":
-            return True
-        understood = outcome.ok or outcome.status in _REGISTRYS
-        return understood and outcome.url.origin == tried.origin
-
-    def _has_changed(self, tried: Url, context: Context) -> bool:
-        """Decide as if nothing were remembered; whether something else comes of it."""
-        self._recalled, self._base = False, None
-        try:
-            self._base = self._decide(context)
-        except NetworkError:
-            return False
-        return self._base != tried
-
-    def _falls_back(self, tried: Url, context: Context) -> bool:
-        """After https has failed: whether the name means this machine, where http is spoken.
-
-        Asked once; names that say so themselves are decided without it.
-        """
-        self._settled = True
-        if tried.scheme == "http" or _ADDRESS.fullmatch(tried.host):
-            return False
-        try:
-            found = self._resolve(tried.host, tried.port, context.cancel, self._timeout)
-            here = all(is_loopback(str(address[0])) for _, address in found)
-            if not here or self._decide(context) == tried:
+            if tried.scheme == "http":
+                # Who hung up on the greeting may have had another reason than not to know TLS.
+                self._base = None
+            elif isinstance(outcome, NetworkError):
+                self._settled = True  # what is https is asked for http once
+            else:
                 return False
-        except NetworkError:
-            return False
-        self._base = self._url("http")
-        return True
+            try:
+                self._base = self._decide(context)
+            except NetworkError:
+                return False
+            return self._base != tried
 
     def _decide(self, context: Context) -> Url:
+        """https, but where the name leads to this machine and nothing there speaks TLS."""
         secure, plain = self._url("https"), self._url("http")
+        found = self._resolve(secure.host, secure.port, context.cancel, self._timeout)
         try:
-            if speaks_tls(secure, context.cancel, self._timeout):
+            # `localhost`, too, may lead to another machine: its addresses count, never its name.
+            here = all(is_here(str(address[0])) for _, address in found)
+            if not here or speaks_tls(secure, context.cancel, self._timeout):
+                self._settled = True
                 return secure
         except NetworkError:
             # Without a port in its name, http is at another one.

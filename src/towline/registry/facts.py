@@ -1,6 +1,7 @@
 """What a registry host has turned out to do or not to do, so that nobody asks it twice.
 
-It only saves requests: whatever is wrong in it is found out again.
+It only saves requests: whatever is wrong in it is found out again, and costs time at worst. Where
+tokens are to be had is no such fact: who is told a password is asked of the registry in each run.
 """
 
 from __future__ import annotations
@@ -10,14 +11,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from towline.registry.challenge import Challenge
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Shape = Literal["put", "patch", "chunk"]
 """How a body goes: all of it in one PUT, all of it in one PATCH, or as one of several PATCHes."""
-Scheme = Literal["https", "http"]
 
 MiB = 1 << 20
 CHUNK = 16 * MiB
@@ -33,48 +31,12 @@ _UNITS = {"k": 1 << 10, "m": MiB}
 
 REMEMBERED = 7 * 24 * 3600.0
 """Seconds for which facts count after the last was found out: proxies get other limits."""
-_SEEN, _ASKED = "seen", "asked"
-_REALM, _SERVICE = "realm", "service"
-_SCHEME, _GREETED = "scheme", "greeted"
-
-
-def recalled_challenge(facts: Mapping[str, str], now: float) -> Challenge | None:
-    """How the host asked for a token in an earlier run; no token is ever remembered.
-
-    Stores give back only what this machine, or one with the same key, has written.
-    """
-    if not facts.get(_REALM) or not _is_fresh(facts.get(_ASKED, ""), now):
-        return None
-    names = (name for name in (_REALM, _SERVICE) if facts.get(name))
-    return Challenge("bearer", {name: facts[name] for name in names})
-
-
-def challenge_to_recall(challenge: Challenge, now: float) -> dict[str, str]:
-    """For a later run; empty for what is no challenge for a token."""
-    realm = challenge.parameters.get(_REALM)
-    if challenge.scheme != "bearer" or not realm:
-        return {}
-    service = challenge.parameters.get(_SERVICE, "")
-    return {_REALM: realm, _SERVICE: service, _ASKED: str(int(now))}
-
-
-def recalled_scheme(facts: Mapping[str, str], now: float) -> Scheme | None:
-    """What the host was found to speak in an earlier run; it may speak something else by now."""
-    if not _is_fresh(facts.get(_GREETED, ""), now):
-        return None
-    match facts.get(_SCHEME):
-        case "https" | "http" as scheme:
-            return scheme
-    return None
-
-
-def scheme_to_recall(scheme: Scheme, now: float) -> dict[str, str]:
-    """For a later run."""
-    return {_SCHEME: scheme, _GREETED: str(int(now))}
+_SEEN = "seen"
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def _is_fresh(seen: str, now: float) -> bool:
-    return seen.isdecimal() and 0 <= now - int(seen) <= REMEMBERED
+    return _NUMBER.fullmatch(seen) is not None and 0 <= now - int(seen) <= REMEMBERED
 
 
 @dataclass(slots=True)
@@ -114,7 +76,7 @@ class HostFacts:
         found = cls()
         if not _is_fresh(facts.get(_SEEN, ""), now):
             return found
-        numbers = {name: int(text) for name, text in facts.items() if text.isdecimal()}
+        numbers = {name: int(text) for name, text in facts.items() if _NUMBER.fullmatch(text)}
         found.patch_refused = bool(numbers.get("patch_refused"))
         found.put_refused = bool(numbers.get("put_refused")) and not found.patch_refused
         found.chunks_refused = bool(numbers.get("chunks_refused"))

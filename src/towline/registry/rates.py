@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _RATE = "rate"
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _TELLING = 1 << 20
 """Bytes from which a push tells of a rate: less takes as long as its requests."""
 
@@ -22,7 +24,7 @@ class Rates:
     def recall(self, host: str, facts: Mapping[str, str]) -> None:
         """Take over what an earlier run has left."""
         text = facts.get(_RATE, "")
-        if text.isdecimal() and int(text):
+        if _NUMBER.fullmatch(text) and int(text):
             self._rates.setdefault(host, int(text))
 
     def note(self, host: str, sent_bytes: int, seconds: float) -> None:

@@ -12,7 +12,6 @@ from towline.context import Cancel, Context
 from towline.errors import NetworkError
 from towline.registry.endpoints import Endpoint
 from towline.wire.message import Headers, Response
-from towline.wire.url import parse
 
 if TYPE_CHECKING:
     from towline.wire.connect import Address
@@ -27,11 +26,10 @@ def fails(place: Endpoint) -> bool:
     return place.gives_way(place.base(Context()), NetworkError("no answer"), Context())
 
 
-def answers(place: Endpoint, status: int, url: str = "") -> bool:
+def answers(place: Endpoint, status: int) -> bool:
     """Whether a call that was answered so is to be made again elsewhere."""
     tried = place.base(Context())
-    whence = parse(url) if url else tried.at("app/manifests/1")
-    response = Response(status, "", Headers(), whence, "HEAD", b"")
+    response = Response(status, "", Headers(), tried.at("app/manifests/1"), "HEAD", b"")
     return place.gives_way(tried, response, Context())
 
 
@@ -72,10 +70,29 @@ def test_a_loopback_port_that_is_closed_is_an_error_and_asked_again_later() -> N
             place.base(Context())
 
 
+@pytest.mark.parametrize("status", [200, 401, 404, 500])
+def test_any_answer_settles_it(status: int) -> None:
+    with scripted() as server:
+        place = endpoint(server.host)
+        assert not answers(place, status)
+        assert not fails(place)
+        assert server.greeted == 1
+
+
+def test_one_that_hung_up_on_the_greeting_and_on_http_is_greeted_again() -> None:
+    with scripted() as server:
+        place = endpoint(server.host)
+        assert not fails(place)
+        assert place.base(Context()).scheme == "http"
+        assert server.greeted == 2
+
+
 class TestNames:
     """A name that leads to this machine without saying so."""
 
-    def named(self, server_host: str, address: str, **options: Any) -> Endpoint:
+    def named(
+        self, server_host: str, address: str, name: str = "localhost", **options: Any
+    ) -> Endpoint:
         self.asked = 0
         port = int(server_host.rpartition(":")[2])
 
@@ -83,7 +100,7 @@ class TestNames:
             self.asked += 1
             return [(socket.AF_INET, (address, port))]
 
-        return endpoint(f"localhost:{port}", resolve=resolve, **options)
+        return endpoint(f"{name}:{port}", resolve=resolve, **options)
 
     def test_it_falls_back_where_http_is_spoken_there(self) -> None:
         with scripted() as server:
@@ -101,107 +118,27 @@ class TestNames:
             assert not fails(place)
             assert server.greeted == 0
 
-    @pytest.mark.parametrize("options", [{"loopback_http": False}, {"plain_http": True}])
-    def test_it_does_not_where_that_was_not_allowed_or_is_done(
-        self, options: dict[str, bool]
+    @pytest.mark.parametrize("name", ["localhost", "app.localhost"])
+    def test_one_that_says_so_and_leads_to_another_machine_is_spoken_to_in_https(
+        self, name: str
     ) -> None:
-        place = self.named("127.0.0.1:1", "127.0.0.1", **options)
-        assert not fails(place)
-        assert self.asked == 0
-
-
-class TestRecalled:
-    """What an earlier run has found a place on this machine to speak."""
-
-    @pytest.mark.parametrize("scheme", ["https", "http"])
-    def test_it_is_used_without_asking(self, scheme: str) -> None:
         with scripted() as server:
-            place = endpoint(server.host, recalled=scheme)
-            assert str(place.base(Context())) == f"{scheme}://{server.host}/v2/"
-            assert place.key == f"{scheme}://{server.host}"
-            assert server.greeted == 0
-
-    @pytest.mark.parametrize(
-        "host", ["docker.io", "reg.example:5000", "10.0.0.1", "0x7f.1:5000", "[2001:db8::1]:5000"]
-    )
-    def test_it_counts_for_no_other_machine(self, host: str) -> None:
-        place = endpoint(host, recalled="http")
-        assert str(place.base(Context())) == str(endpoint(host).base(Context()))
-        assert place.base(Context()).scheme == "https"
-        assert not answers(place, 200)
-        assert place.found_out is None
-
-    @pytest.mark.parametrize(
-        ("options", "recalled", "scheme"),
-        [({"loopback_http": False}, "http", "https"), ({"plain_http": True}, "https", "http")],
-    )
-    def test_an_option_goes_before_it(
-        self, options: dict[str, bool], recalled: str, scheme: str
-    ) -> None:
-        place = endpoint("127.0.0.1:1", recalled=recalled, **options)
-        assert place.base(Context()).scheme == scheme
-        assert not fails(place)
-        assert place.base(Context()).scheme == scheme
-        assert place.found_out is None
-
-    @pytest.mark.parametrize("status", [200, 201, 401, 404])
-    def test_an_answer_of_a_registry_settles_it(self, status: int) -> None:
-        with scripted() as server:
-            place = endpoint(server.host, recalled="http")
-            assert not answers(place, status)
-            assert not fails(place)
-            assert server.greeted == 0
-
-    @pytest.mark.parametrize("status", [301, 400, 403, 500])
-    def test_an_answer_that_might_be_of_tls_has_the_place_asked_once(self, status: int) -> None:
-        with scripted() as server:
-            place = endpoint(server.host, recalled="http")
-            assert not answers(place, status)
-            assert not answers(place, status)
-            assert place.base(Context()).scheme == "http"
-            assert server.greeted == 1
-
-    def test_an_answer_from_where_it_was_sent_on_to_says_nothing_of_it(self) -> None:
-        with scripted() as server:
-            place = endpoint(server.host, recalled="http")
-            assert not answers(place, 200, f"https://{server.host}/v2/app/manifests/1")
-            assert server.greeted == 1
-
-    def test_of_https_any_answer_is_good(self) -> None:
-        with scripted() as server:
-            place = endpoint(server.host, recalled="https")
-            assert not answers(place, 400)
+            place = self.named(server.host, "10.0.0.1", name)
+            assert place.base(Context()).scheme == "https"
             assert not fails(place)
             assert place.base(Context()).scheme == "https"
             assert server.greeted == 0
 
-    def test_one_that_has_changed_gives_way_for_all_who_tried_it(self) -> None:
-        with scripted() as server:
-            place = endpoint(server.host, recalled="https")
-            tried, failure = place.base(Context()), NetworkError("no answer")
-            assert place.gives_way(tried, failure, Context())
-            assert place.gives_way(tried, failure, Context()), "by another thread"
-            assert str(place.base(Context())) == server.url + "/v2/"
-            assert not answers(place, 404)
-            assert place.gives_way(tried, failure, Context()), "by one that was slow"
-            assert not fails(place)
-            assert server.greeted == 1
+    @pytest.mark.parametrize("name", ["localhost", "app.localhost", "app.test"])
+    def test_what_is_in_the_clear_is_bound_to_this_machine(self, name: str) -> None:
+        place = self.named("127.0.0.1:1", "127.0.0.1", name)
+        place._base = place._url("http")
+        assert place.is_bound
 
-    def test_where_nobody_is_there_it_is_forgotten(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            host = f"127.0.0.1:{listener.getsockname()[1]}"
-        place = endpoint(host, recalled="http")
+    @pytest.mark.parametrize("options", [{"loopback_http": False}, {"plain_http": True}])
+    def test_it_does_not_where_that_was_not_allowed_or_is_done(
+        self, options: dict[str, bool]
+    ) -> None:
+        place = self.named("127.0.0.1:1", "127.0.0.1", "localhost", **options)
         assert not fails(place)
-        assert place.key == host
-        with pytest.raises(NetworkError, match="cannot connect"):
-            place.base(Context())
-
-    def test_only_what_was_found_out_in_this_run_is_news(self) -> None:
-        with scripted() as server:
-            silent, place = endpoint(server.host), endpoint(server.host)
-            known = endpoint(server.host, recalled="http")
-            silent.base(Context())
-            answers(place, 404)
-            answers(known, 404)
-            found = [one.found_out for one in (silent, place, known)]
-            assert found == [None, "http", None]
+        assert self.asked == 0

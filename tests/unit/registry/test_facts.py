@@ -58,6 +58,12 @@ def test_whatever_a_store_gives_is_no_harm(facts: dict[str, str]) -> None:
     assert 1 << 16 <= recalled.chunk(None) <= max(CHUNK, recalled.body_max or 0)
 
 
+def test_a_number_too_long_to_be_one_is_none() -> None:
+    long = "9" * 5000
+    assert HostFacts.recalled({"chunk_min": long, "seen": str(int(NOW))}, NOW) == HostFacts()
+    assert HostFacts.recalled({"chunk_min": "1", "seen": long}, NOW) == HostFacts()
+
+
 @pytest.mark.parametrize(
     ("size", "words", "then"),
     [

@@ -28,7 +28,7 @@ def test_a_rate_is_handed_to_a_later_run_once_it_is_seen() -> None:
     assert second.to_recall("reg") == {}
 
 
-@pytest.mark.parametrize("text", ["", "0", "-5", "1.5", "fast", "1e9"])
+@pytest.mark.parametrize("text", ["", "0", "-5", "1.5", "fast", "1e9", "9" * 5000])
 def test_what_a_store_gives_that_is_no_rate_counts_for_nothing(text: str) -> None:
     rates = Rates()
     rates.recall("reg", {"rate": text})
