@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,7 @@ import towline
 from tests.support.guards import PASSWORD, USER, Tokens, basic, form_of, scopes_of
 from tests.support.pushing import Client, client_of, send
 from tests.support.scripted import CUT, Reply, Scripted, complaint, scripted
-from towline.errors import AuthError, NetworkError, RegistryError
+from towline.errors import AuthError, Cancelled, NetworkError, RegistryError
 from towline.reference import RepositoryName
 from towline.registry.repository import Mounted
 from towline.spec.digest import Digest
@@ -457,6 +458,70 @@ def test_a_token_that_always_lacks_a_scope_is_one_error_and_no_loop(
         client.push(DATA)
     assert len(tokens.asked) <= 2
     assert len(registry.requests("POST")) <= 3
+
+
+class Slow:
+    """A registry whose clock is behind: tokens are good only some time after they were given."""
+
+    def __init__(self, registry: Scripted, seconds: float) -> None:
+        self.tokens = Tokens(registry)
+        self._seconds = seconds
+        self._seen: dict[str, float] = {}
+        registry.guard = self.guard
+
+    def guard(self, asked: Asked) -> Reply | None:
+        shown = (asked.header("Authorization") or "").removeprefix("Bearer ")
+        if shown in self.tokens.valid:
+            age = time.monotonic() - self._seen.setdefault(shown, time.monotonic())
+            if age >= self._seconds:
+                return None
+            challenge = f'{self.tokens.challenge},error="invalid_token"'
+            return Reply(401, {"WWW-Authenticate": challenge})
+        return self.tokens.guard(asked)
+
+
+def test_a_new_token_that_is_refused_is_shown_once_more_a_second_later(
+    registry: Scripted, client: Client
+) -> None:
+    slow = Slow(registry, 0.9)
+    assert client.push(DATA) == 1
+    assert len(slow.tokens.asked) == 1
+    shown = [one.header("Authorization") for one in registry.requests("POST")]
+    assert shown == [None, "Bearer t0", "Bearer t0"]
+
+
+def test_a_new_token_that_is_refused_for_good_is_an_error_that_speaks_of_clocks(
+    registry: Scripted, client: Client
+) -> None:
+    Slow(registry, 60)
+    began = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(AuthError, match="401") as caught:
+            client.repository.has_blob(DIGEST, client.context)
+        assert "clocks" in str(caught.value.hint)
+    assert 1 <= time.monotonic() - began < 2.5, "waited for once"
+
+
+def test_the_wait_for_a_new_token_ends_with_the_push(registry: Scripted, client: Client) -> None:
+    Slow(registry, 60)
+    client.cancel_after(0.3)
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        client.repository.has_blob(DIGEST, client.context)
+    assert time.monotonic() - began < 0.9
+
+
+def test_a_new_token_that_lacks_a_right_is_not_waited_for(
+    registry: Scripted, client: Client
+) -> None:
+    tokens = Tokens(registry)
+    wants = ',error="insufficient_scope",scope="repository:team/app:pull,push"'
+    registry.guard = lambda asked: Reply(401, {"WWW-Authenticate": tokens.challenge + wants})
+    began = time.monotonic()
+    with pytest.raises(AuthError) as caught:
+        client.repository.has_blob(DIGEST, client.context)
+    assert time.monotonic() - began < 0.9
+    assert "clocks" not in str(caught.value.hint)
 
 
 def test_a_wrong_password_is_told_with_the_account_and_never_shown(registry: Scripted) -> None:

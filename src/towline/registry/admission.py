@@ -30,6 +30,10 @@ _RENEWALS_MAX = 2
 """A first challenge, and one that asks for more."""
 
 
+_MOMENT = 1.0
+"""Seconds: times in tokens are whole ones."""
+
+
 class Visit(NamedTuple):
     """A request that is to be let in."""
 
@@ -62,6 +66,10 @@ class Admission:
         # The first request goes alone: all that start together would be refused together.
         self._meeting = threading.Lock()
         self._met = False
+        self._good: set[str | None] = set()
+        """What was shown and has let in."""
+        self.doubts_clocks = False
+        """Whether a token that was just given was refused, and refused again after a moment."""
 
     @property
     def base(self) -> Url:
@@ -104,7 +112,7 @@ class Admission:
     def _tried(self, visit: Visit) -> Response:
         scopes, context = visit.scopes, visit.context
         header = self._header(scopes, context)
-        response = visit.showing(header)
+        response = self._shown(visit, header)
         for _ in range(_RENEWALS_MAX):
             if response.status != _UNAUTHORIZED or self._auth.is_elsewheres(response):
                 break
@@ -113,9 +121,27 @@ class Admission:
             if not self._renewed(scopes, response, header, context):
                 break
             before, header = header, self._auth.header(scopes)
-            response = visit.showing(header)
+            response = self._shown(visit, header)
             if header == before:
                 break
+        return response
+
+    def _shown(self, visit: Visit, header: str | None) -> Response:
+        """The answer, after a moment where a token was refused that had only just been given.
+
+        To a registry whose clock is behind its token service's, such a one is not good yet.
+        """
+        response = visit.showing(header)
+        if response.status != _UNAUTHORIZED:
+            self._good.add(header)
+            return response
+        if visit.optional or self.doubts_clocks or header in self._good:
+            return response
+        if not self._auth.is_new(visit.scopes, header, response):
+            return response
+        visit.context.cancel.wait(_MOMENT)
+        response = visit.showing(header)
+        self.doubts_clocks = response.status == _UNAUTHORIZED
         return response
 
     def _header(self, scopes: Scopes, context: Context) -> str | None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _MARGIN = 5.0
 _BODY_MARGIN = 60.0
 """Seconds that a token should still live when a body is begun."""
+_NEW = 5.0
+"""Seconds for which a token counts as just given."""
 _UNAUTHORIZED = 401
 _INSUFFICIENT = "insufficient_scope"
 
@@ -68,6 +70,18 @@ class Auth:
         """Whether a token is in use that has been for a while."""
         token = self._tokens.get(self._granted(scopes))
         return token is not None and token.aged(self._clock())
+
+    def is_new(self, scopes: Scopes, used: str | None, refused: Response) -> bool:
+        """Whether a token was refused that was given only now, and not for what it lacks."""
+        granted = self._granted(scopes)
+        token = self._tokens.get(granted)
+        if token is None or used != f"Bearer {token.value}" or self.is_elsewheres(refused):
+            return False
+        found = self._asked_in(refused)
+        lacking = any(c.parameters.get("error") == _INSUFFICIENT for c in found)
+        return (
+            token.age(self._clock()) < _NEW and not lacking and _merged(granted, found) == granted
+        )
 
     def forget(self, scopes: Scopes) -> None:
         """Have the next `fetch` get another token for these."""

@@ -43,7 +43,7 @@ _REMEDIED = frozenset({401, 411, 413})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SAME_AGAIN = frozenset({307, 308})
 """Redirects that keep method and body."""
-_NOT_FOUND = 404
+_UNAUTHORIZED, _NOT_FOUND = 401, 404
 _LEAST_REFUSAL = 400
 
 
@@ -224,6 +224,8 @@ class Caller:
             error.hint = f"towline login {self.endpoint.host}, or pass --creds USER:PASSWORD"
         else:
             error.args = (f"{error.message}; it was asked as {account}",)
+        if error.status == _UNAUTHORIZED and self._admission and self._admission.doubts_clocks:
+            error.hint = hints.CLOCKS
 
     def _say_elsewhere(self, error: AuthError) -> None:
         """The next address that the registry names may be good: such ones are for a while."""

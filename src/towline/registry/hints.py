@@ -11,6 +11,11 @@ _FULL = re.compile(r"no space left|disk (?:is )?full")
 
 SPEAKS_HTTPS = "the registry speaks https: leave out --plain-http"
 
+CLOCKS = (
+    "the token is new: check that the account may do this here, and that the clocks of the "
+    "registry and of its token service agree"
+)
+
 _BY_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"http request to an https server|plain http request was sent to https"),

@@ -42,7 +42,11 @@ class Token:
 
     def aged(self, now: float) -> bool:
         """Whether it has been in use for a while."""
-        return now - (self.expires - self.life) > LIFE_MIN
+        return self.age(now) > LIFE_MIN
+
+    def age(self, now: float) -> float:
+        """Seconds since it was given."""
+        return now - (self.expires - self.life)
 
     @property
     def granted(self) -> str:
