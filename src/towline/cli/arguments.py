@@ -7,8 +7,11 @@ sentence; argparse's own texts never reach the user.
 from __future__ import annotations
 
 import argparse
+import os
 import re
+from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from towline.cli import not_yet, output
@@ -103,12 +106,12 @@ def add(parser: Parser, *groups: Group) -> None:
     for group in groups:
         heading = parser.add_argument_group(group.title)
         for option in group.options:
-            _add_option(heading, option)
+            refused = not_yet.OPTIONS | not_yet.HIDDEN.get(parser.command, set())
+            _add_option(heading, option, hidden=not option.help or option.dest in refused)
             parser.table.append(option)
 
 
-def _add_option(heading: argparse._ArgumentGroup, option: Option) -> None:
-    hidden = not option.help or option.dest in not_yet.OPTIONS
+def _add_option(heading: argparse._ArgumentGroup, option: Option, *, hidden: bool) -> None:
     metavar = f"[={option.metavar}]" if option.bare else option.metavar
     heading.add_argument(
         *option.names,
@@ -136,6 +139,7 @@ def parse(
     bare = {name: option.bare for option in parser.table for name in _names(option) if option.bare}
     # argparse loses a `--` here and there; what comes after it is none of its business.
     end = words.index("--") if "--" in words else len(words)
+    _check_values(words[:end], parser.table)
     space, unknown = parser.parse_known_intermixed_args(_with_values(words[:end], bare))
     if unknown:
         raise _unknown(parser, unknown[0])
@@ -146,6 +150,17 @@ def parse(
     _from_environment(space, parser.table, environ)
     space.command = parser.command
     return space
+
+
+def _check_values(words: Sequence[str], table: Sequence[Option]) -> None:
+    """`--verify full` would push to a repository `full`. Raises UsageError."""
+    for name, word in pairwise(words):
+        option = next((one for one in table if one.bare and name in _names(one)), None)
+        if option and not word.startswith("-") and not os.path.lexists(word):
+            with suppress(ValueError):
+                option.convert(word)
+                hint = f"write it with `=`: {name}={word}"
+                raise UsageError(f"`{name}` and its value `{word}` are two words", hint=hint)
 
 
 def _names(option: Option) -> tuple[str, ...]:

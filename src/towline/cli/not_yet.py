@@ -33,5 +33,8 @@ VALUES = {
 }
 """Of options that exist: how the values begin that do not work yet."""
 
+HIDDEN = {"push": frozenset({"src_creds"}), "plan": frozenset({"src_creds"})}
+"""Options that a command takes and always refuses, for want of a source that they could be for."""
+
 SOURCES = ("docker://",)
 """How a source of a push begins that cannot be read yet."""

@@ -46,7 +46,7 @@ def show(args: argparse.Namespace, source: str, destinations: list[str], *, seve
         output.check_digest_file(args.digest_file)
     wanted = destinations if several else destinations[0]
     try:
-        with looking.pusher(args) as (pusher, cancel):
+        with words.explained(args), looking.pusher(args) as (pusher, cancel):
             planned = pusher.plan(source, wanted, **push_options(args), cancel=cancel)
     except PartialFailure as failure:
         _print(args, failure.references, failure.results)

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from towline.cli.arguments import Parser
     from towline.push.result import PushResult
 
-USAGE = "SOURCE DESTINATION... [OPTION...]\n       towline push NAME[:TAG] [OPTION...]"
+USAGE = "SOURCE DESTINATION... [OPTION...]"
 ABOUT = """\
 Push an image to REGISTRY/REPOSITORY[:TAG].
 
 SOURCE is what `docker save` wrote, an OCI layout (directory or tar), or - for standard input;
 also docker-archive:PATH[:REF], oci:DIR[:REF], oci-archive:PATH[:REF].
-NAME alone is an image of the local Docker daemon."""
+An image of Docker's is piped in: docker save NAME | towline push - DESTINATION"""
 WORDS = None
 
 
@@ -63,7 +63,7 @@ def _push(
 
     shown = progress.start(getattr(args, "progress", "auto"), debug=getattr(args, "debug", False))
     last_words = shown.face.reset.encode() + report.last_words(report.style_of(args))
-    with shown, cancel_on_signals(last_words) as cancel:
+    with words.explained(args), shown, cancel_on_signals(last_words) as cancel:
         import towline
         from towline import PushResult
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from towline.cli import not_yet
@@ -10,10 +11,12 @@ from towline.errors import SourceError, TowlineError, UsageError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator, Sequence
 
 _REGISTRY = "docker://"
 _ARCHIVES = ("docker-archive:", "oci-archive:", _REGISTRY)
 _DAEMON = "docker-daemon:"
+_ENDINGS = (".tar", ".tgz", ".gz", ".zst")
 
 
 def source_and_destinations(args: argparse.Namespace) -> tuple[str, list[str]]:
@@ -29,8 +32,45 @@ def source_and_destinations(args: argparse.Namespace) -> tuple[str, list[str]]:
                 message = f"a push of `{source}`, an image in a registry, is not available yet"
                 raise UsageError(message)
             _check_source_options(args, source)
+            _check_order(args, source, destinations)
             return source, destinations
     raise AssertionError
+
+
+@contextmanager
+def explained(args: argparse.Namespace) -> Iterator[None]:
+    """A source that is not there may be an image of Docker's: say how that is pushed."""
+    source, *destinations = args.words
+    try:
+        yield
+    except SourceError as error:
+        if error.hint is None and not _exists(source) and _may_be_an_image(source):
+            piped = " ".join([f"docker save {source} | towline {args.command} -", *destinations])
+            error.hint = f"is it an image of Docker's? {piped}"
+        raise
+
+
+def _check_order(args: argparse.Namespace, source: str, destinations: Sequence[str]) -> None:
+    """A file that stands where the destination belongs. Raises UsageError."""
+    if _exists(source) or not _may_be_an_image(source):
+        return
+    for word in destinations:
+        if _exists(word):
+            hint = f"the source comes first: towline {args.command} {word} {source}"
+            raise UsageError(f"{word} is a path, and no destination", hint=hint)
+
+
+def _may_be_an_image(text: str) -> bool:
+    """Whether it could be an image's name, and hardly a file's."""
+    from towline import reference
+
+    if text == "-" or text.startswith((*_ARCHIVES, _DAEMON, "oci:")) or text.endswith(_ENDINGS):
+        return False
+    try:
+        reference.parse(text)
+    except UsageError:
+        return False
+    return True
 
 
 def _check_source_options(args: argparse.Namespace, source: str) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _ELSEWHERE = re.compile(r"(?:oci|oci-archive|docker-archive|docker-daemon):(?![0-9]+/)")
 """How a text begins that names a folder, a file or a daemon; a host has a port after it."""
 
+_MOST_DIGITS = 3
+"""Of a number behind a name that is more likely its tag than a port."""
+
 Told = TypeVar("Told", bound=PushResult | PlanResult)
 """What a caller gets of a tag."""
 
@@ -28,7 +31,7 @@ def parse(destination: str | Sequence[str], *, all_tags: bool = False) -> list[R
     """Each destination once, in the order given; without a tag it is `latest`.
 
     With `all_tags` they have no tag: the source's own are put there. Raises InvalidReference, and
-    UsageError for a digest, a tag with `all_tags`, or what is no registry's.
+    UsageError for a digest, a tag with `all_tags`, a name of one part, or what is no registry's.
     """
     texts = _texts(destination)
     if not texts:
@@ -36,8 +39,9 @@ def parse(destination: str | Sequence[str], *, all_tags: bool = False) -> list[R
     for text in texts:
         _check_transport(text)
     parsed = [reference.parse(text) for text in texts]
-    for found in parsed:
+    for text, found in zip(texts, parsed, strict=True):
         _check(found, all_tags=all_tags)
+        _check_parts(text)
     default = None if all_tags else reference.LATEST
     return list(dict.fromkeys(found.with_tag(found.tag or default) for found in parsed))
 
@@ -72,6 +76,23 @@ def _check(found: Reference, *, all_tags: bool) -> None:
         raise UsageError(
             f"a tag cannot be used with --all-tags: {found}", hint=f"use {found.repository}"
         )
+
+
+def _check_parts(text: str) -> None:
+    """A name of one part is the Hub's where images are read; to push there is most often a slip."""
+    name = text.removeprefix("docker://")
+    if "/" in name:
+        return
+    host, _, port = name.partition(":")
+    if port.isdecimal() and (host == "localhost" or "." in host or len(port) > _MOST_DIGITS):
+        raise UsageError(
+            f"{name} is a registry, and no repository is named behind it",
+            hint=f"name one: {name}/REPOSITORY:TAG",
+        )
+    raise UsageError(
+        f"{name} names no registry to push to",
+        hint=f"name one: REGISTRY/{name}, or in full docker.io/library/{name}",
+    )
 
 
 def on_one_host(parsed: Iterable[Reference], account: str | None) -> None:

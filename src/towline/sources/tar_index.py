@@ -247,7 +247,9 @@ class _Scan:
 
     def not_a_header(self, why: str) -> NoReturn:
         if not self.at:
-            raise SourceError(f"{self.name} is not a tar archive: {why}")
+            piped = self.name == "standard input"
+            hint = "did the command before the pipe fail?" if piped else None
+            raise SourceError(f"{self.name} is not a tar archive: {why}", hint=hint)
         if self.access.size - self.at < BLOCK:
             raise SourceError(
                 f"{self.name} is torn: it ends inside a header, at byte {self.access.size}",

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from towline.cli import not_yet
 from towline.cli.main import COMMANDS, main
 from towline.testing.images import make_image
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -94,13 +91,56 @@ def test_a_push_goes_to_registries_alone(
 
 @pytest.mark.parametrize(
     "destination",
-    ["docker.io/library/oci:foo", "docker://oci:foo", "oci", "oci/foo", "oci:5000/app:1"],
+    ["docker.io/library/oci:foo", "docker://docker.io/oci:foo", "oci/foo", "oci:5000/app:1"],
 )
 def test_a_repository_or_a_registry_may_have_the_name_of_a_transport(
     destination: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, lines = told(capsys, "push", "image.tar", destination)
     assert (code, lines) == (3, ["towline: error: image.tar does not exist"])
+
+
+@pytest.mark.parametrize("command", ["push", "plan"])
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["image.tar", "app"], "app names no registry", "docker.io/library/app"),
+        (["image.tar", "docker://app"], "app names no registry", "docker.io/library/app"),
+        (["image.tar", "to", "reg.example/a"], "to names no registry", "docker.io/library/to"),
+        (["image.tar", "dir:out"], "dir:out names no registry", "docker.io/library/dir:out"),
+        (["image.tar", "app:1"], "app:1 names no registry", "REGISTRY/app:1"),
+        (["image.tar", "localhost:5601"], "no repository is named", "localhost:5601/REPOSITORY"),
+        (["image.tar", "reg.example:80"], "no repository is named", "reg.example:80/REPOSITORY"),
+        (["image.tar", "reg:5000"], "no repository is named", "reg:5000/REPOSITORY"),
+        (["image.tar", "reg.example/a", "--verify", "full"], "two words", "--verify=full"),
+        (["--verify", "full", "image.tar", "reg.example/a"], "two words", "--verify=full"),
+        (["image.tar", "reg.example/a", "--tls-verify", "false"], "", "--tls-verify=false"),
+        (["reg.example/a", "here.tar"], "here.tar is a path", "here.tar reg.example/a"),
+        (["reg.example/a:1", "./here.tar"], "is a path", "./here.tar reg.example/a:1"),
+    ],
+)
+def test_what_was_hardly_meant_for_a_destination_is_refused_with_what_may_have_been_meant(
+    command: str, words: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("here.tar").touch()
+    code, lines = told(capsys, command, *words)
+    assert code == 2
+    assert message in lines[0]
+    assert lines[1].startswith("hint: ")
+    assert hint in lines[1]
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize("command", ["push", "plan"])
+def test_a_source_that_is_no_path_is_looked_for_in_no_daemon_but_how_to_pipe_it_is_told(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, (error, hint) = told(capsys, command, "team/app:1", "reg.example/a", "reg.example/b")
+    assert (code, error) == (3, "towline: error: team/app:1 does not exist")
+    assert hint.endswith(
+        f"docker save team/app:1 | towline {command} - reg.example/a reg.example/b"
+    )
+    assert len(told(capsys, command, "image.tar", "reg.example/a")[1]) == 1
 
 
 @pytest.mark.parametrize("words", [["push"], ["push", "image.tar"]])
@@ -211,3 +251,12 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"\n  {command} " in shown for command in COMMANDS)
     assert main(["help", "push"]) == 0
     assert capsys.readouterr().out.startswith("usage: towline push SOURCE DESTINATION...")
+
+
+def test_the_help_of_a_push_promises_nothing_that_is_always_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["push", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--src-creds" not in shown
+    assert "NAME alone" not in shown

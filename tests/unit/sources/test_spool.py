@@ -132,6 +132,7 @@ def test_a_compressed_pipe_is_decompressed_on_its_way(tmp_path: Path, packed: An
 def test_an_empty_pipe_is_said_to_be_empty() -> None:
     said = run(subprocess.DEVNULL)
     assert said["error"] == "standard input is not a tar archive: it is empty"
+    assert said["hint"] == "did the command before the pipe fail?"
 
 
 def test_standard_input_that_is_closed_is_said_to_be_closed() -> None:
