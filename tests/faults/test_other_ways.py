@@ -9,6 +9,7 @@ import pytest
 
 import towline
 from tests.support.pushing import client_of, send
+from tests.support.quick import quick
 from tests.support.scripted import CUT, Reply, complaint, scripted
 from towline.testing.images import make_image
 
@@ -29,6 +30,13 @@ def registry() -> Iterator[Scripted]:
 
 
 @pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """Its layers are compressed: their digests and sizes are known."""
+    layers = [{"noise": os.urandom(2 * MiB)}, {"more": os.urandom(3 * MiB)}, {"a": b"small"}]
+    return make_image(tmp_path / "stored", layers, format="oci").path
+
+
+@pytest.fixture
 def image(tmp_path: Path) -> Path:
     layers = [{"noise": os.urandom(2 * MiB)}, {"more": os.urandom(3 * MiB)}, {"a": b"small"}]
     return make_image(tmp_path / "image.tar", layers).path
@@ -37,7 +45,7 @@ def image(tmp_path: Path) -> Path:
 def push(registry: Scripted, image: Path, **options: Any) -> towline.PushResult:
     """Without a single retry."""
     result: towline.PushResult = towline.push(
-        image, f"{registry.host}/team/app:1", retries=0, **options
+        image, f"{registry.host}/team/app:1", retries=0, jobs=1, **options
     )
     blobs = [layer.digest for layer in result.layers]
     assert set(blobs) <= set(registry.blobs)
@@ -98,6 +106,132 @@ def test_a_blob_in_chunks_that_are_refused_goes_in_one_body_and_the_next_at_once
     assert f"{registry.host} takes no blob in chunks: every layer goes in one body" in (
         planned.warnings
     )
+
+
+class ChunksThatComeToNothing:
+    """A host that takes no blob in several bodies, and says so late. No chunk of it is kept."""
+
+    def __init__(self, registry: Scripted, body_max: tuple[str, int] | None = None) -> None:
+        """`body_max`: a method, and the bytes of a body above which it is refused by 413."""
+        self._registry = registry
+        self._limited, self._body_max = body_max or ("", 0)
+        self.failed = 0
+        """Blobs in chunks that came to nothing."""
+        for method in ("PATCH", "PUT"):
+            registry.on(method, "/uploads/", self._answer, forever=True)
+
+    def refused(self, asked: Asked) -> Reply | None:
+        raise NotImplementedError
+
+    def _answer(self, asked: Asked) -> Reply | None:
+        if (
+            self._limited
+            and asked.method.startswith(self._limited)
+            and len(asked.body) > self._body_max
+        ):
+            return Reply(413)
+        refusal = self.refused(asked)
+        if refusal is not None:
+            self.failed += 1
+            self._registry.sessions.pop(session_of(asked), None)
+        return refusal
+
+
+class SecondRefused(ChunksThatComeToNothing):
+    """Google's registries: the second PATCH of a session finds none."""
+
+    def refused(self, asked: Asked) -> Reply | None:
+        first = (asked.header("Content-Range") or "0-").startswith("0-")
+        if asked.method != "PATCH" or first:
+            return None
+        return complaint(404, "BLOB_UPLOAD_INVALID", "blob upload invalid")
+
+
+class DigestRefused(ChunksThatComeToNothing):
+    """ECR Public: each chunk is taken, and at the end none of the digests match."""
+
+    def refused(self, asked: Asked) -> Reply | None:
+        session = session_of(asked)
+        chunks = [
+            one for one in self._registry.requests("PATCH", session) if one.header("Content-Range")
+        ]
+        if asked.method != "PUT" or not chunks:
+            return None
+        words = "None of the provided layer digests match the computed digest"
+        return complaint(400, "BLOB_UPLOAD_INVALID", words)
+
+
+def session_of(asked: Asked) -> str:
+    return asked.path.rpartition("/")[2]
+
+
+@pytest.mark.parametrize("host", [SecondRefused, DigestRefused])
+class TestHostsThatTakeNoChunksAndSaySoLate:
+    @pytest.mark.parametrize("known", [False, True])
+    def test_are_pushed_to_in_one_body_after_two_failures_and_remembered(
+        self,
+        registry: Scripted,
+        image: Path,
+        stored: Path,
+        host: type[ChunksThatComeToNothing],
+        *,
+        known: bool,
+    ) -> None:
+        source = stored if known else image
+        quirky = host(registry)
+        assert push(registry, source, chunk_size=MiB).status == "pushed"
+        assert 0 < quirky.failed <= 2
+        planned = towline.plan(source, f"{registry.host}/team/app:2")
+        assert isinstance(planned, towline.PlanResult)
+        assert f"{registry.host} takes no blob in chunks: every layer goes in one body" in (
+            planned.warnings
+        )
+        quirky.failed = 0
+        registry.blobs.clear()
+        registry.manifests.clear()
+        assert push(registry, source, chunk_size=MiB, no_learn=True).status == "pushed"
+        assert not quirky.failed
+
+    def test_are_pushed_to_in_the_one_body_that_is_not_too_large(
+        self, registry: Scripted, stored: Path, host: type[ChunksThatComeToNothing]
+    ) -> None:
+        """One of the two ways of one body is limited; the other was never tried."""
+        quirky = host(registry, ("PUT", MiB))
+        assert push(registry, stored).status == "pushed"
+        assert 0 < quirky.failed <= 2
+        quirky.failed = 0
+        registry.asked.clear()
+        registry.blobs.clear()
+        registry.manifests.clear()
+        assert push(registry, stored, no_learn=True).status == "pushed"
+        assert not quirky.failed
+        assert all(len(asked.body) <= MiB for asked in registry.requests("PUT")), "nor that one"
+
+    def test_that_limit_every_body_are_an_error_and_nothing_wrong_is_remembered(
+        self, registry: Scripted, image: Path, host: type[ChunksThatComeToNothing]
+    ) -> None:
+        host(registry, ("P", MiB))
+        with pytest.raises(towline.RegistryError):
+            push(registry, image)
+        assert len(registry.requests("POST")) <= 12
+        planned = towline.plan(image, f"{registry.host}/team/app:2")
+        assert isinstance(planned, towline.PlanResult)
+        assert not any("in chunks: every layer" in warning for warning in planned.warnings)
+
+
+def test_a_host_that_has_kept_a_blob_in_chunks_only_loses_its_sessions(
+    registry: Scripted, image: Path, tmp_path: Path
+) -> None:
+    other = make_image(tmp_path / "other.tar", [{"noise": os.urandom(3 * MiB)}]).path
+    lost = complaint(404, "BLOB_UPLOAD_INVALID")
+    with towline.Pusher(cache="none", chunk_size=MiB) as pusher:
+        quick(pusher).push(image, f"{registry.host}/team/app:1")
+        registry.asked.clear()
+        for _ in range(3):
+            registry.on("PATCH", "/uploads/", lambda _: None, lost)
+        pusher.push(other, f"{registry.host}/team/app:2")
+    assert len(registry.requests("PATCH")) == 3 * 2 + 4
+    assert all(asked.header("Content-Range") for asked in registry.requests("PATCH"))
 
 
 def test_chunks_of_a_session_that_was_lost_are_no_reason_to_send_none(

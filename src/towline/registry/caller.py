@@ -6,9 +6,11 @@ being let in.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
@@ -43,6 +45,8 @@ _REMEDIED = frozenset({401, 411, 413})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SAME_AGAIN = frozenset({307, 308})
 """Redirects that keep method and body."""
+_UPLOAD = re.compile(r"/v2/((?:[a-z0-9][a-z0-9._-]*/)*[a-z0-9][a-z0-9._-]*)/blobs/uploads?/[^/%]*")
+"""Path of an upload; GHCR says `upload` in the addresses of its sessions."""
 _UNAUTHORIZED, _NOT_FOUND = 401, 404
 _LEAST_REFUSAL = 400
 
@@ -57,23 +61,30 @@ class Caller:
         credentials: Credentials | None,
         *,
         again: Callable[[Context], Credentials | None] | None = None,
+        own: Callable[[Url, str, Context], Credentials | None] = lambda _url, _path, _context: None,
         clock: Callable[[], float] = time.monotonic,
         log: Callable[[str], None] = lambda _line: None,
         notice: Callable[[Response], None] = lambda _response: None,
         why_anonymous: Callable[[], str] = lambda: "no credentials were given",
     ) -> None:
-        """`notice` is shown every answer to a call; `why_anonymous` says why nobody is named."""
+        """`notice` is shown every answer to a call; `why_anonymous` says why nobody is named.
+
+        `own` finds the account that another host has of its own, for a repository's path there.
+        """
         self.endpoint = endpoint
         self.credentials = credentials
         """As they were found first."""
         self._pool = pool
         self._again = again
+        self._own = own
         self._clock = clock
         self._log = log
         self._lock = threading.Lock()
         self._notice = notice
         self._why_anonymous = why_anonymous
         self._admission: Admission | None = None
+        self._others: dict[tuple[str, str], Admission] = {}
+        """By origin and repository: what uploads were sent on to, and has an account of its own."""
         self._proven = False
         """Whether a registry has answered there."""
 
@@ -84,6 +95,8 @@ class Caller:
         RegistryError, NetworkError.
         """
         response = self._answer(call, scopes, context, extra)
+        if call.moves:
+            response = self._moved(call, response, scopes, context)
         self._notice(response)
         try:
             result = call.read(response)
@@ -93,6 +106,42 @@ class Caller:
             raise self.judged(error, response) from None
         self._proven = self._proven or answers.is_a_registrys(response)
         return result
+
+    def _moved(
+        self, call: Call[T], response: Response, scopes: Scopes, context: Context
+    ) -> Response:
+        """The answer of the host that a call is sent on to (RFC 9110, sections 15.4.8 and 15.4.9).
+
+        Method and body are kept. It is asked without credentials, unless it has its own.
+        """
+        for _ in range(REDIRECTS_MAX):
+            elsewhere = answers.sent_on(response)
+            if response.status not in _SAME_AGAIN or elsewhere is None:
+                return response
+            same_host = elsewhere.host == response.url.host
+            if same_host and (response.url.scheme, elsewhere.scheme) == ("https", "http"):
+                # Behind a proxy that ends TLS registries say `http` of themselves.
+                elsewhere = response.url.at(elsewhere.target)
+            url = _still_secure(elsewhere, response)
+            request = self._guarded(Request(call.method, url, call.headers, call.body), context)
+            self._meet(url, context)
+
+            def by(ready: Request) -> Response:
+                return self._pool.request(ready, context, limit=call.limit, fresh=call.fresh)
+
+            response = self._let_in(Visit(request, by, scopes, context, optional=call.optional))
+        raise _astray(response.url)
+
+    def _meet(self, url: Url, context: Context) -> None:
+        """Look whether the host that an upload is sent on to has an account of its own."""
+        key = _upload_at(url)
+        if self._is_home(url, context) or key is None or key in self._others:
+            return
+        credentials = self._own(url, key[1], context)
+        if credentials is not None:
+            base = url.at(distribution.BASE)
+            auth = Auth(base, credentials, self._clock, self._log)
+            self._others[key] = Admission(auth, partial(self._asked, asker=base), None)
 
     def _answer(self, call: Call[T], scopes: Scopes, context: Context, extra: int) -> Response:
         """The answer of the place where the registry turns out to be."""
@@ -155,24 +204,23 @@ class Caller:
 
     def start(self, request: Request, scopes: Scopes, context: Context) -> Exchange:
         """Begin a request whose body is written to the exchange; its token lasts a while."""
-        if self._is_home(request.url, context):
-            request = self._door(context).for_body(request, scopes, context)
+        if door := self._door(request.url, context):
+            request = door.for_body(request, scopes, context)
         return self._pool.start(self._guarded(request, context), context)
 
     def refused(self, response: Response, scopes: Scopes, context: Context) -> bool:
         """Renew what a body's request was refused with; whether sending it again makes sense."""
-        if not self._is_home(response.url, context):
-            return False
-        return self._door(context).refused(response, scopes, context)
+        door = self._door(response.url, context)
+        return door is not None and door.refused(response, scopes, context)
 
     def grants(self, scopes: Scopes, context: Context) -> bool:
         """Whether a token for all of these scopes can be had, as far as is known."""
-        return self._door(context).grants(scopes, context)
+        return self._home(context).grants(scopes, context)
 
     def quietly(self, request: Request, scopes: Scopes, context: Context, seconds: float) -> None:
         """Send it with what lets in right now, and care for nothing that comes of it."""
-        if self._is_home(request.url, context):
-            request = self._door(context).now(request, scopes)
+        if door := self._door(request.url, context):
+            request = door.now(request, scopes)
         try:
             self._pool.request(self._guarded(request, context), context, timeout=seconds)
         except TowlineError:
@@ -195,10 +243,11 @@ class Caller:
     def _speaks_only_version_1(self, context: Context) -> bool:
         base = self.endpoint.base(context)
         try:
-            found = self._asked(Request("GET", base), context)
+            found = self._asked(Request("GET", base), context, asker=base)
             if found.status != _NOT_FOUND or answers.is_a_registrys(found):
                 return False
-            ping = self._asked(Request("GET", base.at(distribution.VERSION_1_PING)), context)
+            old = Request("GET", base.at(distribution.VERSION_1_PING))
+            ping = self._asked(old, context, asker=base)
         except TowlineError:
             return False
         return ping.ok and not answers.is_page(ping)
@@ -214,7 +263,10 @@ class Caller:
         if error.hint == hints.SPEAKS_HTTPS and not (at_home and self.endpoint.plain_http):
             error.hint = None
         if isinstance(error, AuthError):
-            (self._say_account if at_home else self._say_elsewhere)(error)
+            if at_home:
+                self._say_account(error)
+            else:
+                self._say_elsewhere(error, response)
         return error
 
     def _say_account(self, error: AuthError) -> None:
@@ -227,10 +279,17 @@ class Caller:
         if error.status == _UNAUTHORIZED and self._admission and self._admission.doubts_clocks:
             error.hint = hints.CLOCKS
 
-    def _say_elsewhere(self, error: AuthError) -> None:
-        """The next address that the registry names may be good: such ones are for a while."""
-        error.transient = True
+    def _say_elsewhere(self, error: AuthError, response: Response) -> None:
+        key = _upload_at(response.url)
+        if key in self._others:
+            error.args = (f"{error.message}; it was asked as {self._others[key].credentials}",)
+            return
         error.args = (f"{error.message}; no credentials are sent there",)
+        if response.method == "POST":  # a registry, which an upload was sent on to
+            error.hint = f"towline login {response.url.authority}"
+            return
+        # The next address that the registry names may be good: such ones are for a while.
+        error.transient = True
         error.hint = f"ask whoever runs {self.endpoint.host}, which names that place"
 
     def _request(self, call: Call[T], base: Url, context: Context) -> Request:
@@ -238,9 +297,15 @@ class Caller:
         return self._guarded(Request(call.method, url, call.headers, call.body), context)
 
     def _let_in(self, visit: Visit) -> Response:
-        if not self._is_home(visit.request.url, visit.context):
-            return visit.by(visit.request)
-        return self._door(visit.context).send(visit)
+        door = self._door(visit.request.url, visit.context)
+        return door.send(visit) if door else visit.by(visit.request)
+
+    def _door(self, url: Url, context: Context) -> Admission | None:
+        """What lets in at that place; None: nothing is shown there."""
+        if self._is_home(url, context):
+            return self._home(context)
+        key = _upload_at(url)
+        return self._others.get(key) if key else None
 
     def _is_home(self, url: Url, context: Context) -> bool:
         """Credentials are for the registry's own host and port alone."""
@@ -260,20 +325,24 @@ class Caller:
             return request
         return request._replace(shuns=self._pool.shunned_by(base))
 
-    def _door(self, context: Context) -> Admission:
+    def _home(self, context: Context) -> Admission:
         base, door = self.endpoint.base(context), self._admission
         if door is None or door.base != base:  # the place gave way to another
             auth = Auth(base, self.credentials, self._clock, self._log)
             with acquired(self._lock, context):
                 door = self._admission
                 if door is None or door.base != base:
-                    door = self._admission = Admission(auth, self._asked, self._again)
+                    door = self._admission = Admission(
+                        auth, partial(self._asked, asker=base), self._again
+                    )
         return door
 
-    def _asked(self, request: Request, context: Context) -> Response:
-        """The answer of a token service, or of the registry's base."""
+    def _asked(self, request: Request, context: Context, *, asker: Url) -> Response:
+        """The answer of a token service that `asker` names, or of the registry's base."""
         self._check_clear(request.url, context)
         request = self._guarded(request, context)
+        if request.shuns is None and request.url.origin != asker.origin:
+            request = request._replace(shuns=self._pool.shunned_by(asker))
         response = self._pool.request(request, context, limit=tokens.ANSWER_MAX)
         if request.method != "GET":
             return response
@@ -300,6 +369,26 @@ class Caller:
         raise _astray(request.url)
 
 
+def _upload_at(url: Url) -> tuple[str, str] | None:
+    """Origin and repository of an upload's address; None: it is none.
+
+    The account of another host is shown at such addresses alone: else a registry could have us
+    write a tag there in our own name.
+    """
+    match = _UPLOAD.fullmatch(url.target.partition("?")[0])
+    return (url.origin, match[1]) if match else None
+
+
+def _still_secure(url: Url, response: Response) -> Url:
+    """Where an answer sends on to; RegistryError where that leads from https to http."""
+    if response.url.scheme == "https" and url.scheme != "https":
+        raise RegistryError(
+            f"{response.url.authority} redirects to {url.origin}, which is not encrypted",
+            status=response.status,
+        )
+    return url
+
+
 def _repeated(request: Request, send: Callable[[Request], Response]) -> Response:
     """The answer to a request that may have to be made again at another path of the same host."""
     for _ in range(REDIRECTS_MAX):
@@ -322,11 +411,7 @@ def _redirected(request: Request, response: Response) -> Request:
         url = response.url.join(response.headers.get("Location") or "")
     except ValueError:
         raise _astray(response.url) from None
-    if response.url.scheme == "https" and url.scheme != "https":
-        raise RegistryError(
-            f"{response.url.authority} redirects to {url.origin}, which is not encrypted",
-            status=response.status,
-        )
+    url = _still_secure(url, response)
     headers = request.headers
     if url.origin != request.url.origin:
         headers = tuple(field for field in headers if field[0] != "Authorization")

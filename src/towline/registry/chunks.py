@@ -15,6 +15,7 @@ from towline.registry.bodies import put
 from towline.registry.session import range_end
 
 if TYPE_CHECKING:
+    from towline.errors import AuthError, RegistryError
     from towline.registry.session import Session
     from towline.wire.message import Response
 
@@ -31,6 +32,14 @@ class Chunks:
         self._buffer = bytearray(size)
         self._filled = 0
         self._corrections = 0
+        self._failures = session.talk.facts.failures["chunk"]
+        self._taken = 0
+        """Chunks that were acknowledged."""
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one was acknowledged."""
+        return self._taken > 1
 
     def write(self, block: memoryview) -> None:
         """Take a block. Raises AuthError, RegistryError, NetworkError."""
@@ -60,6 +69,7 @@ class Chunks:
             taken = self._send(memoryview(self._buffer)[at : at + size])
             at += taken
             self._session.acknowledged += taken
+            self._taken += taken > 0
         self._filled = 0
 
     def _send(self, chunk: memoryview) -> int:
@@ -90,10 +100,22 @@ class Chunks:
             self._session.moved(response)
             return held - self._session.acknowledged
         error = shapes.refusal(self._session, response, shape="chunk", size=size)
+        if self._taken and error.code in shapes.LOST:
+            # Google's registries: 404 BLOB_UPLOAD_INVALID to every second PATCH of a session.
+            self.came_to_nothing(error)
         error.transient = error.transient and (error.learned or not in_vain)
         if error.transient and again and not in_vain:
             return 0
         raise error
+
+    def came_to_nothing(self, error: AuthError | RegistryError) -> None:
+        """Note that the blob is not kept; after two, chunks may be the cause, and one body goes."""
+        facts = self._session.talk.facts
+        if facts.chunks_kept:
+            return  # then only this session is gone
+        facts.failed("chunk", self._failures)
+        self._session.spoil()
+        error.transient = error.learned = True
 
     def _asked(self, size: int, error: NetworkError) -> int:
         """What of a chunk is held whose answer was lost; where that is not said, nothing."""

@@ -145,6 +145,7 @@ class RegistryClient:
                 self._endpoint(name.host),
                 credentials,
                 again=again if renewable else None,
+                own=self._find_own,
                 clock=self._clock,
                 log=self._settings.log or log.silent,
                 notice=self._notices.tell,
@@ -164,6 +165,12 @@ class RegistryClient:
                 warn=settings.warn or log.silent,
             )
         return self._keychain
+
+    def _find_own(self, url: Url, path: str, context: Context) -> Credentials | None:
+        """The account of a host that an upload was sent on to, if it may be shown there."""
+        if url.scheme == "http" and not self._settings.plain_http:
+            return None
+        return self._made_keychain().find(RepositoryName(_host_of(url), path), None, context)
 
     def _endpoint(self, host: str) -> Endpoint:
         settings = self._settings

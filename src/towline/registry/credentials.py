@@ -100,15 +100,15 @@ class Keychain:
         self._files: Sequence[CredentialFile] | None = None
 
     def find(
-        self, name: RepositoryName, side: Side, context: Context | None = None
+        self, name: RepositoryName, side: Side | None, context: Context | None = None
     ) -> Credentials | None:
-        """The account for a repository.
+        """The account for a repository; `side` None: of a host that is at neither end.
 
         What cannot be used (a file, an entry, a helper) is warned of, and the search goes on.
         Raises UsageError for a named file that is unreadable, and Cancelled while a helper is
         waited for.
         """
-        if given := self._given.get(side):
+        if side and (given := self._given.get(side)):
             return self._found(name, _with_token_user(given.username, given.password, given.source))
         for file in self._read():
             if found := self._in_file(file, name, context):

@@ -33,6 +33,7 @@ REMEMBERED = 7 * 24 * 3600.0
 """Seconds for which facts count after the last was found out: proxies get other limits."""
 _SEEN = "seen"
 _NUMBER = re.compile(r"[0-9]{1,18}")
+_OF_THIS_RUN = frozenset({"chunks_kept", "failures"})
 
 
 def _is_fresh(seen: str, now: float) -> bool:
@@ -67,6 +68,8 @@ class HostFacts:
     """It takes no OCI manifests, but others."""
     mounts: bool = False
     """It has linked a blob from another repository."""
+    chunks_kept: bool = field(default=False, compare=False)
+    """It has kept a blob that came in several chunks; in this run."""
     failures: Counter[Shape] = field(default_factory=Counter)
     """Bodies of a shape that were cut or met a server's error, one after the other; of this run."""
 
@@ -94,7 +97,7 @@ class HostFacts:
 
     def to_recall(self, now: float) -> dict[str, str]:
         """For a later run; a store keeps it beside what it had, so it says what is not, too."""
-        values = {name: getattr(self, name) for name in self.__slots__ if name != "failures"}
+        values = {name: getattr(self, name) for name in self.__slots__ if name not in _OF_THIS_RUN}
         facts = {name: "" if value is None else str(int(value)) for name, value in values.items()}
         return {**facts, _SEEN: str(int(now))}
 
@@ -116,6 +119,23 @@ class HostFacts:
         self.failures[shape] = 0
         if shape == "patch" and self.failures["put"] >= TRIES:
             self.put_refused = True  # it costs little, should it have been chance
+
+    @property
+    def takes_chunks(self) -> bool:
+        """Whether a blob may go in several PATCHes, as far as is known."""
+        return not self.chunks_refused and self.failures["chunk"] < TRIES
+
+    def kept(self, size: int, chunk: int, *, in_chunks: bool) -> None:
+        """Note that a blob was kept that came in several chunks of `chunk` bytes, or in one body.
+
+        Only now is it known that not the blob or the way was at fault where chunks have failed.
+        """
+        if in_chunks:
+            self.chunks_kept, self.failures["chunk"] = True, 0
+        elif self.failures["chunk"] >= TRIES and size > chunk:
+            self.chunks_refused = True
+            if self.body_max is not None and size > self.body_max:
+                self.body_max = None  # only the other way of one body is limited
 
     def limits(self) -> list[str]:
         """What is out of the ordinary, each completing "HOST takes …"."""
@@ -144,19 +164,32 @@ class HostFacts:
             case "chunk" if self.body_max is None:
                 self.chunks_refused = True
                 return True
-            case "chunk":  # smaller bodies than all of it are a must
-                return False
+            case "chunk":  # one body was too large before: is it in the other way, too?
+                self.failures["chunk"] = TRIES
+                return self._has_ways()
             case "put":
                 self.put_refused = True
             case "patch":
                 self.patch_refused = True
         return not (self.put_refused and self.patch_refused)
 
-    def too_large(self, size: int | None, words: str = "") -> bool:
-        """Note that a body of that many bytes was too large; whether a smaller one may do.
+    def _has_ways(self) -> bool:
+        """Whether there is a way of one body that was not given up."""
+        put = not self.put_refused and self.failures["put"] < TRIES
+        return put or (not self.patch_refused and self.failures["patch"] < TRIES)
+
+    def too_large(self, shape: Shape, size: int | None, words: str = "") -> bool:
+        """Note that a body of that many bytes was too large; whether another one may do.
 
         `words` may name the limit itself. None: a body of open length.
         """
+        if shape != "chunk" and not self.takes_chunks:
+            self.failures[shape] = TRIES
+            if self._has_ways():
+                return True
+            if self.failures["chunk"] >= TRIES:
+                self.failures.clear()  # a dead end: which of all that failed was chance?
+                return False
         limit = _limit(words)
         smaller = [step for step in _SMALLER if size is None or step < size]
         if limit and (size is None or limit < size):

@@ -49,6 +49,8 @@ class Call(NamedTuple, Generic[T]):
     """Bytes of the answer that are of use."""
     follow: bool = False
     """Go where a redirect points (GET and HEAD alone)."""
+    moves: bool = False
+    """Go to another host, too, where a 307 or 308 points; other writes go to no other."""
     optional: bool = False
     """It only saves work: a refusal that nothing can be learned from is not questioned."""
     fresh: bool = False
@@ -137,7 +139,7 @@ def open_upload(name: RepositoryName) -> Call[Opened]:
             return _opened(response, action)
         raise refused(response, action)
 
-    return Call("POST", distribution.uploads_path(name.path), action, read)
+    return Call("POST", distribution.uploads_path(name.path), action, read, moves=True)
 
 
 def mount(name: RepositoryName, digest: str, origin: str) -> Call[Mounted | Opened | None]:
@@ -155,7 +157,7 @@ def mount(name: RepositoryName, digest: str, origin: str) -> Call[Mounted | Open
 
     path = distribution.uploads_path(name.path)
     target = f"{path}?mount={digest}&from={quote(origin)}"
-    return Call("POST", target, action, read, optional=True)
+    return Call("POST", target, action, read, moves=True, optional=True)
 
 
 def _opened(response: Response, action: str) -> Opened:

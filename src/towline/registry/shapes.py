@@ -29,7 +29,7 @@ _OTHER_SHAPE = frozenset({400, 405, 501})
 """Answers of hosts, or of rules before them, that do not take a body in this way."""
 _OF_CHUNKS = frozenset({404, 409, 412, 415, 416, 422})
 """Beside these, answers of hosts that do not take a blob in several bodies."""
-_LOST = frozenset({distribution.BLOB_UPLOAD_UNKNOWN, distribution.BLOB_UPLOAD_INVALID})
+LOST = frozenset({distribution.BLOB_UPLOAD_UNKNOWN, distribution.BLOB_UPLOAD_INVALID})
 """Codes of a session that is gone, in whatever shape the blob went."""
 _SMALL = re.compile(r"too ?small|minimum (?:part|chunk|size)")
 
@@ -89,7 +89,7 @@ def _in_chunks(facts: HostFacts, blob: Expected, start: int, chunk_size: int | N
     left = blob.left(start)
     if facts.patch_refused and (left is None or facts.body_max is None):
         return False
-    if facts.chunks_refused and facts.body_max is None:
+    if facts.failures["chunk"] >= TRIES or (facts.chunks_refused and facts.body_max is None):
         return False
     limits = [limit for limit in (chunk_size, facts.body_max) if limit is not None]
     if limits and (left is None or left > min(limits)):
@@ -115,7 +115,7 @@ def refusal(
         error.transient |= talk.renewed(response)
     elif _learned(talk.facts, response, error.code, shape=shape, size=size):
         error.transient = error.learned = True
-    elif response.status == _NOT_FOUND or (error.code in _LOST and shape != "put"):
+    elif response.status == _NOT_FOUND or (error.code in LOST and shape != "put"):
         # What is gone is the session: a repository that is missing was missed before.
         error.transient = True
     return talk.caller.judged(error, response)
@@ -127,7 +127,7 @@ def _learned(
     """Note what the host cannot do; whether there is another way."""
     status, text = response.status, answers.text(response)
     if is_too_large(response):
-        return facts.too_large(size, text)
+        return facts.too_large(shape, size, text)
     if status == _LENGTH_REQUIRED and size is None:
         facts.length_wanted = True
         return True
@@ -135,7 +135,7 @@ def _learned(
         facts.too_small()
         return True
     if shape == "chunk":
-        refused = status in _OTHER_SHAPE | _OF_CHUNKS and code not in _LOST
+        refused = status in _OTHER_SHAPE | _OF_CHUNKS and code not in LOST
     else:
         refused = status in _OTHER_SHAPE and code in {None, distribution.UNSUPPORTED}
     return refused and facts.shape_refused(shape)

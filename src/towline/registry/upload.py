@@ -46,6 +46,8 @@ _MISTAKES = frozenset(
     }
 )
 """Codes that say that the bytes, or their number, are not what was announced."""
+_NOT_KEPT = frozenset({400, 404, 409, 416, 422})
+"""Refusals of a whole blob by hosts that may have lost a part of it."""
 _SERVER_ERRORS = range(500, 600)
 
 
@@ -135,6 +137,10 @@ class Upload:
                 if not (_is_unclear(error) and self._is_there(digest)):
                     raise
             self._check_name(digest)
+        talk = self._session.talk
+        in_chunks = isinstance(self._body, Chunks) and self._body.several
+        chunk = talk.facts.chunk(talk.chunk_size)
+        talk.facts.kept(self._written - self._start, chunk, in_chunks=in_chunks)
         self._session.over()
 
     @property
@@ -159,6 +165,12 @@ class Upload:
             return
         self._session.spoil()
         mistaken = self._session.talk.mistaken
+        chunks = self._body if isinstance(self._body, Chunks) and self._body.several else None
+        if chunks and error.status in _NOT_KEPT and not error.learned:
+            # ECR Public: takes each chunk, and finds no digest to match at the end (400).
+            chunks.came_to_nothing(error)
+        if error.learned:
+            return
         if error.status == _NOT_FOUND:
             error.transient = True  # of the session
         elif error.code in _MISTAKES and digest not in mistaken:
@@ -202,7 +214,7 @@ class Upload:
 
     def _goes_on(self) -> bool:
         facts, in_chunks = self._session.talk.facts, isinstance(self._body, Chunks)
-        if in_chunks and facts.chunks_refused:
+        if in_chunks and not facts.takes_chunks:
             return False
         if in_chunks:
             telling = self._session.acknowledged > self._start

@@ -28,7 +28,7 @@ FACTS = [
 
 
 def test_every_fact_is_among_those_that_are_tried() -> None:
-    names = set(HostFacts.__slots__) - {"failures"}  # which are of one run
+    names = set(HostFacts.__slots__) - {"failures", "chunks_kept"}  # which are of one run
     assert all(len({getattr(one, name) for one in FACTS}) > 1 for name in names)
 
 
@@ -78,15 +78,15 @@ def test_a_number_too_long_to_be_one_is_none() -> None:
 )
 def test_a_body_that_is_too_large_is_made_smaller(size: int | None, words: str, then: int) -> None:
     facts = HostFacts()
-    assert facts.too_large(size, words)
+    assert facts.too_large("chunk", size, words)
     assert facts.body_max == then
 
 
 def test_a_body_is_not_made_smaller_without_end() -> None:
     facts = HostFacts()
-    assert not facts.too_large(1 << 16)
+    assert not facts.too_large("chunk", 1 << 16)
     facts = HostFacts(chunk_min=5 * MiB)
-    assert not facts.too_large(5 * MiB)
+    assert not facts.too_large("chunk", 5 * MiB)
 
 
 def test_an_upload_that_was_lost_takes_nothing_from_one_that_has_gone_on() -> None:
@@ -109,8 +109,11 @@ def test_chunks_that_are_refused_leave_one_body_unless_a_body_is_limited() -> No
     assert facts.shape_refused("chunk")
     assert facts.chunks_refused
     facts = HostFacts(body_max=MiB)
-    assert not facts.shape_refused("chunk")
-    assert not facts.chunks_refused
+    assert facts.shape_refused("chunk"), "one of the two ways of one body may not be limited"
+    assert not facts.chunks_refused, "that is not known yet"
+    assert facts.too_large("put", 2 * MiB)
+    assert not facts.too_large("patch", 2 * MiB)
+    assert facts == HostFacts(body_max=MiB)
 
 
 def test_both_shapes_refused_leave_nothing_to_try() -> None:

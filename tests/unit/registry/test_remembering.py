@@ -49,7 +49,7 @@ def test_of_a_host_that_does_all_nothing_is_kept() -> None:
 def test_what_is_found_out_is_known_to_the_next() -> None:
     store = Store()
     with store.used() as repository:
-        repository._facts.too_large(20 << 20)
+        repository._facts.too_large("put", 20 << 20)
     with store.used() as repository:
         assert "16777216" in repository.limits[0]
 
