@@ -5,14 +5,16 @@ from __future__ import annotations
 import uuid
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import towline
 from tests.support import readback
+from tests.support.guards import Tokens, scopes_of
 from tests.support.knowledge import THEIRS
 from tests.support.knowledge import entry as entry_of
+from tests.support.scripted import scripted
 from towline.cli.main import main
 from towline.knowledge.redis import RedisKnowledge
 from towline.knowledge.redis_client import Address
@@ -72,6 +74,58 @@ def lying(made: Made, false: towline.LayerResult, holder: str) -> Entry:
 def lie(server: RedisServer, prefix: str, entry: Entry) -> None:
     with closing(RedisKnowledge(Address(server.url, "redis", prefix), THEIRS)) as store:
         store.record([entry])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "base:pull registry:catalog:*",
+        "base:pull,push",
+        "base&mount=x",
+        "../base",
+        "base/../../secret",
+        "Base",
+        "base/",
+        "",
+        "base:tag",
+        f"base@{Digest.of(b'x')}",
+        "base\r\nX-Other: y",
+    ],
+)
+def test_a_name_that_is_none_enters_no_scope_and_no_path(
+    redis_server: RedisServer, tmp_path: Path, path: str
+) -> None:
+    made = make_image(tmp_path / "image.tar", VICTIM)
+    prefix = f"{uuid.uuid4()}:"
+    with scripted() as registry:
+        service = Tokens(registry)
+        for number, diff_id in enumerate(made.diff_ids):
+            blob = Digest.of(b"%d" % number)
+            lie(redis_server, prefix, entry_of(diff_id, blob, repository=f"{registry.host}/{path}"))
+        cache = f"{redis_server.url}?prefix={prefix}"
+        result = towline.push(made.path, f"{registry.host}/app:1", cache=cache)
+        assert [layer.outcome for layer in result.layers] == ["pushed", "pushed"]
+        asked_for = {scope for asked in service.asked for scope in scopes_of(asked)}
+        assert asked_for == {"repository:app:pull,push"}
+        assert registry.requests("POST", "mount=") == []
+
+
+@pytest.mark.parametrize(
+    "false",
+    [{"size": -1}, {"size": 10**18 * 10}, {"profile": ""}, {"profile": "gzip/2@x86-64\n"}],
+)
+def test_an_entry_that_says_what_cannot_be_is_passed_over(
+    registry: Place, redis_server: RedisServer, tmp_path: Path, false: dict[str, Any]
+) -> None:
+    made = make_image(tmp_path / "image.tar", VICTIM)
+    prefix, name = f"{uuid.uuid4()}:", registry.name("app")
+    first = towline.push(made.path, f"{name}:other", cache="none", compression="none")
+    digest = Digest(str(first.layers[0].digest))  # which is there
+    told = {"size": first.layers[0].size, **false}
+    lie(redis_server, prefix, entry_of(made.diff_ids[0], digest, repository=name, **told))
+    cache = f"{redis_server.url}?prefix={prefix}"
+    result = towline.push(made.path, f"{name}:1", cache=cache)
+    assert [layer.outcome for layer in result.layers] == ["pushed", "pushed"]
 
 
 def test_with_a_key_it_never_gives_a_wrong_image(

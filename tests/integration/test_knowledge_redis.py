@@ -17,7 +17,7 @@ import redis
 
 from tests.support import certificates, processes
 from tests.support.knowledge import AGREED, BLOB, DIFF_ID, OURS, entry
-from towline.knowledge.base import KnowledgeError
+from towline.knowledge.base import MAX_ENTRIES, KnowledgeError
 from towline.knowledge.open import open_knowledge, open_store
 from towline.knowledge.redis import RedisKnowledge
 from towline.knowledge.redis_client import Address
@@ -250,6 +250,9 @@ def test_all_keys_begin_with_the_prefix_and_only_they_are_touched(
         json.dumps([BLOB, "r", "", 0, "?", "m", "gzip", None, 1.0, "mac"]).encode(),
         json.dumps([7, "r", "", 0, 1, "m", "gzip", None, 1.0, "mac"]).encode(),
         json.dumps([BLOB, "r", "", 0, 1, "m", [], None, 1.0, "mac"]).encode(),
+        json.dumps([BLOB, "r", "", 0, 1e999, "m", "gzip", None, 1.0, "mac"]).encode(),
+        json.dumps([BLOB, "r", "", 0, 1, "m", "gzip", None, 10**400, "mac"]).encode(),
+        b"[" * 100_000,
     ],
 )
 def test_what_nobody_can_read_is_passed_over(
@@ -263,6 +266,31 @@ def test_what_nobody_can_read_is_passed_over(
     store.record([entry(repository="reg/b")])
     assert store.prune(older_than=2.0) in (0, 1)
     assert len(store.entries([DIFF_ID])[DIFF_ID]) == 2
+
+
+@NEEDS_REDIS
+def test_what_is_no_text_at_all_is_somebody_elses_word(
+    store: RedisKnowledge, raw: redis.Redis, prefix: str
+) -> None:
+    odd = json.loads('"\\ud800"')
+    value = json.dumps([BLOB, odd, odd, 0, 1, odd, "gzip", odd, 1.0, odd])
+    raw.lpush(f"{prefix}layer:{DIFF_ID}", value)
+    raw.hset(f"{prefix}host:reg", "mounts", json.dumps([odd, odd]))
+    (found,) = store.entries([DIFF_ID])[DIFF_ID]
+    assert found.learned
+    assert store.host_facts("reg") == {}
+
+
+@NEEDS_REDIS
+def test_of_more_entries_than_are_kept_the_newest_are_read(
+    store: RedisKnowledge, raw: redis.Redis, prefix: str
+) -> None:
+    store.record([entry()])
+    (value,) = raw.lrange(f"{prefix}layer:{DIFF_ID}", 0, -1)
+    raw.rpush(f"{prefix}layer:{DIFF_ID}", *[b"[]"] * MAX_ENTRIES)
+    assert store.entries([DIFF_ID]) == {}
+    raw.rpush(f"{prefix}layer:{DIFF_ID}", value)
+    assert store.entries([DIFF_ID]) == {DIFF_ID: [entry()]}
 
 
 @NEEDS_REDIS

@@ -6,19 +6,27 @@ warning. Which entry is worth trying is `push/plan`'s to say.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol, get_args
+
+from towline.errors import InvalidReference
+from towline.reference import parse
+from towline.spec.compression import Compression
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from towline.spec.compression import Compression
     from towline.spec.digest import Digest
 
 MAX_ENTRIES = 50
 """Entries kept of one DiffID; the oldest goes first."""
 MAX_CONFIG_SIZE = 64 << 10
 """Bytes of an image config worth remembering; larger ones are fetched again."""
+_TOO_LARGE = 1 << 63
+_COMPRESSIONS = frozenset(get_args(Compression))
+_PROFILE = re.compile(r"[!-~]{1,100}")
 
 
 class KnowledgeError(Exception):
@@ -115,6 +123,29 @@ class Knowledge(Protocol):
     def close(self) -> None:
         """Give back what it holds."""
         ...
+
+
+def is_sound(entry: Entry) -> bool:
+    """Whether it is an entry at all, whoever wrote it: its name goes into paths and scopes.
+
+    Its digests are checked by their making; its account is only compared.
+    """
+    return (
+        _is_repository(entry.repository)
+        and 0 <= entry.size < _TOO_LARGE
+        and entry.compression in _COMPRESSIONS
+        and (entry.profile is None or _PROFILE.fullmatch(entry.profile) is not None)
+    )
+
+
+@lru_cache(maxsize=1024)
+def _is_repository(name: str) -> bool:
+    """Whether it is the full name of a repository, and nothing more."""
+    try:
+        reference = parse(name)
+    except InvalidReference:
+        return False
+    return str(reference.repository) == name == str(reference)
 
 
 def is_content_of(digest: Digest, content: bytes) -> bool:

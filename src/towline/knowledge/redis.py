@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CONFIG_LIFE = 90 * 24 * 3600
 """Seconds an image config is kept."""
 
+_NO_ENTRY = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+"""What reading JSON that is none of ours may raise."""
 _COMPRESSIONS: dict[str, Compression] = {"none": "none", "gzip": "gzip", "zstd": "zstd"}
 
 # Drop the values that begin with ARGV[1]; append ARGV[2], if given, and keep the last ARGV[3].
@@ -58,7 +60,7 @@ class RedisKnowledge:
         with self._using() as client:
             pipeline = client.pipeline(transaction=False)
             for diff_id in diff_ids:
-                pipeline.lrange(self._key("layer", diff_id), 0, -1)
+                pipeline.lrange(self._key("layer", diff_id), -MAX_ENTRIES, -1)
             answers = pipeline.execute()
         found = {
             diff_id: self._signer.admit_all(_understood(diff_id, values))
@@ -205,7 +207,7 @@ def _understood(diff_id: Digest, values: Iterable[bytes]) -> Iterator[tuple[Entr
                 learned=bool(learned),
                 seen=float(seen),
             )
-        except (ValueError, TypeError, LookupError, AttributeError):
+        except _NO_ENTRY:
             continue
         yield entry, str(mac)
 
@@ -215,7 +217,7 @@ def _understood_facts(values: Mapping[bytes, bytes]) -> Iterator[tuple[str, str,
         try:
             value, mac = json.loads(signed)
             yield name.decode(), str(value), str(mac)
-        except (ValueError, TypeError):
+        except _NO_ENTRY:
             continue
 
 
@@ -223,5 +225,5 @@ def _seen(value: bytes) -> float:
     """When it was last seen; of what nobody can read, never."""
     try:
         return float(json.loads(value)[-2])
-    except (ValueError, TypeError, LookupError):
+    except _NO_ENTRY:
         return 0.0

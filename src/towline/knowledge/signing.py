@@ -30,13 +30,15 @@ class Signer:
         import hmac
 
         message = "".join(f"{len(part)}:{part}" for part in parts)
-        return hmac.digest(self.key, message.encode("utf-8", "surrogateescape"), "sha256").hex()
+        # Others' words may be no text that could be encoded otherwise.
+        return hmac.digest(self.key, message.encode("utf-8", "surrogatepass"), "sha256").hex()
 
     def is_ours(self, mac: str, *parts: str) -> bool:
         """Whether these parts were signed with our key."""
         import hmac
 
-        return hmac.compare_digest(mac.encode(), self.mac(*parts).encode())
+        expected = self.mac(*parts).encode()
+        return hmac.compare_digest(mac.encode("utf-8", "surrogatepass"), expected)
 
     def sign(self, entry: Entry) -> str:
         """The MAC of an entry."""

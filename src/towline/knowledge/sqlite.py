@@ -70,7 +70,7 @@ class SqliteKnowledge:
                 diff_id: self._signer.admit_all(_signed(diff_id, row) for row in rows[diff_id])
                 for diff_id in rows
             }
-        except ValueError as error:
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise unusable(self._path, f"malformed entry: {error}") from error
         return {diff_id: entries for diff_id, entries in found.items() if entries}
 
@@ -234,7 +234,7 @@ def _signed(diff_id: Digest, row: Sequence[Any]) -> tuple[Entry, str]:
     entry = Entry(
         diff_id=diff_id,
         digest=_unpacked(digest),
-        size=size,
+        size=int(size),
         media_type=media_type,
         compression=compression,
         profile=profile,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from towline.knowledge.base import Entry
+from towline.knowledge.base import Entry, is_sound
 from towline.push.plan import Destination
 from towline.spec import media_types
 
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 
 def known(knowledge: Knowledge, blobs: Iterable[Blob]) -> Mapping[Digest, Sequence[Entry]]:
-    """Everything that is remembered of these blobs."""
-    return knowledge.entries([blob.identity for blob in blobs])
+    """Everything that is remembered of these blobs; what others wrote, as far as it is sound."""
+    found = knowledge.entries([blob.identity for blob in blobs])
+    return {diff_id: list(filter(is_sound, entries)) for diff_id, entries in found.items()}
 
 
 def merged(
