@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from towline.spec import distribution
+from towline.wire.failures import CLIENT_CERTIFICATE
 
 _IMMUTABLE = re.compile(r"immutab|cannot be overwritten|already exists and")
 _FULL = re.compile(r"no space left|disk (?:is )?full")
@@ -21,6 +22,8 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(r"http request to an https server|plain http request was sent to https"),
         SPEAKS_HTTPS,
     ),
+    # nginx, in plain words: "No required SSL certificate was sent", "The SSL certificate error".
+    (re.compile(r"ssl certificate|client certificate"), CLIENT_CERTIFICATE),
     (re.compile(r"expired"), "the credentials have expired: log in again"),
     (_IMMUTABLE, "the tag is immutable: choose another tag"),
     (re.compile(r"quota"), "a quota of the registry is used up: make room there"),

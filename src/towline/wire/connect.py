@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from towline.errors import NetworkError
 from towline.wire import certificate, reading, tls
 from towline.wire.channel import Channel, Silence, words
+from towline.wire.failures import CLIENT_CERTIFICATE, other_certificate
 from towline.wire.proxy import HINT, WANTS_CREDENTIALS, failed, is_elsewhere, is_here, is_private
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ Address = tuple[int, tuple[Any, ...]]
 
 _PROXY_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _CONNECT_OK = range(200, 300)
+_REFUSED = "alert handshake failure"
 _UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21})
 """OpenSSL's codes (X509_V_ERR) for a chain that ends at nobody known."""
 
@@ -267,9 +269,13 @@ def _tls_failed(way: Way, error: OSError) -> NetworkError:
             f"{way} does not speak TLS where https is wanted",
             hint=f"name it as http://{way.url.authority}" if way.whom else hint,
         )
+    if not way.whom and (refused := other_certificate(way, error)):
+        return refused
     said = words(error)
     # A handshake cut short may be a proxy or a load balancer that is just starting.
     return NetworkError(
         f"no TLS connection to {way}: {said}",
         transient=not reason or reason == "UNEXPECTED_EOF_WHILE_READING",
+        # With TLS 1.2 it is also what a server says that wants a client's certificate.
+        hint=f"if it wants one, {CLIENT_CERTIFICATE}" if said.endswith(_REFUSED) else None,
     )

@@ -141,9 +141,9 @@ class Exchange:
             raise self._error(f"took no byte for {self._channel.timeout:g} s") from None
         try:
             head = reading.read_head(self._channel, _REFUSAL_SECONDS)
-        except (OSError, Silence, reading.Broken):
+        except (OSError, Silence, reading.Broken) as unread:
             self.close()
-            raise self._lost(f"broke the connection ({words(error)})", begun=False) from None
+            raise self._failed(error, unread) from None
         return self._answer(head, _REFUSAL_SECONDS, ANSWER_MAX)
 
     def finish(self, *, limit: int = ANSWER_MAX, extra: int = 0) -> Response:
@@ -276,8 +276,10 @@ class Exchange:
         error.hung_up, error.stale = True, not self._loan.fresh
         return error
 
-    def _failed(self, error: OSError) -> Exception:
-        refused = failures.other_certificate(self.request.url, error)
+    def _failed(self, error: OSError, unread: Exception | None = None) -> Exception:
+        refused = failures.other_certificate(
+            self.request.url.authority, error, *([unread] if unread else [])
+        )
         lost = f"broke the connection ({words(error)})"
         return refused or self._lost(lost, begun=self._answered)
 

@@ -12,6 +12,17 @@ if TYPE_CHECKING:
     from towline.wire.reading import Broken
     from towline.wire.url import Url
 
+CLIENT_CERTIFICATE = "give a client's certificate with --cert FILE and --key FILE"
+"""A hint."""
+_OF_CERTIFICATES = (
+    "alert certificate",
+    "alert bad certificate",
+    "alert unsupported certificate",
+    "alert unknown ca",
+    "alert access denied",
+    "alert decrypt error",
+)
+"""Alerts of a server about its client (RFC 8446, section 6.2)."""
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
 
 
@@ -32,14 +43,16 @@ def no_http(url: Url, broken: Broken) -> TowlineError:
     return RegistryError(f"{url.authority} sent {broken}", transient=True)
 
 
-def other_certificate(url: Url, error: OSError) -> NetworkError | None:
-    """It refused our certificate; None: that is not it.
+def other_certificate(whom: object, *errors: Exception) -> NetworkError | None:
+    """It does not take a client without a certificate, or not with ours; None: that is not it.
 
-    With TLS 1.3 a server refuses a client only after the handshake.
+    With TLS 1.3 a server refuses a client only after the handshake, and its reason may come after
+    the end of what we could send.
     """
-    if "certificate" not in words(error):
-        return None
-    return NetworkError(
-        f"{url.authority} wants another certificate: {words(error)}",
-        hint="give a client's certificate with --cert FILE and --key FILE",
-    )
+    for said in (words(error) for error in errors if isinstance(error, OSError)):
+        if any(alert in said for alert in _OF_CERTIFICATES):
+            return NetworkError(
+                f"{whom} wants a client's certificate that it knows: {said}",
+                hint=CLIENT_CERTIFICATE,
+            )
+    return None

@@ -46,8 +46,22 @@ def context(trust: Trust) -> ssl.SSLContext:
             made.load_verify_locations(cafile=path)
     if trust.certificate is not None:
         with _reading(trust.certificate, "a client certificate with its key"):
-            made.load_cert_chain(trust.certificate, trust.key)
+            load_pair(made, trust.certificate, trust.key)
     return made
+
+
+def load_pair(made: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+    """Read a certificate and its key. Raises OSError, and UsageError for an encrypted key."""
+
+    def encrypted() -> str:
+        # Else OpenSSL itself asks for a passphrase on the terminal, and no signal ends that.
+        path = key or certificate
+        raise UsageError(
+            f"the key in {path} is encrypted, and no passphrase is asked for",
+            hint=f"give a key without a passphrase: openssl pkey -in {path} -out FILE",
+        )
+
+    made.load_cert_chain(certificate, key, password=encrypted)
 
 
 def check(trust: Trust) -> None:
