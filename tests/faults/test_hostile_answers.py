@@ -13,7 +13,7 @@ from tests.support.guards import PASSWORD, USER, Tokens, basic
 from tests.support.pushing import Client, client_of
 from tests.support.scripted import CUT, Reply, Scripted, complaint
 from towline.errors import AuthError, TowlineError
-from towline.registry import answers
+from towline.registry import errors
 from towline.wire.message import Headers, Response
 from towline.wire.url import parse
 
@@ -126,7 +126,7 @@ def test_no_page_takes_long_to_read(body: str) -> None:
     url = parse("http://registry.test/v2/")
     response = Response(502, "Bad Gateway", Headers(), url, "PUT", body.encode())
     began = time.process_time()
-    assert len(str(answers.refusal(response, "push"))) < 1000
+    assert len(str(errors.refusal(response, "push"))) < 1000
     assert time.process_time() - began < 1
 
 

@@ -16,10 +16,10 @@ from tests.support.pushing import Client, client_of, send
 from tests.support.scripted import Asked, Reply, Scripted, scripted
 from towline.context import Context
 from towline.errors import AuthError, NetworkError, RegistryError
-from towline.registry import requests
-from towline.registry.caller import Caller
-from towline.registry.credentials import Credentials
+from towline.registry.auth.keychain import Credentials
 from towline.registry.endpoints import Endpoint
+from towline.registry.requests import blobs
+from towline.registry.transport import Caller
 from towline.spec.digest import Digest
 from towline.wire import proxy
 from towline.wire.pool import Pool
@@ -304,7 +304,7 @@ class TestNamesThatHaveLedHere:
         caller = Caller(pool, place, Credentials(USER, PASSWORD))
         pool._peers.update(self.peers)
         try:
-            caller.call(requests.base(host), (), Context())
+            caller.call(blobs.base(host), (), Context())
         finally:
             pool.close()
 

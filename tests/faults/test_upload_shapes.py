@@ -12,7 +12,7 @@ from tests.support.scripted import CUT, HTML, Asked, Reply, Scripted, complaint
 from towline.errors import NetworkError, RegistryError
 from towline.reference import RepositoryName
 from towline.registry.repository import Mounted
-from towline.registry.upload import Upload
+from towline.registry.upload.upload import Upload
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest

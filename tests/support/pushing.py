@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from towline.registry.repository import Repository
-    from towline.registry.upload import Upload
+    from towline.registry.upload.upload import Upload
 
 BLOCK = 1 << 16
 NAME = "team/app"

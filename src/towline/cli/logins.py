@@ -11,13 +11,13 @@ from towline.cli import looking, report
 if TYPE_CHECKING:
     import argparse
 
-    from towline.registry.login import LoginStore
+    from towline.registry.auth.login_store import LoginStore
 
 
 def host_and_store(args: argparse.Namespace) -> tuple[str, LoginStore]:
     """The registry's host and the place for its login. Raises UsageError."""
     from towline.push import destinations
-    from towline.registry.login import store_of
+    from towline.registry.auth.login_store import store_of
 
     host = destinations.registry(looking.word(args, "registry"))
     return host, store_of(os.environ, getattr(args, "authfile", None))
@@ -27,7 +27,7 @@ def warn_of_another(host: str, store: LoginStore, account: tuple[str, str] | Non
     """Say so where a push would use another login than this, or one though there should be none."""
     from towline.errors import TowlineError
     from towline.reference import RepositoryName
-    from towline.registry.credentials import TOKEN_USER, Keychain
+    from towline.registry.auth.keychain import TOKEN_USER, Keychain
     from towline.wire.log import silent
 
     found = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from towline import reference
 from towline.errors import PartialFailure, TowlineError, TransferCancelled, UsageError
 from towline.push.result import PlanResult, PushResult
-from towline.registry import credential_files
+from towline.registry.auth import docker_config
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -166,12 +166,12 @@ def registry(text: str) -> str:
 
     Raises UsageError for what no image name could begin with.
     """
-    host = credential_files.host_of(text)
+    host = docker_config.host_of(text)
     try:
         named = reference.parse(f"{host}/app").repository.host
     except UsageError:
         named = ""
-    if not host or named != host or not credential_files.names_host(text, host):
+    if not host or named != host or not docker_config.names_host(text, host):
         raise UsageError(
             f"{text!r} is no registry: a login is for a host, HOST[:PORT]",
             hint="write it as image names begin: registry.example, localhost:5000, docker.io",

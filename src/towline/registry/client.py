@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from towline.context import Context
 from towline.reference import HUB, RepositoryName
-from towline.registry.caller import Caller
-from towline.registry.certificates import trust_of
-from towline.registry.credentials import Keychain
+from towline.registry.auth.keychain import Keychain
+from towline.registry.capabilities import HostFacts
+from towline.registry.certs_d import trust_of
 from towline.registry.endpoints import HUB_API, Endpoint, acquired
-from towline.registry.facts import HostFacts
-from towline.registry.notices import Notices
 from towline.registry.rates import Rates
 from towline.registry.repository import Repository
+from towline.registry.transport import Caller
+from towline.registry.warnings import Notices
 from towline.wire import log, proxy, tls
 from towline.wire.exchange import ANSWER_TIMEOUT
 from towline.wire.pace import Pace
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from towline.errors import Side
-    from towline.registry.credentials import Credentials
+    from towline.registry.auth.keychain import Credentials
     from towline.wire.url import Url
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 if TYPE_CHECKING:
     from towline.context import Context
     from towline.reference import RepositoryName
-    from towline.registry.caller import Caller
-    from towline.registry.facts import HostFacts
-    from towline.registry.requests import Call
-    from towline.registry.tokens import Scopes
+    from towline.registry.auth.token import Scopes
+    from towline.registry.capabilities import HostFacts
+    from towline.registry.requests.blobs import Call
+    from towline.registry.transport import Caller
     from towline.wire.exchange import Exchange
     from towline.wire.message import Request, Response
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
-from towline.registry import documents, hints
-from towline.registry.getting import looked_at
+from towline.registry import hints
+from towline.registry.manifests import looked_at
 from towline.registry.refusals import lacks_blobs
-from towline.registry.requests import Unclear
+from towline.registry.requests import manifests
+from towline.registry.requests.blobs import Unclear
 from towline.spec import distribution
 
 if TYPE_CHECKING:
     from towline.registry.conversation import Conversation
-    from towline.registry.requests import Call
+    from towline.registry.requests.blobs import Call
     from towline.spec.manifest import RawManifest
 
 _CREATED, _BAD_REQUEST, _TYPE_REFUSED = 201, 400, 415
@@ -42,11 +43,11 @@ class Putting:
         self._damaged = damaged
         self._aftermath: str | None = None
         self._is_tag = ":" not in target
-        self._where = documents.place(talk.name, target)
+        self._where = manifests.place(talk.name, target)
 
     def carry_out(self) -> None:
         """Raises AuthError, RegistryError, NetworkError, with their `aftermath`."""
-        put = self._put(documents.put_manifest(self._talk.name, self._target, self._manifest))
+        put = self._put(manifests.put_manifest(self._talk.name, self._target, self._manifest))
         digest = self._manifest.digest
         if put is None or put.digest == digest:
             return
@@ -58,7 +59,7 @@ class Putting:
         if found != digest:
             raise self._altered(put, found)
 
-    def _put(self, call: Call[documents.Put]) -> documents.Put | None:
+    def _put(self, call: Call[manifests.Put]) -> manifests.Put | None:
         """None: whatever the answer was, the manifest is in place."""
         try:
             return self._talk.call(call)
@@ -110,7 +111,7 @@ class Putting:
 
     def _given(self) -> str | None:
         """Likewise, of the bytes that lie there."""
-        call = documents.get_manifest(self._talk.name, self._target, checked=False)
+        call = manifests.get_manifest(self._talk.name, self._target, checked=False)
         try:
             found = self._talk.call(call)
         except TowlineError:
@@ -121,7 +122,7 @@ class Putting:
     def _how_to_look(self) -> str:
         return f"(`towline digest {self._where}` shows what it holds)"
 
-    def _altered(self, put: documents.Put, found: str | None) -> RegistryError:
+    def _altered(self, put: manifests.Put, found: str | None) -> RegistryError:
         host = self._talk.name.host
         if put.digest:
             names, hint = f"names {put.digest}", "check what lies between here and the registry"

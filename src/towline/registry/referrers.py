@@ -11,15 +11,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError, TowlineError
-from towline.registry import documents
-from towline.registry.caller import on_side
-from towline.registry.getting import got
+from towline.registry.manifests import got
+from towline.registry.requests import manifests as documents
+from towline.registry.transport import on_side
 from towline.spec import manifest as manifests
 from towline.spec import media_types
 
 if TYPE_CHECKING:
     from towline.registry.conversation import Conversation
-    from towline.registry.documents import Got
+    from towline.registry.requests.manifests import Got
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest

@@ -9,23 +9,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError, TowlineError
-from towline.registry import answers, documents, requests
-from towline.registry import upload as uploads
+from towline.registry import errors
 from towline.registry.blob_reader import BlobReader
-from towline.registry.caller import on_side
 from towline.registry.conversation import Conversation
-from towline.registry.getting import got, looked_at
+from towline.registry.manifests import got, looked_at
 from towline.registry.putting import Putting
-from towline.registry.requests import Mounted
-from towline.registry.upload import Upload
+from towline.registry.requests import blobs, manifests
+from towline.registry.requests.blobs import Mounted
+from towline.registry.transport import on_side
+from towline.registry.upload import upload as uploads
+from towline.registry.upload.upload import Upload
 
 if TYPE_CHECKING:
     from towline.context import Context
     from towline.errors import Side
     from towline.reference import RepositoryName
-    from towline.registry.caller import Caller
-    from towline.registry.facts import HostFacts
-    from towline.registry.tokens import Scopes
+    from towline.registry.auth.token import Scopes
+    from towline.registry.capabilities import HostFacts
+    from towline.registry.transport import Caller
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
@@ -110,11 +111,11 @@ class Repository:
         """
         with on_side(self._side):
             if not in_storage:
-                call = requests.blob_exists(self.name, digest)
+                call = blobs.blob_exists(self.name, digest)
                 return self._caller.call(call, self._scopes, context)
-            stored = requests.blob_stored(self.name, digest)
+            stored = blobs.blob_stored(self.name, digest)
             found = self._caller.call(stored, self._scopes, context)
-            if isinstance(found, requests.Unclear):
+            if isinstance(found, blobs.Unclear):
                 return self._is_readable(digest, context)
             return found
 
@@ -140,12 +141,12 @@ class Repository:
         try:
             if not self._caller.grants(self._mount_scopes, context):
                 return None
-            answer = talk.call(requests.mount(self.name, digest, origin.path))
+            answer = talk.call(blobs.mount(self.name, digest, origin.path))
             if isinstance(answer, Mounted) and answer.instead:
                 answer = self._seen(answer, digest, talk)
         except TowlineError:
             return None
-        if isinstance(answer, requests.Opened):
+        if isinstance(answer, blobs.Opened):
             return Upload(self._talk(context, self._scopes), answer)
         if answer is not None:
             self._facts.mounts = True
@@ -153,7 +154,7 @@ class Repository:
 
     def _seen(self, answer: Mounted, digest: str, talk: Conversation) -> Mounted | None:
         """The mount, if the blob is there although another is named; some rewrite headers."""
-        return answer if talk.call(requests.blob_exists(self.name, digest)) else None
+        return answer if talk.call(blobs.blob_exists(self.name, digest)) else None
 
     @property
     def mounts(self) -> bool:
@@ -202,7 +203,7 @@ class Repository:
         """
         with on_side(self._side):
             found = looked_at(self._talk(context, self._scopes), target)
-            if not isinstance(found, requests.Unclear):
+            if not isinstance(found, blobs.Unclear):
                 return found
             if found.status == _FORBIDDEN and self._side == "destination":
                 return None  # Artifactory's way to say that there is none
@@ -240,14 +241,14 @@ class Repository:
 
         Raises AuthError, RegistryError, NetworkError.
         """
-        call = requests.get_blob(self.name, digest)
+        call = blobs.get_blob(self.name, digest)
         with on_side(self._side):
             unread = self._caller.open(call, self._scopes, context)
             response = unread.response
             if response.status == _OK:
                 return BlobReader(digest, self.name.host, unread)
             unread.close()
-            raise self._caller.judged(answers.refusal(response, call.action), response)
+            raise self._caller.judged(errors.refusal(response, call.action), response)
 
     def check_version(self, context: Context) -> None:
         """Where nothing was found: raise RegistryError if the registry's protocol is too old."""
@@ -260,7 +261,7 @@ class Repository:
         Raises AuthError, RegistryError, NetworkError.
         """
         with on_side(self._side):
-            self._caller.call(requests.base(self.name.host), (), context)
+            self._caller.call(blobs.base(self.name.host), (), context)
 
     def tags(self, context: Context) -> list[str]:
         """Every tag, in the registry's order. Raises AuthError, RegistryError, NetworkError."""
@@ -277,12 +278,12 @@ class Repository:
                 target = page.next
         return list(found)
 
-    def _tags_page(self, target: str | None, context: Context) -> documents.TagsPage:
-        page = self._caller.call(documents.tags(self.name, target), self._scopes, context)
-        if isinstance(page, documents.TagsPage):
+    def _tags_page(self, target: str | None, context: Context) -> manifests.TagsPage:
+        page = self._caller.call(manifests.tags(self.name, target), self._scopes, context)
+        if isinstance(page, manifests.TagsPage):
             return page
         # It does not like the number of tags that was asked for: as many as it likes, then.
-        plain = documents.plain_tags(self.name)
+        plain = manifests.plain_tags(self.name)
         return self._caller.call(plain, self._scopes, context)
 
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from towline.reference import RepositoryName
+from towline.registry.capabilities import REMEMBERED, HostFacts
 from towline.registry.client import RegistryClient, Settings
-from towline.registry.facts import REMEMBERED, HostFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,8 @@ import pytest
 
 from towline.errors import AuthError, UsageError
 from towline.reference import RepositoryName
-from towline.registry import helpers
-from towline.registry.credentials import Credentials, Keychain
+from towline.registry.auth import credential_helpers
+from towline.registry.auth.keychain import Credentials, Keychain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -379,7 +379,7 @@ class TestHelpers:
         self.helper(tmp_path, "exec sleep 60\n")
         began = time.monotonic()
         with pytest.raises(AuthError, match=r"docker-credential-box did not answer within 0.3 s"):
-            helpers.get("box", HOST, environ, seconds=0.3)
+            credential_helpers.get("box", HOST, environ, seconds=0.3)
         assert time.monotonic() - began < 10
 
     def test_nor_is_one_waited_for_whose_child_keeps_its_output_open(
@@ -388,7 +388,7 @@ class TestHelpers:
         self.helper(tmp_path, "sleep 5\nexit 1\n")
         began = time.monotonic()
         with pytest.raises(AuthError, match=r"did not answer"):
-            helpers.get("box", HOST, environ, seconds=0.3)
+            credential_helpers.get("box", HOST, environ, seconds=0.3)
         assert time.monotonic() - began < 3
 
     def test_helpers_are_run_one_at_a_time(self, tmp_path: Path, environ: dict[str, str]) -> None:
@@ -406,6 +406,6 @@ class TestHelpers:
         path = tmp_path / "docker-credential-box"
         path.write_text(f"#!/bin/sh\n{words}cat > {tmp_path}/stdin\n")
         path.chmod(0o755)
-        helpers.store("box", HOST, "me", "s3cret", environ)
+        credential_helpers.store("box", HOST, "me", "s3cret", environ)
         assert (tmp_path / "words").read_text() == "1 store\n"
         assert json.loads((tmp_path / "stdin").read_text())["Secret"] == "s3cret"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from towline.errors import UsageError
 from towline.reference import HUB
-from towline.registry import credential_files, helpers
+from towline.registry.auth import credential_helpers, docker_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,7 +35,7 @@ class LoginStore:
         """Keep a login; where it is kept, in words. Raises UsageError, AuthError."""
         document = self._read()
         if program := _helper(document, host):
-            helpers.store(program, _key(host), username, password, self.environ)
+            credential_helpers.store(program, _key(host), username, password, self.environ)
             with self._alone():
                 self._write(_with_entry(self._read(), host, {}))
             return f"docker-credential-{program}"
@@ -50,8 +50,8 @@ class LoginStore:
         document = self._read()
         erased = False
         if program := _helper(document, host):
-            for server in helpers.servers(host):
-                erased |= helpers.erase(program, server, self.environ)
+            for server in credential_helpers.servers(host):
+                erased |= credential_helpers.erase(program, server, self.environ)
         if not document:
             return erased
         with self._alone():
@@ -63,7 +63,7 @@ class LoginStore:
         kept = {
             key: value
             for key, value in (auths.items() if isinstance(auths, dict) else ())
-            if not credential_files.names_host(key, host)
+            if not docker_config.names_host(key, host)
         }
         if not isinstance(auths, dict) or len(kept) == len(auths):
             return False
@@ -149,7 +149,7 @@ def _helper(document: Mapping[str, Any], host: str) -> str:
     special = document.get("credHelpers")
     if isinstance(special, dict):
         for key, program in special.items():
-            if credential_files.host_of(key) == host and isinstance(program, str):
+            if docker_config.host_of(key) == host and isinstance(program, str):
                 return program
     store = document.get("credsStore")
     return store if isinstance(store, str) else ""
@@ -159,6 +159,6 @@ def _with_entry(document: dict[str, Any], host: str, entry: dict[str, str]) -> d
     auths = document.get("auths")
     entries = dict(auths) if isinstance(auths, dict) else {}
     others = {
-        key: value for key, value in entries.items() if not credential_files.names_host(key, host)
+        key: value for key, value in entries.items() if not docker_config.names_host(key, host)
     }
     return {**document, "auths": {**others, _key(host): entry}}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from towline.errors import AuthError
-from towline.registry import credential_files, helpers
+from towline.registry.auth import credential_helpers, docker_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from towline.context import Context
     from towline.errors import Side
     from towline.reference import RepositoryName
-    from towline.registry.credential_files import CredentialFile
+    from towline.registry.auth.docker_config import CredentialFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +137,8 @@ class Keychain:
         self, file: CredentialFile, program: str, name: RepositoryName, context: Context | None
     ) -> Credentials | None:
         try:
-            login = helpers.get(program, name.host, self._environ, context=context)
-        except (helpers.HelperMissing, AuthError) as error:
+            login = credential_helpers.get(program, name.host, self._environ, context=context)
+        except (credential_helpers.HelperMissing, AuthError) as error:
             self._note_trouble(name.host, f"{error} (named by {file.where})")
             return None
         if login is None:
@@ -161,7 +161,7 @@ class Keychain:
     def _read(self) -> Sequence[CredentialFile]:
         with self._lock:
             if self._files is None:
-                self._files = credential_files.read(self._environ, self._authfile)
+                self._files = docker_config.read(self._environ, self._authfile)
             return self._files
 
     def nothing_found(self, host: str) -> str:
@@ -207,7 +207,7 @@ def _with_token_user(username: str, password: str, source: str) -> Credentials:
     return Credentials(username, password, source=source)
 
 
-def _of_entry(entry: credential_files.Entry, file: CredentialFile) -> Credentials:
+def _of_entry(entry: docker_config.Entry, file: CredentialFile) -> Credentials:
     source = f"{file.where}, entry {entry.key}"
     if entry.username == TOKEN_USER:
         return Credentials(identity_token=entry.password, source=source)
@@ -241,6 +241,6 @@ def _from_ci(environ: Mapping[str, str], host: str) -> Credentials | None:
     registry = environ.get("CI_REGISTRY") or ""
     if not user or password is None or not registry:
         return None
-    same = credential_files.host_of(registry) == host
+    same = docker_config.host_of(registry) == host
     source = "CI_REGISTRY_USER and CI_REGISTRY_PASSWORD"
     return Credentials(user, password, source=source) if same else None

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towline.registry.facts import CHUNK, REMEMBERED, HostFacts, MiB
+from towline.registry.capabilities import CHUNK, REMEMBERED, HostFacts, MiB
 
 NOW = 2_000_000_000.0
 

@@ -11,14 +11,14 @@ import re
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from towline.errors import AuthError
-from towline.registry import answers
-from towline.registry.facts import TRIES
+from towline.registry import errors
+from towline.registry.capabilities import TRIES
 from towline.spec import distribution
 
 if TYPE_CHECKING:
     from towline.errors import RegistryError
-    from towline.registry.facts import HostFacts, Shape
-    from towline.registry.session import Session
+    from towline.registry.capabilities import HostFacts, Shape
+    from towline.registry.upload.session import Session
     from towline.spec.descriptor import Descriptor
     from towline.wire.message import Response
 
@@ -109,8 +109,8 @@ def refusal(
     """
     talk = session.talk
     if response.ok:
-        return talk.caller.judged(answers.no_registry(response, session.action), response)
-    error = answers.refusal(response, session.action)
+        return talk.caller.judged(errors.no_registry(response, session.action), response)
+    error = errors.refusal(response, session.action)
     if isinstance(error, AuthError):
         error.transient |= talk.renewed(response)
     elif _learned(talk.facts, response, error.code, shape=shape, size=size):
@@ -125,7 +125,7 @@ def _learned(
     facts: HostFacts, response: Response, code: str | None, *, shape: Shape, size: int | None
 ) -> bool:
     """Note what the host cannot do; whether there is another way."""
-    status, text = response.status, answers.text(response)
+    status, text = response.status, errors.text(response)
     if is_too_large(response):
         return facts.too_large(shape, size, text)
     if status == _LENGTH_REQUIRED and size is None:
@@ -144,4 +144,4 @@ def _learned(
 def is_too_large(response: Response) -> bool:
     """Whether a body was refused for its size; 416 is what some say then (GHCR)."""
     status = response.status
-    return status == _TOO_LARGE or (status == _RANGE_REFUSED and "large" in answers.text(response))
+    return status == _TOO_LARGE or (status == _RANGE_REFUSED and "large" in errors.text(response))

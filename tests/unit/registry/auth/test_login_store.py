@@ -13,8 +13,8 @@ import pytest
 
 from towline.errors import AuthError, UsageError
 from towline.reference import RepositoryName
-from towline.registry.credentials import Credentials, Keychain
-from towline.registry.login import LoginStore, store_of
+from towline.registry.auth.keychain import Credentials, Keychain
+from towline.registry.auth.login_store import LoginStore, store_of
 
 HOST = "reg.example:5000"
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError
-from towline.registry import answers, requests, shapes
-from towline.registry.bodies import put
-from towline.registry.session import range_end
+from towline.registry import errors
+from towline.registry.requests import blobs
+from towline.registry.upload import strategy
+from towline.registry.upload.bodies import put
+from towline.registry.upload.session import range_end
 
 if TYPE_CHECKING:
     from towline.errors import AuthError, RegistryError
-    from towline.registry.session import Session
+    from towline.registry.upload.session import Session
     from towline.wire.message import Response
 
 CORRECTIONS_MAX = 10
@@ -56,7 +58,7 @@ class Chunks:
 
         A blob of which nothing was sent before fits into one PUT.
         """
-        if not self._session.acknowledged and shapes.puts(self._session.talk.facts):
+        if not self._session.acknowledged and strategy.puts(self._session.talk.facts):
             return put(self._session, memoryview(self._buffer)[: self._filled], digest)
         self._flush()
         return False
@@ -75,13 +77,13 @@ class Chunks:
     def _send(self, chunk: memoryview) -> int:
         """PATCH one chunk; how many of its bytes the registry holds now."""
         session = self._session
-        call = requests.send_chunk(session.url, chunk, session.acknowledged, session.action)
+        call = blobs.send_chunk(session.url, chunk, session.acknowledged, session.action)
         session.sent += len(chunk)
         try:
             response = session.talk.call(call)
         except NetworkError as error:
             return self._asked(len(chunk), error)
-        if response.ok and not answers.is_page(response):
+        if response.ok and not errors.is_page(response):
             # After a success our own count is the truth: some never move their `Range`.
             session.moved(response)
             session.talk.context.meter.add(sent_bytes=len(chunk))
@@ -93,14 +95,14 @@ class Chunks:
         self._corrections += 1
         in_vain = self._corrections > CORRECTIONS_MAX
         # With the same bytes once more: in a smaller body, or with another token.
-        again = response.status == _UNAUTHORIZED or shapes.is_too_large(response)
+        again = response.status == _UNAUTHORIZED or strategy.is_too_large(response)
         held = range_end(response)
         placed = held and response.headers.get("Location") and self._is_possible(held, size)
         if placed and not again and not in_vain:
             self._session.moved(response)
             return held - self._session.acknowledged
-        error = shapes.refusal(self._session, response, shape="chunk", size=size)
-        if self._taken and error.code in shapes.LOST:
+        error = strategy.refusal(self._session, response, shape="chunk", size=size)
+        if self._taken and error.code in strategy.LOST:
             # Google's registries: 404 BLOB_UPLOAD_INVALID to every second PATCH of a session.
             self.came_to_nothing(error)
         error.transient = error.transient and (error.learned or not in_vain)

@@ -9,16 +9,16 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from towline.errors import AuthError, TowlineError
-from towline.registry import answers
+from towline.registry import errors
 from towline.registry.endpoints import acquired
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from towline.context import Context
-    from towline.registry.auth import Auth
-    from towline.registry.credentials import Credentials
-    from towline.registry.tokens import Scopes
+    from towline.registry.auth.authenticator import Auth
+    from towline.registry.auth.keychain import Credentials
+    from towline.registry.auth.token import Scopes
     from towline.wire.message import Request, Response
     from towline.wire.url import Url
 
@@ -194,7 +194,7 @@ class Admission:
                 self._auth.forget(scopes)
             return True
         denied = response.status == _UNAUTHORIZED or (
-            response.status == _FORBIDDEN and "expired" in answers.text(response)
+            response.status == _FORBIDDEN and "expired" in errors.text(response)
         )
         return denied and self._other_credentials(context)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from towline.errors import AuthError, RegistryError
-from towline.registry import documents
-from towline.registry.requests import Unclear
+from towline.registry.requests import manifests
+from towline.registry.requests.blobs import Unclear
 from towline.spec import media_types, schema1
 
 if TYPE_CHECKING:
@@ -27,20 +27,20 @@ def looked_at(talk: Conversation, target: str) -> Descriptor | Unclear | None:
     """
     if talk.facts.head_refused:
         return Unclear(_NOT_IMPLEMENTED)
-    found = talk.call(documents.head_manifest(talk.name, target))
+    found = talk.call(manifests.head_manifest(talk.name, target))
     if isinstance(found, Unclear):
         talk.facts.head_refused = found.status in _NO_HEAD
     return found
 
 
-def got(talk: Conversation, target: str) -> documents.Got | None:
+def got(talk: Conversation, target: str) -> manifests.Got | None:
     """What lies under a tag or digest; None: nothing.
 
     Bytes that are not those of the digest that comes with them were altered on the way, or their
     digest is named wrongly: then they are to be had under their own. Raises AuthError,
     RegistryError, NetworkError.
     """
-    found = talk.call(documents.get_manifest(talk.name, target))
+    found = talk.call(manifests.get_manifest(talk.name, target))
     if found is None or ":" in target or _agrees(found.manifest, found.named):
         return found
     digest = found.manifest.digest
@@ -63,6 +63,6 @@ def _agrees(manifest: RawManifest, named: Digest | None) -> bool:
 
 def _has(talk: Conversation, digest: Digest) -> bool:
     try:
-        return talk.call(documents.get_manifest(talk.name, digest)) is not None
+        return talk.call(manifests.get_manifest(talk.name, digest)) is not None
     except (AuthError, RegistryError):
         return False

@@ -18,12 +18,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError, TowlineError
-from towline.registry import requests, shapes
-from towline.registry.bodies import Held, OneBody
-from towline.registry.caller import on_side
-from towline.registry.chunks import Chunks
-from towline.registry.session import Session
-from towline.registry.shapes import Expected
+from towline.registry.requests import blobs
+from towline.registry.transport import on_side
+from towline.registry.upload import strategy
+from towline.registry.upload.bodies import Held, OneBody
+from towline.registry.upload.chunks import Chunks
+from towline.registry.upload.session import Session
+from towline.registry.upload.strategy import Expected
 from towline.spec import distribution, media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
@@ -55,7 +56,7 @@ def start(talk: Conversation, known: Descriptor | None = None, about: int = 0) -
     """Open a session for a blob; see `Upload`. Raises AuthError, RegistryError, NetworkError."""
     with on_side("destination"):
         try:
-            opened = talk.call(requests.open_upload(talk.name))
+            opened = talk.call(blobs.open_upload(talk.name))
         except NetworkError as error:
             if error.hung_up:
                 error.hint = _HUNG_UP
@@ -69,7 +70,7 @@ class Upload:
     def __init__(
         self,
         talk: Conversation,
-        opened: requests.Opened,
+        opened: blobs.Opened,
         known: Descriptor | None = None,
         about: int = 0,
     ) -> None:
@@ -112,7 +113,7 @@ class Upload:
 
     def _begun(self) -> OneBody | Chunks | Held:
         session, blob, talk = self._session, self._blob, self._session.talk
-        shape = shapes.choose(talk.facts, blob, self._start, talk.chunk_size)
+        shape = strategy.choose(talk.facts, blob, self._start, talk.chunk_size)
         if shape == "chunk":
             return Chunks(session, talk.facts.chunk(talk.chunk_size))
         if shape == "held":
@@ -196,7 +197,7 @@ class Upload:
     def _is_there(self, digest: str) -> bool:
         talk = self._session.talk
         with suppress(TowlineError):
-            return talk.call(requests.blob_exists(talk.name, digest))
+            return talk.call(blobs.blob_exists(talk.name, digest))
         return False
 
     def rewind(self) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from towline.errors import AuthError, RegistryError
-from towline.registry import answers
+from towline.registry import errors
 from towline.wire.message import Headers, Response
 from towline.wire.url import parse
 
@@ -24,7 +24,7 @@ def response(status: int, body: str | bytes = b"", **fields: str) -> Response:
     return Response(status, "Reason", headers, URL, "PUT", content)
 
 
-def errors(*found: object) -> str:
+def errors_of(*found: object) -> str:
     return json.dumps({"errors": found})
 
 
@@ -39,15 +39,15 @@ FULL = {
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (errors({"code": "DENIED", "message": "no"}), "DENIED: no"),
-        (errors({"code": "DENIED", "message": "no", "detail": "why"}), "DENIED: no (why)"),
-        (errors({"code": "A", "detail": {"b": [1]}}), 'A ({"b": [1]})'),
-        (errors({"code": "A", "message": None, "detail": [1, 2]}), "A ([1, 2])"),
-        (errors({"code": "A", "message": "m", "detail": None}), "A: m"),
-        (errors({"message": "m"}), "m"),
-        (errors({"code": "A"}, {"code": "B", "message": "b"}), "A; B: b"),
-        (errors("text"), "text"),
-        (errors(), ""),
+        (errors_of({"code": "DENIED", "message": "no"}), "DENIED: no"),
+        (errors_of({"code": "DENIED", "message": "no", "detail": "why"}), "DENIED: no (why)"),
+        (errors_of({"code": "A", "detail": {"b": [1]}}), 'A ({"b": [1]})'),
+        (errors_of({"code": "A", "message": None, "detail": [1, 2]}), "A ([1, 2])"),
+        (errors_of({"code": "A", "message": "m", "detail": None}), "A: m"),
+        (errors_of({"message": "m"}), "m"),
+        (errors_of({"code": "A"}, {"code": "B", "message": "b"}), "A; B: b"),
+        (errors_of("text"), "text"),
+        (errors_of(), ""),
         ('{"errors":null}', ""),
         ('{"errors":"text"}', "text"),
         ('{"details":"bad name"}', "bad name"),
@@ -69,13 +69,13 @@ FULL = {
     ],
 )
 def test_any_body_is_read(body: str, words: str) -> None:
-    said = answers.described(response(500, body.encode("utf-8", "surrogateescape")))
+    said = errors.described(response(500, body.encode("utf-8", "surrogateescape")))
     assert said == (f"500 Reason: {words}" if words else "500 Reason")
 
 
 def test_an_error_names_method_url_status_code_and_message_but_no_query() -> None:
-    error = answers.refusal(
-        response(400, errors({"code": "NAME_INVALID", "message": "bad"})), "push a blob to x/app"
+    error = errors.refusal(
+        response(400, errors_of({"code": "NAME_INVALID", "message": "bad"})), "push a blob to x/app"
     )
     assert str(error) == (
         "cannot push a blob to x/app: reg.example answered 400 Reason: NAME_INVALID: bad "
@@ -86,14 +86,16 @@ def test_an_error_names_method_url_status_code_and_message_but_no_query() -> Non
 
 
 def test_a_megabyte_of_text_is_cut() -> None:
-    error = answers.refusal(response(500, "word " * 200_000), "x")
+    error = errors.refusal(response(500, "word " * 200_000), "x")
     assert len(str(error)) < 400
     assert "\n" not in str(error)
 
 
 def test_what_the_challenge_says_comes_first() -> None:
-    said = answers.described(
-        response(401, errors({"code": "A"}), WWW_Authenticate='Bearer error_description="expired"')
+    said = errors.described(
+        response(
+            401, errors_of({"code": "A"}), WWW_Authenticate='Bearer error_description="expired"'
+        )
     )
     assert said == "401 Reason: expired; A"
 
@@ -122,15 +124,15 @@ def test_what_the_challenge_says_comes_first() -> None:
 def test_a_refusal_has_the_class_of_who_must_act(
     status: int, code: str | None, cls: type[Exception], *, transient: bool
 ) -> None:
-    error = answers.refusal(response(status, errors({"code": code}) if code else ""), "x")
+    error = errors.refusal(response(status, errors_of({"code": code}) if code else ""), "x")
     assert type(error) is cls
     assert error.transient is transient
 
 
 def test_a_disk_without_room_is_no_passing_trouble() -> None:
-    assert not answers.refusal(response(500, errors(FULL)), "x").transient
-    assert not answers.refusal(response(500, "disk full"), "x").transient
-    assert answers.refusal(response(500, errors({**FULL, "detail": ""})), "x").transient
+    assert not errors.refusal(response(500, errors_of(FULL)), "x").transient
+    assert not errors.refusal(response(500, "disk full"), "x").transient
+    assert errors.refusal(response(500, errors_of({**FULL, "detail": ""})), "x").transient
 
 
 @pytest.mark.parametrize(
@@ -150,21 +152,21 @@ def test_a_disk_without_room_is_no_passing_trouble() -> None:
 def test_the_time_to_wait_is_read_in_both_forms_and_capped(
     value: str, seconds: float | None
 ) -> None:
-    assert answers.retry_after(response(429, Retry_After=value)) == seconds
+    assert errors.retry_after(response(429, Retry_After=value)) == seconds
 
 
 def test_a_date_soon_is_seconds_from_now() -> None:
     date = email.utils.formatdate(time.time() + 20, usegmt=True)
-    assert answers.retry_after(response(503, Retry_After=date)) == pytest.approx(20, abs=3)
+    assert errors.retry_after(response(503, Retry_After=date)) == pytest.approx(20, abs=3)
 
 
 @pytest.mark.parametrize(
     ("status", "body", "hint"),
     [
-        (404, errors({"code": "NAME_UNKNOWN"}), "create the repository"),
+        (404, errors_of({"code": "NAME_UNKNOWN"}), "create the repository"),
         (
             404,
-            errors(
+            errors_of(
                 {
                     "code": "RepositoryNotFoundException",
                     "message": "The repository with name 'app' does not exist in the registry "
@@ -173,29 +175,29 @@ def test_a_date_soon_is_seconds_from_now() -> None:
             ),
             "create the repository",
         ),
-        (401, errors({"code": "UNAUTHORIZED", "message": "project app not found"}), "project"),
-        (403, errors({"message": "Your authorization token has expired"}), "log in again"),
-        (403, errors({"message": "project library not found"}), "create the project"),
+        (401, errors_of({"code": "UNAUTHORIZED", "message": "project app not found"}), "project"),
+        (403, errors_of({"message": "Your authorization token has expired"}), "log in again"),
+        (403, errors_of({"message": "project library not found"}), "create the project"),
         (400, "Client sent an HTTP request to an HTTPS server.", "leave out --plain-http"),
         (413, "<html>", "limits the size"),
         (429, "", "try again later"),
         (403, "", "may push"),
-        (412, errors({"message": "immutable tag"}), "immutable"),
-        (403, errors({"message": "quota exceeded"}), "quota"),
+        (412, errors_of({"message": "immutable tag"}), "immutable"),
+        (403, errors_of({"message": "quota exceeded"}), "quota"),
         (507, "", "no room"),
-        (500, errors(FULL), "no room"),
+        (500, errors_of(FULL), "no room"),
         (401, "", "--creds"),
     ],
 )
 def test_a_hint_says_what_to_do(status: int, body: str, hint: str) -> None:
-    found = answers.refusal(response(status, body), "x").hint
+    found = errors.refusal(response(status, body), "x").hint
     assert found is not None
     assert hint in found
 
 
 @pytest.mark.parametrize("status", [400, 418, 500])
 def test_no_hint_is_better_than_a_wrong_one(status: int) -> None:
-    assert answers.refusal(response(status), "x").hint is None
+    assert errors.refusal(response(status), "x").hint is None
 
 
 JSONS = st.recursive(
@@ -213,10 +215,10 @@ JSONS = st.recursive(
     st.binary() | st.text().map(str.encode) | JSONS.map(lambda value: json.dumps(value).encode())
 )
 def test_no_body_is_too_odd_to_be_one_line(body: bytes) -> None:
-    error = answers.refusal(response(400, body), "x")
+    error = errors.refusal(response(400, body), "x")
     assert str(error).isprintable()
     assert len(str(error)) < 2000
 
 
 def test_json_nested_too_deep_is_only_text() -> None:
-    assert "[[[" in str(answers.refusal(response(500, "[" * 100_000), "x"))
+    assert "[[[" in str(errors.refusal(response(500, "[" * 100_000), "x"))

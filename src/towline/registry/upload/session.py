@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from towline.context import Cancel
 from towline.errors import Cancelled, TowlineError
-from towline.registry import requests
-from towline.registry.caller import on_side
+from towline.registry.requests import blobs
+from towline.registry.transport import on_side
 from towline.wire.message import Request
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _RANGE = re.compile(r"(bytes[= ])?0-(-?\d+)")
 class Session:
     """One session of one repository."""
 
-    def __init__(self, talk: Conversation, opened: requests.Opened) -> None:
+    def __init__(self, talk: Conversation, opened: blobs.Opened) -> None:
         self.talk = talk
         self.url = opened.location
         """Where it goes on."""
@@ -58,7 +58,7 @@ class Session:
 
     def moved(self, response: Response) -> None:
         """Go on where an answer says; where it says nothing, as before."""
-        self.url = requests.session(response, self.action, self.url)
+        self.url = blobs.session(response, self.action, self.url)
 
     def held(self) -> int | None:
         """Bytes that the registry says it holds (spec: "Resuming an upload"); 0: it does not say.
@@ -66,7 +66,7 @@ class Session:
         None: the session is gone, or cannot be asked. Ask once: some destroy a session for the
         asking.
         """
-        response = self.talk.call(requests.ask_upload(self.url, self.action))
+        response = self.talk.call(blobs.ask_upload(self.url, self.action))
         if response is None:
             return None
         self.moved(response)
@@ -100,7 +100,7 @@ class Session:
 
     def close(self, digest: str, sent: int) -> None:
         """Have the registry check and keep the blob; `sent` bytes are what it has to check."""
-        call = requests.close_upload(self.url, digest, self.action)
+        call = blobs.close_upload(self.url, digest, self.action)
         self.kept_instead = self.talk.call(call, extra=sent)
 
     def give_up(self) -> None:

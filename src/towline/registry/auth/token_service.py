@@ -8,16 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import AuthError, RegistryError
-from towline.registry import answers, tokens
+from towline.registry import errors
+from towline.registry.auth import token as tokens
 from towline.wire.message import Request
 from towline.wire.url import quote
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from towline.registry.challenge import Challenge
-    from towline.registry.credentials import Credentials
-    from towline.registry.tokens import Scopes, Token
+    from towline.registry.auth.challenge import Challenge
+    from towline.registry.auth.keychain import Credentials
+    from towline.registry.auth.token import Scopes, Token
     from towline.wire.message import Response
     from towline.wire.url import Url
 
@@ -93,7 +94,7 @@ class TokenService(NamedTuple):
         return tokens.read(response, action, now)
 
     def _no_token(self, response: Response, action: str) -> AuthError | RegistryError:
-        error = answers.refusal(response, action)
+        error = errors.refusal(response, action)
         if response.status in _TOO_MUCH and not error.transient:
             who = f" as {self.credentials}" if self.credentials else " without credentials"
             return AuthError(

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from towline.registry.facts import HostFacts, MiB
-from towline.registry.shapes import Expected, choose
+from towline.registry.capabilities import HostFacts, MiB
+from towline.registry.upload.strategy import Expected, choose
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest

@@ -6,16 +6,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError
-from towline.registry import answers, requests, shapes
-from towline.registry.requests import BINARY
+from towline.registry import errors
+from towline.registry.requests import blobs
+from towline.registry.requests.blobs import BINARY
+from towline.registry.upload import strategy
 from towline.wire.message import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from towline.errors import AuthError
-    from towline.registry.facts import Shape
-    from towline.registry.session import Session
+    from towline.registry.capabilities import Shape
+    from towline.registry.upload.session import Session
     from towline.wire.exchange import Exchange
     from towline.wire.message import Response
 
@@ -36,7 +38,7 @@ class OneBody:
         # Every PATCH after a session's first one must say where it belongs: Gitea refuses it
         # otherwise, and Quay takes it for the beginning.
         start = session.acknowledged
-        span = (requests.content_range(start, length),) if start and length else ()
+        span = (blobs.content_range(start, length),) if start and length else ()
         headers = (BINARY, *span)
         request = Request(self._shape.upper(), url, headers, streamed=True, length=length)
         self._exchange: Exchange = session.talk.start(request)
@@ -54,13 +56,13 @@ class OneBody:
         """End the body; whether that has closed the session too."""
         with self._noted():
             response = self._exchange.finish()
-        if not response.ok or answers.is_page(response):
+        if not response.ok or errors.is_page(response):
             raise self._refusal(response)
         self._session.talk.facts.taken(self._shape)
         if self._shape == "patch":
             self._session.moved(response)
         else:
-            self._session.kept_instead = answers.named_instead(response, digest)
+            self._session.kept_instead = errors.named_instead(response, digest)
         return self._shape == "put"
 
     @contextmanager
@@ -74,7 +76,7 @@ class OneBody:
     def _refusal(self, response: Response) -> AuthError | RegistryError:
         if response.status in _BROKEN:
             self._failed()
-        return shapes.refusal(self._session, response, shape=self._shape, size=self._length)
+        return strategy.refusal(self._session, response, shape=self._shape, size=self._length)
 
     def _failed(self) -> None:
         self._session.talk.facts.failed(self._shape, self._failures)

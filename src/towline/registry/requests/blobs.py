@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from towline.errors import RegistryError
-from towline.registry import answers
+from towline.registry import errors
 from towline.spec import distribution, media_types
 from towline.wire.message import ANSWER_MAX
 
@@ -85,9 +85,9 @@ def base(host: str) -> Call[None]:
 
     def read(response: Response) -> None:
         if not response.ok:
-            raise answers.refusal(response, action)
-        if answers.is_page(response):
-            raise answers.no_registry(response, action)
+            raise errors.refusal(response, action)
+        if errors.is_page(response):
+            raise errors.no_registry(response, action)
 
     return Call("GET", distribution.BASE, action, read)
 
@@ -120,14 +120,14 @@ def blob_stored(name: RepositoryName, digest: str) -> Call[bool | Unclear]:
 
 def _is_there(response: Response, action: str) -> bool | Unclear:
     if response.ok:
-        if answers.is_page(response):
-            raise answers.no_registry(response, action)
+        if errors.is_page(response):
+            raise errors.no_registry(response, action)
         return True
     if response.status == _NOT_FOUND:
         return False
     if says_nothing(response):
         return Unclear(response.status)
-    raise answers.refusal(response, action)
+    raise errors.refusal(response, action)
 
 
 def open_upload(name: RepositoryName) -> Call[Opened]:
@@ -148,7 +148,7 @@ def mount(name: RepositoryName, digest: str, origin: str) -> Call[Mounted | Open
 
     def read(response: Response) -> Mounted | Opened | None:
         if response.status == _CREATED:
-            return Mounted(answers.named_instead(response, digest))
+            return Mounted(errors.named_instead(response, digest))
         if response.status == _ACCEPTED and response.headers.get("Location"):
             return _opened(response, action)
         return None
@@ -172,8 +172,8 @@ def session(response: Response, action: str, before: Url | None = None) -> Url:
     if not location:
         if before is not None:
             return before
-        if answers.is_page(response):
-            raise answers.no_registry(response, action)
+        if errors.is_page(response):
+            raise errors.no_registry(response, action)
         raise RegistryError(
             f"cannot {action}: {response.url.authority} answered {response.status} without the "
             "location of a session",
@@ -203,9 +203,9 @@ def close_upload(location: Url, digest: str, action: str) -> Call[Digest | None]
     def read(response: Response) -> Digest | None:
         if not response.ok:
             raise refused(response, action)
-        if answers.is_page(response):
-            raise answers.no_registry(response, action)
-        return answers.named_instead(response, digest)
+        if errors.is_page(response):
+            raise errors.no_registry(response, action)
+        return errors.named_instead(response, digest)
 
     return Call("PUT", location.with_query("digest", digest), action, read, (BINARY,))
 
@@ -227,7 +227,7 @@ def ask_upload(location: Url, action: str) -> Call[Response | None]:
     def read(response: Response) -> Response | None:
         if response.ok:
             return response
-        refusal = answers.refusal(response, action)
+        refusal = errors.refusal(response, action)
         if refusal.transient and response.status != _NOT_FOUND:
             raise refusal
         return None
@@ -251,9 +251,9 @@ def says_nothing(response: Response) -> bool:
 
 def refused(response: Response, action: str) -> Exception:
     """The error for an answer that is not the one that was hoped for."""
-    if answers.is_page(response) and response.ok:
-        return answers.no_registry(response, action)
-    return answers.refusal(response, action)
+    if errors.is_page(response) and response.ok:
+        return errors.no_registry(response, action)
+    return errors.refusal(response, action)
 
 
 def _short(digest: str) -> str:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from towline.registry.challenge import Challenge, challenges
-from towline.registry.token_service import TokenService, asks_too_much
+from towline.registry.auth.challenge import Challenge, challenges
+from towline.registry.auth.token_service import TokenService, asks_too_much
 from towline.wire.message import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from towline.registry.credentials import Credentials
-    from towline.registry.tokens import Scopes, Token
+    from towline.registry.auth.keychain import Credentials
+    from towline.registry.auth.token import Scopes, Token
     from towline.wire.message import Response
     from towline.wire.url import Url
 

@@ -142,7 +142,7 @@ def described(response: Response) -> str:
 
 
 def _challenge_words(response: Response) -> str:
-    from towline.registry.challenge import challenges
+    from towline.registry.auth.challenge import challenges
 
     for challenge in challenges(response.headers.all("WWW-Authenticate")):
         if words := challenge.parameters.get("error_description"):

@@ -7,8 +7,8 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import RegistryError
-from towline.registry import answers
-from towline.registry.requests import Call, Unclear, refused, says_nothing
+from towline.registry import errors
+from towline.registry.requests.blobs import Call, Unclear, refused, says_nothing
 from towline.spec import distribution, media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.manifest import MAX_SIZE, RawManifest
@@ -67,9 +67,9 @@ def put_manifest(
     def read(response: Response) -> Put:
         if not response.ok:
             raise refused(response, action)
-        if answers.is_page(response):
-            raise answers.no_registry(response, action)
-        return Put(response.status, answers.named(response))
+        if errors.is_page(response):
+            raise errors.no_registry(response, action)
+        return Put(response.status, errors.named(response))
 
     path = distribution.manifest_path(name.path, target)
     match = (("If-Match", if_match),) if if_match else ()
@@ -87,10 +87,10 @@ def head_manifest(name: RepositoryName, target: str) -> Call[Descriptor | Unclea
         if says_nothing(response):
             return Unclear(response.status)
         if not response.ok:
-            raise answers.refusal(response, action)
-        digest = answers.named(response)
+            raise errors.refusal(response, action)
+        digest = errors.named(response)
         size = response.headers.number("Content-Length")
-        if digest is None or not size or answers.is_page(response):
+        if digest is None or not size or errors.is_page(response):
             return Unclear(response.status)
         return Descriptor(response.media_type, digest, size)
 
@@ -109,15 +109,15 @@ def get_manifest(name: RepositoryName, target: str, *, checked: bool = True) -> 
         if response.status == _NOT_FOUND:
             return None
         if not response.ok:
-            raise answers.refusal(response, action)
-        if answers.is_page(response):
-            raise answers.no_registry(response, action)
+            raise errors.refusal(response, action)
+        if errors.is_page(response):
+            raise errors.no_registry(response, action)
         if response.truncated:
             raise RegistryError(f"cannot {action}: it is larger than {MANIFEST_READ_MAX} bytes")
         raw = _raw(response)
         if checked:
             _check(raw, target, action)
-        return Got(raw, answers.named(response), response.headers.get("ETag"))
+        return Got(raw, errors.named(response), response.headers.get("ETag"))
 
     path = distribution.manifest_path(name.path, target)
     return Call(
@@ -133,7 +133,7 @@ def referrers(name: RepositoryName, subject: str) -> Call[frozenset[str] | None]
 
     def read(response: Response) -> frozenset[str] | None:
         if response.status in _BUSY or response.status >= _SERVER_ERROR:
-            raise answers.refusal(response, action)
+            raise errors.refusal(response, action)
         if not response.ok or response.media_type != media_types.OCI_INDEX:
             return None
         try:
@@ -202,14 +202,14 @@ def _listing(name: RepositoryName) -> str:
 
 def _page(response: Response, name: RepositoryName) -> TagsPage:
     if not response.ok:
-        raise answers.refusal(response, _listing(name))
+        raise errors.refusal(response, _listing(name))
     try:
         document = json.loads(response.body)
     except (ValueError, RecursionError):
         document = None
     listed = document.get("tags", "") if isinstance(document, dict) else ""
     if not isinstance(listed, list | None):
-        raise answers.no_registry(response, _listing(name))
+        raise errors.no_registry(response, _listing(name))
     return TagsPage(tuple(filter(_is_tag, listed or ())), _next(response))
 
 

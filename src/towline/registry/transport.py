@@ -14,9 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
-from towline.registry import answers, hints, tokens
-from towline.registry.admission import Admission, Visit
-from towline.registry.auth import Auth
+from towline.registry import errors, hints
+from towline.registry.auth import token as tokens
+from towline.registry.auth.admission import Admission, Visit
+from towline.registry.auth.authenticator import Auth
 from towline.registry.endpoints import acquired
 from towline.spec import distribution
 from towline.wire.message import Request
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.errors import Side
-    from towline.registry.credentials import Credentials
+    from towline.registry.auth.keychain import Credentials
+    from towline.registry.auth.token import Scopes
     from towline.registry.endpoints import Endpoint
-    from towline.registry.requests import Call
-    from towline.registry.tokens import Scopes
+    from towline.registry.requests.blobs import Call
     from towline.wire.exchange import Exchange, Unread
     from towline.wire.message import Response
     from towline.wire.pool import Pool
@@ -101,10 +102,10 @@ class Caller:
         try:
             result = call.read(response)
         except (AuthError, RegistryError) as error:
-            if error.status == _NOT_FOUND and not answers.is_a_registrys(response):
+            if error.status == _NOT_FOUND and not errors.is_a_registrys(response):
                 self.check_version(context)
             raise self.judged(error, response) from None
-        self._proven = self._proven or answers.is_a_registrys(response)
+        self._proven = self._proven or errors.is_a_registrys(response)
         return result
 
     def _moved(
@@ -115,7 +116,7 @@ class Caller:
         Method and body are kept. It is asked without credentials, unless it has its own.
         """
         for _ in range(REDIRECTS_MAX):
-            elsewhere = answers.sent_on(response)
+            elsewhere = errors.sent_on(response)
             if response.status not in _SAME_AGAIN or elsewhere is None:
                 return response
             same_host = elsewhere.host == response.url.host
@@ -244,13 +245,13 @@ class Caller:
         base = self.endpoint.base(context)
         try:
             found = self._asked(Request("GET", base), context, asker=base)
-            if found.status != _NOT_FOUND or answers.is_a_registrys(found):
+            if found.status != _NOT_FOUND or errors.is_a_registrys(found):
                 return False
             old = Request("GET", base.at(distribution.VERSION_1_PING))
             ping = self._asked(old, context, asker=base)
         except TowlineError:
             return False
-        return ping.ok and not answers.is_page(ping)
+        return ping.ok and not errors.is_page(ping)
 
     def judged(self, error: E, response: Response) -> E:
         """The same error, with the account that was refused where that matters, and no false hint.
@@ -393,7 +394,7 @@ def _repeated(request: Request, send: Callable[[Request], Response]) -> Response
     """The answer to a request that may have to be made again at another path of the same host."""
     for _ in range(REDIRECTS_MAX):
         response = send(request)
-        url = answers.sent_on(response)
+        url = errors.sent_on(response)
         if response.status not in _SAME_AGAIN or url is None or url.origin != request.url.origin:
             return response
         request = request._replace(url=url)
@@ -402,7 +403,7 @@ def _repeated(request: Request, send: Callable[[Request], Response]) -> Response
 
 def speaks(response: Response) -> bool:
     """Whether a failed call was answered by a registry, as far as one can tell."""
-    return response.status >= _LEAST_REFUSAL and not answers.is_page(response)
+    return response.status >= _LEAST_REFUSAL and not errors.is_page(response)
 
 
 def _redirected(request: Request, response: Response) -> Request:

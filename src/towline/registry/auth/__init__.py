@@ -1,0 +1,1 @@
+"""Who is let in at a registry, and as whom."""

@@ -1,0 +1,1 @@
+"""Each call to a registry as a value."""
