@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.sources import QUIET, digest_of, images_of
 from towline.sources.base import SourceIndex
-from towline.sources.open import open_source
+from towline.sources.open_source import open_source
 from towline.spec.digest import Digest
 from towline.testing.images import make_image
 

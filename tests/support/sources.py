@@ -9,9 +9,9 @@ import tarfile
 from typing import TYPE_CHECKING, Any
 
 from towline.context import Context
-from towline.sources.access import read_all
 from towline.sources.base import SourceIndex
-from towline.sources.open import open_source
+from towline.sources.files import read_all
+from towline.sources.open_source import open_source
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:

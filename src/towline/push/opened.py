@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from towline import reference as references
 from towline.errors import SourceError
 from towline.reference import Reference
-from towline.sources import location as locations
 from towline.sources.base import SourceEntry
-from towline.sources.open import open_source
+from towline.sources.open_source import open_source, parse
 from towline.sources.select import select, tagged
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ class Opened:
     """An open source and the REF that was named with it. Raises SourceError."""
 
     def __init__(self, source: Source, context: Context, environ: Mapping[str, str]) -> None:
-        location = locations.parse(source) if isinstance(source, str) else None
+        location = parse(source) if isinstance(source, str) else None
         self.name = _name(source)
         """What errors and results call it."""
         self._ref = location.ref if location else None
@@ -95,7 +94,7 @@ def registry_reference(source: Source) -> Reference | None:
     """The reference that a text means when it is no path that exists (`inspect`, `digest`)."""
     if not isinstance(source, str):
         return None
-    location = locations.parse(source)
+    location = parse(source)
     if location.transport == "docker":
         return references.parse(location.path)
     if location.transport or location.standard_input or os.path.exists(source):  # noqa: PTH110 - pathlib costs start-up

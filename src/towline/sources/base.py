@@ -8,7 +8,9 @@ that cannot seek keeps that promise by spooling.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from towline.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +54,28 @@ class SourceLayer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignLayer:
+    """A layer that lies elsewhere: only what the manifest says of it is known."""
+
+    foreign: Descriptor
+    diff_id: Digest | None
+
+    @property
+    def stored(self) -> Descriptor:
+        """As the manifest has it: it goes into the new one unchanged."""
+        return self.foreign
+
+    @property
+    def size(self) -> int:
+        """As the manifest has it."""
+        return self.foreign.size
+
+    def open(self) -> Reader:
+        """Raises SourceError: there is nothing here."""
+        raise SourceError(f"the foreign layer {self.foreign.digest} is not in the source")
+
+
+@dataclass(frozen=True, slots=True)
 class SourceImage:
     """One image: config, layers, and its manifest where it came with one."""
 
@@ -92,6 +116,27 @@ class SourceEntry:
     content: SourceImage | SourceIndex
     warnings: tuple[str, ...] = ()
     """What a user should hear of how this was chosen (an index that is not whole)."""
+
+
+class UnusableEntry(SourceEntry):
+    """One that cannot be pushed: asking for its content raises why, and others are as they were."""
+
+    __slots__ = ("_error",)
+    _error: SourceError
+
+    def __init__(self, names: tuple[str, ...], error: SourceError) -> None:
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "warnings", ())
+        object.__setattr__(self, "_error", error)
+
+    # Each is one of its own: what others are compared by cannot be read here.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    @property
+    def content(self) -> NoReturn:
+        """Raises SourceError."""
+        raise self._error
 
 
 class ImageSource(Protocol):

@@ -7,15 +7,14 @@ the one found by hashing it once.
 
 from __future__ import annotations
 
+import hashlib
 import re
+import threading
 from typing import TYPE_CHECKING, Any
 
 from towline.errors import SourceError
-from towline.sources import access
 from towline.sources import files as stores
-from towline.sources.base import SourceEntry, SourceImage
-from towline.sources.blobs import FileLayer, ForeignLayer, UnnamedLayer
-from towline.sources.entries import UnusableEntry
+from towline.sources.base import ForeignLayer, SourceEntry, SourceImage, UnusableEntry
 from towline.spec import compression, media_types
 from towline.spec import config as configs
 from towline.spec.descriptor import Descriptor
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from towline.context import Cancel
+    from towline.layers.reader import Reader
     from towline.sources.base import SourceLayer
     from towline.sources.files import Files
     from towline.spec.compression import Compression
@@ -36,6 +36,7 @@ _MEDIA_TYPES: dict[Compression, str] = {
     "gzip": media_types.DOCKER_LAYER_GZIP,
     "zstd": media_types.OCI_LAYER_ZSTD,
 }
+_BLOCK = 1 << 20
 _Layer = tuple["SourceLayer", "Compression"]
 
 
@@ -116,10 +117,10 @@ class DockerArchive:
             return ForeignLayer(foreign, diff_id), "none"
         if size is None:
             raise SourceError(f"{self._files.name} lacks the layer {stores.shown(path)}")
-        head = access.read_all(self._files.open(path), min(size, compression.MAGIC_LENGTH))
+        head = stores.read_all(self._files.open(path), min(size, compression.MAGIC_LENGTH))
         kind = compression.detect(head)
         if kind == "none":
-            return FileLayer(self._files, path, size, diff_id, None), kind
+            return stores.FileLayer(self._files, path, size, diff_id, None), kind
         media_type = _MEDIA_TYPES[kind]
         digest = _told_digest(path, diff_id)
         if digest is None:
@@ -128,7 +129,7 @@ class DockerArchive:
             )
             return unnamed, kind
         stored = Descriptor(media_type, digest, size)
-        return FileLayer(self._files, path, size, diff_id, stored), kind
+        return stores.FileLayer(self._files, path, size, diff_id, stored), kind
 
     def _foreign(self, described: object, *, held: bool) -> Descriptor | None:
         """What `LayerSources` says of a layer that lies elsewhere."""
@@ -140,6 +141,48 @@ class DockerArchive:
         )
         elsewhere = media_types.is_foreign(descriptor.media_type) or not held
         return descriptor if elsewhere else None
+
+
+class UnnamedLayer:
+    """A compressed layer whose file does not tell its digest: it is read once to know it."""
+
+    foreign: Descriptor | None = None
+
+    def __init__(
+        self, files: Files, path: str, *, diff_id: Digest, media_type: str, cancel: Cancel
+    ) -> None:
+        self.diff_id: Digest | None = diff_id
+        self.size = files.size(path) or 0
+        self._files = files
+        self._path = path
+        self._media_type = media_type
+        self._cancel = cancel
+        self._turn = threading.Lock()
+        self._stored: Descriptor | None = None
+
+    @property
+    def stored(self) -> Descriptor:
+        """Its blob, hashed at the first question. Raises SourceError."""
+        with self._turn:
+            if self._stored is None:
+                self._stored = Descriptor(self._media_type, self._hash(), self.size)
+            return self._stored
+
+    def _hash(self) -> Digest:
+        digest = hashlib.sha256()
+        reader = self.open()
+        try:
+            with memoryview(bytearray(_BLOCK)) as block:
+                while got := reader.readinto(block):
+                    self._cancel.check()
+                    digest.update(block[:got])
+        finally:
+            reader.close()
+        return Digest(f"sha256:{digest.hexdigest()}")
+
+    def open(self) -> Reader:
+        """See `SourceLayer`."""
+        return self._files.open(self._path)
 
 
 def _told_digest(path: str, diff_id: Digest) -> Digest | None:

@@ -1,24 +1,29 @@
-"""Named files of a source, whether they lie in a folder or in a tar.
+"""The files of a source, read by name and by position, from any thread.
 
-What they mean is `docker_archive`'s and `oci_layout`'s, which see no difference.
+`Files` are found by their names, in a folder or in a tar; what they mean is `docker_archive`'s and
+`oci_layout`'s, which see no difference. A `SharedFile` is opened once and read by many: it is
+closed when the source and the last of its readers have let go.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
 from towline.errors import SourceError
-from towline.sources import access, tar_index
 from towline.spec import manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.layers.reader import Reader
-    from towline.sources.access import Access
+    from towline.spec.descriptor import Descriptor
+    from towline.spec.digest import Digest
 
 T = TypeVar("T")
 
@@ -44,32 +49,135 @@ class Files(Protocol):
         ...
 
 
-class TarFiles:
-    """The files of a tar that is read in place."""
+class SharedFile:
+    """A file of known size that can be read anywhere, from any thread."""
 
-    def __init__(self, archive: Access, name: str) -> None:
+    def __init__(self, name: str, size: int) -> None:
         self.name = name
-        self.index = tar_index.index(archive, name)
-        self._archive = archive
+        """What errors call it."""
+        self.size = size
+        """Bytes."""
+        self._holders = 1
+        self._lock = threading.Lock()
 
-    def size(self, path: str) -> int | None:
-        """See `Files`."""
-        span = self.index.find(path)
-        return None if span is None else span.size
+    def read_at(self, buffer: memoryview, position: int) -> int:
+        """Read once into `buffer`; the bytes read, 0 at the end. Raises SourceError."""
+        raise NotImplementedError
 
-    def open(self, path: str) -> Reader:
-        """See `Files`."""
-        span = self.index.find(path)
-        if span is None:
-            raise missing(self, path)
-        return access.Section(self._archive, span.start, span.size, f"{path} in {self.name}")
+    def hold(self) -> None:
+        """Keep it open until `release`. Raises SourceError when it is closed already."""
+        with self._lock:
+            if not self._holders:
+                raise SourceError(f"{self.name} is closed already")
+            self._holders += 1
+
+    def release(self) -> None:
+        """Let go; the last one closes it. Who made it is the first."""
+        with self._lock:
+            self._holders -= 1
+            last = not self._holders
+        if last:
+            self._close()
+
+    def _close(self) -> None:
+        raise NotImplementedError
+
+
+class OpenFile(SharedFile):
+    """A file descriptor that it owns, counted from `base`."""
+
+    def __init__(self, descriptor: int, name: str, base: int = 0) -> None:
+        super().__init__(name, max(0, os.fstat(descriptor).st_size - base))
+        self._descriptor = descriptor
+        self._base = base
+
+    def read_at(self, buffer: memoryview, position: int) -> int:
+        """Read by position: the descriptor's own offset stays as it is."""
+        try:
+            return os.preadv(self._descriptor, [buffer], self._base + position)
+        except OSError as error:
+            raise unreadable(self.name, error) from None
+
+    def _close(self) -> None:
+        os.close(self._descriptor)
+
+
+class SharedObject(SharedFile):
+    """A caller's seekable object without a descriptor of its own; the caller closes it."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file = file
+        self._turn = threading.Lock()
+        self._base = file.tell()
+        super().__init__(name, max(0, file.seek(0, os.SEEK_END) - self._base))
+        file.seek(self._base)
+
+    def read_at(self, buffer: memoryview, position: int) -> int:
+        """One reader at a time: the object has a single position."""
+        with self._turn:
+            try:
+                self._file.seek(self._base + position)
+                data = self._file.read(len(buffer))
+            except (OSError, ValueError) as error:
+                raise unreadable(self.name, error) from None
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _close(self) -> None:
+        pass
+
+
+class Section(io.RawIOBase):
+    """A Reader of `size` bytes at `start`, which keeps its file open until it is closed.
+
+    It can seek, for those who want a file of their own (`tarfile`).
+    """
+
+    def __init__(self, file: SharedFile, start: int, size: int, what: str) -> None:
+        self._file: SharedFile | None = None
+        self._start = start
+        self._size = size
+        self._at = 0
+        self._what = what
+        file.hold()
+        self._file = file
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # narrower
+        """See `Reader`; SourceError when the file ends before the section does."""
+        left = max(0, self._size - self._at)
+        if not left or not buffer:
+            return 0
+        if self._file is None:
+            raise SourceError(f"{self._what} is closed already")
+        got = self._file.read_at(buffer[:left], self._start + self._at)
+        if not got:
+            raise SourceError(f"{self._what} is cut short: {left} bytes are missing at its end")
+        self._at += got
+        return got
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a place, which may lie behind the end: nothing is read there."""
+        origin = (0, self._at, self._size)[whence]
+        self._at = max(0, origin + offset)
+        return self._at
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """It can seek."""
+        return True
 
     def close(self) -> None:
-        """See `Files`."""
-        self._archive.release()
+        """See `Reader`."""
+        file, self._file = self._file, None
+        super().close()
+        if file is not None:
+            file.release()
 
 
-class FolderFiles:
+class Folder:
     """The files below a folder. Links are followed, but not out of it.
 
     What lies elsewhere may be no blob at all, and a digest is known to be wrong only when the
@@ -87,7 +195,7 @@ class FolderFiles:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise access.unreadable(f"{path} in {self.name}", error) from None
+            raise unreadable(f"{path} in {self.name}", error) from None
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def open(self, path: str) -> Reader:
@@ -98,10 +206,10 @@ class FolderFiles:
         except FileNotFoundError:
             raise missing(self, path) from None
         except OSError as error:
-            raise access.unreadable(what, error) from None
-        file = access.OpenFile(descriptor, what)
+            raise unreadable(what, error) from None
+        file = OpenFile(descriptor, what)
         try:
-            return access.Section(file, 0, file.size, what)
+            return Section(file, 0, file.size, what)
         finally:
             file.release()
 
@@ -117,6 +225,41 @@ class FolderFiles:
                 hint=f"copy it with what its links point to: cp -RL {self.name} COPY",
             )
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class FileLayer:
+    """A layer, or another blob, in a file of its own."""
+
+    files: Files
+    path: str
+    size: int
+    diff_id: Digest | None
+    stored: Descriptor | None
+    foreign: Descriptor | None = None
+
+    def open(self) -> Reader:
+        """See `SourceLayer`."""
+        return self.files.open(self.path)
+
+
+def read_all(reader: Reader, size: int) -> bytes:
+    """`size` bytes from a reader, which is closed whatever happens; fewer if it ends before."""
+    content = bytearray(size)
+    done = 0
+    try:
+        with memoryview(content) as view:
+            while done < size and (got := reader.readinto(view[done:])):
+                done += got
+    finally:
+        reader.close()
+    return bytes(content[:done])
+
+
+def unreadable(name: str, error: OSError | ValueError | EOFError) -> SourceError:
+    """What to say when the system cannot read `name`."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return SourceError(f"cannot read {name}: {reason[:1].lower()}{reason[1:]}")
 
 
 def missing(files: Files, path: str) -> SourceError:
@@ -139,7 +282,7 @@ def read(files: Files, path: str) -> bytes:
             f"{shown(path)} in {files.name} is {size} bytes long; "
             f"no manifest or config has more than {manifest.MAX_SIZE}"
         )
-    content = access.read_all(files.open(path), size)
+    content = read_all(files.open(path), size)
     if len(content) < size:
         raise SourceError(f"{shown(path)} in {files.name} is cut short")
     return content

@@ -1,72 +1,87 @@
-"""Keeps on disk, unlinked, what can be read only once: a pipe, or a compressed archive.
+"""What can be read only once, a pipe or a compressed archive, is kept in a temporary file.
 
-One pass, plain bytes out: a compressed stream is decompressed on its way to the disk.
+The file has no name (`tempfile.TemporaryFile`), so that nothing is left behind. One pass, plain
+bytes in it: a compressed stream is decompressed on its way to the disk.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+import select
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
 
 from towline.errors import SourceError
 from towline.events import Note
 from towline.layers import decoders
-from towline.sources.access import OpenFile, unreadable
+from towline.sources.files import OpenFile, unreadable
 from towline.spec import compression
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from towline.context import Context
+    from towline.context import Cancel, Context
     from towline.layers.reader import Reader
 
 BLOCK = 1 << 20
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """A full disk, a full quota, a limit on the size of files."""
+_WAKE_MS = 200
+"""How often a read that waits for data looks whether the push was cancelled."""
 _MAGIC_IN_REACH = 18
 """Bytes that hold a zstd frame's header (RFC 8878, section 3.1.1)."""
 
 
 def spool(reader: Reader, name: str, context: Context, environ: Mapping[str, str]) -> OpenFile:
-    """Write what `reader` gives, decompressed, to an unlinked file, and close the reader.
+    """Write what `reader` gives, decompressed, to a temporary file, and close the reader.
 
     `TMPDIR` says where; two Notes tell where and how much. Raises SourceError when there is no
     room, or when the stream is damaged.
     """
-    folder = environ.get("TMPDIR") or _usual_folder()
+    import tempfile
+
+    folder = environ.get("TMPDIR") or tempfile.gettempdir()
     head = Head(reader)
     kind = compression.detect(head.content)
     try:
         plain = decoders.decoded(head, kind, name)
-        file = _Spool(name, folder, _plain_size(head.content, kind))
-        _tell(context, f"spooling {name} to a temporary file under {folder}")
         try:
-            _copy(plain, file, context)
-            spooled = OpenFile(os.dup(file.descriptor), f"the spool of {name}")
-        finally:
-            os.close(file.descriptor)
-        _tell(context, f"spooled {file.written} bytes of {name} under {folder}")
-        return spooled
+            file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115 - see below
+        except OSError as error:
+            raise SourceError(
+                f"cannot spool {name} under {folder}: {(error.strerror or '').lower()}",
+                hint="set TMPDIR to a folder that can be written to",
+            ) from None
+        with file:
+            _tell(context, f"spooling {name} to a temporary file under {folder}")
+            room = _Room(name, folder, _plain_size(head.content, kind))
+            written = _copy(plain, file.fileno(), room, context.cancel)
+            _tell(context, f"spooled {written} bytes of {name} under {folder}")
+            return OpenFile(os.dup(file.fileno()), f"the spool of {name}")
     finally:
         head.close()
-
-
-def _usual_folder() -> str:
-    import tempfile
-
-    return tempfile.gettempdir()
 
 
 def _tell(context: Context, message: str) -> None:
     context.emit(Note(reference="", message=message))
 
 
-def _copy(reader: Reader, file: _Spool, context: Context) -> None:
+def _copy(reader: Reader, descriptor: int, room: _Room, cancel: Cancel) -> int:
+    """All that the reader gives; the bytes written. Raises SourceError."""
+    written = 0
     with memoryview(bytearray(BLOCK)) as block:
         while got := reader.readinto(block):
-            context.cancel.check()
-            file.write(block[:got])
+            cancel.check()
+            rest = block[:got]
+            while rest:
+                try:
+                    done = os.write(descriptor, rest)
+                except OSError as error:
+                    raise room.error(error, descriptor, written) from None
+                written += done
+                rest = rest[done:]
+    return written
 
 
 def _plain_size(head: bytes, kind: compression.Compression) -> int | None:
@@ -113,54 +128,77 @@ class Head:
         self._reader.close()
 
 
-class _Spool:
-    """The unlinked file while it is written."""
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """Where something is spooled, and how much room it needs."""
 
-    def __init__(self, name: str, folder: str, needed: int | None) -> None:
-        self.written = 0
-        self._name = name
-        self._folder = folder
-        self._needed = needed
-        try:
-            self.descriptor = _unlinked_file(folder)
-        except OSError as error:
-            raise SourceError(
-                f"cannot spool {name} under {folder}: {(error.strerror or '').lower()}",
-                hint="set TMPDIR to a folder that can be written to",
-            ) from None
+    name: str
+    folder: str
+    needed: int | None
 
-    def write(self, block: memoryview) -> None:
-        while block:
-            try:
-                done = os.write(self.descriptor, block)
-            except OSError as error:
-                raise self._cannot(error) from None
-            self.written += done
-            block = block[done:]
-
-    def _cannot(self, error: OSError) -> SourceError:
+    def error(self, error: OSError, descriptor: int, written: int) -> SourceError:
+        """What to say when nothing more can be written."""
         if error.errno not in _FULL:
-            return unreadable(f"the spool of {self._name} under {self._folder}", error)
-        room = os.fstatvfs(self.descriptor)
-        parts = [f"{self.written} bytes were written", f"{room.f_bavail * room.f_frsize} are free"]
-        if self._needed is not None:
-            parts.append(f"{self._needed} are needed")
+            return unreadable(f"the spool of {self.name} under {self.folder}", error)
+        room = os.fstatvfs(descriptor)
+        parts = [f"{written} bytes were written", f"{room.f_bavail * room.f_frsize} are free"]
+        if self.needed is not None:
+            parts.append(f"{self.needed} are needed")
         reason = (error.strerror or "").lower()
         return SourceError(
-            f"no room to spool {self._name} under {self._folder}: {', '.join(parts)} ({reason})",
+            f"no room to spool {self.name} under {self.folder}: {', '.join(parts)} ({reason})",
             hint="set TMPDIR to a folder with more room, or push from a plain file",
         )
 
 
-def _unlinked_file(folder: str) -> int:
-    """A new file without a name, which is gone when it is closed."""
-    try:
-        return os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o600)
-    except OSError as error:
-        if error.errno not in {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}:
-            raise
-    import tempfile
+class PipeReader:
+    """A descriptor that it owns; a read that waits for data ends when the push is cancelled."""
 
-    descriptor, path = tempfile.mkstemp(prefix="towline-", dir=folder)
-    os.unlink(path)  # noqa: PTH108 - pathlib costs start-up
-    return descriptor
+    def __init__(self, descriptor: int, name: str, cancel: Cancel) -> None:
+        self._descriptor = descriptor
+        self._name = name
+        self._cancel = cancel
+        self._closed = False
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """See `Reader`."""
+        while True:
+            # A poll by steps: a thread that cancels has nothing to write to that cannot be
+            # closed, and reused, under its hands.
+            while not self._poll.poll(_WAKE_MS):
+                self._cancel.check()
+            self._cancel.check()
+            try:
+                return os.readv(self._descriptor, [buffer])
+            except BlockingIOError:
+                continue  # somebody else who has the pipe was faster
+            except OSError as error:
+                raise unreadable(self._name, error) from None
+
+    def close(self) -> None:
+        """See `Reader`."""
+        if not self._closed:
+            self._closed = True
+            os.close(self._descriptor)
+
+
+class ObjectReader:
+    """A caller's object, which the caller closes."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file = file
+        self._name = name
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """See `Reader`."""
+        try:
+            data = self._file.read(len(buffer)) or b""
+        except (OSError, ValueError, EOFError) as error:
+            raise unreadable(self._name, error) from None
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """See `Reader`."""

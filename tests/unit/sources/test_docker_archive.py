@@ -21,7 +21,7 @@ from tests.support.sources import (
 )
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, SourceError
-from towline.sources.open import open_source
+from towline.sources.open_source import open_source
 from towline.spec import media_types
 from towline.spec.descriptor import Platform
 from towline.spec.digest import Digest

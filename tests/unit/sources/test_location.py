@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from towline.errors import UsageError
-from towline.sources import location
-from towline.sources.location import Location
+from towline.sources.open_source import Location, Transport, parse
 
 
 @pytest.mark.parametrize(
@@ -27,19 +26,19 @@ from towline.sources.location import Location
     ],
 )
 def test_a_source_is_read_as_skopeos_users_know_it(
-    text: str, transport: location.Transport | None, path: str, ref: str | None
+    text: str, transport: Transport | None, path: str, ref: str | None
 ) -> None:
-    assert location.parse(text) == Location(text, transport, path, ref)
+    assert parse(text) == Location(text, transport, path, ref)
 
 
 @pytest.mark.parametrize("text", ["-", "docker-archive:-", "oci-archive:-:app:1"])
 def test_a_dash_is_standard_input(text: str) -> None:
-    assert location.parse(text).standard_input
+    assert parse(text).standard_input
 
 
 @pytest.mark.parametrize("text", ["docker-daemon:-", "./-", "image.tar"])
 def test_nothing_else_is_standard_input(text: str) -> None:
-    assert not location.parse(text).standard_input
+    assert not parse(text).standard_input
 
 
 @pytest.mark.parametrize(
@@ -47,5 +46,5 @@ def test_nothing_else_is_standard_input(text: str) -> None:
 )
 def test_a_transport_without_anything_after_it_is_a_wrong_use(text: str) -> None:
     with pytest.raises(UsageError) as caught:
-        location.parse(text)
+        parse(text)
     assert caught.value.hint

@@ -25,7 +25,7 @@ CHILD = """
 import json, resource, sys
 from towline.context import Context
 from towline.errors import SourceError
-from towline.sources.open import open_source
+from towline.sources.open_source import open_source
 
 notes = []
 try:

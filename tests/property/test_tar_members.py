@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import io
 import tarfile
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from towline.context import Cancel
 from towline.errors import SourceError
-from towline.sources import tar_index
-from towline.sources.access import FileObject
-
-if TYPE_CHECKING:
-    from towline.sources.tar_index import TarIndex
+from towline.sources.files import SharedObject
+from towline.sources.tar_members import TarMembers
 
 _PART = st.text(
     st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=120
@@ -65,8 +63,8 @@ def written(listed: list[tuple[tarfile.TarInfo, bytes]], fmt: int, extra: dict[s
     return file.getvalue()
 
 
-def index_of(data: bytes) -> TarIndex:
-    return tar_index.index(FileObject(cast("BinaryIO", io.BytesIO(data)), "x.tar"), "x.tar")
+def index_of(data: bytes) -> TarMembers:
+    return TarMembers(SharedObject(cast("BinaryIO", io.BytesIO(data)), "x.tar"), "x.tar", Cancel())
 
 
 @given(

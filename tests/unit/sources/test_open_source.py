@@ -24,7 +24,7 @@ from tests.support.sources import (
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, SourceError, UsageError
 from towline.events import Event, Note
-from towline.sources.open import open_source
+from towline.sources.open_source import open_source
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:

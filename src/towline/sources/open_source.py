@@ -1,0 +1,275 @@
+"""What a SOURCE means, and the image source that it opens: read `open_source` from top to bottom.
+
+A SOURCE is recognised by its content, whatever it is called; a transport in front of it, as
+skopeo's users know them (containers-transports), says which list of images counts.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
+
+from towline.context import Context
+from towline.errors import SourceError, UsageError
+from towline.sources import docker_archive, oci_layout
+from towline.sources.docker_archive import DockerArchive
+from towline.sources.files import (
+    Folder,
+    OpenFile,
+    Section,
+    SharedFile,
+    SharedObject,
+    read_all,
+    unreadable,
+)
+from towline.sources.oci_layout import OciLayout
+from towline.sources.spool import ObjectReader, PipeReader, spool
+from towline.spec import compression
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from towline.context import Cancel
+    from towline.layers.reader import Reader
+    from towline.sources.base import ImageSource
+    from towline.sources.tar_members import TarMembers
+
+Transport = Literal["docker-archive", "oci", "oci-archive", "docker-daemon", "docker"]
+_WITH_PATH = ("docker-archive", "oci", "oci-archive")
+_DECOMPRESSING = frozenset({"gzip", "bz2", "lzma", "zipfile", "compression"})
+"""Modules of the standard library whose file objects can seek, but only by starting anew."""
+_OTHERS = {b"BZh": "bzip2 -dc", b"\xfd7zXZ\x00": "xz -dc", b"\x04\x22\x4d\x18": "lz4 -dc"}
+"""First bytes of compressions that are not read, and what makes plain bytes of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where an image is said to be."""
+
+    text: str
+    """As it was written."""
+    transport: Transport | None
+    """None for a bare path or standard input."""
+    path: str
+    """A file or folder, `-` for standard input; for a daemon or registry, the image's name."""
+    ref: str | None = None
+    """Which of the images that lie there; None when it was not said."""
+
+    @property
+    def standard_input(self) -> bool:
+        """Whether the bytes come by standard input."""
+        return self.path == "-" and self.transport not in {"docker-daemon", "docker"}
+
+
+def parse(text: str) -> Location:
+    """Read a SOURCE; a text that names no transport is a path. Nothing is looked for.
+
+    Raises UsageError when the transport has nothing after it.
+    """
+    word, colon, rest = text.partition(":")
+    known: tuple[Transport, ...] = get_args(Transport)
+    transport = next((name for name in known if colon and name == word), None)
+    if transport is None or (transport == "docker" and not rest.startswith("//")):
+        if not text:
+            raise UsageError("the source is empty", hint="name an archive, a folder, or -")
+        return Location(text, None, text)
+    if transport in _WITH_PATH:
+        path, _, ref = rest.partition(":")
+        form = f"{transport}:PATH or {transport}:PATH:REF"
+    else:
+        path, ref = rest.removeprefix("//" if transport == "docker" else ""), ""
+        form = "docker://REF" if transport == "docker" else f"{transport}:REF"
+    if not path:
+        raise UsageError(f"nothing is named after {text}", hint=f"use {form}")
+    return Location(text, transport, path, ref or None)
+
+
+def open_source(
+    source: Location | str | os.PathLike[str] | BinaryIO,
+    context: Context | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+) -> ImageSource:
+    """Open an archive or layout and read what lists its images.
+
+    What can be read only once is spooled before this returns, and told of by Notes. A caller's
+    file object is read from its present position and not closed. Raises SourceError when there is
+    no image there, UsageError when the text of the source makes no sense.
+    """
+    context = context or Context()
+    if isinstance(source, str):
+        source = parse(source)
+    elif isinstance(source, os.PathLike):
+        path = os.fspath(source)
+        source = Location(path, None, path if path != "-" else "./-")
+
+    # What is it: a path, standard input, or an object?
+    found: Folder | SharedFile | Reader
+    if not isinstance(source, Location):
+        transport, name, found = None, *_of_object(source)
+    elif source.transport in {"docker-daemon", "docker"}:
+        raise _refused(source)
+    elif source.standard_input:
+        transport, name = source.transport, "standard input"
+        found = _of_descriptor(_standard_input(), name, context)
+    else:
+        transport, name = source.transport, source.path
+        found = _of_path(source, context)
+
+    # A folder or a tar? A tar is read in place, unless it comes by a pipe or is compressed.
+    if isinstance(found, Folder):
+        return OciLayout(found)
+    from towline.sources.tar_members import TarMembers  # it needs `tarfile`
+
+    if isinstance(found, SharedFile):
+        found = _in_place(found)
+    if not isinstance(found, SharedFile):
+        found = spool(found, name, context, os.environ if environ is None else environ)
+    try:
+        return _by_its_list(TarMembers(found, name, context.cancel), transport, context.cancel)
+    except BaseException:
+        found.release()
+        raise
+
+
+def _of_path(source: Location, context: Context) -> Folder | SharedFile | Reader:
+    try:
+        if not stat.S_ISDIR(os.stat(source.path).st_mode):  # noqa: PTH116 - pathlib costs start-up
+            return _of_descriptor(os.open(source.path, os.O_RDONLY), source.path, context)
+    except FileNotFoundError:
+        raise SourceError(f"{source.path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise unreadable(source.path, error) from None
+    if source.transport in {"docker-archive", "oci-archive"}:
+        raise SourceError(
+            f"{source.path} is a folder, not an archive", hint=f"use oci:{source.path}"
+        )
+    folder = Folder(source.path)
+    if folder.size(oci_layout.INDEX) is None:
+        raise SourceError(
+            f"{source.path} is a folder without {oci_layout.INDEX}, so it is no OCI layout"
+        )
+    return folder
+
+
+def _standard_input() -> int:
+    """A descriptor of our own."""
+    hint = "pipe an archive into it, or name a file"
+    try:
+        descriptor = -1 if sys.stdin is None else os.dup(0)  # closed at the start: not ours
+    except OSError:
+        descriptor = -1
+    if descriptor < 0:
+        raise SourceError("standard input is closed", hint=hint)
+    if os.isatty(descriptor):
+        os.close(descriptor)
+        raise SourceError("standard input is a terminal", hint=hint)
+    return descriptor
+
+
+def _of_descriptor(descriptor: int, name: str, context: Context) -> SharedFile | Reader:
+    """An open file, from its present position; the descriptor is now its own."""
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return OpenFile(descriptor, name, os.lseek(descriptor, 0, os.SEEK_CUR))
+    return PipeReader(descriptor, name, context.cancel)
+
+
+def _of_object(file: BinaryIO) -> tuple[str, SharedFile | Reader]:
+    """What errors call a caller's object, and the object as it can be read."""
+    if not hasattr(file, "read"):
+        raise UsageError(
+            f"the source is of type {type(file).__name__}", hint="give a path or an open file"
+        )
+    name = getattr(file, "name", None)
+    name = name if isinstance(name, str) else "the file object"
+    seekable = getattr(file, "seekable", None)  # of what only looks like a file, `read` is enough
+    try:
+        if not isinstance(file.read(0), bytes):
+            raise UsageError("the source is a text file", hint="open it in binary mode")
+        if not (seekable and seekable()) or type(file).__module__.split(".")[0] in _DECOMPRESSING:
+            return name, ObjectReader(file, name)
+        if not isinstance(getattr(file, "raw", file), io.FileIO):
+            return name, SharedObject(file, name)
+        if file.writable():
+            file.flush()
+        return name, OpenFile(os.dup(file.fileno()), name, file.tell())
+    except (OSError, ValueError) as error:  # closed, or broken
+        raise unreadable(name, error) from None
+
+
+def _in_place(file: SharedFile) -> SharedFile | Reader:
+    """The file itself; where it is compressed as a whole, a reader that keeps it open."""
+    try:
+        head = read_all(Section(file, 0, min(file.size, 8), file.name), 8)
+        _refuse_others(head, file.name)
+        if compression.detect(head) == "none":
+            return file
+        compressed = Section(file, 0, file.size, file.name)
+    except BaseException:
+        file.release()
+        raise
+    file.release()
+    return compressed
+
+
+def _refuse_others(head: bytes, name: str) -> None:
+    for magic, command in _OTHERS.items():
+        if head.startswith(magic):
+            raise SourceError(
+                f"{name} is compressed in a way that is not read",
+                hint=f"pipe it: {command} {name} | towline push - DESTINATION",
+            )
+
+
+def _by_its_list(members: TarMembers, transport: Transport | None, cancel: Cancel) -> ImageSource:
+    """Which list? `index.json` where it says more, else docker's own `manifest.json`."""
+    index = transport != "docker-archive" and members.size(oci_layout.INDEX) is not None
+    manifest = transport != "oci-archive" and members.size(docker_archive.MANIFEST) is not None
+    if index and not manifest:
+        return OciLayout(members)
+    if index:
+        # Docker 25.0 writes broken ones: `manifests` may be null (moby#47210).
+        with suppress(SourceError):
+            layout = OciLayout(members)
+            if layout.says_most():
+                return layout
+    if manifest:
+        return DockerArchive(members, cancel)
+    raise _no_list(members, transport)
+
+
+def _no_list(members: TarMembers, transport: Transport | None) -> SourceError:
+    """Why there is no image in a tar, and what to do about it."""
+    name, lists = members.name, {oci_layout.INDEX, docker_archive.MANIFEST}
+    if transport and lists & members.files.keys():
+        other = "docker-archive" if transport == "oci-archive" else "oci-archive"
+        return SourceError(f"{name} is no {transport}", hint=f"use {other}:PATH, or the path alone")
+    if not members.ended:
+        return SourceError(
+            f"{name} is torn: it ends before what lists its images",
+            hint="make the archive again, or copy it again",
+        )
+    hint = "make it with docker save, or as an OCI layout"
+    for path in members.files:
+        folder, _, file = path.rpartition("/")
+        if folder and file in lists:
+            hint = f"archive what is inside its folder {folder!r}, not the folder"
+            break
+    return SourceError(
+        f"{name} holds no image: it has neither {oci_layout.INDEX} nor {docker_archive.MANIFEST}",
+        hint=hint,
+    )
+
+
+def _refused(source: Location) -> SourceError:
+    if source.transport == "docker-daemon":
+        return SourceError(
+            f"no Docker daemon is asked yet, so {source.path} cannot be read from one",
+            hint="towline push image.tar REGISTRY/NAME",
+        )
+    return SourceError(f"{source.text} is an image in a registry, which is not read as a source")

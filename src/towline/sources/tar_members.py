@@ -1,0 +1,216 @@
+"""The members of a tar: found by `tarfile`, which reads the headers alone, and read in place.
+
+Reads ustar, GNU and pax archives (POSIX.1-2024, "pax"; GNU tar's manual, "Basic Tar Format").
+Nothing is unpacked: a name is a name, and a link leads to another member or nowhere. What the
+members mean is `docker_archive`'s and `oci_layout`'s.
+"""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import tarfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from towline.errors import SourceError
+from towline.sources.files import Section, missing, shown
+
+if TYPE_CHECKING:
+    from towline.context import Cancel
+    from towline.layers.reader import Reader
+    from towline.sources.files import SharedFile
+
+MAX_MEMBERS = 100_000
+"""More is no image archive; the names are held in memory."""
+MAX_NAME = 4096
+"""Characters of a member's name, or of the name a link stands for; no system opens a longer one."""
+MAX_NAMES = 16 << 20
+"""Characters of all names together: 100,000 blobs under their digests have half of it."""
+MAX_EXTENSION = 16 << 10
+"""Bytes of one extended header: two names and little more. `tarfile` takes a time that grows with
+the square of it."""
+_BLOCK = 512
+_EXTENSIONS = frozenset((b"x", b"g", b"X", b"L", b"K"))
+"""Types of headers that say more of the member after them, in pax and GNU archives."""
+_MAX_HOPS = 16
+"""Links to links that are followed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where a file's content lies."""
+
+    start: int
+    """Bytes from the beginning of the archive."""
+    size: int
+
+
+class TarMembers:
+    """The `Files` of a tar, which it lets go of when it is closed.
+
+    Raises SourceError when it is no tar, is torn, or has members that an image has not: outside of
+    the archive, sparse, or too many.
+    """
+
+    def __init__(self, archive: SharedFile, name: str, cancel: Cancel) -> None:
+        self.name = name
+        self.files: dict[str, Span] = {}
+        self.links: dict[str, str] = {}
+        """Names of symbolic and hard links, and the names they stand for."""
+        self.ended = False
+        """Whether it has its end mark; without one it may have been cut between members."""
+        self._archive = archive
+        self._cancel = cancel
+        self._names = 0
+        """Characters of all names so far."""
+        self._members = 0
+        self._read_headers()
+
+    def size(self, path: str) -> int | None:
+        """See `Files`."""
+        span = self._find(path)
+        return None if span is None else span.size
+
+    def open(self, path: str) -> Reader:
+        """See `Files`."""
+        span = self._find(path)
+        if span is None:
+            raise missing(self, path)
+        return Section(self._archive, span.start, span.size, f"{shown(path)} in {self.name}")
+
+    def close(self) -> None:
+        """See `Files`."""
+        self._archive.release()
+
+    def _find(self, path: str) -> Span | None:
+        """The file under that name, through links; None where there is none."""
+        name = _clamped(path)
+        for _ in range(_MAX_HOPS):
+            if name not in self.links:
+                return self.files.get(name)
+            name = self.links[name]
+        return None
+
+    def _read_headers(self) -> None:
+        """Take in every member. `tarfile` keeps none of them, and ends alike at any bad header."""
+        if self._archive.size < _BLOCK:
+            why = "it is too short" if self._archive.size else "it is empty"
+            raise self._no_tar(why)
+        at = 0
+        with io.BufferedReader(Section(self._archive, 0, self._archive.size, self.name)) as stream:
+            try:
+                tar = tarfile.TarFile(
+                    fileobj=stream, tarinfo=self._header_type(stream), encoding="utf-8"
+                )
+                while member := tar.next():
+                    at = tar.offset
+                    self._add(member)
+                    tar.members.clear()  # type: ignore[attr-defined]  # a list, as ever
+                    tar.pax_headers = {}  # what is said of all members is the name of none
+            except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+                raise self._damaged(at, error) from error
+        self._check_end(at)
+
+    def _header_type(self, stream: io.BufferedReader[Section]) -> type[tarfile.TarInfo]:
+        """`tarfile`'s headers, looked at before what they say is believed."""
+        check = self._check_header
+
+        class Header(tarfile.TarInfo):
+            @classmethod
+            def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Header:
+                header = super().frombuf(buf, encoding, errors)
+                check(header, stream)
+                return header
+
+        return Header
+
+    def _check_header(self, header: tarfile.TarInfo, stream: io.BufferedReader[Section]) -> None:
+        """Refuse what `tarfile` would read without bounds, or twice; `stream` is behind it."""
+        self._cancel.check()
+        if header.size < 0:
+            raise ValueError("a size below 0")
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            self._refuse_sparse()
+        if header.type not in _EXTENSIONS:
+            return
+        if header.size > MAX_EXTENSION:
+            raise ValueError(f"an extended header of {header.size} bytes")
+        at = stream.tell()
+        self._check_whole(at, header.size, "an extended header")
+        if b" GNU.sparse." in stream.read(header.size):
+            self._refuse_sparse()
+        stream.seek(at)
+
+    def _add(self, member: tarfile.TarInfo) -> None:
+        self._count(member)
+        has_data = member.isreg() or member.type not in tarfile.SUPPORTED_TYPES
+        size = member.size if has_data else 0
+        if size < 0:
+            raise ValueError("a size below 0")
+        self._check_whole(member.offset_data, size, f"its member {member.name!r}")
+        if ".." in member.name.split("/"):
+            self._refuse(f"its member {member.name!r} points outside the archive")
+        path = _clamped(member.name)
+        self.files.pop(path, None)
+        self.links.pop(path, None)
+        if member.issym():
+            self.links[path] = _clamped(posixpath.join(posixpath.dirname(path), member.linkname))
+        elif member.islnk():
+            self.links[path] = _clamped(member.linkname)
+        elif has_data:
+            self.files[path] = Span(member.offset_data, size)
+
+    def _count(self, member: tarfile.TarInfo) -> None:
+        """Bound what is held in memory: an archive of a few kilobytes may unpack to much of it."""
+        self._members += 1
+        self._names += len(member.name) + len(member.linkname)
+        if max(len(member.name), len(member.linkname)) > MAX_NAME:
+            self._refuse(f"a name in it has more than {MAX_NAME} characters")
+        if self._names > MAX_NAMES:
+            self._refuse(f"its names have more than {MAX_NAMES} characters")
+        if self._members > MAX_MEMBERS:
+            self._refuse(f"it has more than {MAX_MEMBERS} members, which no image archive has")
+
+    def _check_end(self, at: int) -> None:
+        """`tarfile` ends alike at an end mark, at the end of the file, and at anything else."""
+        if at == self._archive.size:
+            return
+        self._check_whole(at, _BLOCK, f"a header, at byte {self._archive.size}")
+        block = bytearray(_BLOCK)
+        with memoryview(block) as view:
+            self._archive.read_at(view, at)
+        if any(block):
+            raise SourceError(f"{self.name} is a damaged tar: no header at byte {at}")
+        self.ended = True
+
+    def _damaged(self, at: int, error: Exception) -> SourceError:
+        """What to say of a header behind byte `at` that `tarfile` cannot take."""
+        if not at:
+            return self._no_tar("it has no tar header")
+        self._check_whole(at, _BLOCK, f"a header, at byte {self._archive.size}")
+        return SourceError(f"{self.name} is a damaged tar: {error} behind byte {at}")
+
+    def _no_tar(self, why: str) -> SourceError:
+        piped = self.name == "standard input"
+        hint = "did the command before the pipe fail?" if piped else None
+        return SourceError(f"{self.name} is not a tar archive: {why}", hint=hint)
+
+    def _check_whole(self, start: int, size: int, what: str) -> None:
+        if start + size > self._archive.size:
+            held = max(0, self._archive.size - start)
+            raise SourceError(
+                f"{self.name} is torn: it ends inside {what}, after {held} of its {size} bytes",
+                hint="make the archive again, or copy it again",
+            )
+
+    def _refuse_sparse(self) -> NoReturn:
+        self._refuse("it has sparse members; make it without --sparse")
+
+    def _refuse(self, why: str) -> NoReturn:
+        raise SourceError(f"{self.name} is not read: {why}")
+
+
+def _clamped(path: str) -> str:
+    """The normal form of a path, from the root of the archive: above it is nothing."""
+    return posixpath.normpath("/" + path).lstrip("/")
