@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +14,7 @@ from tests.support import readback
 from tests.support.guards import Tokens, scopes_of
 from tests.support.knowledge import THEIRS
 from tests.support.knowledge import entry as entry_of
-from tests.support.scripted import scripted
+from tests.support.scripted import Asked, Reply, scripted
 from towline.cli.main import main
 from towline.knowledge.redis import RedisKnowledge
 from towline.knowledge.redis_client import Address
@@ -51,6 +51,88 @@ class Trap:
     def layers(self, registry: Place) -> list[bytes]:
         """As served; every digest and DiffID is checked on the way."""
         return readback.image(registry.url, self.name.partition("/")[2], "1").layers
+
+
+@pytest.fixture(params=["app", "base"], ids=["asked for", "mounted"])
+def false_size(
+    request: pytest.FixtureRequest, registry: Place, redis_server: RedisServer, tmp_path: Path
+) -> Trap:
+    """The right blob, and another size."""
+    made = make_image(tmp_path / "image.tar", VICTIM)
+    holder, prefix = registry.name(request.param), f"{uuid.uuid4()}:"
+    first, _ = towline.push(made.path, f"{holder}:other", cache="none").layers
+    lie(redis_server, prefix, replace(lying(made, first, holder), size=7))
+    return Trap(f"{redis_server.url}?prefix={prefix}", made, registry.name("app"), first)
+
+
+def test_a_size_that_is_not_the_blobs_enters_no_manifest(false_size: Trap, registry: Place) -> None:
+    result = false_size.push(verify="full")
+    assert result.layers[0].size == false_size.false.size
+    image = readback.image(registry.url, false_size.name.partition("/")[2], "1")
+    assert [layer["size"] for layer in image.manifest["layers"]] == [
+        layer.size for layer in result.layers
+    ]
+
+
+def test_nor_does_a_plan_believe_it(false_size: Trap) -> None:
+    planned = towline.plan(false_size.made.path, f"{false_size.name}:1", cache=false_size.cache)
+    assert isinstance(planned, towline.PlanResult)
+    assert planned.layers[0].size != 7 or planned.layers[0].outcome == "mounted"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"Content-Length": "0"},
+        {"Transfer-Encoding": "chunked"},
+        {"Content-Encoding": "gzip", "Content-Length": "9"},
+    ],
+)
+@pytest.mark.parametrize("holder", ["app", "base"], ids=["asked for", "mounted"])
+def test_a_registry_that_does_not_say_the_size_is_believed_to_have_the_blob(
+    redis_server: RedisServer, tmp_path: Path, said: dict[str, str], holder: str
+) -> None:
+    made = make_image(tmp_path / "image.tar", VICTIM)
+    prefix = f"{uuid.uuid4()}:"
+    with scripted() as registry:
+        name = f"{registry.host}/{holder}"
+        first, _ = towline.push(made.path, f"{name}:other", cache="none").layers
+        lie(redis_server, prefix, lying(made, first, name))
+        registry.on("HEAD", f"/blobs/{first.digest}", Reply(200, said), forever=True)
+        registry.on("POST", "mount=", Reply(201), forever=True)
+        cache = f"{redis_server.url}?prefix={prefix}"
+        result = towline.push(made.path, f"{registry.host}/app:1", cache=cache)
+        outcome = "exists" if holder == "app" else "mounted"
+        assert [layer.outcome for layer in result.layers] == [outcome, "pushed"]
+
+
+def test_verify_counts_the_bytes_where_a_registry_does_not_say_how_many_they_are(
+    redis_server: RedisServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_image(tmp_path / "image.tar", VICTIM)
+    prefix = f"{uuid.uuid4()}:"
+    with scripted() as registry:
+
+        def silent(asked: Asked) -> Reply | None:
+            there = asked.path.rpartition("/")[2] in registry.blobs
+            return Reply(200, {"Transfer-Encoding": "chunked"}) if there else None
+
+        registry.on("HEAD", "/blobs/", silent, forever=True)
+        name = f"{registry.host}/app"
+        first, _ = towline.push(made.path, f"{name}:other", cache="none").layers
+        lie(redis_server, prefix, replace(lying(made, first, name), size=7))
+        words = [str(made.path), f"{name}:1", f"--cache={redis_server.url}?prefix={prefix}", "-q"]
+        assert main(["push", *words]) == 0
+        for _ in range(2):
+            capsys.readouterr()
+            assert main(["push", *words, "--verify=full"]) == 5
+            *_, error, hint = capsys.readouterr().err.splitlines()
+            assert error == (
+                f"towline: error: verification of {name}:1 failed: blob {first.digest} has "
+                f"{first.size} bytes, its manifest lists 7"
+            )
+            assert "--no-learn" in hint
+        assert main(["push", *words, "--no-learn", "--verify=full"]) == 0
 
 
 @pytest.fixture(params=["app", "base"], ids=["asked for", "mounted"])

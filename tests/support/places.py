@@ -111,12 +111,12 @@ class Place:
 
     # The shape of a repository.
 
-    def has_blob(self, digest: str, context: Context) -> bool:
+    def has_blob(self, digest: str, context: Context, *, size: int | None = None) -> bool:
         self.trouble(context)
         return digest in self.blobs
 
     def mount(
-        self, digest: str, origin: RepositoryName, context: Context
+        self, digest: str, origin: RepositoryName, context: Context, *, size: int | None = None
     ) -> Mounted | Taken | None:
         with suppress(TowlineError):
             self.trouble(context)

@@ -60,12 +60,12 @@ class Place(Protocol):
 
     name: RepositoryName
 
-    def has_blob(self, digest: str, context: Context, /) -> bool:
-        """Whether the blob is there."""
+    def has_blob(self, digest: str, context: Context, /, *, size: int | None = None) -> bool:
+        """Whether the blob is there, with so many bytes as far as that is said."""
         ...
 
     def mount(
-        self, digest: str, origin: RepositoryName, context: Context, /
+        self, digest: str, origin: RepositoryName, context: Context, /, *, size: int | None = None
     ) -> Mounted | Session | None:
         """Link it from another repository, open a session to send it, or refuse (None)."""
         ...
@@ -149,8 +149,9 @@ class Delivery:
         self._steps.appendleft(Mount(candidate, origin, ours=False))
 
     def _there(self, candidate: Candidate) -> bool:
+        size = None if self.blob.stored else candidate.size
         try:
-            there = self.repository.has_blob(candidate.digest, self.context)
+            there = self.repository.has_blob(candidate.digest, self.context, size=size)
         except AuthError:
             raise
         except RegistryError as error:
@@ -163,9 +164,12 @@ class Delivery:
 
     def _mounted(self, mount: Mount) -> bool:
         digest, origin = mount.candidate.digest, mount.origin
+        # What others have told of a size is asked for: nothing but a HEAD says it.
+        told = mount.candidate.learned and not self.blob.stored
+        size = mount.candidate.size if told else None
         seat = self._new_seat()
         try:
-            answer = self.repository.mount(digest, origin, seat.context)
+            answer = self.repository.mount(digest, origin, seat.context, size=size)
             if isinstance(answer, Mounted):
                 return True
             seat.session = answer

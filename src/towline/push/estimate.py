@@ -77,8 +77,9 @@ def _walk(target: Target, blob: Blob, steps: tuple[Step, ...]) -> Delivered | No
     for step in steps:
         match step:
             case Ask(candidate):
-                has_blob = partial(target.repository.has_blob, candidate.digest, target.context)
-                if target.retry(blob.id, has_blob):
+                size = None if blob.stored else candidate.size
+                has_blob = partial(target.repository.has_blob, candidate.digest, size=size)
+                if target.retry(blob.id, partial(has_blob, target.context)):
                     return _delivered(blob, candidate)
             case Mount(candidate, origin):
                 found = _delivered(blob, candidate)

@@ -13,6 +13,7 @@ from towline.push.wanted import images
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from towline.layers import blobstream
     from towline.push.build import Documents, Made
     from towline.push.options import Verify
     from towline.push.target import Target
@@ -27,7 +28,7 @@ _LOOKS_AGAIN = 2
 _REGISTRY_HINT = (
     "push again with --verify; if it stays so, the registry has lost or changed what it confirmed"
 )
-_SOURCE_HINT = "make the image again: its layers are not those that its config lists"
+_SOURCE_HINT = "make the image again: it does not hold what its manifest and config list"
 _CACHE_HINT = (
     "it was taken for that layer on somebody's word: run `towline cache clear`, then push again "
     "with --no-learn"
@@ -106,18 +107,21 @@ def _seen(target: Target, look: Callable[[], T], *, expected: object) -> T:
 def _read(target: Target, blob: Blob, made: Made) -> None:
     hint = _SOURCE_HINT if blob.stored else _CACHE_HINT
     try:
-        found = target.retry(made.digest.short, partial(_diff_id, target, made))
+        found = target.retry(made.digest.short, partial(_counted, target, made))
     except SourceError as error:  # its bytes are those of its digest, and no layer
         raise _wrong(error.message, hint) from error
     except RegistryError as error:
         missing = error.status == _NOT_FOUND
         raise _wrong(_missing(made) if missing else error.message) from error
-    if blob.diff_id and found != blob.diff_id:
-        what = f"layer {made.digest} unpacks to {found}, the config lists {blob.diff_id}"
+    if blob.diff_id and found.diff_id != blob.diff_id:
+        what = f"layer {made.digest} unpacks to {found.diff_id}, the config lists {blob.diff_id}"
+        raise _wrong(what, hint)
+    if found.size != made.size:
+        what = f"blob {made.digest} has {found.size} bytes, its manifest lists {made.size}"
         raise _wrong(what, hint)
 
 
-def _diff_id(target: Target, made: Made) -> str | None:
+def _counted(target: Target, made: Made) -> blobstream.Blob:
     reader = target.repository.open_blob(made.digest, target.context)
     stream = BlobStream(
         reader,
@@ -129,7 +133,7 @@ def _diff_id(target: Target, made: Made) -> str | None:
     )
     for _ in stream:
         pass
-    return stream.blob.diff_id
+    return stream.blob
 
 
 def _missing(made: Made) -> str:

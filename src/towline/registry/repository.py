@@ -104,14 +104,22 @@ class Repository:
         """What this registry is known not to take, a sentence each."""
         return [f"{self.name.host} takes {limit}" for limit in self._facts.limits()]
 
-    def has_blob(self, digest: str, context: Context, *, in_storage: bool = False) -> bool:
+    def has_blob(
+        self,
+        digest: str,
+        context: Context,
+        *,
+        size: int | None = None,
+        in_storage: bool = False,
+    ) -> bool:
         """Whether the blob is there; `in_storage`: also where the registry sends on to.
 
-        Raises AuthError, RegistryError, NetworkError.
+        With `size`, what is said to have other than so many bytes is none. Raises AuthError,
+        RegistryError, NetworkError.
         """
         with on_side(self._side):
             if not in_storage:
-                call = blobs.blob_exists(self.name, digest)
+                call = blobs.blob_exists(self.name, digest, size)
                 return self._caller.call(call, self._scopes, context)
             stored = blobs.blob_stored(self.name, digest)
             found = self._caller.call(stored, self._scopes, context)
@@ -130,12 +138,13 @@ class Repository:
         return True
 
     def mount(
-        self, digest: str, origin: RepositoryName, context: Context
+        self, digest: str, origin: RepositoryName, context: Context, *, size: int | None = None
     ) -> Mounted | Upload | None:
         """Link a blob of another repository; the upload where a session was opened instead.
 
-        None: refused, in whatever way; it says nothing of the blob. Raises nothing: only the
-        errors of the upload that comes instead count.
+        None: refused, in whatever way, or linked with other than `size` bytes, which are asked
+        for where they are given; it says nothing of the blob. Raises nothing: only the errors of
+        the upload that comes instead count.
         """
         talk = self._talk(context, self._mount_scopes)
         try:
@@ -144,6 +153,9 @@ class Repository:
             answer = talk.call(blobs.mount(self.name, digest, origin.path))
             if isinstance(answer, Mounted) and answer.instead:
                 answer = self._seen(answer, digest, talk)
+            if isinstance(answer, Mounted) and size is not None:
+                said = talk.call(blobs.blob_size(self.name, digest))
+                answer = answer if said in {None, size} else None
         except TowlineError:
             return None
         if isinstance(answer, blobs.Opened):

@@ -88,12 +88,12 @@ class Place:
         self._sessions += 1
         return Session(self, f"session {self._sessions}")
 
-    def has_blob(self, digest: str, context: Context) -> bool:
+    def has_blob(self, digest: str, context: Context, *, size: int | None = None) -> bool:
         self.calls.append(f"ask {digest[-1]}")
         return self.say() == "there"
 
     def mount(
-        self, digest: str, origin: RepositoryName, context: Context
+        self, digest: str, origin: RepositoryName, context: Context, *, size: int | None = None
     ) -> Mounted | Session | None:
         self.calls.append(f"mount {digest[-1]} from {origin.path}")
         match self.say():

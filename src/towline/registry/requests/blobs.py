@@ -92,15 +92,19 @@ def base(host: str) -> Call[None]:
     return Call("GET", distribution.BASE, action, read)
 
 
-def blob_exists(name: RepositoryName, digest: str) -> Call[bool]:
-    """end-2 by HEAD. A redirect to storage says already that the blob is there."""
+def blob_exists(name: RepositoryName, digest: str, size: int | None = None) -> Call[bool]:
+    """end-2 by HEAD. A redirect to storage says already that the blob is there.
+
+    Where `size` bytes are expected, one that is said to have others is none.
+    """
     action = f"check blob {_short(digest)} in {name}"
     path = distribution.blob_path(name.path, digest)
 
     def read(response: Response) -> bool:
         if response.status in _REDIRECTS:
             return True
-        return _is_there(response, action) is True
+        other = size is not None and _size(response) not in {None, size}
+        return _is_there(response, action) is True and not other
 
     return Call("HEAD", path, action, read)
 
@@ -116,6 +120,24 @@ def blob_stored(name: RepositoryName, digest: str) -> Call[bool | Unclear]:
         return _is_there(response, action)
 
     return Call("HEAD", path, action, read, follow=True)
+
+
+def blob_size(name: RepositoryName, digest: str) -> Call[int | None]:
+    """end-2 by HEAD, for the number of bytes alone; None: it is not said."""
+    action = f"check the size of blob {_short(digest)} in {name}"
+    path = distribution.blob_path(name.path, digest)
+
+    def read(response: Response) -> int | None:
+        return _size(response) if response.ok else None
+
+    return Call("HEAD", path, action, read, follow=True)
+
+
+def _size(response: Response) -> int | None:
+    """Bytes of the blob, as far as a HEAD says."""
+    # Cloud Run leaves the length out, GoDoxy and NORA say 0, what is encoded has another one.
+    encoded = "Content-Encoding" in response.headers
+    return None if encoded else response.headers.number("Content-Length") or None
 
 
 def _is_there(response: Response, action: str) -> bool | Unclear:
