@@ -26,17 +26,19 @@ FIRST = int(os.environ.get("SOAK_FROM", "0"))
 SHARES = 10
 """Tests that the seeds are spread over, so that a failure is told early."""
 AT_ONCE = 5
-ROOM = 1.03
-"""What a seed costs depends a little on who comes first: runs of 100 differ by up to 1.5 %."""
+ROOM = {100: 1.06, 1000: 1.03}
+"""By the number of seeds: what one costs depends on who comes first, most of all where a target is
+late or a blob goes again. On a machine with ten times too much to do, runs of 100 seeds differ by
+2 % in what they send."""
 ROOM_FOR_READS = 1.1
 """On a busy machine a target is late that would not be elsewhere, and has its layer read again."""
 RECORDED = {
     (0, 100): Figures(
-        ends=Counter(PushResult=461, AuthError=20, RegistryError=18, NetworkError=7),
-        layers=Counter(pushed=1536, mounted=300, exists=17),
-        requests=5_722,
-        sent=79_650_000,
-        read=87_000_000,
+        ends=Counter(PushResult=504, AuthError=27, RegistryError=23, NetworkError=14),
+        layers=Counter(pushed=1417, mounted=241, exists=13, resumed=5),
+        requests=5_495,
+        sent=36_000_000,
+        read=42_900_000,
     ),
 }
 """What the seeds from a first one on, so many, came to: the mean of some runs.
@@ -83,6 +85,6 @@ def compare(total: Figures) -> None:
         return
     assert total.ends == expected.ends
     assert sum(total.layers.values()) == sum(expected.layers.values())
-    assert total.requests <= expected.requests * ROOM
-    assert total.sent <= expected.sent * ROOM
+    assert total.requests <= expected.requests * ROOM[RUNS]
+    assert total.sent <= expected.sent * ROOM[RUNS]
     assert total.read <= expected.read * ROOM_FOR_READS

@@ -55,7 +55,7 @@ HANGS = Trouble(hang=True, wait=TIMEOUT + LATE)
 SLOW = (Trouble(wait=0.05), Trouble(wait=0.3))
 SLOW_BODY = (Trouble(block_wait=0.01), Trouble(block_wait=0.04))
 CUT = tuple(
-    Trouble(cut_after=size, keeps=keeps) for size in (1, 9000, 200_000) for keeps in (True, False)
+    Trouble(cut_after=size, keeps=keeps) for size in (1, 9000, 60_000) for keeps in (True, False)
 )
 TROUBLES: dict[Kind, tuple[Trouble, ...]] = {
     "ask": (*BUSY, *PAUSES, GONE, HANGS, *SLOW),
@@ -155,6 +155,9 @@ class Pushes:
         self.random = Random(f"pushes {seed}")  # noqa: S311 - to be repeated, not secret
         random = self.random
         self.jobs = random.randint(1, 5)
+        self.large = random.random() < 0.1
+        """Layers of many blocks, one push of them, and nothing that makes them go again: in the
+        sums of all seeds that would say too much."""
         self.registries = [
             stack.enter_context(running(Unsteady)) for _ in range(random.randint(1, 4))
         ]
@@ -194,14 +197,26 @@ class Pushes:
         elif nature < 0.6:
             for _ in range(random.randint(1, HEALS)):
                 kind = random.choice(list(TROUBLES))
-                script.troubles[kind, random.randint(1, 10)] = random.choice(TROUBLES[kind])
+                trouble = random.choice(TROUBLES[kind])
+                if not self.large or trouble in (*SLOW, *SLOW_BODY):
+                    script.troubles[kind, random.randint(1, 10)] = trouble
         return script
 
     def _pushes(self, folder: Path) -> list[Planned]:
         random = self.random
-        layers = [_layer(random) for _ in range(random.randint(1, 12))]
+        layers = [self._layer() for _ in range(random.randint(1, 4 if self.large else 12))]
         images = [self._image(folder / f"{n}.tar", layers) for n in range(random.randint(1, 3))]
-        return [self._push(number, images) for number in range(random.randint(1, 4))]
+        count = 1 if self.large else random.randint(1, 4)
+        return [self._push(number, images) for number in range(count)]
+
+    def _layer(self) -> dict[str, bytes]:
+        random = self.random
+        if random.random() < 0.1:
+            return {}
+        most = 2500 if self.large else random.choice((64, 64, 64, 64, 256))
+        size = random.randint(1, most * KiB)
+        noise = random.randbytes(size // 2)
+        return {f"file{random.randrange(1000)}": noise + bytes(size - len(noise))}
 
     def _image(self, path: Path, layers: Sequence[dict[str, bytes]]) -> Made:
         chosen = self.random.choices(layers, k=self.random.randint(1, len(layers)))
@@ -425,15 +440,6 @@ def once(seed: int, folder: Path) -> Figures:
         except BaseException:
             print(f"seed {seed}")  # noqa: T201 - what is needed to see it again
             raise
-
-
-def _layer(random: Random) -> dict[str, bytes]:
-    nature = random.random()
-    if nature < 0.1:
-        return {}
-    size = random.randint(1, 64 * KiB if nature < 0.85 else 1500 * KiB)
-    noise = random.randbytes(size // 2)
-    return {f"file{random.randrange(1000)}": noise + bytes(size - len(noise))}
 
 
 def _sha256(content: bytes) -> str:
