@@ -30,7 +30,7 @@ ROOM = {100: 1.06, 1000: 1.03}
 """By the number of seeds: what one costs depends on who comes first, most of all where a target is
 late or a blob goes again. On a machine with ten times too much to do, runs of 100 seeds differ by
 2 % in what they send."""
-ROOM_FOR_READS = 1.1
+ROOM_FOR_READS = 1.3
 """On a busy machine a target is late that would not be elsewhere, and has its layer read again."""
 RECORDED = {
     (0, 100): Figures(
