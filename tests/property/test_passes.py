@@ -25,7 +25,7 @@ from towline.layers.lanes import Patience
 from towline.push.deliver import Delivered, Delivery
 from towline.push.engine import Engine
 from towline.push.jobs import Job
-from towline.push.options import Wish
+from towline.push.options import PusherOptions, Wish
 from towline.push.passes import Passes
 from towline.push.plan import Ask, Candidate, Mount, Send
 from towline.push.settlers import Settlers
@@ -36,6 +36,7 @@ from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
 from towline.transfers.retry import Attempts, Policy
 from towline.transfers.shared import Restart, Watch
+from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:
     from random import Random
@@ -109,7 +110,8 @@ class Run:
     def __init__(self, seed: int) -> None:
         self.random = seeded(seed)
         random = self.random
-        self.engine = Engine({"cache": "none", "jobs": random.randint(1, 5)}, lambda _: None)
+        options: PusherOptions = {"cache": "none", "jobs": random.randint(1, 5)}
+        self.engine = Engine(options, lambda _: None, Secrets())
         self.engine.settlers = Settlers(random.randint(1, 16))
         self.engine.policy = Policy(retries=random.randint(0, 4), base=0.002, cap=0.01)
         self.wish = Wish(profile.parse(random.choice(("gzip", "zstd:1", "none"))))

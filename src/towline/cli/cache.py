@@ -56,7 +56,11 @@ def run(args: argparse.Namespace) -> int:
 def _store(args: argparse.Namespace) -> Iterator[Knowledge]:
     from towline.knowledge.base import KnowledgeError
     from towline.knowledge.open import open_store
+    from towline.wire.secrets import Secrets
 
+    secrets = Secrets()
+    secrets.add_environment(os.environ)
+    secrets.add_address(getattr(args, "cache", None))
     try:
         store = open_store(getattr(args, "cache", None), os.environ)
         try:
@@ -64,7 +68,7 @@ def _store(args: argparse.Namespace) -> Iterator[Knowledge]:
         finally:
             store.close()
     except KnowledgeError as error:
-        raise TowlineError(str(error)) from None
+        raise TowlineError(secrets.redact(str(error))) from None
 
 
 def _stats(store: Knowledge, args: argparse.Namespace) -> None:

@@ -30,11 +30,17 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask the registry, then keep the login."""
+    from towline.push.edge import Edge
+    from towline.wire.secrets import Secrets
+
     named = hasattr(args, "authfile")  # a push has to be told of that file as well
     host, store = logins.host_and_store(args)
     user, secret = _account(args)
     looked_at = _check(args, host, (user, secret))
-    kept = store.save(host, user, secret)
+    secrets = Secrets()
+    secrets.add_account(user, secret)
+    with Edge(secrets).crossed():  # a helper may repeat what it was told
+        kept = store.save(host, user, secret)
     output.write([f"logged in to {host} as {user}; the login is kept in {kept}"])
     if not looked_at:
         logins.warn(f"{host} let us in without asking for it: the login was not checked")

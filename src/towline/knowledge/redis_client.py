@@ -38,9 +38,12 @@ class Address:
         try:
             parts = urlsplit(text)
             port = parts.port
-        except ValueError as error:
-            # The text may hold a password, so it is not repeated.
-            raise UsageError(f"the address given with --cache is wrong: {error}") from None
+        except ValueError:
+            # The text may hold a password, and the error a part of it: neither is repeated.
+            raise UsageError(
+                "the address given with --cache is wrong",
+                hint="write what a password has beside letters and digits as %XX",
+            ) from None
         missing = _missing(parts.scheme, parts.hostname, parts.path)
         if missing:
             raise UsageError(f"the cache {parts.scheme}:// names no {missing}")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from towline.push.deliver import Delivered
     from towline.push.options import PusherOptions
     from towline.push.plan import Candidate
+    from towline.wire.secrets import Secrets
 
 SETTLERS = 8
 """Threads for each host that ask and mount: small requests, so more at once than uploads."""
@@ -35,16 +36,21 @@ _REMEMBERED = 10_000
 class Engine:
     """Made once a `Pusher`; nothing in it connects, opens or starts before it is needed."""
 
-    def __init__(self, options: PusherOptions, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, options: PusherOptions, warn: Callable[[str], None], secrets: Secrets
+    ) -> None:
+        """`secrets` is told every secret that is used."""
         self.limits = Limits(
             options.get("jobs", Limits.jobs),
             options.get("retries", Limits.retries),
             options.get("timeout", Limits.timeout),
         )
         self.environ = environment(options)
+        secrets.add_environment(self.environ)
+        secrets.add_address(_text(options.get("cache")))
         self.knowledge = open_knowledge(_text(options.get("cache")), self.environ, warn)
         self.client = RegistryClient(
-            _settings(options, self.limits, warn), recall=self.knowledge.host_facts
+            _settings(options, self.limits, warn, secrets), recall=self.knowledge.host_facts
         )
         self.policy = Policy(retries=self.limits.retries)
         self.look_again: tuple[float, ...] = LOOK_AGAIN
@@ -92,7 +98,9 @@ class Engine:
         self.knowledge.close()
 
 
-def _settings(options: PusherOptions, limits: Limits, warn: Callable[[str], None]) -> Settings:
+def _settings(
+    options: PusherOptions, limits: Limits, warn: Callable[[str], None], secrets: Secrets
+) -> Settings:
     """What the registry client needs to know."""
     unverified = not options.get("tls_verify", True)
     return Settings(
@@ -111,6 +119,7 @@ def _settings(options: PusherOptions, limits: Limits, warn: Callable[[str], None
         environ=environment(options),
         log=options.get("log"),
         warn=warn,
+        secrets=secrets,
     )
 
 

@@ -13,9 +13,11 @@ T = TypeVar("T")
 class Listener(Generic[T]):
     """Tells a function, from any thread; one that raises is told no more."""
 
-    def __init__(self, name: str, hear: Callable[[T], object]) -> None:
+    def __init__(self, name: str, hear: Callable[[T], object], fit: Callable[[T], T]) -> None:
+        """`fit` makes what is told fit to be heard."""
         self._name = name
         self._hear = hear
+        self._fit = fit
         self.fault: str | None = None
         """What it raised, as a warning."""
 
@@ -23,8 +25,9 @@ class Listener(Generic[T]):
         """Pass it on."""
         if self.fault is not None:
             return
+        fit = self._fit(told)
         try:
-            self._hear(told)
+            self._hear(fit)
         except Exception as error:  # noqa: BLE001 - it is not ours, and decides nothing
             self.fault = f"{self._name} raised {_named(error)}, and is told no more"
 

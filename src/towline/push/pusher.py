@@ -13,9 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, overload
 
 from towline.context import Cancel, Context
-from towline.errors import Cancelled, TowlineError, TransferCancelled, UsageError
+from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import Warned, nowhere
 from towline.push import build, destinations, estimate, look, options, together
+from towline.push.edge import Edge
 from towline.push.engine import Engine
 from towline.push.listener import Listener
 from towline.push.opened import Opened, registry_reference, trees
@@ -25,6 +26,7 @@ from towline.push.target import Target
 from towline.push.wanted import Gatherer, images
 from towline.reference import RepositoryName
 from towline.wire.log import silent
+from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,14 +57,16 @@ class Pusher:
 
     def __init__(self, **settings: Unpack[PusherOptions]) -> None:
         options.known(settings, PusherOptions)
+        self._edge = Edge(Secrets())
         self._said: list[str] = []
-        self._emit = Listener("on_event", settings.get("on_event") or nowhere)
-        self._log = Listener("log", settings.get("log") or silent)
+        self._emit = Listener("on_event", settings.get("on_event") or nowhere, self._edge.event)
+        self._log = Listener("log", settings.get("log") or silent, self._edge.secrets.redact)
         if settings.get("log"):
             settings["log"] = self._log
         self._account = options.given_to_one_host(settings)
         self._reads_as: Side = "source" if settings.get("src_creds") else "destination"
-        self._engine = Engine(settings, self._warn)
+        with self._edge.crossed():
+            self._engine = Engine(settings, self._warn, self._edge.secrets)
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -148,7 +152,7 @@ class Pusher:
         destinations.on_one_host(parsed, self._account)
         cancel = wishes.get("cancel") or Cancel()
         said = len(self._said)
-        with _public_edge(parsed), self._opened(source, cancel) as opened:
+        with self._edge.crossed(parsed), self._opened(source, cancel) as opened:
             wanted = opened.wanted(parsed, all_tags=all_tags)
             outcomes = self._push(wanted, wish, cancel)
         outcomes = [self._heard(outcome, said) for outcome in outcomes]
@@ -163,7 +167,7 @@ class Pusher:
         Raises UsageError, SourceError, AuthError, RegistryError, NetworkError, TransferCancelled.
         """
         switch = cancel or Cancel()
-        with _public_edge([]):
+        with self._edge.crossed():
             if reference := registry_reference(source):
                 return look.remote(reference, self._read(reference.repository, switch))
             with self._opened(source, switch) as opened:
@@ -178,7 +182,7 @@ class Pusher:
         """
         switch = wishes.get("cancel") or Cancel()
         wish = options.wish(wishes)
-        with _public_edge([]):
+        with self._edge.crossed():
             if reference := registry_reference(source):
                 return look.remote_digest(reference, self._read(reference.repository, switch))
             with self._opened(source, switch) as opened:
@@ -191,7 +195,7 @@ class Pusher:
         Raises UsageError, AuthError, RegistryError, NetworkError, TransferCancelled.
         """
         name = destinations.repository(repository)
-        with _public_edge([]):
+        with self._edge.crossed():
             target = self._read(name, cancel or Cancel())
             return sorted(target.retry("tags", partial(target.repository.tags, target.context)))
 
@@ -204,7 +208,7 @@ class Pusher:
         TransferCancelled.
         """
         host = destinations.registry(registry)
-        with _public_edge([]):
+        with self._edge.crossed():
             target = self._read(RepositoryName(host, ""), cancel or Cancel())
             target.retry("login", partial(self._engine.client.log_in, host, target.context))
         return target.context.meter.requests > 1
@@ -272,7 +276,7 @@ class Pusher:
         destinations.on_one_host(parsed, self._account)
         cancel = wishes.get("cancel") or Cancel()
         said = len(self._said)
-        with _public_edge(parsed), self._opened(source, cancel) as opened:
+        with self._edge.crossed(parsed), self._opened(source, cancel) as opened:
             wanted = opened.wanted(parsed, all_tags=all_tags)
             runs, broken = self._runs(wanted, wish, cancel)
             together.prepare(self._engine, runs, wish)
@@ -298,9 +302,10 @@ class Pusher:
 
         That is what was warned of since `said` warnings, and listeners that have failed.
         """
-        if isinstance(outcome, TowlineError):
-            return outcome
-        return replace(outcome, warnings=(*outcome.warnings, *self._said[said:], *self._faults))
+        if not isinstance(outcome, TowlineError):
+            warnings = (*outcome.warnings, *self._said[said:], *self._faults)
+            outcome = replace(outcome, warnings=warnings)
+        return self._edge.outcome(outcome)
 
     def _runs(
         self, wanted: Wanted, wish: Wish, cancel: Cancel
@@ -366,14 +371,3 @@ class Pusher:
     def _warn(self, message: str) -> None:
         self._said.append(message)
         self._emit(Warned(reference="", message=message))
-
-
-@contextmanager
-def _public_edge(pushed: Sequence[Reference]) -> Iterator[None]:
-    """`Cancelled` is for the inside: what leaves the library is `TransferCancelled`."""
-    try:
-        yield
-    except Cancelled:
-        names = ", ".join(str(reference) for reference in pushed)
-        what = f"the push to {names}" if names else "it"
-        raise TransferCancelled(f"{what} was cancelled") from None

@@ -23,6 +23,7 @@ from towline.wire import log, proxy, tls
 from towline.wire.exchange import ANSWER_TIMEOUT
 from towline.wire.pace import Pace
 from towline.wire.pool import TIMEOUT, Pool
+from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:
     import os
@@ -59,9 +60,11 @@ class Settings:
     """Bytes; larger blobs go in chunks. None: in one body wherever it is taken."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     log: log.Log | None = None
-    """Takes the lines of the wire log, which hold no secrets."""
+    """Takes the lines of the wire log."""
     warn: Callable[[str], None] | None = None
     """Takes one sentence about something that is not as it should be."""
+    secrets: Secrets = field(default_factory=Secrets, repr=False)
+    """Is told every secret that is used."""
     loopback_http: bool | None = None
     """Whether a registry on this machine may be spoken to in http; None: unless `insecure`."""
 
@@ -163,6 +166,7 @@ class RegistryClient:
                 authfile=str(settings.authfile) if settings.authfile else None,
                 log=settings.log or log.silent,
                 warn=settings.warn or log.silent,
+                secrets=settings.secrets,
             )
         return self._keychain
 
@@ -202,6 +206,7 @@ class RegistryClient:
                 # What is said of registries is not said of proxies, but for whom to believe.
                 proxy_trust=tls.Trust(authorities=trust.authorities),
                 write_log=settings.log or log.silent,
+                secrets=settings.secrets,
                 pace=Pace(settings.limit_rate) if settings.limit_rate else None,
             )
         return self._pool

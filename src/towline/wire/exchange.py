@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from towline.wire.kept import Loan
     from towline.wire.message import Request
     from towline.wire.pace import Pace
+    from towline.wire.secrets import Secrets
 
 ANSWER_TIMEOUT = 300.0
 """Seconds allowed for the answer to a body: storage assembles it and hashes it all again."""
@@ -41,7 +42,8 @@ class Died(Exception):
 class Manner(NamedTuple):
     """What the exchanges of a pool have in common."""
 
-    log: log.Log = log.silent
+    log: log.Log
+    secrets: Secrets
     pace: Pace | None = None
     """Of all bodies together."""
     answer_timeout: float = ANSWER_TIMEOUT
@@ -91,6 +93,7 @@ class Exchange:
         """
         self._context.cancel.check()
         self._context.meter.add(requests=1)
+        self._manner.secrets.sent(self.request)
         log.sent(self._manner.log, self.request)
         views = [memoryview(head)]
         if self.request.body:
@@ -216,27 +219,15 @@ class Exchange:
 
     def _response(self, head: reading.Head, content: bytes, *, truncated: bool) -> Response:
         request = self.request
-        if head.status >= 400:  # noqa: PLR2004 - a refusal: its words are shown to people
-            head, content = self._hushed(head, content)
         response = Response(
             head.status, head.reason, head.headers, request.url, request.method, content, truncated
         )
+        self._manner.secrets.received(response)
         log.received(self._manner.log, response, time.monotonic() - self._began)
         if self._proxy and request.url.scheme == "http" and head.status == proxy.WANTS_CREDENTIALS:
             self.close()
             raise proxy.failed(self._proxy, request.url, "it wants credentials")
         return response
-
-    def _hushed(self, head: reading.Head, content: bytes) -> tuple[reading.Head, bytes]:
-        """Without the secrets of the request, should the other side repeat them."""
-        from towline.wire import secrets
-
-        request = self.request
-        fields = secrets.hide_in_fields(request, head.headers)
-        reason = secrets.hide(request, head.reason)
-        text = secrets.hide(request, content.decode("utf-8", "surrogateescape"))
-        head = head._replace(reason=reason, headers=fields)
-        return head, text.encode("utf-8", "surrogateescape")
 
     def _end(self, head: reading.Head, body: reading.Body) -> None:
         if body.done and body.delimited and head.keeps_alive and self._body_ended:

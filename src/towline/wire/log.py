@@ -1,7 +1,8 @@
-"""The wire log of `--debug`: every request and answer, without anything secret in it.
+"""The wire log of `--debug`: every request and answer, without what is secret by its place.
 
-Secrets never reach it: credentials and cookies are replaced by what kind they are, and of a query
-only parameters that are known to be harmless keep their value. Bodies are never written.
+Credentials and cookies are replaced by what kind they are, and of a query only parameters that are
+known to be harmless keep their value. Bodies are never written. What is secret by its value is
+taken out where the lines leave the program (`push/edge`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ Log = Callable[[str], None]
 _SECRET = frozenset(
     {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-registry-auth"}
 )
+_SECRETIVE = re.compile(r"token|secret|passw|credential|signature|session|cookie|api-?key")
+"""In names of fields that services made up for themselves."""
 _LINKS = frozenset({"location", "link", "content-location"})
 _OPEN_PARAMETERS = frozenset(
     {"digest", "mount", "from", "scope", "service", "n", "last", "account", "client_id"}
@@ -57,13 +60,19 @@ def query(text: str) -> str:
     return _PARAMETER.sub(_hidden, text)
 
 
+def hidden_values(link: str) -> list[str]:
+    """Values of a link's query that are not shown."""
+    found = (match.groups() for match in _PARAMETER.finditer(link))
+    return [value for _, name, value in found if name.lower() not in _OPEN_PARAMETERS]
+
+
 def field(name: str, value: str) -> str:
     """A header field's value, or what may be told of it."""
     lower = name.lower()
-    if lower in _SECRET:
+    if lower in _SECRET or _SECRETIVE.search(lower):
         kind = value.partition(" ")[0] if lower.endswith("authorization") else ""
         return f"{kind} <hidden>".strip()
-    return query(value) if lower in _LINKS else value
+    return query(value) if lower in _LINKS or "://" in value else value
 
 
 def _hidden(match: re.Match[str]) -> str:

@@ -17,6 +17,7 @@ from towline.wire.connect import Way, check_shunned, connect
 from towline.wire.exchange import ANSWER_TIMEOUT, Died, Exchange, Manner, Unread
 from towline.wire.kept import Kept
 from towline.wire.message import ANSWER_MAX
+from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:
     import ssl
@@ -49,10 +50,11 @@ class Pool:
         proxies: proxy.Proxies | None = None,
         proxy_trust: tls.Trust = tls.Trust(),  # noqa: B008 - a tuple never changes
         write_log: log.Log = log.silent,
+        secrets: Secrets | None = None,
         pace: Pace | None = None,
     ) -> None:
         self._timeout = timeout
-        self._manner = Manner(write_log, pace, answer_timeout)
+        self._manner = Manner(write_log, secrets or Secrets(), pace, answer_timeout)
         self._trust = trust
         self._proxies = proxies or proxy.Proxies()
         self._proxy_trust = proxy_trust

@@ -1,64 +1,299 @@
-"""What a request carried and nobody may read, taken out of a refusal that repeats it."""
+"""The secrets of a run, taken out of every text that leaves it.
+
+By value: others send back what they were shown, in whatever encoding they have at hand. So the
+encodings of a text and of a secret are undone alike, and the one is looked for in the other.
+`push/edge` is where it is applied.
+"""
 
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl
+import json
+import re
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from towline.wire.message import Headers
+from towline.wire import log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from towline.wire.message import Request
+    from towline.wire.message import Request, Response
 
-_HIDDEN = "[hidden]"
-"""In no angle brackets: a refusal that begins with it is to be no page."""
-_SHORTEST = 4
-"""Characters: hiding what is shorter would spoil every word that holds it."""
-_FORM_SECRETS = frozenset({"refresh_token", "password"})
+HIDDEN = "[hidden]"
+_LEAST = 4
+"""Characters: what is shorter protects nothing, and hiding it would spoil every sentence."""
+_ANYWHERE = 8
+"""Characters of a secret that is hidden within words too; shorter ones only as words."""
+_CAPABILITY = 16
+"""Characters of a parameter of an address that may let in whoever knows it."""
+_PASSING_MAX = 1000
+"""Tokens and addresses that are looked for: the last ones."""
+_ROUNDS = 4
+"""Encodings around one another that are undone."""
+_CUT = "\N{HORIZONTAL ELLIPSIS}"
+"""What stands where a text was cut, perhaps in the middle of a secret."""
+
+_VARIABLES = ("TOWLINE_PASSWORD", "CI_REGISTRY_PASSWORD", "TOWLINE_CACHE_KEY")
+_ADDRESSES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "TOWLINE_CACHE")
+_PASSWORD_OPTION = re.compile(r"[?&]password=([^&#]*)")
+_TOKENS = ("token", "access_token", "refresh_token", "id_token")
+"""Members of a token service's answer (RFC 6749, and docker's own)."""
+
+_ESCAPED = re.compile(
+    r"%(?:25)*(?P<ascii>[0-7][0-9a-f])"
+    r"|(?P<bytes>%(?:25)*[c-f][0-9a-f](?:%(?:25)*[89ab][0-9a-f]){1,3}|%(?:25)*[89a-f][0-9a-f])"
+    r"|(?P<units>\\+ud[89ab][0-9a-f]{2}\\+ud[c-f][0-9a-f]{2}|\\+u[0-9a-f]{4})"
+    r"|\\+x(?P<hex>[0-9a-f]{2})"
+    r"|(?P<entity>&(?:\#[0-9]{1,7}|\#x[0-9a-f]{1,6}|[a-z]{2,8});)"
+    r"|\\+(?P<white>[nrtbf])"
+    r"|(?P<slashes>\\+)",
+    re.IGNORECASE,
+)
+"""Of addresses and forms, of JSON, Python and Go, of HTML; each perhaps more than once."""
+_PERCENT = re.compile(rb"%(?:25)*([0-9a-f]{2})", re.IGNORECASE)
+_UNIT = re.compile(r"\\+u([0-9a-f]{4})", re.IGNORECASE)
+_SPACES = re.compile(r"[\s+]+")
 
 
-def hide(request: Request, text: str) -> str:
-    """The text without the secrets of the request that it answers."""
-    for secret in sorted(_secrets(request), key=len, reverse=True):
-        # Some encoders of JSON escape the slash.
-        for form in (secret, secret.replace("/", "\\/")):
-            text = text.replace(form, _HIDDEN)
-    return text
+class Secrets:
+    """Those of one run. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._given: dict[str, set[str]] = {}
+        self._passing: dict[str, set[str]] = {}
+        """Those that come and go, the one used last at the end."""
+        self._sought: tuple[str, ...] | None = ()
+        """Every spelling of all, the shortest first; None: to be gathered anew."""
+
+    def add(self, *values: str | None) -> None:
+        """Look for these from here on."""
+        with self._lock:
+            for value in filter(None, values):
+                if value not in self._given:
+                    self._given[value] = _spellings(value)
+                    self._sought = None
+
+    def add_account(self, username: str, password: str) -> None:
+        """A password, also as Basic authentication sends it."""
+        if not password:
+            return
+        pair = f"{username}:{password}".encode("utf-8", "surrogateescape")
+        self.add(password, base64.b64encode(pair).decode())
+
+    def add_address(self, text: str | None) -> None:
+        """What an address has before its host; or as an option, as Redis is told it too."""
+        scheme, _, rest = (text or "").partition("://")
+        rest = rest or scheme
+        # One that should have been escaped and was not may hold an @ itself.
+        for end in re.finditer("@", rest):
+            user, _, password = rest[: end.start()].partition(":")
+            self.add_account(_plain(user), _plain(password))
+        self.add(*map(_plain, _PASSWORD_OPTION.findall(rest)))
+
+    def add_environment(self, environ: Mapping[str, str]) -> None:
+        """What the variables hold that we read."""
+        self.add(*map(environ.get, _VARIABLES))
+        for name in _ADDRESSES:
+            self.add_address(environ.get(name))
+
+    def sent(self, request: Request) -> None:
+        """Look for what a request shows."""
+        for name, value in request.headers:
+            if name == "Authorization":
+                self._pass(value.partition(" ")[2], _spellings)
+
+    def received(self, response: Response) -> None:
+        """Look for what an answer hands out: tokens, and addresses that let in who knows them."""
+        for link in response.headers.all("Location"):
+            for value in log.hidden_values(link):
+                if len(value) >= _CAPABILITY:
+                    self._pass(value, _alike)
+        if b'token"' in response.body:
+            for value in _tokens(response.body):
+                self._pass(value, _spellings)
+
+    def _pass(self, value: str, spelled: Callable[[str], set[str]]) -> None:
+        with self._lock:
+            if value in self._given:
+                return
+            spellings = self._passing.pop(value, None)
+            if spellings is None:
+                spellings = spelled(value)
+                self._sought = None
+            self._passing[value] = spellings
+            if len(self._passing) > _PASSING_MAX:
+                del self._passing[next(iter(self._passing))]
+
+    def redact(self, text: str) -> str:
+        """The text without them."""
+        sought = self._gathered()
+        spans = [span for view in _views(text) for span in _found(view, sought)] if sought else ()
+        parts: list[str] = []
+        end = 0
+        for start, stop in sorted(spans):
+            if stop > end:
+                parts += [text[end:start], HIDDEN] if start > end or not parts else []
+                end = stop
+        return "".join([*parts, text[end:]])
+
+    def _gathered(self) -> tuple[str, ...]:
+        with self._lock:
+            if self._sought is None:
+                every = (*self._given.values(), *self._passing.values())
+                self._sought = tuple(sorted(set().union(*every), key=len))
+            return self._sought
 
 
-def hide_in_fields(request: Request, fields: Headers) -> Headers:
-    """Header fields without them."""
-    return Headers((name, hide(request, value)) for name, value in fields)
-
-
-def _secrets(request: Request) -> set[str]:
-    found = {*_of_headers(request), *_of_form(request)}
-    return {secret for secret in found if len(secret) >= _SHORTEST}
-
-
-def _of_headers(request: Request) -> Iterator[str]:
-    for name, value in request.headers:
-        if name.lower() == "authorization":
-            scheme, _, secret = value.partition(" ")
-            yield secret
-            if scheme.lower() == "basic":
-                yield _password(secret)
-
-
-def _password(encoded: str) -> str:
+def _tokens(body: bytes) -> list[str]:
     try:
-        return base64.b64decode(encoded).decode("utf-8").partition(":")[2]
+        document: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return []
+    values = [document.get(name) for name in _TOKENS] if isinstance(document, dict) else []
+    return [value for value in values if isinstance(value, str)]
+
+
+def _spellings(secret: str) -> set[str]:
+    """How it may stand in a text whose other encodings were undone."""
+    content = secret.encode("utf-8", "surrogateescape")
+    # Header fields are read as Latin-1, whatever was meant.
+    found = _alike(secret) | _alike(content.decode("latin-1"))
+    whole = len(secret) >= _ANYWHERE
+    for encoded in [*_in_base64(content, whole=whole)] if len(secret) >= _LEAST else []:
+        found |= _alike(encoded) | _alike(encoded.translate(_URL_SAFE))
+    return found
+
+
+_URL_SAFE = str.maketrans("+/", "-_")
+
+
+def _in_base64(content: bytes, *, whole: bool) -> Iterator[str]:
+    """Without padding; and, of a longer secret, where it stands in the middle of other bytes."""
+    yield base64.b64encode(content).decode().rstrip("=")
+    for before in range(3 if whole else 0):
+        encoded = base64.b64encode(bytes(before) + content).decode()
+        # The first and the last character may hold bits of their neighbours.
+        after = (before + len(content)) % 3
+        yield encoded[(0, 2, 3)[before] : len(encoded) - (0, 3, 2)[after]]
+
+
+def _alike(secret: str) -> set[str]:
+    """As it is, and with its own escapes undone as they are in a text."""
+    texts = {view.text.strip() for view in _views(secret)}
+    return {text for text in texts if len(text) >= _LEAST}
+
+
+class _View(NamedTuple):
+    """A text as it is searched."""
+
+    text: str
+    at: Sequence[int]
+    """Where each character comes from in the text, and where that ends."""
+
+
+def _views(text: str) -> Iterator[_View]:
+    """The text as it is, and with every encoding undone; both without case."""
+    lower = _lower(text)
+    view = _View(lower, range(len(text) + 1))
+    yield view
+    for _ in range(_ROUNDS):
+        if not _ESCAPED.search(view.text):
+            break
+        view = _replaced(view, _ESCAPED, _meaning)
+    printable = "".join(c if c.isprintable() else " " for c in view.text)
+    view = _replaced(_View(printable, view.at), _SPACES, lambda _: " ")
+    if view.text != lower:
+        yield view
+
+
+def _replaced(
+    view: _View, pattern: re.Pattern[str], meaning: Callable[[re.Match[str]], str]
+) -> _View:
+    texts: list[str] = []
+    at: list[int] = []
+    end = 0
+    for match in pattern.finditer(view.text):
+        plain = meaning(match)
+        texts += view.text[end : match.start()], plain
+        at += view.at[end : match.start()]
+        at += [view.at[match.start()]] * len(plain)
+        end = match.end()
+    texts.append(view.text[end:])
+    return _View("".join(texts), [*at, *view.at[end:]])
+
+
+def _meaning(match: re.Match[str]) -> str:
+    found = match.group()
+    match match.lastgroup:
+        case "ascii" | "hex":
+            plain = chr(int(found[-2:], 16))
+        case "bytes":
+            plain = _plain(found)
+        case "units":
+            units = "".join(_UNIT.findall(found))
+            plain = bytes.fromhex(units).decode("utf-16-be", "replace")
+        case "entity":
+            import html
+
+            plain = html.unescape(found)
+        case "white":
+            plain = " "
+        case _:
+            plain = ""
+    return _lower(plain)
+
+
+def _lower(text: str) -> str:
+    """Of the same length, which is not so for every letter."""
+    return (
+        text.lower()
+        if text.isascii()
+        else "".join(c if len(c.lower()) > 1 else c.lower() for c in text)
+    )
+
+
+def _plain(text: str) -> str:
+    """With its percents undone."""
+    content = _PERCENT.sub(
+        lambda match: bytes.fromhex(match[1].decode()), text.encode("utf-8", "surrogateescape")
+    )
+    try:
+        return content.decode()
     except ValueError:
-        return ""
+        return content.decode("latin-1")
 
 
-def _of_form(request: Request) -> Iterator[str]:
-    """Of a token request (a form, as OAuth 2 has it)."""
-    if not isinstance(request.body, bytes) or request.method != "POST":
-        return
-    for name, value in parse_qsl(request.body.decode("latin-1")):
-        if name in _FORM_SECRETS:
-            yield value
+def _found(view: _View, sought: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Where they stand in the text that is viewed."""
+    text = view.text
+    for secret in sought:
+        if len(secret) > len(text):
+            break
+        start = text.find(secret)
+        while start >= 0:
+            end = start + len(secret)
+            if len(secret) >= _ANYWHERE or _is_word(text, start, end):
+                yield _span(view, start, end)
+            start = text.find(secret, start + 1)
+    cut = text.find(_CUT)
+    while cut >= 0:
+        for secret in sought:
+            start = text.find(secret[:_LEAST], max(0, cut - len(secret)), cut)
+            while start >= 0 and not secret.startswith(text[start:cut]):
+                start = text.find(secret[:_LEAST], start + 1, cut)
+            if start >= 0:
+                yield _span(view, start, cut)
+        cut = text.find(_CUT, cut + 1)
+
+
+def _is_word(text: str, start: int, end: int) -> bool:
+    return not (text[start - 1 : start].isalnum() or text[end : end + 1].isalnum())
+
+
+def _span(view: _View, start: int, end: int) -> tuple[int, int]:
+    """In the text itself; of what was one escape there, nothing is left."""
+    while end < len(view.text) and view.at[end] == view.at[end - 1]:
+        end += 1
+    return view.at[start], view.at[end]

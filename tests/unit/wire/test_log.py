@@ -12,6 +12,9 @@ from towline.wire.url import parse
     [
         ("Authorization", "Bearer abc.def", "Bearer <hidden>"),
         ("proxy-authorization", "Basic c2VjcmV0", "Basic <hidden>"),
+        ("X-Auth-Token", "abc", "<hidden>"),
+        ("X-Amz-Security-Token", "abc", "<hidden>"),
+        ("X-Next", "https://h/x?n=1&sig=abc", "https://h/x?n=1&sig=<hidden>"),
         ("Set-Cookie", "sid=1; Path=/", "<hidden>"),
         ("Location", "/x?_state=abc%3D&digest=sha256:1", "/x?_state=<hidden>&digest=sha256:1"),
         (

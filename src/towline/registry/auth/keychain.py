@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from towline.errors import Side
     from towline.reference import RepositoryName
     from towline.registry.auth.docker_config import CredentialFile
+    from towline.wire.secrets import Secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,11 @@ class Keychain:
         authfile: str | None = None,
         log: Callable[[str], None],
         warn: Callable[[str], None],
+        secrets: Secrets | None = None,
     ) -> None:
+        """`secrets` is told of every account that is found."""
         self._environ = environ
+        self._secrets = secrets
         self._given: dict[Side, Given] = {}
         if given := _given(creds, "--creds") or _from_variables(environ):
             self._given["destination"] = given
@@ -155,6 +159,9 @@ class Keychain:
             self._warn(f"{message}; going on without it")
 
     def _found(self, name: RepositoryName, credentials: Credentials) -> Credentials:
+        if self._secrets is not None:
+            self._secrets.add(credentials.identity_token, credentials.registry_token)
+            self._secrets.add_account(credentials.username, credentials.password)
         self._log(f"* credentials for {name.host}: {credentials}")
         return credentials
 

@@ -1,0 +1,101 @@
+"""The edge of the library: what leaves a `Pusher` passes here, and leaves its secrets behind.
+
+Events, lines of the log, warnings and errors with all that they bring along. What images and
+registries hold as data (names, tags, configs) is left as it is: it is the result.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from towline.errors import Cancelled, TowlineError, TransferCancelled
+from towline.events import Failed, Hinted, LayerProgress, Note, Retrying, Warned
+from towline.push.result import PlanResult, PushResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from towline.events import Event
+    from towline.reference import Reference
+    from towline.wire.secrets import Secrets
+
+T = TypeVar("T")
+
+_WORDS = ("hint", "code", "aftermath")
+"""What an error has to say beside its message."""
+
+
+class Edge:
+    """Of one run, whose secrets it knows."""
+
+    def __init__(self, secrets: Secrets) -> None:
+        self.secrets = secrets
+
+    @contextmanager
+    def crossed(self, pushed: Sequence[Reference] = ()) -> Iterator[None]:
+        """Errors leave the block without secrets.
+
+        `Cancelled` is for the inside: what leaves the library is `TransferCancelled`.
+        """
+        try:
+            yield
+        except Cancelled:
+            names = ", ".join(str(reference) for reference in pushed)
+            what = f"the push to {names}" if names else "it"
+            raise TransferCancelled(f"{what} was cancelled") from None
+        except Exception as error:
+            self._clear(error)
+            raise
+
+    def event(self, event: Event) -> Event:
+        """An event without secrets in its words."""
+        redact = self.secrets.redact
+        match event:
+            case Warned() | Note() | Failed() | Hinted():
+                return replace(event, message=redact(event.message))
+            case LayerProgress():
+                said = redact(event.status)
+                return event if said == event.status else replace(event, status=said)
+            case Retrying():
+                return replace(event, what=redact(event.what), reason=redact(event.reason))
+        return event
+
+    def outcome(self, outcome: T) -> T:
+        """A result whose warnings have none, or an error."""
+        if isinstance(outcome, BaseException):
+            self._clear(outcome)
+        elif isinstance(outcome, PushResult | PlanResult):
+            return replace(outcome, warnings=tuple(map(self.secrets.redact, outcome.warnings)))
+        return outcome
+
+    def _clear(self, error: BaseException) -> None:
+        """Take them out of an error, and of whatever it was raised from or is made of."""
+        todo, seen = [error], set()
+        while todo:
+            one = todo.pop()
+            if id(one) in seen:
+                continue
+            seen.add(id(one))
+            self._reword(one)
+            if one.__suppress_context__:
+                one.__context__ = None  # nobody was to see it
+            todo += filter(None, (one.__cause__, one.__context__))
+            todo += getattr(one, "exceptions", ())
+
+    def _reword(self, error: BaseException) -> None:
+        error.args = tuple(map(self._said, error.args))
+        if isinstance(error, OSError):  # it says what it was made of, not `args`
+            error.strerror, error.filename = map(self._said, (error.strerror, error.filename))
+        if hasattr(error, "__notes__"):
+            error.__notes__ = [self.secrets.redact(note) for note in error.__notes__]
+        if isinstance(error, TowlineError):
+            for name in _WORDS:
+                if value := getattr(error, name, None):
+                    setattr(error, name, self.secrets.redact(value))
+            if results := getattr(error, "results", ()):
+                vars(error)["results"] = tuple(map(self.outcome, results))
+
+    def _said(self, value: Any) -> Any:  # noqa: ANN401 - whatever an error was made of
+        return self.secrets.redact(value) if isinstance(value, str) else value
