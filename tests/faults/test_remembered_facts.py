@@ -14,6 +14,9 @@ from tests.support.guards import PASSWORD, USER, Tokens, basic
 from tests.support.pushing import client_of
 from tests.support.scripted import Reply, Scripted, complaint, scripted
 from towline.errors import TowlineError
+from towline.spec import manifest as manifests
+from towline.spec import media_types
+from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
 from towline.testing import make_image
 
@@ -115,6 +118,29 @@ def test_an_unchanged_push_is_one_request_two_with_a_password_and_three_with_a_t
     for _ in range(2):
         again = push(creds=(USER, PASSWORD))
         assert (again.status, again.requests) == ("unchanged", 3)
+
+
+@pytest.mark.parametrize("verified", [False, True])
+def test_which_layer_a_blob_is_is_kept_only_as_a_verified_registry_teaches_it(
+    place: Scripted, authority: Authority, tmp_path: Path, *, verified: bool
+) -> None:
+    """Somebody in between could else have a later push take another blob for the layer."""
+    made = make_image(tmp_path / "image.tar", [{"one": b"1" * 5000}])
+    false = b"another blob"
+    layer = Descriptor(media_types.DOCKER_LAYER, Digest.of(false), len(false))
+    config = Descriptor(media_types.DOCKER_CONFIG, Digest.of(made.config), len(made.config))
+    place.blobs.update({layer.digest: false, config.digest: made.config})
+    taught = manifests.build("docker", config, [layer])
+    place.manifests.update(dict.fromkeys(["1", taught.digest], (taught.media_type, taught.content)))
+    cache, name = tmp_path / "knowledge.sqlite", f"{place.host}/team/app"
+    first: dict[str, Any] = {"ca": authority.ca} if verified else {"insecure": True}
+    with towline.Pusher(cache=cache, **first) as pusher:
+        result = pusher.push(made.path, f"{name}:2", cache_from=f"{name}:1")
+        assert result.layers[0].digest == layer.digest, "it is believed in the run that asked"
+    place.manifests.clear()
+    with towline.Pusher(cache=cache, ca=authority.ca) as pusher:
+        result = pusher.push(made.path, f"{name}:3")
+    assert (result.layers[0].digest == layer.digest) is verified
 
 
 class TestLimits:

@@ -37,6 +37,12 @@ def merged(
     return entries
 
 
+def keep(knowledge: Knowledge, repositories: Iterable[Repository], taught: Iterable[Entry]) -> None:
+    """Record what the registries of these repositories have taught, as far as they may."""
+    teachers = {repository.name.host for repository in repositories if repository.may_teach}
+    knowledge.record([e for e in taught if e.repository.partition("/")[0] in teachers])
+
+
 def destination(
     knowledge: Knowledge, repository: Repository, entries: Mapping[Digest, Sequence[Entry]]
 ) -> Destination:
@@ -53,7 +59,12 @@ def remember(
     """Record where blobs were just seen."""
     key = knowledge.account_key()
     now = time.time()
-    entries = [_entry(blob, found, repository, key, now) for blob, found in delivered]
+    entries = [
+        _entry(blob, found, repository, key, now)
+        for blob, found in delivered
+        # What a source says of its own blobs is no lesson of the registry's.
+        if repository.may_teach or blob.stored or not found.learned
+    ]
     if entries:
         knowledge.record(entries)
 

@@ -122,7 +122,8 @@ class _Story:
         """Decide the ways of targets that are planned together."""
         known = self.known
         if taught:
-            self._engine.knowledge.record(taught)
+            repositories = [run.target.repository for run in runs]
+            learn.keep(self._engine.knowledge, repositories, taught)
             known = learn.merged(known, taught)
         hopeful = [run for run in runs if not run.hopeless] or runs
         rules = _rules(hopeful, known, self._wish)

@@ -133,8 +133,7 @@ class RegistryClient:
         Those that no certificate vouches for (http, or https unchecked) are kept apart: what
         somebody on the way may have said is never believed where one does.
         """
-        verified = self._endpoint(host).is_encrypted and not self._settings.insecure
-        return host if verified else f"unverified {host}"
+        return host if self._endpoint(host).is_verified else f"unverified {host}"
 
     def _caller(self, name: RepositoryName, side: Side, context: Context) -> Caller:
         keychain = self._made_keychain()
@@ -184,6 +183,7 @@ class RegistryClient:
                 host,
                 plain_http=settings.plain_http,
                 loopback_http=not settings.insecure if allowed is None else allowed,
+                checked=not settings.insecure,
                 timeout=settings.timeout,
             )
         return self._endpoints[host]

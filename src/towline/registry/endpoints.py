@@ -42,14 +42,17 @@ class Endpoint:
         *,
         plain_http: bool,
         loopback_http: bool,
+        checked: bool = True,
         timeout: float,
         resolve: Callable[[str, int, Cancel, float], list[Address]] = resolve,
     ) -> None:
+        """`checked`: whether certificates are."""
         self.host = host
         """As references have it."""
         self.plain_http = plain_http
         """Whether somebody said so."""
         self._api_host = HUB_API if host == HUB else host
+        self._checked = checked
         self._timeout = timeout
         self._resolve = resolve
         self._lock = threading.Lock()
@@ -70,9 +73,9 @@ class Endpoint:
         return base.origin if base else self.host
 
     @property
-    def is_encrypted(self) -> bool:
-        """Whether it is spoken to in https, as far as that is decided."""
-        return self._base is not None and self._base.scheme == "https"
+    def is_verified(self) -> bool:
+        """Whether a certificate vouches for it, as far as that is decided."""
+        return self._checked and self._base is not None and self._base.scheme == "https"
 
     @property
     def is_bound(self) -> bool:

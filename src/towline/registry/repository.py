@@ -69,6 +69,12 @@ class Repository:
         return self._caller.endpoint.key
 
     @property
+    def may_teach(self) -> bool:
+        """Whether what it says of layers is worth keeping: nobody in between can have said it."""
+        endpoint = self._caller.endpoint
+        return endpoint.is_verified or endpoint.is_bound
+
+    @property
     def account(self) -> str:
         """Which credentials are used, without any secret; empty: none."""
         credentials = self._caller.credentials
