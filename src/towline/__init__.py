@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         TagPushed,
         Warned,
     )
+    from towline.push.options import PusherOptions, PushOptions
     from towline.push.pusher import Pusher
     from towline.push.result import (
         InspectedLayer,
@@ -78,6 +79,7 @@ _HOMES = {
         "TagPushed",
         "Warned",
     ),
+    "towline.push.options": ("PushOptions", "PusherOptions"),
     "towline.push.pusher": ("Pusher",),
     "towline.push.result": (
         "InspectResult",
@@ -106,9 +108,11 @@ __all__ = [
     "Note",
     "PartialFailure",
     "PlanResult",
+    "PushOptions",
     "PushResult",
     "PushStarted",
     "Pusher",
+    "PusherOptions",
     "RegistryError",
     "Retrying",
     "SourceError",

@@ -9,17 +9,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from towline.errors import Cancelled
-from towline.events import nowhere
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from towline.events import Emit
+from towline.events import Emit, nowhere
 
 
 class Cancel:

@@ -16,11 +16,8 @@ Exit codes belong to the command; `Cancelled` is for the inside and never leaves
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Self
 
 Side = Literal["source", "destination"]
 

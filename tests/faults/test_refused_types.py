@@ -327,7 +327,7 @@ def pusher(tmp_path: Path) -> towline.Pusher:
 
 @pytest.mark.parametrize("rule", ["overwrite", "same"])
 def test_what_is_there_in_another_form_is_not_converted_again(
-    registry: Scripted, source: Path, tmp_path: Path, rule: str
+    registry: Scripted, source: Path, tmp_path: Path, rule: Any
 ) -> None:
     choosy.refuse(registry, DOCKER)
     with pusher(tmp_path) as first:

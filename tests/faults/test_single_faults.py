@@ -52,7 +52,9 @@ class Pushes:
     source: Path
     registry: DockerRegistry
 
-    def outlived(self, repository: str, *rules: Rule, verify: str | bool = False) -> str:
+    def outlived(
+        self, repository: str, *rules: Rule, verify: Literal["head", "full", False] = False
+    ) -> str:
         """Push; what is wrong with how it ended, or nothing."""
         with faulty(self.registry.host, *rules) as proxy:
             name = f"{proxy.host}/{repository}:1"
@@ -94,7 +96,11 @@ def faults_of(method: str) -> list[Fault]:
 
 
 def all_outlived(
-    pushes: Pushes, name: str, cases: Sequence[tuple[Rule, ...]], *, verify: str | bool = False
+    pushes: Pushes,
+    name: str,
+    cases: Sequence[tuple[Rule, ...]],
+    *,
+    verify: Literal["head", "full", False] = False,
 ) -> None:
     with ThreadPoolExecutor(TOGETHER) as executor:
         jobs = [
@@ -122,7 +128,11 @@ def test_a_push_outlives_whatever_happens_to_one_exchange(
     [("full", "GET", "manifests"), ("full", "GET", "blobs"), ("head", "HEAD", "blobs")],
 )
 def test_a_verification_outlives_whatever_happens_to_one_exchange(
-    tmp_path: Path, docker_registry: DockerRegistry, verify: str, method: str, kind: str
+    tmp_path: Path,
+    docker_registry: DockerRegistry,
+    verify: Literal["head", "full"],
+    method: str,
+    kind: str,
 ) -> None:
     cases = [(Rule(method, f"/{kind}/", fault),) for fault in faults_of(method)]
     pushes = pushes_of("docker", tmp_path, docker_registry)

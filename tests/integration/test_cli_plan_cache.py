@@ -94,7 +94,7 @@ def test_a_plan_as_json_has_the_fields_of_a_push_and_its_own(
 @pytest.mark.parametrize("platforms", [None, ["linux/amd64", "linux/arm64"]])
 @pytest.mark.parametrize("compression", ["gzip", "none"])
 def test_a_plan_tells_the_media_type_that_the_push_makes(
-    oci_registry: TestRegistry, tmp_path: Path, form: str, platforms: Any, compression: Any
+    oci_registry: TestRegistry, tmp_path: Path, form: Any, platforms: Any, compression: Any
 ) -> None:
     made = make_image(tmp_path / "image", LAYERS, platforms, "oci", compression=compression)
     name = oci_registry.name("app") + ":1"

@@ -32,7 +32,7 @@ def second(tmp_path: Path) -> Path:
     return make_image(tmp_path / "second.tar", [{"a": b"second" * 1000}]).path
 
 
-def push(image: Path, name: str, rule: str, **options: Any) -> towline.PushResult:
+def push(image: Path, name: str, rule: Any, **options: Any) -> towline.PushResult:
     result: towline.PushResult = towline.push(image, name, if_exists=rule, retries=0, **options)
     return result
 

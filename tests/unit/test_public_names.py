@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import subprocess
 import sys
+import typing
+from pathlib import Path
 
 import pytest
 
 import towline
+import towline.testing
+from towline.push import options
+
+if typing.TYPE_CHECKING:
+    from types import ModuleType
 
 
 def run(script: str) -> str:
@@ -45,3 +54,40 @@ def test_push_is_the_function_whatever_was_used_first(first: str) -> None:
 def test_importing_towline_loads_none_of_its_rooms() -> None:
     told = run("import sys, towline\nprint(*(name for name in sys.modules if 'towline' in name))")
     assert sorted(told.split()) == ["towline", "towline._version"]
+
+
+def public(value: object) -> list[object]:
+    """It, and its public methods and properties."""
+    found = [value]
+    if isinstance(value, type):
+        for name, member in inspect.getmembers(value):
+            if not name.startswith("_"):
+                found += [member.fget if isinstance(member, property) else member]
+    return [one for one in found if isinstance(one, type) or inspect.isfunction(one)]
+
+
+@pytest.mark.parametrize("package", [towline, towline.testing], ids=lambda one: one.__name__)
+def test_the_types_of_every_public_name_can_be_asked_for_at_run_time(package: ModuleType) -> None:
+    for name in package.__all__:
+        for one in public(getattr(package, name)):
+            typing.get_type_hints(one)
+
+
+def sentences(kind: str) -> dict[str, str]:
+    """What the source says of each key of a TypedDict."""
+    tree = ast.parse(Path(options.__file__).read_text())
+    (found,) = (one for one in tree.body if isinstance(one, ast.ClassDef) and one.name == kind)
+    pairs = zip(found.body[1::2], found.body[2::2], strict=True)
+    return {
+        ast.unparse(key.target): " ".join(str(ast.literal_eval(said.value)).split())
+        for key, said in pairs
+        if isinstance(key, ast.AnnAssign) and isinstance(said, ast.Expr)
+    }
+
+
+def test_the_help_of_push_tells_every_option_with_its_sentence() -> None:
+    wanted = sentences("PushOptions") | sentences("PusherOptions")
+    assert set(wanted) == set(options.Options.__annotations__)
+    _, _, told = inspect.getdoc(towline.push).partition("Keywords:\n")  # type: ignore[union-attr]
+    flat = " ".join(told.split())
+    assert flat == " ".join(f"{key}: {said}" for key, said in wanted.items())

@@ -4,80 +4,98 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from towline import reference as references
+from towline.context import Cancel
 from towline.errors import UsageError
+from towline.events import Emit
 from towline.layers import profile as profiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from towline.context import Cancel
-    from towline.events import Emit
     from towline.layers.profile import Profile
     from towline.reference import Reference
-    from towline.spec.media_types import Format
+    from towline.spec import media_types
 
 Verify = Literal["head", "full"]
 IfExists = Literal["overwrite", "same", "skip", "fail"]
-_FORMATS: dict[str, Format | None] = {"auto": None, "docker": "docker", "oci": "oci"}
+Format = Literal["auto", "docker", "oci"]
+_FORMATS: dict[str, media_types.Format | None] = {"auto": None, "docker": "docker", "oci": "oci"}
 
 
 class PusherOptions(TypedDict, total=False):
     """Keywords of `Pusher`: how, transport, credentials, cache, and who is told."""
 
     jobs: int
-    """Uploads at once to any one registry host."""
+    """Uploads at once to any one registry host (5)."""
     retries: int
-    """Attempts in a row without progress, after the first."""
+    """Attempts in a row without progress, after the first (4)."""
     chunk_size: int | str
-    """Bytes, as a number or as `16M`; larger layers go in chunks of that size. Or `auto`."""
+    """Send larger layers in chunks of so many bytes, also as `16M`; `auto`: where one body is not
+    taken."""
     limit_rate: int | str
-    """Bytes a second that all uploads together may send, as a number or as `2M`."""
+    """Bytes a second that all uploads together may send, also as `2M`."""
     timeout: float
-    """Seconds without a byte either way."""
+    """Seconds without a byte either way (30)."""
     cache: str | os.PathLike[str]
-    """A path, `redis://…`, `rediss://…`, `unix://…` or `none`."""
+    """Where what registries hold is remembered: a path, `redis://`, `rediss://`, `unix://`, or
+    `none`."""
     plain_http: bool
+    """Speak http at once, without trying https."""
     insecure: bool
-    """Certificates are not checked; never http."""
+    """Leave certificates unchecked (never http)."""
     tls_verify: bool
     """False is `insecure`, and http for a registry on this machine."""
     ca: str | os.PathLike[str]
+    """A file of authorities to trust as well (PEM)."""
     cert: str | os.PathLike[str]
+    """The client's certificate (PEM)."""
     key: str | os.PathLike[str]
+    """Its key (PEM)."""
     creds: str | tuple[str, str]
+    """`USER:PASSWORD` or a pair, for the destination's host alone."""
     src_creds: str | tuple[str, str]
+    """The same for the host of a source that is in a registry."""
     authfile: str | os.PathLike[str]
+    """A file of logins that is read first."""
     on_event: Emit
-    environ: Mapping[str, str]
-    """Instead of the process's environment."""
+    """Called with each event, from any thread."""
     log: Callable[[str], None]
-    """Receives the redacted wire log, a line a call."""
+    """Called with each line of the redacted wire log, from any thread."""
+    environ: Mapping[str, str]
+    """Read instead of the process's environment."""
 
 
 class PushOptions(TypedDict, total=False):
     """Keywords of one push."""
 
-    format: str
-    """`auto`, `docker` or `oci`; explicit: never converted."""
-    compression: str
-    """`gzip`, `none`, `zstd` or `zstd:1` to `zstd:19`."""
-    verify: bool | str
-    """`head` (or True): ask for everything afterwards; `full`: read it back, DiffIDs too."""
-    check_diffids: bool
-    """Decompress layers that came compressed beside the sending, before any tag."""
-    cache_from: str | Sequence[str]
-    """References at the destination's registry whose layers may serve."""
-    if_exists: str
-    """`overwrite`; `same`: fine if absent or this digest; `skip`: leave the tag alone; `fail`."""
+    format: Format
+    """`auto`, or `docker` or `oci`, which are never converted."""
     allow_schema1: bool
-    """Where a registry takes nothing else, push signed schema 1 (extra `schema1`)."""
+    """Push signed schema 1 where a registry takes nothing else (extra `schema1`)."""
+    compression: str
+    """Of layers that are not compressed yet: `gzip`, `none`, `zstd` or `zstd:1` to `zstd:19`."""
+    verify: bool | Verify
+    """Afterwards, ask for everything (`head` or True), or read it back, DiffIDs too (`full`)."""
+    check_diffids: bool
+    """Decompress layers that came compressed, beside the sending, and check them before any tag."""
+    cache_from: str | Sequence[str]
+    """References at the destination's registry to learn layers from."""
+    if_exists: IfExists
+    """What to do with a tag that exists: `overwrite`; `same`: fine if absent or this digest;
+    `skip`: leave it alone; `fail`."""
     no_learn: bool
-    """Ask nothing of the registry but whether blobs are there."""
+    """Learn nothing from the registry, and believe no other machine."""
+    check_push: bool
+    """For `plan` alone: open an upload session and give it back, to see whether one is let in."""
     cancel: Cancel
+    """A switch that any thread may throw."""
+
+
+class Options(PusherOptions, PushOptions, total=False):
+    """Keywords of the functions that make a `Pusher` for one push."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +104,7 @@ class Wish:
 
     profile: Profile
     explicit_profile: bool = False
-    format: Format | None = None
+    format: media_types.Format | None = None
     verify: Verify | None = None
     check_diffids: bool = False
     cache_from: tuple[Reference, ...] = ()
@@ -119,7 +137,7 @@ def known(options: Mapping[str, object], kind: type[PushOptions | PusherOptions]
             raise UsageError(f"there is no option {name!r}")
 
 
-def _format(text: str) -> Format | None:
+def _format(text: str) -> media_types.Format | None:
     if text not in _FORMATS:
         raise UsageError(f"no manifest format is called {text!r}", hint="use auto, docker or oci")
     return _FORMATS[text]

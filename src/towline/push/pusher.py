@@ -10,18 +10,21 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal, overload
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, Unpack
 
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import Warned, nowhere
-from towline.push import build, destinations, estimate, look, options, together
+from towline.push import build, destinations, estimate, look, options, signatures, together
 from towline.push.edge import Edge
 from towline.push.engine import Engine
 from towline.push.listener import Listener
-from towline.push.opened import Opened, registry_reference, trees
-from towline.push.options import PusherOptions
+from towline.push.opened import Opened, Source, registry_reference, trees
+from towline.push.options import PusherOptions, PushOptions
+from towline.push.result import InspectResult, PlanResult, PushResult
 from towline.push.run import Run
+from towline.push.signatures import Several
 from towline.push.target import Target
 from towline.push.wanted import Gatherer, images
 from towline.reference import RepositoryName
@@ -30,29 +33,24 @@ from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from types import TracebackType
-    from typing import Self, Unpack
 
     from towline.errors import Side, SourceError
     from towline.push.destinations import Told
     from towline.push.estimate import Planned
-    from towline.push.opened import Source, Wanted
-    from towline.push.options import PushOptions, Wish
-    from towline.push.result import InspectResult, PlanResult, PushResult
+    from towline.push.opened import Wanted
+    from towline.push.options import Wish
     from towline.push.run import Outcome
     from towline.push.wanted import Tree
     from towline.reference import Reference
-
-Several = list[str] | tuple[str, ...]
-"""Several destinations; not any sequence, since a text is one too."""
 
 
 class Pusher:
     """Pushes images; connections, tokens and knowledge stay warm from one push to the next.
 
     May be used from many threads, not across a fork. Close it, or use it in a `with` block.
-
     Raises UsageError for options that cannot be.
+
+    Its keywords are those of `PusherOptions`; `towline.push` tells what each is.
     """
 
     def __init__(self, **settings: Unpack[PusherOptions]) -> None:
@@ -90,46 +88,7 @@ class Pusher:
         if self._closed:
             raise UsageError("this Pusher is closed", hint="make another")
 
-    @overload
-    def push(
-        self,
-        source: Source,
-        destination: str,
-        *,
-        all_tags: Literal[False] = False,
-        **wishes: Unpack[PushOptions],
-    ) -> PushResult: ...
-
-    @overload
-    def push(
-        self,
-        source: Source,
-        destination: Several,
-        *,
-        all_tags: bool = False,
-        **wishes: Unpack[PushOptions],
-    ) -> list[PushResult]: ...
-
-    @overload
-    def push(
-        self,
-        source: Source,
-        destination: str,
-        *,
-        all_tags: Literal[True],
-        **wishes: Unpack[PushOptions],
-    ) -> list[PushResult]: ...
-
-    @overload
-    def push(
-        self,
-        source: Source,
-        destination: str | Several,
-        *,
-        all_tags: bool = False,
-        **wishes: Unpack[PushOptions],
-    ) -> PushResult | list[PushResult]: ...
-
+    @signatures.method
     def push(
         self,
         source: Source,
@@ -146,8 +105,12 @@ class Pusher:
 
         Raises UsageError, SourceError, AuthError, RegistryError, NetworkError, TransferCancelled;
         PartialFailure when several were asked for and some failed.
+
+        Further keywords are those of `PushOptions`; `towline.push` tells what each is.
         """
         wish = options.wish(wishes)
+        if "check_push" in wishes:
+            raise UsageError("check_push goes with `plan`: a push finds out by itself")
         parsed = destinations.parse(destination, all_tags=all_tags)
         destinations.on_one_host(parsed, self._account)
         cancel = wishes.get("cancel") or Cancel()
@@ -213,63 +176,19 @@ class Pusher:
             target.retry("login", partial(self._engine.client.log_in, host, target.context))
         return target.context.meter.requests > 1
 
-    @overload
-    def plan(
-        self,
-        source: Source,
-        destination: str,
-        *,
-        all_tags: Literal[False] = False,
-        check_push: bool = False,
-        **wishes: Unpack[PushOptions],
-    ) -> PlanResult: ...
-
-    @overload
-    def plan(
-        self,
-        source: Source,
-        destination: Several,
-        *,
-        all_tags: bool = False,
-        check_push: bool = False,
-        **wishes: Unpack[PushOptions],
-    ) -> list[PlanResult]: ...
-
-    @overload
-    def plan(
-        self,
-        source: Source,
-        destination: str,
-        *,
-        all_tags: Literal[True],
-        check_push: bool = False,
-        **wishes: Unpack[PushOptions],
-    ) -> list[PlanResult]: ...
-
-    @overload
+    @signatures.method
     def plan(
         self,
         source: Source,
         destination: str | Several,
         *,
         all_tags: bool = False,
-        check_push: bool = False,
-        **wishes: Unpack[PushOptions],
-    ) -> PlanResult | list[PlanResult]: ...
-
-    def plan(
-        self,
-        source: Source,
-        destination: str | Several,
-        *,
-        all_tags: bool = False,
-        check_push: bool = False,
         **wishes: Unpack[PushOptions],
     ) -> PlanResult | list[PlanResult]:
         """What a push would do; the registry is only read (GET and HEAD).
 
-        Takes what `push` takes. With `check_push` an upload session is opened at each repository,
-        and given back, to see whether a push would be let in. Raises as `push` does.
+        Takes what `push` takes, and raises what it raises. With `check_push` an upload session is
+        opened at each repository, and given back, to see whether a push would be let in.
         """
         wish = replace(options.wish(wishes), verify=None)  # there is nothing to verify yet
         parsed = destinations.parse(destination, all_tags=all_tags)
@@ -282,7 +201,7 @@ class Pusher:
             together.prepare(self._engine, runs, wish)
             planned: dict[Reference, Planned] = dict(broken)
             for run in runs:
-                planned |= estimate.estimate(run, wish, check=check_push)
+                planned |= estimate.estimate(run, wish, check=wishes.get("check_push", False))
         outcomes = [self._heard(planned[reference], said) for reference in wanted]
         several = all_tags or not isinstance(destination, str)
         return destinations.answer(wanted, outcomes, several=several)

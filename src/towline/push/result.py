@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from towline.events import Outcome
+from towline.events import Outcome
 
 Status = Literal["pushed", "unchanged", "skipped"]
 DigestDiffers = Literal["recompressed", "converted", "platforms", "annotations"]

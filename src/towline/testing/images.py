@@ -5,24 +5,23 @@ Every image is first a store of blobs on disk; `image_formats` arranges it as ea
 
 from __future__ import annotations
 
+import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from towline.spec import gojson, manifest, media_types
+from towline.spec.compression import Compression
 from towline.spec.descriptor import Descriptor, Platform
 from towline.testing import image_formats
 from towline.testing.blob_store import BlobStore, Content, MadeLayer
+from towline.testing.image_formats import Form
 from towline.testing.made import Made, MadeImage
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping, Sequence
-
-    from towline.spec.compression import Compression
     from towline.spec.manifest import RawManifest
-    from towline.testing.image_formats import Form
 
 PLATFORM = "linux/amd64"
 _EPOCH = "1970-01-01T00:00:00Z"

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
+from towline.server import LoggedRequest, Server
 from towline.spec import distribution, media_types
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from towline.server import LoggedRequest, Server
 
 _SECONDS = 30.0
 
@@ -186,7 +183,5 @@ def _prefix() -> str:
 @contextmanager
 def oci_registry() -> Iterator[TestRegistry]:
     """A registry of one's own while the block runs: what the fixture is, without pytest."""
-    from towline.server import Server
-
     with Server() as server:
         yield view(server)
