@@ -17,7 +17,8 @@ import pytest
 
 import towline
 from tests.support import readback
-from tests.support.scripted import HANG, Reply, Scripted, scripted
+from tests.support.scripted import HANG, Reply, Scripted, running, scripted
+from tests.support.unsteady import Trouble, Unsteady
 from towline.server import Server
 from towline.testing.images import make_image
 
@@ -338,3 +339,69 @@ def test_a_late_registry_that_has_other_digests_is_told_of(
     assert first.digest in warning
     assert second.digest in warning
     assert len(whole([late, other])) == 2
+
+
+def test_the_largest_layer_that_waits_goes_first(stalled: Scripted, tmp_path: Path) -> None:
+    sizes = [20, 900, 60, 300, 40, 120]
+    made = make_image(tmp_path / "image.tar", [{"f": noise(str(n), n * 999)} for n in sizes])
+    stalled.on("PATCH", "/uploads/", lambda _: time.sleep(1))  # meanwhile the others queue up
+    with towline.Pusher(cache="none", jobs=1) as pusher:
+        pusher.push(made.path, f"{stalled.host}/app:1")
+    _, *sent = [len(one.body) for one in stalled.requests("PATCH")]
+    assert len(sent) == len(sizes) - 1
+    assert sent == sorted(sent, reverse=True)
+
+
+def test_while_one_slot_is_waited_for_no_other_is_held(
+    servers: list[Server], stalled: Scripted, small: Made, tmp_path: Path
+) -> None:
+    """What waits for a busy host and a free one leaves the free one to whoever can use it."""
+    stalled.on("PATCH", "/first/", HANG, forever=True)
+    cancel = towline.Cancel()
+    push = Watched(small.path, [f"{stalled.host}/first:1"], jobs=1, cancel=cancel)
+    while not stalled.requests("PATCH"):
+        time.sleep(0.01)
+    images = [make_image(tmp_path / f"{n}.tar", [{"f": noise(f"{n}", MiB)}]).path for n in range(2)]
+    free, other = names(servers)[0], f"{servers[0].host}/other:1"
+    with ThreadPoolExecutor(2) as threads:
+        both = threads.submit(push.pusher.push, images[0], [free, f"{stalled.host}/second:1"])
+        while not any(status == "Waiting" for _, status in push.statuses):
+            time.sleep(0.01)
+        began = time.monotonic()
+        threads.submit(push.pusher.push, images[1], other).result(30)
+        assert time.monotonic() - began < LOADED / 2, "it waited for who waited"
+        cancel.cancel()
+        assert len(both.result(30)) == 2
+    with pytest.raises(towline.TransferCancelled):
+        push.result()
+
+
+def test_a_registry_that_reads_slowly_does_not_keep_the_others(
+    servers: list[Server], large: Made
+) -> None:
+    with running(Unsteady) as slow:
+        slow.script.always["send"] = Trouble(block_wait=0.02)  # 5 s at least for all of it
+        source = Counted(large.path.read_bytes())
+        push = Watched(source, [*names(servers[:2]), f"{slow.host}/app:1"])
+        assert push.await_tags(*names(servers[:2])) < BUDGET + LOADED
+        results = push.result()
+        assert not slow.premature
+        assert "1" in slow.repository("app").manifests
+    assert {result.digest for result in results} == whole(servers[:2])
+    assert source.count < 2.5 * 16 * MiB, "one read more, for itself alone"
+
+
+def test_where_the_repository_that_is_sent_to_fails_its_siblings_send_themselves(
+    small: Made,
+) -> None:
+    with running(Unsteady) as registry:
+        registry.script.troubles["send", 1] = Trouble(status=403)
+        push = Watched(small.path, [f"{registry.host}/app{n}:1" for n in range(3)], retries=0)
+        with pytest.raises(towline.PartialFailure) as caught:
+            push.result()
+        outcomes = [type(one) for one in caught.value.results]
+        assert sorted(outcomes, key=str).count(towline.PushResult) == 2
+        for place, outcome in enumerate(caught.value.results):
+            there = "1" in registry.repository(f"app{place}").manifests
+            assert there == isinstance(outcome, towline.PushResult)
+        assert not registry.premature

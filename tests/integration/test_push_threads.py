@@ -1,0 +1,85 @@
+"""How many threads a push takes, and what it says where it gets none; in processes of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import ExitStack
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from towline.server import Server
+from towline.testing.images import make_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MOST = 200
+_MANY = """
+import sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+import towline
+
+images, hosts = sys.argv[1].split(), sys.argv[2].split()
+most, over = 0, threading.Event()
+
+def count():
+    global most
+    while not over.wait(0.002):
+        most = max(most, threading.active_count())
+
+counting = threading.Thread(target=count)
+counting.start()
+with towline.Pusher(cache="none") as pusher, ThreadPoolExecutor(len(images)) as threads:
+    def push(number):
+        places = [f"{host}/app{number}/{part}:1" for host in hosts for part in range(2)]
+        return pusher.push(images[number], places)
+    assert all(len(done) == 2 * len(hosts) for done in threads.map(push, range(len(images))))
+over.set()
+counting.join()
+print(most - len(images) - 2)  # without those who only ask for pushes, and this count itself
+"""
+_FEW = """
+import resource, sys, threading
+from towline.cli.main import main
+
+more = int(sys.argv.pop(1))
+threading.stack_size(1 << 30)  # of address space, which is what runs out
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (more << 30) + (1 << 29),) * 2)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_many_images_for_several_registries_take_few_threads(tmp_path: Path) -> None:
+    random = Random(3)  # noqa: S311 - no secret
+    layers = [{f"f{n}": random.randbytes(4000)} for n in range(40)]
+    images = [
+        str(make_image(tmp_path / f"{n}.tar", [{"own": bytes([n])}, *layers[n : n + 30]]).path)
+        for n in range(8)
+    ]
+    with ExitStack() as stack:
+        hosts = [stack.enter_context(Server()).host for _ in range(4)]
+        command = [sys.executable, "-c", _MANY, " ".join(images), " ".join(hosts)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < MOST
+
+
+@pytest.mark.xfail(reason="threads that cannot be started are told as a fault of ours, or awaited")
+@pytest.mark.parametrize("more", range(6))
+def test_where_no_thread_can_be_started_one_sentence_says_so(more: int, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar", [{f"f{n}": bytes([n]) * 99_999} for n in range(8)])
+    with Server() as one, Server() as other:
+        places = [f"{server.host}/app:1" for server in (one, other)]
+        command = [sys.executable, "-c", _FEW, f"{more}", "push", str(made.path), *places]
+        done = subprocess.run(
+            [*command, "--cache=none"], capture_output=True, text=True, check=False, timeout=10
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("towline: error: ")]
+    assert "thread" in said
+    assert "RuntimeError" not in said
