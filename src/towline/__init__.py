@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         InspectResult,
         LayerResult,
         ManifestResult,
+        PlannedLayer,
         PlanResult,
         PushResult,
     )
@@ -87,6 +88,7 @@ _HOMES = {
         "LayerResult",
         "ManifestResult",
         "PlanResult",
+        "PlannedLayer",
         "PushResult",
     ),
 }
@@ -108,6 +110,7 @@ __all__ = [
     "Note",
     "PartialFailure",
     "PlanResult",
+    "PlannedLayer",
     "PushOptions",
     "PushResult",
     "PushStarted",

@@ -13,7 +13,8 @@ import pytest
 
 import towline
 import towline.testing
-from towline.push import options
+from towline.events import Outcome
+from towline.push import options, result
 
 if typing.TYPE_CHECKING:
     from types import ModuleType
@@ -91,3 +92,22 @@ def test_the_help_of_push_tells_every_option_with_its_sentence() -> None:
     _, _, told = inspect.getdoc(towline.push).partition("Keywords:\n")  # type: ignore[union-attr]
     flat = " ".join(told.split())
     assert flat == " ".join(f"{key}: {said}" for key, said in wanted.items())
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("outcome", typing.get_args(Outcome)),
+        ("status", typing.get_args(result.Status)),
+        ("digest_differs", typing.get_args(result.DigestDiffers)),
+    ],
+)
+def test_every_word_of_a_result_is_documented(field: str, words: tuple[str, ...]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "library.md").read_text()
+    _, _, told = page.partition(f"`{field}`")
+    assert [word for word in words if f"`{word}`" not in told] == []
+
+
+def test_what_is_always_there_is_not_said_to_be_missing_at_times() -> None:
+    hints = typing.get_type_hints(towline.LayerResult)
+    assert (hints["digest"], hints["size"]) == (str, int)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from towline.cli.arguments import Parser
-    from towline.push.result import LayerResult, PlanResult
+    from towline.push.result import PlannedLayer, PlanResult
 
 USAGE = "SOURCE DESTINATION... [OPTION...]"
 ABOUT = """\
@@ -89,7 +89,7 @@ def _table(result: PlanResult) -> Iterator[str]:
     yield f"  {_last(result)}"
 
 
-def _row(layer: LayerResult) -> tuple[str, str, str, str]:
+def _row(layer: PlannedLayer) -> tuple[str, str, str, str]:
     digest = layer.diff_id or layer.digest or ""
     size = figures.size(layer.size) if layer.size is not None else "-"
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from towline.push.result import LayerResult, ManifestResult, PushResult
+from towline.push.result import LayerResult, ManifestResult, PlannedLayer, PushResult
 from towline.push.wanted import Blob, Index, images
 
 if TYPE_CHECKING:
@@ -93,16 +93,15 @@ def _layer(layer: Layer, delivered: Mapping[str, Delivered]) -> LayerResult:
 
 def planned(
     tree: Tree, found: Mapping[str, Delivered | None], profile: Profile
-) -> tuple[LayerResult, ...]:
+) -> tuple[PlannedLayer, ...]:
     """The layers of a push that was only planned; None where a layer would be compressed."""
     known = {key: delivered for key, delivered in found.items() if delivered}
-    results = []
+    results: list[PlannedLayer] = []
     for layer in dict.fromkeys(layer for image in images(tree) for layer in image.layers):
         if isinstance(layer, Blob) and layer.key not in known:
-            result = LayerResult(layer.diff_id, None, None, "pushed", profile.name)
+            results.append(PlannedLayer(layer.diff_id, None, None, "pushed", profile.name))
         else:
-            result = replace(_layer(layer, known), sent_bytes=0)
-        results.append(result)
+            results.append(replace(_layer(layer, known), sent_bytes=0))
     return tuple(results)
 
 

@@ -26,21 +26,31 @@ class _Told:
 
 
 @dataclass(frozen=True, slots=True)
-class LayerResult(_Told):
-    """One layer of a push."""
+class PlannedLayer(_Told):
+    """One layer of a push that was only planned."""
 
     diff_id: str | None
     """Digest of the uncompressed tar; None for blobs that are no layers."""
     digest: str | None
-    """Digest of the blob; None in a plan that cannot know it yet."""
+    """Digest of the blob; None where the layer would have to be compressed first."""
     size: int | None
-    """Bytes of the blob."""
+    """Bytes of the blob; None as the digest."""
     outcome: Outcome
     compression: str
     """Profile name, `source` when it came compressed, `reused` when another push made it."""
     mounted_from: str | None = None
     """Repository path that it was mounted from."""
     sent_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerResult(PlannedLayer):
+    """One layer of a push."""
+
+    digest: str
+    """Digest of the blob."""
+    size: int
+    """Bytes of the blob."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +104,7 @@ class PlanResult(_Told):
     size: int | None
     media_type: str
     status: Status
-    layers: tuple[LayerResult, ...] = ()
+    layers: tuple[PlannedLayer, ...] = ()
     manifests: tuple[ManifestResult, ...] = ()
     digest_differs: DigestDiffers | None = None
     warnings: tuple[str, ...] = ()
