@@ -12,7 +12,8 @@ from tests.support.pushing import Client, client_of
 from tests.support.scripted import Reply, Scripted
 from towline.errors import RegistryError, TowlineError
 from towline.registry.auth import token as tokens
-from towline.registry.requests.manifests import MANIFEST_READ_MAX, TAGS_READ_MAX
+from towline.registry.requests.manifests import MANIFEST_READ_MAX
+from towline.registry.requests.tags import TAGS_READ_MAX
 from towline.spec import media_types
 from towline.spec.digest import Digest
 from towline.spec.manifest import RawManifest

@@ -19,7 +19,7 @@ from towline.errors import AuthError, NetworkError, RegistryError
 from towline.registry.auth.keychain import Credentials
 from towline.registry.endpoints import Endpoint
 from towline.registry.requests import blobs
-from towline.registry.transport import Caller
+from towline.registry.transport import Transport
 from towline.spec.digest import Digest
 from towline.wire import proxy
 from towline.wire.pool import Pool
@@ -301,7 +301,7 @@ class TestNamesThatHaveLedHere:
         place = Endpoint(host, plain_http=False, loopback_http=True, timeout=2.0)
         place._base, place._settled = place._url("http"), True
         pool = Pool(proxies=proxy.from_environment(environ))
-        caller = Caller(pool, place, Credentials(USER, PASSWORD))
+        caller = Transport(pool, place, Credentials(USER, PASSWORD))
         pool._peers.update(self.peers)
         try:
             caller.call(blobs.base(host), (), Context())

@@ -16,7 +16,7 @@ from towline.push import convert, manifests
 from towline.push.build import Documents
 from towline.push.convert import FORMATS, SCHEMA1, CannotConvert
 from towline.push.wanted import in_memory
-from towline.registry.refusals import refuses_type
+from towline.registry.manifests import refuses_type
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import EMPTY_LAYER_DIFF_ID

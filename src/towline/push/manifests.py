@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import Cancelled, TowlineError
-from towline.registry.refusals import lacks_blobs
+from towline.registry.manifests import lacks_blobs
 from towline.spec import media_types
 from towline.spec.manifest import parse
 from towline.transfers.shared import Restart

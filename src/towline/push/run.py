@@ -19,7 +19,7 @@ from towline.push.tagging import Tagging
 from towline.push.telling import Telling
 from towline.push.verify import verify
 from towline.push.wanted import Blob, tree_blobs
-from towline.registry.refusals import lacks_blobs
+from towline.registry.manifests import lacks_blobs
 from towline.spec import media_types
 
 if TYPE_CHECKING:

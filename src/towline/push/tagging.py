@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError
 from towline.push import build, existing, manifests
-from towline.registry.refusals import refuses_type
+from towline.registry.manifests import refuses_type
 from towline.spec import media_types
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from towline.registry.certs_d import trust_of
 from towline.registry.endpoints import HUB_API, Endpoint, acquired
 from towline.registry.rates import Rates
 from towline.registry.repository import Repository
-from towline.registry.transport import Caller
+from towline.registry.transport import Transport
 from towline.registry.warnings import Notices
 from towline.wire import log, proxy, tls
 from towline.wire.exchange import ANSWER_TIMEOUT
@@ -94,7 +94,7 @@ class RegistryClient:
         self.rates = Rates()
         """How fast blobs went to the hosts."""
         self._notices = Notices(settings.warn or log.silent)
-        self._callers: dict[tuple[str, Credentials | None], Caller] = {}
+        self._transports: dict[tuple[str, Credentials | None], Transport] = {}
 
     def repository(
         self,
@@ -113,9 +113,9 @@ class RegistryClient:
         context = context or Context()
         with acquired(self._lock, context):
             facts = self._host_facts(name.host, side)
-            caller = self._caller(name, side, context)
+            transport = self._transport(name, side, context)
         size = self._settings.chunk_size
-        return Repository(name, caller, facts, side=side, pull_from=pull_from, chunk_size=size)
+        return Repository(name, transport, facts, side=side, pull_from=pull_from, chunk_size=size)
 
     def _host_facts(self, host: str, side: Side) -> HostFacts:
         if host not in self._facts:
@@ -135,14 +135,14 @@ class RegistryClient:
         """
         return host if self._endpoint(host).is_verified else f"unverified {host}"
 
-    def _caller(self, name: RepositoryName, side: Side, context: Context) -> Caller:
+    def _transport(self, name: RepositoryName, side: Side, context: Context) -> Transport:
         keychain = self._made_keychain()
         credentials = keychain.find(name, side, context)
         key = (name.host, credentials)
-        if key not in self._callers:
+        if key not in self._transports:
             again = partial(keychain.find, name, side)
             renewable = credentials is not None and credentials.renewable
-            self._callers[key] = Caller(
+            self._transports[key] = Transport(
                 self._made_pool(),
                 self._endpoint(name.host),
                 credentials,
@@ -153,7 +153,7 @@ class RegistryClient:
                 notice=self._notices.tell,
                 why_anonymous=partial(keychain.nothing_found, name.host),
             )
-        return self._callers[key]
+        return self._transports[key]
 
     def _made_keychain(self) -> Keychain:
         settings = self._settings
@@ -241,7 +241,7 @@ class RegistryClient:
         """Close the connections."""
         with self._lock:
             pool, self._pool = self._pool, None
-            self._callers.clear()
+            self._transports.clear()
         if pool is not None:
             pool.close()
 

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from towline.errors import AuthError, RegistryError
-from towline.registry import hints
+from towline.errors import AuthError, RegistryError, TowlineError
 from towline.spec import distribution
 from towline.spec.digest import Digest
+from towline.wire.failures import CLIENT_CERTIFICATE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from towline.errors import Side
     from towline.wire.message import Response
     from towline.wire.url import Url
 
-_TRANSIENT_STATUSES = frozenset({408, 429, 499})
-"""Statuses that may heal by themselves, beside those from 500 (499 is nginx's and Nexus's)."""
 _LASTING_FAILURES = frozenset({501, 505, 507, 511})
-_FAILURES = range(500, 600)
+_LASTING_STATUSES = frozenset({400, 401, 403, 405, 411, 413, 415, 501})
+"""Statuses of which each has a remedy of its own, and none is waiting."""
 _TRANSIENT_CODES = frozenset(
     {
         distribution.TOOMANYREQUESTS,
@@ -31,10 +34,6 @@ _TRANSIENT_CODES = frozenset(
         distribution.BLOB_UPLOAD_UNKNOWN,
     }
 )
-_LASTING_STATUSES = frozenset({400, 401, 403, 405, 411, 413, 415, 501})
-"""Statuses of which each has a remedy of its own, and none is waiting."""
-_DENIALS = frozenset({401, 403})
-_REDIRECTS = range(300, 400)
 _SHOWN = 200
 """Characters of a body that is no JSON."""
 _MARKUP_READ = 8 << 10
@@ -58,10 +57,9 @@ class Complaint(NamedTuple):
     detail: str = ""
 
     def __str__(self) -> str:
+        said = ": ".join(filter(None, [self.code, self.message]))
         detail = _shown(self.detail, _DETAIL_SHOWN)
-        parts = [self.code or "", self.message, f"({detail})" if detail else ""]
-        head, *rest = [part for part in parts[:2] if part] or [""]
-        return " ".join(filter(None, [": ".join([head, *rest]), parts[2]]))
+        return f"{said} ({detail})".lstrip() if detail else said
 
 
 def complaints(response: Response) -> list[Complaint]:
@@ -69,28 +67,24 @@ def complaints(response: Response) -> list[Complaint]:
     text = response.body.decode("utf-8", "replace").strip()
     if not text:
         return []
-    document = _json(text)
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+        if text.startswith("<"):
+            return _from_markup(text[:_MARKUP_READ])
     if isinstance(document, dict):
         return _from_object(document)
-    if document is not None:
-        return [Complaint(None, _shown(text, _SHOWN))]
-    return _from_markup(text) if text.startswith("<") else [Complaint(None, _shown(text, _SHOWN))]
-
-
-def _json(text: str) -> Any:  # noqa: ANN401 - any JSON
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+    return [Complaint(None, _shown(text, _SHOWN))]
 
 
 def _from_object(document: dict[str, Any]) -> list[Complaint]:
     errors = document.get("errors")
     if isinstance(errors, list) and errors:
-        return [_complaint(error) for error in errors[:5]]
+        return [_from_error(error) for error in errors[:5]]
     if isinstance(errors, str):
         return [Complaint(None, _shown(errors, _SHOWN))]
-    # The Hub's token server, GitHub's, and many a proxy have forms of their own.
+    # The Hub's token server says `details`, GitHub's `message`; others have forms of their own.
     for key in ("details", "message", "error_description", "error", "detail", "msg"):
         value = document.get(key)
         if isinstance(value, str) and value.strip():
@@ -98,13 +92,12 @@ def _from_object(document: dict[str, Any]) -> list[Complaint]:
     return []
 
 
-def _complaint(error: Any) -> Complaint:  # noqa: ANN401 - any JSON
+def _from_error(error: Any) -> Complaint:  # noqa: ANN401 - any JSON
     if not isinstance(error, dict):
         return Complaint(None, _shown(str(error), _SHOWN))
-    detail = error.get("detail")
+    message, detail = error.get("message"), error.get("detail")
     if detail and not isinstance(detail, str):
         detail = json.dumps(detail, ensure_ascii=False)
-    message = error.get("message")
     return Complaint(
         _code(error.get("code")),
         _shown(message, _SHOWN) if isinstance(message, str) else "",
@@ -117,7 +110,6 @@ def _code(value: Any) -> str | None:  # noqa: ANN401 - any JSON
 
 
 def _from_markup(text: str) -> list[Complaint]:
-    text = text[:_MARKUP_READ]
     if message := _XML_MESSAGE.search(text):
         code = _XML_CODE.search(text)
         return [Complaint(_code(code[1]) if code else None, _shown(message[1], _SHOWN))]
@@ -134,28 +126,22 @@ def _shown(text: str, length: int) -> str:
 
 
 def described(response: Response) -> str:
-    """The answer in words: status, then what the headers and the body complain of."""
-    said = [str(complaint) for complaint in complaints(response)[:3]]
-    words = "; ".join(dict.fromkeys(filter(None, [_challenge_words(response), *said])))
+    """The answer in words: its status, then what the headers and the body complain of."""
+    from towline.registry.auth.challenge import challenges
+
+    found = challenges(response.headers.all("WWW-Authenticate"))
+    reasons = (challenge.parameters.get("error_description") for challenge in found)
+    reason = _shown(next(filter(None, reasons), ""), _SHOWN)
+    said = [reason, *(str(complaint) for complaint in complaints(response)[:3])]
+    words = "; ".join(dict.fromkeys(filter(None, said)))
     status = f"{response.status} {response.reason}".strip()
     return f"{status}: {words}" if words else status
 
 
-def _challenge_words(response: Response) -> str:
-    from towline.registry.auth.challenge import challenges
-
-    for challenge in challenges(response.headers.all("WWW-Authenticate")):
-        if words := challenge.parameters.get("error_description"):
-            return _shown(words, _SHOWN)
-    return ""
-
-
 def code(response: Response) -> str | None:
-    """The first code of the body; that of missing blobs, if it is among them.
-
-    Distribution complains of a blob that it does not find in two ways at once.
-    """
+    """The first code of the body, or that of missing blobs, if it is among them."""
     found = [complaint.code for complaint in complaints(response) if complaint.code]
+    # Distribution says DIGEST_INVALID and MANIFEST_BLOB_UNKNOWN of a blob that it does not find.
     unknown = distribution.MANIFEST_BLOB_UNKNOWN
     return unknown if unknown in found else next(iter(found), None)
 
@@ -175,7 +161,10 @@ def named(response: Response) -> Digest | None:
 
 
 def named_instead(response: Response, digest: str) -> Digest | None:
-    """The other one that is named where that digest belongs; of another algorithm none can tell."""
+    """Another digest that is named where this one belongs.
+
+    None also where it is of another algorithm: it may be the same blob.
+    """
     other = named(response)
     same = other is None or other == digest or not digest.startswith(f"{other.algorithm}:")
     return None if same else other
@@ -192,47 +181,40 @@ def is_a_registrys(response: Response) -> bool:
     """Whether it has the marks of a registry's answer; many a registry's own refusal has none."""
     if is_page(response):
         return False
-    named = response.headers.get(distribution.API_VERSION) is not None
-    return response.ok or named or response.media_type == "application/json"
+    versioned = response.headers.get(distribution.API_VERSION) is not None
+    return response.ok or versioned or response.media_type == "application/json"
 
 
 def refusal(response: Response, action: str) -> AuthError | RegistryError:
     """The error for an answer that is no success; `action` completes "cannot …"."""
-    found, words = code(response), text(response)
+    status, found, words = response.status, code(response), text(response)
     where = f"{response.url.authority} answered {described(response)}"
     if elsewhere := sent_on(response):
         where += f", and sends on to {elsewhere.redacted}"
-    message = f"cannot {action}: {where} ({response.method} {response.url.redacted})"
-    cls = AuthError if _is_denial(response, found) else RegistryError
+    denied = status in {401, 403} and not is_immutable(words)
+    # ECR Public answers 400 with such a code where others answer 401 and 403.
+    denied |= status == 400 and found in {distribution.DENIED, distribution.UNAUTHORIZED}
+    cls = AuthError if denied else RegistryError
     return cls(
-        message,
-        status=response.status,
+        f"cannot {action}: {where} ({response.method} {response.url.redacted})",
+        status=status,
         code=found,
-        hint=_hint(response, elsewhere) or hints.of(response.status, found, words),
-        transient=_is_transient(response.status, found) and not hints.is_full(words),
+        hint=_hint(response, found, words, elsewhere),
+        transient=_is_transient(status, found) and not _FULL.search(words),
         retry_after=retry_after(response),
     )
 
 
-def sent_on(response: Response) -> Url | None:
-    """Where a redirect points, if it is one."""
-    location = response.headers.get("Location") if response.status in _REDIRECTS else None
-    try:
-        return response.url.join(location) if location else None
-    except ValueError:
-        return None
+def check_success(response: Response, action: str) -> None:
+    """Raise AuthError or RegistryError for anything but a registry's success."""
+    if not response.ok or is_page(response):
+        raise no_success(response, action)
 
 
-def _hint(response: Response, elsewhere: Url | None) -> str | None:
-    if elsewhere is None:
-        return None
-    if (response.url.scheme, elsewhere.scheme) == ("http", "https"):
-        return hints.SPEAKS_HTTPS
-    return f"name {elsewhere.authority} in the destination, if the registry is there"
-
-
-def no_registry(response: Response, action: str) -> RegistryError:
-    """The error for an answer that no registry gives, though its status is a success."""
+def no_success(response: Response, action: str) -> AuthError | RegistryError:
+    """Likewise, for an answer that may also be a page under a status of success."""
+    if not response.ok:
+        return refusal(response, action)
     kind = "a page" if is_page(response) else f"{response.media_type or 'something unexpected'}"
     return RegistryError(
         f"cannot {action}: {response.url.authority} answered {response.status} with {kind} instead "
@@ -242,17 +224,18 @@ def no_registry(response: Response, action: str) -> RegistryError:
     )
 
 
-def _is_denial(response: Response, found: str | None) -> bool:
-    if response.status in _DENIALS:
-        return not hints.is_immutable(text(response))
-    return response.status == 400 and found in {  # noqa: PLR2004 - Bad Request
-        distribution.DENIED,
-        distribution.UNAUTHORIZED,
-    }
+def sent_on(response: Response) -> Url | None:
+    """Where a redirect points, if it is one."""
+    location = response.headers.get("Location") if 300 <= response.status < 400 else None
+    try:
+        return response.url.join(location) if location else None
+    except ValueError:
+        return None
 
 
 def _is_transient(status: int, found: str | None) -> bool:
-    if status in _TRANSIENT_STATUSES or (status in _FAILURES and status not in _LASTING_FAILURES):
+    # 499 is nginx's and Nexus's for a client that hung up, 522 Cloudflare's for a time-out.
+    if status in {408, 429, 499} or (500 <= status < 600 and status not in _LASTING_FAILURES):
         return True
     return found in _TRANSIENT_CODES and status not in _LASTING_STATUSES
 
@@ -260,12 +243,10 @@ def _is_transient(status: int, found: str | None) -> bool:
 def retry_after(response: Response) -> float | None:
     """Seconds that the answer asks to wait, at most a minute; a date in the past is no time."""
     value = (response.headers.get("Retry-After") or "").strip()
+    if not value:
+        return None
     if value.isascii() and value.isdigit():
         return min(float(value[:9]), _WAIT_MAX)
-    return _until(value) if value else None
-
-
-def _until(value: str) -> float | None:
     import email.utils
     import time
 
@@ -274,3 +255,80 @@ def _until(value: str) -> float | None:
     except (ValueError, OverflowError):
         return None
     return min(max(0.0, seconds), _WAIT_MAX)
+
+
+@contextmanager
+def on_side(side: Side) -> Iterator[None]:
+    """Errors from within are of that side of the transfer."""
+    try:
+        yield
+    except TowlineError as error:
+        error.side = error.side or side
+        raise
+
+
+# What to do about a refusal.
+
+SPEAKS_HTTPS = "the registry speaks https: leave out --plain-http"
+CLOCKS = (
+    "the token is new: check that the account may do this here, and that the clocks of the "
+    "registry and of its token service agree"
+)
+_IMMUTABLE = re.compile(r"immutab|cannot be overwritten|already exists and")
+_FULL = re.compile(r"no space left|disk (?:is )?full")
+_HINTS_BY_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(r"http request to an https server|plain http request was sent to https"),
+        SPEAKS_HTTPS,
+    ),
+    # nginx, in plain words: "No required SSL certificate was sent", "The SSL certificate error".
+    (re.compile(r"ssl certificate|client certificate"), CLIENT_CERTIFICATE),
+    (re.compile(r"expired"), "the credentials have expired: log in again"),
+    (_IMMUTABLE, "the tag is immutable: choose another tag"),
+    (re.compile(r"quota"), "a quota of the registry is used up: make room there"),
+    (_FULL, "the registry has no room left: make room there"),
+    (
+        re.compile(r"project .*(?:not found|does not exist|doesn't exist)"),
+        "create the project at the registry first",
+    ),
+    (
+        re.compile(r"repository .*(?:not found|does not exist|doesn't exist)"),
+        "create the repository at the registry first",
+    ),
+    (
+        re.compile(r"csrf"),
+        "something on the way adds cookies: ask whoever runs the proxy",
+    ),
+)
+_HINTS_BY_CODE = {
+    distribution.NAME_UNKNOWN: "create the repository at the registry first, or check its name",
+    distribution.NAME_INVALID: "the registry does not take such a name: check its rules for names",
+    distribution.TOOMANYREQUESTS: "the registry limits requests: try again later, or log in",
+}
+_HINTS_BY_STATUS = {
+    401: "check the credentials: --creds USER:PASSWORD, or what towline login has saved",
+    403: "check that the account may push to this repository, and that the repository exists",
+    409: "the tag may be immutable: choose another tag",
+    412: "the tag may be immutable: choose another tag",
+    404: "check the name of the repository and that the address is a registry's",
+    413: "a proxy before the registry limits the size of a request: have it raise the limit",
+    429: "the registry limits requests: try again later, or log in",
+    507: "the registry has no room left: make room there",
+}
+
+
+def _hint(response: Response, found: str | None, words: str, elsewhere: Url | None) -> str | None:
+    """One imperative clause; None where nothing is known."""
+    if elsewhere is not None:
+        if (response.url.scheme, elsewhere.scheme) == ("http", "https"):
+            return SPEAKS_HTTPS
+        return f"name {elsewhere.authority} in the destination, if the registry is there"
+    for pattern, hint in _HINTS_BY_WORDS:
+        if pattern.search(words):
+            return hint
+    return _HINTS_BY_CODE.get(found or "") or _HINTS_BY_STATUS.get(response.status)
+
+
+def is_immutable(words: str) -> bool:
+    """Whether a refusal speaks of a tag that may not be moved."""
+    return _IMMUTABLE.search(words) is not None

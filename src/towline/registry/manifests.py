@@ -1,50 +1,105 @@
-"""Manifests as they lie at a registry: looked at, and got with what is said of them compared."""
+"""Manifests as they lie at a registry: looked at, got, and put in their place.
+
+What the answers leave open is settled by looking: bytes that do not agree with the digest that is
+said of them, a PUT whose answer is lost (the manifest may be in place), one that names no digest,
+or another one (it may not be, or not as it was sent).
+"""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from towline.errors import AuthError, RegistryError
-from towline.registry.requests import manifests
-from towline.registry.requests.blobs import Unclear
-from towline.spec import media_types, schema1
+from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
+from towline.registry import errors
+from towline.registry.requests.call import Unclear
+from towline.registry.requests.manifests import (
+    Got,
+    Put,
+    get_manifest,
+    head_manifest,
+    place,
+    put_manifest,
+)
+from towline.spec import distribution, media_types, schema1
 
 if TYPE_CHECKING:
-    from towline.registry.conversation import Conversation
+    from towline.registry.requests.call import Call
+    from towline.registry.transport import Conversation
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
 
-_NOT_IMPLEMENTED = 501
-_NO_HEAD = frozenset({400, 405, 501})
+_LOST = frozenset({408, 499, *range(500, 600)})
+"""Refusals by somebody who may have passed the request on, or have carried it out."""
+_MISTAKES = frozenset({distribution.DIGEST_INVALID, distribution.MANIFEST_INVALID})
+_ABSENT = ""
+"""Stands where a digest would: nothing is there."""
+_TYPE_CODES = frozenset(
+    {
+        None,
+        distribution.UNSUPPORTED,
+        distribution.MANIFEST_INVALID,
+        distribution.MANIFEST_UNKNOWN,
+        distribution.TAG_INVALID,
+        distribution.UNKNOWN,
+    }
+)
+_BLOBS_UNKNOWN = frozenset({distribution.MANIFEST_BLOB_UNKNOWN, distribution.BLOB_UNKNOWN})
+_LACKING = re.compile(r"unknown blob|blob unknown|blob .*(?:not found|does not exist)")
 
 
-def looked_at(talk: Conversation, target: str) -> Descriptor | Unclear | None:
+def lacks_blobs(error: Exception) -> bool:
+    """Whether a refused manifest lists what the registry does not find, in whatever words."""
+    if not isinstance(error, RegistryError):
+        return False
+    said = _LACKING.search(error.message.lower())
+    return error.code in _BLOBS_UNKNOWN or (
+        error.code == distribution.MANIFEST_INVALID and said is not None
+    )
+
+
+def refuses_type(error: Exception) -> bool:
+    """Whether a refused manifest may be taken as one of another type (OCI, schema 2)."""
+    return (
+        isinstance(error, RegistryError)
+        and error.status in {400, 404, 405, 415, 501}
+        and error.code in _TYPE_CODES
+        and not lacks_blobs(error)
+        and not errors.is_immutable(error.message.lower())
+    )
+
+
+def look_at(talk: Conversation, target: str) -> Descriptor | Unclear | None:
     """What a HEAD says of a tag or digest; None: that there is nothing.
 
     Where it says nothing of manifests it is not asked again. Raises AuthError, RegistryError,
     NetworkError.
     """
     if talk.facts.head_refused:
-        return Unclear(_NOT_IMPLEMENTED)
-    found = talk.call(manifests.head_manifest(talk.name, target))
+        return Unclear(501)
+    found = talk.call(head_manifest(talk.name, target))
     if isinstance(found, Unclear):
-        talk.facts.head_refused = found.status in _NO_HEAD
+        talk.facts.head_refused = found.status in {400, 405, 501}
     return found
 
 
-def got(talk: Conversation, target: str) -> manifests.Got | None:
+def get(talk: Conversation, target: str) -> Got | None:
     """What lies under a tag or digest; None: nothing.
 
     Bytes that are not those of the digest that comes with them were altered on the way, or their
     digest is named wrongly: then they are to be had under their own. Raises AuthError,
     RegistryError, NetworkError.
     """
-    found = talk.call(manifests.get_manifest(talk.name, target))
+    found = talk.call(get_manifest(talk.name, target))
     if found is None or ":" in target or _agrees(found.manifest, found.named):
         return found
     digest = found.manifest.digest
-    if not _has(talk, digest):
+    try:
+        there = talk.call(get_manifest(talk.name, digest))
+    except (AuthError, RegistryError):
+        there = None
+    if there is None:
         raise RegistryError(
             f"what came for {talk.name}:{target} has the digest {digest}, but {talk.name.host} "
             f"names {found.named}",
@@ -61,8 +116,136 @@ def _agrees(manifest: RawManifest, named: Digest | None) -> bool:
     return schema1.raw(manifest.content, media_types.SCHEMA1_SIGNED).digest == named
 
 
-def _has(talk: Conversation, digest: Digest) -> bool:
-    try:
-        return talk.call(manifests.get_manifest(talk.name, digest)) is not None
-    except (AuthError, RegistryError):
+class Putting:
+    """One attempt to put a manifest under a tag or its digest."""
+
+    def __init__(
+        self, talk: Conversation, target: str, manifest: RawManifest, damaged: dict[str, str]
+    ) -> None:
+        """`damaged`: by tag, the digest of what was altered on the way there; to be added to."""
+        self._talk = talk
+        self._target = target
+        self._manifest = manifest
+        self._damaged = damaged
+        self._aftermath: str | None = None
+        self._is_tag = ":" not in target
+        self._where = place(talk.name, target)
+
+    def carry_out(self) -> None:
+        """Raises AuthError, RegistryError, NetworkError, with their `aftermath`."""
+        put = self._put(put_manifest(self._talk.name, self._target, self._manifest))
+        digest = self._manifest.digest
+        if put is None or put.digest == digest:
+            return
+        found = self._standing()
+        if found is None and put.digest is None and put.status == 201:
+            return  # many name no digest, and some show manifests only to those who may pull
+        if found != digest and (given := self._given()) is not None:
+            found = given  # whatever digest is said to be theirs, the bytes decide
+        if found != digest:
+            raise self._altered(put, found)
+
+    def _put(self, call: Call[Put]) -> Put | None:
+        """None: whatever the answer was, the manifest is in place."""
+        try:
+            return self._talk.call(call)
+        except TowlineError as error:
+            if self._is_settled(error):
+                return None
+            if isinstance(error, NetworkError) and error.stale and not call.fresh:
+                # It went into a connection that nobody held any more: that was no attempt.
+                return self._put(call._replace(fresh=True))
+            self._judge(error)
+            error.aftermath = self._aftermath
+            raise
+
+    def _judge(self, error: TowlineError) -> None:
+        """A manifest that is no valid one may have been altered on the way: once."""
+        if not isinstance(error, RegistryError) or error.status == 415 or lacks_blobs(error):
+            return
+        mistaken, digest = self._talk.mistaken, self._manifest.digest
+        if error.code in _MISTAKES and digest not in mistaken:
+            mistaken.add(digest)
+            error.transient = True
+
+    def _is_settled(self, error: TowlineError) -> bool:
+        """Whether the manifest is in place all the same; if not, notes what is known of that."""
+        lost = _is_lost(error)
+        if not lost and not _is_of_an_immutable_tag(error):
+            return False
+        found = self._standing()
+        if found is not None:
+            damaged = found == self._damaged.get(self._target)
+            self._aftermath = self._left(found) if damaged else ""
+        elif lost and self._is_tag:
+            self._aftermath = f"{self._where} may have been written {self._how_to_look}"
+        return found == self._manifest.digest
+
+    def _standing(self) -> str | None:
+        """The digest of what lies there, or `_ABSENT`; None: nobody can tell."""
+        try:
+            found = look_at(self._talk, self._target)
+        except NetworkError:
+            return None
+        except TowlineError:
+            return self._given()
+        if isinstance(found, Unclear):
+            return self._given()
+        return found.digest if found else _ABSENT
+
+    def _given(self) -> str | None:
+        """Likewise, of the bytes that lie there."""
+        try:
+            found = self._talk.call(get_manifest(self._talk.name, self._target, checked=False))
+        except TowlineError:
+            return None
+        return found.manifest.digest if found else _ABSENT
+
+    @property
+    def _how_to_look(self) -> str:
+        return f"(`towline digest {self._where}` shows what it holds)"
+
+    def _altered(self, put: Put, found: str | None) -> RegistryError:
+        """The error for a PUT that was taken, after which something else, or nothing, is there."""
+        names, hint = "names no digest", "ask whoever runs the registry why it said yes to it"
+        if put.digest:
+            names = f"names {put.digest}"
+            hint = "check what lies between here and the registry: it changes what is sent"
+        left = self._left(found)
+        error = RegistryError(
+            f"the manifest of {self._where} was sent as {self._manifest.digest}, but "
+            f"{self._talk.name.host} {names}; {left}",
+            status=put.status,
+            transient=True,
+            hint=hint,
+        )
+        error.aftermath = left if found != _ABSENT and self._is_tag else ""
+        if found and self._is_tag:
+            self._damaged[self._target] = found
+        return error
+
+    def _left(self, found: str | None) -> str:
+        if found is None:
+            return f"{self._where} may hold something else now {self._how_to_look}"
+        if found == _ABSENT:
+            return f"nothing is at {self._where}"
+        return f"{self._where} now holds {found}, which is not what was pushed"
+
+
+def _is_lost(error: TowlineError) -> bool:
+    """Whether the manifest may be in place because its answer is not the registry's last word."""
+    if isinstance(error, NetworkError):
+        return error.sent and not error.beside
+    if error.beside or not isinstance(error, RegistryError | AuthError):
         return False
+    # Harbor stores the manifest before its own records: a 500 may leave it in place. A redirect
+    # has neither taken nor refused it.
+    return error.status is None or error.status < 400 or error.status in _LOST
+
+
+def _is_of_an_immutable_tag(error: TowlineError) -> bool:
+    """Whether the tag may not be moved, so that it may hold the manifest already."""
+    # Harbor says 412, Quay 409, ECR 400 `TAG_INVALID` and "immutable" in its words.
+    return isinstance(error, RegistryError | AuthError) and (
+        error.status in {409, 412} or errors.is_immutable(error.message.lower())
+    )

@@ -11,28 +11,27 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError, TowlineError
-from towline.registry.manifests import got
-from towline.registry.requests import manifests as documents
-from towline.registry.transport import on_side
-from towline.spec import manifest as manifests
+from towline.registry.errors import on_side
+from towline.registry.manifests import get
+from towline.registry.requests.manifests import put_manifest
+from towline.registry.requests.referrers import referrers
 from towline.spec import media_types
+from towline.spec.manifest import Index, Manifest, build_index, parse
 
 if TYPE_CHECKING:
-    from towline.registry.conversation import Conversation
     from towline.registry.requests.manifests import Got
+    from towline.registry.transport import Conversation
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
 
 ROUNDS_MAX = 3
 """Times that the list is written when others write it too."""
-_ALGORITHM_MAX, _HEX_MAX = 32, 64
-_PRECONDITION_FAILED = 412
 
 
 def tag_of(subject: Digest) -> str:
     """The tag that holds the list ("Referrers Tag Schema")."""
-    return f"{subject.algorithm[:_ALGORITHM_MAX]}-{subject.hex[:_HEX_MAX]}"
+    return f"{subject.algorithm[:32]}-{subject.hex[:64]}"
 
 
 def announce(talk: Conversation, manifest: RawManifest, subject: Digest) -> bool:
@@ -42,7 +41,7 @@ def announce(talk: Conversation, manifest: RawManifest, subject: Digest) -> bool
     NetworkError.
     """
     with on_side("destination"):
-        listed = talk.call(documents.referrers(talk.name, subject))
+        listed = talk.call(referrers(talk.name, subject))
         if listed is not None and manifest.digest in listed:
             return False
         entry = _entry(manifest)
@@ -59,36 +58,33 @@ def announce(talk: Conversation, manifest: RawManifest, subject: Digest) -> bool
 
 def _is_listed(talk: Conversation, tag: str, entry: Descriptor) -> bool:
     """One round: read, add, write, read again."""
-    found = got(talk, tag)
+    found = get(talk, tag)
     etag = found.etag if found else None
     entries = _entries(talk, tag, found)
     if any(known.digest == entry.digest for known in entries):
         return True
     ordered = sorted((*entries, entry), key=lambda known: known.digest)
-    index = manifests.build_index("oci", ordered)
+    index = build_index("oci", ordered)
     try:
-        talk.call(documents.put_manifest(talk.name, tag, index, if_match=etag))
+        talk.call(put_manifest(talk.name, tag, index, if_match=etag))
     except TowlineError as error:
-        outrun = getattr(error, "status", None) == _PRECONDITION_FAILED and etag is not None
-        if not outrun and not _is_stale(error):
+        outrun = getattr(error, "status", None) == 412 and etag is not None
+        # Into a dead connection: the next round sees what came of it.
+        stale = isinstance(error, NetworkError) and error.stale
+        if not outrun and not stale:
             raise
         return False
-    return any(known.digest == entry.digest for known in _entries(talk, tag, got(talk, tag)))
-
-
-def _is_stale(error: TowlineError) -> bool:
-    """Whether it went into a dead connection: the next round sees what came of it."""
-    return isinstance(error, NetworkError) and error.stale
+    return any(known.digest == entry.digest for known in _entries(talk, tag, get(talk, tag)))
 
 
 def _entries(talk: Conversation, tag: str, found: Got | None) -> tuple[Descriptor, ...]:
     if found is None:
         return ()
     try:
-        parsed = manifests.parse(found.manifest.content, found.manifest.media_type)
+        parsed = parse(found.manifest.content, found.manifest.media_type)
     except ValueError:
         parsed = None
-    if isinstance(parsed, manifests.Index) and parsed.media_type == media_types.OCI_INDEX:
+    if isinstance(parsed, Index) and parsed.media_type == media_types.OCI_INDEX:
         return parsed.manifests
     raise RegistryError(
         f"{talk.name}:{tag} holds no list of what refers to its subject, and is left as it is",
@@ -97,8 +93,9 @@ def _entries(talk: Conversation, tag: str, found: Got | None) -> tuple[Descripto
 
 
 def _entry(manifest: RawManifest) -> Descriptor:
-    parsed = manifests.parse(manifest.content, manifest.media_type)
-    kind = parsed.artifact_type if isinstance(parsed, manifests.Manifest) else None
-    if isinstance(parsed, manifests.Manifest) and kind is None:
-        kind = parsed.config.media_type
+    """As the list has it; where nothing else is said, its config's type is its kind."""
+    parsed = parse(manifest.content, manifest.media_type)
+    kind = None
+    if isinstance(parsed, Manifest):
+        kind = parsed.artifact_type or parsed.config.media_type
     return replace(manifest.descriptor(), annotations=parsed.annotations, artifact_type=kind)

@@ -8,17 +8,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from towline.errors import RegistryError, TowlineError
-from towline.registry import errors
+from towline.errors import NetworkError, RegistryError, TowlineError
+from towline.registry import errors, manifests
 from towline.registry.blob_reader import BlobReader
-from towline.registry.conversation import Conversation
-from towline.registry.manifests import got, looked_at
-from towline.registry.putting import Putting
-from towline.registry.requests import blobs, manifests
-from towline.registry.requests.blobs import Mounted
-from towline.registry.transport import on_side
-from towline.registry.upload import upload as uploads
+from towline.registry.errors import on_side
+from towline.registry.requests.blobs import (
+    Mounted,
+    Opened,
+    base,
+    blob_exists,
+    blob_size,
+    blob_stored,
+    get_blob,
+    mount,
+    open_upload,
+)
+from towline.registry.requests.call import Unclear
+from towline.registry.requests.tags import first_page, tags
+from towline.registry.transport import Conversation
 from towline.registry.upload.upload import Upload
+from towline.spec import distribution
 
 if TYPE_CHECKING:
     from towline.context import Context
@@ -26,13 +35,11 @@ if TYPE_CHECKING:
     from towline.reference import RepositoryName
     from towline.registry.auth.token import Scopes
     from towline.registry.capabilities import HostFacts
-    from towline.registry.transport import Caller
+    from towline.registry.transport import Transport
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
     from towline.spec.media_types import Format
-
-_FORBIDDEN, _NOT_FOUND, _OK = 403, 404, 200
 
 
 class Repository:
@@ -41,7 +48,7 @@ class Repository:
     def __init__(
         self,
         name: RepositoryName,
-        caller: Caller,
+        transport: Transport,
         facts: HostFacts,
         *,
         side: Side,
@@ -49,7 +56,7 @@ class Repository:
         chunk_size: int | None = None,
     ) -> None:
         self.name = name
-        self._caller = caller
+        self._transport = transport
         self._facts = facts
         self._side: Side = side
         self._chunk_size = chunk_size
@@ -66,18 +73,18 @@ class Repository:
     @property
     def endpoint(self) -> str:
         """Which registry it is at: scheme and host once they are decided, the host before."""
-        return self._caller.endpoint.key
+        return self._transport.endpoint.key
 
     @property
     def may_teach(self) -> bool:
         """Whether what it says of layers is worth keeping: nobody in between can have said it."""
-        endpoint = self._caller.endpoint
+        endpoint = self._transport.endpoint
         return endpoint.is_verified or endpoint.is_bound
 
     @property
     def account(self) -> str:
         """Which credentials are used, without any secret; empty: none."""
-        credentials = self._caller.credentials
+        credentials = self._transport.credentials
         return credentials.account if credentials else ""
 
     def account_mac(self, key: bytes, digest: str) -> str:
@@ -123,22 +130,17 @@ class Repository:
         With `size`, what is said to have other than so many bytes is none. Raises AuthError,
         RegistryError, NetworkError.
         """
+        talk = self._talk(context)
         with on_side(self._side):
             if not in_storage:
-                call = blobs.blob_exists(self.name, digest, size)
-                return self._caller.call(call, self._scopes, context)
-            stored = blobs.blob_stored(self.name, digest)
-            found = self._caller.call(stored, self._scopes, context)
-            if isinstance(found, blobs.Unclear):
-                return self._is_readable(digest, context)
+                return talk.call(blob_exists(self.name, digest, size))
+            found = talk.call(blob_stored(self.name, digest))
+        if not isinstance(found, Unclear):
             return found
-
-    def _is_readable(self, digest: str, context: Context) -> bool:
-        """Ask by GET, where HEAD is not answered, and read no byte of the blob."""
-        try:
+        try:  # where HEAD is not answered GET is; no byte of the blob is read
             self.open_blob(digest, context).close()
         except RegistryError as error:
-            if error.status != _NOT_FOUND:
+            if error.status != 404:
                 raise
             return False
         return True
@@ -154,25 +156,18 @@ class Repository:
         """
         talk = self._talk(context, self._mount_scopes)
         try:
-            if not self._caller.grants(self._mount_scopes, context):
+            if not self._transport.grants(self._mount_scopes, context):
                 return None
-            answer = talk.call(blobs.mount(self.name, digest, origin.path))
-            if isinstance(answer, Mounted) and answer.instead:
-                answer = self._seen(answer, digest, talk)
-            if isinstance(answer, Mounted) and size is not None:
-                said = talk.call(blobs.blob_size(self.name, digest))
-                answer = answer if said in {None, size} else None
+            answer = talk.call(mount(self.name, digest, origin.path))
+            if isinstance(answer, Mounted) and not _is_linked(answer, talk, digest, size):
+                return None
         except TowlineError:
             return None
-        if isinstance(answer, blobs.Opened):
-            return Upload(self._talk(context, self._scopes), answer)
+        if isinstance(answer, Opened):
+            return Upload(self._talk(context), answer)
         if answer is not None:
             self._facts.mounts = True
         return answer
-
-    def _seen(self, answer: Mounted, digest: str, talk: Conversation) -> Mounted | None:
-        """The mount, if the blob is there although another is named; some rewrite headers."""
-        return answer if talk.call(blobs.blob_exists(self.name, digest)) else None
 
     @property
     def mounts(self) -> bool:
@@ -192,11 +187,29 @@ class Repository:
         `about`: bytes that a blob of unknown size may come to. Raises AuthError, RegistryError,
         NetworkError.
         """
-        return uploads.start(self._talk(context, self._scopes), known, about)
+        talk = self._talk(context)
+        with on_side("destination"):
+            try:
+                opened = talk.call(open_upload(self.name))
+            except NetworkError as error:
+                if error.hung_up:  # ECR did so
+                    error.hint = (
+                        "check that the repository exists: some registries hang up on a push to "
+                        "one that does not"
+                    )
+                raise
+        return Upload(talk, opened, known, about)
 
-    def _talk(self, context: Context, scopes: Scopes) -> Conversation:
-        facts, mistaken, chunk_size = self._facts, self._mistaken, self._chunk_size
-        return Conversation(self._caller, self.name, scopes, context, facts, mistaken, chunk_size)
+    def _talk(self, context: Context, scopes: Scopes | None = None) -> Conversation:
+        return Conversation(
+            self._transport,
+            self.name,
+            self._scopes if scopes is None else scopes,
+            context,
+            self._facts,
+            self._mistaken,
+            self._chunk_size,
+        )
 
     def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
         """Put a manifest under a tag or its digest.
@@ -204,15 +217,14 @@ class Repository:
         An answer that is lost, names no digest or another one, is settled by looking. Raises
         AuthError, RegistryError, NetworkError; `aftermath` says what that has left behind.
         """
-        talk = self._talk(context, self._scopes)
         with on_side(self._side):
-            Putting(talk, target, manifest, self._damaged).carry_out()
+            manifests.Putting(self._talk(context), target, manifest, self._damaged).carry_out()
 
     def announce_referrer(self, manifest: RawManifest, subject: Digest, context: Context) -> bool:
         """Have a manifest that is in place listed under its subject; see `referrers.announce`."""
         from towline.registry import referrers
 
-        return referrers.announce(self._talk(context, self._scopes), manifest, subject)
+        return referrers.announce(self._talk(context), manifest, subject)
 
     def head_manifest(self, target: str, context: Context) -> Descriptor | None:
         """What lies under a tag or digest; None: nothing.
@@ -220,10 +232,10 @@ class Repository:
         Raises AuthError, RegistryError, NetworkError.
         """
         with on_side(self._side):
-            found = looked_at(self._talk(context, self._scopes), target)
-            if not isinstance(found, blobs.Unclear):
+            found = manifests.look_at(self._talk(context), target)
+            if not isinstance(found, Unclear):
                 return found
-            if found.status == _FORBIDDEN and self._side == "destination":
+            if found.status == 403 and self._side == "destination":
                 return None  # Artifactory's way to say that there is none
             manifest = self.get_manifest(target, context)
         return manifest.descriptor() if manifest else None
@@ -234,7 +246,7 @@ class Repository:
         Raises AuthError, RegistryError, NetworkError.
         """
         with on_side(self._side):
-            found = got(self._talk(context, self._scopes), target)
+            found = manifests.get(self._talk(context), target)
         return found.manifest if found else None
 
     def read_blob(self, digest: str, context: Context, limit: int) -> bytes:
@@ -259,19 +271,19 @@ class Repository:
 
         Raises AuthError, RegistryError, NetworkError.
         """
-        call = blobs.get_blob(self.name, digest)
+        call = get_blob(self.name, digest)
         with on_side(self._side):
-            unread = self._caller.open(call, self._scopes, context)
+            unread = self._transport.open(call, self._scopes, context)
             response = unread.response
-            if response.status == _OK:
+            if response.status == 200:
                 return BlobReader(digest, self.name.host, unread)
             unread.close()
-            raise self._caller.judged(errors.refusal(response, call.action), response)
+            raise self._transport.judged(errors.refusal(response, call.action), response)
 
     def check_version(self, context: Context) -> None:
         """Where nothing was found: raise RegistryError if the registry's protocol is too old."""
         with on_side(self._side):
-            self._caller.check_version(context)
+            self._transport.check_version(context)
 
     def ask_base(self, context: Context) -> None:
         """Ask the registry itself whether this account is let in (end-1).
@@ -279,30 +291,32 @@ class Repository:
         Raises AuthError, RegistryError, NetworkError.
         """
         with on_side(self._side):
-            self._caller.call(blobs.base(self.name.host), (), context)
+            self._transport.call(base(self.name.host), (), context)
 
     def tags(self, context: Context) -> list[str]:
         """Every tag, in the registry's order. Raises AuthError, RegistryError, NetworkError."""
         found: dict[str, None] = {}
-        seen: set[str | None] = set()
-        target: str | None = None
+        seen: set[str] = set()
+        target: str | None = first_page(self.name)
         with on_side(self._side):
-            while target not in seen:
+            while target is not None and target not in seen:
                 seen.add(target)
-                page = self._tags_page(target, context)
+                page = self._talk(context).call(tags(self.name, target))
+                if isinstance(page, Unclear):
+                    # It does not like the number that was asked for: as many as it likes, then.
+                    target = distribution.tags_path(self.name.path)
+                    continue
                 found.update(dict.fromkeys(page.tags))
-                if page.next is None or not page.tags:
-                    break
-                target = page.next
+                target = page.next if page.tags else None
         return list(found)
 
-    def _tags_page(self, target: str | None, context: Context) -> manifests.TagsPage:
-        page = self._caller.call(manifests.tags(self.name, target), self._scopes, context)
-        if isinstance(page, manifests.TagsPage):
-            return page
-        # It does not like the number of tags that was asked for: as many as it likes, then.
-        plain = manifests.plain_tags(self.name)
-        return self._caller.call(plain, self._scopes, context)
+
+def _is_linked(answer: Mounted, talk: Conversation, digest: str, size: int | None) -> bool:
+    """Whether a mount is of the blob that was meant, with so many bytes as far as that is said."""
+    # Another blob may only be named: something on the way rewrites headers.
+    if answer.instead and not talk.call(blob_exists(talk.name, digest)):
+        return False
+    return size is None or talk.call(blob_size(talk.name, digest)) in {None, size}
 
 
 __all__ = ["Mounted", "Repository"]

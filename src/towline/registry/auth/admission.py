@@ -1,6 +1,6 @@
-"""Gets requests let in: shows what `auth` says, and renews it once when it is refused.
+"""Gets requests let in: shows what the authenticator says, and renews it when that is refused.
 
-Drives `auth` under a lock, so that one token is fetched however many wait for it.
+Drives the authenticator under a lock, so that one token is fetched however many wait for it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from towline.context import Context
-    from towline.registry.auth.authenticator import Auth
+    from towline.registry.auth.authenticator import Authenticator
     from towline.registry.auth.keychain import Credentials
     from towline.registry.auth.token import Scopes
     from towline.wire.message import Request, Response
@@ -24,12 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN = 400, 401, 403
-_DENIALS = frozenset({_UNAUTHORIZED, _FORBIDDEN})
 _RENEWALS_MAX = 2
 """A first challenge, and one that asks for more."""
-
-
 _MOMENT = 1.0
 """Seconds: times in tokens are whole ones."""
 
@@ -38,8 +34,7 @@ class Visit(NamedTuple):
     """A request that is to be let in."""
 
     request: Request
-    by: Callable[[Request], Response]
-    """Sends it."""
+    send: Callable[[Request], Response]
     scopes: Scopes
     context: Context
     optional: bool = False
@@ -47,7 +42,7 @@ class Visit(NamedTuple):
 
     def showing(self, header: str | None) -> Response:
         """The answer to the request with that `Authorization`."""
-        return self.by(with_header(self.request, header))
+        return self.send(with_header(self.request, header))
 
 
 class Admission:
@@ -55,7 +50,7 @@ class Admission:
 
     def __init__(
         self,
-        auth: Auth,
+        auth: Authenticator,
         ask: Callable[[Request, Context], Response],
         again: Callable[[Context], Credentials | None] | None,
     ) -> None:
@@ -91,12 +86,12 @@ class Admission:
             with acquired(self._meeting, visit.context):
                 if not self._met:
                     try:
-                        return self._sent(visit)
+                        return self._let_in(visit)
                     finally:
                         self._met = True
-        return self._sent(visit)
+        return self._let_in(visit)
 
-    def _sent(self, visit: Visit) -> Response:
+    def _let_in(self, visit: Visit) -> Response:
         try:
             response = self._tried(visit)
         except AuthError:  # of the token service
@@ -105,7 +100,7 @@ class Admission:
             response = self._tried(visit)
         if self._expired(response, visit.scopes, visit.context):
             response = self._tried(visit)
-        if response.status not in _DENIALS:
+        if response.status not in {401, 403}:
             self._auth.worked = True
         return response
 
@@ -114,7 +109,7 @@ class Admission:
         header = self._header(scopes, context)
         response = self._shown(visit, header)
         for _ in range(_RENEWALS_MAX):
-            if response.status != _UNAUTHORIZED or self._auth.is_elsewheres(response):
+            if response.status != 401:
                 break
             if visit.optional and self._auth.hopeless(scopes, response):
                 break
@@ -132,7 +127,7 @@ class Admission:
         To a registry whose clock is behind its token service's, such a one is not good yet.
         """
         response = visit.showing(header)
-        if response.status != _UNAUTHORIZED:
+        if response.status != 401:
             self._good.add(header)
             return response
         if visit.optional or self.doubts_clocks or header in self._good:
@@ -141,7 +136,7 @@ class Admission:
             return response
         visit.context.cancel.wait(_MOMENT)
         response = visit.showing(header)
-        self.doubts_clocks = response.status == _UNAUTHORIZED
+        self.doubts_clocks = response.status == 401
         return response
 
     def _header(self, scopes: Scopes, context: Context) -> str | None:
@@ -165,7 +160,7 @@ class Admission:
 
     def refused(self, response: Response, scopes: Scopes, context: Context) -> bool:
         """Renew what a request with a body was refused with; whether to send it again."""
-        if response.status != _UNAUTHORIZED:
+        if response.status != 401:
             return False
         return self._renewed(scopes, response, self._auth.header(scopes), context)
 
@@ -183,18 +178,14 @@ class Admission:
             return self._drive(self._auth.renew(scopes, response, used), context)
 
     def _expired(self, response: Response, scopes: Scopes, context: Context) -> bool:
-        """Whether what was shown may have expired, and something newer is at hand now.
-
-        ECR says 403 of a login that has expired, and its public side 400 of a token.
-        """
-        if self._auth.is_elsewheres(response):
-            return False
-        if response.status == _BAD_REQUEST and self._auth.aged(scopes):
+        """Whether what was shown may have expired, and something newer is at hand now."""
+        # ECR says 403 of a login that has expired, and its public side 400 of a token.
+        if response.status == 400 and self._auth.aged(scopes):
             with acquired(self._lock, context):
                 self._auth.forget(scopes)
             return True
-        denied = response.status == _UNAUTHORIZED or (
-            response.status == _FORBIDDEN and "expired" in errors.text(response)
+        denied = response.status == 401 or (
+            response.status == 403 and "expired" in errors.text(response)
         )
         return denied and self._other_credentials(context)
 

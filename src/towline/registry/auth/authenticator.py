@@ -1,7 +1,7 @@
 """How one account is let in at one registry: challenges, tokens, and what to send with a request.
 
 No I/O: what must be asked is yielded as a request, the answer is sent in (httpx's way). Not safe
-from several threads; `caller` drives it under a lock, so that one token is fetched however many
+from several threads; `admission` drives it under a lock, so that one token is fetched however many
 wait for it.
 """
 
@@ -27,11 +27,10 @@ _BODY_MARGIN = 60.0
 """Seconds that a token should still live when a body is begun."""
 _NEW = 5.0
 """Seconds for which a token counts as just given."""
-_UNAUTHORIZED = 401
 _INSUFFICIENT = "insufficient_scope"
 
 
-class Auth:
+class Authenticator:
     """What is known of how a registry wants this account to show itself."""
 
     def __init__(
@@ -75,7 +74,7 @@ class Auth:
         """Whether a token was refused that was given only now, and not for what it lacks."""
         granted = self._granted(scopes)
         token = self._tokens.get(granted)
-        if token is None or used != f"Bearer {token.value}" or self.is_elsewheres(refused):
+        if token is None or used != f"Bearer {token.value}":
             return False
         found = self._asked_in(refused)
         lacking = any(c.parameters.get("error") == _INSUFFICIENT for c in found)
@@ -135,7 +134,7 @@ class Auth:
             # Some say how only where everybody asks first (distribution-spec, end-1); others let
             # everybody in there, and it was something on the way that wanted a password.
             answer = yield Request("GET", self.base)
-            if answer.status != _UNAUTHORIZED:
+            if answer.status != 401:
                 return True
             found = self._asked_in(answer)
         before = self._learned()
@@ -155,13 +154,9 @@ class Auth:
             raise
         return True
 
-    def is_elsewheres(self, response: Response) -> bool:
-        """Whether it is of a place that a read was sent on to: it has no say in who is let in."""
-        return response.url.origin != self.base.origin
-
     def _asked_in(self, refused: Response) -> list[Challenge]:
-        # Else such a place could have credentials sent to a token service of its own.
-        here = not self.is_elsewheres(refused)
+        # The base may have sent on: elsewhere nobody names a token service for our credentials.
+        here = refused.url.origin == self.base.origin
         return challenges(refused.headers.all("WWW-Authenticate")) if here else []
 
     def _answerable(self, found: list[Challenge]) -> bool:

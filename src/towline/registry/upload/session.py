@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 from towline.context import Cancel
 from towline.errors import Cancelled, TowlineError
-from towline.registry.requests import blobs
-from towline.registry.transport import on_side
+from towline.registry.errors import on_side
+from towline.registry.requests.blobs import ask_upload, close_upload, session_url
 from towline.wire.message import Request
 
 if TYPE_CHECKING:
-    from towline.registry.conversation import Conversation
+    from towline.registry.requests.blobs import Opened
+    from towline.registry.transport import Conversation
     from towline.spec.digest import Digest
     from towline.wire.message import Response
 
@@ -35,7 +36,7 @@ _RANGE = re.compile(r"(bytes[= ])?0-(-?\d+)")
 class Session:
     """One session of one repository."""
 
-    def __init__(self, talk: Conversation, opened: blobs.Opened) -> None:
+    def __init__(self, talk: Conversation, opened: Opened) -> None:
         self.talk = talk
         self.url = opened.location
         """Where it goes on."""
@@ -58,7 +59,7 @@ class Session:
 
     def moved(self, response: Response) -> None:
         """Go on where an answer says; where it says nothing, as before."""
-        self.url = blobs.session(response, self.action, self.url)
+        self.url = session_url(response, self.action, self.url)
 
     def held(self) -> int | None:
         """Bytes that the registry says it holds (spec: "Resuming an upload"); 0: it does not say.
@@ -66,7 +67,7 @@ class Session:
         None: the session is gone, or cannot be asked. Ask once: some destroy a session for the
         asking.
         """
-        response = self.talk.call(blobs.ask_upload(self.url, self.action))
+        response = self.talk.call(ask_upload(self.url, self.action))
         if response is None:
             return None
         self.moved(response)
@@ -100,7 +101,7 @@ class Session:
 
     def close(self, digest: str, sent: int) -> None:
         """Have the registry check and keep the blob; `sent` bytes are what it has to check."""
-        call = blobs.close_upload(self.url, digest, self.action)
+        call = close_upload(self.url, digest, self.action)
         self.kept_instead = self.talk.call(call, extra=sent)
 
     def give_up(self) -> None:
@@ -113,7 +114,7 @@ class Session:
         context = talk.context.with_cancel(Cancel())
         seconds = _CANCEL_SECONDS_LATE if late else CANCEL_SECONDS
         with suppress(Cancelled):
-            talk.caller.quietly(Request("DELETE", self.url), talk.scopes, context, seconds)
+            talk.transport.quietly(Request("DELETE", self.url), talk.scopes, context, seconds)
 
     def over(self) -> None:
         """The registry has closed it, or it is left to itself."""
@@ -123,11 +124,10 @@ class Session:
 def range_end(response: Response) -> int:
     """Bytes held by the `Range` of an answer; 0: it does not say, or leaves it open.
 
-    `0-0` is said for one byte and for none. Quay says `bytes=` and names the next byte, where all
-    others name the last.
+    `0-0` is said for one byte and for none (distribution, zot, Gitea), `0--1` for none.
     """
     match = _RANGE.fullmatch((response.headers.get("Range") or "").strip())
-    end = max(0, int(match[2])) if match else 0
-    if match is None or not end:
+    if match is None or int(match[2]) <= 0:
         return 0
-    return end if match[1] else end + 1
+    # Quay says `bytes=` and names the next byte, where all others name the last.
+    return int(match[2]) if match[1] else int(match[2]) + 1

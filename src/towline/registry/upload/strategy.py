@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _LARGE = 256 << 20
 """Bytes above which a blob is worth going in chunks where they are known to survive a cut."""
-_NOT_FOUND, _TOO_LARGE, _RANGE_REFUSED, _LENGTH_REQUIRED = 404, 413, 416, 411
 _OTHER_SHAPE = frozenset({400, 405, 501})
 """Answers of hosts, or of rules before them, that do not take a body in this way."""
 _OF_CHUNKS = frozenset({404, 409, 412, 415, 416, 422})
@@ -108,17 +107,17 @@ def refusal(
     `transient` in it says whether another attempt, in this way or another, makes sense.
     """
     talk = session.talk
+    error = errors.no_success(response, session.action)
     if response.ok:
-        return talk.caller.judged(errors.no_registry(response, session.action), response)
-    error = errors.refusal(response, session.action)
+        return talk.transport.judged(error, response)  # a page
     if isinstance(error, AuthError):
-        error.transient |= talk.renewed(response)
+        error.transient |= talk.transport.refused(response, talk.scopes, talk.context)
     elif _learned(talk.facts, response, error.code, shape=shape, size=size):
         error.transient = error.learned = True
-    elif response.status == _NOT_FOUND or (error.code in LOST and shape != "put"):
+    elif response.status == 404 or (error.code in LOST and shape != "put"):
         # What is gone is the session: a repository that is missing was missed before.
         error.transient = True
-    return talk.caller.judged(error, response)
+    return talk.transport.judged(error, response)
 
 
 def _learned(
@@ -128,7 +127,7 @@ def _learned(
     status, text = response.status, errors.text(response)
     if is_too_large(response):
         return facts.too_large(shape, size, text)
-    if status == _LENGTH_REQUIRED and size is None:
+    if status == 411 and size is None:
         facts.length_wanted = True
         return True
     if _SMALL.search(f"{code} {text}".lower()):
@@ -142,6 +141,7 @@ def _learned(
 
 
 def is_too_large(response: Response) -> bool:
-    """Whether a body was refused for its size; 416 is what some say then (GHCR)."""
+    """Whether a body was refused for its size."""
+    # GHCR says 416 of a chunk above 4 MiB, and "request body is too large".
     status = response.status
-    return status == _TOO_LARGE or (status == _RANGE_REFUSED and "large" in errors.text(response))
+    return status == 413 or (status == 416 and "large" in errors.text(response))

@@ -18,11 +18,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError, TowlineError
-from towline.registry.requests import blobs
-from towline.registry.transport import on_side
+from towline.registry.errors import on_side
+from towline.registry.requests.blobs import blob_exists
 from towline.registry.upload import strategy
-from towline.registry.upload.bodies import Held, OneBody
-from towline.registry.upload.chunks import Chunks
+from towline.registry.upload.bodies import Chunks, Held, OneBody
 from towline.registry.upload.session import Session
 from towline.registry.upload.strategy import Expected
 from towline.spec import distribution, media_types
@@ -30,14 +29,11 @@ from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from towline.registry.conversation import Conversation
+    from towline.registry.requests.blobs import Opened
+    from towline.registry.transport import Conversation
 
 _TELLING = 1 << 20
 """Bytes of a cut body of which a host that keeps what it has got holds at least some."""
-_HUNG_UP = (
-    "check that the repository exists: some registries hang up on a push to one that does not"
-)
-_CREATED, _NOT_FOUND = 201, 404
 _MISTAKES = frozenset(
     {
         distribution.DIGEST_INVALID,
@@ -49,19 +45,6 @@ _MISTAKES = frozenset(
 """Codes that say that the bytes, or their number, are not what was announced."""
 _NOT_KEPT = frozenset({400, 404, 409, 416, 422})
 """Refusals of a whole blob by hosts that may have lost a part of it."""
-_SERVER_ERRORS = range(500, 600)
-
-
-def start(talk: Conversation, known: Descriptor | None = None, about: int = 0) -> Upload:
-    """Open a session for a blob; see `Upload`. Raises AuthError, RegistryError, NetworkError."""
-    with on_side("destination"):
-        try:
-            opened = talk.call(blobs.open_upload(talk.name))
-        except NetworkError as error:
-            if error.hung_up:
-                error.hint = _HUNG_UP
-            raise
-    return Upload(talk, opened, known, about)
 
 
 class Upload:
@@ -70,7 +53,7 @@ class Upload:
     def __init__(
         self,
         talk: Conversation,
-        opened: blobs.Opened,
+        opened: Opened,
         known: Descriptor | None = None,
         about: int = 0,
     ) -> None:
@@ -172,7 +155,7 @@ class Upload:
             chunks.came_to_nothing(error)
         if error.learned:
             return
-        if error.status == _NOT_FOUND:
+        if error.status == 404:
             error.transient = True  # of the session
         elif error.code in _MISTAKES and digest not in mistaken:
             mistaken.add(digest)
@@ -189,7 +172,7 @@ class Upload:
         raise RegistryError(
             f"a blob of {talk.name} was sent as {digest}, but {talk.name.host} names {other} and "
             "has no such blob",
-            status=_CREATED,
+            status=201,
             transient=transient,
             hint="check what lies between here and the registry: it changes what is sent",
         )
@@ -197,7 +180,7 @@ class Upload:
     def _is_there(self, digest: str) -> bool:
         talk = self._session.talk
         with suppress(TowlineError):
-            return talk.call(blobs.blob_exists(talk.name, digest))
+            return talk.call(blob_exists(talk.name, digest))
         return False
 
     def rewind(self) -> bool:
@@ -240,4 +223,4 @@ def _is_unclear(error: RegistryError | NetworkError) -> bool:
     """Whether the blob may be there although the answer does not say so."""
     if isinstance(error, NetworkError):
         return True
-    return error.status is None or error.status in _SERVER_ERRORS or error.status == _NOT_FOUND
+    return error.status is None or error.status >= 500 or error.status == 404

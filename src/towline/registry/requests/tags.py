@@ -1,0 +1,71 @@
+"""Calls about a repository's tags (distribution-spec, "Listing Tags")."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from towline.registry import errors
+from towline.registry.requests.call import Call, Unclear
+from towline.spec import distribution
+
+if TYPE_CHECKING:
+    from towline.reference import RepositoryName
+    from towline.wire.message import Response
+
+TAGS_READ_MAX = 16 << 20
+"""Bytes of one page of tags."""
+_LINK = re.compile(r"<([^<>]*)>\s*((?:;[^,]*)?)")
+_REL_NEXT = re.compile(r";\s*rel\s*=\s*\"?next\"?\s*(?:;|$)", re.IGNORECASE)
+
+
+class TagsPage(NamedTuple):
+    """Some of a repository's tags, and where there are more."""
+
+    tags: tuple[str, ...]
+    next: str | None
+    """Path and query."""
+
+
+def first_page(name: RepositoryName) -> str:
+    """Path and query of as many tags as all registries take to be asked for at once."""
+    return f"{distribution.tags_path(name.path)}?n=1000"  # ECR: no more than 1000
+
+
+def tags(name: RepositoryName, target: str) -> Call[TagsPage | Unclear]:
+    """end-8: one page of tags. Unclear: it does not like how many were asked for."""
+    action = f"list the tags of {name}"
+
+    def read(response: Response) -> TagsPage | Unclear:
+        if response.status == 400 and target == first_page(name):
+            return Unclear(response.status)
+        if not response.ok:
+            raise errors.refusal(response, action)
+        try:
+            document = json.loads(response.body)
+        except (ValueError, RecursionError):
+            document = None
+        listed = document.get("tags", "") if isinstance(document, dict) else ""
+        if not isinstance(listed, list | None):
+            raise errors.no_success(response, action)
+        return TagsPage(tuple(filter(_is_tag, listed or ())), _next(response))
+
+    return Call("GET", target, action, read, limit=TAGS_READ_MAX, follow=True)
+
+
+def _is_tag(value: object) -> bool:
+    # `null` for none, nulls among them (Nexus), and digests (Artifactory) have all been seen.
+    return isinstance(value, str) and distribution.TAG.fullmatch(value) is not None
+
+
+def _next(response: Response) -> str | None:
+    """Path and query of the next page; its host may be one that only the proxy knows."""
+    for value in response.headers.all("Link"):
+        for link, parameters in _LINK.findall(value):
+            if _REL_NEXT.search(parameters):
+                try:
+                    return response.url.join(link).target
+                except ValueError:
+                    return None
+    return None
