@@ -13,7 +13,6 @@ MANY = {"SOAK_RUNS": "3000", "SOAK_KILLS": "200"}
 STORAGE = "tests/integration/test_server_storage.py"
 TESTS = [
     "tests/property/test_pushes.py",
-    "tests/property/test_passes.py",
     f"{STORAGE}::test_whenever_it_is_killed_what_was_acknowledged_is_there_and_whole",
 ]
 

@@ -27,7 +27,7 @@ class Cancel:
     def __init__(self) -> None:
         self._event = threading.Event()
         self._lock = threading.Lock()
-        self._actions: dict[object, Callable[[], None]] = {}
+        self._actions: dict[object, Callable[[], object]] = {}
 
     @property
     def cancelled(self) -> bool:
@@ -55,7 +55,7 @@ class Cancel:
             raise Cancelled
 
     @contextmanager
-    def on_cancel(self, action: Callable[[], None]) -> Iterator[None]:
+    def on_cancel(self, action: Callable[[], object]) -> Iterator[None]:
         """While the block runs, `action` is called when the switch is thrown.
 
         It is called at once if that has happened already. It may run in another thread while the

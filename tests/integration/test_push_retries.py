@@ -16,7 +16,7 @@ import towline
 from tests.support.guards import Tokens
 from tests.support.quick import quick
 from tests.support.scripted import CUT, HANG, Reply, complaint, scripted
-from towline.push.engine import SETTLERS
+from towline.push.engine import ASKING
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ def test_questions_wait_too_where_a_host_asks_for_a_pause(
     assert "1" in registry.manifests
     assert len(times) > len(layers)
     in_the_pause = [moment for moment in times if moment - times[0] < 2.0]
-    assert len(in_the_pause) <= SETTLERS, "those that were under way"
+    assert len(in_the_pause) <= ASKING, "those that were under way"
 
 
 class Strained:

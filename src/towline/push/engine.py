@@ -8,26 +8,28 @@ from typing import TYPE_CHECKING
 
 from towline.knowledge.open import open_knowledge
 from towline.layers.buffers import Spares
-from towline.push.dispatcher import Dispatcher
 from towline.push.options import Limits, chunk_size, environment, pair, rate
-from towline.push.settlers import Settlers
 from towline.registry.client import RegistryClient, Settings
 from towline.transfers.retry import Gate, Policy
-from towline.transfers.shared import SharedTransfers
+from towline.transfers.single_flight import SingleFlight
 from towline.transfers.slots import Slots
-from towline.transfers.workers import encoder_pool
+from towline.transfers.threads import Threads, encoder_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterable
     from concurrent.futures import Executor
 
-    from towline.push.deliver import Delivered
     from towline.push.options import PusherOptions
     from towline.push.plan import Candidate
+    from towline.push.upload.blob_upload import Delivered
     from towline.wire.secrets import Secrets
 
-SETTLERS = 8
-"""Threads for each host that ask and mount: small requests, so more at once than uploads."""
+ASKING = 8
+"""Requests at once to each host beside the uploads: they are small, so more than those."""
+BLOBS = 32
+"""Blobs under way at once to each host, most of which wait for a slot."""
+PUTS = 64
+"""Manifests on their way at once."""
 LOOK_AGAIN = (1.0, 2.0, 4.0)
 """Seconds to wait, in turn, before a registry is asked again for what it has just confirmed."""
 _REMEMBERED = 10_000
@@ -56,11 +58,12 @@ class Engine:
         self.look_again: tuple[float, ...] = LOOK_AGAIN
         self.gate = Gate()
         self.slots = Slots(self.limits.jobs)
-        self.dispatcher = Dispatcher(self.slots)
-        self.transfers: SharedTransfers[Delivered] = SharedTransfers()
-        self.puts: SharedTransfers[None] = SharedTransfers()
-        """Manifests on their way."""
-        self.settlers = Settlers(SETTLERS)
+        self.flights: SingleFlight[Delivered] = SingleFlight()
+        """Blobs on their way."""
+        self.manifest_flights: SingleFlight[None] = SingleFlight()
+        self.puts = Threads(PUTS, "towline-put")
+        self._threads: dict[str, Threads] = {}
+        self._closed = False
         self._encoders: Executor | None = None
         self.spares = Spares()
         self._seen: dict[Hashable, Candidate] = {}
@@ -73,6 +76,22 @@ class Engine:
             if self._encoders is None:
                 self._encoders = encoder_pool()
             return self._encoders
+
+    def host_threads(self, host: str) -> Threads:
+        """What asks a host and writes to it: its own, so that one that hangs keeps no other."""
+        return self._threads_of(f"towline-host-{host}", ASKING + self.limits.jobs)
+
+    def blob_threads(self, hosts: Iterable[str]) -> Threads:
+        """What brings blobs to one or several hosts, each blob from the first question on."""
+        return self._threads_of(f"towline-blob-{'+'.join(sorted(set(hosts)))}", BLOBS)
+
+    def _threads_of(self, name: str, count: int) -> Threads:
+        with self._lock:
+            if name not in self._threads:
+                self._threads[name] = Threads(count, name)
+                if self._closed:
+                    self._threads[name].close()
+            return self._threads[name]
 
     def remember(self, key: Hashable, candidate: Candidate) -> None:
         """A transfer has ended well: for those who looked what is known before it did."""
@@ -88,8 +107,13 @@ class Engine:
 
     def close(self) -> None:
         """Stop the threads, close connections and stores."""
-        self.settlers.close()
-        self.dispatcher.close()
+        with self._lock:
+            self._closed = True
+            threads = [*self._threads.values(), self.puts]
+        for some in threads:
+            some.close()
+        for some in threads:
+            some.join()
         if self._encoders:
             self._encoders.shutdown(wait=True, cancel_futures=True)
         for host, facts in self.client.learned().items():

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
 from towline.push import build, report
-from towline.push.deliver import Delivered
 from towline.push.plan import Ask, Mount, Send, own
 from towline.push.result import PlanResult
+from towline.push.upload.blob_upload import Delivered
 from towline.push.wanted import tree_blobs
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _estimate(run: Run, wish: Wish) -> dict[Reference, Planned]:
         run.target.warn(limit)
     if early:
         return {tag: _unchanged(run.target, outcome) for tag, outcome in run.outcomes.items()}
-    found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.arrivals.plans.items()}
+    found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.awaited.plans.items()}
     planned = {tag: _unchanged(run.target, run.keep(tag)) for tag in run.kept}
     for tag, tree in run.left:
         planned[tag] = _result(run, wish, tag, tree, found)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from towline.knowledge.base import Knowledge
     from towline.push.build import Made
-    from towline.push.deliver import Delivered
+    from towline.push.upload.blob_upload import Delivered
     from towline.push.wanted import Blob
     from towline.reference import RepositoryName
     from towline.registry.repository import Repository

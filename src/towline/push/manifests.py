@@ -14,14 +14,15 @@ from towline.errors import Cancelled, TowlineError
 from towline.registry.manifests import lacks_blobs
 from towline.spec import media_types
 from towline.spec.manifest import parse
-from towline.transfers.shared import Restart
+from towline.transfers.single_flight import Restart
+from towline.transfers.threads import not_begun
 
 if TYPE_CHECKING:
     from towline.push.build import Documents
     from towline.push.target import Target
     from towline.reference import Reference
     from towline.spec.manifest import RawManifest
-    from towline.transfers.shared import Transfer
+    from towline.transfers.single_flight import Flight
 
 
 FOREIGN = (
@@ -76,30 +77,30 @@ class _Put:
         name, account = str(repository.name), repository.account
         key = (name, account, self._reference, self._manifest.digest)
         while True:
-            watch = engine.puts.join(key, target.watcher())
-            if (transfer := watch.started) is None:
+            watch = engine.manifest_flights.join(key, target.watcher())
+            if not watch.leads:
                 self.begun = True
-            else:
-                engine.dispatcher.beside(partial(self._carry_out, transfer))
+            elif error := not_begun(engine.puts.submit(partial(self._carry_out, watch.flight))):
+                watch.flight.failed(error)
             try:
                 watch.result()
             except Restart:
                 continue
             return
 
-    def _carry_out(self, transfer: Transfer[None]) -> None:
-        target = replace(self._target, context=transfer.context)
+    def _carry_out(self, flight: Flight[None]) -> None:
+        target = replace(self._target, context=flight.context)
         try:
-            target.retry(self._reference, partial(self._attempt, transfer))
+            target.retry(self._reference, partial(self._attempt, flight))
             if ":" not in self._reference:
                 self._aftermath = f"{target.repository.name}:{self._reference} was written"
             self._announce(target)
         except TowlineError as error:
-            transfer.failed(self._told(error))
+            flight.failed(self._told(error))
         except BaseException as error:  # noqa: BLE001 - it is for the watchers, whatever it is
-            transfer.failed(error)
+            flight.failed(error)
         else:
-            transfer.done(None)
+            flight.done(None)
 
     def _announce(self, target: Target) -> None:
         """Have the registry list it under what it refers to (distribution-spec, "Referrers")."""
@@ -112,13 +113,13 @@ class _Put:
         subject = parsed.subject.digest
         target.retry(subject.short, partial(announce, self._manifest, subject, target.context))
 
-    def _attempt(self, transfer: Transfer[None]) -> None:
-        if not transfer.wanted:
+    def _attempt(self, flight: Flight[None]) -> None:
+        if not flight.wanted:
             raise Cancelled
         self.begun = True
         put_manifest = self._target.repository.put_manifest
         try:
-            put_manifest(self._reference, self._manifest, transfer.context)
+            put_manifest(self._reference, self._manifest, flight.context)
         except TowlineError as error:
             if error.aftermath is not None:
                 self._aftermath = error.aftermath

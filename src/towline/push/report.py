@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from towline.context import Context
     from towline.layers.profile import Profile
     from towline.push.build import Documents
-    from towline.push.deliver import Delivered
     from towline.push.result import Status
     from towline.push.target import Target
+    from towline.push.upload.blob_upload import Delivered
     from towline.push.wanted import Layer, Tree
     from towline.reference import Reference
     from towline.spec.descriptor import Descriptor

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError, SourceError, TowlineError
 from towline.push import build, existing, learn, report, teach, unsent
-from towline.push.arrivals import Arrivals
-from towline.push.deliver import Delivered
 from towline.push.plan import Ask, Mount, steps
 from towline.push.result import PushResult
 from towline.push.tagging import Tagging
 from towline.push.telling import Telling
+from towline.push.upload.blob_upload import Delivered
+from towline.push.upload.target_blobs import TargetBlobs
 from towline.push.verify import verify
 from towline.push.wanted import Blob, tree_blobs
 from towline.registry.manifests import lacks_blobs
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from towline.knowledge.base import Entry
+    from towline.layers.fan_out import Patience
     from towline.push.build import Documents
-    from towline.push.jobs import Job
     from towline.push.options import Wish
     from towline.push.plan import Rules, Step
     from towline.push.result import Status
     from towline.push.target import Target
+    from towline.push.upload.scheduler import Uploads
     from towline.push.wanted import Tree
     from towline.reference import Reference, RepositoryName
     from towline.spec.descriptor import Descriptor
@@ -51,7 +52,7 @@ class Run:
         self._engine = target.engine
         self._wish = wish
         self.costs = report.Costs(target.context)
-        self.arrivals: Arrivals
+        self.awaited: TargetBlobs
         """What becomes of each blob; there from `plan` on."""
         self._fatal: TowlineError | None = None
         self._agreed: dict[Tree, tuple[str, Digest]] = {}
@@ -59,6 +60,11 @@ class Run:
         """Tags that are not to be written: what stands there, or why that ends their push."""
         self.outcomes: dict[Reference, Outcome] = {}
         """Of the tags whose push has come to its end."""
+
+    @property
+    def patience(self) -> Patience:
+        """For how long it may make the other targets of the push wait."""
+        return self.target.patience
 
     @property
     def left(self) -> tuple[tuple[Reference, Tree], ...]:
@@ -119,19 +125,16 @@ class Run:
         known: Mapping[Digest, Sequence[Entry]],
         rules: Rules,
         siblings: Iterable[RepositoryName],
-        start: Callable[[list[Job]], None],
+        uploads: Uploads,
     ) -> None:
-        """Decide which way each blob takes; `siblings` are pushed to as well.
-
-        `start` begins jobs that turn out to be needed late.
-        """
+        """Decide which way each blob takes; `siblings` are pushed to as well."""
         place = learn.destination(self._engine.knowledge, self.target.repository, known)
         plans = {
             blob: steps(blob, place, known.get(blob.identity, ()), rules) for blob in self.blobs
         }
         mounts = (step for plan in plans.values() for step in plan if isinstance(step, Mount))
         self._pull_from((*(mount.origin for mount in mounts), *siblings))
-        self.arrivals = Arrivals(self.target, self._wish, plans, rules, start)
+        self.awaited = TargetBlobs(self.target, self._wish, plans, rules, uploads)
 
     def _pull_from(self, names: Iterable[RepositoryName]) -> None:
         """Who mounts must be let in at the other repository too."""
@@ -170,7 +173,7 @@ class Run:
         """
         if self._fatal:
             raise self._fatal
-        guesses = {blob.key: _guess(blob, plan) for blob, plan in self.arrivals.plans.items()}
+        guesses = {blob.key: _guess(blob, plan) for blob, plan in self.awaited.plans.items()}
         found = {key: guess for key, guess in guesses.items() if guess}
         if len(found) < len(guesses) or self._wish.check_diffids:
             return None
@@ -181,7 +184,7 @@ class Run:
             standing[reference] = right
         if self._wish.verify:  # then each blob is asked for, and what is missing sent again
             return None
-        self.arrivals.delivered = found
+        self.awaited.delivered = found
         return standing
 
     def finish(self) -> None:
@@ -194,19 +197,19 @@ class Run:
     def _await_blobs(self) -> None:
         context, host = self.target.context, self.target.repository.name.host
         began = context.clock()
-        self.arrivals.wait([tree for _, tree in self.left])
+        self.awaited.wait([tree for _, tree in self.left])
         seconds = context.clock() - began
         self._engine.client.rates.note(host, context.meter.sent_bytes, seconds)
 
     def _look_into_unsent(self) -> None:
         """What the registry held already was not read on its way."""
         for blob in self.blobs:
-            delivered = self.arrivals.delivered.get(blob.key)
+            delivered = self.awaited.delivered.get(blob.key)
             if delivered and not delivered.sent_bytes and blob.is_layer and blob.stored:
                 try:
                     unsent.look_into(self._engine, blob, self.target.context.cancel)
                 except SourceError as error:
-                    self.arrivals.errors[blob] = error
+                    self.awaited.errors[blob] = error
 
     def _tag(self, reference: Reference, tree: Tree) -> Outcome:
         try:
@@ -218,8 +221,8 @@ class Run:
         status: Status = "pushed"
         pauses = self._engine.look_again
         for pause in (*pauses, None):
-            self.arrivals.check(tree)
-            tagging = self._tagging(reference, tree, self.arrivals.delivered)
+            self.awaited.check(tree)
+            tagging = self._tagging(reference, tree, self.awaited.delivered)
             if kept := tagging.kept():
                 documents, standing = kept
                 status = "unchanged"
@@ -228,7 +231,7 @@ class Run:
                     return self.keep(reference)
                 break
             try:
-                documents = tagging.put(partial(self.arrivals.send_also, tree))
+                documents = tagging.put(partial(self.awaited.send_also, tree))
                 break
             except RegistryError as error:
                 if not lacks_blobs(error) or pause is None or tagging.wants_foreign(error):
@@ -236,9 +239,9 @@ class Run:
                 missed = error.message if pause == pauses[-1] else ""
             # A registry may confirm a blob and yet not find it, or have lost it meanwhile.
             self.target.context.cancel.wait(pause)
-            self.arrivals.send_missing(tree, missed)
+            self.awaited.send_missing(tree, missed)
         if how := self._wish.verify:
-            made = _made(self.arrivals.delivered)
+            made = _made(self.awaited.delivered)
             verify(self.target, str(reference.tag), tree, documents, made=made, how=how)
         self._compare(reference, tree, documents)
         return self._result(reference, tree, documents, status)
@@ -269,10 +272,10 @@ class Run:
             documents,
             status,
             cost=self.costs.share(),
-            layers=report.layers(tree, self.arrivals.delivered, self.costs.layers),
+            layers=report.layers(tree, self.awaited.delivered, self.costs.layers),
             manifests=report.manifests(tree, documents),
         )
-        self.telling.ended(result, report.total_bytes(tree, self.arrivals.delivered))
+        self.telling.ended(result, report.total_bytes(tree, self.awaited.delivered))
         return result
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.events import Retrying, Warned
-from towline.layers.lanes import Patience
+from towline.layers.fan_out import Patience
 from towline.transfers.retry import Attempts, retry
 
 if TYPE_CHECKING:

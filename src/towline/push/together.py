@@ -6,27 +6,30 @@ itself from there on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from towline.push import build, learn, plan
-from towline.push.passes import Passes
 from towline.push.plan import Rules
+from towline.push.upload.patience import wait_patiently
+from towline.push.upload.scheduler import Uploads
 from towline.push.wanted import images
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from towline.knowledge.base import Entry
     from towline.push.engine import Engine
-    from towline.push.jobs import Job
     from towline.push.options import Wish
     from towline.push.run import Run
+    from towline.push.upload.scheduler import Task
     from towline.push.wanted import Tree
     from towline.spec.digest import Digest
     from towline.spec.media_types import Format
 
     Known = Mapping[Digest, Sequence[Entry]]
+
+T = TypeVar("T")
 
 
 def push(engine: Engine, runs: Sequence[Run], wish: Wish) -> None:
@@ -65,7 +68,7 @@ class _Story:
             run.telling.announce()
         self._blobs = dict.fromkeys(blob for run in runs for blob in run.blobs)
         self.known: Known = learn.known(engine.knowledge, self._blobs)
-        self._passes = Passes(engine, wish)
+        self._uploads = Uploads(engine, wish)
 
     def alone(self, run: Run) -> None:
         """A target from its beginning to its end."""
@@ -97,15 +100,13 @@ class _Story:
 
     def _begin(self, threads: ThreadPoolExecutor) -> list[Future[None]]:
         """Start each target on the way to its end."""
-        from towline.push.meeting import meet
-
         learning = {run: threads.submit(run.learn, self.known) for run in self._runs}
-        learned, late = meet(learning, lambda run, _: not run.hopeless)
+        learned, late = _meet(learning, lambda run, _: not run.hopeless)
         going = [threads.submit(self._plan_late, run, learning[run]) for run in late]
         if learned:
             self.plan(list(learned), [entry for taught in learned.values() for entry in taught])
         looking = {run: threads.submit(run.early) for run in learned}
-        looked, late = meet(looking, lambda _, over: not over)
+        looked, late = _meet(looking, lambda _, over: not over)
         going += [threads.submit(self._send_late, run, looking[run]) for run in late]
         left = [run for run, over in looked.items() if not over]
         self._start(left)
@@ -129,19 +130,41 @@ class _Story:
         rules = _rules(hopeful, known, self._wish)
         siblings = [run.target.repository.name for run in self._runs]
         for run in runs:
-            run.plan(known, rules, siblings, self._passes.start)
+            run.plan(known, rules, siblings, self._uploads)
 
     def _start(self, runs: Sequence[Run]) -> None:
         """Begin every blob at every target, the largest first: they take the longest."""
         for blob in sorted(self._blobs, key=lambda blob: -blob.size):
-            jobs: list[Job] = []
+            tasks: list[Task] = []
             try:
                 for run in runs:
-                    if blob in run.blobs and (job := run.arrivals.join(blob)):
-                        jobs.append(job)  # noqa: PERF401 - kept when a later one raises
+                    if blob in run.blobs and (task := run.awaited.join(blob)):
+                        tasks.append(task)  # noqa: PERF401 - kept when a later one raises
             finally:  # when cancelled too: somebody else may have joined what was begun
-                if jobs:
-                    self._passes.start(jobs)
+                if tasks:
+                    self._uploads.start(tasks)
+
+
+def _meet(
+    coming: Mapping[Run, Future[T]], goes_on: Callable[[Run, T], bool]
+) -> tuple[dict[Run, T], list[Run]]:
+    """Those who have come, each with what its future gave, and those who are late.
+
+    Late ones are waited for while the patience with them lasts; it is spent only where somebody
+    is there who `goes_on`. Raises what a future raised.
+    """
+    from concurrent.futures import wait
+
+    def late() -> list[Run]:
+        return [run for run, future in coming.items() if not future.done()]
+
+    wait_patiently(
+        wait=lambda seconds: wait(coming.values(), seconds),
+        late=late,
+        held=lambda: any(f.done() and goes_on(run, f.result()) for run, f in coming.items()),
+    )
+    behind = late()
+    return {run: future.result() for run, future in coming.items() if run not in behind}, behind
 
 
 def _rules(runs: Sequence[Run], known: Mapping[Digest, Sequence[Entry]], wish: Wish) -> Rules:

@@ -17,7 +17,6 @@ from towline.errors import (
     TransferCancelled,
 )
 from towline.transfers.retry import Attempts, Gate, Policy, back_off, retry, speaks_of_strain
-from towline.transfers.slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -322,28 +321,3 @@ def learned() -> RegistryError:
 )
 def test_a_failure_with_another_cause_does_not(error: TowlineError) -> None:
     assert not speaks_of_strain(error)
-
-
-def test_no_slot_is_held_while_backing_off() -> None:
-    slots, context = Slots(1), Context()
-    backing_off, other_is_done = threading.Event(), threading.Event()
-    work = failing(reset())
-
-    def with_slot() -> str:
-        with slots.take([HOST], context.cancel):
-            return work()
-
-    def told(seconds: float, reason: str) -> None:
-        backing_off.set()
-        assert other_is_done.wait(10)
-
-    def other() -> None:
-        assert backing_off.wait(10)
-        with slots.take([HOST], context.cancel):
-            other_is_done.set()
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    attempts = Attempts(Policy(base=0.001))
-    assert retry(with_slot, attempts, Gate(), HOST, context, told) == "done"
-    thread.join()

@@ -1,6 +1,6 @@
 """The blobs of one target, each watched until the target has it or it has failed.
 
-Whoever comes first to a blob does the work, and gets a job for it; whoever comes later to the same
+Whoever comes first to a blob does the work, and gets a task for it; whoever comes later to the same
 blob of the same repository waits for what comes of that, and begins anew where it can't be used.
 """
 
@@ -13,27 +13,30 @@ from typing import TYPE_CHECKING
 
 from towline.errors import SourceError, TowlineError
 from towline.push import learn
-from towline.push.deliver import Delivered, Delivery
-from towline.push.jobs import Job
-from towline.push.key import transfer_key
 from towline.push.plan import Ask, Send, fits, own
+from towline.push.upload.blob_upload import BlobUpload
+from towline.push.upload.key import transfer_key
+from towline.push.upload.scheduler import Task
 from towline.transfers.retry import Attempts
-from towline.transfers.shared import Restart
+from towline.transfers.single_flight import Restart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from towline.push.options import Wish
     from towline.push.plan import Rules, Step
     from towline.push.target import Target
+    from towline.push.upload.blob_upload import Delivered
+    from towline.push.upload.scheduler import Uploads
     from towline.push.wanted import Blob, Tree
-    from towline.transfers.shared import Watch
+    from towline.transfers.single_flight import Watch
 
 
-class Arrivals:
+class TargetBlobs:
     """What becomes of each blob of a target, whose way `plans` tells.
 
-    `start` begins jobs; `join` alone leaves that to its caller.
+    `join` gives a task that is still to be started, so that those of several targets can be
+    started together.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class Arrivals:
         wish: Wish,
         plans: dict[Blob, tuple[Step, ...]],
         rules: Rules,
-        start: Callable[[list[Job]], None],
+        uploads: Uploads,
     ) -> None:
         self.plans = plans
         self.delivered: dict[str, Delivered] = {}
@@ -53,34 +56,34 @@ class Arrivals:
         self._engine = target.engine
         self._profile = wish.profile
         self._rules = rules
-        self._start = start
+        self._uploads = uploads
         self._watches: dict[Blob, Watch[Delivered]] = {}
         self._ended: queue.SimpleQueue[Blob | None] = queue.SimpleQueue()
         self._doubted: set[Blob] = set()
-        """Those of which the registry says that it has them, and its manifests that it has not."""
+        """Blobs that a HEAD confirms and the manifest PUT calls unknown: they are sent again."""
 
-    def join(self, blob: Blob) -> Job | None:
-        """Watch the blob's transfer; a job where nobody does its work yet."""
+    def join(self, blob: Blob) -> Task | None:
+        """Watch the blob's upload; a task where nobody carries it out yet."""
         repository = self._target.repository
         key = transfer_key(repository.name, repository.account, blob, self._profile)
-        watch: Watch[Delivered] = self._engine.transfers.join(key, self._target.watcher())
+        watch = self._engine.flights.join(key, self._target.watcher())
         self._watches[blob] = watch
-        watch.on_done(lambda: self._ended.put(blob))
-        if (transfer := watch.started) is None:
+        watch.flight.future.add_done_callback(lambda _: self._ended.put(blob))
+        if not watch.leads:
             return None
-        delivery = Delivery(
+        upload = BlobUpload(
             blob,
-            self._target.repository,
+            repository,
             self.plans[blob],
             profile=self._profile,
-            context=transfer.context,
+            context=watch.flight.context,
             forget=partial(learn.forget, self._engine.knowledge),
         )
         seen = self._engine.seen(key) if blob not in self._doubted else None
         if seen is not None and fits(blob, seen, self._rules):  # since the planning, perhaps
-            delivery.ask(seen)
+            upload.ask_first(seen)
         attempts = Attempts(self._engine.policy)
-        return Job(key, delivery, transfer, attempts, self._target.patience)
+        return Task(key, upload, watch.flight, attempts, self._target.patience)
 
     def wait(self, trees: Sequence[Tree]) -> None:
         """Until each blob is there or has failed, or none of the trees can be whole any more.
@@ -105,7 +108,7 @@ class Arrivals:
         self._target.context.cancel.check()
         assert blob is not None  # noqa: S101 - None is put when the cancel is thrown
         watch = self._watches.pop(blob)
-        joined = watch.started is None
+        joined = not watch.leads
         try:
             delivered = watch.result()
         except Restart:
@@ -124,8 +127,8 @@ class Arrivals:
                 self._keep(blob, replace(delivered, sent_bytes=0) if joined else delivered)
 
     def _join_again(self, blob: Blob) -> None:
-        if job := self.join(blob):
-            self._start([job])
+        if task := self.join(blob):
+            self._uploads.start([task])
 
     def _keep(self, blob: Blob, delivered: Delivered) -> None:
         self.delivered[blob.key] = delivered
@@ -138,7 +141,7 @@ class Arrivals:
                 raise self.errors[blob]
 
     def send_also(self, tree: Tree, blob: Blob) -> None:
-        """See to a blob that the tree does not have. Raises what its delivery raised."""
+        """Bring a blob there that the tree does not have. Raises what its upload raised."""
         self.plans[blob] = (Ask(own(blob)), Send())
         self._join_again(blob)
         self.wait([tree])

@@ -1,0 +1,311 @@
+"""One blob on its way to one target: ask, mount, or receive its bytes.
+
+Reads like the protocol. What has been learned stays for the next attempt: a retry goes on at the
+step that failed. When to try again is the scheduler's to say, and how often `transfers.retry`'s.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from towline.context import Cancel
+from towline.errors import AuthError, RegistryError
+from towline.events import LayerProgress, Retrying
+from towline.push.build import Made
+from towline.push.plan import Ask, Candidate, Mount, Send, own
+from towline.reference import RepositoryName
+from towline.registry.repository import Mounted
+from towline.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from towline.context import Context
+    from towline.events import Outcome
+    from towline.layers import blobstream
+    from towline.layers.profile import Profile
+    from towline.push.plan import Step
+    from towline.push.wanted import Blob
+    from towline.registry.repository import Repository
+    from towline.registry.upload.upload import Upload
+
+Forget = Callable[[Digest, Digest, RepositoryName], None]
+"""DiffID, digest and the repository that turned out not to hold it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The registry has confirmed the blob."""
+
+    made: Made
+    outcome: Outcome
+    label: str
+    """What the result says of the compression: a profile's name, `source` or `reused`."""
+    profile: str | None = None
+    """As recorded, when it is known that a profile of ours made the bytes."""
+    mounted_from: str | None = None
+    sent_bytes: int = 0
+    learned: bool = False
+    """As in `Candidate`: asking a registry for a blob does not tell which layer it is."""
+
+    @property
+    def candidate(self) -> Candidate:
+        """The same blob as one to ask for elsewhere, or later."""
+        made, learned = self.made, self.learned
+        return Candidate(made.digest, made.size, made.compression, self.profile, learned=learned)
+
+
+class Blocks(Protocol):
+    """The bytes of a blob as they are read: a `BlobStream`, or a lane of one."""
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        """The blocks in order; each is valid until the next is asked for."""
+        ...
+
+    @property
+    def position(self) -> int:
+        """Bytes read from the source so far."""
+        ...
+
+    @property
+    def blob(self) -> blobstream.Blob:
+        """What they came to, at the end."""
+        ...
+
+
+class _Attempt:
+    """An upload session, and the switch that ends whatever is under way in it.
+
+    The switch is thrown with the transfer's own.
+    """
+
+    def __init__(self, transfer: Context) -> None:
+        self.cancel = Cancel()
+        self.context = transfer.with_cancel(self.cancel)
+        """What everything that is done in this attempt is to use."""
+        self.session: Upload | None = None
+        self.failed = False
+        """The session has seen a failure: it may be used again after `rewind` alone."""
+        self._chained = ExitStack()
+        self._chained.enter_context(transfer.cancel.on_cancel(self.cancel.cancel))
+
+    def close(self) -> None:
+        """Give the session back, if there is one."""
+        self._chained.close()
+        if self.session is not None:
+            self.session.cancel()
+
+
+class BlobUpload:
+    """One blob at one target. Used by one thread at a time, but for `stop`."""
+
+    def __init__(
+        self,
+        blob: Blob,
+        repository: Repository,
+        steps: Iterable[Step],
+        *,
+        profile: Profile,
+        context: Context,
+        forget: Forget,
+    ) -> None:
+        """`context`: of the flight, whose watchers hear how it goes."""
+        self.blob = blob
+        self.repository = repository
+        self.context = context
+        self._steps = deque(steps)
+        self._profile = profile
+        self._forget = forget
+        self._attempt: _Attempt | None = None
+        self._sent_before = 0
+        """Bytes of the blob that went out in sessions that were given up."""
+
+    # Ask and mount.
+
+    def ask_or_mount(self) -> Delivered | None:
+        """Walk the steps that are left until one succeeds; None when only sending is left."""
+        while self._steps:
+            match self._steps[0]:
+                case Ask(candidate):
+                    if self._is_there(candidate):
+                        sent = self._sent > 0
+                        self.tell("Pushed" if sent else "Layer already exists")
+                        return self._done(candidate, "pushed" if sent else "exists")
+                case Mount(candidate, origin) as mount:
+                    if self._is_mounted(mount):
+                        self.tell(f"Mounted from {origin.path}")
+                        return self._done(candidate, "mounted", mounted_from=origin.path)
+                case Send():
+                    break
+            self._steps.popleft()
+        self._rewind()
+        return None
+
+    def skip(self) -> bool:
+        """Give up the question that keeps failing; False when there was none."""
+        if self._steps and not isinstance(self._steps[0], Send):
+            self._steps.popleft()
+            return True
+        return False
+
+    def ask_first(self, candidate: Candidate) -> None:
+        """Before anything else, ask for this blob."""
+        asked = {step.candidate.digest for step in self._steps if isinstance(step, Ask)}
+        if candidate.digest not in asked:
+            self._steps.appendleft(Ask(candidate))
+
+    def mount_first(self, candidate: Candidate, origin: RepositoryName) -> None:
+        """Before anything else, mount this blob."""
+        self._steps.appendleft(Mount(candidate, origin, ours=False))
+
+    def _is_there(self, candidate: Candidate) -> bool:
+        size = None if self.blob.stored else candidate.size
+        try:
+            there = self.repository.has_blob(candidate.digest, self.context, size=size)
+        except AuthError:
+            raise
+        except RegistryError as error:
+            if error.transient:
+                raise
+            return False  # only the plain upload's own error counts
+        if not there and candidate.remembered:
+            self._forget(self.blob.identity, candidate.digest, self.repository.name)
+        return there
+
+    def _is_mounted(self, mount: Mount) -> bool:
+        digest, origin = mount.candidate.digest, mount.origin
+        # What others have told of a size is asked for: nothing but a HEAD says it.
+        told = mount.candidate.learned and not self.blob.stored
+        size = mount.candidate.size if told else None
+        attempt = _Attempt(self.context)
+        try:
+            answer = self.repository.mount(digest, origin, attempt.context, size=size)
+        except BaseException:
+            attempt.close()
+            raise
+        if isinstance(answer, Mounted):
+            attempt.close()
+            return True
+        if answer is None:  # a refusal says nothing of the blob, and opens nothing
+            attempt.close()
+            return False
+        attempt.session = answer
+        self.drop()  # the last session serves; the one before it is given up
+        self._attempt = attempt
+        if mount.ours and self.repository.mounts:  # some never do, whoever holds the blob
+            self._forget(self.blob.identity, digest, origin)
+        return False
+
+    # Receive the bytes.
+
+    def _rewind(self) -> None:
+        """After a failed attempt: go on with its session where that is possible, else drop it."""
+        attempt = self._attempt
+        if attempt is None or not attempt.failed or attempt.session is None:
+            return
+        if attempt.cancel.cancelled or not attempt.session.rewind():
+            self.drop()
+        else:
+            attempt.failed = False
+
+    def receive(self, blocks: Blocks) -> Delivered:
+        """Send every block, and have the registry confirm the digest."""
+        attempt = self.attempt()
+        try:
+            for block in blocks:
+                self._session(attempt).write(block)
+                self.tell("Pushing", current=blocks.position, total=self.blob.size)
+            return self._commit(attempt, blocks.blob)
+        except BaseException:
+            attempt.failed = True
+            raise
+
+    def attempt(self) -> _Attempt:
+        """The attempt that the next bytes belong to; made when there is none."""
+        if self._attempt is None:
+            self._attempt = _Attempt(self.context)
+        return self._attempt
+
+    def _session(self, attempt: _Attempt) -> Upload:
+        if attempt.session is None:
+            known, size = self.blob.stored, self.blob.size
+            attempt.session = self.repository.start_upload(attempt.context, known, size)
+        return attempt.session
+
+    def _commit(self, attempt: _Attempt, sent: blobstream.Blob) -> Delivered:
+        self.blob.check(sent.digest, sent.diff_id)
+        candidate = self._candidate(sent)
+        # Should the answer be lost, the blob may be there: ask before sending again.
+        self.ask_first(candidate)
+        session = self._session(attempt)  # an empty blob has opened none yet
+        session.commit(sent.digest)
+        self.tell("Pushed")
+        return self._done(candidate, "resumed" if session.resumed else "pushed")
+
+    def _candidate(self, sent: blobstream.Blob) -> Candidate:
+        if self.blob.stored is not None:
+            found = own(self.blob)
+            return replace(found, learned=found.learned and sent.diff_id is None)
+        profile = self._profile
+        return Candidate(sent.digest, sent.size, profile.compression, profile.recorded)
+
+    # What came of it.
+
+    def _done(
+        self, candidate: Candidate, outcome: Outcome, mounted_from: str | None = None
+    ) -> Delivered:
+        self.drop()
+        made = Made(candidate.digest, candidate.size, candidate.compression)
+        ours = self._sent and candidate.profile == self._profile.recorded
+        label = self.blob.label or (self._profile.name if ours else "reused")
+        return Delivered(
+            made,
+            outcome,
+            label,
+            candidate.profile,
+            mounted_from,
+            self._sent,
+            learned=candidate.learned,
+        )
+
+    @property
+    def _sent(self) -> int:
+        session = self._attempt.session if self._attempt else None
+        return self._sent_before + (session.sent if session else 0)
+
+    @property
+    def acknowledged(self) -> int:
+        """Bytes that the registry is known to hold of an unfinished session."""
+        session = self._attempt.session if self._attempt else None
+        return session.acknowledged if session else 0
+
+    def drop(self) -> None:
+        """Give up the session that there is."""
+        self._sent_before = self._sent
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.close()
+
+    def tell(self, status: str, current: int | None = None, total: int | None = None) -> None:
+        """Tell the watchers."""
+        if not self.blob.shown:
+            return
+        event = LayerProgress(
+            reference="", id=self.blob.id, status=status, current=current, total=total
+        )
+        self.context.emit(event)
+
+    def tell_retry(self, seconds: float, reason: str) -> None:
+        """Tell the watchers of a wait before the next attempt; of none there is nothing to tell."""
+        if not seconds:
+            return
+        if not self.blob.shown:
+            what = self.blob.id
+            self.context.emit(Retrying(reference="", what=what, seconds=seconds, reason=reason))
+            return
+        whole = max(1, round(seconds))
+        self.tell(f"Retrying in {whole} second{'' if whole == 1 else 's'} ({reason})")

@@ -1,0 +1,345 @@
+"""From the plan of each blob to its arrival: one thread a blob; asked for, given a slot, sent.
+
+A blob that goes to one target is asked for, waits for a slot of its host, and is sent; what fails
+is tried again from where it stood, with no slot held meanwhile. A blob that goes to several is
+asked for at all of them side by side, and read once for those that need it. A target that is late
+with anything is waited for while the patience with it lasts; from then on it is served alone. Of
+several repositories of one host one is sent to, and the others mount from it.
+
+Nothing here can deadlock: a blob's thread waits for answers, whose threads wait for nobody, and for
+slots, whose holders wait for nobody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from towline.context import Cancel
+from towline.errors import Cancelled, NetworkError, TowlineError
+from towline.layers.blobstream import BlobStream
+from towline.layers.fan_out import FanOut, Outpaced
+from towline.push.upload.patience import wait_patiently
+from towline.transfers.retry import Attempts, back_off, speaks_of_strain
+from towline.transfers.threads import not_begun
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+    from concurrent.futures import Future
+
+    from towline.layers.fan_out import Lane, Patience
+    from towline.push.engine import Engine
+    from towline.push.options import Wish
+    from towline.push.upload.blob_upload import BlobUpload, Delivered
+    from towline.push.wanted import Blob
+    from towline.transfers.single_flight import Flight
+    from towline.transfers.slots import Claim
+
+
+@dataclass(eq=False, slots=True)
+class Task:
+    """A blob's upload to one target, which this push carries out whoever else waits for it."""
+
+    key: Hashable
+    """Of its flight."""
+    upload: BlobUpload
+    flight: Flight[Delivered]
+    attempts: Attempts
+    patience: Patience
+    """For how long its target may still make others wait."""
+    asked: Future[Delivered | None] | None = None
+    """The answer of its target, while that is waited for."""
+    sending: bool = False
+    """Whether the present attempt has come to the sending."""
+    claim: Claim | None = None
+    """Of the slot that it has or waits for."""
+    siblings: list[Task] = field(default_factory=list)
+    """The same blob to other repositories of its host: they mount it once it is there."""
+    follows: bool = False
+    """Whether it is such a sibling, and has something to mount."""
+
+    @property
+    def host(self) -> str:
+        """Whose slots, threads and back-off it shares."""
+        return self.upload.repository.name.host
+
+    @property
+    def cancel(self) -> Cancel:
+        """Thrown when nobody waits for it any more."""
+        return self.flight.context.cancel
+
+
+class Uploads:
+    """Carries out the uploads of one push."""
+
+    def __init__(self, engine: Engine, wish: Wish) -> None:
+        self._engine = engine
+        self._wish = wish
+        self._gate, self._slots = engine.gate, engine.slots
+        self._no_mounts: set[str] = set()
+        """Hosts at which one repository's blob could not be had for another."""
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        """Begin the uploads of one blob; whoever waits for their flights hears how they end."""
+        if len(tasks) == 1:
+            self._start_alone(tasks[0])
+            return
+        threads = self._engine.blob_threads(task.host for task in tasks)
+        if not_begun(threads.submit(partial(self._push_together, tasks))):
+            for task in tasks:
+                self._start_alone(task)
+
+    # To one target.
+
+    def _start_alone(self, task: Task, pause: float = 0.0) -> None:
+        push = partial(self._push_alone, task, pause)
+        if no_thread := not_begun(self._engine.blob_threads([task.host]).submit(push)):
+            self._failed(task, no_thread)
+
+    def _push_alone(self, task: Task, pause: float) -> None:
+        """Bring a blob to one target, after a pause of that many seconds."""
+        try:
+            delivered = self._deliver(task, pause)
+        except BaseException as error:  # noqa: BLE001 - a thread's end: those who wait hear of it
+            self._failed(task, error)
+        else:
+            self._arrived(task, delivered)
+
+    def _deliver(self, task: Task, pause: float) -> Delivered:
+        """Try until the blob is there. Raises what the last attempt raised, and Cancelled."""
+        while True:
+            task.cancel.wait(pause)
+            try:
+                if (delivered := self._attempt(task)) is not None:
+                    return delivered
+                pause = 0.0
+            except TowlineError as error:
+                pause = self._pause(task, error)
+            finally:  # after the pause is known: a gate that is to be shut is shut by then
+                self._give_back(task)
+
+    def _attempt(self, task: Task) -> Delivered | None:
+        """Ask or mount, else send; None when the host wants to be left alone for a while."""
+        task.sending = False
+        self._ask(task)
+        if (found := self._answer(task)) is not None:
+            return found
+        if task.follows:
+            self._no_mounts.add(task.host)
+        task.claim = self._slots.claim([task.host], task.upload.blob.size)
+        if not task.claim.granted.is_set():
+            task.upload.tell("Waiting")
+            self._slots.wait(task.claim, task.cancel)
+        if self._gate.remaining(task.host):
+            return None
+        task.sending = True
+        return self._send(task)
+
+    def _ask(self, task: Task) -> Future[Delivered | None]:
+        """Have a thread of the host ask for the blob, unless that was done already."""
+        if task.asked is None:
+            ask = partial(self._ask_or_mount, task)
+            task.asked = self._engine.host_threads(task.host).submit(ask)
+        return task.asked
+
+    def _ask_or_mount(self, task: Task) -> Delivered | None:
+        self._gate.wait(task.host, task.cancel)
+        return task.upload.ask_or_mount()
+
+    @staticmethod
+    def _answer(task: Task) -> Delivered | None:
+        """What the asking has come to. Raises what it raised, and Cancelled."""
+        from concurrent.futures import CancelledError  # a push of nothing needs none
+
+        asked, task.asked = task.asked, None
+        assert asked is not None  # noqa: S101 - `_ask` comes first
+        with task.cancel.on_cancel(asked.cancel):  # its turn may never come
+            try:
+                return asked.result()
+            except CancelledError:
+                raise Cancelled from None
+
+    def _send(self, task: Task) -> Delivered:
+        stream = self._stream(task.upload.blob, task.cancel)
+        try:
+            return task.upload.receive(stream)
+        finally:
+            stream.close()
+
+    def _stream(self, blob: Blob, cancel: Cancel) -> BlobStream:
+        return BlobStream(
+            blob.open(),
+            None if blob.stored else self._wish.profile,
+            self._engine.encoders,
+            cancel,
+            diff_id_of=blob.stored_compression if self._wish.check_diffids else None,
+            spares=self._engine.spares,
+            name=f"layer {blob.id}",
+        )
+
+    def _pause(self, task: Task, error: BaseException) -> float:
+        """Seconds to wait after a failed attempt. Raises what the upload ends with, if it does."""
+        task.cancel.check()  # a cancelled call fails in any way it likes
+        if not isinstance(error, TowlineError):
+            raise error
+        if isinstance(error, Outpaced):  # nothing is wrong with it
+            return 0.0
+        if task.sending and speaks_of_strain(error):
+            self._slots.fewer(task.host)
+        upload = task.upload
+        try:
+            seconds = back_off(error, task.attempts, self._gate, task.host, upload.acknowledged)
+        except TowlineError as final:
+            # A question that keeps failing is given up; but one that does not get through says
+            # that the bytes will not either. A host that hangs up may mind the question alone.
+            unreachable = isinstance(final, NetworkError) and not final.hung_up
+            if task.sending or unreachable or not upload.skip():
+                raise
+            task.attempts = Attempts(self._engine.policy)
+            return 0.0
+        upload.tell_retry(seconds, error.message)
+        return seconds
+
+    def _give_back(self, task: Task) -> None:
+        """Give its slot back, or its place in the queue for one."""
+        claim, task.claim = task.claim, None
+        if claim is not None:
+            self._slots.give_back(claim, task.host)
+
+    def _arrived(self, task: Task, delivered: Delivered) -> None:
+        if task.sending:
+            self._slots.more(task.host)
+        self._engine.remember(task.key, delivered.candidate)
+        task.flight.done(delivered)
+        for sibling in task.siblings:
+            sibling.follows = True
+            sibling.upload.mount_first(delivered.candidate, task.upload.repository.name)
+            self._start_alone(sibling)
+
+    def _failed(self, task: Task, error: BaseException) -> None:
+        task.upload.drop()
+        task.flight.failed(error)
+        for sibling in task.siblings:
+            self._start_alone(sibling)
+
+    # To several targets.
+
+    def _push_together(self, tasks: Sequence[Task]) -> None:
+        """Ask for a blob at several targets, and read it once for those that need its bytes."""
+        firsts = self._one_for_each_host(self._ask_all(tasks))
+        ready = self._take_slots(firsts)
+        if ready:
+            self._send_together(ready)
+
+    def _ask_all(self, tasks: Sequence[Task]) -> list[Task]:
+        """Those that need bytes. The others have it, or go on alone, failed or late as they are."""
+        from concurrent.futures import wait
+
+        asked = {task: self._ask(task) for task in tasks}
+        wait_patiently(
+            wait=lambda seconds: wait(asked.values(), seconds),
+            late=lambda: [task for task, answer in asked.items() if not answer.done()],
+            held=lambda: any(answer.done() for answer in asked.values()),
+        )
+        ready = []
+        for task, answer in asked.items():
+            if not answer.done() or answer.exception() or task.patience.spent:
+                self._start_alone(task)
+            elif (found := self._answer(task)) is not None:
+                self._arrived(task, found)
+            else:
+                ready.append(task)
+        return ready
+
+    def _one_for_each_host(self, tasks: Sequence[Task]) -> list[Task]:
+        """The first of each host. Its siblings mount from it, or go alone where that is refused."""
+        firsts: dict[str, Task] = {}
+        for task in tasks:
+            first = firsts.setdefault(task.host, task)
+            if first is task:
+                continue
+            if task.host in self._no_mounts:
+                self._start_alone(task)
+            else:
+                task.upload.tell("Waiting")
+                first.siblings.append(task)
+        return list(firsts.values())
+
+    def _take_slots(self, tasks: list[Task]) -> list[Task]:
+        """Take a slot of each host, all or none; who cannot be waited for goes on alone."""
+        while len(tasks) > 1:
+            claim = self._slots.claim({task.host for task in tasks}, tasks[0].upload.blob.size)
+            if not claim.granted.is_set():
+                for task in tasks:
+                    task.upload.tell("Waiting")
+                self._wait_for_slots(claim, tasks)
+            if claim.granted.is_set():
+                for task in tasks:
+                    task.claim = claim
+                return tasks
+            self._slots.give_back(claim)
+            lost = [task for task in tasks if task.patience.spent or task.cancel.cancelled]
+            for task in lost:
+                self._start_alone(task)
+            tasks = [task for task in tasks if task not in lost]
+        for task in tasks:
+            self._start_alone(task)
+        return []
+
+    def _wait_for_slots(self, claim: Claim, tasks: Sequence[Task]) -> None:
+        def late() -> Sequence[Task]:
+            if claim.granted.is_set() or any(task.cancel.cancelled for task in tasks):
+                return ()
+            full = self._slots.full(claim.hosts)
+            return [task for task in tasks if task.host in full] or tasks
+
+        wait_patiently(
+            wait=claim.granted.wait,
+            late=late,
+            held=lambda: 0 < len(self._slots.full(claim.hosts)) < len(claim.hosts),
+        )
+
+    def _send_together(self, tasks: Sequence[Task]) -> None:
+        """Read the blob once; each target's part is written, and ended, by a thread of its host."""
+        reading = Cancel()
+        try:
+            stream = self._stream(tasks[0].upload.blob, reading)
+        except BaseException as error:  # noqa: BLE001 - each of them hears of it
+            for task in tasks:
+                self._try_again(task, error)
+            return
+        fan = FanOut(stream, reading)
+        for task in tasks:
+            if self._gate.remaining(task.host):  # it has asked for a pause since
+                self._try_again(task, Outpaced())
+                continue
+            task.sending = True
+            lane = fan.lane(task.patience, task.upload.attempt().cancel)
+            receive = partial(self._receive, task, lane)
+            if no_thread := not_begun(self._engine.host_threads(task.host).submit(receive)):
+                lane.leave()
+                self._try_again(task, no_thread)
+        fan.run()
+
+    def _receive(self, task: Task, lane: Lane) -> None:
+        """One target's part of a blob that is read for several."""
+        try:
+            delivered = task.upload.receive(lane)
+        except BaseException as error:  # noqa: BLE001 - a thread's end: those who wait hear of it
+            lane.leave()
+            self._try_again(task, lane.error or error)
+        else:
+            self._give_back(task)
+            self._arrived(task, delivered)
+
+    def _try_again(self, task: Task, error: BaseException) -> None:
+        """It has failed at the others' side, or was left behind: from here on it goes alone."""
+        try:
+            pause = self._pause(task, error)
+        except BaseException as final:  # noqa: BLE001 - as above
+            self._give_back(task)
+            self._failed(task, final)
+        else:
+            self._give_back(task)
+            self._start_alone(task, pause)

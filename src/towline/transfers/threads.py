@@ -1,0 +1,129 @@
+"""Threads that serve a queue, and the pool that compresses blocks.
+
+They are two, because a blob that waits for its blocks must never use up the threads that make
+them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, TypeVar
+
+from towline.errors import Cancelled, TowlineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+T = TypeVar("T")
+
+
+class Threads:
+    """At most `count` threads that do what is submitted, in that order.
+
+    A thread is made when there is something for it to do; where the system gives no more of them,
+    those that there are do the work one after the other. They are daemons: one that is stuck in a
+    call of the kernel must not keep the process from ending.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self._count = count
+        self._name = name
+        self._changed = threading.Condition()
+        self._queue: deque[Callable[[], None]] = deque()
+        self._threads: set[threading.Thread] = set()
+        self._idle = 0
+        self._closed = False
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Have `work` called in one of the threads, unless the future is cancelled before.
+
+        The future fails at once with Cancelled after `close`, and with TowlineError when not a
+        single thread can be made; see `not_begun`.
+        """
+        from concurrent.futures import Future  # a push of nothing needs none
+
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - whoever waits for it hears of it
+                future.set_exception(error)
+
+        with self._changed:
+            if self._closed:
+                future.set_exception(Cancelled())
+            elif self._has_thread():
+                self._queue.append(run)
+                self._changed.notify()
+            else:
+                future.set_exception(no_thread())
+        return future
+
+    def _has_thread(self) -> bool:
+        """Make one thread more if that is of use; False when there is none at all. Lock held."""
+        if len(self._queue) < self._idle or len(self._threads) >= self._count:
+            return True
+        name = f"{self._name}-{len(self._threads) + 1}"
+        thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # "can't start new thread": a limit of the system
+            return bool(self._threads)
+        self._threads.add(thread)
+        return True
+
+    def _serve(self) -> None:
+        while (work := self._next()) is not None:
+            work()
+
+    def _next(self) -> Callable[[], None] | None:
+        """What is to be done next; None when there will be no more."""
+        with self._changed:
+            self._idle += 1
+            while not self._queue and not self._closed:
+                self._changed.wait()
+            self._idle -= 1
+            return self._queue.popleft() if self._queue else None
+
+    def close(self) -> None:
+        """Take no more work; the threads end once what was submitted is done."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def join(self) -> None:
+        """Wait for the end of the threads, after `close`."""
+        for thread in self._threads - {threading.current_thread()}:
+            thread.join()
+
+
+def not_begun(future: Future[T]) -> BaseException | None:
+    """Why work was not even queued by `submit`; None where it was. For work that never raises."""
+    return future.exception() if future.done() and not future.cancelled() else None
+
+
+def no_thread() -> TowlineError:
+    """The error where the system refuses the only thread that the work would have."""
+    return TowlineError(
+        "the system lets this process start no thread",
+        hint="raise its limit of processes (`ulimit -u`, or the container's pids limit)",
+    )
+
+
+def processors() -> int:
+    """Processors that this process may use, which a container or `taskset` can make fewer."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it, not every other system
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def encoder_pool() -> ThreadPoolExecutor:
+    """A pool for work that keeps a processor busy: one thread for each processor."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(processors(), thread_name_prefix="encoder")
