@@ -380,6 +380,8 @@ PUSH = (
     STDERR,
 )
 
+ALL = frozenset(option.dest for group in (*PUSH, LOGIN) for option in group.options)
+"""Every keyword."""
 PUSHER = frozenset(
     option.dest for group in (HOW, PATIENCE, TRANSPORT, CREDENTIALS) for option in group.options
 ) | {"cache"}

@@ -63,11 +63,11 @@ def check(image: Image, fmt: Format, profile: Profile) -> None:
         return
     if profile.compression == "zstd" and not image.whole:
         msg = "zstd layers do not fit into docker's manifest format (schema 2)"
-        raise UsageError(msg, hint="use --format oci, or --compression gzip")
+        raise UsageError(msg, hint="use `format='oci'`, or `compression='gzip'`")
     for layer in image.layers:
         if isinstance(layer, Blob) and layer.stored_compression == "zstd":
             msg = f"layer {layer.id} is compressed with zstd, which schema 2 cannot hold"
-            raise UsageError(msg, hint="use --format oci")
+            raise UsageError(msg, hint="use `format='oci'`")
 
 
 def documents(tree: Tree, made: Mapping[str, Made], requested: Format | None) -> Documents:

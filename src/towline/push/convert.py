@@ -92,7 +92,7 @@ def _gzip_layers(image: Image, made: Mapping[str, Made]) -> Sequence[Digest]:
 
 
 def _use_gzip() -> str:
-    return "push with --compression gzip"
+    return "push with `compression='gzip'`"
 
 
 def _check_image(image: Image) -> None:

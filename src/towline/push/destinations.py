@@ -74,7 +74,7 @@ def _check(found: Reference, *, all_tags: bool) -> None:
         )
     if all_tags and found.tag is not None:
         raise UsageError(
-            f"a tag cannot be used with --all-tags: {found}", hint=f"use {found.repository}"
+            f"a tag cannot be used with `all_tags`: {found}", hint=f"use {found.repository}"
         )
 
 

@@ -102,10 +102,10 @@ def _stays(
 def _refusal(reference: Reference, found: Descriptor, rule: IfExists) -> RegistryError:
     other = "another image" if rule == "same" else "an image"
     return RegistryError(
-        f"{reference} exists already and holds {other}, {found.digest}: --if-exists {rule} leaves "
-        "it as it is",
+        f"{reference} exists already and holds {other}, {found.digest}: "
+        f"`if_exists='{rule}'` leaves it as it is",
         side="destination",
-        hint="choose another tag, or replace it with --if-exists overwrite",
+        hint="choose another tag, or replace it with `if_exists='overwrite'`",
     )
 
 

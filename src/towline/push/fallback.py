@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from towline.spec.media_types import Format
     from towline.spec.schema1_builder import Unsigned
 
-_SCHEMA1_HINT = "add --allow-schema1, should the registry be so old that it takes nothing else"
+_SCHEMA1_HINT = "add `allow_schema1=True`, should the registry be so old that it takes nothing else"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Fallback:
     def _never(self) -> str | None:
         """What to do, where nothing may be converted."""
         if fmt := self._wish.format:
-            return f"leave out --format {fmt}: then the manifest may be converted"
+            return f"leave out `format='{fmt}'`: then the manifest may be converted"
         if not self._target.alone:
             host = self._target.repository.name.host
             return f"push to {host} by itself: then the manifest may be converted"

@@ -179,11 +179,11 @@ class Limits:
 
     def __post_init__(self) -> None:
         if not _is_number(self.jobs, int) or self.jobs < 1:
-            raise UsageError(f"--jobs must be a whole number, at least 1, not {self.jobs!r}")
+            raise UsageError(f"`jobs` must be a whole number, at least 1, not {self.jobs!r}")
         if not _is_number(self.retries, int) or self.retries < 0:
-            raise UsageError(f"--retries must be a whole number, 0 or more, not {self.retries!r}")
+            raise UsageError(f"`retries` must be a whole number, 0 or more, not {self.retries!r}")
         if not _is_number(self.timeout, int, float) or not 0 < self.timeout < _FOR_EVER:
-            raise UsageError(f"--timeout must be a number above 0 seconds, not {self.timeout!r}")
+            raise UsageError(f"`timeout` must be a number above 0 seconds, not {self.timeout!r}")
 
 
 _FOR_EVER = float("inf")
@@ -209,7 +209,7 @@ def pair(creds: str | tuple[str, str] | None, option: str) -> tuple[str, str] | 
     match list(parts):
         case [str(user), str(password)] if user:
             return user, password
-    raise UsageError(f"{option} must be USER:PASSWORD", hint="give a user, a colon, a password")
+    raise UsageError(f"`{option}` must be USER:PASSWORD", hint="give a user, a colon, a password")
 
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
@@ -228,25 +228,25 @@ def size(value: int | str, option: str) -> int:
         number = value
     if number < 1:
         raise UsageError(
-            f"{option} must be a number of bytes, not {value!r}", hint="as in 16M: use K, M or G"
+            f"`{option}` must be a number of bytes, not {value!r}", hint="as in 16M: use K, M or G"
         )
     return number
 
 
 def chunk_size(value: int | str) -> int | None:
     """Bytes of a chunk; None for `auto`: one body wherever that is taken. Raises UsageError."""
-    return None if value == "auto" else size(value, "--chunk-size")
+    return None if value == "auto" else size(value, "chunk_size")
 
 
 def rate(value: int | str | None) -> int | None:
     """Bytes a second; None: as many as there are. Raises UsageError."""
-    return None if value is None else size(value, "--limit-rate")
+    return None if value is None else size(value, "limit_rate")
 
 
 def given_to_one_host(options: PusherOptions) -> str | None:
     """What names an account for the one host of the destinations; None: nothing does."""
     if options.get("creds"):
-        return "--creds"
+        return "`creds`"
     environ = environment(options)
     named = environ.get("TOWLINE_USERNAME") and environ.get("TOWLINE_PASSWORD") is not None
     return "TOWLINE_USERNAME" if named else None

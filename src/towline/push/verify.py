@@ -26,12 +26,13 @@ _NOT_FOUND = 404
 _LOOKS_AGAIN = 2
 """How often what is missing is asked for again."""
 _REGISTRY_HINT = (
-    "push again with --verify; if it stays so, the registry has lost or changed what it confirmed"
+    "push again with `verify=True`; if it stays so, the registry has lost or changed what it "
+    "confirmed"
 )
 _SOURCE_HINT = "make the image again: it does not hold what its manifest and config list"
 _CACHE_HINT = (
     "it was taken for that layer on somebody's word: run `towline cache clear`, then push again "
-    "with --no-learn"
+    "with `no_learn=True`"
 )
 
 

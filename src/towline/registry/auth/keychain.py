@@ -91,9 +91,9 @@ class Keychain:
         self._environ = environ
         self._secrets = secrets
         self._given: dict[Side, Given] = {}
-        if given := _given(creds, "--creds") or _from_variables(environ):
+        if given := _given(creds, "`creds`") or _from_variables(environ):
             self._given["destination"] = given
-        if given := _given(src_creds, "--src-creds"):
+        if given := _given(src_creds, "`src_creds`"):
             self._given["source"] = given
         self._authfile = authfile
         self._log = log
