@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from typing import Any, Unpack, cast
 
 from towline.context import Cancel
-from towline.push import signatures
-from towline.push.opened import Source
+from towline.push import result
 from towline.push.options import Options, PusherOptions, PushOptions
 from towline.push.pusher import Pusher
-from towline.push.result import InspectResult, PlanResult, PushResult
-from towline.push.signatures import Several
+from towline.push.result import InspectResult, PlanResult, PushResult, Several
+from towline.push.source_images import Source
 
 
-@signatures.function
+@result.function
 def push(
     source: Source,
     destination: str | Several,
@@ -71,7 +70,7 @@ def push(
         return pusher.push(source, destination, all_tags=all_tags, **wishes)
 
 
-@signatures.function
+@result.function
 def plan(
     source: Source,
     destination: str | Several,

@@ -156,9 +156,9 @@ def _verify(value: bool | str) -> Verify | None:  # noqa: FBT001 - a value, not 
 
 def _schema1(allowed: bool) -> bool:  # noqa: FBT001 - a value, not a flag
     if allowed:
-        from towline.push import signing
+        from towline.push.manifests import schema1
 
-        signing.require()
+        schema1.require()
     return allowed
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError, UsageError
-from towline.push.wanted import Blob, Index, images
+from towline.push.image import Blob, Index, images
 from towline.spec import manifest as manifests
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from towline.layers.profile import Profile
+    from towline.push.image import Image, Layer, Tree
     from towline.push.result import DigestDiffers
-    from towline.push.wanted import Image, Layer, Tree
     from towline.spec.compression import Compression
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest

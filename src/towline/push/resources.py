@@ -35,7 +35,7 @@ LOOK_AGAIN = (1.0, 2.0, 4.0)
 _REMEMBERED = 10_000
 
 
-class Engine:
+class Resources:
     """Made once a `Pusher`; nothing in it connects, opens or starts before it is needed."""
 
     def __init__(
