@@ -57,7 +57,8 @@ def push(
         ca: A file of authorities to trust as well (PEM).
         cert: The client's certificate (PEM).
         key: Its key (PEM).
-        creds: `USER:PASSWORD` or a pair, for the destination's host alone.
+        creds: `USER:PASSWORD` or a pair, for the destination's host alone; or a function, which is
+            asked for each host.
         src_creds: The same for the host of a source that is in a registry.
         authfile: A file of logins that is read first.
         on_event: Called with each event, from any thread.

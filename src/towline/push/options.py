@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from towline.reference import Reference
     from towline.spec import media_types
 
+Creds = str | tuple[str, str]
 Verify = Literal["head", "full"]
 IfExists = Literal["overwrite", "same", "skip", "fail"]
 Format = Literal["auto", "docker", "oci"]
@@ -54,9 +55,10 @@ class PusherOptions(TypedDict, total=False):
     """The client's certificate (PEM)."""
     key: str | os.PathLike[str]
     """Its key (PEM)."""
-    creds: str | tuple[str, str]
-    """`USER:PASSWORD` or a pair, for the destination's host alone."""
-    src_creds: str | tuple[str, str]
+    creds: Creds | Callable[[str], Creds | None]
+    """`USER:PASSWORD` or a pair, for the destination's host alone; or a function, which is asked
+    for each host."""
+    src_creds: Creds
     """The same for the host of a source that is in a registry."""
     authfile: str | os.PathLike[str]
     """A file of logins that is read first."""
@@ -201,7 +203,17 @@ def several(value: str | Sequence[str] | None) -> Sequence[str]:
     return (value,) if isinstance(value, str) else value
 
 
-def pair(creds: str | tuple[str, str] | None, option: str) -> tuple[str, str] | None:
+def account(
+    creds: Creds | Callable[[str], Creds | None] | None,
+) -> tuple[str, str] | Callable[[str], tuple[str, str] | None] | None:
+    """What `creds` says: a pair, or a function from a host to one. Raises UsageError."""
+    if callable(creds):
+        ask = creds
+        return lambda host: pair(ask(host), "creds")
+    return pair(creds, "creds")
+
+
+def pair(creds: Creds | None, option: str) -> tuple[str, str] | None:
     """`USER:PASSWORD`, or the two already apart. Raises UsageError for anything else."""
     if creds is None:
         return None
@@ -245,7 +257,10 @@ def rate(value: int | str | None) -> int | None:
 
 def given_to_one_host(options: PusherOptions) -> str | None:
     """What names an account for the one host of the destinations; None: nothing does."""
-    if options.get("creds"):
+    creds = options.get("creds")
+    if callable(creds):
+        return None
+    if creds:
         return "`creds`"
     environ = environment(options)
     named = environ.get("TOWLINE_USERNAME") and environ.get("TOWLINE_PASSWORD") is not None

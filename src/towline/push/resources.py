@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from towline.knowledge.open import open_knowledge
 from towline.layers.buffers import Spares
-from towline.push.options import Limits, chunk_size, environment, pair, rate
+from towline.push.options import Limits, account, chunk_size, environment, pair, rate
 from towline.registry.client import RegistryClient, Settings
 from towline.transfers.retry import Gate, Policy
 from towline.transfers.single_flight import SingleFlight
@@ -134,7 +134,7 @@ def _settings(
         ca=options.get("ca"),
         cert=options.get("cert"),
         key=options.get("key"),
-        creds=pair(options.get("creds"), "creds"),
+        creds=account(options.get("creds")),
         src_creds=pair(options.get("src_creds"), "src_creds"),
         authfile=options.get("authfile"),
         timeout=limits.timeout,
