@@ -62,12 +62,11 @@ def _print(args: argparse.Namespace, references: Sequence[str] | None, results: 
     if getattr(args, "output", "text") != "json":
         planned = [result for result in results if not isinstance(result, BaseException)]
         output.write(line for result in planned for line in _table(result))
-        return
-    from towline.cli import report
-
-    if references is None:
-        output.write_json(report.told(results[0]))
+    elif references is None:
+        output.write_json(results[0].as_dict())
     else:
+        from towline.cli import report
+
         output.write_json(report.listed(references, results))
 
 

@@ -98,12 +98,11 @@ def _print_results(
 ) -> None:
     if getattr(args, "output", "text") != "json":
         output.write(result.pinned for result in pushed)
-        return
-    from towline.cli import report
-
-    if references is None:
-        output.write_json(report.told(results[0]))
+    elif references is None:
+        output.write_json(results[0].as_dict())
     else:
+        from towline.cli import report
+
         output.write_json(report.listed(references, results))
 
 

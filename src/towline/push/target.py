@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from towline.context import Patience
 from towline.events import Retrying, Warned
+from towline.layers.fan_out import Patience
 from towline.transfers.retry import Attempts, retry
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.events import Event
-    from towline.push.image import Tree
-    from towline.push.resources import Resources
+    from towline.push.engine import Engine
+    from towline.push.wanted import Tree
     from towline.reference import Reference
     from towline.registry.repository import Repository
     from towline.spec.digest import Digest
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Target:
     """A repository and the tags that are to be set in it."""
 
-    resources: Resources
+    engine: Engine
     repository: Repository
     tags: tuple[tuple[Reference, Tree], ...]
     """Destination and what goes there, sorted by tag."""
@@ -71,5 +71,6 @@ class Target:
             event = Retrying(reference=self.reference, what=what, seconds=seconds, reason=reason)
             self.context.emit(event)
 
-        attempts, gate = Attempts(self.resources.policy), self.resources.gate
-        return retry(work, attempts, gate, self.repository.name.host, self.context, told)
+        engine = self.engine
+        attempts = Attempts(engine.policy)
+        return retry(work, attempts, engine.gate, self.repository.name.host, self.context, told)
