@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from typing import Any, Unpack, cast
 
 from towline.context import Cancel
-from towline.push import signatures
-from towline.push.opened import Source
+from towline.push import result
 from towline.push.options import Options, PusherOptions, PushOptions
 from towline.push.pusher import Pusher
-from towline.push.result import InspectResult, PlanResult, PushResult
-from towline.push.signatures import Several
+from towline.push.result import InspectResult, PlanResult, PushResult, Several
+from towline.push.source_images import Source
 
 
-@signatures.function
+@result.function
 def push(
     source: Source,
     destination: str | Several,
@@ -24,48 +23,49 @@ def push(
 ) -> PushResult | list[PushResult]:
     """Push an image to a destination, `REGISTRY/REPOSITORY[:TAG]`, or to several.
 
-        One destination as a text gives a result; several, or `all_tags` (every tag that the source
-        holds), a list of them. See `Pusher.push` for what it does and raises; whoever pushes more than
-        once makes a `Pusher`.
+    One destination as a text gives a result; several, or `all_tags` (every tag that the source
+    holds), a list of them. See `Pusher.push` for what it does and raises; whoever pushes more than
+    once makes a `Pusher`.
 
-        Keywords:
-    platform: Of an index these alone, as `OS/ARCH` or `OS/ARCH/VARIANT`.
-    attestations: What an index says of its images: `keep` it, or `drop` it.
-    format: `auto`, or `docker` or `oci`, which are never converted.
-            allow_schema1: Push signed schema 1 where a registry takes nothing else (extra `schema1`).
-            compression: Of layers that are not compressed yet: `gzip`, `none`, `zstd` or `zstd:1` to
-                `zstd:19`.
-            verify: Afterwards, ask for everything (`head` or True), or read it back, DiffIDs too
-                (`full`).
-            check_diffids: Decompress layers that came compressed, beside the sending, and check them
-                before any tag.
-            cache_from: References at the destination's registry to learn layers from.
-            if_exists: What to do with a tag that exists: `overwrite`; `same`: fine if absent or this
-                digest; `skip`: leave it alone; `fail`.
-            no_learn: Learn nothing from the registry, and believe no other machine.
-            check_push: For `plan` alone: open an upload session and give it back, to see whether one is
-                let in.
-            cancel: A switch that any thread may throw.
-            jobs: Uploads at once to any one registry host (5).
-            retries: Attempts in a row without progress, after the first (4).
-            chunk_size: Send larger layers in chunks of so many bytes, also as `16M`; `auto`: where one
-                body is not taken.
-            limit_rate: Bytes a second that all uploads together may send, also as `2M`.
-            timeout: Seconds without a byte either way (30).
-            cache: Where what registries hold is remembered: a path, `redis://`, `rediss://`, `unix://`,
-                or `none`.
-            plain_http: Speak http at once, without trying https.
-            insecure: Leave certificates unchecked (never http).
-            tls_verify: False is `insecure`, and http for a registry on this machine.
-            ca: A file of authorities to trust as well (PEM).
-            cert: The client's certificate (PEM).
-            key: Its key (PEM).
-            creds: `USER:PASSWORD` or a pair, for the destination's host alone.
-            src_creds: The same for the host of a source that is in a registry.
-            authfile: A file of logins that is read first.
-            on_event: Called with each event, from any thread.
-            log: Called with each line of the redacted wire log, from any thread.
-            environ: Read instead of the process's environment.
+    Keywords:
+        platform: Of an index these alone, as `OS/ARCH` or `OS/ARCH/VARIANT`.
+        attestations: What an index says of its images: `keep` it, or `drop` it.
+        format: `auto`, or `docker` or `oci`, which are never converted.
+        allow_schema1: Push signed schema 1 where a registry takes nothing else (extra `schema1`).
+        compression: Of layers that are not compressed yet: `gzip`, `none`, `zstd` or `zstd:1` to
+            `zstd:19`.
+        verify: Afterwards, ask for everything (`head` or True), or read it back, DiffIDs too
+            (`full`).
+        check_diffids: Decompress layers that came compressed, beside the sending, and check them
+            before any tag.
+        cache_from: References at the destination's registry to learn layers from.
+        if_exists: What to do with a tag that exists: `overwrite`; `same`: fine if absent or this
+            digest; `skip`: leave it alone; `fail`.
+        no_learn: Learn nothing from the registry, and believe no other machine.
+        check_push: For `plan` alone: open an upload session and give it back, to see whether one is
+            let in.
+        cancel: A switch that any thread may throw.
+        jobs: Uploads at once to any one registry host (5).
+        retries: Attempts in a row without progress, after the first (4).
+        chunk_size: Send larger layers in chunks of so many bytes, also as `16M`; `auto`: where one
+            body is not taken.
+        limit_rate: Bytes a second that all uploads together may send, also as `2M`.
+        timeout: Seconds without a byte either way (30).
+        cache: Where what registries hold is remembered: a path, `redis://`, `rediss://`, `unix://`,
+            or `none`.
+        plain_http: Speak http at once, without trying https.
+        insecure: Leave certificates unchecked (never http).
+        tls_verify: False is `insecure`, and http for a registry on this machine.
+        ca: A file of authorities to trust as well (PEM).
+        cert: The client's certificate (PEM).
+        key: Its key (PEM).
+        creds: `USER:PASSWORD` or a pair, for the destination's host alone; or a function, which is
+            asked for each host.
+        src_creds: The same for the host of a source that is in a registry.
+        authfile: A file of logins that is read first.
+        on_event: Called with each event, from any thread.
+        log: Called with each line of the redacted wire log, from any thread.
+        environ: Read instead of the process's environment.
 
     """
     settings, wishes = _apart(options)
@@ -73,7 +73,7 @@ def push(
         return pusher.push(source, destination, all_tags=all_tags, **wishes)
 
 
-@signatures.function
+@result.function
 def plan(
     source: Source,
     destination: str | Several,
