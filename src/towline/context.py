@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from towline.errors import Cancelled
 from towline.events import Emit, nowhere
+
+PATIENCE = 2.0
+"""Seconds for which a target may hold others, in a push."""
+SLICE = 0.1
+"""Seconds after which patience, which other uploads of the target spend too, is looked at again."""
 
 
 class Cancel:
@@ -105,3 +111,53 @@ class Context:
     def with_cancel(self, cancel: Cancel) -> Context:
         """The same listeners and counts under another switch."""
         return replace(self, cancel=cancel)
+
+
+class Patience:
+    """Seconds for which one target may hold the others of a push, in all.
+
+    Seconds of the clock on the wall: however many layers wait at one moment, it counts once.
+    """
+
+    def __init__(self, seconds: float = PATIENCE) -> None:
+        self._lock = threading.Lock()
+        self._left = seconds
+        self._charged_until = 0.0
+
+    @property
+    def spent(self) -> bool:
+        """Whether nobody waits for the target any more."""
+        return self._left <= 0
+
+    def charge(self, began: float) -> None:
+        """Somebody has waited for it from that moment (of `time.monotonic`) until now."""
+        with self._lock:
+            now = time.monotonic()
+            self._left -= now - max(began, self._charged_until)
+            self._charged_until = now
+
+
+class HasPatience(Protocol):
+    """A target, or something of it."""
+
+    @property
+    def patience(self) -> Patience:
+        """How much longer it may keep others waiting."""
+
+
+def wait_patiently(
+    wait: Callable[[float], object],
+    late: Callable[[], Iterable[HasPatience]],
+    held: Callable[[], bool],
+) -> None:
+    """Wait until nobody is late, but for those with whom the patience is spent.
+
+    `wait` waits for a change, for that many seconds at most. Those who are late are charged for
+    the time in which somebody is `held` by them.
+    """
+    while waited_for := [one for one in late() if not one.patience.spent]:
+        began, charge = time.monotonic(), held()
+        wait(SLICE)
+        if charge:
+            for one in waited_for:
+                one.patience.charge(began)

@@ -529,12 +529,12 @@ def test_a_wrong_password_is_told_with_the_account_and_never_shown(registry: Scr
     registry.guard = lambda asked: Reply(401, challenge)
     with (
         client_of(registry, creds=("me", "wr0ng-word")) as client,
-        pytest.raises(AuthError, match=r"user me \(from --creds\)") as caught,
+        pytest.raises(AuthError, match=r"user me \(from `creds`\)") as caught,
     ):
         client.push(DATA)
     assert len(registry.asked) == 2
     assert "wr0ng-word" not in f"{caught.value!r} {client.heard}"
-    assert "--creds" in str(caught.value.hint)
+    assert "`creds=" in str(caught.value.hint)
     assert caught.value.status == 401
     assert caught.value.side == "destination"
 
@@ -546,7 +546,7 @@ def test_a_wrong_password_at_a_token_service_is_told_with_the_account(registry: 
     registry.on("GET", "^/token", refused, forever=True)
     with (
         client_of(registry, creds=("me", "wr0ng-word")) as client,
-        pytest.raises(AuthError, match=r"bad password .*user me \(from --creds\)"),
+        pytest.raises(AuthError, match=r"bad password .*user me \(from `creds`\)"),
     ):
         client.push(DATA)
 
@@ -557,7 +557,7 @@ def test_no_credentials_where_some_are_wanted_says_how_to_give_them(
     registry.guard = lambda asked: Reply(401, {"WWW-Authenticate": "Basic"})
     with pytest.raises(AuthError, match="no credentials were found") as caught:
         client.push(DATA)
-    assert "--creds" in str(caught.value.hint)
+    assert "`creds=" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("headers", [{}, {"WWW-Authenticate": ""}, {"WWW-Authenticate": "Bearer"}])
@@ -813,7 +813,7 @@ def test_a_session_at_another_port_is_told_nothing_though_it_asks(
         assert USER not in str(caught.value)
         assert "no credentials are sent there" in str(caught.value)
         assert registry.host in str(caught.value.hint)
-        assert "--creds" not in str(caught.value.hint)
+        assert "`creds=" not in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -861,7 +861,7 @@ def test_a_registry_on_this_machine_has_no_password_sent_in_the_clear_to_another
         words = "to http://auth.invalid in the clear" if refused else "auth.invalid"
         with pytest.raises(error, match=words) as caught:
             client.repository.get_manifest("1", client.context)
-    assert ("--plain-http" in str(caught.value.hint)) is refused
+    assert ("`plain_http=True`" in str(caught.value.hint)) is refused
 
 
 def test_a_blob_that_may_not_be_read_says_why_and_as_whom(registry: Scripted) -> None:

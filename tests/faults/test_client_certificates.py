@@ -60,7 +60,7 @@ def test_a_client_without_one_is_told_which_option_gives_it(
             pytest.raises(NetworkError) as caught,
         ):
             ask(client)
-        assert "--cert" in str(caught.value.hint)
+        assert "`cert`" in str(caught.value.hint)
         assert not caught.value.transient
 
 
@@ -78,7 +78,7 @@ def test_a_client_with_a_strangers_is_told_so(
             pytest.raises(NetworkError, match="wants a client's certificate that it knows") as told,
         ):
             ask(client)
-        assert "--cert" in str(told.value.hint)
+        assert "`cert`" in str(told.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_nginx_says_it_in_a_page(registry: Scripted, client: Client, title: str)
     registry.on("POST", "", Reply(400, {"Content-Type": "text/html"}, page), forever=True)
     with pytest.raises(RegistryError) as caught:
         client.push(b"x")
-    assert "--cert" in str(caught.value.hint)
+    assert "`cert`" in str(caught.value.hint)
 
 
 @pytest.fixture(

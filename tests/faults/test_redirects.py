@@ -111,7 +111,7 @@ def test_a_proxy_that_wants_https_is_told_of_with_what_to_leave_out(
     registry.on("POST", "uploads", Reply(301, location), forever=True)
     with pytest.raises(RegistryError) as caught:
         client.push(DATA)
-    assert "leave out --plain-http" in str(caught.value.hint)
+    assert "leave out `plain_http=True`" in str(caught.value.hint)
 
 
 def test_a_write_that_is_sent_round_in_circles_is_given_up(

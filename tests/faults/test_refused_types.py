@@ -115,7 +115,7 @@ def test_an_explicit_format_is_never_converted(registry: Scripted, source: Path,
     choosy.refuse(registry, DOCKER | OCI)
     error = failed(source, registry, format=fmt, allow_schema1=True)
     assert (error.status, error.code) == (415, "MANIFEST_INVALID")
-    assert error.hint == f"leave out --format {fmt}: then the manifest may be converted"
+    assert error.hint == f"leave out `format='{fmt}'`: then the manifest may be converted"
     assert len(put_types(registry)) == 1
 
 
@@ -168,7 +168,7 @@ def test_when_both_are_refused_both_are_told_and_schema_1_is_hinted_at(
     assert "415 Whatever: MANIFEST_INVALID: too new" in first
     assert second.startswith(f"{registry.host} answered 400")
     assert "TAG_INVALID: no such media type" in second
-    assert "--allow-schema1" in str(error.hint)
+    assert "`allow_schema1=True`" in str(error.hint)
 
 
 def test_two_equal_refusals_are_told_in_short(registry: Scripted, source: Path) -> None:
@@ -234,7 +234,7 @@ def test_zstd_layers_cannot_become_schema_2(registry: Scripted, source: Path) ->
     error = failed(source, registry, compression="zstd", allow_schema1=True)
     assert "zstd, which schema 2 cannot hold" in str(error)
     assert "signed schema 1 takes gzip layers alone" in str(error)
-    assert error.hint == "push with --compression gzip"
+    assert error.hint == "push with `compression='gzip'`"
     assert put_types(registry) == [media_types.OCI_MANIFEST]
 
 
@@ -253,7 +253,7 @@ def test_plain_layers_become_anything_but_schema_1(registry: Scripted, source: P
     error = failed(source, registry, compression="none", allow_schema1=True)
     assert "converted to OCI's format: the same" in str(error)
     assert "signed schema 1 takes gzip layers alone" in str(error)
-    assert error.hint == "push with --compression gzip"
+    assert error.hint == "push with `compression='gzip'`"
 
 
 def test_an_index_has_no_schema_1(registry: Scripted, tmp_path: Path) -> None:
@@ -380,7 +380,7 @@ def test_what_is_remembered_converts_nothing_that_may_not_be_converted(
         one.push(source, name(registry))
         with pytest.raises(RegistryError) as caught:
             one.push(source, name(registry), format="docker")
-        assert "leave out --format" in str(caught.value.hint)
+        assert "leave out `format=" in str(caught.value.hint)
         other = one.push(source, name(registry), compression="none", allow_schema1=True)
     assert other.status == "pushed"
     assert other.media_type == media_types.OCI_MANIFEST

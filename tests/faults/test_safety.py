@@ -313,7 +313,7 @@ class TestNamesThatHaveLedHere:
             with pytest.raises(NetworkError, match=f"is at {outward()} now") as caught:
                 self.ask(elsewhere.host)
             assert elsewhere.asked == []
-        assert "--plain-http" in str(caught.value.hint)
+        assert "`plain_http=True`" in str(caught.value.hint)
 
     def test_nor_to_a_proxy(self, registry: Scripted) -> None:
         with pytest.raises(NetworkError, match=f"behind the proxy http://{registry.host} now"):

@@ -87,7 +87,7 @@ def test_insecure_is_never_http(registry: Scripted) -> None:
         pytest.raises(NetworkError, match="does not speak TLS") as caught,
     ):
         ask(client)
-    assert "--plain-http" in str(caught.value.hint)
+    assert "`plain_http=True`" in str(caught.value.hint)
     assert registry.asked == []
 
 
@@ -104,7 +104,7 @@ def test_an_unknown_issuer_is_named_with_the_option_that_helps(secure: Scripted)
     ):
         ask(client)
     assert "Authority of this test" in str(caught.value.hint)
-    assert "--ca" in str(caught.value.hint)
+    assert "`ca`" in str(caught.value.hint)
     assert not caught.value.transient
 
 
@@ -195,7 +195,7 @@ def test_tls_spoken_to_in_http_says_so(registry: Scripted, client: Client) -> No
     registry.on("HEAD", "", ALERT)
     with pytest.raises(NetworkError, match="speaks TLS") as caught:
         ask(client)
-    assert "leave out --plain-http" in str(caught.value.hint)
+    assert "leave out `plain_http=True`" in str(caught.value.hint)
 
 
 class TestWhereNobodySaidPlainHttp:
@@ -232,7 +232,7 @@ class TestWhereNobodySaidPlainHttp:
         registry.on("POST", "", reply)
         with pytest.raises(RegistryError) as caught:
             client.repository.start_upload(client.context)
-        assert "--plain-http" not in str(caught.value.hint)
+        assert "`plain_http=True`" not in str(caught.value.hint)
 
 
 def test_http_spoken_to_a_go_server_of_https_says_so(registry: Scripted, client: Client) -> None:
@@ -240,7 +240,7 @@ def test_http_spoken_to_a_go_server_of_https_says_so(registry: Scripted, client:
     registry.on("POST", "", Reply(400, (), words))
     with pytest.raises(RegistryError, match="HTTP request to an HTTPS server") as caught:
         client.repository.start_upload(client.context)
-    assert "--plain-http" in str(caught.value.hint)
+    assert "`plain_http=True`" in str(caught.value.hint)
 
 
 def test_a_refusal_in_the_middle_of_a_body_is_read_over_tls(

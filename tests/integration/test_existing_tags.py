@@ -89,7 +89,7 @@ class TestRules:
         with pytest.raises(towline.RegistryError, match="exists already") as caught:
             push(second, name, rule)
         assert pushed.digest in caught.value.message
-        assert "--if-exists overwrite" in str(caught.value.hint)
+        assert "`if_exists='overwrite'`" in str(caught.value.hint)
         assert {method for method, _ in registry.requests()[before:]} <= {"HEAD", "GET"}
         assert towline.digest(f"docker://{name}") == pushed.digest
 

@@ -231,7 +231,7 @@ def test_without_a_key_verify_finds_it_and_says_what_to_do(
     )
     assert hint == (
         "hint: it was taken for that layer on somebody's word: run `towline cache clear`, then "
-        "push again with --no-learn"
+        "push again with `--no-learn`"
     )
     assert main(["cache", "clear", f"--cache={trap.cache}"]) == 0
     assert main(["push", *words, "--no-learn", "--verify=full"]) == 0
@@ -259,7 +259,7 @@ def test_a_blob_that_is_no_layer_at_all_is_found_too(
     with pytest.raises(towline.RegistryError) as caught:
         towline.push(made.path, f"{name}:1", cache=cache, verify="full")
     assert str(caught.value).startswith(f"verification of {name}:1 failed: layer {config} ")
-    assert "--no-learn" in str(caught.value.hint)
+    assert "`no_learn=True`" in str(caught.value.hint)
 
 
 def test_it_stays_another_machines_word_when_it_was_believed_once(

@@ -147,7 +147,7 @@ def test_a_proxy_that_is_not_trusted_is_named_and_insecure_is_not_about_it(
     ):
         client.push(DATA)
     assert "Authority of this test" in str(caught.value.hint)
-    assert "--ca" in str(caught.value.hint)
+    assert "`ca`" in str(caught.value.hint)
     assert not secure.asked
 
 

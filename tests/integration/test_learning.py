@@ -48,7 +48,7 @@ def test_what_was_learned_is_remembered_as_learned_wherever_it_is_mounted_to(
     push(made.path, f"{base}:1")
     with towline.Pusher(cache=tmp_path / "cache") as pusher:
         pusher.push(made.path, f"{app}:1", cache_from=[f"{base}:1"])
-        known = pusher._engine.knowledge.entries(made.diff_ids)
+        known = pusher._resources.knowledge.entries(made.diff_ids)
     assert {
         (entry.repository, entry.learned) for entries in known.values() for entry in entries
     } == {(base, True), (app, True)}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack, assert_type
+import os
+from typing import TYPE_CHECKING, Any, Unpack, assert_type
 
 import pytest
 
 import towline
+from tests.support.docker_registry import PASSWORD, USER
+from tests.support.docker_registry import Options as RegistryOptions
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.conftest import StartDockerRegistry
     from towline.testing import TestRegistry
 
 
@@ -68,3 +72,37 @@ def test_a_wrapper_can_be_typed_and_a_wrong_word_is_seen_before_it_runs(
     ):
         with pytest.raises(towline.UsageError):
             wrong()
+
+
+def test_a_function_gives_the_account_of_each_host_and_is_asked_again_where_it_is_refused(
+    oci_registry: TestRegistry, start_docker_registry: StartDockerRegistry, tmp_path: Path
+) -> None:
+    image = make_image(tmp_path / "image.tar").path
+    closed = start_docker_registry(RegistryOptions(htpasswd=True))
+    asked: list[str] = []
+
+    def creds(host: str) -> tuple[str, str] | None:
+        asked.append(host)
+        if host != closed.host:
+            return None
+        return USER, PASSWORD if asked.count(host) > 1 else "expired"
+
+    names = [closed.name("app:1"), oci_registry.name("app:1")]
+    environ = {**os.environ, "TOWLINE_USERNAME": "other", "TOWLINE_PASSWORD": "unasked"}
+    pushed = towline.push(image, names, creds=creds, cache="none", environ=environ)
+    assert [result.status for result in pushed] == ["pushed", "pushed"]
+    assert set(asked) == {closed.host, oci_registry.host}
+
+
+@pytest.mark.parametrize("given", ["no pair", 7])
+def test_a_function_for_accounts_that_fails_or_gives_none_is_named(
+    oci_registry: TestRegistry, tmp_path: Path, given: Any
+) -> None:
+    image = make_image(tmp_path / "image.tar").path
+
+    def creds(_host: str) -> tuple[str, str] | None:
+        return given if given != 7 else given / 0  # type: ignore[no-any-return]
+
+    with pytest.raises((towline.AuthError, towline.UsageError), match="`creds`"):
+        towline.push(image, oci_registry.name("app:1"), creds=creds, cache="none")
+    assert oci_registry.tags("app") == []

@@ -259,7 +259,7 @@ def test_a_blob_that_another_account_has_seen_there_is_remembered_for_ours_too(
     for tag, user in enumerate(("one", "two", "two")):
         with towline.Pusher(cache=tmp_path / "cache", creds=(user, "word")) as pusher:
             result = pusher.push(made.path, f"{registry.host}/app:{tag}")
-            entries = pusher._engine.knowledge.entries([diff_id])[diff_id]
+            entries = pusher._resources.knowledge.entries([diff_id])[diff_id]
         assert result.layers[0].outcome == ("exists" if tag else "pushed")
         assert {entry.repository for entry in entries} == {f"{registry.host}/app"}
         assert {entry.digest for entry in entries} == {result.layers[0].digest}
@@ -353,7 +353,7 @@ def test_a_session_says_nothing_of_the_origin_where_no_mount_was_ever_seen(
 def holders(pusher: towline.Pusher, made: Made) -> set[str]:
     """The repositories that are remembered to have the layer."""
     (diff_id,) = made.diff_ids
-    entries = pusher._engine.knowledge.entries([diff_id])[diff_id]
+    entries = pusher._resources.knowledge.entries([diff_id])[diff_id]
     return {entry.repository.rpartition("/")[2] for entry in entries}
 
 

@@ -150,7 +150,7 @@ def test_what_waits_for_a_slot_leaves_at_once(made: Made, registry: Scripted) ->
     with towline.Pusher(cache="none", jobs=1) as pusher:
         place = f"{registry.host}/app:1"
         cancelled_when(lambda: bool(registry.requests("POST")), pusher, made, place)
-        until(lambda: not len(pusher._engine.flights), SECOND)
+        until(lambda: not len(pusher._resources.flights), SECOND)
     assert len(registry.requests("POST")) == 1
 
 
@@ -160,7 +160,7 @@ def test_what_backs_off_leaves_at_once(status: int, made: Made, registry: Script
     with towline.Pusher(cache="none") as pusher:
         place = f"{registry.host}/app:1"
         cancelled_when(lambda: bool(registry.requests("POST")), pusher, made, place)
-        until(lambda: not len(pusher._engine.flights), SECOND)
+        until(lambda: not len(pusher._resources.flights), SECOND)
 
 
 def test_sessions_are_given_back(made: Made, registry: Scripted) -> None:

@@ -206,10 +206,10 @@ def test_the_command_tells_what_it_did_and_what_it_may_do(old: str, tmp_path: Pa
         name = f"{proxy.host}/team/app:1"
         explicit = command(source, name, "--format=docker", "--allow-schema1")
         assert explicit.returncode == 5
-        assert explicit.stderr.splitlines()[-1].startswith("hint: leave out --format docker")
+        assert explicit.stderr.splitlines()[-1].startswith("hint: leave out `--format docker`")
         refused = command(source, name)
         assert refused.returncode == 5
-        assert refused.stderr.splitlines()[-1].startswith("hint: add --allow-schema1")
+        assert refused.stderr.splitlines()[-1].startswith("hint: add `--allow-schema1`")
         assert "; converted to OCI's format: the same" in refused.stderr
         assert refused.stdout == ""
         done = command(source, name, "--output=json", TOWLINE_ALLOW_SCHEMA1="true")

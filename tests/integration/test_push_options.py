@@ -55,7 +55,7 @@ def test_without_a_size_a_layer_is_one_body(registry: Place, image: str) -> None
 
 def test_a_size_that_is_none_is_exit_code_2(image: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", image, "registry.example/app", "--chunk-size", "large"]) == 2
-    assert "--chunk-size must be a number of bytes" in capsys.readouterr().err
+    assert "`--chunk-size` must be a number of bytes" in capsys.readouterr().err
 
 
 class TestCheckPush:

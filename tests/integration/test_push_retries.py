@@ -16,7 +16,7 @@ import towline
 from tests.support.guards import Tokens
 from tests.support.quick import quick
 from tests.support.scripted import CUT, HANG, Reply, complaint, scripted
-from towline.push.engine import ASKING
+from towline.push.resources import ASKING
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:

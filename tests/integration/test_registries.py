@@ -214,7 +214,7 @@ class TestNginx:
             pytest.raises(RegistryError, match="plain HTTP request was sent to HTTPS") as caught,
         ):
             client.push(DATA)
-        assert "--plain-http" in str(caught.value.hint)
+        assert "`plain_http=True`" in str(caught.value.hint)
 
 
 class TestTinyproxy:

@@ -17,7 +17,7 @@ def quick(pusher: towline.Pusher) -> towline.Pusher:
 
     What a registry asks for (`Retry-After`) it gets in full.
     """
-    engine = pusher._engine
+    engine = pusher._resources
     engine.policy = replace(engine.policy, base=engine.policy.base * TIMES)
     engine.look_again = tuple(pause * TIMES for pause in engine.look_again)
     return pusher

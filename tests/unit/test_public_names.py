@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 import typing
@@ -13,6 +14,8 @@ import pytest
 
 import towline
 import towline.testing
+from towline.cli import options as cli_options
+from towline.cli import printable
 from towline.events import Outcome
 from towline.push import options, result
 
@@ -80,9 +83,9 @@ def sentences(kind: str) -> dict[str, str]:
     (found,) = (one for one in tree.body if isinstance(one, ast.ClassDef) and one.name == kind)
     pairs = zip(found.body[1::2], found.body[2::2], strict=True)
     return {
-        ast.unparse(key.target): " ".join(str(ast.literal_eval(said.value)).split())
-        for key, said in pairs
-        if isinstance(key, ast.AnnAssign) and isinstance(said, ast.Expr)
+        ast.unparse(key.target): " ".join(str(ast.literal_eval(text.value)).split())
+        for key, text in pairs
+        if isinstance(key, ast.AnnAssign) and isinstance(text, ast.Expr)
     }
 
 
@@ -91,7 +94,7 @@ def test_the_help_of_push_tells_every_option_with_its_sentence() -> None:
     assert set(wanted) == set(options.Options.__annotations__)
     _, _, told = inspect.getdoc(towline.push).partition("Keywords:\n")  # type: ignore[union-attr]
     flat = " ".join(told.split())
-    assert flat == " ".join(f"{key}: {said}" for key, said in wanted.items())
+    assert flat == " ".join(f"{key}: {text}" for key, text in wanted.items())
 
 
 @pytest.mark.parametrize(
@@ -111,3 +114,29 @@ def test_every_word_of_a_result_is_documented(field: str, words: tuple[str, ...]
 def test_what_is_always_there_is_not_said_to_be_missing_at_times() -> None:
     hints = typing.get_type_hints(towline.LayerResult)
     assert (hints["digest"], hints["size"]) == (str, int)
+
+
+SOURCE = Path(towline.__file__).parent
+OPTION = re.compile(r"--[a-z][a-z0-9-]+")
+
+
+def said(page: Path) -> list[str]:
+    """The texts of a module, without its docstrings."""
+    tree = ast.parse(page.read_text())
+    docs = {id(one.value) for one in ast.walk(tree) if isinstance(one, ast.Expr)}
+    found = [one for one in ast.walk(tree) if isinstance(one, ast.Constant) and id(one) not in docs]
+    return [one.value for one in found if isinstance(one.value, str)]
+
+
+def test_the_library_speaks_of_its_keywords_and_the_command_of_its_options() -> None:
+    names = {f"--{keyword.replace('_', '-')}" for keyword in cli_options.ALL}
+    for page in SOURCE.rglob("*.py"):
+        if page.relative_to(SOURCE).parts[0] not in {"cli", "server", "testing"}:
+            assert [text for text in said(page) if names & set(OPTION.findall(text))] == [], page
+    for text, wanted in {
+        "pass `plain_http=True`": "pass `--plain-http`",
+        "use `format='oci'`, not `verify`": "use `--format oci`, not `--verify`",
+        "give both: `cert` and `key`": "give both: `--cert` and `--key`",
+        "run `towline cache clear`": "run `towline cache clear`",
+    }.items():
+        assert printable.spelled(text) == wanted

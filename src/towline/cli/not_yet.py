@@ -20,6 +20,7 @@ OPTIONS = frozenset(
     {
         "annotation",
         "by_digest",
+        "platform",
         "preserve_digests",
         "referrers",
         "trace",

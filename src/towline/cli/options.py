@@ -154,22 +154,15 @@ PLATFORM = given(
     help="this platform alone (repeatable; default all)",
     repeatable=True,
 )
-ATTESTATIONS = given(
-    "--attestations",
-    metavar="keep|drop",
-    convert=one_of("keep", "drop"),
-    help="what an index says of its images (default keep)",
-)
 WHAT = Group(
     "what is pushed",
     (
         flag("-a", "--all-tags", help="every tag that the source holds"),
         PLATFORM,
-        ATTESTATIONS,
         flag("--by-digest", help="put the manifest under its digest only, without a tag"),
     ),
 )
-WHICH = Group("which of it", (PLATFORM, ATTESTATIONS))
+WHICH = Group("which of it", (PLATFORM,))
 FORM = Group(
     "as what",
     (
@@ -387,6 +380,8 @@ PUSH = (
     STDERR,
 )
 
+ALL = frozenset(option.dest for group in (*PUSH, LOGIN) for option in group.options)
+"""Every keyword."""
 PUSHER = frozenset(
     option.dest for group in (HOW, PATIENCE, TRANSPORT, CREDENTIALS) for option in group.options
 ) | {"cache"}

@@ -62,11 +62,12 @@ def _print(args: argparse.Namespace, references: Sequence[str] | None, results: 
     if getattr(args, "output", "text") != "json":
         planned = [result for result in results if not isinstance(result, BaseException)]
         output.write(line for result in planned for line in _table(result))
-    elif references is None:
-        output.write_json(results[0].as_dict())
-    else:
-        from towline.cli import report
+        return
+    from towline.cli import report
 
+    if references is None:
+        output.write_json(report.told(results[0]))
+    else:
         output.write_json(report.listed(references, results))
 
 

@@ -98,11 +98,12 @@ def _print_results(
 ) -> None:
     if getattr(args, "output", "text") != "json":
         output.write(result.pinned for result in pushed)
-    elif references is None:
-        output.write_json(results[0].as_dict())
-    else:
-        from towline.cli import report
+        return
+    from towline.cli import report
 
+    if references is None:
+        output.write_json(report.told(results[0]))
+    else:
         output.write_json(report.listed(references, results))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from towline.cli import early, exit_codes
-from towline.cli.printable import one_line
+from towline.cli.printable import one_line, spelled
 from towline.cli.progress import figures
 from towline.errors import InvalidReference, PartialFailure, TowlineError, TransferCancelled
 from towline.events import Failed, Hinted
@@ -123,10 +123,15 @@ def listed(references: Sequence[str], results: Sequence[Any]) -> list[dict[str, 
     return [_listed(*pair) for pair in zip(references, results, strict=True)]
 
 
+def told(result: Any) -> dict[str, Any]:  # noqa: ANN401 - of any command
+    """What `--output json` prints of one."""
+    shown: dict[str, Any] = result.as_dict()
+    return {**shown, "warnings": [spelled(warning) for warning in shown["warnings"]]}
+
+
 def _listed(reference: str, result: Any) -> dict[str, Any]:  # noqa: ANN401 - of any command
     if not isinstance(result, BaseException):
-        told: dict[str, Any] = result.as_dict()
-        return told
+        return told(result)
     error = {"exit_code": exit_codes.of(result), "message": message_of(result)}
     return {"reference": reference, "error": error}
 
@@ -153,7 +158,7 @@ def _count(failure: PartialFailure) -> str:
 def message_of(error: BaseException) -> str:
     """One line."""
     if isinstance(error, TowlineError):
-        return one_line(error.message)
+        return one_line(spelled(error.message))
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, OSError) and error.strerror:
@@ -174,7 +179,7 @@ def _caret(text: str, position: int) -> str:
 
 def _hint(error: BaseException) -> str | None:
     if isinstance(error, TowlineError):
-        return error.hint
+        return spelled(error.hint) if error.hint else None
     return None if isinstance(error, (KeyboardInterrupt, OSError)) else UNEXPECTED
 
 

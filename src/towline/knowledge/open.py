@@ -62,7 +62,7 @@ def _opener(text: str | None, environ: Mapping[str, str]) -> Callable[[], Knowle
         return _redis_opener(text or "", environ)
     raise UsageError(
         f"no cache can be kept at {scheme}://",
-        hint="give --cache a path, redis://, rediss://, unix:// or none",
+        hint="give `cache` a path, redis://, rediss://, unix:// or none",
     )
 
 

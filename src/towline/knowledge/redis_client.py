@@ -41,7 +41,7 @@ class Address:
         except ValueError:
             # The text may hold a password, and the error a part of it: neither is repeated.
             raise UsageError(
-                "the address given with --cache is wrong",
+                "the address given with `cache` is wrong",
                 hint="write what a password has beside letters and digits as %XX",
             ) from None
         missing = _missing(parts.scheme, parts.hostname, parts.path)

@@ -11,23 +11,20 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from threading import Condition, Lock
+from threading import Condition
 from typing import TYPE_CHECKING
 
+from towline.context import SLICE
 from towline.errors import Cancelled, NetworkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from towline.context import Cancel
+    from towline.context import Cancel, Patience
     from towline.layers.blobstream import Blob, BlobStream
 
 DEPTH = 3
 """Blocks that an upload may have waiting."""
-PATIENCE = 2.0
-"""Seconds for which a target may hold others, in a push."""
-SLICE = 0.1
-"""Seconds after which patience, which other uploads of the target spend too, is looked at again."""
 
 
 class Outpaced(NetworkError):
@@ -39,30 +36,6 @@ class Outpaced(NetworkError):
             transient=True,
             side="destination",
         )
-
-
-class Patience:
-    """Seconds for which one target may hold the others of a push, in all.
-
-    Seconds of the clock on the wall: however many layers wait at one moment, it counts once.
-    """
-
-    def __init__(self, seconds: float = PATIENCE) -> None:
-        self._lock = Lock()
-        self._left = seconds
-        self._charged_until = 0.0
-
-    @property
-    def spent(self) -> bool:
-        """Whether nobody waits for the target any more."""
-        return self._left <= 0
-
-    def charge(self, began: float) -> None:
-        """Somebody has waited for it from that moment (of `time.monotonic`) until now."""
-        with self._lock:
-            now = time.monotonic()
-            self._left -= now - max(began, self._charged_until)
-            self._charged_until = now
 
 
 class Lane:

@@ -14,7 +14,7 @@ from towline.registry.auth import docker_config
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
-    from towline.push.run import Outcome, Run
+    from towline.push.target_push import Outcome, TargetPush
     from towline.reference import Reference, RepositoryName
 
 _ELSEWHERE = re.compile(r"(?:oci|oci-archive|docker-archive|docker-daemon):(?![0-9]+/)")
@@ -74,7 +74,7 @@ def _check(found: Reference, *, all_tags: bool) -> None:
         )
     if all_tags and found.tag is not None:
         raise UsageError(
-            f"a tag cannot be used with --all-tags: {found}", hint=f"use {found.repository}"
+            f"a tag cannot be used with `all_tags`: {found}", hint=f"use {found.repository}"
         )
 
 
@@ -133,12 +133,12 @@ def answer(
     return results if several else results[0]
 
 
-def outcomes(runs: Iterable[Run]) -> dict[Reference, Outcome]:
+def outcomes(runs: Iterable[TargetPush]) -> dict[Reference, Outcome]:
     """What came of each tag that has come to its end."""
     return {tag: outcome for run in runs for tag, outcome in run.outcomes.items()}
 
 
-def check_untouched(references: Iterable[Reference], runs: Sequence[Run]) -> None:
+def check_untouched(references: Iterable[Reference], runs: Sequence[TargetPush]) -> None:
     """Raises TransferCancelled naming the tags that a cancelled push has seen to, if any."""
     ended = outcomes(runs)
     done = {tag for tag, outcome in ended.items() if isinstance(outcome, PushResult)}

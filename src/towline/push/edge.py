@@ -1,25 +1,27 @@
 """The edge of the library: what leaves a `Pusher` passes here, and leaves its secrets behind.
 
 Events, lines of the log, warnings and errors with all that they bring along. What images and
-registries hold as data (names, tags, configs) is left as it is: it is the result.
+registries hold as data (names, tags, configs) is left as it is: it is the result. The caller's own
+functions are told here, and whatever they do, the push goes on.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from towline.errors import Cancelled, TowlineError, TransferCancelled
 from towline.events import Failed, Hinted, LayerProgress, Note, Retrying, Warned
 from towline.push.result import PlanResult, PushResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from towline.events import Event
     from towline.reference import Reference
     from towline.wire.secrets import Secrets
+
 
 T = TypeVar("T")
 
@@ -99,3 +101,31 @@ class Edge:
 
     def _said(self, value: Any) -> Any:  # noqa: ANN401 - whatever an error was made of
         return self.secrets.redact(value) if isinstance(value, str) else value
+
+
+class Listener(Generic[T]):
+    """Tells a function, from any thread; one that raises is told no more."""
+
+    def __init__(self, name: str, hear: Callable[[T], object], fit: Callable[[T], T]) -> None:
+        """`fit` makes what is told fit to be heard."""
+        self._name = name
+        self._hear = hear
+        self._fit = fit
+        self.fault: str | None = None
+        """What it raised, as a warning."""
+
+    def __call__(self, told: T) -> None:
+        """Pass it on."""
+        if self.fault is not None:
+            return
+        fit = self._fit(told)
+        try:
+            self._hear(fit)
+        except Exception as error:  # noqa: BLE001 - it is not ours, and decides nothing
+            self.fault = f"{self._name} raised {_named(error)}, and is told no more"
+
+
+def _named(error: Exception) -> str:
+    """`ValueError: what it says`, on one line."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

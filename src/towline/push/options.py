@@ -13,16 +13,14 @@ from towline.context import Cancel
 from towline.errors import UsageError
 from towline.events import Emit
 from towline.layers import profile as profiles
-from towline.sources import platforms
 
 if TYPE_CHECKING:
     from towline.layers.profile import Profile
     from towline.reference import Reference
     from towline.spec import media_types
-    from towline.spec.descriptor import Platform
 
+Creds = str | tuple[str, str]
 Verify = Literal["head", "full"]
-Attestations = Literal["keep", "drop"]
 IfExists = Literal["overwrite", "same", "skip", "fail"]
 Format = Literal["auto", "docker", "oci"]
 _FORMATS: dict[str, media_types.Format | None] = {"auto": None, "docker": "docker", "oci": "oci"}
@@ -57,9 +55,10 @@ class PusherOptions(TypedDict, total=False):
     """The client's certificate (PEM)."""
     key: str | os.PathLike[str]
     """Its key (PEM)."""
-    creds: str | tuple[str, str]
-    """`USER:PASSWORD` or a pair, for the destination's host alone."""
-    src_creds: str | tuple[str, str]
+    creds: Creds | Callable[[str], Creds | None]
+    """`USER:PASSWORD` or a pair, for the destination's host alone; or a function, which is asked
+    for each host."""
+    src_creds: Creds
     """The same for the host of a source that is in a registry."""
     authfile: str | os.PathLike[str]
     """A file of logins that is read first."""
@@ -74,10 +73,6 @@ class PusherOptions(TypedDict, total=False):
 class PushOptions(TypedDict, total=False):
     """Keywords of one push."""
 
-    platform: str | Sequence[str]
-    """Of an index these alone, as `OS/ARCH` or `OS/ARCH/VARIANT`."""
-    attestations: Attestations
-    """What an index says of its images: `keep` it, or `drop` it."""
     format: Format
     """`auto`, or `docker` or `oci`, which are never converted."""
     allow_schema1: bool
@@ -118,9 +113,6 @@ class Wish:
     learn: bool = True
     if_exists: IfExists = "overwrite"
     allow_schema1: bool = False
-    platforms: tuple[Platform, ...] = ()
-    """Empty: all that there are."""
-    attestations: bool = True
 
 
 def wish(options: PushOptions) -> Wish:
@@ -137,8 +129,6 @@ def wish(options: PushOptions) -> Wish:
         learn=not options.get("no_learn", False),
         if_exists=_if_exists(options.get("if_exists", "overwrite")),
         allow_schema1=_schema1(options.get("allow_schema1", False)),
-        platforms=tuple(platforms.parse(text) for text in several(options.get("platform"))),
-        attestations=_attestations(options.get("attestations", "keep")),
     )
 
 
@@ -155,12 +145,6 @@ def _format(text: str) -> media_types.Format | None:
     return _FORMATS[text]
 
 
-def _attestations(text: str) -> bool:
-    if text not in {"keep", "drop"}:
-        raise UsageError(f"attestations cannot be {text!r}", hint="use keep or drop")
-    return text == "keep"
-
-
 def _verify(value: bool | str) -> Verify | None:  # noqa: FBT001 - a value, not a flag
     match value:
         case False:
@@ -174,9 +158,9 @@ def _verify(value: bool | str) -> Verify | None:  # noqa: FBT001 - a value, not 
 
 def _schema1(allowed: bool) -> bool:  # noqa: FBT001 - a value, not a flag
     if allowed:
-        from towline.push import signing
+        from towline.push.manifests import schema1
 
-        signing.require()
+        schema1.require()
     return allowed
 
 
@@ -197,11 +181,11 @@ class Limits:
 
     def __post_init__(self) -> None:
         if not _is_number(self.jobs, int) or self.jobs < 1:
-            raise UsageError(f"--jobs must be a whole number, at least 1, not {self.jobs!r}")
+            raise UsageError(f"`jobs` must be a whole number, at least 1, not {self.jobs!r}")
         if not _is_number(self.retries, int) or self.retries < 0:
-            raise UsageError(f"--retries must be a whole number, 0 or more, not {self.retries!r}")
+            raise UsageError(f"`retries` must be a whole number, 0 or more, not {self.retries!r}")
         if not _is_number(self.timeout, int, float) or not 0 < self.timeout < _FOR_EVER:
-            raise UsageError(f"--timeout must be a number above 0 seconds, not {self.timeout!r}")
+            raise UsageError(f"`timeout` must be a number above 0 seconds, not {self.timeout!r}")
 
 
 _FOR_EVER = float("inf")
@@ -219,7 +203,17 @@ def several(value: str | Sequence[str] | None) -> Sequence[str]:
     return (value,) if isinstance(value, str) else value
 
 
-def pair(creds: str | tuple[str, str] | None, option: str) -> tuple[str, str] | None:
+def account(
+    creds: Creds | Callable[[str], Creds | None] | None,
+) -> tuple[str, str] | Callable[[str], tuple[str, str] | None] | None:
+    """What `creds` says: a pair, or a function from a host to one. Raises UsageError."""
+    if callable(creds):
+        ask = creds
+        return lambda host: pair(ask(host), "creds")
+    return pair(creds, "creds")
+
+
+def pair(creds: Creds | None, option: str) -> tuple[str, str] | None:
     """`USER:PASSWORD`, or the two already apart. Raises UsageError for anything else."""
     if creds is None:
         return None
@@ -227,7 +221,7 @@ def pair(creds: str | tuple[str, str] | None, option: str) -> tuple[str, str] | 
     match list(parts):
         case [str(user), str(password)] if user:
             return user, password
-    raise UsageError(f"{option} must be USER:PASSWORD", hint="give a user, a colon, a password")
+    raise UsageError(f"`{option}` must be USER:PASSWORD", hint="give a user, a colon, a password")
 
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
@@ -246,25 +240,28 @@ def size(value: int | str, option: str) -> int:
         number = value
     if number < 1:
         raise UsageError(
-            f"{option} must be a number of bytes, not {value!r}", hint="as in 16M: use K, M or G"
+            f"`{option}` must be a number of bytes, not {value!r}", hint="as in 16M: use K, M or G"
         )
     return number
 
 
 def chunk_size(value: int | str) -> int | None:
     """Bytes of a chunk; None for `auto`: one body wherever that is taken. Raises UsageError."""
-    return None if value == "auto" else size(value, "--chunk-size")
+    return None if value == "auto" else size(value, "chunk_size")
 
 
 def rate(value: int | str | None) -> int | None:
     """Bytes a second; None: as many as there are. Raises UsageError."""
-    return None if value is None else size(value, "--limit-rate")
+    return None if value is None else size(value, "limit_rate")
 
 
 def given_to_one_host(options: PusherOptions) -> str | None:
     """What names an account for the one host of the destinations; None: nothing does."""
-    if options.get("creds"):
-        return "--creds"
+    creds = options.get("creds")
+    if callable(creds):
+        return None
+    if creds:
+        return "`creds`"
     environ = environment(options)
     named = environ.get("TOWLINE_USERNAME") and environ.get("TOWLINE_PASSWORD") is not None
     return "TOWLINE_USERNAME" if named else None

@@ -2,8 +2,7 @@
 
 For a blob and a target a plan is a tuple of steps, walked until one succeeds: ask for digests
 that may be there, mount from where they are known to be, send. `--dry-run` walks the same steps
-and only asks. What the numbers are: the engine's, which found that a small upload is cheaper than
-a round trip.
+and only asks. The numbers are the Docker engine's: a small upload is cheaper than a round trip.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from towline.knowledge.base import Entry
     from towline.layers.profile import Profile
-    from towline.push.wanted import Blob
+    from towline.push.image import Blob
     from towline.spec.compression import Compression
     from towline.spec.digest import Digest
     from towline.spec.media_types import Format

@@ -2,7 +2,7 @@
 
 Describe what the source holds, learn what is known of it, plan each blob's way, settle and send
 them, put the manifests, tell the result. Each step is a module of this package; what pushes of
-one `Pusher` share is `engine.Engine`.
+one `Pusher` share is `resources.Resources`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from typing import TYPE_CHECKING, Self, Unpack
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import Warned, nowhere
-from towline.push import build, destinations, estimate, look, options, signatures, together
-from towline.push.edge import Edge
-from towline.push.engine import Engine
-from towline.push.listener import Listener
-from towline.push.opened import Opened, Source, registry_reference, trees
+from towline.push import destinations, dry_run, inspect, joint_push, options, result
+from towline.push.edge import Edge, Listener
+from towline.push.image import Gatherer, images
+from towline.push.manifests import build
 from towline.push.options import PusherOptions, PushOptions
-from towline.push.result import InspectResult, PlanResult, PushResult
-from towline.push.run import Run
-from towline.push.signatures import Several
+from towline.push.resources import Resources
+from towline.push.result import InspectResult, PlanResult, PushResult, Several
+from towline.push.source_images import Opened, Source, registry_reference, trees
 from towline.push.target import Target
-from towline.push.wanted import Gatherer, images
+from towline.push.target_push import TargetPush
 from towline.reference import RepositoryName
 from towline.wire.log import silent
 from towline.wire.secrets import Secrets
@@ -36,11 +35,11 @@ if TYPE_CHECKING:
 
     from towline.errors import Side, SourceError
     from towline.push.destinations import Told
-    from towline.push.estimate import Planned
-    from towline.push.opened import Wanted
+    from towline.push.dry_run import Planned
+    from towline.push.image import Tree
     from towline.push.options import Wish
-    from towline.push.run import Outcome
-    from towline.push.wanted import Tree
+    from towline.push.source_images import Wanted
+    from towline.push.target_push import Outcome
     from towline.reference import Reference
 
 
@@ -64,7 +63,7 @@ class Pusher:
         self._account = options.given_to_one_host(settings)
         self._reads_as: Side = "source" if settings.get("src_creds") else "destination"
         with self._edge.crossed():
-            self._engine = Engine(settings, self._warn, self._edge.secrets)
+            self._resources = Resources(settings, self._warn, self._edge.secrets)
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -81,14 +80,14 @@ class Pusher:
     def close(self) -> None:
         """Close connections and stores, and end the threads; running pushes must be over."""
         self._closed = True
-        self._engine.close()
+        self._resources.close()
 
     def _check_open(self) -> None:
-        """Raises UsageError: a closed engine would never start what is asked of it."""
+        """Raises UsageError: what is asked of a closed Pusher would never start."""
         if self._closed:
             raise UsageError("this Pusher is closed", hint="make another")
 
-    @signatures.method
+    @result.method
     def push(
         self,
         source: Source,
@@ -116,7 +115,7 @@ class Pusher:
         cancel = wishes.get("cancel") or Cancel()
         said = len(self._said)
         with self._edge.crossed(parsed), self._opened(source, cancel) as opened:
-            wanted = opened.wanted(parsed, wish, all_tags=all_tags)
+            wanted = opened.wanted(parsed, all_tags=all_tags)
             outcomes = self._push(wanted, wish, cancel)
         outcomes = [self._heard(outcome, said) for outcome in outcomes]
         several = all_tags or not isinstance(destination, str)
@@ -132,9 +131,9 @@ class Pusher:
         switch = cancel or Cancel()
         with self._edge.crossed():
             if reference := registry_reference(source):
-                return look.remote(reference, self._read(reference.repository, switch))
+                return inspect.remote(reference, self._read(reference.repository, switch))
             with self._opened(source, switch) as opened:
-                return look.local(opened.name, opened.entry(options.wish({})), options.wish({}))
+                return inspect.local(opened.name, opened.entry(), options.wish({}))
 
     def digest(self, source: Source, **wishes: Unpack[PushOptions]) -> str:
         """The digest under a registry reference, or that a push of a local image would have.
@@ -147,10 +146,10 @@ class Pusher:
         wish = options.wish(wishes)
         with self._edge.crossed():
             if reference := registry_reference(source):
-                return look.remote_digest(reference, self._read(reference.repository, switch))
+                return inspect.remote_digest(reference, self._read(reference.repository, switch))
             with self._opened(source, switch) as opened:
                 context = Context(cancel=switch, emit=self._emit)
-                return look.local_digest(self._engine, opened.entry(wish), wish, context)
+                return inspect.local_digest(self._resources, opened.entry(), wish, context)
 
     def tags(self, repository: str, *, cancel: Cancel | None = None) -> list[str]:
         """The tags of a repository, in lexical order.
@@ -173,10 +172,10 @@ class Pusher:
         host = destinations.registry(registry)
         with self._edge.crossed():
             target = self._read(RepositoryName(host, ""), cancel or Cancel())
-            target.retry("login", partial(self._engine.client.log_in, host, target.context))
+            target.retry("login", partial(self._resources.client.log_in, host, target.context))
         return target.context.meter.requests > 1
 
-    @signatures.method
+    @result.method
     def plan(
         self,
         source: Source,
@@ -196,12 +195,12 @@ class Pusher:
         cancel = wishes.get("cancel") or Cancel()
         said = len(self._said)
         with self._edge.crossed(parsed), self._opened(source, cancel) as opened:
-            wanted = opened.wanted(parsed, wish, all_tags=all_tags)
+            wanted = opened.wanted(parsed, all_tags=all_tags)
             runs, broken = self._runs(wanted, wish, cancel)
-            together.prepare(self._engine, runs, wish)
+            joint_push.prepare(self._resources, runs, wish)
             planned: dict[Reference, Planned] = dict(broken)
             for run in runs:
-                planned |= estimate.estimate(run, wish, check=wishes.get("check_push", False))
+                planned |= dry_run.estimate(run, wish, check=wishes.get("check_push", False))
         outcomes = [self._heard(planned[reference], said) for reference in wanted]
         several = all_tags or not isinstance(destination, str)
         return destinations.answer(wanted, outcomes, several=several)
@@ -209,7 +208,7 @@ class Pusher:
     def _push(self, wanted: Wanted, wish: Wish, cancel: Cancel) -> list[Outcome]:
         runs, broken = self._runs(wanted, wish, cancel)
         try:
-            together.push(self._engine, runs, wish)
+            joint_push.push(self._resources, runs, wish)
         except Cancelled:
             destinations.check_untouched(wanted, runs)
             raise
@@ -228,7 +227,7 @@ class Pusher:
 
     def _runs(
         self, wanted: Wanted, wish: Wish, cancel: Cancel
-    ) -> tuple[list[Run], dict[Reference, SourceError]]:
+    ) -> tuple[list[TargetPush], dict[Reference, SourceError]]:
         """A run for each repository, over trees that share their blobs; and what has no tree."""
         found, broken = trees(wanted, Gatherer(wish.profile))
         for image in (image for tree in found.values() for image in images(tree)):
@@ -245,8 +244,9 @@ class Pusher:
         for lesson in wish.cache_from:
             if targets and lesson.repository.host not in hosts:
                 targets[0].warn(f"nothing is learned from {lesson}: no destination is there")
-        alone = len(hosts) == 1
-        return [Run(replace(target, alone=alone), wish) for target in targets], broken
+        for target in targets:
+            target.alone = len(hosts) == 1
+        return [TargetPush(target, wish) for target in targets], broken
 
     def _target(
         self,
@@ -269,14 +269,14 @@ class Pusher:
     ) -> Target:
         self._check_open()
         context = Context(cancel=cancel, emit=self._emit)
-        repository = self._engine.client.repository(name, side, context=context)
-        return Target(self._engine, repository, tuple(tags), context)
+        repository = self._resources.client.repository(name, side, context=context)
+        return Target(self._resources, repository, tuple(tags), context)
 
     @contextmanager
     def _opened(self, source: Source, cancel: Cancel) -> Iterator[Opened]:
         self._check_open()
         context = Context(cancel=cancel, emit=self._emit)
-        opened = Opened(source, context, self._engine.environ)
+        opened = Opened(source, context, self._resources.environ)
         try:
             yield opened
         finally:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from towline.context import Patience
 from towline.events import Retrying, Warned
-from towline.layers.fan_out import Patience
 from towline.transfers.retry import Attempts, retry
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.events import Event
-    from towline.push.engine import Engine
-    from towline.push.wanted import Tree
+    from towline.push.image import Tree
+    from towline.push.resources import Resources
     from towline.reference import Reference
     from towline.registry.repository import Repository
     from towline.spec.digest import Digest
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Target:
     """A repository and the tags that are to be set in it."""
 
-    engine: Engine
+    resources: Resources
     repository: Repository
     tags: tuple[tuple[Reference, Tree], ...]
     """Destination and what goes there, sorted by tag."""
@@ -71,6 +71,5 @@ class Target:
             event = Retrying(reference=self.reference, what=what, seconds=seconds, reason=reason)
             self.context.emit(event)
 
-        engine = self.engine
-        attempts = Attempts(engine.policy)
-        return retry(work, attempts, engine.gate, self.repository.name.host, self.context, told)
+        attempts, gate = Attempts(self.resources.policy), self.resources.gate
+        return retry(work, attempts, gate, self.repository.name.host, self.context, told)

@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import RegistryError, SourceError, TowlineError
 from towline.layers.blobstream import BlobStream
-from towline.push.wanted import images
+from towline.push.image import images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from towline.context import Cancel
     from towline.layers import blobstream
-    from towline.push.build import Documents, Made
+    from towline.push.image import Blob, Tree
+    from towline.push.manifests.build import Documents, Made
     from towline.push.options import Verify
+    from towline.push.resources import Resources
     from towline.push.target import Target
-    from towline.push.wanted import Blob, Tree
     from towline.spec.manifest import RawManifest
+
 
 T = TypeVar("T")
 
@@ -26,12 +29,13 @@ _NOT_FOUND = 404
 _LOOKS_AGAIN = 2
 """How often what is missing is asked for again."""
 _REGISTRY_HINT = (
-    "push again with --verify; if it stays so, the registry has lost or changed what it confirmed"
+    "push again with `verify=True`; if it stays so, the registry has lost or changed what it "
+    "confirmed"
 )
 _SOURCE_HINT = "make the image again: it does not hold what its manifest and config list"
 _CACHE_HINT = (
     "it was taken for that layer on somebody's word: run `towline cache clear`, then push again "
-    "with --no-learn"
+    "with `no_learn=True`"
 )
 
 
@@ -97,7 +101,7 @@ def _ask(target: Target, made: Made) -> None:
 
 def _seen(target: Target, look: Callable[[], T], *, expected: object) -> T:
     """What is found in the end: what a registry has just confirmed it may show a little later."""
-    for pause in target.engine.look_again[:_LOOKS_AGAIN]:
+    for pause in target.resources.look_again[:_LOOKS_AGAIN]:
         if (found := look()) == expected:
             return found
         target.context.cancel.wait(pause)
@@ -126,7 +130,7 @@ def _counted(target: Target, made: Made) -> blobstream.Blob:
     stream = BlobStream(
         reader,
         None,
-        target.engine.encoders,
+        target.resources.encoders,
         target.context.cancel,
         diff_id_of=made.compression,
         name=f"layer {made.digest}",
@@ -142,3 +146,19 @@ def _missing(made: Made) -> str:
 
 def _wrong(what: str, hint: str = _REGISTRY_HINT) -> RegistryError:
     return RegistryError(what, side="destination", hint=hint)
+
+
+def look_into_unsent(resources: Resources, blob: Blob, cancel: Cancel) -> None:
+    """Decompress a blob of the source and compare its DiffID. Raises SourceError."""
+    stream = BlobStream(
+        blob.open(),
+        None,
+        resources.encoders,
+        cancel,
+        diff_id_of=blob.stored_compression,
+        spares=resources.spares,
+        name=f"layer {blob.id}",
+    )
+    for _ in stream:
+        pass
+    blob.check(stream.blob.digest, stream.blob.diff_id)

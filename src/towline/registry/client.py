@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from towline.errors import Side
-    from towline.registry.auth.keychain import Credentials
+    from towline.registry.auth.keychain import AskForHost, Credentials
     from towline.wire.url import Url
 
 
@@ -45,7 +45,7 @@ class Settings:
     ca: str | os.PathLike[str] | None = None
     cert: str | os.PathLike[str] | None = None
     key: str | os.PathLike[str] | None = None
-    creds: tuple[str, str] | None = field(default=None, repr=False)
+    creds: tuple[str, str] | AskForHost | None = field(default=None, repr=False)
     """For destinations."""
     src_creds: tuple[str, str] | None = field(default=None, repr=False)
     """For sources."""

@@ -269,7 +269,7 @@ def on_side(side: Side) -> Iterator[None]:
 
 # What to do about a refusal.
 
-SPEAKS_HTTPS = "the registry speaks https: leave out --plain-http"
+SPEAKS_HTTPS = "the registry speaks https: leave out `plain_http=True`"
 CLOCKS = (
     "the token is new: check that the account may do this here, and that the clocks of the "
     "registry and of its token service agree"
@@ -306,7 +306,7 @@ _HINTS_BY_CODE = {
     distribution.TOOMANYREQUESTS: "the registry limits requests: try again later, or log in",
 }
 _HINTS_BY_STATUS = {
-    401: "check the credentials: --creds USER:PASSWORD, or what towline login has saved",
+    401: "check the credentials: `creds='USER:PASSWORD'`, or what towline login has saved",
     403: "check that the account may push to this repository, and that the repository exists",
     409: "the tag may be immutable: choose another tag",
     412: "the tag may be immutable: choose another tag",

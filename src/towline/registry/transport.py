@@ -240,7 +240,7 @@ class Transport:
         if not safe and self.credentials is not None:
             raise AuthError(
                 f"{self.endpoint.host} sends for a token to {request.url.origin} in the clear",
-                hint="pass --plain-http if the way there is safe",
+                hint="pass `plain_http=True` if the way there is safe",
             )
         for _ in range(REDIRECTS_MAX):
             guarded = self._guarded(request, context)
@@ -318,7 +318,7 @@ class Transport:
         account = self._home.credentials if self._home else self.credentials
         if account is None:
             error.args = (f"{error.message}; {self._why_anonymous()}",)
-            error.hint = f"towline login {self.endpoint.host}, or pass --creds USER:PASSWORD"
+            error.hint = f"towline login {self.endpoint.host}, or pass `creds='USER:PASSWORD'`"
         else:
             error.args = (f"{error.message}; it was asked as {account}",)
         if error.status == 401 and self._home and self._home.doubts_clocks:

@@ -132,8 +132,11 @@ def _index(document: dict[str, Any], media_type: str) -> Index:
 
 
 def _descriptors(document: dict[str, Any], key: str) -> tuple[Descriptor, ...]:
-    """What it lists. Go writes an empty list as null, and some tools write none at all."""
-    return tuple(Descriptor.from_json(value) for value in reading.array(document, key))
+    values = document.get(key)
+    if not isinstance(values, list):
+        msg = f"`{key}` is not a list"
+        raise ValueError(msg)  # noqa: TRY004 - bad data, not a bad call
+    return tuple(Descriptor.from_json(value) for value in values)
 
 
 def _subject(document: dict[str, Any]) -> Descriptor | None:

@@ -145,7 +145,7 @@ def _left(url: Url, where: str) -> NetworkError:
     return NetworkError(
         f"{url.authority} was found on this machine, and is {where} now: it is not spoken to in "
         "the clear there",
-        hint="if it is meant to be plain http, pass --plain-http",
+        hint="if it is meant to be plain http, pass `plain_http=True`",
     )
 
 
@@ -244,7 +244,7 @@ def _untrusted(way: Way, error: ssl.SSLCertVerificationError) -> NetworkError:
     named = f"its issuer, {issuer}," if issuer else "its issuer"
     return NetworkError(
         message,
-        hint=f"{named} is unknown here: give that authority's certificate with --ca FILE",
+        hint=f"{named} is unknown here: give that authority's certificate with `ca`",
     )
 
 
@@ -264,7 +264,7 @@ def _issuer(way: Way) -> str:
 def _tls_failed(way: Way, error: OSError) -> NetworkError:
     reason = str(getattr(error, "reason", "") or "")
     if reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"}:
-        hint = "if it is meant to be plain http, pass --plain-http"
+        hint = "if it is meant to be plain http, pass `plain_http=True`"
         return NetworkError(
             f"{way} does not speak TLS where https is wanted",
             hint=f"name it as http://{way.url.authority}" if way.whom else hint,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from towline.wire.reading import Broken
     from towline.wire.url import Url
 
-CLIENT_CERTIFICATE = "give a client's certificate with --cert FILE and --key FILE"
+CLIENT_CERTIFICATE = "give a client's certificate with `cert` and `key`"
 """A hint."""
 _OF_CERTIFICATES = (
     "alert certificate",

@@ -71,7 +71,7 @@ def check(trust: Trust) -> None:
     """
     if trust.key is not None and trust.certificate is None:
         raise UsageError(
-            "a client's key was given without its certificate", hint="give both: --cert and --key"
+            "a client's key was given without its certificate", hint="give both: `cert` and `key`"
         )
     if trust.authorities or trust.certificate is not None:
         context(trust)

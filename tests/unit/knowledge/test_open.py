@@ -75,8 +75,8 @@ def test_without_a_home_the_push_goes_on_with_one_warning(warnings: list[str]) -
         ("redis://", "the cache redis:// names no host"),
         ("rediss:///0", "the cache rediss:// names no host"),
         ("unix://", "the cache unix:// names no path"),
-        ("redis://:hunter2@localhost:none", "the address given with --cache is wrong"),
-        ("redis://[::1", "the address given with --cache is wrong"),
+        ("redis://:hunter2@localhost:none", "the address given with `cache` is wrong"),
+        ("redis://[::1", "the address given with `cache` is wrong"),
     ],
 )
 def test_what_can_be_no_store_is_refused_at_once(text: str, message: str) -> None:

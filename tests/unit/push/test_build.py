@@ -10,16 +10,16 @@ import pytest
 
 from towline.errors import UsageError
 from towline.layers import profile as profiles
-from towline.push import build
-from towline.push.build import Made
-from towline.push.wanted import Blob, Image, Index
+from towline.push.image import Blob, Image, Index
+from towline.push.manifests import build
+from towline.push.manifests.build import Made
 from towline.sources.base import SourceImage, SourceIndex
 from towline.spec import manifest, media_types
 from towline.spec.descriptor import Descriptor, Platform
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from towline.push.wanted import Layer
+    from towline.push.image import Layer
     from towline.spec.compression import Compression
     from towline.spec.manifest import RawManifest
 

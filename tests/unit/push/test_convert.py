@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from towline.push import build, convert
-from towline.push.build import Made
-from towline.push.convert import CannotConvert
-from towline.push.wanted import Blob, Image, Layer
+from towline.push.image import Blob, Image, Layer
+from towline.push.manifests import build, convert
+from towline.push.manifests.build import Made
+from towline.push.manifests.convert import CannotConvert
 from towline.sources.base import SourceImage
 from towline.spec import manifest, media_types
 from towline.spec.descriptor import Descriptor, Platform

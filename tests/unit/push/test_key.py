@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from towline.layers import profile as profiles
+from towline.push.image import Blob
 from towline.push.upload.key import transfer_key
-from towline.push.wanted import Blob
 from towline.reference import RepositoryName
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor

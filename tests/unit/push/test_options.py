@@ -33,13 +33,13 @@ def test_what_is_not_asked_for_is_as_documented() -> None:
     ],
 )
 def test_a_size_is_a_number_with_a_unit_of_powers_of_1024(value: int | str, wanted: int) -> None:
-    assert options.size(value, "--chunk-size") == wanted
+    assert options.size(value, "chunk_size") == wanted
 
 
 @pytest.mark.parametrize("value", ["", "M", "16T", "-1", "1e6", "16MB", "many", 0, -5, "0", "0.1"])
 def test_what_is_no_size_is_named_with_its_option(value: int | str) -> None:
-    with pytest.raises(UsageError, match=r"--chunk-size must be a number of bytes"):
-        options.size(value, "--chunk-size")
+    with pytest.raises(UsageError, match=r"`chunk_size` must be a number of bytes"):
+        options.size(value, "chunk_size")
 
 
 def test_chunks_of_automatic_size_are_no_size() -> None:
@@ -55,17 +55,17 @@ def test_a_destination_that_is_no_text_is_a_usage_error(given: Any) -> None:
 @pytest.mark.parametrize(
     ("options_", "message"),
     [
-        ({"jobs": "5"}, "--jobs must be a whole number, at least 1, not '5'"),
-        ({"jobs": 0}, "--jobs must be a whole number, at least 1, not 0"),
-        ({"jobs": 1.5}, "--jobs must be a whole number"),
-        ({"retries": None}, "--retries must be a whole number, 0 or more, not None"),
-        ({"timeout": "30"}, "--timeout must be a number above 0 seconds, not '30'"),
-        ({"timeout": float("nan")}, "--timeout must be a number"),
-        ({"timeout": float("inf")}, "--timeout must be a number"),
-        ({"creds": ("me",)}, "--creds must be USER:PASSWORD"),
-        ({"creds": ("me", None)}, "--creds must be USER:PASSWORD"),
-        ({"creds": "me"}, "--creds must be USER:PASSWORD"),
-        ({"creds": ("", "it")}, "--creds must be USER:PASSWORD"),
+        ({"jobs": "5"}, "`jobs` must be a whole number, at least 1, not '5'"),
+        ({"jobs": 0}, "`jobs` must be a whole number, at least 1, not 0"),
+        ({"jobs": 1.5}, "`jobs` must be a whole number"),
+        ({"retries": None}, "`retries` must be a whole number, 0 or more, not None"),
+        ({"timeout": "30"}, "`timeout` must be a number above 0 seconds, not '30'"),
+        ({"timeout": float("nan")}, "`timeout` must be a number"),
+        ({"timeout": float("inf")}, "`timeout` must be a number"),
+        ({"creds": ("me",)}, "`creds` must be USER:PASSWORD"),
+        ({"creds": ("me", None)}, "`creds` must be USER:PASSWORD"),
+        ({"creds": "me"}, "`creds` must be USER:PASSWORD"),
+        ({"creds": ("", "it")}, "`creds` must be USER:PASSWORD"),
     ],
 )
 def test_what_cannot_be_is_a_usage_error_whatever_its_type(
@@ -77,19 +77,19 @@ def test_what_cannot_be_is_a_usage_error_whatever_its_type(
 
 @pytest.mark.parametrize("creds", ["me:i:t", ("me", "i:t"), ["me", "i:t"]])
 def test_an_account_is_a_text_or_a_pair(creds: Any) -> None:
-    assert options.pair(creds, "--creds") == ("me", "i:t")
+    assert options.pair(creds, "creds") == ("me", "i:t")
 
 
 def test_a_keyword_that_there_is_not_is_refused_and_never_ignored() -> None:
-    unknown: Any = {"annotation": "a=b"}
+    unknown: Any = {"platform": "linux/amd64"}
     calls: list[Any] = [towline.push, towline.plan, towline.Pusher().push, towline.Pusher().plan]
     for call in calls:
-        with pytest.raises(UsageError, match="there is no option 'annotation'"):
+        with pytest.raises(UsageError, match="there is no option 'platform'"):
             call("image.tar", "reg/app", **unknown)
     for call in (towline.inspect, towline.tags, towline.digest, towline.Pusher().digest):
-        with pytest.raises(UsageError, match="there is no option 'annotation'"):
+        with pytest.raises(UsageError, match="there is no option 'platform'"):
             call("reg/app", **unknown)
-    with pytest.raises(UsageError, match="there is no option 'annotation'"):
+    with pytest.raises(UsageError, match="there is no option 'platform'"):
         towline.Pusher(**unknown)
 
 
@@ -124,5 +124,5 @@ def test_one_account_is_never_shown_to_several_registries(settings: dict[str, An
 
 
 def test_several_repositories_of_one_registry_may_share_an_account() -> None:
-    destinations.on_one_host(destinations.parse(["a.example/x", "a.example/y"]), "--creds")
+    destinations.on_one_host(destinations.parse(["a.example/x", "a.example/y"]), "`creds`")
     destinations.on_one_host(destinations.parse(["a.example/x", "b.example/y"]), None)

@@ -10,8 +10,8 @@ import pytest
 
 from towline.knowledge.base import Entry
 from towline.layers import profile as profiles
+from towline.push.image import Blob
 from towline.push.plan import Ask, Destination, Mount, Rules, Send, common, own, steps
-from towline.push.wanted import Blob
 from towline.reference import RepositoryName, parse
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from towline.push.teach import fitting
+from towline.push.known_blobs import fitting
 from towline.spec import media_types
 from towline.spec.config import ImageConfig
 from towline.spec.descriptor import Descriptor, Platform

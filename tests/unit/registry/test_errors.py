@@ -178,7 +178,7 @@ def test_a_date_soon_is_seconds_from_now() -> None:
         (401, errors_of({"code": "UNAUTHORIZED", "message": "project app not found"}), "project"),
         (403, errors_of({"message": "Your authorization token has expired"}), "log in again"),
         (403, errors_of({"message": "project library not found"}), "create the project"),
-        (400, "Client sent an HTTP request to an HTTPS server.", "leave out --plain-http"),
+        (400, "Client sent an HTTP request to an HTTPS server.", "leave out `plain_http=True`"),
         (413, "<html>", "limits the size"),
         (429, "", "try again later"),
         (403, "", "may push"),
@@ -186,7 +186,7 @@ def test_a_date_soon_is_seconds_from_now() -> None:
         (403, errors_of({"message": "quota exceeded"}), "quota"),
         (507, "", "no room"),
         (500, errors_of(FULL), "no room"),
-        (401, "", "--creds"),
+        (401, "", "`creds="),
     ],
 )
 def test_a_hint_says_what_to_do(status: int, body: str, hint: str) -> None:

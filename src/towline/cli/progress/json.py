@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from towline.cli.printable import spelled
 from towline.cli.progress.base import Logged
 from towline.cli.report import debug_object
 
@@ -34,4 +35,7 @@ class Objects:
 def _line(event: Event | Logged) -> str:
     if isinstance(event, Logged):
         return debug_object(event.line)
-    return json.dumps(event.as_dict())
+    told = event.as_dict()
+    if "message" in told:
+        told["message"] = spelled(told["message"])
+    return json.dumps(told)

@@ -6,7 +6,7 @@ import time
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from towline.cli.printable import one_line
+from towline.cli.printable import one_line, spelled
 from towline.cli.progress import figures
 from towline.cli.progress.base import Logged
 from towline.cli.progress.board import Board
@@ -52,7 +52,7 @@ def line_of(event: Event | Logged) -> str | None:
             line = f"towline: note: {event.message}"
         case Warned():
             line = f"towline: warning: {event.message}"
-    return None if line is None else one_line(line)
+    return None if line is None else one_line(spelled(line))
 
 
 def _summary(event: Summary) -> str:

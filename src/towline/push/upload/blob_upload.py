@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from towline.context import Cancel
 from towline.errors import AuthError, RegistryError
 from towline.events import LayerProgress, Retrying
-from towline.push.build import Made
+from towline.push.manifests.build import Made
 from towline.push.plan import Ask, Candidate, Mount, Send, own
 from towline.reference import RepositoryName
 from towline.registry.repository import Mounted
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from towline.events import Outcome
     from towline.layers import blobstream
     from towline.layers.profile import Profile
+    from towline.push.image import Blob
     from towline.push.plan import Step
-    from towline.push.wanted import Blob
     from towline.registry.repository import Repository
     from towline.registry.upload.upload import Upload
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from towline.layers.profile import Profile
-    from towline.push.wanted import Blob
+    from towline.push.image import Blob
     from towline.reference import RepositoryName
 
 

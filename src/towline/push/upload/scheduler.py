@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from towline.context import Cancel
+from towline.context import Cancel, wait_patiently
 from towline.errors import Cancelled, NetworkError, TowlineError
 from towline.layers.blobstream import BlobStream
 from towline.layers.fan_out import FanOut, Outpaced
-from towline.push.upload.patience import wait_patiently
 from towline.transfers.retry import Attempts, back_off, speaks_of_strain
 from towline.transfers.threads import not_begun
 
@@ -28,11 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
     from concurrent.futures import Future
 
-    from towline.layers.fan_out import Lane, Patience
-    from towline.push.engine import Engine
+    from towline.context import Patience
+    from towline.layers.fan_out import Lane
+    from towline.push.image import Blob
     from towline.push.options import Wish
+    from towline.push.resources import Resources
     from towline.push.upload.blob_upload import BlobUpload, Delivered
-    from towline.push.wanted import Blob
     from towline.transfers.single_flight import Flight
     from towline.transfers.slots import Claim
 
@@ -73,10 +73,10 @@ class Task:
 class Uploads:
     """Carries out the uploads of one push."""
 
-    def __init__(self, engine: Engine, wish: Wish) -> None:
-        self._engine = engine
+    def __init__(self, resources: Resources, wish: Wish) -> None:
+        self._resources = resources
         self._wish = wish
-        self._gate, self._slots = engine.gate, engine.slots
+        self._gate, self._slots = resources.gate, resources.slots
         self._no_mounts: set[str] = set()
         """Hosts at which one repository's blob could not be had for another."""
 
@@ -85,7 +85,7 @@ class Uploads:
         if len(tasks) == 1:
             self._start_alone(tasks[0])
             return
-        threads = self._engine.blob_threads(task.host for task in tasks)
+        threads = self._resources.blob_threads(task.host for task in tasks)
         if not_begun(threads.submit(partial(self._push_together, tasks))):
             for task in tasks:
                 self._start_alone(task)
@@ -94,7 +94,7 @@ class Uploads:
 
     def _start_alone(self, task: Task, pause: float = 0.0) -> None:
         push = partial(self._push_alone, task, pause)
-        if no_thread := not_begun(self._engine.blob_threads([task.host]).submit(push)):
+        if no_thread := not_begun(self._resources.blob_threads([task.host]).submit(push)):
             self._failed(task, no_thread)
 
     def _push_alone(self, task: Task, pause: float) -> None:
@@ -140,7 +140,7 @@ class Uploads:
         """Have a thread of the host ask for the blob, unless that was done already."""
         if task.asked is None:
             ask = partial(self._ask_or_mount, task)
-            task.asked = self._engine.host_threads(task.host).submit(ask)
+            task.asked = self._resources.host_threads(task.host).submit(ask)
         return task.asked
 
     def _ask_or_mount(self, task: Task) -> Delivered | None:
@@ -171,10 +171,10 @@ class Uploads:
         return BlobStream(
             blob.open(),
             None if blob.stored else self._wish.profile,
-            self._engine.encoders,
+            self._resources.encoders,
             cancel,
             diff_id_of=blob.stored_compression if self._wish.check_diffids else None,
-            spares=self._engine.spares,
+            spares=self._resources.spares,
             name=f"layer {blob.id}",
         )
 
@@ -196,7 +196,7 @@ class Uploads:
             unreachable = isinstance(final, NetworkError) and not final.hung_up
             if task.sending or unreachable or not upload.skip():
                 raise
-            task.attempts = Attempts(self._engine.policy)
+            task.attempts = Attempts(self._resources.policy)
             return 0.0
         upload.tell_retry(seconds, error.message)
         return seconds
@@ -210,7 +210,7 @@ class Uploads:
     def _arrived(self, task: Task, delivered: Delivered) -> None:
         if task.sending:
             self._slots.more(task.host)
-        self._engine.remember(task.key, delivered.candidate)
+        self._resources.remember(task.key, delivered.candidate)
         task.flight.done(delivered)
         for sibling in task.siblings:
             sibling.follows = True
@@ -317,7 +317,7 @@ class Uploads:
             task.sending = True
             lane = fan.lane(task.patience, task.upload.attempt().cancel)
             receive = partial(self._receive, task, lane)
-            if no_thread := not_begun(self._engine.host_threads(task.host).submit(receive)):
+            if no_thread := not_begun(self._resources.host_threads(task.host).submit(receive)):
                 lane.leave()
                 self._try_again(task, no_thread)
         fan.run()

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError, TowlineError
-from towline.push import learn
+from towline.push import known_blobs
 from towline.push.plan import Ask, Send, fits, own
 from towline.push.upload.blob_upload import BlobUpload
 from towline.push.upload.key import transfer_key
@@ -23,12 +23,12 @@ from towline.transfers.single_flight import Restart
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from towline.push.image import Blob, Tree
     from towline.push.options import Wish
     from towline.push.plan import Rules, Step
     from towline.push.target import Target
     from towline.push.upload.blob_upload import Delivered
     from towline.push.upload.scheduler import Uploads
-    from towline.push.wanted import Blob, Tree
     from towline.transfers.single_flight import Watch
 
 
@@ -53,7 +53,7 @@ class TargetBlobs:
         self.errors: dict[Blob, TowlineError] = {}
         """Why others are not."""
         self._target = target
-        self._engine = target.engine
+        self._resources = target.resources
         self._profile = wish.profile
         self._rules = rules
         self._uploads = uploads
@@ -66,7 +66,7 @@ class TargetBlobs:
         """Watch the blob's upload; a task where nobody carries it out yet."""
         repository = self._target.repository
         key = transfer_key(repository.name, repository.account, blob, self._profile)
-        watch = self._engine.flights.join(key, self._target.watcher())
+        watch = self._resources.flights.join(key, self._target.watcher())
         self._watches[blob] = watch
         watch.flight.future.add_done_callback(lambda _: self._ended.put(blob))
         if not watch.leads:
@@ -77,12 +77,12 @@ class TargetBlobs:
             self.plans[blob],
             profile=self._profile,
             context=watch.flight.context,
-            forget=partial(learn.forget, self._engine.knowledge),
+            forget=partial(known_blobs.forget, self._resources.knowledge),
         )
-        seen = self._engine.seen(key) if blob not in self._doubted else None
+        seen = self._resources.seen(key) if blob not in self._doubted else None
         if seen is not None and fits(blob, seen, self._rules):  # since the planning, perhaps
             upload.ask_first(seen)
-        attempts = Attempts(self._engine.policy)
+        attempts = Attempts(self._resources.policy)
         return Task(key, upload, watch.flight, attempts, self._target.patience)
 
     def wait(self, trees: Sequence[Tree]) -> None:
@@ -132,7 +132,9 @@ class TargetBlobs:
 
     def _keep(self, blob: Blob, delivered: Delivered) -> None:
         self.delivered[blob.key] = delivered
-        learn.remember(self._engine.knowledge, self._target.repository, [(blob, delivered)])
+        known_blobs.remember(
+            self._resources.knowledge, self._target.repository, [(blob, delivered)]
+        )
 
     def check(self, tree: Tree) -> None:
         """Raises why a blob of the tree is not there."""

@@ -173,7 +173,7 @@ def _unreadable(what: str, error: Exception) -> str:
 
 def _named(environ: Mapping[str, str], authfile: str | None) -> Iterator[tuple[str, str]]:
     if authfile:
-        yield "--authfile", authfile
+        yield "`authfile`", authfile
     if variable := environ.get("REGISTRY_AUTH_FILE"):
         yield "REGISTRY_AUTH_FILE", variable
 

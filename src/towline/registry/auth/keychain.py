@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from towline.errors import AuthError
+from towline.errors import AuthError, TowlineError
 from towline.registry.auth import credential_helpers, docker_config
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from towline.reference import RepositoryName
     from towline.registry.auth.docker_config import CredentialFile
     from towline.wire.secrets import Secrets
+
+    AskForHost = Callable[[str], tuple[str, str] | None]
+    """A caller's function: a host's account, or None where it knows none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Credentials:
     @property
     def renewable(self) -> bool:
         """Whether asking again, where they came from, may give others."""
-        return self.source.startswith(HELPER_SOURCE)
+        return self.source.startswith((HELPER_SOURCE, ASKED))
 
     @property
     def basic(self) -> str | None:
@@ -80,7 +83,7 @@ class Keychain:
         self,
         environ: Mapping[str, str],
         *,
-        creds: tuple[str, str] | None = None,
+        creds: tuple[str, str] | AskForHost | None = None,
         src_creds: tuple[str, str] | None = None,
         authfile: str | None = None,
         log: Callable[[str], None],
@@ -91,9 +94,10 @@ class Keychain:
         self._environ = environ
         self._secrets = secrets
         self._given: dict[Side, Given] = {}
-        if given := _given(creds, "--creds") or _from_variables(environ):
+        self._ask = creds if callable(creds) else None
+        if not callable(creds) and (given := _given(creds, "`creds`") or _from_variables(environ)):
             self._given["destination"] = given
-        if given := _given(src_creds, "--src-creds"):
+        if given := _given(src_creds, "`src_creds`"):
             self._given["source"] = given
         self._authfile = authfile
         self._log = log
@@ -109,11 +113,13 @@ class Keychain:
         """The account for a repository; `side` None: of a host that is at neither end.
 
         What cannot be used (a file, an entry, a helper) is warned of, and the search goes on.
-        Raises UsageError for a named file that is unreadable, and Cancelled while a helper is
-        waited for.
+        Raises UsageError for a named file that is unreadable, AuthError where the caller's own
+        function fails, and Cancelled while a helper is waited for.
         """
         if side and (given := self._given.get(side)):
             return self._found(name, _with_token_user(given.username, given.password, given.source))
+        if side and self._ask and (pair := _asked(self._ask, name.host)):
+            return self._found(name, _with_token_user(*pair, ASKED))
         for file in self._read():
             if found := self._in_file(file, name, context):
                 return self._found(name, found)
@@ -204,8 +210,19 @@ _VARIABLES = (
 )
 HELPER_SOURCE = "docker-credential-"
 """How the source of a helper's login begins."""
+ASKED = "the function given as `creds`"
 TOKEN_USER = "<token>"  # noqa: S105 - the name that helpers give instead of a user's
 """Under it the password is an identity token."""
+
+
+def _asked(ask: AskForHost, host: str) -> tuple[str, str] | None:
+    try:
+        return ask(host)
+    except TowlineError:
+        raise
+    except Exception as error:
+        message = f"{ASKED} fails for {host}: {type(error).__name__}: {error}"
+        raise AuthError(message) from error
 
 
 def _with_token_user(username: str, password: str, source: str) -> Credentials:

@@ -135,7 +135,7 @@ def store_of(environ: Mapping[str, str], authfile: str | None = None) -> LoginSt
         if not home:
             raise UsageError(
                 "there is no home to keep the login in",
-                hint="name a file with --authfile, or set HOME",
+                hint="name a file with `authfile`, or set HOME",
             )
         folder = f"{home}/.docker"
     return LoginStore(Path(folder, "config.json"), environ)

@@ -5,35 +5,35 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError, SourceError, TowlineError
-from towline.push import build, existing, learn, report, teach, unsent
+from towline.push import known_blobs, reporting
+from towline.push.image import Blob, tree_blobs
+from towline.push.manifests import build, if_exists
+from towline.push.manifests.put import Tagging
 from towline.push.plan import Ask, Mount, steps
+from towline.push.reporting import Telling
 from towline.push.result import PushResult
-from towline.push.tagging import Tagging
-from towline.push.telling import Telling
 from towline.push.upload.blob_upload import Delivered
 from towline.push.upload.target_blobs import TargetBlobs
-from towline.push.verify import verify
-from towline.push.wanted import Blob, tree_blobs
+from towline.push.verify import look_into_unsent, verify
 from towline.registry.manifests import lacks_blobs
 from towline.spec import media_types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from towline.context import Patience
     from towline.knowledge.base import Entry
-    from towline.layers.fan_out import Patience
-    from towline.push.build import Documents
+    from towline.push.image import Tree
+    from towline.push.manifests.build import Documents
     from towline.push.options import Wish
     from towline.push.plan import Rules, Step
     from towline.push.result import Status
     from towline.push.target import Target
     from towline.push.upload.scheduler import Uploads
-    from towline.push.wanted import Tree
     from towline.reference import Reference, RepositoryName
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
@@ -42,16 +42,16 @@ Outcome = PushResult | TowlineError
 """What came of one tag."""
 
 
-class Run:
+class TargetPush:
     """A push to one target. Its steps are called in the order in which they stand here."""
 
     def __init__(self, target: Target, wish: Wish) -> None:
         self.target = target
         self.blobs = tree_blobs(tree for _, tree in target.tags)
         self.telling = Telling(target)
-        self._engine = target.engine
+        self._resources = target.resources
         self._wish = wish
-        self.costs = report.Costs(target.context)
+        self.costs = reporting.Costs(target.context)
         self.awaited: TargetBlobs
         """What becomes of each blob; there from `plan` on."""
         self._fatal: TowlineError | None = None
@@ -81,7 +81,7 @@ class Run:
         standing = self.kept[reference]
         if isinstance(standing, RegistryError):
             return standing
-        result = report.skipped(self.target, reference, standing, self.costs.share())
+        result = reporting.skipped(self.target, reference, standing, self.costs.share())
         self.telling.ended(result, 0)
         return result
 
@@ -103,13 +103,15 @@ class Run:
         except TowlineError as error:
             self._fatal = error
             return []
-        if not wish.learn or not teach.wanted(self.blobs, known, host, asked=bool(wish.cache_from)):
+        if not wish.learn or not known_blobs.worth_asking(
+            self.blobs, known, host, asked=bool(wish.cache_from)
+        ):
             return []
         places = [reference for reference, _ in target.tags]
         places += [reference for reference in wish.cache_from if reference.repository.host == host]
-        key = self._engine.knowledge.account_key()
+        key = self._resources.knowledge.account_key()
         try:
-            found = [teach.pairs(target, place, key) for place in dict.fromkeys(places)]
+            found = [known_blobs.pairs(target, place, key) for place in dict.fromkeys(places)]
         except TowlineError as error:  # it has been tried often enough
             self._fatal = error
             return []
@@ -117,7 +119,7 @@ class Run:
 
     def _look_at_tags(self) -> None:
         """Find those that are to be kept. Raises AuthError and NetworkError."""
-        self.kept = existing.kept(self.target, self._wish.if_exists)
+        self.kept = if_exists.kept(self.target, self._wish.if_exists)
         self.blobs = tree_blobs(tree for _, tree in self.left)
 
     def plan(
@@ -128,7 +130,7 @@ class Run:
         uploads: Uploads,
     ) -> None:
         """Decide which way each blob takes; `siblings` are pushed to as well."""
-        place = learn.destination(self._engine.knowledge, self.target.repository, known)
+        place = known_blobs.destination(self._resources.knowledge, self.target.repository, known)
         plans = {
             blob: steps(blob, place, known.get(blob.identity, ()), rules) for blob in self.blobs
         }
@@ -143,8 +145,10 @@ class Run:
         if origins:
             pull_from = tuple(sorted(origins, key=str))
             context = self.target.context
-            repository = self._engine.client.repository(name, pull_from=pull_from, context=context)
-            self.target = replace(self.target, repository=repository)
+            repository = self._resources.client.repository(
+                name, pull_from=pull_from, context=context
+            )
+            self.target.repository = repository
 
     def early(self) -> bool:
         """Come to the end without asking for a single blob, if every tag is right, or hopeless.
@@ -199,7 +203,7 @@ class Run:
         began = context.clock()
         self.awaited.wait([tree for _, tree in self.left])
         seconds = context.clock() - began
-        self._engine.client.rates.note(host, context.meter.sent_bytes, seconds)
+        self._resources.client.rates.note(host, context.meter.sent_bytes, seconds)
 
     def _look_into_unsent(self) -> None:
         """What the registry held already was not read on its way."""
@@ -207,7 +211,7 @@ class Run:
             delivered = self.awaited.delivered.get(blob.key)
             if delivered and not delivered.sent_bytes and blob.is_layer and blob.stored:
                 try:
-                    unsent.look_into(self._engine, blob, self.target.context.cancel)
+                    look_into_unsent(self._resources, blob, self.target.context.cancel)
                 except SourceError as error:
                     self.awaited.errors[blob] = error
 
@@ -219,7 +223,7 @@ class Run:
 
     def _put(self, reference: Reference, tree: Tree) -> Outcome:
         status: Status = "pushed"
-        pauses = self._engine.look_again
+        pauses = self._resources.look_again
         for pause in (*pauses, None):
             self.awaited.check(tree)
             tagging = self._tagging(reference, tree, self.awaited.delivered)
@@ -266,16 +270,16 @@ class Run:
     def _result(
         self, reference: Reference, tree: Tree, documents: Documents, status: Status
     ) -> PushResult:
-        result = report.pushed(
+        result = reporting.pushed(
             self.target,
             reference,
             documents,
             status,
             cost=self.costs.share(),
-            layers=report.layers(tree, self.awaited.delivered, self.costs.layers),
-            manifests=report.manifests(tree, documents),
+            layers=reporting.layers(tree, self.awaited.delivered, self.costs.layers),
+            manifests=reporting.manifests(tree, documents),
         )
-        self.telling.ended(result, report.total_bytes(tree, self.awaited.delivered))
+        self.telling.ended(result, reporting.total_bytes(tree, self.awaited.delivered))
         return result
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from towline.errors import RegistryError
 from towline.layers.blobstream import BlobStream
-from towline.push import build
+from towline.push.image import Blob, Gatherer, Index, images
+from towline.push.manifests import build
 from towline.push.result import InspectedLayer, InspectResult, ManifestResult
-from towline.push.wanted import Blob, Gatherer, Index, images
 from towline.spec import config as configs
 from towline.spec import manifest as manifests
 from towline.spec import media_types
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from towline.context import Context
-    from towline.push.engine import Engine
+    from towline.push.image import Layer, Tree
     from towline.push.options import Wish
+    from towline.push.resources import Resources
     from towline.push.target import Target
-    from towline.push.wanted import Layer, Tree
     from towline.reference import Reference
     from towline.sources.base import SourceEntry
     from towline.spec.descriptor import Descriptor
@@ -150,7 +150,7 @@ def remote_digest(reference: Reference, target: Target) -> Digest:
     return found.digest
 
 
-def local_digest(engine: Engine, entry: SourceEntry, wish: Wish, context: Context) -> Digest:
+def local_digest(resources: Resources, entry: SourceEntry, wish: Wish, context: Context) -> Digest:
     """The digest that a push with these options to an empty registry would have.
 
     Layers that would be compressed are compressed, and go nowhere.
@@ -158,14 +158,14 @@ def local_digest(engine: Engine, entry: SourceEntry, wish: Wish, context: Contex
     tree: Tree = Gatherer(wish.profile).tree(entry.content)
     for image in images(tree):
         build.check(image, build.preferred(image, wish.format, wish.profile), wish.profile)
-    made = {blob.key: _make(engine, blob, wish, context) for blob in dict.fromkeys(tree.blobs)}
+    made = {blob.key: _make(resources, blob, wish, context) for blob in dict.fromkeys(tree.blobs)}
     return build.documents(tree, made, wish.format).top.digest
 
 
-def _make(engine: Engine, blob: Blob, wish: Wish, context: Context) -> build.Made:
+def _make(resources: Resources, blob: Blob, wish: Wish, context: Context) -> build.Made:
     if blob.stored is not None:
         return build.Made(blob.stored.digest, blob.stored.size, blob.stored_compression)
-    stream = BlobStream(blob.open(), wish.profile, engine.encoders, context.cancel)
+    stream = BlobStream(blob.open(), wish.profile, resources.encoders, context.cancel)
     for _ in stream:
         pass
     blob.check(stream.blob.digest, stream.blob.diff_id)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError, UsageError
-from towline.push.wanted import Blob, Index, images
+from towline.push.image import Blob, Index, images
 from towline.spec import manifest as manifests
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from towline.layers.profile import Profile
+    from towline.push.image import Image, Layer, Tree
     from towline.push.result import DigestDiffers
-    from towline.push.wanted import Image, Layer, Tree
     from towline.spec.compression import Compression
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
@@ -63,11 +63,11 @@ def check(image: Image, fmt: Format, profile: Profile) -> None:
         return
     if profile.compression == "zstd" and not image.whole:
         msg = "zstd layers do not fit into docker's manifest format (schema 2)"
-        raise UsageError(msg, hint="use --format oci, or --compression gzip")
+        raise UsageError(msg, hint="use `format='oci'`, or `compression='gzip'`")
     for layer in image.layers:
         if isinstance(layer, Blob) and layer.stored_compression == "zstd":
             msg = f"layer {layer.id} is compressed with zstd, which schema 2 cannot hold"
-            raise UsageError(msg, hint="use --format oci")
+            raise UsageError(msg, hint="use `format='oci'`")
 
 
 def documents(tree: Tree, made: Mapping[str, Made], requested: Format | None) -> Documents:
@@ -148,9 +148,7 @@ def _layer(layer: Layer, made: Mapping[str, Made], fmt: Format) -> Descriptor:
 
 
 def _index(index: Index, made: Mapping[str, Made], requested: Format | None) -> Documents:
-    below = [documents(child, made, requested) for child in index.children]
-    children = tuple(each.top for each in below)
-    all_below = tuple(each for it in below for each in (*it.children, it.top))
+    children = tuple(image_manifest(child, made, requested) for child in index.children)
     came = index.source.manifest
     parsed = manifests.parse(came.content, came.media_type)
     if not isinstance(parsed, manifests.Index):
@@ -159,12 +157,12 @@ def _index(index: Index, made: Mapping[str, Made], requested: Format | None) -> 
     same_type = requested in {None, media_types.family(came.media_type)}
     listed = [descriptor.digest for descriptor in parsed.manifests]
     if same_type and listed == [child.digest for child in children]:
-        return Documents(came, all_below, "platforms" if index.source.for_index else None)
+        return Documents(came, children)
     fmt = requested or _index_format(came, children)
     descriptors = _descriptors(index.source.descriptors, children)
     annotations = parsed.annotations if fmt == "oci" else None
     top = manifests.build_index(fmt, descriptors, annotations)
-    return Documents(top, all_below, _differs(came, top))
+    return Documents(top, children, _differs(came, top))
 
 
 def _index_format(came: RawManifest, children: Sequence[RawManifest]) -> Format:

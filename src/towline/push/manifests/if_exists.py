@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError
 from towline.events import Note
-from towline.push.wanted import Image
+from towline.push.image import Image
 from towline.spec import manifest as manifests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from towline.push.image import Tree
     from towline.push.options import IfExists
     from towline.push.target import Target
-    from towline.push.wanted import Tree
     from towline.reference import Reference
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
@@ -102,10 +102,10 @@ def _stays(
 def _refusal(reference: Reference, found: Descriptor, rule: IfExists) -> RegistryError:
     other = "another image" if rule == "same" else "an image"
     return RegistryError(
-        f"{reference} exists already and holds {other}, {found.digest}: --if-exists {rule} leaves "
-        "it as it is",
+        f"{reference} exists already and holds {other}, {found.digest}: "
+        f"`if_exists='{rule}'` leaves it as it is",
         side="destination",
-        hint="choose another tag, or replace it with --if-exists overwrite",
+        hint="choose another tag, or replace it with `if_exists='overwrite'`",
     )
 
 

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from towline.push import build, learn, plan
+from towline.context import wait_patiently
+from towline.push import known_blobs, plan
+from towline.push.image import images
+from towline.push.manifests import build
 from towline.push.plan import Rules
-from towline.push.upload.patience import wait_patiently
 from towline.push.upload.scheduler import Uploads
-from towline.push.wanted import images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from towline.knowledge.base import Entry
-    from towline.push.engine import Engine
+    from towline.push.image import Tree
     from towline.push.options import Wish
-    from towline.push.run import Run
+    from towline.push.resources import Resources
+    from towline.push.target_push import TargetPush
     from towline.push.upload.scheduler import Task
-    from towline.push.wanted import Tree
     from towline.spec.digest import Digest
     from towline.spec.media_types import Format
 
@@ -32,34 +33,34 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def push(engine: Engine, runs: Sequence[Run], wish: Wish) -> None:
+def push(resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
     """Carry out the runs of one push; each has an outcome for each of its tags then.
 
     Raises Cancelled, and what has nothing to do with any one target.
     """
-    story = _Story(engine, runs, wish)
+    story = _Together(resources, runs, wish)
     if len(runs) == 1:
         story.alone(runs[0])
     elif runs:
         story.together()
 
 
-def prepare(engine: Engine, runs: Sequence[Run], wish: Wish) -> None:
+def prepare(resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
     """Announce, learn and plan. Nothing is written."""
     from concurrent.futures import ThreadPoolExecutor
 
-    story = _Story(engine, runs, wish)
+    story = _Together(resources, runs, wish)
     with ThreadPoolExecutor(len(runs) or 1, "towline-target") as threads:
         taught = list(threads.map(lambda run: run.learn(story.known), runs))
     if runs:
         story.plan(runs, [entry for entries in taught for entry in entries])
 
 
-class _Story:
+class _Together:
     """One push."""
 
-    def __init__(self, engine: Engine, runs: Sequence[Run], wish: Wish) -> None:
-        self._engine = engine
+    def __init__(self, resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
+        self._resources = resources
         self._runs = runs
         self._wish = wish
         agreed: dict[Tree, tuple[str, Digest]] = {}
@@ -67,18 +68,18 @@ class _Story:
             run.agree(agreed)
             run.telling.announce()
         self._blobs = dict.fromkeys(blob for run in runs for blob in run.blobs)
-        self.known: Known = learn.known(engine.knowledge, self._blobs)
-        self._uploads = Uploads(engine, wish)
+        self.known: Known = known_blobs.known(resources.knowledge, self._blobs)
+        self._uploads = Uploads(resources, wish)
 
-    def alone(self, run: Run) -> None:
+    def alone(self, run: TargetPush) -> None:
         """A target from its beginning to its end."""
         self._plan_alone(run, run.learn(self.known))
 
-    def _plan_alone(self, run: Run, taught: Sequence[Entry]) -> None:
+    def _plan_alone(self, run: TargetPush, taught: Sequence[Entry]) -> None:
         self.plan([run], taught)
         self._send_alone(run, over=run.early())
 
-    def _send_alone(self, run: Run, *, over: bool) -> None:
+    def _send_alone(self, run: TargetPush, *, over: bool) -> None:
         if not over:
             self._start([run])
             run.finish()
@@ -113,26 +114,26 @@ class _Story:
         going += [threads.submit(run.finish) for run in left]
         return going
 
-    def _plan_late(self, run: Run, learning: Future[list[Entry]]) -> None:
+    def _plan_late(self, run: TargetPush, learning: Future[list[Entry]]) -> None:
         self._plan_alone(run, learning.result())
 
-    def _send_late(self, run: Run, looking: Future[bool]) -> None:
+    def _send_late(self, run: TargetPush, looking: Future[bool]) -> None:
         self._send_alone(run, over=looking.result())
 
-    def plan(self, runs: Sequence[Run], taught: Sequence[Entry]) -> None:
+    def plan(self, runs: Sequence[TargetPush], taught: Sequence[Entry]) -> None:
         """Decide the ways of targets that are planned together."""
         known = self.known
         if taught:
             repositories = [run.target.repository for run in runs]
-            learn.keep(self._engine.knowledge, repositories, taught)
-            known = learn.merged(known, taught)
+            known_blobs.keep(self._resources.knowledge, repositories, taught)
+            known = known_blobs.merged(known, taught)
         hopeful = [run for run in runs if not run.hopeless] or runs
         rules = _rules(hopeful, known, self._wish)
         siblings = [run.target.repository.name for run in self._runs]
         for run in runs:
             run.plan(known, rules, siblings, self._uploads)
 
-    def _start(self, runs: Sequence[Run]) -> None:
+    def _start(self, runs: Sequence[TargetPush]) -> None:
         """Begin every blob at every target, the largest first: they take the longest."""
         for blob in sorted(self._blobs, key=lambda blob: -blob.size):
             tasks: list[Task] = []
@@ -146,8 +147,8 @@ class _Story:
 
 
 def _meet(
-    coming: Mapping[Run, Future[T]], goes_on: Callable[[Run, T], bool]
-) -> tuple[dict[Run, T], list[Run]]:
+    coming: Mapping[TargetPush, Future[T]], goes_on: Callable[[TargetPush, T], bool]
+) -> tuple[dict[TargetPush, T], list[TargetPush]]:
     """Those who have come, each with what its future gave, and those who are late.
 
     Late ones are waited for while the patience with them lasts; it is spent only where somebody
@@ -155,7 +156,7 @@ def _meet(
     """
     from concurrent.futures import wait
 
-    def late() -> list[Run]:
+    def late() -> list[TargetPush]:
         return [run for run, future in coming.items() if not future.done()]
 
     wait_patiently(
@@ -167,7 +168,9 @@ def _meet(
     return {run: future.result() for run, future in coming.items() if run not in behind}, behind
 
 
-def _rules(runs: Sequence[Run], known: Mapping[Digest, Sequence[Entry]], wish: Wish) -> Rules:
+def _rules(
+    runs: Sequence[TargetPush], known: Mapping[Digest, Sequence[Entry]], wish: Wish
+) -> Rules:
     hosts = frozenset(run.target.repository.name.host for run in runs)
     return Rules(
         profile=wish.profile,
@@ -178,7 +181,7 @@ def _rules(runs: Sequence[Run], known: Mapping[Digest, Sequence[Entry]], wish: W
     )
 
 
-def _formats(runs: Sequence[Run], wish: Wish) -> frozenset[Format]:
+def _formats(runs: Sequence[TargetPush], wish: Wish) -> frozenset[Format]:
     trees = dict.fromkeys(tree for run in runs for _, tree in run.target.tags)
     return frozenset(
         build.preferred(image, wish.format, wish.profile)

@@ -12,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
-from towline.push import convert, manifests
-from towline.push.build import Documents
-from towline.push.convert import FORMATS, SCHEMA1, CannotConvert
-from towline.push.wanted import in_memory
+from towline.push.image import in_memory
+from towline.push.manifests import convert, put
+from towline.push.manifests.build import Documents
+from towline.push.manifests.convert import FORMATS, SCHEMA1, CannotConvert
 from towline.registry.manifests import refuses_type
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from towline.errors import RegistryError
-    from towline.push.build import Made
+    from towline.push.image import Blob, Tree
+    from towline.push.manifests.build import Made
     from towline.push.options import Wish
     from towline.push.target import Target
-    from towline.push.wanted import Blob, Tree
     from towline.reference import Reference
     from towline.spec.media_types import Format
     from towline.spec.schema1_builder import Unsigned
 
-_SCHEMA1_HINT = "add --allow-schema1, should the registry be so old that it takes nothing else"
+_SCHEMA1_HINT = "add `allow_schema1=True`, should the registry be so old that it takes nothing else"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Fallback:
 
     def _put(self, way: _Way, documents: Documents, refusal: RegistryError) -> Documents:
         converted = way.make()
-        manifests.put(self._target, self._reference, converted)
+        put.put(self._target, self._reference, converted)
         said = " ".join(str(part) for part in (refusal.status, refusal.code) if part)
         self._warn(documents, way, f" ({said})")
         return replace(converted, differs="converted")
@@ -114,7 +114,7 @@ class Fallback:
     def _never(self) -> str | None:
         """What to do, where nothing may be converted."""
         if fmt := self._wish.format:
-            return f"leave out --format {fmt}: then the manifest may be converted"
+            return f"leave out `format='{fmt}'`: then the manifest may be converted"
         if not self._target.alone:
             host = self._target.repository.name.host
             return f"push to {host} by itself: then the manifest may be converted"
@@ -129,13 +129,13 @@ class Fallback:
             yield _Way(SCHEMA1, schema1, ", which most registries have given up")
 
     def _signed(self, send: Callable[[Blob], None]) -> Documents:
-        from towline.push import signing
+        from towline.push.manifests import schema1
 
         unsigned = self._schema1()
         if unsigned.lists_empty_layer:
             send(_empty_layer())
-        environ = self._target.engine.environ
-        return Documents(signing.sign(unsigned.payload, environ, self._target.warn))
+        environ = self._target.resources.environ
+        return Documents(schema1.sign(unsigned.payload, environ, self._target.warn))
 
     def _unsigned(self) -> Documents:
         """What has the digest of a signed one."""

@@ -1,24 +1,24 @@
-"""From what was delivered to the fields of a result."""
+"""What is told of a push: its events while it runs, and the fields of its result at the end."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from towline.events import LayerProgress, PushStarted, Summary, TagPushed
+from towline.push.image import Blob, Index, images
 from towline.push.result import LayerResult, ManifestResult, PlannedLayer, PushResult
-from towline.push.wanted import Blob, Index, images
-from towline.spec.manifest import parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from towline.context import Context
     from towline.layers.profile import Profile
-    from towline.push.build import Documents
+    from towline.push.image import Layer, Tree
+    from towline.push.manifests.build import Documents
     from towline.push.result import Status
     from towline.push.target import Target
     from towline.push.upload.blob_upload import Delivered
-    from towline.push.wanted import Layer, Tree
     from towline.reference import Reference
     from towline.spec.descriptor import Descriptor
 
@@ -149,21 +149,54 @@ def skipped(target: Target, reference: Reference, standing: Descriptor, cost: Co
 
 def manifests(tree: Tree, documents: Documents) -> tuple[ManifestResult, ...]:
     """The children of an index; nothing for an image."""
-    if not isinstance(tree, Index):
-        return ()
-    listed = parse(documents.top.content, documents.top.media_type)
+    pairs = zip(images(tree), documents.children, strict=False)
     return tuple(
-        ManifestResult(each.digest, each.media_type, _platform(child, each), each.size)
-        for child, each in zip(tree.children, getattr(listed, "manifests", ()), strict=True)
+        ManifestResult(
+            child.digest, child.media_type, str(image.source.platform) or None, child.size
+        )
+        for image, child in pairs
     )
-
-
-def _platform(child: Tree, listed: Descriptor) -> str | None:
-    if isinstance(child, Index):
-        return str(listed.platform) if listed.platform else None
-    return str(child.source.platform) or None
 
 
 def total_bytes(tree: Tree, delivered: Mapping[str, Delivered]) -> int:
     """Bytes of all blobs of a tree, as they are stored at the destination."""
     return sum(delivered[key].made.size for key in {blob.key for blob in tree.blobs})
+
+
+class Telling:
+    """Docker's words, in docker's order."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def announce(self) -> None:
+        """Docker's first words, top layer first."""
+        target = self._target
+        repository = str(target.repository.name)
+        target.context.emit(PushStarted(reference=target.reference, repository=repository))
+        for tree in dict.fromkeys(tree for _, tree in target.tags):
+            for layer in (layer for image in images(tree) for layer in reversed(image.layers)):
+                if isinstance(layer, Blob):
+                    self.layer(layer.id, "Preparing", layer.size)
+                else:
+                    self.layer(layer.digest.short, "Skipped foreign layer")
+
+    def layer(self, shown: str, status: str, total: int | None = None) -> None:
+        """A layer's state, by the id that it is shown under."""
+        reference = self._target.reference
+        event = LayerProgress(reference=reference, id=shown, status=status, total=total)
+        self._target.context.emit(event)
+
+    def ended(self, result: PushResult, total_bytes: int) -> None:
+        """A tag is in place: what it holds, and what that cost."""
+        emit, reference = self._target.context.emit, result.reference
+        emit(TagPushed(reference=reference, tag=result.tag, digest=result.digest, size=result.size))
+        emit(
+            Summary(
+                reference=reference,
+                sent_bytes=result.sent_bytes,
+                total_bytes=total_bytes,
+                requests=result.requests,
+                seconds=result.seconds,
+            )
+        )

@@ -6,21 +6,22 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
-from towline.push import build, report
+from towline.push import reporting
+from towline.push.image import tree_blobs
+from towline.push.manifests import build
 from towline.push.plan import Ask, Mount, Send, own
 from towline.push.result import PlanResult
 from towline.push.upload.blob_upload import Delivered
-from towline.push.wanted import tree_blobs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from towline.push.build import Documents
+    from towline.push.image import Blob, Tree
+    from towline.push.manifests.build import Documents
     from towline.push.options import Wish
     from towline.push.plan import Candidate, Step
-    from towline.push.run import Outcome, Run
     from towline.push.target import Target
-    from towline.push.wanted import Blob, Tree
+    from towline.push.target_push import Outcome, TargetPush
     from towline.reference import Reference
 
 
@@ -28,7 +29,7 @@ Planned = PlanResult | TowlineError
 """What came of planning one tag."""
 
 
-def estimate(run: Run, wish: Wish, *, check: bool = False) -> dict[Reference, Planned]:
+def estimate(run: TargetPush, wish: Wish, *, check: bool = False) -> dict[Reference, Planned]:
     """What a push would do for each tag of a target, or the last error of a question about it.
 
     `check` whether a push would be let in.
@@ -41,7 +42,7 @@ def estimate(run: Run, wish: Wish, *, check: bool = False) -> dict[Reference, Pl
         return dict.fromkeys((tag for tag, _ in run.target.tags), error)
 
 
-def _estimate(run: Run, wish: Wish) -> dict[Reference, Planned]:
+def _estimate(run: TargetPush, wish: Wish) -> dict[Reference, Planned]:
     early = run.early()
     for limit in run.target.repository.limits:
         run.target.warn(limit)
@@ -96,7 +97,11 @@ def _delivered(blob: Blob, candidate: Candidate) -> Delivered:
 
 
 def _result(
-    run: Run, wish: Wish, reference: Reference, tree: Tree, found: Mapping[str, Delivered | None]
+    run: TargetPush,
+    wish: Wish,
+    reference: Reference,
+    tree: Tree,
+    found: Mapping[str, Delivered | None],
 ) -> PlanResult:
     documents = _documents(tree, found, wish)
     send_bytes = sum(_to_send(blob, found[blob.key]) for blob in tree_blobs([tree]))
@@ -109,13 +114,13 @@ def _result(
         size=documents.top.size if documents else None,
         media_type=documents.top.media_type if documents else unbuilt,
         status="pushed",
-        layers=report.planned(tree, found, wish.profile),
-        manifests=report.manifests(tree, documents) if documents else (),
+        layers=reporting.planned(tree, found, wish.profile),
+        manifests=reporting.manifests(tree, documents) if documents else (),
         digest_differs=documents.differs if documents else None,
         warnings=tuple(run.target.warnings),
         resumable=run.target.repository.resumes,
         send_bytes=send_bytes,
-        seconds_estimate=run.target.engine.client.rates.seconds(host, send_bytes),
+        seconds_estimate=run.target.resources.client.rates.seconds(host, send_bytes),
         **run.costs.share()._asdict(),
     )
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from towline.push import build
-from towline.push.wanted import Blob, Index, images
+from towline.push.image import Blob, Index, images
+from towline.push.manifests import build
 from towline.spec import manifest as manifests
 from towline.spec import media_types, schema1_builder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from towline.push.build import Documents, Made
-    from towline.push.wanted import Image, Tree
+    from towline.push.image import Image, Tree
+    from towline.push.manifests.build import Documents, Made
     from towline.spec.digest import Digest
     from towline.spec.media_types import Format
     from towline.spec.schema1_builder import Unsigned
@@ -92,7 +92,7 @@ def _gzip_layers(image: Image, made: Mapping[str, Made]) -> Sequence[Digest]:
 
 
 def _use_gzip() -> str:
-    return "push with --compression gzip"
+    return "push with `compression='gzip'`"
 
 
 def _check_image(image: Image) -> None:
