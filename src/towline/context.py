@@ -113,6 +113,24 @@ class Context:
         return replace(self, cancel=cancel)
 
 
+class acquired:  # noqa: N801 - reads as what it is: with acquired(lock, context)
+    """Hold a lock; the wait for it ends when the context is cancelled."""
+
+    TICK = 0.1
+    """Seconds after which a waiting thread looks whether it is still wanted."""
+
+    def __init__(self, lock: threading.Lock, context: Context) -> None:
+        self._lock = lock
+        self._context = context
+
+    def __enter__(self) -> None:
+        while not self._lock.acquire(timeout=self.TICK):
+            self._context.cancel.check()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class Patience:
     """Seconds for which one target may hold the others of a push, in all.
 

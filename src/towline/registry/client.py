@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from towline.context import Context
+from towline.context import Context, acquired
 from towline.reference import HUB, RepositoryName
 from towline.registry.auth.keychain import Keychain
 from towline.registry.capabilities import HostFacts
 from towline.registry.certs_d import trust_of
-from towline.registry.endpoints import HUB_API, Endpoint, acquired
+from towline.registry.endpoints import HUB_API, Endpoint
 from towline.registry.rates import Rates
 from towline.registry.repository import Repository
 from towline.registry.transport import Transport

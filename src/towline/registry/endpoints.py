@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Literal
 
+from towline.context import acquired
 from towline.errors import NetworkError, TowlineError
 from towline.reference import HUB
 from towline.wire.connect import resolve
@@ -132,21 +133,3 @@ class Endpoint:
             if secure.port == plain.port:
                 raise
         return plain
-
-
-class acquired:  # noqa: N801 - reads as what it is: with acquired(lock, context)
-    """Hold a lock; the wait for it ends when the context is cancelled."""
-
-    TICK = 0.1
-    """Seconds after which a waiting thread looks whether it is still wanted."""
-
-    def __init__(self, lock: threading.Lock, context: Context) -> None:
-        self._lock = lock
-        self._context = context
-
-    def __enter__(self) -> None:
-        while not self._lock.acquire(timeout=self.TICK):
-            self._context.cancel.check()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()

@@ -16,12 +16,12 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from towline.context import acquired
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.registry import errors
 from towline.registry.auth import token
 from towline.registry.auth.admission import Admission, Visit
 from towline.registry.auth.authenticator import Authenticator
-from towline.registry.endpoints import acquired
 from towline.registry.redirects import REDIRECTS, REDIRECTS_MAX, astray, read_sent_on, sent_on
 from towline.spec import distribution
 from towline.wire.message import Request

@@ -8,9 +8,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from towline.context import acquired
 from towline.errors import AuthError, TowlineError
 from towline.registry import errors
-from towline.registry.endpoints import acquired
+from towline.registry.auth.authenticator import BODY_MARGIN, MARGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -39,10 +40,6 @@ class Visit(NamedTuple):
     context: Context
     optional: bool = False
     """A refusal that teaches nothing stands."""
-
-    def showing(self, header: str | None) -> Response:
-        """The answer to the request with that `Authorization`."""
-        return self.send(with_header(self.request, header))
 
 
 class Admission:
@@ -109,9 +106,7 @@ class Admission:
         header = self._header(scopes, context)
         response = self._shown(visit, header)
         for _ in range(_RENEWALS_MAX):
-            if response.status != 401:
-                break
-            if visit.optional and self._auth.hopeless(scopes, response):
+            if response.status != 401 or (visit.optional and self._auth.hopeless(scopes, response)):
                 break
             if not self._renewed(scopes, response, header, context):
                 break
@@ -122,11 +117,9 @@ class Admission:
         return response
 
     def _shown(self, visit: Visit, header: str | None) -> Response:
-        """The answer, after a moment where a token was refused that had only just been given.
-
-        To a registry whose clock is behind its token service's, such a one is not good yet.
-        """
-        response = visit.showing(header)
+        """The answer to the request with that `Authorization`."""
+        request = with_header(visit.request, header)
+        response = visit.send(request)
         if response.status != 401:
             self._good.add(header)
             return response
@@ -134,25 +127,24 @@ class Admission:
             return response
         if not self._auth.is_new(visit.scopes, header, response):
             return response
+        # To a registry whose clock is behind its token service's, a token that was only just given
+        # is not good yet.
         visit.context.cancel.wait(_MOMENT)
-        response = visit.showing(header)
+        response = visit.send(request)
         self.doubts_clocks = response.status == 401
         return response
 
-    def _header(self, scopes: Scopes, context: Context) -> str | None:
-        header = self._auth.header(scopes)
-        return self._fetched(scopes, context) if header is None else header
-
-    def _fetched(self, scopes: Scopes, context: Context) -> str | None:
-        if self._auth.must_ask:
+    def _header(self, scopes: Scopes, context: Context, *, lasting: float = MARGIN) -> str | None:
+        header = self._auth.header(scopes, lasting=lasting)
+        if header is None and self._auth.must_ask:
             with acquired(self._lock, context):
                 self._drive(self._auth.fetch(scopes), context)
-        return self._auth.header(scopes)
+            header = self._auth.header(scopes)
+        return header
 
     def for_body(self, request: Request, scopes: Scopes, context: Context) -> Request:
         """A request with a body, with what lets it in for as long as that may take."""
-        header = self._auth.body_header(scopes)
-        return with_header(request, self._fetched(scopes, context) if header is None else header)
+        return with_header(request, self._header(scopes, context, lasting=BODY_MARGIN))
 
     def now(self, request: Request, scopes: Scopes) -> Request:
         """A request with what lets it in at this moment, without asking anybody."""
@@ -180,10 +172,9 @@ class Admission:
     def _expired(self, response: Response, scopes: Scopes, context: Context) -> bool:
         """Whether what was shown may have expired, and something newer is at hand now."""
         # ECR says 403 of a login that has expired, and its public side 400 of a token.
-        if response.status == 400 and self._auth.aged(scopes):
+        if response.status == 400:
             with acquired(self._lock, context):
-                self._auth.forget(scopes)
-            return True
+                return self._auth.forget_aged(scopes)
         denied = response.status == 401 or (
             response.status == 403 and "expired" in errors.text(response)
         )

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from towline.registry.auth.challenge import Challenge, challenges
-from towline.registry.auth.token_service import TokenService, asks_too_much
+from towline.registry.auth.token import LIFE_MIN, TokenService, asks_too_much
 from towline.wire.message import Request
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from towline.wire.message import Response
     from towline.wire.url import Url
 
-_MARGIN = 5.0
-_BODY_MARGIN = 60.0
+MARGIN = 5.0
+"""Seconds that a token should still live when a request is sent."""
+BODY_MARGIN = 60.0
 """Seconds that a token should still live when a body is begun."""
 _NEW = 5.0
 """Seconds for which a token counts as just given."""
-_INSUFFICIENT = "insufficient_scope"
 
 
 class Authenticator:
@@ -54,52 +54,33 @@ class Authenticator:
         """
         self._tokens: dict[Scopes, Token] = {}
         self._wider: dict[Scopes, Scopes] = {}
+        """With what the registry has named as wanting, in its own words."""
         self._refused: set[Scopes] = set()
+        """Of which the token service grants only the first."""
 
     def replace(self, credentials: Credentials) -> bool:
         """Use other credentials from here on; whether they are others."""
         if credentials == self.credentials:
             return False
-        self.credentials = credentials
-        self.worked = False
+        self.credentials, self.worked = credentials, False
         self._tokens.clear()
         return True
 
-    def aged(self, scopes: Scopes) -> bool:
-        """Whether a token is in use that has been for a while."""
-        token = self._tokens.get(self._granted(scopes))
-        return token is not None and token.aged(self._clock())
+    # What to show.
 
-    def is_new(self, scopes: Scopes, used: str | None, refused: Response) -> bool:
-        """Whether a token was refused that was given only now, and not for what it lacks."""
-        granted = self._granted(scopes)
-        token = self._tokens.get(granted)
-        if token is None or used != f"Bearer {token.value}":
-            return False
-        found = self._asked_in(refused)
-        lacking = any(c.parameters.get("error") == _INSUFFICIENT for c in found)
-        return (
-            token.age(self._clock()) < _NEW and not lacking and _merged(granted, found) == granted
-        )
+    def header(self, scopes: Scopes, *, lasting: float = MARGIN) -> str | None:
+        """What to send as `Authorization`; None: nothing, or nothing yet (see `must_ask`).
 
-    def forget(self, scopes: Scopes) -> None:
-        """Have the next `fetch` get another token for these."""
-        self._tokens.pop(self._granted(scopes), None)
-
-    def header(self, scopes: Scopes, *, lasting: float = _MARGIN) -> str | None:
-        """What to send as `Authorization`; None: nothing, or nothing yet (see `must_ask`)."""
+        `lasting`: seconds that a token should still live.
+        """
         if self.credentials and self.credentials.registry_token:
             return f"Bearer {self.credentials.registry_token}"
         if self._challenge is None:
             return None
         if self._challenge.scheme == "basic":
-            return self._basic()
-        token = self._tokens.get(self._granted(scopes))
+            return self._basic
+        token = self._token(scopes)
         return f"Bearer {token.value}" if token and token.lasts(lasting, self._clock()) else None
-
-    def body_header(self, scopes: Scopes) -> str | None:
-        """Likewise, for a request with a body, which takes its time."""
-        return self.header(scopes, lasting=_BODY_MARGIN)
 
     @property
     def must_ask(self) -> bool:
@@ -114,8 +95,40 @@ class Authenticator:
         scopes = scopes[:1] if scopes in self._refused else scopes
         return self._wider.get(scopes, scopes)
 
+    def _token(self, scopes: Scopes) -> Token | None:
+        return self._tokens.get(self._granted(scopes))
+
+    @property
     def _basic(self) -> str | None:
         return self.credentials.basic if self.credentials else None
+
+    # What a refusal teaches.
+
+    def is_new(self, scopes: Scopes, used: str | None, refused: Response) -> bool:
+        """Whether a token was refused that was given only now, and not for what it lacks."""
+        token = self._token(scopes)
+        if token is None or used != f"Bearer {token.value}":
+            return False
+        found, granted = self._asked_in(refused), self._granted(scopes)
+        lacking = any(map(_is_insufficient, found)) or _merged(granted, found) != granted
+        return token.age(self._clock()) < _NEW and not lacking
+
+    def hopeless(self, scopes: Scopes, refused: Response) -> bool:
+        """Whether there is nothing to learn from a refusal: another token would fare the same."""
+        found, granted = self._asked_in(refused), self._granted(scopes)
+        usable = _usable(found)
+        if not usable or (not self.must_ask and all(c.scheme == "basic" for c in usable)):
+            return self.worked
+        asked = granted in self._tokens and _merged(granted, found) == granted
+        return asked and any(map(_is_insufficient, found))
+
+    def forget_aged(self, scopes: Scopes) -> bool:
+        """Have another token fetched if the one in use has been for a while; whether it has."""
+        token = self._token(scopes)
+        if token is None or token.age(self._clock()) <= LIFE_MIN:
+            return False
+        self._tokens.pop(self._granted(scopes))
+        return True
 
     def fetch(self, scopes: Scopes) -> Generator[Request, Response, None]:
         """Fetch the token that `header` lacks. Raises AuthError, RegistryError."""
@@ -130,23 +143,34 @@ class Authenticator:
         `used` is the `Authorization` that was refused.
         """
         found = self._asked_in(refused)
-        if self._challenge is None and not self._answerable(found):
-            # Some say how only where everybody asks first (distribution-spec, end-1); others let
+        schemes = {challenge.scheme for challenge in _usable(found)}
+        answerable = "bearer" in schemes or ("basic" in schemes and self._basic is not None)
+        if self._challenge is None and not answerable:
+            # GCR says how only where everybody asks first (distribution-spec, end-1); others let
             # everybody in there, and it was something on the way that wanted a password.
             answer = yield Request("GET", self.base)
             if answer.status != 401:
                 return True
             found = self._asked_in(answer)
-        before = self._learned()
-        self._learn(found)
+        before = self._challenge, dict(self._tokens), dict(self._wider)
+        usable = _usable(found)
+        bearer = next((challenge for challenge in usable if challenge.scheme == "bearer"), None)
+        if bearer is not None:
+            self._challenge = bearer
+        elif usable and not self.must_ask:
+            # Never Basic after Bearer: Harbor answers so to a token that has expired.
+            self._challenge = usable[0]
         if self._challenge is None:
             return False
         if self._challenge.scheme == "basic":
             # The same again helps only after a hiccup: it has been good before.
-            return self.worked or self._basic() not in {None, used}
+            return self.worked or self._basic not in {None, used}
         try:
-            self._drop(scopes, used)
-            self._widen(scopes, found)
+            token, granted = self._token(scopes), self._granted(scopes)
+            if token is not None and used == f"Bearer {token.value}":
+                del self._tokens[granted]
+            if (wider := _merged(granted, found)) != granted:
+                self._wider[scopes] = wider
             yield from self._fetch(self._challenge, scopes)
         except BaseException:  # closed, where nobody answers
             # It leads nowhere: what was known before may be good yet.
@@ -159,47 +183,9 @@ class Authenticator:
         here = refused.url.origin == self.base.origin
         return challenges(refused.headers.all("WWW-Authenticate")) if here else []
 
-    def _answerable(self, found: list[Challenge]) -> bool:
-        schemes = {challenge.scheme for challenge in _usable(found)}
-        return "bearer" in schemes or ("basic" in schemes and self._basic() is not None)
-
-    def _learned(self) -> tuple[Challenge | None, dict[Scopes, Token], dict[Scopes, Scopes]]:
-        return self._challenge, dict(self._tokens), dict(self._wider)
-
-    def _learn(self, found: list[Challenge]) -> None:
-        usable = _usable(found)
-        bearer = next((challenge for challenge in usable if challenge.scheme == "bearer"), None)
-        if bearer is not None:
-            self._challenge = bearer
-        elif usable and not self.must_ask:
-            # Never Basic after Bearer: Harbor answers so to a token that has expired.
-            self._challenge = usable[0]
-
-    def _drop(self, scopes: Scopes, used: str | None) -> None:
-        token = self._tokens.get(self._granted(scopes))
-        if token is not None and used == f"Bearer {token.value}":
-            del self._tokens[self._granted(scopes)]
-
-    def _widen(self, scopes: Scopes, found: list[Challenge]) -> None:
-        """Add what the registry says is wanting, in its own words."""
-        granted = self._granted(scopes)
-        wider = _merged(granted, found)
-        if wider != granted:
-            self._wider[scopes] = wider
-
-    def hopeless(self, scopes: Scopes, refused: Response) -> bool:
-        """Whether there is nothing to learn from a refusal: another token would fare the same."""
-        found = self._asked_in(refused)
-        usable = _usable(found)
-        if not usable or (not self.must_ask and all(c.scheme == "basic" for c in usable)):
-            return self.worked
-        granted = self._granted(scopes)
-        asked = granted in self._tokens and _merged(granted, found) == granted
-        return asked and any(c.parameters.get("error") == _INSUFFICIENT for c in found)
-
     def _fetch(self, challenge: Challenge, scopes: Scopes) -> Generator[Request, Response, None]:
-        granted = self._granted(scopes)
-        if granted in self._tokens and self._tokens[granted].lasts(_BODY_MARGIN, self._clock()):
+        granted, token = self._granted(scopes), self._token(scopes)
+        if token is not None and token.lasts(BODY_MARGIN, self._clock()):
             return  # another thread was faster
         service = TokenService(self.base, challenge, self.credentials)
         response = yield from service.ask(granted)
@@ -225,16 +211,16 @@ def _usable(found: list[Challenge]) -> list[Challenge]:
     ]
 
 
+def _is_insufficient(challenge: Challenge) -> bool:
+    return challenge.parameters.get("error") == "insufficient_scope"
+
+
 def _merged(scopes: Scopes, found: list[Challenge]) -> Scopes:
     """These scopes, with the actions that the challenges name for the same things, and others."""
-    actions = {_thing(scope): scope.rpartition(":")[2].split(",") for scope in scopes}
+    actions: dict[str, list[str]] = {}
     wanted = [c.parameters.get("scope", "") for c in found if c.scheme == "bearer"]
-    for scope in " ".join(wanted).split():
-        actions.setdefault(_thing(scope), []).extend(scope.rpartition(":")[2].split(","))
+    for scope in (*scopes, *" ".join(wanted).split()):
+        # `repository:NAME:ACTIONS`; Gitea's `*` has no such form, and goes back as it is.
+        kind, colon, named = scope.rpartition(":")
+        actions.setdefault(kind + colon, []).extend(named.split(","))
     return tuple(f"{thing}{','.join(dict.fromkeys(named))}" for thing, named in actions.items())
-
-
-def _thing(scope: str) -> str:
-    """What a scope is about, `repository:NAME:`; of one that has no such form, nothing."""
-    kind, colon, _ = scope.rpartition(":")
-    return kind + colon

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a token of the grammar
-_SEPARATORS = re.compile(r"[\s,]*")
 _PARAMETER = re.compile(rf"({_TOKEN})\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"?|([^\s,\"]*))", re.DOTALL)
 _SCHEME = re.compile(rf"({_TOKEN})(?:\s+([A-Za-z0-9._~+/-]+=*)(?=\s*(?:,|$)))?")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
@@ -31,26 +30,15 @@ class Challenge(NamedTuple):
 
 def challenges(headers: Iterable[str]) -> list[Challenge]:
     """Every challenge of these header values, in their order; what is none is passed over."""
-    return [challenge for header in headers for challenge in _read(header)]
-
-
-def _read(text: str) -> list[Challenge]:
     found: list[tuple[str, dict[str, str]]] = []
-    at = 0
-    while (at := _skip(text, at)) < len(text):
-        if found and (match := _PARAMETER.match(text, at)):
-            name, quoted, bare = match.groups()
-            value = _ESCAPE.sub(r"\1", quoted) if quoted is not None else bare
-            found[-1][1].setdefault(name.lower(), value)
-        elif match := _SCHEME.match(text, at):
-            found.append((match[1].lower(), {}))
-        else:
-            at += 1
-            continue
-        at = match.end()
+    for text in headers:
+        at, first = 0, len(found)
+        while at < len(text):
+            if len(found) > first and (match := _PARAMETER.match(text, at)):
+                name, quoted, bare = match.groups()
+                value = _ESCAPE.sub(r"\1", quoted) if quoted is not None else bare
+                found[-1][1].setdefault(name.lower(), value)
+            elif match := _SCHEME.match(text, at):
+                found.append((match[1].lower(), {}))
+            at = match.end() if match else at + 1  # separators, or what nobody can read
     return [Challenge(scheme, parameters) for scheme, parameters in found]
-
-
-def _skip(text: str, at: int) -> int:
-    match = _SEPARATORS.match(text, at)
-    return match.end() if match else at

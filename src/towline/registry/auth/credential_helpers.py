@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from towline.context import Context
+from towline.context import Context, acquired
 from towline.errors import AuthError
 from towline.reference import HUB
-from towline.registry.endpoints import acquired
 
 if TYPE_CHECKING:
     import subprocess
@@ -38,8 +36,7 @@ class HelperMissing(Exception):
     """There is no such program; its text is for one warning."""
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
+class Login(NamedTuple):
     """What a helper knows."""
 
     username: str
@@ -64,22 +61,23 @@ def get(
     Raises HelperMissing, AuthError with the helper's own words when it fails, and Cancelled: then
     it is ended.
     """
+    import json
+
     for server in servers(host):
-        found = _ask(name, server, environ, seconds, context)
-        if found is not None:
-            return found
+        output = _run(name, "get", server, environ, seconds=seconds, context=context)
+        if output is None:
+            continue
+        try:
+            document = json.loads(output)
+            username, secret = document["Username"], document["Secret"]
+        except (ValueError, RecursionError, KeyError, TypeError):
+            raise AuthError(
+                f"the credential helper docker-credential-{name} answered with something else "
+                "than a login"
+            ) from None
+        if isinstance(username, str) and isinstance(secret, str) and secret:
+            return Login(username, secret)
     return None
-
-
-def _ask(
-    name: str, server: str, environ: Mapping[str, str], seconds: float, context: Context | None
-) -> Login | None:
-    code, output = _run(name, "get", server, environ, seconds=seconds, context=context)
-    if code:
-        if _is_anonymous(output):
-            return None
-        raise _failed(name, output)
-    return _login(name, output)
 
 
 def store(name: str, server: str, username: str, secret: str, environ: Mapping[str, str]) -> None:
@@ -87,54 +85,20 @@ def store(name: str, server: str, username: str, secret: str, environ: Mapping[s
     import json
 
     login = {"ServerURL": server, "Username": username, "Secret": secret}
-    line = json.dumps(login, ensure_ascii=False)
-    code, output = _told(name, "store", line, environ)
-    if code:
-        raise _failed(name, output)
+    if _told(name, "store", json.dumps(login, ensure_ascii=False), environ) is None:
+        raise AuthError(f"the credential helper docker-credential-{name} has not kept the login")
 
 
 def erase(name: str, server: str, environ: Mapping[str, str]) -> bool:
     """Have a helper forget a login; whether it knew one."""
-    code, output = _told(name, "erase", server, environ)
-    if code and not _is_anonymous(output):
-        raise _failed(name, output)
-    return not code
+    return _told(name, "erase", server, environ) is not None
 
 
-def _told(name: str, verb: str, line: str, environ: Mapping[str, str]) -> tuple[int, bytes]:
+def _told(name: str, verb: str, line: str, environ: Mapping[str, str]) -> bytes | None:
     try:
         return _run(name, verb, line, environ)
     except HelperMissing as missing:
         raise AuthError(str(missing), hint="install it, or take it out of the file") from None
-
-
-def _is_anonymous(output: bytes) -> bool:
-    words = _words(output)
-    return not words or words.lower().startswith(_ANONYMOUS)
-
-
-def _words(output: bytes) -> str:
-    return " ".join(output.decode("utf-8", "replace").split())[:200]
-
-
-def _failed(name: str, output: bytes) -> AuthError:
-    return AuthError(f"the credential helper docker-credential-{name} failed: {_words(output)}")
-
-
-def _login(name: str, output: bytes) -> Login | None:
-    import json
-
-    try:
-        document = json.loads(output)
-        username, secret = document["Username"], document["Secret"]
-    except (ValueError, RecursionError, KeyError, TypeError):
-        raise AuthError(
-            f"the credential helper docker-credential-{name} answered with something else than a "
-            "login"
-        ) from None
-    if not isinstance(username, str) or not isinstance(secret, str) or not secret:
-        return None
-    return Login(username, secret)
 
 
 def _run(
@@ -145,8 +109,8 @@ def _run(
     *,
     seconds: float = SECONDS,
     context: Context | None = None,
-) -> tuple[int, bytes]:
-    """Run the helper with a line on its standard input; exit code and standard output."""
+) -> bytes | None:
+    """Run the helper with a line on its standard input; what it says, None: it knows none."""
     import shutil
     import subprocess
 
@@ -167,7 +131,7 @@ def _run(
         ):
             try:
                 told = line.encode("utf-8", "surrogateescape")
-                output = _answer(process, told, seconds, context)
+                output = _answer(process, told, seconds, context)[:_ANSWER_MAX]
             except BaseException:
                 # Not waited for is whoever else has its output open: a child of it.
                 process.kill()
@@ -178,7 +142,12 @@ def _run(
         ) from None
     except OSError as error:
         raise HelperMissing(f"the credential helper {program} cannot be run: {error}") from None
-    return process.returncode, output[:_ANSWER_MAX]
+    words = " ".join(output.decode("utf-8", "replace").split())[:200]
+    if not process.returncode:
+        return output
+    if not words or words.lower().startswith(_ANONYMOUS):
+        return None
+    raise AuthError(f"the credential helper {program} failed: {words}")
 
 
 def _answer(

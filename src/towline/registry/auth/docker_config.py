@@ -41,9 +41,9 @@ class Entry:
     """What is wrong with it, where it cannot be used."""
 
     @property
-    def empty(self) -> bool:
-        """An empty entry says that the login is kept elsewhere."""
-        return not (self.username or self.identity_token or self.registry_token or self.flaw)
+    def names_account(self) -> bool:
+        """False: the login is kept elsewhere."""
+        return bool(self.username or self.identity_token or self.registry_token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +107,22 @@ def _rank(key: str, name: RepositoryName) -> tuple[int, int, str] | None:
 
 
 def _entry(key: str, value: Any) -> Entry:  # noqa: ANN401 - any JSON
+    import base64
+
     if value is None:
         return Entry(key)
     if not isinstance(value, dict):
         return Entry(key, flaw="is not a JSON object")
     username, password = _text(value, "username"), _text(value, "password")
     if encoded := value.get("auth"):
-        pair = _decoded(encoded)
-        if pair is None:
+        try:
+            pair = base64.b64decode(encoded, validate=False).decode("utf-8", "surrogateescape")
+        except (ValueError, TypeError):
+            pair = ""
+        username, colon, password = pair.partition(":")
+        if not colon:
             return Entry(key, flaw="has an `auth` that is not USER:PASSWORD in base64")
-        username, password = pair
+        password = password.rstrip("\0")  # some files fill it up with them
     return Entry(
         key, username, password, _text(value, "identitytoken"), _text(value, "registrytoken")
     )
@@ -127,55 +133,37 @@ def _text(value: dict[str, Any], key: str) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _decoded(encoded: Any) -> tuple[str, str] | None:  # noqa: ANN401 - any JSON
-    import base64
-
-    try:
-        text = base64.b64decode(encoded, validate=False).decode("utf-8", "surrogateescape")
-    except (ValueError, TypeError):
-        return None
-    username, colon, password = text.partition(":")
-    return (username, password.rstrip("\0")) if colon else None
-
-
 def read(environ: Mapping[str, str], authfile: str | None) -> list[CredentialFile]:
     """Every place that is looked in, the one that counts first in front.
 
     Raises UsageError when a file that was named cannot be read; others say so by their `flaw`.
     """
     found = []
-    for label, named in _named(environ, authfile):
-        try:
-            text = Path(named).read_text("utf-8")
-        except (OSError, UnicodeError) as error:
-            raise UsageError(_unreadable(f"the file {named} of {label}", error)) from None
-        found.append(_parse(f"{label} {named}", text))
+    named = (("`authfile`", authfile), ("REGISTRY_AUTH_FILE", environ.get("REGISTRY_AUTH_FILE")))
+    for label, path in named:
+        if path:
+            try:
+                text = Path(path).read_text("utf-8")
+            except (OSError, UnicodeError) as error:
+                raise UsageError(_unreadable(f"the file {path} of {label}", error)) from None
+            found.append(_parse(f"{label} {path}", text))
     if content := environ.get("DOCKER_AUTH_CONFIG"):
         found.append(_parse("DOCKER_AUTH_CONFIG", content))
-    return found + [_read_if_there(path) for path in _usual(environ)]
-
-
-def _read_if_there(path: Path) -> CredentialFile:
-    where = str(path)
-    try:
-        return _parse(where, path.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return CredentialFile(where, absent=True)
-    except (OSError, UnicodeError) as error:
-        return CredentialFile(where, flaw=_unreadable(where, error))
-    except UsageError as error:
-        return CredentialFile(where, flaw=error.message)
+    for usual in _usual(environ):
+        where = str(usual)
+        try:
+            found.append(_parse(where, usual.read_text("utf-8")))
+        except (FileNotFoundError, NotADirectoryError):
+            found.append(CredentialFile(where, absent=True))
+        except (OSError, UnicodeError) as error:
+            found.append(CredentialFile(where, flaw=_unreadable(where, error)))
+        except UsageError as error:
+            found.append(CredentialFile(where, flaw=error.message))
+    return found
 
 
 def _unreadable(what: str, error: Exception) -> str:
     return f"{what} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
-
-
-def _named(environ: Mapping[str, str], authfile: str | None) -> Iterator[tuple[str, str]]:
-    if authfile:
-        yield "`authfile`", authfile
-    if variable := environ.get("REGISTRY_AUTH_FILE"):
-        yield "REGISTRY_AUTH_FILE", variable
 
 
 def _usual(environ: Mapping[str, str]) -> Iterator[Path]:

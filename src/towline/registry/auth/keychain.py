@@ -1,7 +1,7 @@
 """Which credentials are for which registry, and where they come from.
 
 The first place that names the host wins: the options, the variables, the files in the order that
-`credential_files` gives, the CI's own variables; else nobody is named and access is anonymous.
+`docker_config` gives, the CI's own variables; else nobody is named and access is anonymous.
 Reading files is all the I/O there is.
 """
 
@@ -15,7 +15,7 @@ from towline.errors import AuthError, TowlineError
 from towline.registry.auth import credential_helpers, docker_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from towline.context import Context
     from towline.errors import Side
@@ -67,15 +67,6 @@ class Credentials:
         return f"{who} (from {self.source})"
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
-    """Credentials by option or variable, for one side of a transfer."""
-
-    username: str
-    password: str = field(repr=False)
-    source: str
-
-
 class Keychain:
     """Finds credentials by host and path. Safe from any thread."""
 
@@ -93,12 +84,16 @@ class Keychain:
         """`secrets` is told of every account that is found."""
         self._environ = environ
         self._secrets = secrets
-        self._given: dict[Side, Given] = {}
         self._ask = creds if callable(creds) else None
-        if not callable(creds) and (given := _given(creds, "`creds`") or _from_variables(environ)):
-            self._given["destination"] = given
-        if given := _given(src_creds, "`src_creds`"):
-            self._given["source"] = given
+        self._given: dict[Side, Credentials] = {}
+        user, password = environ.get("TOWLINE_USERNAME"), environ.get("TOWLINE_PASSWORD")
+        if creds and not callable(creds):
+            self._given["destination"] = _account(*creds, "`creds`")
+        elif not creds and user and password is not None:
+            where = "TOWLINE_USERNAME and TOWLINE_PASSWORD"
+            self._given["destination"] = _account(user, password, where)
+        if src_creds:
+            self._given["source"] = _account(*src_creds, "`src_creds`")
         self._authfile = authfile
         self._log = log
         self._warn = warn
@@ -116,18 +111,20 @@ class Keychain:
         Raises UsageError for a named file that is unreadable, AuthError where the caller's own
         function fails, and Cancelled while a helper is waited for.
         """
-        if side and (given := self._given.get(side)):
-            return self._found(name, _with_token_user(given.username, given.password, given.source))
-        if side and self._ask and (pair := _asked(self._ask, name.host)):
-            return self._found(name, _with_token_user(*pair, ASKED))
-        for file in self._read():
-            if found := self._in_file(file, name, context):
-                return self._found(name, found)
-        ci = _from_ci(self._environ, name.host)
-        if ci is None:
+        found = self._given.get(side) if side else None
+        if found is None and self._ask and (pair := _asked(self._ask, name.host)):
+            found = _account(*pair, ASKED)
+        if found is None:
+            in_files = (self._in_file(file, name, context) for file in self._read())
+            found = next(filter(None, in_files), None) or _of_ci(self._environ, name.host)
+        if found is None:
             self._log(f"* no credentials for {name.host}: anonymous; {self._searched}")
             return None
-        return self._found(name, ci)
+        if self._secrets is not None:
+            self._secrets.add(found.identity_token, found.registry_token)
+            self._secrets.add_account(found.username, found.password)
+        self._log(f"* credentials for {name.host}: {found}")
+        return found
 
     def _in_file(
         self, file: CredentialFile, name: RepositoryName, context: Context | None
@@ -139,8 +136,13 @@ class Keychain:
         entry = file.entry(name)
         if entry is not None and entry.flaw:
             self._note_trouble(name.host, f"the entry {entry.key} of {file.where} {entry.flaw}")
-        elif entry is not None and not entry.empty:
-            return _of_entry(entry, file)
+        elif entry is not None and entry.names_account:
+            source = f"{file.where}, entry {entry.key}"
+            if entry.username == TOKEN_USER:
+                return _account(entry.username, entry.password, source)
+            return Credentials(
+                entry.username, entry.password, entry.identity_token, entry.registry_token, source
+            )
         return self._from_helper(file, file.store, name, context) if file.store else None
 
     def _from_helper(
@@ -153,8 +155,7 @@ class Keychain:
             return None
         if login is None:
             return None
-        source = f"{HELPER_SOURCE}{program}, named by {file.where}"
-        return _with_token_user(login.username, login.secret, source)
+        return _account(*login, f"{HELPER_SOURCE}{program}, named by {file.where}")
 
     def _note_trouble(self, host: str, message: str) -> None:
         """Warn of it, once; whether it matters is known when a registry wants a login."""
@@ -163,13 +164,6 @@ class Keychain:
             self._troubles.setdefault(host, {})[message] = None
         if not told:
             self._warn(f"{message}; going on without it")
-
-    def _found(self, name: RepositoryName, credentials: Credentials) -> Credentials:
-        if self._secrets is not None:
-            self._secrets.add(credentials.identity_token, credentials.registry_token)
-            self._secrets.add_account(credentials.username, credentials.password)
-        self._log(f"* credentials for {name.host}: {credentials}")
-        return credentials
 
     def _read(self) -> Sequence[CredentialFile]:
         with self._lock:
@@ -182,7 +176,10 @@ class Keychain:
         with self._lock:
             troubles = list(self._troubles.get(host, ()))
         said = [f"no credentials were found for {host}", *troubles, self._searched]
-        return "; ".join([*said, *_unset(self._environ)])
+        said += [f"{name} is empty" for name in _VARIABLES if self._environ.get(name) == ""]
+        if self._environ.get("TOWLINE_USERNAME") and "TOWLINE_PASSWORD" not in self._environ:
+            said.append("TOWLINE_PASSWORD is not set")
+        return "; ".join(said)
 
     @property
     def _searched(self) -> str:
@@ -225,46 +222,16 @@ def _asked(ask: AskForHost, host: str) -> tuple[str, str] | None:
         raise AuthError(message) from error
 
 
-def _with_token_user(username: str, password: str, source: str) -> Credentials:
+def _account(username: str, password: str, source: str) -> Credentials:
     if username == TOKEN_USER:
         return Credentials(identity_token=password, source=source)
     return Credentials(username, password, source=source)
 
 
-def _of_entry(entry: docker_config.Entry, file: CredentialFile) -> Credentials:
-    source = f"{file.where}, entry {entry.key}"
-    if entry.username == TOKEN_USER:
-        return Credentials(identity_token=entry.password, source=source)
-    return Credentials(
-        entry.username, entry.password, entry.identity_token, entry.registry_token, source
-    )
-
-
-def _given(pair: tuple[str, str] | None, source: str) -> Given | None:
-    return Given(pair[0], pair[1], source) if pair else None
-
-
-def _unset(environ: Mapping[str, str]) -> Iterator[str]:
-    """The variables that name nobody though they are there, or half there."""
-    for variable in _VARIABLES:
-        if environ.get(variable) == "":
-            yield f"{variable} is empty"
-    if environ.get("TOWLINE_USERNAME") and "TOWLINE_PASSWORD" not in environ:
-        yield "TOWLINE_PASSWORD is not set"
-
-
-def _from_variables(environ: Mapping[str, str]) -> Given | None:
-    user, password = environ.get("TOWLINE_USERNAME"), environ.get("TOWLINE_PASSWORD")
-    if user and password is not None:
-        return Given(user, password, "TOWLINE_USERNAME and TOWLINE_PASSWORD")
-    return None
-
-
-def _from_ci(environ: Mapping[str, str], host: str) -> Credentials | None:
+def _of_ci(environ: Mapping[str, str], host: str) -> Credentials | None:
+    """GitLab's variables, for exactly the registry that they name."""
     user, password = environ.get("CI_REGISTRY_USER"), environ.get("CI_REGISTRY_PASSWORD")
     registry = environ.get("CI_REGISTRY") or ""
-    if not user or password is None or not registry:
+    if not user or password is None or not registry or docker_config.host_of(registry) != host:
         return None
-    same = docker_config.host_of(registry) == host
-    source = "CI_REGISTRY_USER and CI_REGISTRY_PASSWORD"
-    return Credentials(user, password, source=source) if same else None
+    return Credentials(user, password, source="CI_REGISTRY_USER and CI_REGISTRY_PASSWORD")

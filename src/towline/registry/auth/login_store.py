@@ -15,13 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from towline.errors import UsageError
-from towline.reference import HUB
 from towline.registry.auth import credential_helpers, docker_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-_HUB_KEY = "https://index.docker.io/v1/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +30,17 @@ class LoginStore:
 
     def save(self, host: str, username: str, password: str) -> str:
         """Keep a login; where it is kept, in words. Raises UsageError, AuthError."""
-        document = self._read()
-        if program := _helper(document, host):
-            credential_helpers.store(program, _key(host), username, password, self.environ)
-            with self._alone():
-                self._write(_with_entry(self._read(), host, {}))
-            return f"docker-credential-{program}"
-        pair = f"{username}:{password}".encode("utf-8", "surrogateescape")
-        with self._alone():
+        key = credential_helpers.servers(host)[0]
+        if program := _helper(self._read(), host):
+            credential_helpers.store(program, key, username, password, self.environ)
+            entry = {}
+        else:
+            pair = f"{username}:{password}".encode("utf-8", "surrogateescape")
             entry = {"auth": base64.b64encode(pair).decode()}
-            self._write(_with_entry(self._read(), host, entry))
-        return str(self.path)
+        with self._alone():
+            document = self._read()
+            self._write({**document, "auths": {**_others(document, host), key: entry}})
+        return f"docker-credential-{program}" if program else str(self.path)
 
     def erase(self, host: str) -> bool:
         """Forget a login; whether there was one. Raises UsageError, AuthError."""
@@ -55,20 +52,13 @@ class LoginStore:
         if not document:
             return erased
         with self._alone():
-            return self._erase_entries(host) or erased
-
-    def _erase_entries(self, host: str) -> bool:
-        document = self._read()
-        auths = document.get("auths")
-        kept = {
-            key: value
-            for key, value in (auths.items() if isinstance(auths, dict) else ())
-            if not docker_config.names_host(key, host)
-        }
-        if not isinstance(auths, dict) or len(kept) == len(auths):
-            return False
-        self._write({**document, "auths": kept})
-        return True
+            document = self._read()
+            kept = _others(document, host)
+            auths = document.get("auths")
+            if not isinstance(auths, dict) or len(kept) == len(auths):
+                return erased
+            self._write({**document, "auths": kept})
+            return True
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -141,10 +131,6 @@ def store_of(environ: Mapping[str, str], authfile: str | None = None) -> LoginSt
     return LoginStore(Path(folder, "config.json"), environ)
 
 
-def _key(host: str) -> str:
-    return _HUB_KEY if host == HUB else host
-
-
 def _helper(document: Mapping[str, Any], host: str) -> str:
     special = document.get("credHelpers")
     if isinstance(special, dict):
@@ -155,10 +141,8 @@ def _helper(document: Mapping[str, Any], host: str) -> str:
     return store if isinstance(store, str) else ""
 
 
-def _with_entry(document: dict[str, Any], host: str, entry: dict[str, str]) -> dict[str, Any]:
+def _others(document: Mapping[str, Any], host: str) -> dict[str, Any]:
+    """The entries of all other hosts."""
     auths = document.get("auths")
-    entries = dict(auths) if isinstance(auths, dict) else {}
-    others = {
-        key: value for key, value in entries.items() if not docker_config.names_host(key, host)
-    }
-    return {**document, "auths": {**others, _key(host): entry}}
+    entries = auths if isinstance(auths, dict) else {}
+    return {key: entries[key] for key in entries if not docker_config.names_host(key, host)}

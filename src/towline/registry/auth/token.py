@@ -1,6 +1,7 @@
-"""Access tokens: read from a token service's answer, and for how long they are good.
+"""Access tokens: how a token service is asked for one, and what its answer means.
 
-What a token says of itself is looked at for the log alone: only its registry can judge it.
+No I/O: requests are yielded, and answers sent in. What a token says of itself is looked at for the
+log alone: only its registry can judge it.
 """
 
 from __future__ import annotations
@@ -8,12 +9,20 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from towline.errors import AuthError
+from towline.errors import AuthError, RegistryError
+from towline.registry import errors
+from towline.wire.message import Request
+from towline.wire.url import quote
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from towline.registry.auth.challenge import Challenge
+    from towline.registry.auth.keychain import Credentials
     from towline.wire.message import Response
+    from towline.wire.url import Url
 
 Scopes = tuple[str, ...]
 """What a token must be good for, `repository:NAME:ACTIONS` each, the destination's first: some
@@ -24,6 +33,8 @@ ANSWER_MAX = 1 << 20
 LIFE_MIN = 60.0
 """Seconds that a token is taken to live where its service says less, or nothing."""
 _LIFE_MAX = 365 * 24 * 3600.0
+_TOO_MUCH = frozenset({400, 401, 403})
+"""Answers of services that do not grant what several scopes ask together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +51,6 @@ class Token:
         """Whether it is good for that long, or for half of a short life."""
         return self.expires - now >= min(seconds, self.life / 2)
 
-    def aged(self, now: float) -> bool:
-        """Whether it has been in use for a while."""
-        return self.age(now) > LIFE_MIN
-
     def age(self, now: float) -> float:
         """Seconds since it was given."""
         return now - (self.expires - self.life)
@@ -54,43 +61,99 @@ class Token:
         try:
             payload = self.value.split(".")[1]
             claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-            return " ".join(_scope(access) for access in claims["access"]) or "nothing"
+            scopes = [
+                f"{access['type']}:{access['name']}:{','.join(access['actions'])}"
+                for access in claims["access"]
+            ]
+            return " ".join(scopes) or "nothing"
         except (ValueError, LookupError, TypeError, RecursionError):
             return ""
 
 
-def _scope(access: dict[str, Any]) -> str:
-    return f"{access['type']}:{access['name']}:{','.join(access['actions'])}"
+class TokenService(NamedTuple):
+    """The one that a registry's challenge names, asked by one account."""
+
+    base: Url
+    """Of the registry's API."""
+    challenge: Challenge
+    credentials: Credentials | None
+
+    def ask(self, scopes: Scopes) -> Generator[Request, Response, Response]:
+        """Ask for a token. Raises AuthError, RegistryError for an address that is none."""
+        realm, credentials = self._realm(), self.credentials
+        service = self.challenge.parameters.get("service", "")  # OpenShift names none
+        if credentials and credentials.identity_token:
+            form = {
+                "grant_type": "refresh_token",
+                "service": service,
+                "client_id": "towline",
+                "scope": " ".join(scopes),
+                "refresh_token": credentials.identity_token,
+            }
+            body = "&".join(f"{name}={quote(value)}" for name, value in form.items() if value)
+            headers = (("Content-Type", "application/x-www-form-urlencoded"),)
+            response = yield Request("POST", realm, headers, body.encode())
+            # Services that take no POST say 404 (GCR), 401 (Artifactory), 400 (ACR) or 405.
+            if response.status not in {400, 401, 404, 405} or not credentials.password:
+                return response
+        url = realm.with_query("service", service) if service else realm
+        for scope in scopes:
+            url = url.with_query("scope", scope)
+        if credentials is None or credentials.basic is None:
+            return (yield Request("GET", url))
+        url = url.with_query("account", credentials.username)
+        return (yield Request("GET", url, (("Authorization", credentials.basic),)))
+
+    def _realm(self) -> Url:
+        text = self.challenge.parameters.get("realm", "")
+        try:
+            realm = self.base.join(text)
+        except ValueError:
+            raise RegistryError(
+                f"{self.base.authority} sends for a token to {text[:80]!r}, which is no address"
+            ) from None
+        if self.base.scheme == "https" and realm.scheme != "https":
+            raise AuthError(
+                f"{self.base.authority} sends for a token to {realm.origin} in the clear"
+            )
+        return realm
+
+    def token(self, response: Response, now: float) -> Token:
+        """The token of an answer that came `now`. Raises AuthError, RegistryError.
+
+        The error has none of a successful answer's words: they may be a token's.
+        """
+        action = f"get a token for {self.base.authority}"
+        if not response.ok:
+            error = errors.refusal(response, action)
+            if not asks_too_much(response) or error.transient:
+                raise error
+            who = f" as {self.credentials}" if self.credentials else " without credentials"
+            raise AuthError(
+                error.message + who, status=response.status, code=error.code, hint=error.hint
+            )
+        document = _document(response)
+        # Docker's own format and OAuth's name it differently; some send an empty one, too.
+        value = document.get("access_token") or document.get("token")
+        if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
+            body = response.body.strip()
+            torn = body.startswith(b"{") and not body.endswith(b"}") and not response.truncated
+            raise AuthError(
+                f"cannot {action}: {response.url.authority} answered without one "
+                f"({response.method} {response.url.redacted})",
+                status=response.status,
+                transient=torn,
+            )
+        said, life = document.get("expires_in"), LIFE_MIN
+        # Quay says nothing. Numbers beyond all floats, and NaN, have been read as JSON too.
+        if isinstance(said, int | float) and said >= LIFE_MIN:
+            life = float(min(said, _LIFE_MAX))
+        return Token(value, life, now + life)
 
 
-def read(response: Response, action: str, now: float) -> Token:
-    """The token of a successful answer. Raises AuthError, without the answer's words.
-
-    Docker's own format and OAuth's name it differently; the times in it are by other clocks.
-    """
-    document = _document(response)
-    value = document.get("access_token") or document.get("token")
-    if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
-        raise AuthError(
-            f"cannot {action}: {response.url.authority} answered without one "
-            f"({response.method} {response.url.redacted})",
-            status=response.status,
-            transient=_is_torn(response),
-        )
-    life = _life(document.get("expires_in"))
-    return Token(value, life, now + life)
-
-
-def _life(said: Any) -> float:  # noqa: ANN401 - any JSON
-    """Seconds; numbers beyond all floats, and NaN, have been read as JSON too."""
-    known = isinstance(said, int | float) and said >= LIFE_MIN
-    return float(min(said, _LIFE_MAX)) if known else LIFE_MIN
-
-
-def _is_torn(response: Response) -> bool:
-    """Whether an object was begun and not ended: the next answer may be whole."""
-    body = response.body.strip()
-    return body.startswith(b"{") and not body.endswith(b"}") and not response.truncated
+def asks_too_much(response: Response) -> bool:
+    """Whether the service may grant less than it was asked for."""
+    return response.status in _TOO_MUCH
 
 
 def _document(response: Response) -> dict[str, Any]:
