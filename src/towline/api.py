@@ -28,6 +28,8 @@ def push(
     once makes a `Pusher`.
 
     Keywords:
+        platform: Of an index these alone, as `OS/ARCH` or `OS/ARCH/VARIANT`.
+        attestations: What an index says of its images: `keep` it, or `drop` it.
         format: `auto`, or `docker` or `oci`, which are never converted.
         allow_schema1: Push signed schema 1 where a registry takes nothing else (extra `schema1`).
         compression: Of layers that are not compressed yet: `gzip`, `none`, `zstd` or `zstd:1` to

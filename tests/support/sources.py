@@ -9,6 +9,7 @@ import tarfile
 from typing import TYPE_CHECKING, Any
 
 from towline.context import Context
+from towline.sources import platforms
 from towline.sources.base import SourceIndex
 from towline.sources.files import read_all
 from towline.sources.open_source import open_source
@@ -42,6 +43,15 @@ def entries(path: Path) -> Sequence[SourceEntry]:
     return opened(path).entries()
 
 
+def chosen(path: Path, *wanted: str, attestations: bool = True) -> list[SourceEntry]:
+    """The entries as a push with these platforms gets them."""
+    parsed = [platforms.parse(text) for text in wanted]
+    return [
+        platforms.chosen(entry, parsed, path.name, attestations=attestations)
+        for entry in entries(path)
+    ]
+
+
 def image_of(entry: SourceEntry) -> SourceImage:
     assert not isinstance(entry.content, SourceIndex)
     return entry.content
@@ -49,7 +59,15 @@ def image_of(entry: SourceEntry) -> SourceImage:
 
 def images_of(entry: SourceEntry) -> tuple[SourceImage, ...]:
     content = entry.content
-    return content.children if isinstance(content, SourceIndex) else (content,)
+    return leaves(content) if isinstance(content, SourceIndex) else (content,)
+
+
+def leaves(index: SourceIndex) -> tuple[SourceImage, ...]:
+    return tuple(
+        image
+        for child in index.children
+        for image in (leaves(child) if isinstance(child, SourceIndex) else (child,))
+    )
 
 
 def content_of(layer: SourceLayer) -> bytes:

@@ -20,7 +20,6 @@ OPTIONS = frozenset(
     {
         "annotation",
         "by_digest",
-        "platform",
         "preserve_digests",
         "referrers",
         "trace",

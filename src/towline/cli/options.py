@@ -154,15 +154,22 @@ PLATFORM = given(
     help="this platform alone (repeatable; default all)",
     repeatable=True,
 )
+ATTESTATIONS = given(
+    "--attestations",
+    metavar="keep|drop",
+    convert=one_of("keep", "drop"),
+    help="what an index says of its images (default keep)",
+)
 WHAT = Group(
     "what is pushed",
     (
         flag("-a", "--all-tags", help="every tag that the source holds"),
         PLATFORM,
+        ATTESTATIONS,
         flag("--by-digest", help="put the manifest under its digest only, without a tag"),
     ),
 )
-WHICH = Group("which of it", (PLATFORM,))
+WHICH = Group("which of it", (PLATFORM, ATTESTATIONS))
 FORM = Group(
     "as what",
     (

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 STEP = 1 << 20
 """Plain bytes that a decoder gives at once, at most, whatever the stream's ratio."""
+MAX_ZSTD_WINDOW = 128 << 20
+"""Bytes; the library's own bound, which only `zstd --long` goes above."""
 _READ = 256 << 10
 _SLICE = 64 << 10
 """What a gzip member is given at once: it copies the rest when it ends, and members may be tiny."""
@@ -149,6 +151,12 @@ class ZstdDecoder:
             except ValueError as error:
                 raise self._damaged(error) from None
             except self._error as error:
+                if "too much memory" in str(error):
+                    raise SourceError(
+                        f"{self._name} was compressed with a zstd window above the "
+                        f"{MAX_ZSTD_WINDOW} bytes that are read",
+                        hint="compress it again without --long, or decompress it",
+                    ) from error
                 raise SourceError(f"{self._name} is damaged: {error}") from error
             data = data[taken:]
             yield plain

@@ -112,10 +112,10 @@ class Image:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Index:
-    """One index to be, and its images in its order."""
+    """One index to be, and what it lists, in its order."""
 
     source: SourceIndex
-    children: tuple[Image, ...]
+    children: tuple[Image | Index, ...]
 
     @property
     def blobs(self) -> tuple[Blob, ...]:
@@ -128,8 +128,10 @@ Tree = Image | Index
 
 
 def images(tree: Tree) -> tuple[Image, ...]:
-    """The image itself, or all of an index."""
-    return tree.children if isinstance(tree, Index) else (tree,)
+    """The image itself, or all of an index and of the indexes in it."""
+    if isinstance(tree, Index):
+        return tuple(image for child in tree.children for image in images(child))
+    return (tree,)
 
 
 class Gatherer:
@@ -147,7 +149,7 @@ class Gatherer:
     def tree(self, content: SourceImage | SourceIndex) -> Tree:
         """Gather one image or index. Raises SourceError where it contradicts itself."""
         if isinstance(content, SourceIndex):
-            return Index(content, tuple(self._image(child) for child in content.children))
+            return Index(content, tuple(self.tree(child) for child in content.children))
         return self._image(content)
 
     def _image(self, source: SourceImage) -> Image:

@@ -13,14 +13,17 @@ from towline.context import Cancel
 from towline.errors import UsageError
 from towline.events import Emit
 from towline.layers import profile as profiles
+from towline.sources import platforms
 
 if TYPE_CHECKING:
     from towline.layers.profile import Profile
     from towline.reference import Reference
     from towline.spec import media_types
+    from towline.spec.descriptor import Platform
 
 Creds = str | tuple[str, str]
 Verify = Literal["head", "full"]
+Attestations = Literal["keep", "drop"]
 IfExists = Literal["overwrite", "same", "skip", "fail"]
 Format = Literal["auto", "docker", "oci"]
 _FORMATS: dict[str, media_types.Format | None] = {"auto": None, "docker": "docker", "oci": "oci"}
@@ -73,6 +76,10 @@ class PusherOptions(TypedDict, total=False):
 class PushOptions(TypedDict, total=False):
     """Keywords of one push."""
 
+    platform: str | Sequence[str]
+    """Of an index these alone, as `OS/ARCH` or `OS/ARCH/VARIANT`."""
+    attestations: Attestations
+    """What an index says of its images: `keep` it, or `drop` it."""
     format: Format
     """`auto`, or `docker` or `oci`, which are never converted."""
     allow_schema1: bool
@@ -113,6 +120,9 @@ class Wish:
     learn: bool = True
     if_exists: IfExists = "overwrite"
     allow_schema1: bool = False
+    platforms: tuple[Platform, ...] = ()
+    """Empty: all that there are."""
+    attestations: bool = True
 
 
 def wish(options: PushOptions) -> Wish:
@@ -129,6 +139,8 @@ def wish(options: PushOptions) -> Wish:
         learn=not options.get("no_learn", False),
         if_exists=_if_exists(options.get("if_exists", "overwrite")),
         allow_schema1=_schema1(options.get("allow_schema1", False)),
+        platforms=tuple(platforms.parse(text) for text in several(options.get("platform"))),
+        attestations=_attestations(options.get("attestations", "keep")),
     )
 
 
@@ -143,6 +155,12 @@ def _format(text: str) -> media_types.Format | None:
     if text not in _FORMATS:
         raise UsageError(f"no manifest format is called {text!r}", hint="use auto, docker or oci")
     return _FORMATS[text]
+
+
+def _attestations(text: str) -> bool:
+    if text not in {"keep", "drop"}:
+        raise UsageError(f"attestations cannot be {text!r}", hint="use keep or drop")
+    return text == "keep"
 
 
 def _verify(value: bool | str) -> Verify | None:  # noqa: FBT001 - a value, not a flag

@@ -115,7 +115,7 @@ class Pusher:
         cancel = wishes.get("cancel") or Cancel()
         said = len(self._said)
         with self._edge.crossed(parsed), self._opened(source, cancel) as opened:
-            wanted = opened.wanted(parsed, all_tags=all_tags)
+            wanted = opened.wanted(parsed, wish, all_tags=all_tags)
             outcomes = self._push(wanted, wish, cancel)
         outcomes = [self._heard(outcome, said) for outcome in outcomes]
         several = all_tags or not isinstance(destination, str)
@@ -133,7 +133,7 @@ class Pusher:
             if reference := registry_reference(source):
                 return inspect.remote(reference, self._read(reference.repository, switch))
             with self._opened(source, switch) as opened:
-                return inspect.local(opened.name, opened.entry(), options.wish({}))
+                return inspect.local(opened.name, opened.entry(options.wish({})), options.wish({}))
 
     def digest(self, source: Source, **wishes: Unpack[PushOptions]) -> str:
         """The digest under a registry reference, or that a push of a local image would have.
@@ -149,7 +149,7 @@ class Pusher:
                 return inspect.remote_digest(reference, self._read(reference.repository, switch))
             with self._opened(source, switch) as opened:
                 context = Context(cancel=switch, emit=self._emit)
-                return inspect.local_digest(self._resources, opened.entry(), wish, context)
+                return inspect.local_digest(self._resources, opened.entry(wish), wish, context)
 
     def tags(self, repository: str, *, cancel: Cancel | None = None) -> list[str]:
         """The tags of a repository, in lexical order.
@@ -195,7 +195,7 @@ class Pusher:
         cancel = wishes.get("cancel") or Cancel()
         said = len(self._said)
         with self._edge.crossed(parsed), self._opened(source, cancel) as opened:
-            wanted = opened.wanted(parsed, all_tags=all_tags)
+            wanted = opened.wanted(parsed, wish, all_tags=all_tags)
             runs, broken = self._runs(wanted, wish, cancel)
             joint_push.prepare(self._resources, runs, wish)
             planned: dict[Reference, Planned] = dict(broken)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from towline.events import LayerProgress, PushStarted, Summary, TagPushed
 from towline.push.image import Blob, Index, images
 from towline.push.result import LayerResult, ManifestResult, PlannedLayer, PushResult
+from towline.spec.manifest import parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,13 +150,19 @@ def skipped(target: Target, reference: Reference, standing: Descriptor, cost: Co
 
 def manifests(tree: Tree, documents: Documents) -> tuple[ManifestResult, ...]:
     """The children of an index; nothing for an image."""
-    pairs = zip(images(tree), documents.children, strict=False)
+    if not isinstance(tree, Index):
+        return ()
+    listed = parse(documents.top.content, documents.top.media_type)
     return tuple(
-        ManifestResult(
-            child.digest, child.media_type, str(image.source.platform) or None, child.size
-        )
-        for image, child in pairs
+        ManifestResult(each.digest, each.media_type, _platform(child, each), each.size)
+        for child, each in zip(tree.children, getattr(listed, "manifests", ()), strict=True)
     )
+
+
+def _platform(child: Tree, listed: Descriptor) -> str | None:
+    if isinstance(child, Index):
+        return str(listed.platform) if listed.platform else None
+    return str(child.source.platform) or None
 
 
 def total_bytes(tree: Tree, delivered: Mapping[str, Delivered]) -> int:

@@ -10,6 +10,7 @@ from towline.errors import SourceError
 from towline.reference import Reference
 from towline.sources.base import SourceEntry
 from towline.sources.open_source import open_source, parse
+from towline.sources.platforms import chosen
 from towline.sources.select import select, tagged
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.push.image import Gatherer, Tree
+    from towline.push.options import Wish
 
 Source = str | os.PathLike[str] | BinaryIO
 """A path, a text of the command line's grammar, or an open binary file."""
@@ -34,16 +36,23 @@ class Opened:
         self._ref = location.ref if location else None
         self._source = open_source(location or source, context, environ=environ)
 
-    def entry(self) -> SourceEntry:
+    def entry(self, wish: Wish) -> SourceEntry:
         """The one image that is meant."""
-        return select(self._source.entries(), self._ref, self.name)
+        return select(self._entries(wish), self._ref, self.name)
 
-    def wanted(self, destinations: Sequence[Reference], *, all_tags: bool) -> Wanted:
+    def wanted(self, destinations: Sequence[Reference], wish: Wish, *, all_tags: bool) -> Wanted:
         """The one image under each destination, or all tags of a repository in each of them."""
         if not all_tags:
-            return dict.fromkeys(destinations, self.entry())
-        tags = tagged(self._source.entries(), self._ref, self.name)
+            return dict.fromkeys(destinations, self.entry(wish))
+        tags = tagged(self._entries(wish), self._ref, self.name)
         return {place.with_tag(tag): entry for place in destinations for tag, entry in tags}
+
+    def _entries(self, wish: Wish) -> list[SourceEntry]:
+        """All that it holds, of the platforms that are wanted."""
+        return [
+            chosen(entry, wish.platforms, self.name, attestations=wish.attestations)
+            for entry in self._source.entries()
+        ]
 
     def close(self) -> None:
         """Close it; what still reads a layer goes on."""

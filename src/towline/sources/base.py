@@ -99,12 +99,19 @@ class SourceImage:
 
 @dataclass(frozen=True, slots=True)
 class SourceIndex:
-    """An index and the images it lists, in its order."""
+    """An index and what it lists, in its order.
+
+    Until `platforms` has chosen among them, some of them may be absent.
+    """
 
     manifest: RawManifest
-    children: tuple[SourceImage, ...]
+    children: tuple[SourceImage | SourceIndex, ...]
     descriptors: tuple[Descriptor, ...]
     """What the index says of each child, in the same order."""
+    absent: tuple[Descriptor, ...] = ()
+    """What it lists and the source lacks, wholly or in part."""
+    for_index: bool = False
+    """It goes in the place of an index that lists more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from towline.layers.reader import Reader
     from towline.sources.base import SourceLayer
     from towline.sources.files import Files
+    from towline.sources.tar_members import TarMembers
     from towline.spec.compression import Compression
 
 MANIFEST = "manifest.json"
@@ -43,7 +44,7 @@ _Layer = tuple["SourceLayer", "Compression"]
 class DockerArchive:
     """An ImageSource that owns its files."""
 
-    def __init__(self, files: Files, cancel: Cancel) -> None:
+    def __init__(self, files: TarMembers, cancel: Cancel) -> None:
         self._files = files
         self._cancel = cancel
         listed = stores.read_json(files, MANIFEST)
@@ -89,7 +90,7 @@ class DockerArchive:
         )
 
     def _check_name(self, path: str, content: bytes) -> None:
-        match = _BLOB.fullmatch(path)
+        match = _BLOB.fullmatch(path.lstrip("/"))
         if match and match[1] != Digest.of(content).hex:
             raise SourceError(
                 f"the config {path} in {self._files.name} is damaged: "
@@ -116,9 +117,12 @@ class DockerArchive:
         if foreign:
             return ForeignLayer(foreign, diff_id), "none"
         if size is None:
-            raise SourceError(f"{self._files.name} lacks the layer {stores.shown(path)}")
+            raise self._lacks(path, diff_id)
         head = stores.read_all(self._files.open(path), min(size, compression.MAGIC_LENGTH))
         kind = compression.detect(head)
+        named = _BLOB.fullmatch(path.lstrip("/"))
+        if kind == "none" and named and named[1] != diff_id.hex:
+            raise self._changed(diff_id, named[1])
         if kind == "none":
             return stores.FileLayer(self._files, path, size, diff_id, None), kind
         media_type = _MEDIA_TYPES[kind]
@@ -130,6 +134,30 @@ class DockerArchive:
             return unnamed, kind
         stored = Descriptor(media_type, digest, size)
         return stores.FileLayer(self._files, path, size, diff_id, stored), kind
+
+    def _lacks(self, path: str, diff_id: Digest) -> SourceError:
+        """A layer is missing: an engine that finds a layer changed names its file by what it is."""
+        listed = {
+            str(each).lstrip("/")
+            for image in self._listed
+            for each in (image.get("Config"), *_texts(image.get("Layers")))
+        }
+        for name in self._files.files.keys() - listed:
+            if (match := _BLOB.fullmatch(name)) and path.endswith(diff_id.hex) and self._tar(name):
+                return self._changed(diff_id, match[1])
+        return SourceError(f"{self._files.name} lacks the layer {stores.shown(path)}")
+
+    def _tar(self, path: str) -> bool:
+        """Whether the file is a tar by its first header."""
+        head = stores.read_all(self._files.open(path), min(self._files.size(path) or 0, 262))
+        return head.endswith(b"ustar")
+
+    def _changed(self, diff_id: Digest, found: str) -> SourceError:
+        return SourceError(
+            f"the layer {diff_id} in {self._files.name} is damaged: the engine that saved it found "
+            f"it changed, to sha256:{found}",
+            hint="pull or build the image again, and save it again",
+        )
 
     def _foreign(self, described: object, *, held: bool) -> Descriptor | None:
         """What `LayerSources` says of a layer that lies elsewhere."""
@@ -190,7 +218,7 @@ def _told_digest(path: str, diff_id: Digest) -> Digest | None:
 
     A name that is the DiffID tells nothing of the compressed bytes.
     """
-    match = _BLOB.fullmatch(path) or _NAMED_BY_DIGEST.fullmatch(path)
+    match = _BLOB.fullmatch(path.lstrip("/")) or _NAMED_BY_DIGEST.fullmatch(path)
     if match is None or match[1] == diff_id.hex:
         return None
     return Digest(f"sha256:{match[1]}")

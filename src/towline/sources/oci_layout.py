@@ -1,13 +1,12 @@
 """OCI layouts (image-spec, "OCI Image Layout"), in a folder or in a tar.
 
-An index below the layout's own `index.json` is pushed as it is; one that lists an index again is
-not. Every blob is looked for when the layout is read; layers are hashed only when they are sent.
+Every blob is looked for when the layout is read; layers are hashed only when they are sent. What is
+absent of an index is said; which of its images go, `platforms` decides.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError
@@ -22,33 +21,32 @@ from towline.sources.base import (
 from towline.spec import config as configs
 from towline.spec import manifest as manifests
 from towline.spec import media_types
-from towline.spec.descriptor import Platform
+from towline.spec.descriptor import Platform, is_attestation
+from towline.spec.digest import Digest
 from towline.spec.manifest import Index, Manifest, RawManifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from towline.sources.base import SourceLayer
     from towline.sources.files import Files
     from towline.spec.descriptor import Descriptor
-    from towline.spec.digest import Digest
 
 INDEX = "index.json"
 _CONTAINERD_NAME = "io.containerd.image.name"
 _REF_NAME = "org.opencontainers.image.ref.name"
-_ATTESTATION = ("vnd.docker.reference.type", "attestation-manifest")
-
-
+_REFERRER = "io.containerd.manifest.subject"
+"""Docker since 29.1 marks so what refers to an image beside it, and gives it no name."""
 _NOWHERE = Platform("", "")
 _IMAGE_CONFIGS = frozenset({media_types.OCI_CONFIG, media_types.DOCKER_CONFIG})
+_MAX_DEPTH = 8
+"""Indexes in indexes; real ones have two."""
+_MAX_CHILDREN = 10_000
+"""Manifests below one entry, each counted as often as it is listed."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Root:
-    """What `index.json` lists, and the names it has there."""
-
-    descriptor: Descriptor
-    names: tuple[str, ...]
+class Absent(SourceError):
+    """A manifest, config or layer is not here, while what lists it is."""
 
 
 class OciLayout:
@@ -64,7 +62,11 @@ class OciLayout:
         )
         if isinstance(document, Manifest):
             raise SourceError(f"{INDEX} in {files.name} is an image manifest, not an index")
-        self._index = document
+        self._listed = tuple(each for each in document.manifests if not _is_referrer(each))
+        self.referrers = tuple(each for each in document.manifests if _is_referrer(each))
+        """What refers to images of the layout, and is none."""
+        self._children = 0
+        """Below the entry that is being read."""
 
     def close(self) -> None:
         """See `ImageSource`."""
@@ -72,102 +74,90 @@ class OciLayout:
 
     def entries(self) -> Sequence[SourceEntry]:
         """See `ImageSource`."""
-        if not self._index.manifests:
+        if not self._listed:
             raise SourceError(f"{self._files.name} holds no image: its {INDEX} lists none")
         if self._is_one_image():
-            return [SourceEntry((), *self._tree(self._raw, self._index))]
-        return [self._entry(root) for root in self._roots()]
+            return [self._entry((), lambda: self._index(self._raw, self._listed, 0))]
+        return [
+            self._entry(names, partial(self._read, descriptor))
+            for descriptor, names in self._roots()
+        ]
 
     def says_most(self) -> bool:
         """Whether it says more of its images than the `manifest.json` beside it.
 
         It does where every layer is compressed, since its manifests then go byte for byte, and
-        where it has an index, since platforms stand nowhere else.
+        where it has an index, since platforms stand nowhere else. Raises SourceError where an
+        image of it contradicts itself: Docker 25.0 wrote some that had no layers (moby#47065).
         """
-        documents = list(self._documents())
-        return bool(documents) and (
-            any(isinstance(each, Index) for each in documents)
-            or not any(
-                is_plain(layer)
-                for each in documents
-                if isinstance(each, Manifest)
-                for layer in each.layers
-            )
-        )
-
-    def _documents(self) -> Iterator[Manifest | Index]:
-        """What `index.json` lists, if it is here."""
-        for each in self._index.manifests:
+        plain = index = False
+        for each in self._listed:
             try:
-                yield self._blobs.document(each)[1]
+                raw, document = self._blobs.document(each)
+                if isinstance(document, Index):
+                    index = True
+                else:
+                    self._blobs.image(raw, document, each.platform)
+                    plain = plain or any(map(_is_plain, document.layers))
             except Absent:
                 continue
+        return index or bool(self._listed and not plain)
 
     def _is_one_image(self) -> bool:
         """Whether `index.json` is the index of one image: nothing named, each platform once."""
-        listed = self._index.manifests
-        platforms = [each.platform for each in listed if not _is_attestation(each)]
+        platforms = [each.platform for each in self._listed if not is_attestation(each)]
         return (
-            len(listed) > 1
-            and not any(_names(each) for each in listed)
-            and not any(each.media_type in media_types.INDEXES for each in listed)
+            len(self._listed) > 1
+            and not any(_names(each) for each in self._listed)
+            and not any(each.media_type in media_types.INDEXES for each in self._listed)
             and None not in platforms
             and len(set(platforms)) == len(platforms)
         )
 
-    def _roots(self) -> Iterable[_Root]:
-        """One for each digest, under all its names."""
-        roots: dict[Digest, _Root] = {}
-        for each in self._index.manifests:
-            known = roots[each.digest].names if each.digest in roots else ()
-            roots[each.digest] = _Root(each, tuple(dict.fromkeys((*known, *_names(each)))))
-        return roots.values()
+    def _roots(self) -> Iterable[tuple[Descriptor, tuple[str, ...]]]:
+        """What `index.json` lists, each digest once, with all names it has there."""
+        names: dict[Digest, dict[str, None]] = {}
+        for each in self._listed:
+            names.setdefault(each.digest, {}).update(dict.fromkeys(_names(each)))
+        roots = {each.digest: each for each in self._listed}
+        return [(roots[digest], tuple(found)) for digest, found in names.items()]
 
-    def _entry(self, root: _Root) -> SourceEntry:
+    def _entry(
+        self, names: tuple[str, ...], read: Callable[[], SourceImage | SourceIndex]
+    ) -> SourceEntry:
+        self._children = 0
         try:
-            raw, document = self._blobs.document(root.descriptor)
-            if isinstance(document, Index):
-                return SourceEntry(root.names, *self._tree(raw, document))
-            image = self._blobs.image(raw, document, root.descriptor.platform)
+            return SourceEntry(names, read())
         except SourceError as error:
-            return UnusableEntry(root.names, error)
-        return SourceEntry(root.names, image)
+            return UnusableEntry(names, error)
 
-    def _tree(
-        self, raw: RawManifest, index: Index
-    ) -> tuple[SourceImage | SourceIndex, tuple[str, ...]]:
-        """The whole index; where children are not here, the only one that is, with a warning."""
-        children = [self._child(each) for each in index.manifests]
-        held = tuple(child for child in children if child is not None)
-        if len(held) == len(children):
-            return SourceIndex(raw, held, index.manifests), ()
-        absent = ", ".join(
-            _title(listed)
-            for listed, child in zip(index.manifests, children, strict=True)
-            if child is None
-        )
-        images = [child for child in held if child.platform.known]
-        if len(images) != 1:
+    def _read(self, listed: Descriptor, depth: int = 0) -> SourceImage | SourceIndex:
+        """The image or index of a descriptor. Raises Absent, SourceError."""
+        raw, document = self._blobs.document(listed)
+        if isinstance(document, Manifest):
+            return self._blobs.image(raw, document, listed.platform)
+        return self._index(raw, document.manifests, depth)
+
+    def _index(self, raw: RawManifest, listed: Sequence[Descriptor], depth: int) -> SourceIndex:
+        """An index with those of its children that are here."""
+        self._children += len(listed)
+        if depth > _MAX_DEPTH or self._children > _MAX_CHILDREN:
             raise SourceError(
-                f"{self._files.name} does not hold all that its index names: {absent} missing",
-                hint="save the image again with all of its platforms, or with one alone",
+                f"the index {raw.digest} in {self._files.name} lists indexes more than "
+                f"{_MAX_DEPTH} deep, or more than {_MAX_CHILDREN} manifests"
             )
-        warning = (
-            f"{self._files.name} holds {images[0].platform} alone of its index, "
-            f"so that image is pushed by itself, without {absent}"
-        )
-        return replace(images[0], for_index=True), (warning,)
-
-    def _child(self, listed: Descriptor) -> SourceImage | None:
-        """A child of an index; None when it, or a part of it, is not here."""
-        try:
-            raw, document = self._blobs.document(listed)
-            if isinstance(document, Manifest):
-                return self._blobs.image(raw, document, listed.platform)
-        except Absent:
-            return None
-        raise SourceError(
-            f"{self._files.name} has an index in an index ({listed.digest}), which is not pushed"
+        held: list[tuple[SourceImage | SourceIndex, Descriptor]] = []
+        absent: list[Descriptor] = []
+        for each in listed:
+            try:
+                held.append((self._read(each, depth + 1), each))
+            except Absent:
+                absent.append(each)
+        return SourceIndex(
+            raw,
+            children=tuple(child for child, _ in held),
+            descriptors=tuple(descriptor for _, descriptor in held),
+            absent=tuple(absent),
         )
 
 
@@ -176,20 +166,8 @@ def _names(listed: Descriptor) -> tuple[str, ...]:
     return tuple(name for name in names if name)
 
 
-def _is_attestation(listed: Descriptor) -> bool:
-    key, value = _ATTESTATION
-    return listed.annotations.get(key) == value
-
-
-def _title(listed: Descriptor) -> str:
-    """How an absent child is named."""
-    if listed.platform and listed.platform.known:
-        return str(listed.platform)
-    return f"{'the attestation' if _is_attestation(listed) else 'manifest'} {listed.digest}"
-
-
-class Absent(SourceError):
-    """A manifest, config or layer is not here, while what lists it is."""
+def _is_referrer(listed: Descriptor) -> bool:
+    return _REFERRER in listed.annotations and not _names(listed)
 
 
 class LayoutBlobs:
@@ -235,7 +213,7 @@ class LayoutBlobs:
     ) -> Iterator[SourceLayer]:
         diff_ids: Sequence[Digest | None] = [None] * len(manifest.layers)
         # Attestations have an image's config too, but nothing that can be unpacked.
-        if described and any(_is_layer(each) for each in manifest.layers):
+        if described and (not manifest.layers or any(map(_is_layer, manifest.layers))):
             diff_ids = described.diff_ids
         if len(diff_ids) != len(manifest.layers):
             raise SourceError(
@@ -246,13 +224,14 @@ class LayoutBlobs:
             yield self._layer(listed, diff_id if _is_layer(listed) else None)
 
     def _layer(self, listed: Descriptor, diff_id: Digest | None) -> SourceLayer:
+        self._check_algorithm(listed, "layer")
         path = _path(listed.digest)
         size = self._files.size(path)
         if listed.urls and (size is None or media_types.is_foreign(listed.media_type)):
             return ForeignLayer(listed, diff_id)
         self._check_size(listed, size, "layer")
-        plain = is_plain(listed) and diff_id is not None
-        if plain and listed.digest != diff_id and listed.digest.algorithm == "sha256":
+        plain = _is_plain(listed) and diff_id is not None
+        if plain and listed.digest != diff_id:
             raise SourceError(
                 f"the layer {listed.digest} in {self._files.name} is uncompressed, "
                 f"but its config calls it {diff_id}"
@@ -261,16 +240,25 @@ class LayoutBlobs:
 
     def _content(self, listed: Descriptor, what: str) -> bytes:
         """A small blob, checked against its digest."""
+        self._check_algorithm(listed, what)
         path = _path(listed.digest)
         self._check_size(listed, self._files.size(path), what)
         content = stores.read(self._files, path)
-        found = hashlib.new(listed.digest.algorithm, content).hexdigest()
-        if found != listed.digest.hex:
+        if (found := Digest.of(content)) != listed.digest:
             raise SourceError(
                 f"the {what} {listed.digest} in {self._files.name} is damaged: "
-                f"its bytes have the digest {listed.digest.algorithm}:{found}"
+                f"its bytes have the digest {found}"
             )
         return content
+
+    def _check_algorithm(self, listed: Descriptor, what: str) -> None:
+        """Registries need know sha256 alone, and most know nothing else."""
+        if listed.digest.algorithm != "sha256":
+            raise SourceError(
+                f"{self._files.name} names the {what} {listed.digest.short} by "
+                f"{listed.digest.algorithm}, and only what is named by sha256 is pushed",
+                hint="make it again with sha256, which every registry takes",
+            )
 
     def _check_size(self, listed: Descriptor, size: int | None, what: str) -> None:
         if size is None:
@@ -282,7 +270,7 @@ class LayoutBlobs:
             )
 
 
-def is_plain(listed: Descriptor) -> bool:
+def _is_plain(listed: Descriptor) -> bool:
     """Whether it is a layer that is not compressed."""
     return media_types.layer_compression(listed.media_type) == "none"
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
 
 from towline.context import Context
 from towline.errors import SourceError, UsageError
+from towline.events import Note
 from towline.sources import docker_archive, oci_layout
 from towline.sources.docker_archive import DockerArchive
 from towline.sources.files import (
@@ -34,9 +35,9 @@ from towline.spec import compression
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from towline.context import Cancel
     from towline.layers.reader import Reader
     from towline.sources.base import ImageSource
+    from towline.sources.files import Files
     from towline.sources.tar_members import TarMembers
 
 Transport = Literal["docker-archive", "oci", "oci-archive", "docker-daemon", "docker"]
@@ -123,7 +124,7 @@ def open_source(
 
     # A folder or a tar? A tar is read in place, unless it comes by a pipe or is compressed.
     if isinstance(found, Folder):
-        return OciLayout(found)
+        return _layout(found, context)
     from towline.sources.tar_members import TarMembers  # it needs `tarfile`
 
     if isinstance(found, SharedFile):
@@ -131,7 +132,7 @@ def open_source(
     if not isinstance(found, SharedFile):
         found = spool(found, name, context, os.environ if environ is None else environ)
     try:
-        return _by_its_list(TarMembers(found, name, context.cancel), transport, context.cancel)
+        return _by_its_list(TarMembers(found, name, context.cancel), transport, context)
     except BaseException:
         found.release()
         raise
@@ -226,21 +227,28 @@ def _refuse_others(head: bytes, name: str) -> None:
             )
 
 
-def _by_its_list(members: TarMembers, transport: Transport | None, cancel: Cancel) -> ImageSource:
+def _by_its_list(members: TarMembers, transport: Transport | None, context: Context) -> ImageSource:
     """Which list? `index.json` where it says more, else docker's own `manifest.json`."""
     index = transport != "docker-archive" and members.size(oci_layout.INDEX) is not None
     manifest = transport != "oci-archive" and members.size(docker_archive.MANIFEST) is not None
     if index and not manifest:
-        return OciLayout(members)
+        return _layout(members, context)
     if index:
         # Docker 25.0 writes broken ones: `manifests` may be null (moby#47210).
         with suppress(SourceError):
-            layout = OciLayout(members)
-            if layout.says_most():
-                return layout
+            if OciLayout(members).says_most():
+                return _layout(members, context)
     if manifest:
-        return DockerArchive(members, cancel)
+        return DockerArchive(members, context.cancel)
     raise _no_list(members, transport)
+
+
+def _layout(files: Files, context: Context) -> OciLayout:
+    layout = OciLayout(files)
+    if count := len(layout.referrers):
+        message = f"{files.name} holds {count} that refer to its images, such as signatures"
+        context.emit(Note(reference="", message=f"{message}: they are left out"))
+    return layout
 
 
 def _no_list(members: TarMembers, transport: Transport | None) -> SourceError:
@@ -253,6 +261,12 @@ def _no_list(members: TarMembers, transport: Transport | None) -> SourceError:
         return SourceError(
             f"{name} is torn: it ends before what lists its images",
             hint="make the archive again, or copy it again",
+        )
+    if members.size("repositories") is not None:
+        return SourceError(
+            f"{name} was saved by a Docker older than 1.10 (2016): it has no "
+            f"{docker_archive.MANIFEST}, only `repositories`",
+            hint="load it into an engine that still takes it, and save it again from there",
         )
     hint = "make it with docker save, or as an OCI layout"
     for path in members.files:

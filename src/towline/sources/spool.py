@@ -46,6 +46,7 @@ def spool(reader: Reader, name: str, context: Context, environ: Mapping[str, str
     kind = compression.detect(head.content)
     try:
         plain = decoders.decoded(head, kind, name)
+        room = _Room(name, folder, _plain_size(head.content, kind, name))
         try:
             file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115 - see below
         except OSError as error:
@@ -55,7 +56,6 @@ def spool(reader: Reader, name: str, context: Context, environ: Mapping[str, str
             ) from None
         with file:
             _tell(context, f"spooling {name} to a temporary file under {folder}")
-            room = _Room(name, folder, _plain_size(head.content, kind))
             written = _copy(plain, file.fileno(), room, context.cancel)
             _tell(context, f"spooled {written} bytes of {name} under {folder}")
             return OpenFile(os.dup(file.fileno()), f"the spool of {name}")
@@ -84,17 +84,28 @@ def _copy(reader: Reader, descriptor: int, room: _Room, cancel: Cancel) -> int:
     return written
 
 
-def _plain_size(head: bytes, kind: compression.Compression) -> int | None:
-    """Bytes that there will be in all, where the stream says it at its beginning."""
+def _plain_size(head: bytes, kind: compression.Compression, name: str) -> int | None:
+    """Bytes that there will be in all, where the stream says it at its beginning.
+
+    Raises SourceError for a zstd window larger than is read.
+    """
     if kind != "zstd" or not head.startswith(b"\x28\xb5\x2f\xfd"):
         return None
     import zstandard
 
     try:
-        size = zstandard.frame_content_size(head)
+        frame = zstandard.get_frame_parameters(head)
     except zstandard.ZstdError:
         return None
-    return size if size > 0 else None
+    if frame.window_size > decoders.MAX_ZSTD_WINDOW:
+        log = (frame.window_size - 1).bit_length()
+        file = "" if name == "standard input" else f" {name}"
+        raise SourceError(
+            f"{name} was compressed with zstd --long={log}: its window of {frame.window_size} "
+            f"bytes is above the {decoders.MAX_ZSTD_WINDOW} that are read",
+            hint=f"pipe it: zstd -dc --long={log}{file} | towline push - DESTINATION",
+        )
+    return frame.content_size if 0 < frame.content_size < zstandard.CONTENTSIZE_ERROR else None
 
 
 class Head:

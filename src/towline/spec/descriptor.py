@@ -104,3 +104,13 @@ class Descriptor:
         if self.artifact_type:
             shown["artifactType"] = self.artifact_type
         return shown
+
+
+_REFERENCE_TYPE = "vnd.docker.reference.type"
+REFERENCE_DIGEST = "vnd.docker.reference.digest"
+"""Annotation by which an attestation names the image it speaks of."""
+
+
+def is_attestation(listed: Descriptor) -> bool:
+    """Whether an index lists it as BuildKit does what it says of an image."""
+    return listed.annotations.get(_REFERENCE_TYPE) == "attestation-manifest"

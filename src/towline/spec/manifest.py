@@ -132,11 +132,8 @@ def _index(document: dict[str, Any], media_type: str) -> Index:
 
 
 def _descriptors(document: dict[str, Any], key: str) -> tuple[Descriptor, ...]:
-    values = document.get(key)
-    if not isinstance(values, list):
-        msg = f"`{key}` is not a list"
-        raise ValueError(msg)  # noqa: TRY004 - bad data, not a bad call
-    return tuple(Descriptor.from_json(value) for value in values)
+    """What it lists. Go writes an empty list as null, and some tools write none at all."""
+    return tuple(Descriptor.from_json(value) for value in reading.array(document, key))
 
 
 def _subject(document: dict[str, Any]) -> Descriptor | None:

@@ -232,8 +232,8 @@ def test_a_digest_is_of_one_image(tmp_path: Path, capsys: pytest.CaptureFixture[
             "hint: towline digest --help lists the options",  # none is like one letter
         ],
     )
-    code, lines = told(capsys, "digest", str(made.path), "--platform", "linux/amd64")
-    assert (code, lines) == (2, ["towline: error: `--platform` is not available yet"])
+    code, lines = told(capsys, "digest", str(made.path), "--annotation", "a=b")
+    assert (code, lines) == (2, ["towline: error: `--annotation` is not available yet"])
 
 
 def test_a_variable_for_pushes_is_nothing_to_a_digest(

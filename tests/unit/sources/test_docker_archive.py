@@ -22,8 +22,8 @@ from tests.support.sources import (
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, SourceError
 from towline.sources.open_source import open_source
-from towline.spec import media_types
-from towline.spec.descriptor import Platform
+from towline.spec import manifest, media_types
+from towline.spec.descriptor import Descriptor, Platform
 from towline.spec.digest import Digest
 from towline.testing.images import ImageSpec, make_image, make_images
 
@@ -231,3 +231,101 @@ def test_an_image_that_is_not_whole_does_not_stand_in_the_way_of_another(tmp_pat
     assert image_of(good).layers
     with pytest.raises(SourceError, match=r"x\.tar lacks the layer gone"):
         _ = bad.content
+
+
+def saved_by_docker(path: Path, index: bytes) -> Path:
+    """What an engine of today saves, with this as its `index.json`."""
+    layers = {f"blobs/sha256/{Digest.of(PLAIN).hex}": PLAIN}
+    return docker_archive(path, layers, more=[member("index.json", index)])
+
+
+@pytest.mark.parametrize(
+    "index",
+    [b'{"schemaVersion": 2, "manifests": null}', b'{"manifests": []}', b"", b"{}", b"\xff", b"[1]"],
+)
+def test_a_broken_index_beside_a_good_list_does_not_matter(tmp_path: Path, index: bytes) -> None:
+    path = saved_by_docker(tmp_path / "x.tar", index)
+    for source in (str(path), f"docker-archive:{path}"):
+        opened = open_source(source, QUIET)
+        assert image_of(opened.entries()[0]).layers[0].diff_id == Digest.of(PLAIN)
+        opened.close()
+
+
+def test_an_index_whose_image_lost_its_layers_does_not_count(tmp_path: Path) -> None:
+    rootfs = {"type": "layers", "diff_ids": [Digest.of(PLAIN)]}
+    config = json.dumps({"os": "linux", "architecture": "arm64", "rootfs": rootfs}).encode()
+    described = Descriptor(media_types.OCI_CONFIG, Digest.of(config), len(config))
+    raw = manifest.build("oci", described, [])
+    path = docker_archive(
+        tmp_path / "x.tar",
+        {"a": PLAIN},
+        config=config,
+        more=[
+            member(f"blobs/sha256/{raw.digest.hex}", raw.content),
+            member(f"blobs/sha256/{described.digest.hex}", config),
+            member("index.json", manifest.build_index("oci", [raw.descriptor()]).content),
+        ],
+    )
+    assert [digest_of(layer) for layer in image_of(entries(path)[0]).layers] == [Digest.of(PLAIN)]
+
+
+def test_docker_archive_by_name_never_looks_at_the_index(tmp_path: Path) -> None:
+    made = make_image(tmp_path / "x.tar", format="docker-containerd")
+    source = open_source(f"docker-archive:{made.path}", QUIET)
+    assert source.entries()[0].names == ("app:1",)
+    assert image_of(source.entries()[0]).manifest is None
+    source.close()
+
+
+def test_names_may_begin_with_a_slash(tmp_path: Path) -> None:
+    config = json.dumps({"rootfs": {"diff_ids": [Digest.of(PLAIN)]}}).encode()
+    listed = [{"Config": "/c", "RepoTags": None, "Layers": ["/blobs/layer"]}]
+    (tmp_path / "x.tar").write_bytes(
+        tar_of(
+            member("/c", config),
+            member("/blobs/layer", PLAIN),
+            member("/manifest.json", json.dumps(listed).encode()),
+        )
+    )
+    [layer] = image_of(entries(tmp_path / "x.tar")[0]).layers
+    assert content_of(layer) == PLAIN
+
+
+def test_a_list_may_say_null_where_there_is_nothing(tmp_path: Path) -> None:
+    config = b'{"os": "linux", "architecture": "arm64", "rootfs": {"diff_ids": null}}'
+    path = docker_archive(
+        tmp_path / "x.tar", {}, config=config, listed={"Layers": None, "RepoTags": None}
+    )
+    [entry] = entries(path)
+    assert (entry.names, image_of(entry).layers) == ((), ())
+
+
+@pytest.mark.parametrize("listed", ["by its own digest", "by the DiffID"])
+def test_a_layer_that_an_engine_found_changed_is_said_to_be(tmp_path: Path, listed: str) -> None:
+    was, now = Digest.of(OTHER), Digest.of(PLAIN)
+    name = now if listed == "by its own digest" else was
+    path = docker_archive(
+        tmp_path / "x.tar",
+        {f"blobs/sha256/{now.hex}": PLAIN},
+        [was],
+        listed={"Layers": [f"blobs/sha256/{name.hex}"]},
+    )
+    [entry] = entries(path)
+    with pytest.raises(
+        SourceError, match=f"the layer {was} in .* is damaged: .* to {now}"
+    ) as caught:
+        _ = entry.content
+    assert caught.value.hint == "pull or build the image again, and save it again"
+
+
+def test_an_archive_older_than_its_list_is_told_its_age(tmp_path: Path) -> None:
+    layer = "f" * 64
+    (tmp_path / "x.tar").write_bytes(
+        tar_of(
+            member("repositories", b'{"app": {"1": "%s"}}' % layer.encode()),
+            member(f"{layer}/layer.tar", PLAIN),
+        )
+    )
+    with pytest.raises(SourceError, match=r"saved by a Docker older than 1\.10 \(2016\)") as caught:
+        entries(tmp_path / "x.tar")
+    assert caught.value.hint

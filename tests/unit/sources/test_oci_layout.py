@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.sources import (
+    chosen,
     content_of,
     digest_of,
     entries,
@@ -14,8 +16,11 @@ from tests.support.sources import (
     member,
     tar_of,
 )
+from towline.context import Context
 from towline.errors import SourceError
+from towline.events import Event, Note
 from towline.sources.base import SourceIndex
+from towline.sources.open_source import open_source
 from towline.spec import manifest, media_types
 from towline.spec.descriptor import Descriptor, Platform
 from towline.spec.digest import Digest
@@ -103,7 +108,7 @@ def test_an_index_comes_with_all_its_platforms_and_what_stands_beside(
     index = entry.content
     assert isinstance(index, SourceIndex)
     assert index.manifest == made.root
-    assert [str(child.platform) for child in index.children] == [
+    assert [str(image.platform) for image in images_of(entry)] == [
         "linux/amd64",
         "unknown/unknown",
         "linux/arm64/v8",
@@ -112,7 +117,7 @@ def test_an_index_comes_with_all_its_platforms_and_what_stands_beside(
     listed = manifest.parse(made.root.content)
     assert isinstance(listed, manifest.Index)
     assert index.descriptors == listed.manifests
-    attestation = index.children[1]
+    attestation = images_of(entry)[1]
     [statement] = attestation.layers
     assert statement.diff_id is None
     assert statement.stored
@@ -162,7 +167,7 @@ def test_the_only_whole_platform_of_an_index_goes_with_a_warning(
     made = make_image(
         tmp_path / "x", LAYERS, BOTH, form, absent=[BOTH[0]], attestations=attestations
     )
-    [entry] = entries(made.path)
+    [entry] = chosen(made.path)
     assert image_of(entry).manifest == made.images[0].manifest
     [warning] = entry.warnings
     assert "linux/arm64/v8 alone" in warning
@@ -175,13 +180,13 @@ def test_an_index_without_exactly_one_whole_platform_is_refused_with_what_lacks(
 ) -> None:
     three = [*BOTH, "linux/s390x"]
     make_image(tmp_path / "two", LAYERS, three, form, absent=[BOTH[0]])
-    [entry] = entries(tmp_path / "two")
+    [entry] = chosen(tmp_path / "two")
     with pytest.raises(SourceError, match="linux/amd64 missing") as caught:
         _ = entry.content
     assert caught.value.hint
     make_image(tmp_path / "none", LAYERS, BOTH, form, absent=BOTH)
     with pytest.raises(SourceError, match="linux/amd64, linux/arm64/v8 missing"):
-        _ = entries(tmp_path / "none")[0].content
+        _ = chosen(tmp_path / "none")[0].content
 
 
 def test_a_platform_whose_layer_is_not_here_is_not_whole(tmp_path: Path) -> None:
@@ -197,7 +202,7 @@ def test_a_platform_whose_layer_is_not_here_is_not_whole(tmp_path: Path) -> None
         ),
         layout.image(layout.config(Digest.of(b"?")), gone, platform=Platform("linux", "arm64")),
     ]
-    [entry] = entries(layout.done(*listed))
+    [entry] = chosen(layout.done(*listed))
     assert image_of(entry).manifest == made.root
     assert entry.warnings
 
@@ -207,7 +212,7 @@ def test_a_missing_attestation_leaves_the_image_it_stands_beside(tmp_path: Path)
     index = manifest.parse(made.root.content)
     assert isinstance(index, manifest.Index)
     (made.path / "blobs" / "sha256" / index.manifests[1].digest.hex).unlink()
-    [entry] = entries(made.path)
+    [entry] = chosen(made.path)
     assert image_of(entry).manifest == made.images[0].manifest
     assert "without the attestation" in entry.warnings[0]
 
@@ -347,12 +352,29 @@ def test_a_config_larger_than_registries_take_is_refused(layout: Layout) -> None
         _ = entry.content
 
 
-def test_an_index_in_an_index_is_refused(layout: Layout) -> None:
-    inner = manifest.build_index("oci", [layout.image(layout.config())])
-    outer = manifest.build_index("oci", [layout.add(inner.content, inner.media_type)])
+def test_an_index_in_an_index_comes_with_its_images(layout: Layout) -> None:
+    image = layout.image(layout.config())
+    inner = manifest.build_index("oci", [image])
+    outer = manifest.build_index("oci", [layout.add(inner.content, inner.media_type), image])
     [entry] = entries(layout.done(layout.add(outer.content, outer.media_type)))
-    with pytest.raises(SourceError, match="an index in an index"):
-        _ = entry.content
+    assert isinstance(entry.content, SourceIndex)
+    child, other = entry.content.children
+    assert isinstance(child, SourceIndex)
+    assert child.manifest == inner
+    assert child.children == (other,)
+
+
+def test_indexes_without_end_are_refused(layout: Layout) -> None:
+    deep = wide = layout.image(layout.config())
+    for _ in range(10):
+        raw = manifest.build_index("oci", [deep])
+        deep = layout.add(raw.content, raw.media_type)
+    for _ in range(3):
+        raw = manifest.build_index("oci", [wide] * 30)
+        wide = layout.add(raw.content, raw.media_type)
+    for entry in entries(layout.done(deep, wide)):
+        with pytest.raises(SourceError, match="more than 8 deep, or more than 10000 manifests"):
+            _ = entry.content
 
 
 @pytest.mark.parametrize(
@@ -362,7 +384,8 @@ def test_an_index_in_an_index_is_refused(layout: Layout) -> None:
         (b'{"manifests": 1}', "`manifests` is not a list"),
         (b'{"manifests": []}', "holds no image"),
         (b'{"manifests": [{"digest": "x", "size": 1}]}', "is no digest"),
-        (b'{"schemaVersion": 1}', "`manifests` is not a list"),
+        (b'{"schemaVersion": 1}', "holds no image"),
+        (b'{"manifests": null}', "holds no image"),
     ],
 )
 def test_an_index_file_that_is_none_says_why(layout: Layout, content: bytes, said: str) -> None:
@@ -378,3 +401,44 @@ def test_every_child_can_be_read(tmp_path: Path) -> None:
         for layer in image.layers:
             assert layer.stored
             assert digest_of(layer) == layer.stored.digest
+
+
+def test_what_refers_to_an_image_is_no_image(layout: Layout) -> None:
+    mark = {"io.containerd.manifest.subject": "sha256:" + "0" * 64}
+    image = layout.image(layout.config(), annotations={"org.opencontainers.image.ref.name": "v1"})
+    signature = layout.image(layout.config(Digest.of(PLAIN)), annotations=mark)
+    layout.done(image, signature)
+    told: list[Event] = []
+    source = open_source(layout.folder, Context(emit=told.append))
+    assert [entry.names for entry in source.entries()] == [("v1",)]
+    source.close()
+    [note] = told
+    assert isinstance(note, Note)
+    assert "holds 1 that refer to its images, such as signatures: they are left out" in note.message
+
+
+@pytest.mark.parametrize("what", ["manifest", "config", "layer"])
+def test_what_is_named_by_sha512_is_refused_with_the_way_round(layout: Layout, what: str) -> None:
+    digest = Digest("sha512:" + "a" * 128)
+    blob = Descriptor(media_types.OCI_LAYER_GZIP, digest, 1)
+    config = layout.config(Digest.of(PLAIN)) if what == "layer" else layout.config()
+    config = replace(config, digest=digest) if what == "config" else config
+    image = layout.image(config, *([blob] if what == "layer" else []))
+    image = replace(image, digest=digest) if what == "manifest" else image
+    [entry] = entries(layout.done(image))
+    with pytest.raises(SourceError, match=f"names the {what} aaaaaaaaaaaa by sha512") as caught:
+        _ = entry.content
+    assert caught.value.hint == "make it again with sha256, which every registry takes"
+
+
+@pytest.mark.parametrize("layers", [None, "absent"])
+def test_an_image_without_layers_may_say_so_by_null_or_not_at_all(
+    layout: Layout, layers: str | None
+) -> None:
+    document = {"schemaVersion": 2, "config": layout.config().as_json(), "layers": None}
+    if layers == "absent":
+        del document["layers"]
+    [entry] = entries(
+        layout.done(layout.add(json.dumps(document).encode(), media_types.OCI_MANIFEST))
+    )
+    assert image_of(entry).layers == ()

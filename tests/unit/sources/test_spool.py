@@ -189,3 +189,19 @@ def test_memory_does_not_grow_with_the_archive(tmp_path: Path) -> None:
             run(None, str(big), data=b"")["peak"],
         ]
     assert max(peaks) - min(peaks) < 12 << 10, peaks  # KiB
+
+
+@pytest.mark.parametrize("piped", [True, False])
+def test_a_zstd_window_that_is_not_read_is_told_with_the_way_round(
+    tmp_path: Path, *, piped: bool
+) -> None:
+    parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=29, enable_ldm=True)
+    packed = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    path = tmp_path / "x.tar.zst"
+    path.write_bytes(packed.compress(make_image(tmp_path / "x.tar").path.read_bytes()))
+    path.write_bytes(path.read_bytes() + packed.flush())
+    said = run(None, "-" if piped else str(path), data=path.read_bytes() if piped else b"")
+    assert "was compressed with zstd --long=29: its window of 536870912 bytes" in said["error"]
+    file = "" if piped else f" {path}"
+    assert said["hint"] == f"pipe it: zstd -dc --long=29{file} | towline push - DESTINATION"
+    assert said["notes"] == []

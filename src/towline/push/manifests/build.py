@@ -148,7 +148,9 @@ def _layer(layer: Layer, made: Mapping[str, Made], fmt: Format) -> Descriptor:
 
 
 def _index(index: Index, made: Mapping[str, Made], requested: Format | None) -> Documents:
-    children = tuple(image_manifest(child, made, requested) for child in index.children)
+    below = [documents(child, made, requested) for child in index.children]
+    children = tuple(each.top for each in below)
+    all_below = tuple(each for it in below for each in (*it.children, it.top))
     came = index.source.manifest
     parsed = manifests.parse(came.content, came.media_type)
     if not isinstance(parsed, manifests.Index):
@@ -157,12 +159,12 @@ def _index(index: Index, made: Mapping[str, Made], requested: Format | None) -> 
     same_type = requested in {None, media_types.family(came.media_type)}
     listed = [descriptor.digest for descriptor in parsed.manifests]
     if same_type and listed == [child.digest for child in children]:
-        return Documents(came, children)
+        return Documents(came, all_below, "platforms" if index.source.for_index else None)
     fmt = requested or _index_format(came, children)
     descriptors = _descriptors(index.source.descriptors, children)
     annotations = parsed.annotations if fmt == "oci" else None
     top = manifests.build_index(fmt, descriptors, annotations)
-    return Documents(top, children, _differs(came, top))
+    return Documents(top, all_below, _differs(came, top))
 
 
 def _index_format(came: RawManifest, children: Sequence[RawManifest]) -> Format:

@@ -1,0 +1,219 @@
+"""Which images of an index go: one rule for every source. Pure.
+
+Without a wish all go; where an index is not whole, the one image that is. One platform gives its
+manifest, several an index of those alone, every manifest in it byte for byte. An attestation goes
+and stays with its image.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from towline.errors import SourceError, UsageError
+from towline.sources.base import SourceEntry, SourceImage, SourceIndex, UnusableEntry
+from towline.spec import gojson
+from towline.spec.descriptor import REFERENCE_DIGEST, Platform, is_attestation
+from towline.spec.manifest import RawManifest
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
+
+    from towline.spec.descriptor import Descriptor
+    from towline.spec.digest import Digest
+
+_INDENT = 3
+"""Spaces, as in every manifest that is built here."""
+_ARCHITECTURES = {
+    "x86_64": "amd64",
+    "x86-64": "amd64",
+    "i386": "386",
+    "aarch64": "arm64",
+    "armhf": "arm/v7",
+    "armel": "arm/v6",
+}
+"""What people write, and Go's name for it (as containerd reads it)."""
+_DEFAULT_VARIANTS = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
+"""What an architecture without a variant is (containerd's rule)."""
+
+
+def parse(text: str) -> Platform:
+    """A platform as OS/ARCH or OS/ARCH/VARIANT. Raises UsageError."""
+    parts = text.strip().lower().split("/")
+    if len(parts) not in {2, 3} or not all(parts):
+        raise UsageError(
+            f"a platform is OS/ARCH or OS/ARCH/VARIANT, not {text!r}",
+            hint="as in linux/amd64 or linux/arm/v7",
+        )
+    system, architecture, *variant = parts
+    architecture, _, told = _ARCHITECTURES.get(architecture, architecture).partition("/")
+    return Platform(system, architecture, variant[0] if variant else told or None)
+
+
+def chosen(
+    entry: SourceEntry, platforms: Sequence[Platform], source: str, *, attestations: bool = True
+) -> SourceEntry:
+    """The entry with what is meant of it; one that cannot be used says so when it is read.
+
+    `source` is what errors call the source.
+    """
+    warnings: tuple[str, ...] = ()
+    try:
+        content = entry.content
+        if isinstance(content, SourceImage):
+            _find(platforms, [content], (), source)
+            return entry
+        if platforms:
+            content, warnings = _of_platforms(content, platforms, source, attestations=attestations)
+        elif not attestations:
+            listed = (*(each for _, each in _leaves(content)), *_absent(content))
+            content = _only(content, {each.digest for each in listed if not is_attestation(each)})
+        if isinstance(content, SourceIndex) and _absent(content):
+            content, warnings = _the_whole_one(content, source)
+    except SourceError as error:
+        return UnusableEntry(entry.names, error)
+    return SourceEntry(entry.names, content, (*entry.warnings, *warnings))
+
+
+def _of_platforms(
+    index: SourceIndex, platforms: Sequence[Platform], source: str, *, attestations: bool
+) -> tuple[SourceImage | SourceIndex, tuple[str, ...]]:
+    """The one image of these platforms, or the index of them, and what is to be warned of."""
+    leaves, absent = _leaves(index), _absent(index)
+    found = _find(platforms, [image for image, _ in leaves], absent, source)
+    if len(found) == 1:
+        return replace(found[0], for_index=True), ()
+    digests = {listed.digest for image, listed in leaves if image in found}
+    if not attestations:
+        return _only(index, digests), ()
+    theirs = [each for _, each in leaves if _speaks_of(each, digests)]
+    lost = [each for each in absent if _speaks_of(each, digests)]
+    content = _only(index, digests.union(each.digest for each in theirs))
+    return content, tuple(f"{source} does not hold {_title(each)}" for each in lost)
+
+
+def _find(
+    platforms: Sequence[Platform],
+    images: Sequence[SourceImage],
+    absent: Sequence[Descriptor],
+    source: str,
+) -> list[SourceImage]:
+    """The images of these platforms, in their own order. Raises SourceError where one has none."""
+    found: list[SourceImage] = []
+    for wanted in platforms:
+        matching = _matching(wanted, images, source)
+        if not matching:
+            listed = any(each.platform and _same(each.platform, wanted) for each in absent)
+            held = ", ".join(_names(images)) or "no platform that is named"
+            lacks = f"names {wanted}, but does not hold it" if listed else f"has no {wanted}"
+            raise SourceError(f"{source} {lacks}; it holds {held}")
+        found += matching
+    return [image for image in images if image in found]
+
+
+def _matching(wanted: Platform, images: Sequence[SourceImage], source: str) -> list[SourceImage]:
+    """Those of that very platform; where no variant was said, also the only one that there is."""
+    exact = [image for image in images if _same(image.platform, wanted)]
+    if exact or wanted.variant:
+        return exact
+    kin = [image for image in images if _same(replace(image.platform, variant=None), wanted)]
+    if len(variants := _names(kin)) > 1:
+        raise SourceError(
+            f"{source} has {wanted} in several variants: {', '.join(variants)}",
+            hint=f"say which, as in `platform={variants[0]!r}`",
+        )
+    return kin
+
+
+def _same(one: Platform, other: Platform) -> bool:
+    return _normal(one) == _normal(other)
+
+
+def _normal(platform: Platform) -> tuple[str, str, str]:
+    variant = platform.variant or _DEFAULT_VARIANTS.get(platform.architecture, "")
+    return platform.os, platform.architecture, f"v{variant}" if variant.isdigit() else variant
+
+
+def _names(images: Sequence[SourceImage]) -> list[str]:
+    known = (str(image.platform) for image in images if image.platform.known)
+    return list(dict.fromkeys(known))
+
+
+def _leaves(index: SourceIndex) -> list[tuple[SourceImage, Descriptor]]:
+    """The images of an index and of the indexes in it, and what is said of each."""
+    found: list[tuple[SourceImage, Descriptor]] = []
+    for child, listed in zip(index.children, index.descriptors, strict=True):
+        found += _leaves(child) if isinstance(child, SourceIndex) else [(child, listed)]
+    return found
+
+
+def _absent(index: SourceIndex) -> list[Descriptor]:
+    """What is not here, in the index and in those in it."""
+    inner = [child for child in index.children if isinstance(child, SourceIndex)]
+    return [*index.absent, *(each for child in inner for each in _absent(child))]
+
+
+def _only(index: SourceIndex, keep: Container[Digest]) -> SourceIndex:
+    """The index with these images alone; itself where those are all."""
+    document = json.loads(index.manifest.content)
+    children: list[SourceImage | SourceIndex] = []
+    descriptors: list[Descriptor] = []
+    absent = tuple(each for each in index.absent if each.digest in keep)
+    rewritten = {each.digest: each for each in absent}
+    for child, listed in zip(index.children, index.descriptors, strict=True):
+        if isinstance(child, SourceIndex):
+            inner = _only(child, keep)
+            if not inner.children and not inner.absent:
+                continue
+            raw = inner.manifest
+            children.append(inner)
+            descriptors.append(replace(listed, digest=raw.digest, size=raw.size))
+        elif listed.digest in keep:
+            children.append(child)
+            descriptors.append(listed)
+        else:
+            continue
+        rewritten[listed.digest] = descriptors[-1]
+    listing = [
+        {**each, "digest": new.digest, "size": new.size}
+        for each in document["manifests"]
+        if (new := rewritten.get(each["digest"]))
+    ]
+    if listing == document["manifests"]:
+        return index
+    content = gojson.encode({**document, "manifests": listing}, indent=_INDENT)
+    return SourceIndex(
+        RawManifest(content, index.manifest.media_type),
+        tuple(children),
+        tuple(descriptors),
+        absent,
+        for_index=True,
+    )
+
+
+def _the_whole_one(index: SourceIndex, source: str) -> tuple[SourceImage, tuple[str, ...]]:
+    """Of an index that is not whole the only image that is, and a warning. Raises SourceError."""
+    missing = ", ".join(map(_title, _absent(index)))
+    images = [image for image, _ in _leaves(index) if image.platform.known]
+    if len(images) != 1:
+        raise SourceError(
+            f"{source} does not hold all that its index names: {missing} missing",
+            hint="choose what is there by `platform`, or save the image with all its platforms",
+        )
+    warning = (
+        f"{source} holds {images[0].platform} alone of its index, "
+        f"so that image is pushed by itself, without {missing}"
+    )
+    return replace(images[0], for_index=True), (warning,)
+
+
+def _speaks_of(listed: Descriptor, digests: Container[str]) -> bool:
+    return is_attestation(listed) and listed.annotations.get(REFERENCE_DIGEST) in digests
+
+
+def _title(listed: Descriptor) -> str:
+    """How what is absent is named."""
+    if listed.platform and listed.platform.known:
+        return str(listed.platform)
+    return f"{'the attestation' if is_attestation(listed) else 'manifest'} {listed.digest}"
