@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 REMOTE = ("redis", "rediss", "unix")
 KEY_VARIABLE = "TOWLINE_CACHE_KEY"
+PLACE_VARIABLE = "TOWLINE_CACHE"
+"""Names the cache where nothing else does, to the library too: tests have one of their own."""
 
 
 def open_knowledge(
@@ -30,9 +32,10 @@ def open_knowledge(
 ) -> Knowledge:
     """What `text` names, connected when it is first asked; errors become one call of `warn`.
 
-    `none` is no store; None or nothing is the SQLite file in the user's cache directory. Raises
-    UsageError for a text that can name no store.
+    `none` is no store; None or nothing is what TOWLINE_CACHE names, else the SQLite file in the
+    user's cache directory. Raises UsageError for a text that can name no store.
     """
+    text = text or environ.get(PLACE_VARIABLE)
     if text == "none":
         return Nothing()
     deadline = DEADLINE if _scheme(text) in REMOTE else None
@@ -44,7 +47,7 @@ def open_store(text: str | None, environ: Mapping[str, str]) -> Knowledge:
 
     Raises UsageError for a text that can name no store.
     """
-    return _opener(text, environ)()
+    return _opener(text or environ.get(PLACE_VARIABLE), environ)()
 
 
 def _scheme(text: str | None) -> str | None:

@@ -35,6 +35,8 @@ class Limits:
     """Open upload sessions; more is 429."""
     session_seconds: float = 24 * 3600.0
     """An upload session untouched for so long is given up."""
+    mounts_apart: bool = False
+    """Blobs are mounted from repositories with the same first part alone: those of one test."""
     page: int = 1000
     """Entries of a catalog or of referrers in one answer; tags are listed whole unless `n` says."""
     page_bytes: int = 4 << 20

@@ -42,6 +42,9 @@ def start(call: Call) -> Response:
 def _mounted(call: Call, digest: Digest) -> bool:
     """Whether the repository holds a blob now because another one does."""
     storage, origin = call.registry.storage, call.parameter("from")
+    apart = call.registry.limits.mounts_apart
+    if apart and (origin or "").partition("/")[0] != call.repository.name.partition("/")[0]:
+        return False
     with storage.unswept():
         if origin is None:
             found = storage.keep(digest) is not None

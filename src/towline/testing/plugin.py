@@ -32,9 +32,9 @@ def _oci_server(request: pytest.FixtureRequest) -> Iterator[Server | None]:
     if request.config.getoption("--oci-registry"):
         yield None
         return
-    from towline.server import Server
+    from towline.server import Limits, Server
 
-    with Server() as server:
+    with Server(limits=Limits(mounts_apart=True)) as server:
         yield server
 
 
@@ -42,11 +42,12 @@ def _oci_server(request: pytest.FixtureRequest) -> Iterator[Server | None]:
 def oci_registry(
     request: pytest.FixtureRequest, _oci_server: Server | None
 ) -> Iterator[TestRegistry]:
-    """A real OCI registry on loopback: a repository prefix of this test's own, and no faults."""
-    from towline.testing.registry import view, view_of
+    """A real OCI registry on loopback: a repository prefix and a cache of this test's own."""
+    from towline.testing.registry import own_cache, view, view_of
 
-    if _oci_server is None:
-        yield view_of(request.config.getoption("--oci-registry"))
-        return
-    yield view(_oci_server)
-    _oci_server.faults.clear()
+    with own_cache():
+        if _oci_server is None:
+            yield view_of(request.config.getoption("--oci-registry"))
+            return
+        yield view(_oci_server)
+        _oci_server.faults.clear()

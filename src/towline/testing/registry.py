@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from towline.server import LoggedRequest, Server
 from towline.spec import distribution, media_types
 
 _SECONDS = 30.0
+_CACHE = "TOWLINE_CACHE"
 
 
 class TestRegistry:
@@ -183,5 +185,22 @@ def _prefix() -> str:
 @contextmanager
 def oci_registry() -> Iterator[TestRegistry]:
     """A registry of one's own while the block runs: what the fixture is, without pytest."""
-    with Server() as server:
+    with own_cache(), Server() as server:
         yield view(server)
+
+
+@contextmanager
+def own_cache() -> Iterator[None]:
+    """While the block runs, pushes that name no cache have one of their own, also of the command.
+
+    So they know of nothing that was pushed before, and the user's cache hears nothing of them.
+    """
+    before = os.environ.get(_CACHE)
+    with tempfile.TemporaryDirectory(prefix="towline-cache-") as folder:
+        os.environ[_CACHE] = f"{folder}/knowledge.sqlite"
+        try:
+            yield
+        finally:
+            os.environ.pop(_CACHE, None)
+            if before is not None:
+                os.environ[_CACHE] = before

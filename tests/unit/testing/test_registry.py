@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import subprocess
 import sys
 import textwrap
 import time
 import unittest
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,8 +21,8 @@ from towline.testing.registry import view, view_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+TESTING = Path(__file__).parents[3] / "docs" / "testing.md"
 DATA = b"some bytes of a layer"
 
 
@@ -258,6 +260,46 @@ def test_the_same_tests_run_on_dockers_registry(tmp_path: Path, docker_registry:
     done = run(tmp_path, THEIRS, "--oci-registry", url)
     assert done.returncode == 0, done.stdout
     assert "2 passed, 4 skipped" in done.stdout
+
+
+BLOCKS = re.findall(r"```python\n(.*?)```", TESTING.read_text(), re.DOTALL)
+EXAMPLES = [block for block in BLOCKS if "def test_our" in block]
+AFTER = """
+import os, pathlib, subprocess, sys
+
+def test_the_same_image_again(oci_registry, tmp_path):
+    image = make_image(tmp_path / "image.tar", layers=[{"app/main.py": b"print('hello')\\n"}])
+    first, second = towline.push(image.path, [oci_registry.name("a:1"), oci_registry.name("b:1")])
+    assert (first.layers[0].outcome, second.layers[0].outcome) == ("pushed", "mounted")
+
+def test_the_same_image_by_the_command(oci_registry, tmp_path):
+    image = make_image(tmp_path / "image.tar", layers=[{"app/main.py": b"print('hello')\\n"}])
+    push = [sys.executable, "-m", "towline", "push", str(image.path), oci_registry.name("app:1")]
+    done = subprocess.run(push, capture_output=True, text=True, check=True)
+    assert ": Pushed" in done.stderr
+
+def test_the_same_image_with_a_cache_that_knows_it_from_others(oci_registry, tmp_path):
+    image = make_image(tmp_path / "image.tar", layers=[{"app/main.py": b"print('hello')\\n"}])
+    shared = pathlib.Path(__file__).with_name("shared.sqlite")
+    result = towline.push(image.path, oci_registry.name("app:1"), cache=shared)
+    assert result.layers[0].outcome == "pushed"
+
+def test_the_same_image_with_that_cache_again(oci_registry, tmp_path):
+    test_the_same_image_with_a_cache_that_knows_it_from_others(oci_registry, tmp_path)
+
+def test_the_users_cache_is_not_there():
+    assert not list(pathlib.Path(os.environ["HOME"]).rglob("*.sqlite"))
+"""
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_examples_of_the_docs_pass_in_any_order(tmp_path: Path, *, backwards: bool) -> None:
+    tests = "\n".join([*EXAMPLES, AFTER])
+    names = re.findall(r"^def (test_\w+)", tests, re.MULTILINE)
+    order = [f"test_theirs.py::{name}" for name in (reversed(names) if backwards else names)]
+    done = run(tmp_path, tests, *order)
+    assert done.returncode == 0, done.stdout
+    assert f"{len(names)} passed" in done.stdout
 
 
 def test_who_does_not_use_it_pays_nothing(tmp_path: Path) -> None:
