@@ -9,9 +9,8 @@ from towline.errors import TowlineError
 from towline.push import reporting
 from towline.push.image import tree_blobs
 from towline.push.manifests import build
-from towline.push.plan import Ask, Mount, Send, own
+from towline.push.plan import Ask, Delivered, Made, Mount, Send, own
 from towline.push.result import PlanResult
-from towline.push.upload.blob_upload import Delivered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +47,7 @@ def _estimate(run: TargetPush, wish: Wish) -> dict[Reference, Planned]:
         run.target.warn(limit)
     if early:
         return {tag: _unchanged(run.target, outcome) for tag, outcome in run.outcomes.items()}
-    found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.awaited.plans.items()}
+    found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.plans.items()}
     planned = {tag: _unchanged(run.target, run.keep(tag)) for tag in run.kept}
     for tag, tree in run.left:
         planned[tag] = _result(run, wish, tag, tree, found)
@@ -92,7 +91,7 @@ def _walk(target: Target, blob: Blob, steps: tuple[Step, ...]) -> Delivered | No
 
 
 def _delivered(blob: Blob, candidate: Candidate) -> Delivered:
-    made = build.Made(candidate.digest, candidate.size, candidate.compression)
+    made = Made(candidate.digest, candidate.size, candidate.compression)
     return Delivered(made, "exists", blob.label or "reused")
 
 

@@ -10,6 +10,7 @@ from towline.errors import RegistryError
 from towline.layers.blobstream import BlobStream
 from towline.push.image import Blob, Gatherer, Index, images
 from towline.push.manifests import build
+from towline.push.plan import Made
 from towline.push.result import InspectedLayer, InspectResult, ManifestResult
 from towline.spec import config as configs
 from towline.spec import manifest as manifests
@@ -162,11 +163,11 @@ def local_digest(resources: Resources, entry: SourceEntry, wish: Wish, context: 
     return build.documents(tree, made, wish.format).top.digest
 
 
-def _make(resources: Resources, blob: Blob, wish: Wish, context: Context) -> build.Made:
+def _make(resources: Resources, blob: Blob, wish: Wish, context: Context) -> Made:
     if blob.stored is not None:
-        return build.Made(blob.stored.digest, blob.stored.size, blob.stored_compression)
+        return Made(blob.stored.digest, blob.stored.size, blob.stored_compression)
     stream = BlobStream(blob.open(), wish.profile, resources.encoders, context.cancel)
     for _ in stream:
         pass
     blob.check(stream.blob.digest, stream.blob.diff_id)
-    return build.Made(stream.blob.digest, stream.blob.size, wish.profile.compression)
+    return Made(stream.blob.digest, stream.blob.size, wish.profile.compression)

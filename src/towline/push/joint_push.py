@@ -13,14 +13,12 @@ from towline.push import known_blobs, plan
 from towline.push.image import images
 from towline.push.manifests import build
 from towline.push.plan import Rules
-from towline.push.upload.scheduler import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from towline.knowledge.base import Entry
-    from towline.push.image import Tree
     from towline.push.options import Wish
     from towline.push.resources import Resources
     from towline.push.target_push import TargetPush
@@ -63,13 +61,10 @@ class _Together:
         self._resources = resources
         self._runs = runs
         self._wish = wish
-        agreed: dict[Tree, tuple[str, Digest]] = {}
         for run in runs:
-            run.agree(agreed)
             run.telling.announce()
         self._blobs = dict.fromkeys(blob for run in runs for blob in run.blobs)
         self.known: Known = known_blobs.known(resources.knowledge, self._blobs)
-        self._uploads = Uploads(resources, wish)
 
     def alone(self, run: TargetPush) -> None:
         """A target from its beginning to its end."""
@@ -131,10 +126,15 @@ class _Together:
         rules = _rules(hopeful, known, self._wish)
         siblings = [run.target.repository.name for run in self._runs]
         for run in runs:
-            run.plan(known, rules, siblings, self._uploads)
+            run.plan(known, rules, siblings)
 
     def _start(self, runs: Sequence[TargetPush]) -> None:
         """Begin every blob at every target, the largest first: they take the longest."""
+        from towline.push.upload.scheduler import Uploads  # an unchanged image needs none
+
+        uploads = Uploads(self._resources, self._wish)
+        for run in runs:
+            run.begin(uploads)
         for blob in sorted(self._blobs, key=lambda blob: -blob.size):
             tasks: list[Task] = []
             try:
@@ -143,7 +143,7 @@ class _Together:
                         tasks.append(task)  # noqa: PERF401 - kept when a later one raises
             finally:  # when cancelled too: somebody else may have joined what was begun
                 if tasks:
-                    self._uploads.start(tasks)
+                    uploads.start(tasks)
 
 
 def _meet(

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
     from towline.knowledge.base import Knowledge
     from towline.push.image import Blob
-    from towline.push.manifests.build import Made
+    from towline.push.plan import Delivered, Made
     from towline.push.target import Target
-    from towline.push.upload.blob_upload import Delivered
     from towline.reference import Reference, RepositoryName
     from towline.registry.repository import Repository
     from towline.spec.descriptor import Descriptor

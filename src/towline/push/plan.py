@@ -16,6 +16,7 @@ from towline.spec import media_types
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from towline.events import Outcome
     from towline.knowledge.base import Entry
     from towline.layers.profile import Profile
     from towline.push.image import Blob
@@ -47,6 +48,39 @@ class Candidate:
     """Knowledge says that it is there; to be forgotten where that is untrue."""
     learned: bool = False
     """That it is this layer is somebody else's word, not of our own hashing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The blob that a wanted one became."""
+
+    digest: Digest
+    size: int
+    """Bytes."""
+    compression: Compression | None
+    """None for blobs that are no layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The registry has confirmed the blob."""
+
+    made: Made
+    outcome: Outcome
+    label: str
+    """What the result says of the compression: a profile's name, `source` or `reused`."""
+    profile: str | None = None
+    """As recorded, when it is known that a profile of ours made the bytes."""
+    mounted_from: str | None = None
+    sent_bytes: int = 0
+    learned: bool = False
+    """As in `Candidate`: asking a registry for a blob does not tell which layer it is."""
+
+    @property
+    def candidate(self) -> Candidate:
+        """The same blob as one to ask for elsewhere, or later."""
+        made, learned = self.made, self.learned
+        return Candidate(made.digest, made.size, made.compression, self.profile, learned=learned)
 
 
 @dataclass(frozen=True, slots=True)

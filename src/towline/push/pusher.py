@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import Warned, nowhere
-from towline.push import destinations, dry_run, inspect, joint_push, options, result
+from towline.push import destinations, joint_push, options, result
 from towline.push.edge import Edge, Listener
 from towline.push.image import Gatherer, images
 from towline.push.manifests import build
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from towline.push.source_images import Wanted
     from towline.push.target_push import Outcome
     from towline.reference import Reference
+    from towline.spec.digest import Digest
 
 
 class Pusher:
@@ -128,6 +129,8 @@ class Pusher:
 
         Raises UsageError, SourceError, AuthError, RegistryError, NetworkError, TransferCancelled.
         """
+        from towline.push import inspect
+
         switch = cancel or Cancel()
         with self._edge.crossed():
             if reference := registry_reference(source):
@@ -142,6 +145,8 @@ class Pusher:
 
         Raises UsageError, SourceError, AuthError, RegistryError, NetworkError, TransferCancelled.
         """
+        from towline.push import inspect
+
         switch = wishes.get("cancel") or Cancel()
         wish = options.wish(wishes)
         with self._edge.crossed():
@@ -189,6 +194,8 @@ class Pusher:
         Takes what `push` takes, and raises what it raises. With `check_push` an upload session is
         opened at each repository, and given back, to see whether a push would be let in.
         """
+        from towline.push import dry_run
+
         wish = replace(options.wish(wishes), verify=None)  # there is nothing to verify yet
         parsed = destinations.parse(destination, all_tags=all_tags)
         destinations.on_one_host(parsed, self._account)
@@ -246,7 +253,8 @@ class Pusher:
                 targets[0].warn(f"nothing is learned from {lesson}: no destination is there")
         for target in targets:
             target.alone = len(hosts) == 1
-        return [TargetPush(target, wish) for target in targets], broken
+        agreed: dict[Tree, tuple[str, Digest]] = {}
+        return [TargetPush(target, wish, agreed) for target in targets], broken
 
     def _target(
         self,

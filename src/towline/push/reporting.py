@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from towline.layers.profile import Profile
     from towline.push.image import Layer, Tree
     from towline.push.manifests.build import Documents
+    from towline.push.plan import Delivered
     from towline.push.result import Status
     from towline.push.target import Target
-    from towline.push.upload.blob_upload import Delivered
     from towline.reference import Reference
     from towline.spec.descriptor import Descriptor
 

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from towline.push.options import PusherOptions
-    from towline.push.plan import Candidate
-    from towline.push.upload.blob_upload import Delivered
+    from towline.push.plan import Candidate, Delivered
     from towline.wire.secrets import Secrets
 
 ASKING = 8

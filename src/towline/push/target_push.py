@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING
 from towline.errors import RegistryError, SourceError, TowlineError
 from towline.push import known_blobs, reporting
 from towline.push.image import Blob, tree_blobs
-from towline.push.manifests import build, if_exists
+from towline.push.manifests import if_exists
 from towline.push.manifests.put import Tagging
-from towline.push.plan import Ask, Mount, steps
+from towline.push.plan import Ask, Delivered, Made, Mount, steps
 from towline.push.reporting import Telling
 from towline.push.result import PushResult
-from towline.push.upload.blob_upload import Delivered
-from towline.push.upload.target_blobs import TargetBlobs
-from towline.push.verify import look_into_unsent, verify
 from towline.registry.manifests import lacks_blobs
 from towline.spec import media_types
 
@@ -34,6 +31,7 @@ if TYPE_CHECKING:
     from towline.push.result import Status
     from towline.push.target import Target
     from towline.push.upload.scheduler import Uploads
+    from towline.push.upload.target_blobs import TargetBlobs
     from towline.reference import Reference, RepositoryName
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
@@ -45,17 +43,23 @@ Outcome = PushResult | TowlineError
 class TargetPush:
     """A push to one target. Its steps are called in the order in which they stand here."""
 
-    def __init__(self, target: Target, wish: Wish) -> None:
+    def __init__(self, target: Target, wish: Wish, agreed: dict[Tree, tuple[str, Digest]]) -> None:
+        """`agreed` is where the targets of a push write down a tree's first digest."""
         self.target = target
         self.blobs = tree_blobs(tree for _, tree in target.tags)
         self.telling = Telling(target)
         self._resources = target.resources
         self._wish = wish
         self.costs = reporting.Costs(target.context)
+        self.plans: dict[Blob, tuple[Step, ...]] = {}
+        """Which way each blob takes."""
+        self.delivered: dict[str, Delivered] = {}
+        """What came of the blobs that are there, by their keys."""
         self.awaited: TargetBlobs
-        """What becomes of each blob; there from `plan` on."""
+        """The blobs that are on their way; there from `begin` on."""
+        self._rules: Rules
         self._fatal: TowlineError | None = None
-        self._agreed: dict[Tree, tuple[str, Digest]] = {}
+        self._agreed = agreed
         self.kept: dict[Reference, Descriptor | RegistryError] = {}
         """Tags that are not to be written: what stands there, or why that ends their push."""
         self.outcomes: dict[Reference, Outcome] = {}
@@ -84,10 +88,6 @@ class TargetPush:
         result = reporting.skipped(self.target, reference, standing, self.costs.share())
         self.telling.ended(result, 0)
         return result
-
-    def agree(self, agreed: dict[Tree, tuple[str, Digest]]) -> None:
-        """Where the targets of a push write down which digest the first has given to a tree."""
-        self._agreed = agreed
 
     @property
     def hopeless(self) -> bool:
@@ -127,16 +127,15 @@ class TargetPush:
         known: Mapping[Digest, Sequence[Entry]],
         rules: Rules,
         siblings: Iterable[RepositoryName],
-        uploads: Uploads,
     ) -> None:
         """Decide which way each blob takes; `siblings` are pushed to as well."""
         place = known_blobs.destination(self._resources.knowledge, self.target.repository, known)
-        plans = {
+        self._rules = rules
+        self.plans = {
             blob: steps(blob, place, known.get(blob.identity, ()), rules) for blob in self.blobs
         }
-        mounts = (step for plan in plans.values() for step in plan if isinstance(step, Mount))
+        mounts = (step for plan in self.plans.values() for step in plan if isinstance(step, Mount))
         self._pull_from((*(mount.origin for mount in mounts), *siblings))
-        self.awaited = TargetBlobs(self.target, self._wish, plans, rules, uploads)
 
     def _pull_from(self, names: Iterable[RepositoryName]) -> None:
         """Who mounts must be let in at the other repository too."""
@@ -177,7 +176,7 @@ class TargetPush:
         """
         if self._fatal:
             raise self._fatal
-        guesses = {blob.key: _guess(blob, plan) for blob, plan in self.awaited.plans.items()}
+        guesses = {blob.key: _guess(blob, plan) for blob, plan in self.plans.items()}
         found = {key: guess for key, guess in guesses.items() if guess}
         if len(found) < len(guesses) or self._wish.check_diffids:
             return None
@@ -188,8 +187,21 @@ class TargetPush:
             standing[reference] = right
         if self._wish.verify:  # then each blob is asked for, and what is missing sent again
             return None
-        self.awaited.delivered = found
+        self.delivered = found
         return standing
+
+    def begin(self, uploads: Uploads) -> None:
+        """Get ready to await the blobs that `uploads` brings there."""
+        from towline.push.upload.target_blobs import TargetBlobs  # an unchanged image needs none
+
+        self.awaited = TargetBlobs(
+            self.target,
+            self._wish,
+            rules=self._rules,
+            plans=self.plans,
+            delivered=self.delivered,
+            uploads=uploads,
+        )
 
     def finish(self) -> None:
         """Await the blobs, then put the manifests; an outcome for each tag. Raises Cancelled."""
@@ -207,11 +219,13 @@ class TargetPush:
 
     def _look_into_unsent(self) -> None:
         """What the registry held already was not read on its way."""
+        from towline.push import verify
+
         for blob in self.blobs:
-            delivered = self.awaited.delivered.get(blob.key)
+            delivered = self.delivered.get(blob.key)
             if delivered and not delivered.sent_bytes and blob.is_layer and blob.stored:
                 try:
-                    look_into_unsent(self._resources, blob, self.target.context.cancel)
+                    verify.look_into_unsent(self._resources, blob, self.target.context.cancel)
                 except SourceError as error:
                     self.awaited.errors[blob] = error
 
@@ -226,7 +240,7 @@ class TargetPush:
         pauses = self._resources.look_again
         for pause in (*pauses, None):
             self.awaited.check(tree)
-            tagging = self._tagging(reference, tree, self.awaited.delivered)
+            tagging = self._tagging(reference, tree, self.delivered)
             if kept := tagging.kept():
                 documents, standing = kept
                 status = "unchanged"
@@ -245,8 +259,10 @@ class TargetPush:
             self.target.context.cancel.wait(pause)
             self.awaited.send_missing(tree, missed)
         if how := self._wish.verify:
-            made = _made(self.awaited.delivered)
-            verify(self.target, str(reference.tag), tree, documents, made=made, how=how)
+            from towline.push import verify
+
+            made = _made(self.delivered)
+            verify.verify(self.target, str(reference.tag), tree, documents, made=made, how=how)
         self._compare(reference, tree, documents)
         return self._result(reference, tree, documents, status)
 
@@ -276,14 +292,14 @@ class TargetPush:
             documents,
             status,
             cost=self.costs.share(),
-            layers=reporting.layers(tree, self.awaited.delivered, self.costs.layers),
+            layers=reporting.layers(tree, self.delivered, self.costs.layers),
             manifests=reporting.manifests(tree, documents),
         )
-        self.telling.ended(result, reporting.total_bytes(tree, self.awaited.delivered))
+        self.telling.ended(result, reporting.total_bytes(tree, self.delivered))
         return result
 
 
-def _made(delivered: Mapping[str, Delivered]) -> dict[str, build.Made]:
+def _made(delivered: Mapping[str, Delivered]) -> dict[str, Made]:
     return {key: found.made for key, found in delivered.items()}
 
 
@@ -293,6 +309,6 @@ def _guess(blob: Blob, plan: Sequence[Step]) -> Delivered | None:
     if not isinstance(first, Ask):
         return None
     candidate = first.candidate
-    made = build.Made(candidate.digest, candidate.size, candidate.compression)
+    made = Made(candidate.digest, candidate.size, candidate.compression)
     label = blob.label or "reused"
     return Delivered(made, "exists", label, candidate.profile)

@@ -12,7 +12,7 @@ from towline.errors import UsageError
 from towline.layers import profile as profiles
 from towline.push.image import Blob, Image, Index
 from towline.push.manifests import build
-from towline.push.manifests.build import Made
+from towline.push.plan import Made
 from towline.sources.base import SourceImage, SourceIndex
 from towline.spec import manifest, media_types
 from towline.spec.descriptor import Descriptor, Platform

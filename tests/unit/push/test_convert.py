@@ -10,8 +10,8 @@ import pytest
 
 from towline.push.image import Blob, Image, Layer
 from towline.push.manifests import build, convert
-from towline.push.manifests.build import Made
 from towline.push.manifests.convert import CannotConvert
+from towline.push.plan import Made
 from towline.sources.base import SourceImage
 from towline.spec import manifest, media_types
 from towline.spec.descriptor import Descriptor, Platform

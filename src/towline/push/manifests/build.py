@@ -16,25 +16,14 @@ if TYPE_CHECKING:
 
     from towline.layers.profile import Profile
     from towline.push.image import Image, Layer, Tree
+    from towline.push.plan import Made
     from towline.push.result import DigestDiffers
-    from towline.spec.compression import Compression
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
     from towline.spec.media_types import Format
 
 _REFERENCE_DIGEST = "vnd.docker.reference.digest"
 """Annotation by which an attestation names the image it speaks of."""
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """The blob that a wanted one became."""
-
-    digest: Digest
-    size: int
-    """Bytes."""
-    compression: Compression | None
-    """None for blobs that are no layers."""
 
 
 @dataclass(frozen=True, slots=True)

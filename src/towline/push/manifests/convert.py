@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from towline.push.image import Image, Tree
-    from towline.push.manifests.build import Documents, Made
+    from towline.push.manifests.build import Documents
+    from towline.push.plan import Made
     from towline.spec.digest import Digest
     from towline.spec.media_types import Format
     from towline.spec.schema1_builder import Unsigned

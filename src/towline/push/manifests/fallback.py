@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from towline.errors import RegistryError
     from towline.push.image import Blob, Tree
-    from towline.push.manifests.build import Made
     from towline.push.options import Wish
+    from towline.push.plan import Made
     from towline.push.target import Target
     from towline.reference import Reference
     from towline.spec.media_types import Format

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from towline.context import Cancel
 from towline.errors import AuthError, RegistryError
 from towline.events import LayerProgress, Retrying
-from towline.push.manifests.build import Made
-from towline.push.plan import Ask, Candidate, Mount, Send, own
+from towline.push.plan import Ask, Candidate, Delivered, Made, Mount, Send, own
 from towline.reference import RepositoryName
 from towline.registry.repository import Mounted
 from towline.spec.digest import Digest
@@ -35,28 +34,6 @@ if TYPE_CHECKING:
 
 Forget = Callable[[Digest, Digest, RepositoryName], None]
 """DiffID, digest and the repository that turned out not to hold it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """The registry has confirmed the blob."""
-
-    made: Made
-    outcome: Outcome
-    label: str
-    """What the result says of the compression: a profile's name, `source` or `reused`."""
-    profile: str | None = None
-    """As recorded, when it is known that a profile of ours made the bytes."""
-    mounted_from: str | None = None
-    sent_bytes: int = 0
-    learned: bool = False
-    """As in `Candidate`: asking a registry for a blob does not tell which layer it is."""
-
-    @property
-    def candidate(self) -> Candidate:
-        """The same blob as one to ask for elsewhere, or later."""
-        made, learned = self.made, self.learned
-        return Candidate(made.digest, made.size, made.compression, self.profile, learned=learned)
 
 
 class Blocks(Protocol):

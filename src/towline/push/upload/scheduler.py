@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from towline.layers.fan_out import Lane
     from towline.push.image import Blob
     from towline.push.options import Wish
+    from towline.push.plan import Delivered
     from towline.push.resources import Resources
-    from towline.push.upload.blob_upload import BlobUpload, Delivered
+    from towline.push.upload.blob_upload import BlobUpload
     from towline.transfers.single_flight import Flight
     from towline.transfers.slots import Claim
 

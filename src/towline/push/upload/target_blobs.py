@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
     from towline.push.image import Blob, Tree
     from towline.push.options import Wish
-    from towline.push.plan import Rules, Step
+    from towline.push.plan import Delivered, Rules, Step
     from towline.push.target import Target
-    from towline.push.upload.blob_upload import Delivered
     from towline.push.upload.scheduler import Uploads
     from towline.transfers.single_flight import Watch
 
@@ -43,12 +42,14 @@ class TargetBlobs:
         self,
         target: Target,
         wish: Wish,
-        plans: dict[Blob, tuple[Step, ...]],
+        *,
         rules: Rules,
+        plans: dict[Blob, tuple[Step, ...]],
+        delivered: dict[str, Delivered],
         uploads: Uploads,
     ) -> None:
         self.plans = plans
-        self.delivered: dict[str, Delivered] = {}
+        self.delivered = delivered
         """What came of the blobs that are there, by their keys."""
         self.errors: dict[Blob, TowlineError] = {}
         """Why others are not."""
