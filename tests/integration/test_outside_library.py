@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING, Any, Unpack, assert_type
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 import towline
 from tests.support.docker_registry import PASSWORD, USER
 from tests.support.docker_registry import Options as RegistryOptions
+from tests.support.scripted import running
+from tests.support.unsteady import Trouble, Unsteady
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
@@ -36,6 +39,36 @@ def test_a_closed_pusher_refuses_all_it_is_asked(
         with pytest.raises(towline.UsageError, match="closed"):
             ask()
     assert oci_registry.tags(name) == ["1"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_push_whose_pusher_is_closed_under_it_ends_with_a_sentence(
+    count: int, tmp_path: Path
+) -> None:
+    image = make_image(tmp_path / "image.tar", [{"f": bytes([n]) * 999} for n in range(8)]).path
+    pusher, errors, asked = towline.Pusher(cache="none"), list[BaseException](), threading.Event()
+    with running(Unsteady) as registry:
+        registry.script.always["open"] = Trouble(wait=0.2)
+        registry.on_request = lambda number: asked.set() if number == 4 else None
+
+        def push() -> None:
+            try:
+                pusher.push(image, [f"{registry.host}/app{n}:1" for n in range(count)])
+            except BaseException as error:  # noqa: BLE001 - it is looked at below
+                errors.append(error)
+
+        pushing = threading.Thread(target=push, daemon=True)
+        pushing.start()
+        assert asked.wait(10)
+        pusher.close()
+        pushing.join(10)
+        assert not pushing.is_alive(), "it tries for ever"
+        assert not any(place.manifests for place in registry.repositories.values())
+    (failed,) = errors
+    assert isinstance(failed, towline.PartialFailure)
+    for error in failed.results:
+        assert isinstance(error, towline.UsageError)
+        assert "closed" in error.message
 
 
 def test_a_plan_is_typed_as_a_push_is(oci_registry: TestRegistry, tmp_path: Path) -> None:

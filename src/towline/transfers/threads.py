@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
-from towline.errors import Cancelled, TowlineError
+from towline.errors import TowlineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ class Threads:
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Have `work` called in one of the threads, unless the future is cancelled before.
 
-        The future fails at once with Cancelled after `close`, and with TowlineError when not a
+        The future fails at once with UsageError after `close`, and with TowlineError when not a
         single thread can be made; see `not_begun`.
         """
         from concurrent.futures import Future  # a push of nothing needs none
@@ -57,7 +57,7 @@ class Threads:
 
         with self._changed:
             if self._closed:
-                future.set_exception(Cancelled())
+                future.set_exception(closed())
             elif self._has_thread():
                 self._queue.append(run)
                 self._changed.notify()
@@ -81,6 +81,7 @@ class Threads:
     def _serve(self) -> None:
         while (work := self._next()) is not None:
             work()
+            del work  # an idle thread keeps nothing of what it has done
 
     def _next(self) -> Callable[[], None] | None:
         """What is to be done next; None when there will be no more."""
@@ -106,6 +107,13 @@ class Threads:
 def not_begun(future: Future[T]) -> BaseException | None:
     """Why work was not even queued by `submit`; None where it was. For work that never raises."""
     return future.exception() if future.done() and not future.cancelled() else None
+
+
+def closed() -> UsageError:
+    """The error of work that is asked for after the end; no `Cancelled`, which is begun anew."""
+    return UsageError(
+        "this Pusher was closed while it was used", hint="close it when its pushes are over"
+    )
 
 
 def no_thread() -> TowlineError:
