@@ -400,6 +400,33 @@ def test_the_least_size_of_a_chunk_that_a_registry_names_is_kept(registry: Scrip
     assert [len(asked.body) for asked in registry.requests("PATCH")] == [2 * MiB, 1 * MiB]
 
 
+@pytest.mark.parametrize("least", [17 * MiB, 3 << 30, 10**18])
+def test_chunks_that_are_too_large_to_be_held_are_not_sent(registry: Scripted, least: int) -> None:
+    def opened(asked: Asked) -> Reply:
+        reply = registry.sound(asked)
+        fields = dict(reply.headers)
+        return Reply(reply.status, {**fields, "OCI-Chunk-Min-Length": str(least)})
+
+    registry.on("POST", "uploads", opened, forever=True)
+    with client_of(registry, chunk_size=1 * MiB) as client:
+        assert client.push(DATA) == 1
+    assert [len(asked.body) for asked in registry.requests("PATCH")] == [len(DATA)]
+
+
+def test_a_host_to_which_no_part_is_large_enough_gets_one_body(registry: Scripted) -> None:
+    refusal = complaint(400, "UNKNOWN", "LayerPartTooSmall")
+    registry.on(
+        "PATCH",
+        "",
+        lambda asked: refusal if asked.header("Content-Range") else None,
+        forever=True,
+    )
+    data = os.urandom(6 * MiB)
+    with client_of(registry, chunk_size=1 * MiB) as client:
+        assert client.push(data) == 3
+    assert registry.blobs[Digest.of(data)] == data
+
+
 def test_a_part_that_is_too_small_makes_the_next_attempt_use_larger_ones(
     registry: Scripted,
 ) -> None:

@@ -27,17 +27,24 @@ TRIES = 2
 """Failures in a row after which the shape of a body, not chance, may be the cause."""
 _SAID = re.compile(r"(\d+(?:\.\d+)?)\s*(kib|kb|k|mib|mb|m)\b")
 _UNITS = {"k": 1 << 10, "m": MiB}
-
-
 REMEMBERED = 7 * 24 * 3600.0
 """Seconds for which facts count after the last was found out: proxies get other limits."""
-_SEEN = "seen"
+_SEEN, _RATE = "seen", "rate"
+_TELLING = 1 << 20
+"""Bytes from which a push tells of a rate: less takes as long as its requests."""
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _OF_THIS_RUN = frozenset({"chunks_kept", "failures"})
-
-
-def _is_fresh(seen: str, now: float) -> bool:
-    return _NUMBER.fullmatch(seen) is not None and 0 <= now - int(seen) <= REMEMBERED
+_FLAGS = (
+    "patch_refused",
+    "put_refused",
+    "chunks_refused",
+    "length_wanted",
+    "head_refused",
+    "chunks_survive",
+    "docker_refused",
+    "oci_refused",
+    "mounts",
+)
 
 
 @dataclass(slots=True)
@@ -77,19 +84,13 @@ class HostFacts:
     def recalled(cls, facts: Mapping[str, str], now: float) -> HostFacts:
         """As an earlier run left them; `now` in seconds since the epoch."""
         found = cls()
-        if not _is_fresh(facts.get(_SEEN, ""), now):
-            return found
         numbers = {name: int(text) for name, text in facts.items() if _NUMBER.fullmatch(text)}
-        found.patch_refused = bool(numbers.get("patch_refused"))
-        found.put_refused = bool(numbers.get("put_refused")) and not found.patch_refused
-        found.chunks_refused = bool(numbers.get("chunks_refused"))
-        found.length_wanted = bool(numbers.get("length_wanted"))
-        found.head_refused = bool(numbers.get("head_refused"))
+        if not 0 <= now - numbers.get(_SEEN, 0) <= REMEMBERED:
+            return found
+        for name in _FLAGS:
+            setattr(found, name, bool(numbers.get(name)))
+        found.put_refused &= not found.patch_refused
         found.resumes = bool(numbers["resumes"]) if "resumes" in numbers else None
-        found.chunks_survive = bool(numbers.get("chunks_survive"))
-        found.docker_refused = bool(numbers.get("docker_refused"))
-        found.oci_refused = bool(numbers.get("oci_refused"))
-        found.mounts = bool(numbers.get("mounts"))
         found.chunk_min = min(numbers.get("chunk_min", 0), CHUNK)
         body_max = numbers.get("body_max", 0)
         found.body_max = body_max if body_max >= _SMALLER[-1] else None
@@ -190,18 +191,28 @@ class HostFacts:
             if self.failures["chunk"] >= TRIES:
                 self.failures.clear()  # a dead end: which of all that failed was chance?
                 return False
-        limit = _limit(words)
         smaller = [step for step in _SMALLER if size is None or step < size]
-        if limit and (size is None or limit < size):
-            smaller.insert(0, limit)
+        words = words.lower()
+        if "large" in words or "limit" in words or "exceed" in words:
+            # GHCR: "request body is too large … 4.00MiB".
+            named = [int(float(n) * _UNITS[unit[0]]) for n, unit in _SAID.findall(words)]
+            smaller = sorted(limit for limit in named if size is None or limit < size)[:1] + smaller
         if not smaller or smaller[0] < self.chunk_min:
             return False
         self.body_max = min(smaller[0], self.body_max or smaller[0])
         return True
 
-    def too_small(self, least: int = _PARTS_OF_ECR) -> None:
-        """Note that a chunk was too small."""
-        self.chunk_min = max(self.chunk_min, least)
+    def too_small(self, size: int) -> bool:
+        """Note that a chunk of that many bytes was too small; whether a larger one may do."""
+        self.wants_chunks_of(_PARTS_OF_ECR)
+        return size < self.chunk_min
+
+    def wants_chunks_of(self, least: int) -> None:
+        """Note how many bytes a chunk has at least; one of more than 16 MiB is too much to hold."""
+        if least > CHUNK:
+            self.chunks_refused = True
+        else:
+            self.chunk_min = max(self.chunk_min, least)
 
     def chunk(self, wanted: int | None) -> int:
         """Bytes of a chunk, where `wanted` are asked for."""
@@ -211,10 +222,33 @@ class HostFacts:
         return max(size, self.chunk_min)
 
 
-def _limit(words: str) -> int | None:
-    """A size that a refusal names (GHCR: "request body is too large … 4.00MiB")."""
-    words = words.lower()
-    if "large" not in words and "limit" not in words and "exceed" not in words:
-        return None
-    found = [float(n) * _UNITS[unit[0]] for n, unit in _SAID.findall(words)]
-    return int(min(found)) if found else None
+class Rates:
+    """How fast blobs went to each host when last some did, for plans to estimate by.
+
+    Bytes a second; a race between two writers ends in one of their figures.
+    """
+
+    def __init__(self) -> None:
+        self._rates: dict[str, int] = {}
+        self._noted: set[str] = set()
+
+    def recall(self, host: str, facts: Mapping[str, str]) -> None:
+        """Take over what an earlier run has left."""
+        text = facts.get(_RATE, "")
+        if _NUMBER.fullmatch(text) and int(text):
+            self._rates.setdefault(host, int(text))
+
+    def note(self, host: str, sent_bytes: int, seconds: float) -> None:
+        """Blobs of that many bytes in all were sent to the host in that time."""
+        if sent_bytes >= _TELLING and seconds > 0:
+            self._rates[host] = round(sent_bytes / seconds) or 1
+            self._noted.add(host)
+
+    def seconds(self, host: str, size: int) -> float | None:
+        """How long so many bytes would take; None where nothing is known of the host."""
+        rate = self._rates.get(host)
+        return size / rate if rate else None
+
+    def to_recall(self, host: str) -> dict[str, str]:
+        """For a later run; empty where nothing new was seen."""
+        return {_RATE: str(self._rates[host])} if host in self._noted else {}

@@ -12,12 +12,9 @@ from towline.errors import UsageError
 from towline.reference import HUB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from towline.wire.tls import Trust
-
-_SYSTEM = ("/etc/containers/certs.d", "/etc/docker/certs.d")
 
 
 def trust_of(host: str, given: Trust, environ: Mapping[str, str]) -> Trust:
@@ -27,25 +24,14 @@ def trust_of(host: str, given: Trust, environ: Mapping[str, str]) -> Trust:
     """
     from pathlib import Path
 
-    if host == HUB:  # docker reads no folder for it
-        return given
-    for place in _places(environ):
-        folder = Path(place, host)
-        if folder.is_dir():
-            return _with_folder(given, folder)
-    return given
-
-
-def _places(environ: Mapping[str, str]) -> Iterator[str]:
     home = environ.get("HOME")
     config = environ.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else "")
-    if config:
-        yield f"{config}/containers/certs.d"
-        yield f"{config}/docker/certs.d"
-    yield from _SYSTEM
-
-
-def _with_folder(given: Trust, folder: Path) -> Trust:
+    own = (f"{config}/containers/certs.d", f"{config}/docker/certs.d") if config else ()
+    places = (*own, "/etc/containers/certs.d", "/etc/docker/certs.d")
+    folders = (Path(place, host) for place in places)
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None or host == HUB:  # docker reads no folder for it
+        return given
     try:
         found = sorted(folder.iterdir())
     except OSError:  # not for this user to read

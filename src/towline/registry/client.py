@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from towline.context import Context, acquired
 from towline.reference import HUB, RepositoryName
 from towline.registry.auth.keychain import Keychain
-from towline.registry.capabilities import HostFacts
+from towline.registry.capabilities import HostFacts, Rates
 from towline.registry.certs_d import trust_of
 from towline.registry.endpoints import HUB_API, Endpoint
-from towline.registry.rates import Rates
 from towline.registry.repository import Repository
 from towline.registry.transport import Transport
-from towline.registry.warnings import Notices
-from towline.wire import log, proxy, tls
+from towline.registry.warnings import Warnings
+from towline.wire import proxy, tls
 from towline.wire.exchange import ANSWER_TIMEOUT
+from towline.wire.log import Log, silent
 from towline.wire.pace import Pace
 from towline.wire.pool import TIMEOUT, Pool
 from towline.wire.secrets import Secrets
@@ -59,7 +59,7 @@ class Settings:
     chunk_size: int | None = None
     """Bytes; larger blobs go in chunks. None: in one body wherever it is taken."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
-    log: log.Log | None = None
+    log: Log | None = None
     """Takes the lines of the wire log."""
     warn: Callable[[str], None] | None = None
     """Takes one sentence about something that is not as it should be."""
@@ -85,7 +85,15 @@ class RegistryClient:
         self._recall = recall
         self._lock = threading.Lock()
         self._pool: Pool | None = None
-        self._keychain: Keychain | None = None
+        self._keychain = Keychain(
+            settings.environ,
+            creds=settings.creds,
+            src_creds=settings.src_creds,
+            authfile=str(settings.authfile) if settings.authfile else None,
+            log=settings.log or silent,
+            warn=settings.warn or silent,
+            secrets=settings.secrets,
+        )
         self._endpoints: dict[str, Endpoint] = {}
         self._facts: dict[str, HostFacts] = {}
         self._recalled: dict[str, HostFacts] = {}
@@ -93,7 +101,7 @@ class RegistryClient:
         """Under which facts of a host are kept."""
         self.rates = Rates()
         """How fast blobs went to the hosts."""
-        self._notices = Notices(settings.warn or log.silent)
+        self._warnings = Warnings(settings.warn or silent)
         self._transports: dict[tuple[str, Credentials | None], Transport] = {}
 
     def repository(
@@ -136,44 +144,29 @@ class RegistryClient:
         return host if self._endpoint(host).is_verified else f"unverified {host}"
 
     def _transport(self, name: RepositoryName, side: Side, context: Context) -> Transport:
-        keychain = self._made_keychain()
+        keychain = self._keychain
         credentials = keychain.find(name, side, context)
         key = (name.host, credentials)
         if key not in self._transports:
-            again = partial(keychain.find, name, side)
             renewable = credentials is not None and credentials.renewable
             self._transports[key] = Transport(
                 self._made_pool(),
                 self._endpoint(name.host),
                 credentials,
-                again=again if renewable else None,
+                again=partial(keychain.find, name, side) if renewable else None,
                 own=self._find_own,
                 clock=self._clock,
-                log=self._settings.log or log.silent,
-                notice=self._notices.tell,
+                log=self._settings.log or silent,
+                notice=self._warnings.tell,
                 why_anonymous=partial(keychain.nothing_found, name.host),
             )
         return self._transports[key]
-
-    def _made_keychain(self) -> Keychain:
-        settings = self._settings
-        if self._keychain is None:
-            self._keychain = Keychain(
-                settings.environ,
-                creds=settings.creds,
-                src_creds=settings.src_creds,
-                authfile=str(settings.authfile) if settings.authfile else None,
-                log=settings.log or log.silent,
-                warn=settings.warn or log.silent,
-                secrets=settings.secrets,
-            )
-        return self._keychain
 
     def _find_own(self, url: Url, path: str, context: Context) -> Credentials | None:
         """The account of a host that an upload was sent on to, if it may be shown there."""
         if url.scheme == "http" and not self._settings.plain_http:
             return None
-        return self._made_keychain().find(RepositoryName(_host_of(url), path), None, context)
+        return self._keychain.find(RepositoryName(_host_of(url), path), None, context)
 
     def _endpoint(self, host: str) -> Endpoint:
         settings = self._settings
@@ -205,7 +198,7 @@ class RegistryClient:
                 proxies=proxy.from_environment(settings.environ),
                 # What is said of registries is not said of proxies, but for whom to believe.
                 proxy_trust=tls.Trust(authorities=trust.authorities),
-                write_log=settings.log or log.silent,
+                write_log=settings.log or silent,
                 secrets=settings.secrets,
                 pace=Pace(settings.limit_rate) if settings.limit_rate else None,
             )

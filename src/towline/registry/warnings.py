@@ -19,8 +19,8 @@ _WARNING = re.compile(r'299 - "((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(r"\\(.)")
 
 
-class Notices:
-    """Tells each warning once. Safe from any thread."""
+class Warnings:
+    """Tells each warning once, on one line. Safe from any thread."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn
@@ -29,19 +29,13 @@ class Notices:
 
     def tell(self, response: Response) -> None:
         """Tell what is new in an answer."""
-        for text in notices(response):
+        for quoted in _WARNING.findall(", ".join(response.headers.all("Warning"))[:_MAX]):
+            text = _ESCAPE.sub(r"\1", quoted)
+            text = "".join(c if c.isprintable() else " " for c in text).strip()
             message = f"{response.url.authority} says: {text}"
             with self._lock:
-                new = message not in self._told and len(self._told) < _TOLD_MAX
+                new = bool(text) and message not in self._told and len(self._told) < _TOLD_MAX
                 if new:
                     self._told.add(message)
             if new:
                 self._warn(message)
-
-
-def notices(response: Response) -> list[str]:
-    """The texts, each fit for one line."""
-    values = ", ".join(response.headers.all("Warning"))[:_MAX]
-    texts = (_ESCAPE.sub(r"\1", text) for text in _WARNING.findall(values))
-    clean = ("".join(c if c.isprintable() else " " for c in text).strip() for text in texts)
-    return [text for text in dict.fromkeys(clean) if text]

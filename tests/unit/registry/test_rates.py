@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from towline.registry.rates import Rates
+from towline.registry.capabilities import Rates
 
 MIB = 1 << 20
 

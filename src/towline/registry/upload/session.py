@@ -50,7 +50,7 @@ class Session:
         self._questions = _QUESTIONS_MAX
         """Times that it may still be asked what it holds."""
         if opened.chunk_min:
-            talk.facts.too_small(opened.chunk_min)
+            talk.facts.wants_chunks_of(opened.chunk_min)
 
     @property
     def action(self) -> str:

@@ -130,8 +130,8 @@ def _learned(
     if status == 411 and size is None:
         facts.length_wanted = True
         return True
-    if _SMALL.search(f"{code} {text}".lower()):
-        facts.too_small()
+    # ECR: "LayerPartTooSmall".
+    if size and _SMALL.search(f"{code} {text}".lower()) and facts.too_small(size):
         return True
     if shape == "chunk":
         refused = status in _OTHER_SHAPE | _OF_CHUNKS and code not in LOST
