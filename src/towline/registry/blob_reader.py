@@ -25,29 +25,20 @@ class BlobReader:
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill the buffer from the front; 0 at the end. Raises RegistryError, NetworkError."""
         filled = 0
-        while filled < len(buffer) and (self._piece or self._advance()):
+        while filled < len(buffer) and not self._ended:
             part = self._piece[: len(buffer) - filled]
             buffer[filled : filled + len(part)] = part
             self._piece = self._piece[len(part) :]
             filled += len(part)
-        return filled
-
-    def _advance(self) -> bool:
-        if self._ended:
-            return False
-        data = self._unread.next_piece()
-        self._hash.update(data)
-        self._piece = memoryview(data)
-        if not data:
-            self._ended = True
-            self._check()
-        return bool(data)
-
-    def _check(self) -> None:
-        if self._hash.hexdigest() != self._digest.partition(":")[2]:
+            if not self._piece and filled < len(buffer):
+                self._piece = memoryview(self._unread.next_piece())
+                self._hash.update(self._piece)
+                self._ended = not self._piece
+        if self._ended and self._hash.hexdigest() != self._digest.partition(":")[2]:
             raise RegistryError(
                 f"{self._where} gave other bytes for blob {self._digest}", transient=True
             )
+        return filled
 
     def close(self) -> None:
         """Break off if it was not read to its end."""

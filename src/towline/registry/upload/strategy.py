@@ -61,13 +61,7 @@ def choose(
         return "chunk"
     if start:
         return "patch"
-    ways = _ways(facts, blob)
-    return min(ways, key=lambda way: facts.failures["put" if way == "held" else way] // TRIES)
-
-
-def _ways(facts: HostFacts, blob: Expected) -> list[Shape | Literal["held"]]:
-    """How a whole blob may go, the best first; what fails again and again gives way to the next."""
-    ways: list[Shape | Literal["held"]] = []
+    ways: list[Shape | Literal["held"]] = []  # of a whole blob, the best first
     if blob.known and not facts.put_refused:
         ways.append("put")
     if not facts.patch_refused and (blob.known or not facts.length_wanted):
@@ -76,7 +70,11 @@ def _ways(facts: HostFacts, blob: Expected) -> list[Shape | Literal["held"]]:
         ways.append("held")
     if not (facts.patch_refused or facts.chunks_refused):
         ways.append("chunk")
-    return ways or ["patch"]
+    # What fails again and again gives way to the next.
+    return min(
+        ways or ["patch"],
+        key=lambda way: facts.failures["put" if way == "held" else way] // TRIES,
+    )
 
 
 def puts(facts: HostFacts) -> bool:

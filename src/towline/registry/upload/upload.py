@@ -1,7 +1,7 @@
 """One blob on its way: write, commit, cancel (distribution-spec, "Pushing blobs").
 
 A session at the registry (`session`), and in it a body on its way, in the shape that the host
-takes (`shapes`):
+takes (`strategy`):
 
     nothing written ── write ─▶ a body is on its way ── commit ─▶ the blob is kept
            ▲                              │ failure
@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry.errors import on_side
 from towline.registry.requests.blobs import blob_exists
-from towline.registry.upload import strategy
 from towline.registry.upload.bodies import Chunks, Held, OneBody
 from towline.registry.upload.session import Session
-from towline.registry.upload.strategy import Expected
+from towline.registry.upload.strategy import Expected, choose
 from towline.spec import distribution, media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
@@ -58,6 +57,7 @@ class Upload:
         about: int = 0,
     ) -> None:
         """`about`: bytes that a blob of unknown size may come to."""
+        self._talk = talk
         self._session = Session(talk, opened)
         self._blob = Expected(known, about)
         self._body: OneBody | Chunks | Held | None = None
@@ -91,16 +91,16 @@ class Upload:
             return
         with on_side("destination"):
             if self._body is None:
-                self._body = self._begun()
+                self._body = self._new_body()
             self._body.write(view[held:])
 
-    def _begun(self) -> OneBody | Chunks | Held:
-        session, blob, talk = self._session, self._blob, self._session.talk
-        shape = strategy.choose(talk.facts, blob, self._start, talk.chunk_size)
+    def _new_body(self) -> OneBody | Chunks | Held:
+        session, blob, facts = self._session, self._blob, self._talk.facts
+        shape = choose(facts, blob, self._start, self._talk.chunk_size)
         if shape == "chunk":
-            return Chunks(session, talk.facts.chunk(talk.chunk_size))
+            return Chunks(session, facts.chunk(self._talk.chunk_size))
         if shape == "held":
-            return Held(session, talk.facts.chunk(None))
+            return Held(session, facts.chunk(None))
         digest = blob.known.digest if blob.known and shape == "put" else None
         return OneBody(session, blob.left(self._start), digest)
 
@@ -112,7 +112,10 @@ class Upload:
         """
         with on_side("destination"):
             if self._is_unsent:
-                raise self._again(digest)
+                # Now it is known what it is.
+                known = Descriptor(media_types.OCTET_STREAM, Digest(digest), self._written)
+                self._blob = self._blob._replace(known=known)
+                raise _too_much_to_hold(self._talk.name.host)
             try:
                 if self._body is None or not self._body.finish(digest):
                     self._session.close(digest, self._written)
@@ -121,10 +124,9 @@ class Upload:
                 if not (_is_unclear(error) and self._is_there(digest)):
                     raise
             self._check_name(digest)
-        talk = self._session.talk
         in_chunks = isinstance(self._body, Chunks) and self._body.several
-        chunk = talk.facts.chunk(talk.chunk_size)
-        talk.facts.kept(self._written - self._start, chunk, in_chunks=in_chunks)
+        chunk = self._talk.facts.chunk(self._talk.chunk_size)
+        self._talk.facts.kept(self._written - self._start, chunk, in_chunks=in_chunks)
         self._session.over()
 
     @property
@@ -132,23 +134,11 @@ class Upload:
         """Whether it must be written again, having been too much to hold."""
         return isinstance(self._body, Held) and self._body.overflown
 
-    def _again(self, digest: str) -> RegistryError:
-        """Have it written once more: now it is known what it is."""
-        known = Descriptor(media_types.OCTET_STREAM, Digest(digest), self._written)
-        self._blob = self._blob._replace(known=known)
-        host = self._session.talk.name.host
-        error = RegistryError(
-            f"{host} takes no blob without its digest: it is read a second time", transient=True
-        )
-        error.learned = True
-        return error
-
     def _judge(self, error: RegistryError | NetworkError, digest: str) -> None:
         """Bytes that do not agree with their digest may have been altered on the way: once."""
         if not isinstance(error, RegistryError):
             return
         self._session.spoil()
-        mistaken = self._session.talk.mistaken
         chunks = self._body if isinstance(self._body, Chunks) and self._body.several else None
         if chunks and error.status in _NOT_KEPT and not error.learned:
             # ECR Public: takes each chunk, and finds no digest to match at the end (400).
@@ -157,13 +147,13 @@ class Upload:
             return
         if error.status == 404:
             error.transient = True  # of the session
-        elif error.code in _MISTAKES and digest not in mistaken:
-            mistaken.add(digest)
+        elif error.code in _MISTAKES and digest not in self._talk.mistaken:
+            self._talk.mistaken.add(digest)
             error.transient = True
 
     def _check_name(self, digest: str) -> None:
         """Another blob that is named as kept may be only a name, or ours altered on the way."""
-        other, talk = self._session.kept_instead, self._session.talk
+        other, talk = self._session.kept_instead, self._talk
         if other is None or self._is_there(digest):
             return
         self._session.spoil()
@@ -178,9 +168,8 @@ class Upload:
         )
 
     def _is_there(self, digest: str) -> bool:
-        talk = self._session.talk
         with suppress(TowlineError):
-            return talk.call(blob_exists(talk.name, digest))
+            return self._talk.call(blob_exists(self._talk.name, digest))
         return False
 
     def rewind(self) -> bool:
@@ -197,13 +186,12 @@ class Upload:
         return True
 
     def _goes_on(self) -> bool:
-        facts, in_chunks = self._session.talk.facts, isinstance(self._body, Chunks)
+        facts, in_chunks = self._talk.facts, isinstance(self._body, Chunks)
         if in_chunks and not facts.takes_chunks:
             return False
+        telling = self._written - self._start >= _TELLING
         if in_chunks:
             telling = self._session.acknowledged > self._start
-        else:
-            telling = self._written - self._start >= _TELLING
         if not self._session.resume(telling=telling):
             return False
         facts.went_on(in_chunks=in_chunks)
@@ -217,6 +205,15 @@ class Upload:
     def _break_off(self) -> None:
         if isinstance(self._body, OneBody):
             self._body.close()
+
+
+def _too_much_to_hold(host: str) -> RegistryError:
+    """The error for a blob that is to be written once more, for its digest is known only now."""
+    error = RegistryError(
+        f"{host} takes no blob without its digest: it is read a second time", transient=True
+    )
+    error.learned = True
+    return error
 
 
 def _is_unclear(error: RegistryError | NetworkError) -> bool:
