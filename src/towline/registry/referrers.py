@@ -7,6 +7,7 @@ by everybody: what others add in between is kept, and what is no such list is le
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,9 @@ def _entries(talk: Conversation, tag: str, found: Got | None) -> tuple[Descripto
         parsed = parse(found.manifest.content, found.manifest.media_type)
     except ValueError:
         parsed = None
-    if isinstance(parsed, Index) and parsed.media_type == media_types.OCI_INDEX:
+    # What lists nothing at all, not even null, is no list.
+    listing = parsed is not None and "manifests" in json.loads(found.manifest.content)
+    if listing and isinstance(parsed, Index) and parsed.media_type == media_types.OCI_INDEX:
         return parsed.manifests
     raise RegistryError(
         f"{talk.name}:{tag} holds no list of what refers to its subject, and is left as it is",
