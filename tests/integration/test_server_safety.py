@@ -70,7 +70,7 @@ def everything_below(server: Server) -> set[Path]:
         (b"Content-Length:\t5\x00\r\n\r\nhello", 400),
         (b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
         (b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501),
-        (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n", 400),
+        (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n", 501),
         (b"X: y\nTransfer-Encoding: chunked\r\n\r\n", 400),
         (b"no colon\r\n\r\n", 400),
         (b": no name\r\n\r\n", 400),
@@ -98,7 +98,7 @@ def test_a_request_that_could_hide_another_ends_the_connection(
         b"5\r\nhelloX\r\n0\r\n\r\n",
         b"5\r\nhello6\r\n0\r\n\r\n",
         b"1" * 5000 + b"\r\n",
-        b"5\r\nhello\r\n0\r\n" + b"a: b\r\n" * 100 + b"\r\n",
+        b"5\r\nhello\r\n0\r\n" + b"a: b\r\n" * 200_000 + b"\r\n",
     ],
 )
 def test_a_body_of_malformed_chunks_ends_the_connection(server: Server, body: bytes) -> None:
@@ -106,7 +106,7 @@ def test_a_body_of_malformed_chunks_ends_the_connection(server: Server, body: by
         session = client.open_upload("team/app")
         head = f"PATCH {session} HTTP/1.1\r\n".encode() + HOST
         sent = head + b"Transfer-Encoding: chunked\r\n\r\n" + body
-        assert statuses(exchange(server.host, sent + SMUGGLED)) == [400]
+        assert statuses(exchange(server.host, sent + SMUGGLED)) in ([400], [431])
         assert client.ask("GET", session).headers["range"] in {"0-0", "0-4"}
         assert client.tags("team/app") == ["1"], "what was smuggled was not done"
 

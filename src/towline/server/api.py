@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from towline.server import blobs, listing, manifests, refusals, uploads
 from towline.server.context import Call, Registry
 from towline.server.files import is_no_room
+from towline.server.framing import BadRequest, Cut
 from towline.server.http import Response
-from towline.server.input import BadRequest, Cut
 from towline.spec import distribution
 
 if TYPE_CHECKING:

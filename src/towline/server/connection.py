@@ -9,12 +9,13 @@ from __future__ import annotations
 import socket
 import time
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from towline.server import refusals
+from towline.server.framing import BadRequest, Cut, Framing
 from towline.server.http import FilePart, Response, parse
-from towline.server.input import BadRequest, Cut, Input
 from towline.server.log import LoggedRequest
 from towline.spec import distribution
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from towline.server.limits import Limits, PerClient
     from towline.server.log import RequestLog
 
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BLOCK = 256 << 10
 """Bytes that are read of a file and sent together: what stays in a processor's cache."""
 _LINGER_SECONDS = 2.0
@@ -37,27 +37,25 @@ _BODILESS = frozenset({204, 304})
 _SECRET = frozenset({"authorization", "proxy-authorization", "cookie"})
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all connections of one server share."""
+
+    api: Api
+    limits: Limits
+    log: RequestLog
+    faults: Faults
+    bodies: PerClient
+    """Which clients have how many bodies under way."""
+
+
 class Connection:
     """Serves one socket; made and run in its own thread."""
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        api: Api,
-        limits: Limits,
-        faults: Faults,
-        *,
-        log: RequestLog,
-        bodies: PerClient,
-    ) -> None:
+    def __init__(self, sock: socket.socket, server: Shared) -> None:
         self._socket = sock
-        self._api = api
-        self._limits = limits
-        self._faults = faults
-        self._log = log
-        self._bodies = bodies
-        self._client = _client(sock)
-        self._input = Input(sock)
+        self._server = server
+        self._framing = Framing(sock, server.limits)
         self.idle = True
         """Between two requests: ending it now loses nothing."""
 
@@ -80,11 +78,11 @@ class Connection:
     def _one(self) -> bool:
         """One request; whether the connection goes on."""
         try:
-            head = self._input.head(self._limits)
+            head = self._framing.head()
             if head is None:
                 return False
             self.idle = False
-            request = parse(head, self._input, self._limits, self._continue)
+            request = parse(head, self._framing)
         except BadRequest as bad:
             self._send(_bad(bad))
             self._linger()
@@ -98,7 +96,7 @@ class Connection:
         try:
             counted: AbstractContextManager[bool] = nullcontext(enter_result=True)
             if not request.body.finished:
-                counted = self._bodies.one(self._client)
+                counted = self._server.bodies.one(_client(self._socket))
             with counted as fits:
                 response = self._response(request, fits=fits)
                 drained = fits and self._drained(request)
@@ -119,7 +117,9 @@ class Connection:
         if not fits:
             return refusals.too_many_bodies().response()
         try:
-            return self._faults.before(request) or self._api.answer(request, self._interrupt)
+            return self._server.faults.before(request) or self._server.api.answer(
+                request, self._interrupt
+            )
         except BadRequest as bad:  # its body is malformed
             return _bad(bad)
 
@@ -128,26 +128,22 @@ class Connection:
         headers = {key: value for key, value in request.headers.items() if key not in _SECRET}
         seconds = time.monotonic() - begun
         received = request.body.received
-        self._log.add(
+        self._server.log.add(
             LoggedRequest(request.method, request.target, status, received, seconds, headers)
         )
-
-    def _continue(self) -> None:
-        self._socket.sendall(_CONTINUE)
 
     def _drained(self, request: Request) -> bool:
         """Read what is left of a body, if that is little: the next request begins behind it."""
         body = request.body
         if body.finished:
             return True
-        if "expect" in request.headers and not body.received:
+        if body.is_waited_with:
             return False  # it was not asked for: the client may send it, or not
-        limit = body.received + self._limits.drain_bytes
+        limit = body.received + self._server.limits.drain_bytes
         if body.length is not None and body.length > limit:
             return False
-        view = memoryview(bytearray(_BLOCK))
         with suppress(BadRequest):
-            while body.received <= limit and body.readinto(view):
+            while body.received <= limit and body.read():
                 pass
         return body.finished
 
@@ -168,7 +164,7 @@ class Connection:
         if head_only or response.status in _BODILESS:
             self._socket.sendall(head)
         elif isinstance(content, FilePart):
-            cut = self._faults.cut_of(content.length)
+            cut = self._server.faults.cut_of(content.length)
             self._send_file(head, content, content.length if cut is None else cut)
             return cut is None
         else:
@@ -206,6 +202,7 @@ def _bad(bad: BadRequest) -> Response:
 
 
 def _head(response: Response) -> bytes:
+    """Written by hand: h11 would take a third of a small request's time to check our own words."""
     content = response.content
     length = response.length
     if length is None:

@@ -12,7 +12,7 @@ from towline.spec.digest import Digest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from towline.server.bodies import Body
+    from towline.server.framing import Body
     from towline.server.http import Request
     from towline.server.limits import Limits
     from towline.server.sessions import Sessions

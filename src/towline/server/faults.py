@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from towline.server.framing import Body, Cut
 from towline.server.http import Response
-from towline.server.input import Cut
 from towline.server.refusals import Refused
 from towline.spec import distribution
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from towline.server.bodies import Body
     from towline.server.http import Request
 
 _CODES = {
@@ -144,41 +143,21 @@ class Faults:
             return self._cuts >= 0
 
 
-class _CutBody:
-    """A body that breaks off, unless it ends before."""
+class _CutBody(Body):
+    """A body that breaks off, unless it ends before or another one used the cut up."""
 
     def __init__(self, body: Body, after: int, faults: Faults) -> None:
-        self._body = body
+        super().__init__(body.source, body.length)
         self._after = after
         self._faults = faults
-        self._spared = False
+        self._is_cut = False
 
-    @property
-    def length(self) -> int | None:
-        """See `Body`."""
-        return self._body.length
-
-    @property
-    def received(self) -> int:
-        """See `Body`."""
-        return self._body.received
-
-    @property
-    def finished(self) -> bool:
-        """See `Body`."""
-        return self._body.finished
-
-    @property
-    def at_hand(self) -> bool:
-        """See `Body`."""
-        return self._body.at_hand
-
-    def readinto(self, view: memoryview, /) -> int:
+    def read(self) -> bytes | bytearray:
         """See `Body`; raises Cut once enough has come."""
-        left = self._after - self.received
-        if self._spared or left > 0:
-            return self._body.readinto(view if self._spared else view[:left])
-        if self._faults.spend_cut():
+        before, block = self.received, b"" if self._is_cut else super().read()
+        if before <= self._after < self.received and self._faults.spend_cut():
+            self._is_cut, self.received = True, self._after
+            block = block[: self._after - before]
+        if self._is_cut and not block:
             raise Cut
-        self._spared = True  # another body came this far first
-        return self._body.readinto(view)
+        return block

@@ -1,30 +1,22 @@
-"""HTTP/1.1 as a server reads it: a request's head, and what an answer is made of.
-
-Strict where laxness lets one request hide in another (RFC 9112, section 11.2): lengths that
-differ, folded or malformed headers and lone line feeds are refused, and the connection ends. Knows
-neither registries nor when a connection is kept.
-"""
+"""One request and one answer, as endpoints see them. Knows neither registries nor sockets."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote
 
-from towline.server.bodies import body_of
-from towline.server.input import BadRequest
+from towline.server.framing import BadRequest, Body
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from io import FileIO
 
-    from towline.server.bodies import Body
-    from towline.server.input import Input
-    from towline.server.limits import Limits
+    import h11
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+    from towline.server.framing import Framing
+
+_MOST_HEADERS = 100
 
 
 @dataclass(slots=True)
@@ -74,63 +66,42 @@ class Response:
             self.content.file.close()
 
 
-def parse(head: bytes, source: Input, limits: Limits, begin: Callable[[], None]) -> Request:
-    """Read a request's head; `begin` is called before the first byte of an expected body.
-
-    Raises BadRequest with the status to answer.
-    """
-    request_line, *lines = head.decode("latin-1").split("\r\n")
-    method, target, version = _request_line(request_line)
-    if len(lines) > limits.header_count:
-        raise BadRequest(431, f"more than {limits.header_count} headers")
-    headers = _headers(lines)
-    if version == "HTTP/1.1" and "host" not in headers:
-        raise BadRequest(400, "the Host header is missing")
-    waits = version == "HTTP/1.1" and headers.get("expect", "").lower() == "100-continue"
+def parse(head: h11.Request, source: Framing) -> Request:
+    """Take a head apart; its body is read from `source`. Raises BadRequest."""
+    target, version = head.target.decode(), head.http_version
+    if version not in {b"1.1", b"1.0"}:
+        raise BadRequest(505, "only HTTP/1.1 is spoken here")
+    if target.startswith(("http://", "https://")):  # as proxies send it
+        target = "/" + target.partition("://")[2].partition("/")[2]
+    if not target.startswith("/"):
+        raise BadRequest(400, "the request target is malformed")
+    headers = _headers(head)
+    if version == b"1.0" and "transfer-encoding" in headers:
+        raise BadRequest(400, "HTTP/1.0 has no Transfer-Encoding")
     path, _, query = target.partition("?")
+    try:
+        parameters = parse_qs(query, keep_blank_values=True, max_num_fields=500)
+    except ValueError:
+        raise BadRequest(414, "too many query parameters") from None
+    length = None if "transfer-encoding" in headers else int(headers.get("content-length", 0))
     return Request(
-        method=method,
+        method=head.method.decode(),
         path=unquote(path),
-        query=_query(query),
+        query=parameters,
         headers=headers,
-        body=body_of(headers, version, source, begin if waits else None),
+        body=Body(source, length),
         target=target,
-        keep_alive=version == "HTTP/1.1" and "close" not in headers.get("connection", "").lower(),
+        keep_alive=version == b"1.1" and "close" not in headers.get("connection", "").lower(),
     )
 
 
-def _request_line(line: str) -> tuple[str, str, str]:
-    parts = line.split(" ")
-    if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]) or _UNPRINTABLE.search(line):  # noqa: PLR2004 - method, target, version
-        raise BadRequest(400, "the request line is malformed")
-    method, target, version = parts
-    if version not in {"HTTP/1.1", "HTTP/1.0"}:
-        raise BadRequest(505, "only HTTP/1.1 is spoken here")
-    if target.startswith(("http://", "https://")):  # as proxies send it
-        target = "/" + target.split("/", 3)[3] if target.count("/") >= 3 else "/"  # noqa: PLR2004 - two of the scheme
-    if not target.startswith("/"):
-        raise BadRequest(400, "the request target is malformed")
-    return method, target, version
-
-
-def _headers(lines: list[str]) -> dict[str, str]:
+def _headers(head: h11.Request) -> dict[str, str]:
+    if len(head.headers) > _MOST_HEADERS:
+        raise BadRequest(431, f"more than {_MOST_HEADERS} headers")
     headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon or not _TOKEN.fullmatch(name) or _UNPRINTABLE.search(value):
-            raise BadRequest(400, "a header is malformed")
-        key = name.lower()
-        if key in headers:
-            if key in {"content-length", "transfer-encoding", "host", "authorization"}:
-                raise BadRequest(400, f"the header {key} is there twice")
-            headers[key] += ", " + value.strip(" \t")
-        else:
-            headers[key] = value.strip(" \t")
+    for raw_name, raw_value in head.headers:
+        name, value = raw_name.decode(), raw_value.decode("latin-1")
+        if name == "authorization" and name in headers:
+            raise BadRequest(400, "there are two Authorization headers")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
-
-
-def _query(text: str) -> dict[str, list[str]]:
-    try:
-        return parse_qs(text, keep_blank_values=True, max_num_fields=500) if text else {}
-    except ValueError as error:
-        raise BadRequest(414, "too many query parameters") from error

@@ -18,7 +18,6 @@ class Limits:
 
     head_bytes: int = 32 << 10
     """A request line and its headers together; more is 431."""
-    header_count: int = 100
     head_seconds: float = 30.0
     """From a request's first byte to the end of its headers; more is 408."""
     idle_seconds: float = 60.0

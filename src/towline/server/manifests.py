@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from towline.server.repository import Repository, StoredManifest
     from towline.spec.descriptor import Descriptor
 
-_READ = 64 << 10
-
 
 def read(call: Call) -> Response:
     """GET or HEAD of a manifest, as it was stored whatever the request accepts."""
@@ -94,9 +92,8 @@ def _content(call: Call) -> bytes:
     if (call.body.length or 0) > limit:
         raise refusals.too_large(limit)
     content = bytearray()
-    view = memoryview(bytearray(min(_READ, call.body.length or _READ) or 1))
-    while count := call.body.readinto(view):
-        content += view[:count]
+    while block := call.body.read():
+        content += block
         if len(content) > limit:
             raise refusals.too_large(limit)
     return bytes(content)

@@ -13,10 +13,10 @@ from urllib.parse import parse_qs
 from towline.errors import TowlineError
 from towline.server import gc
 from towline.server.api import Api
-from towline.server.bodies import SizedBody
-from towline.server.connection import Connection
+from towline.server.connection import Connection, Shared
 from towline.server.context import Registry
 from towline.server.faults import Faults
+from towline.server.framing import Body
 from towline.server.http import Request
 from towline.server.limits import Limits, PerClient
 from towline.server.log import RequestLog
@@ -74,7 +74,6 @@ class Server:
         self._sessions = Sessions(self._storage, self._limits)
         registry = Registry(self._storage, self._sessions, self._limits, schema1)
         self._api = Api(registry, guard, read_only, report)
-        self._bodies = PerClient(self._limits.client_bodies)
         self._tls = tls
         self._address = (host, port)
         self._listener: socket.socket | None = None
@@ -87,6 +86,8 @@ class Server:
         self._threads: list[threading.Thread] = []
         self.faults = Faults()
         """Faults to order, for tests of clients."""
+        bodies = PerClient(self._limits.client_bodies)
+        self._shared = Shared(self._api, self._limits, self.log, self.faults, bodies)
 
     def __enter__(self) -> Self:
         self.start()
@@ -131,8 +132,7 @@ class Server:
     def ask(self, path: str) -> Response:
         """What a GET of `path` would be answered, asked from within: no fault, no log."""
         bare, _, query = path.partition("?")
-        nothing = SizedBody(None, 0, None)
-        request = Request("GET", bare, parse_qs(query), {}, nothing, path)
+        request = Request("GET", bare, parse_qs(query), {}, Body(None, 0), path)
         return self._api.answer(request, lambda: None)
 
     def _bound(self) -> tuple[str, int]:
@@ -233,14 +233,7 @@ class Server:
         this = threading.current_thread()
         try:
             with suppress(OSError), self._secured(sock) as talking:
-                connection = Connection(
-                    talking,
-                    self._api,
-                    self._limits,
-                    self.faults,
-                    log=self.log,
-                    bodies=self._bodies,
-                )
+                connection = Connection(talking, self._shared)
                 with self._lock:
                     self._open[this] = connection
                 if not self._stopping.is_set():

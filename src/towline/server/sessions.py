@@ -22,11 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from towline.server.bodies import Body
+    from towline.server.framing import Body
     from towline.server.limits import Limits
     from towline.server.storage import Storage
 
-_BLOCK = 256 << 10
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _HASH_BLOCK = 1 << 20
 
@@ -75,25 +74,13 @@ class Session:
 
         Raises Cut or BadRequest from the body, OSError from the disk.
         """
-        view = memoryview(bytearray(min(_BLOCK, max(1, body.length or _BLOCK))))
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.lseek(descriptor, self.offset, os.SEEK_SET)
-            self._fill(descriptor, body, view)
+            while block := memoryview(body.read()):
+                self._take(descriptor, block)
         finally:
             os.close(descriptor)
-
-    def _fill(self, descriptor: int, body: Body, view: memoryview) -> None:
-        """Gather the crumbs of a body in chunks; nothing is kept back while we wait for more."""
-        filled = 0
-        try:
-            while count := body.readinto(view[filled:]):
-                filled += count
-                if filled == len(view) or not body.at_hand:
-                    block, filled = view[:filled], 0
-                    self._take(descriptor, block)
-        finally:
-            self._take(descriptor, view[:filled])
 
     def _take(self, descriptor: int, block: memoryview) -> None:
         while block:

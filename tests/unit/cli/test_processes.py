@@ -212,7 +212,7 @@ def loaded(*words: str) -> set[str]:
 
 
 def test_version_and_help_load_next_to_nothing() -> None:
-    heavy = {"argparse", "dataclasses", "json", "ssl", "socket", "sqlite3", "rich", "isal"}
+    heavy = {"argparse", "dataclasses", "json", "ssl", "socket", "sqlite3", "rich", "isal", "h11"}
     assert not loaded("--version") & heavy
     assert not loaded("--help") & heavy
     assert not loaded("push", "--help") & (heavy - {"argparse", "dataclasses"})
