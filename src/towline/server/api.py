@@ -80,24 +80,23 @@ class Api:
             response = refused.response()
         except (BadRequest, Cut):
             raise
-        except OSError as error:
-            response = self._broken(error)
         except Exception as error:  # noqa: BLE001 - one request's fault must not end the server
-            self.report(error)
-            response = refusals.failed().response()
+            if isinstance(error, OSError) and is_no_room(error):
+                response = refusals.no_room().response()
+            else:
+                self.report(error)
+                response = refusals.failed().response()
         response.headers.setdefault(distribution.API_VERSION, "registry/2.0")
         return response
-
-    def _broken(self, error: OSError) -> Response:
-        if is_no_room(error):
-            return refusals.no_room().response()
-        self.report(error)
-        return refusals.failed().response()
 
     def _do(self, request: Request, interrupt: Callable[[], None]) -> Response:
         if self.guard and not self.guard.admits(request.headers.get("authorization", "")):
             raise refusals.unauthorized()
-        match, endpoints = _route(request.path)
+        for pattern, endpoints in _ROUTES:  # noqa: B007 - those of the pattern that matched
+            if match := pattern.fullmatch(request.path):
+                break
+        else:
+            raise refusals.not_a_page(request.path)
         endpoint = endpoints.get(request.method)
         if endpoint is None:
             raise refusals.method_not_allowed(request.method, endpoints)
@@ -107,10 +106,3 @@ class Api:
         if name and not (distribution.NAME.fullmatch(name) and len(name) <= distribution.NAME_MAX):
             raise refusals.name_invalid(name)
         return endpoint(Call(self.registry, request, name, last, interrupt))
-
-
-def _route(path: str) -> tuple[re.Match[str], Mapping[str, Endpoint]]:
-    for pattern, endpoints in _ROUTES:
-        if match := pattern.fullmatch(path):
-            return match, endpoints
-    raise refusals.not_a_page(path)

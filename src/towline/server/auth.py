@@ -13,6 +13,7 @@ import re
 import secrets
 import threading
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from towline.errors import UsageError
@@ -42,7 +43,10 @@ class Guard:
         self._known: dict[bytes, None] = {}
         self._stamp: tuple[int, int] | None = None
         self._hashes: dict[str, bytes] = {}
-        _need_bcrypt()
+        if find_spec("bcrypt") is None:
+            raise UsageError(
+                "--htpasswd needs the bcrypt library", hint="pip install 'towline[htpasswd]'"
+            )
         try:
             self._refresh()
         except (OSError, UnicodeDecodeError) as error:
@@ -52,14 +56,12 @@ class Guard:
     def admits(self, authorization: str) -> bool:
         """Whether the value of an `Authorization` header names a user with the right password."""
         scheme, _, encoded = authorization.partition(" ")
-        return scheme.lower() == "basic" and self._matches(encoded.strip())
-
-    def _matches(self, encoded: str) -> bool:
         try:
-            user, colon, password = base64.b64decode(encoded, validate=True).partition(b":")
+            given = base64.b64decode(encoded.strip(), validate=True)
         except (binascii.Error, ValueError):
             return False
-        if not colon:
+        user, colon, password = given.partition(b":")
+        if scheme.lower() != "basic" or not colon:
             return False
         known, hashed = self._hash_of(user.decode("utf-8", "replace"))
         # Remembered by a keyed hash of all three: a changed password is forgotten by itself.
@@ -69,14 +71,11 @@ class Guard:
         with self._turns:
             good = _bcrypt_matches(password, hashed) and known
         if good:
-            self._remember(seen)
+            with self._lock:
+                if len(self._known) >= _REMEMBERED:
+                    self._known.clear()
+                self._known[seen] = None
         return good
-
-    def _remember(self, seen: bytes) -> None:
-        with self._lock:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[seen] = None
 
     def _hash_of(self, user: str) -> tuple[bool, bytes]:
         """Whether there is such a user, and the hash to compare with.
@@ -115,15 +114,6 @@ def _read(path: Path) -> dict[str, bytes]:
             )
         hashes[user] = hashed.encode()
     return hashes
-
-
-def _need_bcrypt() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("bcrypt") is None:
-        raise UsageError(
-            "--htpasswd needs the bcrypt library", hint="pip install 'towline[htpasswd]'"
-        )
 
 
 def _bcrypt_matches(password: bytes, hashed: bytes) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from towline.server.api import Api
     from towline.server.faults import Faults
+    from towline.server.framing import Body
     from towline.server.http import Request
     from towline.server.limits import Limits, PerClient
     from towline.server.log import RequestLog
@@ -92,14 +93,15 @@ class Connection:
         return goes_on
 
     def _answer(self, request: Request) -> bool:
+        """Answer one request; whether the connection goes on."""
         begun = time.monotonic()
+        counted: AbstractContextManager[bool] = nullcontext(enter_result=True)
+        if not request.body.finished:
+            counted = self._server.bodies.one(_client(self._socket))
         try:
-            counted: AbstractContextManager[bool] = nullcontext(enter_result=True)
-            if not request.body.finished:
-                counted = self._server.bodies.one(_client(self._socket))
             with counted as fits:
                 response = self._response(request, fits=fits)
-                drained = fits and self._drained(request)
+                drained = fits and self._drained(request.body)
         except Cut:
             self._note(request, 0, begun)
             raise
@@ -114,12 +116,11 @@ class Connection:
         return whole and not response.close
 
     def _response(self, request: Request, *, fits: bool) -> Response:
+        server = self._server
         if not fits:
             return refusals.too_many_bodies().response()
         try:
-            return self._server.faults.before(request) or self._server.api.answer(
-                request, self._interrupt
-            )
+            return server.faults.before(request) or server.api.answer(request, self._interrupt)
         except BadRequest as bad:  # its body is malformed
             return _bad(bad)
 
@@ -132,9 +133,8 @@ class Connection:
             LoggedRequest(request.method, request.target, status, received, seconds, headers)
         )
 
-    def _drained(self, request: Request) -> bool:
+    def _drained(self, body: Body) -> bool:
         """Read what is left of a body, if that is little: the next request begins behind it."""
-        body = request.body
         if body.finished:
             return True
         if body.is_waited_with:

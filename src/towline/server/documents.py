@@ -59,7 +59,13 @@ def read(content: bytes, content_type: str) -> Document:
     if declared in _SAYS_NOTHING:
         declared = ""
     if declared in _SCHEMA1 or (not declared and _says_schema1(content)):
-        return _schema1(content)
+        schema = schema1.parse(content)
+        return Document(
+            # Signatures are not part of what the digest is of.
+            media_types.SCHEMA1 if schema.payload == content else media_types.SCHEMA1_SIGNED,
+            unsized=tuple(dict.fromkeys(schema.layers)),
+            payload=schema.payload,
+        )
     parsed = manifest.parse(content, declared or None)
     if declared and declared != parsed.media_type:
         msg = f"its mediaType is {parsed.media_type}, but the Content-Type {declared[:100]}"
@@ -80,9 +86,15 @@ def _document(parsed: manifest.Manifest | manifest.Index, artifact_type: str | N
     )
     if isinstance(parsed, manifest.Index):
         return replace(document, children=parsed.manifests)
+    # A layer may be missing that is not to be distributed and says where it is.
+    held = (
+        layer
+        for layer in parsed.layers
+        if not (media_types.is_foreign(layer.media_type) and layer.urls)
+    )
     return replace(
         document,
-        blobs=(parsed.config, *(layer for layer in parsed.layers if not _is_elsewhere(layer))),
+        blobs=(parsed.config, *held),
         artifact_type=artifact_type or parsed.config.media_type or None,
     )
 
@@ -93,18 +105,3 @@ def _says_schema1(content: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(document, dict) and schema1.is_schema1(document)
-
-
-def _schema1(content: bytes) -> Document:
-    read = schema1.parse(content)
-    signed = read.payload != content
-    return Document(
-        media_type=media_types.SCHEMA1_SIGNED if signed else media_types.SCHEMA1,
-        unsized=tuple(dict.fromkeys(read.layers)),
-        payload=read.payload,
-    )
-
-
-def _is_elsewhere(layer: Descriptor) -> bool:
-    """Whether a layer may be missing: it is not to be distributed, and says where it is."""
-    return media_types.is_foreign(layer.media_type) and bool(layer.urls)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -37,7 +38,16 @@ class _Failure:
     content: bytes | None
 
     def fits(self, request: Request) -> bool:
-        return self.method in {"*", request.method} and _fits(self.path, request)
+        """Whether a request is meant: its path by a part, a pattern or a regular expression."""
+        if self.method not in {"*", request.method}:
+            return False
+        if self.path in request.target or self.path in request.path:
+            return True
+        if fnmatchcase(request.path, self.path):
+            return True
+        with suppress(re.error):
+            return re.search(self.path, request.target) is not None
+        return False
 
     def response(self) -> Response:
         if self.content is not None:
@@ -45,16 +55,6 @@ class _Failure:
         code = _CODES.get(self.status, distribution.UNKNOWN)
         message = "this failure was asked for"
         return Refused(self.status, code, message, headers=self.headers).response()
-
-
-def _fits(wanted: str, request: Request) -> bool:
-    """Whether a path is meant: a part of it, a pattern with `*`, or a regular expression."""
-    if wanted in request.target or wanted in request.path or fnmatchcase(request.path, wanted):
-        return True
-    try:
-        return re.search(wanted, request.target) is not None
-    except re.error:
-        return False
 
 
 class Faults:

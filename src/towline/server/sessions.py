@@ -153,26 +153,19 @@ class Sessions:
 
     def expire(self) -> None:
         """Give up what was left untouched for too long, half-written files of a crash too."""
-        oldest = time.time() - self._limits.session_seconds
+        oldest, now = time.time() - self._limits.session_seconds, time.monotonic()
         for path in self._folder.iterdir():
             with suppress(FileNotFoundError):
-                if path.stat().st_mtime < oldest and not self._in_use(path):
+                if path.stat().st_mtime >= oldest:
+                    continue
+                with self._lock:
+                    session = self._open.get(path)
+                    if session and session.touched > now - self._limits.session_seconds:
+                        continue
                     path.unlink()
-                    self._forget(path)
-
-    def _in_use(self, path: Path) -> bool:
-        with self._lock:
-            session = self._open.get(path)
-        if session is None:
-            return False
-        return time.monotonic() - session.touched < self._limits.session_seconds
-
-    def _forget(self, path: Path) -> None:
-        with self._lock:
-            self._count -= path.name.startswith("session-")
-            session = self._open.pop(path, None)
-            if session:
-                session.closed = True
+                    self._count -= path.name.startswith("session-")
+                    if session := self._open.pop(path, None):
+                        session.closed = True
 
     def _path(self, name: str, session: str) -> Path:
         mark = hashlib.sha256(name.encode()).hexdigest()[:16]
