@@ -431,6 +431,20 @@ def test_a_referrer_larger_than_a_page_has_one_of_its_own(name: str) -> None:
         assert (len(found), set(found)) == (4, pushed)
 
 
+def test_without_a_list_of_referrers_clients_keep_one_under_a_tag(name: str) -> None:
+    with Server(referrers=False) as server, RawClient(server.host) as client:
+        subject = image(config_of(client, name))
+        content = image(config_of(client, name), subject=descriptor(subject, MANIFEST))
+        put = client.put_manifest(name, sha256(content), content)
+        assert (put.status, "oci-subject" in put.headers) == (201, False)
+        asked = client.ask("GET", f"/v2/{name}/referrers/{sha256(subject)}")
+        assert asked.refusal == (404, "UNSUPPORTED")
+        tag, kept = sha256(subject).replace(":", "-"), index(content)
+        assert client.ask("GET", at(name, tag)).refusal == (404, "MANIFEST_UNKNOWN")
+        assert client.put_manifest(name, tag, kept).status == 201
+        assert client.ask("GET", at(name, tag)).body == kept
+
+
 def next_page(answer: Answer) -> str:
     link = answer.headers.get("link", "")
     if not link:

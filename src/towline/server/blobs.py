@@ -49,15 +49,19 @@ def content(call: Call, path: Path, digest: Digest, size: int, media_type: str) 
     }
     if etag in call.request.headers.get("if-none-match", ""):
         return Response(304, headers)
-    part = _part(call, size, etag)
-    if part is None:
-        return _answer(call, 200, headers, path, first=0, length=size)
-    first, length = part
-    if length <= 0:
-        headers = {"Content-Range": f"bytes */{size}"}
-        return Response(416, headers)
-    headers["Content-Range"] = f"bytes {first}-{first + length - 1}/{size}"
-    return _answer(call, 206, headers, path, first=first, length=length)
+    if call.head:  # a Range counts for GET alone (RFC 9110, section 14.2)
+        return Response(200, headers, length=size)
+    status, first, length = 200, 0, size
+    if part := _part(call, size, etag):
+        status, (first, length) = 206, part
+        if length <= 0:
+            return Response(416, {"Content-Range": f"bytes */{size}"})
+        headers["Content-Range"] = f"bytes {first}-{first + length - 1}/{size}"
+    try:
+        file = path.open("rb", buffering=0)
+    except FileNotFoundError:  # a collection took it between two looks
+        raise refusals.blob_unknown(call.last) from None
+    return Response(status, headers, FilePart(file, first, length))
 
 
 def _part(call: Call, size: int, etag: str) -> tuple[int, int] | None:
@@ -76,15 +80,3 @@ def _part(call: Call, size: int, etag: str) -> tuple[int, int] | None:
     first = int(wanted[1])
     last = min(int(wanted[2]), size - 1) if wanted[2] else size - 1
     return first, last - first + 1
-
-
-def _answer(
-    call: Call, status: int, headers: dict[str, str], path: Path, *, first: int, length: int
-) -> Response:
-    if call.head:
-        return Response(status, headers, length=length)
-    try:
-        file = path.open("rb", buffering=0)
-    except FileNotFoundError:  # a collection took it between two looks
-        raise refusals.blob_unknown(call.last) from None
-    return Response(status, headers, FilePart(file, first, length))

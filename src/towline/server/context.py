@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from towline.server import refusals
@@ -28,10 +28,8 @@ class Registry:
     limits: Limits
     schema1: bool = False
     """Whether manifests of schema 1 are accepted."""
-
-
-def _nothing() -> None:
-    """Interrupt nobody."""
+    referrers: bool = True
+    """Whether there is a list of referrers; without one, clients keep it under a tag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class Call:
     """The repository's name, which matches the grammar; empty where the endpoint has none."""
     last: str
     """The last part of the path: a digest, a tag, a session's id, or empty."""
-    interrupt: Callable[[], None] = field(default=_nothing)
+    interrupt: Callable[[], None]
     """Ends the reading of this request's body, from another thread."""
 
     @property

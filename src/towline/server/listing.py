@@ -44,6 +44,8 @@ def referrers(call: Call) -> Response:
     A page ends after so many entries, or once so many bytes were looked at: with a filter it may
     be empty and still not the last.
     """
+    if not call.registry.referrers:
+        raise refusals.not_a_page(call.request.path)
     # A plus sign that was not encoded arrives as a space.
     wanted = (call.parameter("artifactType") or "").replace(" ", "+")
     headers = {"Content-Type": media_types.OCI_INDEX}

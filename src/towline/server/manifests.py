@@ -164,7 +164,7 @@ def _headers(call: Call, digest: Digest, document: Document, tags: list[str]) ->
         "Location": distribution.manifest_path(call.name, digest),
         distribution.DOCKER_CONTENT_DIGEST: digest,
     }
-    if document.subject:
+    if document.subject and call.registry.referrers:
         headers[distribution.OCI_SUBJECT] = document.subject.digest
     if isinstance(_reference(call.last), Digest) and tags:
         headers["OCI-Tag"] = ", ".join(tags)

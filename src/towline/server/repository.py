@@ -179,9 +179,10 @@ class Repository:
         One at a time: a descriptor has the manifest's annotations, so it may be large.
         """
         folder = self.layout.referrers_of(subject)
-        for entry in sorted(_entries(folder)):
+        behind = after.replace(":", "-")
+        for entry in sorted(entry for entry in _entries(folder) if entry > behind):
             digest = Digest(entry.replace("-", ":"))
-            if digest > after and self.layout.manifest(digest).exists():
+            if self.layout.manifest(digest).exists():
                 with suppress(FileNotFoundError):
                     yield digest, (folder / entry).read_bytes()
 

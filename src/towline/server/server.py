@@ -49,7 +49,8 @@ class Server:
     """An OCI registry in this process (distribution-spec 1.1).
 
     `root` None keeps everything in a temporary folder, removed at the end; `port` 0 takes a free
-    one. Use it in a `with` block, or call `start` and `stop`. The last `kept_requests` requests are
+    one. Use it in a `with` block, or call `start` and `stop`. Without `referrers` it is a registry
+    of version 1.0, whose clients list referrers under a tag. The last `kept_requests` requests are
     remembered, each is told to `on_request`; `report` is told of faults of the registry's own.
     Raises TowlineError when the root or the address cannot be used.
     """
@@ -64,6 +65,7 @@ class Server:
         tls: ssl.SSLContext | None = None,
         read_only: bool = False,
         schema1: bool = False,
+        referrers: bool = True,
         limits: Limits | None = None,
         kept_requests: int = 100_000,
         on_request: Callable[[LoggedRequest], None] | None = None,
@@ -72,7 +74,9 @@ class Server:
         self._limits = limits or Limits()
         self._storage = _held(root)
         self._sessions = Sessions(self._storage, self._limits)
-        registry = Registry(self._storage, self._sessions, self._limits, schema1)
+        registry = Registry(
+            self._storage, self._sessions, self._limits, schema1=schema1, referrers=referrers
+        )
         self._api = Api(registry, guard, read_only, report)
         self._tls = tls
         self._address = (host, port)
@@ -149,8 +153,11 @@ class Server:
         except OSError as error:
             self._storage.close()
             host, port = self._address
+            # Without the address, which `create_server` adds to the system's words.
+            number = None if isinstance(error, socket.gaierror) else error.errno
+            reason = os.strerror(number) if number else error.strerror or str(error)
             raise TowlineError(
-                f"cannot listen on {host}:{port}: {_reason(error)}",
+                f"cannot listen on {host}:{port}: {reason}",
                 hint="choose another address with --listen; port 0 takes a free one",
             ) from None
         for work in (self._accept,) if self._read_only else (self._accept, self._keep_house):
@@ -230,10 +237,15 @@ class Server:
                 del self._open[thread]
 
     def _serve(self, sock: socket.socket) -> None:
+        """One connection in its own thread, TLS's handshake included: a slow one delays nobody."""
         this = threading.current_thread()
         try:
-            with suppress(OSError), self._secured(sock) as talking:
-                connection = Connection(talking, self._shared)
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self._tls:
+                    sock.settimeout(self._limits.head_seconds)
+                    sock = self._tls.wrap_socket(sock, server_side=True)
+                connection = Connection(sock, self._shared)
                 with self._lock:
                     self._open[this] = connection
                 if not self._stopping.is_set():
@@ -243,14 +255,6 @@ class Server:
             with self._lock:
                 del self._open[this]
 
-    def _secured(self, sock: socket.socket) -> socket.socket:
-        """The handshake, in the connection's own thread: a slow one keeps nobody."""
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._tls is None:
-            return sock
-        sock.settimeout(self._limits.head_seconds)
-        return self._tls.wrap_socket(sock, server_side=True)
-
 
 def _held(root: Path | None) -> Storage:
     storage = Storage(root)
@@ -259,10 +263,3 @@ def _held(root: Path | None) -> Storage:
     storage.close()
     message = f"another server uses {root}"
     raise TowlineError(message, hint="stop it, or choose another folder with `--root`")
-
-
-def _reason(error: OSError) -> str:
-    """Without the address, which `create_server` adds."""
-    if isinstance(error, socket.gaierror) or error.errno is None:
-        return error.strerror or str(error)
-    return os.strerror(error.errno)
