@@ -80,7 +80,7 @@ def parse(head: h11.Request, source: Framing) -> Request:
         raise BadRequest(400, "HTTP/1.0 has no Transfer-Encoding")
     path, _, query = target.partition("?")
     try:
-        parameters = parse_qs(query, keep_blank_values=True, max_num_fields=500)
+        parameters = parse_qs(query, keep_blank_values=True, max_num_fields=500) if query else {}
     except ValueError:
         raise BadRequest(414, "too many query parameters") from None
     length = None if "transfer-encoding" in headers else int(headers.get("content-length", 0))
@@ -99,8 +99,8 @@ def _headers(head: h11.Request) -> dict[str, str]:
     if len(head.headers) > _MOST_HEADERS:
         raise BadRequest(431, f"more than {_MOST_HEADERS} headers")
     headers: dict[str, str] = {}
-    for raw_name, raw_value in head.headers:
-        name, value = raw_name.decode(), raw_value.decode("latin-1")
+    for raw_name, raw_value in head.headers.raw_items():
+        name, value = raw_name.decode().lower(), raw_value.decode("latin-1")
         if name == "authorization" and name in headers:
             raise BadRequest(400, "there are two Authorization headers")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
