@@ -16,10 +16,8 @@ from towline.registry.requests.blobs import (
     Mounted,
     Opened,
     base,
-    blob_exists,
-    blob_size,
-    blob_stored,
     get_blob,
+    head_blob,
     mount,
     open_upload,
 )
@@ -43,7 +41,10 @@ if TYPE_CHECKING:
 
 
 class Repository:
-    """Safe from any thread. Made by `RegistryClient.repository`."""
+    """Safe from any thread. Made by `RegistryClient.repository`.
+
+    Verbs raise AuthError, RegistryError and NetworkError, unless they say otherwise.
+    """
 
     def __init__(
         self,
@@ -99,18 +100,12 @@ class Repository:
     @property
     def formats_refused(self) -> frozenset[Format]:
         """Families of formats of which no manifests were taken when last tried."""
-        refused: dict[Format, bool] = {
-            "docker": self._facts.docker_refused,
-            "oci": self._facts.oci_refused,
-        }
-        return frozenset(fmt for fmt, is_refused in refused.items() if is_refused)
+        formats: tuple[Format, ...] = ("docker", "oci")
+        return frozenset(fmt for fmt in formats if getattr(self._facts, f"{fmt}_refused"))
 
     def note_format(self, fmt: Format, *, refused: bool) -> None:
         """What came of putting a manifest of that family."""
-        if fmt == "docker":
-            self._facts.docker_refused = refused
-        else:
-            self._facts.oci_refused = refused
+        setattr(self._facts, f"{fmt}_refused", refused)
 
     @property
     def limits(self) -> list[str]:
@@ -127,16 +122,13 @@ class Repository:
     ) -> bool:
         """Whether the blob is there; `in_storage`: also where the registry sends on to.
 
-        With `size`, what is said to have other than so many bytes is none. Raises AuthError,
-        RegistryError, NetworkError.
+        With `size`, what is said to have other than so many bytes is none.
         """
         talk = self._talk(context)
         with on_side(self._side):
-            if not in_storage:
-                return talk.call(blob_exists(self.name, digest, size))
-            found = talk.call(blob_stored(self.name, digest))
-        if not isinstance(found, Unclear):
-            return found
+            seen = talk.call(head_blob(self.name, digest, in_storage=in_storage))
+        if seen.there is not None or not in_storage:
+            return seen.has(size)
         try:  # where HEAD is not answered GET is; no byte of the blob is read
             self.open_blob(digest, context).close()
         except RegistryError as error:
@@ -184,8 +176,7 @@ class Repository:
     ) -> Upload:
         """Open an upload session; with digest and size known it takes a request less.
 
-        `about`: bytes that a blob of unknown size may come to. Raises AuthError, RegistryError,
-        NetworkError.
+        `about`: bytes that a blob of unknown size may come to.
         """
         talk = self._talk(context)
         with on_side("destination"):
@@ -214,8 +205,8 @@ class Repository:
     def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
         """Put a manifest under a tag or its digest.
 
-        An answer that is lost, names no digest or another one, is settled by looking. Raises
-        AuthError, RegistryError, NetworkError; `aftermath` says what that has left behind.
+        An answer that is lost, names no digest or another one, is settled by looking. An error's
+        `aftermath` says what it has left behind.
         """
         with on_side(self._side):
             manifests.Putting(self._talk(context), target, manifest, self._damaged).carry_out()
@@ -227,10 +218,7 @@ class Repository:
         return referrers.announce(self._talk(context), manifest, subject)
 
     def head_manifest(self, target: str, context: Context) -> Descriptor | None:
-        """What lies under a tag or digest; None: nothing.
-
-        Raises AuthError, RegistryError, NetworkError.
-        """
+        """What lies under a tag or digest; None: nothing."""
         with on_side(self._side):
             found = manifests.look_at(self._talk(context), target)
             if not isinstance(found, Unclear):
@@ -241,19 +229,13 @@ class Repository:
         return manifest.descriptor() if manifest else None
 
     def get_manifest(self, target: str, context: Context) -> RawManifest | None:
-        """A manifest or index; None: there is none. Its bytes agree with the digest of it.
-
-        Raises AuthError, RegistryError, NetworkError.
-        """
+        """A manifest or index; None: there is none. Its bytes agree with the digest of it."""
         with on_side(self._side):
             found = manifests.get(self._talk(context), target)
         return found.manifest if found else None
 
     def read_blob(self, digest: str, context: Context, limit: int) -> bytes:
-        """A small blob, its digest checked.
-
-        Raises RegistryError when it is longer than `limit` bytes, and as `open_blob` does.
-        """
+        """A small blob, its digest checked; RegistryError when it is longer than `limit` bytes."""
         reader = self.open_blob(digest, context)
         try:
             buffer = bytearray(limit + 1)
@@ -267,10 +249,7 @@ class Repository:
         return bytes(buffer[:size])
 
     def open_blob(self, digest: str, context: Context) -> BlobReader:
-        """A blob to be read; its digest is checked at the end.
-
-        Raises AuthError, RegistryError, NetworkError.
-        """
+        """A blob to be read; its digest is checked at the end."""
         call = get_blob(self.name, digest)
         with on_side(self._side):
             unread = self._transport.open(call, self._scopes, context)
@@ -286,15 +265,12 @@ class Repository:
             self._transport.check_version(context)
 
     def ask_base(self, context: Context) -> None:
-        """Ask the registry itself whether this account is let in (end-1).
-
-        Raises AuthError, RegistryError, NetworkError.
-        """
+        """Ask the registry itself whether this account is let in (end-1)."""
         with on_side(self._side):
             self._transport.call(base(self.name.host), (), context)
 
     def tags(self, context: Context) -> list[str]:
-        """Every tag, in the registry's order. Raises AuthError, RegistryError, NetworkError."""
+        """Every tag, in the registry's order."""
         found: dict[str, None] = {}
         seen: set[str] = set()
         target: str | None = first_page(self.name)
@@ -314,9 +290,11 @@ class Repository:
 def _is_linked(answer: Mounted, talk: Conversation, digest: str, size: int | None) -> bool:
     """Whether a mount is of the blob that was meant, with so many bytes as far as that is said."""
     # Another blob may only be named: something on the way rewrites headers.
-    if answer.instead and not talk.call(blob_exists(talk.name, digest)):
+    if answer.instead and not talk.call(head_blob(talk.name, digest)).there:
         return False
-    return size is None or talk.call(blob_size(talk.name, digest)) in {None, size}
+    if size is None:
+        return True
+    return talk.call(head_blob(talk.name, digest, in_storage=True)).size in {None, size}
 
 
 __all__ = ["Mounted", "Repository"]

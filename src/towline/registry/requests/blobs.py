@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from towline.errors import RegistryError
 from towline.registry import errors
 from towline.registry.redirects import REDIRECTS, still_secure
-from towline.registry.requests.call import Call, Unclear, says_nothing
+from towline.registry.requests.call import Call, says_nothing
 from towline.spec import distribution, media_types
 
 if TYPE_CHECKING:
@@ -17,6 +17,19 @@ if TYPE_CHECKING:
     from towline.wire.url import Url
 
 BINARY = ("Content-Type", media_types.OCTET_STREAM)
+
+
+class Seen(NamedTuple):
+    """What a HEAD says of a blob."""
+
+    there: bool | None
+    """None: it does not say; ask in another way."""
+    size: int | None = None
+    """Bytes, as far as it says."""
+
+    def has(self, size: int | None) -> bool:
+        """Whether the blob is there, with so many bytes as far as that is said and wanted."""
+        return self.there is True and (None in {size, self.size} or size == self.size)
 
 
 class Mounted(NamedTuple):
@@ -44,61 +57,26 @@ def base(host: str) -> Call[None]:
     return Call("GET", distribution.BASE, action, read)
 
 
-def blob_exists(name: RepositoryName, digest: str, size: int | None = None) -> Call[bool]:
-    """end-2 by HEAD. A redirect to storage says already that the blob is there.
-
-    Where `size` bytes are expected, one that is said to have others is none.
-    """
-    action = f"check blob {_short(digest)} in {name}"
-
-    def read(response: Response) -> bool:
-        if response.status in REDIRECTS:
-            return True
-        other = size is not None and _size(response) not in {None, size}
-        return _is_there(response, action) is True and not other
-
-    return Call("HEAD", distribution.blob_path(name.path, digest), action, read)
-
-
-def blob_stored(name: RepositoryName, digest: str) -> Call[bool | Unclear]:
-    """end-2 by HEAD, of the storage too: it may have lost what the registry believes in."""
+def head_blob(name: RepositoryName, digest: str, *, in_storage: bool = False) -> Call[Seen]:
+    """end-2 by HEAD; `in_storage`: of the storage too, which may have lost the blob."""
     action = f"check blob {_short(digest)} in {name}"
     path = distribution.blob_path(name.path, digest)
 
-    def read(response: Response) -> bool | Unclear:
+    def read(response: Response) -> Seen:
+        # Cloud Run leaves the length out, GoDoxy and NORA say 0, what is encoded has another one.
+        encoded = "Content-Encoding" in response.headers or not response.ok
+        size = None if encoded else response.headers.number("Content-Length") or None
+        if response.status in REDIRECTS:  # to storage: the blob is there
+            return Seen(there=True)
         if response.url.target != path:
             # Storage refuses a HEAD for many a reason (S3 signs for one method), but says 404.
-            return response.status not in {404, 410}
-        return _is_there(response, action)
+            return Seen(response.status not in {404, 410}, size)
+        if response.status == 404 or says_nothing(response):
+            return Seen(there=False if response.status == 404 else None)
+        errors.check_success(response, action)
+        return Seen(there=True, size=size)
 
-    return Call("HEAD", path, action, read, follow=True)
-
-
-def blob_size(name: RepositoryName, digest: str) -> Call[int | None]:
-    """end-2 by HEAD, for the number of bytes alone; None: it is not said."""
-    action = f"check the size of blob {_short(digest)} in {name}"
-    path = distribution.blob_path(name.path, digest)
-
-    def read(response: Response) -> int | None:
-        return _size(response) if response.ok else None
-
-    return Call("HEAD", path, action, read, follow=True)
-
-
-def _size(response: Response) -> int | None:
-    """Bytes of the blob, as far as a HEAD says."""
-    # Cloud Run leaves the length out, GoDoxy and NORA say 0, what is encoded has another one.
-    encoded = "Content-Encoding" in response.headers
-    return None if encoded else response.headers.number("Content-Length") or None
-
-
-def _is_there(response: Response, action: str) -> bool | Unclear:
-    if response.status == 404:
-        return False
-    if says_nothing(response):
-        return Unclear(response.status)
-    errors.check_success(response, action)
-    return True
+    return Call("HEAD", path, action, read, follow=in_storage)
 
 
 def get_blob(name: RepositoryName, digest: str) -> Call[Response]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry.errors import on_side
-from towline.registry.requests.blobs import blob_exists
+from towline.registry.requests.blobs import head_blob
 from towline.registry.upload.bodies import Chunks, Held, OneBody
 from towline.registry.upload.session import Session
 from towline.registry.upload.strategy import Expected, choose
@@ -169,7 +169,7 @@ class Upload:
 
     def _is_there(self, digest: str) -> bool:
         with suppress(TowlineError):
-            return self._talk.call(blob_exists(self._talk.name, digest))
+            return self._talk.call(head_blob(self._talk.name, digest)).has(None)
         return False
 
     def rewind(self) -> bool:
