@@ -57,7 +57,7 @@ def _check(args: argparse.Namespace, user: str | None, *, known: bool) -> None:
 
 def asked(question: str, *, secret: bool = False) -> str:
     """What is typed on the terminal; unseen if it is a secret. Raises UsageError without one."""
-    if sys.stdin is None or not sys.stdin.isatty():
+    if sys.stdin is None or sys.stderr is None or not sys.stdin.isatty():
         message = "there is no terminal to ask for user and password on"
         raise UsageError(message, hint="give them: … | towline login … -u USER --password-stdin")
     try:

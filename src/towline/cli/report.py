@@ -5,6 +5,7 @@ With `--debug` the traceback comes before it; with `--progress json` all of it i
 
 from __future__ import annotations
 
+import errno
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from towline.events import Event
 
+_NO_THREAD = "can't start new thread"
+"""How Python says it."""
 UNEXPECTED = "run it again with --debug and report what it shows: this should not have happened"
 
 
@@ -161,6 +164,8 @@ def message_of(error: BaseException) -> str:
         return one_line(spelled(error.message))
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
+    if limit := _limit(error):
+        return limit[0]
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return one_line(f"{place}{error.strerror}")
@@ -180,7 +185,23 @@ def _caret(text: str, position: int) -> str:
 def _hint(error: BaseException) -> str | None:
     if isinstance(error, TowlineError):
         return spelled(error.hint) if error.hint else None
+    if limit := _limit(error):
+        return limit[1]
     return None if isinstance(error, (KeyboardInterrupt, OSError)) else UNEXPECTED
+
+
+def _limit(error: BaseException) -> tuple[str, str] | None:
+    """Which limit of this machine was met, and what to do about it; None: it was another thing."""
+    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+        return "this process may open no more files", "raise the limit of open files (ulimit -n)"
+    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+        from towline.transfers.threads import no_thread
+
+        refused = no_thread()
+        return refused.message, refused.hint or ""
+    if isinstance(error, MemoryError):
+        return "there is no more memory", "give it more, or lower --jobs"
+    return None
 
 
 def _traceback(error: BaseException) -> Iterator[str]:

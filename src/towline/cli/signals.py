@@ -12,14 +12,14 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from towline.context import Cancel
 from towline.errors import TransferCancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from types import FrameType
 
 GRACE = 0.75
@@ -73,13 +73,19 @@ class _Watch:
         os.set_blocking(writing, False)
         wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         handlers = {number: signal.signal(number, _nothing) for number in _SIGNALS}
-        threading.Thread(target=self._watch, args=(reading,), name="signals", daemon=True).start()
+        watch = threading.Thread(target=self._watch, args=(reading,), name="signals", daemon=True)
+        try:
+            watch.start()
+        except RuntimeError:  # no thread is to be had: signals do what they did before
+            _restore(handlers, wakeup)
+            os.close(reading)
+            os.close(writing)
+            yield
+            return
         try:
             yield
         finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(wakeup)
+            _restore(handlers, wakeup)
             os.close(writing)  # the thread reads the end
 
     def _watch(self, reading: int) -> None:
@@ -87,7 +93,9 @@ class _Watch:
         if heard:
             self.code = 128 + heard
             # An action of the switch that blocks must not keep the second signal from being heard.
-            threading.Thread(target=self._cancel.cancel, name="cancel", daemon=True).start()
+            cancel = threading.Thread(target=self._cancel.cancel, name="cancel", daemon=True)
+            with suppress(RuntimeError):  # no thread is to be had: then it ends after the grace
+                cancel.start()
             self._end_soon(reading, self.code)
         os.close(reading)
 
@@ -109,6 +117,12 @@ class _Watch:
                 return
         _write_at_once(self._last_words)
         os._exit(code)
+
+
+def _restore(handlers: Mapping[signal.Signals, Any], wakeup: int) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    signal.set_wakeup_fd(wakeup)
 
 
 def _write_at_once(words: bytes) -> None:

@@ -88,7 +88,10 @@ class SafeKnowledge:
                 errors.append(error)
 
         thread = threading.Thread(target=ask, name="knowledge", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise KnowledgeError(f"the cache cannot be asked: {error}") from None
         thread.join(self._deadline)
         if not answers:
             raise errors[0] if errors else KnowledgeError("the cache did not answer in time")

@@ -41,7 +41,7 @@ def spool(reader: Reader, name: str, context: Context, environ: Mapping[str, str
     """
     import tempfile
 
-    folder = environ.get("TMPDIR") or tempfile.gettempdir()
+    folder = environ.get("TMPDIR") or _usual_folder()
     head = Head(reader)
     kind = compression.detect(head.content)
     try:
@@ -106,6 +106,15 @@ def _plain_size(head: bytes, kind: compression.Compression, name: str) -> int | 
             hint=f"pipe it: zstd -dc --long={log}{file} | towline push - DESTINATION",
         )
     return frame.content_size if 0 < frame.content_size < zstandard.CONTENTSIZE_ERROR else None
+
+
+def _usual_folder() -> str:
+    import tempfile
+
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:  # nothing can be written in any of the usual ones: all are full
+        return "/tmp"  # noqa: S108 - to fail there with a sentence
 
 
 class Head:

@@ -7,6 +7,7 @@ between two attempts (an upload session, say) is the work's own matter.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -31,9 +32,8 @@ _STRAINED = frozenset({408, 429, 499, *range(500, 600)})
 
 
 def _random() -> float:
-    import random
-
-    return random.random()  # noqa: S311 - it spreads waits, it keeps no secret
+    # Nothing is imported for it: what failed may be that no more files can be opened.
+    return int.from_bytes(os.urandom(4)) / 2**32
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 import socket
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,7 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from towline.errors import NetworkError
 from towline.wire import certificate, reading, tls
 from towline.wire.channel import Channel, Silence, words
-from towline.wire.failures import CLIENT_CERTIFICATE, other_certificate
+from towline.wire.failures import (
+    CLIENT_CERTIFICATE,
+    MORE_FILES,
+    is_out_of_files,
+    other_certificate,
+)
 from towline.wire.proxy import HINT, WANTS_CREDENTIALS, failed, is_elsewhere, is_here, is_private
 
 if TYPE_CHECKING:
@@ -24,6 +31,8 @@ Address = tuple[int, tuple[Any, ...]]
 
 _PROXY_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _CONNECT_OK = range(200, 300)
+_SPARE_FILES = 4
+"""What connections leave of the files that may be open: for modules, and for sources."""
 _REFUSED = "alert handshake failure"
 _UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21})
 """OpenSSL's codes (X509_V_ERR) for a chain that ends at nobody known."""
@@ -50,7 +59,10 @@ def _resolve_name(host: str, port: int, cancel: Cancel, timeout: float) -> list[
             failed.append(error)
         done.set()
 
-    threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
+    try:
+        threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
+    except RuntimeError:  # no thread is to be had: then this one waits
+        look_up()
     with cancel.on_cancel(done.set):
         answered = done.wait(timeout)
     cancel.check()
@@ -157,7 +169,7 @@ def dial(near: Url, url: Url, cancel: Cancel, timeout: float) -> Channel:
             return _dial_address(family, address, cancel, timeout)
         except (OSError, Silence) as error:
             failure = error
-    raise unreachable(near, url, failure)
+    raise unreachable(near, url, failure) from failure
 
 
 def _addresses(near: Url, url: Url, cancel: Cancel, timeout: float) -> list[Address]:
@@ -176,7 +188,7 @@ def _dial_address(
     cancel: Cancel,
     timeout: float,
 ) -> Channel:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = _socket(family)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         channel = Channel(sock, cancel, timeout)
@@ -190,12 +202,24 @@ def _dial_address(
     return channel
 
 
+def _socket(family: int) -> socket.socket:
+    """One that leaves a few files to be opened. Raises OSError."""
+    made = socket.socket(family, socket.SOCK_STREAM)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if most != resource.RLIM_INFINITY and made.fileno() >= most - _SPARE_FILES:
+        made.close()
+        raise OSError(errno.EMFILE, "too many open files")
+    return made
+
+
 def unreachable(near: Url, url: Url, failure: Exception | None) -> NetworkError:
     """The error of a host (or a proxy on the way to it) that takes no connection."""
     whom = near.authority if near.origin == url.origin else f"the proxy {near.authority}"
     why = words(failure) if isinstance(failure, OSError) else "no answer in time"
     hint = "check the address, and that the registry is running"
-    if near.origin != url.origin:
+    if is_out_of_files(failure):
+        hint = MORE_FILES
+    elif near.origin != url.origin:
         hint = HINT
     return NetworkError(f"cannot connect to {whom}: {why}", hint=hint, transient=True)
 

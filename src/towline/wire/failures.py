@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 CLIENT_CERTIFICATE = "give a client's certificate with `cert` and `key`"
 """A hint."""
+MORE_FILES = "raise the limit of open files (ulimit -n), or lower --jobs"
 _OF_CERTIFICATES = (
     "alert certificate",
     "alert bad certificate",
@@ -24,6 +26,11 @@ _OF_CERTIFICATES = (
 )
 """Alerts of a server about its client (RFC 8446, section 6.2)."""
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
+
+
+def is_out_of_files(error: BaseException | None) -> bool:
+    """Whether this process, or the machine, may open no more files."""
+    return isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}
 
 
 def unanswered(url: Url, via_proxy: str | None, what: str) -> NetworkError:

@@ -61,12 +61,17 @@ class Kept:
 
     def close(self) -> None:
         """Close them; those that are lent are closed when they are given back."""
+        self._closed = True
+        self.drop()
+
+    def drop(self) -> bool:
+        """Close those that nobody uses, to make room for others; whether there were any."""
         with self._lock:
-            self._closed = True
             idle = [channel for channels in self._idle.values() for _, channel in channels]
             self._idle.clear()
         for channel in idle:
             channel.close()
+        return bool(idle)
 
 
 class Loan:

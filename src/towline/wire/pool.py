@@ -12,9 +12,11 @@ import threading
 from typing import TYPE_CHECKING, TypeVar
 
 from towline._version import __version__
+from towline.errors import NetworkError
 from towline.wire import log, proxy, tls
 from towline.wire.connect import Way, check_shunned, connect
 from towline.wire.exchange import ANSWER_TIMEOUT, Died, Exchange, Manner, Unread
+from towline.wire.failures import is_out_of_files
 from towline.wire.kept import Kept
 from towline.wire.message import ANSWER_MAX
 from towline.wire.secrets import Secrets
@@ -134,7 +136,12 @@ class Pool:
         over_tls = via is not None and via.url.scheme == "https"
         proxy_tls = self._context(self._proxy_trust) if over_tls else None
         way = Way(url, via, context.cancel, timeout, request.shuns, proxy_tls)
-        channel = connect(way, secure)
+        try:
+            channel = connect(way, secure)
+        except NetworkError as error:
+            if not (is_out_of_files(error.__cause__) and self._kept.drop()):
+                raise
+            channel = connect(way, secure)
         if via is None:
             self._peers[url.origin] = channel.peer
         return channel

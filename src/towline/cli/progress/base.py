@@ -99,14 +99,20 @@ class Progress:
         self._add(Logged(line))
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # no thread is to be had: no face then, and warnings at the end
+            self._broken = True
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
         with self._lock:
             self._lock.notify()
-        self._thread.join()
+        if self._thread.ident is None:
+            self._warn(self._pending.take())
+        else:
+            self._thread.join()
 
     def _add(self, told: Event | Logged) -> None:
         with self._lock:
