@@ -279,7 +279,13 @@ def test_without_a_home_a_push_warns_and_goes_on(
     made = make_image(tmp_path / "image.tar", LAYERS)
     name = oci_registry.name("app")
     code, out, err = command(
-        "push", str(made.path), f"{name}:1", HOME=home, XDG_CACHE_HOME="", XDG_DATA_HOME=""
+        "push",
+        str(made.path),
+        f"{name}:1",
+        HOME=home,
+        XDG_CACHE_HOME="",
+        XDG_DATA_HOME="",
+        TOWLINE_CACHE="",
     )
     assert code == 0, err
     assert out.startswith(f"{name}@sha256:")
