@@ -137,7 +137,7 @@ class Connection:
         """Read what is left of a body, if that is little: the next request begins behind it."""
         if body.finished:
             return True
-        if body.is_waited_with:
+        if body.is_held_back:
             return False  # it was not asked for: the client may send it, or not
         limit = body.received + self._server.limits.drain_bytes
         if body.length is not None and body.length > limit:
@@ -189,13 +189,13 @@ class Connection:
 
 
 def _client(sock: socket.socket) -> str:
-    """Who is at the other end: an address; of IPv6 its first half, which is one household's."""
+    """The client's address; of IPv6 the first 64 bits, which belong to one household."""
     host = sock.getpeername()[0].partition("%")[0]
     return socket.inet_pton(socket.AF_INET6, host)[:8].hex() if ":" in host else host
 
 
 def _bad(bad: BadRequest) -> Response:
-    """What is no request, in the specification's form all the same."""
+    """The answer to what is no request, in the form of the specification's errors."""
     response = refusals.Refused(bad.status, distribution.UNSUPPORTED, str(bad)).response()
     response.close = True
     return response

@@ -39,7 +39,7 @@ class Document:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
     def digests(self) -> Iterator[Digest]:
-        """Whatever it needs to be of use."""
+        """Of everything that it lists."""
         yield from (descriptor.digest for descriptor in (*self.blobs, *self.children))
         yield from self.unsized
 

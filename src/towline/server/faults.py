@@ -58,7 +58,7 @@ class _Failure:
 
 
 class Faults:
-    """None unless asked for. Safe from any thread."""
+    """What was ordered to go wrong; nothing at first. Safe from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -66,7 +66,7 @@ class Faults:
         self.clear()
 
     def clear(self) -> None:
-        """Behave from now on; whoever is being stalled goes on."""
+        """Order nothing any more; requests that are being stalled go on at once."""
         with self._lock:
             self._stop.set()
             self._stop = threading.Event()
@@ -110,7 +110,10 @@ class Faults:
             self._stall = seconds
 
     def before(self, request: Request) -> Response | None:
-        """What to answer instead; may wait, and may let the body end early."""
+        """The answer to give in place of the true one, if any.
+
+        May wait first, and may make the request's body break off.
+        """
         with self._lock:
             stop, stall = self._stop, self._stall
             failure = next((one for one in self._failures if one.fits(request)), None)
@@ -129,7 +132,7 @@ class Faults:
         return None
 
     def cut_of(self, length: int) -> int | None:
-        """After how many bytes the body of an answer shall break off, counted."""
+        """Bytes after which an answer of that length breaks off, using up a cut; None if whole."""
         with self._lock:
             if self._cuts <= 0 or length <= self._cut_after:
                 return None
@@ -137,7 +140,7 @@ class Faults:
             return self._cut_after
 
     def spend_cut(self) -> bool:
-        """Whether a body that has come so far is cut, counted."""
+        """Use up a cut; False where none is left."""
         with self._lock:
             self._cuts -= 1
             return self._cuts >= 0

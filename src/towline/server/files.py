@@ -27,7 +27,7 @@ def is_no_room(error: OSError) -> bool:
 
 
 def touched(path: Path) -> os.stat_result | None:
-    """What the system knows of a file, after noting that it was asked for; None without one."""
+    """A file's status; None without a file. Its time becomes now, to note that it was asked for."""
     try:
         status = path.stat()
         if time.time() - status.st_mtime > TOUCH_AFTER:
@@ -50,7 +50,7 @@ class Files:
         self._durable = durable
 
     def write(self, path: Path, content: bytes) -> None:
-        """Replace a file's content, at once for every reader."""
+        """Replace a file's content; a reader sees all of the old or all of the new."""
         beside = self._scratch / f"new-{secrets.token_hex(8)}"
         try:
             with beside.open("xb") as file:
@@ -89,7 +89,7 @@ class Files:
         return True
 
     def clear(self, folder: Path) -> None:
-        """Remove a folder of files; one that is not empty any more stays."""
+        """Remove a folder with its files; it stays if a new file comes meanwhile."""
         for path in folder.iterdir() if folder.is_dir() else ():
             path.unlink(missing_ok=True)
         with suppress(OSError):

@@ -135,12 +135,12 @@ class Body:
         """Whether every byte was read."""
 
     @property
-    def is_waited_with(self) -> bool:
-        """Whether the client sends it only when it is asked to, and was not."""
+    def is_held_back(self) -> bool:
+        """Whether the client waits to be told to send it (`Expect: 100-continue`)."""
         return bool(self.source and self.source.http.they_are_waiting_for_100_continue)
 
     def read(self) -> bytes | bytearray:
-        """What has come of it, at least a byte; nothing at its end. Raises BadRequest and Cut."""
+        """The bytes that have come, at least one; none at its end. Raises BadRequest and Cut."""
         if self.finished or self.source is None:
             return b""
         self.source.ask_to_go_on()

@@ -45,7 +45,7 @@ class Swept:
 
 @dataclass(slots=True)
 class _Marks:
-    """What was found to be needed before anything is taken away."""
+    """What a collection has found before it removes anything."""
 
     young: float
     """Files last asked for after that moment stay."""
@@ -127,7 +127,7 @@ def _wanted(storage: Storage, repository: Repository, digest: Digest, marks: _Ma
 
 
 def _let_go(storage: Storage, repository: Repository, digest: Digest, marks: _Marks) -> None:
-    """End a repository's hold of a blob, unless somebody asks for it at this very moment."""
+    """End a repository's hold of a blob, unless somebody has just asked for it."""
     if _wanted(storage, repository, digest, marks):
         marks.needed.add(digest)
         return

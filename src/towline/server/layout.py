@@ -92,5 +92,5 @@ class RepositoryLayout:
         return at(self.referrers, subject)
 
     def referrer(self, subject: Digest, digest: Digest) -> Path:
-        """One of them."""
+        """The file of one of these manifests."""
         return self.referrers_of(subject) / digest.replace(":", "-")

@@ -48,7 +48,7 @@ class RequestLog:
             self._listener(entry)
 
     def since(self, mark: int = 0) -> list[LoggedRequest]:
-        """The requests after the first `mark` of all time, as far as they are remembered."""
+        """The requests from number `mark` on, counted from 0, as far as they are remembered."""
         with self._lock:
             forgotten = self.count - len(self._entries)
             return list(islice(self._entries, max(0, mark - forgotten), None))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def read(call: Call) -> Response:
-    """GET or HEAD of a manifest, as it was stored whatever the request accepts."""
+    """GET or HEAD of a manifest: as it was stored, whatever `Accept` says."""
     found = _found(call)
     return blobs.content(call, found.path, found.digest, found.size, found.media_type)
 

@@ -64,7 +64,7 @@ def read_only() -> Refused:
 
 
 def unauthorized() -> Refused:
-    """Credentials are wanted, or other ones."""
+    """There were no credentials, or wrong ones."""
     headers = {"WWW-Authenticate": 'Basic realm="towline"'}
     message = "user name and password are required"
     return Refused(401, distribution.UNAUTHORIZED, message, headers=headers)

@@ -57,7 +57,7 @@ class Repository:
         return self._storage.size(digest) if self.layout.blob(digest).exists() else None
 
     def ask_blob(self, digest: Digest) -> int | None:
-        """Like `blob`, for who will rely on the answer: it stays for a while."""
+        """Like `blob`, and keeps it from collections for a while: the answer may be relied on."""
         hold = self.layout.blob(digest)
         if touched(hold) is None:
             return None
@@ -66,7 +66,7 @@ class Repository:
         return size if hold.exists() else None
 
     def list_blobs(self, digests: Iterable[Digest]) -> None:
-        """Note that a manifest lists these, so that they go with it."""
+        """Note that a manifest lists these: they may be collected once none does."""
         for digest in digests:
             with suppress(FileNotFoundError, PermissionError):
                 os.utime(self.layout.blob(digest), (0, 0))

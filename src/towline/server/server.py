@@ -166,7 +166,7 @@ class Server:
             thread.start()
 
     def stop(self) -> None:
-        """End every connection, write the index, let the root go."""
+        """End every connection, write the index, release the root."""
         if self._stopping.is_set():
             return
         self._stopping.set()

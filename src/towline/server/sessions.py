@@ -31,7 +31,7 @@ _HASH_BLOCK = 1 << 20
 
 
 class Session:
-    """One open upload. All but `offset` is for who holds it (`taken`)."""
+    """One open upload. Everything but `offset` may only be used inside `taken`."""
 
     def __init__(self, session: str, path: Path, offset: int) -> None:
         self.id = session
@@ -47,7 +47,7 @@ class Session:
 
     @contextmanager
     def taken(self, interrupt: Callable[[], None]) -> Iterator[bool]:
-        """The right to write; who has it is interrupted, for the newest request is the client's.
+        """Take the right to write; who has it is interrupted: the client's newest request counts.
 
         A client that lost its connection comes back before the registry has noticed. `interrupt`
         ends the caller's own reading when it is its turn to be replaced. Yields whether somebody
@@ -142,7 +142,7 @@ class Sessions:
             return found
 
     def close(self, session: Session) -> None:
-        """Forget a session and what it received; by who holds it."""
+        """Forget a session and what it received; inside its `taken`."""
         with self._lock:
             if session.closed:
                 return
@@ -152,7 +152,7 @@ class Sessions:
         session.path.unlink(missing_ok=True)
 
     def expire(self) -> None:
-        """Give up what was left untouched for too long, half-written files of a crash too."""
+        """Remove sessions, and files that a crash left half written, after `session_seconds`."""
         oldest, now = time.time() - self._limits.session_seconds, time.monotonic()
         for path in self._folder.iterdir():
             with suppress(FileNotFoundError):

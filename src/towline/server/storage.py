@@ -66,7 +66,7 @@ class Storage:
                 self.files.write(path, content)
 
     def hold(self) -> bool:
-        """Be the one server of this root from now on; False while another one is."""
+        """Lock the root for this server; False while another one has it."""
         descriptor = os.open(self.layout.lock, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,7 +77,7 @@ class Storage:
         return True
 
     def close(self) -> None:
-        """Let the root go; a temporary one is removed."""
+        """Release the root; a temporary one is removed."""
         if self._held is not None:
             os.close(self._held)
             self._held = None
@@ -86,10 +86,10 @@ class Storage:
 
     @contextmanager
     def unswept(self) -> Iterator[None]:
-        """While the block runs, no collection in any process takes anything. Never within itself.
+        """While the block runs, no collection in any process removes anything. Must not be nested.
 
-        Who waits for a collection's end waits in a queue of its own, `sweep.turn`, and a collection
-        that waits for such blocks to end is in that queue too: neither starves the other.
+        Collections and these blocks wait for each other in one queue, `sweep.turn`: neither starves
+        the other.
         """
         with _locked(self.layout.sweep_turn, fcntl.LOCK_EX):
             descriptor = _lock(self.layout.sweep_lock, fcntl.LOCK_SH)
@@ -100,7 +100,7 @@ class Storage:
 
     @contextmanager
     def sweeping(self) -> Iterator[None]:
-        """While the block runs, nothing in any process is being linked or committed."""
+        """While the block runs, no blob is linked or committed in any process."""
         with (
             _locked(self.layout.sweep_turn, fcntl.LOCK_EX),
             _locked(self.layout.sweep_lock, fcntl.LOCK_EX),
@@ -131,7 +131,7 @@ class Storage:
             return 0.0
 
     def adopt(self, source: Path, digest: Digest) -> None:
-        """Make a synced file, whose digest was checked, a blob's one copy; within `unswept`."""
+        """Make a file, synced and of that digest, the one copy of a blob; within `unswept`."""
         if self.keep(digest) is not None:
             source.unlink()
             return

@@ -40,7 +40,7 @@ def start(call: Call) -> Response:
 
 
 def _mounted(call: Call, digest: Digest) -> bool:
-    """Whether the repository holds a blob now because another one does."""
+    """Link a blob that another repository holds into this one; False where none does."""
     storage, origin = call.registry.storage, call.parameter("from")
     apart = call.registry.limits.mounts_apart
     if apart and (origin or "").partition("/")[0] != call.repository.name.partition("/")[0]:

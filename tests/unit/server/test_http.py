@@ -215,5 +215,5 @@ def test_who_asks_before_sending_is_told_to_go_on_once_and_only_when_the_body_is
 def test_who_asks_before_sending_a_body_that_nobody_reads_is_told_nothing() -> None:
     head = b"PUT /v2/ HTTP/1.1\r\n" + HOST + b"Expect: 100-Continue\r\nContent-Length: 9\r\n\r\n"
     with Fed([head]) as fed:
-        assert fed.request().body.is_waited_with
+        assert fed.request().body.is_held_back
         assert fed.answered() == b""
