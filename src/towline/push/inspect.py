@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from towline.push.plan import Made
 from towline.push.result import InspectedLayer, InspectResult, ManifestResult
 from towline.spec import config as configs
 from towline.spec import manifest as manifests
-from towline.spec import media_types
+from towline.spec import media_types, reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,8 +135,8 @@ def _platform(child: Descriptor) -> str | None:
 
 def _config(content: bytes) -> dict[str, Any] | None:
     try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
+        document = reading.document(content)
+    except ValueError:
         return None
     return document if isinstance(document, dict) else None
 

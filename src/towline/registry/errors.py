@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.errors import AuthError, RegistryError, TowlineError
-from towline.spec import distribution
+from towline.spec import distribution, reading
 from towline.spec.digest import Digest
 from towline.wire.failures import CLIENT_CERTIFICATE
 
@@ -68,8 +68,8 @@ def complaints(response: Response) -> list[Complaint]:
     if not text:
         return []
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
+        document = reading.document(text)
+    except ValueError:
         document = None
         if text.startswith("<"):
             return _from_markup(text[:_MARKUP_READ])
@@ -122,7 +122,8 @@ def _shown(text: str, length: int) -> str:
     """On one line, printable, cut to `length` characters."""
     clean = "".join(c if c.isprintable() else " " for c in text[: 4 * length])
     clean = " ".join(clean.split())
-    return clean if len(clean) <= length else clean[: length - 1] + "…"
+    whole = len(text) <= 4 * length and len(clean) <= length
+    return clean if whole else clean[: length - 1] + "…"
 
 
 def described(response: Response) -> str:

@@ -22,7 +22,13 @@ from towline.registry.requests.blobs import (
     open_upload,
 )
 from towline.registry.requests.call import Unclear
-from towline.registry.requests.tags import first_page, tags
+from towline.registry.requests.tags import (
+    TAGS_PAGES_MAX,
+    TAGS_READ_MAX_IN_ALL,
+    first_page,
+    tags,
+    too_many,
+)
 from towline.registry.transport import Conversation
 from towline.registry.upload.upload import Upload
 from towline.spec import distribution
@@ -274,6 +280,7 @@ class Repository:
         found: dict[str, None] = {}
         seen: set[str] = set()
         target: str | None = first_page(self.name)
+        size = 0
         with on_side(self._side):
             while target is not None and target not in seen:
                 seen.add(target)
@@ -283,7 +290,12 @@ class Repository:
                     target = distribution.tags_path(self.name.path)
                     continue
                 found.update(dict.fromkeys(page.tags))
+                size += page.size
                 target = page.next if page.tags else None
+                if target and len(seen) >= TAGS_PAGES_MAX:
+                    raise too_many(self.name, f"they have more than {TAGS_PAGES_MAX} pages")
+                if target and size >= TAGS_READ_MAX_IN_ALL:
+                    raise too_many(self.name, f"they are more than {TAGS_READ_MAX_IN_ALL} bytes")
         return list(found)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from towline.spec import reading
@@ -26,11 +25,7 @@ class ImageConfig:
 
 def parse(content: bytes) -> ImageConfig:
     """Read a config; ValueError with one clause when it is none."""
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        msg = f"not JSON ({error})"
-        raise ValueError(msg) from None
+    document = reading.document(content)
     rootfs = document.get("rootfs") if isinstance(document, dict) else None
     if not isinstance(rootfs, dict):
         msg = "no image config: it has no `rootfs`"

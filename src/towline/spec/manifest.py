@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -100,11 +99,7 @@ def parse(content: bytes, media_type: str | None = None) -> Manifest | Index:
 
 
 def _object(content: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        msg = f"not JSON ({error})"
-        raise ValueError(msg) from None
+    document = reading.document(content)
     if not isinstance(document, dict):
         msg = "not a JSON object"
         raise ValueError(msg)  # noqa: TRY004 - bad data, not a bad call

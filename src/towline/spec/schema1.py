@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,11 +49,7 @@ def raw(content: bytes, media_type: str) -> RawManifest:
 
 def parse(content: bytes) -> Schema1:
     """Read one, signed or not. ValueError with one clause when it is none."""
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        msg = f"not JSON ({error})"
-        raise ValueError(msg) from None
+    document = reading.document(content)
     if not isinstance(document, dict) or not is_schema1(document):
         msg = "not of schema 1"
         raise ValueError(msg)
@@ -92,7 +87,7 @@ def _payload(content: bytes, document: dict[str, Any]) -> bytes:
 
 def _signed_by(content: bytes, signature: Any) -> bytes:  # noqa: ANN401 - any JSON
     try:
-        protected = json.loads(_decoded(signature["protected"]))
+        protected = reading.document(_decoded(signature["protected"]))
         length, tail = protected["formatLength"], _decoded(protected["formatTail"])
     except (KeyError, TypeError, ValueError) as error:
         msg = "a signature does not say what it is of"
@@ -110,10 +105,10 @@ def _signed_by(content: bytes, signature: Any) -> bytes:  # noqa: ANN401 - any J
 def _is_same_but_signatures(payload: bytes, content: bytes) -> bool:
     """Whether nothing that was not signed is read as if it had been."""
     try:
-        signed = json.loads(payload)
-    except (ValueError, RecursionError):
+        signed = reading.document(payload)
+    except ValueError:
         return False
-    whole: dict[str, Any] = json.loads(content)
+    whole: dict[str, Any] = reading.document(content)
     return bool(signed == {key: value for key, value in whole.items() if key != "signatures"})
 
 

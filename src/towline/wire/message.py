@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from towline.spec import reading
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -44,7 +46,7 @@ class Headers:
     def number(self, name: str) -> int | None:
         """The first value as a whole number; None when it is missing or something else."""
         text = self.get(name)
-        return int(text) if text is not None and text.isascii() and text.isdigit() else None
+        return reading.number(text) if text is not None else None
 
     def tokens(self, name: str) -> list[str]:
         """The parts between commas of all values, lower case (`Connection`)."""

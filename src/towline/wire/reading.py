@@ -9,6 +9,7 @@ import re
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from towline.spec.reading import number
 from towline.wire.message import Headers
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def _length(head: Head, method: str) -> int | None:
     lengths = set(head.headers.tokens("Content-Length"))
     if not lengths:
         return None
-    text = lengths.pop()
-    if lengths or not (text.isascii() and text.isdigit()):
+    length = number(lengths.pop())
+    if lengths or length is None:
         raise Broken("a Content-Length that is none", begun=True)
-    return int(text)
+    return length

@@ -8,11 +8,11 @@ encodings of a text and of a secret are undone alike, and the one is looked for 
 from __future__ import annotations
 
 import base64
-import json
 import re
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from towline.spec import reading
 from towline.wire import log
 
 if TYPE_CHECKING:
@@ -148,8 +148,8 @@ class Secrets:
 
 def _tokens(body: bytes) -> list[str]:
     try:
-        document: Any = json.loads(body)
-    except (ValueError, RecursionError):
+        document: Any = reading.document(body)
+    except ValueError:
         return []
     values = [document.get(name) for name in _TOKENS] if isinstance(document, dict) else []
     return [value for value in values if isinstance(value, str)]

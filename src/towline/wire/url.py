@@ -13,10 +13,13 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 _ABSOLUTE = re.compile(
     r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL
 )
-_AUTHORITY = re.compile(r"(?:[^@]*@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^:@\[\]\s]+)(?::(?P<port>\d*))?")
+_AUTHORITY = re.compile(
+    r"(?:[^@]*@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^:@\[\]\s]+)(?::(?P<port>[0-9]{0,5}))?"
+)
 _BARE_HOST = re.compile(r"(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::\d+)?|[A-Za-z0-9-]+:\d+)(?=/)")
 _SHOWN = 500
 """Characters of a path: the longest name of a repository, and some more."""
+_NO_ADDRESS_SHOWN = 60
 _UNSAFE = re.compile(r"[^!-~]")
 _UNRESERVED = re.compile(r"[^A-Za-z0-9._~:/-]")
 
@@ -74,7 +77,7 @@ class Url(NamedTuple):
         if location.startswith("//"):
             return parse(f"{self.scheme}:{location}")
         if "://" in location.partition("?")[0]:
-            raise ValueError(f"{location[:60]!r} is no http address")
+            raise ValueError(f"{shown(location)} is no http address")
         if _BARE_HOST.match(location) or location.startswith(f"{self.host}/"):
             return parse(f"{self.scheme}://{location}")
         return self.at(self._relative(location.partition("#")[0]))
@@ -96,7 +99,7 @@ def parse(text: str) -> Url:
     match = _ABSOLUTE.fullmatch(text.strip())
     authority = _AUTHORITY.fullmatch(match["authority"]) if match else None
     if match is None or authority is None:
-        raise ValueError(f"{text[:60]!r} is no http address")
+        raise ValueError(f"{shown(text)} is no http address")
     scheme = match["scheme"].lower()
     port = int(authority["port"] or DEFAULT_PORTS[scheme])
     if not 0 < port < 1 << 16:
@@ -105,6 +108,11 @@ def parse(text: str) -> Url:
     if not target.startswith("/"):
         target = "/" + target
     return Url(scheme, authority["host"].strip("[]").lower(), port, _safe(target))
+
+
+def shown(text: str) -> str:
+    """What should have been an address, in quotes, and no more of it than tells which."""
+    return repr(text if len(text) <= _NO_ADDRESS_SHOWN else text[: _NO_ADDRESS_SHOWN - 1] + "…")
 
 
 def quote(value: str) -> str:

@@ -7,14 +7,14 @@ log alone: only its registry can judge it.
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.errors import AuthError, RegistryError
 from towline.registry import errors
+from towline.spec import reading
 from towline.wire.message import Request
-from towline.wire.url import quote
+from towline.wire.url import quote, shown
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -60,13 +60,13 @@ class Token:
         """What it is good for by its own words, for a log; empty where it has none."""
         try:
             payload = self.value.split(".")[1]
-            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            claims = reading.document(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
             scopes = [
                 f"{access['type']}:{access['name']}:{','.join(access['actions'])}"
                 for access in claims["access"]
             ]
             return " ".join(scopes) or "nothing"
-        except (ValueError, LookupError, TypeError, RecursionError):
+        except (ValueError, LookupError, TypeError):
             return ""
 
 
@@ -110,7 +110,7 @@ class TokenService(NamedTuple):
             realm = self.base.join(text)
         except ValueError:
             raise RegistryError(
-                f"{self.base.authority} sends for a token to {text[:80]!r}, which is no address"
+                f"{self.base.authority} sends for a token to {shown(text)}, which is no address"
             ) from None
         if self.base.scheme == "https" and realm.scheme != "https":
             raise AuthError(
@@ -158,7 +158,7 @@ def asks_too_much(response: Response) -> bool:
 
 def _document(response: Response) -> dict[str, Any]:
     try:
-        document = json.loads(response.body)
-    except (ValueError, RecursionError):
+        document = reading.document(response.body)
+    except ValueError:
         return {}
     return document if isinstance(document, dict) else {}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import RegistryError
 from towline.registry import errors
 from towline.registry.requests.call import Call, Unclear, says_nothing
-from towline.spec import distribution, media_types
+from towline.spec import distribution, media_types, reading
 from towline.spec.descriptor import Descriptor
 from towline.spec.manifest import MAX_SIZE
 
@@ -116,8 +115,8 @@ def get_manifest(name: RepositoryName, target: str, *, checked: bool = True) -> 
 def _media_type(response: Response) -> str:
     """The document's own type counts: proxies rewrite the header."""
     try:
-        document = json.loads(response.body)
-    except (ValueError, RecursionError):
+        document = reading.document(response.body)
+    except ValueError:
         return response.media_type
     own = document.get("mediaType") if isinstance(document, dict) else None
     return own if isinstance(own, str) and own else response.media_type

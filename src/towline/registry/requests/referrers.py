@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from towline.registry import errors
 from towline.registry.requests.call import Call
 from towline.registry.requests.manifests import MANIFEST_READ_MAX
-from towline.spec import distribution, media_types
+from towline.spec import distribution, media_types, reading
 
 if TYPE_CHECKING:
     from towline.reference import RepositoryName
@@ -28,9 +27,9 @@ def referrers(name: RepositoryName, subject: str) -> Call[frozenset[str] | None]
         if not response.ok or response.media_type != media_types.OCI_INDEX:
             return None
         try:
-            document = json.loads(response.body)
+            document = reading.document(response.body)
             return frozenset(str(entry["digest"]) for entry in document["manifests"])
-        except (ValueError, LookupError, TypeError, RecursionError):
+        except (ValueError, LookupError, TypeError):
             return None
 
     path = distribution.referrers_path(name.path, subject)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from towline.errors import RegistryError
 from towline.registry import errors
 from towline.registry.requests.call import Call, Unclear
-from towline.spec import distribution
+from towline.spec import distribution, reading
 
 if TYPE_CHECKING:
     from towline.reference import RepositoryName
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 TAGS_READ_MAX = 16 << 20
 """Bytes of one page of tags."""
+TAGS_READ_MAX_IN_ALL = 4 * TAGS_READ_MAX
+TAGS_PAGES_MAX = 2000
+"""Some give a hundred tags a page, whatever is asked for."""
 _LINK = re.compile(r"<([^<>]*)>\s*((?:;[^,]*)?)")
 _REL_NEXT = re.compile(r";\s*rel\s*=\s*\"?next\"?\s*(?:;|$)", re.IGNORECASE)
 
@@ -26,6 +29,8 @@ class TagsPage(NamedTuple):
     tags: tuple[str, ...]
     next: str | None
     """Path and query."""
+    size: int
+    """Bytes that said so."""
 
 
 def first_page(name: RepositoryName) -> str:
@@ -42,16 +47,23 @@ def tags(name: RepositoryName, target: str) -> Call[TagsPage | Unclear]:
             return Unclear(response.status)
         if not response.ok:
             raise errors.refusal(response, action)
+        if response.truncated:
+            raise too_many(name, f"a page of them is larger than {TAGS_READ_MAX} bytes")
         try:
-            document = json.loads(response.body)
-        except (ValueError, RecursionError):
+            document = reading.document(response.body)
+        except ValueError:
             document = None
         listed = document.get("tags", "") if isinstance(document, dict) else ""
         if not isinstance(listed, list | None):
             raise errors.no_success(response, action)
-        return TagsPage(tuple(filter(_is_tag, listed or ())), _next(response))
+        return TagsPage(tuple(filter(_is_tag, listed or ())), _next(response), len(response.body))
 
     return Call("GET", target, action, read, limit=TAGS_READ_MAX, follow=True)
+
+
+def too_many(name: RepositoryName, how: str) -> RegistryError:
+    """The error for tags that have no end, as far as anybody would read."""
+    return RegistryError(f"cannot list the tags of {name}: {how}")
 
 
 def _is_tag(value: object) -> bool:

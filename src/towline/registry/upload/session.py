@@ -30,7 +30,7 @@ CANCEL_SECONDS = 2.0
 """For giving a session back; when the push itself is cancelled, much less."""
 _CANCEL_SECONDS_LATE = 0.4
 _QUESTIONS_MAX = 2
-_RANGE = re.compile(r"(bytes[= ])?0-(-?\d+)")
+_RANGE = re.compile(r"(bytes[= ])?0-(-?[0-9]{1,18})")
 
 
 class Session:
