@@ -74,6 +74,9 @@ def read(content: bytes, content_type: str) -> Document:
     if raw.get("schemaVersion") != 2:  # noqa: PLR2004 - that of every media type but schema 1's
         msg = "its schemaVersion is not 2"
         raise ValueError(msg)
+    if isinstance(parsed, manifest.Index) and "manifests" not in raw:
+        msg = "it has no manifests"  # or anything would be an index that lists none
+        raise ValueError(msg)
     return _document(parsed, str(raw.get("artifactType") or "") or None)
 
 
