@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 
 from tests.support import docker_registry as real
 from tests.support.scripted import Reply, Scripted, scripted
+from towline.spec.media_types import OCI_INDEX
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
@@ -108,6 +110,46 @@ def torn(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9000])
 
 
+def large_manifest(files: dict[str, bytes]) -> None:
+    files["manifest.json"] += b" " * (100 << 20)
+
+
+def older_than_its_list(files: dict[str, bytes]) -> None:
+    del files["manifest.json"]
+    files["repositories"] = b"{}"
+
+
+def changed_layer(files: dict[str, bytes]) -> None:
+    entry = manifest_of(files)
+    name = f"blobs/sha256/{'0' * 64}"
+    files[name] = files[entry["Layers"][1]]
+    entry["Layers"][1] = name
+    files["manifest.json"] = json.dumps([entry]).encode()
+
+
+def listing(*descriptors: dict[str, Any]) -> bytes:
+    return json.dumps({"schemaVersion": 2, "manifests": descriptors}).encode()
+
+
+def described(content: bytes) -> dict[str, Any]:
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    return {"mediaType": OCI_INDEX, "digest": digest, "size": len(content)}
+
+
+def as_layout(index: bytes, *blobs: bytes) -> Callable[[Path], None]:
+    """An archive of a layout with these blobs."""
+    files = {f"blobs/sha256/{hashlib.sha256(blob).hexdigest()}": blob for blob in blobs}
+    return lambda path: write(path, {**files, "index.json": index})
+
+
+def deep() -> Callable[[Path], None]:
+    """Indexes in indexes, as near to a circle as digests allow."""
+    chain = [listing()]
+    for _ in range(20):
+        chain.append(listing(described(chain[-1])))
+    return as_layout(chain[-1], *chain[:-1])
+
+
 SPOILED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "not a tar": (lambda path: path.write_bytes(b"PK\x03\x04" * 500), "tar"),
     "empty": (lambda path: path.write_bytes(b""), ""),
@@ -117,6 +159,15 @@ SPOILED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "layer cut short": (edited(short_layer), "layer"),
     "config not JSON": (edited(bad_config), "JSON"),
     "member outside": (edited(outside), ".."),
+    "a manifest of 100 MB": (edited(large_manifest), "bytes long"),
+    "older than its list": (edited(older_than_its_list), "older than 1.10 (2016)"),
+    "a layer that was changed": (edited(changed_layer), "found it changed, to sha256:0000"),
+    "a missing manifest": (as_layout(listing(described(b"gone"))), "lacks the manifest sha256:"),
+    "indexes without end": (deep(), "lists indexes more than 8 deep"),
+    "sha512": (
+        as_layout(listing({**described(b""), "digest": "sha512:" + "a" * 128})),
+        "only what is named by sha256 is pushed",
+    ),
 }
 
 
@@ -186,7 +237,6 @@ def test_a_certificate_that_cannot_be_used_is_exit_2_where_no_tls_is_spoken_too(
 
 
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ class TarMembers:
                     tar.members.clear()  # type: ignore[attr-defined]  # a list, as ever
                     tar.pax_headers = {}  # what is said of all members is the name of none
             except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
-                raise self._damaged(at, error) from error
+                raise self._damaged(at) from error
         self._check_end(at)
 
     def _header_type(self, stream: io.BufferedReader[Section]) -> type[tarfile.TarInfo]:
@@ -129,13 +129,13 @@ class TarMembers:
         """Refuse what `tarfile` would read without bounds, or twice; `stream` is behind it."""
         self._cancel.check()
         if header.size < 0:
-            raise ValueError("a size below 0")
+            self._refuse("it has a size below 0")
         if header.type == tarfile.GNUTYPE_SPARSE:
             self._refuse_sparse()
         if header.type not in _EXTENSIONS:
             return
         if header.size > MAX_EXTENSION:
-            raise ValueError(f"an extended header of {header.size} bytes")
+            self._refuse(f"it has an extended header of {header.size} bytes")
         at = stream.tell()
         self._check_whole(at, header.size, "an extended header")
         if b" GNU.sparse." in stream.read(header.size):
@@ -147,7 +147,7 @@ class TarMembers:
         has_data = member.isreg() or member.type not in tarfile.SUPPORTED_TYPES
         size = member.size if has_data else 0
         if size < 0:
-            raise ValueError("a size below 0")
+            self._refuse("it has a size below 0")
         self._check_whole(member.offset_data, size, f"its member {member.name!r}")
         if ".." in member.name.split("/"):
             self._refuse(f"its member {member.name!r} points outside the archive")
@@ -181,15 +181,15 @@ class TarMembers:
         with memoryview(block) as view:
             self._archive.read_at(view, at)
         if any(block):
-            raise SourceError(f"{self.name} is a damaged tar: no header at byte {at}")
+            raise SourceError(f"{self.name} is a damaged tar: it has no header at byte {at}")
         self.ended = True
 
-    def _damaged(self, at: int, error: Exception) -> SourceError:
-        """What to say of a header behind byte `at` that `tarfile` cannot take."""
+    def _damaged(self, at: int) -> SourceError:
+        """What to say of a header at or behind byte `at` that `tarfile` cannot take."""
         if not at:
             return self._no_tar("it has no tar header")
         self._check_whole(at, _BLOCK, f"a header, at byte {self._archive.size}")
-        return SourceError(f"{self.name} is a damaged tar: {error} behind byte {at}")
+        return SourceError(f"{self.name} is a damaged tar: it has no header at byte {at}")
 
     def _no_tar(self, why: str) -> SourceError:
         piped = self.name == "standard input"

@@ -143,7 +143,7 @@ def test_what_is_no_tar_is_called_so(data: bytes) -> None:
 def test_garbage_between_members_is_damage() -> None:
     data = bytearray(tar_of(member("a", b"x"), member("b", b"y")))
     data[1024:1030] = b"garbage"[:6]
-    with pytest.raises(SourceError, match=r"x\.tar is a damaged tar: no header at byte 1024"):
+    with pytest.raises(SourceError, match="is a damaged tar: it has no header at byte 1024"):
         index_of(bytes(data))
 
 
@@ -169,7 +169,7 @@ def test_an_extended_header_that_cannot_be_read_is_damage() -> None:
     entry = tarfile.TarInfo("a")
     entry.type, entry.size = tarfile.XHDTYPE, len(records)
     first = tar_of(member("first"))[:512]
-    with pytest.raises(SourceError, match="is a damaged tar: no header at byte 512"):
+    with pytest.raises(SourceError, match="is a damaged tar: it has no header at byte 512"):
         index_of(first + header(entry) + records.ljust(512, b"\0") + header(tarfile.TarInfo("b")))
 
 
@@ -177,7 +177,7 @@ def test_a_size_that_leads_back_ends_no_search() -> None:
     back = tarfile.TarInfo("a")
     back.pax_headers = {"size": "-1024"}
     data = tar_of(member("first"), (back, b""))
-    with pytest.raises(SourceError, match="is a damaged tar: a size below 0"):
+    with pytest.raises(SourceError, match="is not read: it has a size below 0"):
         index_of(data)
 
 
