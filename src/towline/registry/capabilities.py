@@ -49,7 +49,7 @@ _FLAGS = (
 
 @dataclass(slots=True)
 class HostFacts:
-    """Single values: a race between two writers ends in a good state."""
+    """What one host takes and does; fields are single values, so that races do no harm."""
 
     patch_refused: bool = False
     """It takes no PATCH: blobs go as one PUT, for which digest and size must be known."""
@@ -82,7 +82,10 @@ class HostFacts:
 
     @classmethod
     def recalled(cls, facts: Mapping[str, str], now: float) -> HostFacts:
-        """As an earlier run left them; `now` in seconds since the epoch."""
+        """The facts that an earlier run stored, none if they are older than a week.
+
+        `now`: seconds since the epoch.
+        """
         found = cls()
         numbers = {name: int(text) for name, text in facts.items() if _NUMBER.fullmatch(text)}
         if not 0 <= now - numbers.get(_SEEN, 0) <= REMEMBERED:
@@ -97,26 +100,26 @@ class HostFacts:
         return found
 
     def to_recall(self, now: float) -> dict[str, str]:
-        """For a later run; a store keeps it beside what it had, so it says what is not, too."""
+        """The facts for a later run; also what is not so, for a store adds to what it had."""
         values = {name: getattr(self, name) for name in self.__slots__ if name not in _OF_THIS_RUN}
         facts = {name: "" if value is None else str(int(value)) for name, value in values.items()}
         return {**facts, _SEEN: str(int(now))}
 
     def went_on(self, *, in_chunks: bool) -> None:
-        """Note that an upload has gone on with what the host held of it."""
+        """Note that a cut upload was resumed."""
         self.resumes = True
         self.chunks_survive |= in_chunks
 
     def lost(self) -> None:
-        """Note that of an upload that was cut nothing was left; that of another was counts more."""
+        """Note that a cut upload could not be resumed; one that has been counts more."""
         self.resumes = self.resumes or False
 
     def failed(self, shape: Shape, after: int) -> None:
-        """Note that a body failed, begun `after` so many: those that fail together count once."""
+        """Count a failed body; `after`: the count when it began: parallel failures are one."""
         self.failures[shape] = max(self.failures[shape], after + 1)
 
     def taken(self, shape: Shape) -> None:
-        """Note that a body was taken."""
+        """Note that a body of this shape was accepted."""
         self.failures[shape] = 0
         if shape == "patch" and self.failures["put"] >= TRIES:
             self.put_refused = True  # it costs little, should it have been chance
@@ -127,9 +130,10 @@ class HostFacts:
         return not self.chunks_refused and self.failures["chunk"] < TRIES
 
     def kept(self, size: int, chunk: int, *, in_chunks: bool) -> None:
-        """Note that a blob was kept that came in several chunks of `chunk` bytes, or in one body.
+        """Note that a blob was committed, in several chunks of `chunk` bytes or in one body.
 
-        Only now is it known that not the blob or the way was at fault where chunks have failed.
+        That chunks are at fault where they have failed is known only when a larger body went
+        through.
         """
         if in_chunks:
             self.chunks_kept, self.failures["chunk"] = True, 0
@@ -160,7 +164,7 @@ class HostFacts:
         return found
 
     def shape_refused(self, shape: Shape) -> bool:
-        """Note that a shape of upload was refused; whether another one is left to be tried."""
+        """Note that the host refuses this shape of body; whether another one is left to try."""
         match shape:
             case "chunk" if self.body_max is None:
                 self.chunks_refused = True
@@ -175,14 +179,15 @@ class HostFacts:
         return not (self.put_refused and self.patch_refused)
 
     def _has_ways(self) -> bool:
-        """Whether there is a way of one body that was not given up."""
+        """Whether a PUT or a PATCH with a whole blob has not been given up."""
         put = not self.put_refused and self.failures["put"] < TRIES
         return put or (not self.patch_refused and self.failures["patch"] < TRIES)
 
     def too_large(self, shape: Shape, size: int | None, words: str = "") -> bool:
-        """Note that a body of that many bytes was too large; whether another one may do.
+        """Note that a body of `size` bytes (None: of open length) was too large.
 
-        `words` may name the limit itself. None: a body of open length.
+        Whether a smaller one, or another shape, may pass. `words`: the refusal, which may name a
+        limit.
         """
         if shape != "chunk" and not self.takes_chunks:
             self.failures[shape] = TRIES
@@ -208,7 +213,7 @@ class HostFacts:
         return size < self.chunk_min
 
     def wants_chunks_of(self, least: int) -> None:
-        """Note how many bytes a chunk has at least; one of more than 16 MiB is too much to hold."""
+        """Note the least size of a chunk; of more than 16 MiB, too much to hold, none is sent."""
         if least > CHUNK:
             self.chunks_refused = True
         else:
@@ -233,19 +238,19 @@ class Rates:
         self._noted: set[str] = set()
 
     def recall(self, host: str, facts: Mapping[str, str]) -> None:
-        """Take over what an earlier run has left."""
+        """Take over the rate that an earlier run stored."""
         text = facts.get(_RATE, "")
         if _NUMBER.fullmatch(text) and int(text):
             self._rates.setdefault(host, int(text))
 
     def note(self, host: str, sent_bytes: int, seconds: float) -> None:
-        """Blobs of that many bytes in all were sent to the host in that time."""
+        """Note that blobs of that many bytes in all were sent to the host in that time."""
         if sent_bytes >= _TELLING and seconds > 0:
             self._rates[host] = round(sent_bytes / seconds) or 1
             self._noted.add(host)
 
     def seconds(self, host: str, size: int) -> float | None:
-        """How long so many bytes would take; None where nothing is known of the host."""
+        """How long sending so many bytes would take; None where no rate is known."""
         rate = self._rates.get(host)
         return size / rate if rate else None
 

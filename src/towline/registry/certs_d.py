@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def trust_of(host: str, given: Trust, environ: Mapping[str, str]) -> Trust:
-    """What to trust of a registry, and as whom to appear there.
+    """The authorities and the client's certificate for a host: those given, and its folder's.
 
     Raises UsageError for a client's certificate without a key.
     """

@@ -163,7 +163,7 @@ class RegistryClient:
         return self._transports[key]
 
     def _find_own(self, url: Url, path: str, context: Context) -> Credentials | None:
-        """The account of a host that an upload was sent on to, if it may be shown there."""
+        """The login of a host that an upload was redirected to, if it may be shown there."""
         if url.scheme == "http" and not self._settings.plain_http:
             return None
         return self._keychain.find(RepositoryName(_host_of(url), path), None, context)
@@ -213,9 +213,9 @@ class RegistryClient:
         self.repository(name, "destination", context=context).ask_base(context)
 
     def learned(self) -> dict[str, dict[str, str]]:
-        """What was found out of each host, to be remembered under the name that `recall` is given.
+        """Facts to be stored, by the names that `recall` is asked for; only where some are new.
 
-        What was known before is left as it is: it is to be found out again some day.
+        Facts known before keep their age: they are to be found out again some day.
         """
         now = time.time()
         with self._lock:
@@ -240,5 +240,5 @@ class RegistryClient:
 
 
 def _host_of(url: Url) -> str:
-    """As references name the host of that URL."""
+    """The host of a URL as references spell it."""
     return HUB if url.host == HUB_API else url.authority

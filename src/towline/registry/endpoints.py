@@ -47,7 +47,7 @@ class Endpoint:
         timeout: float,
         resolve: Callable[[str, int, Cancel, float], list[Address]] = resolve,
     ) -> None:
-        """`checked`: whether certificates are."""
+        """`checked`: whether certificates are verified."""
         self.host = host
         """As references have it."""
         self.plain_http = plain_http
@@ -69,7 +69,7 @@ class Endpoint:
 
     @property
     def key(self) -> str:
-        """Which place this is: with the scheme once that is decided."""
+        """Scheme and host once the scheme is decided, the host before."""
         base = self._base
         return base.origin if base else self.host
 
@@ -80,12 +80,15 @@ class Endpoint:
 
     @property
     def is_bound(self) -> bool:
-        """Whether it is spoken to in the clear only because it is on this machine."""
+        """Whether plain http is spoken solely because the host is on this machine."""
         base = self._base
         return base is not None and base.scheme == "http" and not self.plain_http
 
     def base(self, context: Context) -> Url:
-        """The URL of the API. Raises NetworkError when a host on this machine is not there."""
+        """The URL of the API; decides between https and http if that is open.
+
+        Raises NetworkError when a host on this machine cannot be reached.
+        """
         base = self._base
         if base is None:
             with acquired(self._lock, context):
@@ -93,9 +96,9 @@ class Endpoint:
         return base
 
     def gives_way(self, tried: Url, outcome: Outcome, context: Context) -> bool:
-        """Whether a call to that base, which came to this, is to be made again to another one.
+        """Whether a call to `tried` with this outcome is to be repeated at another base URL.
 
-        Never once an answer has settled where the place is.
+        Never once an answer has settled whether it is https or http.
         """
         if self._settled and self._base == tried:
             return False
@@ -119,7 +122,7 @@ class Endpoint:
             return self._base != tried
 
     def _decide(self, context: Context) -> Url:
-        """https, but where the name leads to this machine and nothing there speaks TLS."""
+        """https, unless the name resolves to this machine and nothing there speaks TLS."""
         secure, plain = self._url("https"), self._url("http")
         found = self._resolve(secure.host, secure.port, context.cancel, self._timeout)
         try:

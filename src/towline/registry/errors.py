@@ -154,7 +154,7 @@ def text(response: Response) -> str:
 
 
 def named(response: Response) -> Digest | None:
-    """The digest that the answer is said to be about, if it is a digest."""
+    """The answer's `Docker-Content-Digest`, if it is a digest."""
     try:
         return Digest((response.headers.get(distribution.DOCKER_CONTENT_DIGEST) or "").strip())
     except ValueError:
@@ -162,7 +162,7 @@ def named(response: Response) -> Digest | None:
 
 
 def named_instead(response: Response, digest: str) -> Digest | None:
-    """Another digest that is named where this one belongs.
+    """The digest that the answer names, if it contradicts this one.
 
     None also where it is of another algorithm: it may be the same blob.
     """
@@ -179,7 +179,7 @@ def is_page(response: Response) -> bool:
 
 
 def is_a_registrys(response: Response) -> bool:
-    """Whether it has the marks of a registry's answer; many a registry's own refusal has none."""
+    """Whether the answer is certainly a registry's; some refusals of registries are not."""
     if is_page(response):
         return False
     versioned = response.headers.get(distribution.API_VERSION) is not None
@@ -213,7 +213,7 @@ def check_success(response: Response, action: str) -> None:
 
 
 def no_success(response: Response, action: str) -> AuthError | RegistryError:
-    """Likewise, for an answer that may also be a page under a status of success."""
+    """The error for an answer that is no success, or a page (HTML) with a status of success."""
     if not response.ok:
         return refusal(response, action)
     kind = "a page" if is_page(response) else f"{response.media_type or 'something unexpected'}"
@@ -260,7 +260,7 @@ def retry_after(response: Response) -> float | None:
 
 @contextmanager
 def on_side(side: Side) -> Iterator[None]:
-    """Errors from within are of that side of the transfer."""
+    """Mark errors from within as being of that side of the transfer."""
     try:
         yield
     except TowlineError as error:

@@ -50,7 +50,7 @@ _LACKING = re.compile(r"unknown blob|blob unknown|blob .*(?:not found|does not e
 
 
 def lacks_blobs(error: Exception) -> bool:
-    """Whether a refused manifest lists what the registry does not find, in whatever words."""
+    """Whether a manifest was refused because blobs that it lists are missing."""
     if not isinstance(error, RegistryError):
         return False
     said = _LACKING.search(error.message.lower())
@@ -60,7 +60,7 @@ def lacks_blobs(error: Exception) -> bool:
 
 
 def refuses_type(error: Exception) -> bool:
-    """Whether a refused manifest may be taken as one of another type (OCI, schema 2)."""
+    """Whether a manifest may have been refused for its type (OCI, schema 2)."""
     return (
         isinstance(error, RegistryError)
         and error.status in {400, 404, 405, 415, 501}
@@ -71,10 +71,10 @@ def refuses_type(error: Exception) -> bool:
 
 
 def look_at(talk: Conversation, target: str) -> Descriptor | Unclear | None:
-    """What a HEAD says of a tag or digest; None: that there is nothing.
+    """HEAD a tag or digest: what is there, None if nothing is, Unclear if the answer does not say.
 
-    Where it says nothing of manifests it is not asked again. Raises AuthError, RegistryError,
-    NetworkError.
+    Hosts that do not answer HEAD for manifests are not asked again. Raises AuthError,
+    RegistryError, NetworkError.
     """
     if talk.facts.head_refused:
         return Unclear(501)
@@ -85,11 +85,11 @@ def look_at(talk: Conversation, target: str) -> Descriptor | Unclear | None:
 
 
 def get(talk: Conversation, target: str) -> Got | None:
-    """What lies under a tag or digest; None: nothing.
+    """GET a tag or digest; None: there is nothing.
 
-    Bytes that are not those of the digest that comes with them were altered on the way, or their
-    digest is named wrongly: then they are to be had under their own. Raises AuthError,
-    RegistryError, NetworkError.
+    Where the bytes contradict the digest header they are taken only if the registry has them under
+    their own digest: else they were altered on the way. Raises AuthError, RegistryError,
+    NetworkError.
     """
     found = talk.call(get_manifest(talk.name, target))
     if found is None or ":" in target or _agrees(found.manifest, found.named):
@@ -122,7 +122,7 @@ class Putting:
     def __init__(
         self, talk: Conversation, target: str, manifest: RawManifest, damaged: dict[str, str]
     ) -> None:
-        """`damaged`: by tag, the digest of what was altered on the way there; to be added to."""
+        """`damaged`: by tag, the digest of what a damaged PUT has left there; to be added to."""
         self._talk = talk
         self._target = target
         self._manifest = manifest
@@ -132,7 +132,10 @@ class Putting:
         self._where = place(talk.name, target)
 
     def carry_out(self) -> None:
-        """Raises AuthError, RegistryError, NetworkError, with their `aftermath`."""
+        """Put it, and settle by looking what the answer leaves open.
+
+        Raises AuthError, RegistryError, NetworkError, with their `aftermath`.
+        """
         put = self._put(put_manifest(self._talk.name, self._target, self._manifest))
         digest = self._manifest.digest
         if put is None or put.digest == digest:
@@ -146,7 +149,7 @@ class Putting:
             raise self._altered(put, found)
 
     def _put(self, call: Call[Put]) -> Put | None:
-        """None: whatever the answer was, the manifest is in place."""
+        """Send it; None: the answer was no success, but the manifest is in place."""
         try:
             return self._talk.call(call)
         except TowlineError as error:
@@ -160,7 +163,7 @@ class Putting:
             raise
 
     def _judge(self, error: TowlineError) -> None:
-        """A manifest that is no valid one may have been altered on the way: once."""
+        """A manifest that is called invalid may have been altered on the way: try again, once."""
         if not isinstance(error, RegistryError) or error.status == 415 or lacks_blobs(error):
             return
         mistaken, digest = self._talk.mistaken, self._manifest.digest
@@ -169,7 +172,7 @@ class Putting:
             error.transient = True
 
     def _is_settled(self, error: TowlineError) -> bool:
-        """Whether the manifest is in place all the same; if not, notes what is known of that."""
+        """Whether the manifest is in place although the PUT failed; if not, notes the aftermath."""
         lost = _is_lost(error)
         if not lost and not _is_of_an_immutable_tag(error):
             return False
@@ -182,7 +185,7 @@ class Putting:
         return found == self._manifest.digest
 
     def _standing(self) -> str | None:
-        """The digest of what lies there, or `_ABSENT`; None: nobody can tell."""
+        """The digest of what is there now, or `_ABSENT`; None: it cannot be told."""
         try:
             found = look_at(self._talk, self._target)
         except NetworkError:
@@ -194,7 +197,7 @@ class Putting:
         return found.digest if found else _ABSENT
 
     def _given(self) -> str | None:
-        """Likewise, of the bytes that lie there."""
+        """The same, by the bytes that are there."""
         try:
             found = self._talk.call(get_manifest(self._talk.name, self._target, checked=False))
         except TowlineError:
@@ -233,7 +236,7 @@ class Putting:
 
 
 def _is_lost(error: TowlineError) -> bool:
-    """Whether the manifest may be in place because its answer is not the registry's last word."""
+    """Whether the error leaves open that the manifest was stored."""
     if isinstance(error, NetworkError):
         return error.sent and not error.beside
     if error.beside or not isinstance(error, RegistryError | AuthError):

@@ -19,11 +19,10 @@ REDIRECTS_MAX = 5
 
 
 def sent_on(call: Call[T], response: Response) -> Url | None:
-    """Where a call is to be made again; None: nowhere, its answer is final.
+    """The URL at which a call is to be repeated; None: its answer is final.
 
-    A read that follows goes wherever it is sent. Another request, with method and body, goes to
-    another path of its host (RFC 9110, sections 15.4.8 and 15.4.9), to another host only if it
-    `moves`.
+    Reads that follow go wherever they are sent. Others keep method and body (307 and 308: RFC 9110,
+    sections 15.4.8 and 15.4.9) and stay on their host, unless they `move`.
     """
     if call.follow and response.status in REDIRECTS:
         return read_sent_on(response)
@@ -39,7 +38,7 @@ def sent_on(call: Call[T], response: Response) -> Url | None:
 
 
 def read_sent_on(response: Response) -> Url:
-    """Where a read is sent on to, in which nothing is shown that was encrypted before."""
+    """Where a read is redirected to. Raises RegistryError where that leads from https to http."""
     try:
         url = response.url.join(response.headers.get("Location") or "")
     except ValueError:
@@ -53,12 +52,12 @@ def read_sent_on(response: Response) -> Url:
 
 
 def astray(url: Url) -> RegistryError:
-    """The error for a call that comes to no end."""
+    """The error for too many redirects, and for one that names no address."""
     return RegistryError(f"{url.authority} redirects in circles or to nowhere")
 
 
 def still_secure(url: Url, asked: Url) -> Url:
-    """Where an answer sends a write on to; ValueError where that leads from https to http."""
+    """Where a write is redirected to; ValueError if that leads to another host's http."""
     if (asked.scheme, url.scheme) != ("https", "http"):
         return url
     if url.host != asked.host:

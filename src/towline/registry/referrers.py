@@ -36,7 +36,7 @@ def tag_of(subject: Digest) -> str:
 
 
 def announce(talk: Conversation, manifest: RawManifest, subject: Digest) -> bool:
-    """See to it that `manifest`, which is in place, is listed; whether that took a tag.
+    """Make sure that `manifest`, which is in place, is listed; whether that took a tag.
 
     Raises RegistryError, also where the tag holds something else or cannot be kept; AuthError,
     NetworkError.
@@ -96,7 +96,7 @@ def _entries(talk: Conversation, tag: str, found: Got | None) -> tuple[Descripto
 
 
 def _entry(manifest: RawManifest) -> Descriptor:
-    """As the list has it; where nothing else is said, its config's type is its kind."""
+    """The manifest's descriptor for the list; without a type of its own it has its config's."""
     parsed = parse(manifest.content, manifest.media_type)
     kind = None
     if isinstance(parsed, Manifest):

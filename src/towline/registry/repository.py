@@ -84,7 +84,7 @@ class Repository:
 
     @property
     def may_teach(self) -> bool:
-        """Whether what it says of layers is worth keeping: nobody in between can have said it."""
+        """Whether what it says of layers may be kept: nobody in between can have said it."""
         endpoint = self._transport.endpoint
         return endpoint.is_verified or endpoint.is_bound
 
@@ -95,7 +95,7 @@ class Repository:
         return credentials.account if credentials else ""
 
     def account_mac(self, key: bytes, digest: str) -> str:
-        """The account as records name it: who has the key can recognise it, nobody else."""
+        """The account for records: recognised by who has the key, and by nobody else."""
         if not self.account:
             return ""
         import hmac
@@ -105,17 +105,17 @@ class Repository:
 
     @property
     def formats_refused(self) -> frozenset[Format]:
-        """Families of formats of which no manifests were taken when last tried."""
+        """Formats whose manifests were refused when last tried."""
         formats: tuple[Format, ...] = ("docker", "oci")
         return frozenset(fmt for fmt in formats if getattr(self._facts, f"{fmt}_refused"))
 
     def note_format(self, fmt: Format, *, refused: bool) -> None:
-        """What came of putting a manifest of that family."""
+        """Note whether a manifest of that format was refused."""
         setattr(self._facts, f"{fmt}_refused", refused)
 
     @property
     def limits(self) -> list[str]:
-        """What this registry is known not to take, a sentence each."""
+        """The registry's known limits, a sentence each."""
         return [f"{self.name.host} takes {limit}" for limit in self._facts.limits()]
 
     def has_blob(
@@ -126,9 +126,9 @@ class Repository:
         size: int | None = None,
         in_storage: bool = False,
     ) -> bool:
-        """Whether the blob is there; `in_storage`: also where the registry sends on to.
+        """Whether the blob is there; `in_storage`: the storage that the registry redirects to, too.
 
-        With `size`, what is said to have other than so many bytes is none.
+        A blob that is said to have another size than `size` counts as absent.
         """
         talk = self._talk(context)
         with on_side(self._side):
@@ -146,11 +146,10 @@ class Repository:
     def mount(
         self, digest: str, origin: RepositoryName, context: Context, *, size: int | None = None
     ) -> Mounted | Upload | None:
-        """Link a blob of another repository; the upload where a session was opened instead.
+        """Link a blob of another repository; an Upload if a session was opened instead.
 
-        None: refused, in whatever way, or linked with other than `size` bytes, which are asked
-        for where they are given; it says nothing of the blob. Raises nothing: only the errors of
-        the upload that comes instead count.
+        None: refused in whatever way, or linked with another size than `size`; that says nothing of
+        the blob. Raises nothing: only the errors of the upload that comes instead count.
         """
         talk = self._talk(context, self._mount_scopes)
         try:
@@ -235,7 +234,7 @@ class Repository:
         return manifest.descriptor() if manifest else None
 
     def get_manifest(self, target: str, context: Context) -> RawManifest | None:
-        """A manifest or index; None: there is none. Its bytes agree with the digest of it."""
+        """A manifest or index whose bytes agree with its digest; None: there is none."""
         with on_side(self._side):
             found = manifests.get(self._talk(context), target)
         return found.manifest if found else None
@@ -300,7 +299,7 @@ class Repository:
 
 
 def _is_linked(answer: Mounted, talk: Conversation, digest: str, size: int | None) -> bool:
-    """Whether a mount is of the blob that was meant, with so many bytes as far as that is said."""
+    """Whether the mounted blob is the one that was meant and, if `size` is given, of that size."""
     # Another blob may only be named: something on the way rewrites headers.
     if answer.instead and not talk.call(head_blob(talk.name, digest)).there:
         return False

@@ -67,10 +67,10 @@ class Transport:
         notice: Callable[[Response], None] = lambda _response: None,
         why_anonymous: Callable[[], str] = lambda: "no credentials were given",
     ) -> None:
-        """`notice` is shown every answer to a call; `why_anonymous` says why nobody is named.
+        """`notice` sees every answer to a call; `why_anonymous` tells why no login was found.
 
-        `again` asks for the credentials once more, where they may have changed; `own` finds the
-        account that another host has of its own, for a repository's path there.
+        `again` asks once more for credentials that may have changed; `own` finds another host's
+        login for a repository there.
         """
         self.endpoint = endpoint
         self.credentials = credentials
@@ -130,7 +130,7 @@ class Transport:
         return opened[0]
 
     def _answer(self, call: Call[T], scopes: Scopes, context: Context, send: Send) -> Response:
-        """The answer of the place at which a call comes to an end."""
+        """Send the call, follow its redirects, and return the last response."""
         request, response = self._asked_at_home(call, scopes, context, send)
         for _ in range(REDIRECTS_MAX):
             url = sent_on(call, response)
@@ -143,7 +143,7 @@ class Transport:
     def _asked_at_home(
         self, call: Call[T], scopes: Scopes, context: Context, send: Send
     ) -> tuple[Request, Response]:
-        """A call and its first answer, of the place where the registry turns out to be."""
+        """Send the call to the registry itself; again, if it speaks http where https was tried."""
         while True:
             base = self.endpoint.base(context)
             url = base.at(call.target) if isinstance(call.target, str) else call.target
@@ -176,7 +176,7 @@ class Transport:
         return self._pool.start(self._guarded(request, context), context)
 
     def refused(self, response: Response, scopes: Scopes, context: Context) -> bool:
-        """Renew what a body's request was refused with; whether sending it again makes sense."""
+        """After a 401 to a streamed body: renew the token; whether to send the body again."""
         admission = self._admission(response.url, context)
         return admission is not None and admission.refused(response, scopes, context)
 
@@ -185,7 +185,7 @@ class Transport:
         return self._at_home(self.endpoint.base(context), context).grants(scopes, context)
 
     def quietly(self, request: Request, scopes: Scopes, context: Context, seconds: float) -> None:
-        """Send it with what lets in right now, and care for nothing that comes of it."""
+        """Send it with the token at hand, and ignore what comes of it."""
         if admission := self._admission(request.url, context):
             request = admission.now(request, scopes)
         try:
@@ -196,10 +196,10 @@ class Transport:
     # Who is let in, and where.
 
     def _admission(self, url: Url, context: Context, *, meet: bool = False) -> Admission | None:
-        """What lets in at that place; None: nothing is shown there.
+        """Who adds credentials for a URL; None: nobody.
 
-        `meet`: look whether another host has an account of its own. That is shown at addresses of
-        uploads alone: else a registry could have us write a tag there in our own name.
+        `meet`: look for a login of another host. It is used for uploads alone: else a registry
+        could redirect us to write a tag elsewhere in our own name.
         """
         base = self.endpoint.base(context)
         if url.origin == base.origin:
@@ -257,9 +257,10 @@ class Transport:
         raise astray(request.url)
 
     def _guarded(self, request: Request, context: Context) -> Request:
-        """A registry sends us not to our own machine, nor from the internet into our network.
+        """The request with the addresses that it must not reach.
 
-        What is on this machine, and spoken to in the clear for that alone, is nowhere else.
+        A registry may not send us to this machine nor, from the internet, into a private network;
+        and what is spoken to in plain http because it is on this machine must be there.
         """
         base = self.endpoint.base(context)
         here = request.url.host == base.host or is_loopback(request.url.host)
@@ -273,9 +274,9 @@ class Transport:
     # What a refusal means.
 
     def check_version(self, context: Context) -> None:
-        """Where nothing was found: raise RegistryError if the registry's protocol is too old.
+        """Where nothing was found: raise RegistryError if the registry speaks version 1 alone.
 
-        It is asked only where nothing has answered as a registry does.
+        Asks only where no answer so far has looked like a registry's.
         """
         if self._proven:
             return
@@ -297,9 +298,10 @@ class Transport:
             )
 
     def judged(self, error: E, response: Response) -> E:
-        """The same error, with the account that was refused where that matters, and no false hint.
+        """Complete an error with the account that was refused, and drop a hint that is false.
 
-        A hiccup, where this is known to be a registry and for once did not speak as one.
+        It is transient where what is known to be a registry has for once answered with something
+        else.
         """
         at_home = response.url.origin == self.endpoint.key
         speaks = response.status >= 400 and not errors.is_page(response)
@@ -340,7 +342,7 @@ class Transport:
 
 
 class Conversation(NamedTuple):
-    """One repository, spoken to with one set of scopes: what every call about it carries."""
+    """What every call about one repository carries: who speaks, and with which scopes."""
 
     transport: Transport
     name: RepositoryName

@@ -65,19 +65,19 @@ class Admission:
 
     @property
     def base(self) -> Url:
-        """The URL of the API that it lets in to."""
+        """The URL of the registry's API."""
         return self._auth.base
 
     @property
     def credentials(self) -> Credentials | None:
-        """Those in use now."""
+        """The credentials in use now."""
         return self._auth.credentials
 
     def send(self, visit: Visit) -> Response:
-        """Send its request with what lets it in; the last answer if nothing does.
+        """Send a request with the `Authorization` that it needs, renewed where that is refused.
 
-        Raises AuthError, RegistryError and NetworkError of the token service, and what sending it
-        does.
+        Returns the last answer, which may be a refusal still. Raises AuthError, RegistryError and
+        NetworkError, of the token service or of sending.
         """
         if not self._met:
             with acquired(self._meeting, visit.context):
@@ -143,15 +143,15 @@ class Admission:
         return header
 
     def for_body(self, request: Request, scopes: Scopes, context: Context) -> Request:
-        """A request with a body, with what lets it in for as long as that may take."""
+        """The request with a token that lives long enough for a body."""
         return with_header(request, self._header(scopes, context, lasting=BODY_MARGIN))
 
     def now(self, request: Request, scopes: Scopes) -> Request:
-        """A request with what lets it in at this moment, without asking anybody."""
+        """The request with the token at hand, if there is one: nobody is asked."""
         return with_header(request, self._auth.header(scopes))
 
     def refused(self, response: Response, scopes: Scopes, context: Context) -> bool:
-        """Renew what a request with a body was refused with; whether to send it again."""
+        """After a 401 to a streamed body: renew the token; whether to send the body again."""
         if response.status != 401:
             return False
         return self._renewed(scopes, response, self._auth.header(scopes), context)
@@ -170,7 +170,7 @@ class Admission:
             return self._drive(self._auth.renew(scopes, response, used), context)
 
     def _expired(self, response: Response, scopes: Scopes, context: Context) -> bool:
-        """Whether what was shown may have expired, and something newer is at hand now."""
+        """Whether the login or the token may have expired, and a newer one is at hand."""
         # ECR says 403 of a login that has expired, and its public side 400 of a token.
         if response.status == 400:
             with acquired(self._lock, context):
@@ -181,7 +181,7 @@ class Admission:
         return denied and self._other_credentials(context)
 
     def _other_credentials(self, context: Context) -> bool:
-        """Ask the helper once more; whether it gives something else than it did."""
+        """Ask the credential helper once more; whether its answer has changed."""
         with acquired(self._lock, context):
             again, self._again = self._again, None
             other = again(context) if again is not None else None

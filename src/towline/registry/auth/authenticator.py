@@ -31,7 +31,7 @@ _NEW = 5.0
 
 
 class Authenticator:
-    """What is known of how a registry wants this account to show itself."""
+    """Challenges, tokens and credentials of one account at one registry."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Authenticator:
     # What a refusal teaches.
 
     def is_new(self, scopes: Scopes, used: str | None, refused: Response) -> bool:
-        """Whether a token was refused that was given only now, and not for what it lacks."""
+        """Whether a token was refused seconds after it was issued, though its scopes suffice."""
         token = self._token(scopes)
         if token is None or used != f"Bearer {token.value}":
             return False
@@ -114,7 +114,7 @@ class Authenticator:
         return token.age(self._clock()) < _NEW and not lacking
 
     def hopeless(self, scopes: Scopes, refused: Response) -> bool:
-        """Whether there is nothing to learn from a refusal: another token would fare the same."""
+        """Whether another token would be refused just the same."""
         found, granted = self._asked_in(refused), self._granted(scopes)
         usable = _usable(found)
         if not usable or (not self.must_ask and all(c.scheme == "basic" for c in usable)):
@@ -123,7 +123,7 @@ class Authenticator:
         return asked and any(map(_is_insufficient, found))
 
     def forget_aged(self, scopes: Scopes) -> bool:
-        """Have another token fetched if the one in use has been for a while; whether it has."""
+        """Drop the token if it is older than a minute; whether it was."""
         token = self._token(scopes)
         if token is None or token.age(self._clock()) <= LIFE_MIN:
             return False
@@ -216,7 +216,7 @@ def _is_insufficient(challenge: Challenge) -> bool:
 
 
 def _merged(scopes: Scopes, found: list[Challenge]) -> Scopes:
-    """These scopes, with the actions that the challenges name for the same things, and others."""
+    """The scopes, widened by the actions and the scopes that the challenges name."""
     actions: dict[str, list[str]] = {}
     wanted = [c.parameters.get("scope", "") for c in found if c.scheme == "bearer"]
     for scope in (*scopes, *" ".join(wanted).split()):

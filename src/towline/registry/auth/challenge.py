@@ -29,7 +29,7 @@ class Challenge(NamedTuple):
 
 
 def challenges(headers: Iterable[str]) -> list[Challenge]:
-    """Every challenge of these header values, in their order; what is none is passed over."""
+    """Every challenge of these header values, in their order; what cannot be read is skipped."""
     found: list[tuple[str, dict[str, str]]] = []
     for text in headers:
         at, first = 0, len(found)

@@ -33,11 +33,11 @@ _one_at_a_time = threading.Lock()
 
 
 class HelperMissing(Exception):
-    """There is no such program; its text is for one warning."""
+    """The program is not installed or cannot be run; `str()` is a sentence for a warning."""
 
 
 class Login(NamedTuple):
-    """What a helper knows."""
+    """A user's name, and the password or token."""
 
     username: str
     secret: str
@@ -56,10 +56,10 @@ def get(
     seconds: float = SECONDS,
     context: Context | None = None,
 ) -> Login | None:
-    """Ask the helper of that name, which has so many seconds; None: it knows none.
+    """Ask the helper `name` for a host's login, for at most `seconds`; None: it has none.
 
-    Raises HelperMissing, AuthError with the helper's own words when it fails, and Cancelled: then
-    it is ended.
+    Raises HelperMissing, AuthError with the helper's own words when it fails, and Cancelled, after
+    which the helper is killed.
     """
     import json
 
@@ -110,7 +110,7 @@ def _run(
     seconds: float = SECONDS,
     context: Context | None = None,
 ) -> bytes | None:
-    """Run the helper with a line on its standard input; what it says, None: it knows none."""
+    """Run the helper with a line on its standard input; its output, None without such a login."""
     import shutil
     import subprocess
 
@@ -153,7 +153,10 @@ def _run(
 def _answer(
     process: subprocess.Popen[bytes], line: bytes, seconds: float, context: Context | None
 ) -> bytes:
-    """What it says. Raises subprocess.TimeoutExpired and, if there is a context, Cancelled."""
+    """The helper's output.
+
+    Raises subprocess.TimeoutExpired and, if there is a context, Cancelled.
+    """
     from subprocess import TimeoutExpired
 
     if context is None:  # to keep a login, which may be long: it is told all of it in one go

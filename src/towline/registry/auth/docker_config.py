@@ -42,7 +42,7 @@ class Entry:
 
     @property
     def names_account(self) -> bool:
-        """False: the login is kept elsewhere."""
+        """Whether it holds a login; an empty entry says that a helper does."""
         return bool(self.username or self.identity_token or self.registry_token)
 
 
@@ -76,7 +76,7 @@ class CredentialFile:
         return next(iter(usable or entries), None)
 
     def __str__(self) -> str:
-        """Its place, and whose logins it has: a misspelled host is seen at once."""
+        """Its path and the hosts that it has logins for: a misspelled one is seen at once."""
         hosts = list(dict.fromkeys(map(host_of, (*self.auths, *self.helpers))))
         more = f" and {len(hosts) - _SHOWN} more" if len(hosts) > _SHOWN else ""
         store = f", and docker-credential-{self.store} for all" if self.store else ""
@@ -84,19 +84,19 @@ class CredentialFile:
 
 
 def host_of(key: str) -> str:
-    """The host that a key means; the Hub's aliases are one."""
+    """The host that a key names; all aliases of the Hub are `docker.io`."""
     host = _SCHEME.sub("", key).partition("/")[0]
     return HUB if host in HUB_ALIASES else host
 
 
 def names_host(key: str, host: str) -> bool:
-    """Whether a key means that host as a whole, not one of its namespaces."""
+    """Whether a key stands for the whole host, not for one of its namespaces."""
     rest = _SCHEME.sub("", key).partition("/")[2]
     return host_of(key) == host and (not rest or _API.fullmatch("/" + rest) is not None)
 
 
 def _rank(key: str, name: RepositoryName) -> tuple[int, int, str] | None:
-    """How well a key fits; None when it is for another place."""
+    """Orders keys by how closely they fit; None: it is for another host or namespace."""
     if host_of(key) != name.host:
         return None
     if names_host(key, name.host):
@@ -134,9 +134,9 @@ def _text(value: dict[str, Any], key: str) -> str:
 
 
 def read(environ: Mapping[str, str], authfile: str | None) -> list[CredentialFile]:
-    """Every place that is looked in, the one that counts first in front.
+    """Every place where logins are looked for, the one that counts first in front.
 
-    Raises UsageError when a file that was named cannot be read; others say so by their `flaw`.
+    Raises UsageError when a file that was named cannot be read; of others the `flaw` says so.
     """
     found = []
     named = (("`authfile`", authfile), ("REGISTRY_AUTH_FILE", environ.get("REGISTRY_AUTH_FILE")))

@@ -42,7 +42,7 @@ class Credentials:
 
     @property
     def renewable(self) -> bool:
-        """Whether asking again, where they came from, may give others."""
+        """Whether asking the source again may give others, as helpers and functions do."""
         return self.source.startswith((HELPER_SOURCE, ASKED))
 
     @property
@@ -57,7 +57,7 @@ class Credentials:
 
     @property
     def account(self) -> str:
-        """Which entry this is: equal for equal accounts, without any secret."""
+        """A name of this entry without any secret: equal for equal accounts."""
         return f"{self.source} {self.username}".strip()
 
     def __str__(self) -> str:
@@ -172,7 +172,7 @@ class Keychain:
             return self._files
 
     def nothing_found(self, host: str) -> str:
-        """Why there is no account for a host, for whoever is refused without one."""
+        """Why no account was found for a host: part of a 401's message."""
         with self._lock:
             troubles = list(self._troubles.get(host, ()))
         said = [f"no credentials were found for {host}", *troubles, self._searched]
@@ -183,7 +183,7 @@ class Keychain:
 
     @property
     def _searched(self) -> str:
-        """Where was looked, and which hosts were seen there."""
+        """Where logins were looked for, and for which hosts some were there."""
         files = self._read()
         absent = ", ".join(file.where for file in files if file.absent)
         seen = ", ".join(str(file) for file in files if not file.absent and not file.flaw)

@@ -62,7 +62,7 @@ class LoginStore:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Of several logins at once each changes the file after the other, or one would be lost."""
+        """Lock the folder: of several logins at once each changes the file after the other."""
         import fcntl
 
         folder = self.path.resolve().parent

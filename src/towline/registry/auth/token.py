@@ -57,7 +57,7 @@ class Token:
 
     @property
     def granted(self) -> str:
-        """What it is good for by its own words, for a log; empty where it has none."""
+        """The scopes that the token (a JWT) names, for the log; empty where it names none."""
         try:
             payload = self.value.split(".")[1]
             claims = reading.document(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -71,7 +71,7 @@ class Token:
 
 
 class TokenService(NamedTuple):
-    """The one that a registry's challenge names, asked by one account."""
+    """A registry's token service, as its challenge names it, asked by one account."""
 
     base: Url
     """Of the registry's API."""
@@ -121,7 +121,7 @@ class TokenService(NamedTuple):
     def token(self, response: Response, now: float) -> Token:
         """The token of an answer that came `now`. Raises AuthError, RegistryError.
 
-        The error has none of a successful answer's words: they may be a token's.
+        Words of a successful answer are never in the error: they may be a token.
         """
         action = f"get a token for {self.base.authority}"
         if not response.ok:
@@ -152,7 +152,7 @@ class TokenService(NamedTuple):
 
 
 def asks_too_much(response: Response) -> bool:
-    """Whether the service may grant less than it was asked for."""
+    """Whether the answer may mean that fewer scopes would be granted."""
     return response.status in _TOO_MUCH
 
 

@@ -28,7 +28,7 @@ class Seen(NamedTuple):
     """Bytes, as far as it says."""
 
     def has(self, size: int | None) -> bool:
-        """Whether the blob is there, with so many bytes as far as that is said and wanted."""
+        """Whether the blob is there and, as far as that is known and wanted, of that size."""
         return self.there is True and (None in {size, self.size} or size == self.size)
 
 
@@ -58,7 +58,7 @@ def base(host: str) -> Call[None]:
 
 
 def head_blob(name: RepositoryName, digest: str, *, in_storage: bool = False) -> Call[Seen]:
-    """end-2 by HEAD; `in_storage`: of the storage too, which may have lost the blob."""
+    """end-2 by HEAD; `in_storage`: follow to the storage, which may have lost the blob."""
     action = f"check blob {_short(digest)} in {name}"
     path = distribution.blob_path(name.path, digest)
 
@@ -122,7 +122,7 @@ def _opened(response: Response, action: str) -> Opened:
 
 
 def session_url(response: Response, action: str, before: Url | None = None) -> Url:
-    """Where the session goes on; `before` where the answer does not say."""
+    """The URL at which the session goes on; `before` where the answer names none."""
     location = response.headers.get("Location")
     if not location and before is not None:
         return before
@@ -155,7 +155,7 @@ def send_chunk(location: Url, chunk: memoryview, start: int, action: str) -> Cal
 
 
 def ask_upload(location: Url, action: str) -> Call[Response | None]:
-    """end-13. None: the session is gone, or cannot be asked."""
+    """end-13. None: the session is gone, or the registry does not tell."""
 
     def read(response: Response) -> Response | None:
         if response.ok:
@@ -169,7 +169,7 @@ def ask_upload(location: Url, action: str) -> Call[Response | None]:
 
 
 def close_upload(location: Url, digest: str, action: str) -> Call[Digest | None]:
-    """end-6 without a body: another blob that is named as kept, if one is."""
+    """end-6 without a body; gives the other blob that the registry says it kept, if it does."""
 
     def read(response: Response) -> Digest | None:
         errors.check_success(response, action)

@@ -34,12 +34,12 @@ class TagsPage(NamedTuple):
 
 
 def first_page(name: RepositoryName) -> str:
-    """Path and query of as many tags as all registries take to be asked for at once."""
+    """Path and query of the first 1000 tags, the most that all registries can be asked for."""
     return f"{distribution.tags_path(name.path)}?n=1000"  # ECR: no more than 1000
 
 
 def tags(name: RepositoryName, target: str) -> Call[TagsPage | Unclear]:
-    """end-8: one page of tags. Unclear: it does not like how many were asked for."""
+    """end-8: one page of tags. Unclear: the registry refuses that many at once."""
     action = f"list the tags of {name}"
 
     def read(response: Response) -> TagsPage | Unclear:

@@ -31,7 +31,7 @@ CORRECTIONS_MAX = 10
 
 
 class OneBody:
-    """A PATCH, or with the digest a PUT; it begins after what the session holds already."""
+    """What the session does not hold yet as one PATCH or, if the digest is known, one PUT."""
 
     def __init__(self, session: Session, length: int | None, digest: str | None = None) -> None:
         """`length`: bytes that will be written; None: not known."""
@@ -58,7 +58,7 @@ class OneBody:
             raise self._refusal(refused)
 
     def finish(self, digest: str) -> bool:
-        """End the body; whether that has closed the session too."""
+        """End the body; whether that has closed the session, too."""
         with self._noted():
             response = self._exchange.finish()
         if not response.ok or errors.is_page(response):
@@ -100,10 +100,10 @@ def put(session: Session, content: memoryview, digest: str) -> bool:
 
 
 class Held:
-    """For a host that takes no blob without its digest: held while it is small.
+    """Keeps a small blob until its digest is known, for hosts that refuse PATCH.
 
-    Of a larger one nothing is kept: once all of it was written its digest and size are known, and
-    then it is written again.
+    A larger one is dropped: once all of it was written its digest and size are known, and it is
+    written again.
     """
 
     def __init__(self, session: Session, most: int) -> None:
@@ -154,9 +154,9 @@ class Chunks:
                 self._flush()
 
     def finish(self, digest: str) -> bool:
-        """Send what is held; whether that has closed the session too.
+        """Send what is left; whether that has closed the session, too.
 
-        A blob of which nothing was sent before fits into one PUT.
+        A blob that fits into one chunk goes in one PUT.
         """
         if not self._session.acknowledged and strategy.puts(self._session.talk.facts):
             return put(self._session, memoryview(self._buffer)[: self._filled], digest)
@@ -175,7 +175,7 @@ class Chunks:
         self._filled = 0
 
     def _send(self, chunk: memoryview) -> int:
-        """PATCH one chunk; how many of its bytes the registry holds now."""
+        """PATCH one chunk; returns how many of its bytes the registry holds now."""
         session = self._session
         call = send_chunk(session.url, chunk, session.acknowledged, session.action)
         session.sent += len(chunk)
@@ -191,7 +191,7 @@ class Chunks:
         return self._corrected(response, len(chunk))
 
     def _corrected(self, response: Response, size: int) -> int:
-        """Bytes of a refused chunk that are held all the same; raises where there is no way on."""
+        """How many bytes of a refused chunk are held all the same; raises if there is no way on."""
         self._corrections += 1
         in_vain = self._corrections > CORRECTIONS_MAX
         # With the same bytes once more: in a smaller body, or with another token.
@@ -211,7 +211,7 @@ class Chunks:
         raise error
 
     def came_to_nothing(self, error: AuthError | RegistryError) -> None:
-        """Note that the blob is not kept; after two, chunks may be the cause, and one body goes."""
+        """Count a blob in chunks that failed; after two of them one body is tried."""
         facts = self._session.talk.facts
         if facts.chunks_kept:
             return  # then only this session is gone
@@ -220,7 +220,7 @@ class Chunks:
         error.transient = error.learned = True
 
     def _asked(self, size: int, error: NetworkError) -> int:
-        """Bytes that are held of a chunk whose answer was lost; 0 where that is not said."""
+        """How many bytes of a chunk are held whose answer was lost; 0 where that is not said."""
         self._corrections += 1
         held = self._session.held() if self._corrections <= CORRECTIONS_MAX else None
         if held is None:

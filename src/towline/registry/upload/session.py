@@ -54,11 +54,11 @@ class Session:
 
     @property
     def action(self) -> str:
-        """What is done in it, for errors."""
+        """Completes "cannot …" in errors."""
         return f"push a blob to {self.talk.name}"
 
     def moved(self, response: Response) -> None:
-        """Go on where an answer says; where it says nothing, as before."""
+        """Take the session's new URL from an answer, if it names one."""
         self.url = session_url(response, self.action, self.url)
 
     def held(self) -> int | None:
@@ -74,10 +74,10 @@ class Session:
         return range_end(response)
 
     def resume(self, *, telling: bool) -> bool:
-        """After a failure: whether to go on after what it holds, `acknowledged` from now on.
+        """After a failure: whether the session goes on, after `acknowledged` bytes.
 
-        `telling`: it was sent so much that it holds some of it if it keeps anything. Raises what
-        is to be waited out, once: the session may well be there.
+        `telling`: so much was sent that an empty session means that the host keeps nothing. Raises
+        a transient failure of the question once: it may be asked again.
         """
         if not (self._is_open and self._questions):
             return False
@@ -96,11 +96,11 @@ class Session:
         return bool(held)
 
     def spoil(self) -> None:
-        """What it holds was refused: going on with it would be of no use."""
+        """Never ask the session again: what it holds was refused."""
         self._questions = 0
 
     def close(self, digest: str, sent: int) -> None:
-        """Have the registry check and keep the blob; `sent` bytes are what it has to check."""
+        """Have the registry check and keep the blob; `sent`: bytes that it has to check."""
         call = close_upload(self.url, digest, self.action)
         self.kept_instead = self.talk.call(call, extra=sent)
 
@@ -117,7 +117,7 @@ class Session:
             talk.transport.quietly(Request("DELETE", self.url), talk.scopes, context, seconds)
 
     def over(self) -> None:
-        """The registry has closed it, or it is left to itself."""
+        """Note that it is closed, or left to itself."""
         self._is_open = False
 
 

@@ -46,16 +46,16 @@ class Expected(NamedTuple):
 
     @property
     def is_large(self) -> bool:
-        """Whether to lose it half-way would be a pity."""
+        """Whether it is worth being able to resume it."""
         return (self.known.size if self.known else self.about) > _LARGE
 
 
 def choose(
     facts: HostFacts, blob: Expected, start: int, chunk_size: int | None
 ) -> Shape | Literal["held"]:
-    """The shape in which what comes after the first `start` bytes goes.
+    """The shape in which to send what comes after the first `start` bytes.
 
-    `chunk_size`: bytes of the largest body that is wished for.
+    `chunk_size`: bytes of the largest body that the user wants.
     """
     if _in_chunks(facts, blob, start, chunk_size):
         return "chunk"
@@ -78,7 +78,7 @@ def choose(
 
 
 def puts(facts: HostFacts) -> bool:
-    """Whether a PUT with all of a blob is likely to be taken."""
+    """Whether a PUT with a whole blob is likely to be accepted."""
     return not facts.put_refused and facts.failures["put"] < TRIES
 
 
@@ -121,7 +121,7 @@ def refusal(
 def _learned(
     facts: HostFacts, response: Response, code: str | None, *, shape: Shape, size: int | None
 ) -> bool:
-    """Note what the host cannot do; whether there is another way."""
+    """Note what the refusal says of the host; whether there is another way."""
     status, text = response.status, errors.text(response)
     if is_too_large(response):
         return facts.too_large(shape, size, text)

@@ -47,7 +47,7 @@ _NOT_KEPT = frozenset({400, 404, 409, 416, 422})
 
 
 class Upload:
-    """Written by one thread at a time, from the blob's first byte to its last."""
+    """One blob on its way, written by one thread at a time from its first byte to its last."""
 
     def __init__(
         self,
@@ -131,11 +131,11 @@ class Upload:
 
     @property
     def _is_unsent(self) -> bool:
-        """Whether it must be written again, having been too much to hold."""
+        """Whether the blob was too large to be held, so that it must be written again."""
         return isinstance(self._body, Held) and self._body.overflown
 
     def _judge(self, error: RegistryError | NetworkError, digest: str) -> None:
-        """Bytes that do not agree with their digest may have been altered on the way: once."""
+        """Note what a failed commit teaches; bytes altered on the way are sent again, once."""
         if not isinstance(error, RegistryError):
             return
         self._session.spoil()
@@ -152,7 +152,7 @@ class Upload:
             error.transient = True
 
     def _check_name(self, digest: str) -> None:
-        """Another blob that is named as kept may be only a name, or ours altered on the way."""
+        """If the registry names another blob as kept, make sure that ours is there."""
         other, talk = self._session.kept_instead, self._talk
         if other is None or self._is_there(digest):
             return
@@ -175,8 +175,8 @@ class Upload:
     def rewind(self) -> bool:
         """After a failure: whether the session goes on with what it holds.
 
-        If so, write the same blob again from its first byte: what is held is not sent. If not, it
-        is of no more use. Raises RegistryError and NetworkError: ask again later, once.
+        If so, write the same blob again from its first byte: what is held is not sent. If not, drop
+        this upload. Raises RegistryError and NetworkError: call it again later, once.
         """
         self._break_off()
         if not self._is_unsent and not self._goes_on():
@@ -208,7 +208,7 @@ class Upload:
 
 
 def _too_much_to_hold(host: str) -> RegistryError:
-    """The error for a blob that is to be written once more, for its digest is known only now."""
+    """The error of a blob that must be written again, because its digest is known only now."""
     error = RegistryError(
         f"{host} takes no blob without its digest: it is read a second time", transient=True
     )
