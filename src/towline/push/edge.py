@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 _WORDS = ("hint", "code", "aftermath")
 """What an error has to say beside its message."""
+_SAID = ("strerror", "filename", "filename2", "reason", "object")
+"""Of the interpreter's own."""
 
 
 class Edge:
@@ -88,8 +90,11 @@ class Edge:
 
     def _reword(self, error: BaseException) -> None:
         error.args = tuple(map(self._said, error.args))
-        if isinstance(error, OSError):  # it says what it was made of, not `args`
-            error.strerror, error.filename = map(self._said, (error.strerror, error.filename))
+        for name in _SAID if isinstance(error, OSError | UnicodeError) else ():
+            # These say what they were made of, not `args`; set to what it is, one may say more.
+            before = getattr(error, name, None)
+            if (after := self._said(before)) != before:
+                setattr(error, name, after)
         if hasattr(error, "__notes__"):
             error.__notes__ = [self.secrets.redact(note) for note in error.__notes__]
         if isinstance(error, TowlineError):
@@ -100,6 +105,9 @@ class Edge:
                 vars(error)["results"] = tuple(map(self.outcome, results))
 
     def _said(self, value: Any) -> Any:  # noqa: ANN401 - whatever an error was made of
+        if isinstance(value, bytes):  # what could not be decoded
+            text = value.decode("latin-1")
+            return value if self.secrets.redact(text) == text else b""
         return self.secrets.redact(value) if isinstance(value, str) else value
 
 
