@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,7 +61,7 @@ def false_size(
     made = make_image(tmp_path / "image.tar", VICTIM)
     holder, prefix = registry.name(request.param), f"{uuid.uuid4()}:"
     first, _ = towline.push(made.path, f"{holder}:other", cache="none").layers
-    lie(redis_server, prefix, replace(lying(made, first, holder), size=7))
+    lie(redis_server, prefix, lying(made, first, holder)._replace(size=7))
     return Trap(f"{redis_server.url}?prefix={prefix}", made, registry.name("app"), first)
 
 
@@ -120,7 +120,7 @@ def test_verify_counts_the_bytes_where_a_registry_does_not_say_how_many_they_are
         registry.on("HEAD", "/blobs/", silent, forever=True)
         name = f"{registry.host}/app"
         first, _ = towline.push(made.path, f"{name}:other", cache="none").layers
-        lie(redis_server, prefix, replace(lying(made, first, name), size=7))
+        lie(redis_server, prefix, lying(made, first, name)._replace(size=7))
         words = [str(made.path), f"{name}:1", f"--cache={redis_server.url}?prefix={prefix}", "-q"]
         assert main(["push", *words]) == 0
         for _ in range(2):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +17,6 @@ def quick(pusher: towline.Pusher) -> towline.Pusher:
     What a registry asks for (`Retry-After`) it gets in full.
     """
     engine = pusher._resources
-    engine.policy = replace(engine.policy, base=engine.policy.base * TIMES)
+    engine.policy = engine.policy._replace(base=engine.policy.base * TIMES)
     engine.look_again = tuple(pause * TIMES for pause in engine.look_again)
     return pusher

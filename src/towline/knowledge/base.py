@@ -7,9 +7,8 @@ warning. Which entry is worth trying is `push/plan`'s to say.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol, get_args
+from typing import TYPE_CHECKING, NamedTuple, Protocol, get_args
 
 from towline.errors import InvalidReference
 from towline.reference import parse
@@ -26,15 +25,14 @@ MAX_CONFIG_SIZE = 64 << 10
 """Bytes of an image config worth remembering; larger ones are fetched again."""
 _TOO_LARGE = 1 << 63
 _COMPRESSIONS = frozenset(get_args(Compression))
-_PROFILE = re.compile(r"[!-~]{1,100}")
+_PROFILE = r"[!-~]{1,100}"
 
 
 class KnowledgeError(Exception):
     """The store cannot be read or written; its text is for one warning."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A layer was seen as this blob in this repository."""
 
     diff_id: Digest
@@ -56,8 +54,7 @@ class Entry:
     """Seconds since the epoch; 0 when it is recorded stands for now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(NamedTuple):
     """What `cache stats` prints."""
 
     path: str
@@ -134,7 +131,7 @@ def is_sound(entry: Entry) -> bool:
         _is_repository(entry.repository)
         and 0 <= entry.size < _TOO_LARGE
         and entry.compression in _COMPRESSIONS
-        and (entry.profile is None or _PROFILE.fullmatch(entry.profile) is not None)
+        and (entry.profile is None or re.fullmatch(_PROFILE, entry.profile) is not None)
     )
 
 

@@ -8,8 +8,7 @@ others count as learned: they are believed no further than the repository they n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from towline.knowledge.base import Entry
 
 
-@dataclass(frozen=True, slots=True)
-class Signer:
+class Signer(NamedTuple):
     """Signs and admits with one key."""
 
     key: bytes
@@ -48,7 +46,7 @@ class Signer:
         """The entry as far as it is to be believed; None for not at all."""
         if self.is_ours(mac, *_parts(entry)):
             return entry
-        return None if self.shared else replace(entry, learned=True)
+        return None if self.shared else entry._replace(learned=True)
 
     def admit_all(self, signed: Iterable[tuple[Entry, str]]) -> list[Entry]:
         """The entries to be believed, in their order.

@@ -7,8 +7,7 @@ holds the profile's version and, where the encoder's output depends on it, the f
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import UsageError
 
@@ -21,8 +20,7 @@ _LIBRARY = (1, 5, 7)
 """The libzstd that zstandard bundles; a system's own may compress otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(NamedTuple):
     """How a layer is compressed."""
 
     name: str

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from towline.push.target_push import Outcome, TargetPush
     from towline.reference import Reference, RepositoryName
 
-_ELSEWHERE = re.compile(r"(?:oci|oci-archive|docker-archive|docker-daemon):(?![0-9]+/)")
+_ELSEWHERE = r"(?:oci|oci-archive|docker-archive|docker-daemon):(?![0-9]+/)"
 """How a text begins that names a folder, a file or a daemon; a host has a port after it."""
 
 _MOST_DIGITS = 3
@@ -59,7 +59,7 @@ def _texts(destination: object) -> list[str]:
 
 def _check_transport(text: str) -> None:
     """`oci:DIR` would pass for a tag of the Hub's repository `oci`."""
-    if not _ELSEWHERE.match(text):
+    if not re.match(_ELSEWHERE, text):
         return
     hint = "`oci:`, `oci-archive:` and `docker-archive:` are for `towline copy`, not available yet"
     if text.startswith("docker-daemon:"):

@@ -7,8 +7,7 @@ and only asks. The numbers are the Docker engine's: a small upload is cheaper th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.reference import RepositoryName
 from towline.spec import media_types
@@ -33,8 +32,7 @@ _MOUNT_TRIES_ABOVE = 4
 _COMPRESSION_RANK: dict[Compression, int] = {"gzip": 0, "zstd": 1, "none": 2}
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A blob that would do, if it is there."""
 
     digest: Digest
@@ -50,8 +48,7 @@ class Candidate:
     """That it is this layer is somebody else's word, not of our own hashing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(NamedTuple):
     """The blob that a wanted one became."""
 
     digest: Digest
@@ -61,8 +58,7 @@ class Made:
     """None for blobs that are no layers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(NamedTuple):
     """The registry has confirmed the blob."""
 
     made: Made
@@ -83,15 +79,13 @@ class Delivered:
         return Candidate(made.digest, made.size, made.compression, self.profile, learned=learned)
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """HEAD the blob in the target."""
 
     candidate: Candidate
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """Have the registry take the blob from another of its repositories."""
 
     candidate: Candidate
@@ -100,7 +94,6 @@ class Mount:
     """Last seen there with the credentials that we have now."""
 
 
-@dataclass(frozen=True, slots=True)
 class Send:
     """Upload it."""
 
@@ -108,8 +101,7 @@ class Send:
 Step = Ask | Mount | Send
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """What a push allows."""
 
     profile: Profile
@@ -125,8 +117,7 @@ class Rules:
     """With several targets the digests that are known at all of them; None for one target."""
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(NamedTuple):
     """A target as the plan sees it."""
 
     name: RepositoryName
@@ -171,7 +162,7 @@ def _asked(
 ) -> list[Candidate]:
     if blob.stored is not None:
         known = any(entry.repository == str(target.name) for entry in fitting)
-        return [replace(own(blob), remembered=known)]
+        return [own(blob)._replace(remembered=known)]
     here = [entry for entry in fitting if entry.repository == str(target.name)]
     return _unique(sorted(here, key=lambda entry: _rank(entry, target, rules)))[:ASK_LIMIT]
 

@@ -117,7 +117,7 @@ def _matching(wanted: Platform, images: Sequence[SourceImage], source: str) -> l
     exact = [image for image in images if _same(image.platform, wanted)]
     if exact or wanted.variant:
         return exact
-    kin = [image for image in images if _same(replace(image.platform, variant=None), wanted)]
+    kin = [image for image in images if _same(image.platform._replace(variant=None), wanted)]
     if len(variants := _names(kin)) > 1:
         raise SourceError(
             f"{source} has {wanted} in several variants: {', '.join(variants)}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from towline.spec import reading
 from towline.spec.descriptor import Platform
@@ -12,8 +12,7 @@ MAX_SIZE = 4 << 20
 """Bytes; registries fetch configs too, and refuse larger ones."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageConfig:
+class ImageConfig(NamedTuple):
     """The parts of a config that a push reads; its bytes are never re-encoded."""
 
     diff_ids: tuple[Digest, ...]

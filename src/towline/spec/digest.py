@@ -8,7 +8,7 @@ from typing import Self
 HEX_LENGTHS = {"sha256": 64, "sha512": 128}
 """Registered algorithms and the length of their lower-case hex encoding."""
 SHORT = 12
-_HEX = re.compile(r"[0-9a-f]+")
+_HEX = r"[0-9a-f]+"
 
 
 class Digest(str):
@@ -24,7 +24,7 @@ class Digest(str):
         """Check the form; a str's value is set here."""
         algorithm, colon, encoded = text.partition(":")
         length = HEX_LENGTHS.get(algorithm)
-        if not colon or length is None or len(encoded) != length or not _HEX.fullmatch(encoded):
+        if not colon or length is None or len(encoded) != length or not re.fullmatch(_HEX, encoded):
             msg = f"{text[:140]!r} is no digest: expected sha256: and 64 lower-case hex digits"
             raise ValueError(msg)
         return super().__new__(cls, text)

@@ -6,10 +6,10 @@ import json
 import re
 from typing import Any
 
-_ESCAPED = re.compile("[<>&\u2028\u2029]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_ESCAPED = "[<>&\u2028\u2029]"
+_SURROGATE = "[\ud800-\udfff]"
 """Half a character, or a byte that was no UTF-8 (kept by `surrogateescape`)."""
-_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[ \t\r\n]+')
+_STRING_OR_SPACE = r'"[^"\\]*(?:\\.[^"\\]*)*"|[ \t\r\n]+'
 
 
 class Number(str):
@@ -25,7 +25,7 @@ def encode(value: Any, *, indent: int | None = None) -> bytes:  # noqa: ANN401 -
     """
     separators = (",", ": ") if indent else (",", ":")
     text = json.dumps(value, indent=indent, separators=separators, ensure_ascii=False)
-    return _ESCAPED.sub(_escape, _SURROGATE.sub("\ufffd", text)).encode()
+    return re.sub(_ESCAPED, _escape, re.sub(_SURROGATE, "\ufffd", text)).encode()
 
 
 def compact(text: str) -> str:
@@ -33,8 +33,10 @@ def compact(text: str) -> str:
 
     Keys keep their order, numbers and escapes their form. `text` must be valid JSON.
     """
-    bare = _TOKEN.sub(lambda match: match[0] if match[0].startswith('"') else "", text)
-    return _ESCAPED.sub(_escape, bare)
+    bare = re.sub(
+        _STRING_OR_SPACE, lambda match: match[0] if match[0].startswith('"') else "", text
+    )
+    return re.sub(_ESCAPED, _escape, bare)
 
 
 def members(text: str) -> dict[str, str]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from towline.spec import media_types, reading
 from towline.spec.digest import Digest
@@ -20,8 +19,7 @@ _VERSION = 1
 _TYPES = frozenset({media_types.SCHEMA1, media_types.SCHEMA1_SIGNED})
 
 
-@dataclass(frozen=True, slots=True)
-class Schema1:
+class Schema1(NamedTuple):
     """What a registry needs of it."""
 
     name: str

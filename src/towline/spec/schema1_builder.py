@@ -27,7 +27,7 @@ EMPTY_LAYER_DIGEST = Digest(
 _INDENT = 3
 _NO_TIME = "0001-01-01T00:00:00Z"
 """What Go's clock shows where nothing was set."""
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
+_TIME = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)"
 _NANOSECONDS = 9
 """Digits."""
 _BASE_ID_SIZE = 32
@@ -189,7 +189,7 @@ def _time(value: Any) -> str:  # noqa: ANN401 - any JSON
     """As Go writes it: no zeros at the end of the fraction, `Z` for UTC."""
     if value is None:
         return _NO_TIME
-    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    match = re.fullmatch(_TIME, value) if isinstance(value, str) else None
     try:
         seconds, fraction, zone = match.groups() if match else ("", "", "")
         datetime.fromisoformat(seconds + ("+00:00" if zone == "Z" else zone))

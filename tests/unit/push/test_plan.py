@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -61,7 +60,7 @@ def plan(
     accounts: dict[Digest, str] | None = None,
     rules: Rules | None = None,
 ) -> list[str]:
-    destination = replace(target, accounts=accounts or {})
+    destination = target._replace(accounts=accounts or {})
     return [shown(step) for step in steps(blob, destination, entries, rules or Rules(GZIP))]
 
 

@@ -30,16 +30,16 @@ def test_layers_and_diff_ids_are_paired_in_their_order() -> None:
 
 
 def test_an_image_without_history_is_paired_too() -> None:
-    assert len(fitting(MANIFEST, replace(CONFIG, filled=()))) == 2
+    assert len(fitting(MANIFEST, CONFIG._replace(filled=()))) == 2
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        replace(CONFIG, diff_ids=CONFIG.diff_ids[:1]),
-        replace(CONFIG, diff_ids=(*CONFIG.diff_ids, digest("3"))),
-        replace(CONFIG, filled=(True, True, True)),
-        replace(CONFIG, filled=(True,)),
+        CONFIG._replace(diff_ids=CONFIG.diff_ids[:1]),
+        CONFIG._replace(diff_ids=(*CONFIG.diff_ids, digest("3"))),
+        CONFIG._replace(filled=(True, True, True)),
+        CONFIG._replace(filled=(True,)),
     ],
 )
 def test_one_count_that_differs_makes_all_pairs_doubtful(config: ImageConfig) -> None:

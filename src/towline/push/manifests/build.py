@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import SourceError, UsageError
 from towline.push.image import Blob, Index, images
@@ -26,8 +26,7 @@ _REFERENCE_DIGEST = "vnd.docker.reference.digest"
 """Annotation by which an attestation names the image it speaks of."""
 
 
-@dataclass(frozen=True, slots=True)
-class Documents:
+class Documents(NamedTuple):
     """What is put under a tag, and before it the children, each once."""
 
     top: RawManifest

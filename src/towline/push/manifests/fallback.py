@@ -7,7 +7,7 @@ Only for what was asked for without a format, and for one registry alone: a push
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -95,7 +95,7 @@ class Fallback:
         put.put(self._target, self._reference, converted)
         said = " ".join(str(part) for part in (refusal.status, refusal.code) if part)
         self._warn(documents, way, f" ({said})")
-        return replace(converted, differs="converted")
+        return converted._replace(differs="converted")
 
     def standing(self, documents: Documents, digest: str) -> Documents | None:
         """What has that digest of all that the documents may have been converted to before."""
@@ -108,7 +108,7 @@ class Fallback:
                 continue
             if converted.top.digest == digest:
                 self._warn(documents, way)
-                return replace(converted, differs="converted")
+                return converted._replace(differs="converted")
         return None
 
     def _never(self) -> str | None:

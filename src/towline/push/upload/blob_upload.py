@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from towline.context import Cancel
@@ -226,7 +225,7 @@ class BlobUpload:
     def _candidate(self, sent: blobstream.Blob) -> Candidate:
         if self.blob.stored is not None:
             found = own(self.blob)
-            return replace(found, learned=found.learned and sent.diff_id is None)
+            return found._replace(learned=found.learned and sent.diff_id is None)
         profile = self._profile
         return Candidate(sent.digest, sent.size, profile.compression, profile.recorded)
 

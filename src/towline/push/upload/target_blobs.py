@@ -7,7 +7,6 @@ blob of the same repository waits for what comes of that, and begins anew where 
 from __future__ import annotations
 
 import queue
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -125,7 +124,7 @@ class TargetBlobs:
             if joined and not fits(blob, delivered.candidate, self._rules):
                 self._join_again(blob)
             else:
-                self._keep(blob, replace(delivered, sent_bytes=0) if joined else delivered)
+                self._keep(blob, delivered._replace(sent_bytes=0) if joined else delivered)
 
     def _join_again(self, blob: Blob) -> None:
         if task := self.join(blob):
