@@ -34,17 +34,6 @@ _TELLING = 1 << 20
 """Bytes from which a push tells of a rate: less takes as long as its requests."""
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _OF_THIS_RUN = frozenset({"chunks_kept", "failures"})
-_FLAGS = (
-    "patch_refused",
-    "put_refused",
-    "chunks_refused",
-    "length_wanted",
-    "head_refused",
-    "chunks_survive",
-    "docker_refused",
-    "oci_refused",
-    "mounts",
-)
 
 
 @dataclass(slots=True)
@@ -90,8 +79,9 @@ class HostFacts:
         numbers = {name: int(text) for name, text in facts.items() if _NUMBER.fullmatch(text)}
         if not 0 <= now - numbers.get(_SEEN, 0) <= REMEMBERED:
             return found
-        for name in _FLAGS:
-            setattr(found, name, bool(numbers.get(name)))
+        for name, kind in cls.__annotations__.items():
+            if kind == "bool" and name not in _OF_THIS_RUN:
+                setattr(found, name, bool(numbers.get(name)))
         found.put_refused &= not found.patch_refused
         found.resumes = bool(numbers["resumes"]) if "resumes" in numbers else None
         found.chunk_min = min(numbers.get("chunk_min", 0), CHUNK)

@@ -6,11 +6,11 @@ that was lost or contradicts what was sent is checked by asking once.
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import errors, manifests
-from towline.registry.blob_reader import BlobReader
 from towline.registry.errors import on_side
 from towline.registry.requests.blobs import (
     Mounted,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
     from towline.spec.media_types import Format
+    from towline.wire.exchange import Unread
 
 
 class Repository:
@@ -296,6 +297,40 @@ class Repository:
                 if target and size >= TAGS_READ_MAX_IN_ALL:
                     raise too_many(self.name, f"they are more than {TAGS_READ_MAX_IN_ALL} bytes")
         return list(found)
+
+
+class BlobReader:
+    """A `layers.reader.Reader`; the last read raises RegistryError when the digest is another."""
+
+    def __init__(self, digest: str, where: str, unread: Unread) -> None:
+        self._digest = digest
+        self._where = where
+        self._unread = unread
+        self._hash = hashlib.new(digest.partition(":")[0])
+        self._piece = memoryview(b"")
+        self._ended = False
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill the buffer from the front; 0 at the end. Raises RegistryError, NetworkError."""
+        filled = 0
+        while filled < len(buffer) and not self._ended:
+            part = self._piece[: len(buffer) - filled]
+            buffer[filled : filled + len(part)] = part
+            self._piece = self._piece[len(part) :]
+            filled += len(part)
+            if not self._piece and filled < len(buffer):
+                self._piece = memoryview(self._unread.next_piece())
+                self._hash.update(self._piece)
+                self._ended = not self._piece
+        if self._ended and self._hash.hexdigest() != self._digest.partition(":")[2]:
+            raise RegistryError(
+                f"{self._where} gave other bytes for blob {self._digest}", transient=True
+            )
+        return filled
+
+    def close(self) -> None:
+        """Break off if it was not read to its end."""
+        self._unread.close()
 
 
 def _is_linked(answer: Mounted, talk: Conversation, digest: str, size: int | None) -> bool:

@@ -216,10 +216,10 @@ class Transport:
 
     def _at_home(self, base: Url, context: Context) -> Admission:
         admission = self._home
-        if admission is None or admission.base != base:  # the place gave way to another
+        if admission is None or admission.auth.base != base:  # the place gave way to another
             with acquired(self._lock, context):
                 admission = self._home
-                if admission is None or admission.base != base:
+                if admission is None or admission.auth.base != base:
                     admission = self._home = self._made(base, self.credentials, self._again)
         return admission
 
@@ -317,7 +317,7 @@ class Transport:
         return error
 
     def _say_account(self, error: AuthError) -> None:
-        account = self._home.credentials if self._home else self.credentials
+        account = self._home.auth.credentials if self._home else self.credentials
         if account is None:
             error.args = (f"{error.message}; {self._why_anonymous()}",)
             error.hint = f"towline login {self.endpoint.host}, or pass `creds='USER:PASSWORD'`"
@@ -330,7 +330,7 @@ class Transport:
         match = _UPLOAD.fullmatch(response.url.target.partition("?")[0])
         other = self._others.get((response.url.origin, match[1])) if match else None
         if other is not None:
-            error.args = (f"{error.message}; it was asked as {other.credentials}",)
+            error.args = (f"{error.message}; it was asked as {other.auth.credentials}",)
             return
         error.args = (f"{error.message}; no credentials are sent there",)
         if response.method == "POST":  # a registry, which an upload was sent on to
@@ -357,7 +357,3 @@ class Conversation(NamedTuple):
     def call(self, call: Call[T], *, extra: int = 0) -> T:
         """Carry a call out; see `Transport.call`."""
         return self.transport.call(call, self.scopes, self.context, extra=extra)
-
-    def start(self, request: Request) -> Exchange:
-        """Begin a request with a streamed body; see `Transport.start`."""
-        return self.transport.start(request, self.scopes, self.context)

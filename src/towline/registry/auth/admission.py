@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from towline.registry.auth.keychain import Credentials
     from towline.registry.auth.token import Scopes
     from towline.wire.message import Request, Response
-    from towline.wire.url import Url
 
 T = TypeVar("T")
 
@@ -51,7 +50,7 @@ class Admission:
         ask: Callable[[Request, Context], Response],
         again: Callable[[Context], Credentials | None] | None,
     ) -> None:
-        self._auth = auth
+        self.auth = auth
         self._ask = ask
         self._again = again
         self._lock = threading.Lock()
@@ -62,16 +61,6 @@ class Admission:
         """What was shown and has let in."""
         self.doubts_clocks = False
         """Whether a token that was just given was refused, and refused again after a moment."""
-
-    @property
-    def base(self) -> Url:
-        """The URL of the registry's API."""
-        return self._auth.base
-
-    @property
-    def credentials(self) -> Credentials | None:
-        """The credentials in use now."""
-        return self._auth.credentials
 
     def send(self, visit: Visit) -> Response:
         """Send a request with the `Authorization` that it needs, renewed where that is refused.
@@ -98,7 +87,7 @@ class Admission:
         if self._expired(response, visit.scopes, visit.context):
             response = self._tried(visit)
         if response.status not in {401, 403}:
-            self._auth.worked = True
+            self.auth.worked = True
         return response
 
     def _tried(self, visit: Visit) -> Response:
@@ -106,11 +95,11 @@ class Admission:
         header = self._header(scopes, context)
         response = self._shown(visit, header)
         for _ in range(_RENEWALS_MAX):
-            if response.status != 401 or (visit.optional and self._auth.hopeless(scopes, response)):
+            if response.status != 401 or (visit.optional and self.auth.hopeless(scopes, response)):
                 break
             if not self._renewed(scopes, response, header, context):
                 break
-            before, header = header, self._auth.header(scopes)
+            before, header = header, self.auth.header(scopes)
             response = self._shown(visit, header)
             if header == before:
                 break
@@ -125,7 +114,7 @@ class Admission:
             return response
         if visit.optional or self.doubts_clocks or header in self._good:
             return response
-        if not self._auth.is_new(visit.scopes, header, response):
+        if not self.auth.is_new(visit.scopes, header, response):
             return response
         # To a registry whose clock is behind its token service's, a token that was only just given
         # is not good yet.
@@ -135,11 +124,11 @@ class Admission:
         return response
 
     def _header(self, scopes: Scopes, context: Context, *, lasting: float = MARGIN) -> str | None:
-        header = self._auth.header(scopes, lasting=lasting)
-        if header is None and self._auth.must_ask:
+        header = self.auth.header(scopes, lasting=lasting)
+        if header is None and self.auth.must_ask:
             with acquired(self._lock, context):
-                self._drive(self._auth.fetch(scopes), context)
-            header = self._auth.header(scopes)
+                self._drive(self.auth.fetch(scopes), context)
+            header = self.auth.header(scopes)
         return header
 
     def for_body(self, request: Request, scopes: Scopes, context: Context) -> Request:
@@ -148,33 +137,33 @@ class Admission:
 
     def now(self, request: Request, scopes: Scopes) -> Request:
         """The request with the token at hand, if there is one: nobody is asked."""
-        return with_header(request, self._auth.header(scopes))
+        return with_header(request, self.auth.header(scopes))
 
     def refused(self, response: Response, scopes: Scopes, context: Context) -> bool:
         """After a 401 to a streamed body: renew the token; whether to send the body again."""
         if response.status != 401:
             return False
-        return self._renewed(scopes, response, self._auth.header(scopes), context)
+        return self._renewed(scopes, response, self.auth.header(scopes), context)
 
     def grants(self, scopes: Scopes, context: Context) -> bool:
         """Whether a token for all of these scopes can be had, as far as is known."""
         self._header(scopes, context)
-        return self._auth.grants(scopes)
+        return self.auth.grants(scopes)
 
     def _renewed(
         self, scopes: Scopes, response: Response, used: str | None, context: Context
     ) -> bool:
         with acquired(self._lock, context):
-            if self._auth.header(scopes) not in {None, used}:
+            if self.auth.header(scopes) not in {None, used}:
                 return True  # another thread has renewed it meanwhile
-            return self._drive(self._auth.renew(scopes, response, used), context)
+            return self._drive(self.auth.renew(scopes, response, used), context)
 
     def _expired(self, response: Response, scopes: Scopes, context: Context) -> bool:
         """Whether the login or the token may have expired, and a newer one is at hand."""
         # ECR says 403 of a login that has expired, and its public side 400 of a token.
         if response.status == 400:
             with acquired(self._lock, context):
-                return self._auth.forget_aged(scopes)
+                return self.auth.forget_aged(scopes)
         denied = response.status == 401 or (
             response.status == 403 and "expired" in errors.text(response)
         )
@@ -185,7 +174,7 @@ class Admission:
         with acquired(self._lock, context):
             again, self._again = self._again, None
             other = again(context) if again is not None else None
-            return other is not None and self._auth.replace(other)
+            return other is not None and self.auth.replace(other)
 
     def _drive(self, asking: Generator[Request, Response, T], context: Context) -> T:
         try:

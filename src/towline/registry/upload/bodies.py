@@ -46,7 +46,9 @@ class OneBody:
         span = (content_range(start, length),) if start and length else ()
         headers = (BINARY, *span)
         request = Request(self._shape.upper(), url, headers, streamed=True, length=length)
-        self._exchange: Exchange = session.talk.start(request)
+        self._exchange: Exchange = session.talk.transport.start(
+            request, session.talk.scopes, session.talk.context
+        )
 
     def write(self, block: memoryview) -> None:
         """Send a block. Raises AuthError, RegistryError, NetworkError."""
