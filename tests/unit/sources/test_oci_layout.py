@@ -335,7 +335,7 @@ def test_a_config_that_contradicts_its_manifest_is_refused(layout: Layout) -> No
         (b'{"rootfs": 1}', "no image config"),
         (b'{"rootfs": {"diff_ids": ["x"]}}', "is no digest"),
         (b'{"rootfs": {"diff_ids": 1}}', "`diff_ids` is not a list"),
-        (b"[" * 100_000, "not JSON"),
+        (b"[" * 100_000, "nested more than 100 levels deep"),
     ],
 )
 def test_a_config_that_is_none_says_why(layout: Layout, content: bytes, said: str) -> None:
