@@ -36,23 +36,23 @@ _CUT = "\N{HORIZONTAL ELLIPSIS}"
 
 _VARIABLES = ("TOWLINE_PASSWORD", "CI_REGISTRY_PASSWORD", "TOWLINE_CACHE_KEY")
 _ADDRESSES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "TOWLINE_CACHE")
-_PASSWORD_OPTION = re.compile(r"[?&]password=([^&#]*)")
+_PASSWORD_OPTION = r"[?&]password=([^&#]*)"
 _TOKENS = ("token", "access_token", "refresh_token", "id_token")
 """Members of a token service's answer (RFC 6749, and docker's own)."""
 
-_ESCAPED = re.compile(
+_ESCAPED = (
     r"%(?:25)*(?P<ascii>[0-7][0-9a-f])"
     r"|(?P<bytes>%(?:25)*[c-f][0-9a-f](?:%(?:25)*[89ab][0-9a-f]){1,3}|%(?:25)*[89a-f][0-9a-f])"
     r"|(?P<units>\\+ud[89ab][0-9a-f]{2}\\+ud[c-f][0-9a-f]{2}|\\+u[0-9a-f]{4})"
     r"|\\+x(?P<hex>[0-9a-f]{2})"
     r"|(?P<entity>&(?:\#[0-9]{1,7}|\#x[0-9a-f]{1,6}|[a-z]{2,8});)"
     r"|\\+(?P<white>[nrtbf])"
-    r"|(?P<slashes>\\+)",
-    re.IGNORECASE,
+    r"|(?P<slashes>\\+)"
 )
 """Of addresses and forms, of JSON, Python and Go, of HTML; each perhaps more than once."""
-_PERCENT = re.compile(rb"%(?:25)*([0-9a-f]{2})", re.IGNORECASE)
-_UNIT = re.compile(r"\\+u([0-9a-f]{4})", re.IGNORECASE)
+_MAYBE_ESCAPED = re.compile(r"[%\\&]")
+_PERCENT = rb"%(?:25)*([0-9A-Fa-f]{2})"
+_UNIT = r"\\+u([0-9a-f]{4})"
 _SPACES = re.compile(r"[\s+]+")
 
 
@@ -90,7 +90,7 @@ class Secrets:
         for end in re.finditer("@", rest):
             user, _, password = rest[: end.start()].partition(":")
             self.add_account(_plain(user), _plain(password))
-        self.add(*map(_plain, _PASSWORD_OPTION.findall(rest)))
+        self.add(*map(_plain, re.findall(_PASSWORD_OPTION, rest)))
 
     def add_environment(self, environ: Mapping[str, str]) -> None:
         """What the variables hold that we read."""
@@ -199,9 +199,10 @@ def _views(text: str) -> Iterator[_View]:
     view = _View(lower, range(len(text) + 1))
     yield view
     for _ in range(_ROUNDS):
-        if not _ESCAPED.search(view.text):
+        if not _MAYBE_ESCAPED.search(view.text):
             break
-        view = _replaced(view, _ESCAPED, _meaning)
+        # Compiled at its first use: most runs have none.
+        view = _replaced(view, re.compile(_ESCAPED), _meaning)
     printable = "".join(c if c.isprintable() else " " for c in view.text)
     view = _replaced(_View(printable, view.at), _SPACES, lambda _: " ")
     if view.text != lower:
@@ -232,7 +233,7 @@ def _meaning(match: re.Match[str]) -> str:
         case "bytes":
             plain = _plain(found)
         case "units":
-            units = "".join(_UNIT.findall(found))
+            units = "".join(re.findall(_UNIT, found))
             plain = bytes.fromhex(units).decode("utf-16-be", "replace")
         case "entity":
             import html
@@ -256,8 +257,10 @@ def _lower(text: str) -> str:
 
 def _plain(text: str) -> str:
     """With its percents undone."""
-    content = _PERCENT.sub(
-        lambda match: bytes.fromhex(match[1].decode()), text.encode("utf-8", "surrogateescape")
+    content = re.sub(
+        _PERCENT,
+        lambda match: bytes.fromhex(match[1].decode()),
+        text.encode("utf-8", "surrogateescape"),
     )
     try:
         return content.decode()
