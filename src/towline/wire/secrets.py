@@ -36,7 +36,7 @@ _CUT = "\N{HORIZONTAL ELLIPSIS}"
 
 _VARIABLES = ("TOWLINE_PASSWORD", "CI_REGISTRY_PASSWORD", "TOWLINE_CACHE_KEY")
 _ADDRESSES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "TOWLINE_CACHE")
-_PASSWORD_OPTION = r"[?&]password=([^&#]*)"
+_GIVEN_AS_OPTION = r"[?&]password=([^&#]*)"
 _TOKENS = ("token", "access_token", "refresh_token", "id_token")
 """Members of a token service's answer (RFC 6749, and docker's own)."""
 
@@ -90,7 +90,7 @@ class Secrets:
         for end in re.finditer("@", rest):
             user, _, password = rest[: end.start()].partition(":")
             self.add_account(_plain(user), _plain(password))
-        self.add(*map(_plain, re.findall(_PASSWORD_OPTION, rest)))
+        self.add(*map(_plain, re.findall(_GIVEN_AS_OPTION, rest)))
 
     def add_environment(self, environ: Mapping[str, str]) -> None:
         """What the variables hold that we read."""
