@@ -1,7 +1,7 @@
 """One layer's bytes become one blob's bytes in a single pass: read, hash, compress, hash.
 
 `BlobStream` gives the blob's blocks in order and, at the end, what they came to. The calling
-thread reads and hashes; blocks are compressed by the executor that it was given. The bytes depend
+thread reads and hashes; blocks are compressed by the pool that it was given. The bytes depend
 on the layer and the profile alone, not on threads, timing or how much the reader gives at once.
 Where they go is not this room's business (`feed` hands them to seats).
 """
@@ -19,10 +19,10 @@ from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
-    from concurrent.futures import Executor
     from hashlib import _Hash
 
     from towline.context import Cancel
+    from towline.layers.pipelines import Pool
     from towline.layers.profile import Profile
     from towline.layers.reader import Reader
     from towline.spec.compression import Compression
@@ -58,7 +58,7 @@ class BlobStream:
         self,
         reader: Reader,
         encoding: Profile | None,
-        executor: Executor,
+        pool: Pool,
         cancel: Cancel,
         *,
         diff_id_of: Compression | None = None,
@@ -73,7 +73,7 @@ class BlobStream:
         self._size = 0
         self._blob: Blob | None = None
         self._plain: _Hash | None = sha256()
-        work = Work(executor, cancel)
+        work = Work(pool, cancel)
         encoder = encoder_of(encoding) if encoding else None
         blocks: Generator[Block, None, None]
         if encoder:

@@ -1,20 +1,21 @@
 """From a reader to the blocks of a blob, in order: as they are, looked into, or encoded.
 
 Each is a generator that the stream's own thread drives. What takes long (compressing,
-decompressing) is the executor's; hashing the plain bytes stays with the thread that reads them,
+decompressing) is the pool's; hashing the plain bytes stays with the thread that reads them,
 while they are in its cache. A block given as a memoryview is overwritten by a later one.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from towline.layers.buffers import Buffers
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-    from concurrent.futures import Executor, Future
+    from collections.abc import Callable, Generator
+    from concurrent.futures import Future
     from hashlib import _Hash
 
     from towline.context import Cancel
@@ -28,7 +29,7 @@ T = TypeVar("T")
 STORED_BLOCK = 512 << 10
 """Bytes of a block of a blob that goes as it is."""
 _LOOK = 0.2
-"""Seconds between two looks at the cancel switch while the executor works on a block."""
+"""Seconds between two looks at the cancel switch while the pool works on a block."""
 
 
 class Source:
@@ -56,11 +57,19 @@ class Source:
         self._reader.close()
 
 
-class Work:
-    """An executor whose results are waited for with one eye on the cancel switch."""
+class Pool(Protocol):
+    """Threads that do what is submitted."""
 
-    def __init__(self, executor: Executor, cancel: Cancel) -> None:
-        self.submit = executor.submit
+    def submit(self, work: Callable[[], T], /) -> Future[T]:
+        """Have `work` called."""
+        ...
+
+
+class Work:
+    """A pool whose results are waited for with one eye on the cancel switch."""
+
+    def __init__(self, pool: Pool, cancel: Cancel) -> None:
+        self.submit = pool.submit
         self.check = cancel.check
 
     def result(self, future: Future[T]) -> T:
@@ -82,7 +91,7 @@ def stored(source: Source) -> Generator[memoryview, None, None]:
 def checked(
     source: Source, decoder: Decoder, plain: _Hash, work: Work
 ) -> Generator[memoryview, None, None]:
-    """The bytes as they are; what they decode to is hashed by the executor meanwhile.
+    """The bytes as they are; what they decode to is hashed by the pool meanwhile.
 
     It is at most one block behind. Raises SourceError when the bytes do not decode.
     """
@@ -97,7 +106,7 @@ def checked(
     while count := source.fill(rooms[0]):
         if looking:
             work.result(looking)
-        looking = work.submit(look_into, rooms[0][:count])
+        looking = work.submit(partial(look_into, rooms[0][:count]))
         yield rooms[0][:count]
         rooms = (rooms[1], rooms[0])
     if looking:
@@ -144,7 +153,7 @@ def encoded(
     def look_ahead() -> None:
         while not reading.ended and (buffer := buffers.take()):
             if block := reading.next(buffer):
-                pending.append((work.submit(encoder.encode, *block), buffer))
+                pending.append((work.submit(partial(encoder.encode, *block)), buffer))
 
     try:
         look_ahead()

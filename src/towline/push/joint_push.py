@@ -6,6 +6,7 @@ itself from there on.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.context import wait_patiently
@@ -13,10 +14,11 @@ from towline.push import known_blobs, plan
 from towline.push.image import images
 from towline.push.manifests import build
 from towline.push.plan import Rules
+from towline.transfers.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import Future
 
     from towline.knowledge.base import Entry
     from towline.push.options import Wish
@@ -45,13 +47,11 @@ def push(resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
 
 def prepare(resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
     """Announce, learn and plan. Nothing is written."""
-    from concurrent.futures import ThreadPoolExecutor
-
     story = _Together(resources, runs, wish)
-    with ThreadPoolExecutor(len(runs) or 1, "towline-target") as threads:
-        taught = list(threads.map(lambda run: run.learn(story.known), runs))
+    with Threads(len(runs), "towline-target") as threads:
+        taught = [threads.submit(partial(run.learn, story.known)) for run in runs]
     if runs:
-        story.plan(runs, [entry for entries in taught for entry in entries])
+        story.plan(runs, [entry for learned in taught for entry in learned.result()])
 
 
 class _Together:
@@ -81,10 +81,8 @@ class _Together:
 
     def together(self) -> None:
         """All targets, side by side."""
-        from concurrent.futures import ThreadPoolExecutor
-
         # Twice as many: a late target waits for its own step in a second one.
-        with ThreadPoolExecutor(2 * len(self._runs), "towline-target") as threads:
+        with Threads(2 * len(self._runs), "towline-target") as threads:
             try:
                 for end in self._begin(threads):
                     end.result()
@@ -94,16 +92,16 @@ class _Together:
                     run.target.context.cancel.cancel()
                 raise
 
-    def _begin(self, threads: ThreadPoolExecutor) -> list[Future[None]]:
+    def _begin(self, threads: Threads) -> list[Future[None]]:
         """Start each target on the way to its end."""
-        learning = {run: threads.submit(run.learn, self.known) for run in self._runs}
+        learning = {run: threads.submit(partial(run.learn, self.known)) for run in self._runs}
         learned, late = _meet(learning, lambda run, _: not run.hopeless)
-        going = [threads.submit(self._plan_late, run, learning[run]) for run in late]
+        going = [threads.submit(partial(self._plan_late, run, learning[run])) for run in late]
         if learned:
             self.plan(list(learned), [entry for taught in learned.values() for entry in taught])
         looking = {run: threads.submit(run.early) for run in learned}
         looked, late = _meet(looking, lambda _, over: not over)
-        going += [threads.submit(self._send_late, run, looking[run]) for run in late]
+        going += [threads.submit(partial(self._send_late, run, looking[run])) for run in late]
         left = [run for run, over in looked.items() if not over]
         self._start(left)
         going += [threads.submit(run.finish) for run in left]

@@ -13,11 +13,10 @@ from towline.registry.client import RegistryClient, Settings
 from towline.transfers.retry import Gate, Policy
 from towline.transfers.single_flight import SingleFlight
 from towline.transfers.slots import Slots
-from towline.transfers.threads import Threads, encoder_pool
+from towline.transfers.threads import Threads, processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
-    from concurrent.futures import Executor
 
     from towline.push.options import PusherOptions
     from towline.push.plan import Candidate, Delivered
@@ -63,18 +62,14 @@ class Resources:
         self.puts = Threads(PUTS, "towline-put")
         self._threads: dict[str, Threads] = {}
         self._closed = False
-        self._encoders: Executor | None = None
         self.spares = Spares()
         self._seen: dict[Hashable, Candidate] = {}
         self._lock = Lock()
 
     @property
-    def encoders(self) -> Executor:
-        """The pool that compresses blocks; made when there is one to compress."""
-        with self._lock:
-            if self._encoders is None:
-                self._encoders = encoder_pool()
-            return self._encoders
+    def encoders(self) -> Threads:
+        """What compresses blocks. A blob that waits for its blocks never uses up their threads."""
+        return self._threads_of("encoder", processors())
 
     def host_threads(self, host: str) -> Threads:
         """What asks a host and writes to it: its own, so that one that hangs keeps no other."""
@@ -113,8 +108,6 @@ class Resources:
             some.close()
         for some in threads:
             some.join()
-        if self._encoders:
-            self._encoders.shutdown(wait=True, cancel_futures=True)
         for host, facts in self.client.learned().items():
             self.knowledge.record_host(host, facts)
         self.client.close()

@@ -1,21 +1,18 @@
-"""Threads that serve a queue, and the pool that compresses blocks.
-
-They are two, because a blob that waits for its blocks must never use up the threads that make
-them.
-"""
+"""Threads that serve a queue, and the error where the system gives none."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from towline.errors import TowlineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import Future
+    from types import TracebackType
 
 T = TypeVar("T")
 
@@ -103,6 +100,18 @@ class Threads:
         for thread in self._threads - {threading.current_thread()}:
             thread.join()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+        self.join()
+
 
 def not_begun(future: Future[T]) -> BaseException | None:
     """Why work was not even queued by `submit`; None where it was. For work that never raises."""
@@ -128,10 +137,3 @@ def processors() -> int:
     """Processors that this process may use, which a container or `taskset` can make fewer."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux has it, not every other system
     return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def encoder_pool() -> ThreadPoolExecutor:
-    """A pool for work that keeps a processor busy: one thread for each processor."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    return ThreadPoolExecutor(processors(), thread_name_prefix="encoder")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from towline.errors import TowlineError
-from towline.transfers.threads import Threads, encoder_pool, not_begun, processors
+from towline.transfers.threads import Threads, not_begun, processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -152,7 +152,5 @@ def test_work_that_is_over_is_not_kept(make: Callable[[int], Threads]) -> None:
         time.sleep(0.01)
 
 
-def test_there_is_an_encoder_for_each_processor_we_may_use() -> None:
+def test_processors_are_those_that_we_may_use() -> None:
     assert processors() == len(os.sched_getaffinity(0))
-    with encoder_pool() as pool:
-        assert pool.submit(name).result().startswith("encoder")
