@@ -177,14 +177,14 @@ class TestTokens:
         read = reader.digest(name, "--src-tls-verify=false", f"--src-creds={ACCOUNT}")
         assert read == result["digest"]
 
-    def test_an_unchanged_image_costs_a_token_and_a_question(
+    def test_an_unchanged_image_costs_a_challenge_a_token_and_a_question(
         self, registry: DockerRegistry, service: token_service.TokenService, push: Push
     ) -> None:
         name = registry.name("team/app:1")
         push(name, "--creds", ACCOUNT)
         again = push(name, "--creds", ACCOUNT, verified=False)
         assert (again["status"], again["sent_bytes"]) == ("unchanged", 0)
-        assert again["requests"] <= 2
+        assert again["requests"] <= 3
 
     def test_tokens_of_two_seconds_do_for_pushes_that_last_longer(
         self, registry: DockerRegistry, service: token_service.TokenService, image: str
