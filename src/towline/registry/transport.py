@@ -131,43 +131,32 @@ class Transport:
 
     def _answer(self, call: Call[T], scopes: Scopes, context: Context, send: Send) -> Response:
         """Send the call, follow its redirects, and return the last response."""
-        request, response = self._asked_at_home(call, scopes, context, send)
-        for _ in range(REDIRECTS_MAX):
-            url = sent_on(call, response)
-            if url is None:
-                return response
-            request = request._replace(url=url)
-            response = self._let_in(call, request, scopes, context, send)
-        raise astray(request.url)
-
-    def _asked_at_home(
-        self, call: Call[T], scopes: Scopes, context: Context, send: Send
-    ) -> tuple[Request, Response]:
-        """Send the call to the registry itself; again, if it speaks http where https was tried."""
-        while True:
+        request, hops = None, 0
+        while request is None or hops <= REDIRECTS_MAX:
             base = self.endpoint.base(context)
-            url = base.at(call.target) if isinstance(call.target, str) else call.target
-            request = Request(call.method, url, call.headers, call.body)
+            if request is None:
+                url = base.at(call.target) if isinstance(call.target, str) else call.target
+                request = Request(call.method, url, call.headers, call.body)
+            admission = self._admission(request.url, context, meet=call.moves)
+            visit = Visit(self._guarded(request, context), send, scopes, context, call.optional)
             try:
-                response = self._let_in(call, request, scopes, context, send)
+                response = admission.send(visit) if admission else send(visit.request)
             except (NetworkError, RegistryError) as error:
-                if not self.endpoint.gives_way(base, error, context):
-                    speaks_tls = isinstance(error, NetworkError) and error.speaks_tls
-                    if speaks_tls and self.endpoint.plain_http and isinstance(call.target, str):
-                        error.hint = errors.SPEAKS_HTTPS
-                    raise
-            else:
-                if not self.endpoint.gives_way(base, response, context):
-                    return request, response
-
-    def _let_in(
-        self, call: Call[T], request: Request, scopes: Scopes, context: Context, send: Send
-    ) -> Response:
-        admission = self._admission(request.url, context, meet=call.moves)
-        request = self._guarded(request, context)
-        if admission is None:
-            return send(request)
-        return admission.send(Visit(request, send, scopes, context, optional=call.optional))
+                if not hops and self.endpoint.gives_way(base, error, context):
+                    request = None  # the registry speaks http where https was tried
+                    continue
+                speaks_tls = isinstance(error, NetworkError) and error.speaks_tls
+                if speaks_tls and self.endpoint.plain_http and isinstance(call.target, str):
+                    error.hint = errors.SPEAKS_HTTPS
+                raise
+            if not hops and self.endpoint.gives_way(base, response, context):
+                request = None
+                continue
+            elsewhere = sent_on(call, response)
+            if elsewhere is None:
+                return response
+            request, hops = request._replace(url=elsewhere), hops + 1
+        raise astray(request.url)
 
     def start(self, request: Request, scopes: Scopes, context: Context) -> Exchange:
         """Begin a request whose body is written to the exchange; its token lasts a while."""

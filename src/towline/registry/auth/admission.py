@@ -6,6 +6,7 @@ Drives the authenticator under a lock, so that one token is fetched however many
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from towline.context import acquired
@@ -14,7 +15,7 @@ from towline.registry import errors
 from towline.registry.auth.authenticator import BODY_MARGIN, MARGIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
     from towline.context import Context
     from towline.registry.auth.authenticator import Authenticator
@@ -54,7 +55,6 @@ class Admission:
         self._ask = ask
         self._again = again
         self._lock = threading.Lock()
-        # The first request goes alone: all that start together would be refused together.
         self._meeting = threading.Lock()
         self._met = False
         self._good: set[str | None] = set()
@@ -68,60 +68,61 @@ class Admission:
         Returns the last answer, which may be a refusal still. Raises AuthError, RegistryError and
         NetworkError, of the token service or of sending.
         """
-        if not self._met:
-            with acquired(self._meeting, visit.context):
-                if not self._met:
-                    try:
-                        return self._let_in(visit)
-                    finally:
-                        self._met = True
-        return self._let_in(visit)
-
-    def _let_in(self, visit: Visit) -> Response:
-        try:
-            response = self._tried(visit)
-        except AuthError:  # of the token service
-            if not self._other_credentials(visit.context):
-                raise
-            response = self._tried(visit)
-        if self._expired(response, visit.scopes, visit.context):
-            response = self._tried(visit)
+        with self._first_alone(visit.context):
+            try:
+                response = self._tried(visit)
+            except AuthError:  # of the token service
+                if not self._other_credentials(visit.context):
+                    raise
+                response = self._tried(visit)
+            if self._expired(response, visit.scopes, visit.context):
+                response = self._tried(visit)
         if response.status not in {401, 403}:
             self.auth.worked = True
         return response
 
-    def _tried(self, visit: Visit) -> Response:
-        scopes, context = visit.scopes, visit.context
-        header = self._header(scopes, context)
-        response = self._shown(visit, header)
-        for _ in range(_RENEWALS_MAX):
-            if response.status != 401 or (visit.optional and self.auth.hopeless(scopes, response)):
-                break
-            if not self._renewed(scopes, response, header, context):
-                break
-            before, header = header, self.auth.header(scopes)
-            response = self._shown(visit, header)
-            if header == before:
-                break
-        return response
+    @contextmanager
+    def _first_alone(self, context: Context) -> Iterator[None]:
+        """Let the first request go alone: all that start together would be refused together."""
+        with ExitStack() as stack:
+            if not self._met:
+                stack.enter_context(acquired(self._meeting, context))
+            if self._met:
+                stack.close()
+            try:
+                yield
+            finally:
+                self._met = True
 
-    def _shown(self, visit: Visit, header: str | None) -> Response:
-        """The answer to the request with that `Authorization`."""
-        request = with_header(visit.request, header)
-        response = visit.send(request)
-        if response.status != 401:
-            self._good.add(header)
-            return response
+    def _tried(self, visit: Visit) -> Response:
+        """Send it, again with a renewed header while that may help."""
+        scopes, context = visit.scopes, visit.context
+        header, renewals = self._header(scopes, context), 0
+        while True:
+            request = with_header(visit.request, header)
+            response = visit.send(request)
+            if response.status == 401 and self._is_too_new(visit, header, response):
+                # To a registry whose clock is behind its token service's, a token that was only
+                # just given is not good yet.
+                context.cancel.wait(_MOMENT)
+                response = visit.send(request)
+                self.doubts_clocks = response.status == 401
+            if response.status != 401:
+                self._good.add(header)
+                return response
+            if renewals == _RENEWALS_MAX or (
+                visit.optional and self.auth.hopeless(scopes, response)
+            ):
+                return response
+            if not self._renewed(scopes, response, header, context):
+                return response
+            before, header = header, self.auth.header(scopes)
+            renewals = _RENEWALS_MAX if header == before else renewals + 1
+
+    def _is_too_new(self, visit: Visit, header: str | None, refused: Response) -> bool:
         if visit.optional or self.doubts_clocks or header in self._good:
-            return response
-        if not self.auth.is_new(visit.scopes, header, response):
-            return response
-        # To a registry whose clock is behind its token service's, a token that was only just given
-        # is not good yet.
-        visit.context.cancel.wait(_MOMENT)
-        response = visit.send(request)
-        self.doubts_clocks = response.status == 401
-        return response
+            return False
+        return self.auth.is_new(visit.scopes, header, refused)
 
     def _header(self, scopes: Scopes, context: Context, *, lasting: float = MARGIN) -> str | None:
         header = self.auth.header(scopes, lasting=lasting)
