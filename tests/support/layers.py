@@ -1,8 +1,9 @@
-"""Readers and seats for tests of the room that makes blobs of layers."""
+"""Readers and writers for tests of the room that makes blobs of layers."""
 
 from __future__ import annotations
 
 import hashlib
+import threading
 from typing import TYPE_CHECKING
 
 from towline.context import Cancel
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from towline.layers.blobstream import Blob
+    from towline.layers.fan_out import Lane
     from towline.layers.profile import Profile
     from towline.spec.compression import Compression
 
@@ -24,6 +26,7 @@ class BytesReader:
         self._rest = memoryview(data)
         self._at_once = at_once
         self._error = error
+        self.given = 0
         self.closed = 0
 
     def readinto(self, buffer: memoryview) -> int:
@@ -32,28 +35,54 @@ class BytesReader:
             raise self._error
         buffer[:count] = self._rest[:count]
         self._rest = self._rest[count:]
+        self.given += count
         return count
 
     def close(self) -> None:
         self.closed += 1
 
 
-class Seat:
-    """Keeps what is written to it; `before` is called for each block and may stall or raise."""
+class Writer:
+    """Takes a lane's blocks in a thread of its own, and keeps what they came to.
 
-    def __init__(self, before: Callable[[], None] = lambda: None) -> None:
+    `before` is called for each block, with the switch that ends a stuck write; it may stall or
+    raise. What ends the writing is in `error`, as the push sees it.
+    """
+
+    def __init__(self, before: Callable[[Cancel], object] = lambda _: None) -> None:
+        self.size = 0
+        self.blob: Blob | None = None
+        self.error: BaseException | None = None
         self._before = before
         self._hash = hashlib.sha256()
-        self.size = 0
+        self._thread: threading.Thread
 
-    def write(self, block: bytes | memoryview) -> None:
-        self._before()
-        self._hash.update(block)
-        self.size += len(block)
+    def start(self, lane: Lane) -> None:
+        self._thread = threading.Thread(target=self._write, args=(lane,), daemon=True)
+        self._thread.start()
+
+    def _write(self, lane: Lane) -> None:
+        try:
+            for block in lane:
+                self._before(lane.writing)
+                self._hash.update(block)
+                self.size += len(block)
+            self.blob = lane.blob
+        except BaseException as error:  # noqa: BLE001 - it is looked at
+            lane.leave()
+            self.error = lane.error or error
+
+    def join(self) -> None:
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "it waits for ever"
 
     @property
-    def digest(self) -> str:
-        return "sha256:" + self._hash.hexdigest()
+    def whole(self) -> bool:
+        """Whether it has written all of the blob, and knows it."""
+        if self.blob is None:
+            return False
+        written = ("sha256:" + self._hash.hexdigest(), self.size)
+        return self.error is None and (self.blob.digest, self.blob.size) == written
 
 
 def sample(size: int, seed: str = "towline") -> bytes:

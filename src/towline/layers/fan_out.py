@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import closing
 from threading import Condition
 from typing import TYPE_CHECKING
 
@@ -99,12 +100,11 @@ class FanOut:
         """
         error: BaseException | None = None
         try:
-            for block in self.stream:
-                self._give(bytes(block))
+            with closing(self.stream):
+                for block in self.stream:
+                    self._give(bytes(block))
         except BaseException as raised:  # noqa: BLE001 - the uploads hear of it
             error = raised
-        finally:
-            self.stream.close()
         with self._moved:
             self._ended = True
             for lane in self._lanes:

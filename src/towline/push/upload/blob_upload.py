@@ -77,7 +77,7 @@ class _Attempt:
 
 
 class BlobUpload:
-    """One blob at one target. Used by one thread at a time, but for `stop`."""
+    """One blob at one target. Used by one thread at a time."""
 
     def __init__(
         self,
