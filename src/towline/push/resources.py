@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 ASKING = 8
 """Requests at once to each host beside the uploads: they are small, so more than those."""
-BLOBS = 32
-"""Blobs under way at once to each host, most of which wait for a slot."""
+BLOBS = 10
+"""Blobs at once to each host beside those that are sent: asked for, waiting for a slot."""
 PUTS = 64
 """Manifests on their way at once."""
 LOOK_AGAIN = (1.0, 2.0, 4.0)
@@ -77,7 +77,9 @@ class Resources:
 
     def blob_threads(self, hosts: Iterable[str]) -> Threads:
         """What brings blobs to one or several hosts, each blob from the first question on."""
-        return self._threads_of(f"towline-blob-{'+'.join(sorted(set(hosts)))}", BLOBS)
+        return self._threads_of(
+            f"towline-blob-{'+'.join(sorted(set(hosts)))}", BLOBS + self.limits.jobs
+        )
 
     def _threads_of(self, name: str, count: int) -> Threads:
         with self._lock:
