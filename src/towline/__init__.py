@@ -40,7 +40,9 @@ if TYPE_CHECKING:
         Retrying,
         Summary,
         TagPushed,
+        Verified,
         Warned,
+        Working,
     )
     from towline.push.options import PusherOptions, PushOptions
     from towline.push.pusher import Pusher
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
         PlannedLayer,
         PlanResult,
         PushResult,
+        Verification,
     )
 
 _HOMES = {
@@ -78,7 +81,9 @@ _HOMES = {
         "Retrying",
         "Summary",
         "TagPushed",
+        "Verified",
         "Warned",
+        "Working",
     ),
     "towline.push.options": ("PushOptions", "PusherOptions"),
     "towline.push.pusher": ("Pusher",),
@@ -90,6 +95,7 @@ _HOMES = {
         "PlanResult",
         "PlannedLayer",
         "PushResult",
+        "Verification",
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -124,7 +130,10 @@ __all__ = [
     "TowlineError",
     "TransferCancelled",
     "UsageError",
+    "Verification",
+    "Verified",
     "Warned",
+    "Working",
     "__version__",
     "digest",
     "inspect",

@@ -54,6 +54,21 @@ class LayerProgress(_Base):
     """Bytes read from the source so far, where the status is Pushing."""
     total: int | None = None
     """Bytes that there are to read, where known."""
+    sent: int | None = None
+    """Bytes of the blob put on the wire so far, resent ones too, where the status is Pushing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Working(_Base):
+    """Bytes move beside the sending: what is spooled, compressed for a digest, or read back."""
+
+    event: ClassVar[str] = "work"
+    what: str
+    """As in `spooling standard input`; the same from the first event of it to the last."""
+    current: int
+    """Bytes done."""
+    total: int | None = None
+    """Bytes that there are, where known; equal to `current` in the last event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +79,19 @@ class Retrying(_Base):
     what: str
     seconds: float
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified(_Base):
+    """What was pushed has been looked at again (`--verify`), and is as it should be."""
+
+    event: ClassVar[str] = "verified"
+    manifests: int
+    blobs: int
+    diff_ids: int
+    """DiffIDs that were computed from what was read back."""
+    bytes: int
+    """Bytes of blobs read back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +159,17 @@ class Hinted(_Base):
 
 
 Event = (
-    PushStarted | LayerProgress | Retrying | TagPushed | Summary | Note | Warned | Failed | Hinted
+    PushStarted
+    | LayerProgress
+    | Working
+    | Retrying
+    | Verified
+    | TagPushed
+    | Summary
+    | Note
+    | Warned
+    | Failed
+    | Hinted
 )
 Emit = Callable[[Event], None]
 

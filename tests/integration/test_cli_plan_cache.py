@@ -105,7 +105,7 @@ def test_a_plan_tells_the_media_type_that_the_push_makes(
 def test_a_plan_estimates_the_time_by_the_last_rate_to_that_host(
     registry: Place, tmp_path: Path, capsys: Capture
 ) -> None:
-    first, second = ({name: Random(name).randbytes(3 << 20)} for name in "ab")  # noqa: S311 - no secret
+    first, second = ({name: Random(name).randbytes(9 << 20)} for name in "ab")  # noqa: S311 - no secret
     image = str(make_image(tmp_path / "image.tar", [first]).path)
     towline(capsys, "push", image, registry.name("app") + ":1")
     image = str(make_image(tmp_path / "other.tar", [first, second]).path)
@@ -113,8 +113,12 @@ def test_a_plan_estimates_the_time_by_the_last_rate_to_that_host(
     planned = json.loads(towline(capsys, *words, "--output", "json")[1])
     assert 0 < planned["seconds_estimate"] < 60
     _, out, _ = towline(capsys, *words)
-    assert out.splitlines()[-1].startswith("  to be sent: at most 3.1")
+    assert out.splitlines()[-1].startswith("  to be sent: at most 9.4")
     assert out.splitlines()[-1].endswith(" s at the last rate")
+    assert [row.split()[1:] for row in out.splitlines()[2:4]] == [
+        ["exists", "9.44", "MB", "reused"],
+        ["push", "9.44", "MB", "plain", "gzip"],
+    ]
 
 
 def test_a_plan_writes_the_digests_that_it_knows(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 from typing import TYPE_CHECKING, Any
 
@@ -260,8 +261,49 @@ def _lying_layout(layout: Path, config: bytes, manifest: bytes) -> Path:
 @pytest.mark.parametrize("how", ["head", "full"])
 def test_what_was_pushed_is_verified(registry: Place, tmp_path: Path, how: str) -> None:
     made = make_image(tmp_path / "image.tar", LAYERS)
-    result = push(made.path, registry.name("app") + ":1", verify=how)
+    told: list[towline.Event] = []
+    result = push(made.path, registry.name("app") + ":1", verify=how, on_event=told.append)
     assert result.status == "pushed"
+    size = len(made.config) + sum(layer.size for layer in result.layers)
+    read = (len(LAYERS), size) if how == "full" else (0, 0)
+    assert result.verified == towline.Verification(1, len(LAYERS) + 1, *read)
+    (said,) = (event for event in told if isinstance(event, towline.Verified))
+    assert (said.blobs, said.diff_ids, said.bytes) == (len(LAYERS) + 1, *read)
+    assert push(made.path, registry.name("app") + ":2").verified is None
+
+
+def test_bytes_that_are_told_of_as_sent_are_those_on_the_wire(
+    registry: Place, tmp_path: Path
+) -> None:
+    told: list[towline.Event] = []
+    half = os.urandom(2 << 20) + bytes(2 << 20)
+    made = make_image(tmp_path / "image.tar", [{"a": half}])
+    result = push(made.path, registry.name("app") + ":1", on_event=told.append)
+    moved = [one for one in told if isinstance(one, towline.LayerProgress) and one.sent]
+    assert moved[-1].sent == pytest.approx(result.layers[0].sent_bytes, rel=0.01)
+    assert moved[-1].current == moved[-1].total
+    assert moved[-1].sent is not None
+    assert moved[-1].total is not None
+    assert moved[-1].sent < 0.6 * moved[-1].total
+
+
+def test_a_layer_that_is_used_in_another_compression_than_wanted_is_told_of(
+    registry: Place, tmp_path: Path
+) -> None:
+    made = make_image(
+        tmp_path / "image", [{"a": b"bytes" * 1000}], format="oci", compression="none"
+    )
+    name = registry.name("app")
+    push(made.path, f"{name}:1", compression="zstd")
+    told: list[towline.Event] = []
+    result = push(made.path, f"{name}:2", format="oci", on_event=told.append)
+    assert [layer.compression for layer in result.layers] == ["reused"]
+    (note,) = (event for event in told if isinstance(event, towline.Note))
+    assert note.reference == f"{name}:2"
+    shown = made.diff_ids[0].short
+    assert note.message == (
+        f"not compressed with gzip but used as the registry holds them, in zstd: {shown}"
+    )
 
 
 @pytest.fixture

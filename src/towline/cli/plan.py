@@ -85,26 +85,28 @@ def _digests(results: Sequence[PlanResult]) -> list[str]:
 def _table(result: PlanResult) -> Iterator[str]:
     yield result.reference
     rows = [_row(layer) for layer in result.layers]
-    for row in (("layer", "outcome", "size", "from"), *rows):
-        yield "  " + _line(row, rows)
+    head = ("layer", "outcome", "size", "as", "from")
+    for row in (head, *rows):
+        yield "  " + _line(row, [head, *rows])
     yield f"  {_last(result)}"
 
 
-def _row(layer: PlannedLayer) -> tuple[str, str, str, str]:
+def _row(layer: PlannedLayer) -> tuple[str, ...]:
     digest = layer.diff_id or layer.digest or ""
     size = figures.size(layer.size) if layer.size is not None else "-"
+    if layer.plain_size is not None:
+        size = f"{figures.size(layer.plain_size)} plain"
     return (
         digest.partition(":")[2][:_SHORT],
         "push" if layer.outcome == "pushed" else str(layer.outcome),
         size,
+        layer.compression,
         layer.mounted_from or "",
     )
 
 
 def _line(row: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(cell) for cell in column) for column in zip(row, *rows, strict=True)]
-    widths[0] = max(widths[0], _SHORT)
-    widths[1] = max(widths[1], len("outcome"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
     return "  ".join(cells).rstrip()
 

@@ -10,7 +10,7 @@ from towline.push import reporting
 from towline.push.image import tree_blobs
 from towline.push.manifests import build
 from towline.push.plan import Ask, Delivered, Made, Mount, Send, own
-from towline.push.result import PlanResult
+from towline.push.result import PlannedLayer, PlanResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +60,7 @@ def _check_push(target: Target) -> None:
     Raises what the last attempt raised.
     """
     context = target.context
-    upload = target.retry("upload", partial(target.repository.start_upload, context))
+    upload = target.retry("an upload", partial(target.repository.start_upload, context))
     upload.cancel()
 
 
@@ -68,6 +68,7 @@ def _unchanged(target: Target, outcome: Outcome) -> Planned:
     if isinstance(outcome, TowlineError):
         return outcome
     told = {name: getattr(outcome, name) for name in outcome.__dataclass_fields__}
+    told["layers"] = tuple(PlannedLayer(**layer.as_dict()) for layer in outcome.layers)
     told["warnings"] = tuple(target.warnings)
     return PlanResult(**told, resumable=target.repository.resumes)
 

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from towline.errors import RegistryError
+from towline.events import Working
 from towline.layers.blobstream import BlobStream
 from towline.push.image import Blob, Gatherer, Index, images
 from towline.push.manifests import build
@@ -66,7 +67,7 @@ def remote(reference: Reference, target: Target) -> InspectResult:
         return _index(str(reference), raw, parsed.manifests)
     read_blob = target.repository.read_blob
     content = target.retry(
-        "config",
+        "the config",
         partial(read_blob, parsed.config.digest, target.context, configs.MAX_SIZE),
     )
     return _remote_image(reference, raw, parsed, content)
@@ -75,7 +76,7 @@ def remote(reference: Reference, target: Target) -> InspectResult:
 def manifest(reference: Reference, target: Target) -> RawManifest:
     """The manifest under a reference. Raises RegistryError where there is none."""
     get_manifest = target.repository.get_manifest
-    raw = target.retry(reference.target, partial(get_manifest, reference.target, target.context))
+    raw = target.retry("the manifest", partial(get_manifest, reference.target, target.context))
     if raw is None:
         raise _missing(reference, target)
     return raw
@@ -144,7 +145,7 @@ def _config(content: bytes) -> dict[str, Any] | None:
 def remote_digest(reference: Reference, target: Target) -> Digest:
     """The digest of what a registry holds under a reference: one HEAD."""
     head_manifest = target.repository.head_manifest
-    found = target.retry(reference.target, partial(head_manifest, reference.target, target.context))
+    found = target.retry("the manifest", partial(head_manifest, reference.target, target.context))
     if found is None:
         raise _missing(reference, target)
     return found.digest
@@ -166,7 +167,8 @@ def _make(resources: Resources, blob: Blob, wish: Wish, context: Context) -> Mad
     if blob.stored is not None:
         return Made(blob.stored.digest, blob.stored.size, blob.stored_compression)
     stream = BlobStream(blob.open(), wish.profile, resources.encoders, context.cancel)
+    what = f"compressing {blob.id}"
     for _ in stream:
-        pass
+        context.emit(Working(reference="", what=what, current=stream.position, total=blob.size))
     blob.check(stream.blob.digest, stream.blob.diff_id)
     return Made(stream.blob.digest, stream.blob.size, wish.profile.compression)

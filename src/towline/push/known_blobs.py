@@ -163,12 +163,12 @@ def _digest(target: Target, repository: Repository, tag: str) -> Digest | None:
     """HEAD first: a manifest that is read counts as a pull where pulls are limited."""
     if repository.name == target.repository.name:
         return if_exists.seen(target, tag)
-    head = target.retry(tag, partial(repository.head_manifest, tag, target.context))
+    head = target.retry("the manifest", partial(repository.head_manifest, tag, target.context))
     return head.digest if head else None
 
 
 def _manifests(target: Target, repository: Repository, digest: Digest) -> Iterable[Manifest]:
-    raw = target.retry(digest.short, partial(repository.get_manifest, digest, target.context))
+    raw = target.retry("the manifest", partial(repository.get_manifest, digest, target.context))
     if raw is None:
         return
     parsed = manifests.parse(raw.content, raw.media_type)
@@ -183,7 +183,7 @@ def _manifests(target: Target, repository: Repository, digest: Digest) -> Iterab
 
 def _config(target: Target, repository: Repository, manifest: Manifest) -> configs.ImageConfig:
     read_blob = partial(repository.read_blob, manifest.config.digest, target.context)
-    return configs.parse(target.retry("config", partial(read_blob, configs.MAX_SIZE)))
+    return configs.parse(target.retry("the config", partial(read_blob, configs.MAX_SIZE)))
 
 
 def fitting(manifest: Manifest, config: configs.ImageConfig) -> Sequence[tuple[Digest, Descriptor]]:

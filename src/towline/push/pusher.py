@@ -164,7 +164,7 @@ class Pusher:
         name = destinations.repository(repository)
         with self._edge.crossed():
             target = self._read(name, cancel or Cancel())
-            return sorted(target.retry("tags", partial(target.repository.tags, target.context)))
+            return sorted(target.retry("the tags", partial(target.repository.tags, target.context)))
 
     def check_login(self, registry: str, *, cancel: Cancel | None = None) -> bool:
         """Ask a registry, `HOST[:PORT]`, whether the credentials that would be used are good.
@@ -177,7 +177,7 @@ class Pusher:
         host = destinations.registry(registry)
         with self._edge.crossed():
             target = self._read(RepositoryName(host, ""), cancel or Cancel())
-            target.retry("login", partial(self._resources.client.log_in, host, target.context))
+            target.retry("the login", partial(self._resources.client.log_in, host, target.context))
         return target.context.meter.requests > 1
 
     @result.method

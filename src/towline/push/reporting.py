@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from towline.events import LayerProgress, PushStarted, Summary, TagPushed
+from towline.events import LayerProgress, Note, PushStarted, Summary, TagPushed, Verified
 from towline.push.image import Blob, Index, images
 from towline.push.result import LayerResult, ManifestResult, PlannedLayer, PushResult
 from towline.spec.manifest import parse
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from towline.push.image import Layer, Tree
     from towline.push.manifests.build import Documents
     from towline.push.plan import Delivered
-    from towline.push.result import Status
+    from towline.push.result import Status, Verification
     from towline.push.target import Target
     from towline.reference import Reference
     from towline.spec.descriptor import Descriptor
@@ -101,9 +101,13 @@ def planned(
     results: list[PlannedLayer] = []
     for layer in dict.fromkeys(layer for image in images(tree) for layer in image.layers):
         if isinstance(layer, Blob) and layer.key not in known:
-            results.append(PlannedLayer(layer.diff_id, None, None, "pushed", profile.name))
+            results.append(
+                PlannedLayer(
+                    layer.diff_id, None, None, "pushed", profile.name, plain_size=layer.size
+                )
+            )
         else:
-            results.append(replace(_layer(layer, known), sent_bytes=0))
+            results.append(PlannedLayer(**{**_layer(layer, known).as_dict(), "sent_bytes": 0}))
     return tuple(results)
 
 
@@ -116,6 +120,7 @@ def pushed(
     cost: Cost,
     layers: tuple[LayerResult, ...],
     manifests: tuple[ManifestResult, ...],
+    verified: Verification | None,
 ) -> PushResult:
     """The result of a tag that holds the image."""
     top = documents.top
@@ -129,6 +134,7 @@ def pushed(
         layers=layers,
         manifests=manifests,
         digest_differs=documents.differs,
+        verified=verified,
         warnings=tuple(target.warnings),
         **cost._asdict(),
     )
@@ -193,6 +199,27 @@ class Telling:
         reference = self._target.reference
         event = LayerProgress(reference=reference, id=shown, status=status, total=total)
         self._target.context.emit(event)
+
+    def note(self, reference: Reference, message: str) -> None:
+        """Something worth a line."""
+        self._target.context.emit(Note(reference=str(reference), message=message))
+
+    def reused(
+        self, reference: Reference, tree: Tree, delivered: Mapping[str, Delivered], profile: Profile
+    ) -> None:
+        """Which layers are there in another compression than they would be sent in."""
+        others: dict[str | None, dict[str, None]] = {}
+        for blob in tree.blobs:
+            found = delivered[blob.key]
+            if found.label == "reused" and found.made.compression != profile.compression:
+                others.setdefault(found.made.compression, {})[blob.id] = None
+        for compression, ids in others.items():
+            what = f"used as the registry holds them, in {compression}: {', '.join(ids)}"
+            self.note(reference, f"not compressed with {profile.name} but {what}")
+
+    def verified(self, reference: Reference, found: Verification) -> None:
+        """What was looked at again."""
+        self._target.context.emit(Verified(reference=str(reference), **found.as_dict()))
 
     def ended(self, result: PushResult, total_bytes: int) -> None:
         """A tag is in place: what it holds, and what that cost."""

@@ -39,9 +39,7 @@ class _Told:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedLayer(_Told):
-    """One layer of a push that was only planned."""
-
+class _Layer(_Told):
     diff_id: str | None
     """Digest of the uncompressed tar; None for blobs that are no layers."""
     digest: str | None
@@ -57,7 +55,15 @@ class PlannedLayer(_Told):
 
 
 @dataclass(frozen=True, slots=True)
-class LayerResult(PlannedLayer):
+class PlannedLayer(_Layer):
+    """One layer of a push that was only planned."""
+
+    plain_size: int | None = None
+    """Bytes to be compressed; None for a blob that is there, or goes as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerResult(_Layer):
     """One layer of a push."""
 
     digest: str
@@ -77,6 +83,18 @@ class ManifestResult(_Told):
 
 
 @dataclass(frozen=True, slots=True)
+class Verification(_Told):
+    """What was looked at again after a push, and was as it should be."""
+
+    manifests: int
+    blobs: int
+    diff_ids: int
+    """DiffIDs that were computed from what was read back."""
+    bytes: int
+    """Bytes of blobs read back."""
+
+
+@dataclass(frozen=True, slots=True)
 class PushResult(_Told):
     """One tag at one destination."""
 
@@ -93,6 +111,8 @@ class PushResult(_Told):
     digest_differs: DigestDiffers | None = None
     """Why the digest is not the source's; None when it is, or when the source had none and nothing
     was converted."""
+    verified: Verification | None = None
+    """What was looked at again (`verify`); None where that was not asked for."""
     warnings: tuple[str, ...] = ()
     sent_bytes: int = 0
     requests: int = 0
@@ -120,6 +140,8 @@ class PlanResult(_Told):
     layers: tuple[PlannedLayer, ...] = ()
     manifests: tuple[ManifestResult, ...] = ()
     digest_differs: DigestDiffers | None = None
+    verified: None = None
+    """There is nothing to verify yet."""
     warnings: tuple[str, ...] = ()
     send_bytes: int = 0
     """Blob bytes to be sent; of layers to be compressed the plain bytes, so at most."""

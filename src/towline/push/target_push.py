@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from towline.push.manifests.build import Documents
     from towline.push.options import Wish
     from towline.push.plan import Rules, Step
-    from towline.push.result import Status
+    from towline.push.result import Status, Verification
     from towline.push.target import Target
     from towline.push.upload.scheduler import Uploads
     from towline.push.upload.target_blobs import TargetBlobs
@@ -237,6 +237,7 @@ class TargetPush:
 
     def _put(self, reference: Reference, tree: Tree) -> Outcome:
         status: Status = "pushed"
+        verified: Verification | None = None
         pauses = self._resources.look_again
         for pause in (*pauses, None):
             self.awaited.check(tree)
@@ -262,9 +263,11 @@ class TargetPush:
             from towline.push import verify
 
             made = _made(self.delivered)
-            verify.verify(self.target, str(reference.tag), tree, documents, made=made, how=how)
+            tag = str(reference.tag)
+            verified = verify.verify(self.target, tag, tree, documents, made=made, how=how)
+            self.telling.verified(reference, verified)
         self._compare(reference, tree, documents)
-        return self._result(reference, tree, documents, status)
+        return self._result(reference, tree, documents, status, verified)
 
     def _compare(self, reference: Reference, tree: Tree, documents: Documents) -> None:
         """Say so when another target of the push holds another digest of the same image."""
@@ -284,7 +287,12 @@ class TargetPush:
         return Tagging(self.target, self._wish, reference, tree, _made(delivered))
 
     def _result(
-        self, reference: Reference, tree: Tree, documents: Documents, status: Status
+        self,
+        reference: Reference,
+        tree: Tree,
+        documents: Documents,
+        status: Status,
+        verified: Verification | None = None,
     ) -> PushResult:
         result = reporting.pushed(
             self.target,
@@ -294,7 +302,9 @@ class TargetPush:
             cost=self.costs.share(),
             layers=reporting.layers(tree, self.delivered, self.costs.layers),
             manifests=reporting.manifests(tree, documents),
+            verified=verified,
         )
+        self.telling.reused(reference, tree, self.delivered, self._wish.profile)
         self.telling.ended(result, reporting.total_bytes(tree, self.delivered))
         return result
 

@@ -7,8 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import RegistryError, SourceError, TowlineError
+from towline.events import Working
 from towline.layers.blobstream import BlobStream
 from towline.push.image import images
+from towline.push.result import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -48,20 +50,29 @@ def verify(
     *,
     made: Mapping[str, Made],
     how: Verify,
-) -> None:
+) -> Verification:
     """Ask for the manifests and every blob, or (`full`) read them back and hash them.
 
     Raises RegistryError naming the first that is missing or wrong, and what the asking raises.
     """
+    children = list(dict.fromkeys(documents.children))
+    blobs = list(dict.fromkeys(blob for image in images(tree) for blob in image.blobs))
     with _named(target):
         _manifest(target, tag, documents.top, how)
-        for child in dict.fromkeys(documents.children):
+        for child in children:
             _manifest(target, child.digest, child, how)
-        for blob in dict.fromkeys(blob for image in images(tree) for blob in image.blobs):
+        for blob in blobs:
             if how == "full":
                 _read(target, blob, made[blob.key])
             else:
-                _ask(target, made[blob.key])
+                _ask(target, blob, made[blob.key])
+    read = blobs if how == "full" else []
+    return Verification(
+        manifests=1 + len(children),
+        blobs=len(blobs),
+        diff_ids=sum(blob.diff_id is not None for blob in read),
+        bytes=sum(made[blob.key].size for blob in read),
+    )
 
 
 @contextmanager
@@ -78,11 +89,11 @@ def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify
     repository, context = target.repository, target.context
 
     def read() -> str | None:
-        found = target.retry(reference, partial(repository.get_manifest, reference, context))
+        found = target.retry("the manifest", partial(repository.get_manifest, reference, context))
         return found.digest if found else None
 
     def look() -> str | None:
-        found = target.retry(reference, partial(repository.head_manifest, reference, context))
+        found = target.retry("the manifest", partial(repository.head_manifest, reference, context))
         return found.digest if found else None
 
     found = _seen(target, read if how == "full" else look, expected=manifest.digest)
@@ -93,10 +104,10 @@ def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify
         raise _wrong(f"{reference} holds {shown} instead of {manifest.digest}")
 
 
-def _ask(target: Target, made: Made) -> None:
+def _ask(target: Target, blob: Blob, made: Made) -> None:
     has_blob = partial(target.repository.has_blob, in_storage=True)
     asked = partial(has_blob, made.digest, target.context)
-    if not _seen(target, partial(target.retry, made.digest.short, asked), expected=True):
+    if not _seen(target, partial(target.retry, blob.id, asked), expected=True):
         raise _wrong(_missing(made))
 
 
@@ -112,7 +123,7 @@ def _seen(target: Target, look: Callable[[], T], *, expected: object) -> T:
 def _read(target: Target, blob: Blob, made: Made) -> None:
     hint = _SOURCE_HINT if blob.stored else _CACHE_HINT
     try:
-        found = target.retry(made.digest.short, partial(_counted, target, made))
+        found = target.retry(blob.id, partial(_counted, target, blob, made))
     except SourceError as error:  # its bytes are those of its digest, and no layer
         raise _wrong(error.message, hint) from error
     except RegistryError as error:
@@ -126,7 +137,7 @@ def _read(target: Target, blob: Blob, made: Made) -> None:
         raise _wrong(what, hint)
 
 
-def _counted(target: Target, made: Made) -> blobstream.Blob:
+def _counted(target: Target, blob: Blob, made: Made) -> blobstream.Blob:
     reader = target.repository.open_blob(made.digest, target.context)
     stream = BlobStream(
         reader,
@@ -136,8 +147,11 @@ def _counted(target: Target, made: Made) -> blobstream.Blob:
         diff_id_of=made.compression,
         name=f"layer {made.digest}",
     )
+    what = f"reading back {blob.id}"
     for _ in stream:
-        pass
+        target.context.emit(
+            Working(reference=target.reference, what=what, current=stream.position, total=made.size)
+        )
     return stream.blob
 
 

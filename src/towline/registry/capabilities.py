@@ -30,7 +30,7 @@ _UNITS = {"k": 1 << 10, "m": MiB}
 REMEMBERED = 7 * 24 * 3600.0
 """Seconds for which facts count after the last was found out: proxies get other limits."""
 _SEEN, _RATE = "seen", "rate"
-_TELLING = 1 << 20
+_TELLING = 8 << 20
 """Bytes from which a push tells of a rate: less takes as long as its requests."""
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _OF_THIS_RUN = frozenset({"chunks_kept", "failures"})

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from towline.errors import SourceError
-from towline.events import Note
+from towline.events import Note, Working
 from towline.layers import decoders
 from towline.sources.files import OpenFile, unreadable
 from towline.spec import compression
@@ -56,7 +56,7 @@ def spool(reader: Reader, name: str, context: Context, environ: Mapping[str, str
             ) from None
         with file:
             _tell(context, f"spooling {name} to a temporary file under {folder}")
-            written = _copy(plain, file.fileno(), room, context.cancel)
+            written = _copy(plain, file.fileno(), room, context)
             _tell(context, f"spooled {written} bytes of {name} under {folder}")
             return OpenFile(os.dup(file.fileno()), f"the spool of {name}")
     finally:
@@ -67,12 +67,12 @@ def _tell(context: Context, message: str) -> None:
     context.emit(Note(reference="", message=message))
 
 
-def _copy(reader: Reader, descriptor: int, room: _Room, cancel: Cancel) -> int:
+def _copy(reader: Reader, descriptor: int, room: _Room, context: Context) -> int:
     """All that the reader gives; the bytes written. Raises SourceError."""
-    written = 0
+    written, what = 0, f"spooling {room.name}"
     with memoryview(bytearray(BLOCK)) as block:
         while got := reader.readinto(block):
-            cancel.check()
+            context.cancel.check()
             rest = block[:got]
             while rest:
                 try:
@@ -81,6 +81,8 @@ def _copy(reader: Reader, descriptor: int, room: _Room, cancel: Cancel) -> int:
                     raise room.error(error, descriptor, written) from None
                 written += done
                 rest = rest[done:]
+            context.emit(Working(reference="", what=what, current=written, total=room.needed))
+    context.emit(Working(reference="", what=what, current=written, total=written))
     return written
 
 

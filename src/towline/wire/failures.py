@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 CLIENT_CERTIFICATE = "give a client's certificate with `cert` and `key`"
 """A hint."""
-MORE_FILES = "raise the limit of open files (ulimit -n), or lower --jobs"
+MORE_FILES = "raise the limit of open files (ulimit -n), or lower `jobs`"
 _OF_CERTIFICATES = (
     "alert certificate",
     "alert bad certificate",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.terminal import Screen
 from towline.cli.progress.tty import Bars
-from towline.events import LayerProgress, Note, PushStarted, Summary, TagPushed, Warned
+from towline.events import LayerProgress, Note, PushStarted, Summary, TagPushed, Warned, Working
 
 REFERENCE = "registry.example/team/app:1"
 DIGEST = "sha256:" + "ab" * 32
@@ -46,8 +46,12 @@ class Shown:
 def layer(
     number: int, status: str, current: int | None = None, total: int | None = None
 ) -> LayerProgress:
+    """Half of what is read is sent: the layer is compressed on its way."""
     name = f"{number:012x}"
-    return LayerProgress(reference=REFERENCE, id=name, status=status, current=current, total=total)
+    sent = current // 2 if current is not None else None
+    return LayerProgress(
+        reference=REFERENCE, id=name, status=status, current=current, total=total, sent=sent
+    )
 
 
 def started() -> PushStarted:
@@ -70,9 +74,9 @@ def test_a_layer_that_is_sent_has_a_bar_and_the_total_tells_rate_and_time_left()
     shown.tell(layer(1, "Pushing", 20 * MB, 40 * MB))
     first, bar, waiting, total = shown.screen.visible
     assert first == "The push refers to repository [registry.example/team/app]"
-    assert re.fullmatch(r"000000000001: Pushing ━+╸?  +50%  20 MB/40 MB", bar)
+    assert re.fullmatch(r"000000000001: Pushing ━+╸?  +50%  10 MB sent", bar)
     assert waiting == "000000000002: Waiting"
-    assert re.fullmatch(r"total +━+╸?  +20%  20 MB/100 MB  10 MB/s  8 s left", total)
+    assert re.fullmatch(r"total +━+╸?  +20%  10 MB sent  5 MB/s  8 s left", total)
 
 
 def test_the_total_tells_the_rate_and_no_time_left_while_a_size_is_unknown() -> None:
@@ -80,7 +84,7 @@ def test_the_total_tells_the_rate_and_no_time_left_while_a_size_is_unknown() -> 
     shown.tell(layer(1, "Pushing", 0, 40 * MB), layer(2, "Preparing"))
     shown.now = 1.0
     shown.tell(layer(1, "Pushing", 3 * MB, 40 * MB))
-    assert re.fullmatch(r"total [ ━]+ 3 MB  3 MB/s", shown.screen.visible[-1])
+    assert re.fullmatch(r"total [ ━]+ 1.5 MB sent  1.5 MB/s", shown.screen.visible[-1])
 
 
 def test_layers_stand_in_the_order_in_which_they_were_told_and_keep_their_places() -> None:
@@ -146,6 +150,23 @@ def test_warnings_and_notes_stay_above_the_rows() -> None:
         "towline: note: standard input is spooled",
     ]
     assert shown.screen.visible[2].startswith("000000000001: Pushing")
+
+
+def test_what_goes_on_beside_the_sending_has_a_bar_while_it_does() -> None:
+    shown = Shown()
+
+    def work(what: str, current: int, total: int | None = None) -> Working:
+        return Working(reference="", what=what, current=current, total=total)
+
+    shown.tell(work("spooling standard input", 3 * MB), work("compressing 01", 1 * MB, 4 * MB))
+    spooled, compressed = shown.screen.visible
+    assert re.fullmatch("spooling standard input [ ━]+ 3 MB", spooled)
+    assert re.fullmatch("compressing 01 +━+╸? +25%  1 MB/4 MB", compressed)
+    shown.tell(work("spooling standard input", 5 * MB, 5 * MB))
+    assert [row.split()[0] for row in shown.screen.visible] == ["compressing"]
+    shown.tell(work("compressing 01", 4 * MB, 4 * MB))
+    shown.write(shown.bars.end())
+    assert shown.screen.text == ""
 
 
 def test_several_destinations_have_a_title_each() -> None:

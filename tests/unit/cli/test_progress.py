@@ -21,7 +21,9 @@ from towline.events import (
     Retrying,
     Summary,
     TagPushed,
+    Verified,
     Warned,
+    Working,
 )
 
 if TYPE_CHECKING:
@@ -39,9 +41,13 @@ def layer(
     status: str,
     current: int | None = None,
     total: int | None = None,
+    *,
     reference: str = REFERENCE,
+    sent: int | None = None,
 ) -> LayerProgress:
-    return LayerProgress(reference=reference, id=name, status=status, current=current, total=total)
+    return LayerProgress(
+        reference=reference, id=name, status=status, current=current, total=total, sent=sent
+    )
 
 
 STORY: list[Event] = [
@@ -129,10 +135,28 @@ def test_a_total_line_comes_every_ten_seconds_at_most() -> None:
     totals = []
     for tenth in range(1, 301):
         now = tenth / 10
-        told = lines.show([layer("a", "Pushing", tenth * MB // 5)])
+        told = lines.show([layer("a", "Pushing", tenth * MB // 5, sent=tenth * MB // 10)])
         totals += [(now, line) for line in told.splitlines()]
     assert [when for when, _ in totals] == [10.0, 20.0, 30.0]
-    assert totals[1][1] == "40 MB of 200 MB (20%), 2 MB/s, 1 min 20 s left"
+    assert totals[1][1] == "40 MB of 200 MB (20%), 20 MB sent, 1 MB/s, 1 min 20 s left"
+
+
+def test_what_was_verified_is_one_line() -> None:
+    asked = Verified(reference=REFERENCE, manifests=1, blobs=7, diff_ids=0, bytes=0)
+    read = Verified(reference=REFERENCE, manifests=3, blobs=7, diff_ids=6, bytes=12 * MB)
+    assert Lines().show([asked, read]).splitlines() == [
+        "verified: 1 manifest and 7 blobs are there",
+        "verified: 3 manifests and 7 blobs read back (12 MB), 6 DiffIDs computed",
+    ]
+
+
+def test_a_spool_is_told_of_in_total_lines() -> None:
+    now = 0.0
+    lines = Lines(lambda: now)
+    spooled = Working(reference="", what="spooling standard input", current=3 * MB)
+    assert lines.show([spooled]) == ""
+    now = 11.0
+    assert lines.show([spooled]) == "spooling standard input: 3 MB\n"
 
 
 def test_no_total_line_comes_while_nothing_is_under_way() -> None:

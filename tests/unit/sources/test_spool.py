@@ -25,11 +25,15 @@ CHILD = """
 import json, resource, sys
 from towline.context import Context
 from towline.errors import SourceError
+from towline.events import Note
 from towline.sources.open_source import open_source
 
 notes = []
+def heard(event):
+    if isinstance(event, Note):
+        notes.append(event.message)
 try:
-    source = open_source(sys.argv[1], Context(emit=lambda event: notes.append(event.message)))
+    source = open_source(sys.argv[1], Context(emit=heard))
     names = [name for entry in source.entries() for name in entry.names]
     for entry in source.entries():
         for layer in entry.content.layers:

@@ -22,9 +22,14 @@ def start(mode: str, *, debug: bool = False) -> Progress:
 
 
 def start_without(mode: str) -> Progress:
-    """For commands that only look: warnings and notes on standard error, as the mode has them."""
+    """For commands that only look: warnings and notes on standard error, as the mode has them.
+
+    On a terminal what takes long (a pipe that is spooled, layers that are compressed) has its bar.
+    """
     from towline.cli.progress.plain import KEPT, Quiet
 
+    if _resolved(mode, debug=False) == "tty":
+        return Progress(_bars(layers=False), sys.stderr)
     if mode != "json":
         return Progress(Quiet(notes=mode != "none"), sys.stderr)
     from towline.cli.progress.json import Objects
@@ -39,11 +44,16 @@ def _resolved(mode: str, *, debug: bool) -> str:
     return "tty" if terminal and not debug and os.environ.get("TERM") != "dumb" else "plain"
 
 
+def _bars(*, layers: bool) -> Face:
+    from towline.cli.progress.tty import Bars, size_of
+
+    colour = not os.environ.get("NO_COLOR")
+    return Bars(lambda: size_of(sys.stderr), sys.stderr, colour=colour, layers=layers)
+
+
 def _face(mode: str) -> Face:
     if mode == "tty":
-        from towline.cli.progress.tty import Bars, size_of
-
-        return Bars(lambda: size_of(sys.stderr), sys.stderr, colour=not os.environ.get("NO_COLOR"))
+        return _bars(layers=True)
     if mode == "json":
         from towline.cli.progress.json import Objects
 

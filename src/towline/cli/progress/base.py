@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from towline.events import LayerProgress, Warned
+from towline.events import LayerProgress, Warned, Working
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,10 +57,10 @@ class Pending:
 
     def add(self, told: Event | Logged) -> None:
         """Append, or replace what says the same with older numbers."""
-        if isinstance(told, LayerProgress):
-            key = told.reference, told.id
+        if isinstance(told, LayerProgress | Working):
+            key = told.reference, told.id if isinstance(told, LayerProgress) else told.what
             place = self._place.get(key)
-            if place is not None and _same_word(self._told[place], told):
+            if place is not None and _only_moves(self._told[place], told):
                 self._told[place] = told
                 return
             self._place[key] = len(self._told)
@@ -73,8 +73,10 @@ class Pending:
         return told
 
 
-def _same_word(before: Event | Logged, now: LayerProgress) -> bool:
-    return isinstance(before, LayerProgress) and before.status == now.status
+def _only_moves(before: Event | Logged, now: LayerProgress | Working) -> bool:
+    if isinstance(before, LayerProgress) and isinstance(now, LayerProgress):
+        return before.status == now.status
+    return isinstance(before, Working)
 
 
 class Progress:

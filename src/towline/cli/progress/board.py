@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from towline.cli.printable import one_line
-from towline.events import LayerProgress
+from towline.events import LayerProgress, Working
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,7 +30,10 @@ class Row:
     id: str
     status: str
     current: int = 0
+    """Bytes read from the source."""
     total: int | None = None
+    sent: int = 0
+    """Bytes on the wire."""
 
     def __str__(self) -> str:
         return f"{self.id}: {self.status}"
@@ -61,10 +64,15 @@ class Total:
     """The sum of all that is to be sent."""
 
     current: int
+    """Bytes read from the source."""
     total: int | None
     """None while the size of a layer is not known."""
+    sent: int
+    """Bytes on the wire."""
     rate: float | None
-    """Bytes a second lately."""
+    """Bytes on the wire a second lately."""
+    pace: float | None
+    """Bytes read a second lately."""
 
     @property
     def percent(self) -> int | None:
@@ -73,10 +81,10 @@ class Total:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the rate of late."""
-        if self.total is None or not self.rate:
+        """At the pace of late."""
+        if self.total is None or not self.pace:
             return None
-        return max(0, self.total - self.current) / self.rate
+        return max(0, self.total - self.current) / self.pace
 
 
 def percent(current: int, total: int | None) -> int | None:
@@ -89,7 +97,9 @@ class Board:
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], Row] = {}
-        self._samples: deque[tuple[float, int]] = deque()
+        self._samples: deque[tuple[float, int, int]] = deque()
+        self.works: dict[str, Working] = {}
+        """What goes on beside the sending, by what it is."""
 
     @property
     def rows(self) -> Iterable[Row]:
@@ -99,10 +109,14 @@ class Board:
     @property
     def under_way(self) -> bool:
         """Whether bytes are moving or about to."""
-        return any(row.active for row in self.rows)
+        return bool(self.works) or any(row.active for row in self.rows)
 
     def apply(self, event: Event) -> Row | None:
         """Take an event in; the row that has changed its word, if one has."""
+        if isinstance(event, Working):
+            self.works[event.what] = event
+            if event.current == event.total:
+                del self.works[event.what]
         return self._layer(event) if isinstance(event, LayerProgress) else None
 
     def _layer(self, event: LayerProgress) -> Row | None:
@@ -114,6 +128,7 @@ class Board:
             row.total = event.total
         if event.current is not None:
             row.current = event.current
+            row.sent = event.sent or row.sent
         elif event.status == PUSHED and row.total is not None:
             row.current = row.total
         status = one_line(event.status)
@@ -127,14 +142,18 @@ class Board:
         current = sum(row.current for row in rows)
         known = all(row.total is not None for row in rows)
         total = sum(row.total or 0 for row in rows) if known else None
-        return Total(current, total, self._rate(now, current))
+        sent = sum(row.sent for row in rows)
+        return Total(current, total, sent, *self._rates(now, current, sent))
 
-    def _rate(self, now: float, current: int) -> float | None:
+    def _rates(self, now: float, current: int, sent: int) -> tuple[float | None, float | None]:
+        """Bytes a second on the wire, and from the source."""
         samples = self._samples
         if samples and current < samples[-1][1]:
             samples.clear()  # a layer began again
-        samples.append((now, current))
+        samples.append((now, current, sent))
         while now - samples[0][0] > _WINDOW and len(samples) > 2:  # noqa: PLR2004 - a rate needs two
             samples.popleft()
-        then, before = samples[0]
-        return (current - before) / (now - then) if now > then else None
+        then, read_before, sent_before = samples[0]
+        if now <= then:
+            return None, None
+        return (sent - sent_before) / (now - then), (current - read_before) / (now - then)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from towline.cli.printable import one_line, spelled
 from towline.cli.progress import figures
 from towline.cli.progress.base import Logged
-from towline.cli.progress.board import Board
+from towline.cli.progress.board import Board, percent
 from towline.events import (
     LayerProgress,
     Note,
@@ -17,6 +17,7 @@ from towline.events import (
     Retrying,
     Summary,
     TagPushed,
+    Verified,
     Warned,
 )
 
@@ -43,6 +44,8 @@ def line_of(event: Event | Logged) -> str | None:
         case Retrying():
             wait = figures.counted(max(1, round(event.seconds)), "second")
             line = f"{event.what}: Retrying in {wait} ({event.reason})"
+        case Verified():
+            line = _verified(event)
         case TagPushed():
             tag = f"{event.tag}: " if event.tag else ""
             line = f"{tag}digest: {event.digest} size: {event.size}"
@@ -53,6 +56,16 @@ def line_of(event: Event | Logged) -> str | None:
         case Warned():
             line = f"towline: warning: {event.message}"
     return None if line is None else one_line(spelled(line))
+
+
+def _verified(event: Verified) -> str:
+    manifests = figures.counted(event.manifests, "manifest")
+    blobs = figures.counted(event.blobs, "blob")
+    if not event.bytes:
+        return f"verified: {manifests} and {blobs} are there"
+    diff_ids = figures.counted(event.diff_ids, "DiffID")
+    size = figures.size(event.bytes)
+    return f"verified: {manifests} and {blobs} read back ({size}), {diff_ids} computed"
 
 
 def _summary(event: Summary) -> str:
@@ -92,7 +105,10 @@ class Lines:
         total = self._board.total(now)
         if now >= self._next_total and self._board.under_way:
             self._next_total = now + TOTAL_EVERY
-            yield total_line(total)
+            for work in self._board.works.values():
+                yield one_line(f"{work.what}: {moved(work.current, work.total)}")
+            if total.sent or not self._board.works:
+                yield total_line(total)
 
     def _by_repository(self, told: Sequence[Event | Logged]) -> Iterator[Event | Logged]:
         """The same, but layers that were told of at one time stand together."""
@@ -129,17 +145,22 @@ class Lines:
 
 def repository_of(event: Event | Logged) -> str:
     """The repository of what names it by its place alone; empty for the rest."""
-    if not isinstance(event, (LayerProgress, Retrying, TagPushed, Summary)):
+    if not isinstance(event, (LayerProgress, Retrying, Verified, TagPushed, Summary)):
         return ""
     head, _, last = event.reference.rpartition("/")
     return f"{head}/{last.partition(':')[0]}"
 
 
+def moved(current: int, total: int | None) -> str:
+    """`612 MB of 1.2 GB (51%)`."""
+    if total is None:
+        return figures.size(current)
+    return f"{figures.size(current)} of {figures.size(total)} ({percent(current, total) or 0}%)"
+
+
 def total_line(total: Total) -> str:
-    """`612 MB of 1.2 GB (51%), 85 MB/s, 7 s left`."""
-    parts = [figures.size(total.current)]
-    if total.total is not None:
-        parts = [f"{parts[0]} of {figures.size(total.total)} ({total.percent or 0}%)"]
+    """`612 MB of 1.2 GB (51%), 201 MB sent, 28 MB/s, 7 s left`."""
+    parts = [moved(total.current, total.total), f"{figures.size(total.sent)} sent"]
     if total.rate is not None:
         parts.append(f"{figures.size(total.rate)}/s")
     if total.seconds_left is not None:

@@ -15,11 +15,12 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from towline.cli.printable import one_line
 from towline.cli.progress import figures
 from towline.cli.progress.base import Logged
 from towline.cli.progress.board import PUSHING, Board, Row, Total, percent
 from towline.cli.progress.plain import line_of, repository_of
-from towline.events import PushStarted, Summary, TagPushed
+from towline.events import LayerProgress, PushStarted, Summary, TagPushed, Verified, Working
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -35,7 +36,7 @@ _FALLBACK = (80, 24)
 _LABEL = 21
 """Columns before a bar: an id, a colon, a word."""
 _FIGURES = 22
-_WIDE = 60
+_WIDE = 76
 """Columns behind it, so that bars end at one place; where the terminal has more than so many."""
 
 
@@ -59,11 +60,13 @@ class Bars:
         stream: TextIO | None = None,
         *,
         colour: bool = True,
+        layers: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._size = size
         self._stream = stream
         self._colour = colour
+        self._layers = layers
         self._clock = clock
         self._board = Board()
         self._repositories: set[str] = set()
@@ -94,11 +97,13 @@ class Bars:
         """Take an event in; the line that stays above the rows, if it makes one."""
         if isinstance(event, Logged):
             return line_of(event)
+        if isinstance(event, (PushStarted, LayerProgress)) and not self._layers:
+            return None
         self._board.apply(event)
         line = line_of(event)
         if isinstance(event, TagPushed) and len(self._repositories) > 1:
             self._closing.append(f"[{repository_of(event)}]")
-        if isinstance(event, (TagPushed, Summary)):
+        if isinstance(event, (Verified, TagPushed, Summary)):
             self._closing.append(line or "")
             return None
         if isinstance(event, PushStarted):
@@ -123,10 +128,12 @@ class Bars:
             for row in ([reference, *layers] if several else layers)
         ]
 
-    def _fitting(self, height: int, now: float) -> list[Row | Total | str]:
+    def _fitting(self, height: int, now: float) -> list[Row | Working | Total | str]:
         """At most `height` rows: all of them, or those that tell most."""
         total = self._board.total(now)
-        below: list[Row | Total | str] = [total] if self._board.under_way else []
+        below: list[Row | Working | Total | str] = [*self._board.works.values()]
+        if any(row.active for row in self._board.rows):
+            below.append(total)
         every = self._rows()
         if len(every) + len(below) <= height:
             return [*every, *below]
@@ -134,9 +141,9 @@ class Bars:
         chosen = _most_telling(layers, max(0, height - len(below) - 1))
         return [*chosen, _left_out(row for row in layers if row not in chosen), *below][-height:]
 
-    def _drawn_rows(self, rows: Sequence[Row | Total | str], width: int) -> list[str]:
+    def _drawn_rows(self, rows: Sequence[Row | Working | Total | str], width: int) -> list[str]:
         """Each as one line of the terminal, with all that was there before cleared."""
-        if self._console is None and any(isinstance(row, Total) for row in rows):
+        if self._console is None and any(isinstance(row, Total | Working) for row in rows):
             from rich.console import Console
 
             self._console = Console(
@@ -182,40 +189,44 @@ def _most_telling(rows: Sequence[Row], room: int) -> list[Row]:
     return [rows[place] for place in sorted(sorted(range(len(rows)), key=rank)[:room])]
 
 
-def _drawn(row: Row | Total | str, width: int) -> RenderableType:
+def _drawn(row: Row | Working | Total | str, width: int) -> RenderableType:
     """A row for rich."""
     from rich.text import Text
 
     if isinstance(row, Total):
-        return _with_bar(width, "total", row.current, row.total, _pace(row))
+        return _with_bar(width, "total", row.current, row.total, _figures(row))
+    if isinstance(row, Working):
+        whole = f"/{figures.size(row.total)}" if row.total is not None else ""
+        said = f"{figures.size(row.current)}{whole}"
+        return _with_bar(width, one_line(row.what), row.current, row.total, said)
     if isinstance(row, str):
         return Text(row)
     if row.status == PUSHING:
-        return _with_bar(width, str(row), row.current, row.total)
+        said = f"{figures.size(row.sent)} sent"
+        return _with_bar(width, str(row), row.current, row.total, said)
     style = "green" if row.done else "dim" if row.waiting else "yellow"
     return Text(str(row), style)
 
 
-def _with_bar(
-    width: int, label: str, current: int, total: int | None, after: str = ""
-) -> RenderableType:
-    """A label, a bar, and how much of how much; a bar that runs where that is not known."""
+def _with_bar(width: int, label: str, current: int, total: int | None, said: str) -> RenderableType:
+    """A label, a bar, and figures; a bar that runs to and fro where the end is not known."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
     whole = f"{percent(current, total):3d}%  " if total else ""
-    of = f"/{figures.size(total)}" if total is not None else ""
     row = Table.grid(padding=(0, 1), expand=True)
-    row.add_column(width=_LABEL, no_wrap=True)
+    wide = width > _WIDE
+    row.add_column(no_wrap=True, min_width=_LABEL if wide else None)
     row.add_column(ratio=1)
-    row.add_column(no_wrap=True, min_width=_FIGURES if width > _WIDE else None)
+    row.add_column(no_wrap=True, min_width=_FIGURES if wide else None)
     bar = ProgressBar(total, current, complete_style="cyan", finished_style="cyan")
-    row.add_row(label, bar, f"{whole}{figures.size(current)}{of}{after}")
+    row.add_row(label, bar, f"{whole}{said}")
     return row
 
 
-def _pace(total: Total) -> str:
-    """Rate and time left, where they are known."""
+def _figures(total: Total) -> str:
+    """What was sent, and rate and time left where they are known."""
+    sent = f"{figures.size(total.sent)} sent"
     rate = f"  {figures.size(total.rate)}/s" if total.rate is not None else ""
     left = total.seconds_left
-    return f"{rate}  {figures.left(left)} left" if left is not None else rate
+    return f"{sent}{rate}" + (f"  {figures.left(left)} left" if left is not None else "")

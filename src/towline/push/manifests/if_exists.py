@@ -77,7 +77,9 @@ def at_last(
 
 def look(target: Target, tag: str) -> Descriptor | None:
     """What stands under a tag. Raises what the asking raises."""
-    found = target.retry(tag, partial(target.repository.head_manifest, tag, target.context))
+    found = target.retry(
+        "the manifest", partial(target.repository.head_manifest, tag, target.context)
+    )
     target.seen[tag] = found.digest if found else None
     return found
 
@@ -117,7 +119,7 @@ def _is_another(target: Target, tree: Tree, found: Descriptor) -> bool:
     if not isinstance(tree, Image):
         return False
     get_manifest = target.repository.get_manifest
-    raw = target.retry("manifest", partial(get_manifest, found.digest, target.context))
+    raw = target.retry("the manifest", partial(get_manifest, found.digest, target.context))
     if raw is None:
         return False
     try:

@@ -102,7 +102,7 @@ class _Put:
     def _carry_out(self, flight: Flight[None]) -> None:
         target = replace(self._target, context=flight.context)
         try:
-            target.retry(self._reference, partial(self._attempt, flight))
+            target.retry("the manifest", partial(self._attempt, flight))
             if ":" not in self._reference:
                 self._aftermath = f"{target.repository.name}:{self._reference} was written"
             self._announce(target)
@@ -122,7 +122,9 @@ class _Put:
             return
         announce = target.repository.announce_referrer
         subject = parsed.subject.digest
-        target.retry(subject.short, partial(announce, self._manifest, subject, target.context))
+        target.retry(
+            "the list of referrers", partial(announce, self._manifest, subject, target.context)
+        )
 
     def _attempt(self, flight: Flight[None]) -> None:
         if not flight.wanted:

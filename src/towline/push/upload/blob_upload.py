@@ -194,7 +194,7 @@ class BlobUpload:
         try:
             for block in blocks:
                 self._session(attempt).write(block)
-                self.tell("Pushing", current=blocks.position, total=self.blob.size)
+                self.tell("Pushing", blocks.position, self.blob.size, self._sent)
             return self._commit(attempt, blocks.blob)
         except BaseException:
             attempt.failed = True
@@ -266,12 +266,18 @@ class BlobUpload:
         if attempt is not None:
             attempt.close()
 
-    def tell(self, status: str, current: int | None = None, total: int | None = None) -> None:
+    def tell(
+        self,
+        status: str,
+        current: int | None = None,
+        total: int | None = None,
+        sent: int | None = None,
+    ) -> None:
         """Tell the watchers."""
         if not self.blob.shown:
             return
         event = LayerProgress(
-            reference="", id=self.blob.id, status=status, current=current, total=total
+            reference="", id=self.blob.id, status=status, current=current, total=total, sent=sent
         )
         self.context.emit(event)
 
@@ -280,7 +286,7 @@ class BlobUpload:
         if not seconds:
             return
         if not self.blob.shown:
-            what = self.blob.id
+            what = f"the config {self.blob.id}"
             self.context.emit(Retrying(reference="", what=what, seconds=seconds, reason=reason))
             return
         whole = max(1, round(seconds))
