@@ -54,7 +54,8 @@ def _lines(result: InspectResult) -> Iterator[str]:
         yield figures.counted(len(result.layers), "layer") + ":"
     for layer in result.layers:
         digest = layer.digest or layer.diff_id
-        yield f"  {digest}  {figures.size(layer.size)}  {one_line(layer.media_type)}"
+        size = "not here" if layer.size is None else figures.size(layer.size)
+        yield f"  {digest}  {size}  {one_line(layer.media_type)}"
     if result.manifests:
         yield figures.counted(len(result.manifests), "manifest") + ":"
     for child in result.manifests:

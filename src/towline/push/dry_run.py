@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
 from towline.push import reporting
-from towline.push.image import tree_blobs
+from towline.push.image import nowhere, tree_blobs
 from towline.push.manifests import build
 from towline.push.plan import Ask, Delivered, Made, Mount, Send, own
 from towline.push.result import PlannedLayer, PlanResult
@@ -50,7 +50,9 @@ def _estimate(run: TargetPush, wish: Wish) -> dict[Reference, Planned]:
     found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.plans.items()}
     planned = {tag: _unchanged(run.target, run.keep(tag)) for tag in run.kept}
     for tag, tree in run.left:
-        planned[tag] = _result(run, wish, tag, tree, found)
+        missing = [blob for blob in tree_blobs([tree]) if not blob.held and not found[blob.key]]
+        name = run.target.repository.name
+        planned[tag] = nowhere(missing, name) if missing else _result(run, wish, tag, tree, found)
     return planned
 
 

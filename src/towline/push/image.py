@@ -17,15 +17,16 @@ from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from towline.layers.profile import Profile
     from towline.layers.reader import Reader
+    from towline.reference import RepositoryName
     from towline.sources.base import SourceLayer
     from towline.spec.compression import Compression
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Blob:
     """Bytes that the destination must hold."""
 
@@ -39,6 +40,8 @@ class Blob:
     is_layer: bool
     shown: bool = True
     """Whether progress speaks of it; docker's does not of configs."""
+    held: bool = True
+    """Whether the source has the bytes; what it lacks is asked for and mounted, and never sent."""
 
     @property
     def key(self) -> str:
@@ -84,6 +87,21 @@ class Blob:
                 f"the config lists {self.identity}",
                 hint="the image is damaged or was edited: make it again",
             )
+
+
+def nowhere(blobs: Sequence[Blob], repository: RepositoryName) -> SourceError:
+    """What to say of layers that the source lacks and the destination has not either."""
+    first, *more = (blob.stored.digest if blob.stored else blob.identity for blob in blobs)
+    said = f"the source lacks the layer {first}"
+    try:
+        next(iter(blobs)).open().close()
+    except SourceError as error:  # in the source's own words
+        said = error.message
+    others = f"; nor {', '.join(more)}" if more else ""
+    return SourceError(
+        f"{said}, and {repository} does not have it{others}",
+        hint="make the source with all its layers, or push first the image that it is built on",
+    )
 
 
 Layer = Blob | Descriptor
@@ -168,10 +186,15 @@ class Gatherer:
             stored = Descriptor(media_types.OCI_LAYER, diff_id, layer.size)
         identity = diff_id or (stored and stored.digest)
         assert identity  # noqa: S101 - one of the two is there, see above
-        return self._share(Blob(identity, stored, layer.size, layer.open, diff_id is not None))
+        is_layer = diff_id is not None
+        blob = Blob(identity, stored, layer.size, layer.open, is_layer, held=layer.held)
+        return self._share(blob)
 
     def _share(self, blob: Blob) -> Blob:
-        return self._blobs.setdefault(blob.key, blob)
+        shared = self._blobs.setdefault(blob.key, blob)
+        if blob.held and not shared.held:  # one image lacks it, and another has it
+            shared.held, shared.open, shared.size = True, blob.open, blob.size
+        return shared
 
 
 def _config(source: SourceImage) -> Blob:

@@ -53,7 +53,8 @@ def _layer(layer: Layer) -> InspectedLayer:
         return InspectedLayer(layer.digest, layer.size, layer.media_type, None)
     stored = layer.stored
     media_type = stored.media_type if stored else media_types.DOCKER_LAYER
-    return InspectedLayer(stored.digest if stored else None, layer.size, media_type, layer.diff_id)
+    size = layer.size if layer.held else layer.size or None
+    return InspectedLayer(stored.digest if stored else None, size, media_type, layer.diff_id)
 
 
 def remote(reference: Reference, target: Target) -> InspectResult:

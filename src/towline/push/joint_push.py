@@ -127,13 +127,16 @@ class _Together:
             run.plan(known, rules, siblings)
 
     def _start(self, runs: Sequence[TargetPush]) -> None:
-        """Begin every blob at every target, the largest first: they take the longest."""
+        """Begin every blob at every target, the largest first: they take the longest.
+
+        Before them what the source lacks: where it is nowhere, nothing else is worth sending.
+        """
         from towline.push.upload.scheduler import Uploads  # an unchanged image needs none
 
         uploads = Uploads(self._resources, self._wish)
         for run in runs:
             run.begin(uploads)
-        for blob in sorted(self._blobs, key=lambda blob: -blob.size):
+        for blob in sorted(self._blobs, key=lambda blob: (blob.held, -blob.size)):
             tasks: list[Task] = []
             try:
                 for run in runs:

@@ -1,8 +1,9 @@
 """Which way each blob takes to each target: a rule over values, without a socket.
 
 For a blob and a target a plan is a tuple of steps, walked until one succeeds: ask for digests
-that may be there, mount from where they are known to be, send. `--dry-run` walks the same steps
-and only asks. The numbers are the Docker engine's: a small upload is cheaper than a round trip.
+that may be there, mount from where they are known to be, send (unless the source lacks it).
+`--dry-run` walks the same steps and only asks. The numbers are the Docker engine's: a small upload
+is cheaper than a round trip.
 """
 
 from __future__ import annotations
@@ -132,7 +133,8 @@ def steps(
     fitting = [entry for entry in reversed(entries) if fits(blob, entry, rules)]
     asks = [Ask(candidate) for candidate in _asked(blob, target, fitting, rules)]
     mounts = _mounts(blob, target, fitting, rules) if rules.mounts else []
-    return (*asks, *mounts, Send())
+    send = [Send()] if blob.held else []
+    return (*asks, *mounts, *send)
 
 
 def common(blobs: Iterable[Sequence[Entry]], hosts: frozenset[str]) -> frozenset[Digest]:
@@ -150,9 +152,9 @@ def fits(blob: Blob, entry: Entry | Candidate, rules: Rules) -> bool:
         return entry.digest == blob.stored.digest
     if entry.learned and not rules.learned:
         return False
-    if rules.explicit:
+    if rules.explicit and blob.held:
         return entry.profile == rules.profile.recorded
-    if rules.everywhere is not None and entry.digest not in rules.everywhere:
+    if rules.everywhere is not None and entry.digest not in rules.everywhere and blob.held:
         return entry.profile == rules.profile.recorded  # as good as what we would send elsewhere
     return entry.compression in {"gzip", "none"} or rules.formats == {"oci"}
 
@@ -182,7 +184,7 @@ def _mounts(blob: Blob, target: Destination, fitting: Sequence[Entry], rules: Ru
         if entry.repository != str(target.name) and _host(entry.repository) == target.name.host
     ]
     ranked = sorted(elsewhere, key=lambda entry: _rank(entry, target, rules))
-    return [_mount(blob, target, entry) for entry in ranked[: _mount_tries(blob.size)]]
+    return [_mount(blob, target, entry) for entry in ranked[: _mount_tries(blob)]]
 
 
 def _mount(blob: Blob, target: Destination, entry: Entry) -> Mount:
@@ -191,8 +193,10 @@ def _mount(blob: Blob, target: Destination, entry: Entry) -> Mount:
     return Mount(candidate, RepositoryName(host, path), _ours(entry, target))
 
 
-def _mount_tries(size: int) -> int:
-    return next((tries for limit, tries in _MOUNT_TRIES if size <= limit), _MOUNT_TRIES_ABOVE)
+def _mount_tries(blob: Blob) -> int:
+    if not blob.held:
+        return _MOUNT_TRIES_ABOVE
+    return next((tries for limit, tries in _MOUNT_TRIES if blob.size <= limit), _MOUNT_TRIES_ABOVE)
 
 
 def _rank(entry: Entry, target: Destination, rules: Rules) -> tuple[bool, int, bool, bool, int]:

@@ -160,7 +160,8 @@ class InspectedLayer(_Told):
 
     digest: str | None
     """None for a layer that the source holds uncompressed without a manifest."""
-    size: int
+    size: int | None
+    """None where nothing but the DiffID is known: the source lacks it, and has no manifest."""
     media_type: str
     diff_id: str | None
 

@@ -223,7 +223,8 @@ class TargetPush:
 
         for blob in self.blobs:
             delivered = self.delivered.get(blob.key)
-            if delivered and not delivered.sent_bytes and blob.is_layer and blob.stored:
+            unsent = delivered and not delivered.sent_bytes
+            if unsent and blob.held and blob.is_layer and blob.stored:
                 try:
                     verify.look_into_unsent(self._resources, blob, self.target.context.cancel)
                 except SourceError as error:
@@ -315,10 +316,9 @@ def _made(delivered: Mapping[str, Delivered]) -> dict[str, Made]:
 
 def _guess(blob: Blob, plan: Sequence[Step]) -> Delivered | None:
     """The blob as it will turn out if the first place to ask has it."""
-    first = plan[0]
-    if not isinstance(first, Ask):
+    if not plan or not isinstance(plan[0], Ask):
         return None
-    candidate = first.candidate
+    candidate = plan[0].candidate
     made = Made(candidate.digest, candidate.size, candidate.compression)
     label = blob.label or "reused"
     return Delivered(made, "exists", label, candidate.profile)

@@ -48,9 +48,34 @@ class SourceLayer(Protocol):
         """The manifest's descriptor of a foreign layer: skipped, its `urls` kept."""
         ...
 
+    @property
+    def held(self) -> bool:
+        """Whether the source has the bytes; what it lacks is asked for at the destination."""
+        ...
+
     def open(self) -> Reader:
         """A new reader at the first byte. Raises SourceError."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class MissingLayer:
+    """A layer that the source describes and does not have."""
+
+    source: str
+    """What errors call the source."""
+    name: str
+    """What the source calls the layer."""
+    diff_id: Digest | None
+    stored: Descriptor | None
+    size: int = 0
+    """Bytes, as far as the source tells."""
+    foreign: Descriptor | None = None
+    held: bool = False
+
+    def open(self) -> Reader:
+        """Raises SourceError: there is nothing here."""
+        raise SourceError(f"{self.source} lacks the layer {self.name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +84,7 @@ class ForeignLayer:
 
     foreign: Descriptor
     diff_id: Digest | None
+    held: bool = False
 
     @property
     def stored(self) -> Descriptor:

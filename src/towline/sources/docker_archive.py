@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from towline.errors import SourceError
 from towline.sources import files as stores
-from towline.sources.base import ForeignLayer, SourceEntry, SourceImage, UnusableEntry
+from towline.sources.base import (
+    ForeignLayer,
+    MissingLayer,
+    SourceEntry,
+    SourceImage,
+    UnusableEntry,
+)
 from towline.spec import compression, media_types
 from towline.spec import config as configs
 from towline.spec.descriptor import Descriptor
@@ -117,7 +123,8 @@ class DockerArchive:
         if foreign:
             return ForeignLayer(foreign, diff_id), "none"
         if size is None:
-            raise self._lacks(path, diff_id)
+            self._check_changed(path, diff_id)
+            return MissingLayer(self._files.name, stores.shown(path), diff_id, None), "none"
         head = stores.read_all(self._files.open(path), min(size, compression.MAGIC_LENGTH))
         kind = compression.detect(head)
         named = _BLOB.fullmatch(path.lstrip("/"))
@@ -135,8 +142,11 @@ class DockerArchive:
         stored = Descriptor(media_type, digest, size)
         return stores.FileLayer(self._files, path, size, diff_id, stored), kind
 
-    def _lacks(self, path: str, diff_id: Digest) -> SourceError:
-        """A layer is missing: an engine that finds a layer changed names its file by what it is."""
+    def _check_changed(self, path: str, diff_id: Digest) -> None:
+        """Of a missing layer: an engine that finds a layer changed names its file by what it is.
+
+        Raises SourceError.
+        """
         listed = {
             str(each).lstrip("/")
             for image in self._listed
@@ -144,8 +154,7 @@ class DockerArchive:
         }
         for name in self._files.files.keys() - listed:
             if (match := _BLOB.fullmatch(name)) and path.endswith(diff_id.hex) and self._tar(name):
-                return self._changed(diff_id, match[1])
-        return SourceError(f"{self._files.name} lacks the layer {stores.shown(path)}")
+                raise self._changed(diff_id, match[1])
 
     def _tar(self, path: str) -> bool:
         """Whether the file is a tar by its first header."""
@@ -175,6 +184,7 @@ class UnnamedLayer:
     """A compressed layer whose file does not tell its digest: it is read once to know it."""
 
     foreign: Descriptor | None = None
+    held = True
 
     def __init__(
         self, files: Files, path: str, *, diff_id: Digest, media_type: str, cancel: Cancel

@@ -237,6 +237,7 @@ class FileLayer:
     diff_id: Digest | None
     stored: Descriptor | None
     foreign: Descriptor | None = None
+    held: bool = True
 
     def open(self) -> Reader:
         """See `SourceLayer`."""

@@ -13,6 +13,7 @@ from towline.errors import SourceError
 from towline.sources import files as stores
 from towline.sources.base import (
     ForeignLayer,
+    MissingLayer,
     SourceEntry,
     SourceImage,
     SourceIndex,
@@ -46,7 +47,7 @@ _MAX_CHILDREN = 10_000
 
 
 class Absent(SourceError):
-    """A manifest, config or layer is not here, while what lists it is."""
+    """A manifest or config is not here, while what lists it is."""
 
 
 class OciLayout:
@@ -229,20 +230,26 @@ class LayoutBlobs:
         size = self._files.size(path)
         if listed.urls and (size is None or media_types.is_foreign(listed.media_type)):
             return ForeignLayer(listed, diff_id)
-        self._check_size(listed, size, "layer")
         plain = _is_plain(listed) and diff_id is not None
         if plain and listed.digest != diff_id:
             raise SourceError(
                 f"the layer {listed.digest} in {self._files.name} is uncompressed, "
                 f"but its config calls it {diff_id}"
             )
-        return stores.FileLayer(self._files, path, listed.size, diff_id, None if plain else listed)
+        stored = None if plain else listed
+        if size is None:
+            return MissingLayer(self._files.name, listed.digest, diff_id, stored, listed.size)
+        self._check_size(listed, size, "layer")
+        return stores.FileLayer(self._files, path, listed.size, diff_id, stored)
 
     def _content(self, listed: Descriptor, what: str) -> bytes:
         """A small blob, checked against its digest."""
         self._check_algorithm(listed, what)
         path = _path(listed.digest)
-        self._check_size(listed, self._files.size(path), what)
+        size = self._files.size(path)
+        if size is None:
+            raise Absent(f"{self._files.name} lacks the {what} {listed.digest}")
+        self._check_size(listed, size, what)
         content = stores.read(self._files, path)
         if (found := Digest.of(content)) != listed.digest:
             raise SourceError(
@@ -260,9 +267,7 @@ class LayoutBlobs:
                 hint="make it again with sha256, which every registry takes",
             )
 
-    def _check_size(self, listed: Descriptor, size: int | None, what: str) -> None:
-        if size is None:
-            raise Absent(f"{self._files.name} lacks the {what} {listed.digest}")
+    def _check_size(self, listed: Descriptor, size: int, what: str) -> None:
         if size != listed.size:
             raise SourceError(
                 f"the {what} {listed.digest} in {self._files.name} has {size} bytes "

@@ -69,7 +69,7 @@ def chosen(
         elif not attestations:
             listed = (*(each for _, each in _leaves(content)), *_absent(content))
             content = _only(content, {each.digest for each in listed if not is_attestation(each)})
-        if isinstance(content, SourceIndex) and _absent(content):
+        if isinstance(content, SourceIndex) and (_absent(content) or _empty(content)):
             content, warnings = _the_whole_one(content, source)
     except SourceError as error:
         return UnusableEntry(entry.names, error)
@@ -194,8 +194,11 @@ def _only(index: SourceIndex, keep: Container[Digest]) -> SourceIndex:
 
 def _the_whole_one(index: SourceIndex, source: str) -> tuple[SourceImage, tuple[str, ...]]:
     """Of an index that is not whole the only image that is, and a warning. Raises SourceError."""
-    missing = ", ".join(map(_title, _absent(index)))
-    images = [image for image, _ in _leaves(index) if image.platform.known]
+    empty = _empty(index)
+    missing = ", ".join(map(_title, (*_absent(index), *empty)))
+    images = [
+        image for image, listed in _leaves(index) if image.platform.known and listed not in empty
+    ]
     if len(images) != 1:
         raise SourceError(
             f"{source} does not hold all that its index names: {missing} missing",
@@ -206,6 +209,23 @@ def _the_whole_one(index: SourceIndex, source: str) -> tuple[SourceImage, tuple[
         f"so that image is pushed by itself, without {missing}"
     )
     return replace(images[0], for_index=True), (warning,)
+
+
+def _empty(index: SourceIndex) -> list[Descriptor]:
+    """Of an index with a whole image what has none of its layers here, only what describes them.
+
+    An engine has no more of platforms that it was not asked to pull. An image that has some of its
+    layers is one that was made without those that lie elsewhere.
+    """
+    leaves = _leaves(index)
+    if not any(_held(image) == len(image.layers) for image, _ in leaves if image.platform.known):
+        return []
+    return [listed for image, listed in leaves if image.layers and not _held(image)]
+
+
+def _held(image: SourceImage) -> int:
+    """How many of its layers are here, or need not be."""
+    return sum(bool(layer.held or layer.foreign) for layer in image.layers)
 
 
 def _speaks_of(listed: Descriptor, digests: Container[str]) -> bool:

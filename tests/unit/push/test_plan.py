@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,9 +34,10 @@ def digest(letter: str) -> Digest:
     return Digest("sha256:" + letter * 64)
 
 
-def layer(size: int = 20 * MiB, stored: str | None = None) -> Blob:
+def layer(size: int = 20 * MiB, stored: str | None = None, *, held: bool = True) -> Blob:
     found = Descriptor(media_types.OCI_LAYER_GZIP, digest(stored), size) if stored else None
-    return Blob(DIFF, found, size, lambda: pytest.fail("a plan opens nothing"), is_layer=True)
+    opened = partial(pytest.fail, "a plan opens nothing")
+    return Blob(DIFF, found, size, opened, is_layer=True, held=held)
 
 
 def entry(
@@ -76,6 +78,23 @@ def shown(step: Step) -> str:
 
 def test_what_nobody_knows_is_sent() -> None:
     assert plan(layer(), []) == ["send"]
+
+
+def test_what_the_source_lacks_is_asked_for_and_mounted_and_never_sent() -> None:
+    assert plan(layer(held=False), []) == []
+    assert plan(layer(stored="a", held=False), []) == ["ask a"]
+    elsewhere = [entry("a", f"reg.example:5000/other/{n}") for n in range(9)]
+    mounts = plan(layer(size=0, held=False), [entry("b"), *elsewhere])
+    assert mounts == ["ask b", *(f"mount a other/{n}" for n in (8, 7, 6, 5))]
+
+
+def test_what_the_source_lacks_may_be_there_in_any_profile_and_at_one_target_alone() -> None:
+    rules = Rules(GZIP, explicit=True, everywhere=frozenset())
+    other = entry("a", profile="another")
+    assert plan(layer(), [other], rules=rules) == ["send"]
+    assert plan(layer(held=False), [other], rules=rules) == ["ask a"]
+    zstd = entry("a", compression="zstd")
+    assert plan(layer(held=False), [zstd], rules=rules) == []
 
 
 def test_a_stored_blob_is_asked_for_by_its_own_digest() -> None:

@@ -207,6 +207,23 @@ def test_a_platform_whose_layer_is_not_here_is_not_whole(tmp_path: Path) -> None
     assert entry.warnings
 
 
+def test_images_that_lack_some_layers_stay_in_their_index(layout: Layout) -> None:
+    here = layout.add(b"here", media_types.OCI_LAYER_GZIP)
+    gone = Descriptor(media_types.OCI_LAYER_GZIP, Digest.of(b"gone"), 4)
+    config = layout.config(Digest.of(b"1"), Digest.of(b"2"))
+    whole = layout.image(config, here, here, platform=Platform("linux", "amd64"))
+    partly = layout.image(config, here, gone, platform=Platform("linux", "arm64"))
+    wholly = layout.image(config, gone, gone, platform=Platform("linux", "s390x"))
+    [entry] = chosen(layout.done(whole, partly))
+    assert len(images_of(entry)) == 2
+    [entry] = chosen(layout.done(partly, wholly))
+    assert len(images_of(entry)) == 2
+    [entry] = chosen(layout.done(whole, wholly))
+    assert (image_of(entry).platform, len(entry.warnings)) == (whole.platform, 1)
+    [entry] = chosen(layout.folder, "linux/s390x")
+    assert image_of(entry).platform == wholly.platform
+
+
 def test_a_missing_attestation_leaves_the_image_it_stands_beside(tmp_path: Path) -> None:
     made = make_image(tmp_path / "x", LAYERS, ["linux/amd64"], "oci", attestations=True)
     index = manifest.parse(made.root.content)
@@ -295,16 +312,28 @@ def test_a_manifest_or_config_with_another_digest_is_refused(layout: Layout, wha
         _ = entry.content
 
 
-@pytest.mark.parametrize("what", ["manifest", "config", "layer"])
-def test_a_missing_blob_is_named(layout: Layout, what: str) -> None:
+@pytest.mark.parametrize("what", ["manifest", "config"])
+def test_a_missing_manifest_or_config_is_named(layout: Layout, what: str) -> None:
     blob = layout.add(b"packed", media_types.OCI_LAYER_GZIP)
     config = layout.config(Digest.of(b"plain"))
     image = layout.image(config, blob)
-    gone = {"manifest": image, "config": config, "layer": blob}[what]
+    gone = {"manifest": image, "config": config}[what]
     layout.path(gone).unlink()
     [entry] = entries(layout.done(image))
     with pytest.raises(SourceError, match=f"lacks the {what} {gone.digest}"):
         _ = entry.content
+
+
+@pytest.mark.parametrize("media_type", [media_types.OCI_LAYER_GZIP, media_types.OCI_LAYER])
+def test_a_missing_layer_is_described_and_not_held(layout: Layout, media_type: str) -> None:
+    blob = layout.add(PLAIN, media_type)
+    image = layout.image(layout.config(blob.digest), blob)
+    layout.path(blob).unlink()
+    [layer] = image_of(entries(layout.done(image))[0]).layers
+    assert (layer.held, layer.diff_id, layer.size) == (False, blob.digest, blob.size)
+    assert layer.stored == (blob if media_type == media_types.OCI_LAYER_GZIP else None)
+    with pytest.raises(SourceError, match=f"lacks the layer {blob.digest}"):
+        layer.open()
 
 
 def test_a_layer_cut_short_is_named_with_its_bytes(layout: Layout) -> None:

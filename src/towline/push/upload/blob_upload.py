@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from towline.context import Cancel
 from towline.errors import AuthError, RegistryError
 from towline.events import LayerProgress, Retrying
+from towline.push.image import nowhere
 from towline.push.plan import Ask, Candidate, Delivered, Made, Mount, Send, own
 from towline.reference import RepositoryName
 from towline.registry.repository import Mounted
@@ -103,7 +104,10 @@ class BlobUpload:
     # Ask and mount.
 
     def ask_or_mount(self) -> Delivered | None:
-        """Walk the steps that are left until one succeeds; None when only sending is left."""
+        """Walk the steps that are left until one succeeds; None when only sending is left.
+
+        Raises SourceError when there is nothing that could be sent.
+        """
         while self._steps:
             match self._steps[0]:
                 case Ask(candidate):
@@ -118,14 +122,16 @@ class BlobUpload:
                 case Send():
                     break
             self._steps.popleft()
+        if not self.blob.held:
+            raise nowhere([self.blob], self.repository.name)
         self._rewind()
         return None
 
     def skip(self) -> bool:
-        """Give up the question that keeps failing; False when there was none."""
+        """Give up the question that keeps failing; False when there is nothing to do instead."""
         if self._steps and not isinstance(self._steps[0], Send):
             self._steps.popleft()
-            return True
+            return bool(self._steps)
         return False
 
     def ask_first(self, candidate: Candidate) -> None:
@@ -145,7 +151,7 @@ class BlobUpload:
         except AuthError:
             raise
         except RegistryError as error:
-            if error.transient:
+            if error.transient or not self.blob.held:
                 raise
             return False  # only the plain upload's own error counts
         if not there and candidate.remembered:

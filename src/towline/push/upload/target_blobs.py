@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import SourceError, TowlineError
 from towline.push import known_blobs
+from towline.push.image import nowhere
 from towline.push.plan import Ask, Send, fits, own
 from towline.push.upload.blob_upload import BlobUpload
 from towline.push.upload.key import transfer_key
@@ -99,6 +100,8 @@ class TargetBlobs:
                     watch.leave()
 
     def _hopeless(self, trees: Sequence[Tree]) -> bool:
+        if any(not blob.held for blob in self._watches):
+            return False  # all of them that are nowhere are to be named
         return bool(self.errors) and all(
             any(blob in self.errors for blob in tree.blobs) for tree in trees
         )
@@ -137,10 +140,17 @@ class TargetBlobs:
         )
 
     def check(self, tree: Tree) -> None:
-        """Raises why a blob of the tree is not there."""
-        for blob in tree.blobs:
-            if blob in self.errors:
-                raise self.errors[blob]
+        """Raises why blobs of the tree are not there."""
+        errors = {blob: self.errors[blob] for blob in tree.blobs if blob in self.errors}
+        missing = [
+            blob
+            for blob, error in errors.items()
+            if isinstance(error, SourceError) and not blob.held
+        ]
+        if missing:
+            raise nowhere(missing, self._target.repository.name)
+        for error in errors.values():
+            raise error
 
     def send_also(self, tree: Tree, blob: Blob) -> None:
         """Bring a blob there that the tree does not have. Raises what its upload raised."""
@@ -162,6 +172,6 @@ class TargetBlobs:
             if digest in missed:
                 self._doubted.add(blob)
             if blob in self._doubted or not target.retry("a blob", has_blob):
-                self.plans[blob] = (Send(),)
+                self.plans[blob] = (Send(),) if blob.held else ()
                 self._join_again(blob)
         self.wait([tree])
