@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.errors import NetworkError
-from towline.wire import certificate, reading, tls
+from towline.wire import certificate, framing, tls
 from towline.wire.channel import Channel, Silence, words
 from towline.wire.failures import (
     CLIENT_CERTIFICATE,
@@ -227,15 +227,16 @@ def unreachable(near: Url, url: Url, failure: Exception | None) -> NetworkError:
 def _tunnel(channel: Channel, url: Url, proxy: Proxy) -> None:
     host = f"[{url.host}]" if ":" in url.host else url.host
     target = f"{host}:{url.port}"
-    head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
+    fields = [("Host", target)]
     if proxy.authorization:
-        head += f"Proxy-Authorization: {proxy.authorization}\r\n"
+        fields.append(("Proxy-Authorization", proxy.authorization))
+    tunnel = framing.Framing(channel)
     try:
-        channel.send([memoryview(f"{head}\r\n".encode())])
-        status = reading.read_head(channel, channel.timeout).status
+        channel.send([memoryview(tunnel.request("CONNECT", target, fields) + tunnel.end())])
+        status = tunnel.head(channel.timeout).status
     except Silence:
         raise failed(proxy, url, "no answer in time", transient=True) from None
-    except reading.Broken as error:
+    except framing.Broken as error:
         raise failed(proxy, url, str(error), transient=True) from None
     except OSError as error:
         raise failed(proxy, url, words(error), transient=True) from None

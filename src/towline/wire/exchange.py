@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from towline.errors import TowlineError
-from towline.wire import failures, log, proxy, reading
+from towline.wire import failures, framing, log, proxy
 from towline.wire.channel import Silence, words
 from towline.wire.message import ANSWER_MAX, Response
 
@@ -30,7 +30,6 @@ BODY_RATE = 20 << 20
 """Bytes of a body that earn its answer one second more."""
 _REFUSAL_SECONDS = 5.0
 """To read what is left of an answer that came before the body's end."""
-_LAST = b"0\r\n\r\n"
 
 T = TypeVar("T")
 
@@ -75,6 +74,7 @@ class Exchange:
         """Bytes of the body that went out."""
         self._loan = loan
         self._channel = loan.channel
+        self._framing = framing.Framing(loan.channel)
         self._context = context
         self._manner = manner
         self._proxy = via_proxy
@@ -85,7 +85,7 @@ class Exchange:
         self._answered = False
         self._began = time.monotonic()
 
-    def begin(self, head: bytes) -> None:
+    def begin(self, target: str, fields: list[tuple[str, str]]) -> None:
         """Send the head, and the body that came with the request.
 
         An answer that comes before its end is left for `finish`. Raises Died, NetworkError, and
@@ -95,9 +95,9 @@ class Exchange:
         self._context.meter.add(requests=1)
         self._manner.secrets.sent(self.request)
         log.sent(self._manner.log, self.request)
-        views = [memoryview(head)]
+        views = [memoryview(self._framing.request(self.request.method, target, fields))]
         if self.request.body:
-            views.append(memoryview(self.request.body))
+            views += self._framing.data(memoryview(self.request.body))
         self._refusal = self._send(views, 0)
         self._replayable = self._replayable and not self.request.streamed
 
@@ -109,10 +109,8 @@ class Exchange:
         if self._refusal is not None or not len(block):
             return self._refusal
         view = memoryview(block).cast("B")
-        if self.request.length is not None:
-            return self._send([view], len(view))
-        # One system call for the three parts; joining them would copy the block.
-        return self._send([memoryview(b"%x\r\n" % len(view)), view, memoryview(b"\r\n")], len(view))
+        # One system call for a chunk's three parts.
+        return self._send(self._framing.data(view), len(view))
 
     def _send(self, views: list[memoryview], size: int) -> Response | None:
         pace = self._manner.pace if self.request.has_body else None
@@ -134,7 +132,7 @@ class Exchange:
     def _early(self) -> Response | None:
         """What the other side says before the body's end; None when it only says `100`."""
         seconds = _REFUSAL_SECONDS
-        head = self._read(lambda: reading.read_any_head(self._channel, seconds))
+        head = self._read(lambda: self._framing.any_head(seconds))
         return None if head.interim else self._answer(head, seconds, ANSWER_MAX)
 
     def _sending_failed(self, error: OSError | Silence) -> Response:
@@ -143,8 +141,8 @@ class Exchange:
             self.close()
             raise self._error(f"took no byte for {self._channel.timeout:g} s") from None
         try:
-            head = reading.read_head(self._channel, _REFUSAL_SECONDS)
-        except (OSError, Silence, reading.Broken) as unread:
+            head = self._framing.head(_REFUSAL_SECONDS)
+        except (OSError, Silence, framing.Broken) as unread:
             self.close()
             raise self._failed(error, unread) from None
         return self._answer(head, _REFUSAL_SECONDS, ANSWER_MAX)
@@ -159,13 +157,12 @@ class Exchange:
         if self._refusal is not None:
             return self._refusal
         patience = self.patience(self.sent + extra)
-        head = self._read(lambda: reading.read_head(self._channel, patience))
+        head = self._read(lambda: self._framing.head(patience))
         return self._answer(head, self._channel.timeout, limit)
 
     def _end_body(self) -> Response | None:
-        refusal = None
-        if self.request.streamed and self.request.length is None:
-            refusal = self._send([memoryview(_LAST)], 0)
+        end = self._framing.end()
+        refusal = self._send([memoryview(end)], 0) if end else None
         self._body_ended = refusal is None
         return refusal
 
@@ -180,32 +177,27 @@ class Exchange:
         """Read the answer's head; its body is read piece by piece."""
         if self._refusal is not None:
             return Unread(self._refusal, bytes, self.close)
-        self._body_ended = True
+        self._end_body()
         seconds = self._channel.timeout
-        head = self._read(lambda: reading.read_head(self._channel, seconds))
+        head = self._read(lambda: self._framing.head(seconds))
         if head.status >= 400:  # noqa: PLR2004 - a refusal: its words are wanted at once
             return Unread(self._answer(head, seconds, ANSWER_MAX), bytes, self.close)
         self._answered = True
-        body = self._read(lambda: reading.Body(self._channel, head, self.request.method))
         response = self._response(head, b"", truncated=False)
 
         def next_piece() -> bytes:
-            piece = self._read(lambda: body.read(seconds))
+            piece = self._read(lambda: self._framing.read(seconds))
             if not piece:
-                self._end(head, body)
+                self._end(head)
             return piece
 
         return Unread(response, next_piece, self.close)
 
-    def _answer(self, head: reading.Head, seconds: float, limit: int) -> Response:
-        def read() -> tuple[reading.Body, bytes]:
-            body = reading.Body(self._channel, head, self.request.method)
-            return body, body.read_all(seconds, limit)
-
+    def _answer(self, head: framing.Head, seconds: float, limit: int) -> Response:
         self._answered = True
         early = not self._body_ended
         try:
-            body, content = self._read(read)
+            content = self._read(lambda: self._framing.read_all(seconds, limit))
         except TowlineError:
             # Its first line was a refusal already; the rest is only words.
             if head.status < 400:  # noqa: PLR2004 - what is no refusal
@@ -214,10 +206,10 @@ class Exchange:
         if early:
             self.close()
         else:
-            self._end(head, body)
+            self._end(head)
         return self._response(head, content[:limit], truncated=len(content) > limit)
 
-    def _response(self, head: reading.Head, content: bytes, *, truncated: bool) -> Response:
+    def _response(self, head: framing.Head, content: bytes, *, truncated: bool) -> Response:
         request = self.request
         response = Response(
             head.status, head.reason, head.headers, request.url, request.method, content, truncated
@@ -229,8 +221,9 @@ class Exchange:
             raise proxy.failed(self._proxy, request.url, "it wants credentials")
         return response
 
-    def _end(self, head: reading.Head, body: reading.Body) -> None:
-        if body.done and body.delimited and head.keeps_alive and self._body_ended:
+    def _end(self, head: framing.Head) -> None:
+        way = self._framing
+        if way.done and way.delimited and head.keeps_alive and self._body_ended:
             self._loan.give_back()
         else:
             self.close()
@@ -245,9 +238,9 @@ class Exchange:
             return read()
         except Silence as silence:
             failure: Exception = self._error(f"sent no byte for {silence.seconds:g} s")
-        except reading.Gone as gone:
+        except framing.Gone as gone:
             failure = self._lost("closed the connection without an answer", begun=gone.begun)
-        except reading.Broken as broken:
+        except framing.Broken as broken:
             failure = failures.no_http(self.request.url, broken)
         except OSError as error:
             failure = self._failed(error)

@@ -10,7 +10,7 @@ from towline.wire.channel import words
 
 if TYPE_CHECKING:
     from towline.errors import TowlineError
-    from towline.wire.reading import Broken
+    from towline.wire.framing import Broken
     from towline.wire.url import Url
 
 CLIENT_CERTIFICATE = "give a client's certificate with `cert` and `key`"

@@ -122,7 +122,7 @@ class Pool:
         loan.channel.timeout = timeout
         exchange = Exchange(loan, request, context, self._manner, str(via) if via else None)
         try:
-            exchange.begin(_head(request, via if request.url.scheme == "http" else None))
+            exchange.begin(*_head(request, via if request.url.scheme == "http" else None))
         except BaseException:
             exchange.close()
             raise
@@ -164,29 +164,20 @@ class Pool:
         self._kept.close()
 
 
-def _head(request: Request, http_proxy: proxy.Proxy | None) -> bytes:
+def _head(request: Request, http_proxy: proxy.Proxy | None) -> tuple[str, list[tuple[str, str]]]:
+    """The target as it is asked for there, and all header fields."""
     url = request.url
-    target = str(url) if http_proxy else url.target
-    lines = [f"{request.method} {target} HTTP/1.1", f"Host: {url.authority}"]
-    lines += [f"{name}: {value}" for name, value in (*_STANDING, *request.headers)]
+    fields = [("Host", url.authority), *_STANDING, *request.headers]
     if http_proxy and http_proxy.authorization:
-        lines.append(f"Proxy-Authorization: {http_proxy.authorization}")
-    lines += _framing(request)
-    for line in lines:
-        if "\r" in line or "\n" in line:
-            raise ValueError("a line break in a header field")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+        fields.append(("Proxy-Authorization", http_proxy.authorization))
+    if request.streamed and request.length is None:
+        fields.append(("Transfer-Encoding", "chunked"))
+    elif request.streamed:
+        fields.append(("Content-Length", str(request.length)))
+    # Proxies answer 411 to a POST or PUT that does not say that it is empty.
+    elif request.body is not None or request.method in _BODIES:
+        fields.append(("Content-Length", str(len(request.body or b""))))
+    return str(url) if http_proxy else url.target, fields
 
 
 _STANDING = (("User-Agent", USER_AGENT), ("Accept-Encoding", "identity"))
-
-
-def _framing(request: Request) -> list[str]:
-    if request.streamed and request.length is None:
-        return ["Transfer-Encoding: chunked"]
-    if request.streamed:
-        return [f"Content-Length: {request.length}"]
-    # Proxies answer 411 to a POST or PUT that does not say that it is empty.
-    if request.body is not None or request.method in _BODIES:
-        return [f"Content-Length: {len(request.body or b'')}"]
-    return []

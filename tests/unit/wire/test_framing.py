@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from towline.context import Cancel
-from towline.wire import reading
+from towline.wire import framing
 from towline.wire.channel import Channel, Silence
 
 if TYPE_CHECKING:
@@ -31,10 +31,11 @@ class Read:
             if ends:
                 theirs.shutdown(socket.SHUT_WR)
             try:
-                self.head = reading.read_head(channel, 0.05)
-                body = reading.Body(channel, self.head, method)
-                self.content = b"".join(iter(lambda: body.read(0.05), b""))
-                self.delimited = body.delimited
+                read = framing.Framing(channel)
+                channel.send([memoryview(read.request(method, "/", [("Host", "x")]) + read.end())])
+                self.head = read.head(0.05)
+                self.content = b"".join(iter(lambda: read.read(0.05), b""))
+                self.delimited = read.delimited
                 self.left = b"" if not ends else b"".join(iter(channel.receive, b""))
             finally:
                 channel.close()
@@ -45,8 +46,13 @@ def test_a_body_with_a_length_ends_where_it_says() -> None:
     assert (read.content, read.left) == (b"hello", b"HTTP/1.1 204")
 
 
+def test_a_long_body_ends_where_it_says_though_it_comes_in_pieces() -> None:
+    read = Read(OK + b"Content-Length: 100000\r\n\r\n", b"x" * 100_000 + b"HTTP/1.1 204")
+    assert (read.content, read.left) == (b"x" * 100_000, b"HTTP/1.1 204")
+
+
 def test_a_chunked_body_is_put_together() -> None:
-    chunks = b"5;x=y\r\nhello\r\n 1 \r\n!\r\n0\r\nTrailer: 1\r\n\r\nrest"
+    chunks = b"5;x=y\r\nhello\r\n1 \r\n!\r\n0\r\nTrailer: 1\r\n\r\nrest"
     read = Read(OK + b"Transfer-Encoding: Chunked\r\nContent-Length: 3\r\n\r\n" + chunks)
     assert (read.content, read.left) == (b"hello!", b"rest")
 
@@ -74,7 +80,7 @@ def test_interim_answers_are_passed_over() -> None:
 
 
 def test_lines_may_end_without_a_return_and_go_on_folded() -> None:
-    read = Read(b"HTTP/1.0 200\nA: 1\n two\nB :2\n\n")
+    read = Read(b"HTTP/1.0 200\nA: 1\n two\nB:2\n\n")
     assert list(read.head.headers) == [("A", "1 two"), ("B", "2")]
     assert (read.head.reason, read.head.keeps_alive) == ("", False)
 
@@ -101,6 +107,27 @@ def test_a_connection_is_kept_as_the_answer_says(
     assert head.keeps_alive is kept
 
 
+def test_a_block_is_framed_as_a_chunk_without_being_copied() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        request = framing.Framing(Channel(ours, Cancel(), 0.05))
+        fields = [("Host", "x"), ("Transfer-Encoding", "chunked")]
+        assert request.request("PATCH", "/", fields).startswith(b"PATCH / HTTP/1.1\r\nHost: x\r\n")
+        block = bytearray(b"hello, you")
+        parts = request.data(memoryview(block))
+        block[:5] = b"HELLO"
+        assert b"".join(parts) + request.end() == b"a\r\nHELLO, you\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("value", ["a\r\nSecret: b", "a\nb", "a\rb", "a\0b"])
+def test_what_would_be_a_line_of_its_own_is_not_sent(value: str) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        request = framing.Framing(Channel(ours, Cancel(), 0.05))
+        with pytest.raises(ValueError, match="a header field that cannot be sent"):
+            request.request("GET", "/", [("Host", "x"), ("Accept", value)])
+
+
 BROKEN = [
     b"SSH-2.0-OpenSSH\r\n",
     b"\x15\x03\x01\x00\x02\x02\x46",
@@ -116,7 +143,7 @@ BROKEN = [
     OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
     OK + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
     OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhelloX\r\n",
-    OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 9000,
+    OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 70_000,
     OK + b"X: y\r\n" * 300 + b"\r\n",
     OK + b"X: " + b"y" * 70_000,
     b"HTTP/1.1 100 Continue\r\n\r\n" * 30,
@@ -125,9 +152,9 @@ BROKEN = [
 
 @pytest.mark.parametrize("data", BROKEN, ids=[repr(data[:40]) for data in BROKEN])
 def test_what_is_no_http_is_broken(data: bytes) -> None:
-    with pytest.raises(reading.Broken) as caught:
+    with pytest.raises(framing.Broken) as caught:
         Read(data)
-    assert not isinstance(caught.value, reading.Gone)
+    assert not isinstance(caught.value, framing.Gone)
 
 
 TORN = [
@@ -143,7 +170,7 @@ TORN = [
 
 @pytest.mark.parametrize(("data", "begun"), TORN)
 def test_a_torn_answer_says_whether_it_had_begun(data: bytes, *, begun: bool) -> None:
-    with pytest.raises(reading.Gone) as caught:
+    with pytest.raises(framing.Gone) as caught:
         Read(data)
     assert caught.value.begun is begun
 
@@ -170,5 +197,5 @@ def test_no_bytes_do_anything_but_be_read_or_be_refused(data: bytes) -> None:
     for start in (b"", OK, OK + b"Transfer-Encoding: chunked\r\n\r\n"):
         try:
             Read(start + data)
-        except reading.Broken:
+        except framing.Broken:
             continue
