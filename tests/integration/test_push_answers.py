@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,9 +11,9 @@ import pytest
 import towline
 from tests.support.guards import Tokens, scopes_of
 from tests.support.quick import quick
-from tests.support.scripted import CUT, Reply, complaint, scripted
+from tests.support.scripted import CUT, HANG, Reply, complaint, scripted
 from towline.spec.digest import Digest
-from towline.testing.images import make_image
+from towline.testing.images import ImageSpec, make_image, make_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,6 +173,48 @@ def test_a_registry_that_never_knows_a_blob_ends_in_its_own_words_and_no_tag(
         pusher.push(made.path, f"{registry.host}/app:1")
     assert len(registry.requests("PUT", "/manifests/")) == 4
     assert not registry.manifests
+
+
+def test_a_tag_that_cannot_be_made_whole_again_leaves_nothing_to_the_next(
+    registry: Scripted, tmp_path: Path
+) -> None:
+    """Of its blobs one is refused; the upload of another is given up, and begun anew for the next.
+
+    That next tag then misses a third: what came of the one that was given up is not for it.
+    """
+    noise = Random(1)  # noqa: S311 - no secret
+    first, second, third = ({"f": noise.randbytes(size << 10)} for size in (10, 20, 30))
+    images = [ImageSpec([first, second]), ImageSpec([second, third], names=("app:2",))]
+    made = make_images(tmp_path / "image.tar", images, "docker-containerd")
+    lost: list[int] = []
+
+    def put(asked: Asked) -> Reply | None:
+        """The first tag misses two, the second one of those, and then a third."""
+        layers = json.loads(asked.body)["layers"]
+        now = {0: layers, 1: layers[:1], 2: layers[1:]}.get(len(lost), [])
+        lost.append(len(now))
+        for layer in now:
+            registry.blobs.pop(layer["digest"], None)
+        return complaint(404, "MANIFEST_BLOB_UNKNOWN") if now else None
+
+    def body(asked: Asked) -> Reply | None:
+        if len(lost) != 1:
+            return None
+        return Reply(403) if len(asked.body) >> 10 == 10 else HANG
+
+    registry.on("PUT", "/manifests/", put, forever=True)
+    for method in ("PATCH", "PUT"):
+        registry.on(method, "/uploads/", body, forever=True)
+    with (
+        quick(towline.Pusher(cache="none", retries=0)) as pusher,
+        pytest.raises(towline.PartialFailure) as caught,
+    ):
+        pusher.push(made[0].path, f"{registry.host}/app", all_tags=True)
+    one, other = caught.value.results
+    assert isinstance(one, towline.AuthError)
+    assert isinstance(other, towline.PushResult), repr(other)
+    assert lost == [2, 1, 1, 0]
+    assert whole(registry, "2")
 
 
 @pytest.mark.parametrize("lie", [Reply(200), Reply(307, {"Location": "http://storage.invalid/x"})])

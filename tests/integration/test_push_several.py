@@ -405,3 +405,24 @@ def test_where_the_repository_that_is_sent_to_fails_its_siblings_send_themselves
             there = "1" in registry.repository(f"app{place}").manifests
             assert there == isinstance(outcome, towline.PushResult)
         assert not registry.premature
+
+
+def test_a_listener_that_wants_the_process_to_end_does_not_keep_the_push_waiting(
+    servers: list[Server], tmp_path: Path
+) -> None:
+    layers = [{"f": noise(f"{n}", 99_999)} for n in range(6)]
+    made = make_image(tmp_path / "image.tar", layers)
+    waited = threading.Event()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, towline.LayerProgress) and event.status == "Waiting":
+            waited.set()
+            sys.exit(3)
+
+    with (
+        towline.Pusher(cache="none", jobs=1, on_event=hear) as pusher,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        assert len(threads.submit(pusher.push, made.path, names(servers)).result(30)) == 3
+    assert waited.is_set()
+    assert len(whole(servers)) == 1

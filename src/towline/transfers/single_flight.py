@@ -77,9 +77,9 @@ class Flight(Generic[T]):
     def listen(self, watch: Watch[T]) -> None:
         """Tell a watcher the latest event before it came, and from now on each that follows."""
         with self._telling:
+            watch.listens = True
             if self._last is not None:
                 watch.tell(self._last)
-            watch.listens = True
 
 
 class Watch(Generic[T]):
@@ -130,7 +130,7 @@ class Watch(Generic[T]):
         """Pass an event on to the watcher; one that fails at listening is told no more."""
         try:
             self._watcher.emit(event)
-        except Exception:  # noqa: BLE001 - the flight is the other watchers' too
+        except (Exception, SystemExit):  # noqa: BLE001 - the flight is the other watchers' too
             self.listens = False
 
 

@@ -105,12 +105,15 @@ def test_who_has_left_is_told_no_more(flights: SingleFlight[str]) -> None:
     assert (gone.told, stays.told) == ([], [1])
 
 
-def test_a_watcher_that_fails_at_listening_fails_alone(flights: SingleFlight[str]) -> None:
+@pytest.mark.parametrize("error", [OSError("the pipe is closed"), SystemExit(3)])
+def test_a_watcher_that_fails_at_listening_fails_alone(
+    error: BaseException, flights: SingleFlight[str]
+) -> None:
     calls: list[int] = []
 
     def broken(event: object) -> None:
         calls.append(1)
-        raise OSError("the pipe is closed")
+        raise error
 
     healthy = Watcher()
     watch = flights.join(KEY, Context(emit=broken))

@@ -58,8 +58,8 @@ class TargetBlobs:
         self._profile = wish.profile
         self._rules = rules
         self._uploads = uploads
-        self._watches: dict[Blob, Watch[Delivered]] = {}
-        self._ended: queue.SimpleQueue[Blob | None] = queue.SimpleQueue()
+        self._watches: dict[Watch[Delivered], Blob] = {}
+        self._ended: queue.SimpleQueue[Watch[Delivered] | None] = queue.SimpleQueue()
         self._doubted: set[Blob] = set()
         """Blobs that a HEAD confirms and the manifest PUT calls unknown: they are sent again."""
 
@@ -68,8 +68,8 @@ class TargetBlobs:
         repository = self._target.repository
         key = transfer_key(repository.name, repository.account, blob, self._profile)
         watch = self._resources.flights.join(key, self._target.watcher())
-        self._watches[blob] = watch
-        watch.flight.future.add_done_callback(lambda _: self._ended.put(blob))
+        self._watches[watch] = blob
+        watch.flight.future.add_done_callback(lambda _: self._ended.put(watch))
         if not watch.leads:
             return None
         upload = BlobUpload(
@@ -96,8 +96,9 @@ class TargetBlobs:
                 while self._watches and not self._hopeless(trees):
                     self._take_one()
             finally:
-                for watch in self._watches.values():
+                for watch in self._watches:
                     watch.leave()
+                self._watches.clear()
 
     def _hopeless(self, trees: Sequence[Tree]) -> bool:
         if any(not blob.held for blob in self._watches):
@@ -107,10 +108,12 @@ class TargetBlobs:
         )
 
     def _take_one(self) -> None:
-        blob = self._ended.get()
+        watch = self._ended.get()
         self._target.context.cancel.check()
-        assert blob is not None  # noqa: S101 - None is put when the cancel is thrown
-        watch = self._watches.pop(blob)
+        assert watch is not None  # noqa: S101 - None is put when the cancel is thrown
+        blob = self._watches.pop(watch, None)
+        if blob is None:  # it was given up before
+            return
         joined = not watch.leads
         try:
             delivered = watch.result()
