@@ -31,12 +31,12 @@ class TowlineError(Exception):
     """The same attempt may succeed a little later."""
     retry_after: float | None
     """Seconds that the other side asked to wait, if it did."""
-    learned: bool
+    another_way: bool
     """The next attempt goes another way: it need not wait, and no retry is spent on it."""
     side: Side | None
     """Which end of the transfer failed, where that is known."""
     beside: bool
-    """It is of a request that goes before (for a token): what was meant was not carried out."""
+    """The request for a token failed, so that the request that was meant was never sent."""
     aftermath: str | None
     """What a failed write has left behind, one clause; empty: it was looked at, and is nothing.
 
@@ -56,7 +56,7 @@ class TowlineError(Exception):
         self.hint = hint
         self.transient = transient
         self.retry_after = retry_after
-        self.learned = False
+        self.another_way = False
         self.side = side
         self.beside = False
         self.aftermath = None

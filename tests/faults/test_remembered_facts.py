@@ -151,7 +151,7 @@ class TestLimits:
         place.on("PATCH", "", complaint(405, "UNSUPPORTED"), forever=True)
         with client_of(place, recall=lambda name: kept.get(name, {}), **how) as client:
             client.push(b"a layer")
-            kept.update(client.client.learned())
+            kept.update(client.client.facts())
 
     def limits(self, place: Scripted, kept: dict[str, Mapping[str, str]], **how: Any) -> list[str]:
         with client_of(place, recall=lambda name: kept.get(name, {}), **how) as client:

@@ -51,7 +51,7 @@ def prepare(resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> Non
     with Threads(len(runs), "towline-target") as threads:
         taught = [threads.submit(partial(run.learn, story.known)) for run in runs]
     if runs:
-        story.plan(runs, [entry for learned in taught for entry in learned.result()])
+        story.plan(runs, [entry for one in taught for entry in one.result()])
 
 
 class _Together:
@@ -95,11 +95,11 @@ class _Together:
     def _begin(self, threads: Threads) -> list[Future[None]]:
         """Start each target on the way to its end."""
         learning = {run: threads.submit(partial(run.learn, self.known)) for run in self._runs}
-        learned, late = _meet(learning, lambda run, _: not run.hopeless)
+        come, late = _meet(learning, lambda run, _: not run.hopeless)
         going = [threads.submit(partial(self._plan_late, run, learning[run])) for run in late]
-        if learned:
-            self.plan(list(learned), [entry for taught in learned.values() for entry in taught])
-        looking = {run: threads.submit(run.early) for run in learned}
+        if come:
+            self.plan(list(come), [entry for some in come.values() for entry in some])
+        looking = {run: threads.submit(run.early) for run in come}
         looked, late = _meet(looking, lambda _, over: not over)
         going += [threads.submit(partial(self._send_late, run, looking[run])) for run in late]
         left = [run for run, over in looked.items() if not over]
@@ -177,7 +177,7 @@ def _rules(
         profile=wish.profile,
         explicit=wish.explicit_profile,
         formats=_formats(runs, wish),
-        learned=wish.learn,
+        trust_learned=wish.learn,
         everywhere=plan.common(known.values(), hosts) if len(runs) > 1 else None,
     )
 

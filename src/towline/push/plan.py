@@ -112,7 +112,7 @@ class Rules(NamedTuple):
     formats: frozenset[Format] = frozenset({"docker", "oci"})
     """Formats of the manifests that list the blob: zstd fits OCI alone."""
     mounts: bool = True
-    learned: bool = True
+    trust_learned: bool = True
     """Whether somebody else's word counts for which blob a layer is."""
     everywhere: frozenset[Digest] | None = None
     """With several targets the digests that are known at all of them; None for one target."""
@@ -150,7 +150,7 @@ def fits(blob: Blob, entry: Entry | Candidate, rules: Rules) -> bool:
     """Whether what is there may be what the push's manifests list."""
     if blob.stored is not None:
         return entry.digest == blob.stored.digest
-    if entry.learned and not rules.learned:
+    if entry.learned and not rules.trust_learned:
         return False
     if rules.explicit and blob.held:
         return entry.profile == rules.profile.recorded

@@ -110,7 +110,7 @@ class Resources:
             some.close()
         for some in threads:
             some.join()
-        for host, facts in self.client.learned().items():
+        for host, facts in self.client.facts().items():
             self.knowledge.record_host(host, facts)
         self.client.close()
         self.knowledge.close()

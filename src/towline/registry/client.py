@@ -212,7 +212,7 @@ class RegistryClient:
         name = RepositoryName(host, "")
         self.repository(name, "destination", context=context).ask_base(context)
 
-    def learned(self) -> dict[str, dict[str, str]]:
+    def facts(self) -> dict[str, dict[str, str]]:
         """Facts to be stored, by the names that `recall` is asked for; only where some are new.
 
         Facts known before keep their age: they are to be found out again some day.

@@ -80,7 +80,7 @@ class Attempts:
             self._acknowledged = acknowledged
             self._failures = 0
         may_heal = error.transient and error.side in (None, self._side)
-        if may_heal and error.learned and self._ways < _WAYS_MAX:
+        if may_heal and error.another_way and self._ways < _WAYS_MAX:
             self._ways += 1
             return 0.0
         if not may_heal or self._failures >= self._policy.retries:
@@ -126,7 +126,7 @@ class Gate:
 
 def speaks_of_strain(error: TowlineError) -> bool:
     """Whether less at once may help the host: it has trouble, and not with what was sent."""
-    if not error.transient or error.learned or error.side == "source":
+    if not error.transient or error.another_way or error.side == "source":
         return False
     return getattr(error, "status", None) in {None, *_STRAINED}
 

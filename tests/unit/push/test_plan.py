@@ -207,7 +207,10 @@ def test_what_we_saw_comes_first_whatever_somebody_claims_of_his_own() -> None:
 def test_somebody_elses_word_counts_for_nothing_where_it_is_not_wanted() -> None:
     base = "reg.example:5000/team/base"
     known = [entry("a", learned=True), entry("b", base, learned=True), entry("c", base)]
-    assert plan(layer(), known, rules=Rules(GZIP, learned=False)) == ["mount c team/base", "send"]
+    assert plan(layer(), known, rules=Rules(GZIP, trust_learned=False)) == [
+        "mount c team/base",
+        "send",
+    ]
 
 
 def test_of_a_blob_that_we_saw_and_were_told_of_it_is_what_we_saw_that_counts() -> None:

@@ -30,7 +30,7 @@ class Store:
         """A client's repository; what it learned is kept at the end."""
         client = RegistryClient(Settings(environ={}), recall=lambda _: self.facts)
         yield client.repository(RepositoryName(HOST, "app"))
-        self.facts.update(client.learned().get(HOST, {}))
+        self.facts.update(client.facts().get(HOST, {}))
         client.close()
 
 

@@ -133,7 +133,7 @@ def test_bytes_acknowledged_again_are_no_progress() -> None:
 
 def another_way() -> RegistryError:
     error = RegistryError("the body is too large", status=413, transient=True)
-    error.learned = True
+    error.another_way = True
     return error
 
 
@@ -301,7 +301,7 @@ def test_a_failure_that_may_heal_with_less_at_once_speaks_of_strain(status: int)
 
 def learned() -> RegistryError:
     error = busy(status=500)
-    error.learned = True
+    error.another_way = True
     return error
 
 

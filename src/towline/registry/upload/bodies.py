@@ -207,7 +207,7 @@ class Chunks:
         if self._taken and error.code in strategy.LOST:
             # Google's registries: 404 BLOB_UPLOAD_INVALID to every second PATCH of a session.
             self.came_to_nothing(error)
-        error.transient = error.transient and (error.learned or not in_vain)
+        error.transient = error.transient and (error.another_way or not in_vain)
         if error.transient and again and not in_vain:
             return 0
         raise error
@@ -219,7 +219,7 @@ class Chunks:
             return  # then only this session is gone
         facts.failed("chunk", self._failures)
         self._session.spoil()
-        error.transient = error.learned = True
+        error.transient = error.another_way = True
 
     def _asked(self, size: int, error: NetworkError) -> int:
         """How many bytes of a chunk are held whose answer was lost; 0 where that is not said."""

@@ -111,7 +111,7 @@ def refusal(
     if isinstance(error, AuthError):
         error.transient |= talk.transport.refused(response, talk.scopes, talk.context)
     elif _learned(talk.facts, response, error.code, shape=shape, size=size):
-        error.transient = error.learned = True
+        error.transient = error.another_way = True
     elif response.status == 404 or (error.code in LOST and shape != "put"):
         # What is gone is the session: a repository that is missing was missed before.
         error.transient = True

@@ -140,10 +140,10 @@ class Upload:
             return
         self._session.spoil()
         chunks = self._body if isinstance(self._body, Chunks) and self._body.several else None
-        if chunks and error.status in _NOT_KEPT and not error.learned:
+        if chunks and error.status in _NOT_KEPT and not error.another_way:
             # ECR Public: takes each chunk, and finds no digest to match at the end (400).
             chunks.came_to_nothing(error)
-        if error.learned:
+        if error.another_way:
             return
         if error.status == 404:
             error.transient = True  # of the session
@@ -212,7 +212,7 @@ def _too_much_to_hold(host: str) -> RegistryError:
     error = RegistryError(
         f"{host} takes no blob without its digest: it is read a second time", transient=True
     )
-    error.learned = True
+    error.another_way = True
     return error
 
 
