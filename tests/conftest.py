@@ -81,7 +81,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         print(line)  # noqa: T201 - the run's last line
 
 
-USERS_OWN = ("TOWLINE_", "DOCKER_", "CI_REGISTRY", "REGISTRY_AUTH_FILE", "XDG_", "SSL_CERT_")
+USERS_OWN = (
+    "TOWLINE_",
+    "DOCKER_",
+    "CONTAINER_",
+    "CI_REGISTRY",
+    "REGISTRY_AUTH_FILE",
+    "XDG_",
+    "SSL_CERT_",
+)
 # Would hide what is left in a stream's buffer when a child ends.
 PYTHONS_OWN = {"PYTHONUNBUFFERED"}
 PROXIES = {"http_proxy", "https_proxy", "no_proxy", "all_proxy", "no_color"}

@@ -63,6 +63,8 @@ def push(
             asked for each host.
         src_creds: The same for the host of a source that is in a registry.
         authfile: A file of logins that is read first.
+        engine: Where the Docker engine is: `unix://`, `tcp://` or `ssh://`; else as docker finds
+            it.
         on_event: Called with each event, from any thread.
         log: Called with each line of the redacted wire log, from any thread.
         environ: Read instead of the process's environment.

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 USAGE = "SOURCE [OPTION...]"
 ABOUT = """\
-Print the digest of an image: a path, or else a reference at a registry.
+Print the digest of an image: a path, docker-daemon:NAME, or else a reference at a registry.
 
-Of a path it is the digest that a push with these options to an empty registry would have."""
+Of an image here it is the digest that a push with these options to an empty registry would have."""
 WORDS = 1
 
 
 def add_arguments(parser: Parser) -> None:
     """Its options."""
-    add(parser, options.WHICH, options.FORM)
+    add(parser, options.WHICH, options.FORM, options.ENGINE)
     looking.add_reach(parser)
 
 

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from towline.push.result import InspectResult
 
 USAGE = "SOURCE [OPTION...]"
-ABOUT = "Show what an image or index is: a path, or else a reference at a registry."
+ABOUT = """\
+Show what an image or index is: a path, docker-daemon:NAME, or else a reference at a registry."""
 WORDS = 1
 
 
 def add_arguments(parser: Parser) -> None:
     """Its options."""
+    add(parser, options.ENGINE)
     looking.add_reach(parser)
     add(parser, options.PRINTED)
 

@@ -169,6 +169,17 @@ WHAT = Group(
         flag("--by-digest", help="put the manifest under its digest only, without a tag"),
     ),
 )
+ENGINE = Group(
+    "the engine",
+    (
+        given(
+            "--engine",
+            metavar="URL",
+            help="where the Docker engine is: unix://, tcp:// or ssh:// (default: as docker "
+            "finds it)",
+        ),
+    ),
+)
 WHICH = Group("which of it", (PLATFORM, ATTESTATIONS))
 FORM = Group(
     "as what",
@@ -376,6 +387,7 @@ REACH = (PATIENCE, TRANSPORT, CREDENTIALS)
 PUSH = (
     WHAT,
     FORM,
+    ENGINE,
     HOW,
     PATIENCE,
     KNOWLEDGE,
@@ -390,7 +402,9 @@ PUSH = (
 ALL = frozenset(option.dest for group in (*PUSH, LOGIN) for option in group.options)
 """Every keyword."""
 PUSHER = frozenset(
-    option.dest for group in (HOW, PATIENCE, TRANSPORT, CREDENTIALS) for option in group.options
+    option.dest
+    for group in (ENGINE, HOW, PATIENCE, TRANSPORT, CREDENTIALS)
+    for option in group.options
 ) | {"cache"}
 """The keywords that a `Pusher` takes; the rest are its `push`'s."""
 COMMAND_ONLY = frozenset(

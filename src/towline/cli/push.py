@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from towline.cli.arguments import Parser
     from towline.push.result import PushResult
 
-USAGE = "SOURCE DESTINATION... [OPTION...]"
+USAGE = "NAME[:TAG] | SOURCE DESTINATION... [OPTION...]"
 ABOUT = """\
-Push an image to REGISTRY/REPOSITORY[:TAG].
+Push an image to REGISTRY/REPOSITORY[:TAG]; NAME alone, from the local Docker engine, goes to the
+registry that it names, as with `docker push`.
 
-SOURCE is what `docker save` wrote, an OCI layout (directory or tar), or - for standard input;
-also docker-archive:PATH[:REF], oci:DIR[:REF], oci-archive:PATH[:REF].
-An image of Docker's is piped in: docker save NAME | towline push - DESTINATION"""
+SOURCE is a name or ID in that engine, what `docker save` wrote, an OCI layout (directory or tar),
+or - for standard input; also docker-daemon:NAME, docker-archive:PATH[:REF], oci:DIR[:REF],
+oci-archive:PATH[:REF]."""
 WORDS = None
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from towline.cli import not_yet
-from towline.errors import SourceError, TowlineError, UsageError
+from towline.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -20,33 +20,32 @@ _ENDINGS = (".tar", ".tgz", ".gz", ".zst")
 
 
 def source_and_destinations(args: argparse.Namespace) -> tuple[str, list[str]]:
-    """Source and destinations. Raises UsageError, and SourceError for a daemon's image."""
+    """Source and destinations. Raises UsageError."""
     match args.words:
         case []:
             message = "nothing is named to be pushed"
             raise UsageError(message, hint="towline push image.tar REGISTRY/REPOSITORY:TAG")
         case [name]:
-            raise _alone(name)
+            return _alone(name)
         case [source, *destinations]:
             if source.startswith(not_yet.SOURCES) and not _exists(source):
                 message = f"a push of `{source}`, an image in a registry, is not available yet"
                 raise UsageError(message)
             _check_source_options(args, source)
             _check_order(args, source, destinations)
-            return source, destinations
+            return _of_engine(source), destinations
     raise AssertionError
 
 
 @contextmanager
 def explained(args: argparse.Namespace) -> Iterator[None]:
-    """A source that is not there may be an image of Docker's: say how that is pushed."""
+    """A word that is no file has been looked for in an engine: say that it was a file, too."""
     source, *destinations = args.words
     try:
         yield
     except SourceError as error:
-        if error.hint is None and not _exists(source) and _may_be_an_image(source):
-            piped = " ".join([f"docker save {source} | towline {args.command} -", *destinations])
-            error.hint = f"is it an image of Docker's? {piped}"
+        if destinations and error.message.startswith(f"{source} ") and _of_engine(source) != source:
+            error.args = (f"there is no file {source}, and {error.message}",)
         raise
 
 
@@ -80,21 +79,23 @@ def _check_source_options(args: argparse.Namespace, source: str) -> None:
         raise UsageError(message, hint="--creds is for the destination's registry")
 
 
-def _alone(name: str) -> TowlineError:
-    """What is wrong with one word: a file without a destination, or a name without a daemon."""
+def _of_engine(source: str) -> str:
+    """The source, said to be in an engine where it is no file and could be an image's name."""
+    return source if _exists(source) or not _may_be_an_image(source) else f"{_DAEMON}{source}"
+
+
+def _alone(name: str) -> tuple[str, list[str]]:
+    """An engine's image by its name, and where that says it goes. Raises UsageError."""
     if name == "-" or name.startswith(_ARCHIVES) or _exists(name) or _is_layout(name):
         hint = f"towline push {name} REGISTRY/REPOSITORY:TAG"
-        return UsageError(f"no destination is named for {name}", hint=hint)
+        raise UsageError(f"no destination is named for {name}", hint=hint)
     from towline import reference
 
-    parsed = reference.parse(name.removeprefix(_DAEMON))
+    name = name.removeprefix(_DAEMON)
+    parsed = reference.parse(name)
     if parsed.digest:
-        return UsageError("cannot push a digest reference")
-    registry = "" if parsed.repository.host != reference.HUB else "REGISTRY/"
-    return SourceError(
-        f"the image {parsed.familiar} cannot be read: no Docker daemon is asked yet",
-        hint=f"towline push image.tar {registry}{parsed.familiar}",
-    )
+        raise UsageError("cannot push a digest reference")
+    return f"{_DAEMON}{name}", [str(parsed)]
 
 
 def _is_layout(name: str) -> bool:

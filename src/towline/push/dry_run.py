@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
 from towline.push import reporting
-from towline.push.image import nowhere, tree_blobs
+from towline.push.image import images, nowhere, tree_blobs
 from towline.push.manifests import build
 from towline.push.plan import Ask, Delivered, Made, Mount, Send, own
 from towline.push.result import PlannedLayer, PlanResult
@@ -132,6 +132,8 @@ def _to_send(blob: Blob, found: Delivered | None) -> int:
 
 
 def _documents(tree: Tree, found: Mapping[str, Delivered | None], wish: Wish) -> Documents | None:
+    if any(image.source.outline for image in images(tree)):
+        return None
     made = {key: delivered.made for key, delivered in found.items() if delivered}
     if any(blob.key not in made for blob in tree.blobs):
         return None

@@ -65,6 +65,8 @@ class PusherOptions(TypedDict, total=False):
     """The same for the host of a source that is in a registry."""
     authfile: str | os.PathLike[str]
     """A file of logins that is read first."""
+    engine: str
+    """Where the Docker engine is: `unix://`, `tcp://` or `ssh://`; else as docker finds it."""
     on_event: Emit
     """Called with each event, from any thread."""
     log: Callable[[str], None]

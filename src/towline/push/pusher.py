@@ -23,7 +23,7 @@ from towline.push.manifests import build
 from towline.push.options import PusherOptions, PushOptions
 from towline.push.resources import Resources
 from towline.push.result import InspectResult, PlanResult, PushResult, Several
-from towline.push.source_images import Opened, Source, registry_reference, trees
+from towline.push.source_images import Engine, Opened, Source, registry_reference, trees
 from towline.push.target import Target
 from towline.push.target_push import TargetPush
 from towline.reference import RepositoryName
@@ -115,9 +115,10 @@ class Pusher:
         destinations.on_one_host(parsed, self._account)
         cancel = wishes.get("cancel") or Cancel()
         said = len(self._said)
-        with self._edge.crossed(parsed), self._opened(source, cancel) as opened:
+        opening = self._opened(source, cancel, parsed, all_tags=all_tags)
+        with self._edge.crossed(parsed), opening as opened:
             wanted = opened.wanted(parsed, wish, all_tags=all_tags)
-            outcomes = self._push(wanted, wish, cancel)
+            outcomes = self._push(opened, wanted, opened.taught(wish), cancel)
         outcomes = [self._heard(outcome, said) for outcome in outcomes]
         several = all_tags or not isinstance(destination, str)
         return destinations.answer(wanted, outcomes, several=several)
@@ -201,19 +202,24 @@ class Pusher:
         destinations.on_one_host(parsed, self._account)
         cancel = wishes.get("cancel") or Cancel()
         said = len(self._said)
-        with self._edge.crossed(parsed), self._opened(source, cancel) as opened:
+        opening = self._opened(source, cancel, parsed, all_tags=all_tags, outline=True)
+        with self._edge.crossed(parsed), opening as opened:
             wanted = opened.wanted(parsed, wish, all_tags=all_tags)
+            wish = opened.taught(wish)
             runs, broken = self._runs(wanted, wish, cancel)
+            opened.charge(runs)
             joint_push.prepare(self._resources, runs, wish)
             planned: dict[Reference, Planned] = dict(broken)
             for run in runs:
                 planned |= dry_run.estimate(run, wish, check=wishes.get("check_push", False))
+            planned = {tag: opened.told_of_export(plan) for tag, plan in planned.items()}
         outcomes = [self._heard(planned[reference], said) for reference in wanted]
         several = all_tags or not isinstance(destination, str)
         return destinations.answer(wanted, outcomes, several=several)
 
-    def _push(self, wanted: Wanted, wish: Wish, cancel: Cancel) -> list[Outcome]:
+    def _push(self, opened: Opened, wanted: Wanted, wish: Wish, cancel: Cancel) -> list[Outcome]:
         runs, broken = self._runs(wanted, wish, cancel)
+        opened.charge(runs)
         try:
             joint_push.push(self._resources, runs, wish)
         except Cancelled:
@@ -281,10 +287,33 @@ class Pusher:
         return Target(self._resources, repository, tuple(tags), context)
 
     @contextmanager
-    def _opened(self, source: Source, cancel: Cancel) -> Iterator[Opened]:
+    def _opened(
+        self,
+        source: Source,
+        cancel: Cancel,
+        parsed: Sequence[Reference] = (),
+        *,
+        all_tags: bool = False,
+        outline: bool = False,
+    ) -> Iterator[Opened]:
+        """`outline`: a rough description will do, where the source would take long to give more."""
         self._check_open()
         context = Context(cancel=cancel, emit=self._emit)
-        opened = Opened(source, context, self._resources.environ)
+
+        def targets() -> list[Target]:
+            return [self._target(name, (), cancel) for name in destinations.by_repository(parsed)]
+
+        engine = Engine(
+            self._resources.engine,
+            self._resources.limits.timeout,
+            self._log,
+            self._edge.secrets,
+            self._resources.knowledge,
+            targets,
+            all_tags=all_tags,
+            outline=outline,
+        )
+        opened = Opened(source, context, self._resources.environ, engine)
         try:
             yield opened
         finally:

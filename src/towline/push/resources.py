@@ -48,6 +48,8 @@ class Resources:
         self.environ = environment(options)
         secrets.add_environment(self.environ)
         secrets.add_address(_text(options.get("cache")))
+        self.engine = options.get("engine")
+        """Where the Docker engine is; None: as docker's client finds it."""
         self.knowledge = open_knowledge(_text(options.get("cache")), self.environ, warn)
         self.client = RegistryClient(
             _settings(options, self.limits, warn, secrets), recall=self.knowledge.host_facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from towline import reference as references
@@ -14,11 +15,18 @@ from towline.sources.platforms import chosen
 from towline.sources.select import select, tagged
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from towline.context import Context
+    from towline.knowledge.base import Knowledge
+    from towline.push.dry_run import Planned
+    from towline.push.engine_image import EngineImage
     from towline.push.image import Gatherer, Tree
     from towline.push.options import Wish
+    from towline.push.target import Target
+    from towline.push.target_push import TargetPush
+    from towline.wire.log import Log
+    from towline.wire.secrets import Secrets
 
 Source = str | os.PathLike[str] | BinaryIO
 """A path, a text of the command line's grammar, or an open binary file."""
@@ -26,15 +34,37 @@ Wanted = dict[Reference, SourceEntry]
 """What is to be under each destination, in the order of the results."""
 
 
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How an engine is reached by a push, and what the push knows that saves an export."""
+
+    url: str | None
+    timeout: float
+    log: Log
+    secrets: Secrets
+    knowledge: Knowledge
+    targets: Callable[[], Sequence[Target]]
+    """The repositories that are pushed to."""
+    all_tags: bool = False
+    outline: bool = False
+
+
 class Opened:
     """An open source and the REF that was named with it. Raises SourceError."""
 
-    def __init__(self, source: Source, context: Context, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, source: Source, context: Context, environ: Mapping[str, str], engine: Engine
+    ) -> None:
         location = parse(source) if isinstance(source, str) else None
         self.name = _name(source)
         """What errors and results call it."""
         self._ref = location.ref if location else None
-        self._source = open_source(location or source, context, environ=environ)
+        self._engine: EngineImage | None = None
+        if location and location.transport == "docker-daemon":
+            from towline.push.engine_image import EngineImage
+
+            self._engine = EngineImage(location.path, engine, context, environ)
+        self._source = self._engine or open_source(location or source, context, environ=environ)
 
     def entry(self, wish: Wish) -> SourceEntry:
         """The one image that is meant."""
@@ -53,6 +83,19 @@ class Opened:
             chosen(entry, wish.platforms, self.name, attestations=wish.attestations)
             for entry in self._source.entries()
         ]
+
+    def taught(self, wish: Wish) -> Wish:
+        """The wish with what the source knows of where its layers have been seen."""
+        return self._engine.taught(wish) if self._engine else wish
+
+    def charge(self, runs: Iterable[TargetPush]) -> None:
+        """Let the result of each target count what was asked there to describe the source."""
+        if self._engine:
+            self._engine.charge(runs)
+
+    def told_of_export(self, plan: Planned) -> Planned:
+        """A plan that says so where the source would have to be exported first."""
+        return self._engine.told_of_export(plan) if self._engine else plan
 
     def close(self) -> None:
         """Close it; what still reads a layer goes on."""

@@ -121,6 +121,8 @@ class SourceImage:
     """Of the manifest; kept when it is built anew."""
     for_index: bool = False
     """It goes in the place of an index, whose other images are not here."""
+    outline: bool = False
+    """Its config is not known, only which layers it has: enough to plan by, not to push."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,7 @@ def open_source(
     no image there, UsageError when the text of the source makes no sense.
     """
     context = context or Context()
+    environ = os.environ if environ is None else environ
     if isinstance(source, str):
         source = parse(source)
     elif isinstance(source, os.PathLike):
@@ -114,7 +115,7 @@ def open_source(
     if not isinstance(source, Location):
         transport, name, found = None, *_of_object(source)
     elif source.transport in {"docker-daemon", "docker"}:
-        raise _refused(source)
+        return _of_service(source, context, environ)
     elif source.standard_input:
         transport, name = source.transport, "standard input"
         found = _of_descriptor(_standard_input(), name, context)
@@ -130,12 +131,20 @@ def open_source(
     if isinstance(found, SharedFile):
         found = _in_place(found)
     if not isinstance(found, SharedFile):
-        found = spool(found, name, context, os.environ if environ is None else environ)
+        found = spool(found, name, context, environ)
     try:
-        return _by_its_list(TarMembers(found, name, context.cancel), transport, context)
+        return by_its_list(TarMembers(found, name, context.cancel), transport, context)
     except BaseException:
         found.release()
         raise
+
+
+def _of_service(source: Location, context: Context, environ: Mapping[str, str]) -> ImageSource:
+    if source.transport == "docker":
+        raise SourceError(f"{source.text} is an image in a registry, which is not read as a source")
+    from towline.sources.engine import Access, EngineSource
+
+    return EngineSource(source.path, Access(), context, environ)
 
 
 def _of_path(source: Location, context: Context) -> Folder | SharedFile | Reader:
@@ -227,7 +236,7 @@ def _refuse_others(head: bytes, name: str) -> None:
             )
 
 
-def _by_its_list(members: TarMembers, transport: Transport | None, context: Context) -> ImageSource:
+def by_its_list(members: TarMembers, transport: Transport | None, context: Context) -> ImageSource:
     """Which list? `index.json` where it says more, else docker's own `manifest.json`."""
     index = transport != "docker-archive" and members.size(oci_layout.INDEX) is not None
     manifest = transport != "oci-archive" and members.size(docker_archive.MANIFEST) is not None
@@ -278,12 +287,3 @@ def _no_list(members: TarMembers, transport: Transport | None) -> SourceError:
         f"{name} holds no image: it has neither {oci_layout.INDEX} nor {docker_archive.MANIFEST}",
         hint=hint,
     )
-
-
-def _refused(source: Location) -> SourceError:
-    if source.transport == "docker-daemon":
-        return SourceError(
-            f"no Docker daemon is asked yet, so {source.path} cannot be read from one",
-            hint="towline push image.tar REGISTRY/NAME",
-        )
-    return SourceError(f"{source.text} is an image in a registry, which is not read as a source")

@@ -19,6 +19,7 @@ from towline.sources.files import OpenFile, unreadable
 from towline.spec import compression
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Mapping
 
     from towline.context import Cancel, Context
@@ -39,22 +40,13 @@ def spool(reader: Reader, name: str, context: Context, environ: Mapping[str, str
     `TMPDIR` says where; two Notes tell where and how much. Raises SourceError when there is no
     room, or when the stream is damaged.
     """
-    import tempfile
-
     folder = environ.get("TMPDIR") or _usual_folder()
     head = Head(reader)
     kind = compression.detect(head.content)
     try:
         plain = decoders.decoded(head, kind, name)
-        room = _Room(name, folder, _plain_size(head.content, kind, name))
-        try:
-            file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115 - see below
-        except OSError as error:
-            raise SourceError(
-                f"cannot spool {name} under {folder}: {(error.strerror or '').lower()}",
-                hint="set TMPDIR to a folder that can be written to",
-            ) from None
-        with file:
+        room = Room(name, folder, _plain_size(head.content, kind, name))
+        with room.file() as file:
             _tell(context, f"spooling {name} to a temporary file under {folder}")
             written = _copy(plain, file.fileno(), room, context)
             _tell(context, f"spooled {written} bytes of {name} under {folder}")
@@ -67,7 +59,7 @@ def _tell(context: Context, message: str) -> None:
     context.emit(Note(reference="", message=message))
 
 
-def _copy(reader: Reader, descriptor: int, room: _Room, context: Context) -> int:
+def _copy(reader: Reader, descriptor: int, room: Room, context: Context) -> int:
     """All that the reader gives; the bytes written. Raises SourceError."""
     written, what = 0, f"spooling {room.name}"
     with memoryview(bytearray(BLOCK)) as block:
@@ -151,12 +143,24 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class _Room:
+class Room:
     """Where something is spooled, and how much room it needs."""
 
     name: str
     folder: str
-    needed: int | None
+    needed: int | None = None
+
+    def file(self) -> io.FileIO:
+        """A file there that has no name. Raises SourceError."""
+        import tempfile
+
+        try:
+            return tempfile.TemporaryFile(buffering=0, dir=self.folder)
+        except OSError as error:
+            raise SourceError(
+                f"cannot spool {self.name} under {self.folder}: {(error.strerror or '').lower()}",
+                hint="set TMPDIR to a folder that can be written to",
+            ) from None
 
     def error(self, error: OSError, descriptor: int, written: int) -> SourceError:
         """What to say when nothing more can be written."""

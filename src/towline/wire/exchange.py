@@ -173,13 +173,16 @@ class Exchange:
             return timeout
         return max(timeout, self._manner.answer_timeout) + digested / BODY_RATE
 
-    def open(self) -> Unread:
-        """Read the answer's head; its body is read piece by piece."""
+    def open(self, patience: float | None = None) -> Unread:
+        """Read the answer's head; its body is read piece by piece.
+
+        `patience`: seconds to wait for the head, where those of the connection are too few.
+        """
         if self._refusal is not None:
             return Unread(self._refusal, bytes, self.close)
         self._end_body()
         seconds = self._channel.timeout
-        head = self._read(lambda: self._framing.head(seconds))
+        head = self._read(lambda: self._framing.head(patience or seconds))
         if head.status >= 400:  # noqa: PLR2004 - a refusal: its words are wanted at once
             return Unread(self._answer(head, seconds, ANSWER_MAX), bytes, self.close)
         self._answered = True

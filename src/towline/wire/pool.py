@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from towline.context import Context
+    from towline.context import Cancel, Context
     from towline.wire.channel import Channel
     from towline.wire.kept import Loan
     from towline.wire.message import Request, Response, Shunned
@@ -54,7 +54,10 @@ class Pool:
         write_log: log.Log = log.silent,
         secrets: Secrets | None = None,
         pace: Pace | None = None,
+        dial: Callable[[Cancel, float], Channel] | None = None,
     ) -> None:
+        """`dial` connects where the host in a URL does not say where to."""
+        self._dial = dial
         self._timeout = timeout
         self._manner = Manner(write_log, secrets or Secrets(), pace, answer_timeout)
         self._trust = trust
@@ -90,9 +93,16 @@ class Pool:
             return finish(self._on_new(request, context, timeout or self._timeout))
         return self._with_replay(request, context, finish, timeout or self._timeout)
 
-    def open(self, request: Request, context: Context) -> Unread:
-        """Likewise, but the body is read piece by piece; close it when done with it."""
-        return self._with_replay(request, context, Exchange.open, self._timeout)
+    def open(self, request: Request, context: Context, *, patience: float | None = None) -> Unread:
+        """Likewise, but the body is read piece by piece; close it when done with it.
+
+        `patience`: seconds to wait for the head, where that is other than usual.
+        """
+
+        def opened(exchange: Exchange) -> Unread:
+            return exchange.open(patience)
+
+        return self._with_replay(request, context, opened, self._timeout)
 
     def start(self, request: Request, context: Context) -> Exchange:
         """Send the head of a request whose body is written to the exchange that is returned."""
@@ -130,6 +140,8 @@ class Pool:
 
     def _connect(self, request: Request, context: Context, timeout: float) -> Channel:
         url = request.url
+        if self._dial:
+            return self._dial(context.cancel, timeout)
         via = self._proxies.of(url)
         self._manner.log(f"* connecting to {url.origin}" + (f" through {via}" if via else ""))
         secure = self._context(self._trust(url)) if url.scheme == "https" else None

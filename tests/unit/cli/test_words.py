@@ -11,6 +11,8 @@ from towline.cli import not_yet
 from towline.cli.main import COMMANDS, main
 from towline.testing.images import make_image
 
+NOBODY = "no engine answers (looked at"
+
 
 @pytest.fixture(autouse=True)
 def _an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,18 +29,32 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[str
     return code, err.splitlines()
 
 
-def test_a_name_alone_is_the_daemons_and_no_daemon_answers(
-    capsys: pytest.CaptureFixture[str],
+def test_a_name_alone_is_an_engines_image_and_where_none_answers_it_is_told_how_to_pipe_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
     assert told(capsys, "push", "app:1") == (
         3,
         [
-            "towline: error: the image app:1 cannot be read: no Docker daemon is asked yet",
-            "hint: towline push image.tar REGISTRY/app:1",
+            f"towline: error: app:1 cannot be read: {NOBODY} unix:///nowhere.sock (DOCKER_HOST))",
+            "hint: docker save app:1 | towline push - REGISTRY/app:1",
         ],
     )
-    code, (_, hint) = told(capsys, "push", "docker-daemon:localhost:5000/app")
-    assert (code, hint) == (3, "hint: towline push image.tar localhost:5000/app")
+    name = "localhost:5000/app"
+    for words in ([name], ["-a", name], [f"docker-daemon:{name}"], [f"docker-daemon:{name}", name]):
+        code, (_, hint) = told(capsys, "push", *words)
+        assert (code, hint) == (3, f"hint: docker save {name} | towline push - {name}")
+
+
+def test_an_engine_is_looked_for_where_it_is_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    code, (error, _) = told(capsys, "push", "app:1", "--engine", "unix:///nowhere.sock")
+    assert code == 3
+    assert "looked at unix:///nowhere.sock (`--engine`)" in error
+    code, (error, _) = told(capsys, "push", "app:1", "--engine", "ftp://nowhere")
+    assert (code, error) == (
+        2,
+        "towline: error: `--engine` is ftp://nowhere, which is no address of an engine",
+    )
 
 
 def test_a_file_alone_wants_a_destination(
@@ -132,14 +148,14 @@ def test_what_was_hardly_meant_for_a_destination_is_refused_with_what_may_have_b
 
 
 @pytest.mark.parametrize("command", ["push", "plan"])
-def test_a_source_that_is_no_path_is_looked_for_in_no_daemon_but_how_to_pipe_it_is_told(
-    command: str, capsys: pytest.CaptureFixture[str]
+def test_a_source_that_is_no_path_is_looked_for_in_an_engine(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
     code, (error, hint) = told(capsys, command, "team/app:1", "reg.example/a", "reg.example/b")
-    assert (code, error) == (3, "towline: error: team/app:1 does not exist")
-    assert hint.endswith(
-        f"docker save team/app:1 | towline {command} - reg.example/a reg.example/b"
-    )
+    assert code == 3
+    assert error.startswith("towline: error: there is no file team/app:1, and team/app:1 cannot")
+    assert hint == "hint: docker save team/app:1 | towline push - REGISTRY/team/app:1"
     assert len(told(capsys, command, "image.tar", "reg.example/a")[1]) == 1
 
 
@@ -250,7 +266,7 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert all(f"\n  {command} " in shown for command in COMMANDS)
     assert main(["help", "push"]) == 0
-    assert capsys.readouterr().out.startswith("usage: towline push SOURCE DESTINATION...")
+    assert capsys.readouterr().out.startswith("usage: towline push NAME[:TAG] | SOURCE DESTIN")
 
 
 def test_the_help_of_a_push_promises_nothing_that_is_always_refused(
@@ -259,4 +275,3 @@ def test_the_help_of_a_push_promises_nothing_that_is_always_refused(
     assert main(["push", "--help"]) == 0
     shown = capsys.readouterr().out
     assert "--src-creds" not in shown
-    assert "NAME alone" not in shown

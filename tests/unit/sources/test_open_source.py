@@ -264,10 +264,9 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
         open_source("nul\0", QUIET)
 
 
-def test_a_daemon_and_a_registry_are_refused_as_sources() -> None:
-    with pytest.raises(SourceError, match="no Docker daemon is asked yet") as caught:
-        open_source("docker-daemon:app:1", QUIET)
-    assert caught.value.hint == "towline push image.tar REGISTRY/NAME"
+def test_an_image_of_an_engine_is_looked_for_and_one_of_a_registry_refused() -> None:
+    with pytest.raises(SourceError, match="app:1 cannot be read: no engine answers"):
+        open_source("docker-daemon:app:1", QUIET, environ={"DOCKER_HOST": "unix:///nowhere"})
     with pytest.raises(SourceError, match="not read as a source"):
         open_source("docker://app:1", QUIET)
 

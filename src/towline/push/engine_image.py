@@ -1,0 +1,123 @@
+"""An engine's image as a push sees it: what describes it is known here, or at the destination.
+
+Configs and manifests are remembered by their digests from the last time, and the destinations
+hold those of what was pushed there; either way the bytes are checked by the digest that the
+engine itself names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from towline.errors import TowlineError
+from towline.sources.engine import Access, EngineSource
+from towline.spec import config as configs
+from towline.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from towline.context import Context
+    from towline.knowledge.base import Knowledge
+    from towline.push.dry_run import Planned
+    from towline.push.options import Wish
+    from towline.push.source_images import Engine
+    from towline.push.target import Target
+    from towline.push.target_push import TargetPush
+    from towline.reference import RepositoryName
+
+
+class EngineImage(EngineSource):
+    """The images of an engine that a push is about."""
+
+    def __init__(
+        self, name: str, engine: Engine, context: Context, environ: Mapping[str, str]
+    ) -> None:
+        """Raises SourceError, and UsageError for a URL that is no address of an engine."""
+        self._known = _Documents(engine.knowledge, engine.targets())
+        access = Access(
+            engine.url,
+            engine.timeout,
+            engine.log,
+            engine.secrets,
+            self._known,
+            all_tags=engine.all_tags,
+            outline=engine.outline,
+        )
+        super().__init__(name, access, context, environ)
+
+    def taught(self, wish: Wish) -> Wish:
+        """The wish, to learn also from where the engine has its images from, or has put them."""
+        hosts = {name.host for name in self._known.places}
+        seen = [place for place in self.origins if place.repository.host in hosts]
+        return replace(wish, cache_from=(*wish.cache_from, *seen)) if wish.learn else wish
+
+    def charge(self, runs: Iterable[TargetPush]) -> None:
+        """Let the result of each target count what was asked there to describe the image."""
+        for run in runs:
+            context = run.target.context
+            context.meter.add(requests=self._known.asked(run.target.repository.name))
+
+    def told_of_export(self, plan: Planned) -> Planned:
+        """A plan that says so where layers would have to come out of the engine."""
+        if isinstance(plan, TowlineError) or plan.status != "pushed" or not plan.send_bytes:
+            return plan
+        size = self.export_size
+        message = f"the engine would have to export {self.name} first, about {size} bytes"
+        return replace(plan, warnings=(*plan.warnings, message))
+
+
+class _Documents:
+    """`Documents` of one push."""
+
+    def __init__(self, knowledge: Knowledge, targets: Sequence[Target]) -> None:
+        """`targets` are where the push goes; they are only read."""
+        self._knowledge = knowledge
+        self._targets = targets
+
+    @property
+    def places(self) -> set[RepositoryName]:
+        """Where the push goes."""
+        return {target.repository.name for target in self._targets}
+
+    def asked(self, name: RepositoryName) -> int:
+        """Requests that went to a target for this."""
+        meters = (each.context.meter for each in self._targets if each.repository.name == name)
+        return sum(meter.requests for meter in meters)
+
+    def find(self, digest: Digest, *, manifest: bool) -> bytes | None:
+        """See `Documents`: what is remembered comes first."""
+        if (content := self._knowledge.config(digest)) is not None:
+            return content
+        for target in self._targets:
+            content = _read(target, digest, manifest=manifest)
+            if content is not None and Digest.of(content) == digest:
+                self._knowledge.record_config(digest, content)
+                return content
+        return None
+
+    def keep(self, content: bytes) -> None:
+        """See `Documents`."""
+        self._knowledge.record_config(Digest.of(content), content)
+
+    def held(self, diff_ids: Collection[Digest]) -> Collection[Digest]:
+        """See `Documents`: those that each of the targets was seen to hold."""
+        places = set(map(str, self.places))
+        held: set[Digest] = set()
+        for diff_id, entries in self._knowledge.entries(list(diff_ids)).items():
+            if places and places <= {entry.repository for entry in entries}:
+                held |= {diff_id, *(entry.digest for entry in entries)}
+        return held
+
+
+def _read(target: Target, digest: Digest, *, manifest: bool) -> bytes | None:
+    """From a destination; whatever goes wrong there, the push itself will meet it."""
+    repository, context = target.repository, target.context
+    try:
+        if manifest:
+            found = repository.get_manifest(digest, context)
+            return found.content if found else None
+        return repository.read_blob(digest, context, configs.MAX_SIZE)
+    except TowlineError:
+        return None

@@ -1,0 +1,504 @@
+"""Images of a Docker engine, or of Podman's service: described without an export where they can be.
+
+An engine says what an image is, by digest, and has no single layers to give: all of an image, or
+nothing. So its config and manifests are looked for by their digests where they may be known
+already (`Documents`), and a layer is opened only if somebody has to send it; then, once, the
+engine exports the image.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from towline import reference as references
+from towline.context import acquired
+from towline.errors import InvalidReference, SourceError
+from towline.events import Note
+from towline.sources import engine_client, files
+from towline.sources.base import SourceEntry, SourceImage, SourceIndex
+from towline.sources.engine_export import EngineExport
+from towline.sources.oci_layout import INDEX, OciLayout
+from towline.sources.select import select
+from towline.spec import config as configs
+from towline.spec import manifest as manifests
+from towline.spec import media_types, reading
+from towline.spec.descriptor import Descriptor, Platform
+from towline.spec.digest import Digest
+from towline.spec.manifest import Index, Manifest
+from towline.wire.log import silent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Container, Mapping, Sequence
+
+    from towline.context import Context
+    from towline.layers.reader import Reader
+    from towline.reference import Reference
+    from towline.sources.base import ImageSource, SourceLayer
+    from towline.sources.tar_members import TarMembers
+    from towline.wire.log import Log
+    from towline.wire.secrets import Secrets
+
+_ALIKE = 5
+"""Names that are suggested."""
+
+
+class Documents(Protocol):
+    """Configs and manifests by their digests, wherever they are known from."""
+
+    def find(self, digest: Digest, *, manifest: bool) -> bytes | None:
+        """One of them; `manifest`: it may be a manifest or an index. Its digest is checked."""
+        ...
+
+    def keep(self, content: bytes) -> None:
+        """Remember one for the next time."""
+        ...
+
+    def held(self, diff_ids: Collection[Digest]) -> Collection[Digest]:
+        """Those layers, and the blobs that they became, which will hardly have to be sent."""
+        ...
+
+
+class NoDocuments:
+    """Nothing is known."""
+
+    def find(self, digest: Digest, *, manifest: bool) -> bytes | None:
+        """See `Documents`."""
+        del digest, manifest
+        return None
+
+    def keep(self, content: bytes) -> None:
+        """See `Documents`."""
+
+    def held(self, diff_ids: Collection[Digest]) -> Collection[Digest]:
+        """See `Documents`."""
+        del diff_ids
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How an engine is reached, and what is wanted of it."""
+
+    url: str | None = None
+    timeout: float = 30.0
+    log: Log = silent
+    secrets: Secrets | None = None
+    documents: Documents = NoDocuments()  # noqa: RUF009 - it has no state
+    all_tags: bool = False
+    """Every tag of the repository that is named, not the one image."""
+    outline: bool = False
+    """Rather a rough description than an export."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the engine says of an image."""
+
+    id: Digest
+    """Of the config; in a containerd store of the manifest or index."""
+    names: tuple[str, ...]
+    diff_ids: tuple[Digest, ...]
+    size: int
+    """Bytes of an export, more or less."""
+    platform: Platform
+    root: Descriptor | None
+    """The manifest or index of an image in a containerd store, where the engine tells of it."""
+    origins: tuple[Reference, ...]
+    """By digest, in the repositories that the engine knows it from."""
+    absent: frozenset[Digest]
+    """What the index lists and the engine does not hold, or not whole."""
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return self.names[0] if self.names else self.id.short
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it is an image for several platforms, or one with attestations."""
+        return self.root is not None and self.root.media_type in media_types.INDEXES
+
+
+class EngineSource:
+    """An ImageSource."""
+
+    def __init__(
+        self, name: str, access: Access, context: Context, environ: Mapping[str, str]
+    ) -> None:
+        """`name` is an image's name or ID. Raises SourceError."""
+        self.name = name
+        self.export_size = 0
+        """Bytes that an export would have, more or less."""
+        self.origins: tuple[Reference, ...] = ()
+        """Where the engine has its images from, or has pushed them to."""
+        self._access = access
+        self._documents = access.documents
+        self._context = context
+        self._environ = environ
+        self._client = engine_client.connect(
+            access.url,
+            name,
+            context,
+            environ,
+            timeout=access.timeout,
+            log=access.log,
+            secrets=access.secrets,
+        )
+        self._turn = threading.Lock()
+        self._exported: dict[tuple[Digest, ...], _Exported] = {}
+
+    def close(self) -> None:
+        """See `ImageSource`."""
+        for exported in self._exported.values():
+            exported.archive.close()
+        self._client.close()
+
+    def entries(self) -> Sequence[SourceEntry]:
+        """See `ImageSource`."""
+        images = self._all_tags() if self._access.all_tags else [self._one()]
+        self.export_size = sum(image.size for image in images)
+        self.origins = tuple(dict.fromkeys(place for image in images for place in image.origins))
+        described = {image.id: self._described(image) for image in images}
+        unknown = [image for image in images if described[image.id] is None]
+        if self._access.outline:
+            described |= {each.id: self._outline(each) for each in unknown if not each.is_index}
+            unknown = [each for each in unknown if each.is_index]
+        if unknown:
+            described |= self._by_export(unknown)
+        return [
+            SourceEntry(image.names, content)
+            for image in images
+            if (content := described[image.id])
+        ]
+
+    # Which images.
+
+    def _one(self) -> Listed:
+        found = self._client.inspect(self.name)
+        if found is None:
+            raise self._no_such_image()
+        return _listed(found)
+
+    def _no_such_image(self) -> SourceError:
+        import difflib
+
+        names = [name for image in self._client.images() for name in image.get("RepoTags") or ()]
+        alike = difflib.get_close_matches(self.name, map(str, names), _ALIKE, cutoff=0.5)
+        hint = f"is it one of these? {', '.join(alike)}" if alike else "docker images lists them"
+        return SourceError(f"{self.name} is no image of {self._client.name}", hint=hint)
+
+    def _all_tags(self) -> list[Listed]:
+        """The images under all tags of a repository, each once, with those names of theirs."""
+        wanted = references.parse(self.name)
+        tags: set[str] = set()
+        for listed in self._client.images({"reference": [wanted.repository.familiar]}):
+            for name in map(str, listed.get("RepoTags") or ()):
+                found = _reference(name)
+                if found and wanted in {found, found.with_tag(None)}:
+                    tags.add(name)
+        images: dict[Digest, Listed] = {}
+        for tag in sorted(tags):
+            if said := self._client.inspect(tag):
+                image = _listed(said)
+                names = images[image.id].names if image.id in images else ()
+                images[image.id] = replace(image, names=(*names, tag))
+        if not images:
+            raise SourceError(
+                f"no tags to push for {self.name}: {self._client.name} has no image of that name"
+            )
+        return list(images.values())
+
+    # Without an export.
+
+    def _described(self, image: Listed) -> SourceImage | SourceIndex | None:
+        """The image as its documents describe it; None where one of them is not known."""
+        top = self._documents.find(image.id, manifest=image.root is not None)
+        if top is None:
+            return None
+        if image.root is None and (config := _config(top)):
+            layers = self._layers(image, config.diff_ids, config.filled)
+            return SourceImage(top, None, layers, None, config.platform, oci=False)
+        root = image.root or Descriptor("", image.id, len(top))
+        gathered = _gather(root, image.absent, self._documents.find)
+        if gathered is None:
+            return None
+        open_blob = partial(self._open_blob, image)
+        layout = OciLayout(_KnownFiles(self._client.name, root, gathered, open_blob))
+        content = layout.entries()[0].content
+        return content if layout.says_most() else _without_manifest(content)
+
+    def _outline(self, image: Listed) -> SourceImage:
+        """The image as far as it can be told without its config."""
+        layers = self._layers(image, image.diff_ids, ())
+        return SourceImage(b"", None, layers, None, image.platform, oci=False, outline=True)
+
+    def _layers(
+        self, image: Listed, diff_ids: Sequence[Digest], filled: Sequence[bool]
+    ) -> tuple[SourceLayer, ...]:
+        """Plain tars, of about these sizes: the engine makes them anew for each export."""
+        sizes = self._client.layer_sizes(image.id)
+        if len(sizes) == len(filled):
+            sizes = [size for size, is_layer in zip(sizes, filled, strict=True) if is_layer]
+        if len(sizes) != len(diff_ids):
+            sizes = [image.size // max(1, len(diff_ids))] * len(diff_ids)
+        return tuple(
+            EngineLayer(diff_id, size, partial(self._open_layer, image, place))
+            for place, (diff_id, size) in enumerate(zip(diff_ids, sizes, strict=True))
+        )
+
+    # By an export.
+
+    def _by_export(self, images: Sequence[Listed]) -> dict[Digest, SourceImage | SourceIndex]:
+        """What an export says of images; it is remembered for the next time."""
+        exported = self._export(images)
+        found = {}
+        for image in images:
+            content = exported.content(image)
+            exported.keep_documents(image, content, self._documents)
+            found[image.id] = content
+        return found
+
+    def _open_layer(self, image: Listed, place: int) -> Reader:
+        """A layer by its place: an overlay2 engine, and Podman, know no blobs."""
+        content = self._export([image]).content(image)
+        if isinstance(content, SourceIndex) or len(content.layers) <= place:
+            raise SourceError(f"{image.title} has changed in {self._client.name} meanwhile")
+        return content.layers[place].open()
+
+    def _open_blob(self, image: Listed, path: str) -> Reader:
+        return self._export([image]).members.open(path)
+
+    def _export(self, images: Sequence[Listed]) -> _Exported:
+        """Have the engine export images, once."""
+        key = tuple(image.id for image in images)
+        with acquired(self._turn, self._context):
+            if key not in self._exported:
+                self._exported[key] = self._new_export(images)
+            return self._exported[key]
+
+    def _new_export(self, images: Sequence[Listed]) -> _Exported:
+        from towline.sources.open_source import by_its_list
+        from towline.sources.tar_members import TarMembers
+
+        title = ", ".join(image.title for image in images)
+        size = sum(image.size for image in images)
+        name = f"the export of {title}"
+        message = f"{self._client.name} prepares its export of {title}, about {size} bytes"
+        self._context.emit(Note(reference="", message=message))
+        # By its ID: a name may be another image's by now. Only names tell several apart.
+        asked = [images[0].id] if len(images) == 1 else [n for each in images for n in each.names]
+        held = self._documents.held({diff_id for each in images for diff_id in each.diff_ids})
+        file = EngineExport(
+            partial(self._client.export, asked),
+            self._client.gone_in_export,
+            name,
+            self._context,
+            self._environ,
+            unwanted={digest.hex for digest in held},
+        )
+        try:
+            members = TarMembers(file, name, self._context.cancel)
+            return _Exported(members, by_its_list(members, None, self._context))
+        except BaseException:
+            file.release()
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLayer:
+    """A layer that is plain in the engine; it is opened by an export."""
+
+    diff_id: Digest
+    size: int
+    open: Callable[[], Reader]
+    stored: Descriptor | None = None
+    foreign: Descriptor | None = None
+    held: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Exported:
+    """An export, and what its list says of it."""
+
+    members: TarMembers
+    archive: ImageSource
+
+    def content(self, image: Listed) -> SourceImage | SourceIndex:
+        """That image in it. Raises SourceError."""
+        entries = self.archive.entries()
+        if len(entries) == 1:
+            return entries[0].content
+        return select(entries, image.names[0], self.members.name).content
+
+    def keep_documents(
+        self, image: Listed, content: SourceImage | SourceIndex, documents: Documents
+    ) -> None:
+        """Remember what describes it."""
+        if isinstance(content, SourceImage):
+            documents.keep(content.config)
+
+        def find(digest: Digest, *, manifest: bool) -> bytes | None:
+            del manifest
+            path = _path(digest)
+            return files.read(self.members, path) if self.members.size(path) is not None else None
+
+        top = find(image.id, manifest=True)
+        if top is not None and _config(top) is None:
+            gathered = _gather(Descriptor("", image.id, len(top)), None, find)
+            for known in gathered.documents.values() if gathered else ():
+                documents.keep(known)
+
+
+class _Gathered(NamedTuple):
+    """What describes an image of a containerd store."""
+
+    documents: dict[str, bytes]
+    """By their paths in a layout."""
+    sizes: dict[str, int]
+    """Of the blobs that they list."""
+
+
+class _Find(Protocol):
+    def __call__(self, digest: Digest, *, manifest: bool) -> bytes | None: ...
+
+
+def _gather(root: Descriptor, absent: Container[Digest] | None, find: _Find) -> _Gathered | None:
+    """The manifests and configs below a descriptor, but for what is `absent`.
+
+    None where one is not found; with `absent` None that one is left out.
+    """
+    gathered = _Gathered({}, {})
+    todo = [root]
+    while todo:
+        listed = todo.pop()
+        if absent is not None and listed.digest in absent:
+            continue
+        content = find(listed.digest, manifest=True)
+        document = _manifest(content, listed.media_type) if content is not None else None
+        below = [document.config] if isinstance(document, Manifest) else []
+        configs_below = {each.digest: find(each.digest, manifest=False) for each in below}
+        if content is None or document is None or None in configs_below.values():
+            if absent is None:
+                continue
+            return None
+        gathered.documents[_path(listed.digest)] = content
+        if isinstance(document, Index):
+            todo += document.manifests
+            continue
+        gathered.documents.update((_path(d), c) for d, c in configs_below.items() if c is not None)
+        gathered.sizes.update((_path(layer.digest), layer.size) for layer in document.layers)
+    return gathered
+
+
+class _KnownFiles:
+    """A layout of which everything is known but its layers, which an export holds."""
+
+    def __init__(
+        self, name: str, root: Descriptor, gathered: _Gathered, open_blob: Callable[[str], Reader]
+    ) -> None:
+        self.name = name
+        listed = {"schemaVersion": 2, "manifests": [root.as_json()]}
+        self._documents = {**gathered.documents, INDEX: json.dumps(listed).encode()}
+        self._sizes = gathered.sizes
+        self._open = open_blob
+
+    def size(self, path: str) -> int | None:
+        """See `Files`."""
+        content = self._documents.get(path)
+        return self._sizes.get(path) if content is None else len(content)
+
+    def open(self, path: str) -> Reader:
+        """See `Files`."""
+        content = self._documents.get(path)
+        return self._open(path) if content is None else io.BytesIO(content)
+
+    def close(self) -> None:
+        """See `Files`."""
+
+
+def _without_manifest(content: SourceImage | SourceIndex) -> SourceImage | SourceIndex:
+    """An image with plain layers, as its `manifest.json` describes it in an archive.
+
+    The same image is to have the same digest, whether its bytes come by an export or not.
+    """
+    if isinstance(content, SourceIndex):
+        return content
+    zstd = any(
+        layer.stored and media_types.layer_compression(layer.stored.media_type) == "zstd"
+        for layer in content.layers
+    )
+    platform = configs.parse(content.config).platform
+    return SourceImage(content.config, None, content.layers, None, platform, oci=zstd)
+
+
+def _listed(found: Mapping[str, Any]) -> Listed:
+    """What an inspect says. Raises SourceError."""
+    return files.understood("what the engine says of its image", lambda: _read(found))
+
+
+def _read(found: Mapping[str, Any]) -> Listed:
+    rootfs = found.get("RootFS")
+    root = found.get("Descriptor")
+    layers = reading.texts(rootfs, "Layers") if isinstance(rootfs, dict) else ()
+    digest = Digest(str(found.get("Id")))
+    parts = [each for each in reading.array(found, "Manifests") if isinstance(each, dict)]
+    return Listed(
+        id=digest,
+        names=reading.texts(found, "RepoTags"),
+        diff_ids=tuple(map(Digest, layers)),
+        size=_content_size(parts) or int(found.get("Size") or 0),
+        platform=Platform(
+            str(found.get("Os") or ""),
+            str(found.get("Architecture") or ""),
+            reading.text(found, "Variant") or None,
+        ),
+        root=Descriptor.from_json(root) if isinstance(root, dict) else None,
+        origins=_origins(found, digest),
+        absent=frozenset(Digest(str(each["ID"])) for each in parts if not each.get("Available")),
+    )
+
+
+def _origins(found: Mapping[str, Any], digest: Digest) -> tuple[Reference, ...]:
+    """`RepoDigests`, and `Identity.Pull` of a containerd store (API 1.53)."""
+    identity = found.get("Identity")
+    pulls = reading.array(identity, "Pull") if isinstance(identity, dict) else []
+    places = [each.get("Repository") for each in pulls if isinstance(each, dict)]
+    names = [*reading.texts(found, "RepoDigests"), *(f"{place}@{digest}" for place in places)]
+    parsed = (_reference(name) for name in names)
+    return tuple(dict.fromkeys(place for place in parsed if place and place.digest))
+
+
+def _content_size(parts: Sequence[Mapping[str, Any]]) -> int:
+    """Bytes of what a containerd store holds of an image, all platforms together."""
+    sizes = [each.get("Size") for each in parts if each.get("Available")]
+    return sum(int(size.get("Content") or 0) for size in sizes if isinstance(size, dict))
+
+
+def _config(content: bytes) -> configs.ImageConfig | None:
+    try:
+        return configs.parse(content)
+    except ValueError:
+        return None
+
+
+def _manifest(content: bytes, media_type: str) -> Manifest | Index | None:
+    try:
+        return manifests.parse(content, media_type)
+    except ValueError:
+        return None
+
+
+def _reference(name: object) -> Reference | None:
+    try:
+        return references.parse(str(name))
+    except InvalidReference:
+        return None
+
+
+def _path(digest: Digest) -> str:
+    return f"blobs/{digest.algorithm}/{digest.hex}"

@@ -1,0 +1,199 @@
+"""Where the Docker engine is, by the rules of docker's own client; Podman's service likewise.
+
+What is named counts alone: `engine`, `DOCKER_HOST`, `DOCKER_CONTEXT`, `currentContext` of
+docker's configuration, `CONTAINER_HOST`. Else the sockets are tried where engines have them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from towline.errors import SourceError, UsageError
+from towline.wire import tls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+DEFAULT_CONTEXT = "default"
+_PORTS = {"http": 2375, "https": 2376}
+_TCP = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^:/@\[\]\s]+)(?::[0-9]+)?")
+_SSH = re.compile(
+    r"(?:(?P<user>[^@:/\s]+)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/@\[\]\s]+)"
+    r"(?::(?P<port>[0-9]+))?(?P<path>/.*)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One place where an engine may be."""
+
+    text: str
+    """As it is written, and shown."""
+    named_by: str
+    """What said so; empty: nobody, it is one of the usual places."""
+    socket: str = ""
+    """Path of a socket."""
+    command: tuple[str, ...] = ()
+    """A command over whose standard input and output it is spoken to."""
+    origin: str = "http://docker"
+    """Scheme and authority of its URLs."""
+    trust: tls.Trust = tls.Trust()  # noqa: RUF009 - a tuple never changes
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.named_by})" if self.named_by else self.text
+
+
+def find(engine: str | None, environ: Mapping[str, str]) -> tuple[Address, ...]:
+    """The places to look at, in that order: one where one is named, else the usual ones.
+
+    Raises UsageError for an `engine` that is no address, SourceError for another one.
+    """
+    if engine is not None:
+        try:
+            return (_address(engine, "`engine`", _variables_trust(environ)),)
+        except SourceError as error:
+            raise UsageError(error.message, hint=error.hint) from None
+    if host := environ.get("DOCKER_HOST"):
+        return (_address(host, "DOCKER_HOST", _variables_trust(environ)),)
+    if (named := _context(environ)) and named[0] != DEFAULT_CONTEXT:
+        return (_of_context(*named, environ),)
+    if host := environ.get("CONTAINER_HOST"):
+        return (_address(host, "CONTAINER_HOST", None, program="podman"),)
+    return tuple(Address(f"unix://{path}", "", socket=path) for path in _usual_places(environ))
+
+
+def _usual_places(environ: Mapping[str, str]) -> Iterator[str]:
+    yield "/var/run/docker.sock"
+    runtime, home = environ.get("XDG_RUNTIME_DIR"), environ.get("HOME")
+    if runtime:
+        yield f"{runtime}/docker.sock"
+    if home:
+        yield f"{home}/.docker/run/docker.sock"
+        yield f"{home}/.docker/desktop/docker.sock"
+    if runtime:
+        yield f"{runtime}/podman/podman.sock"
+    yield "/run/podman/podman.sock"
+
+
+def _address(
+    text: str,
+    named_by: str,
+    trust: tls.Trust | None,
+    program: str = "docker",
+) -> Address:
+    """What a URL means; `trust` is given where it is spoken to over TLS. Raises SourceError."""
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        scheme, rest = "tcp", text
+    if scheme == "unix" and rest.startswith("/"):
+        return Address(text, named_by, socket=rest)
+    if scheme in {"tcp", "http", "https"} and _TCP.fullmatch(rest := rest.rstrip("/")):
+        return _tcp(text, named_by, rest, trust or (tls.Trust() if scheme == "https" else None))
+    if scheme == "ssh" and (match := _SSH.fullmatch(rest)):
+        return Address(text, named_by, command=_ssh(match, program))
+    if scheme == "npipe":
+        raise SourceError(
+            f"{named_by} is {text}, a named pipe, which is of Windows and is not spoken to",
+            hint="pipe the image in: docker save NAME | towline push - DESTINATION",
+        )
+    raise SourceError(
+        f"{named_by} is {text}, which is no address of an engine",
+        hint="as in unix:///var/run/docker.sock, tcp://HOST:2376 or ssh://USER@HOST",
+    )
+
+
+def _tcp(text: str, named_by: str, authority: str, trust: tls.Trust | None) -> Address:
+    scheme = "http" if trust is None else "https"
+    if not re.search(r":[0-9]+$", authority):
+        authority = f"{authority}:{_PORTS[scheme]}"
+    return Address(text, named_by, origin=f"{scheme}://{authority}", trust=trust or tls.Trust())
+
+
+def _ssh(match: re.Match[str], program: str) -> tuple[str, ...]:
+    """How docker's client does it, but for BatchMode: nothing is asked on a terminal."""
+    words = ["ssh", "-o", "ConnectTimeout=30", "-o", "BatchMode=yes", "-T"]
+    if match["user"]:
+        words += ["-l", match["user"]]
+    if match["port"]:
+        words += ["-p", match["port"]]
+    words += ["--", match["host"].strip("[]"), program]
+    if match["path"] and match["path"] != "/":
+        option = "--host" if program == "docker" else "--url"
+        words.append(f"{option}=unix://{_quoted(match['path'])}")
+    return (*words, "system", "dial-stdio")
+
+
+def _quoted(path: str) -> str:
+    """For the shell at the other end."""
+    import shlex
+
+    return shlex.quote(path)
+
+
+def _variables_trust(environ: Mapping[str, str]) -> tls.Trust | None:
+    """TLS as docker's variables ask for it; None: none."""
+    verify = bool(environ.get("DOCKER_TLS_VERIFY"))
+    if not verify and not environ.get("DOCKER_TLS"):
+        return None
+    folder = Path(environ.get("DOCKER_CERT_PATH") or config_folder(environ))
+    return _trust(folder, insecure=not verify)
+
+
+def _trust(folder: Path, *, insecure: bool) -> tls.Trust:
+    """`ca.pem`, `cert.pem` and `key.pem` of a folder, as far as they are there."""
+    there = {
+        name: path for name in ("ca", "cert", "key") if (path := folder / f"{name}.pem").is_file()
+    }
+    authorities = (there["ca"],) if "ca" in there and not insecure else ()
+    return tls.Trust(insecure, authorities, there.get("cert"), there.get("key"))
+
+
+def config_folder(environ: Mapping[str, str]) -> Path:
+    """Where docker keeps its configuration."""
+    told = environ.get("DOCKER_CONFIG")
+    return Path(told) if told else Path(environ.get("HOME") or Path.home()) / ".docker"
+
+
+def _context(environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """The name of the context that is in use, and what says so; None: nothing does."""
+    if name := environ.get("DOCKER_CONTEXT"):
+        return name, "DOCKER_CONTEXT"
+    path = config_folder(environ) / "config.json"
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None  # who needs it for its logins says what is wrong with it
+    name = document.get("currentContext") if isinstance(document, dict) else None
+    return (name, str(path)) if isinstance(name, str) and name else None
+
+
+def _of_context(name: str, said_by: str, environ: Mapping[str, str]) -> Address:
+    """The endpoint of a context of docker's. Raises SourceError where there is none."""
+    import hashlib
+
+    folder = config_folder(environ) / "contexts"
+    key = hashlib.sha256(name.encode()).hexdigest()
+    path = folder / "meta" / key / "meta.json"
+    try:
+        endpoint = json.loads(path.read_bytes())["Endpoints"]["docker"]
+        host = str(endpoint["Host"])
+    except FileNotFoundError:
+        raise SourceError(
+            f"docker's context {name!r}, named by {said_by}, does not exist",
+            hint="docker context ls shows those that do",
+        ) from None
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {(error.strerror or '').lower()}") from None
+    except (ValueError, RecursionError, LookupError, TypeError):
+        raise SourceError(f"{path} is no context of docker's: it names no endpoint") from None
+    trust = _context_trust(folder / "tls" / key / "docker", endpoint)
+    return _address(host, f"docker's context {name}", trust)
+
+
+def _context_trust(folder: Path, endpoint: Mapping[str, Any]) -> tls.Trust | None:
+    insecure = endpoint.get("SkipTLSVerify") is True
+    return _trust(folder, insecure=insecure) if folder.is_dir() or insecure else None

@@ -1,0 +1,390 @@
+"""Images of an engine, which a scripted one holds: what it is asked, and what comes of it."""
+
+from __future__ import annotations
+
+import socket
+import stat
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import towline
+from tests.support import scripted_engine
+from towline.errors import SourceError, TransferCancelled
+from towline.testing.images import ImageSpec, make_image, make_images
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.scripted_engine import ScriptedEngine
+    from towline.testing.registry import TestRegistry as OciRegistry
+
+LAYERS = ({"base": bytes(range(256)) * 400}, {"app": b"x" * 20_000})
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[ScriptedEngine]:
+    with scripted_engine.serving(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def pusher(tmp_path: Path, engine: ScriptedEngine) -> Iterator[towline.Pusher]:
+    with towline.Pusher(engine=engine.url, cache=tmp_path / "cache") as found:
+        yield found
+
+
+def held(
+    engine: ScriptedEngine, folder: Path, store: str, *names: str, **spec: Any
+) -> scripted_engine.Held:
+    """An image of the engine's, in one of its two stores."""
+    form: Any = {"overlay2": "docker", "containerd": "docker-containerd"}[store]
+    path = folder / f"{store}-{'-'.join(names)}.tar".replace("/", "_")
+    make_image(path, **{"layers": LAYERS, **spec}, names=names, format=form)
+    return engine.hold(path, *names, containerd=store == "containerd")
+
+
+stores = pytest.mark.parametrize("store", ["overlay2", "containerd"])
+
+
+@stores
+def test_an_image_of_an_engine_is_pushed_as_its_archive_would_be(
+    engine: ScriptedEngine,
+    pusher: towline.Pusher,
+    oci_registry: OciRegistry,
+    tmp_path: Path,
+    store: str,
+) -> None:
+    image = held(engine, tmp_path, store, "app:1")
+    pushed = pusher.push("docker-daemon:app:1", f"{oci_registry.name('app')}:1")
+    assert len(engine.exports) == 1
+    saved = towline.push(image.archive, f"{oci_registry.name('other')}:1", cache="none")
+    assert pushed.digest == saved.digest
+
+
+@stores
+def test_an_unchanged_image_costs_no_export_and_one_request(
+    engine: ScriptedEngine,
+    pusher: towline.Pusher,
+    oci_registry: OciRegistry,
+    tmp_path: Path,
+    store: str,
+) -> None:
+    held(engine, tmp_path, store, "app:1")
+    first = pusher.push("docker-daemon:app:1", f"{oci_registry.name('app')}:1")
+    again = pusher.push("docker-daemon:app:1", f"{oci_registry.name('app')}:1")
+    assert (again.status, again.digest, again.requests) == ("unchanged", first.digest, 1)
+    assert len(engine.exports) == 1
+
+
+@stores
+def test_a_new_tag_and_a_sister_repository_cost_no_export_and_no_blob_byte(
+    engine: ScriptedEngine,
+    pusher: towline.Pusher,
+    oci_registry: OciRegistry,
+    tmp_path: Path,
+    store: str,
+) -> None:
+    held(engine, tmp_path, store, "app:1")
+    first = pusher.push("docker-daemon:app:1", f"{oci_registry.name('app')}:1")
+    for place in (f"{oci_registry.name('app')}:2", f"{oci_registry.name('sister')}:1"):
+        result = pusher.push("docker-daemon:app:1", place)
+        assert (result.digest, result.sent_bytes) == (first.digest, 0)
+        assert {layer.outcome for layer in result.layers} <= {"exists", "mounted"}
+    assert len(engine.exports) == 1
+
+
+@stores
+def test_a_machine_without_memory_learns_from_the_registry_and_needs_no_export(
+    engine: ScriptedEngine, oci_registry: OciRegistry, tmp_path: Path, store: str
+) -> None:
+    held(engine, tmp_path, store, "app:1")
+    place = f"{oci_registry.name('app')}:1"
+    options: Any = {"engine": engine.url}
+    first = towline.push("docker-daemon:app:1", place, cache=tmp_path / "one", **options)
+    again = towline.push("docker-daemon:app:1", place, cache=tmp_path / "two", **options)
+    assert (again.status, again.digest, again.sent_bytes) == ("unchanged", first.digest, 0)
+    assert len(engine.exports) == 1
+
+
+@stores
+def test_of_a_changed_image_the_changed_layer_alone_is_kept_and_sent(
+    engine: ScriptedEngine, oci_registry: OciRegistry, tmp_path: Path, store: str
+) -> None:
+    notes: list[str] = []
+
+    def hear(event: towline.Event) -> None:
+        if isinstance(event, towline.Note):
+            notes.append(event.message)
+
+    place = f"{oci_registry.name('app')}:1"
+    with towline.Pusher(engine=engine.url, cache=tmp_path / "cache", on_event=hear) as pusher:
+        held(engine, tmp_path, store, "app:1")
+        pusher.push("docker-daemon:app:1", place)
+        held(engine, tmp_path, store, "app:2", layers=(LAYERS[0], {"app": b"new"}))
+        notes.clear()
+        result = pusher.push("docker-daemon:app:2", place)
+    assert [layer.outcome for layer in result.layers] == ["exists", "pushed"]
+    assert result.sent_bytes < 2000
+    (spooled,) = [note for note in notes if note.startswith("spooled")]
+    archive = tmp_path / f"{store}-app:2.tar"
+    if store == "overlay2":
+        assert int(spooled.split()[1]) < archive.stat().st_size - 90_000
+
+
+def test_a_layer_that_was_passed_over_and_is_needed_after_all_is_exported_again(
+    engine: ScriptedEngine, pusher: towline.Pusher, oci_registry: OciRegistry, tmp_path: Path
+) -> None:
+    held(engine, tmp_path, "overlay2", "app:1")
+    place = f"{oci_registry.name('app')}:1"
+    first = pusher.push("docker-daemon:app:1", place)
+    lost = first.layers[0].digest
+    assert lost
+    oci_registry.fail("HEAD", f"/blobs/{lost}", 404)
+    held(engine, tmp_path, "overlay2", "app:2", layers=(LAYERS[0], {"app": b"new"}))
+    result = pusher.push("docker-daemon:app:2", f"{oci_registry.name('app')}:2")
+    assert [layer.outcome for layer in result.layers] == ["pushed", "pushed"]
+    assert len(engine.exports) == 3
+    assert towline.inspect(f"{oci_registry.name('app')}:2").digest == result.digest
+
+
+@pytest.mark.parametrize("version", ["20.10", "25.0", "28", "29.0", "29.7", "podman"])
+@stores
+def test_engines_of_every_age_are_spoken_to_in_a_version_that_they_know(
+    tmp_path: Path, oci_registry: OciRegistry, version: str, store: str
+) -> None:
+    with scripted_engine.serving(tmp_path, version) as engine:
+        held(engine, tmp_path, store, "app:1")
+        place = f"{oci_registry.name('app')}:1"
+        options: Any = {"engine": engine.url, "cache": tmp_path / "cache"}
+        first = towline.push("docker-daemon:app:1", place, **options)
+        again = towline.push("docker-daemon:app:1", place, **options)
+        assert (again.status, again.digest) == ("unchanged", first.digest)
+        assert len(engine.exports) == 1
+        assert ("/libpod/" in engine.exports[0]) == (version == "podman")
+
+
+def test_an_image_is_found_by_its_id(
+    engine: ScriptedEngine, pusher: towline.Pusher, oci_registry: OciRegistry, tmp_path: Path
+) -> None:
+    image = held(engine, tmp_path, "overlay2", "app:1")
+    by_name = pusher.push("docker-daemon:app:1", f"{oci_registry.name('app')}:1")
+    short = image.id.removeprefix("sha256:")[:12]
+    for name in (short, image.id):
+        result = pusher.push(f"docker-daemon:{name}", f"{oci_registry.name('app')}:1")
+        assert result.digest == by_name.digest
+
+
+@stores
+def test_all_tags_of_a_repository_are_exported_together(
+    engine: ScriptedEngine,
+    pusher: towline.Pusher,
+    oci_registry: OciRegistry,
+    tmp_path: Path,
+    store: str,
+) -> None:
+    form: Any = {"overlay2": "docker", "containerd": "docker-containerd"}[store]
+    path = tmp_path / "both.tar"
+    specs = [ImageSpec(({"a": text.encode()},), names=(f"app:{text}",)) for text in ("one", "two")]
+    made = make_images(path, specs, form)
+    for place, image in enumerate(made):
+        engine.images.append(_OneOf(path, image.names, store == "containerd", place=place))
+    held(engine, tmp_path, store, "other:1")
+    results = pusher.push("docker-daemon:app", oci_registry.name("app"), all_tags=True)
+    assert [result.tag for result in results] == ["one", "two"]
+    assert len({result.digest for result in results}) == 2
+    assert len(engine.exports) == 1
+    with pytest.raises(SourceError, match="no tags to push for gone"):
+        pusher.push("docker-daemon:gone", oci_registry.name("app"), all_tags=True)
+
+
+class _OneOf(scripted_engine.Held):
+    """One image of an archive that holds several."""
+
+    def __init__(self, *args: Any, place: int) -> None:
+        super().__init__(*args)
+        self.place = place
+
+    def document(self, name: str) -> Any:
+        found = super().document(name)
+        if name == "manifest.json":
+            return [found[self.place]]
+        if name == "index.json":
+            return {**found, "manifests": [found["manifests"][self.place]]}
+        return found
+
+
+@stores
+def test_a_plan_asks_for_no_export_and_says_what_one_would_take(
+    engine: ScriptedEngine,
+    pusher: towline.Pusher,
+    oci_registry: OciRegistry,
+    tmp_path: Path,
+    store: str,
+) -> None:
+    image = held(engine, tmp_path, store, "app:1")
+    place = f"{oci_registry.name('app')}:1"
+    plan = pusher.plan("docker-daemon:app:1", place)
+    assert (plan.status, plan.digest) == ("pushed", None)
+    assert [layer.outcome for layer in plan.layers] == ["pushed", "pushed"]
+    assert any("would have to export" in warning for warning in plan.warnings)
+    assert engine.exports == []
+    pushed = pusher.push("docker-daemon:app:1", place)
+    again = pusher.plan("docker-daemon:app:1", place)
+    assert (again.status, again.digest, again.warnings) == ("unchanged", pushed.digest, ())
+    assert image.archive.exists()
+
+
+def test_inspect_and_digest_look_into_an_engine(
+    engine: ScriptedEngine, pusher: towline.Pusher, tmp_path: Path
+) -> None:
+    image = held(engine, tmp_path, "containerd", "app:1")
+    seen = pusher.inspect("docker-daemon:app:1")
+    assert (seen.reference, seen.digest) == ("docker-daemon:app:1", image.id)
+    assert pusher.digest("docker-daemon:app:1") == image.id
+    assert pusher.digest(image.archive) == image.id
+
+
+def test_what_an_engine_says_at_the_end_of_a_torn_export_is_shown(
+    engine: ScriptedEngine, pusher: towline.Pusher, oci_registry: OciRegistry, tmp_path: Path
+) -> None:
+    held(engine, tmp_path, "overlay2", "app:1")
+    said = (
+        b'{"errorDetail":{"message":"write /x: no space left"},"error":"write /x: no space left"}'
+    )
+    for cut in (700, 5000, 90_000):
+        engine.bend_export = lambda content, cut=cut: content[:cut] + said + b"\r\n"  # type: ignore[misc]
+        with pytest.raises(
+            SourceError, match="could not export the image: write /x: no space left"
+        ):
+            pusher.push("docker-daemon:app:1", f"{oci_registry.name('app')}:1")
+    assert oci_registry.tags(oci_registry.name("app")) == []
+
+
+def test_an_engine_that_goes_away_in_the_middle_ends_the_push_with_nothing_under_the_tag(
+    engine: ScriptedEngine, pusher: towline.Pusher, oci_registry: OciRegistry, tmp_path: Path
+) -> None:
+    held(engine, tmp_path, "overlay2", "app:1")
+    engine.breaks_off = 65536
+    with pytest.raises(SourceError, match=r"is gone: .* after \d+ bytes of its export") as caught:
+        pusher.push("docker-daemon:app:1", f"{oci_registry.name('app')}:1")
+    assert caught.value.hint == "see whether it still runs"
+    assert oci_registry.tags(oci_registry.name("app")) == []
+
+
+def test_no_time_runs_out_before_the_first_byte_of_an_export(
+    engine: ScriptedEngine, oci_registry: OciRegistry, tmp_path: Path
+) -> None:
+    held(engine, tmp_path, "overlay2", "app:1")
+    engine.before_export = lambda: time.sleep(1.0)
+    place = f"{oci_registry.name('app')}:1"
+    result = towline.push("docker-daemon:app:1", place, engine=engine.url, timeout=0.5)
+    assert result.status == "pushed"
+
+
+def test_a_push_that_waits_for_an_export_can_be_cancelled(
+    engine: ScriptedEngine, pusher: towline.Pusher, oci_registry: OciRegistry, tmp_path: Path
+) -> None:
+    held(engine, tmp_path, "overlay2", "app:1")
+    cancel = towline.Cancel()
+
+    def cancel_and_wait() -> None:
+        cancel.cancel()
+        time.sleep(0.5)
+
+    engine.before_export = cancel_and_wait
+    with pytest.raises(TransferCancelled):
+        pusher.push("docker-daemon:app:1", f"{oci_registry.name('app')}:1", cancel=cancel)
+
+
+def test_an_image_that_is_not_there_is_told_with_names_that_are_alike(
+    engine: ScriptedEngine, pusher: towline.Pusher, oci_registry: OciRegistry, tmp_path: Path
+) -> None:
+    held(engine, tmp_path, "overlay2", "team/app:1")
+    with pytest.raises(SourceError, match="team/ap:1 is no image of the engine at unix:") as caught:
+        pusher.push("docker-daemon:team/ap:1", f"{oci_registry.name('app')}:1")
+    assert caught.value.hint == "is it one of these? team/app:1"
+
+
+def test_an_engine_that_is_too_old_is_refused(tmp_path: Path, oci_registry: OciRegistry) -> None:
+    with (
+        scripted_engine.serving(tmp_path, "ancient") as engine,
+        pytest.raises(SourceError, match=r"is too old: its API is 1\.18"),
+    ):
+        towline.push("docker-daemon:app", f"{oci_registry.name('app')}:1", engine=engine.url)
+
+
+def test_what_is_no_engine_is_told_so(oci_registry: OciRegistry) -> None:
+    with pytest.raises(SourceError, match=r"is no Docker engine: it says 404 to a ping"):
+        towline.digest("docker-daemon:app", engine=f"tcp://{oci_registry.host}")
+
+
+def test_where_no_engine_answers_it_is_told_where_was_looked(tmp_path: Path) -> None:
+    gone = f"unix://{tmp_path}/gone.sock"
+    with pytest.raises(SourceError) as caught:
+        towline.digest("docker-daemon:app:1", environ={"DOCKER_HOST": gone})
+    assert caught.value.message == (
+        f"app:1 cannot be read: no engine answers (looked at {gone} (DOCKER_HOST))"
+    )
+    assert caught.value.hint == "docker save app:1 | towline push - REGISTRY/app:1"
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(tmp_path / "deaf.sock"))
+        with pytest.raises(SourceError, match=r"deaf\.sock \(DOCKER_HOST\): connection refused"):
+            towline.digest(
+                "docker-daemon:app", environ={"DOCKER_HOST": f"unix://{tmp_path}/deaf.sock"}
+            )
+
+
+def test_an_engine_is_spoken_to_through_ssh(
+    engine: ScriptedEngine, oci_registry: OciRegistry, tmp_path: Path
+) -> None:
+    held(engine, tmp_path, "overlay2", "app:1")
+    environ = _with_ssh(
+        tmp_path,
+        f"""
+import os, socket, sys, threading
+open({str(tmp_path / "words")!r}, "w").write(repr(sys.argv[1:]))
+there = socket.socket(socket.AF_UNIX)
+there.connect({engine.url.removeprefix("unix://")!r})
+def pump(read, write, end):
+    while data := read(65536):
+        write(data)
+    end()
+threading.Thread(target=pump, args=(lambda n: os.read(0, n), there.sendall,
+                 lambda: there.shutdown(socket.SHUT_WR)), daemon=True).start()
+pump(there.recv, lambda data: os.write(1, data), lambda: None)
+""",
+    )
+    result = towline.push(
+        "docker-daemon:app:1",
+        f"{oci_registry.name('app')}:1",
+        engine="ssh://me@far.example:2222",
+        environ=environ,
+        cache="none",
+    )
+    assert result.status == "pushed"
+    words = (tmp_path / "words").read_text()
+    assert (
+        "'-l', 'me', '-p', '2222', '--', 'far.example', 'docker', 'system', 'dial-stdio'" in words
+    )
+    assert "BatchMode=yes" in words
+
+
+def test_an_ssh_that_wants_a_password_is_told_so(tmp_path: Path) -> None:
+    said = "me@far.example: Permission denied (publickey,password)."
+    environ = _with_ssh(tmp_path, f"import sys; print({said!r}, file=sys.stderr); sys.exit(255)")
+    with pytest.raises(SourceError, match="ssh is not let in without a password: me@far") as caught:
+        towline.digest("docker-daemon:app", engine="ssh://me@far.example", environ=environ)
+    assert "ssh agent" in (caught.value.hint or "")
+
+
+def _with_ssh(folder: Path, program: str) -> dict[str, str]:
+    """Variables of a user for whom `ssh` is that program."""
+    path = folder / "bin" / "ssh"
+    path.parent.mkdir()
+    path.write_text(f"#!{sys.executable}\n{program}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return {"PATH": f"{path.parent}:/usr/bin:/bin", "HOME": str(folder)}
