@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.support import docker_registry as real
 from tests.support import readback
 from tests.support.faulty import Fault, Rule, faulty
 from towline.cli.main import main
-from towline.testing.images import make_image
+from towline.testing.images import ImageSpec, make_image, make_images
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -174,3 +175,54 @@ def test_a_plan_knows_that_uploads_do_not_resume_where_one_has_not(
         planned = towline.plan(image, f"{proxy.host}/resume/other:1")
     assert isinstance(planned, towline.PlanResult)
     assert planned.resumable is False
+
+
+SEVERAL = [
+    ImageSpec(names=("app:1",)),
+    ImageSpec(layers=({"a": b"a"},), names=("app:2", "web:1")),
+]
+
+
+@pytest.mark.parametrize(
+    ("form", "transport"),
+    [("docker", "docker-archive"), ("oci", "oci"), ("oci-archive", "oci-archive")],
+)
+def test_the_images_of_a_source_are_listed_and_a_hint_names_one_ready_to_be_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], form: Any, transport: str
+) -> None:
+    path = make_images(tmp_path / "many", SEVERAL, form)[0].path
+    listed = towline.inspect(path)
+    names = {name.rpartition("/")[2] for name in listed.images}
+    assert names >= {"app:1", "app:2", "web:1"}
+    assert main(["inspect", str(path), "--output", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"reference": str(path), "images": list(listed.images)}
+    assert main(["inspect", str(path)]) == 0
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()[2:]] == told["images"]
+    assert main(["push", str(path), "reg.example/app"]) == 3
+    hint = capsys.readouterr().err.splitlines()[-1].removeprefix("hint: name one: ")
+    assert hint == f"{transport}:{path}:{listed.images[0]}"
+    assert towline.inspect(hint).platform == "linux/amd64"
+
+
+def test_where_several_images_have_tags_of_one_repository_all_of_them_are_offered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_images(tmp_path / "many.tar", [SEVERAL[0], replace(SEVERAL[1], names=("app:2",))])
+    assert main(["push", str(path[0].path), "reg.example/app"]) == 3
+    assert capsys.readouterr().err.endswith(":app:1, or push all: `--all-tags`\n")
+
+
+def test_a_registry_alone_has_no_tags_and_what_is_not_there_is_named_with_its_tag(
+    oci_registry: TestRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command, word in (("tags", oci_registry.host), ("tags", "registry.example")):
+        assert main([command, word]) == 2
+        assert f"hint: name one: {word}/REPOSITORY" in capsys.readouterr().err
+    name = oci_registry.name("app")
+    for command in ("inspect", "digest"):
+        assert main([command, name]) == 5
+        assert capsys.readouterr().err.splitlines() == [
+            f"towline: error: there is no {name}:latest at the registry",
+            f"hint: towline tags {name} lists what is there",
+        ]

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 USAGE = "SOURCE [OPTION...]"
 ABOUT = """\
-Show what an image or index is: a path, docker-daemon:NAME, or else a reference at a registry."""
+Show what an image or index is: a path, docker-daemon:NAME, or else a reference at a registry.
+Of a source that holds several images their names are listed."""
 WORDS = 1
 
 
@@ -52,6 +53,10 @@ def _lines(result: InspectResult) -> Iterator[str]:
     for name, value in facts.items():
         if value is not None:
             yield f"{name + ':':<12}{one_line(value)}"
+    if result.images:
+        yield figures.counted(len(result.images), "image") + ":"
+    for name in result.images:
+        yield f"  {one_line(name)}"
     if result.layers:
         yield figures.counted(len(result.layers), "layer") + ":"
     for layer in result.layers:

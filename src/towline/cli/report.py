@@ -186,7 +186,7 @@ def _hint(error: BaseException) -> str | None:
     if isinstance(error, TowlineError):
         return spelled(error.hint) if error.hint else None
     if limit := _limit(error):
-        return limit[1]
+        return spelled(limit[1])
     return None if isinstance(error, (KeyboardInterrupt, OSError)) else UNEXPECTED
 
 

@@ -83,8 +83,7 @@ def _check_parts(text: str) -> None:
     name = text.removeprefix("docker://")
     if "/" in name:
         return
-    host, _, port = name.partition(":")
-    if port.isdecimal() and (host == "localhost" or "." in host or len(port) > _MOST_DIGITS):
+    if _may_be_a_registry(name):
         raise UsageError(
             f"{name} is a registry, and no repository is named behind it",
             hint=f"name one: {name}/REPOSITORY:TAG",
@@ -93,6 +92,14 @@ def _check_parts(text: str) -> None:
         f"{name} names no registry to push to",
         hint=f"name one: REGISTRY/{name}, or in full docker.io/library/{name}",
     )
+
+
+def _may_be_a_registry(name: str) -> bool:
+    """Whether a name of one part is more likely a host than a repository with a tag."""
+    host, colon, port = name.partition(":")
+    if colon and not port.isdecimal():
+        return False
+    return host == "localhost" or "." in host or len(port) > _MOST_DIGITS
 
 
 def on_one_host(parsed: Iterable[Reference], account: str | None) -> None:
@@ -180,7 +187,16 @@ def registry(text: str) -> str:
 
 
 def repository(text: str) -> RepositoryName:
-    """A repository's name. Raises InvalidReference, and UsageError for a tag or digest."""
+    """A repository's name.
+
+    Raises InvalidReference, and UsageError for a tag or digest, or for a registry alone.
+    """
+    name = text.removeprefix("docker://")
+    if "/" not in name and _may_be_a_registry(name):
+        raise UsageError(
+            f"{name} is a registry, and no repository is named behind it",
+            hint=f"name one: {name}/REPOSITORY",
+        )
     parsed = reference.parse(text)
     if parsed.tag or parsed.digest:
         raise UsageError(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from towline.push.image import Layer, Tree
     from towline.push.options import Wish
     from towline.push.resources import Resources
+    from towline.push.source_images import Opened
     from towline.push.target import Target
     from towline.reference import Reference
     from towline.sources.base import SourceEntry
@@ -31,9 +32,12 @@ if TYPE_CHECKING:
     from towline.spec.manifest import Manifest, RawManifest
 
 
-def local(name: str, entry: SourceEntry, wish: Wish) -> InspectResult:
-    """An image of an archive or a layout, as it lies there."""
-    tree = Gatherer(wish.profile).tree(entry.content)
+def local(opened: Opened, wish: Wish) -> InspectResult:
+    """An image of an archive or a layout, as it lies there; or the names of several."""
+    name = opened.name
+    if names := opened.names():
+        return InspectResult(name, None, None, None, None, None, images=names)
+    tree = Gatherer(wish.profile).tree(opened.entry(wish).content)
     raw = tree.source.manifest
     if isinstance(tree, Index):
         return _index(name, tree.source.manifest, tree.source.descriptors)
@@ -85,8 +89,12 @@ def manifest(reference: Reference, target: Target) -> RawManifest:
 
 def _missing(reference: Reference, target: Target) -> RegistryError:
     target.repository.check_version(target.context)
+    named = reference if reference.digest else reference.with_tag(reference.target)
     return RegistryError(
-        f"there is no {reference} at the registry", status=404, code="MANIFEST_UNKNOWN"
+        f"there is no {named} at the registry",
+        status=404,
+        code="MANIFEST_UNKNOWN",
+        hint=f"towline tags {reference.repository} lists what is there",
     )
 
 

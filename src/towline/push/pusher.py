@@ -126,7 +126,8 @@ class Pusher:
     def inspect(self, source: Source, *, cancel: Cancel | None = None) -> InspectResult:
         """What an image or index is: config, layers, children, as they lie where they are.
 
-        A text that is no existing path is a registry reference.
+        A text that is no existing path is a registry reference. Of a source that holds several
+        images their names are told.
 
         Raises UsageError, SourceError, AuthError, RegistryError, NetworkError, TransferCancelled.
         """
@@ -137,7 +138,7 @@ class Pusher:
             if reference := registry_reference(source):
                 return inspect.remote(reference, self._read(reference.repository, switch))
             with self._opened(source, switch) as opened:
-                return inspect.local(opened.name, opened.entry(options.wish({})), options.wish({}))
+                return inspect.local(opened, options.wish({}))
 
     def digest(self, source: Source, **wishes: Unpack[PushOptions]) -> str:
         """The digest under a registry reference, or that a push of a local image would have.

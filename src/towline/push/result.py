@@ -180,6 +180,16 @@ class InspectResult(_Told):
     platform: str | None
     layers: tuple[InspectedLayer, ...] = ()
     manifests: tuple[ManifestResult, ...] = ()
+    images: tuple[str, ...] = ()
+    """Names of the images of a source that holds several, which is all that is told of it then."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object, as `--output json` prints it: of several images their names alone."""
+        if self.images:
+            return {"reference": self.reference, "images": list(self.images)}
+        told = _Told.as_dict(self)
+        del told["images"]
+        return told
 
 
 R = TypeVar("R")

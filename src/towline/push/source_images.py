@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from towline.push.options import Wish
     from towline.push.target import Target
     from towline.push.target_push import TargetPush
+    from towline.sources.base import ImageSource
     from towline.wire.log import Log
     from towline.wire.secrets import Secrets
 
@@ -60,21 +61,36 @@ class Opened:
         """What errors and results call it."""
         self._ref = location.ref if location else None
         self._engine: EngineImage | None = None
+        self._spelled = ""
+        """What a REF can be added to."""
         if location and location.transport == "docker-daemon":
             from towline.push.engine_image import EngineImage
 
             self._engine = EngineImage(location.path, engine, context, environ)
-        self._source = self._engine or open_source(location or source, context, environ=environ)
+            self._source: EngineImage | ImageSource = self._engine
+            return  # its REF is the name itself
+        archive = self._source = open_source(location or source, context, environ=environ)
+        if isinstance(source, str | os.PathLike):
+            self._spelled = f"{archive.transport}:{location.path if location else self.name}"
 
     def entry(self, wish: Wish) -> SourceEntry:
         """The one image that is meant."""
-        return select(self._entries(wish), self._ref, self.name)
+        return select(self._entries(wish), self._ref, self.name, self._spelled)
+
+    def names(self) -> tuple[str, ...]:
+        """What its images are called, where they are several and no one of them is named."""
+        entries = self._source.entries()
+        if self._ref is not None or len(entries) == 1:
+            return ()
+        return tuple(
+            name for place, entry in enumerate(entries) for name in entry.names or (f"@{place}",)
+        )
 
     def wanted(self, destinations: Sequence[Reference], wish: Wish, *, all_tags: bool) -> Wanted:
         """The one image under each destination, or all tags of a repository in each of them."""
         if not all_tags:
             return dict.fromkeys(destinations, self.entry(wish))
-        tags = tagged(self._entries(wish), self._ref, self.name)
+        tags = tagged(self._entries(wish), self._ref, self.name, self._spelled)
         return {place.with_tag(tag): entry for place in destinations for tag, entry in tags}
 
     def _entries(self, wish: Wish) -> list[SourceEntry]:

@@ -177,6 +177,11 @@ class UnusableEntry(SourceEntry):
 class ImageSource(Protocol):
     """An opened source."""
 
+    @property
+    def transport(self) -> str:
+        """By which it would be named, such as `docker-archive`."""
+        ...
+
     def entries(self) -> Sequence[SourceEntry]:
         """Everything it holds, in its own order. Raises SourceError."""
         ...

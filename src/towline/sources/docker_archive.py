@@ -50,6 +50,8 @@ _Layer = tuple["SourceLayer", "Compression"]
 class DockerArchive:
     """An ImageSource that owns its files."""
 
+    transport = "docker-archive"
+
     def __init__(self, files: TarMembers, cancel: Cancel) -> None:
         self._files = files
         self._cancel = cancel

@@ -127,6 +127,8 @@ class Listed:
 class EngineSource:
     """An ImageSource."""
 
+    transport = "docker-daemon"
+
     def __init__(
         self, name: str, access: Access, context: Context, environ: Mapping[str, str]
     ) -> None:

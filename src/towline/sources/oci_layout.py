@@ -55,6 +55,7 @@ class OciLayout:
 
     def __init__(self, files: Files) -> None:
         self._files = files
+        self.transport = "oci" if isinstance(files, stores.Folder) else "oci-archive"
         self._blobs = LayoutBlobs(files)
         self._raw = RawManifest(stores.read(files, INDEX), media_types.OCI_INDEX)
         document = stores.understood(

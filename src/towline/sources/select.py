@@ -18,8 +18,12 @@ _SHOWN = 20
 """Names that an error lists; a layout may have hundreds."""
 
 
-def select(entries: Sequence[SourceEntry], ref: str | None, source: str) -> SourceEntry:
+def select(
+    entries: Sequence[SourceEntry], ref: str | None, source: str, spelled: str = ""
+) -> SourceEntry:
     """The one entry that is meant; `source` is what errors call the source.
+
+    `spelled`: transport and path, to which a REF can be added; empty where that cannot be.
 
     A REF is a name as the source has it, an image name that means the same, a bare tag, or `@N`,
     the N-th from 0. Raises SourceError naming what is there when it fits none, or several, or
@@ -30,23 +34,24 @@ def select(entries: Sequence[SourceEntry], ref: str | None, source: str) -> Sour
             return entries[0]
         raise SourceError(
             f"{source} holds {len(entries)} images: {_listed(entries)}",
-            hint="name one after the path, as in docker-archive:PATH:REF or oci:PATH:REF",
+            hint=_name_one(entries, spelled),
         )
     found = _matching(entries, ref)
     if not found:
         raise SourceError(
-            f"tag does not exist: {shown(ref)} in {source}, which holds {_names(entries)}"
+            f"tag does not exist: {shown(ref)} in {source}, which holds {_names(entries)}",
+            hint=_name_one(entries, spelled),
         )
     if len(found) > 1:
         raise SourceError(
             f"{shown(ref)} means {len(found)} images in {source}, which holds {_listed(entries)}",
-            hint="name one by its place, as in docker-archive:PATH:@0 or oci:PATH:@0",
+            hint=f"name one by its place: {spelled}:@0" if spelled else "name one by its place: @0",
         )
     return found[0]
 
 
 def tagged(
-    entries: Sequence[SourceEntry], ref: str | None, source: str
+    entries: Sequence[SourceEntry], ref: str | None, source: str, spelled: str = ""
 ) -> tuple[tuple[str, SourceEntry], ...]:
     """All tags of a source with their entries, sorted by tag.
 
@@ -67,7 +72,7 @@ def tagged(
         names = ", ".join(sorted(repository.familiar for repository in repositories))
         raise SourceError(
             f"{source} holds several repositories: {names}",
-            hint="name one after the path, as in docker-archive:PATH:NAME",
+            hint=f"name one: {spelled}:{names.partition(',')[0]}" if spelled else None,
         )
     if not known:
         raise SourceError(f"no tags to push for {shown(ref or source)}")
@@ -126,6 +131,16 @@ def _reference(name: str) -> Reference | None:
         return reference.parse(name)
     except InvalidReference:
         return None
+
+
+def _name_one(entries: Sequence[SourceEntry], spelled: str) -> str | None:
+    """How one of them is named; or that all are meant, where they have the tags for that."""
+    if not entries or not spelled:
+        return None
+    first = shown(entries[0].names[0]) if entries[0].names else "@0"
+    repositories = {repository for entry in entries for repository, _ in _named(entry)}
+    several = len(entries) > 1 and len(repositories) == 1
+    return f"name one: {spelled}:{first}" + (", or push all: `all_tags=True`" if several else "")
 
 
 def _names(entries: Sequence[SourceEntry]) -> str:

@@ -116,7 +116,7 @@ def test_a_pipe_is_spooled(
     told: list[Event] = []
     source = open_source(pipe_of(made.path.read_bytes()), Context(emit=told.append))
     check(source, made)
-    assert len(told) == 2
+    assert sum(isinstance(event, Note) for event in told) == 2
 
 
 def test_a_pipe_that_gives_nothing_can_be_cancelled() -> None:
@@ -164,7 +164,7 @@ def test_an_object_that_decompresses_is_spooled(made: Made) -> None:
     packed = io.BytesIO(gzip.compress(made.path.read_bytes()))
     with gzip.open(packed) as file:
         check(open_source(cast("BinaryIO", file), Context(emit=told.append)), made)
-    assert len(told) == 2
+    assert sum(isinstance(event, Note) for event in told) == 2
 
 
 def test_an_object_that_cannot_seek_is_spooled(made: Made) -> None:
