@@ -383,3 +383,22 @@ class TestTerminal:
             assert typed.ends() == 2
             typed.until("Password: \r\ntowline: error: nothing was typed\r\n")
         assert not config.exists()
+
+
+def test_a_refused_account_is_said_to_be_from_where_it_is_from(
+    registry: DockerRegistry, image: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = registry.name("app:1")
+    code, _, err = login(registry.host, password="wr0ng-word")
+    assert code == 4
+    assert f"user {USER} (from `--password-stdin`)" in err
+    words = ["push", image, name, "-q", "-u", USER, "--password-stdin"]
+    assert "(from `--password-stdin`)" in piped("wr0ng-word", *words)[2]
+    assert main(["push", image, name, "-q", "--creds", f"{USER}:wr0ng-word"]) == 4
+    assert "(from `--creds`)" in capsys.readouterr().err
+    monkeypatch.setenv("TOWLINE_CREDS", f"{USER}:wr0ng-word")
+    assert main(["push", image, name, "--progress", "json"]) == 4
+    error, hint = map(json.loads, capsys.readouterr().err.splitlines()[-2:])
+    assert "(from TOWLINE_CREDS)" in error["message"]
+    assert (error["reference"], hint["reference"]) == (name, name)
+    assert "[{" not in error["message"], "what a registry says in objects is nothing for people"

@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     named = hasattr(args, "authfile")  # a push has to be told of that file as well
     host, store = logins.host_and_store(args)
     user, secret = _account(args)
+    args.account = _origin(args)
     looked_at = _check(args, host, (user, secret))
     secrets = Secrets()
     secrets.add_account(user, secret)
@@ -67,6 +68,12 @@ def _account(args: argparse.Namespace) -> tuple[str, str]:
         message = "the password is empty"
         raise UsageError(message)
     return user, secret
+
+
+def _origin(args: argparse.Namespace) -> str:
+    if hasattr(args, "password_stdin"):
+        return "`--password-stdin`"
+    return "TOWLINE_PASSWORD" if os.environ.get("TOWLINE_PASSWORD") else "the terminal"
 
 
 def _check(args: argparse.Namespace, host: str, account: tuple[str, str]) -> bool:

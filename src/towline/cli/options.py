@@ -416,6 +416,7 @@ COMMAND_ONLY = frozenset(
         "output",
         "password_stdin",
         "progress",
+        "account",
         "typed",
         "username",
         "words",

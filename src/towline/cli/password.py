@@ -27,6 +27,15 @@ def creds(args: argparse.Namespace) -> dict[str, tuple[str, str]]:
     return {"creds": (user or "", password)}
 
 
+def origin(args: argparse.Namespace) -> str:
+    """By what the account came that the library is given as `creds`."""
+    typed = getattr(args, "account", "")
+    if typed or not hasattr(args, "username"):
+        named = "`creds`" if "creds" in getattr(args, "typed", ()) else "TOWLINE_CREDS"
+        return typed or named
+    return "`--password-stdin`" if hasattr(args, "password_stdin") else "TOWLINE_PASSWORD"
+
+
 def piped(command: str) -> str:
     """The password on standard input: all of it, but for the end of its last line.
 

@@ -33,12 +33,19 @@ class Style:
 
     json: bool = False
     debug: bool = False
+    reference: str = ""
+    """The one destination, which events of errors are about."""
+    account: str = "`creds`"
+    """What the account was given by that the library knows as `creds`."""
 
 
 def style_of(args: argparse.Namespace) -> Style:
     """By what was given."""
+    from towline.cli import password, words
+
     json = getattr(args, "progress", None) == "json"
-    return Style(json, getattr(args, "debug", False))
+    debug = getattr(args, "debug", False)
+    return Style(json, debug, words.reference(args) if json else "", password.origin(args))
 
 
 def sniff(words: Sequence[str], environ: Mapping[str, str]) -> Style:
@@ -49,12 +56,21 @@ def sniff(words: Sequence[str], environ: Mapping[str, str]) -> Style:
 
 def report(error: BaseException, style: Style) -> None:
     """Show it on standard error."""
+    _say_account(error, style.account)
     if style.json:
         write_lines(_objects(error, style))
         return
     if style.debug:
         write_lines(_traceback(error))
     write_lines(_text(error))
+
+
+def _say_account(error: BaseException, account: str) -> None:
+    """Name the account by what was typed, which the library cannot know."""
+    for _, failure in _each(error):
+        if isinstance(failure, TowlineError):
+            said = failure.message.replace("(from `creds`)", f"(from {account})")
+            failure.args = (said, *failure.args[1:])
 
 
 def last_words(style: Style) -> bytes:
@@ -97,8 +113,8 @@ def _objects(error: BaseException, style: Style) -> Iterator[str]:
     if style.debug:
         for line in _traceback(error):
             yield debug_object(line)
-    for reference, failure in _each(error):
-        code = exit_codes.of(failure)
+    for named, failure in _each(error):
+        reference, code = named or style.reference, exit_codes.of(failure)
         yield _object(Failed(reference=reference, message=message_of(failure), exit_code=code))
         if hint := _hint(failure):
             yield _object(Hinted(reference=reference, message=hint))

@@ -37,6 +37,21 @@ def source_and_destinations(args: argparse.Namespace) -> tuple[str, list[str]]:
     raise AssertionError
 
 
+def reference(args: argparse.Namespace) -> str:
+    """The one destination of a push in full form, for events of its errors; empty for others."""
+    from towline import reference as references
+
+    words = getattr(args, "words", [])
+    if args.command not in {"push", "plan"} or not 1 <= len(words) <= 2:  # noqa: PLR2004 - a pair
+        return ""
+    try:
+        found = references.parse(words[-1].removeprefix(_DAEMON))
+    except UsageError:
+        return ""
+    tag = None if getattr(args, "all_tags", False) else found.target
+    return str(found.with_tag(tag))
+
+
 @contextmanager
 def explained(args: argparse.Namespace) -> Iterator[None]:
     """A word that is no file has been looked for in an engine: say that it was a file, too."""

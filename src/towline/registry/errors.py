@@ -58,6 +58,8 @@ class Complaint(NamedTuple):
 
     def __str__(self) -> str:
         said = ": ".join(filter(None, [self.code, self.message]))
+        if self.message and self.detail.startswith(("{", "[")):
+            return said  # of objects of theirs a person reads nothing that the message lacks
         detail = _shown(self.detail, _DETAIL_SHOWN)
         return f"{said} ({detail})".lstrip() if detail else said
 
