@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from towline.errors import Cancelled
@@ -98,19 +97,25 @@ class Meter:
             self.sent_bytes += sent_bytes
 
 
-@dataclass(frozen=True, slots=True)
 class Context:
-    """What every call of one transfer carries."""
+    """What every call of one transfer carries; it never changes."""
 
-    cancel: Cancel = field(default_factory=Cancel)
-    emit: Emit = nowhere
-    meter: Meter = field(default_factory=Meter)
-    clock: Callable[[], float] = time.monotonic
-    """Seconds from some fixed moment."""
+    def __init__(
+        self,
+        cancel: Cancel | None = None,
+        emit: Emit = nowhere,
+        meter: Meter | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock`: seconds from some fixed moment."""
+        self.cancel = cancel or Cancel()
+        self.emit = emit
+        self.meter = meter or Meter()
+        self.clock = clock
 
-    def with_cancel(self, cancel: Cancel) -> Context:
-        """The same listeners and counts under another switch."""
-        return replace(self, cancel=cancel)
+    def but(self, *, cancel: Cancel | None = None, emit: Emit | None = None) -> Context:
+        """The same counts under another switch, or for other listeners."""
+        return Context(cancel or self.cancel, emit or self.emit, self.meter, self.clock)
 
 
 class acquired:  # noqa: N801 - reads as what it is: with acquired(lock, context)

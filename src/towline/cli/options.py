@@ -7,8 +7,7 @@ given stays absent, so that every default has one home, the library.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,8 +84,7 @@ def _quiet(value: str) -> str | None:
     return "none" if switch(value) else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
+class Option(NamedTuple):
     """One option."""
 
     names: tuple[str, ...]
@@ -140,8 +138,7 @@ def given(*names: str, metavar: str, help: str = "", **more: object) -> Option: 
     return Option(names=names, metavar=metavar, help=help, **more)  # type: ignore[arg-type]  # any field
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """Options that belong together, under one heading of `--help`."""
 
     title: str

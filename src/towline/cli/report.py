@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.cli import early, exit_codes
 from towline.cli.printable import one_line, spelled
@@ -27,8 +26,7 @@ _NO_THREAD = "can't start new thread"
 UNEXPECTED = "run it again with --debug and report what it shows: this should not have happened"
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
+class Style(NamedTuple):
     """How errors are shown."""
 
     json: bool = False

@@ -51,7 +51,7 @@ class EngineImage(EngineSource):
         """The wish, to learn also from where the engine has its images from, or has put them."""
         hosts = {name.host for name in self._known.places}
         seen = [place for place in self.origins if place.repository.host in hosts]
-        return replace(wish, cache_from=(*wish.cache_from, *seen)) if wish.learn else wish
+        return wish._replace(cache_from=(*wish.cache_from, *seen)) if wish.learn else wish
 
     def charge(self, runs: Iterable[TargetPush]) -> None:
         """Let the result of each target count what was asked there to describe the image."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from towline.spec.compression import Compression
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Blob:
     """Bytes that the destination must hold."""
 
@@ -108,7 +108,7 @@ Layer = Blob | Descriptor
 """A blob, or the descriptor of a foreign layer, which is left where its `urls` say."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Image:
     """One image manifest to be."""
 
@@ -128,7 +128,7 @@ class Image:
         return all(blob.stored is not None for blob in self.blobs)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Index:
     """One index to be, and what it lists, in its order."""
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 from towline import reference as references
 from towline.context import Cancel
@@ -109,8 +108,7 @@ class Options(PusherOptions, PushOptions, total=False):
     """Keywords of the functions that make a `Pusher` for one push."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """What one push was asked to do."""
 
     profile: Profile
@@ -191,21 +189,27 @@ def _if_exists(value: str) -> IfExists:
     raise UsageError(f"if_exists cannot be {value!r}", hint="use overwrite, same, skip or fail")
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """How much at once, how long, how often."""
 
     jobs: int = 5
     retries: int = 4
     timeout: float = 30.0
 
-    def __post_init__(self) -> None:
-        if not _is_number(self.jobs, int) or self.jobs < 1:
-            raise UsageError(f"`jobs` must be a whole number, at least 1, not {self.jobs!r}")
-        if not _is_number(self.retries, int) or self.retries < 0:
-            raise UsageError(f"`retries` must be a whole number, 0 or more, not {self.retries!r}")
-        if not _is_number(self.timeout, int, float) or not 0 < self.timeout < _FOR_EVER:
-            raise UsageError(f"`timeout` must be a number above 0 seconds, not {self.timeout!r}")
+
+def limits(options: PusherOptions) -> Limits:
+    """Those that were given. Raises UsageError."""
+    usual = Limits()
+    jobs = options.get("jobs", usual.jobs)
+    retries = options.get("retries", usual.retries)
+    timeout = options.get("timeout", usual.timeout)
+    if not _is_number(jobs, int) or jobs < 1:
+        raise UsageError(f"`jobs` must be a whole number, at least 1, not {jobs!r}")
+    if not _is_number(retries, int) or retries < 0:
+        raise UsageError(f"`retries` must be a whole number, 0 or more, not {retries!r}")
+    if not _is_number(timeout, int, float) or not 0 < timeout < _FOR_EVER:
+        raise UsageError(f"`timeout` must be a number above 0 seconds, not {timeout!r}")
+    return Limits(jobs, retries, timeout)
 
 
 _FOR_EVER = float("inf")

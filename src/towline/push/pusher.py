@@ -198,7 +198,7 @@ class Pusher:
         """
         from towline.push import dry_run
 
-        wish = replace(options.wish(wishes), verify=None)  # there is nothing to verify yet
+        wish = options.wish(wishes)._replace(verify=None)  # there is nothing to verify yet
         parsed = destinations.parse(destination, all_tags=all_tags)
         destinations.on_one_host(parsed, self._account)
         cancel = wishes.get("cancel") or Cancel()

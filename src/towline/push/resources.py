@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from towline.knowledge.open import open_knowledge
 from towline.layers.buffers import Spares
-from towline.push.options import Limits, account, chunk_size, environment, pair, rate
+from towline.push.options import account, chunk_size, environment, limits, pair, rate
 from towline.registry.client import RegistryClient, Settings
 from towline.transfers.retry import Gate, Policy
 from towline.transfers.single_flight import SingleFlight
@@ -18,7 +18,7 @@ from towline.transfers.threads import Threads, processors
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
-    from towline.push.options import PusherOptions
+    from towline.push.options import Limits, PusherOptions
     from towline.push.plan import Candidate, Delivered
     from towline.wire.secrets import Secrets
 
@@ -40,11 +40,7 @@ class Resources:
         self, options: PusherOptions, warn: Callable[[str], None], secrets: Secrets
     ) -> None:
         """`secrets` is told every secret that is used."""
-        self.limits = Limits(
-            options.get("jobs", Limits.jobs),
-            options.get("retries", Limits.retries),
-            options.get("timeout", Limits.timeout),
-        )
+        self.limits = limits(options)
         self.environ = environment(options)
         secrets.add_environment(self.environ)
         secrets.add_address(_text(options.get("cache")))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Target:
     """A repository and the tags that are to be set in it."""
 
@@ -57,7 +57,7 @@ class Target:
         def emit(event: Event) -> None:
             self.context.emit(replace(event, reference=self.reference))
 
-        return replace(self.context, emit=emit)
+        return self.context.but(emit=emit)
 
     def warn(self, message: str) -> None:
         """Tell a warning, and keep it for the result."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.context import Context, acquired
 from towline.reference import HUB, RepositoryName
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from towline.wire.url import Url
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What the user says of all registries."""
 
     plain_http: bool = False
@@ -45,9 +44,9 @@ class Settings:
     ca: str | os.PathLike[str] | None = None
     cert: str | os.PathLike[str] | None = None
     key: str | os.PathLike[str] | None = None
-    creds: tuple[str, str] | AskForHost | None = field(default=None, repr=False)
+    creds: tuple[str, str] | AskForHost | None = None
     """For destinations."""
-    src_creds: tuple[str, str] | None = field(default=None, repr=False)
+    src_creds: tuple[str, str] | None = None
     """For sources."""
     authfile: str | os.PathLike[str] | None = None
     timeout: float = TIMEOUT
@@ -58,12 +57,12 @@ class Settings:
     """Bytes a second that all uploads together may send; None: as many as there are."""
     chunk_size: int | None = None
     """Bytes; larger blobs go in chunks. None: in one body wherever it is taken."""
-    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    environ: Mapping[str, str] = {}
     log: Log | None = None
     """Takes the lines of the wire log."""
     warn: Callable[[str], None] | None = None
     """Takes one sentence about something that is not as it should be."""
-    secrets: Secrets = field(default_factory=Secrets, repr=False)
+    secrets: Secrets | None = None
     """Is told every secret that is used."""
     loopback_http: bool | None = None
     """Whether a registry on this machine may be spoken to in http; None: unless `insecure`."""
@@ -85,6 +84,7 @@ class RegistryClient:
         self._recall = recall
         self._lock = threading.Lock()
         self._pool: Pool | None = None
+        self._secrets = settings.secrets or Secrets()
         self._keychain = Keychain(
             settings.environ,
             creds=settings.creds,
@@ -92,7 +92,7 @@ class RegistryClient:
             authfile=str(settings.authfile) if settings.authfile else None,
             log=settings.log or silent,
             warn=settings.warn or silent,
-            secrets=settings.secrets,
+            secrets=self._secrets,
         )
         self._endpoints: dict[str, Endpoint] = {}
         self._facts: dict[str, HostFacts] = {}
@@ -199,7 +199,7 @@ class RegistryClient:
                 # What is said of registries is not said of proxies, but for whom to believe.
                 proxy_trust=tls.Trust(authorities=trust.authorities),
                 write_log=settings.log or silent,
-                secrets=settings.secrets,
+                secrets=self._secrets,
                 pace=Pace(settings.limit_rate) if settings.limit_rate else None,
             )
         return self._pool

@@ -8,7 +8,6 @@ by everybody: what others add in between is kept, and what is no such list is le
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError, TowlineError
@@ -101,4 +100,4 @@ def _entry(manifest: RawManifest) -> Descriptor:
     kind = None
     if isinstance(parsed, Manifest):
         kind = parsed.artifact_type or parsed.config.media_type
-    return replace(manifest.descriptor(), annotations=parsed.annotations, artifact_type=kind)
+    return manifest.descriptor()._replace(annotations=parsed.annotations, artifact_type=kind)

@@ -8,7 +8,7 @@ that cannot seek keeps that promise by spooling.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 from towline.errors import SourceError
 
@@ -58,8 +58,7 @@ class SourceLayer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class MissingLayer:
+class MissingLayer(NamedTuple):
     """A layer that the source describes and does not have."""
 
     source: str
@@ -78,8 +77,7 @@ class MissingLayer:
         raise SourceError(f"{self.source} lacks the layer {self.name}")
 
 
-@dataclass(frozen=True, slots=True)
-class ForeignLayer:
+class ForeignLayer(NamedTuple):
     """A layer that lies elsewhere: only what the manifest says of it is known."""
 
     foreign: Descriptor
@@ -101,8 +99,7 @@ class ForeignLayer:
         raise SourceError(f"the foreign layer {self.foreign.digest} is not in the source")
 
 
-@dataclass(frozen=True, slots=True)
-class SourceImage:
+class SourceImage(NamedTuple):
     """One image: config, layers, and its manifest where it came with one."""
 
     config: bytes
@@ -125,8 +122,7 @@ class SourceImage:
     """Its config is not known, only which layers it has: enough to plan by, not to push."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceIndex:
+class SourceIndex(NamedTuple):
     """An index and what it lists, in its order.
 
     Until `platforms` has chosen among them, some of them may be absent.

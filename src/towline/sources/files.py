@@ -12,8 +12,7 @@ import json
 import os
 import stat
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeVar
 
 from towline.errors import SourceError
 from towline.spec import manifest
@@ -227,8 +226,7 @@ class Folder:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class FileLayer:
+class FileLayer(NamedTuple):
     """A layer, or another blob, in a file of its own."""
 
     files: Files

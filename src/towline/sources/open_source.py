@@ -11,8 +11,7 @@ import os
 import stat
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, get_args
 
 from towline.context import Context
 from towline.errors import SourceError, UsageError
@@ -48,8 +47,7 @@ _OTHERS = {b"BZh": "bzip2 -dc", b"\xfd7zXZ\x00": "xz -dc", b"\x04\x22\x4d\x18": 
 """First bytes of compressions that are not read, and what makes plain bytes of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """Where an image is said to be."""
 
     text: str

@@ -8,7 +8,6 @@ and stays with its image.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError, UsageError
@@ -83,7 +82,7 @@ def _of_platforms(
     leaves, absent = _leaves(index), _absent(index)
     found = _find(platforms, [image for image, _ in leaves], absent, source)
     if len(found) == 1:
-        return replace(found[0], for_index=True), ()
+        return found[0]._replace(for_index=True), ()
     digests = {listed.digest for image, listed in leaves if image in found}
     if not attestations:
         return _only(index, digests), ()
@@ -168,7 +167,7 @@ def _only(index: SourceIndex, keep: Container[Digest]) -> SourceIndex:
                 continue
             raw = inner.manifest
             children.append(inner)
-            descriptors.append(replace(listed, digest=raw.digest, size=raw.size))
+            descriptors.append(listed._replace(digest=raw.digest, size=raw.size))
         elif listed.digest in keep:
             children.append(child)
             descriptors.append(listed)
@@ -208,7 +207,7 @@ def _the_whole_one(index: SourceIndex, source: str) -> tuple[SourceImage, tuple[
         f"{source} holds {images[0].platform} alone of its index, "
         f"so that image is pushed by itself, without {missing}"
     )
-    return replace(images[0], for_index=True), (warning,)
+    return images[0]._replace(for_index=True), (warning,)
 
 
 def _empty(index: SourceIndex) -> list[Descriptor]:

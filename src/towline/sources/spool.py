@@ -9,8 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import select
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from towline.errors import SourceError
 from towline.events import Note, Working
@@ -142,8 +141,7 @@ class Head:
         self._reader.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(NamedTuple):
     """Where something is spooled, and how much room it needs."""
 
     name: str

@@ -10,8 +10,7 @@ from __future__ import annotations
 import io
 import posixpath
 import tarfile
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from towline.errors import SourceError
 from towline.sources.files import Section, missing, shown
@@ -37,8 +36,7 @@ _MAX_HOPS = 16
 """Links to links that are followed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Where a file's content lies."""
 
     start: int

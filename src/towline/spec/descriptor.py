@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.spec import reading
@@ -52,8 +51,7 @@ class Platform(NamedTuple):
         return shown
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(NamedTuple):
     """What a manifest says of one blob or manifest."""
 
     media_type: str
@@ -62,9 +60,12 @@ class Descriptor:
     """Bytes."""
     urls: tuple[str, ...] = ()
     """Where a foreign layer can be downloaded."""
-    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    annotations: Mapping[str, str] = {}
     platform: Platform | None = None
     artifact_type: str | None = None
+
+    def __hash__(self) -> int:
+        return hash((self.media_type, self.digest, self.size))  # annotations have none
 
     @classmethod
     def from_json(cls, value: Any) -> Descriptor:  # noqa: ANN401 - any JSON

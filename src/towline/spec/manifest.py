@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.spec import gojson, media_types, reading
 from towline.spec.descriptor import Descriptor
@@ -20,66 +19,57 @@ _INDENT = 3
 """Spaces; schema 2 has had them since its first builder, and its digests rest on them."""
 
 
-@dataclass(frozen=True, slots=True)
-class RawManifest:
+class RawManifest(NamedTuple):
     """A manifest or index as bytes: the only form that has a digest."""
 
     content: bytes
     media_type: str
+    signed: bytes | None = None
+    """Of one of schema 1 with its signatures inside: what they sign, and the digest is of."""
 
     @property
     def digest(self) -> Digest:
         """Digest of the content."""
-        return Digest.of(self.content)
+        return Digest.of(self._counted)
 
     @property
     def size(self) -> int:
         """Bytes."""
-        return len(self.content)
+        return len(self._counted)
+
+    @property
+    def _counted(self) -> bytes:
+        return self.content if self.signed is None else self.signed
 
     def descriptor(self) -> Descriptor:
         """What an index says of it."""
         return Descriptor(self.media_type, self.digest, self.size)
 
 
-@dataclass(frozen=True, slots=True)
-class SignedManifest(RawManifest):
-    """One of schema 1 with its signatures inside: digest and size are those of what was signed."""
-
-    payload: bytes
-    """The content without its signatures."""
-
-    @property
-    def digest(self) -> Digest:
-        """Digest of the payload."""
-        return Digest.of(self.payload)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the payload."""
-        return len(self.payload)
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(NamedTuple):
     """An image manifest, read."""
 
     media_type: str
     config: Descriptor
     layers: tuple[Descriptor, ...]
-    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    annotations: Mapping[str, str] = {}
     subject: Descriptor | None = None
     artifact_type: str | None = None
 
+    def __hash__(self) -> int:
+        return hash((self.media_type, self.config, self.layers))  # annotations have none
 
-@dataclass(frozen=True, slots=True)
-class Index:
+
+class Index(NamedTuple):
     """An image index or manifest list, read."""
 
     media_type: str
     manifests: tuple[Descriptor, ...]
-    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    annotations: Mapping[str, str] = {}
     subject: Descriptor | None = None
+
+    def __hash__(self) -> int:
+        return hash((self.media_type, self.manifests))  # annotations have none
 
 
 def parse(content: bytes, media_type: str | None = None) -> Manifest | Index:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from towline.spec import media_types, reading
 from towline.spec.digest import Digest
-from towline.spec.manifest import RawManifest, SignedManifest
+from towline.spec.manifest import RawManifest
 
 _VERSION = 1
 _TYPES = frozenset({media_types.SCHEMA1, media_types.SCHEMA1_SIGNED})
@@ -39,7 +39,7 @@ def raw(content: bytes, media_type: str) -> RawManifest:
     """Any manifest as it came; one of schema 1 has the digest of its payload."""
     if media_type in _TYPES:
         try:
-            return SignedManifest(content, media_type, parse(content).payload)
+            return RawManifest(content, media_type, parse(content).payload)
         except ValueError:  # then it has no other digest than that of its bytes
             pass
     return RawManifest(content, media_type)

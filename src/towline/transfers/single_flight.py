@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from towline.context import Cancel
@@ -35,7 +34,7 @@ class Flight(Generic[T]):
     def __init__(self, flights: SingleFlight[T], key: Hashable, leader: Context) -> None:
         from concurrent.futures import Future  # a push of nothing needs none
 
-        self.context = replace(leader, cancel=Cancel(), emit=self._tell)
+        self.context = leader.but(cancel=Cancel(), emit=self._tell)
         """What the work is to use: a switch of its own, thrown when nobody watches any more; all
         watchers listening; the leader's counts and clock."""
         self.future: Future[T] = Future()

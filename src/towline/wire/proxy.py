@@ -8,7 +8,6 @@ through a proxy.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,16 +26,18 @@ _ODD_ADDRESS = re.compile(r"(?:[0-9a-z-]+\.)*(?:0x[0-9a-f]*|[0-9]+)\.?")
 _ADDRESS = re.compile(r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
+class Proxy(NamedTuple):
     """Where to connect instead, and what to show there."""
 
     url: Url
-    authorization: str | None = field(default=None, repr=False)
+    authorization: str | None = None
     """Value of `Proxy-Authorization`."""
 
     def __str__(self) -> str:
         return self.url.origin
+
+    def __repr__(self) -> str:
+        return f"<Proxy {self}>"
 
 
 class Proxies(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -30,7 +29,7 @@ MADE: dict[str, Made] = {
 
 def image(*layers: Layer, **source: object) -> Image:
     described = SourceImage(CONFIG, None, (), None, Platform("linux", "arm64"), oci=False)
-    described = replace(described, **source)  # type: ignore[arg-type]  # fields by name
+    described = described._replace(**source)  # type: ignore[arg-type]  # fields by name
     config = Descriptor(media_types.DOCKER_CONFIG, Digest.of(CONFIG), len(CONFIG))
     held = Blob(config.digest, config, len(CONFIG), io.BytesIO, is_layer=False)
     return Image(described, held, layers or (Blob(LAYER, None, 10, io.BytesIO, is_layer=True),))
@@ -56,7 +55,7 @@ def test_a_foreign_layer_has_a_type_in_each_family(docker: str, oci: str) -> Non
 
 def test_a_foreign_layer_is_converted_and_keeps_its_urls() -> None:
     (foreign,) = layers(convert.to_family(image(FOREIGN), MADE, "oci"))
-    assert foreign == replace(FOREIGN, media_type=media_types.OCI_NONDISTRIBUTABLE + "+gzip")
+    assert foreign == FOREIGN._replace(media_type=media_types.OCI_NONDISTRIBUTABLE + "+gzip")
     (again,) = layers(convert.to_family(image(foreign), MADE, "docker"))
     assert again == FOREIGN
 
@@ -94,7 +93,7 @@ def test_an_artifact_has_no_other_form(tree: Image, why: str) -> None:
 
 
 def test_a_foreign_layer_of_zstd_has_no_place_in_schema_2() -> None:
-    zstd = replace(FOREIGN, media_type=media_types.OCI_NONDISTRIBUTABLE + "+zstd")
+    zstd = FOREIGN._replace(media_type=media_types.OCI_NONDISTRIBUTABLE + "+zstd")
     with pytest.raises(CannotConvert, match="zstd"):
         convert.to_family(image(zstd), MADE, "docker")
 

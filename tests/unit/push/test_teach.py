@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from towline.push.known_blobs import fitting
@@ -47,5 +45,5 @@ def test_one_count_that_differs_makes_all_pairs_doubtful(config: ImageConfig) ->
 
 
 def test_a_layer_of_an_unknown_type_makes_all_pairs_doubtful() -> None:
-    odd = replace(LAYERS[1], media_type="application/x-anything")
-    assert fitting(replace(MANIFEST, layers=(LAYERS[0], odd)), CONFIG) == []
+    odd = LAYERS[1]._replace(media_type="application/x-anything")
+    assert fitting(MANIFEST._replace(layers=(LAYERS[0], odd)), CONFIG) == []

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -451,9 +450,9 @@ def test_what_is_named_by_sha512_is_refused_with_the_way_round(layout: Layout, w
     digest = Digest("sha512:" + "a" * 128)
     blob = Descriptor(media_types.OCI_LAYER_GZIP, digest, 1)
     config = layout.config(Digest.of(PLAIN)) if what == "layer" else layout.config()
-    config = replace(config, digest=digest) if what == "config" else config
+    config = config._replace(digest=digest) if what == "config" else config
     image = layout.image(config, *([blob] if what == "layer" else []))
-    image = replace(image, digest=digest) if what == "manifest" else image
+    image = image._replace(digest=digest) if what == "manifest" else image
     [entry] = entries(layout.done(image))
     with pytest.raises(SourceError, match=f"names the {what} aaaaaaaaaaaa by sha512") as caught:
         _ = entry.content

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -191,7 +190,7 @@ def test_a_switch_thrown_during_the_joining_is_heeded(flights: SingleFlight[str]
     flight.context.emit(progress(1))
     late = Context()
     # Being told the latest event is the last thing before the watcher's switch is looked at.
-    watch = flights.join(KEY, replace(late, emit=lambda _: late.cancel.cancel()))
+    watch = flights.join(KEY, late.but(emit=lambda _: late.cancel.cancel()))
     with pytest.raises(Cancelled):
         watch.result()
     assert len(flight.watches) == 1

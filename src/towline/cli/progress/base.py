@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from towline.events import LayerProgress, Warned, Working
 
@@ -23,8 +22,7 @@ INTERVAL = 0.1
 """Seconds between two looks at what is new."""
 
 
-@dataclass(frozen=True, slots=True)
-class Logged:
+class Logged(NamedTuple):
     """A line of `--debug`."""
 
     line: str

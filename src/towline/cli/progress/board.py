@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.cli.printable import one_line
 from towline.events import LayerProgress, Working
@@ -22,7 +22,7 @@ _WINDOW = 10.0
 """Seconds over which a rate is taken."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Row:
     """One layer at one destination."""
 
@@ -59,8 +59,7 @@ class Row:
         return not (self.waiting or self.done)
 
 
-@dataclass(frozen=True, slots=True)
-class Total:
+class Total(NamedTuple):
     """The sum of all that is to be sent."""
 
     current: int

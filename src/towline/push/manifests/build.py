@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import SourceError, UsageError
@@ -124,13 +123,13 @@ def _digest(layer: Layer, made: Mapping[str, Made]) -> Digest:
 
 def _layer(layer: Layer, made: Mapping[str, Made], fmt: Format) -> Descriptor:
     if isinstance(layer, Descriptor):
-        return replace(layer, media_type=media_types.foreign(layer.media_type, fmt))
+        return layer._replace(media_type=media_types.foreign(layer.media_type, fmt))
     blob = made[layer.key]
     stored = layer.stored
     annotations = stored.annotations if stored and fmt == "oci" else {}
     if blob.compression is None:  # no layer that we know: its type says what it is
         assert stored is not None  # noqa: S101 - only what is stored can be of an unknown type
-        return replace(stored, digest=blob.digest, size=blob.size)
+        return stored._replace(digest=blob.digest, size=blob.size)
     media_type = media_types.layer(fmt, blob.compression)
     return Descriptor(media_type, blob.digest, blob.size, annotations=annotations)
 
@@ -164,8 +163,7 @@ def _descriptors(listed: Sequence[Descriptor], children: Sequence[RawManifest]) 
     """What the index says of each child, with the child's new digest, also where it is quoted."""
     renamed = {old.digest: new.digest for old, new in zip(listed, children, strict=True)}
     return [
-        replace(
-            old,
+        old._replace(
             media_type=new.media_type,
             digest=new.digest,
             size=new.size,

@@ -20,7 +20,7 @@ from towline.registry.manifests import refuses_type
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import EMPTY_LAYER_DIFF_ID
-from towline.spec.manifest import SignedManifest
+from towline.spec.manifest import RawManifest
 from towline.spec.schema1_builder import EMPTY_LAYER, EMPTY_LAYER_DIGEST
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Fallback:
     def _unsigned(self) -> Documents:
         """What has the digest of a signed one."""
         payload = self._schema1().payload
-        return Documents(SignedManifest(payload, media_types.SCHEMA1_SIGNED, payload))
+        return Documents(RawManifest(payload, media_types.SCHEMA1_SIGNED, payload))
 
     def _schema1(self) -> Unsigned:
         path = self._target.repository.name.path

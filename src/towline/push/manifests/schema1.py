@@ -14,7 +14,7 @@ from towline.knowledge import places
 from towline.knowledge.base import KnowledgeError
 from towline.spec import media_types
 from towline.spec.jws import SIGNATURE_SIZE, Draft, PublicKey
-from towline.spec.manifest import SignedManifest
+from towline.spec.manifest import RawManifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ def require() -> None:
         )
 
 
-def sign(payload: bytes, environ: Mapping[str, str], warn: Callable[[str], None]) -> SignedManifest:
+def sign(payload: bytes, environ: Mapping[str, str], warn: Callable[[str], None]) -> RawManifest:
     """The manifest with a signature of now. Raises UsageError as `require` does."""
     require()
     from cryptography.hazmat.primitives.asymmetric import utils
@@ -50,7 +50,7 @@ def sign(payload: bytes, environ: Mapping[str, str], warn: Callable[[str], None]
     content = draft.sealed(
         PublicKey(_bytes(numbers.x), _bytes(numbers.y)), b"".join(map(_bytes, signature))
     )
-    return SignedManifest(content, media_types.SCHEMA1_SIGNED, payload)
+    return RawManifest(content, media_types.SCHEMA1_SIGNED, payload)
 
 
 def _bytes(number: int) -> bytes:

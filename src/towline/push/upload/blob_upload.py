@@ -62,7 +62,7 @@ class _Attempt:
 
     def __init__(self, transfer: Context) -> None:
         self.cancel = Cancel()
-        self.context = transfer.with_cancel(self.cancel)
+        self.context = transfer.but(cancel=self.cancel)
         """What everything that is done in this attempt is to use."""
         self.session: Upload | None = None
         self.failed = False

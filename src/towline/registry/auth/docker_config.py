@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.errors import UsageError
 from towline.reference import HUB, HUB_ALIASES
@@ -27,18 +26,20 @@ _SHOWN = 5
 _API = re.compile(r"/v[12](?:/.*)?|/")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One login of a file."""
 
     key: str
     """As it is spelled in the file."""
     username: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
-    registry_token: str = field(default="", repr=False)
+    password: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
     flaw: str = ""
     """What is wrong with it, where it cannot be used."""
+
+    def __repr__(self) -> str:
+        return f"<Entry {self.key}>"
 
     @property
     def names_account(self) -> bool:
@@ -46,20 +47,22 @@ class Entry:
         return bool(self.username or self.identity_token or self.registry_token)
 
 
-@dataclass(frozen=True, slots=True)
-class CredentialFile:
+class CredentialFile(NamedTuple):
     """One file (or variable) with logins."""
 
     where: str
     """Its path, or the variable's name."""
-    auths: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    helpers: Mapping[str, str] = field(default_factory=dict)
+    auths: Mapping[str, Any] = {}
+    helpers: Mapping[str, str] = {}
     """Helper programs by host (`credHelpers`)."""
     store: str = ""
     """The helper program for all other hosts (`credsStore`)."""
     flaw: str = ""
     """Why it cannot be read, where it cannot: then it names nobody."""
     absent: bool = False
+
+    def __repr__(self) -> str:
+        return f"<CredentialFile {self.where}>"
 
     def helper(self, host: str) -> str:
         """The helper program for that host alone (`credHelpers`); empty: none."""

@@ -8,8 +8,7 @@ Reading files is all the I/O there is.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import AuthError, TowlineError
 from towline.registry.auth import credential_helpers, docker_config
@@ -27,15 +26,14 @@ if TYPE_CHECKING:
     """A caller's function: a host's account, or None where it knows none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(NamedTuple):
     """An account at a registry; secrets are never shown."""
 
     username: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
+    password: str = ""
+    identity_token: str = ""
     """A refresh token, to be exchanged for access tokens."""
-    registry_token: str = field(default="", repr=False)
+    registry_token: str = ""
     """An access token, sent as it is."""
     source: str = ""
     """Where they were found, in words."""
@@ -65,6 +63,9 @@ class Credentials:
         if self.username and not (self.password or self.identity_token or self.registry_token):
             who += " with an empty password"
         return f"{who} (from {self.source})"
+
+    def __repr__(self) -> str:
+        return f"<Credentials of {self}>"
 
 
 class Keychain:

@@ -7,7 +7,6 @@ log alone: only its registry can judge it.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.errors import AuthError, RegistryError
@@ -37,15 +36,17 @@ _TOO_MUCH = frozenset({400, 401, 403})
 """Answers of services that do not grant what several scopes ask together."""
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """An access token; its value is never shown."""
 
-    value: str = field(repr=False)
+    value: str
     life: float
     """Seconds."""
     expires: float
     """By the clock of whoever got it."""
+
+    def __repr__(self) -> str:
+        return f"<Token for {self.life:g} s>"
 
     def lasts(self, seconds: float, now: float) -> bool:
         """Whether it is good for that long, or for half of a short life."""

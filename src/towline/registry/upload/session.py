@@ -111,7 +111,7 @@ class Session:
         self.over()
         talk = self.talk
         late = talk.context.cancel.cancelled
-        context = talk.context.with_cancel(Cancel())
+        context = talk.context.but(cancel=Cancel())
         seconds = _CANCEL_SECONDS_LATE if late else CANCEL_SECONDS
         with suppress(Cancelled):
             talk.transport.quietly(Request("DELETE", self.url), talk.scopes, context, seconds)
