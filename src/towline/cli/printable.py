@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_KEYWORD = re.compile(r"`([a-z_0-9]+)(?:=(True|'[^']*'))?`")
+_KEYWORD = r"`([a-z_0-9]+)(?:=(True|'[^']*'))?`"
 
 
 def one_line(text: str) -> str:
@@ -28,4 +28,4 @@ def spelled(text: str) -> str:
         given = " " + value.strip("'") if value and value != "True" else ""
         return f"`--{keyword.replace('_', '-')}{given}`"
 
-    return _KEYWORD.sub(option, text)
+    return re.sub(_KEYWORD, option, text)

@@ -248,7 +248,7 @@ def pair(creds: Creds | None, option: str) -> tuple[str, str] | None:
     raise UsageError(f"`{option}` must be USER:PASSWORD", hint="give a user, a colon, a password")
 
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
+_SIZE = r"(?i)(\d+(?:\.\d+)?)([KMG]?)"
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -258,7 +258,7 @@ def size(value: int | str, option: str) -> int:
     Raises UsageError, also for less than one byte.
     """
     if isinstance(value, str):
-        match = _SIZE.fullmatch(value.strip())
+        match = re.fullmatch(_SIZE, value.strip())
         number = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
     else:
         number = value

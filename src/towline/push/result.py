@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, overload
 
-from towline.events import Outcome
+from towline.events import Outcome, Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ Status = Literal["pushed", "unchanged", "skipped"]
 DigestDiffers = Literal["recompressed", "converted", "platforms", "annotations"]
 
 
-class _Told:
+class _Told(Told):
     """A value that has a place in the JSON."""
 
     __slots__ = ()
@@ -38,7 +38,7 @@ class _Told:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class _Layer(_Told):
     diff_id: str | None
     """Digest of the uncompressed tar; None for blobs that are no layers."""
@@ -54,7 +54,7 @@ class _Layer(_Told):
     sent_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PlannedLayer(_Layer):
     """One layer of a push that was only planned."""
 
@@ -62,7 +62,7 @@ class PlannedLayer(_Layer):
     """Bytes to be compressed; None for a blob that is there, or goes as it is."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LayerResult(_Layer):
     """One layer of a push."""
 
@@ -72,7 +72,7 @@ class LayerResult(_Layer):
     """Bytes of the blob."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ManifestResult(_Told):
     """One child of an index."""
 
@@ -82,7 +82,7 @@ class ManifestResult(_Told):
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Verification(_Told):
     """What was looked at again after a push, and was as it should be."""
 
@@ -94,7 +94,7 @@ class Verification(_Told):
     """Bytes of blobs read back."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PushResult(_Told):
     """One tag at one destination."""
 
@@ -126,7 +126,7 @@ class PushResult(_Told):
         return f"{head}/{last.partition(':')[0]}@{self.digest}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PlanResult(_Told):
     """One tag at one destination, as a push would leave it; nothing was written."""
 
@@ -154,7 +154,7 @@ class PlanResult(_Told):
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class InspectedLayer(_Told):
     """One layer as its manifest and config describe it."""
 
@@ -166,7 +166,7 @@ class InspectedLayer(_Told):
     diff_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class InspectResult(_Told):
     """An image or index, as it lies where it is."""
 

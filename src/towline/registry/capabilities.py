@@ -25,14 +25,14 @@ _SMALLER = (CHUNK, 4 * MiB, MiB, 1 << 18, 1 << 16)
 _PARTS_OF_ECR = 5 * MiB
 TRIES = 2
 """Failures in a row after which the shape of a body, not chance, may be the cause."""
-_SAID = re.compile(r"(\d+(?:\.\d+)?)\s*(kib|kb|k|mib|mb|m)\b")
+_SAID = r"(\d+(?:\.\d+)?)\s*(kib|kb|k|mib|mb|m)\b"
 _UNITS = {"k": 1 << 10, "m": MiB}
 REMEMBERED = 7 * 24 * 3600.0
 """Seconds for which facts count after the last was found out: proxies get other limits."""
 _SEEN, _RATE = "seen", "rate"
 _TELLING = 8 << 20
 """Bytes from which a push tells of a rate: less takes as long as its requests."""
-_NUMBER = re.compile(r"[0-9]{1,18}")
+_NUMBER = r"[0-9]{1,18}"
 _OF_THIS_RUN = frozenset({"chunks_kept", "failures"})
 
 
@@ -76,7 +76,7 @@ class HostFacts:
         `now`: seconds since the epoch.
         """
         found = cls()
-        numbers = {name: int(text) for name, text in facts.items() if _NUMBER.fullmatch(text)}
+        numbers = {name: int(text) for name, text in facts.items() if re.fullmatch(_NUMBER, text)}
         if not 0 <= now - numbers.get(_SEEN, 0) <= REMEMBERED:
             return found
         for name, kind in cls.__annotations__.items():
@@ -190,7 +190,7 @@ class HostFacts:
         words = words.lower()
         if "large" in words or "limit" in words or "exceed" in words:
             # GHCR: "request body is too large … 4.00MiB".
-            named = [int(float(n) * _UNITS[unit[0]]) for n, unit in _SAID.findall(words)]
+            named = [int(float(n) * _UNITS[unit[0]]) for n, unit in re.findall(_SAID, words)]
             smaller = sorted(limit for limit in named if size is None or limit < size)[:1] + smaller
         if not smaller or smaller[0] < self.chunk_min:
             return False
@@ -230,7 +230,7 @@ class Rates:
     def recall(self, host: str, facts: Mapping[str, str]) -> None:
         """Take over the rate that an earlier run stored."""
         text = facts.get(_RATE, "")
-        if _NUMBER.fullmatch(text) and int(text):
+        if re.fullmatch(_NUMBER, text) and int(text):
             self._rates.setdefault(host, int(text))
 
     def note(self, host: str, sent_bytes: int, seconds: float) -> None:

@@ -43,10 +43,10 @@ _DETAIL_SHOWN = 120
 """Characters of a detail: the cause may stand behind a long path, and is looked for there too."""
 _WAIT_MAX = 60.0
 
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
-_XML_MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.IGNORECASE | re.DOTALL)
-_XML_CODE = re.compile(r"<Code>(.*?)</Code>", re.IGNORECASE | re.DOTALL)
-_TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^<>]*>", re.IGNORECASE | re.DOTALL)
+_TITLE = r"(?is)<title[^>]*>(.*?)</title>"
+_XML_MESSAGE = r"(?is)<Message>(.*?)</Message>"
+_XML_CODE = r"(?is)<Code>(.*?)</Code>"
+_TAGS = r"(?is)<(script|style)\b.*?</\1>|<[^<>]*>"
 
 
 class Complaint(NamedTuple):
@@ -112,11 +112,11 @@ def _code(value: Any) -> str | None:  # noqa: ANN401 - any JSON
 
 
 def _from_markup(text: str) -> list[Complaint]:
-    if message := _XML_MESSAGE.search(text):
-        code = _XML_CODE.search(text)
+    if message := re.search(_XML_MESSAGE, text):
+        code = re.search(_XML_CODE, text)
         return [Complaint(_code(code[1]) if code else None, _shown(message[1], _SHOWN))]
-    title = _TITLE.search(text)
-    words = _shown(_TAGS.sub(" ", title[1] if title else text), _SHOWN)
+    title = re.search(_TITLE, text)
+    words = _shown(re.sub(_TAGS, " ", title[1] if title else text), _SHOWN)
     return [Complaint(None, words)] if words else []
 
 
@@ -203,7 +203,7 @@ def refusal(response: Response, action: str) -> AuthError | RegistryError:
         status=status,
         code=found,
         hint=_hint(response, found, words, elsewhere),
-        transient=_is_transient(status, found) and not _FULL.search(words),
+        transient=_is_transient(status, found) and not re.search(_FULL, words),
         retry_after=retry_after(response),
     )
 
@@ -277,29 +277,29 @@ CLOCKS = (
     "the token is new: check that the account may do this here, and that the clocks of the "
     "registry and of its token service agree"
 )
-_IMMUTABLE = re.compile(r"immutab|cannot be overwritten|already exists and")
-_FULL = re.compile(r"no space left|disk (?:is )?full")
-_HINTS_BY_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
+_IMMUTABLE = r"immutab|cannot be overwritten|already exists and"
+_FULL = r"no space left|disk (?:is )?full"
+_HINTS_BY_WORDS: tuple[tuple[str, str], ...] = (
     (
-        re.compile(r"http request to an https server|plain http request was sent to https"),
+        r"http request to an https server|plain http request was sent to https",
         SPEAKS_HTTPS,
     ),
     # nginx, in plain words: "No required SSL certificate was sent", "The SSL certificate error".
-    (re.compile(r"ssl certificate|client certificate"), CLIENT_CERTIFICATE),
-    (re.compile(r"expired"), "the credentials have expired: log in again"),
+    (r"ssl certificate|client certificate", CLIENT_CERTIFICATE),
+    (r"expired", "the credentials have expired: log in again"),
     (_IMMUTABLE, "the tag is immutable: choose another tag"),
-    (re.compile(r"quota"), "a quota of the registry is used up: make room there"),
+    (r"quota", "a quota of the registry is used up: make room there"),
     (_FULL, "the registry has no room left: make room there"),
     (
-        re.compile(r"project .*(?:not found|does not exist|doesn't exist)"),
+        r"project .*(?:not found|does not exist|doesn't exist)",
         "create the project at the registry first",
     ),
     (
-        re.compile(r"repository .*(?:not found|does not exist|doesn't exist)"),
+        r"repository .*(?:not found|does not exist|doesn't exist)",
         "create the repository at the registry first",
     ),
     (
-        re.compile(r"csrf"),
+        r"csrf",
         "something on the way adds cookies: ask whoever runs the proxy",
     ),
 )
@@ -327,11 +327,11 @@ def _hint(response: Response, found: str | None, words: str, elsewhere: Url | No
             return SPEAKS_HTTPS
         return f"name {elsewhere.authority} in the destination, if the registry is there"
     for pattern, hint in _HINTS_BY_WORDS:
-        if pattern.search(words):
+        if re.search(pattern, words):
             return hint
     return _HINTS_BY_CODE.get(found or "") or _HINTS_BY_STATUS.get(response.status)
 
 
 def is_immutable(words: str) -> bool:
     """Whether a refusal speaks of a tag that may not be moved."""
-    return _IMMUTABLE.search(words) is not None
+    return re.search(_IMMUTABLE, words) is not None

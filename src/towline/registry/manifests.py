@@ -46,14 +46,14 @@ _TYPE_CODES = frozenset(
     }
 )
 _BLOBS_UNKNOWN = frozenset({distribution.MANIFEST_BLOB_UNKNOWN, distribution.BLOB_UNKNOWN})
-_LACKING = re.compile(r"unknown blob|blob unknown|blob .*(?:not found|does not exist)")
+_LACKING = r"unknown blob|blob unknown|blob .*(?:not found|does not exist)"
 
 
 def lacks_blobs(error: Exception) -> bool:
     """Whether a manifest was refused because blobs that it lists are missing."""
     if not isinstance(error, RegistryError):
         return False
-    said = _LACKING.search(error.message.lower())
+    said = re.search(_LACKING, error.message.lower())
     return error.code in _BLOBS_UNKNOWN or (
         error.code == distribution.MANIFEST_INVALID and said is not None
     )

@@ -48,7 +48,7 @@ T = TypeVar("T")
 E = TypeVar("E", bound=TowlineError)
 
 # GHCR says `upload` in the addresses of its sessions.
-_UPLOAD = re.compile(r"/v2/((?:[a-z0-9][a-z0-9._-]*/)*[a-z0-9][a-z0-9._-]*)/blobs/uploads?/[^/%]*")
+_UPLOAD = r"/v2/((?:[a-z0-9][a-z0-9._-]*/)*[a-z0-9][a-z0-9._-]*)/blobs/uploads?/[^/%]*"
 
 
 class Transport:
@@ -193,7 +193,7 @@ class Transport:
         base = self.endpoint.base(context)
         if url.origin == base.origin:
             return self._at_home(base, context)
-        match = _UPLOAD.fullmatch(url.target.partition("?")[0])
+        match = re.fullmatch(_UPLOAD, url.target.partition("?")[0])
         if match is None:
             return None
         key = (url.origin, match[1])
@@ -316,7 +316,7 @@ class Transport:
             error.hint = errors.CLOCKS
 
     def _say_elsewhere(self, error: AuthError, response: Response) -> None:
-        match = _UPLOAD.fullmatch(response.url.target.partition("?")[0])
+        match = re.fullmatch(_UPLOAD, response.url.target.partition("?")[0])
         other = self._others.get((response.url.origin, match[1])) if match else None
         if other is not None:
             error.args = (f"{error.message}; it was asked as {other.auth.credentials}",)

@@ -15,8 +15,8 @@ _MAX = 4096
 """Bytes of warnings of one answer; more than that may be dropped."""
 _TOLD_MAX = 20
 """Different ones that are told: nobody reads more."""
-_WARNING = re.compile(r'299 - "((?:[^"\\]|\\.)*)"')
-_ESCAPE = re.compile(r"\\(.)")
+_WARNING = r'299 - "((?:[^"\\]|\\.)*)"'
+_ESCAPE = r"\\(.)"
 
 
 class Warnings:
@@ -29,8 +29,8 @@ class Warnings:
 
     def tell(self, response: Response) -> None:
         """Tell what is new in an answer."""
-        for quoted in _WARNING.findall(", ".join(response.headers.all("Warning"))[:_MAX]):
-            text = _ESCAPE.sub(r"\1", quoted)
+        for quoted in re.findall(_WARNING, ", ".join(response.headers.all("Warning"))[:_MAX]):
+            text = re.sub(_ESCAPE, r"\1", quoted)
             text = "".join(c if c.isprintable() else " " for c in text).strip()
             message = f"{response.url.authority} says: {text}"
             with self._lock:

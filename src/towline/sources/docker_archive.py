@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from towline.spec.compression import Compression
 
 MANIFEST = "manifest.json"
-_BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
-_NAMED_BY_DIGEST = re.compile(r"(?:.*/)?(?:sha256:)?([0-9a-f]{64})\.t(?:ar\.)?(?:gz|zst)")
+_BLOB = r"blobs/sha256/([0-9a-f]{64})"
+_NAMED_BY_DIGEST = r"(?:.*/)?(?:sha256:)?([0-9a-f]{64})\.t(?:ar\.)?(?:gz|zst)"
 _MEDIA_TYPES: dict[Compression, str] = {
     "gzip": media_types.DOCKER_LAYER_GZIP,
     "zstd": media_types.OCI_LAYER_ZSTD,
@@ -98,7 +98,7 @@ class DockerArchive:
         )
 
     def _check_name(self, path: str, content: bytes) -> None:
-        match = _BLOB.fullmatch(path.lstrip("/"))
+        match = re.fullmatch(_BLOB, path.lstrip("/"))
         if match and match[1] != Digest.of(content).hex:
             raise SourceError(
                 f"the config {path} in {self._files.name} is damaged: "
@@ -129,7 +129,7 @@ class DockerArchive:
             return MissingLayer(self._files.name, stores.shown(path), diff_id, None), "none"
         head = stores.read_all(self._files.open(path), min(size, compression.MAGIC_LENGTH))
         kind = compression.detect(head)
-        named = _BLOB.fullmatch(path.lstrip("/"))
+        named = re.fullmatch(_BLOB, path.lstrip("/"))
         if kind == "none" and named and named[1] != diff_id.hex:
             raise self._changed(diff_id, named[1])
         if kind == "none":
@@ -155,7 +155,11 @@ class DockerArchive:
             for each in (image.get("Config"), *_texts(image.get("Layers")))
         }
         for name in self._files.files.keys() - listed:
-            if (match := _BLOB.fullmatch(name)) and path.endswith(diff_id.hex) and self._tar(name):
+            if (
+                (match := re.fullmatch(_BLOB, name))
+                and path.endswith(diff_id.hex)
+                and self._tar(name)
+            ):
                 raise self._changed(diff_id, match[1])
 
     def _tar(self, path: str) -> bool:
@@ -230,7 +234,7 @@ def _told_digest(path: str, diff_id: Digest) -> Digest | None:
 
     A name that is the DiffID tells nothing of the compressed bytes.
     """
-    match = _BLOB.fullmatch(path.lstrip("/")) or _NAMED_BY_DIGEST.fullmatch(path)
+    match = re.fullmatch(_BLOB, path.lstrip("/")) or re.fullmatch(_NAMED_BY_DIGEST, path)
     if match is None or match[1] == diff_id.hex:
         return None
     return Digest(f"sha256:{match[1]}")

@@ -21,13 +21,13 @@ Log = Callable[[str], None]
 _SECRET = frozenset(
     {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-registry-auth"}
 )
-_SECRETIVE = re.compile(r"token|secret|passw|credential|signature|session|cookie|api-?key")
+_SECRETIVE = r"token|secret|passw|credential|signature|session|cookie|api-?key"
 """In names of fields that services made up for themselves."""
 _LINKS = frozenset({"location", "link", "content-location"})
 _OPEN_PARAMETERS = frozenset(
     {"digest", "mount", "from", "scope", "service", "n", "last", "account", "client_id"}
 )
-_PARAMETER = re.compile(r"([?&;])([^=&;?>\"\s]+)=([^&;>\"\s]*)")
+_PARAMETER = r"([?&;])([^=&;?>\"\s]+)=([^&;>\"\s]*)"
 
 
 def silent(_line: str) -> None:
@@ -57,19 +57,19 @@ def url(value: Url) -> str:
 
 def query(text: str) -> str:
     """A target or a link likewise."""
-    return _PARAMETER.sub(_hidden, text)
+    return re.sub(_PARAMETER, _hidden, text)
 
 
 def hidden_values(link: str) -> list[str]:
     """Values of a link's query that are not shown."""
-    found = (match.groups() for match in _PARAMETER.finditer(link))
+    found = (match.groups() for match in re.finditer(_PARAMETER, link))
     return [value for _, name, value in found if name.lower() not in _OPEN_PARAMETERS]
 
 
 def field(name: str, value: str) -> str:
     """A header field's value, or what may be told of it."""
     lower = name.lower()
-    if lower in _SECRET or _SECRETIVE.search(lower):
+    if lower in _SECRET or re.search(_SECRETIVE, lower):
         kind = value.partition(" ")[0] if lower.endswith("authorization") else ""
         return f"{kind} <hidden>".strip()
     return query(value) if lower in _LINKS or "://" in value else value

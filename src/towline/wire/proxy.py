@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from ipaddress import IPv4Address, IPv6Address
 
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-_USER = re.compile(r"(https?://)([^@/]*)@", re.IGNORECASE)
-_PORT = re.compile(r"(\[.*\]|[^:]*):(\d+)")
-_NUMERIC = re.compile(r"[0-9.]+")
-_ODD_ADDRESS = re.compile(r"(?:[0-9a-z-]+\.)*(?:0x[0-9a-f]*|[0-9]+)\.?")
-_ADDRESS = re.compile(r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*")
+_SCHEME = r"(?i)([a-z][a-z0-9+.-]*)://"
+_USER = r"(?i)(https?://)([^@/]*)@"
+_PORT = r"(\[.*\]|[^:]*):(\d+)"
+_NUMERIC = r"[0-9.]+"
+_ODD_ADDRESS = r"(?:[0-9a-z-]+\.)*(?:0x[0-9a-f]*|[0-9]+)\.?"
+_ADDRESS = r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*"
 
 
 class Proxy(NamedTuple):
@@ -87,7 +87,7 @@ def is_loopback(host: str) -> bool:
     return (
         host in {"localhost", "::1"}
         or host.endswith(".localhost")
-        or (host.startswith("127.") and _NUMERIC.fullmatch(host) is not None)
+        or (host.startswith("127.") and re.fullmatch(_NUMERIC, host) is not None)
     )
 
 
@@ -98,7 +98,7 @@ def is_here(host: str) -> bool:
 
 def is_elsewhere(host: str) -> bool:
     """Whether it is an address, and none of this machine."""
-    return _ADDRESS.fullmatch(host) is not None and not is_here(host)
+    return re.fullmatch(_ADDRESS, host) is not None and not is_here(host)
 
 
 def is_private(host: str) -> bool:
@@ -110,9 +110,9 @@ def _leads_to(host: str, such: Callable[[IPv4Address | IPv6Address], bool]) -> b
     """Whether this machine or an address that is such; odd spellings are taken to be such."""
     if is_loopback(host):
         return True
-    if not _ADDRESS.fullmatch(host):
+    if not re.fullmatch(_ADDRESS, host):
         # Forms that only some resolvers read, such as 0x7f.1: nobody means well with them.
-        return _ODD_ADDRESS.fullmatch(host) is not None
+        return re.fullmatch(_ODD_ADDRESS, host) is not None
     import ipaddress
 
     try:
@@ -123,7 +123,7 @@ def _leads_to(host: str, such: Callable[[IPv4Address | IPv6Address], bool]) -> b
 
 
 def _proxy(text: str, variable: str) -> Proxy:
-    scheme = _SCHEME.match(text)
+    scheme = re.match(_SCHEME, text)
     if scheme is None:
         text = f"http://{text}"
     elif scheme[1].lower() not in DEFAULT_PORTS:
@@ -131,7 +131,7 @@ def _proxy(text: str, variable: str) -> Proxy:
             f"{variable} names a proxy of the kind {scheme[1]}, which is not supported",
             hint=f"name an http or https proxy in {variable}, or unset it",
         )
-    user = _USER.match(text)
+    user = re.match(_USER, text)
     try:
         return Proxy(parse(text), _basic(user[2]) if user else None)
     except ValueError:
@@ -154,7 +154,7 @@ def _unquoted(text: str) -> str:
 def _matches(rule: str, url: Url) -> bool:
     if rule == "*" or _in_network(rule.strip("[]"), url.host):
         return True
-    if with_port := _PORT.fullmatch(rule):
+    if with_port := re.fullmatch(_PORT, rule):
         rule = with_port[1]
         if int(with_port[2]) != url.port:
             return False
@@ -163,7 +163,7 @@ def _matches(rule: str, url: Url) -> bool:
 
 
 def _in_network(rule: str, host: str) -> bool:
-    if not _ADDRESS.fullmatch(host):
+    if not re.fullmatch(_ADDRESS, host):
         return False
     import ipaddress
 

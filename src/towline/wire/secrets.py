@@ -50,7 +50,7 @@ _ESCAPED = (
     r"|(?P<slashes>\\+)"
 )
 """Of addresses and forms, of JSON, Python and Go, of HTML; each perhaps more than once."""
-_MAYBE_ESCAPED = re.compile(r"[%\\&]")
+_MAYBE_ESCAPED = r"[%\\&]"
 _PERCENT = rb"%(?:25)*([0-9A-Fa-f]{2})"
 _UNIT = r"\\+u([0-9a-f]{4})"
 _SPACES = re.compile(r"[\s+]+")
@@ -199,7 +199,7 @@ def _views(text: str) -> Iterator[_View]:
     view = _View(lower, range(len(text) + 1))
     yield view
     for _ in range(_ROUNDS):
-        if not _MAYBE_ESCAPED.search(view.text):
+        if not re.search(_MAYBE_ESCAPED, view.text):
             break
         # Compiled at its first use: most runs have none.
         view = _replaced(view, re.compile(_ESCAPED), _meaning)

@@ -10,18 +10,14 @@ import re
 from typing import NamedTuple
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
-_ABSOLUTE = re.compile(
-    r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL
-)
-_AUTHORITY = re.compile(
-    r"(?:[^@]*@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^:@\[\]\s]+)(?::(?P<port>[0-9]{0,5}))?"
-)
-_BARE_HOST = re.compile(r"(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::\d+)?|[A-Za-z0-9-]+:\d+)(?=/)")
+_ABSOLUTE = r"(?is)(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<rest>.*)"
+_AUTHORITY = r"(?:[^@]*@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^:@\[\]\s]+)(?::(?P<port>[0-9]{0,5}))?"
+_BARE_HOST = r"(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::\d+)?|[A-Za-z0-9-]+:\d+)(?=/)"
 _SHOWN = 500
 """Characters of a path: the longest name of a repository, and some more."""
 _NO_ADDRESS_SHOWN = 60
-_UNSAFE = re.compile(r"[^!-~]")
-_UNRESERVED = re.compile(r"[^A-Za-z0-9._~:/-]")
+_UNSAFE = r"[^!-~]"
+_UNRESERVED = r"[^A-Za-z0-9._~:/-]"
 
 
 class Url(NamedTuple):
@@ -72,13 +68,13 @@ class Url(NamedTuple):
         ValueError when it is no http address.
         """
         location = location.strip()
-        if _ABSOLUTE.match(location):
+        if re.match(_ABSOLUTE, location):
             return parse(location)
         if location.startswith("//"):
             return parse(f"{self.scheme}:{location}")
         if "://" in location.partition("?")[0]:
             raise ValueError(f"{shown(location)} is no http address")
-        if _BARE_HOST.match(location) or location.startswith(f"{self.host}/"):
+        if re.match(_BARE_HOST, location) or location.startswith(f"{self.host}/"):
             return parse(f"{self.scheme}://{location}")
         return self.at(self._relative(location.partition("#")[0]))
 
@@ -96,8 +92,8 @@ class Url(NamedTuple):
 
 def parse(text: str) -> Url:
     """Read an absolute URL; ValueError when it is none of http or https."""
-    match = _ABSOLUTE.fullmatch(text.strip())
-    authority = _AUTHORITY.fullmatch(match["authority"]) if match else None
+    match = re.fullmatch(_ABSOLUTE, text.strip())
+    authority = re.fullmatch(_AUTHORITY, match["authority"]) if match else None
     if match is None or authority is None:
         raise ValueError(f"{shown(text)} is no http address")
     scheme = match["scheme"].lower()
@@ -117,12 +113,12 @@ def shown(text: str) -> str:
 
 def quote(value: str) -> str:
     """`value` as part of a query; the characters that digests and scopes use stay readable."""
-    return _UNRESERVED.sub(_escape, value)
+    return re.sub(_UNRESERVED, _escape, value)
 
 
 def _safe(target: str) -> str:
     # What cannot stand in a request line; everything else is the sender's own encoding.
-    return _UNSAFE.sub(_escape, target)
+    return re.sub(_UNSAFE, _escape, target)
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from towline.reference import RepositoryName
 
-_SCHEME = re.compile(r"https?://", re.IGNORECASE)
+_SCHEME = r"(?i)https?://"
 _SHOWN = 5
 """Hosts of a file that are named in a message."""
-_API = re.compile(r"/v[12](?:/.*)?|/")
+_API = r"/v[12](?:/.*)?|/"
 
 
 class Entry(NamedTuple):
@@ -88,14 +88,14 @@ class CredentialFile(NamedTuple):
 
 def host_of(key: str) -> str:
     """The host that a key names; all aliases of the Hub are `docker.io`."""
-    host = _SCHEME.sub("", key).partition("/")[0]
+    host = re.sub(_SCHEME, "", key).partition("/")[0]
     return HUB if host in HUB_ALIASES else host
 
 
 def names_host(key: str, host: str) -> bool:
     """Whether a key stands for the whole host, not for one of its namespaces."""
-    rest = _SCHEME.sub("", key).partition("/")[2]
-    return host_of(key) == host and (not rest or _API.fullmatch("/" + rest) is not None)
+    rest = re.sub(_SCHEME, "", key).partition("/")[2]
+    return host_of(key) == host and (not rest or re.fullmatch(_API, "/" + rest) is not None)
 
 
 def _rank(key: str, name: RepositoryName) -> tuple[int, int, str] | None:
@@ -104,7 +104,7 @@ def _rank(key: str, name: RepositoryName) -> tuple[int, int, str] | None:
         return None
     if names_host(key, name.host):
         return 0, int(key == name.host), key
-    rest = _SCHEME.sub("", key).partition("/")[2]
+    rest = re.sub(_SCHEME, "", key).partition("/")[2]
     fits = name.path == rest or name.path.startswith(rest.rstrip("/") + "/")
     return (len(rest), 0, key) if fits else None
 

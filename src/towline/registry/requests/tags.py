@@ -19,8 +19,8 @@ TAGS_READ_MAX = 16 << 20
 TAGS_READ_MAX_IN_ALL = 4 * TAGS_READ_MAX
 TAGS_PAGES_MAX = 2000
 """Some give a hundred tags a page, whatever is asked for."""
-_LINK = re.compile(r"<([^<>]*)>\s*((?:;[^,]*)?)")
-_REL_NEXT = re.compile(r";\s*rel\s*=\s*\"?next\"?\s*(?:;|$)", re.IGNORECASE)
+_LINK = r"<([^<>]*)>\s*((?:;[^,]*)?)"
+_REL_NEXT = r"(?i);\s*rel\s*=\s*\"?next\"?\s*(?:;|$)"
 
 
 class TagsPage(NamedTuple):
@@ -74,8 +74,8 @@ def _is_tag(value: object) -> bool:
 def _next(response: Response) -> str | None:
     """Path and query of the next page; its host may be one that only the proxy knows."""
     for value in response.headers.all("Link"):
-        for link, parameters in _LINK.findall(value):
-            if _REL_NEXT.search(parameters):
+        for link, parameters in re.findall(_LINK, value):
+            if re.search(_REL_NEXT, parameters):
                 try:
                     return response.url.join(link).target
                 except ValueError:

@@ -30,7 +30,7 @@ CANCEL_SECONDS = 2.0
 """For giving a session back; when the push itself is cancelled, much less."""
 _CANCEL_SECONDS_LATE = 0.4
 _QUESTIONS_MAX = 2
-_RANGE = re.compile(r"(bytes[= ])?0-(-?[0-9]{1,18})")
+_RANGE = r"(bytes[= ])?0-(-?[0-9]{1,18})"
 
 
 class Session:
@@ -126,7 +126,7 @@ def range_end(response: Response) -> int:
 
     `0-0` is said for one byte and for none (distribution, zot, Gitea), `0--1` for none.
     """
-    match = _RANGE.fullmatch((response.headers.get("Range") or "").strip())
+    match = re.fullmatch(_RANGE, (response.headers.get("Range") or "").strip())
     if match is None or int(match[2]) <= 0:
         return 0
     # Quay says `bytes=` and names the next byte, where all others name the last.

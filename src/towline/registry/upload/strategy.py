@@ -30,7 +30,7 @@ _OF_CHUNKS = frozenset({404, 409, 412, 415, 416, 422})
 """Beside these, answers of hosts that do not take a blob in several bodies."""
 LOST = frozenset({distribution.BLOB_UPLOAD_UNKNOWN, distribution.BLOB_UPLOAD_INVALID})
 """Codes of a session that is gone, in whatever shape the blob went."""
-_SMALL = re.compile(r"too ?small|minimum (?:part|chunk|size)")
+_SMALL = r"too ?small|minimum (?:part|chunk|size)"
 
 
 class Expected(NamedTuple):
@@ -129,7 +129,7 @@ def _learned(
         facts.length_wanted = True
         return True
     # ECR: "LayerPartTooSmall".
-    if size and _SMALL.search(f"{code} {text}".lower()) and facts.too_small(size):
+    if size and re.search(_SMALL, f"{code} {text}".lower()) and facts.too_small(size):
         return True
     if shape == "chunk":
         refused = status in _OTHER_SHAPE | _OF_CHUNKS and code not in LOST
