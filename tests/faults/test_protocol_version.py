@@ -61,7 +61,7 @@ def test_a_registry_of_version_1_is_named_as_such(
     assert main(command.replace("IMAGE", image).replace("HOST", registry.host).split()) == 5
     said = capsys.readouterr().err
     assert f"the registry {registry.host} {ONLY_1}" in said
-    assert asked(registry) <= 4, "for the layer and for the config"
+    assert asked(registry) <= 6, "for the list of tags, for the layer and for the config"
 
 
 def test_a_login_to_one_is_told_the_same(registry: Scripted, client: Client) -> None:

@@ -91,6 +91,7 @@ def test_the_result_as_json_has_the_contracts_fields(
         "layers": [],
         "manifests": [],
         "digest_differs": None,
+        "learned_from": None,
         "verified": None,
         "warnings": [],
         "sent_bytes": result["sent_bytes"],

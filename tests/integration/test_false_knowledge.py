@@ -101,7 +101,10 @@ def test_a_registry_that_does_not_say_the_size_is_believed_to_have_the_blob(
         registry.on("HEAD", f"/blobs/{first.digest}", Reply(200, said), forever=True)
         registry.on("POST", "mount=", Reply(201), forever=True)
         cache = f"{redis_server.url}?prefix={prefix}"
-        result = towline.push(made.path, f"{registry.host}/app:1", cache=cache)
+        place = f"{registry.host}/app"
+        result = towline.push(
+            made.path, f"{place}:1", cache=cache, cache_from=f"{place}:none-that-tells-the-truth"
+        )
         outcome = "exists" if holder == "app" else "mounted"
         assert [layer.outcome for layer in result.layers] == [outcome, "pushed"]
 
@@ -206,7 +209,8 @@ def test_an_entry_that_says_what_cannot_be_is_passed_over(
     told = {"size": first.layers[0].size, **false}
     lie(redis_server, prefix, entry_of(made.diff_ids[0], digest, repository=name, **told))
     cache = f"{redis_server.url}?prefix={prefix}"
-    result = towline.push(made.path, f"{name}:1", cache=cache)
+    truth = f"{name}:none-that-tells-the-truth"
+    result = towline.push(made.path, f"{name}:1", cache=cache, cache_from=truth)
     assert [layer.outcome for layer in result.layers] == ["pushed", "pushed"]
 
 

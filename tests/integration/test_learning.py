@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
+
+import pytest
 
 import towline
 from tests.support import readback
+from tests.support.certificates import make_authority
+from tests.support.proxies import leading_to
+from tests.support.scripted import Scripted, scripted
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.integration.conftest import Place
@@ -114,3 +121,178 @@ def test_a_learned_blob_that_is_gone_is_sent(oci_registry: TestRegistry, tmp_pat
         oci_registry.fail("HEAD", f"/blobs/{layer.digest}", 404)
     result = towline.push(made.path, f"{name}:2", cache="none", cache_from=f"{name}:1")
     assert outcomes(result) == ["pushed", "pushed", "exists"]
+
+
+def test_a_new_tag_of_an_image_that_is_there_sends_nothing(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    name = registry.name("app")
+    first = push(made.path, f"{name}:latest")
+    push(made.path, f"{name}:1")
+    notes: list[towline.Event] = []
+    result = towline.push(made.path, f"{name}:0a1b2c3", cache="none", on_event=notes.append)
+    assert (outcomes(result), result.digest) == (["exists"] * 3, first.digest)
+    assert (result.sent_bytes, result.learned_from) == (0, f"{name}:latest")
+    assert result.requests <= len(LAYERS) + 8
+    told = [note.message for note in notes if isinstance(note, towline.Note)]
+    assert told == [f"3 layers are known from {name}:latest"]
+
+
+def test_a_new_tag_of_an_image_with_one_new_layer_sends_that_layer_alone(
+    registry: Place, tmp_path: Path
+) -> None:
+    old = make_image(tmp_path / "old.tar", LAYERS)
+    new = make_image(tmp_path / "new.tar", [*LAYERS[:2], {"three": b"other"}])
+    name = registry.name("app")
+    push(old.path, f"{name}:latest")
+    result = push(new.path, f"{name}:0a1b2c3")
+    assert outcomes(result) == ["exists", "exists", "pushed"]
+    assert result.learned_from == f"{name}:latest"
+
+
+def test_where_there_is_no_latest_a_tag_that_is_alike_teaches(
+    registry: Place, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    other = make_image(tmp_path / "other.tar", [{"other": b"o"}])
+    name = registry.name("app")
+    for tag in ("2.0", "1.3-alpine", "main"):
+        push(other.path, f"{name}:{tag}")
+    push(made.path, f"{name}:1.3")
+    before = len(registry.requests())
+    result = push(made.path, f"{name}:1.4")
+    assert (outcomes(result), result.sent_bytes) == (["exists"] * 3, 0)
+    assert result.learned_from == f"{name}:1.3"
+    assert result.requests <= len(LAYERS) + 8
+    lists = [path for _, path in registry.requests()[before:] if "/tags/list" in path]
+    assert len(lists) == 1
+
+
+def test_at_most_two_tags_are_guessed_at(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    other = make_image(tmp_path / "other.tar", [{"other": b"o"}])
+    name = registry.name("app")
+    for tag in ("1", "2", "3", "4"):
+        push(other.path, f"{name}:{tag}")
+    before = len(registry.requests())
+    result = push(made.path, f"{name}:5")
+    assert (outcomes(result), result.learned_from) == (["pushed"] * 3, None)
+    asked = [path for method, path in registry.requests()[before:] if method == "HEAD"]
+    tags = [path.rpartition("/")[2] for path in asked if "/manifests/" in path]
+    assert tags == ["5", "latest", "4", "3"]
+    reads = [path for method, path in registry.requests()[before:] if method == "GET"]
+    assert len(reads) == 3, "the list of tags, and what both hold, once"
+
+
+def test_what_is_named_teaches_instead_of_a_guess(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    name = registry.name("app")
+    push(made.path, f"{name}:latest")
+    push(made.path, f"{name}:base")
+    before = len(registry.requests())
+    result = push(made.path, f"{name}:0a1b2c3", cache_from=f"{name}:base")
+    assert (outcomes(result), result.learned_from) == (["exists"] * 3, f"{name}:base")
+    assert not [path for _, path in registry.requests()[before:] if path.endswith("/latest")]
+
+
+def test_without_learning_no_other_tag_is_looked_at(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    name = registry.name("app")
+    push(made.path, f"{name}:latest")
+    before = len(registry.requests())
+    result = towline.push(made.path, f"{name}:0a1b2c3", cache="none", no_learn=True)
+    assert (outcomes(result), result.learned_from) == (["pushed"] * 3, None)
+    asked = [path for method, path in registry.requests()[before:] if method in {"GET", "HEAD"}]
+    assert not [path for path in asked if "/tags/list" in path or path.endswith("/latest")]
+
+
+def test_layers_that_are_compressed_already_need_no_lesson(registry: Place, tmp_path: Path) -> None:
+    image = make_image(tmp_path / "layout", LAYERS, format="oci")
+    name = registry.name("app")
+    push(image.path, f"{name}:latest")
+    before = len(registry.requests())
+    result = push(image.path, f"{name}:0a1b2c3")
+    assert (outcomes(result), result.sent_bytes) == (["exists"] * 3, 0)
+    assert not [path for _, path in registry.requests()[before:] if path.endswith("/latest")]
+
+
+def test_of_an_index_that_is_guessed_at_the_images_of_our_platform_are_read(
+    registry: Place, tmp_path: Path
+) -> None:
+    platforms = ["linux/arm64", "linux/s390x", "linux/amd64"]
+    index = make_image(tmp_path / "index", LAYERS, platforms, "oci")
+    image = make_image(tmp_path / "image.tar", LAYERS)
+    name = registry.name("app")
+    push(index.path, f"{name}:latest")
+    result = push(image.path, f"{name}:0a1b2c3")
+    assert (outcomes(result), result.learned_from) == (["exists"] * 3, f"{name}:latest")
+    assert result.requests <= len(LAYERS) + 8
+
+
+def test_tags_that_hold_one_image_teach_once(registry: Place, tmp_path: Path) -> None:
+    names = [f"app:{number}" for number in range(10)]
+    made = make_image(tmp_path / "image.tar", LAYERS, names=names)
+    name = registry.name("app")
+    towline.push(made.path, name, cache="none", all_tags=True)
+    before = len(registry.requests())
+    results = towline.push(made.path, name, cache="none", all_tags=True)
+    assert {result.status for result in results} == {"unchanged"}
+    assert {result.learned_from for result in results} == {f"{name}:0"}
+    asked = [method for method, _ in registry.requests()[before:]]
+    assert (asked.count("HEAD"), asked.count("GET")) == (10, 2)
+
+
+@pytest.mark.parametrize("status", [403, 404, 429, 500])
+def test_a_list_of_tags_that_is_refused_keeps_no_push(
+    oci_registry: TestRegistry, tmp_path: Path, status: int
+) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    name = oci_registry.name("app")
+    oci_registry.fail("GET", "/tags/list", status, times=9)
+    result = push(made.path, f"{name}:1")
+    assert outcomes(result) == ["pushed"] * 3
+    assert len([one for one in oci_registry.requests if "/tags/list" in one.path]) == 1
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[tuple[Scripted, Callable[[Path, str], towline.PushResult]]]:
+    """Something that is taken for Docker Hub, and a push to it from a fresh machine."""
+    authority = make_authority(tmp_path)
+    certificate = authority.issue("hub", "registry-1.docker.io")
+    with scripted(certificate) as server, leading_to(server.host) as proxy:
+        environ = {**os.environ, "HTTPS_PROXY": f"http://{proxy}"}
+
+        def pushed(path: Path, tag: str) -> towline.PushResult:
+            place = f"docker.io/team/app:{tag}"
+            return towline.push(path, place, cache="none", ca=authority.ca, environ=environ)
+
+        yield server, pushed
+
+
+def test_at_docker_hub_latest_alone_teaches_and_one_manifest_is_read(
+    hub: tuple[Scripted, Callable[[Path, str], towline.PushResult]], tmp_path: Path
+) -> None:
+    server, pushed = hub
+    made = make_image(tmp_path / "image.tar", LAYERS)
+    pushed(made.path, "latest")
+    before = len(server.asked)
+    result = pushed(made.path, "0a1b2c3")
+    assert (outcomes(result), result.sent_bytes) == (["exists"] * 3, 0)
+    assert result.learned_from == "docker.io/team/app:latest"
+    asked = [(one.method, one.path) for one in server.asked[before:]]
+    assert [path for method, path in asked if method == "GET" and "/manifests/" in path] == [
+        f"/v2/team/app/manifests/{result.digest}"
+    ]
+    assert not [path for _, path in asked if "/tags/list" in path]
+
+
+def test_at_docker_hub_no_index_is_read_for_a_guess_and_no_list_of_tags(
+    hub: tuple[Scripted, Callable[[Path, str], towline.PushResult]], tmp_path: Path
+) -> None:
+    server, pushed = hub
+    index = make_image(tmp_path / "index", LAYERS, ["linux/amd64", "linux/arm64"], "oci")
+    image = make_image(tmp_path / "image.tar", LAYERS)
+    pushed(index.path, "latest")
+    before = len(server.asked)
+    result = pushed(image.path, "0a1b2c3")
+    assert (outcomes(result), result.learned_from) == (["pushed"] * 3, None)
+    assert not [one for one in server.asked[before:] if one.method == "GET"]

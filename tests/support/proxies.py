@@ -47,10 +47,18 @@ def tls_in_front(backend: str, cert: Certificate) -> Iterator[str]:
             ):
                 _pass_on(near, far)
 
+    with _listening(Handler) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def _listening(handler: type[socketserver.BaseRequestHandler]) -> Iterator[str]:
+    """Handle connections on a free port, a thread each; gives its HOST:PORT."""
+
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
 
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
@@ -60,10 +68,11 @@ def tls_in_front(backend: str, cert: Certificate) -> Iterator[str]:
             thread.join()
 
 
-def _pass_on(near: ssl.SSLSocket, far: socket.socket) -> None:
+def _pass_on(near: socket.socket, far: socket.socket) -> None:
     """Until either side has ended. One thread: OpenSSL's connections are not for two."""
     ways = {near: far, far: near}
-    while ready := [near] if near.pending() else select.select(list(ways), [], [], 30)[0]:
+    held = near.pending if isinstance(near, ssl.SSLSocket) else bool
+    while ready := [near] if held() else select.select(list(ways), [], [], 30)[0]:
         for one in ready:
             data = one.recv(1 << 16)
             if not data:
@@ -121,3 +130,20 @@ def tinyproxy(
     with processes.running(command, folder) as process:
         processes.wait_until(process, folder, lambda: _accepts(port))
         yield f"127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def leading_to(backend: str) -> Iterator[str]:
+    """Run a forward proxy that leads to one server, whatever host is asked for; its HOST:PORT."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline().strip():
+                pass
+            host, _, port = backend.rpartition(":")
+            with socket.create_connection((host, int(port)), 10) as far:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                _pass_on(self.connection, far)
+
+    with _listening(Handler) as address:
+        yield address

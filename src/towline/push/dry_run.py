@@ -119,6 +119,7 @@ def _result(
         layers=reporting.planned(tree, found, wish.profile),
         manifests=reporting.manifests(tree, documents) if documents else (),
         digest_differs=documents.differs if documents else None,
+        learned_from=run.learned_from(tree, found),
         warnings=tuple(run.target.warnings),
         resumable=run.target.repository.resumes,
         send_bytes=send_bytes,

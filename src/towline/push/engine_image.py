@@ -50,8 +50,8 @@ class EngineImage(EngineSource):
     def taught(self, wish: Wish) -> Wish:
         """The wish, to learn also from where the engine has its images from, or has put them."""
         hosts = {name.host for name in self._known.places}
-        seen = [place for place in self.origins if place.repository.host in hosts]
-        return wish._replace(cache_from=(*wish.cache_from, *seen)) if wish.learn else wish
+        seen = tuple(place for place in self.origins if place.repository.host in hosts)
+        return wish._replace(origins=seen)
 
     def charge(self, runs: Iterable[TargetPush]) -> None:
         """Let the result of each target count what was asked there to describe the image."""

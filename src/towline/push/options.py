@@ -117,6 +117,8 @@ class Wish(NamedTuple):
     verify: Verify | None = None
     check_diffids: bool = False
     cache_from: tuple[Reference, ...] = ()
+    origins: tuple[Reference, ...] = ()
+    """Where an engine has its image from, or has put it."""
     learn: bool = True
     if_exists: IfExists = "overwrite"
     allow_schema1: bool = False

@@ -120,6 +120,7 @@ def pushed(
     cost: Cost,
     layers: tuple[LayerResult, ...],
     manifests: tuple[ManifestResult, ...],
+    learned_from: str | None,
     verified: Verification | None,
 ) -> PushResult:
     """The result of a tag that holds the image."""
@@ -134,6 +135,7 @@ def pushed(
         layers=layers,
         manifests=manifests,
         digest_differs=documents.differs,
+        learned_from=learned_from,
         verified=verified,
         warnings=tuple(target.warnings),
         **cost._asdict(),

@@ -111,6 +111,8 @@ class PushResult(_Told):
     digest_differs: DigestDiffers | None = None
     """Why the digest is not the source's; None when it is, or when the source had none and nothing
     was converted."""
+    learned_from: str | None = None
+    """The reference at the registry that taught what the layers are, where one did."""
     verified: Verification | None = None
     """What was looked at again (`verify`); None where that was not asked for."""
     warnings: tuple[str, ...] = ()
@@ -140,6 +142,7 @@ class PlanResult(_Told):
     layers: tuple[PlannedLayer, ...] = ()
     manifests: tuple[ManifestResult, ...] = ()
     digest_differs: DigestDiffers | None = None
+    learned_from: str | None = None
     verified: None = None
     """There is nothing to verify yet."""
     warnings: tuple[str, ...] = ()

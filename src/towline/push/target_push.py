@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError, SourceError, TowlineError
-from towline.push import known_blobs, reporting
+from towline.push import known_blobs, learning, reporting
 from towline.push.image import Blob, tree_blobs
 from towline.push.manifests import if_exists
 from towline.push.manifests.put import Tagging
@@ -60,6 +60,8 @@ class TargetPush:
         self._rules: Rules
         self._fatal: TowlineError | None = None
         self._agreed = agreed
+        self._teachers: dict[Digest, Reference] = {}
+        """From where it was learned which blob a layer is, by DiffID."""
         self.kept: dict[Reference, Descriptor | RegistryError] = {}
         """Tags that are not to be written: what stands there, or why that ends their push."""
         self.outcomes: dict[Reference, Outcome] = {}
@@ -96,26 +98,15 @@ class TargetPush:
 
     def learn(self, known: Mapping[Digest, Sequence[Entry]]) -> list[Entry]:
         """What the registry itself can say of layers that nothing is known of here."""
-        target, wish = self.target, self._wish
-        host = target.repository.name.host
         try:
             self._look_at_tags()
-        except TowlineError as error:
-            self._fatal = error
-            return []
-        if not wish.learn or not known_blobs.worth_asking(
-            self.blobs, known, host, asked=bool(wish.cache_from)
-        ):
-            return []
-        places = [reference for reference, _ in target.tags]
-        places += [reference for reference in wish.cache_from if reference.repository.host == host]
-        key = self._resources.knowledge.account_key()
-        try:
-            found = [known_blobs.pairs(target, place, key) for place in dict.fromkeys(places)]
+            lessons = learning.learn(self.target, self._wish, self.left, known)
         except TowlineError as error:  # it has been tried often enough
             self._fatal = error
             return []
-        return [entry for entries in found for entry in entries]
+        for lesson in lessons:
+            self._teachers |= dict.fromkeys(lesson.wanted, lesson.reference)
+        return [entry for lesson in lessons for entry in lesson.entries]
 
     def _look_at_tags(self) -> None:
         """Find those that are to be kept. Raises AuthError and NetworkError."""
@@ -303,11 +294,20 @@ class TargetPush:
             cost=self.costs.share(),
             layers=reporting.layers(tree, self.delivered, self.costs.layers),
             manifests=reporting.manifests(tree, documents),
+            learned_from=self.learned_from(tree, self.delivered),
             verified=verified,
         )
         self.telling.reused(reference, tree, self.delivered, self._wish.profile)
         self.telling.ended(result, reporting.total_bytes(tree, self.delivered))
         return result
+
+    def learned_from(self, tree: Tree, found: Mapping[str, Delivered | None]) -> str | None:
+        """The reference that taught what the lowest of the layers is that needs no sending."""
+        for blob in tree_blobs([tree]):
+            there, teacher = found.get(blob.key), self._teachers.get(blob.identity)
+            if there and teacher and there.outcome in {"exists", "mounted"}:
+                return str(teacher)
+        return None
 
 
 def _made(delivered: Mapping[str, Delivered]) -> dict[str, Made]:

@@ -34,6 +34,8 @@ from towline.registry.upload.upload import Upload
 from towline.spec import distribution
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from towline.context import Context
     from towline.errors import Side
     from towline.reference import RepositoryName
@@ -274,6 +276,12 @@ class Repository:
         """Ask the registry itself whether this account is let in (end-1)."""
         with on_side(self._side):
             self._transport.call(base(self.name.host), (), context)
+
+    def some_tags(self, context: Context) -> Sequence[str]:
+        """The first page of tags; none where the registry refuses that many at once."""
+        with on_side(self._side):
+            page = self._talk(context).call(tags(self.name, first_page(self.name)))
+        return () if isinstance(page, Unclear) else page.tags
 
     def tags(self, context: Context) -> list[str]:
         """Every tag, in the registry's order."""

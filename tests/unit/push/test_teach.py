@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from towline.push.known_blobs import fitting
+from towline.push.learning import fitting
 from towline.spec import media_types
 from towline.spec.config import ImageConfig
 from towline.spec.descriptor import Descriptor, Platform

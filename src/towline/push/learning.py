@@ -1,0 +1,318 @@
+"""What a registry itself can teach of layers of which nothing is known here.
+
+A manifest lists blobs and its config lists DiffIDs, in the same order. So a machine that has never
+pushed finds out which blobs of its layers the registry has. Such pairs are as good as whoever may
+write to that repository: they never leave its registry host, are marked `learned`, and are dropped
+whole where manifest and config do not fit together.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from towline.errors import RegistryError, TowlineError
+from towline.events import Note
+from towline.knowledge.base import Entry
+from towline.push.image import images, tree_blobs
+from towline.push.manifests import if_exists
+from towline.reference import HUB, LATEST
+from towline.spec import config as configs
+from towline.spec import manifest as manifests
+from towline.spec import media_types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from towline.push.image import Tree
+    from towline.push.options import Wish
+    from towline.push.target import Target
+    from towline.reference import Reference
+    from towline.registry.repository import Repository
+    from towline.spec.descriptor import Descriptor
+    from towline.spec.digest import Digest
+    from towline.spec.manifest import Manifest
+
+    Tags = Sequence[tuple[Reference, Tree]]
+
+_MOST_CHILDREN = 16
+"""Images of one index that are looked into; each costs two reads."""
+_MOST_GUESSES = 2
+"""Tags that are alike; each costs three requests."""
+
+
+class Lesson(NamedTuple):
+    """What one reference has taught."""
+
+    reference: Reference
+    entries: list[Entry]
+    """All its pairs."""
+    wanted: frozenset[Digest]
+    """The DiffIDs among them that were asked about."""
+
+
+def learn(
+    target: Target, wish: Wish, tags: Tags, known: Mapping[Digest, Sequence[Entry]]
+) -> list[Lesson]:
+    """What the registry says of the layers under `tags` that are not known there.
+
+    The tags themselves teach, then where the image has been before; then what `cache_from` names,
+    or, where a tag is absent, a guess. No more is read once nothing is left to learn. An answer
+    that makes no sense teaches nothing. Raises AuthError and NetworkError: then the push itself has
+    no hope.
+    """
+    if not wish.learn:
+        return []
+    learner = _Learner(target, tags, _unknown(target, wish, tags, known))
+    for reference, tree in tags:
+        if not learner.wanted.isdisjoint(_diff_ids([tree])):
+            learner.ask(reference)
+    for reference in (*wish.origins, *wish.cache_from):
+        if reference.repository.host == target.repository.name.host:
+            learner.ask(reference)
+    if learner.wanted and not wish.cache_from:
+        _guess(learner, tags)
+    for lesson in learner.lessons:
+        _tell(target, lesson)
+    return learner.lessons
+
+
+def _unknown(
+    target: Target, wish: Wish, tags: Tags, known: Mapping[Digest, Sequence[Entry]]
+) -> set[Digest]:
+    """DiffIDs of layers of which nothing is known at that host, and a pair would be of use.
+
+    What goes as it is has one digest, which needs no learning; only where it could be mounted
+    from can be of use, and that is looked up where somebody says where. A profile that was asked
+    for by name fits no blob of which nobody knows by which profile it was made.
+    """
+    host = f"{target.repository.name.host}/"
+    somewhere = bool(wish.cache_from or wish.origins)
+    return {
+        blob.identity
+        for blob in tree_blobs(tree for _, tree in tags)
+        if (
+            somewhere and blob.is_layer
+            if blob.stored
+            else not (wish.explicit_profile and blob.held)
+        )
+        if not any(entry.repository.startswith(host) for entry in known.get(blob.identity, ()))
+    }
+
+
+def _diff_ids(trees: Iterable[Tree]) -> set[Digest]:
+    return {blob.identity for blob in tree_blobs(trees)}
+
+
+def _guess(learner: _Learner, tags: Tags) -> None:
+    """Where a tag is absent, learn from another one: `latest`, else tags that are alike.
+
+    A guess that fails teaches nothing.
+    """
+    target = learner.target
+    absent = [tag for tag in tags if if_exists.seen(target, str(tag[0].tag)) is None]
+    layers = _diff_ids(tree for _, tree in absent) & learner.wanted
+    if not layers:
+        return
+    place = absent[0][0]
+    own = {reference.tag for reference, _ in target.tags}
+    try:
+        if LATEST not in own and _may_read(target, if_exists.look(target, LATEST)):
+            learner.ask(place.with_tag(LATEST))
+        # The Hub counts each manifest that is read as a pull.
+        if layers <= learner.wanted and place.repository.host != HUB:
+            there = target.repository.some_tags(target.context)
+            others = [tag for tag in there if tag not in own and tag != LATEST]
+            for tag in alike(str(place.tag), others)[:_MOST_GUESSES]:
+                learner.ask(place.with_tag(tag))
+    except TowlineError:
+        return
+
+
+def _may_read(target: Target, found: Descriptor | None) -> bool:
+    """Whether a manifest is there, and one read is all that it takes at the Hub."""
+    at_hub = target.repository.name.host == HUB
+    return found is not None and not (at_hub and found.media_type in media_types.INDEXES)
+
+
+def _tell(target: Target, lesson: Lesson) -> None:
+    if lesson.wanted and lesson.reference not in dict(target.tags):
+        count = len(lesson.wanted)
+        layers = "1 layer is" if count == 1 else f"{count} layers are"
+        message = f"{layers} known from {lesson.reference}"
+        target.context.emit(Note(reference=target.reference, message=message))
+
+
+class _Learner:
+    """Asks one reference after another, as long as there is something to be learned."""
+
+    def __init__(self, target: Target, tags: Tags, wanted: set[Digest]) -> None:
+        self.target = target
+        self.wanted = wanted
+        """DiffIDs of which nothing is known yet."""
+        self.lessons: list[Lesson] = []
+        trees = (tree for _, tree in tags)
+        self._platforms = {image.source.platform[:2] for tree in trees for image in images(tree)}
+        self._read: set[Digest] = set()
+        """Manifests that have been read: several tags may hold the same."""
+
+    def ask(self, reference: Reference) -> None:
+        """Learn what lies under a reference can teach. Raises AuthError and NetworkError."""
+        if not self.wanted:
+            return
+        target = self.target
+        repository = target.repository
+        if reference.repository != repository.name:
+            client = target.resources.client
+            repository = client.repository(reference.repository, context=target.context)
+        before = frozenset(self.wanted)
+        entries: list[Entry] = []
+        try:
+            if digest := self._digest(repository, reference.target):
+                for manifest in self._manifests(repository, digest):
+                    entries += self._entries(repository, manifest)
+                    self.wanted -= {entry.diff_id for entry in entries}
+        except (RegistryError, ValueError):
+            self.wanted |= before
+            return
+        self.lessons.append(Lesson(reference, entries, before - self.wanted))
+
+    def _digest(self, repository: Repository, tag: str) -> Digest | None:
+        """HEAD first: a manifest that is read counts as a pull where pulls are limited."""
+        target = self.target
+        if repository.name == target.repository.name:
+            return if_exists.seen(target, tag)
+        head = target.retry("the manifest", partial(repository.head_manifest, tag, target.context))
+        return head.digest if head else None
+
+    def _manifests(self, repository: Repository, digest: Digest) -> Iterator[Manifest]:
+        """The image manifest of that digest, or those of an index, while there is a need."""
+        if digest in self._read or not self.wanted:
+            return
+        self._read.add(digest)
+        get_manifest = partial(repository.get_manifest, digest, self.target.context)
+        raw = self.target.retry("the manifest", get_manifest)
+        if raw is None:
+            return
+        parsed = manifests.parse(raw.content, raw.media_type)
+        if isinstance(parsed, manifests.Manifest):
+            yield parsed
+            return
+        for child in self._promising(parsed.manifests)[:_MOST_CHILDREN]:
+            yield from self._manifests(repository, child.digest)
+
+    def _promising(self, children: Iterable[Descriptor]) -> Sequence[Descriptor]:
+        """Images of the platforms that are pushed; else all: not every index names platforms."""
+        found = [
+            child
+            for child in children
+            if child.media_type in media_types.IMAGES
+            and (child.platform is None or child.platform.known)
+        ]
+        ours = [
+            child for child in found if child.platform and child.platform[:2] in self._platforms
+        ]
+        return ours or found
+
+    def _entries(self, repository: Repository, manifest: Manifest) -> list[Entry]:
+        target, digest = self.target, manifest.config.digest
+        read_config = partial(repository.read_blob, digest, target.context, configs.MAX_SIZE)
+        config = configs.parse(target.retry("the config", read_config))
+        key = target.resources.knowledge.account_key()
+        return [
+            _taught(diff_id, layer, repository, repository.account_mac(key, layer.digest))
+            for diff_id, layer in fitting(manifest, config)
+        ]
+
+
+def fitting(manifest: Manifest, config: configs.ImageConfig) -> Sequence[tuple[Digest, Descriptor]]:
+    """DiffIDs with their blobs, all or none: one out of place makes all of them doubtful."""
+    counts = {len(manifest.layers), len(config.diff_ids)}
+    if config.filled:
+        counts.add(sum(config.filled))
+    known = all(media_types.layer_compression(layer.media_type) for layer in manifest.layers)
+    if len(counts) > 1 or not known:
+        return []
+    return list(zip(config.diff_ids, manifest.layers, strict=True))
+
+
+def _taught(diff_id: Digest, layer: Descriptor, repository: Repository, account: str) -> Entry:
+    return Entry(
+        diff_id=diff_id,
+        digest=layer.digest,
+        size=layer.size,
+        media_type=layer.media_type,
+        compression=media_types.layer_compression(layer.media_type) or "none",
+        profile=None,
+        repository=str(repository.name),
+        account=account,
+        learned=True,
+        seen=time.time(),
+    )
+
+
+_HASH = re.compile(r"(?=.*\d)(?=.*[a-f])[0-9a-f]{7,64}")
+"""A commit's, whole or short."""
+_BESIDE = re.compile(r"sha256-[0-9a-f]{64}.*")
+"""What refers to an image lies under such tags: signatures, and what else there is."""
+_TRUNKS = frozenset({("main",), ("master",), ("edge",)})
+
+
+class _Parts(NamedTuple):
+    """A tag as people read it: `v1.10-alpine` is 1 and 10, of alpine."""
+
+    words: tuple[str, ...]
+    numbers: tuple[float, ...]
+    hashed: bool
+    """There is a commit's hash in it."""
+
+
+def alike(tag: str, others: Iterable[str]) -> list[str]:
+    """Other tags of a repository, the one first whose image is likely to share the most layers.
+
+    That is one with the same words, then with the same leading numbers, then of the highest
+    version. A hash does not tell how old it is: those come last, and for one the trunk first.
+    """
+    own = _parts(tag)
+
+    def rank(place: int, other: str) -> tuple[object, ...]:
+        parts = _parts(other)
+        trunk = parts.words in _TRUNKS
+        return (
+            not parts.hashed,
+            trunk and own.hashed,
+            parts.words == own.words,
+            trunk,
+            _shared(parts.numbers, own.numbers),
+            not parts.words,
+            parts.numbers,
+            place,  # many list the newest last
+        )
+
+    images = [other for other in others if not _BESIDE.fullmatch(other)]
+    ranked = sorted((rank(place, other), other) for place, other in enumerate(images))
+    return [other for _, other in reversed(ranked)]
+
+
+def _parts(tag: str) -> _Parts:
+    words, numbers, hashed = [], [], False
+    for part in re.split(r"[._-]", tag.lower()):
+        if _HASH.fullmatch(part):
+            hashed = True
+            continue
+        for piece in re.findall(r"\d+|\D+", part):
+            if piece.isdecimal():
+                numbers.append(float(piece))
+            elif piece == LATEST:
+                numbers.append(float("inf"))
+            elif piece != "v":
+                words.append(piece)
+    return _Parts(tuple(words), tuple(numbers), hashed)
+
+
+def _shared(numbers: Sequence[float], others: Sequence[float]) -> int:
+    """How many leading numbers are the same."""
+    pairs = zip(numbers, others, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(numbers), len(others)))
