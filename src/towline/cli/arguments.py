@@ -49,6 +49,8 @@ class Parser(argparse.ArgumentParser):
         )
         self.command = command
         self.table: list[Option] = []
+        self.shown: list[Option] = []
+        """Those that are in `--help`."""
         self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
 
     def error(self, message: str) -> NoReturn:
@@ -107,8 +109,10 @@ def add(parser: Parser, *groups: Group) -> None:
         heading = parser.add_argument_group(group.title)
         for option in group.options:
             refused = not_yet.OPTIONS | not_yet.HIDDEN.get(parser.command, set())
-            _add_option(heading, option, hidden=not option.help or option.dest in refused)
+            hidden = option.dest in refused
+            _add_option(heading, option, hidden=hidden)
             parser.table.append(option)
+            parser.shown += [] if hidden else [option]
 
 
 def _add_option(heading: argparse._ArgumentGroup, option: Option, *, hidden: bool) -> None:
@@ -149,6 +153,7 @@ def parse(
         raise UsageError(message, hint=f"towline {parser.command} --help shows how it goes")
     _from_environment(space, parser.table, environ)
     space.command = parser.command
+    space.strangers = _strangers(environ)
     return space
 
 
@@ -187,6 +192,25 @@ def _from_environment(
                 break
 
 
+def _strangers(environ: Mapping[str, str]) -> list[str]:
+    """What to say of variables that are called as ours, and are none."""
+    from towline.cli import options
+
+    ours = {name for name in environ if name.startswith("TOWLINE_") and environ[name]}
+    if ours <= options.VARIABLES:
+        return []
+    from towline.cli import cache, guesses, serve
+
+    groups = (cache.WHICH, serve.SERVE)
+    known = {name for group in groups for option in group.options for name in option.variables}
+    known |= options.VARIABLES
+    told = []
+    for name in sorted(ours - known):
+        near = guesses.near(name, sorted(known), "TOWLINE_")
+        told.append(f"{name} is no variable of towline" + (f": is {near} meant?" if near else ""))
+    return told
+
+
 def _keep_all(space: argparse.Namespace, option: Option, written: str, name: str) -> None:
     for value in written.splitlines() if option.repeatable else [written]:
         _keep(space, option, value, name)
@@ -222,13 +246,14 @@ def _refuse(option: Option, written: str, name: str) -> None:
 
 
 def _unknown(parser: Parser, word: str) -> UsageError:
-    from difflib import get_close_matches
+    from towline.cli import guesses
 
     name = word.partition("=")[0]
     there = [option for option in parser.table if option.dest not in not_yet.OPTIONS]
     known = [name for option in there for name in _names(option)]
-    near = get_close_matches(name, known, 1) if name.startswith("--") else []
-    hint = f"did you mean `{near[0]}`?" if near else None
+    hint = guesses.OPTIONS.get(name)
+    if not hint and name.startswith("--") and (near := guesses.near(name, known, "--")):
+        hint = f"did you mean `{near}`?"
     return UsageError(
         f"`towline {parser.command}` has no option `{name}`",
         hint=hint or f"towline {parser.command} --help lists the options",

@@ -26,18 +26,18 @@ Look after the cache: `stats` counts what is in it, `prune` drops what was not s
 WORDS = 1
 _DAY = 24 * 3600.0
 _DEFAULT_DAYS = 90
+_OLDER = options.given(
+    "--older-than",
+    metavar="DAYS",
+    convert=options.whole(0),
+    help=f"with prune: not seen for so many days (default {_DEFAULT_DAYS})",
+)
+WHICH = options.Group("which cache", (options.CACHE, _OLDER))
 
 
 def add_arguments(parser: Parser) -> None:
     """Its options."""
-    older = options.given(
-        "--older-than",
-        metavar="DAYS",
-        convert=options.whole(0),
-        help=f"with prune: not seen for so many days (default {_DEFAULT_DAYS})",
-    )
-    add(parser, options.Group("which cache", (options.CACHE, older)))
-    add(parser, options.PRINTED, options.MESSAGES)
+    add(parser, WHICH, options.PRINTED, options.MESSAGES)
 
 
 def run(args: argparse.Namespace) -> int:

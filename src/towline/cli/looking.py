@@ -41,6 +41,8 @@ def pusher(args: argparse.Namespace) -> Iterator[tuple[Pusher, Cancel]]:
     with shown, cancel_on_signals(report.last_words(report.style_of(args))) as cancel:
         import towline
 
+        for message in args.strangers:
+            shown.emit(towline.Warned(reference="", message=message))
         settings = pusher_options(args)
         if getattr(args, "debug", False):
             settings["log"] = shown.log

@@ -42,6 +42,7 @@ COMMANDS = {
     "cache": "look after what is remembered of registries",
     "serve": "run a small registry",
     "demo": "push a real image to a registry of its own, and read it back",
+    "completion": "print what completes these words in a shell, or the manual page",
 }
 
 
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _keep_standard_descriptors()
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
+    elif words == ["version"]:
+        words = ["--version"]
     args: list[argparse.Namespace] = []
     try:
         return _run(words, args.append, alone=argv is None)
@@ -95,7 +98,9 @@ def _run(words: Sequence[str], parsed: Callable[[argparse.Namespace], None], *, 
         case ["--version" | "-V"]:
             return _say([f"towline {__version__}"])
         case ["--help" | "-h"]:
-            return _say(_help())
+            from towline.cli import help as guide
+
+            return _say(guide.page(COMMANDS))
     if alone:
         from towline.cli import early
 
@@ -113,19 +118,6 @@ def _say(lines: Sequence[str]) -> int:
 
     output.write(lines)
     return 0
-
-
-def _help() -> list[str]:
-    width = max(map(len, COMMANDS))
-    return [
-        "usage: towline COMMAND …",
-        "",
-        "Pushes container images to registries, without a daemon.",
-        "",
-        *(f"  {name:<{width}}  {about}" for name, about in COMMANDS.items()),
-        "",
-        "towline COMMAND --help tells more; towline --version says which this is.",
-    ]
 
 
 def _parsed(words: Sequence[str]) -> tuple[Command, argparse.Namespace]:
@@ -156,8 +148,9 @@ def _command(words: Sequence[str]) -> str:
         raise UsageError(
             f"`{name}` stands before the command", hint="options come after it: towline push …"
         )
-    from difflib import get_close_matches
+    from towline.cli import guesses
 
-    near = get_close_matches(name, COMMANDS, 1)
-    hint = f"did you mean `towline {near[0]}`?" if near else "towline --help lists the commands"
-    raise UsageError(f"no command is called `{name}`", hint=hint)
+    hint = guesses.COMMANDS.get(name)
+    if not hint and (near := guesses.near(name, COMMANDS)):
+        hint = f"did you mean `towline {near}`?"
+    raise UsageError(f"no command is called `{name}`", hint=hint or "towline --help lists them")

@@ -92,7 +92,6 @@ class Option(NamedTuple):
     aliases: tuple[str, ...] = ()
     """Other spellings that users' fingers know."""
     help: str = ""
-    """Empty: not in `--help`."""
     metavar: str | None = None
     """None: it is on or off and takes no value."""
     convert: Callable[[str], object] = text
@@ -267,7 +266,12 @@ EXISTING = Group(
             convert=one_of("overwrite", "same", "skip", "fail"),
             help="what to do with a tag that exists (default overwrite)",
         ),
-        flag("--no-clobber", convert=_skip, keyword="if_exists"),
+        flag(
+            "--no-clobber",
+            help="the same as --if-exists skip",
+            convert=_skip,
+            keyword="if_exists",
+        ),
     ),
 )
 TRANSPORT = Group(
@@ -281,6 +285,7 @@ TRANSPORT = Group(
             metavar="true|false",
             convert=switch,
             bare="true",
+            help="false: as --insecure, and http for a registry on this machine",
         ),
         given("--ca", metavar="FILE", help="trust these authorities as well (PEM)"),
         given("--cert", metavar="FILE", help="the client certificate (PEM)"),
@@ -404,6 +409,10 @@ PUSHER = frozenset(
     for option in group.options
 ) | {"cache"}
 """The keywords that a `Pusher` takes; the rest are its `push`'s."""
+VARIABLES = frozenset(
+    name for group in (*PUSH, LOGIN) for option in group.options for name in option.variables
+) | {"TOWLINE_USERNAME", "TOWLINE_PASSWORD", "TOWLINE_CACHE_KEY"}
+"""The variables that any of these, or the library, is read from."""
 COMMAND_ONLY = frozenset(
     {
         "command",
@@ -414,6 +423,7 @@ COMMAND_ONLY = frozenset(
         "password_stdin",
         "progress",
         "account",
+        "strangers",
         "typed",
         "username",
         "words",

@@ -68,6 +68,8 @@ def _push(
         import towline
         from towline import PushResult
 
+        for message in args.strangers:
+            shown.emit(towline.Warned(reference="", message=message))
         settings = pusher_options(args)
         if getattr(args, "debug", False):
             settings["log"] = shown.log

@@ -60,6 +60,7 @@ def _opener(text: str | None, environ: Mapping[str, str]) -> Callable[[], Knowle
     if text == "none":
         return Nothing
     if scheme is None:
+        _refuse_address(text or "")
         return partial(_open_file, text, environ)
     if scheme in REMOTE:
         return _redis_opener(text or "", environ)
@@ -67,6 +68,16 @@ def _opener(text: str | None, environ: Mapping[str, str]) -> Callable[[], Knowle
         f"no cache can be kept at {scheme}://",
         hint="give `cache` a path, redis://, rediss://, unix:// or none",
     )
+
+
+def _refuse_address(text: str) -> None:
+    """`redis:127.0.0.1` would be a file of that name. Raises UsageError."""
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme in REMOTE:
+        raise UsageError(
+            f"{text} is no address of a cache",
+            hint=f"write {scheme}://{rest.lstrip('/')}, or ./{text} for a file of that name",
+        )
 
 
 def _open_file(text: str | None, environ: Mapping[str, str]) -> Knowledge:

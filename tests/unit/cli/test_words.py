@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from towline.cli import not_yet
+import towline
+from towline.cli import exit_codes, guesses, not_yet, options
 from towline.cli.main import COMMANDS, main
 from towline.testing.images import make_image
 
@@ -275,3 +280,147 @@ def test_the_help_of_a_push_promises_nothing_that_is_always_refused(
     assert main(["push", "--help"]) == 0
     shown = capsys.readouterr().out
     assert "--src-creds" not in shown
+
+
+@pytest.mark.parametrize("command", sorted(set(guesses.COMMANDS) - set(COMMANDS)))
+def test_commands_of_others_are_answered_with_what_does_it(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told(capsys, command, "a", "b") == (
+        2,
+        [
+            f"towline: error: no command is called `{command}`",
+            f"hint: {guesses.COMMANDS[command]}",
+        ],
+    )
+
+
+@pytest.mark.parametrize("option", sorted(guesses.OPTIONS))
+def test_options_of_others_are_answered_with_what_does_it(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told(capsys, "push", "image.tar", "reg.example/app", option) == (
+        2,
+        [
+            f"towline: error: `towline push` has no option `{option}`",
+            f"hint: {guesses.OPTIONS[option]}",
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["pusk"], "did you mean `towline push`?"),
+        (["insepct"], "did you mean `towline inspect`?"),
+        (["frobnicate"], "towline --help lists them"),
+        (["push", "--ouput", "json"], "did you mean `--output`?"),
+        (["push", "--chekc-diffids"], "did you mean `--check-diffids`?"),
+        (["push", "--sign"], "towline push --help lists the options"),
+    ],
+)
+def test_only_what_was_hardly_missed_is_guessed(
+    words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, lines = told(capsys, *words)
+    assert (code, lines[-1]) == (2, f"hint: {hint}")
+
+
+def test_every_command_and_option_that_a_hint_names_is_there() -> None:
+    names = {name for group in options.PUSH for one in group.options for name in one.names}
+    for hint in (*guesses.COMMANDS.values(), *guesses.OPTIONS.values()):
+        assert set(re.findall(r"--[a-z-]+", hint)) <= names, hint
+        assert set(re.findall(r"towline ([a-z]+) [A-Z-]", hint)) <= set(COMMANDS), hint
+
+
+def test_a_variable_that_is_none_of_ours_is_warned_of(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TOWLINE_JOBZ", "TOWLINE_JOBS", "TOWLINE_ROOT", "TOWLINE_CACHE_KEY"):
+        monkeypatch.setenv(name, "3")
+    monkeypatch.setenv("TOWLINE_FROBNICATE", "3")
+    for words in (["push", "no.tar", "reg.example/app", "-q"], ["inspect", "oci:none"]):
+        _, lines = told(capsys, *words)
+        assert lines[:2] == [
+            "towline: warning: TOWLINE_FROBNICATE is no variable of towline",
+            "towline: warning: TOWLINE_JOBZ is no variable of towline: is TOWLINE_JOBS meant?",
+        ]
+
+
+def test_the_version_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out == f"towline {towline.__version__}\n"
+
+
+def test_the_help_has_examples_variables_exit_codes_and_says_where_the_rest_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["help"]) == 0
+    shown = capsys.readouterr().out
+    rows = dict(re.findall(r"(?m)^  ([\d, ]*\d)  +(.*)$", shown))
+    codes = {int(code) for row in rows for code in row.split(", ")}
+    known = {exit_codes.DONE, exit_codes.OTHER, 143, *(code for _, code in exit_codes.EXIT_CODES)}
+    assert codes == known
+    assert "\n  towline push image.tar registry.example/team/app:1.2\n" in shown
+    assert "TOWLINE_<OPTION>" in shown
+    assert Path(shown.splitlines()[-1].removeprefix("All of it: "), "cli.md").is_file()
+    assert main(["push", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--no-clobber" in shown
+    assert "--tls-verify[=true|false]" in shown
+
+
+def test_an_address_of_a_cache_without_its_slashes_is_no_file(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, lines = told(capsys, "push", "no.tar", "reg.example/app", "--cache", "redis:127.0.0.1")
+    assert (code, lines[0]) == (2, "towline: error: redis:127.0.0.1 is no address of a cache")
+    assert lines[1].startswith("hint: write redis://127.0.0.1")
+    assert not Path("redis:127.0.0.1").exists()
+
+
+COMPLETED = [
+    (["pu"], "push"),
+    (["push", "--chec"], "--check-push --check-diffids"),
+    (["push", "--if-exists", ""], "overwrite same skip fail"),
+    (["push", "here"], "here.tar"),
+    (["cache", "st"], "stats"),
+]
+
+
+def test_bash_completes_commands_options_their_words_and_files() -> None:
+    Path("here.tar").touch()
+    script = subprocess.run(
+        [sys.executable, "-m", "towline", "completion", "bash"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for words, wanted in COMPLETED:
+        line = shlex.join(["towline", *words])
+        asked = f"""{script}
+            COMP_WORDS=({line}) COMP_CWORD={len(words)} COMP_LINE='{line}'
+            $(complete -p towline | sed 's/.*-F //; s/ .*//') towline
+            echo "${{COMPREPLY[*]}}"
+        """
+        bash = ["bash", "--norc", "-c", asked]
+        done = subprocess.run(bash, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == wanted, done.stderr
+
+
+def test_other_shells_and_the_manual_page_are_made_of_the_same_data(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for word, head in (("zsh", "#compdef towline"), ("fish", "#"), ("man", ".TH TOWLINE 1")):
+        assert main(["completion", word]) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith(head)
+        for name in ("--if-exists", "--check-diffids", *COMMANDS):
+            assert name.strip("-") in shown.replace("\\-", "-")
+    assert told(capsys, "completion", "ksh") == (
+        2,
+        [
+            "towline: error: no shell is known as `ksh`",
+            "hint: towline completion bash, zsh, fish or man",
+        ],
+    )

@@ -1,0 +1,73 @@
+"""What fingers type that know docker, crane, skopeo, oras, buildah or regctl: what does it here.
+
+Where nothing here does it, the program that does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+COMMANDS = {
+    "auth": "towline login REGISTRY, or towline logout REGISTRY",
+    "build": "towline builds nothing: docker build, or buildah build",
+    "catalog": "towline does not list repositories: crane catalog REGISTRY",
+    "config": "towline inspect REF --output json shows the config",
+    "cp": "to push an archive: towline push SOURCE DESTINATION; between registries: crane copy",
+    "delete": "towline deletes nothing: crane delete REF",
+    "export": "towline does not pull: crane export REF FILE",
+    "images": "towline inspect SOURCE lists the images of an archive",
+    "list": "towline tags REPOSITORY",
+    "load": "towline loads nothing into a daemon: docker load",
+    "ls": "towline tags REPOSITORY",
+    "manifest": "towline inspect REF --output json; the bytes themselves: crane manifest REF",
+    "prune": "towline cache prune",
+    "pull": "towline does not pull: skopeo copy docker://REF docker-archive:FILE:REF",
+    "repo": "towline tags REPOSITORY; repositories: crane catalog REGISTRY",
+    "rm": "towline deletes nothing: crane delete REF",
+    "rmi": "towline deletes nothing: crane delete REF",
+    "save": "docker save NAME | towline push - DESTINATION",
+    "validate": "towline push SOURCE DESTINATION --verify=full",
+}
+"""By the command that there is not."""
+
+OPTIONS = {
+    "--all": "--all-tags; all platforms of an index go by themselves",
+    "--concurrency": "--jobs N",
+    "--config": "--authfile FILE",
+    "--dest-creds-stdin": "-u USER --password-stdin",
+    "--force": "a tag that exists is replaced anyway: leave it out",
+    "--force-compression": "--compression PROFILE",
+    "--from-file": "name the file: towline push FILE DESTINATION",
+    "--image-parallel-copies": "--jobs N",
+    "--insecure-registry": "--insecure, or --plain-http",
+    "--json": "--output json",
+    "--max-concurrent-uploads": "--jobs N",
+    "--parallel": "--jobs N",
+    "--password": "-u USER --password-stdin: what stands in a command line is seen by all",
+    "--raw": "--output json",
+    "--recursive": "all platforms of an index go by themselves: leave it out",
+    "--registry-config": "--authfile FILE",
+    "--skip-tls-verify": "--insecure",
+    "--tag": "the tag stands in the destination: REGISTRY/REPOSITORY:TAG",
+    "--threads": "--jobs N",
+    "--user": "--username USER",
+    "--verbose": "--debug",
+    "-k": "--insecure",
+    "-o": "--output json, or --output text",
+    "-p": "-u USER --password-stdin: what stands in a command line is seen by all",
+    "-t": "the tag stands in the destination: REGISTRY/REPOSITORY:TAG",
+    "-v": "--debug",
+}
+"""By the option that a command has not."""
+
+
+def near(word: str, known: Iterable[str], prefix: str = "") -> str | None:
+    """The one that was hardly missed, by what comes after their prefix; nothing merely alike."""
+    from difflib import get_close_matches
+
+    ends = [one.removeprefix(prefix) for one in known if one.startswith(prefix)]
+    found = get_close_matches(word.removeprefix(prefix), ends, 1, cutoff=0.75)
+    return f"{prefix}{found[0]}" if found else None

@@ -1,0 +1,76 @@
+"""What `towline --help` tells, and the man page beside the commands' own."""
+
+from __future__ import annotations
+
+import os
+
+# As in towline/__init__.py.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ABOUT = "Pushes container images to registries, without a daemon."
+EXAMPLES = (
+    "towline push image.tar registry.example/team/app:1.2",
+    "docker save app:1 | towline push - registry.example/team/app:1",
+    "towline plan image.tar registry.example/team/app:1.2",
+)
+VARIABLES = (
+    ("TOWLINE_<OPTION>", "any option, as TOWLINE_JOBS=3; the command line wins"),
+    ("TOWLINE_USERNAME, TOWLINE_PASSWORD", "for the destination's host"),
+    ("TOWLINE_CACHE_KEY", "signs what is remembered in a shared cache"),
+    ("DOCKER_CONFIG, REGISTRY_AUTH_FILE, …", "where logins are"),
+    ("HTTPS_PROXY, HTTP_PROXY, NO_PROXY", "proxies"),
+    ("SSL_CERT_FILE, SSL_CERT_DIR", "which authorities are trusted"),
+    ("TMPDIR", "where a pipe is spooled"),
+    ("NO_COLOR", "no colours"),
+)
+CODES = (
+    ("0", "done"),
+    ("1", "anything else"),
+    ("2", "usage: options, image names"),
+    ("3", "the source is missing or broken"),
+    ("4", "the credentials: 401, or denied"),
+    ("5", "the registry refused"),
+    ("6", "no answer: name, connect, TLS, time-out"),
+    ("7", "some of several failed"),
+    ("130, 143", "SIGINT, SIGTERM"),
+)
+
+
+def page(commands: Mapping[str, str]) -> list[str]:
+    """The lines of `towline --help`."""
+    return [
+        "usage: towline COMMAND …",
+        "",
+        ABOUT,
+        "",
+        *_table(commands.items()),
+        "",
+        "examples:",
+        *(f"  {example}" for example in EXAMPLES),
+        "",
+        "environment:",
+        *_table(VARIABLES),
+        "",
+        "exit codes:",
+        *_table(CODES),
+        "",
+        "towline COMMAND --help tells more, towline --version which this is.",
+        f"All of it: {documentation()}",
+    ]
+
+
+def documentation() -> str:
+    """The folder in which the pages of the documentation are: beside us, or in a clone."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - pathlib costs start-up
+    installed = os.path.join(package, "docs")  # noqa: PTH118 - as above
+    if os.path.isdir(installed):  # noqa: PTH112 - as above
+        return installed
+    return os.path.normpath(os.path.join(package, "../../docs"))  # noqa: PTH118 - as above
+
+
+def _table(rows: object) -> list[str]:
+    pairs: list[tuple[str, str]] = list(rows)  # type: ignore[call-overload]  # of pairs
+    width = max(len(name) for name, _ in pairs)
+    return [f"  {name:<{width}}  {text}" for name, text in pairs]
