@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,10 @@ import pytest
 import towline
 from tests.support import docker_registry as real
 from tests.support import readback
+from tests.support.certificates import make_authority
 from tests.support.faulty import Fault, Rule, faulty
 from towline.cli.main import main
+from towline.server import Server
 from towline.testing.images import ImageSpec, make_image, make_images
 
 if TYPE_CHECKING:
@@ -226,3 +229,15 @@ def test_a_registry_alone_has_no_tags_and_what_is_not_there_is_named_with_its_ta
             f"towline: error: there is no {name}:latest at the registry",
             f"hint: towline tags {name} lists what is there",
         ]
+
+
+def test_plain_http_at_a_registry_of_https_is_said_to_be_left_out(
+    image: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certificate = make_authority(tmp_path).issue()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.cert, certificate.key)
+    with Server(tls=context) as server:
+        name = server.url.partition("//")[2] + "/app:1"
+        assert main(["push", image, name, "--plain-http", "-q"]) == 6
+    assert "hint: the registry speaks https: leave out `--plain-http`" in capsys.readouterr().err

@@ -7,6 +7,7 @@ TLS. No request is spent on deciding.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from towline.context import acquired
@@ -120,6 +121,16 @@ class Endpoint:
             except NetworkError:
                 return False
             return self._base != tried
+
+    def explain(self, error: NetworkError, context: Context) -> None:
+        """Find out of a registry that hangs up on the plain http it was to speak if it is TLS's."""
+        base = self._base
+        if not (self.plain_http and base):
+            error.speaks_tls = False  # then http was our own idea, or a proxy's
+        elif error.hung_up and not error.speaks_tls:
+            with suppress(NetworkError):
+                error.speaks_tls = speaks_tls(base, context.cancel, self._timeout)
+            error.transient = error.transient and not error.speaks_tls
 
     def _decide(self, context: Context) -> Url:
         """https, unless the name resolves to this machine and nothing there speaks TLS."""

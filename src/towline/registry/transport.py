@@ -145,9 +145,9 @@ class Transport:
                 if not hops and self.endpoint.gives_way(base, error, context):
                     request = None  # the registry speaks http where https was tried
                     continue
-                speaks_tls = isinstance(error, NetworkError) and error.speaks_tls
-                if speaks_tls and self.endpoint.plain_http and isinstance(call.target, str):
-                    error.hint = errors.SPEAKS_HTTPS
+                if isinstance(error, NetworkError) and isinstance(call.target, str):
+                    self.endpoint.explain(error, context)
+                    error.hint = errors.SPEAKS_HTTPS if error.speaks_tls else error.hint
                 raise
             if not hops and self.endpoint.gives_way(base, response, context):
                 request = None
