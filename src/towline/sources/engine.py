@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from towline.layers.reader import Reader
     from towline.reference import Reference
     from towline.sources.base import ImageSource, SourceLayer
-    from towline.sources.tar_members import TarMembers
     from towline.wire.log import Log
     from towline.wire.secrets import Secrets
 
@@ -152,12 +151,18 @@ class EngineSource:
             secrets=access.secrets,
         )
         self._turn = threading.Lock()
-        self._exported: dict[tuple[Digest, ...], _Exported] = {}
+        self._exports: dict[tuple[Digest, ...], EngineExport] = {}
+        self._archives: dict[tuple[Digest, ...], ImageSource] = {}
+        """The same, by their own lists of what is in them."""
+        self._layers_of: dict[Digest, set[str]] = {}
+        """Digests, without their algorithm, of the layers of images that are described."""
 
     def close(self) -> None:
         """See `ImageSource`."""
-        for exported in self._exported.values():
-            exported.archive.close()
+        for archive in self._archives.values():
+            archive.close()
+        for export in self._exports.values():
+            export.release()
         self._client.close()
 
     def entries(self) -> Sequence[SourceEntry]:
@@ -165,7 +170,7 @@ class EngineSource:
         images = self._all_tags() if self._access.all_tags else [self._one()]
         self.export_size = sum(image.size for image in images)
         self.origins = tuple(dict.fromkeys(place for image in images for place in image.origins))
-        described = {image.id: self._described(image) for image in images}
+        described = {image.id: self._described(image, self._documents.find) for image in images}
         unknown = [image for image in images if described[image.id] is None]
         if self._access.outline:
             described |= {each.id: self._outline(each) for each in unknown if not each.is_index}
@@ -217,18 +222,20 @@ class EngineSource:
 
     # Without an export.
 
-    def _described(self, image: Listed) -> SourceImage | SourceIndex | None:
-        """The image as its documents describe it; None where one of them is not known."""
-        top = self._documents.find(image.id, manifest=image.root is not None)
+    def _described(self, image: Listed, find: _Find) -> SourceImage | SourceIndex | None:
+        """The image as its documents describe it; None where one of them is not found."""
+        top = find(image.id, manifest=image.root is not None)
         if top is None:
             return None
         if image.root is None and (config := _config(top)):
             layers = self._layers(image, config.diff_ids, config.filled)
+            self._layers_of[image.id] = {diff_id.hex for diff_id in config.diff_ids}
             return SourceImage(top, None, layers, None, config.platform, oci=False)
         root = image.root or Descriptor("", image.id, len(top))
-        gathered = _gather(root, image.absent, self._documents.find)
+        gathered = _gather(root, image.absent, find)
         if gathered is None:
             return None
+        self._layers_of[image.id] = set(map(_named_by, gathered.sizes))
         open_blob = partial(self._open_blob, image)
         layout = OciLayout(_KnownFiles(self._client.name, root, gathered, open_blob))
         content = layout.entries()[0].content
@@ -249,7 +256,7 @@ class EngineSource:
         if len(sizes) != len(diff_ids):
             sizes = [image.size // max(1, len(diff_ids))] * len(diff_ids)
         return tuple(
-            EngineLayer(diff_id, size, partial(self._open_layer, image, place))
+            EngineLayer(diff_id, size, partial(self._open_layer, image, diff_id, place))
             for place, (diff_id, size) in enumerate(zip(diff_ids, sizes, strict=True))
         )
 
@@ -257,58 +264,103 @@ class EngineSource:
 
     def _by_export(self, images: Sequence[Listed]) -> dict[Digest, SourceImage | SourceIndex]:
         """What an export says of images; it is remembered for the next time."""
-        exported = self._export(images)
+        if len(images) == 1:
+            (image,) = images
+            export = self._export(images)
+            if content := self._described(image, partial(self._find_in, export)):
+                export.want_only(self._layers_of[image.id])
+                return {image.id: content}
+        archive = self._archive(images)
         found = {}
         for image in images:
-            content = exported.content(image)
-            exported.keep_documents(image, content, self._documents)
+            content = _content(archive, image)
+            self._keep_documents(image, content, images)
             found[image.id] = content
         return found
 
-    def _open_layer(self, image: Listed, place: int) -> Reader:
-        """A layer by its place: an overlay2 engine, and Podman, know no blobs."""
-        content = self._export([image]).content(image)
+    def _find_in(self, export: EngineExport, digest: Digest, *, manifest: bool) -> bytes | None:
+        """A document of an export, as soon as it has come."""
+        del manifest
+        content = export.read(digest.hex)
+        if content is None or Digest.of(content) != digest:
+            return None
+        self._documents.keep(content)
+        return content
+
+    def _keep_documents(
+        self, image: Listed, content: SourceImage | SourceIndex, images: Sequence[Listed]
+    ) -> None:
+        """Remember what describes an image of an export."""
+        if isinstance(content, SourceImage):
+            self._documents.keep(content.config)
+        find = partial(self._find_in, self._export(images))
+        top = find(image.id, manifest=True)
+        if top is not None and _config(top) is None:
+            _gather(Descriptor("", image.id, len(top)), None, find)
+
+    def _open_layer(self, image: Listed, diff_id: Digest, place: int) -> Reader:
+        """A plain layer: by its DiffID, else by its place in the archive's own list."""
+        if reader := self._export([image]).open(diff_id.hex):
+            return reader
+        content = _content(self._archive([image]), image)
         if isinstance(content, SourceIndex) or len(content.layers) <= place:
             raise SourceError(f"{image.title} has changed in {self._client.name} meanwhile")
         return content.layers[place].open()
 
     def _open_blob(self, image: Listed, path: str) -> Reader:
-        return self._export([image]).members.open(path)
+        export = self._export([image])
+        reader = export.open(_named_by(path))
+        if reader is None:
+            raise SourceError(f"{export.name} lacks {path}")
+        return reader
 
-    def _export(self, images: Sequence[Listed]) -> _Exported:
+    def _export(self, images: Sequence[Listed]) -> EngineExport:
         """Have the engine export images, once."""
         key = tuple(image.id for image in images)
         with acquired(self._turn, self._context):
-            if key not in self._exported:
-                self._exported[key] = self._new_export(images)
-            return self._exported[key]
+            if key not in self._exports:
+                self._exports[key] = self._new_export(images)
+            return self._exports[key]
 
-    def _new_export(self, images: Sequence[Listed]) -> _Exported:
-        from towline.sources.open_source import by_its_list
-        from towline.sources.tar_members import TarMembers
-
+    def _new_export(self, images: Sequence[Listed]) -> EngineExport:
         title = ", ".join(image.title for image in images)
         size = sum(image.size for image in images)
-        name = f"the export of {title}"
         message = f"{self._client.name} prepares its export of {title}, about {size} bytes"
         self._context.emit(Note(reference="", message=message))
         # By its ID: a name may be another image's by now. Only names tell several apart.
         asked = [images[0].id] if len(images) == 1 else [n for each in images for n in each.names]
         held = self._documents.held({diff_id for each in images for diff_id in each.diff_ids})
-        file = EngineExport(
+        export = EngineExport(
             partial(self._client.export, asked),
             self._client.gone_in_export,
-            name,
+            f"the export of {title}",
             self._context,
             self._environ,
+            expected=size,
             unwanted={digest.hex for digest in held},
         )
-        try:
-            members = TarMembers(file, name, self._context.cancel)
-            return _Exported(members, by_its_list(members, None, self._context))
-        except BaseException:
-            file.release()
-            raise
+        if len(images) == 1 and images[0].id in self._layers_of:
+            export.want_only(self._layers_of[images[0].id])
+        return export
+
+    def _archive(self, images: Sequence[Listed]) -> ImageSource:
+        """An export by its own list of what is in it, which comes last."""
+        from towline.sources.open_source import by_its_list
+        from towline.sources.tar_members import TarMembers
+
+        export = self._export(images)
+        key = tuple(image.id for image in images)
+        with acquired(self._turn, self._context):
+            if key not in self._archives:
+                export.await_end()
+                export.hold()
+                try:
+                    members = TarMembers(export, export.name, self._context.cancel)
+                    self._archives[key] = by_its_list(members, None, self._context)
+                except BaseException:
+                    export.release()
+                    raise
+            return self._archives[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,37 +375,11 @@ class EngineLayer:
     held: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class _Exported:
-    """An export, and what its list says of it."""
-
-    members: TarMembers
-    archive: ImageSource
-
-    def content(self, image: Listed) -> SourceImage | SourceIndex:
-        """That image in it. Raises SourceError."""
-        entries = self.archive.entries()
-        if len(entries) == 1:
-            return entries[0].content
-        return select(entries, image.names[0], self.members.name).content
-
-    def keep_documents(
-        self, image: Listed, content: SourceImage | SourceIndex, documents: Documents
-    ) -> None:
-        """Remember what describes it."""
-        if isinstance(content, SourceImage):
-            documents.keep(content.config)
-
-        def find(digest: Digest, *, manifest: bool) -> bytes | None:
-            del manifest
-            path = _path(digest)
-            return files.read(self.members, path) if self.members.size(path) is not None else None
-
-        top = find(image.id, manifest=True)
-        if top is not None and _config(top) is None:
-            gathered = _gather(Descriptor("", image.id, len(top)), None, find)
-            for known in gathered.documents.values() if gathered else ():
-                documents.keep(known)
+def _content(archive: ImageSource, image: Listed) -> SourceImage | SourceIndex:
+    """That image in an export. Raises SourceError."""
+    entries = archive.entries()
+    entry = entries[0] if len(entries) == 1 else select(entries, image.names[0], image.title)
+    return entry.content
 
 
 class _Gathered(NamedTuple):
@@ -500,6 +526,11 @@ def _reference(name: object) -> Reference | None:
         return references.parse(str(name))
     except InvalidReference:
         return None
+
+
+def _named_by(path: str) -> str:
+    """The digest in a blob's path, without its algorithm."""
+    return path.rpartition("/")[2]
 
 
 def _path(digest: Digest) -> str:

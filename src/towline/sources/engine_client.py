@@ -227,7 +227,7 @@ class EngineClient:
         sizes = [line.get("Size") for line in lines if isinstance(line, dict)]
         return [size if isinstance(size, int) else 0 for size in reversed(sizes)]
 
-    def export(self, names: Sequence[str]) -> Unread:
+    def export(self, names: Sequence[str], context: Context) -> Unread:
         """A tar of images, as it comes. Raises SourceError."""
         if self._server.podman:
             query = "".join(f"&references={urls.quote(name)}" for name in names)
@@ -237,7 +237,7 @@ class EngineClient:
             target = "/images/get?" + "&".join(f"names={urls.quote(name)}" for name in names)
         request = Request("GET", self._url(target))
         try:
-            unread = self._pool.open(request, self._context, patience=_DAYS)
+            unread = self._pool.open(request, context, patience=_DAYS)
         except (OSError, Silence, TowlineError) as error:
             raise self._gone(error) from None
         if not unread.response.ok:

@@ -39,7 +39,7 @@ def spool(reader: Reader, name: str, context: Context, environ: Mapping[str, str
     `TMPDIR` says where; two Notes tell where and how much. Raises SourceError when there is no
     room, or when the stream is damaged.
     """
-    folder = environ.get("TMPDIR") or _usual_folder()
+    folder = folder_in(environ)
     head = Head(reader)
     kind = compression.detect(head.content)
     try:
@@ -101,8 +101,12 @@ def _plain_size(head: bytes, kind: compression.Compression, name: str) -> int | 
     return frame.content_size if 0 < frame.content_size < zstandard.CONTENTSIZE_ERROR else None
 
 
-def _usual_folder() -> str:
+def folder_in(environ: Mapping[str, str]) -> str:
+    """Where a spool goes."""
     import tempfile
+
+    if folder := environ.get("TMPDIR"):
+        return folder
 
     try:
         return tempfile.gettempdir()

@@ -94,7 +94,7 @@ class Channel:
                 return False
             sent = self._send_some(views)
             if sent:
-                _advance(views, sent)
+                advance(views, sent)
         return True
 
     def _send_some(self, views: list[memoryview]) -> int:
@@ -215,7 +215,8 @@ def _wanted(error: OSError) -> int | None:
     return select.POLLOUT if isinstance(error, ssl.SSLWantWriteError) else None
 
 
-def _advance(views: list[memoryview], sent: int) -> None:
+def advance(views: list[memoryview], sent: int) -> None:
+    """Take what was sent off the list."""
     while views and sent >= len(views[0]):
         sent -= len(views.pop(0))
     if sent:
