@@ -205,6 +205,9 @@ class EngineClient:
     def inspect(self, name: str) -> dict[str, Any] | None:
         """What the engine says of an image; None: it has none of that name. Raises SourceError."""
         answer = self._get(f"/images/{urls.quote(name)}/json?manifests=1")
+        if answer.status == 404 and self._server.podman:  # noqa: PLR2004 - not found
+            # As docker would, Podman takes a short name to be the Hub's; its own builds are here.
+            answer = self._get(f"/images/localhost/{urls.quote(name)}/json")
         if answer.status == 404:  # noqa: PLR2004 - not found
             return None
         found = self._json(answer)

@@ -168,7 +168,7 @@ class EngineExport(SharedFile):
 
     def _take(self, unwanted: Container[str]) -> None:
         """One export from its beginning to its end."""
-        context = self._context.with_cancel(self._stop)
+        context = self._context.but(cancel=self._stop)
         unread = self._ask(context)
         try:
             walk = _Walk(unread, self, self._gone, self._stop)
