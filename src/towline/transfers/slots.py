@@ -87,14 +87,9 @@ class Slots:
 
     def _grant(self) -> None:
         """Give slots to all whose hosts have a free one each, the largest first. Lock held."""
-        full: set[str] = set()
         for claim in list(self._waiting):
-            if claim.hosts & full:  # a smaller one must not go before it at the same host
-                continue
-            if lacking := self.full(claim.hosts):
-                full |= lacking
-                continue
-            self._waiting.remove(claim)
-            self._taken.update(claim.hosts)
-            claim.held |= claim.hosts
-            claim.granted.set()
+            if not self.full(claim.hosts):
+                self._waiting.remove(claim)
+                self._taken.update(claim.hosts)
+                claim.held |= claim.hosts
+                claim.granted.set()

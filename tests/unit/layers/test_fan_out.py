@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from towline.layers.profile import Profile
+
+T = TypeVar("T")
 
 SAMPLE = sample(40 * STORED_BLOCK)
 # Long enough that no neighbour on the machine spends it, where it is not the point.
@@ -112,6 +114,24 @@ def test_when_all_have_failed_no_more_is_read(spread: Callable[..., BytesReader]
     reader = spread([failing_after(1, OSError(5)), failing_after(3, OSError(5))])
     assert reader.given < len(SAMPLE)
     assert reader.closed
+
+
+def test_when_all_have_failed_no_block_is_waited_for() -> None:
+    """The encoders may be busy for others for a long while."""
+
+    class Busy:
+        def submit(self, _work: Callable[[], T], /) -> Future[T]:
+            return Future()
+
+    reader, reading, writer = BytesReader(SAMPLE), Cancel(), failing_after(0, OSError(5))
+    fan = FanOut(BlobStream(reader, profile.parse("gzip"), Busy(), reading), reading)
+    writer.start(fan.lane(Patience(PATIENT), Cancel()))
+    runner = threading.Thread(target=fan.run, daemon=True)
+    runner.start()
+    runner.join(5)
+    assert not runner.is_alive()
+    assert reader.closed
+    writer.join()
 
 
 def test_a_stalled_one_is_left_behind_when_its_patience_is_spent(
