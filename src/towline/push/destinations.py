@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeVar
 from towline import reference
 from towline.errors import PartialFailure, TowlineError, TransferCancelled, UsageError
 from towline.push.result import PlanResult, PushResult
-from towline.registry.auth import docker_config
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -173,6 +172,8 @@ def registry(text: str) -> str:
 
     Raises UsageError for what no image name could begin with.
     """
+    from towline.registry.auth import docker_config
+
     host = docker_config.host_of(text)
     try:
         named = reference.parse(f"{host}/app").repository.host

@@ -13,7 +13,6 @@ from towline.context import Context, acquired
 from towline.reference import HUB, RepositoryName
 from towline.registry.auth.keychain import Keychain
 from towline.registry.capabilities import HostFacts, Rates
-from towline.registry.certs_d import trust_of
 from towline.registry.endpoints import HUB_API, Endpoint
 from towline.registry.repository import Repository
 from towline.registry.transport import Transport
@@ -21,7 +20,6 @@ from towline.registry.warnings import Warnings
 from towline.wire import proxy, tls
 from towline.wire.exchange import ANSWER_TIMEOUT
 from towline.wire.log import Log, silent
-from towline.wire.pace import Pace
 from towline.wire.pool import TIMEOUT, Pool
 from towline.wire.secrets import Secrets
 
@@ -191,16 +189,27 @@ class RegistryClient:
                 Path(settings.key) if settings.key else None,
             )
             tls.check(trust)
+            pace = None
+            if settings.limit_rate:
+                from towline.wire.pace import Pace
+
+                pace = Pace(settings.limit_rate)
+
+            def trusted(url: Url) -> tls.Trust:
+                from towline.registry.certs_d import trust_of  # for https alone
+
+                return trust_of(_host_of(url), trust, settings.environ)
+
             self._pool = Pool(
                 timeout=settings.timeout,
                 answer_timeout=settings.answer_timeout,
-                trust=lambda url: trust_of(_host_of(url), trust, settings.environ),
+                trust=trusted,
                 proxies=proxy.from_environment(settings.environ),
                 # What is said of registries is not said of proxies, but for whom to believe.
                 proxy_trust=tls.Trust(authorities=trust.authorities),
                 write_log=settings.log or silent,
                 secrets=self._secrets,
-                pace=Pace(settings.limit_rate) if settings.limit_rate else None,
+                pace=pace,
             )
         return self._pool
 

@@ -21,7 +21,7 @@ from towline.registry.requests.manifests import (
     place,
     put_manifest,
 )
-from towline.spec import distribution, media_types, schema1
+from towline.spec import distribution, media_types
 
 if TYPE_CHECKING:
     from towline.registry.requests.call import Call
@@ -113,6 +113,8 @@ def _agrees(manifest: RawManifest, named: Digest | None) -> bool:
     if named is None or named.algorithm != manifest.digest.algorithm or named == manifest.digest:
         return True
     # One of schema 1 is not known by its type where something on the way has changed that.
+    from towline.spec import schema1
+
     return schema1.raw(manifest.content, media_types.SCHEMA1_SIGNED).digest == named
 
 

@@ -30,7 +30,6 @@ from towline.registry.requests.tags import (
     too_many,
 )
 from towline.registry.transport import Conversation
-from towline.registry.upload.upload import Upload
 from towline.spec import distribution
 
 if TYPE_CHECKING:
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from towline.registry.auth.token import Scopes
     from towline.registry.capabilities import HostFacts
     from towline.registry.transport import Transport
+    from towline.registry.upload.upload import Upload
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
@@ -164,6 +164,8 @@ class Repository:
         except TowlineError:
             return None
         if isinstance(answer, Opened):
+            from towline.registry.upload.upload import Upload
+
             return Upload(self._talk(context), answer)
         if answer is not None:
             self._facts.mounts = True
@@ -186,6 +188,8 @@ class Repository:
 
         `about`: bytes that a blob of unknown size may come to.
         """
+        from towline.registry.upload.upload import Upload  # an unchanged push needs none
+
         talk = self._talk(context)
         with on_side("destination"):
             try:

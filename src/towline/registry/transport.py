@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from towline.context import acquired
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.registry import errors
-from towline.registry.auth import token
 from towline.registry.auth.admission import Admission, Visit
 from towline.registry.auth.authenticator import Authenticator
 from towline.registry.redirects import REDIRECTS, REDIRECTS_MAX, astray, read_sent_on, sent_on
@@ -223,6 +222,8 @@ class Transport:
 
     def _ask(self, asker: Url, request: Request, context: Context) -> Response:
         """The answer of a token service that `asker` names, or of the registry's base."""
+        from towline.registry.auth.token import ANSWER_MAX
+
         # That a place is on this machine lets it be spoken to in the clear, and no other.
         here = request.url.host == self.endpoint.base(context).host or is_loopback(request.url.host)
         safe = request.url.scheme == "https" or here or self.endpoint.plain_http
@@ -235,7 +236,7 @@ class Transport:
             guarded = self._guarded(request, context)
             if guarded.shuns is None and request.url.origin != asker.origin:
                 guarded = guarded._replace(shuns=self._pool.shunned_by(asker))
-            response = self._pool.request(guarded, context, limit=token.ANSWER_MAX)
+            response = self._pool.request(guarded, context, limit=ANSWER_MAX)
             if request.method != "GET" or response.status not in REDIRECTS:
                 return response
             url = read_sent_on(response)

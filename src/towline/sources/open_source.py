@@ -28,7 +28,6 @@ from towline.sources.files import (
     unreadable,
 )
 from towline.sources.oci_layout import OciLayout
-from towline.sources.spool import ObjectReader, PipeReader, spool
 from towline.spec import compression
 
 if TYPE_CHECKING:
@@ -129,6 +128,8 @@ def open_source(
     if isinstance(found, SharedFile):
         found = _in_place(found)
     if not isinstance(found, SharedFile):
+        from towline.sources.spool import spool
+
         found = spool(found, name, context, environ)
     try:
         return by_its_list(TarMembers(found, name, context.cancel), transport, context)
@@ -184,6 +185,8 @@ def _of_descriptor(descriptor: int, name: str, context: Context) -> SharedFile |
     """An open file, from its present position; the descriptor is now its own."""
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return OpenFile(descriptor, name, os.lseek(descriptor, 0, os.SEEK_CUR))
+    from towline.sources.spool import PipeReader
+
     return PipeReader(descriptor, name, context.cancel)
 
 
@@ -200,6 +203,8 @@ def _of_object(file: BinaryIO) -> tuple[str, SharedFile | Reader]:
         if not isinstance(file.read(0), bytes):
             raise UsageError("the source is a text file", hint="open it in binary mode")
         if not (seekable and seekable()) or type(file).__module__.split(".")[0] in _DECOMPRESSING:
+            from towline.sources.spool import ObjectReader
+
             return name, ObjectReader(file, name)
         if not isinstance(getattr(file, "raw", file), io.FileIO):
             return name, SharedObject(file, name)

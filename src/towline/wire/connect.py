@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.errors import NetworkError
-from towline.wire import certificate, framing, tls
+from towline.wire import framing
 from towline.wire.channel import Channel, Silence, words
 from towline.wire.failures import (
     CLIENT_CERTIFICATE,
@@ -275,6 +275,8 @@ def _untrusted(way: Way, error: ssl.SSLCertVerificationError) -> NetworkError:
 
 def _issuer(way: Way) -> str:
     """Who issued the certificate that was not trusted; a second look, which trusts nobody."""
+    from towline.wire import certificate, tls
+
     channel = None
     try:
         channel = connect(way, tls.context(tls.Trust(insecure=True)))

@@ -10,13 +10,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from towline.registry.auth.challenge import Challenge, challenges
-from towline.registry.auth.token import LIFE_MIN, TokenService, asks_too_much
 from towline.wire.message import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from towline.registry.auth.challenge import Challenge
     from towline.registry.auth.keychain import Credentials
     from towline.registry.auth.token import Scopes, Token
     from towline.wire.message import Response
@@ -124,6 +123,8 @@ class Authenticator:
 
     def forget_aged(self, scopes: Scopes) -> bool:
         """Drop the token if it is older than a minute; whether it was."""
+        from towline.registry.auth.token import LIFE_MIN
+
         token = self._token(scopes)
         if token is None or token.age(self._clock()) <= LIFE_MIN:
             return False
@@ -180,10 +181,14 @@ class Authenticator:
 
     def _asked_in(self, refused: Response) -> list[Challenge]:
         # The base may have sent on: elsewhere nobody names a token service for our credentials.
+        from towline.registry.auth.challenge import challenges
+
         here = refused.url.origin == self.base.origin
         return challenges(refused.headers.all("WWW-Authenticate")) if here else []
 
     def _fetch(self, challenge: Challenge, scopes: Scopes) -> Generator[Request, Response, None]:
+        from towline.registry.auth.token import TokenService, asks_too_much
+
         granted, token = self._granted(scopes), self._token(scopes)
         if token is not None and token.lasts(BODY_MARGIN, self._clock()):
             return  # another thread was faster

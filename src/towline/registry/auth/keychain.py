@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import AuthError, TowlineError
-from towline.registry.auth import credential_helpers, docker_config
+from towline.registry.auth import docker_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -149,6 +149,8 @@ class Keychain:
     def _from_helper(
         self, file: CredentialFile, program: str, name: RepositoryName, context: Context | None
     ) -> Credentials | None:
+        from towline.registry.auth import credential_helpers
+
         try:
             login = credential_helpers.get(program, name.host, self._environ, context=context)
         except (credential_helpers.HelperMissing, AuthError) as error:
