@@ -7,8 +7,7 @@ a colon, is `localhost`, an IPv6 address in brackets, or has an upper-case lette
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from towline.errors import InvalidReference
 from towline.spec import distribution
@@ -27,8 +26,7 @@ _SCHEME = re.compile(r"https?://")
 _PORTS = range(1, 1 << 16)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class RepositoryName:
+class RepositoryName(NamedTuple):
     """A repository: registry host (with its port) and path."""
 
     host: str
@@ -45,8 +43,7 @@ class RepositoryName:
         return self.path.removeprefix(LIBRARY)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Reference:
+class Reference(NamedTuple):
     """An image name; tag and digest as written, None where they were not."""
 
     repository: RepositoryName
@@ -69,7 +66,7 @@ class Reference:
 
     def with_tag(self, tag: str | None) -> Reference:
         """The same repository under another tag."""
-        return replace(self, tag=tag, digest=None)
+        return self._replace(tag=tag, digest=None)
 
 
 def parse(text: str) -> Reference:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from towline import reference as references
 from towline.errors import SourceError
@@ -35,8 +34,7 @@ Wanted = dict[Reference, SourceEntry]
 """What is to be under each destination, in the order of the results."""
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
+class Engine(NamedTuple):
     """How an engine is reached by a push, and what the push knows that saves an export."""
 
     url: str | None
