@@ -214,7 +214,7 @@ def _tag(client: _Client) -> None:
 
 
 def _registries(place: Place) -> dict[str, Callable[[], Started]]:
-    found: dict[str, Callable[[], Started]] = {"towline serve": lambda: _towline(place)}
+    found: dict[str, Callable[[], Started]] = {"towline serve": lambda: embedded(place)}
     for name, program, make in (
         ("docker-registry", "docker-registry", _docker_registry),
         ("crane registry serve", "crane", _crane),
@@ -235,7 +235,8 @@ def _bound(
 
 
 @contextmanager
-def _towline(place: Place) -> Iterator[tuple[str, int]]:
+def embedded(place: Place) -> Iterator[tuple[str, int]]:
+    """Ours: its host and its process."""
     root = place.new("serving")
     command = [*towline_command(), "serve", "--root", root, "--listen", "127.0.0.1:0"]
     with _process(command, place) as started:

@@ -1,24 +1,27 @@
-"""How long a command takes that does nothing, and what Python spends on imports for it."""
+"""How long a command takes that has nothing to do, and what Python spends on imports for it."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
+from benchmarks.measure import cost
 from benchmarks.peers import SkippedError, home_environ, towline_command
 from benchmarks.report import aligned
+from benchmarks.serving import embedded
+from towline.testing.images import make_image
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
-    from benchmarks.peers import Place
+    from benchmarks.measure import Cost
+    from benchmarks.peers import Command, Place
 
 RUNS = 20
+_LAYERS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,30 +30,39 @@ class Startup:
 
     seconds: Mapping[str, float]
     """Median wall time by command."""
+    cpu: Mapping[str, float]
+    """Median seconds of processor time likewise."""
     import_seconds: float
-    """Spent on imports by `towline --version`, above what a bare Python imports."""
+    """Spent on imports by a push of what is there, above what a bare Python imports."""
     modules: int
     """How many imports those are."""
+    own_modules: int
+    """How many of them are towline's."""
 
 
 def measured(place: Place) -> Startup:
     """In turn, so that a drifting machine is fair to all."""
     environ = home_environ(place.new("home"))
-    commands = _commands(place)
-    times: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(RUNS + 1):
-        for name, command in commands.items():
-            started = time.perf_counter()
-            subprocess.run(command, capture_output=True, env=environ, check=True)
-            times[name].append(time.perf_counter() - started)
-    seconds = {name: median(taken[1:]) for name, taken in times.items()}
-    return Startup(seconds, *_imports(environ))
+    with embedded(place) as (host, _):
+        archive = place.folder / "small.tar"
+        make_image(archive, [{f"file-{n}": bytes([n]) * 1000} for n in range(_LAYERS)])
+        push = ["push", "--quiet", str(archive), f"{host}/small:1"]
+        commands = _commands(place, push)
+        costs: dict[str, list[Cost]] = {name: [] for name in commands}
+        for _ in range(RUNS + 1):
+            for name, command in commands.items():
+                costs[name].append(cost(command, environ))
+        imports = _imports(push, environ)
+    seconds = {name: median(each.wall for each in taken[1:]) for name, taken in costs.items()}
+    cpu = {name: median(each.cpu for each in taken[1:]) for name, taken in costs.items()}
+    return Startup(seconds, cpu, *imports)
 
 
-def _commands(place: Place) -> dict[str, list[str | Path]]:
-    commands: dict[str, list[str | Path]] = {
+def _commands(place: Place, push: list[str]) -> dict[str, Command]:
+    commands: dict[str, Command] = {
         "python -c pass": [sys.executable, "-c", "pass"],
         "towline --version": [*towline_command(), "--version"],
+        "towline push, unchanged": [*towline_command(), *push],
     }
     for name, arguments in (("crane", "version"), ("skopeo", "--version")):
         try:
@@ -60,11 +72,12 @@ def _commands(place: Place) -> dict[str, list[str | Path]]:
     return commands
 
 
-def _imports(environ: Mapping[str, str]) -> tuple[float, int]:
+def _imports(push: list[str], environ: Mapping[str, str]) -> tuple[float, int, int]:
     bare = _import_times(["-c", "pass"], environ)
-    ours = _import_times(["-m", "towline", "--version"], environ)
+    ours = _import_times(["-m", "towline", *push], environ)
     added = {name: spent for name, spent in ours.items() if name not in bare}
-    return sum(added.values()) / 1e6, len(added)
+    own = [name for name in added if name.partition(".")[0] == "towline"]
+    return sum(added.values()) / 1e6, len(added), len(own)
 
 
 def _import_times(arguments: list[str], environ: Mapping[str, str]) -> dict[str, int]:
@@ -79,7 +92,19 @@ def _import_times(arguments: list[str], environ: Mapping[str, str]) -> dict[str,
 
 def table(startup: Startup) -> str:
     """For people."""
-    lines = [[name, f"{seconds * 1000:.1f}"] for name, seconds in startup.seconds.items()]
+    bare = next(iter(startup.cpu.values()))
+    lines = [
+        [
+            name,
+            f"{startup.seconds[name] * 1000:.1f}",
+            f"{cpu * 1000:.1f}",
+            f"+{(cpu - bare) * 1000:.1f}",
+        ]
+        for name, cpu in startup.cpu.items()
+    ]
+    shown = aligned([["", "wall ms", "CPU ms", "above Python"], *lines])
     imports = f"{startup.import_seconds * 1000:.1f} ms in {startup.modules} imports"
-    shown = aligned([["", "wall ms"], *lines])
-    return f"Start-up (median of {RUNS})\n{shown}\nof towline's: {imports} above a bare Python's"
+    return (
+        f"Start-up (median of {RUNS})\n{shown}\nof that push's: {imports} above a bare Python's, "
+        f"{startup.own_modules} of them towline's"
+    )
