@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from towline.api import digest, inspect, plan, push, tags
+    from towline.api import copy, digest, inspect, plan, push, tags
     from towline.context import Cancel
     from towline.errors import (
         AuthError,
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "towline.api": ("digest", "inspect", "plan", "push", "tags"),
+    "towline.api": ("copy", "digest", "inspect", "plan", "push", "tags"),
     "towline.context": ("Cancel",),
     "towline.errors": (
         "AuthError",
@@ -135,6 +135,7 @@ __all__ = [
     "Warned",
     "Working",
     "__version__",
+    "copy",
     "digest",
     "inspect",
     "plan",

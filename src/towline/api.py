@@ -32,6 +32,8 @@ def push(
         attestations: What an index says of its images: `keep` it, or `drop` it.
         format: `auto`, or `docker` or `oci`, which are never converted.
         allow_schema1: Push signed schema 1 where a registry takes nothing else (extra `schema1`).
+        preserve_digests: Refuse any change of bytes of what has a manifest.
+        tags: With `all_tags` of a repository at a registry: those that fit one of these patterns.
         compression: Of layers that are not compressed yet: `gzip`, `none`, `zstd` or `zstd:1` to
             `zstd:19`.
         verify: Afterwards, ask for everything (`head` or True), or read it back, DiffIDs too
@@ -73,6 +75,20 @@ def push(
     settings, wishes = _apart(options)
     with Pusher(**settings) as pusher:
         return pusher.push(source, destination, all_tags=all_tags, **wishes)
+
+
+@result.function
+def copy(
+    source: Source,
+    destination: str | Several,
+    *,
+    all_tags: bool = False,
+    **options: Unpack[Options],
+) -> PushResult | list[PushResult]:
+    """Copy an image from a registry to others; takes what `push` takes. See `Pusher.copy`."""
+    settings, wishes = _apart(options)
+    with Pusher(**settings) as pusher:
+        return pusher.copy(source, destination, all_tags=all_tags, **wishes)
 
 
 @result.function

@@ -254,7 +254,7 @@ def test_what_goes_wrong_has_its_code_one_sentence_and_no_result(
         (["push", str(tmp_path / "none.tar"), f"{name}:1"], 3),
         (["push", str(torn), f"{name}:1"], 3),
         (["push", __file__, f"{name}:1"], 3),
-        (["push", "docker://reg.example/app", f"{name}:1"], 2),
+        (["copy", f"{name}:1", f"{name}:1"], 2),
         (["push", image, f"127.0.0.1:{port}/app:1", "--retries=0"], 6),
         (["push", image, f"{name}:1", "--compression", "brotli"], 2),
         (["push", image, f"{name}:1", "--creds", "nobody"], 2),

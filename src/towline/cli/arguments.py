@@ -108,8 +108,7 @@ def add(parser: Parser, *groups: Group) -> None:
     for group in groups:
         heading = parser.add_argument_group(group.title)
         for option in group.options:
-            refused = not_yet.OPTIONS | not_yet.HIDDEN.get(parser.command, set())
-            hidden = option.dest in refused
+            hidden = option.dest in not_yet.OPTIONS
             _add_option(heading, option, hidden=hidden)
             parser.table.append(option)
             parser.shown += [] if hidden else [option]

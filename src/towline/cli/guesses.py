@@ -15,7 +15,7 @@ COMMANDS = {
     "build": "towline builds nothing: docker build, or buildah build",
     "catalog": "towline does not list repositories: crane catalog REGISTRY",
     "config": "towline inspect REF --output json shows the config",
-    "cp": "to push an archive: towline push SOURCE DESTINATION; between registries: crane copy",
+    "cp": "towline copy SOURCE DESTINATION",
     "delete": "towline deletes nothing: crane delete REF",
     "export": "towline does not pull: crane export REF FILE",
     "images": "towline inspect SOURCE lists the images of an archive",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "push": "push an image to a registry",
+    "copy": "copy an image from a registry to others",
     "plan": "show what a push would do, with nothing written",
     "inspect": "show what an image is, wherever it lies",
     "tags": "list the tags of a repository",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 COMMANDS = frozenset(
     {
-        "copy",
         "index",
         "sign",
         "sync",
@@ -20,7 +19,6 @@ OPTIONS = frozenset(
     {
         "annotation",
         "by_digest",
-        "preserve_digests",
         "referrers",
         "trace",
     }
@@ -31,9 +29,3 @@ VALUES = {
     "compression": ("gzip:best", "auto"),
 }
 """Of options that exist: how the values begin that do not work yet."""
-
-HIDDEN = {"push": frozenset({"src_creds"}), "plan": frozenset({"src_creds"})}
-"""Options that a command takes and always refuses, for want of a source that they could be for."""
-
-SOURCES = ("docker://",)
-"""How a source of a push begins that cannot be read yet."""

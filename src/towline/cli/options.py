@@ -176,6 +176,17 @@ ENGINE = Group(
         ),
     ),
 )
+WHICH_TAGS = Group(
+    "which tags",
+    (
+        given(
+            "--tags",
+            metavar="GLOB",
+            help="with -a: tags that fit one of these patterns (repeatable)",
+            repeatable=True,
+        ),
+    ),
+)
 WHICH = Group("which of it", (PLATFORM, ATTESTATIONS))
 FORM = Group(
     "as what",
@@ -401,7 +412,9 @@ PUSH = (
     STDERR,
 )
 
-ALL = frozenset(option.dest for group in (*PUSH, LOGIN) for option in group.options)
+COPY = (WHAT, WHICH_TAGS, *PUSH[1:])
+
+ALL = frozenset(option.dest for group in (*COPY, LOGIN) for option in group.options)
 """Every keyword."""
 PUSHER = frozenset(
     option.dest

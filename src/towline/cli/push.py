@@ -33,11 +33,17 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Push, and print the result."""
-    source, destinations = words.source_and_destinations(args)
+    return carry_out(args, *words.source_and_destinations(args))
+
+
+def carry_out(args: argparse.Namespace, source: str, destinations: list[str]) -> int:
+    """Push or copy what the words say, and print the result."""
     if getattr(args, "dry_run", False):
         from towline.cli import plan
 
-        return plan.run(args)
+        several = len(destinations) > 1 or getattr(args, "all_tags", False)
+        plan.show(args, source, destinations, several=several)
+        return 0
     if hasattr(args, "check_push"):
         message = (
             "`--check-push` goes with `towline plan` or `--dry-run`: a push finds out by itself"
@@ -74,7 +80,8 @@ def _push(
         if getattr(args, "debug", False):
             settings["log"] = shown.log
         with towline.Pusher(**settings, on_event=shown.emit) as pusher:
-            pushed = pusher.push(source, destination, **push_options(args), cancel=cancel)
+            bring = pusher.copy if args.command == "copy" else pusher.push
+            pushed = bring(source, destination, **push_options(args), cancel=cancel)
     return [pushed] if isinstance(pushed, PushResult) else pushed
 
 

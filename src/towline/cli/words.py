@@ -6,7 +6,6 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from towline.cli import not_yet
 from towline.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
@@ -28,13 +27,29 @@ def source_and_destinations(args: argparse.Namespace) -> tuple[str, list[str]]:
         case [name]:
             return _alone(name)
         case [source, *destinations]:
-            if source.startswith(not_yet.SOURCES) and not _exists(source):
-                message = f"a push of `{source}`, an image in a registry, is not available yet"
-                raise UsageError(message)
-            _check_source_options(args, source)
+            check_source_options(args, source)
             _check_order(args, source, destinations)
             return _of_engine(source), destinations
     raise AssertionError
+
+
+def copied(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """Source and destinations of a copy, in which a bare word is at a registry.
+
+    Raises UsageError.
+    """
+    from towline.push.copying import meant
+
+    match args.words:
+        case [word, *destinations] if destinations:
+            source = str(meant(word))
+            check_source_options(args, source)
+            return source, destinations
+        case [word]:
+            message = f"no destination is named for {word}"
+            raise UsageError(message, hint=f"towline copy {word} REGISTRY/REPOSITORY:TAG")
+    message = "nothing is named to be copied"
+    raise UsageError(message, hint="towline copy REGISTRY/REPOSITORY:TAG REGISTRY/REPOSITORY:TAG")
 
 
 def reference(args: argparse.Namespace) -> str:
@@ -87,7 +102,7 @@ def _may_be_an_image(text: str) -> bool:
     return True
 
 
-def _check_source_options(args: argparse.Namespace, source: str) -> None:
+def check_source_options(args: argparse.Namespace, source: str) -> None:
     """A variable may be set for many commands; who types it means this source."""
     if "src_creds" in args.typed and not source.startswith(_REGISTRY):
         message = f"`--src-creds` is for a source in a registry, which `{source}` is not"

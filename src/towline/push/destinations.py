@@ -11,7 +11,7 @@ from towline.errors import PartialFailure, TowlineError, TransferCancelled, Usag
 from towline.push.result import PlanResult, PushResult
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from towline.push.target_push import Outcome, TargetPush
     from towline.reference import Reference, RepositoryName
@@ -144,9 +144,16 @@ def outcomes(runs: Iterable[TargetPush]) -> dict[Reference, Outcome]:
     return {tag: outcome for run in runs for tag, outcome in run.outcomes.items()}
 
 
-def check_untouched(references: Iterable[Reference], runs: Sequence[TargetPush]) -> None:
-    """Raises TransferCancelled naming the tags that a cancelled push has seen to, if any."""
-    ended = outcomes(runs)
+def check_untouched(
+    references: Iterable[Reference],
+    runs: Sequence[TargetPush],
+    settled: Mapping[Reference, Outcome],
+) -> None:
+    """Raises TransferCancelled naming the tags that a cancelled push has seen to, if any.
+
+    `settled` came to their end before.
+    """
+    ended = {**settled, **outcomes(runs)}
     done = {tag for tag, outcome in ended.items() if isinstance(outcome, PushResult)}
     in_place = done.union(*(run.target.written for run in runs))
     in_doubt = {tag for run in runs for tag in run.target.in_doubt}

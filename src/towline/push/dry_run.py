@@ -46,9 +46,9 @@ def _estimate(run: TargetPush, wish: Wish) -> dict[Reference, Planned]:
     for limit in run.target.repository.limits:
         run.target.warn(limit)
     if early:
-        return {tag: _unchanged(run.target, outcome) for tag, outcome in run.outcomes.items()}
+        return {tag: unchanged(outcome, run.target) for tag, outcome in run.outcomes.items()}
     found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.plans.items()}
-    planned = {tag: _unchanged(run.target, run.keep(tag)) for tag in run.kept}
+    planned = {tag: unchanged(run.keep(tag), run.target) for tag in run.kept}
     for tag, tree in run.left:
         missing = [blob for blob in tree_blobs([tree]) if not blob.held and not found[blob.key]]
         name = run.target.repository.name
@@ -66,11 +66,14 @@ def _check_push(target: Target) -> None:
     upload.cancel()
 
 
-def _unchanged(target: Target, outcome: Outcome) -> Planned:
+def unchanged(outcome: Outcome, target: Target | None = None) -> Planned:
+    """What is said of a tag that would be left as it is."""
     if isinstance(outcome, TowlineError):
         return outcome
     told = {name: getattr(outcome, name) for name in outcome.__dataclass_fields__}
     told["layers"] = tuple(PlannedLayer(**layer.as_dict()) for layer in outcome.layers)
+    if target is None:
+        return PlanResult(**told)
     told["warnings"] = tuple(target.warnings)
     return PlanResult(**told, resumable=target.repository.resumes)
 

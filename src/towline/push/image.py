@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError
@@ -155,8 +156,10 @@ def images(tree: Tree) -> tuple[Image, ...]:
 class Gatherer:
     """Turns what sources describe into trees that share their blobs."""
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, *, recompress: bool = False) -> None:
+        """`recompress` layers that are compressed already."""
         self._profile = profile
+        self._recompress = recompress
         self._blobs: dict[str, Blob] = {}
 
     @property
@@ -179,6 +182,9 @@ class Gatherer:
 
     def _layer(self, layer: SourceLayer) -> Blob:
         stored, diff_id = layer.stored, layer.diff_id
+        if self._recompress and layer.held and stored and diff_id:
+            plain = partial(_plain, layer, stored)
+            return self._share(Blob(diff_id, None, layer.size, plain, is_layer=True))
         if stored is None and diff_id is None:
             msg = "a layer has neither a digest nor a DiffID: the source says too little of it"
             raise SourceError(msg)
@@ -195,6 +201,14 @@ class Gatherer:
         if blob.held and not shared.held:  # one image lacks it, and another has it
             shared.held, shared.open, shared.size = True, blob.open, blob.size
         return shared
+
+
+def _plain(layer: SourceLayer, stored: Descriptor) -> Reader:
+    """A reader of a stored layer's tar."""
+    from towline.layers.decoders import decoded  # what goes as it is needs none
+
+    kind = media_types.layer_compression(stored.media_type) or "none"
+    return decoded(layer.open(), kind, f"the layer {stored.digest.short}")
 
 
 def _config(source: SourceImage) -> Blob:

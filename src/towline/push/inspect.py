@@ -165,7 +165,7 @@ def local_digest(resources: Resources, entry: SourceEntry, wish: Wish, context: 
 
     Layers that would be compressed are compressed, and go nowhere.
     """
-    tree: Tree = Gatherer(wish.profile).tree(entry.content)
+    tree: Tree = Gatherer(wish.profile, recompress=wish.explicit_profile).tree(entry.content)
     for image in images(tree):
         build.check(image, build.preferred(image, wish.format, wish.profile), wish.profile)
     made = {blob.key: _make(resources, blob, wish, context) for blob in dict.fromkeys(tree.blobs)}

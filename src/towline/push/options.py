@@ -16,7 +16,7 @@ from towline.sources import platforms
 
 if TYPE_CHECKING:
     from towline.layers.profile import Profile
-    from towline.reference import Reference
+    from towline.reference import Reference, RepositoryName
     from towline.spec import media_types
     from towline.spec.descriptor import Platform
 
@@ -85,6 +85,10 @@ class PushOptions(TypedDict, total=False):
     """`auto`, or `docker` or `oci`, which are never converted."""
     allow_schema1: bool
     """Push signed schema 1 where a registry takes nothing else (extra `schema1`)."""
+    preserve_digests: bool
+    """Refuse any change of bytes of what has a manifest."""
+    tags: str | Sequence[str]
+    """With `all_tags` of a repository at a registry: those that fit one of these patterns."""
     compression: str
     """Of layers that are not compressed yet: `gzip`, `none`, `zstd` or `zstd:1` to `zstd:19`."""
     verify: bool | Verify
@@ -125,11 +129,24 @@ class Wish(NamedTuple):
     platforms: tuple[Platform, ...] = ()
     """Empty: all that there are."""
     attestations: bool = True
+    preserve_digests: bool = False
+    tags: tuple[str, ...] = ()
+    """Patterns; empty: all that there are."""
+    origin: RepositoryName | None = None
+    """The repository that the image is read from, where it is at a registry."""
+
+    @property
+    def as_it_is(self) -> bool:
+        """Whether the source's own digest is what is wanted, and a look at the tag is enough."""
+        changed = self.platforms or self.format or self.explicit_profile or not self.attestations
+        return not (changed or self.verify or self.check_diffids)
 
 
-def wish(options: PushOptions) -> Wish:
+def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
     """Check the keywords of a push. Raises UsageError."""
     known(options, PushOptions)
+    if options.get("tags") and not all_tags:
+        raise UsageError("`tags` picks among all tags", hint="add `all_tags=True`")
     compression = options.get("compression")
     return Wish(
         profile=profiles.parse("gzip" if compression is None else compression),
@@ -143,6 +160,8 @@ def wish(options: PushOptions) -> Wish:
         allow_schema1=_schema1(options.get("allow_schema1", False)),
         platforms=tuple(platforms.parse(text) for text in several(options.get("platform"))),
         attestations=_attestations(options.get("attestations", "keep")),
+        preserve_digests=options.get("preserve_digests", False),
+        tags=tuple(several(options.get("tags"))),
     )
 
 

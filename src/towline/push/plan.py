@@ -114,6 +114,8 @@ class Rules(NamedTuple):
     mounts: bool = True
     trust_learned: bool = True
     """Whether somebody else's word counts for which blob a layer is."""
+    origin: RepositoryName | None = None
+    """A repository that holds every blob: the image is copied from there."""
     everywhere: frozenset[Digest] | None = None
     """With several targets the digests that are known at all of them; None for one target."""
 
@@ -131,8 +133,12 @@ def steps(
 ) -> tuple[Step, ...]:
     """The way of one blob to one target; `entries` are those of its DiffID, oldest first."""
     fitting = [entry for entry in reversed(entries) if fits(blob, entry, rules)]
-    asks = [Ask(candidate) for candidate in _asked(blob, target, fitting, rules)]
+    asks: list[Step] = [Ask(candidate) for candidate in _asked(blob, target, fitting, rules)]
     mounts = _mounts(blob, target, fitting, rules) if rules.mounts else []
+    origin = rules.origin
+    if origin and origin.host == target.name.host and origin != target.name and blob.stored:
+        # It costs what a question would, and most often nothing is left to be asked.
+        asks = [Mount(own(blob), origin, ours=False), *asks]
     send = [Send()] if blob.held else []
     return (*asks, *mounts, *send)
 

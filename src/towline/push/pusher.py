@@ -7,7 +7,7 @@ one `Pusher` share is `resources.Resources`.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import Warned, nowhere
-from towline.push import destinations, joint_push, options, result
+from towline.push import copying, destinations, joint_push, options, result, settled
 from towline.push.edge import Edge, Listener
 from towline.push.image import Gatherer, images
 from towline.push.manifests import build
@@ -31,7 +31,7 @@ from towline.wire.log import silent
 from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from towline.errors import Side, SourceError
     from towline.push.destinations import Told
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from towline.push.source_images import Wanted
     from towline.push.target_push import Outcome
     from towline.reference import Reference
+    from towline.sources.remote import RemoteSource
     from towline.spec.digest import Digest
 
 
@@ -108,20 +109,37 @@ class Pusher:
 
         Further keywords are those of `PushOptions`; `towline.push` tells what each is.
         """
-        wish = options.wish(wishes)
+        wish = options.wish(wishes, all_tags=all_tags)
         if "check_push" in wishes:
             raise UsageError("check_push goes with `plan`: a push finds out by itself")
         parsed = destinations.parse(destination, all_tags=all_tags)
         destinations.on_one_host(parsed, self._account)
+        copying.check_source(source, parsed, all_tags=all_tags)
         cancel = wishes.get("cancel") or Cancel()
         said = len(self._said)
-        opening = self._opened(source, cancel, parsed, all_tags=all_tags)
+        opening = self._opened(source, cancel, wish, parsed, all_tags=all_tags)
         with self._edge.crossed(parsed), opening as opened:
             wanted = opened.wanted(parsed, wish, all_tags=all_tags)
             outcomes = self._push(opened, wanted, opened.taught(wish), cancel)
         outcomes = [self._heard(outcome, said) for outcome in outcomes]
         several = all_tags or not isinstance(destination, str)
         return destinations.answer(wanted, outcomes, several=several)
+
+    @result.method
+    def copy(
+        self,
+        source: Source,
+        destination: str | Several,
+        *,
+        all_tags: bool = False,
+        **wishes: Unpack[PushOptions],
+    ) -> PushResult | list[PushResult]:
+        """Copy an image to a destination, or to several; a text as source names a registry's.
+
+        As `push` in all else. Whole indexes go byte for byte. Where a tag holds the source's
+        digest already, one HEAD at each end is all that is asked.
+        """
+        return self.push(copying.meant(source), destination, all_tags=all_tags, **wishes)
 
     def inspect(self, source: Source, *, cancel: Cancel | None = None) -> InspectResult:
         """What an image or index is: config, layers, children, as they lie where they are.
@@ -137,8 +155,9 @@ class Pusher:
         with self._edge.crossed():
             if reference := registry_reference(source):
                 return inspect.remote(reference, self._read(reference.repository, switch))
-            with self._opened(source, switch) as opened:
-                return inspect.local(opened, options.wish({}))
+            wish = options.wish({})
+            with self._opened(source, switch, wish) as opened:
+                return inspect.local(opened, wish)
 
     def digest(self, source: Source, **wishes: Unpack[PushOptions]) -> str:
         """The digest under a registry reference, or that a push of a local image would have.
@@ -154,7 +173,7 @@ class Pusher:
         with self._edge.crossed():
             if reference := registry_reference(source):
                 return inspect.remote_digest(reference, self._read(reference.repository, switch))
-            with self._opened(source, switch) as opened:
+            with self._opened(source, switch, wish) as opened:
                 context = Context(cancel=switch, emit=self._emit)
                 return inspect.local_digest(self._resources, opened.entry(wish), wish, context)
 
@@ -198,35 +217,42 @@ class Pusher:
         """
         from towline.push import dry_run
 
-        wish = options.wish(wishes)._replace(verify=None)  # there is nothing to verify yet
+        wish = options.wish(wishes, all_tags=all_tags)
+        wish = wish._replace(verify=None)  # there is nothing to verify yet
         parsed = destinations.parse(destination, all_tags=all_tags)
         destinations.on_one_host(parsed, self._account)
+        copying.check_source(source, parsed, all_tags=all_tags)
         cancel = wishes.get("cancel") or Cancel()
         said = len(self._said)
-        opening = self._opened(source, cancel, parsed, all_tags=all_tags, outline=True)
+        opening = self._opened(source, cancel, wish, parsed, all_tags=all_tags, outline=True)
         with self._edge.crossed(parsed), opening as opened:
             wanted = opened.wanted(parsed, wish, all_tags=all_tags)
             wish = opened.taught(wish)
-            runs, broken = self._runs(wanted, wish, cancel)
+            early, runs, broken = self._begun(opened, wanted, wish, cancel)
             opened.charge(runs)
             joint_push.prepare(self._resources, runs, wish)
             planned: dict[Reference, Planned] = dict(broken)
+            planned |= {tag: dry_run.unchanged(outcome) for tag, outcome in early.items()}
             for run in runs:
                 planned |= dry_run.estimate(run, wish, check=wishes.get("check_push", False))
             planned = {tag: opened.told_of_export(plan) for tag, plan in planned.items()}
+            if opened.origin:
+                copying.name_sides(planned.values())
         outcomes = [self._heard(planned[reference], said) for reference in wanted]
         several = all_tags or not isinstance(destination, str)
         return destinations.answer(wanted, outcomes, several=several)
 
     def _push(self, opened: Opened, wanted: Wanted, wish: Wish, cancel: Cancel) -> list[Outcome]:
-        runs, broken = self._runs(wanted, wish, cancel)
+        early, runs, broken = self._begun(opened, wanted, wish, cancel)
         opened.charge(runs)
         try:
             joint_push.push(self._resources, runs, wish)
         except Cancelled:
-            destinations.check_untouched(wanted, runs)
+            destinations.check_untouched(wanted, runs, early)
             raise
-        outcomes = destinations.outcomes(runs) | broken
+        outcomes: dict[Reference, Outcome] = early | destinations.outcomes(runs) | broken
+        if opened.origin:
+            copying.name_sides(outcomes.values())
         return [outcomes[reference] for reference in wanted]
 
     def _heard(self, outcome: Told | TowlineError, said: int) -> Told | TowlineError:
@@ -239,18 +265,49 @@ class Pusher:
             outcome = replace(outcome, warnings=warnings)
         return self._edge.outcome(outcome)
 
+    def _begun(
+        self, opened: Opened, wanted: Wanted, wish: Wish, cancel: Cancel
+    ) -> tuple[dict[Reference, Outcome], list[TargetPush], dict[Reference, SourceError]]:
+        """What is settled before the source is read, and the runs of the rest, as `_runs` has it.
+
+        What the source's registry is asked counts for the first of the targets.
+        """
+        if opened.origin is None:
+            return {}, *self._runs(wanted, wish, cancel, {})
+        places = destinations.by_repository(wanted)
+        targets = {name: self._target(name, cancel) for name in places}
+        first = next(iter(targets.values()))
+        first.context = opened.context
+        first.costs = opened.costs
+        found: dict[Reference, Outcome] = {}
+        for name, tags in places.items():
+            found |= settled.settled(targets[name], tags, wanted, wish)
+        left = {tag: entry for tag, entry in wanted.items() if tag not in found}
+        opened.read_ahead(left.values())
+        return found, *self._runs(left, wish, cancel, targets)
+
     def _runs(
-        self, wanted: Wanted, wish: Wish, cancel: Cancel
+        self,
+        wanted: Wanted,
+        wish: Wish,
+        cancel: Cancel,
+        begun: Mapping[RepositoryName, Target],
     ) -> tuple[list[TargetPush], dict[Reference, SourceError]]:
-        """A run for each repository, over trees that share their blobs; and what has no tree."""
-        found, broken = trees(wanted, Gatherer(wish.profile))
-        for image in (image for tree in found.values() for image in images(tree)):
-            build.check(image, build.preferred(image, wish.format, wish.profile), wish.profile)
-        targets = [
-            self._target(name, [(reference, found[reference]) for reference in tags], cancel)
-            for name, tags in destinations.by_repository(found).items()
-        ]
-        for target in targets:
+        """A run for each repository, over trees that share their blobs; and what has no tree.
+
+        `begun` are targets that there are already.
+        """
+        found, broken = trees(wanted, Gatherer(wish.profile, recompress=wish.explicit_profile))
+        for tree in found.values():
+            for image in images(tree):
+                build.check(image, build.preferred(image, wish.format, wish.profile), wish.profile)
+            if wish.preserve_digests:
+                build.check_preserved(tree, wish.format)
+        targets = []
+        for name, tags in destinations.by_repository(found).items():
+            target = begun.get(name) or self._target(name, cancel)
+            target.tags = tuple((reference, found[reference]) for reference in tags)
+            targets.append(target)
             for entry in dict.fromkeys(wanted[reference] for reference, _ in target.tags):
                 for warning in entry.warnings:
                     target.warn(warning)
@@ -263,35 +320,25 @@ class Pusher:
         agreed: dict[Tree, tuple[str, Digest]] = {}
         return [TargetPush(target, wish, agreed) for target in targets], broken
 
-    def _target(
-        self,
-        name: RepositoryName,
-        tags: Sequence[tuple[Reference, Tree]],
-        cancel: Cancel,
-    ) -> Target:
-        return self._at(name, "destination", tags, cancel)
+    def _target(self, name: RepositoryName, cancel: Cancel) -> Target:
+        return self._at(name, "destination", cancel)
 
     def _read(self, name: RepositoryName, cancel: Cancel) -> Target:
         """A repository that is only read from."""
-        return self._at(name, self._reads_as, (), cancel)
+        return self._at(name, self._reads_as, cancel)
 
-    def _at(
-        self,
-        name: RepositoryName,
-        side: Side,
-        tags: Sequence[tuple[Reference, Tree]],
-        cancel: Cancel,
-    ) -> Target:
+    def _at(self, name: RepositoryName, side: Side, cancel: Cancel) -> Target:
         self._check_open()
         context = Context(cancel=cancel, emit=self._emit)
         repository = self._resources.client.repository(name, side, context=context)
-        return Target(self._resources, repository, tuple(tags), context)
+        return Target(self._resources, repository, (), context)
 
     @contextmanager
     def _opened(
         self,
         source: Source,
         cancel: Cancel,
+        wish: Wish,
         parsed: Sequence[Reference] = (),
         *,
         all_tags: bool = False,
@@ -302,7 +349,21 @@ class Pusher:
         context = Context(cancel=cancel, emit=self._emit)
 
         def targets() -> list[Target]:
-            return [self._target(name, (), cancel) for name in destinations.by_repository(parsed)]
+            return [self._target(name, cancel) for name in destinations.by_repository(parsed)]
+
+        def at_registry(reference: Reference) -> RemoteSource:
+            from towline.sources import remote  # which most have no need of
+
+            resources, host = self._resources, reference.repository.host
+            repository = resources.client.repository(
+                reference.repository, "source", context=context
+            )
+            threads = resources.host_threads(host)
+            policy, gate = resources.policy, resources.gate
+            reading = remote.Reading(repository, context, policy, gate, threads)
+            return remote.RemoteSource(
+                reading, reference, all_tags=all_tags, globs=wish.tags, wanted=wish.platforms
+            )
 
         engine = Engine(
             self._resources.engine,
@@ -314,9 +375,10 @@ class Pusher:
             all_tags=all_tags,
             outline=outline,
         )
-        opened = Opened(source, context, self._resources.environ, engine)
+        opened = Opened(source, context, self._resources.environ, engine, at_registry)
         try:
-            yield opened
+            with copying.sides_named() if opened.origin else nullcontext():
+                yield opened
         finally:
             opened.close()
 

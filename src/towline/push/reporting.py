@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from towline.events import LayerProgress, Note, PushStarted, Summary, TagPushed, Verified
 from towline.push.image import Blob, Index, images
@@ -142,15 +142,20 @@ def pushed(
     )
 
 
-def skipped(target: Target, reference: Reference, standing: Descriptor, cost: Cost) -> PushResult:
-    """The result of a tag that is left as it is."""
+Left = Literal["skipped", "unchanged"]
+
+
+def as_it_stands(
+    target: Target, reference: Reference, standing: Descriptor, status: Left, cost: Cost
+) -> PushResult:
+    """The result of a tag that is left as it is, without a look at what it holds."""
     return PushResult(
         reference=str(reference),
         tag=reference.tag,
         digest=standing.digest,
         size=standing.size,
         media_type=standing.media_type,
-        status="skipped",
+        status=status,
         warnings=tuple(target.warnings),
         **cost._asdict(),
     )

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from towline import reference as references
 from towline.errors import SourceError
+from towline.push.reporting import Costs
 from towline.reference import Reference
-from towline.sources.base import SourceEntry
+from towline.sources.base import SourceEntry, UnreadEntry
 from towline.sources.open_source import open_source, parse
 from towline.sources.platforms import chosen
 from towline.sources.select import select, tagged
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from towline.push.options import Wish
     from towline.push.target import Target
     from towline.push.target_push import TargetPush
+    from towline.reference import RepositoryName
     from towline.sources.base import ImageSource
+    from towline.sources.remote import RemoteSource
     from towline.wire.log import Log
     from towline.wire.secrets import Secrets
 
@@ -52,21 +55,38 @@ class Opened:
     """An open source and the REF that was named with it. Raises SourceError."""
 
     def __init__(
-        self, source: Source, context: Context, environ: Mapping[str, str], engine: Engine
+        self,
+        source: Source,
+        context: Context,
+        environ: Mapping[str, str],
+        engine: Engine,
+        remote: Callable[[Reference], RemoteSource],
     ) -> None:
+        """`remote` makes a source of what a registry holds."""
         location = parse(source) if isinstance(source, str) else None
+        self.context = context
+        self.costs = Costs(context)
+        """Of reading what is at a registry."""
         self.name = _name(source)
         """What errors and results call it."""
         self._ref = location.ref if location else None
         self._engine: EngineImage | None = None
+        self._remote: RemoteSource | None = None
+        self.origin: RepositoryName | None = None
+        """Where it is at a registry."""
         self._spelled = ""
         """What a REF can be added to."""
         if location and location.transport == "docker-daemon":
             from towline.push.engine_image import EngineImage
 
             self._engine = EngineImage(location.path, engine, context, environ)
-            self._source: EngineImage | ImageSource = self._engine
+            self._source: ImageSource = self._engine
             return  # its REF is the name itself
+        if location and location.transport == "docker":
+            reference = references.parse(location.path)
+            self.origin = reference.repository
+            self._source = self._remote = remote(reference)
+            return
         archive = self._source = open_source(location or source, context, environ=environ)
         if isinstance(source, str | os.PathLike):
             self._spelled = f"{archive.transport}:{location.path if location else self.name}"
@@ -100,7 +120,9 @@ class Opened:
 
     def taught(self, wish: Wish) -> Wish:
         """The wish with what the source knows of where its layers have been seen."""
-        return self._engine.taught(wish) if self._engine else wish
+        if self._engine:
+            return self._engine.taught(wish)
+        return wish._replace(origin=self.origin)
 
     def charge(self, runs: Iterable[TargetPush]) -> None:
         """Let the result of each target count what was asked there to describe the source."""
@@ -110,6 +132,12 @@ class Opened:
     def told_of_export(self, plan: Planned) -> Planned:
         """A plan that says so where the source would have to be exported first."""
         return self._engine.told_of_export(plan) if self._engine else plan
+
+    def read_ahead(self, entries: Iterable[SourceEntry]) -> None:
+        """Read what describes these, where that was put off so far."""
+        if self._remote:
+            unread = (entry.known for entry in entries if isinstance(entry, UnreadEntry))
+            self._remote.read_ahead(unread)
 
     def close(self) -> None:
         """Close it; what still reads a layer goes on."""

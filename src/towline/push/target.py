@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from towline.context import Context
     from towline.events import Event
     from towline.push.image import Tree
+    from towline.push.reporting import Costs
     from towline.push.resources import Resources
     from towline.reference import Reference
     from towline.registry.repository import Repository
@@ -35,6 +36,8 @@ class Target:
     """Of the push's own calls to this repository; its meter counts for the result."""
     alone: bool = True
     """Whether the push goes to no other registry."""
+    costs: Costs | None = None
+    """Where those are counted already."""
     warnings: list[str] = field(default_factory=list)
     seen: dict[str, Digest | None] = field(default_factory=dict)
     """The digest that a tag held when it was last looked at; None for nothing."""
@@ -71,5 +74,6 @@ class Target:
             event = Retrying(reference=self.reference, what=what, seconds=seconds, reason=reason)
             self.context.emit(event)
 
-        attempts, gate = Attempts(self.resources.policy), self.resources.gate
+        attempts = Attempts(self.resources.policy, self.repository.side)
+        gate = self.resources.gate
         return retry(work, attempts, gate, self.repository.name.host, self.context, told)

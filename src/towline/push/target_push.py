@@ -50,7 +50,7 @@ class TargetPush:
         self.telling = Telling(target)
         self._resources = target.resources
         self._wish = wish
-        self.costs = reporting.Costs(target.context)
+        self.costs = target.costs or reporting.Costs(target.context)
         self.plans: dict[Blob, tuple[Step, ...]] = {}
         """Which way each blob takes."""
         self.delivered: dict[str, Delivered] = {}
@@ -87,7 +87,8 @@ class TargetPush:
         standing = self.kept[reference]
         if isinstance(standing, RegistryError):
             return standing
-        result = reporting.skipped(self.target, reference, standing, self.costs.share())
+        cost = self.costs.share()
+        result = reporting.as_it_stands(self.target, reference, standing, "skipped", cost)
         self.telling.ended(result, 0)
         return result
 

@@ -20,6 +20,7 @@ from towline.registry.requests.blobs import (
     head_blob,
     mount,
     open_upload,
+    starts_at,
 )
 from towline.registry.requests.call import Unclear
 from towline.registry.requests.tags import (
@@ -86,6 +87,11 @@ class Repository:
         return self._transport.endpoint.key
 
     @property
+    def side(self) -> Side:
+        """Which end of a transfer it is."""
+        return self._side
+
+    @property
     def may_teach(self) -> bool:
         """Whether what it says of layers may be kept: nobody in between can have said it."""
         endpoint = self._transport.endpoint
@@ -147,9 +153,18 @@ class Repository:
         return True
 
     def mount(
-        self, digest: str, origin: RepositoryName, context: Context, *, size: int | None = None
+        self,
+        digest: str,
+        origin: RepositoryName,
+        context: Context,
+        *,
+        size: int | None = None,
+        known: Descriptor | None = None,
+        about: int = 0,
     ) -> Mounted | Upload | None:
         """Link a blob of another repository; an Upload if a session was opened instead.
+
+        `known` and `about` are for that, as in `start_upload`.
 
         None: refused in whatever way, or linked with another size than `size`; that says nothing of
         the blob. Raises nothing: only the errors of the upload that comes instead count.
@@ -166,7 +181,7 @@ class Repository:
         if isinstance(answer, Opened):
             from towline.registry.upload.upload import Upload
 
-            return Upload(self._talk(context), answer)
+            return Upload(self._talk(context), answer, known, about)
         if answer is not None:
             self._facts.mounts = True
         return answer
@@ -262,12 +277,17 @@ class Repository:
 
     def open_blob(self, digest: str, context: Context) -> BlobReader:
         """A blob to be read; its digest is checked at the end."""
-        call = get_blob(self.name, digest)
+        return BlobReader(digest, self.name.host, self.blob_from(digest, 0, context)[0])
+
+    def blob_from(self, digest: str, start: int, context: Context) -> tuple[Unread, int]:
+        """A blob from byte number `start` on, or from an earlier one: the second value."""
+        call = get_blob(self.name, digest, start)
         with on_side(self._side):
             unread = self._transport.open(call, self._scopes, context)
             response = unread.response
-            if response.status == 200:
-                return BlobReader(digest, self.name.host, unread)
+            first = starts_at(response)
+            if response.status in {200, 206} and first is not None and first <= start:
+                return unread, first
             unread.close()
             raise self._transport.judged(errors.refusal(response, call.action), response)
 

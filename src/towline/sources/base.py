@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 from towline.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from towline.layers.reader import Reader
     from towline.spec.descriptor import Descriptor, Platform
@@ -168,6 +168,47 @@ class UnusableEntry(SourceEntry):
     def content(self) -> NoReturn:
         """Raises SourceError."""
         raise self._error
+
+
+class UnreadEntry(SourceEntry):
+    """One whose digest is known before it is read, which happens when its content is asked for."""
+
+    __slots__ = ("_found", "_read", "known")
+    known: Descriptor
+    """What stands there; its size may be unknown (0)."""
+    _read: Callable[[], SourceEntry]
+    _found: SourceEntry | None
+
+    def __init__(
+        self, names: tuple[str, ...], known: Descriptor, read: Callable[[], SourceEntry]
+    ) -> None:
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "known", known)
+        object.__setattr__(self, "_read", read)
+        object.__setattr__(self, "_found", None)
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def then(self, change: Callable[[SourceEntry], SourceEntry]) -> UnreadEntry:
+        """The same, with what is to be done once it is read."""
+        return UnreadEntry(self.names, self.known, lambda: change(self._read()))
+
+    def _whole(self) -> SourceEntry:
+        if self._found is None:
+            object.__setattr__(self, "_found", self._read())
+        assert self._found is not None  # noqa: S101 - it was set
+        return self._found
+
+    @property
+    def content(self) -> SourceImage | SourceIndex:
+        """Read it. Raises SourceError, AuthError, RegistryError, NetworkError, Cancelled."""
+        return self._whole().content
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """As those of any entry."""
+        return self._whole().warnings
 
 
 class ImageSource(Protocol):

@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError, UsageError
-from towline.sources.base import SourceEntry, SourceImage, SourceIndex, UnusableEntry
+from towline.sources.base import SourceEntry, SourceImage, SourceIndex, UnreadEntry, UnusableEntry
 from towline.spec import gojson
 from towline.spec.descriptor import REFERENCE_DIGEST, Platform, is_attestation
 from towline.spec.manifest import RawManifest
@@ -57,6 +57,8 @@ def chosen(
 
     `source` is what errors call the source.
     """
+    if isinstance(entry, UnreadEntry):
+        return entry.then(lambda found: chosen(found, platforms, source, attestations=attestations))
     warnings: tuple[str, ...] = ()
     try:
         content = entry.content
@@ -73,6 +75,27 @@ def chosen(
     except SourceError as error:
         return UnusableEntry(entry.names, error)
     return SourceEntry(entry.names, content, (*entry.warnings, *warnings))
+
+
+def worth_reading(
+    listed: Sequence[Descriptor], platforms: Sequence[Platform]
+) -> Sequence[Descriptor]:
+    """Of what an index lists that which may be of these platforms, and what speaks of that.
+
+    All of it where nothing is: then it is to be said what there is.
+    """
+    wanted = {
+        each.digest
+        for each in listed
+        if each.platform is None or any(_may_be(each.platform, one) for one in platforms)
+    }
+    found = [each for each in listed if each.digest in wanted or _speaks_of(each, wanted)]
+    return found if wanted and platforms else listed
+
+
+def _may_be(platform: Platform, wanted: Platform) -> bool:
+    alike = not wanted.variant and _same(platform._replace(variant=None), wanted)
+    return alike or _same(platform, wanted)
 
 
 def _of_platforms(

@@ -274,14 +274,6 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("usage: towline push NAME[:TAG] | SOURCE DESTIN")
 
 
-def test_the_help_of_a_push_promises_nothing_that_is_always_refused(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert main(["push", "--help"]) == 0
-    shown = capsys.readouterr().out
-    assert "--src-creds" not in shown
-
-
 @pytest.mark.parametrize("command", sorted(set(guesses.COMMANDS) - set(COMMANDS)))
 def test_commands_of_others_are_answered_with_what_does_it(
     command: str, capsys: pytest.CaptureFixture[str]

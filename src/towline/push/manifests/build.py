@@ -57,6 +57,25 @@ def check(image: Image, fmt: Format, profile: Profile) -> None:
             raise UsageError(msg, hint="use `format='oci'`")
 
 
+def check_preserved(tree: Tree, requested: Format | None) -> None:
+    """Refuse what would change the bytes of a manifest that came, before anything is sent."""
+    why = ""
+    if isinstance(tree, Index):
+        if tree.source.for_index:
+            why = "an index of some of its platforms is a new one"
+        for child in tree.children:
+            check_preserved(child, requested)
+    elif not tree.whole and tree.source.manifest:
+        why = "its layers would have to be compressed"
+    came = tree.source.manifest
+    if came and requested not in {None, media_types.family(came.media_type)}:
+        why = f"it is no manifest of the format {requested!r}"
+    if why:
+        digest = f" {came.digest}" if came else ""
+        msg = f"`preserve_digests` keeps{digest} as it is, but {why}"
+        raise UsageError(msg, hint="leave out one of the two")
+
+
 def documents(tree: Tree, made: Mapping[str, Made], requested: Format | None) -> Documents:
     """All manifests of a tree whose blobs are known by now, children first."""
     if isinstance(tree, Index):

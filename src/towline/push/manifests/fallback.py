@@ -113,6 +113,8 @@ class Fallback:
 
     def _never(self) -> str | None:
         """What to do, where nothing may be converted."""
+        if self._wish.preserve_digests:
+            return "leave out `preserve_digests`: then the manifest may be converted"
         if fmt := self._wish.format:
             return f"leave out `format='{fmt}'`: then the manifest may be converted"
         if not self._target.alone:

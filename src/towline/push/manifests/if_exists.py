@@ -49,7 +49,7 @@ def _before(target: Target, reference: Reference, tree: Tree, rule: IfExists) ->
         if _is_another(target, tree, found):
             raise _refusal(reference, found, rule)
         return None  # its digest will tell
-    return _stays(target, reference, found, rule)
+    return stays(target, reference, found, rule)
 
 
 def at_last(
@@ -67,7 +67,7 @@ def at_last(
     if (found := look(target, tag)) is None:
         return None
     if rule in {"skip", "fail"}:
-        return _stays(target, reference, found, rule)
+        return stays(target, reference, found, rule)
     if is_right(found.digest):
         return found
     if rule == "same":
@@ -91,9 +91,10 @@ def seen(target: Target, tag: str) -> Digest | None:
     return target.seen[tag]
 
 
-def _stays(
+def stays(
     target: Target, reference: Reference, found: Descriptor, rule: IfExists
 ) -> Descriptor | None:
+    """A tag that exists and is left alone. Raises RegistryError where that ends its push."""
     if rule == "fail":
         raise _refusal(reference, found, rule)
     message = f"{reference} exists already and is left as it is"

@@ -165,7 +165,14 @@ class BlobUpload:
         size = mount.candidate.size if told else None
         attempt = _Attempt(self.context)
         try:
-            answer = self.repository.mount(digest, origin, attempt.context, size=size)
+            answer = self.repository.mount(
+                digest,
+                origin,
+                attempt.context,
+                size=size,
+                known=self.blob.stored,
+                about=self.blob.size,
+            )
         except BaseException:
             attempt.close()
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import RegistryError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from towline.wire.url import Url
 
 BINARY = ("Content-Type", media_types.OCTET_STREAM)
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-")
 
 
 class Seen(NamedTuple):
@@ -79,11 +81,20 @@ def head_blob(name: RepositoryName, digest: str, *, in_storage: bool = False) ->
     return Call("HEAD", path, action, read, follow=in_storage)
 
 
-def get_blob(name: RepositoryName, digest: str) -> Call[Response]:
-    """end-2; its body is to be read piece by piece."""
+def get_blob(name: RepositoryName, digest: str, start: int = 0) -> Call[Response]:
+    """end-2, from byte number `start` on; its body is to be read piece by piece."""
     action = f"read blob {_short(digest)} of {name}"
     path = distribution.blob_path(name.path, digest)
-    return Call("GET", path, action, lambda response: response, follow=True)
+    span = (("Range", f"bytes={start}-"),) if start else ()
+    return Call("GET", path, action, lambda response: response, span, follow=True)
+
+
+def starts_at(response: Response) -> int | None:
+    """Which byte of a blob an answer begins with; None: it does not say."""
+    if response.status != 206:
+        return 0
+    match = _CONTENT_RANGE.match(response.headers.get("Content-Range") or "")
+    return int(match[1]) if match else None
 
 
 def open_upload(name: RepositoryName) -> Call[Opened]:

@@ -1,0 +1,85 @@
+"""Tags that are settled before the image is read: its digest is known, and so is what stands there.
+
+A source at a registry says by a HEAD what it holds. Where the destination says the same, or has a
+tag that is to stay, nothing else is asked for: a manifest that is read counts as a pull where pulls
+are limited.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from towline.errors import RegistryError, TowlineError
+from towline.push import reporting
+from towline.push.manifests import if_exists
+from towline.push.result import PushResult
+from towline.sources.base import UnreadEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from towline.push.options import Wish
+    from towline.push.source_images import Wanted
+    from towline.push.target import Target
+    from towline.push.target_push import Outcome
+    from towline.reference import Reference
+    from towline.spec.descriptor import Descriptor
+
+
+def settled(
+    target: Target, tags: Sequence[Reference], wanted: Wanted, wish: Wish
+) -> dict[Reference, Outcome]:
+    """What came of those tags of a target that need nothing more."""
+    costs = target.costs = target.costs or reporting.Costs(target.context)
+    looked = _look(target, tags)
+    found: dict[Reference, Outcome] = {}
+    for tag in tags:
+        entry = wanted[tag]
+        standing = looked[tag]
+        if isinstance(standing, TowlineError):
+            found[tag] = standing
+        elif standing and isinstance(entry, UnreadEntry):
+            try:
+                left = _left(target, tag, entry, standing, wish)
+            except RegistryError as error:
+                found[tag] = error
+                continue
+            if left:
+                found[tag] = reporting.as_it_stands(target, tag, standing, left, costs.share())
+    telling = reporting.Telling(target)
+    if len(found) == len(tags):
+        telling.announce()
+    for outcome in found.values():
+        if isinstance(outcome, PushResult):
+            telling.ended(outcome, 0)
+    return found
+
+
+def _look(
+    target: Target, tags: Sequence[Reference]
+) -> dict[Reference, Descriptor | TowlineError | None]:
+    """What stands under each tag, or why that cannot be told; the first one says for all."""
+
+    def look(tag: Reference) -> Descriptor | TowlineError | None:
+        try:
+            return if_exists.look(target, str(tag.tag))
+        except TowlineError as error:
+            return error
+
+    first = look(tags[0])
+    if isinstance(first, TowlineError) and not isinstance(first, RegistryError):
+        return dict.fromkeys(tags, first)
+    threads = target.resources.host_threads(target.repository.name.host)
+    rest = {tag: threads.submit(partial(look, tag)) for tag in tags[1:]}
+    return {tags[0]: first} | {tag: future.result() for tag, future in rest.items()}
+
+
+def _left(
+    target: Target, tag: Reference, entry: UnreadEntry, standing: Descriptor, wish: Wish
+) -> reporting.Left | None:
+    """How the tag is left as it is, if it is. Raises RegistryError where that ends its push."""
+    rule = wish.if_exists
+    if rule in {"skip", "fail"} and if_exists.stays(target, tag, standing, rule):
+        return "skipped"
+    return "unchanged" if wish.as_it_is and standing.digest == entry.known.digest else None

@@ -1,0 +1,170 @@
+"""Images and indexes by the documents that describe them, wherever those documents lie.
+
+A manifest lists a config and layers, an index lists manifests (image-spec). What is absent of an
+index is said; which of its images go, `platforms` decides.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from towline.errors import SourceError
+from towline.sources import files as stores
+from towline.sources.base import SourceImage, SourceIndex
+from towline.spec import config as configs
+from towline.spec import manifest as manifests
+from towline.spec import media_types
+from towline.spec.descriptor import Platform
+from towline.spec.manifest import Index, Manifest, RawManifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from towline.sources.base import SourceLayer
+    from towline.spec.descriptor import Descriptor
+    from towline.spec.digest import Digest
+
+_NOWHERE = Platform("", "")
+_IMAGE_CONFIGS = frozenset({media_types.OCI_CONFIG, media_types.DOCKER_CONFIG})
+MAX_DEPTH = 8
+"""Indexes in indexes; real ones have two."""
+MAX_CHILDREN = 10_000
+"""Manifests below one entry, each counted as often as it is listed."""
+
+
+class Absent(SourceError):
+    """A manifest or config is not here, while what lists it is."""
+
+
+class OciImages:
+    """Reads images; a subclass says where their bytes are."""
+
+    def __init__(self, name: str) -> None:
+        """`name` is what errors call the place."""
+        self.name = name
+        self._children = 0
+        """Below the entry that is being read."""
+
+    def content(self, listed: Descriptor, what: str) -> bytes:
+        """A manifest or config, checked against its digest. Raises Absent, SourceError."""
+        raise NotImplementedError
+
+    def layer(self, listed: Descriptor, diff_id: Digest | None) -> SourceLayer:
+        """A layer of a manifest. Raises Absent, SourceError."""
+        raise NotImplementedError
+
+    def entry(self, listed: Descriptor) -> SourceImage | SourceIndex:
+        """The image or index of a descriptor. Raises Absent, SourceError."""
+        self._children = 0
+        return self._read(listed, 0)
+
+    def entry_of(self, raw: RawManifest, listed: Sequence[Descriptor]) -> SourceIndex:
+        """The index that lists these. Raises SourceError."""
+        self._children = 0
+        return self._index(raw, listed, 0)
+
+    def _read(self, listed: Descriptor, depth: int) -> SourceImage | SourceIndex:
+        raw, document = self.document(listed)
+        if isinstance(document, Manifest):
+            return self.image(raw, document, listed.platform)
+        return self._index(raw, document.manifests, depth)
+
+    def _index(self, raw: RawManifest, listed: Sequence[Descriptor], depth: int) -> SourceIndex:
+        """An index with those of its children that are here."""
+        self._children += len(listed)
+        if depth > MAX_DEPTH or self._children > MAX_CHILDREN:
+            raise self.too_many(raw)
+        held: list[tuple[SourceImage | SourceIndex, Descriptor]] = []
+        absent: list[Descriptor] = []
+        for each in listed:
+            try:
+                held.append((self._read(each, depth + 1), each))
+            except Absent:
+                absent.append(each)
+        return SourceIndex(
+            raw,
+            children=tuple(child for child, _ in held),
+            descriptors=tuple(descriptor for _, descriptor in held),
+            absent=tuple(absent),
+        )
+
+    def too_many(self, raw: RawManifest) -> SourceError:
+        """The error for an index that has no end, as far as anybody would read."""
+        return SourceError(
+            f"the index {raw.digest} in {self.name} lists indexes more than "
+            f"{MAX_DEPTH} deep, or more than {MAX_CHILDREN} manifests"
+        )
+
+    def document(self, listed: Descriptor) -> tuple[RawManifest, Manifest | Index]:
+        """A manifest or index, as bytes and read. Raises Absent, SourceError."""
+        content = self.content(listed, "manifest")
+        document = stores.understood(
+            f"the manifest {listed.digest} in {self.name}",
+            lambda: manifests.parse(content, listed.media_type),
+        )
+        return RawManifest(content, document.media_type), document
+
+    def image(self, raw: RawManifest, manifest: Manifest, platform: Platform | None) -> SourceImage:
+        """The image of a manifest. Raises Absent, SourceError.
+
+        `platform` is what an index says of it. What has a config of another kind is an artifact:
+        nothing of it is a layer that could be compressed anew.
+        """
+        content = self.content(manifest.config, "config")
+        described = None
+        if manifest.config.media_type in _IMAGE_CONFIGS:
+            described = stores.understood(
+                f"the config {manifest.config.digest} in {self.name}",
+                lambda: configs.parse(content),
+            )
+        return SourceImage(
+            config=content,
+            config_type=manifest.config.media_type,
+            layers=tuple(self._layers(raw, manifest, described)),
+            manifest=raw,
+            platform=platform or (described.platform if described else _NOWHERE),
+            oci=media_types.family(manifest.media_type) == "oci",
+            annotations=tuple(manifest.annotations.items()),
+        )
+
+    def _layers(
+        self, raw: RawManifest, manifest: Manifest, described: configs.ImageConfig | None
+    ) -> Iterator[SourceLayer]:
+        diff_ids: Sequence[Digest | None] = [None] * len(manifest.layers)
+        # Attestations have an image's config too, but nothing that can be unpacked.
+        if described and (not manifest.layers or any(map(_is_layer, manifest.layers))):
+            diff_ids = described.diff_ids
+        if len(diff_ids) != len(manifest.layers):
+            raise SourceError(
+                f"the manifest {raw.digest} in {self.name} has {len(manifest.layers)} "
+                f"layers, its config {len(diff_ids)}"
+            )
+        for listed, diff_id in zip(manifest.layers, diff_ids, strict=True):
+            self.check_algorithm(listed, "layer")
+            yield self.layer(listed, diff_id if _is_layer(listed) else None)
+
+    def check_algorithm(self, listed: Descriptor, what: str) -> None:
+        """Registries need know sha256 alone, and most know nothing else. Raises SourceError."""
+        if listed.digest.algorithm != "sha256":
+            raise SourceError(
+                f"{self.name} names the {what} {listed.digest.short} by "
+                f"{listed.digest.algorithm}, and only what is named by sha256 is pushed",
+                hint="make it again with sha256, which every registry takes",
+            )
+
+    def check_plain(self, listed: Descriptor, diff_id: Digest | None) -> None:
+        """A layer that is not compressed is what the config calls it. Raises SourceError."""
+        if is_plain(listed) and diff_id is not None and listed.digest != diff_id:
+            raise SourceError(
+                f"the layer {listed.digest} in {self.name} is uncompressed, "
+                f"but its config calls it {diff_id}"
+            )
+
+
+def is_plain(listed: Descriptor) -> bool:
+    """Whether it is a layer that is not compressed."""
+    return media_types.layer_compression(listed.media_type) == "none"
+
+
+def _is_layer(listed: Descriptor) -> bool:
+    return media_types.layer_compression(listed.media_type) is not None

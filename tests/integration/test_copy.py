@@ -1,0 +1,272 @@
+"""A copy from registry to registry: byte for byte, and with no more asked than is needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import towline
+from tests.support import readback
+from towline.cli.main import main
+from towline.server import Server
+from towline.testing.images import make_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.integration.conftest import Place
+    from towline.testing import TestRegistry
+
+BIG = b"".join(hashlib.sha256(str(n).encode()).digest() * 2 for n in range(20_000))
+"""Over a megabyte that compresses to half of it."""
+LAYERS = [{"etc/os-release": b"ID=towline\n", "usr/lib/big": BIG}, {"app/hello": b"hello\n"}]
+BOTH = ["linux/amd64", "linux/arm64"]
+
+
+class Source:
+    """A registry to copy from, with an index under `app:1`, and what it was asked."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.server = server
+        self.host = server.url.partition("//")[2]
+        made = make_image(folder / "image", LAYERS, BOTH, "oci", attestations=True)
+        self.digest = made.digest
+        towline.push(made.path, f"{self.host}/app:1")
+        self.mark = server.log.count
+
+    @property
+    def asked(self) -> list[str]:
+        """Method and path of each request since the push."""
+        return [f"{one.method} {one.path}" for one in self.server.log.since(self.mark)]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[Source]:
+    with Server() as server:
+        yield Source(server, tmp_path)
+
+
+def copied(*words: Any, **options: Any) -> towline.PushResult:
+    result = towline.copy(*words, **options)
+    assert isinstance(result, towline.PushResult)
+    return result
+
+
+def test_an_index_is_copied_byte_for_byte(source: Source, registry: Place) -> None:
+    result = copied(f"{source.host}/app:1", f"{registry.name('app')}:2")
+    there = readback.read(registry.url, registry.path("app"), "2")
+    assert isinstance(there, readback.Index)
+    assert there.digest == result.digest == source.digest
+    assert (result.status, result.digest_differs) == ("pushed", None)
+    assert {layer.outcome for layer in result.layers} == {"pushed"}
+    assert {layer.compression for layer in result.layers} == {"source"}
+
+
+def test_what_is_there_already_costs_one_head_at_each_end(
+    source: Source, oci_registry: TestRegistry
+) -> None:
+    name = f"{oci_registry.name('app')}:1"
+    copied(f"{source.host}/app:1", name)
+    asked, before = len(source.asked), len(oci_registry.requests)
+    result = copied(f"{source.host}/app:1", name)
+    assert (result.status, result.digest, result.requests) == ("unchanged", source.digest, 2)
+    assert source.asked[asked:] == ["HEAD /v2/app/manifests/1"]
+    assert [one.method for one in oci_registry.requests[before:]] == ["HEAD"]
+
+
+def test_blobs_go_by_one_post_and_one_put_and_are_read_once_for_several(
+    source: Source, oci_registry: TestRegistry
+) -> None:
+    with Server() as other:
+        names = [f"{oci_registry.name('app')}:1", f"{other.url.partition('//')[2]}/app:1"]
+        results = towline.copy(f"{source.host}/app:1", names)
+        assert [result.digest for result in results] == [source.digest] * 2
+        methods = Counter(one.method for one in other.log.since(0))
+    assert methods["PATCH"] == 0
+    blobs = methods["POST"]
+    read = [one for one in source.asked if "/blobs/" in one]
+    assert methods["PUT"] == blobs + 5  # and the manifests
+    assert Counter(read).most_common(1)[0][1] == 1
+
+
+def test_within_one_registry_no_byte_of_a_blob_moves(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image", LAYERS, BOTH, "oci")
+    towline.push(made.path, f"{registry.name('app')}:1")
+    result = copied(f"{registry.name('app')}:1", f"{registry.name('other')}:1", cache="none")
+    assert result.digest == made.digest
+    assert result.sent_bytes == 0
+    assert {layer.outcome for layer in result.layers} == {"mounted"}
+    assert readback.read(registry.url, registry.path("other"), "1").digest == made.digest
+
+
+def test_one_platform_is_copied_and_no_other_is_read(
+    source: Source, oci_registry: TestRegistry
+) -> None:
+    name = oci_registry.name("app")
+    result = copied(f"{source.host}/app:1", f"{name}:1", platform="linux/arm64")
+    assert result.digest_differs == "platforms"
+    assert oci_registry.manifest(f"{name}:1")["mediaType"].endswith("manifest.v1+json")
+    read = [one for one in source.asked if one.startswith("GET /v2/app/manifests/")]
+    assert len(read) == 3  # the index, the image, what is said of it
+
+
+def test_all_tags_that_fit_are_copied_and_equal_ones_read_no_manifest(
+    source: Source, registry: Place, tmp_path: Path
+) -> None:
+    for tag in ("2", "2.1", "edge"):
+        made = make_image(tmp_path / tag, [{"tag": tag.encode()}], format="oci")
+        towline.push(made.path, f"{source.host}/app:{tag}")
+    name = registry.name("app")
+    results = towline.copy(f"{source.host}/app", name, all_tags=True, tags=["2*", "1"])
+    assert [result.tag for result in results] == ["1", "2", "2.1"]
+    assert towline.tags(name) == ["1", "2", "2.1"]
+    source.mark = source.server.log.count
+    again = towline.copy(f"{source.host}/app", name, all_tags=True, tags=["2*", "1"])
+    assert {result.status for result in again} == {"unchanged"}
+    assert sum(result.requests for result in again) <= 2 * 3 + 1
+    assert {one.partition(" ")[0] for one in source.asked if "manifests" in one} == {"HEAD"}
+
+
+def test_a_push_takes_an_image_of_a_registry_too(source: Source, registry: Place) -> None:
+    result = towline.push(f"docker://{source.host}/app:1", f"{registry.name('app')}:1")
+    assert result.digest == source.digest
+    by_digest = f"docker://{source.host}/app@{source.digest}"
+    plan = towline.plan(by_digest, f"{registry.name('app')}:1")
+    assert (plan.status, plan.send_bytes) == ("unchanged", 0)
+    fresh = towline.plan(by_digest, f"{registry.name('other')}:1", cache="none")
+    assert (fresh.status, fresh.digest) == ("pushed", source.digest)
+    assert fresh.send_bytes > 0
+
+
+def test_layers_are_compressed_anew_where_that_is_asked_for_and_nowhere_else(
+    source: Source, registry: Place
+) -> None:
+    name = registry.name("app")
+    before = copied(f"{source.host}/app:1", f"{name}:1")
+    after = copied(f"{source.host}/app:1", f"{name}:zstd", compression="zstd")
+    assert after.digest_differs == "recompressed"
+    mine = [layer for layer in after.layers if layer.diff_id]
+    assert [layer.diff_id for layer in mine] == [
+        one.diff_id for one in before.layers if one.diff_id
+    ]
+    assert {layer.compression for layer in mine} == {"zstd:3"}
+    index = readback.read(registry.url, registry.path("app"), "zstd")
+    assert index.digest == after.digest
+
+
+def test_what_is_to_be_kept_as_it_is_is_refused_where_it_would_change(
+    source: Source, oci_registry: TestRegistry
+) -> None:
+    changes: list[dict[str, Any]] = [
+        {"format": "docker"},
+        {"compression": "zstd"},
+        {"platform": ["linux/amd64", "linux/arm64"], "attestations": "drop"},
+    ]
+    for change in changes:
+        with pytest.raises(towline.UsageError, match="preserve_digests"):
+            copied(
+                f"{source.host}/app:1",
+                f"{oci_registry.name('app')}:1",
+                preserve_digests=True,
+                **change,
+            )
+    assert not [one for one in oci_registry.requests if one.method != "HEAD"]
+    kept = copied(f"{source.host}/app:1", f"{oci_registry.name('app')}:1", preserve_digests=True)
+    assert kept.digest == source.digest
+
+
+def test_a_tag_that_is_to_stay_is_left_alone_without_reading_the_source(
+    source: Source, oci_registry: TestRegistry, tmp_path: Path
+) -> None:
+    name = f"{oci_registry.name('app')}:1"
+    made = make_image(tmp_path / "other", [{"a": b"b"}], format="oci")
+    towline.push(made.path, name)
+    result = copied(f"{source.host}/app:1", name, if_exists="skip")
+    assert (result.status, result.digest) == ("skipped", made.digest)
+    with pytest.raises(towline.RegistryError, match="exists already"):
+        copied(f"{source.host}/app:1", name, if_exists="fail")
+    assert {one.partition(" ")[0] for one in source.asked} == {"HEAD"}
+
+
+def test_what_is_missing_at_the_source_is_said_so_and_nothing_is_written(
+    source: Source, oci_registry: TestRegistry, tmp_path: Path
+) -> None:
+    name = oci_registry.name("app")
+    with pytest.raises(towline.SourceError, match=r"tag does not exist: .*/app:none"):
+        copied(f"{source.host}/app:none", f"{name}:1")
+    with pytest.raises(towline.SourceError, match=r"no tags to push for .* fits v\*"):
+        towline.copy(f"{source.host}/app", name, all_tags=True, tags="v*")
+    made = make_image(tmp_path / "torn", [{"a": b"b" * 99}], format="oci")
+    towline.push(made.path, f"{source.host}/torn:1")
+    manifest = json.loads(readback.fetch(f"{source.server.url}/v2/torn/manifests/1")[0])
+    layer = manifest["layers"][0]["digest"]
+    source.server.faults.fail("GET", f"/v2/torn/blobs/{layer}", 404)
+    with pytest.raises(towline.SourceError, match=f"lacks the blob {layer}"):
+        copied(f"{source.host}/torn:1", f"{name}:1")
+    assert not [one for one in oci_registry.requests if "PUT" in one.method and "manif" in one.path]
+
+
+def test_errors_say_which_side_they_are_of(source: Source, oci_registry: TestRegistry) -> None:
+    name = f"{oci_registry.name('app')}:1"
+    source.server.faults.fail("HEAD", "/v2/app/manifests/1", 403)
+    source.server.faults.fail("GET", "/v2/app/manifests/1", 403)
+    with pytest.raises(towline.AuthError, match=r"^at the source: "):
+        copied(f"{source.host}/app:1", name)
+    oci_registry.fail("POST", "/v2/.*", 403, times=99)
+    with pytest.raises(towline.AuthError, match=r"^at the destination: "):
+        copied(f"{source.host}/app:1", name)
+
+
+@pytest.mark.parametrize("cut", [100_000, 300_000])
+def test_a_read_that_breaks_again_and_again_goes_on_where_it_stopped(
+    cut: int, tmp_path: Path, oci_registry: TestRegistry
+) -> None:
+    with Server() as server:
+        host = server.url.partition("//")[2]
+        big = {"big": b"".join(hashlib.sha256(str(n).encode()).digest() for n in range(60_000))}
+        made = make_image(tmp_path / "image", [big], format="oci")
+        towline.push(made.path, f"{host}/app:1")
+        mark = server.log.count
+        server.faults.cut(cut, times=1000)
+        result = copied(f"{host}/app:1", f"{oci_registry.name('app')}:1", retries=1)
+        asked = [one for one in server.log.since(mark) if "/blobs/" in one.path]
+    assert result.digest == made.digest
+    size = result.layers[0].size
+    assert size > 3 * cut
+    layer = [one for one in asked if result.layers[0].digest in one.path]
+    starts = [one.headers.get("range", "bytes=0-") for one in layer]
+    assert starts == [f"bytes={at}-" for at in range(0, size, cut)]
+    assert result.sent_bytes < size + 10_000
+
+
+def test_a_copy_of_a_tag_onto_itself_is_refused(source: Source) -> None:
+    with pytest.raises(towline.UsageError, match="the same"):
+        copied(f"{source.host}/app:1", f"{source.host}/app:1")
+    with pytest.raises(towline.UsageError, match="the same"):
+        towline.copy(f"{source.host}/app", f"{source.host}/app", all_tags=True)
+    with pytest.raises(towline.UsageError, match="has no tag"):
+        towline.copy(f"{source.host}/app:1", f"{source.host}/other", all_tags=True)
+
+
+def test_the_command_copies_and_says_what_a_bare_word_is(
+    source: Source,
+    registry: Place,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = registry.name("app")
+    assert main(["copy", f"{source.host}/app:1", f"{name}:1", "-q"]) == 0
+    assert capsys.readouterr().out == f"{name}@{source.digest}\n"
+    assert main(["copy", f"{source.host}/app:1", f"{name}:1", "--dry-run"]) == 0
+    assert f"unchanged: {source.digest}" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    assert main(["copy", "image", f"{name}:1"]) == 2
+    assert "hint: ./image is the path, docker://image the image" in capsys.readouterr().err
+    assert main(["copy", "./image", f"{name}:2", "-q"]) == 0
+    assert capsys.readouterr().out == f"{name}@{source.digest}\n"
