@@ -197,7 +197,7 @@ def test_a_full_disk_is_one_warning(tmp_path: Path) -> None:
 
 
 READ_ONLY = """
-    import os, sqlite3, sys
+    import os, pathlib, sqlite3, sys  # what is loaded later must not need root's Python
     import towline.knowledge.sqlite  # now: nobody may not be allowed to read Python's own files
     from tests.support.knowledge import DIFF_ID, entry
     from towline.knowledge.open import open_knowledge

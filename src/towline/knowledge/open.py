@@ -7,7 +7,6 @@ was asked about, as in `cache stats`, it is (`open_store`).
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from towline.errors import UsageError
@@ -83,8 +82,7 @@ def _refuse_address(text: str) -> None:
 def _open_file(text: str | None, environ: Mapping[str, str]) -> Knowledge:
     from towline.knowledge.sqlite import SqliteKnowledge
 
-    path = Path(text) if text else default_cache_path(environ)
-    return SqliteKnowledge(path, _signer(environ))
+    return SqliteKnowledge(text or default_cache_path(environ), _signer(environ))
 
 
 def _redis_opener(text: str, environ: Mapping[str, str]) -> Callable[[], Knowledge]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from towline.knowledge.base import KnowledgeError
@@ -14,12 +13,12 @@ if TYPE_CHECKING:
 _ID_SIZE = 32
 
 
-def default_cache_path(environ: Mapping[str, str]) -> Path:
+def default_cache_path(environ: Mapping[str, str]) -> str:
     """The SQLite file in the user's cache directory.
 
     Raises KnowledgeError when the environment names no such directory.
     """
-    return _folder(environ, "XDG_CACHE_HOME", ".cache") / "knowledge.sqlite"
+    return f"{_folder(environ, 'XDG_CACHE_HOME', '.cache')}/knowledge.sqlite"
 
 
 def machine_id(environ: Mapping[str, str]) -> bytes:
@@ -41,23 +40,23 @@ def kept(environ: Mapping[str, str], name: str, fresh: bytes) -> bytes:
     Nobody else can read it, or ever sees a part of it. Raises KnowledgeError when the environment
     names no such folder, and OSError.
     """
-    path = _folder(environ, "XDG_DATA_HOME", ".local/share") / name
+    path = f"{_folder(environ, 'XDG_DATA_HOME', '.local/share')}/{name}"
     try:
-        return path.read_bytes()
+        with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs start-up
+            return file.read()
     except FileNotFoundError:
         return _put(path, fresh)
 
 
-def _folder(environ: Mapping[str, str], variable: str, below_home: str) -> Path:
-    base = Path(environ.get(variable, ""))
-    home = Path(environ.get("HOME", ""))
-    if not base.is_absolute():  # the specification: relative paths are to be ignored
-        if not home.is_absolute():
+def _folder(environ: Mapping[str, str], variable: str, below_home: str) -> str:
+    base, home = environ.get(variable, ""), environ.get("HOME", "")
+    if not base.startswith("/"):  # the specification: relative paths are to be ignored
+        if not home.startswith("/"):
             raise KnowledgeError(
                 f"there is no place for a cache: neither {variable} nor HOME is set"
             )
-        base = home / below_home
-    return base / "towline"
+        base = f"{home.rstrip('/')}/{below_home}"
+    return f"{base.rstrip('/')}/towline"
 
 
 def _id(text: bytes) -> bytes:
@@ -68,7 +67,10 @@ def _id(text: bytes) -> bytes:
     return found
 
 
-def _put(path: Path, fresh: bytes) -> bytes:
+def _put(name: str, fresh: bytes) -> bytes:
+    from pathlib import Path
+
+    path = Path(name)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
     beside.touch(mode=0o600, exist_ok=False)

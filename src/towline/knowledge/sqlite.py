@@ -19,7 +19,6 @@ from towline.spec.digest import Digest
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from towline.knowledge.signing import Signer
 
@@ -51,12 +50,12 @@ class SqliteKnowledge:
     Every method raises KnowledgeError when the file cannot be used.
     """
 
-    def __init__(self, path: Path, signer: Signer) -> None:
-        self._path = path
+    def __init__(self, path: str | os.PathLike[str], signer: Signer) -> None:
+        self._path = os.fspath(path)
         self._signer = signer
         self._lock = threading.Lock()
         self._account_key: bytes | None = None
-        self._database = open_file(path)
+        self._database = open_file(self._path)
 
     def entries(self, diff_ids: Sequence[Digest]) -> Mapping[Digest, Sequence[Entry]]:
         """One look-up for each DiffID."""
@@ -166,10 +165,10 @@ class SqliteKnowledge:
                 "SELECT count(DISTINCT diff_id), count(*) FROM entry"
             ).fetchone()
         size = 0
-        for path in (self._path, self._path.with_name(self._path.name + "-wal")):
+        for path in (self._path, f"{self._path}-wal"):
             with suppress(OSError):
-                size += path.stat().st_size
-        return Stats(str(self._path), diff_ids, entries, size)
+                size += os.stat(path).st_size  # noqa: PTH116 - pathlib costs start-up
+        return Stats(self._path, diff_ids, entries, size)
 
     def prune(self, older_than: float) -> int:
         """Also gives the room back to the file system."""

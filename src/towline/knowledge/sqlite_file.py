@@ -6,6 +6,7 @@ holds on it by another connection (SQLite, "How To Corrupt An SQLite Database Fi
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ from towline.knowledge.base import KnowledgeError
 
 if TYPE_CHECKING:
     import sqlite3
-    from pathlib import Path
 
 APPLICATION_ID = 0x746F776C
 """Stands in the file's header, so that nobody else's database is taken for ours ("towl")."""
@@ -49,7 +49,7 @@ PRAGMA user_version = {VERSION};
 """
 
 
-def open_file(path: Path) -> sqlite3.Connection:
+def open_file(path: str) -> sqlite3.Connection:
     """A connection to the file at `path`, which is made if it is not there, or empty.
 
     Any thread may use it, one at a time. Raises KnowledgeError.
@@ -59,10 +59,12 @@ def open_file(path: Path) -> sqlite3.Connection:
     except ImportError:
         raise unusable(path, "this Python was built without sqlite3") from None
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            path.touch(mode=0o600, exist_ok=False)  # SQLite's files beside it take over the mode
-        if 0 < path.stat().st_size < _SMALLEST_DATABASE:
+        try:
+            size = os.stat(path).st_size  # noqa: PTH116 - pathlib costs start-up
+        except FileNotFoundError:
+            size = 0
+            _touch(path)
+        if 0 < size < _SMALLEST_DATABASE:
             raise _not_ours(path)
         return _opened(path)
     except OSError as error:
@@ -73,17 +75,26 @@ def open_file(path: Path) -> sqlite3.Connection:
         raise unusable(path, error) from error
 
 
-def unusable(path: Path, reason: object) -> KnowledgeError:
+def _touch(name: str) -> None:
+    from pathlib import Path
+
+    path = Path(name)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        path.touch(mode=0o600, exist_ok=False)  # SQLite's files beside it take over the mode
+
+
+def unusable(path: str, reason: object) -> KnowledgeError:
     """What to raise when SQLite or the system cannot use the file."""
     cure = "; delete the file to begin a new one" if "malformed" in str(reason) else ""
     return KnowledgeError(f"the cache {path} cannot be used: {reason}{cure}")
 
 
-def _not_ours(path: Path) -> KnowledgeError:
+def _not_ours(path: str) -> KnowledgeError:
     return KnowledgeError(f"{path} is no cache of towline's, so it was left alone")
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def _opened(path: str) -> sqlite3.Connection:
     import sqlite3
 
     database = sqlite3.connect(
@@ -118,7 +129,7 @@ def _make(database: sqlite3.Connection) -> None:
     database.execute("COMMIT")
 
 
-def _check(database: sqlite3.Connection, path: Path) -> None:
+def _check(database: sqlite3.Connection, path: str) -> None:
     application, version = _marks(database)
     if application != APPLICATION_ID:
         raise _not_ours(path)

@@ -6,7 +6,6 @@ import threading
 import time
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.context import Context, acquired
@@ -64,6 +63,17 @@ class Settings(NamedTuple):
     """Is told every secret that is used."""
     loopback_http: bool | None = None
     """Whether a registry on this machine may be spoken to in http; None: unless `insecure`."""
+
+
+def _trust(settings: Settings) -> tls.Trust:
+    if not (settings.ca or settings.cert or settings.key):
+        return tls.Trust(settings.insecure)
+    from pathlib import Path  # it costs start-up
+
+    ca, cert, key = (
+        Path(each) if each else None for each in (settings.ca, settings.cert, settings.key)
+    )
+    return tls.Trust(settings.insecure, (ca,) if ca else (), cert, key)
 
 
 class RegistryClient:
@@ -182,12 +192,7 @@ class RegistryClient:
     def _made_pool(self) -> Pool:
         settings = self._settings
         if self._pool is None:
-            trust = tls.Trust(
-                settings.insecure,
-                (Path(settings.ca),) if settings.ca else (),
-                Path(settings.cert) if settings.cert else None,
-                Path(settings.key) if settings.key else None,
-            )
+            trust = _trust(settings)
             tls.check(trust)
             pace = None
             if settings.limit_rate:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.errors import UsageError
@@ -146,16 +145,15 @@ def read(environ: Mapping[str, str], authfile: str | None) -> list[CredentialFil
     for label, path in named:
         if path:
             try:
-                text = Path(path).read_text("utf-8")
+                text = _read(path)
             except (OSError, UnicodeError) as error:
                 raise UsageError(_unreadable(f"the file {path} of {label}", error)) from None
             found.append(_parse(f"{label} {path}", text))
     if content := environ.get("DOCKER_AUTH_CONFIG"):
         found.append(_parse("DOCKER_AUTH_CONFIG", content))
-    for usual in _usual(environ):
-        where = str(usual)
+    for where in _usual(environ):
         try:
-            found.append(_parse(where, usual.read_text("utf-8")))
+            found.append(_parse(where, _read(where)))
         except (FileNotFoundError, NotADirectoryError):
             found.append(CredentialFile(where, absent=True))
         except (OSError, UnicodeError) as error:
@@ -165,22 +163,28 @@ def read(environ: Mapping[str, str], authfile: str | None) -> list[CredentialFil
     return found
 
 
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs start-up
+        return file.read()
+
+
 def _unreadable(what: str, error: Exception) -> str:
     return f"{what} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
 
 
-def _usual(environ: Mapping[str, str]) -> Iterator[Path]:
-    home = environ.get("HOME") or ""
+def _usual(environ: Mapping[str, str]) -> Iterator[str]:
+    named = environ.get("HOME")
+    home = (named or "").rstrip("/")
     if folder := environ.get("XDG_RUNTIME_DIR"):
-        yield Path(folder, "containers/auth.json")
+        yield f"{folder.rstrip('/')}/containers/auth.json"
     elif hasattr(os, "getuid"):
-        yield Path(f"/run/containers/{os.getuid()}/auth.json")
-    if folder := environ.get("XDG_CONFIG_HOME") or (home and str(Path(home, ".config"))):
-        yield Path(folder, "containers/auth.json")
-    if folder := environ.get("DOCKER_CONFIG") or (home and str(Path(home, ".docker"))):
-        yield Path(folder, "config.json")
-    if home:
-        yield Path(home, ".dockercfg")
+        yield f"/run/containers/{os.getuid()}/auth.json"
+    if folder := environ.get("XDG_CONFIG_HOME") or (named and f"{home}/.config"):
+        yield f"{folder.rstrip('/')}/containers/auth.json"
+    if folder := environ.get("DOCKER_CONFIG") or (named and f"{home}/.docker"):
+        yield f"{folder.rstrip('/')}/config.json"
+    if named:
+        yield f"{home}/.dockercfg"
 
 
 def _parse(where: str, content: str) -> CredentialFile:
