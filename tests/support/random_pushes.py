@@ -41,6 +41,7 @@ LOADED = 2.0
 """What a busy machine may add."""
 BUDGET = 2.0
 """Seconds that a target may cost the others."""
+BUSY_MACHINE = "the cache is too slow; going on without it"
 LATE = 5.0
 """Seconds that the answer to a body may take where a target is late."""
 TIMEOUT = 3.0
@@ -332,9 +333,8 @@ class Pushes:
             assert outcome.reference == self.name(place)
             assert there
             assert outcome.digest == "sha256:" + hashlib.sha256(there[1]).hexdigest()
-            assert outcome.warnings == () or "other digest" in " ".join(outcome.warnings), (
-                outcome.warnings
-            )
+            warned = [one for one in outcome.warnings if one != BUSY_MACHINE]
+            assert not warned or "other digest" in " ".join(warned), warned
         self.check_nobody_waited(push, came)
 
     def check_nobody_waited(self, push: Planned, came: Came) -> None:
