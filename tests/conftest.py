@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
@@ -95,6 +97,19 @@ PYTHONS_OWN = {"PYTHONUNBUFFERED"}
 PROXIES = {"http_proxy", "https_proxy", "no_proxy", "all_proxy", "no_color"}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let what is made in the temporary folder, and outlives who made it, go with the run's own."""
+    folder, before = tmp_path_factory.mktemp("temporary"), os.environ.get("TMPDIR")
+    os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
+    yield
+    del os.environ["TMPDIR"]
+    tempfile.tempdir = None
+    if before is not None:
+        os.environ["TMPDIR"] = before
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(autouse=True)
 def nothing_of_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Give each test a home of its own and none of the settings that towline reads."""
@@ -104,6 +119,8 @@ def nothing_of_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
+    # skopeo: root's cache is in /var/lib/containers, anybody else's below their home.
+    monkeypatch.setenv("_CONTAINERS_ROOTLESS_UID", "1000")
 
 
 def _program(name: str) -> Path:

@@ -23,6 +23,7 @@ from tests.support import token_service
 from tests.support.certificates import make_authority
 from tests.support.docker_registry import PASSWORD, USER, Options
 from tests.support.scripted import scripted
+from tests.support.terminal import pseudo_terminal
 from towline.cli.main import main
 from towline.testing.images import make_image
 
@@ -326,7 +327,7 @@ class Typed:
 
 @contextmanager
 def at_a_terminal(*words: str) -> Iterator[Typed]:
-    master, slave = os.openpty()
+    master, slave = pseudo_terminal()
     process = subprocess.Popen(
         [sys.executable, "-c", ON_TERMINAL, *words],
         stdin=slave,

@@ -102,6 +102,26 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_leaves_nothing_in_the_temporary_folder(
+    project: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    (project / "tests" / "test_it.py").write_text(
+        "import tempfile\n"
+        "def test_one(tmp_path): (tmp_path / 'a').touch()\n"
+        "def test_two(oci_registry): tempfile.mkdtemp(prefix='forgotten-')\n"
+        "def test_three(): tempfile.mkstemp()\n"
+    )
+    folder = project / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    code, said = run_tests(project, "1", workers)
+    assert code == 0, said
+    (own,) = folder.iterdir()
+    assert own.name.startswith("pytest-of-")
+    assert not list(own.iterdir())
+
+
 def run_tests(project: Path, strict: str, workers: int = 0) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", str(workers)],
