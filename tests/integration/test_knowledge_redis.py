@@ -334,7 +334,7 @@ open_knowledge("redis://127.0.0.1", {}, print).record([])
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert "cannot be used: install towline[redis]" in done.stdout
+    assert "cannot be used: pip install 'towline[redis]', in a clone '.[redis]'" in done.stdout
 
 
 def test_asking_about_an_unreachable_cache_itself_is_an_error() -> None:

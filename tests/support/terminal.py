@@ -23,8 +23,10 @@ import pytest
 from wcwidth import wcswidth
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+_PATIENCE = 40.0
+"""Seconds for what takes one at most, on a machine that is busy with much else."""
 _CODES = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 
 
@@ -102,24 +104,22 @@ class Terminal:
         self.screen.resize(columns, height, wraps=wraps)
         set_size(self.master, columns, height)
 
-    def until(self, wanted: str, seconds: float = 10.0) -> None:
+    def until(self, wanted: str) -> None:
         """Show what comes until this can be read."""
-        end = time.monotonic() + seconds
-        while wanted not in self.screen.text:
-            assert time.monotonic() < end, f"{wanted!r} did not appear in\n{self.screen.text}"
-            self.read(0.05)
+        self.wait_for(lambda: wanted in self.screen.text, wanted)
 
-    def settle(self, seconds: float = 0.5) -> None:
-        """Show what comes for a while."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+    def wait_for(self, true: Callable[[], bool], what: str = "what was waited for") -> None:
+        """Show what comes until that is so."""
+        end = time.monotonic() + _PATIENCE
+        while not true():
+            assert time.monotonic() < end, f"{what!r} did not appear in\n{self.screen.text}"
             self.read(0.05)
 
     def finish(self) -> int:
         """Show all that comes, and the process's exit code."""
-        while self.read(10):
+        while self.read(_PATIENCE):
             pass
-        return self.process.wait(timeout=10)
+        return self.process.wait(timeout=_PATIENCE)
 
     def read(self, seconds: float) -> bool:
         """Show what has come; False when the other side is closed."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -11,14 +13,18 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 
 import towline
+from tests.support.docker_registry import PASSWORD, USER
+from tests.support.docker_registry import Options as RegistryOptions
 from towline import errors, events
 from towline.cli import exit_codes, not_yet
 from towline.cli.arguments import Parser
 from towline.cli.main import COMMANDS
+from towline.testing import make_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.conftest import StartDockerRegistry
     from towline.cli.options import Option
     from towline.testing import TestRegistry
 
@@ -186,10 +192,60 @@ def test_the_example_for_unittest_runs() -> None:
 
 
 def test_the_readme_s_python_runs(oci_registry: TestRegistry, tmp_path: Path) -> None:
-    from towline.testing import make_image
-
     (example,) = re.findall(r"(?s)```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"))
     image = make_image(tmp_path / "image.tar").path
     example = example.replace("image.tar", str(image))
     exec(example.replace("registry.example/team/app", oci_registry.name("app")), {})  # noqa: S102 - as above
     assert oci_registry.tags(oci_registry.name("app")) == ["1.2"]
+
+
+RECIPES = dict(
+    zip(("gitlab", "github"), re.findall(r"(?s)```yaml\n(.*?)```", page("ci.md")), strict=True)
+)
+
+
+@pytest.mark.needs("docker-registry")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_recipes_for_ci_push_and_remember(
+    recipe: str, start_docker_registry: StartDockerRegistry, tmp_path: Path
+) -> None:
+    """Their lines of shell, with their variables, on a machine that knows nothing but its cache."""
+    registry = start_docker_registry(RegistryOptions(htpasswd=True))
+    text = RECIPES[recipe].replace("ghcr.io", registry.host)
+    text = text.replace("${{ github.actor }}", USER).replace(
+        "${{ secrets.GITHUB_TOKEN }}", PASSWORD
+    )
+    lines = re.findall(r"(?m)^ +- (?:run: )?(towline .*)$", text)
+    assert lines
+    given = dict(re.findall(r"(?m)^ +(TOWLINE_[A-Z]+): (.*)$", text))
+    make_image(tmp_path / "image.tar", [{"a": b"layer" * 1000}])
+    environ = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "HOME": str(tmp_path / "home"),
+        "CI_PROJECT_DIR": str(tmp_path),
+        "CI_REGISTRY": registry.host,
+        "CI_REGISTRY_IMAGE": registry.name("team/app"),
+        "CI_REGISTRY_USER": USER,
+        "CI_REGISTRY_PASSWORD": PASSWORD,
+        "CI_COMMIT_SHORT_SHA": "1a2b3c",
+        "GITHUB_REPOSITORY": "Team/App",
+        "GITHUB_SHA": "1a2b3c",
+    }
+    exports = "".join(f'export {name}="{value}"\n' for name, value in given.items())
+    script = f"set -e\n{exports}" + "\n".join(lines)
+    for said in (r"Pushed", r"nothing sent"):
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert said in done.stderr
+    digests = set((tmp_path / "digest.txt").read_text().split())
+    pushed = towline.digest(registry.name("team/app:1a2b3c"), creds=f"{USER}:{PASSWORD}")
+    assert digests == {pushed}
+    kept = ".towline" if recipe == "gitlab" else "home/.cache/towline"
+    assert list((tmp_path / kept).iterdir()), "what the recipe says is kept for the next run"

@@ -74,7 +74,8 @@ def connect(address: Address) -> Any:  # noqa: ANN401 - the library's types diff
         from redis.retry import Retry
     except ImportError:
         raise KnowledgeError(
-            f"the cache {address.shown} cannot be used: install towline[redis]"
+            f"the cache {address.shown} cannot be used: pip install 'towline[redis]', "
+            "in a clone '.[redis]'"
         ) from None
     try:
         client = Redis.from_url(

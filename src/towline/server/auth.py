@@ -45,7 +45,8 @@ class Guard:
         self._hashes: dict[str, bytes] = {}
         if find_spec("bcrypt") is None:
             raise UsageError(
-                "--htpasswd needs the bcrypt library", hint="pip install 'towline[htpasswd]'"
+                "--htpasswd needs the bcrypt library",
+                hint="pip install 'towline[htpasswd]', in a clone pip install '.[htpasswd]'",
             )
         try:
             self._refresh()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,6 +52,12 @@ def player(
         yield terminal
 
 
+def fits(terminal: Terminal, columns: int) -> bool:
+    """Whether each of five layers has a row, and a whole one."""
+    rows = [row for row in terminal.screen.rows if ": Pushing" in row]
+    return len(rows) == 5 and all(len(row) < columns and row.endswith(" sent") for row in rows)
+
+
 def finish(terminal: Terminal) -> None:
     assert terminal.process.stdin is not None
     terminal.say(END)
@@ -65,11 +72,9 @@ def test_bars_survive_resizing_in_the_middle(*, wraps: bool) -> None:
         terminal.until("total")
         for columns, height in ((50, 24), (120, 40), (60, 12), (80, 24)):
             terminal.resize(columns, height, wraps=wraps)
-            terminal.settle(0.3)
+            terminal.until("total")
+            terminal.wait_for(partial(fits, terminal, columns))
             assert terminal.screen.longest <= columns
-            rows = [row for row in terminal.screen.rows if ": Pushing" in row]
-            assert len(rows) == 5
-            assert max(map(len, rows)) < columns
         terminal.say("[layer(n, 'Pushed') for n in range(5)]")
         finish(terminal)
         assert [row for row in terminal.screen.rows if ": Pushed" in row] == [

@@ -107,7 +107,7 @@ def test_without_the_package_that_signs_nothing_is_begun() -> None:
         [sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True
     )
     assert "needs the package `cryptography`" in run.stdout
-    assert "| install towline[schema1]" in run.stdout
+    assert "| pip install 'towline[schema1]' (in a clone '.[schema1]')" in run.stdout
 
 
 def test_what_signs_is_not_loaded_before_it_is_needed() -> None:

@@ -32,7 +32,8 @@ def require() -> None:
     if find_spec("cryptography") is None:
         raise UsageError(
             "signed schema 1 needs the package `cryptography`, which is not installed",
-            hint="install towline[schema1], or leave out `allow_schema1=True`",
+            hint="pip install 'towline[schema1]' (in a clone '.[schema1]'), or leave out "
+            "`allow_schema1=True`",
         )
 
 
