@@ -10,12 +10,14 @@ from __future__ import annotations
 import io
 import posixpath
 import tarfile
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, cast
 
 from towline.errors import SourceError
 from towline.sources.files import Section, missing, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from towline.context import Cancel
     from towline.layers.reader import Reader
     from towline.sources.files import SharedFile
@@ -36,6 +38,167 @@ _MAX_HOPS = 16
 """Links to links that are followed."""
 
 
+class TarStream(Protocol):
+    """What `tarfile` reads headers from."""
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes; fewer at the end alone."""
+        ...
+
+    def tell(self) -> int:
+        """Bytes from the beginning."""
+        ...
+
+    def seek(self, position: int, /) -> object:
+        """Go there; back by an extended header and a block or two at most."""
+        ...
+
+
+class TarHeaders:
+    """The members of a tar, one after the other; iterated once.
+
+    A stream of unknown size, a pipe, is read forward: whoever takes a member's content finds out
+    where it is torn. Raises SourceError when it is no tar, is torn, or has members that an image
+    has not: outside of the archive, sparse, or too many.
+    """
+
+    def __init__(self, stream: TarStream, name: str, cancel: Cancel, size: int | None) -> None:
+        """`size` in bytes; None where that is not known before the end."""
+        self.name = name
+        self.ended = False
+        """Whether it has its end mark; without one it may have been cut between members."""
+        self._stream = stream
+        self._cancel = cancel
+        self._size = size
+        self._names = 0
+        """Characters of all names so far."""
+        self._members = 0
+
+    def __iter__(self) -> Iterator[tarfile.TarInfo]:
+        """Each member; the stream is behind its headers. `tarfile` ends alike at any bad header."""
+        self._check_beginning()
+        at = 0
+        try:
+            tar = tarfile.TarFile(
+                fileobj=cast("Any", self._stream), tarinfo=self._header_type(), encoding="utf-8"
+            )
+            while member := tar.next():
+                at = tar.offset
+                self._check(member)
+                tar.members.clear()  # type: ignore[attr-defined]  # a list, as ever
+                tar.pax_headers = {}  # what is said of all members is the name of none
+                yield member
+        except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+            raise self._damaged(at) from error
+        self._check_end(at)
+
+    def _check_beginning(self) -> None:
+        first = self._block(0)
+        if len(first) < _BLOCK:
+            raise self._no_tar("it is too short" if first else "it is empty")
+        self._stream.seek(0)
+
+    def _block(self, at: int) -> bytes:
+        self._stream.seek(at)
+        return self._stream.read(_BLOCK)
+
+    def _header_type(self) -> type[tarfile.TarInfo]:
+        """`tarfile`'s headers, looked at before what they say is believed."""
+        check = self._check_header
+
+        class Header(tarfile.TarInfo):
+            @classmethod
+            def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Header:
+                header = super().frombuf(buf, encoding, errors)
+                check(header)
+                return header
+
+        return Header
+
+    def _check_header(self, header: tarfile.TarInfo) -> None:
+        """Refuse what `tarfile` would read without bounds, or twice; the stream is behind it."""
+        self._cancel.check()
+        if header.size < 0:
+            self._refuse("it has a size below 0")
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            self._refuse_sparse()
+        if header.type not in _EXTENSIONS:
+            return
+        if header.size > MAX_EXTENSION:
+            self._refuse(f"it has an extended header of {header.size} bytes")
+        at = self._stream.tell()
+        self._check_whole(at, header.size, "an extended header")
+        if b" GNU.sparse." in self._stream.read(header.size):
+            self._refuse_sparse()
+        self._stream.seek(at)
+
+    def _check(self, member: tarfile.TarInfo) -> None:
+        """Bound what is held in memory: an archive of a few kilobytes may unpack to much of it."""
+        self._members += 1
+        self._names += len(member.name) + len(member.linkname)
+        if max(len(member.name), len(member.linkname)) > MAX_NAME:
+            self._refuse(f"a name in it has more than {MAX_NAME} characters")
+        if self._names > MAX_NAMES:
+            self._refuse(f"its names have more than {MAX_NAMES} characters")
+        if self._members > MAX_MEMBERS:
+            self._refuse(f"it has more than {MAX_MEMBERS} members, which no image archive has")
+        size = content_size(member)
+        if size < 0:
+            self._refuse("it has a size below 0")
+        self._check_whole(member.offset_data, size, f"its member {member.name!r}")
+        if ".." in member.name.split("/"):
+            self._refuse(f"its member {member.name!r} points outside the archive")
+
+    def _check_end(self, at: int) -> None:
+        """`tarfile` ends alike at an end mark, at the end of the file, and at anything else."""
+        block = self._block(at)
+        if block:
+            self._check_block(at, block)
+            if any(block):
+                raise SourceError(f"{self.name} is a damaged tar: it has no header at byte {at}")
+            self.ended = True
+
+    def _check_block(self, at: int, block: bytes) -> None:
+        if len(block) < _BLOCK:
+            raise torn(self.name, f"a header, at byte {at + len(block)}", len(block), _BLOCK)
+
+    def _damaged(self, at: int) -> SourceError:
+        """What to say of a header at or behind byte `at` that `tarfile` cannot take."""
+        if not at:
+            return self._no_tar("it has no tar header")
+        self._check_block(at, self._block(at))
+        return SourceError(f"{self.name} is a damaged tar: it has no header at byte {at}")
+
+    def _no_tar(self, why: str) -> SourceError:
+        piped = self.name == "standard input"
+        hint = "did the command before the pipe fail?" if piped else None
+        return SourceError(f"{self.name} is not a tar archive: {why}", hint=hint)
+
+    def _check_whole(self, start: int, size: int, what: str) -> None:
+        if self._size is not None and start + size > self._size:
+            raise torn(self.name, what, max(0, self._size - start), size)
+
+    def _refuse_sparse(self) -> NoReturn:
+        self._refuse("it has sparse members; make it without --sparse")
+
+    def _refuse(self, why: str) -> NoReturn:
+        raise SourceError(f"{self.name} is not read: {why}")
+
+
+def torn(name: str, what: str, held: int, size: int) -> SourceError:
+    """What to say of an archive that ends inside something, after so many of its bytes."""
+    return SourceError(
+        f"{name} is torn: it ends inside {what}, after {held} of its {size} bytes",
+        hint="make the archive again, or copy it again",
+    )
+
+
+def content_size(member: tarfile.TarInfo) -> int:
+    """Bytes of a member's content; links, folders and devices have none."""
+    has_data = member.isreg() or member.type not in tarfile.SUPPORTED_TYPES
+    return member.size if has_data else 0
+
+
 class Span(NamedTuple):
     """Where a file's content lies."""
 
@@ -47,8 +210,7 @@ class Span(NamedTuple):
 class TarMembers:
     """The `Files` of a tar, which it lets go of when it is closed.
 
-    Raises SourceError when it is no tar, is torn, or has members that an image has not: outside of
-    the archive, sparse, or too many.
+    Raises SourceError as `TarHeaders` does.
     """
 
     def __init__(self, archive: SharedFile, name: str, cancel: Cancel) -> None:
@@ -56,14 +218,12 @@ class TarMembers:
         self.files: dict[str, Span] = {}
         self.links: dict[str, str] = {}
         """Names of symbolic and hard links, and the names they stand for."""
-        self.ended = False
-        """Whether it has its end mark; without one it may have been cut between members."""
         self._archive = archive
-        self._cancel = cancel
-        self._names = 0
-        """Characters of all names so far."""
-        self._members = 0
-        self._read_headers()
+        with io.BufferedReader(Section(archive, 0, archive.size, name)) as stream:
+            headers = TarHeaders(stream, name, cancel, archive.size)
+            for member in headers:
+                self._add(member)
+        self.ended = headers.ended
 
     def size(self, path: str) -> int | None:
         """See `Files`."""
@@ -83,132 +243,25 @@ class TarMembers:
 
     def _find(self, path: str) -> Span | None:
         """The file under that name, through links; None where there is none."""
-        name = _clamped(path)
+        name = clamped(path)
         for _ in range(_MAX_HOPS):
             if name not in self.links:
                 return self.files.get(name)
             name = self.links[name]
         return None
 
-    def _read_headers(self) -> None:
-        """Take in every member. `tarfile` keeps none of them, and ends alike at any bad header."""
-        if self._archive.size < _BLOCK:
-            why = "it is too short" if self._archive.size else "it is empty"
-            raise self._no_tar(why)
-        at = 0
-        with io.BufferedReader(Section(self._archive, 0, self._archive.size, self.name)) as stream:
-            try:
-                tar = tarfile.TarFile(
-                    fileobj=stream, tarinfo=self._header_type(stream), encoding="utf-8"
-                )
-                while member := tar.next():
-                    at = tar.offset
-                    self._add(member)
-                    tar.members.clear()  # type: ignore[attr-defined]  # a list, as ever
-                    tar.pax_headers = {}  # what is said of all members is the name of none
-            except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
-                raise self._damaged(at) from error
-        self._check_end(at)
-
-    def _header_type(self, stream: io.BufferedReader[Section]) -> type[tarfile.TarInfo]:
-        """`tarfile`'s headers, looked at before what they say is believed."""
-        check = self._check_header
-
-        class Header(tarfile.TarInfo):
-            @classmethod
-            def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Header:
-                header = super().frombuf(buf, encoding, errors)
-                check(header, stream)
-                return header
-
-        return Header
-
-    def _check_header(self, header: tarfile.TarInfo, stream: io.BufferedReader[Section]) -> None:
-        """Refuse what `tarfile` would read without bounds, or twice; `stream` is behind it."""
-        self._cancel.check()
-        if header.size < 0:
-            self._refuse("it has a size below 0")
-        if header.type == tarfile.GNUTYPE_SPARSE:
-            self._refuse_sparse()
-        if header.type not in _EXTENSIONS:
-            return
-        if header.size > MAX_EXTENSION:
-            self._refuse(f"it has an extended header of {header.size} bytes")
-        at = stream.tell()
-        self._check_whole(at, header.size, "an extended header")
-        if b" GNU.sparse." in stream.read(header.size):
-            self._refuse_sparse()
-        stream.seek(at)
-
     def _add(self, member: tarfile.TarInfo) -> None:
-        self._count(member)
-        has_data = member.isreg() or member.type not in tarfile.SUPPORTED_TYPES
-        size = member.size if has_data else 0
-        if size < 0:
-            self._refuse("it has a size below 0")
-        self._check_whole(member.offset_data, size, f"its member {member.name!r}")
-        if ".." in member.name.split("/"):
-            self._refuse(f"its member {member.name!r} points outside the archive")
-        path = _clamped(member.name)
+        path = clamped(member.name)
         self.files.pop(path, None)
         self.links.pop(path, None)
         if member.issym():
-            self.links[path] = _clamped(posixpath.join(posixpath.dirname(path), member.linkname))
+            self.links[path] = clamped(posixpath.join(posixpath.dirname(path), member.linkname))
         elif member.islnk():
-            self.links[path] = _clamped(member.linkname)
-        elif has_data:
-            self.files[path] = Span(member.offset_data, size)
-
-    def _count(self, member: tarfile.TarInfo) -> None:
-        """Bound what is held in memory: an archive of a few kilobytes may unpack to much of it."""
-        self._members += 1
-        self._names += len(member.name) + len(member.linkname)
-        if max(len(member.name), len(member.linkname)) > MAX_NAME:
-            self._refuse(f"a name in it has more than {MAX_NAME} characters")
-        if self._names > MAX_NAMES:
-            self._refuse(f"its names have more than {MAX_NAMES} characters")
-        if self._members > MAX_MEMBERS:
-            self._refuse(f"it has more than {MAX_MEMBERS} members, which no image archive has")
-
-    def _check_end(self, at: int) -> None:
-        """`tarfile` ends alike at an end mark, at the end of the file, and at anything else."""
-        if at == self._archive.size:
-            return
-        self._check_whole(at, _BLOCK, f"a header, at byte {self._archive.size}")
-        block = bytearray(_BLOCK)
-        with memoryview(block) as view:
-            self._archive.read_at(view, at)
-        if any(block):
-            raise SourceError(f"{self.name} is a damaged tar: it has no header at byte {at}")
-        self.ended = True
-
-    def _damaged(self, at: int) -> SourceError:
-        """What to say of a header at or behind byte `at` that `tarfile` cannot take."""
-        if not at:
-            return self._no_tar("it has no tar header")
-        self._check_whole(at, _BLOCK, f"a header, at byte {self._archive.size}")
-        return SourceError(f"{self.name} is a damaged tar: it has no header at byte {at}")
-
-    def _no_tar(self, why: str) -> SourceError:
-        piped = self.name == "standard input"
-        hint = "did the command before the pipe fail?" if piped else None
-        return SourceError(f"{self.name} is not a tar archive: {why}", hint=hint)
-
-    def _check_whole(self, start: int, size: int, what: str) -> None:
-        if start + size > self._archive.size:
-            held = max(0, self._archive.size - start)
-            raise SourceError(
-                f"{self.name} is torn: it ends inside {what}, after {held} of its {size} bytes",
-                hint="make the archive again, or copy it again",
-            )
-
-    def _refuse_sparse(self) -> NoReturn:
-        self._refuse("it has sparse members; make it without --sparse")
-
-    def _refuse(self, why: str) -> NoReturn:
-        raise SourceError(f"{self.name} is not read: {why}")
+            self.links[path] = clamped(member.linkname)
+        elif member.isreg() or member.type not in tarfile.SUPPORTED_TYPES:
+            self.files[path] = Span(member.offset_data, content_size(member))
 
 
-def _clamped(path: str) -> str:
+def clamped(path: str) -> str:
     """The normal form of a path, from the root of the archive: above it is nothing."""
     return posixpath.normpath("/" + path).lstrip("/")
