@@ -62,7 +62,7 @@ class _Together:
         self._runs = runs
         self._wish = wish
         for run in runs:
-            run.telling.announce()
+            run.telling.announce(run.target.passed)
         self._blobs = dict.fromkeys(blob for run in runs for blob in run.blobs)
         self.known: Known = known_blobs.known(resources.knowledge, self._blobs)
 
@@ -140,8 +140,10 @@ class _Together:
             tasks: list[Task] = []
             try:
                 for run in runs:
-                    if blob in run.blobs and (task := run.awaited.join(blob)):
-                        tasks.append(task)  # noqa: PERF401 - kept when a later one raises
+                    if blob not in run.blobs or blob.key in run.delivered:
+                        continue
+                    if task := run.awaited.join(blob):
+                        tasks.append(task)
             finally:  # when cancelled too: somebody else may have joined what was begun
                 if tasks:
                     uploads.start(tasks)

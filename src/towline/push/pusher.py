@@ -23,7 +23,14 @@ from towline.push.manifests import build
 from towline.push.options import PusherOptions, PushOptions
 from towline.push.resources import Resources
 from towline.push.result import InspectResult, PlanResult, PushResult, Several
-from towline.push.source_images import Engine, Opened, Source, registry_reference, trees
+from towline.push.source_images import (
+    Engine,
+    Opened,
+    Source,
+    known_first,
+    registry_reference,
+    trees,
+)
 from towline.push.target import Target
 from towline.push.target_push import TargetPush
 from towline.reference import RepositoryName
@@ -43,6 +50,8 @@ if TYPE_CHECKING:
     from towline.reference import Reference
     from towline.sources.remote import RemoteSource
     from towline.spec.digest import Digest
+
+    Targets = Mapping[RepositoryName, Target]
 
 
 class Pusher:
@@ -117,10 +126,13 @@ class Pusher:
         copying.check_source(source, parsed, all_tags=all_tags)
         cancel = wishes.get("cancel") or Cancel()
         said = len(self._said)
-        opening = self._opened(source, cancel, wish, parsed, all_tags=all_tags)
+        opening = self._opened(
+            source, cancel, wish, parsed, all_tags=all_tags, known_first=known_first(parsed, wish)
+        )
         with self._edge.crossed(parsed), opening as opened:
+            passed = self._pass_by(opened, parsed, wish, cancel)
             wanted = opened.wanted(parsed, wish, all_tags=all_tags)
-            outcomes = self._push(opened, wanted, opened.taught(wish), cancel)
+            outcomes = self._push(opened, wanted, opened.taught(wish), cancel, passed)
         outcomes = [self._heard(outcome, said) for outcome in outcomes]
         several = all_tags or not isinstance(destination, str)
         return destinations.answer(wanted, outcomes, several=several)
@@ -228,7 +240,7 @@ class Pusher:
         with self._edge.crossed(parsed), opening as opened:
             wanted = opened.wanted(parsed, wish, all_tags=all_tags)
             wish = opened.taught(wish)
-            early, runs, broken = self._begun(opened, wanted, wish, cancel)
+            early, runs, broken = self._begun(opened, wanted, wish, cancel, {})
             opened.charge(runs)
             joint_push.prepare(self._resources, runs, wish)
             planned: dict[Reference, Planned] = dict(broken)
@@ -242,8 +254,25 @@ class Pusher:
         several = all_tags or not isinstance(destination, str)
         return destinations.answer(wanted, outcomes, several=several)
 
-    def _push(self, opened: Opened, wanted: Wanted, wish: Wish, cancel: Cancel) -> list[Outcome]:
-        early, runs, broken = self._begun(opened, wanted, wish, cancel)
+    def _pass_by(
+        self, opened: Opened, parsed: Sequence[Reference], wish: Wish, cancel: Cancel
+    ) -> Targets:
+        """Of a source that passes by: the targets, which have got its blobs."""
+        if opened.passing is None:
+            return {}
+        from towline.push import passing
+
+        targets = {}
+        for name, tags in destinations.by_repository(parsed).items():
+            targets[name] = self._target(name, cancel)
+            targets[name].tags = tuple((tag, passing.NOTHING) for tag in tags if tag.tag)
+        passing.pass_by(self._resources, opened.passing, list(targets.values()), wish)
+        return targets
+
+    def _push(
+        self, opened: Opened, wanted: Wanted, wish: Wish, cancel: Cancel, passed: Targets
+    ) -> list[Outcome]:
+        early, runs, broken = self._begun(opened, wanted, wish, cancel, passed)
         opened.charge(runs)
         try:
             joint_push.push(self._resources, runs, wish)
@@ -266,14 +295,14 @@ class Pusher:
         return self._edge.outcome(outcome)
 
     def _begun(
-        self, opened: Opened, wanted: Wanted, wish: Wish, cancel: Cancel
+        self, opened: Opened, wanted: Wanted, wish: Wish, cancel: Cancel, passed: Targets
     ) -> tuple[dict[Reference, Outcome], list[TargetPush], dict[Reference, SourceError]]:
         """What is settled before the source is read, and the runs of the rest, as `_runs` has it.
 
         What the source's registry is asked counts for the first of the targets.
         """
         if opened.origin is None:
-            return {}, *self._runs(wanted, wish, cancel, {})
+            return {}, *self._runs(wanted, wish, cancel, passed)
         places = destinations.by_repository(wanted)
         targets = {name: self._target(name, cancel) for name in places}
         first = next(iter(targets.values()))
@@ -287,11 +316,7 @@ class Pusher:
         return found, *self._runs(left, wish, cancel, targets)
 
     def _runs(
-        self,
-        wanted: Wanted,
-        wish: Wish,
-        cancel: Cancel,
-        begun: Mapping[RepositoryName, Target],
+        self, wanted: Wanted, wish: Wish, cancel: Cancel, begun: Targets
     ) -> tuple[list[TargetPush], dict[Reference, SourceError]]:
         """A run for each repository, over trees that share their blobs; and what has no tree.
 
@@ -343,8 +368,12 @@ class Pusher:
         *,
         all_tags: bool = False,
         outline: bool = False,
+        known_first: str | None = "",
     ) -> Iterator[Opened]:
-        """`outline`: a rough description will do, where the source would take long to give more."""
+        """`outline`: a rough description will do, where the source would take long to give more.
+
+        `known_first`: as `open_source` has it.
+        """
         self._check_open()
         context = Context(cancel=cancel, emit=self._emit)
 
@@ -375,7 +404,9 @@ class Pusher:
             all_tags=all_tags,
             outline=outline,
         )
-        opened = Opened(source, context, self._resources.environ, engine, at_registry)
+        opened = Opened(
+            source, context, self._resources.environ, engine, at_registry, known_first=known_first
+        )
         try:
             with copying.sides_named() if opened.origin else nullcontext():
                 yield opened

@@ -11,7 +11,7 @@ from towline.push.result import LayerResult, ManifestResult, PlannedLayer, PushR
 from towline.spec.manifest import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
     from towline.context import Context
     from towline.layers.profile import Profile
@@ -189,15 +189,22 @@ class Telling:
     def __init__(self, target: Target) -> None:
         self._target = target
 
-    def announce(self) -> None:
-        """Docker's first words, top layer first."""
+    def started(self) -> None:
+        """Docker's first line."""
         target = self._target
         repository = str(target.repository.name)
         target.context.emit(PushStarted(reference=target.reference, repository=repository))
+
+    def announce(self, passed: Container[str] | None = None) -> None:
+        """Docker's first words, top layer first; not again of what has `passed` already."""
+        target = self._target
+        if passed is None:
+            self.started()
         for tree in dict.fromkeys(tree for _, tree in target.tags):
             for layer in (layer for image in images(tree) for layer in reversed(image.layers)):
                 if isinstance(layer, Blob):
-                    self.layer(layer.id, "Preparing", layer.size)
+                    if passed is None or layer.key not in passed:
+                        self.layer(layer.id, "Preparing", layer.size)
                 else:
                     self.layer(layer.digest.short, "Skipped foreign layer")
 

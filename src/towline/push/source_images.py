@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from towline import reference as references
 from towline.errors import SourceError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from towline.push.target_push import TargetPush
     from towline.reference import RepositoryName
     from towline.sources.base import ImageSource
+    from towline.sources.passing import PassingSource
     from towline.sources.remote import RemoteSource
     from towline.wire.log import Log
     from towline.wire.secrets import Secrets
@@ -51,6 +52,20 @@ class Engine(NamedTuple):
     outline: bool = False
 
 
+def known_first(places: Iterable[Reference], wish: Wish) -> str | None:
+    """What has to be known before any blob can be sent; None: nothing."""
+    names = {place.repository for place in places}
+    if wish.platforms:
+        return "not all of its platforms are wanted"
+    if wish.check_diffids:
+        return "its layers are to be compared with its configs"
+    if wish.explicit_profile:
+        return "its layers are to be compressed in another way"
+    if len({name.host for name in names}) < len(names):
+        return "it goes to two repositories of one registry"
+    return None
+
+
 class Opened:
     """An open source and the REF that was named with it. Raises SourceError."""
 
@@ -61,8 +76,10 @@ class Opened:
         environ: Mapping[str, str],
         engine: Engine,
         remote: Callable[[Reference], RemoteSource],
+        *,
+        known_first: str | None = "",
     ) -> None:
-        """`remote` makes a source of what a registry holds."""
+        """`remote` makes a source of what a registry holds; `known_first`: see `open_source`."""
         location = parse(source) if isinstance(source, str) else None
         self.context = context
         self.costs = Costs(context)
@@ -74,8 +91,7 @@ class Opened:
         self._remote: RemoteSource | None = None
         self.origin: RepositoryName | None = None
         """Where it is at a registry."""
-        self._spelled = ""
-        """What a REF can be added to."""
+        self._path = ""
         if location and location.transport == "docker-daemon":
             from towline.push.engine_image import EngineImage
 
@@ -87,9 +103,25 @@ class Opened:
             self.origin = reference.repository
             self._source = self._remote = remote(reference)
             return
-        archive = self._source = open_source(location or source, context, environ=environ)
         if isinstance(source, str | os.PathLike):
-            self._spelled = f"{archive.transport}:{location.path if location else self.name}"
+            self._path = location.path if location else self.name
+        if known_first is None and self._ref:
+            known_first = f"{self._ref} may be one of several images in it"
+        self._source = open_source(
+            location or source, context, environ=environ, known_first=known_first
+        )
+
+    @property
+    def _spelled(self) -> str:
+        """What a REF can be added to; empty where nothing can."""
+        return f"{self._source.transport}:{self._path}" if self._path else ""
+
+    @property
+    def passing(self) -> PassingSource | None:
+        """The source, where its blobs are to be taken as they pass, before anything else."""
+        if not hasattr(self._source, "passing"):
+            return None
+        return cast("PassingSource", self._source)
 
     def entry(self, wish: Wish) -> SourceEntry:
         """The one image that is meant."""

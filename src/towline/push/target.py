@@ -10,14 +10,16 @@ from towline.events import Retrying, Warned
 from towline.transfers.retry import Attempts, retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from towline.context import Context
+    from towline.errors import TowlineError
     from towline.events import Event
     from towline.push.image import Tree
+    from towline.push.plan import Delivered
     from towline.push.reporting import Costs
     from towline.push.resources import Resources
-    from towline.reference import Reference
+    from towline.reference import Reference, RepositoryName
     from towline.registry.repository import Repository
     from towline.spec.digest import Digest
 
@@ -38,6 +40,10 @@ class Target:
     """Whether the push goes to no other registry."""
     costs: Costs | None = None
     """Where those are counted already."""
+    passed: dict[str, Delivered] | None = None
+    """Blobs that were brought there before it was known what lists them; None: none could be."""
+    failure: TowlineError | None = None
+    """Why no blob can be brought there."""
     warnings: list[str] = field(default_factory=list)
     seen: dict[str, Digest | None] = field(default_factory=dict)
     """The digest that a tag held when it was last looked at; None for nothing."""
@@ -61,6 +67,15 @@ class Target:
             self.context.emit(replace(event, reference=self.reference))
 
         return self.context.but(emit=emit)
+
+    def pull_from(self, names: Iterable[RepositoryName]) -> None:
+        """Who mounts must be let in at the other repository too."""
+        name = self.repository.name
+        origins = {origin for origin in names if origin.host == name.host and origin != name}
+        if origins:
+            pull_from = tuple(sorted(origins, key=str))
+            client = self.resources.client
+            self.repository = client.repository(name, pull_from=pull_from, context=self.context)
 
     def warn(self, message: str) -> None:
         """Tell a warning, and keep it for the result."""

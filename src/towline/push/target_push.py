@@ -13,7 +13,7 @@ from towline.push import known_blobs, learning, reporting
 from towline.push.image import Blob, tree_blobs
 from towline.push.manifests import if_exists
 from towline.push.manifests.put import Tagging
-from towline.push.plan import Ask, Delivered, Made, Mount, steps
+from towline.push.plan import Ask, Delivered, Made, Mount, own, steps
 from towline.push.reporting import Telling
 from towline.push.result import PushResult
 from towline.registry.manifests import lacks_blobs
@@ -53,12 +53,12 @@ class TargetPush:
         self.costs = target.costs or reporting.Costs(target.context)
         self.plans: dict[Blob, tuple[Step, ...]] = {}
         """Which way each blob takes."""
-        self.delivered: dict[str, Delivered] = {}
+        self.delivered: dict[str, Delivered] = dict(target.passed or {})
         """What came of the blobs that are there, by their keys."""
         self.awaited: TargetBlobs
         """The blobs that are on their way; there from `begin` on."""
         self._rules: Rules
-        self._fatal: TowlineError | None = None
+        self._fatal: TowlineError | None = target.failure
         self._agreed = agreed
         self._teachers: dict[Digest, Reference] = {}
         """From where it was learned which blob a layer is, by DiffID."""
@@ -121,25 +121,21 @@ class TargetPush:
         siblings: Iterable[RepositoryName],
     ) -> None:
         """Decide which way each blob takes; `siblings` are pushed to as well."""
+        self._tell_layers_that_passed()
         place = known_blobs.destination(self._resources.knowledge, self.target.repository, known)
         self._rules = rules
         self.plans = {
             blob: steps(blob, place, known.get(blob.identity, ()), rules) for blob in self.blobs
         }
         mounts = (step for plan in self.plans.values() for step in plan if isinstance(step, Mount))
-        self._pull_from((*(mount.origin for mount in mounts), *siblings))
+        self.target.pull_from((*(mount.origin for mount in mounts), *siblings))
 
-    def _pull_from(self, names: Iterable[RepositoryName]) -> None:
-        """Who mounts must be let in at the other repository too."""
-        name = self.target.repository.name
-        origins = {origin for origin in names if origin.host == name.host and origin != name}
-        if origins:
-            pull_from = tuple(sorted(origins, key=str))
-            context = self.target.context
-            repository = self._resources.client.repository(
-                name, pull_from=pull_from, context=context
-            )
-            self.target.repository = repository
+    def _tell_layers_that_passed(self) -> None:
+        """Remember of which layers the blobs are that were brought there without knowing that."""
+        passed = self.target.passed or {}
+        layers = [blob for blob in self.blobs if blob.is_layer and blob.key in passed]
+        found = [(blob, passed[blob.key]._replace(learned=own(blob).learned)) for blob in layers]
+        known_blobs.remember(self._resources.knowledge, self.target.repository, found)
 
     def early(self) -> bool:
         """Come to the end without asking for a single blob, if every tag is right, or hopeless.
@@ -155,7 +151,7 @@ class TargetPush:
         if standing is None:
             return False
         for blob in self.blobs:
-            if blob.is_layer:
+            if blob.is_layer and blob.key not in (self.target.passed or ()):
                 self.telling.layer(blob.id, "Layer already exists")
         self._each(lambda tag, tree: self._result(tag, tree, standing[tag], "unchanged"))
         return True
@@ -179,7 +175,7 @@ class TargetPush:
             standing[reference] = right
         if self._wish.verify:  # then each blob is asked for, and what is missing sent again
             return None
-        self.delivered = found
+        self.delivered = {**found, **self.delivered}
         return standing
 
     def begin(self, uploads: Uploads) -> None:

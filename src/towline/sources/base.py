@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from towline.spec.manifest import RawManifest
 
 
+class PassedBy(SourceError):
+    """The bytes of a blob have gone by in what is read only once, and nobody has kept them."""
+
+
 class SourceLayer(Protocol):
     """One layer, or any other blob that a manifest lists."""
 

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from towline.context import Cancel
     from towline.layers.reader import Reader
     from towline.sources.base import SourceLayer
-    from towline.sources.files import Files
-    from towline.sources.tar_members import TarMembers
+    from towline.sources.files import Archive, Files
     from towline.spec.compression import Compression
 
 MANIFEST = "manifest.json"
@@ -52,7 +51,7 @@ class DockerArchive:
 
     transport = "docker-archive"
 
-    def __init__(self, files: TarMembers, cancel: Cancel) -> None:
+    def __init__(self, files: Archive, cancel: Cancel) -> None:
         self._files = files
         self._cancel = cancel
         listed = stores.read_json(files, MANIFEST)

@@ -18,7 +18,7 @@ from towline.errors import SourceError
 from towline.spec import manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from towline.layers.reader import Reader
     from towline.spec.descriptor import Descriptor
@@ -45,6 +45,20 @@ class Files(Protocol):
 
     def close(self) -> None:
         """Let go of it; open readers go on."""
+        ...
+
+
+class Archive(Files, Protocol):
+    """The files of a tar."""
+
+    @property
+    def files(self) -> Mapping[str, object]:
+        """The files by their names."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has its end mark; without one it may have been cut between members."""
         ...
 
 

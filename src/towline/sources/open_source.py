@@ -11,6 +11,7 @@ import os
 import stat
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, get_args
 
 from towline.context import Context
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
 
     from towline.layers.reader import Reader
     from towline.sources.base import ImageSource
-    from towline.sources.files import Files
-    from towline.sources.tar_members import TarMembers
+    from towline.sources.files import Archive, Files
 
 Transport = Literal["docker-archive", "oci", "oci-archive", "docker-daemon", "docker"]
 _WITH_PATH = ("docker-archive", "oci", "oci-archive")
@@ -92,20 +92,19 @@ def open_source(
     context: Context | None = None,
     *,
     environ: Mapping[str, str] | None = None,
+    known_first: str | None = "",
 ) -> ImageSource:
     """Open an archive or layout and read what lists its images.
 
-    What can be read only once is spooled before this returns, and told of by Notes. A caller's
-    file object is read from its present position and not closed. Raises SourceError when there is
-    no image there, UsageError when the text of the source makes no sense.
+    What can be read only once is spooled before this returns, and told of by Notes, with
+    `known_first`: what of it has to be known before its blobs are. Where that is None, a pipe
+    gives a `PassingSource`, whose blobs are to be taken as they pass. A caller's file object is
+    read from its present position and not closed. Raises SourceError when there is no image
+    there, UsageError when the text of the source makes no sense.
     """
     context = context or Context()
     environ = os.environ if environ is None else environ
-    if isinstance(source, str):
-        source = parse(source)
-    elif isinstance(source, os.PathLike):
-        path = os.fspath(source)
-        source = Location(path, None, path if path != "-" else "./-")
+    source = _location(source)
 
     # What is it: a path, standard input, or an object?
     found: Folder | SharedFile | Reader
@@ -127,15 +126,31 @@ def open_source(
 
     if isinstance(found, SharedFile):
         found = _in_place(found)
+    elif known_first is None:
+        from towline.sources.passing import PassingSource
+
+        listed = partial(by_its_list, transport=transport, context=context)
+        return PassingSource(found, name, context, environ, listed)
     if not isinstance(found, SharedFile):
         from towline.sources.spool import spool
 
-        found = spool(found, name, context, environ)
+        found = spool(found, name, context, environ, known_first or "")
     try:
         return by_its_list(TarMembers(found, name, context.cancel), transport, context)
     except BaseException:
         found.release()
         raise
+
+
+def _location(
+    source: Location | str | os.PathLike[str] | BinaryIO,
+) -> Location | BinaryIO:
+    if isinstance(source, str):
+        return parse(source)
+    if isinstance(source, os.PathLike):
+        path = os.fspath(source)
+        return Location(path, None, path if path != "-" else "./-")
+    return source
 
 
 def _of_service(source: Location, context: Context, environ: Mapping[str, str]) -> ImageSource:
@@ -239,7 +254,7 @@ def _refuse_others(head: bytes, name: str) -> None:
             )
 
 
-def by_its_list(members: TarMembers, transport: Transport | None, context: Context) -> ImageSource:
+def by_its_list(members: Archive, transport: Transport | None, context: Context) -> ImageSource:
     """Which list? `index.json` where it says more, else docker's own `manifest.json`."""
     index = transport != "docker-archive" and members.size(oci_layout.INDEX) is not None
     manifest = transport != "oci-archive" and members.size(docker_archive.MANIFEST) is not None
@@ -263,7 +278,7 @@ def _layout(files: Files, context: Context) -> OciLayout:
     return layout
 
 
-def _no_list(members: TarMembers, transport: Transport | None) -> SourceError:
+def _no_list(members: Archive, transport: Transport | None) -> SourceError:
     """Why there is no image in a tar, and what to do about it."""
     name, lists = members.name, {oci_layout.INDEX, docker_archive.MANIFEST}
     if transport and lists & members.files.keys():

@@ -33,18 +33,22 @@ _MAGIC_IN_REACH = 18
 """Bytes that hold a zstd frame's header (RFC 8878, section 3.1.1)."""
 
 
-def spool(reader: Reader, name: str, context: Context, environ: Mapping[str, str]) -> OpenFile:
+def spool(
+    reader: Reader, name: str, context: Context, environ: Mapping[str, str], why: str = ""
+) -> OpenFile:
     """Write what `reader` gives, decompressed, to a temporary file, and close the reader.
 
-    `TMPDIR` says where; two Notes tell where and how much. Raises SourceError when there is no
+    `TMPDIR` says where; Notes tell why, where and how much. Raises SourceError when there is no
     room, or when the stream is damaged.
     """
+    if why:
+        _tell(context, f"{name} is not sent as it passes: {why}")
     folder = folder_in(environ)
     head = Head(reader)
     kind = compression.detect(head.content)
     try:
         plain = decoders.decoded(head, kind, name)
-        room = Room(name, folder, _plain_size(head.content, kind, name))
+        room = Room(name, folder, check_window(head.content, kind, name))
         with room.file() as file:
             _tell(context, f"spooling {name} to a temporary file under {folder}")
             written = _copy(plain, file.fileno(), room, context)
@@ -77,10 +81,10 @@ def _copy(reader: Reader, descriptor: int, room: Room, context: Context) -> int:
     return written
 
 
-def _plain_size(head: bytes, kind: compression.Compression, name: str) -> int | None:
-    """Bytes that there will be in all, where the stream says it at its beginning.
+def check_window(head: bytes, kind: compression.Compression, name: str) -> int | None:
+    """Raises SourceError for a zstd window larger than is read.
 
-    Raises SourceError for a zstd window larger than is read.
+    Gives the bytes that there will be in all, where the stream says it at its beginning.
     """
     if kind != "zstd" or not head.startswith(b"\x28\xb5\x2f\xfd"):
         return None

@@ -20,6 +20,7 @@ from towline.context import Cancel, wait_patiently
 from towline.errors import Cancelled, NetworkError, TowlineError
 from towline.layers.blobstream import BlobStream
 from towline.layers.fan_out import FanOut, Outpaced
+from towline.sources.base import PassedBy
 from towline.transfers.retry import Attempts, back_off, speaks_of_strain
 from towline.transfers.threads import not_begun
 
@@ -51,6 +52,8 @@ class Task:
     """For how long its target may still make others wait."""
     asked: Future[Delivered | None] | None = None
     """The answer of its target, while that is waited for."""
+    failure: TowlineError | None = None
+    """What the last attempt has failed with."""
     sending: bool = False
     """Whether the present attempt has come to the sending."""
     claim: Claim | None = None
@@ -186,6 +189,10 @@ class Uploads:
             raise error
         if isinstance(error, Outpaced):  # nothing is wrong with it
             return 0.0
+        if isinstance(error, PassedBy) and task.failure:  # that is why it cannot be sent again
+            task.failure.hint = error.hint
+            raise task.failure from error
+        task.failure = error
         if task.sending and speaks_of_strain(error):
             self._slots.fewer(task.host)
         upload = task.upload

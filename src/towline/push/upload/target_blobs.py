@@ -21,7 +21,7 @@ from towline.transfers.retry import Attempts
 from towline.transfers.single_flight import Restart
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from towline.push.image import Blob, Tree
     from towline.push.options import Wish
@@ -63,12 +63,16 @@ class TargetBlobs:
         self._doubted: set[Blob] = set()
         """Blobs that a HEAD confirms and the manifest PUT calls unknown: they are sent again."""
 
-    def join(self, blob: Blob) -> Task | None:
-        """Watch the blob's upload; a task where nobody carries it out yet."""
+    def join(self, blob: Blob, ended: Callable[[], object] = lambda: None) -> Task | None:
+        """Watch the blob's upload; a task where nobody carries it out yet.
+
+        `ended` is called when it is over, from any thread.
+        """
         repository = self._target.repository
         key = transfer_key(repository.name, repository.account, blob, self._profile)
         watch = self._resources.flights.join(key, self._target.watcher())
         self._watches[watch] = blob
+        watch.flight.future.add_done_callback(lambda _: ended())
         watch.flight.future.add_done_callback(lambda _: self._ended.put(watch))
         if not watch.leads:
             return None
@@ -96,9 +100,18 @@ class TargetBlobs:
                 while self._watches and not self._hopeless(trees):
                     self._take_one()
             finally:
-                for watch in self._watches:
-                    watch.leave()
-                self._watches.clear()
+                self.leave()
+
+    def settle(self) -> None:
+        """Take in what has ended so far. Raises Cancelled."""
+        while not self._ended.empty():
+            self._take_one()
+
+    def leave(self) -> None:
+        """Await nothing any more."""
+        for watch in self._watches:
+            watch.leave()
+        self._watches.clear()
 
     def _hopeless(self, trees: Sequence[Tree]) -> bool:
         if any(not blob.held for blob in self._watches.values()):

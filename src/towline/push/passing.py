@@ -1,0 +1,160 @@
+"""What is sent of a source while it passes by, before it is known which manifest lists it.
+
+A pipe that names its blobs by their digests needs no room on the disk: each is asked for and sent
+as it comes. When it has been read to its end, the push goes on like any other, with blobs that are
+there already.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from towline.context import Patience
+from towline.errors import TowlineError
+from towline.push import known_blobs, reporting
+from towline.push.image import Blob, Index
+from towline.push.manifests import if_exists
+from towline.push.plan import Mount, Rules, steps
+from towline.push.reporting import Telling
+from towline.push.upload.scheduler import Uploads
+from towline.push.upload.target_blobs import TargetBlobs
+from towline.sources.base import SourceIndex
+from towline.spec import media_types
+from towline.spec.descriptor import Descriptor
+from towline.spec.manifest import RawManifest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from towline.push.image import Tree
+    from towline.push.options import Wish
+    from towline.push.resources import Resources
+    from towline.push.target import Target
+    from towline.push.upload.scheduler import Task
+    from towline.sources.passing import PassingBlob, PassingSource
+
+
+NOTHING: Tree = Index(SourceIndex(RawManifest(b"", media_types.OCI_INDEX), (), ()), ())
+"""What is to be under a tag, while that is not known."""
+
+
+def pass_by(
+    resources: Resources, source: PassingSource, targets: Sequence[Target], wish: Wish
+) -> None:
+    """Read the source to its end, and bring its blobs to the targets meanwhile.
+
+    What became of them each target has then: those that have `passed`, or a `failure`.
+
+    Raises Cancelled, what reading raises, and for one target alone also why a blob has failed.
+    """
+    uploads = Uploads(resources, wish)
+    passages = [Passage(target, wish, uploads) for target in targets]
+    try:
+        with closing(source.passing()) as passing:
+            for blob in passing:
+                _begin(uploads, passages, blob)
+                for passage in passages:
+                    passage.settle()
+                if len(targets) == 1 and targets[0].failure:
+                    raise targets[0].failure
+        for passage in passages:
+            passage.wait()
+    finally:
+        for passage in passages:
+            passage.leave()
+
+
+def _begin(uploads: Uploads, passages: Sequence[Passage], passing: PassingBlob) -> None:
+    """Have a blob asked for and sent where it is wanted; elsewhere it goes by."""
+    wanting = [passage for passage in passages if passage.wants_blobs]
+    release = _after(len(wanting), passing)
+    blob = _blob(passing)
+    tasks: list[Task] = []
+    try:
+        for passage in wanting:
+            if task := passage.join(blob, release):
+                tasks.append(task)  # noqa: PERF401 - kept when a later one raises
+    finally:  # when cancelled too: somebody else may have joined what was begun
+        if tasks:
+            uploads.start(tasks)
+
+
+class _after:  # noqa: N801 - reads as what it is
+    """Releases a blob when it was called so often: no target needs any more of it."""
+
+    def __init__(self, times: int, passing: PassingBlob) -> None:
+        self._left = times
+        self._lock = Lock()
+        self._passing = passing
+        if not times:
+            passing.release()
+
+    def __call__(self) -> None:
+        with self._lock:
+            self._left -= 1
+            last = not self._left
+        if last:
+            self._passing.release()
+
+
+def _blob(passing: PassingBlob) -> Blob:
+    """All that is known of it: its digest, and how its bytes are compressed."""
+    media_type = media_types.layer("oci", passing.compression)
+    stored = Descriptor(media_type, passing.digest, passing.size)
+    return Blob(passing.digest, stored, passing.size, passing.open, is_layer=False)
+
+
+class Passage:
+    """What becomes at one target of the blobs that pass by."""
+
+    def __init__(self, target: Target, wish: Wish, uploads: Uploads) -> None:
+        self.target = target
+        target.costs = reporting.Costs(target.context)
+        target.passed = {}
+        self._rules = Rules(wish.profile, trust_learned=wish.learn)
+        self._blobs = TargetBlobs(
+            target, wish, rules=self._rules, plans={}, delivered=target.passed, uploads=uploads
+        )
+        Telling(target).started()
+        # Whoever is slow sets the pace: nobody could be served later.
+        target.patience = Patience(float("inf"))
+        self.wants_blobs = self._wants_blobs(wish)
+
+    def _wants_blobs(self, wish: Wish) -> bool:
+        """Whether there is a tag that is to be written, as far as can be told."""
+        try:
+            kept = if_exists.kept(self.target, wish.if_exists)
+        except TowlineError as error:
+            self.target.failure = error
+            return False
+        return not kept or len(kept) < len(self.target.tags)
+
+    def join(self, blob: Blob, ended: _after) -> Task | None:
+        """Watch a blob's upload; a task where nobody carries it out yet."""
+        knowledge, target = self.target.resources.knowledge, self.target
+        known = known_blobs.known(knowledge, [blob])
+        place = known_blobs.destination(knowledge, target.repository, known)
+        plan = steps(blob, place, known.get(blob.identity, ()), self._rules)
+        target.pull_from(step.origin for step in plan if isinstance(step, Mount))
+        self._blobs.plans[blob] = plan
+        return self._blobs.join(blob, ended)
+
+    def settle(self) -> None:
+        """Take in what has ended so far; a blob that has failed ends it all. Raises Cancelled."""
+        self._blobs.settle()
+        for error in self._blobs.errors.values():
+            self.target.failure, self.wants_blobs = error, False
+            self._blobs.leave()
+            break
+
+    def wait(self) -> None:
+        """Until each blob is there or one has failed. Raises Cancelled."""
+        self._blobs.wait([])
+        self.settle()
+
+    def leave(self) -> None:
+        """Await nothing any more."""
+        self._blobs.leave()
+        self.target.patience = Patience()

@@ -1,0 +1,417 @@
+"""A tar that is read once, from front to end: what passes by is offered, and need not be kept.
+
+In layouts, and in what a containerd store exports, each blob is named by its digest and sized by
+its header, so that it can be asked for and sent before it is known which manifest lists it. Those
+that are compressed pass by. Small members, manifests and configs among them, are kept in memory,
+since the lists of images come last. At the first member that is neither, such as a plain layer,
+the rest of the tar is spooled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from threading import Condition
+from typing import TYPE_CHECKING
+
+from towline.errors import Cancelled, SourceError
+from towline.layers import decoders
+from towline.sources.base import ImageSource, PassedBy, SourceEntry
+from towline.sources.files import missing
+from towline.sources.spool import Head, check_window, spool
+from towline.sources.tar_members import TarHeaders, TarMembers, clamped, torn
+from towline.spec import compression, manifest
+from towline.spec.digest import Digest
+
+if TYPE_CHECKING:
+    import tarfile
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+
+    from towline.context import Cancel, Context
+    from towline.layers.reader import Reader
+    from towline.sources.files import Archive
+    from towline.spec.compression import Compression
+
+BLOCK = 256 << 10
+"""Bytes of a blob that are handed on at once."""
+WINDOW = 4 << 20
+"""Bytes of one blob that are held while it passes: so far its upload can begin anew."""
+ROOM = 12 << 20
+"""Bytes of all blobs that are held."""
+KEPT = 8 << 20
+"""Bytes of small members that are kept."""
+_BACK = 64 << 10
+"""Bytes behind us that can be read again: extended headers, a name, a link, and a beginning."""
+_LOOK = 0.1
+"""Seconds after which a wait looks whether it is still wanted."""
+_BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
+_HINT = "write it to a file, and push that: a file can be read again"
+
+
+class PassingBlob:
+    """A blob that passes by: a few blocks of it, between who reads the pipe and who sends them."""
+
+    def __init__(self, digest: Digest, size: int, kind: Compression, source: str) -> None:
+        self.digest = digest
+        self.size = size
+        """Bytes."""
+        self.compression = kind
+        self.window = min(size, WINDOW)
+        """Bytes that are held at most."""
+        self._source = source
+        self._moved = Condition()
+        self._blocks: deque[bytes | bytearray] = deque()
+        """Those that are held, of `BLOCK` bytes each but for the last of all."""
+        self._dropped = 0
+        """Bytes before them."""
+        self._put = 0
+        """Bytes that have come."""
+        self._taken = 0
+        """Bytes that the present reader has had."""
+        self._error: BaseException | None = None
+        self.let_go = False
+        """Whether nobody wants any more of it."""
+
+    def open(self) -> Reader:
+        """A reader at the first byte. Raises PassedBy where that is not held any more."""
+        with self._moved:
+            if self._dropped or self.let_go:
+                raise passed_by(self._source, f"the blob {self.digest}")
+            self._taken = 0
+        return _PassingReader(self)
+
+    def release(self) -> None:
+        """Nobody wants any more of it: the rest is read and forgotten."""
+        with self._moved:
+            self.let_go = True
+            self._blocks.clear()
+            self._moved.notify_all()
+
+    def put(self, block: bytes | bytearray, cancel: Cancel) -> None:
+        """Hand on the next block, once there is room for it. Raises Cancelled."""
+        with self._moved:
+            while not self.let_go and not self._has_room():
+                self._moved.wait(_LOOK)
+                cancel.check()
+            if not self.let_go:
+                self._blocks.append(block)
+                self._put += len(block)
+                self._moved.notify_all()
+
+    def _has_room(self) -> bool:
+        if self._put - self._dropped < self.window:
+            return True
+        if self._taken - self._dropped < len(self._blocks[0]):
+            return False
+        self._dropped += len(self._blocks.popleft())
+        return True
+
+    def end(self, error: BaseException) -> None:
+        """There will be no more of it, though it is not whole."""
+        with self._moved:
+            self._error = error
+            self._moved.notify_all()
+
+    def take(self, buffer: memoryview) -> int:
+        """The next bytes for the present reader; 0 at the end."""
+        with self._moved:
+            while self._taken == self._put < self.size:
+                if self._error is not None:
+                    raise self._error
+                if self.let_go:
+                    raise passed_by(self._source, f"the blob {self.digest}")
+                self._moved.wait()
+            if self._taken == self.size:
+                return 0
+            place, start = divmod(self._taken - self._dropped, BLOCK)
+            block = self._blocks[place]
+            count = min(len(buffer), len(block) - start)
+            buffer[:count] = memoryview(block)[start : start + count]
+            self._taken += count
+            self._moved.notify_all()
+            return count
+
+
+class _PassingReader:
+    """A Reader of a blob that passes by; the last one that was opened counts."""
+
+    def __init__(self, blob: PassingBlob) -> None:
+        self._blob = blob
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """See `Reader`."""
+        return self._blob.take(buffer)
+
+    def close(self) -> None:
+        """See `Reader`."""
+
+
+def passed_by(source: str, what: str) -> PassedBy:
+    """What to say when bytes are wanted that have gone by."""
+    return PassedBy(f"{what} has passed by in {source}, which can be read only once", hint=_HINT)
+
+
+class PassingSource:
+    """An ImageSource whose blobs are to be taken from `passing` before it is asked for anything."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        name: str,
+        context: Context,
+        environ: Mapping[str, str],
+        listed: Callable[[Archive], ImageSource],
+    ) -> None:
+        """`listed` makes the source of what is known at the end. Raises SourceError."""
+        self.name = name
+        """What errors call it."""
+        self._context = context
+        self._environ = environ
+        self._listed = listed
+        head = Head(reader)
+        kind = compression.detect(head.content)
+        check_window(head.content, kind, name)
+        self._stream = _Forward(decoders.decoded(head, kind, name))
+        self._files = _KnownFiles(name)
+        self._open: list[PassingBlob] = []
+        self._source: ImageSource | None = None
+
+    def entries(self) -> Sequence[SourceEntry]:
+        """See `ImageSource`."""
+        return self._known().entries()
+
+    @property
+    def transport(self) -> str:
+        """See `ImageSource`."""
+        return self._known().transport
+
+    def _known(self) -> ImageSource:
+        """The source that it has turned out to be."""
+        if self._source is None:
+            self._source = self._listed(self._files)
+        return self._source
+
+    def close(self) -> None:
+        """See `ImageSource`."""
+        self._stream.close()
+        self._files.close()
+
+    def passing(self) -> Generator[PassingBlob, None, None]:
+        """Each blob, as it passes; then the tar has been read to its end.
+
+        Whoever gets one opens it in another thread, and releases it at the end. Raises
+        SourceError, and Cancelled.
+        """
+        headers = TarHeaders(self._stream, self.name, self._context.cancel, None)
+        for member in headers:
+            if member.isdir():
+                continue
+            path = clamped(member.name)
+            named = _BLOB.fullmatch(path)
+            kind = self._kind(member)
+            if named and kind != "none":
+                if path not in self._files.files:
+                    yield from self._pass(Digest(f"sha256:{named[1]}"), member, kind)
+            elif member.isreg() and self._fits(member.size):
+                self._files.documents[path] = self._content(member)
+            else:
+                self._spool_from(member, named=named is not None)
+                return
+        self._files.ended = headers.ended
+        self._stream.drain()  # or the command before the pipe dies of it
+
+    def _kind(self, member: tarfile.TarInfo) -> Compression:
+        """How the content is compressed, by its beginning."""
+        if not member.isreg():
+            return "none"
+        head = self._stream.read(min(member.size, compression.MAGIC_LENGTH))
+        self._stream.seek(member.offset_data)
+        return compression.detect(head)
+
+    def _fits(self, size: int) -> bool:
+        kept = sum(map(len, self._files.documents.values()))
+        return size <= manifest.MAX_SIZE and kept + size <= KEPT
+
+    def _content(self, member: tarfile.TarInfo) -> bytes:
+        content = bytearray(member.size)
+        self._fill(content, member, 0)
+        return bytes(content)
+
+    def _pass(
+        self, digest: Digest, member: tarfile.TarInfo, kind: Compression
+    ) -> Iterator[PassingBlob]:
+        blob = PassingBlob(digest, member.size, kind, self.name)
+        head = self._stream.read(min(member.size, compression.MAGIC_LENGTH))
+        self._stream.seek(member.offset_data)
+        self._files.passed[clamped(member.name)] = (member.size, head)
+        self._wait_for_room(blob.window)
+        self._open.append(blob)
+        try:
+            yield blob
+            for start in range(0, member.size, BLOCK):
+                block = bytearray(min(BLOCK, member.size - start))
+                self._fill(block, member, start)
+                blob.put(block, self._context.cancel)
+        except BaseException as error:
+            blob.end(error if isinstance(error, SourceError) else Cancelled())
+            raise
+
+    def _wait_for_room(self, size: int) -> None:
+        """Until so many bytes may be held: those that are held are whole, and wait for nobody."""
+        while True:
+            self._open = [blob for blob in self._open if not blob.let_go]
+            if sum(blob.window for blob in self._open) + size <= ROOM:
+                return
+            self._context.cancel.wait(_LOOK / 10)
+
+    def _fill(self, block: bytearray, member: tarfile.TarInfo, start: int) -> None:
+        """The next bytes of a member's content, of which `start` have gone by."""
+        got = self._stream.fill(memoryview(block))
+        if got < len(block):
+            raise torn(self.name, f"its member {member.name!r}", start + got, member.size)
+
+    def _spool_from(self, member: tarfile.TarInfo, *, named: bool) -> None:
+        why = "its layers are not all named by their digests"
+        if named:
+            why = f"{clamped(member.name)} is large and not compressed"
+        self._stream.seek(member.offset)
+        file = spool(self._stream, self.name, self._context, self._environ, why)
+        try:
+            self._files.tail = TarMembers(file, self.name, self._context.cancel)
+        except BaseException:
+            file.release()
+            raise
+        self._files.ended = self._files.tail.ended
+
+
+class _KnownFiles:
+    """The `Archive` of a tar that has passed by: in memory, on disk, or gone."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.documents: dict[str, bytes] = {}
+        self.passed: dict[str, tuple[int, bytes]] = {}
+        """Sizes and first bytes of what has gone by."""
+        self.tail: TarMembers | None = None
+        self.ended = False
+
+    @property
+    def files(self) -> Mapping[str, object]:
+        """See `Archive`."""
+        tail = self.tail.files if self.tail else {}
+        return {**self.documents, **self.passed, **tail}
+
+    def size(self, path: str) -> int | None:
+        """See `Files`."""
+        name = clamped(path)
+        if self.tail and (size := self.tail.size(path)) is not None:
+            return size
+        if name in self.documents:
+            return len(self.documents[name])
+        return self.passed[name][0] if name in self.passed else None
+
+    def open(self, path: str) -> Reader:
+        """See `Files`; of what has passed by the first bytes alone."""
+        name = clamped(path)
+        if self.tail and self.tail.size(path) is not None:
+            return self.tail.open(path)
+        if name in self.documents:
+            return _Beginning(self.documents[name])
+        if name in self.passed:
+            return _Beginning(self.passed[name][1], passed_by(self.name, name))
+        raise missing(self, path)
+
+    def close(self) -> None:
+        """See `Files`."""
+        if self.tail:
+            self.tail.close()
+
+
+class _Beginning:
+    """A Reader of bytes in memory, and of an error where there are more that are not."""
+
+    def __init__(self, content: bytes, error: SourceError | None = None) -> None:
+        self._rest = memoryview(content)
+        self._error = error
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """See `Reader`."""
+        if not self._rest and self._error:
+            raise self._error
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def close(self) -> None:
+        """See `Reader`."""
+
+
+class _Forward:
+    """A reader as the stream of a tar: it goes forward, and back by a few blocks."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._behind = bytearray()
+        """The last bytes that were read."""
+        self._end = 0
+        """Bytes that were read."""
+        self._at = 0
+
+    def tell(self) -> int:
+        """See `TarStream`."""
+        return self._at
+
+    def seek(self, position: int, /) -> None:
+        """See `TarStream`; behind the end it stays at the end."""
+        while position > self._end and self._more(position - self._end):
+            pass
+        self._at = min(position, self._end)
+
+    def read(self, size: int, /) -> bytes:
+        """See `TarStream`."""
+        while self._at + size > self._end and self._more(self._at + size - self._end):
+            pass
+        start = self._at - (self._end - len(self._behind))
+        data = bytes(self._behind[start : start + size])
+        self._at += len(data)
+        return data
+
+    def _more(self, wanted: int) -> int:
+        """Read so many bytes at most, to be read again."""
+        room = bytearray(min(wanted, _BACK))
+        got = self._reader.readinto(memoryview(room))
+        self._behind += room[:got]
+        self._end += got
+        del self._behind[: -2 * _BACK]
+        return got
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """See `Reader`."""
+        if self._at < self._end:
+            data = self.read(min(len(buffer), self._end - self._at))
+            buffer[: len(data)] = data
+            return len(data)
+        got = self._reader.readinto(buffer)
+        # `tarfile` reads the last byte of a member again, to know that it is there.
+        self._behind = bytearray(buffer[max(0, got - 1) : got]) if got else self._behind
+        self._end += got
+        self._at += got
+        return got
+
+    def fill(self, buffer: memoryview) -> int:
+        """Fill the buffer; less only at the end."""
+        filled = 0
+        while filled < len(buffer) and (got := self.readinto(buffer[filled:])):
+            filled += got
+        return filled
+
+    def drain(self) -> None:
+        """Read to the end."""
+        room = memoryview(bytearray(BLOCK))
+        while self.readinto(room):
+            pass
+
+    def close(self) -> None:
+        """See `Reader`."""
+        self._reader.close()

@@ -1,0 +1,306 @@
+"""Archives that come by a pipe: what is named by its digest is sent as it passes."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import towline
+from tests.support import readback
+from towline.spec.digest import Digest
+from towline.testing.images import ImageSpec, make_image, make_images
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from tests.integration.conftest import Place
+    from towline.testing.image_formats import Form
+    from towline.testing.registry import TestRegistry
+
+MiB = 1 << 20
+PASSING: list[Form] = ["docker-containerd", "oci-archive"]
+LAYERS = [{"a": b"a" * 5000}, {"b": os.urandom(6 * MiB)}, {"c": os.urandom(300_000)}]
+PLATFORMS = ["linux/amd64", "linux/arm64"]
+
+
+@contextlib.contextmanager
+def piped(data: bytes) -> Iterator[BinaryIO]:
+    """The reading end of a pipe that has these bytes; somebody writes them meanwhile."""
+    ours, theirs = os.pipe()
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError), os.fdopen(theirs, "wb") as file:
+            file.write(data)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    with os.fdopen(ours, "rb", buffering=0) as file:
+        yield file
+    writing.join()
+
+
+def notes(events: list[towline.Event]) -> list[str]:
+    return [event.message for event in events if isinstance(event, towline.Note)]
+
+
+def command(
+    data: bytes, *words: str, before: str = 'exec "$@"', **environ: str
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        ["sh", "-c", before, "sh", sys.executable, "-m", "towline", *words],
+        input=data,
+        capture_output=True,
+        check=False,
+        env={**os.environ, **environ},
+    )
+
+
+@pytest.mark.parametrize("form", PASSING)
+@pytest.mark.parametrize("platforms", [None, PLATFORMS])
+def test_what_passes_by_is_pushed_with_nothing_written_to_any_disk(
+    registry: Place, tmp_path: Path, form: Form, platforms: list[str] | None
+) -> None:
+    made = make_image(tmp_path / "x.tar", LAYERS, platforms, form, attestations=bool(platforms))
+    name = registry.name("app") + ":1"
+    no_files = 'ulimit -f 0; exec "$@"'
+    words = ["push", "-", name, "--cache", "none", "--output", "json"]
+    done = command(made.path.read_bytes(), *words, before=no_files, TMPDIR="/nowhere")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["digest"] == made.digest
+    assert {layer["outcome"] for layer in result["layers"]} == {"pushed"}
+    assert result["sent_bytes"] >= sum(layer["sent_bytes"] for layer in result["layers"]) > 6 * MiB
+    assert b"spool" not in done.stderr
+    assert readback.read(registry.url, registry.path("app"), "1").digest == made.digest
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("form", ["docker", "docker-legacy", "docker-containerd", "oci-archive"])
+def test_a_pipe_gives_the_digest_that_its_file_gives(
+    registry: Place, tmp_path: Path, form: Form, *, packed: bool
+) -> None:
+    made = make_image(tmp_path / "x.tar", LAYERS, format=form)
+    data = made.path.read_bytes()
+    with piped(gzip.compress(data, 1) if packed else data) as pipe:
+        result = towline.push(pipe, registry.name("app") + ":1", verify="full")
+    assert result.digest == towline.digest(made.path)
+
+
+@pytest.mark.parametrize("form", PASSING)
+def test_what_is_there_already_passes_without_being_sent(
+    registry: Place, tmp_path: Path, form: Form
+) -> None:
+    made = make_image(tmp_path / "x.tar", LAYERS, format=form)
+    data, name = made.path.read_bytes(), registry.name("app")
+    with piped(data) as pipe:
+        towline.push(pipe, f"{name}:1", cache="none")
+    with piped(data) as pipe:
+        again = towline.push(pipe, f"{name}:1", cache="none")
+    assert (again.status, again.sent_bytes) == ("unchanged", 0)
+    assert [layer.outcome for layer in again.layers] == ["exists"] * 3
+    with piped(data) as pipe:
+        other = towline.push(pipe, f"{name}:2", cache="none")
+    assert (other.status, other.sent_bytes) == ("pushed", 0)
+
+
+def test_what_has_passed_is_known_by_its_layers_and_mounted_later(
+    registry: Place, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "x.tar", LAYERS, format="oci-archive")
+    cache = str(tmp_path / "cache")
+    with piped(made.path.read_bytes()) as pipe:
+        towline.push(pipe, registry.name("app") + ":1", cache=cache)
+    result = towline.push(made.path, registry.name("file") + ":1", cache=cache)
+    assert [layer.outcome for layer in result.layers] == ["mounted"] * 3
+    with piped(made.path.read_bytes()) as pipe:
+        result = towline.push(pipe, registry.name("pipe") + ":1", cache=cache)
+    assert [layer.outcome for layer in result.layers] == ["mounted"] * 3
+    assert result.sent_bytes == 0
+
+
+def test_a_pipe_goes_to_several_registries_at_once(
+    registry: Place, oci_registry: TestRegistry, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "x.tar", LAYERS, PLATFORMS, "oci-archive")
+    names = [registry.name("app") + ":1", oci_registry.name("other") + ":1"]
+    told: list[towline.Event] = []
+    with piped(made.path.read_bytes()) as pipe, towline.Pusher(on_event=told.append) as pusher:
+        both = pusher.push(pipe, names)
+    assert [result.digest for result in both] == [made.digest] * 2
+    one_host = registry.host == oci_registry.host
+    assert [note for note in notes(told) if "spool" in note or "passes" in note][:1] == (
+        ["the file object is not sent as it passes: it goes to two repositories of one registry"]
+        if one_host
+        else []
+    )
+
+
+def test_all_tags_of_a_pipe_are_pushed(registry: Place, tmp_path: Path) -> None:
+    specs = [ImageSpec([{"x": os.urandom(9000)}], names=(f"app:{tag}",)) for tag in "ab"]
+    made = make_images(tmp_path / "x.tar", specs, "docker-containerd")
+    with piped((tmp_path / "x.tar").read_bytes()) as pipe:
+        results = towline.push(pipe, registry.name("app"), all_tags=True)
+    assert [result.digest for result in results] == [each.digest for each in made]
+
+
+def test_a_blob_that_no_manifest_wants_does_no_harm(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "x", LAYERS, format="oci")
+    stray = gzip.compress(os.urandom(5000), mtime=0)
+    (made.path / "blobs" / "sha256" / Digest.of(stray).hex).write_bytes(stray)
+    tar = subprocess.run(["tar", "-C", made.path, "-c", "."], check=True, capture_output=True)
+    with piped(tar.stdout) as pipe:
+        result = towline.push(pipe, registry.name("app") + ":1", verify="full")
+    assert result.digest == made.digest
+
+
+@pytest.mark.parametrize(
+    ("wishes", "why"),
+    [
+        ({"platform": "linux/amd64"}, "not all of its platforms are wanted"),
+        ({"check_diffids": True}, "its layers are to be compared with its configs"),
+    ],
+)
+def test_what_has_to_be_known_first_is_spooled_and_said(
+    registry: Place, tmp_path: Path, wishes: Any, why: str
+) -> None:
+    made = make_image(tmp_path / "x.tar", LAYERS, PLATFORMS, "oci-archive")
+    told: list[towline.Event] = []
+    with piped(made.path.read_bytes()) as pipe, towline.Pusher(on_event=told.append) as pusher:
+        pusher.push(pipe, registry.name("app") + ":1", **wishes)
+    first, second, *_ = notes(told)
+    assert first.endswith(f"is not sent as it passes: {why}")
+    assert second.startswith("spooling ")
+
+
+def test_a_plain_layer_has_the_rest_spooled_and_is_compressed(
+    registry: Place, tmp_path: Path
+) -> None:
+    packed = make_image(tmp_path / "x", [{"a": os.urandom(MiB)}], format="oci")
+    plain = make_image(
+        tmp_path / "y", [{"b": bytes(6 * MiB)}], format="oci", compression="none", names=["y"]
+    )
+    for blob in (plain.path / "blobs" / "sha256").iterdir():
+        (packed.path / "blobs" / "sha256" / blob.name).write_bytes(blob.read_bytes())
+    index = json.loads((packed.path / "index.json").read_bytes())
+    index["manifests"] += json.loads((plain.path / "index.json").read_bytes())["manifests"]
+    (packed.path / "index.json").write_text(json.dumps(index))
+    tar = subprocess.run(
+        ["tar", "-C", packed.path, "-c", "--sort=name", "."], check=True, capture_output=True
+    )
+    told: list[towline.Event] = []
+    with piped(tar.stdout) as pipe, towline.Pusher(on_event=told.append) as pusher:
+        results = pusher.push(pipe, registry.name("app"), all_tags=True, verify="full")
+    assert packed.digest in [result.digest for result in results]
+    assert "is large and not compressed" in notes(told)[0]
+
+
+def test_a_pipe_is_read_to_its_end(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "x.tar", LAYERS, format="oci-archive")
+    script = (
+        f"set -o pipefail; (cat {made.path}; head -c 3000000 /dev/zero) | "
+        f"{sys.executable} -m towline push - {registry.name('app')}:1"
+    )
+    subprocess.run(["bash", "-c", script], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("form", PASSING)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_pipe_that_is_torn_anywhere_is_one_sentence_and_no_tag(
+    oci_registry: TestRegistry, tmp_path: Path, form: Form, *, packed: bool
+) -> None:
+    made = make_image(tmp_path / "x.tar", LAYERS, format=form)
+    data = made.path.read_bytes()
+    if packed:
+        data = gzip.compress(data, 1)
+    name = oci_registry.name("app")
+    for length in (0, 100, 700, len(data) // 3, len(data) // 2, len(data) - 20_000):
+        with piped(data[:length]) as pipe, pytest.raises(towline.SourceError) as caught:
+            towline.push(pipe, f"{name}:1")
+        assert str(caught.value).count("\n") == 0
+    assert oci_registry.tags(name) == []
+
+
+def test_bytes_that_are_not_those_of_their_name_are_refused(
+    oci_registry: TestRegistry, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "x.tar", LAYERS, format="oci-archive")
+    data = bytearray(made.path.read_bytes())
+    place = data.index(gzip.compress(b"")[:3]) + 5000
+    data[place] ^= 1
+    name = oci_registry.name("app")
+    with piped(bytes(data)) as pipe, pytest.raises(towline.SourceError, match="its bytes have"):
+        towline.push(pipe, f"{name}:1")
+    assert oci_registry.tags(name) == []
+
+
+def test_small_blobs_are_sent_again_and_large_ones_end_with_the_way_round(
+    oci_registry: TestRegistry, tmp_path: Path
+) -> None:
+    small = make_image(tmp_path / "s.tar", [{"a": os.urandom(3 * MiB)}], format="oci-archive")
+    large = make_image(tmp_path / "l.tar", [{"a": os.urandom(12 * MiB)}], format="oci-archive")
+    name = oci_registry.name("app")
+    oci_registry.cut(after_bytes=2 * MiB)
+    with piped(small.path.read_bytes()) as pipe:
+        assert towline.push(pipe, f"{name}:1").digest == small.digest
+    oci_registry.cut(after_bytes=8 * MiB, times=9)
+    with piped(large.path.read_bytes()) as pipe, pytest.raises(towline.NetworkError) as caught:
+        towline.push(pipe, f"{name}:2")
+    assert caught.value.hint == "write it to a file, and push that: a file can be read again"
+    assert oci_registry.tags(name) == ["1"]
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_many_blobs_pass_however_few_go_at_once(registry: Place, tmp_path: Path, jobs: int) -> None:
+    layers = [{"f": os.urandom(size)} for size in (5 * MiB, 9, 2 * MiB, 7 * MiB, 300_000) * 4]
+    made = make_image(tmp_path / "x.tar", layers, format="oci-archive")
+    with piped(made.path.read_bytes()) as pipe:
+        result = towline.push(pipe, registry.name("app") + ":1", jobs=jobs, cache="none")
+    assert result.digest == made.digest
+
+
+@pytest.mark.parametrize("rule", ["skip", "fail"])
+def test_a_tag_that_is_to_stay_costs_no_blob(registry: Place, tmp_path: Path, rule: Any) -> None:
+    old = make_image(tmp_path / "old.tar", [{"o": b"o"}], format="oci-archive")
+    made = make_image(tmp_path / "x.tar", LAYERS, format="oci-archive")
+    name = registry.name("app") + ":1"
+    towline.push(old.path, name)
+    before = len(registry.requests())
+    with piped(made.path.read_bytes()) as pipe:
+        if rule == "skip":
+            result = towline.push(pipe, name, if_exists="skip")
+            assert (result.status, result.digest) == ("skipped", old.digest)
+        else:
+            with pytest.raises(towline.RegistryError, match="exists already"):
+                towline.push(pipe, name, if_exists="fail")
+    assert {method for method, _ in registry.requests()[before:]} == {"HEAD"}
+
+
+def test_a_cancelled_pipe_stops_at_once(oci_registry: TestRegistry, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "x.tar", LAYERS, format="oci-archive")
+    data = made.path.read_bytes()
+    cancel = towline.Cancel()
+    ours, theirs = os.pipe()
+    os.write(theirs, data[:30_000])  # the rest never comes
+    threading.Timer(0.5, cancel.cancel).start()
+    script = os.fdopen(ours, "rb", buffering=0)
+    command_line = towline.Pusher(cache="none")
+    saved = os.dup(0)
+    os.dup2(ours, 0)
+    try:
+        with command_line, pytest.raises(towline.TransferCancelled):
+            command_line.push("-", oci_registry.name("app") + ":1", cancel=cancel)
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+        os.close(theirs)
+        script.close()
