@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from towline.api import copy, digest, inspect, plan, push, tags
+    from towline.api import copy, digest, index, inspect, plan, push, tag, tags
     from towline.context import Cancel
     from towline.errors import (
         AuthError,
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "towline.api": ("copy", "digest", "inspect", "plan", "push", "tags"),
+    "towline.api": ("copy", "digest", "index", "inspect", "plan", "push", "tag", "tags"),
     "towline.context": ("Cancel",),
     "towline.errors": (
         "AuthError",
@@ -137,9 +137,11 @@ __all__ = [
     "__version__",
     "copy",
     "digest",
+    "index",
     "inspect",
     "plan",
     "push",
+    "tag",
     "tags",
 ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack, cast
 
 from towline.context import Cancel
@@ -32,6 +32,7 @@ def push(
         attestations: What an index says of its images: `keep` it, or `drop` it.
         format: `auto`, or `docker` or `oci`, which are never converted.
         allow_schema1: Push signed schema 1 where a registry takes nothing else (extra `schema1`).
+        by_digest: Put the manifest under its digest alone, without a tag.
         preserve_digests: Refuse any change of bytes of what has a manifest.
         tags: With `all_tags` of a repository at a registry: those that fit one of these patterns.
         compression: Of layers that are not compressed yet: `gzip`, `none`, `zstd` or `zstd:1` to
@@ -89,6 +90,27 @@ def copy(
     settings, wishes = _apart(options)
     with Pusher(**settings) as pusher:
         return pusher.copy(source, destination, all_tags=all_tags, **wishes)
+
+
+def tag(
+    reference: str,
+    tags: str | Several,
+    *,
+    cancel: Cancel | None = None,
+    **options: Unpack[PusherOptions],
+) -> list[PushResult]:
+    """Set further tags to what stands under a reference; see `Pusher.tag`."""
+    with Pusher(**options) as pusher:
+        return pusher.tag(reference, tags, cancel=cancel)
+
+
+def index(
+    sources: Source | Sequence[Source], destination: str | Several, **options: Unpack[Options]
+) -> PushResult | list[PushResult]:
+    """Build one index of several images, and push it; see `Pusher.index`."""
+    settings, wishes = _apart(options)
+    with Pusher(**settings) as pusher:
+        return pusher.index(sources, destination, **wishes)
 
 
 @result.function

@@ -131,7 +131,7 @@ class TagPushed(_Base):
     def as_dict(self) -> dict[str, Any]:
         """The event with docker's `aux` object, which scripts of `docker push` read."""
         aux = {"Tag": self.tag, "Digest": self.digest, "Size": self.size}
-        status = f"{self.tag}: digest: {self.digest} size: {self.size}"
+        status = f"{self.tag or self.digest}: digest: {self.digest} size: {self.size}"
         shown = {"event": self.event, "reference": self.reference, "time": self.time}
         return {**shown, "status": status, "aux": aux}
 

@@ -49,6 +49,8 @@ class Parser(argparse.ArgumentParser):
         )
         self.command = command
         self.table: list[Option] = []
+        self.spreads: str | None = None
+        """An option that takes all words up to the next one."""
         self.shown: list[Option] = []
         """Those that are in `--help`."""
         self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
@@ -143,7 +145,8 @@ def parse(
     # argparse loses a `--` here and there; what comes after it is none of its business.
     end = words.index("--") if "--" in words else len(words)
     _check_values(words[:end], parser.table)
-    space, unknown = parser.parse_known_intermixed_args(_with_values(words[:end], bare))
+    given = _spread(_with_values(words[:end], bare), parser.spreads)
+    space, unknown = parser.parse_known_intermixed_args(given)
     if unknown:
         raise _unknown(parser, unknown[0])
     space.words += words[end + 1 :]
@@ -174,6 +177,19 @@ def _names(option: Option) -> tuple[str, ...]:
 def _with_values(words: Sequence[str], bare: Mapping[str, str | None]) -> list[str]:
     """`--verify` alone becomes `--verify=head`: argparse would take the next word for its value."""
     return [f"{word}={bare[word]}" if word in bare else word for word in words]
+
+
+def _spread(words: Sequence[str], name: str | None) -> list[str]:
+    """Each word after that option as another value of it, up to the next option."""
+    found: list[str] = []
+    follows = False
+    for word in words:
+        if word.startswith("-") and word != "-":
+            follows = word.partition("=")[0] == name
+        elif follows and found[-1] != name:
+            found.append(str(name))
+        found.append(word)
+    return found
 
 
 def _from_environment(

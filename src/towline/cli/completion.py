@@ -27,7 +27,7 @@ Print what completes the words of towline in a shell, or the manual page.
 WORDS = 1
 _SHELLS = ("bash", "zsh", "fish")
 _CHOICES = {"cache": ("stats", "prune", "clear"), "completion": (*_SHELLS, "man")}
-_FILES = frozenset({"push", "plan", "inspect", "digest"})
+_FILES = frozenset({"push", "plan", "inspect", "digest", "index"})
 """Commands whose words may be files."""
 
 

@@ -36,6 +36,8 @@ COMMANDS = {
     "copy": "copy an image from a registry to others",
     "plan": "show what a push would do, with nothing written",
     "inspect": "show what an image is, wherever it lies",
+    "tag": "set further tags to what stands under one",
+    "index": "build one index of several images",
     "tags": "list the tags of a repository",
     "digest": "print the digest that an image has, or would have",
     "login": "save a login for a registry",

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 COMMANDS = frozenset(
     {
-        "index",
         "sign",
         "sync",
-        "tag",
         "verify",
     }
 )
@@ -18,7 +16,6 @@ COMMANDS = frozenset(
 OPTIONS = frozenset(
     {
         "annotation",
-        "by_digest",
         "referrers",
         "trace",
     }

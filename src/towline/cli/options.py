@@ -156,13 +156,14 @@ ATTESTATIONS = given(
     convert=one_of("keep", "drop"),
     help="what an index says of its images (default keep)",
 )
+BY_DIGEST = flag("--by-digest", help="put the manifest under its digest only, without a tag")
 WHAT = Group(
     "what is pushed",
     (
         flag("-a", "--all-tags", help="every tag that the source holds"),
         PLATFORM,
         ATTESTATIONS,
-        flag("--by-digest", help="put the manifest under its digest only, without a tag"),
+        BY_DIGEST,
     ),
 )
 ENGINE = Group(
@@ -375,22 +376,24 @@ RESULT = Group(
     ),
 )
 PRINTED = Group("the result", (OUTPUT,))
+VERIFY = given(
+    "--verify",
+    metavar="head|full",
+    convert=verify,
+    bare="head",
+    help="afterwards: ask for the manifest and every blob, or read all of it back",
+)
+CHECK_DIFFIDS = flag(
+    "--check-diffids",
+    help="decompress layers that came compressed, beside the sending, and check them",
+)
 AFTER = Group(
     "checks",
     (
         flag("--dry-run", help="GET and HEAD only: say what would be sent"),
         flag("--check-push", help="with that, open an upload session and give it back as well"),
-        given(
-            "--verify",
-            metavar="head|full",
-            convert=verify,
-            bare="head",
-            help="afterwards: ask for the manifest and every blob, or read all of it back",
-        ),
-        flag(
-            "--check-diffids",
-            help="decompress layers that came compressed, beside the sending, and check them",
-        ),
+        VERIFY,
+        CHECK_DIFFIDS,
         flag("--referrers", help="push what refers to the image too"),
         given("--trace", metavar="FILE", help="write down where the time went"),
     ),
@@ -413,6 +416,33 @@ PUSH = (
 )
 
 COPY = (WHAT, WHICH_TAGS, *PUSH[1:])
+INDEX = (
+    Group(
+        "where to",
+        (
+            given(
+                "--to",
+                metavar="DESTINATION",
+                help="REGISTRY/REPOSITORY[:TAG]; several may follow",
+                repeatable=True,
+                typed_only=True,
+            ),
+            BY_DIGEST,
+        ),
+    ),
+    WHICH,
+    FORM,
+    ENGINE,
+    HOW,
+    PATIENCE,
+    KNOWLEDGE,
+    EXISTING,
+    TRANSPORT,
+    CREDENTIALS,
+    Group("checks", (VERIFY, CHECK_DIFFIDS)),
+    RESULT,
+    STDERR,
+)
 
 ALL = frozenset(option.dest for group in (*COPY, LOGIN) for option in group.options)
 """Every keyword."""
@@ -437,6 +467,7 @@ COMMAND_ONLY = frozenset(
         "progress",
         "account",
         "strangers",
+        "to",
         "typed",
         "username",
         "words",

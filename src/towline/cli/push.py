@@ -10,10 +10,14 @@ from towline.errors import PartialFailure, TowlineError, TransferCancelled, Usag
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from towline.cli.arguments import Parser
+    from towline.context import Cancel
+    from towline.push.pusher import Pusher
     from towline.push.result import PushResult
+
+    Bring = Callable[[Pusher, Cancel], PushResult | list[PushResult]]
 
 USAGE = "NAME[:TAG] | SOURCE DESTINATION... [OPTION...]"
 ABOUT = """\
@@ -52,8 +56,19 @@ def carry_out(args: argparse.Namespace, source: str, destinations: list[str]) ->
     if hasattr(args, "digest_file"):
         output.check_digest_file(args.digest_file)
     several = len(destinations) > 1 or getattr(args, "all_tags", False)
+
+    def bring(pusher: Pusher, cancel: Cancel) -> PushResult | list[PushResult]:
+        carry = pusher.copy if args.command == "copy" else pusher.push
+        wanted = destinations if several else destinations[0]
+        return carry(source, wanted, **push_options(args), cancel=cancel)
+
+    return perform(args, bring, several=several)
+
+
+def perform(args: argparse.Namespace, bring: Bring, *, several: bool) -> int:
+    """Do what writes tags with a pusher, show how it goes, and print the results."""
     try:
-        results: Sequence[Any] = _push(args, source, destinations if several else destinations[0])
+        results: Sequence[Any] = _shown(args, bring)
     except (PartialFailure, TransferCancelled) as failure:
         if failure.results:
             _print_what_is(args, failure)
@@ -62,9 +77,7 @@ def carry_out(args: argparse.Namespace, source: str, destinations: list[str]) ->
     return 0
 
 
-def _push(
-    args: argparse.Namespace, source: str, destination: str | list[str]
-) -> Sequence[PushResult]:
+def _shown(args: argparse.Namespace, bring: Bring) -> Sequence[PushResult]:
     from towline.cli import progress, report
     from towline.cli.signals import cancel_on_signals
 
@@ -80,8 +93,7 @@ def _push(
         if getattr(args, "debug", False):
             settings["log"] = shown.log
         with towline.Pusher(**settings, on_event=shown.emit) as pusher:
-            bring = pusher.copy if args.command == "copy" else pusher.push
-            pushed = bring(source, destination, **push_options(args), cancel=cancel)
+            pushed = bring(pusher, cancel)
     return [pushed] if isinstance(pushed, PushResult) else pushed
 
 

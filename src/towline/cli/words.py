@@ -70,6 +70,9 @@ def reference(args: argparse.Namespace) -> str:
 @contextmanager
 def explained(args: argparse.Namespace) -> Iterator[None]:
     """A word that is no file has been looked for in an engine: say that it was a file, too."""
+    if args.command not in {"push", "plan"}:
+        yield
+        return
     source, *destinations = args.words
     try:
         yield

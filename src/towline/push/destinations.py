@@ -26,12 +26,17 @@ Told = TypeVar("Told", bound=PushResult | PlanResult)
 """What a caller gets of a tag."""
 
 
-def parse(destination: str | Sequence[str], *, all_tags: bool = False) -> list[Reference]:
+def parse(
+    destination: str | Sequence[str], *, all_tags: bool = False, by_digest: bool = False
+) -> list[Reference]:
     """Each destination once, in the order given; without a tag it is `latest`.
 
-    With `all_tags` they have no tag: the source's own are put there. Raises InvalidReference, and
-    UsageError for a digest, a tag with `all_tags`, a name of one part, or what is no registry's.
+    With `all_tags` they have no tag: the source's own are put there; nor with `by_digest`. Raises
+    InvalidReference, and UsageError for a digest, a tag with one of the two, a name of one part, or
+    what is no registry's.
     """
+    if all_tags and by_digest:
+        raise UsageError("`all_tags` writes tags, and `by_digest` none", hint="leave out one")
     texts = _texts(destination)
     if not texts:
         raise UsageError("no destination was given", hint="name one: REGISTRY/REPOSITORY:TAG")
@@ -39,9 +44,9 @@ def parse(destination: str | Sequence[str], *, all_tags: bool = False) -> list[R
         _check_transport(text)
     parsed = [reference.parse(text) for text in texts]
     for text, found in zip(texts, parsed, strict=True):
-        _check(found, all_tags=all_tags)
+        _check(found, without="all_tags" if all_tags else "by_digest" if by_digest else None)
         _check_parts(text)
-    default = None if all_tags else reference.LATEST
+    default = None if all_tags or by_digest else reference.LATEST
     return list(dict.fromkeys(found.with_tag(found.tag or default) for found in parsed))
 
 
@@ -66,14 +71,15 @@ def _check_transport(text: str) -> None:
     raise UsageError(f"{text} is not at a registry, and a push goes to registries alone", hint=hint)
 
 
-def _check(found: Reference, *, all_tags: bool) -> None:
+def _check(found: Reference, *, without: str | None) -> None:
+    """`without`: the option with which there is no tag."""
     if found.digest is not None:
         raise UsageError(
             "cannot push a digest reference", hint=f"push to a tag: {found.with_tag('TAG')}"
         )
-    if all_tags and found.tag is not None:
+    if without and found.tag is not None:
         raise UsageError(
-            f"a tag cannot be used with `all_tags`: {found}", hint=f"use {found.repository}"
+            f"a tag cannot be used with `{without}`: {found}", hint=f"use {found.repository}"
         )
 
 

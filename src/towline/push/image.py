@@ -43,6 +43,8 @@ class Blob:
     """Whether progress speaks of it; docker's does not of configs."""
     held: bool = True
     """Whether the source has the bytes; what it lacks is asked for and mounted, and never sent."""
+    origin: RepositoryName | None = None
+    """The repository that it is read from, where that is at a registry."""
 
     @property
     def key(self) -> str:
@@ -177,10 +179,10 @@ class Gatherer:
         return Image(
             source=source,
             config=self._share(_config(source)),
-            layers=tuple(layer.foreign or self._layer(layer) for layer in source.layers),
+            layers=tuple(layer.foreign or self._layer(layer, source) for layer in source.layers),
         )
 
-    def _layer(self, layer: SourceLayer) -> Blob:
+    def _layer(self, layer: SourceLayer, source: SourceImage) -> Blob:
         stored, diff_id = layer.stored, layer.diff_id
         if self._recompress and layer.held and stored and diff_id:
             plain = partial(_plain, layer, stored)
@@ -194,6 +196,7 @@ class Gatherer:
         assert identity  # noqa: S101 - one of the two is there, see above
         is_layer = diff_id is not None
         blob = Blob(identity, stored, layer.size, layer.open, is_layer, held=layer.held)
+        blob.origin = source.origin
         return self._share(blob)
 
     def _share(self, blob: Blob) -> Blob:
@@ -215,7 +218,10 @@ def _config(source: SourceImage) -> Blob:
     content = source.config
     digest = Digest.of(content)
     media_type = source.config_type or media_types.OCI_CONFIG
-    return in_memory(content, Descriptor(media_type, digest, len(content)), digest, is_layer=False)
+    stored = Descriptor(media_type, digest, len(content))
+    blob = in_memory(content, stored, digest, is_layer=False)
+    blob.origin = source.origin
+    return blob
 
 
 def in_memory(content: bytes, stored: Descriptor, identity: Digest, *, is_layer: bool) -> Blob:

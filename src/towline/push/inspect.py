@@ -151,13 +151,13 @@ def _config(content: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def remote_digest(reference: Reference, target: Target) -> Digest:
-    """The digest of what a registry holds under a reference: one HEAD."""
+def head(reference: Reference, target: Target) -> Descriptor:
+    """What a registry holds under a reference, by one HEAD. Raises RegistryError for nothing."""
     head_manifest = target.repository.head_manifest
     found = target.retry("the manifest", partial(head_manifest, reference.target, target.context))
     if found is None:
         raise _missing(reference, target)
-    return found.digest
+    return found
 
 
 def local_digest(resources: Resources, entry: SourceEntry, wish: Wish, context: Context) -> Digest:

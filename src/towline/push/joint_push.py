@@ -180,7 +180,6 @@ def _rules(
         explicit=wish.explicit_profile,
         formats=_formats(runs, wish),
         trust_learned=wish.learn,
-        origin=wish.origin,
         everywhere=plan.common(known.values(), hosts) if len(runs) > 1 else None,
     )
 

@@ -112,7 +112,7 @@ def _guess(learner: _Learner, tags: Tags) -> None:
     A guess that fails teaches nothing.
     """
     target = learner.target
-    absent = [tag for tag in tags if if_exists.seen(target, str(tag[0].tag)) is None]
+    absent = [tag for tag in tags if if_exists.seen(target, tag[0].target) is None]
     layers = _diff_ids(tree for _, tree in absent) & learner.wanted
     if not layers:
         return

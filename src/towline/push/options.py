@@ -16,7 +16,7 @@ from towline.sources import platforms
 
 if TYPE_CHECKING:
     from towline.layers.profile import Profile
-    from towline.reference import Reference, RepositoryName
+    from towline.reference import Reference
     from towline.spec import media_types
     from towline.spec.descriptor import Platform
 
@@ -85,6 +85,8 @@ class PushOptions(TypedDict, total=False):
     """`auto`, or `docker` or `oci`, which are never converted."""
     allow_schema1: bool
     """Push signed schema 1 where a registry takes nothing else (extra `schema1`)."""
+    by_digest: bool
+    """Put the manifest under its digest alone, without a tag."""
     preserve_digests: bool
     """Refuse any change of bytes of what has a manifest."""
     tags: str | Sequence[str]
@@ -129,11 +131,10 @@ class Wish(NamedTuple):
     platforms: tuple[Platform, ...] = ()
     """Empty: all that there are."""
     attestations: bool = True
+    by_digest: bool = False
     preserve_digests: bool = False
     tags: tuple[str, ...] = ()
     """Patterns; empty: all that there are."""
-    origin: RepositoryName | None = None
-    """The repository that the image is read from, where it is at a registry."""
 
     @property
     def as_it_is(self) -> bool:
@@ -160,6 +161,7 @@ def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
         allow_schema1=_schema1(options.get("allow_schema1", False)),
         platforms=tuple(platforms.parse(text) for text in several(options.get("platform"))),
         attestations=_attestations(options.get("attestations", "keep")),
+        by_digest=options.get("by_digest", False),
         preserve_digests=options.get("preserve_digests", False),
         tags=tuple(several(options.get("tags"))),
     )

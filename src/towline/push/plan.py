@@ -114,8 +114,6 @@ class Rules(NamedTuple):
     mounts: bool = True
     trust_learned: bool = True
     """Whether somebody else's word counts for which blob a layer is."""
-    origin: RepositoryName | None = None
-    """A repository that holds every blob: the image is copied from there."""
     everywhere: frozenset[Digest] | None = None
     """With several targets the digests that are known at all of them; None for one target."""
 
@@ -135,7 +133,7 @@ def steps(
     fitting = [entry for entry in reversed(entries) if fits(blob, entry, rules)]
     asks: list[Step] = [Ask(candidate) for candidate in _asked(blob, target, fitting, rules)]
     mounts = _mounts(blob, target, fitting, rules) if rules.mounts else []
-    origin = rules.origin
+    origin = blob.origin
     if origin and origin.host == target.name.host and origin != target.name and blob.stored:
         # It costs what a question would, and most often nothing is left to be asked.
         asks = [Mount(own(blob), origin, ours=False), *asks]

@@ -7,12 +7,14 @@ one `Pusher` share is `resources.Resources`.
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack, cast
 
+from towline import reference as references
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import Warned, nowhere
@@ -38,9 +40,10 @@ from towline.wire.log import silent
 from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from towline.errors import Side, SourceError
+    from towline.push.assembling import Assembled
     from towline.push.destinations import Told
     from towline.push.dry_run import Planned
     from towline.push.image import Tree
@@ -121,7 +124,7 @@ class Pusher:
         wish = options.wish(wishes, all_tags=all_tags)
         if "check_push" in wishes:
             raise UsageError("check_push goes with `plan`: a push finds out by itself")
-        parsed = destinations.parse(destination, all_tags=all_tags)
+        parsed = destinations.parse(destination, all_tags=all_tags, by_digest=wish.by_digest)
         destinations.on_one_host(parsed, self._account)
         copying.check_source(source, parsed, all_tags=all_tags)
         cancel = wishes.get("cancel") or Cancel()
@@ -152,6 +155,61 @@ class Pusher:
         digest already, one HEAD at each end is all that is asked.
         """
         return self.push(copying.meant(source), destination, all_tags=all_tags, **wishes)
+
+    def tag(
+        self, reference: str, tags: str | Several, *, cancel: Cancel | None = None
+    ) -> list[PushResult]:
+        """Set further tags to what stands under a reference; no blob moves.
+
+        A result for each tag, in the order given. Raises UsageError, AuthError, RegistryError,
+        NetworkError, TransferCancelled; PartialFailure when some of several failed.
+        """
+        from towline.push import tagging
+
+        found = references.parse(reference)
+        places = tagging.places(found, [tags] if isinstance(tags, str) else tags)
+        with self._edge.crossed(places):
+            target = self._target(found.repository, cancel or Cancel())
+            outcomes = tagging.tag(target, found, places)
+        outcomes = [self._edge.outcome(outcome) for outcome in outcomes]
+        told = destinations.answer(places, outcomes, several=len(places) > 1)
+        return told if isinstance(told, list) else [told]
+
+    def index(
+        self,
+        sources: Source | Sequence[Source],
+        destination: str | Several,
+        **wishes: Unpack[PushOptions],
+    ) -> PushResult | list[PushResult]:
+        """Build one index of several sources, as `copy` reads them, and push it.
+
+        An index gives its children; images go byte for byte, and their configs say what they run
+        on. One destination as a text gives a result, several a list.
+
+        Raises what `push` raises; SourceError also where two images are of one platform.
+        """
+        from towline.push.assembling import Assembled
+
+        wish = options.wish(wishes)
+        parsed = destinations.parse(destination, by_digest=wish.by_digest)
+        destinations.on_one_host(parsed, self._account)
+        given = [*sources] if isinstance(sources, list | tuple) else [cast("Source", sources)]
+        if not given:
+            raise UsageError("no source is given", hint="name the images that the index is to list")
+        meant = [copying.meant(source) for source in given]
+        cancel = wishes.get("cancel") or Cancel()
+        said = len(self._said)
+        with self._edge.crossed(parsed), ExitStack() as stack:
+            opened = Assembled(
+                [
+                    stack.enter_context(self._opened(source, cancel, wish, parsed))
+                    for source in meant
+                ]
+            )
+            wanted = opened.wanted(parsed, wish)
+            outcomes = self._push(opened, wanted, opened.taught(wish), cancel, {})
+        outcomes = [self._heard(outcome, said) for outcome in outcomes]
+        return destinations.answer(wanted, outcomes, several=not isinstance(destination, str))
 
     def inspect(self, source: Source, *, cancel: Cancel | None = None) -> InspectResult:
         """What an image or index is: config, layers, children, as they lie where they are.
@@ -184,7 +242,7 @@ class Pusher:
         wish = options.wish(wishes)
         with self._edge.crossed():
             if reference := registry_reference(source):
-                return inspect.remote_digest(reference, self._read(reference.repository, switch))
+                return inspect.head(reference, self._read(reference.repository, switch)).digest
             with self._opened(source, switch, wish) as opened:
                 context = Context(cancel=switch, emit=self._emit)
                 return inspect.local_digest(self._resources, opened.entry(wish), wish, context)
@@ -231,7 +289,7 @@ class Pusher:
 
         wish = options.wish(wishes, all_tags=all_tags)
         wish = wish._replace(verify=None)  # there is nothing to verify yet
-        parsed = destinations.parse(destination, all_tags=all_tags)
+        parsed = destinations.parse(destination, all_tags=all_tags, by_digest=wish.by_digest)
         destinations.on_one_host(parsed, self._account)
         copying.check_source(source, parsed, all_tags=all_tags)
         cancel = wishes.get("cancel") or Cancel()
@@ -270,7 +328,12 @@ class Pusher:
         return targets
 
     def _push(
-        self, opened: Opened, wanted: Wanted, wish: Wish, cancel: Cancel, passed: Targets
+        self,
+        opened: Opened | Assembled,
+        wanted: Wanted,
+        wish: Wish,
+        cancel: Cancel,
+        passed: Targets,
     ) -> list[Outcome]:
         early, runs, broken = self._begun(opened, wanted, wish, cancel, passed)
         opened.charge(runs)
@@ -295,7 +358,12 @@ class Pusher:
         return self._edge.outcome(outcome)
 
     def _begun(
-        self, opened: Opened, wanted: Wanted, wish: Wish, cancel: Cancel, passed: Targets
+        self,
+        opened: Opened | Assembled,
+        wanted: Wanted,
+        wish: Wish,
+        cancel: Cancel,
+        passed: Targets,
     ) -> tuple[dict[Reference, Outcome], list[TargetPush], dict[Reference, SourceError]]:
         """What is settled before the source is read, and the runs of the rest, as `_runs` has it.
 

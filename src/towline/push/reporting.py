@@ -126,7 +126,7 @@ def pushed(
     """The result of a tag that holds the image."""
     top = documents.top
     return PushResult(
-        reference=str(reference),
+        reference=str(reference if reference.tag else reference._replace(digest=top.digest)),
         tag=reference.tag,
         digest=top.digest,
         size=top.size,
@@ -146,11 +146,11 @@ Left = Literal["skipped", "unchanged"]
 
 
 def as_it_stands(
-    target: Target, reference: Reference, standing: Descriptor, status: Left, cost: Cost
+    target: Target, reference: Reference, standing: Descriptor, status: Status, cost: Cost
 ) -> PushResult:
-    """The result of a tag that is left as it is, without a look at what it holds."""
+    """The result of a tag of which nobody has looked at what it holds."""
     return PushResult(
-        reference=str(reference),
+        reference=str(reference if reference.tag else reference._replace(digest=standing.digest)),
         tag=reference.tag,
         digest=standing.digest,
         size=standing.size,

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from towline.push.target import Target
     from towline.push.target_push import Outcome
     from towline.reference import Reference
+    from towline.sources.base import SourceEntry
     from towline.spec.descriptor import Descriptor
+    from towline.spec.digest import Digest
 
 
 def settled(
@@ -32,7 +34,7 @@ def settled(
 ) -> dict[Reference, Outcome]:
     """What came of those tags of a target that need nothing more."""
     costs = target.costs = target.costs or reporting.Costs(target.context)
-    looked = _look(target, tags)
+    looked = _look(target, tags, wanted)
     found: dict[Reference, Outcome] = {}
     for tag in tags:
         entry = wanted[tag]
@@ -57,13 +59,13 @@ def settled(
 
 
 def _look(
-    target: Target, tags: Sequence[Reference]
+    target: Target, tags: Sequence[Reference], wanted: Wanted
 ) -> dict[Reference, Descriptor | TowlineError | None]:
     """What stands under each tag, or why that cannot be told; the first one says for all."""
 
     def look(tag: Reference) -> Descriptor | TowlineError | None:
         try:
-            return if_exists.look(target, str(tag.tag))
+            return if_exists.look(target, tag.tag or _known(wanted[tag]))
         except TowlineError as error:
             return error
 
@@ -75,11 +77,16 @@ def _look(
     return {tags[0]: first} | {tag: future.result() for tag, future in rest.items()}
 
 
+def _known(entry: SourceEntry) -> Digest:
+    assert isinstance(entry, UnreadEntry)  # noqa: S101 - as all of a source at a registry
+    return entry.known.digest
+
+
 def _left(
     target: Target, tag: Reference, entry: UnreadEntry, standing: Descriptor, wish: Wish
 ) -> reporting.Left | None:
     """How the tag is left as it is, if it is. Raises RegistryError where that ends its push."""
     rule = wish.if_exists
-    if rule in {"skip", "fail"} and if_exists.stays(target, tag, standing, rule):
+    if tag.tag and rule in {"skip", "fail"} and if_exists.stays(target, tag, standing, rule):
         return "skipped"
     return "unchanged" if wish.as_it_is and standing.digest == entry.known.digest else None

@@ -152,9 +152,7 @@ class Opened:
 
     def taught(self, wish: Wish) -> Wish:
         """The wish with what the source knows of where its layers have been seen."""
-        if self._engine:
-            return self._engine.taught(wish)
-        return wish._replace(origin=self.origin)
+        return self._engine.taught(wish) if self._engine else wish
 
     def charge(self, runs: Iterable[TargetPush]) -> None:
         """Let the result of each target count what was asked there to describe the source."""

@@ -252,7 +252,7 @@ class TargetPush:
             from towline.push import verify
 
             made = _made(self.delivered)
-            tag = str(reference.tag)
+            tag = reference.tag or documents.top.digest
             verified = verify.verify(self.target, tag, tree, documents, made=made, how=how)
             self.telling.verified(reference, verified)
         self._compare(reference, tree, documents)

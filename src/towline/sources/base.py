@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from towline.layers.reader import Reader
+    from towline.reference import RepositoryName
     from towline.spec.descriptor import Descriptor, Platform
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
@@ -122,6 +123,8 @@ class SourceImage(NamedTuple):
     """Of the manifest; kept when it is built anew."""
     for_index: bool = False
     """It goes in the place of an index, whose other images are not here."""
+    origin: RepositoryName | None = None
+    """The repository that holds it, where it is at a registry."""
     outline: bool = False
     """Its config is not known, only which layers it has: enough to plan by, not to push."""
 
@@ -140,6 +143,8 @@ class SourceIndex(NamedTuple):
     """What it lists and the source lacks, wholly or in part."""
     for_index: bool = False
     """It goes in the place of an index that lists more."""
+    assembled: bool = False
+    """It is made of what several sources hold, and is none of theirs."""
 
 
 @dataclass(frozen=True, slots=True)

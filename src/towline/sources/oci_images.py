@@ -20,6 +20,7 @@ from towline.spec.manifest import Index, Manifest, RawManifest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from towline.reference import RepositoryName
     from towline.sources.base import SourceLayer
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
@@ -38,6 +39,9 @@ class Absent(SourceError):
 
 class OciImages:
     """Reads images; a subclass says where their bytes are."""
+
+    origin: RepositoryName | None = None
+    """Where the bytes are, if they are at a registry."""
 
     def __init__(self, name: str) -> None:
         """`name` is what errors call the place."""
@@ -125,6 +129,7 @@ class OciImages:
             platform=platform or (described.platform if described else _NOWHERE),
             oci=media_types.family(manifest.media_type) == "oci",
             annotations=tuple(manifest.annotations.items()),
+            origin=self.origin,
         )
 
     def _layers(

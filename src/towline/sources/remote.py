@@ -108,6 +108,7 @@ class RemoteSource(OciImages):
         Of indexes no more is read than what may be of the platforms that are `wanted`.
         """
         super().__init__(str(reference))
+        self.origin = reference.repository
         self._reading = reading
         self._reference = reference
         self._all_tags = all_tags

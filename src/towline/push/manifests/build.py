@@ -170,7 +170,7 @@ def _index(index: Index, made: Mapping[str, Made], requested: Format | None) -> 
     descriptors = _descriptors(index.source.descriptors, children)
     annotations = parsed.annotations if fmt == "oci" else None
     top = manifests.build_index(fmt, descriptors, annotations)
-    return Documents(top, all_below, _differs(came, top))
+    return Documents(top, all_below, None if index.source.assembled else _differs(came, top))
 
 
 def _index_format(came: RawManifest, children: Sequence[RawManifest]) -> Format:

@@ -145,8 +145,9 @@ class Fallback:
         return Documents(RawManifest(payload, media_types.SCHEMA1_SIGNED, payload))
 
     def _schema1(self) -> Unsigned:
-        path = self._target.repository.name.path
-        tag = str(self._reference.tag)
+        path, tag = self._target.repository.name.path, self._reference.tag
+        if tag is None:
+            raise CannotConvert("signed schema 1 names its tag, and there is none")
         return convert.to_schema1(self._tree, self._made, name=path, tag=tag)
 
     def _schema1_hint(self) -> str | None:

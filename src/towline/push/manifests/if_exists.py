@@ -43,7 +43,9 @@ def kept(target: Target, rule: IfExists) -> dict[Reference, Descriptor | Registr
 
 
 def _before(target: Target, reference: Reference, tree: Tree, rule: IfExists) -> Descriptor | None:
-    if rule == "overwrite" or (found := look(target, str(reference.tag))) is None:
+    if rule == "overwrite" or reference.tag is None:
+        return None
+    if (found := look(target, reference.tag)) is None:
         return None
     if rule == "same":
         if _is_another(target, tree, found):
@@ -60,7 +62,8 @@ def at_last(
     A tag that was seen to hold a digest that is right is not written again: it may be immutable.
     Raises RegistryError where the tag may not be written, and what the asking raises.
     """
-    tag = str(reference.tag)
+    if (tag := reference.tag) is None:
+        return None
     stood = target.seen.get(tag)
     if rule == "overwrite" and (stood is None or not is_right(stood)):
         return None

@@ -55,7 +55,7 @@ def put(target: Target, reference: Reference, documents: Documents) -> None:
     """Put all documents, each with retries. Raises what the last attempt raised, and Cancelled."""
     for child in dict.fromkeys(documents.children):
         _Put(target, child.digest, child).wait()
-    top = _Put(target, str(reference.tag), documents.top)
+    top = _Put(target, reference.tag or documents.top.digest, documents.top)
     try:
         top.wait()
     except Cancelled:
@@ -173,7 +173,8 @@ class Tagging:
         Should it have been moved meanwhile, the push was before that. Raises what the asking
         raises.
         """
-        digest = if_exists.seen(self._target, str(self._reference.tag))
+        where = self._reference.tag or self.documents.top.digest
+        digest = if_exists.seen(self._target, where)
         return self._form_of(digest) if digest else None
 
     def kept(self) -> tuple[Documents, Descriptor] | None:

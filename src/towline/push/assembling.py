@@ -1,0 +1,102 @@
+"""One index out of several sources, of any kind: each gives an image, or an index its children."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from towline.errors import SourceError
+from towline.sources.base import SourceEntry, SourceImage, SourceIndex
+from towline.spec import media_types
+from towline.spec.descriptor import Descriptor
+from towline.spec.digest import Digest
+from towline.spec.manifest import build_index
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from towline.push.options import Wish
+    from towline.push.source_images import Opened, Wanted
+    from towline.push.target_push import TargetPush
+    from towline.reference import Reference, RepositoryName
+
+_Child = tuple[SourceImage | SourceIndex, Descriptor]
+
+
+class Assembled:
+    """Several opened sources as the one that a push has: see `Opened`."""
+
+    def __init__(self, opened: Sequence[Opened]) -> None:
+        self._opened = opened
+        self.context, self.costs = opened[0].context, opened[0].costs
+        self.origin: RepositoryName | None = next(filter(None, (o.origin for o in opened)), None)
+
+    def wanted(self, destinations: Sequence[Reference], wish: Wish) -> Wanted:
+        """The index under each destination. Raises SourceError."""
+        entries = [opened.entry(wish) for opened in self._opened]
+        for opened, entry in zip(self._opened, entries, strict=True):
+            opened.read_ahead([entry])
+        names = (opened.name for opened in self._opened)
+        contents = (entry.content for entry in entries)
+        index = assembled(zip(names, contents, strict=True))
+        warnings = chain.from_iterable(entry.warnings for entry in entries)
+        return dict.fromkeys(destinations, SourceEntry((), index, tuple(warnings)))
+
+    def taught(self, wish: Wish) -> Wish:
+        """See `Opened`."""
+        for opened in self._opened:
+            wish = opened.taught(wish)
+        return wish
+
+    def charge(self, runs: Iterable[TargetPush]) -> None:
+        """See `Opened`."""
+        runs = list(runs)
+        for opened in self._opened:
+            opened.charge(runs)
+
+    def read_ahead(self, entries: Iterable[SourceEntry]) -> None:
+        """See `Opened`: it was read to know what the index lists."""
+
+
+def assembled(sources: Iterable[tuple[str, SourceImage | SourceIndex]]) -> SourceIndex:
+    """An index of all that the named sources give, each manifest once, in their order.
+
+    Raises SourceError where two images are of one platform.
+    """
+    held: dict[Digest, _Child] = {}
+    platforms: dict[str, str] = {}
+    for name, content in sources:
+        for child, listed in _children(content):
+            if listed.digest in held:
+                continue
+            held[listed.digest] = (child, listed)
+            platform = listed.platform
+            if platform is None or not platform.known:
+                continue
+            other = platforms.setdefault(repr(platform), name)
+            if other is not name:
+                raise SourceError(
+                    f"{other} and {name} are both of the platform {platform}",
+                    hint="an index has one image of each: leave one out",
+                )
+    descriptors = tuple(listed for _, listed in held.values())
+    docker = all(media_types.family(listed.media_type) == "docker" for listed in descriptors)
+    return SourceIndex(
+        build_index("docker" if docker else "oci", descriptors),
+        tuple(child for child, _ in held.values()),
+        descriptors,
+        assembled=True,
+    )
+
+
+def _children(content: SourceImage | SourceIndex) -> Iterator[_Child]:
+    if isinstance(content, SourceIndex):
+        yield from zip(content.children, content.descriptors, strict=True)
+        return
+    platform = content.platform if content.platform.os else None
+    if (raw := content.manifest) is not None:
+        yield content, Descriptor(raw.media_type, raw.digest, raw.size, platform=platform)
+        return
+    # Its manifest is made when its layers are known; until then its config stands for it.
+    kind = media_types.OCI_MANIFEST if content.oci else media_types.DOCKER_MANIFEST
+    yield content, Descriptor(kind, Digest.of(content.config), 0, platform=platform)

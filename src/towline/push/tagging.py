@@ -1,0 +1,58 @@
+"""Further tags for what a repository holds: no blob moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from towline import reference as references
+from towline.errors import TowlineError, UsageError
+from towline.push import inspect, reporting
+from towline.push.manifests import if_exists, put
+from towline.push.manifests.build import Documents
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from towline.push.result import Status
+    from towline.push.target import Target
+    from towline.push.target_push import Outcome
+    from towline.reference import Reference
+    from towline.spec.manifest import RawManifest
+
+
+def places(reference: Reference, tags: Sequence[str]) -> list[Reference]:
+    """Each tag once, as a reference. Raises UsageError for what is none."""
+    if not tags:
+        raise UsageError("no tag is given", hint=f"towline tag {reference} TAG")
+    for tag in tags:
+        if "/" in tag or ":" in tag:
+            hint = f"give the tag alone: towline tag {reference} {tag.rpartition(':')[2]}"
+            raise UsageError(f"{tag} is no tag: tags are set beside {reference}", hint=hint)
+    named = [references.parse(f"{reference.repository}:{tag}") for tag in tags]
+    return list(dict.fromkeys(named))
+
+
+def tag(target: Target, reference: Reference, places: Sequence[Reference]) -> list[Outcome]:
+    """Set each of the tags to what stands under the reference; what came of each.
+
+    Raises RegistryError where nothing stands there, and what the asking raises.
+    """
+    costs = reporting.Costs(target.context)
+    known = inspect.head(reference, target)
+    raw: RawManifest | None = None
+    outcomes: list[Outcome] = []
+    for place in places:
+        try:
+            standing = if_exists.look(target, str(place.tag))
+            same = standing is not None and standing.digest == known.digest
+            if not same:
+                raw = raw or inspect.manifest(reference._replace(digest=known.digest), target)
+                put.put(target, place, Documents(raw))
+        except TowlineError as error:
+            outcomes.append(error)
+            continue
+        status: Status = "unchanged" if same else "pushed"
+        result = reporting.as_it_stands(target, place, known, status, costs.share())
+        reporting.Telling(target).ended(result, 0)
+        outcomes.append(result)
+    return outcomes
