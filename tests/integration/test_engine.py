@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import socket
-import stat
-import sys
+import tarfile
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import towline
-from tests.support import scripted_engine
+from tests.support import fake_ssh, scripted_engine
 from towline.errors import SourceError, TransferCancelled
 from towline.testing.images import ImageSpec, make_image, make_images
 
@@ -248,6 +247,28 @@ def test_inspect_and_digest_look_into_an_engine(
     assert pusher.digest(image.archive) == image.id
 
 
+def test_the_files_of_a_containerd_store_that_may_be_read_need_no_export(
+    engine: ScriptedEngine, pusher: towline.Pusher, oci_registry: OciRegistry, tmp_path: Path
+) -> None:
+    image = held(engine, tmp_path, "containerd", "app:1")
+    engine.root = tmp_path / "docker"
+    store = engine.root / "containerd" / "daemon" / "io.containerd.content.v1.content"
+    with tarfile.open(image.archive) as tar:
+        tar.extractall(store, filter="data")
+    place = oci_registry.name("app")
+    plan = pusher.plan("docker-daemon:app:1", f"{place}:1")
+    assert (plan.digest, plan.warnings) == (image.id, ())
+    assert pusher.push("docker-daemon:app:1", f"{place}:1", verify="full").digest == image.id
+    assert engine.exports == []
+
+    # Its layers have gone since: they are exported.
+    digest = pusher.inspect("docker-daemon:app:1").layers[0].digest or ""
+    (store / "blobs" / "sha256" / digest.removeprefix("sha256:")).unlink()
+    with towline.Pusher(engine=engine.url, cache="none") as fresh:
+        result = fresh.push("docker-daemon:app:1", f"{oci_registry.name('else')}:1")
+    assert (result.digest, len(engine.exports)) == (image.id, 1)
+
+
 def test_what_an_engine_says_at_the_end_of_a_torn_export_is_shown(
     engine: ScriptedEngine, pusher: towline.Pusher, oci_registry: OciRegistry, tmp_path: Path
 ) -> None:
@@ -342,22 +363,7 @@ def test_an_engine_is_spoken_to_through_ssh(
     engine: ScriptedEngine, oci_registry: OciRegistry, tmp_path: Path
 ) -> None:
     held(engine, tmp_path, "overlay2", "app:1")
-    environ = _with_ssh(
-        tmp_path,
-        f"""
-import os, socket, sys, threading
-open({str(tmp_path / "words")!r}, "w").write(repr(sys.argv[1:]))
-there = socket.socket(socket.AF_UNIX)
-there.connect({engine.url.removeprefix("unix://")!r})
-def pump(read, write, end):
-    while data := read(65536):
-        write(data)
-    end()
-threading.Thread(target=pump, args=(lambda n: os.read(0, n), there.sendall,
-                 lambda: there.shutdown(socket.SHUT_WR)), daemon=True).start()
-pump(there.recv, lambda data: os.write(1, data), lambda: None)
-""",
-    )
+    environ = fake_ssh.to_a_socket(tmp_path, engine.url, tmp_path / "words")
     result = towline.push(
         "docker-daemon:app:1",
         f"{oci_registry.name('app')}:1",
@@ -375,16 +381,9 @@ pump(there.recv, lambda data: os.write(1, data), lambda: None)
 
 def test_an_ssh_that_wants_a_password_is_told_so(tmp_path: Path) -> None:
     said = "me@far.example: Permission denied (publickey,password)."
-    environ = _with_ssh(tmp_path, f"import sys; print({said!r}, file=sys.stderr); sys.exit(255)")
+    environ = fake_ssh.environ(
+        tmp_path, f"import sys; print({said!r}, file=sys.stderr); sys.exit(255)"
+    )
     with pytest.raises(SourceError, match="ssh is not let in without a password: me@far") as caught:
         towline.digest("docker-daemon:app", engine="ssh://me@far.example", environ=environ)
     assert "ssh agent" in (caught.value.hint or "")
-
-
-def _with_ssh(folder: Path, program: str) -> dict[str, str]:
-    """Variables of a user for whom `ssh` is that program."""
-    path = folder / "bin" / "ssh"
-    path.parent.mkdir()
-    path.write_text(f"#!{sys.executable}\n{program}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return {"PATH": f"{path.parent}:/usr/bin:/bin", "HOME": str(folder)}

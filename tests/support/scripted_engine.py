@@ -117,6 +117,8 @@ class ScriptedEngine:
     breaks_off: int | None = None
     """Bytes of an export after which the connection is lost."""
     before_export: Callable[[], None] = lambda: None
+    root: Path | None = None
+    """The folder below which it says that its things lie."""
 
     def hold(
         self,
@@ -169,7 +171,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def route(self, path: str, query: dict[str, list[str]], version: tuple[int, int]) -> None:
         images = self.engine.images
-        if path == "/images/json":
+        if path == "/info" and self.engine.root:
+            self.say(200, json.dumps({"DockerRootDir": str(self.engine.root)}).encode())
+        elif path == "/images/json":
             said = [{"Id": each.id, "RepoTags": list(each.names)} for each in images]
             self.say(200, json.dumps(said).encode())
         elif path == "/images/get" and self.engine.version != "podman":

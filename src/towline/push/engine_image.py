@@ -63,7 +63,8 @@ class EngineImage(EngineSource):
         """A plan that says so where layers would have to come out of the engine."""
         if isinstance(plan, TowlineError) or plan.status != "pushed" or not plan.send_bytes:
             return plan
-        size = self.export_size
+        if not (size := self.export_size):
+            return plan
         message = f"the engine would have to export {self.name} first, about {size} bytes"
         return replace(plan, warnings=(*plan.warnings, message))
 
@@ -86,10 +87,12 @@ class _Documents:
         meters = (each.context.meter for each in self._targets if each.repository.name == name)
         return sum(meter.requests for meter in meters)
 
-    def find(self, digest: Digest, *, manifest: bool) -> bytes | None:
-        """See `Documents`: what is remembered comes first."""
-        if (content := self._knowledge.config(digest)) is not None:
-            return content
+    def remembered(self, digest: Digest) -> bytes | None:
+        """See `Documents`."""
+        return self._knowledge.config(digest)
+
+    def fetch(self, digest: Digest, *, manifest: bool) -> bytes | None:
+        """See `Documents`."""
         for target in self._targets:
             content = _read(target, digest, manifest=manifest)
             if content is not None and Digest.of(content) == digest:

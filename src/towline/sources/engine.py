@@ -12,7 +12,7 @@ import io
 import json
 import threading
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from towline import reference as references
@@ -21,6 +21,7 @@ from towline.errors import InvalidReference, SourceError
 from towline.events import Note
 from towline.sources import engine_client, files
 from towline.sources.base import SourceEntry, SourceImage, SourceIndex
+from towline.sources.engine_content import EngineContent
 from towline.sources.engine_export import EngineExport
 from towline.sources.oci_layout import INDEX, OciLayout
 from towline.sources.select import select
@@ -49,8 +50,12 @@ _ALIKE = 5
 class Documents(Protocol):
     """Configs and manifests by their digests, wherever they are known from."""
 
-    def find(self, digest: Digest, *, manifest: bool) -> bytes | None:
-        """One of them; `manifest`: it may be a manifest or an index. Its digest is checked."""
+    def remembered(self, digest: Digest) -> bytes | None:
+        """One of them, from the last time; its digest is checked."""
+        ...
+
+    def fetch(self, digest: Digest, *, manifest: bool) -> bytes | None:
+        """Likewise from where it may have been pushed to; `manifest`: it is one, or an index."""
         ...
 
     def keep(self, content: bytes) -> None:
@@ -65,7 +70,12 @@ class Documents(Protocol):
 class NoDocuments:
     """Nothing is known."""
 
-    def find(self, digest: Digest, *, manifest: bool) -> bytes | None:
+    def remembered(self, digest: Digest) -> bytes | None:
+        """See `Documents`."""
+        del digest
+        return None
+
+    def fetch(self, digest: Digest, *, manifest: bool) -> bytes | None:
         """See `Documents`."""
         del digest, manifest
         return None
@@ -133,8 +143,6 @@ class EngineSource:
     ) -> None:
         """`name` is an image's name or ID. Raises SourceError."""
         self.name = name
-        self.export_size = 0
-        """Bytes that an export would have, more or less."""
         self.origins: tuple[Reference, ...] = ()
         """Where the engine has its images from, or has pushed them to."""
         self._access = access
@@ -150,6 +158,7 @@ class EngineSource:
             log=access.log,
             secrets=access.secrets,
         )
+        self._images: list[Listed] = []
         self._turn = threading.Lock()
         self._exports: dict[tuple[Digest, ...], EngineExport] = {}
         self._archives: dict[tuple[Digest, ...], ImageSource] = {}
@@ -167,10 +176,11 @@ class EngineSource:
 
     def entries(self) -> Sequence[SourceEntry]:
         """See `ImageSource`."""
-        images = self._all_tags() if self._access.all_tags else [self._one()]
-        self.export_size = sum(image.size for image in images)
+        self._images = images = self._all_tags() if self._access.all_tags else [self._one()]
         self.origins = tuple(dict.fromkeys(place for image in images for place in image.origins))
-        described = {image.id: self._described(image, self._documents.find) for image in images}
+        described = {
+            image.id: self._described(image, partial(self._find, image)) for image in images
+        }
         unknown = [image for image in images if described[image.id] is None]
         if self._access.outline:
             described |= {each.id: self._outline(each) for each in unknown if not each.is_index}
@@ -183,6 +193,11 @@ class EngineSource:
             if (content := described[image.id])
         ]
 
+    @property
+    def export_size(self) -> int:
+        """Bytes that an export would have, more or less; 0: none is needed."""
+        return sum(image.size for image in self._images if not self._at_hand(image))
+
     # Which images.
 
     def _one(self) -> Listed:
@@ -194,8 +209,9 @@ class EngineSource:
     def _no_such_image(self) -> SourceError:
         import difflib
 
-        names = [name for image in self._client.images() for name in image.get("RepoTags") or ()]
-        alike = difflib.get_close_matches(self.name, map(str, names), _ALIKE, cutoff=0.5)
+        images = self._client.images()
+        names = dict.fromkeys(str(name) for each in images for name in each.get("RepoTags") or ())
+        alike = difflib.get_close_matches(self.name, names, _ALIKE, cutoff=0.5)
         hint = f"is it one of these? {', '.join(alike)}" if alike else "docker images lists them"
         return SourceError(f"{self.name} is no image of {self._client.name}", hint=hint)
 
@@ -221,6 +237,24 @@ class EngineSource:
         return list(images.values())
 
     # Without an export.
+
+    def _find(self, image: Listed, digest: Digest, *, manifest: bool) -> bytes | None:
+        """A document of an image, from wherever it is known without an export."""
+        content = self._documents.remembered(digest)
+        if content is None and image.root is not None:
+            content = self._content.read(digest.hex)
+            if content is not None and Digest.of(content) != digest:
+                content = None
+        return content or self._documents.fetch(digest, manifest=manifest)
+
+    def _at_hand(self, image: Listed) -> bool:
+        """Whether its layers can be had without an export."""
+        layers = self._layers_of.get(image.id)
+        return image.root is not None and bool(layers) and self._content.holds(layers or ())
+
+    @cached_property
+    def _content(self) -> EngineContent:
+        return EngineContent(self._client.info())
 
     def _described(self, image: Listed, find: _Find) -> SourceImage | SourceIndex | None:
         """The image as its documents describe it; None where one of them is not found."""
@@ -308,6 +342,8 @@ class EngineSource:
         return content.layers[place].open()
 
     def _open_blob(self, image: Listed, path: str) -> Reader:
+        if reader := self._content.open(_named_by(path)):
+            return reader
         export = self._export([image])
         reader = export.open(_named_by(path))
         if reader is None:

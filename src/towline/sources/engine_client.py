@@ -223,6 +223,14 @@ class EngineClient:
             self._senseless()
         return found
 
+    def info(self) -> dict[str, Any]:
+        """What the engine says of itself; nothing of one on another machine. Raises SourceError."""
+        if not self._address.socket:
+            return {}
+        answer = self._get("/info")
+        found = self._json(answer) if answer.ok else None  # a proxy may allow images alone
+        return found if isinstance(found, dict) else {}
+
     def layer_sizes(self, name: str) -> list[int]:
         """Bytes that each line of an image's history has added, base first. Raises SourceError."""
         found = self._json(self._get(f"/images/{urls.quote(name)}/history"))
