@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import tarfile
 import time
@@ -11,6 +13,7 @@ import pytest
 
 import towline
 from tests.support import fake_ssh, scripted_engine
+from tests.support.certificates import make_authority
 from towline.errors import SourceError, TransferCancelled
 from towline.testing.images import ImageSpec, make_image, make_images
 
@@ -357,6 +360,49 @@ def test_where_no_engine_answers_it_is_told_where_was_looked(tmp_path: Path) -> 
             towline.digest(
                 "docker-daemon:app", environ={"DOCKER_HOST": f"unix://{tmp_path}/deaf.sock"}
             )
+
+
+def test_a_socket_that_may_not_be_opened_is_told_with_what_to_do(
+    engine: ScriptedEngine, tmp_path: Path
+) -> None:
+    with pytest.raises(SourceError, match="is no image of"):  # and all that is needed is imported
+        towline.digest("docker-daemon:none", engine=engine.url)
+    tmp_path.chmod(0)
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(65534)
+        with pytest.raises(SourceError, match="it may not be opened by this user") as caught:
+            towline.digest("docker-daemon:none", engine=engine.url, cache="none")
+    finally:
+        os.seteuid(user)
+        tmp_path.chmod(0o700)
+    assert "join the group docker" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_an_engine_is_spoken_to_over_tls(
+    oci_registry: OciRegistry, tmp_path: Path, *, trusted: bool
+) -> None:
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    authority = make_authority(folder)
+    if trusted:
+        shutil.copy(authority.ca, folder / "ca.pem")
+    with scripted_engine.serving(tmp_path, tls=authority.issue()) as engine:
+        held(engine, tmp_path, "overlay2", "app:1")
+        environ = {
+            "DOCKER_HOST": engine.url,
+            "DOCKER_TLS_VERIFY": "1",
+            "DOCKER_CERT_PATH": str(folder),
+        }
+        place = f"{oci_registry.name('app')}:1"
+        if trusted:
+            result = towline.push("docker-daemon:app:1", place, environ=environ, cache="none")
+            assert result.status == "pushed"
+        else:
+            with pytest.raises(SourceError, match=r"no engine answers .*is not trusted"):
+                towline.push("docker-daemon:app:1", place, environ=environ, cache="none")
 
 
 def test_an_engine_is_spoken_to_through_ssh(

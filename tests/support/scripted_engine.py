@@ -11,6 +11,7 @@ import http.server
 import json
 import re
 import socketserver
+import ssl
 import tarfile
 import threading
 import urllib.parse
@@ -18,8 +19,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.support.certificates import Certificate
 
 VERSIONS = {
     "20.10": ("1.41", "1.12"),
@@ -239,17 +243,37 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Quiet."""
 
 
-class _Server(socketserver.ThreadingUnixStreamServer):
+class _OnASocket(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
 
 
+class _OverTls(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+    def __init__(self, certificate: Certificate, handler: type[_Handler]) -> None:
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._tls.load_cert_chain(certificate.cert, certificate.key)
+        super().__init__(("127.0.0.1", 0), handler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        sock, address = super().get_request()
+        return self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False), address
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever does not trust it hangs up."""
+
+
 @contextlib.contextmanager
-def serving(folder: Path, version: str = "28") -> Iterator[ScriptedEngine]:
-    """An engine of that age on a socket in the folder."""
-    path = folder / "engine.sock"
-    engine = ScriptedEngine(f"unix://{path}", version)
+def serving(
+    folder: Path, version: str = "28", *, tls: Certificate | None = None
+) -> Iterator[ScriptedEngine]:
+    """An engine of that age, on a socket in the folder or over TLS."""
+    engine = ScriptedEngine("", version)
     handler = type("Handler", (_Handler,), {"engine": engine})
-    with _Server(str(path), handler) as server:
+    path = str(folder / "engine.sock")
+    with _OverTls(tls, handler) if tls else _OnASocket(path, handler) as server:
+        port = server.socket.getsockname()[1] if tls else 0
+        engine.url = f"tcp://127.0.0.1:{port}" if tls else f"unix://{path}"
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:

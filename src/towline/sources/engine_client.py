@@ -180,7 +180,7 @@ class EngineClient:
             )
         if isinstance(error, NetworkError):
             why = error.message.removeprefix(f"cannot connect to {self._authority}: ")
-            return Place(self._address, why, error.hint)
+            return Place(self._address, why)  # its hint is about registries
         return Place(self._address, words(error) if isinstance(error, OSError) else str(error))
 
     def _ssh_failed(self, error: Exception) -> Place:
