@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +13,7 @@ from towline.testing.images import make_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.support.docker_engine import DockerEngine, Store
     from towline.testing.registry import TestRegistry as OciRegistry
@@ -29,12 +28,11 @@ def engine(request: pytest.FixtureRequest) -> Iterator[DockerEngine]:
     program = docker_engine.program(store)
     if program is None:
         pytest.skip(f"no engine with {store} on PATH or in PEERS")
-    with tempfile.TemporaryDirectory(prefix="towline-engine-") as folder:
-        try:
-            with docker_engine.serving(store, program, Path(folder)) as found:
-                yield found
-        except docker_engine.NotAllowedError as error:
-            pytest.skip(f"no engine with {store} may run here: {error}")
+    try:
+        with docker_engine.serving(store, program) as found:
+            yield found
+    except docker_engine.NotAllowedError as error:
+        pytest.skip(f"no engine with {store} may run here: {error}")
 
 
 @pytest.fixture

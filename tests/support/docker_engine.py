@@ -11,14 +11,15 @@ import os
 import re
 import socket
 import subprocess
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tests.support import components, processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 Store = Literal["overlay2", "containerd", "podman"]
 _FEATURE_SINCE = 24
@@ -87,10 +88,28 @@ def _major(dockerd: Path) -> int:
 
 
 @contextlib.contextmanager
-def serving(store: Store, program: Path, folder: Path) -> Iterator[DockerEngine]:
+def serving(store: Store, program: Path) -> Iterator[DockerEngine]:
     """Run an engine in a folder of its own. Raises NotAllowedError."""
     if os.geteuid() != 0:
         raise NotAllowedError("an engine is started by root alone")
+    # Sockets lie in it, whose paths must be short; Podman takes none above 50 characters.
+    with tempfile.TemporaryDirectory(prefix="engine-", dir="/tmp") as name:
+        try:
+            with _serving(store, program, Path(name)) as engine:
+                yield engine
+        finally:
+            _unmount(name)
+
+
+def _unmount(folder: str) -> None:
+    """They leave their storage mounted upon itself."""
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for mount in sorted((each for each in mounts if each.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", "--lazy", mount], check=False)
+
+
+@contextlib.contextmanager
+def _serving(store: Store, program: Path, folder: Path) -> Iterator[DockerEngine]:
     path = folder / "engine.sock"
     command = _podman(program, folder) if store == "podman" else _dockerd(store, program, folder)
     # What they start themselves lies beside them or, in .tools, below.
