@@ -140,7 +140,7 @@ class _Together:
             tasks: list[Task] = []
             try:
                 for run in runs:
-                    if blob not in run.blobs or blob.key in run.delivered:
+                    if blob not in run.plans or blob.key in run.delivered:
                         continue
                     if task := run.awaited.join(blob):
                         tasks.append(task)

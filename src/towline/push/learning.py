@@ -48,7 +48,7 @@ class Lesson(NamedTuple):
 
     reference: Reference
     entries: list[Entry]
-    """All its pairs."""
+    """Its pairs, as far as no reference before it has taught them."""
     wanted: frozenset[Digest]
     """The DiffIDs among them that were asked about."""
 
@@ -74,8 +74,10 @@ def learn(
             learner.ask(reference)
     if learner.wanted and not wish.cache_from:
         _guess(learner, tags)
+    own = {reference for reference, _ in tags}
     for lesson in learner.lessons:
-        _tell(target, lesson)
+        if lesson.wanted and lesson.reference not in own:
+            _tell(target, lesson)
     return learner.lessons
 
 
@@ -138,11 +140,10 @@ def _may_read(target: Target, found: Descriptor | None) -> bool:
 
 
 def _tell(target: Target, lesson: Lesson) -> None:
-    if lesson.wanted and lesson.reference not in dict(target.tags):
-        count = len(lesson.wanted)
-        layers = "1 layer is" if count == 1 else f"{count} layers are"
-        message = f"{layers} known from {lesson.reference}"
-        target.context.emit(Note(reference=target.reference, message=message))
+    count = len(lesson.wanted)
+    layers = "1 layer is" if count == 1 else f"{count} layers are"
+    message = f"{layers} known from {lesson.reference}"
+    target.context.emit(Note(reference=target.reference, message=message))
 
 
 class _Learner:
@@ -157,6 +158,7 @@ class _Learner:
         self._platforms = {image.source.platform[:2] for tree in trees for image in images(tree)}
         self._read: set[Digest] = set()
         """Manifests that have been read: several tags may hold the same."""
+        self._pairs: set[tuple[Digest, Digest, str]] = set()
 
     def ask(self, reference: Reference) -> None:
         """Learn what lies under a reference can teach. Raises AuthError and NetworkError."""
@@ -167,17 +169,26 @@ class _Learner:
         if reference.repository != repository.name:
             client = target.resources.client
             repository = client.repository(reference.repository, context=target.context)
-        before = frozenset(self.wanted)
         entries: list[Entry] = []
+        found: set[Digest] = set()
         try:
             if digest := self._digest(repository, reference.target):
                 for manifest in self._manifests(repository, digest):
                     entries += self._entries(repository, manifest)
-                    self.wanted -= {entry.diff_id for entry in entries}
+                    found |= self.wanted & {entry.diff_id for entry in entries}
+                    self.wanted -= found
         except (RegistryError, ValueError):
-            self.wanted |= before
+            self.wanted |= found
             return
-        self.lessons.append(Lesson(reference, entries, before - self.wanted))
+        new = [entry for entry in entries if self._is_new(entry)]
+        self.lessons.append(Lesson(reference, new, frozenset(found)))
+
+    def _is_new(self, entry: Entry) -> bool:
+        """Whether no other tag has taught it: a thousand may share a layer."""
+        pair = (entry.diff_id, entry.digest, entry.repository)
+        before = len(self._pairs)
+        self._pairs.add(pair)
+        return len(self._pairs) > before
 
     def _digest(self, repository: Repository, tag: str) -> Digest | None:
         """HEAD first: a manifest that is read counts as a pull where pulls are limited."""

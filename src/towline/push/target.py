@@ -57,8 +57,9 @@ class Target:
     @property
     def reference(self) -> str:
         """What events of this target are told under."""
-        names = [str(reference) for reference, _ in self.tags]
-        return names[0] if len(names) == 1 else str(self.repository.name)
+        if len(self.tags) == 1:
+            return str(self.tags[0][0])
+        return str(self.repository.name)
 
     def watcher(self) -> Context:
         """The context in which this push watches transfers: events get its reference."""

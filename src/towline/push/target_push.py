@@ -251,7 +251,7 @@ class TargetPush:
         if how := self._wish.verify:
             from towline.push import verify
 
-            made = _made(self.delivered)
+            made = _made(tree, self.delivered)
             tag = reference.tag or documents.top.digest
             verified = verify.verify(self.target, tag, tree, documents, made=made, how=how)
             self.telling.verified(reference, verified)
@@ -273,7 +273,7 @@ class TargetPush:
     def _tagging(
         self, reference: Reference, tree: Tree, delivered: Mapping[str, Delivered]
     ) -> Tagging:
-        return Tagging(self.target, self._wish, reference, tree, _made(delivered))
+        return Tagging(self.target, self._wish, reference, tree, _made(tree, delivered))
 
     def _result(
         self,
@@ -307,8 +307,9 @@ class TargetPush:
         return None
 
 
-def _made(delivered: Mapping[str, Delivered]) -> dict[str, Made]:
-    return {key: found.made for key, found in delivered.items()}
+def _made(tree: Tree, delivered: Mapping[str, Delivered]) -> dict[str, Made]:
+    """What became of a tree's own blobs: a target may have those of a thousand others."""
+    return {blob.key: delivered[blob.key].made for blob in tree.blobs}
 
 
 def _guess(blob: Blob, plan: Sequence[Step]) -> Delivered | None:

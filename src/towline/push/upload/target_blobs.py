@@ -114,11 +114,9 @@ class TargetBlobs:
         self._watches.clear()
 
     def _hopeless(self, trees: Sequence[Tree]) -> bool:
-        if any(not blob.held for blob in self._watches.values()):
+        if not self.errors or any(not blob.held for blob in self._watches.values()):
             return False  # all of them that are nowhere are to be named
-        return bool(self.errors) and all(
-            any(blob in self.errors for blob in tree.blobs) for tree in trees
-        )
+        return all(any(blob in self.errors for blob in tree.blobs) for tree in trees)
 
     def _take_one(self) -> None:
         watch = self._ended.get()
