@@ -67,7 +67,7 @@ def learn(
         return []
     learner = _Learner(target, tags, _unknown(target, wish, tags, known))
     for reference, tree in tags:
-        if not learner.wanted.isdisjoint(_diff_ids([tree])):
+        if reference.tag and not learner.wanted.isdisjoint(_diff_ids([tree])):
             learner.ask(reference)
     for reference in (*wish.origins, *wish.cache_from):
         if reference.repository.host == target.repository.name.host:
@@ -114,7 +114,11 @@ def _guess(learner: _Learner, tags: Tags) -> None:
     A guess that fails teaches nothing.
     """
     target = learner.target
-    absent = [tag for tag in tags if if_exists.seen(target, tag[0].target) is None]
+    absent = [
+        (reference, tree)
+        for reference, tree in tags
+        if reference.tag is None or if_exists.seen(target, reference.tag) is None
+    ]
     layers = _diff_ids(tree for _, tree in absent) & learner.wanted
     if not layers:
         return
@@ -127,7 +131,7 @@ def _guess(learner: _Learner, tags: Tags) -> None:
         if layers <= learner.wanted and place.repository.host != HUB:
             there = target.repository.some_tags(target.context)
             others = [tag for tag in there if tag not in own and tag != LATEST]
-            for tag in alike(str(place.tag), others)[:_MOST_GUESSES]:
+            for tag in alike(place.tag or LATEST, others)[:_MOST_GUESSES]:
                 learner.ask(place.with_tag(tag))
     except TowlineError:
         return

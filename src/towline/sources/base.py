@@ -8,7 +8,7 @@ that cannot seek keeps that promise by spooling.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from towline.errors import SourceError
 
@@ -157,51 +157,26 @@ class SourceEntry:
     warnings: tuple[str, ...] = ()
     """What a user should hear of how this was chosen (an index that is not whole)."""
 
-
-class UnusableEntry(SourceEntry):
-    """One that cannot be pushed: asking for its content raises why, and others are as they were."""
-
-    __slots__ = ("_error",)
-    _error: SourceError
-
-    def __init__(self, names: tuple[str, ...], error: SourceError) -> None:
-        object.__setattr__(self, "names", names)
-        object.__setattr__(self, "warnings", ())
-        object.__setattr__(self, "_error", error)
-
-    # Each is one of its own: what others are compared by cannot be read here.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
-
-    @property
-    def content(self) -> NoReturn:
-        """Raises SourceError."""
-        raise self._error
+    def then(self, change: Callable[[SourceEntry], SourceEntry]) -> SourceEntry:
+        """The same, with what is to be done once its content is asked for."""
+        return LazyEntry(self.names, lambda: change(self))
 
 
-class UnreadEntry(SourceEntry):
-    """One whose digest is known before it is read, which happens when its content is asked for."""
+class LazyEntry(SourceEntry):
+    """One that is read when its content is asked for: a source may hold a thousand others."""
 
-    __slots__ = ("_found", "_read", "known")
-    known: Descriptor
-    """What stands there; its size may be unknown (0)."""
+    __slots__ = ("_found", "_read")
     _read: Callable[[], SourceEntry]
     _found: SourceEntry | None
 
-    def __init__(
-        self, names: tuple[str, ...], known: Descriptor, read: Callable[[], SourceEntry]
-    ) -> None:
+    def __init__(self, names: tuple[str, ...], read: Callable[[], SourceEntry]) -> None:
         object.__setattr__(self, "names", names)
-        object.__setattr__(self, "known", known)
         object.__setattr__(self, "_read", read)
         object.__setattr__(self, "_found", None)
 
+    # Each is one of its own: what others are compared by is not read here.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
-
-    def then(self, change: Callable[[SourceEntry], SourceEntry]) -> UnreadEntry:
-        """The same, with what is to be done once it is read."""
-        return UnreadEntry(self.names, self.known, lambda: change(self._read()))
 
     def _whole(self) -> SourceEntry:
         if self._found is None:
@@ -211,13 +186,31 @@ class UnreadEntry(SourceEntry):
 
     @property
     def content(self) -> SourceImage | SourceIndex:
-        """Read it. Raises SourceError, AuthError, RegistryError, NetworkError, Cancelled."""
+        """Read it. Raises SourceError; of a source in a registry whatever that raises."""
         return self._whole().content
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """As those of any entry."""
         return self._whole().warnings
+
+
+class UnreadEntry(LazyEntry):
+    """One whose digest is known before it is read."""
+
+    __slots__ = ("known",)
+    known: Descriptor
+    """What stands there; its size may be unknown (0)."""
+
+    def __init__(
+        self, names: tuple[str, ...], known: Descriptor, read: Callable[[], SourceEntry]
+    ) -> None:
+        super().__init__(names, read)
+        object.__setattr__(self, "known", known)
+
+    def then(self, change: Callable[[SourceEntry], SourceEntry]) -> UnreadEntry:
+        """As that of any entry."""
+        return UnreadEntry(self.names, self.known, lambda: change(self))
 
 
 class ImageSource(Protocol):

@@ -16,10 +16,10 @@ from towline.errors import SourceError
 from towline.sources import files as stores
 from towline.sources.base import (
     ForeignLayer,
+    LazyEntry,
     MissingLayer,
     SourceEntry,
     SourceImage,
-    UnusableEntry,
 )
 from towline.spec import compression, media_types
 from towline.spec import config as configs
@@ -70,11 +70,8 @@ class DockerArchive:
         return [self._entry(listed) for listed in self._listed]
 
     def _entry(self, listed: dict[str, Any]) -> SourceEntry:
-        names = tuple(_texts(listed.get("RepoTags")))
-        try:
-            return SourceEntry(names, self._image(listed))
-        except SourceError as error:
-            return UnusableEntry(names, error)
+        names = _texts(listed.get("RepoTags"))
+        return LazyEntry(names, lambda: SourceEntry(names, self._image(listed)))
 
     def _image(self, listed: dict[str, Any]) -> SourceImage:
         path = str(listed.get("Config") or "")

@@ -12,11 +12,11 @@ from towline.errors import SourceError
 from towline.sources import files as stores
 from towline.sources.base import (
     ForeignLayer,
+    LazyEntry,
     MissingLayer,
     SourceEntry,
     SourceImage,
     SourceIndex,
-    UnusableEntry,
 )
 from towline.sources.oci_images import Absent, OciImages, is_plain
 from towline.spec import manifest as manifests
@@ -66,9 +66,9 @@ class OciLayout:
         if not self._listed:
             raise SourceError(f"{self._files.name} holds no image: its {INDEX} lists none")
         if self._is_one_image():
-            return [self._entry((), lambda: self._blobs.entry_of(self._raw, self._listed))]
+            return [_entry((), lambda: self._blobs.entry_of(self._raw, self._listed))]
         return [
-            self._entry(names, partial(self._blobs.entry, descriptor))
+            _entry(names, partial(self._blobs.entry, descriptor))
             for descriptor, names in self._roots()
         ]
 
@@ -80,7 +80,10 @@ class OciLayout:
         image of it contradicts itself: Docker 25.0 wrote some that had no layers (moby#47065).
         """
         plain = index = False
+        may_be_index = any(each.media_type not in media_types.IMAGES for each in self._listed)
         for each in self._listed:
+            if plain and not may_be_index:
+                return False  # whatever the others are: there may be a thousand
             try:
                 raw, document = self._blobs.document(each)
                 if isinstance(document, Index):
@@ -111,13 +114,9 @@ class OciLayout:
         roots = {each.digest: each for each in self._listed}
         return [(roots[digest], tuple(found)) for digest, found in names.items()]
 
-    def _entry(
-        self, names: tuple[str, ...], read: Callable[[], SourceImage | SourceIndex]
-    ) -> SourceEntry:
-        try:
-            return SourceEntry(names, read())
-        except SourceError as error:
-            return UnusableEntry(names, error)
+
+def _entry(names: tuple[str, ...], read: Callable[[], SourceImage | SourceIndex]) -> SourceEntry:
+    return LazyEntry(names, lambda: SourceEntry(names, read()))
 
 
 def _names(listed: Descriptor) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError, UsageError
-from towline.sources.base import SourceEntry, SourceImage, SourceIndex, UnreadEntry, UnusableEntry
+from towline.sources.base import SourceEntry, SourceImage, SourceIndex
 from towline.spec import gojson
 from towline.spec.descriptor import REFERENCE_DIGEST, Platform, is_attestation
 from towline.spec.manifest import RawManifest
@@ -57,14 +57,13 @@ def chosen(
 
     `source` is what errors call the source.
     """
-    if isinstance(entry, UnreadEntry):
-        return entry.then(lambda found: chosen(found, platforms, source, attestations=attestations))
-    warnings: tuple[str, ...] = ()
-    try:
-        content = entry.content
+
+    def choose(found: SourceEntry) -> SourceEntry:
+        content = found.content
+        warnings: tuple[str, ...] = ()
         if isinstance(content, SourceImage):
             _find(platforms, [content], (), source)
-            return entry
+            return found
         if platforms:
             content, warnings = _of_platforms(content, platforms, source, attestations=attestations)
         elif not attestations:
@@ -72,9 +71,9 @@ def chosen(
             content = _only(content, {each.digest for each in listed if not is_attestation(each)})
         if isinstance(content, SourceIndex) and (_absent(content) or _empty(content)):
             content, warnings = _the_whole_one(content, source)
-    except SourceError as error:
-        return UnusableEntry(entry.names, error)
-    return SourceEntry(entry.names, content, (*entry.warnings, *warnings))
+        return SourceEntry(found.names, content, (*found.warnings, *warnings))
+
+    return entry.then(choose)
 
 
 def worth_reading(

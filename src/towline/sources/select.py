@@ -94,11 +94,11 @@ def _matching(entries: Sequence[SourceEntry], ref: str) -> list[SourceEntry]:
     if ref.startswith("@") and ref[1:].isdecimal():
         place = int(ref[1:])
         return list(entries[place : place + 1])
-    exact = [entry for entry in entries if ref in entry.names]
+    if exact := [entry for entry in entries if ref in entry.names]:
+        return exact
     wanted = _full(ref)
     full = [entry for entry in entries if wanted and wanted in map(_full, entry.names)]
-    by_tag = [entry for entry in entries if any(tag == ref for _, tag in _named(entry))]
-    return exact or full or by_tag
+    return full or [entry for entry in entries if any(tag == ref for _, tag in _named(entry))]
 
 
 def _named(entry: SourceEntry) -> list[tuple[RepositoryName | None, str]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,8 @@ from towline.context import Context
 from towline.errors import SourceError
 from towline.events import Event, Note
 from towline.sources.base import SourceIndex
+from towline.sources.files import Folder
+from towline.sources.oci_layout import OciLayout
 from towline.sources.open_source import open_source
 from towline.spec import manifest, media_types
 from towline.spec.descriptor import Descriptor, Platform
@@ -28,6 +31,7 @@ from towline.testing.images import ImageSpec, make_image, make_images
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from towline.layers.reader import Reader
     from towline.spec.compression import Compression
     from towline.testing.image_formats import Form
 
@@ -470,3 +474,26 @@ def test_an_image_without_layers_may_say_so_by_null_or_not_at_all(
         layout.done(layout.add(json.dumps(document).encode(), media_types.OCI_MANIFEST))
     )
     assert image_of(entry).layers == ()
+
+
+class Counting(Folder):
+    """A folder that notes what is opened in it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.opened: list[str] = []
+
+    def open(self, path: str) -> Reader:
+        self.opened.append(path)
+        return super().open(path)
+
+
+def test_of_many_images_those_alone_are_read_whose_content_is_asked_for(tmp_path: Path) -> None:
+    specs = [ImageSpec([{"own": b"%d" % n}], names=[f"app:{n}"]) for n in range(20)]
+    made = make_images(tmp_path / "layout", specs, "oci")
+    files = Counting(made[0].path)
+    with closing(OciLayout(files)) as layout:
+        entry = layout.entries()[7]
+        assert files.opened == ["index.json"]
+        assert image_of(entry).config == made[7].config
+        assert len(files.opened) == 3, "the index, a manifest and a config"
