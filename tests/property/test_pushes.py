@@ -27,9 +27,11 @@ SHARES = 10
 """Tests that the seeds are spread over, so that a failure is told early."""
 AT_ONCE = 5
 ROOM = {100: 1.06, 1000: 1.03}
-"""By the number of seeds: what one costs depends on who comes first, most of all where a target is
-late or a blob goes again. On a machine with ten times too much to do, runs of 100 seeds differ by
-2 % in what they send."""
+"""For requests, by the number of seeds: what one costs depends on who comes first, most of all where
+a target is late or a blob goes again."""
+ROOM_FOR_BYTES = {100: 1.25, 1000: 1.03}
+"""Where a machine has five times too much to do, 100 seeds were seen to send 11 % more; the thousand
+are run where nothing else is."""
 ROOM_FOR_READS = 1.3
 """On a busy machine a target is late that would not be elsewhere, and has its layer read again."""
 RECORDED = {
@@ -93,5 +95,5 @@ def compare(total: Figures) -> None:
     assert total.ends == expected.ends
     assert sum(total.layers.values()) == sum(expected.layers.values())
     assert total.requests <= expected.requests * ROOM[RUNS]
-    assert total.sent <= expected.sent * ROOM[RUNS]
+    assert total.sent <= expected.sent * ROOM_FOR_BYTES[RUNS]
     assert total.read <= expected.read * ROOM_FOR_READS
