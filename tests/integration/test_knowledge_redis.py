@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.redis_server import RedisServer
+    from towline.knowledge.base import Knowledge
 
 NEEDS_REDIS = pytest.mark.needs("redis-server")
 
@@ -146,6 +147,45 @@ def test_a_server_that_is_no_redis_is_one_warning(
         connection.shutdown(socket.SHUT_RDWR)
 
     assert len(warnings_of(f"redis://127.0.0.1:{peer(behave)}")) == 1
+
+
+QUESTIONS: dict[str, Callable[[Knowledge], object]] = {
+    "entries": lambda knowledge: knowledge.entries([DIFF_ID]),
+    "record": lambda knowledge: knowledge.record([entry()]),
+    "facts": lambda knowledge: knowledge.host_facts("reg"),
+    "config": lambda knowledge: knowledge.config(BLOB),
+    "account key": lambda knowledge: knowledge.account_key(),
+    "stats": lambda knowledge: knowledge.stats(),
+    "prune": lambda knowledge: knowledge.prune(older_than=1.0),
+    "clear": lambda knowledge: knowledge.clear(),
+}
+ODD = {
+    "a number": b":5\r\n",
+    "nothing": b"*-1\r\n",
+    "a list": b"*2\r\n:0\r\n*0\r\n",
+    "a long number": b"$999999999999999999999\r\n",
+    "nested lists": b"*1\r\n" * 3000 + b":1\r\n",
+    "texts": b"*1\r\n$3\r\n\xff\xfe\0\r\n",
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("answer", ODD)
+def test_an_answer_of_another_kind_is_one_warning_at_most(
+    peer: Callable[[Callable[[socket.socket], None]], int], question: str, answer: str
+) -> None:
+    """An error that only the asking thread meets is one of pytest's warnings, which fail."""
+
+    def behave(connection: socket.socket) -> None:
+        while connection.recv(1 << 16):
+            connection.sendall(ODD[answer])
+
+    warnings: list[str] = []
+    address = f"redis://127.0.0.1:{peer(behave)}"
+    with closing(open_knowledge(address, {}, warnings.append)) as knowledge:
+        QUESTIONS[question](knowledge)
+    assert [w for w in warnings if "cannot be used: " not in w] == []
+    assert len(warnings) <= 1
 
 
 @NEEDS_REDIS

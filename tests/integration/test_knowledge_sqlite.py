@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.knowledge import DIFF_ID, OURS, entry
+from tests.support.knowledge import BLOB, DIFF_ID, OURS, entry
 from towline.knowledge import sqlite_file
-from towline.knowledge.base import KnowledgeError
+from towline.knowledge.base import Entry, KnowledgeError, is_sound
 from towline.knowledge.open import open_knowledge
 from towline.knowledge.sqlite import MAX_CONFIGS, SqliteKnowledge
 from towline.spec.digest import Digest
@@ -117,6 +117,48 @@ def test_an_entry_that_makes_no_sense_is_damage_too(store: SqliteKnowledge, path
         other.execute("UPDATE entry SET digest = 'md5:0123'")
     with pytest.raises(KnowledgeError, match="malformed entry"):
         store.entries([DIFF_ID])
+
+
+COLUMNS = [
+    *(("entry", name) for name in Entry._fields if name != "diff_id"),
+    *(("entry", "mac"), ("entry", "place"), ("host", "value"), ("host", "mac")),
+    *(("config", "content"), ("config", "seen"), ("secret", "value")),
+]
+ODD = [None, "text", b"bytes", -1, 2**63 - 1, float("nan"), float("inf")]
+
+
+@pytest.mark.parametrize(("table", "column"), COLUMNS)
+@pytest.mark.parametrize("value", ODD, ids=repr)
+def test_a_value_of_another_kind_is_one_warning_at_most(
+    path: Path, table: str, column: str, value: object
+) -> None:
+    with closing(SqliteKnowledge(path, OURS)) as store:
+        store.record([entry(), entry(repository="reg/b")])
+        store.record_host("reg", {"mounts": "1"})
+        store.record_config(Digest.of(b"{}"), b"{}")
+        store.account_key()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        schema = other.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        for words in (f"ALTER TABLE {table} RENAME TO old", schema[0].replace("NOT NULL", "")):
+            other.execute(words)
+        other.execute(f"INSERT INTO {table} SELECT * FROM old")  # noqa: S608 - a word of ours
+        some = "repository = 'reg/b'" if table == "entry" else "1"
+        other.execute(f"UPDATE OR IGNORE {table} SET {column} = ? WHERE {some}", (value,))  # noqa: S608 - as above
+    warnings: list[str] = []
+    with closing(open_knowledge(str(path), {}, warnings.append)) as knowledge:
+        for found in knowledge.entries([DIFF_ID]).values():
+            assert all(type(one.size) is int for one in filter(is_sound, found))
+        assert isinstance(knowledge.account_key(), bytes)
+        assert knowledge.config(Digest.of(b"{}")) in {b"{}", None}
+        assert set(knowledge.host_facts("reg").values()) <= {"1"}
+        knowledge.record([entry()])
+        knowledge.record_config(Digest.of(b"[]"), b"[]")
+        knowledge.stats()
+        knowledge.prune(older_than=1.0)
+        knowledge.forget(DIFF_ID, BLOB, "reg/b")
+        knowledge.clear()
+    assert all("malformed" in warning for warning in warnings)
+    assert len(warnings) <= 1
 
 
 def test_a_locked_file_is_waited_for_and_then_given_up(store: SqliteKnowledge, path: Path) -> None:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 CONFIG_LIFE = 90 * 24 * 3600
 """Seconds an image config is kept."""
 
-_NO_ENTRY = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
-"""What reading JSON that is none of ours may raise."""
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+"""What reading may raise that is none of ours."""
 _COMPRESSIONS: dict[str, Compression] = {"none": "none", "gzip": "gzip", "zstd": "zstd"}
 
 # Drop the values that begin with ARGV[1]; append ARGV[2], if given, and keep the last ARGV[3].
@@ -61,11 +61,10 @@ class RedisKnowledge:
             pipeline = client.pipeline(transaction=False)
             for diff_id in diff_ids:
                 pipeline.lrange(self._key("layer", diff_id), -MAX_ENTRIES, -1)
-            answers = pipeline.execute()
-        found = {
-            diff_id: self._signer.admit_all(_understood(diff_id, values))
-            for diff_id, values in zip(diff_ids, answers, strict=True)
-        }
+            found = {
+                diff_id: self._signer.admit_all(_understood(diff_id, values))
+                for diff_id, values in zip(diff_ids, pipeline.execute(), strict=True)
+            }
         return {diff_id: entries for diff_id, entries in found.items() if entries}
 
     def record(self, entries: Sequence[Entry]) -> None:
@@ -90,7 +89,7 @@ class RedisKnowledge:
         """Only what this machine wrote or, with a key that machines share, what its holders did."""
         with self._using() as client:
             values = client.hgetall(self._key("host", host))
-        return self._signer.admit_facts(host, _understood_facts(values))
+            return self._signer.admit_facts(host, _understood_facts(values))
 
     def record_host(self, host: str, facts: Mapping[str, str]) -> None:
         """One round trip for all of them."""
@@ -104,7 +103,7 @@ class RedisKnowledge:
         """Checked against its digest, so it needs no MAC."""
         with self._using() as client:
             content: bytes | None = client.get(self._key("config", digest))
-        return content if content is not None and is_content_of(digest, content) else None
+            return content if content is not None and is_content_of(digest, content) else None
 
     def record_config(self, digest: Digest, content: bytes) -> None:
         """Kept for 90 days."""
@@ -118,7 +117,7 @@ class RedisKnowledge:
             key = self._key("secret", "account")
             with self._using() as client:
                 client.set(key, os.urandom(32), nx=True)
-                self._account_key = bytes(client.get(key))
+                self._account_key = b"" + client.get(key)  # of a number `bytes` would make zeros
         return self._account_key
 
     def stats(self) -> Stats:
@@ -168,7 +167,7 @@ class RedisKnowledge:
         try:
             yield self._client
         # The library lets errors of the system, and those of odd answers and options, through.
-        except (RedisError, OSError, ValueError, TypeError) as error:
+        except (RedisError, OSError, *_UNREADABLE) as error:
             raise unusable(self._address, error) from error
 
 
@@ -207,7 +206,7 @@ def _understood(diff_id: Digest, values: Iterable[bytes]) -> Iterator[tuple[Entr
                 learned=bool(learned),
                 seen=float(seen),
             )
-        except _NO_ENTRY:
+        except _UNREADABLE:
             continue
         yield entry, str(mac)
 
@@ -217,7 +216,7 @@ def _understood_facts(values: Mapping[bytes, bytes]) -> Iterator[tuple[str, str,
         try:
             value, mac = json.loads(signed)
             yield name.decode(), str(value), str(mac)
-        except _NO_ENTRY:
+        except _UNREADABLE:
             continue
 
 
@@ -225,5 +224,5 @@ def _seen(value: bytes) -> float:
     """When it was last seen; of what nobody can read, never."""
     try:
         return float(json.loads(value)[-2])
-    except _NO_ENTRY:
+    except _UNREADABLE:
         return 0.0

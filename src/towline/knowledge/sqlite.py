@@ -19,8 +19,11 @@ from towline.spec.digest import Digest
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Mapping, Sequence
+    from types import UnionType
 
     from towline.knowledge.signing import Signer
+
+    _Kinds = tuple[type | UnionType, ...]
 
 MAX_CONFIGS = 1000
 """Image configs kept; the oldest goes first."""
@@ -29,6 +32,7 @@ _ENTRIES = """
 SELECT digest, repository, account, learned, size, media_type, compression, profile, seen, mac
 FROM entry WHERE diff_id = ? ORDER BY place
 """
+_KINDS_OF_ENTRY = (bytes | str, str, str, int, int, str, str, str | None, float, str)
 _RECORD = """
 INSERT OR REPLACE INTO entry VALUES (
     :diff_id, :digest, :repository, :account, :learned,
@@ -59,17 +63,15 @@ class SqliteKnowledge:
 
     def entries(self, diff_ids: Sequence[Digest]) -> Mapping[Digest, Sequence[Entry]]:
         """One look-up for each DiffID."""
-        with self._using() as database:
-            rows = {
-                diff_id: database.execute(_ENTRIES, (_packed(diff_id),)).fetchall()
-                for diff_id in diff_ids
-            }
+        rows = {
+            diff_id: self._rows(_KINDS_OF_ENTRY, _ENTRIES, _packed(diff_id)) for diff_id in diff_ids
+        }
         try:
             found = {
                 diff_id: self._signer.admit_all(_signed(diff_id, row) for row in rows[diff_id])
                 for diff_id in rows
             }
-        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        except ValueError as error:
             raise unusable(self._path, f"malformed entry: {error}") from error
         return {diff_id: entries for diff_id, entries in found.items() if entries}
 
@@ -107,11 +109,8 @@ class SqliteKnowledge:
 
     def host_facts(self, host: str) -> Mapping[str, str]:
         """Facts that carry another's MAC are left out: a false one could give credentials away."""
-        with self._using() as database:
-            rows = database.execute(
-                "SELECT name, value, mac FROM host WHERE host = ?", (host,)
-            ).fetchall()
-        return self._signer.admit_facts(host, rows)
+        query = "SELECT name, value, mac FROM host WHERE host = ?"
+        return self._signer.admit_facts(host, self._rows((str, str, str), query, host))
 
     def record_host(self, host: str, facts: Mapping[str, str]) -> None:
         """One transaction for all of them."""
@@ -124,11 +123,9 @@ class SqliteKnowledge:
 
     def config(self, digest: Digest) -> bytes | None:
         """Checked against its digest, so it needs no MAC."""
-        with self._using() as database:
-            row = database.execute(
-                "SELECT content FROM config WHERE digest = ?", (_packed(digest),)
-            ).fetchone()
-        return row[0] if row is not None and is_content_of(digest, row[0]) else None
+        query = "SELECT content FROM config WHERE digest = ?"
+        found = (row[0] for row in self._rows((bytes,), query, _packed(digest)))
+        return next((content for content in found if is_content_of(digest, content)), None)
 
     def record_config(self, digest: Digest, content: bytes) -> None:
         """The newest thousand are kept."""
@@ -148,9 +145,8 @@ class SqliteKnowledge:
         return self._account_key
 
     def _secret(self, name: str) -> bytes | None:
-        with self._using() as database:
-            row = database.execute("SELECT value FROM secret WHERE name = ?", (name,)).fetchone()
-        return None if row is None else bytes(row[0])
+        rows = self._rows((bytes,), "SELECT value FROM secret WHERE name = ?", name)
+        return rows[0][0] if rows else None
 
     def _new_secret(self, name: str) -> bytes:
         fresh = os.urandom(32)
@@ -195,6 +191,15 @@ class SqliteKnowledge:
         with self._lock:
             self._database.close()
 
+    def _rows(self, kinds: _Kinds, query: str, *values: object) -> list[Any]:
+        """What a query finds. SQLite keeps values of any kind in any column: these are checked."""
+        with self._using() as database:
+            rows = database.execute(query, values).fetchall()
+        for row in rows:
+            if not all(map(isinstance, row, kinds)):
+                raise unusable(self._path, "malformed entry: a value is of another kind")
+        return rows
+
     @contextmanager
     def _using(self) -> Iterator[sqlite3.Connection]:
         import sqlite3
@@ -233,7 +238,7 @@ def _signed(diff_id: Digest, row: Sequence[Any]) -> tuple[Entry, str]:
     entry = Entry(
         diff_id=diff_id,
         digest=_unpacked(digest),
-        size=int(size),
+        size=size,
         media_type=media_type,
         compression=compression,
         profile=profile,
