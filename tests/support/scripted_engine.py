@@ -121,6 +121,8 @@ class ScriptedEngine:
     breaks_off: int | None = None
     """Bytes of an export after which the connection is lost."""
     before_export: Callable[[], None] = lambda: None
+    sent: int = 0
+    """Bytes of exports that went out."""
     root: Path | None = None
     """The folder below which it says that its things lie."""
 
@@ -209,14 +211,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.tell("application/x-tar")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        sent = 0
         for at in range(0, len(content), 32 << 10):
             piece = content[at : at + (32 << 10)]
-            if self.engine.breaks_off is not None and sent >= self.engine.breaks_off:
+            if self.engine.breaks_off is not None and at >= self.engine.breaks_off:
                 self.close_connection = True
                 return
             self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-            sent += len(piece)
+            self.engine.sent += len(piece)
         self.wfile.write(b"0\r\n\r\n")
 
     def refuse(self, status: int, message: str) -> None:
@@ -245,6 +246,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 class _OnASocket(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever has enough of an export hangs up."""
 
 
 class _OverTls(socketserver.ThreadingTCPServer):

@@ -113,6 +113,19 @@ class _Documents:
                 held |= {diff_id, *(entry.digest for entry in entries)}
         return held
 
+    def near(self, root: Digest, diff_ids: Collection[Digest]) -> bool:
+        """See `Documents`: each target's host was seen to hold all, or it has the manifest."""
+        known = self._knowledge.entries(list(diff_ids))
+        for target in self._targets:
+            host = target.repository.name.host
+            seen = all(
+                any(entry.repository.startswith(f"{host}/") for entry in known.get(diff_id, ()))
+                for diff_id in diff_ids
+            )
+            if not seen and _read(target, root, manifest=True) is None:
+                return False
+        return True
+
 
 def _read(target: Target, digest: Digest, *, manifest: bool) -> bytes | None:
     """From a destination; whatever goes wrong there, the push itself will meet it."""

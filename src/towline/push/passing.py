@@ -20,7 +20,7 @@ from towline.push.plan import Mount, Rules, steps
 from towline.push.reporting import Telling
 from towline.push.upload.scheduler import Uploads
 from towline.push.upload.target_blobs import TargetBlobs
-from towline.sources.base import SourceIndex
+from towline.sources.base import PassedBy, SourceIndex
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.manifest import RawManifest
@@ -33,24 +33,22 @@ if TYPE_CHECKING:
     from towline.push.resources import Resources
     from towline.push.target import Target
     from towline.push.upload.scheduler import Task
-    from towline.sources.passing import PassingBlob, PassingSource
+    from towline.sources.passing import PassesBy, PassingBlob
 
 
 NOTHING: Tree = Index(SourceIndex(RawManifest(b"", media_types.OCI_INDEX), (), ()), ())
 """What is to be under a tag, while that is not known."""
 
 
-def pass_by(
-    resources: Resources, source: PassingSource, targets: Sequence[Target], wish: Wish
-) -> None:
-    """Read the source to its end, and bring its blobs to the targets meanwhile.
+def pass_by(resources: Resources, source: PassesBy, targets: Sequence[Target], wish: Wish) -> None:
+    """Take what passes by of the source, and bring its blobs to the targets meanwhile.
 
     What became of them each target has then: those that have `passed`, or a `failure`.
 
     Raises Cancelled, what reading raises, and for one target alone also why a blob has failed.
     """
     uploads = Uploads(resources, wish)
-    passages = [Passage(target, wish, uploads) for target in targets]
+    passages = [Passage(target, wish, uploads, once=source.once) for target in targets]
     try:
         with closing(source.passing()) as passing:
             for blob in passing:
@@ -109,8 +107,10 @@ def _blob(passing: PassingBlob) -> Blob:
 class Passage:
     """What becomes at one target of the blobs that pass by."""
 
-    def __init__(self, target: Target, wish: Wish, uploads: Uploads) -> None:
+    def __init__(self, target: Target, wish: Wish, uploads: Uploads, *, once: bool) -> None:
+        """`once`: what has passed by is gone, so that nothing may fail."""
         self.target = target
+        self._once = once
         target.costs = reporting.Costs(target.context)
         target.passed = {}
         self._rules = Rules(wish.profile, trust_learned=wish.learn)
@@ -142,16 +142,20 @@ class Passage:
         return self._blobs.join(blob, ended)
 
     def settle(self) -> None:
-        """Take in what has ended so far; a blob that has failed ends it all. Raises Cancelled."""
+        """Take in what has ended so far; a blob that has failed ends it all. Raises Cancelled.
+
+        Where the source can be asked again, one of which too much had passed by does not.
+        """
         self._blobs.settle()
         for error in self._blobs.errors.values():
-            self.target.failure, self.wants_blobs = error, False
-            self._blobs.leave()
-            break
+            if self._once or not isinstance(error.__cause__ or error, PassedBy):
+                self.target.failure, self.wants_blobs = error, False
+                self._blobs.leave()
+                break
 
     def wait(self) -> None:
         """Until each blob is there or one has failed. Raises Cancelled."""
-        self._blobs.wait([])
+        self._blobs.wait([] if self._once else [NOTHING])
         self.settle()
 
     def leave(self) -> None:

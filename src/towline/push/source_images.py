@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from towline.push.target_push import TargetPush
     from towline.reference import RepositoryName
     from towline.sources.base import ImageSource
-    from towline.sources.passing import PassingSource
+    from towline.sources.passing import PassesBy
     from towline.sources.remote import RemoteSource
     from towline.wire.log import Log
     from towline.wire.secrets import Secrets
@@ -92,6 +92,7 @@ class Opened:
         self.origin: RepositoryName | None = None
         """Where it is at a registry."""
         self._path = ""
+        self._passes = known_first is None
         if location and location.transport == "docker-daemon":
             from towline.push.engine_image import EngineImage
 
@@ -117,11 +118,11 @@ class Opened:
         return f"{self._source.transport}:{self._path}" if self._path else ""
 
     @property
-    def passing(self) -> PassingSource | None:
+    def passing(self) -> PassesBy | None:
         """The source, where its blobs are to be taken as they pass, before anything else."""
-        if not hasattr(self._source, "passing"):
-            return None
-        return cast("PassingSource", self._source)
+        if self._engine is not None:
+            return self._engine if self._passes and self._engine.passes() else None
+        return cast("PassesBy", self._source) if hasattr(self._source, "passing") else None
 
     def entry(self, wish: Wish) -> SourceEntry:
         """The one image that is meant."""

@@ -22,7 +22,7 @@ from towline.events import Note
 from towline.sources import engine_client, files
 from towline.sources.base import SourceEntry, SourceImage, SourceIndex
 from towline.sources.engine_content import EngineContent
-from towline.sources.engine_export import EngineExport
+from towline.sources.engine_export import EngineExport, ExportStream
 from towline.sources.oci_layout import INDEX, OciLayout
 from towline.sources.select import select
 from towline.spec import config as configs
@@ -34,12 +34,14 @@ from towline.spec.manifest import Index, Manifest
 from towline.wire.log import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Container, Mapping, Sequence
+    from collections.abc import Callable, Collection, Container, Generator, Mapping, Sequence
 
     from towline.context import Context
     from towline.layers.reader import Reader
     from towline.reference import Reference
     from towline.sources.base import ImageSource, SourceLayer
+    from towline.sources.passing import PassingBlob, PassingTar
+    from towline.wire.exchange import Unread
     from towline.wire.log import Log
     from towline.wire.secrets import Secrets
 
@@ -66,6 +68,10 @@ class Documents(Protocol):
         """Those layers, and the blobs that they became, which will hardly have to be sent."""
         ...
 
+    def near(self, root: Digest, diff_ids: Collection[Digest]) -> bool:
+        """Whether what is wanted of an image may well be where it is to go."""
+        ...
+
 
 class NoDocuments:
     """Nothing is known."""
@@ -87,6 +93,11 @@ class NoDocuments:
         """See `Documents`."""
         del diff_ids
         return ()
+
+    def near(self, root: Digest, diff_ids: Collection[Digest]) -> bool:
+        """See `Documents`."""
+        del root, diff_ids
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,8 @@ class Listed:
     platform: Platform
     root: Descriptor | None
     """The manifest or index of an image in a containerd store, where the engine tells of it."""
+    containerd: bool
+    """Whether it is in a containerd store, which sends blobs as they are, by their digests."""
     origins: tuple[Reference, ...]
     """By digest, in the repositories that the engine knows it from."""
     absent: frozenset[Digest]
@@ -137,14 +150,13 @@ class EngineSource:
     """An ImageSource."""
 
     transport = "docker-daemon"
+    once = False
 
     def __init__(
         self, name: str, access: Access, context: Context, environ: Mapping[str, str]
     ) -> None:
         """`name` is an image's name or ID. Raises SourceError."""
         self.name = name
-        self.origins: tuple[Reference, ...] = ()
-        """Where the engine has its images from, or has pushed them to."""
         self._access = access
         self._documents = access.documents
         self._context = context
@@ -158,13 +170,14 @@ class EngineSource:
             log=access.log,
             secrets=access.secrets,
         )
-        self._images: list[Listed] = []
         self._turn = threading.Lock()
         self._exports: dict[tuple[Digest, ...], EngineExport] = {}
         self._archives: dict[tuple[Digest, ...], ImageSource] = {}
         """The same, by their own lists of what is in them."""
         self._layers_of: dict[Digest, set[str]] = {}
         """Digests, without their algorithm, of the layers of images that are described."""
+        self._passed: dict[Digest, bytes] = {}
+        """Documents of an export that has passed by."""
 
     def close(self) -> None:
         """See `ImageSource`."""
@@ -176,8 +189,7 @@ class EngineSource:
 
     def entries(self) -> Sequence[SourceEntry]:
         """See `ImageSource`."""
-        self._images = images = self._all_tags() if self._access.all_tags else [self._one()]
-        self.origins = tuple(dict.fromkeys(place for image in images for place in image.origins))
+        images = self._images
         described = {
             image.id: self._described(image, partial(self._find, image)) for image in images
         }
@@ -192,6 +204,15 @@ class EngineSource:
             for image in images
             if (content := described[image.id])
         ]
+
+    @cached_property
+    def _images(self) -> list[Listed]:
+        return self._all_tags() if self._access.all_tags else [self._one()]
+
+    @property
+    def origins(self) -> tuple[Reference, ...]:
+        """Where the engine has its images from, or has pushed them to."""
+        return tuple(dict.fromkeys(place for image in self._images for place in image.origins))
 
     @property
     def export_size(self) -> int:
@@ -240,7 +261,7 @@ class EngineSource:
 
     def _find(self, image: Listed, digest: Digest, *, manifest: bool) -> bytes | None:
         """A document of an image, from wherever it is known without an export."""
-        content = self._documents.remembered(digest)
+        content = self._passed.get(digest) or self._documents.remembered(digest)
         if content is None and image.root is not None:
             content = self._content.read(digest.hex)
             if content is not None and Digest.of(content) != digest:
@@ -294,7 +315,56 @@ class EngineSource:
             for place, (diff_id, size) in enumerate(zip(diff_ids, sizes, strict=True))
         )
 
-    # By an export.
+    # By an export that passes by.
+
+    def passes(self) -> bool:
+        """Whether to take its blobs from `passing` first: an export will hardly be avoided."""
+        if len(self._images) != 1 or not self._images[0].containerd:
+            return False
+        (image,) = self._images
+        content = self._described(image, partial(self._find, image))
+        if content is None:
+            return True
+        diff_ids = {layer.diff_id for each in _leaves(content) for layer in each.layers}
+        return not (
+            self._at_hand(image)
+            or self._documents.near(image.id, [diff_id for diff_id in diff_ids if diff_id])
+        )
+
+    def passing(self) -> Generator[PassingBlob, None, None]:
+        """See `PassesBy`: until the last that is wanted; what is missed is exported once more."""
+        from towline.sources.passing import PassingTar
+
+        (image,) = self._images
+        unread = self._ask([image], self._context)
+        name = f"the export of {image.title}"
+        stream = ExportStream(unread, name, self._client.gone_in_export)
+        tar = PassingTar(stream, name, self._context.cancel)
+        held = {digest.hex for digest in self._documents.held(image.diff_ids)}
+        try:
+            yield from tar.passing(lambda: self._has_passed(image, tar, held))
+        except SourceError as error:
+            raise stream.explained(error) from error
+        finally:
+            stream.close()
+
+    def _has_passed(self, image: Listed, tar: PassingTar, held: Collection[str]) -> bool:
+        """Whether all is here that describes the image, and has passed that has to be sent."""
+
+        def find(digest: Digest, *, manifest: bool) -> bytes | None:
+            del manifest
+            content = tar.documents.get(_path(digest))
+            if content is not None and Digest.of(content) == digest:
+                self._passed[digest] = content
+                self._documents.keep(content)
+            return self._passed.get(digest)
+
+        if image.id not in self._layers_of and self._described(image, find) is None:
+            return False
+        names = map(_named_by, tar.files)
+        return self._layers_of[image.id] <= {*held, *names}
+
+    # By an export that is kept.
 
     def _by_export(self, images: Sequence[Listed]) -> dict[Digest, SourceImage | SourceIndex]:
         """What an export says of images; it is remembered for the next time."""
@@ -358,21 +428,26 @@ class EngineSource:
                 self._exports[key] = self._new_export(images)
             return self._exports[key]
 
-    def _new_export(self, images: Sequence[Listed]) -> EngineExport:
+    def _ask(self, images: Sequence[Listed], context: Context) -> Unread:
+        """Begin an export."""
         title = ", ".join(image.title for image in images)
         size = sum(image.size for image in images)
         message = f"{self._client.name} prepares its export of {title}, about {size} bytes"
         self._context.emit(Note(reference="", message=message))
         # By its ID: a name may be another image's by now. Only names tell several apart.
         asked = [images[0].id] if len(images) == 1 else [n for each in images for n in each.names]
+        return self._client.export(asked, context)
+
+    def _new_export(self, images: Sequence[Listed]) -> EngineExport:
+        title = ", ".join(image.title for image in images)
         held = self._documents.held({diff_id for each in images for diff_id in each.diff_ids})
         export = EngineExport(
-            partial(self._client.export, asked),
+            partial(self._ask, images),
             self._client.gone_in_export,
             f"the export of {title}",
             self._context,
             self._environ,
-            expected=size,
+            expected=sum(image.size for image in images),
             unwanted={digest.hex for digest in held},
         )
         if len(images) == 1 and images[0].id in self._layers_of:
@@ -409,6 +484,13 @@ class EngineLayer:
     stored: Descriptor | None = None
     foreign: Descriptor | None = None
     held: bool = True
+
+
+def _leaves(content: SourceImage | SourceIndex) -> list[SourceImage]:
+    """The image, or those of an index and of the indexes in it."""
+    if isinstance(content, SourceImage):
+        return [content]
+    return [image for child in content.children for image in _leaves(child)]
 
 
 def _content(archive: ImageSource, image: Listed) -> SourceImage | SourceIndex:
@@ -507,7 +589,8 @@ def _listed(found: Mapping[str, Any]) -> Listed:
 
 def _read(found: Mapping[str, Any]) -> Listed:
     rootfs = found.get("RootFS")
-    root = found.get("Descriptor")
+    root, driver = found.get("Descriptor"), found.get("GraphDriver")
+    driver_name = driver.get("Name") if isinstance(driver, dict) else ""
     layers = reading.texts(rootfs, "Layers") if isinstance(rootfs, dict) else ()
     digest = Digest(str(found.get("Id")))
     parts = [each for each in reading.array(found, "Manifests") if isinstance(each, dict)]
@@ -522,6 +605,8 @@ def _read(found: Mapping[str, Any]) -> Listed:
             reading.text(found, "Variant") or None,
         ),
         root=Descriptor.from_json(root) if isinstance(root, dict) else None,
+        # Before API 1.48 the snapshotter's name tells: the graph driver's is overlay2.
+        containerd=isinstance(root, dict) or driver_name == "overlayfs",
         origins=_origins(found, digest),
         absent=frozenset(Digest(str(each["ID"])) for each in parts if not each.get("Available")),
     )

@@ -3,7 +3,6 @@
 A thread walks the tar as it comes; whoever reads waits for what has not come yet, and what has come
 is sent while the rest is on its way. Where a layer need not be kept there is a hole in the file;
 should somebody read there all the same, the engine is asked once more and the holes are filled.
-What an engine says after it has begun is no status but a line of JSON at the end of a torn tar.
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ from towline.events import Note, Working
 from towline.sources.engine_client import said_in
 from towline.sources.files import Section, SharedFile, read_all, unreadable
 from towline.sources.spool import Room, folder_in
-from towline.sources.tar_members import Span
+from towline.sources.tar_members import Forward, Span, TarHeaders, content_size, torn
 from towline.spec import config as configs
-from towline.wire.channel import advance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
@@ -36,19 +34,11 @@ _HEAD = 4 << 10
 """Bytes of a member that are kept anyway: how it is compressed is seen there."""
 _TAIL = 8 << 10
 """Bytes of a stream in whose end an engine's last words are looked for."""
-_EXTENSION_MAX = 16 << 10
 _PIECE = 1 << 20
 """Bytes that are written at once."""
-_PARTS = 512
-"""Parts that are written at once; systems take 1024."""
 _TICK = 0.1
 """Seconds after which who waits looks whether the push was cancelled."""
 _NAMED = re.compile(r"(?:^|/)([0-9a-f]{64})(?:/layer\.tar|\.tar|\.json)?$")
-_PAX_SIZE = re.compile(rb"(?:^|\n)[0-9]+ size=([0-9]+)\n")
-_FILES = b"0\0"
-_EXTENSIONS = b"xgXLK"
-_WITHOUT_DATA = b"12345"
-"""Types of members that have none: links, devices, folders."""
 
 
 class EngineExport(SharedFile):
@@ -167,55 +157,71 @@ class EngineExport(SharedFile):
             self._news.notify_all()
 
     def _take(self, unwanted: Container[str]) -> None:
-        """One export from its beginning to its end."""
-        context = self._context.but(cancel=self._stop)
-        unread = self._ask(context)
+        """One export from its beginning to its end, or to the end of what is wanted."""
+        unread = self._ask(self._context.but(cancel=self._stop))
+        stream = ExportStream(unread, self.name, self._gone)
+        kept = _Kept(stream, self)
+        tar = Forward(kept)
         try:
-            walk = _Walk(unread, self, self._gone, self._stop)
-            walk.run(unwanted)
+            for member in TarHeaders(tar, self.name, self._stop, None):
+                match = _NAMED.search(member.name) if member.isreg() else None
+                if match:
+                    self._begin(match[1], Span(member.offset_data, member.size))
+                end = member.offset_data + -(-content_size(member) // _BLOCK) * _BLOCK
+                # `tarfile` looks whether a member has an end.
+                hole = (member.offset_data + _HEAD, end - _BLOCK)
+                if match and match[1] in unwanted and hole[0] < hole[1]:
+                    _take_to(tar, hole[0])
+                    with self._news:
+                        self._holes.append(hole)
+                    kept.keeps = False
+                    _take_to(tar, hole[1])
+                    kept.keeps = True
+                _take_to(tar, end)
+                if (missing := end - tar.tell()) > 0:
+                    size = content_size(member)
+                    raise torn(self.name, f"its member {member.name!r}", size - missing, size)
+                if self._enough:
+                    break
+            else:
+                tar.drain()
+        except SourceError as error:
+            raise stream.explained(error) from error
         finally:
-            unread.close()
-        done = walk.position
+            tar.close()
+        done = kept.position
         self._context.emit(Working(reference="", what=self._what, current=done, total=done))
-        message = f"spooled {walk.kept} bytes of {self.name} under {self._room.folder}"
+        message = f"spooled {kept.size} bytes of {self.name} under {self._room.folder}"
         self._context.emit(Note(reference="", message=message))
 
-    def begin(self, hexadecimal: str, span: Span) -> None:
+    def _begin(self, hexadecimal: str, span: Span) -> None:
         """A member begins that is named by a digest."""
         with self._news:
             self._members[hexadecimal] = span
             self._news.notify_all()
 
-    def begin_hole(self, start: int, stop: int) -> None:
-        """These bytes are not kept."""
-        with self._news:
-            self._holes.append((start, stop))
-
-    def come(self, parts: list[memoryview], at: int, end: int) -> None:
-        """Keep these parts from that position on; all before `end` has come then.
-
-        Raises SourceError.
-        """
-        kept = at
-        while parts:
+    def come(self, part: memoryview, at: int, end: int) -> None:
+        """Keep these bytes at that position; all before `end` has come then. Raises SourceError."""
+        written = at
+        while part:
             try:
-                done = os.pwritev(self._descriptor, parts, kept)
+                done = os.pwrite(self._descriptor, part, written)
             except OSError as error:
-                raise self._room.error(error, self._descriptor, at) from None
-            kept += done
-            advance(parts, done)
+                raise self._room.error(error, self._descriptor, written) from None
+            part, written = part[done:], written + done
         with self._news:
             self._written = max(self._written, end)
             self._news.notify_all()
-        total = max(self._expected, end)
-        self._context.emit(Working(reference="", what=self._what, current=end, total=total))
+        if end // _PIECE > at // _PIECE:
+            total = max(self._expected, end)
+            self._context.emit(Working(reference="", what=self._what, current=end, total=total))
 
     @property
     def _what(self) -> str:
         return f"reading {self.name}"
 
     @property
-    def enough(self) -> bool:
+    def _enough(self) -> bool:
         """Whether all that is wanted has come."""
         with self._news:
             return self._wanted is not None and self._wanted <= self._members.keys()
@@ -235,125 +241,86 @@ class EngineExport(SharedFile):
                 self._holes = []
 
 
-class _Walk:
-    """One pass over the stream, in large pieces."""
+class _Kept:
+    """A Reader of an export that writes what it reads to the file."""
+
+    def __init__(self, stream: ExportStream, export: EngineExport) -> None:
+        self.position = 0
+        """Bytes so far."""
+        self.size = 0
+        """Bytes of those that were written."""
+        self.keeps = True
+        """Whether the next bytes are to be written."""
+        self._stream = stream
+        self._export = export
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """See `Reader`: all of the buffer, but at the end."""
+        done = 0
+        while done < len(buffer) and (got := self._stream.readinto(buffer[done:])):
+            done += got
+        part = buffer[: done if self.keeps else 0]
+        self._export.come(part, self.position, self.position + done)
+        self.position += done
+        self.size += len(part)
+        return done
+
+    def close(self) -> None:
+        """See `Reader`."""
+        self._stream.close()
+
+
+def _take_to(tar: Forward, position: int) -> None:
+    """Read on to there, in large pieces; less at the end."""
+    piece = memoryview(bytearray(min(_PIECE, position - tar.tell())))
+    while (left := position - tar.tell()) and tar.readinto(piece[:left]):
+        pass
+
+
+class ExportStream:
+    """A Reader of an engine's export as it comes; it hangs up when it is closed."""
 
     def __init__(
-        self,
-        unread: Unread,
-        export: EngineExport,
-        gone: Callable[[TowlineError, int], SourceError],
-        cancel: Cancel,
+        self, unread: Unread, name: str, gone: Callable[[TowlineError, int], SourceError]
     ) -> None:
-        self.position = 0
-        """Bytes of the tar so far."""
-        self.kept = 0
+        """`gone` says what it means that an export broke off after so many bytes."""
         self._unread = unread
-        self._export = export
+        self._name = name
         self._gone = gone
-        self._cancel = cancel
+        self._position = 0
         self._piece = memoryview(b"")
-        self._parts: list[memoryview] = []
-        """What is to be written next."""
-        self._pending = 0
-        """Bytes of those."""
         self._tail = b""
+        self._over = False
 
-    def run(self, unwanted: Container[str]) -> None:
-        """To the end of the stream, or of what is wanted. Raises SourceError."""
-        size_told: int | None = None
-        while not self._export.enough and any(header := self._copy(_BLOCK)):
-            if header[257:262] != b"ustar":
-                raise self._torn()
-            kind = header[156:157]
-            size = 0 if kind in _WITHOUT_DATA else size_told or _number(header[124:136])
-            size_told = None
-            padded = -(-size // _BLOCK) * _BLOCK
-            if kind in _EXTENSIONS and size <= _EXTENSION_MAX:
-                told = _PAX_SIZE.search(self._copy(padded))
-                size_told = int(told[1]) if told else None
-                continue
-            match = _NAMED.search(header[:100].partition(b"\0")[0].decode("latin-1"))
-            if match and kind in _FILES:
-                self._export.begin(match[1], Span(self.position, size))
-            hole = padded - _HEAD - _BLOCK
-            if match is None or match[1] not in unwanted or hole <= 0:
-                self._pass(padded)
-                continue
-            self._pass(_HEAD)
-            self._flush()
-            self._export.begin_hole(self.position, self.position + hole)
-            self._pass(hole, keep=False)
-            self._pass(_BLOCK)  # `tarfile` looks whether a member has an end
-        if not self._export.enough:
-            while self._more():
-                self._pass(len(self._piece))
-        self._flush()
+    def readinto(self, buffer: memoryview, /) -> int:
+        """See `Reader`."""
+        if not self._piece and not self._over:
+            try:
+                data = self._unread.next_piece()
+            except TowlineError as error:
+                self._over = True
+                raise self._gone(error, self._position) from None
+            self._tail = (self._tail + data[-_TAIL:])[-_TAIL:]
+            self._piece, self._over = memoryview(data), not data
+        part = self._piece[: len(buffer)]
+        buffer[: len(part)] = part
+        self._piece = self._piece[len(part) :]
+        self._position += len(part)
+        return len(part)
 
-    def _copy(self, size: int) -> bytes:
-        """Pass over so many bytes, and have them."""
-        found = b""
-        while len(found) < size:
-            if not self._more():
-                raise self._torn()
-            part = bytes(self._piece[: size - len(found)])
-            self._pass(len(part))
-            found += part
-        return found
+    def explained(self, error: SourceError) -> SourceError:
+        """Why the tar makes no sense: the engine has given up in its middle, and perhaps says why.
 
-    def _pass(self, size: int, *, keep: bool = True) -> None:
-        while size:
-            if not self._more():
-                raise self._torn()
-            part = self._piece[:size]
-            self._piece = self._piece[len(part) :]
-            self.position += len(part)
-            size -= len(part)
-            if keep:
-                self._keep(part)
-        if not keep:
-            self._export.come([], self.position, self.position)
-
-    def _keep(self, part: memoryview) -> None:
-        self._parts.append(part)
-        self._pending += len(part)
-        if self._pending >= _PIECE or len(self._parts) >= _PARTS:
-            self._flush()
-
-    def _flush(self) -> None:
-        self.kept += self._pending
-        self._export.come(self._parts, self.position - self._pending, self.position)
-        self._parts, self._pending = [], 0
-
-    def _more(self) -> bool:
-        """Whether there are bytes of the stream at hand."""
-        if self._piece:
-            return True
-        self._cancel.check()
-        try:
-            data = self._unread.next_piece()
-        except TowlineError as error:
-            raise self._gone(error, self.position) from None
-        self._tail = (self._tail + data)[-_TAIL:]
-        self._piece = memoryview(data)
-        return bool(data)
-
-    def _torn(self) -> SourceError:
-        """The engine has given up in the middle, and perhaps says why."""
-        while self._more():
-            self._piece = memoryview(b"")
+        What it says after it has begun is no status but a line of JSON at the end of a torn tar.
+        """
+        room = memoryview(bytearray(_PIECE))
+        while self.readinto(room):
+            pass
         begin = self._tail.rfind(b'{"errorDetail"')
         if begin >= 0 and (said := said_in(self._tail[begin:])):
             return SourceError(f"the engine could not export the image: {said}")
-        return SourceError(
-            f"{self._export.name} is torn: it ends after {self.position} bytes",
-            hint="see what the engine's own log says",
-        )
+        return error
 
-
-def _number(field: bytes) -> int:
-    """A number of a tar header: octal, or binary where it is large (GNU)."""
-    if field[:1] == b"\x80":
-        return int.from_bytes(field[1:], "big")
-    text = field.strip(b" \0")
-    return int(text, 8) if text.isdigit() else 0
+    def close(self) -> None:
+        """See `Reader`."""
+        self._unread.close()

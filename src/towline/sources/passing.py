@@ -12,14 +12,14 @@ from __future__ import annotations
 import re
 from collections import deque
 from threading import Condition
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from towline.errors import Cancelled, SourceError
 from towline.layers import decoders
 from towline.sources.base import ImageSource, PassedBy, SourceEntry
 from towline.sources.files import missing
 from towline.sources.spool import Head, check_window, spool
-from towline.sources.tar_members import TarHeaders, TarMembers, clamped, torn
+from towline.sources.tar_members import Forward, TarHeaders, TarMembers, clamped, torn
 from towline.spec import compression, manifest
 from towline.spec.digest import Digest
 
@@ -40,8 +40,6 @@ ROOM = 12 << 20
 """Bytes of all blobs that are held."""
 KEPT = 8 << 20
 """Bytes of small members that are kept."""
-_BACK = 64 << 10
-"""Bytes behind us that can be read again: extended headers, a name, a link, and a beginning."""
 _LOOK = 0.1
 """Seconds after which a wait looks whether it is still wanted."""
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
@@ -151,8 +149,27 @@ def passed_by(source: str, what: str) -> PassedBy:
     return PassedBy(f"{what} has passed by in {source}, which can be read only once", hint=_HINT)
 
 
+class PassesBy(Protocol):
+    """A source whose blobs are to be taken as they pass, before it is asked for anything else."""
+
+    @property
+    def once(self) -> bool:
+        """Whether what has passed by is gone for good; else it can be asked for again."""
+        ...
+
+    def passing(self) -> Generator[PassingBlob, None, None]:
+        """Each blob, as it passes.
+
+        Whoever gets one opens it in another thread, and releases it at the end. Raises
+        SourceError, and Cancelled.
+        """
+        ...
+
+
 class PassingSource:
-    """An ImageSource whose blobs are to be taken from `passing` before it is asked for anything."""
+    """An ImageSource, and one that passes by: a pipe."""
+
+    once = True
 
     def __init__(
         self,
@@ -171,9 +188,7 @@ class PassingSource:
         head = Head(reader)
         kind = compression.detect(head.content)
         check_window(head.content, kind, name)
-        self._stream = _Forward(decoders.decoded(head, kind, name))
-        self._files = _KnownFiles(name)
-        self._open: list[PassingBlob] = []
+        self._tar = PassingTar(decoders.decoded(head, kind, name), name, context.cancel)
         self._source: ImageSource | None = None
 
     def entries(self) -> Sequence[SourceEntry]:
@@ -188,21 +203,51 @@ class PassingSource:
     def _known(self) -> ImageSource:
         """The source that it has turned out to be."""
         if self._source is None:
-            self._source = self._listed(self._files)
+            self._source = self._listed(self._tar)
         return self._source
 
     def close(self) -> None:
         """See `ImageSource`."""
-        self._stream.close()
-        self._files.close()
+        self._tar.stream.close()
+        self._tar.close()
 
     def passing(self) -> Generator[PassingBlob, None, None]:
-        """Each blob, as it passes; then the tar has been read to its end.
+        """See `PassesBy`; the tar has been read to its end then."""
+        tar = self._tar
+        if why := (yield from tar.passing()):
+            file = spool(tar.stream, self.name, self._context, self._environ, why)
+            try:
+                tar.tail = TarMembers(file, self.name, self._context.cancel)
+            except BaseException:
+                file.release()
+                raise
+            tar.ended = tar.tail.ended
 
-        Whoever gets one opens it in another thread, and releases it at the end. Raises
-        SourceError, and Cancelled.
+
+class PassingTar:
+    """The `Archive` of a tar that passes by: it is in memory, on disk, or gone."""
+
+    def __init__(self, reader: Reader, name: str, cancel: Cancel) -> None:
+        self.name = name
+        self.stream = Forward(reader)
+        """What has not passed yet."""
+        self.documents: dict[str, bytes] = {}
+        """Small members, by their names."""
+        self.passed: dict[str, tuple[int, bytes]] = {}
+        """Sizes and first bytes of what has gone by."""
+        self.tail: TarMembers | None = None
+        self.ended = False
+        self._cancel = cancel
+        self._open: list[PassingBlob] = []
+
+    def passing(
+        self, enough: Callable[[], bool] = lambda: False
+    ) -> Generator[PassingBlob, None, str]:
+        """Each blob, as it passes, until there is `enough`, or to the end.
+
+        It ends also before a member that can neither pass by nor be kept: why is what it returns.
         """
-        headers = TarHeaders(self._stream, self.name, self._context.cancel, None)
+        headers = TarHeaders(self.stream, self.name, self._cancel, None)
         for member in headers:
             if member.isdir():
                 continue
@@ -210,40 +255,41 @@ class PassingSource:
             named = _BLOB.fullmatch(path)
             kind = self._kind(member)
             if named and kind != "none":
-                if path not in self._files.files:
+                if path not in self.files:
                     yield from self._pass(Digest(f"sha256:{named[1]}"), member, kind)
             elif member.isreg() and self._fits(member.size):
-                self._files.documents[path] = self._content(member)
+                content = bytearray(member.size)
+                self._fill(content, member, 0)
+                self.documents[path] = bytes(content)
             else:
-                self._spool_from(member, named=named is not None)
-                return
-        self._files.ended = headers.ended
-        self._stream.drain()  # or the command before the pipe dies of it
+                self.stream.seek(member.offset)
+                if named:
+                    return f"{path} is large and not compressed"
+                return "its layers are not all named by their digests"
+            if enough():
+                return ""
+        self.ended = headers.ended
+        self.stream.drain()  # or the command before the pipe dies of it
+        return ""
 
     def _kind(self, member: tarfile.TarInfo) -> Compression:
         """How the content is compressed, by its beginning."""
-        if not member.isreg():
-            return "none"
-        head = self._stream.read(min(member.size, compression.MAGIC_LENGTH))
-        self._stream.seek(member.offset_data)
-        return compression.detect(head)
+        return compression.detect(self._head(member)) if member.isreg() else "none"
+
+    def _head(self, member: tarfile.TarInfo) -> bytes:
+        head = self.stream.read(min(member.size, compression.MAGIC_LENGTH))
+        self.stream.seek(member.offset_data)
+        return head
 
     def _fits(self, size: int) -> bool:
-        kept = sum(map(len, self._files.documents.values()))
+        kept = sum(map(len, self.documents.values()))
         return size <= manifest.MAX_SIZE and kept + size <= KEPT
-
-    def _content(self, member: tarfile.TarInfo) -> bytes:
-        content = bytearray(member.size)
-        self._fill(content, member, 0)
-        return bytes(content)
 
     def _pass(
         self, digest: Digest, member: tarfile.TarInfo, kind: Compression
     ) -> Iterator[PassingBlob]:
         blob = PassingBlob(digest, member.size, kind, self.name)
-        head = self._stream.read(min(member.size, compression.MAGIC_LENGTH))
-        self._stream.seek(member.offset_data)
-        self._files.passed[clamped(member.name)] = (member.size, head)
+        self.passed[clamped(member.name)] = (member.size, self._head(member))
         self._wait_for_room(blob.window)
         self._open.append(blob)
         try:
@@ -251,7 +297,7 @@ class PassingSource:
             for start in range(0, member.size, BLOCK):
                 block = bytearray(min(BLOCK, member.size - start))
                 self._fill(block, member, start)
-                blob.put(block, self._context.cancel)
+                blob.put(block, self._cancel)
         except BaseException as error:
             blob.end(error if isinstance(error, SourceError) else Cancelled())
             raise
@@ -262,38 +308,15 @@ class PassingSource:
             self._open = [blob for blob in self._open if not blob.let_go]
             if sum(blob.window for blob in self._open) + size <= ROOM:
                 return
-            self._context.cancel.wait(_LOOK / 10)
+            self._cancel.wait(_LOOK / 10)
 
     def _fill(self, block: bytearray, member: tarfile.TarInfo, start: int) -> None:
         """The next bytes of a member's content, of which `start` have gone by."""
-        got = self._stream.fill(memoryview(block))
+        got = self.stream.fill(memoryview(block))
         if got < len(block):
             raise torn(self.name, f"its member {member.name!r}", start + got, member.size)
 
-    def _spool_from(self, member: tarfile.TarInfo, *, named: bool) -> None:
-        why = "its layers are not all named by their digests"
-        if named:
-            why = f"{clamped(member.name)} is large and not compressed"
-        self._stream.seek(member.offset)
-        file = spool(self._stream, self.name, self._context, self._environ, why)
-        try:
-            self._files.tail = TarMembers(file, self.name, self._context.cancel)
-        except BaseException:
-            file.release()
-            raise
-        self._files.ended = self._files.tail.ended
-
-
-class _KnownFiles:
-    """The `Archive` of a tar that has passed by: in memory, on disk, or gone."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.documents: dict[str, bytes] = {}
-        self.passed: dict[str, tuple[int, bytes]] = {}
-        """Sizes and first bytes of what has gone by."""
-        self.tail: TarMembers | None = None
-        self.ended = False
+    # What is known of it.
 
     @property
     def files(self) -> Mapping[str, object]:
@@ -345,73 +368,3 @@ class _Beginning:
 
     def close(self) -> None:
         """See `Reader`."""
-
-
-class _Forward:
-    """A reader as the stream of a tar: it goes forward, and back by a few blocks."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._behind = bytearray()
-        """The last bytes that were read."""
-        self._end = 0
-        """Bytes that were read."""
-        self._at = 0
-
-    def tell(self) -> int:
-        """See `TarStream`."""
-        return self._at
-
-    def seek(self, position: int, /) -> None:
-        """See `TarStream`; behind the end it stays at the end."""
-        while position > self._end and self._more(position - self._end):
-            pass
-        self._at = min(position, self._end)
-
-    def read(self, size: int, /) -> bytes:
-        """See `TarStream`."""
-        while self._at + size > self._end and self._more(self._at + size - self._end):
-            pass
-        start = self._at - (self._end - len(self._behind))
-        data = bytes(self._behind[start : start + size])
-        self._at += len(data)
-        return data
-
-    def _more(self, wanted: int) -> int:
-        """Read so many bytes at most, to be read again."""
-        room = bytearray(min(wanted, _BACK))
-        got = self._reader.readinto(memoryview(room))
-        self._behind += room[:got]
-        self._end += got
-        del self._behind[: -2 * _BACK]
-        return got
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """See `Reader`."""
-        if self._at < self._end:
-            data = self.read(min(len(buffer), self._end - self._at))
-            buffer[: len(data)] = data
-            return len(data)
-        got = self._reader.readinto(buffer)
-        # `tarfile` reads the last byte of a member again, to know that it is there.
-        self._behind = bytearray(buffer[max(0, got - 1) : got]) if got else self._behind
-        self._end += got
-        self._at += got
-        return got
-
-    def fill(self, buffer: memoryview) -> int:
-        """Fill the buffer; less only at the end."""
-        filled = 0
-        while filled < len(buffer) and (got := self.readinto(buffer[filled:])):
-            filled += got
-        return filled
-
-    def drain(self) -> None:
-        """Read to the end."""
-        room = memoryview(bytearray(BLOCK))
-        while self.readinto(room):
-            pass
-
-    def close(self) -> None:
-        """See `Reader`."""
-        self._reader.close()

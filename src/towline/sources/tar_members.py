@@ -36,6 +36,9 @@ _EXTENSIONS = frozenset((b"x", b"g", b"X", b"L", b"K"))
 """Types of headers that say more of the member after them, in pax and GNU archives."""
 _MAX_HOPS = 16
 """Links to links that are followed."""
+_BACK = 64 << 10
+"""Bytes behind us that can be read again: extended headers, a name, a link, and a beginning."""
+_PIECE = 256 << 10
 
 
 class TarStream(Protocol):
@@ -265,3 +268,73 @@ class TarMembers:
 def clamped(path: str) -> str:
     """The normal form of a path, from the root of the archive: above it is nothing."""
     return posixpath.normpath("/" + path).lstrip("/")
+
+
+class Forward:
+    """A reader as the stream of a tar: it goes forward, and back by a few blocks."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._behind = bytearray()
+        """The last bytes that were read."""
+        self._end = 0
+        """Bytes that were read."""
+        self._at = 0
+
+    def tell(self) -> int:
+        """See `TarStream`."""
+        return self._at
+
+    def seek(self, position: int, /) -> None:
+        """See `TarStream`; behind the end it stays at the end."""
+        while position > self._end and self._more(position - self._end):
+            pass
+        self._at = min(position, self._end)
+
+    def read(self, size: int, /) -> bytes:
+        """See `TarStream`."""
+        while self._at + size > self._end and self._more(self._at + size - self._end):
+            pass
+        start = self._at - (self._end - len(self._behind))
+        data = bytes(self._behind[start : start + size])
+        self._at += len(data)
+        return data
+
+    def _more(self, wanted: int) -> int:
+        """Read so many bytes at most, to be read again."""
+        room = bytearray(min(wanted, _BACK))
+        got = self._reader.readinto(memoryview(room))
+        self._behind += room[:got]
+        self._end += got
+        del self._behind[: -2 * _BACK]
+        return got
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """See `Reader`."""
+        if self._at < self._end:
+            data = self.read(min(len(buffer), self._end - self._at))
+            buffer[: len(data)] = data
+            return len(data)
+        got = self._reader.readinto(buffer)
+        # `tarfile` reads the last byte of a member again, to know that it is there.
+        self._behind = bytearray(buffer[max(0, got - 1) : got]) if got else self._behind
+        self._end += got
+        self._at += got
+        return got
+
+    def fill(self, buffer: memoryview) -> int:
+        """Fill the buffer; less only at the end."""
+        filled = 0
+        while filled < len(buffer) and (got := self.readinto(buffer[filled:])):
+            filled += got
+        return filled
+
+    def drain(self) -> None:
+        """Read to the end."""
+        room = memoryview(bytearray(_PIECE))
+        while self.readinto(room):
+            pass
+
+    def close(self) -> None:
+        """See `Reader`."""
+        self._reader.close()

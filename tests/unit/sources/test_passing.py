@@ -111,7 +111,7 @@ def test_a_tar_means_the_same_however_it_comes(sizes: list[int], most: int) -> N
     found = taken(source)
     assert found == {Digest.of(blob): blob for blob in blobs}
     for content in contents:
-        kept = source._files
+        kept = source._tar
         assert kept.documents["n" * 150 + Digest.of(content).hex] == content
     assert kept.ended
 
