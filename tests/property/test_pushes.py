@@ -27,11 +27,11 @@ SHARES = 10
 """Tests that the seeds are spread over, so that a failure is told early."""
 AT_ONCE = 5
 ROOM = {100: 1.06, 1000: 1.03}
-"""For requests, by the number of seeds: what one costs depends on who comes first, most of all where
-a target is late or a blob goes again."""
+"""For requests, by the number of seeds: what one costs depends on who comes first, most of all
+where a target is late or a blob goes again."""
 ROOM_FOR_BYTES = {100: 1.25, 1000: 1.03}
-"""Where a machine has five times too much to do, 100 seeds were seen to send 11 % more; the thousand
-are run where nothing else is."""
+"""Where a machine has five times too much to do, 100 seeds were seen to send 11 % more; the
+thousand are run where nothing else is."""
 ROOM_FOR_READS = 1.3
 """On a busy machine a target is late that would not be elsewhere, and has its layer read again."""
 RECORDED = {
