@@ -18,9 +18,9 @@ from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
 from towline.wire.channel import Channel
 from towline.wire.exchange import Exchange, Manner
-from towline.wire.kept import Kept
 from towline.wire.log import silent
 from towline.wire.message import Request
+from towline.wire.pool import Kept
 from towline.wire.secrets import Secrets
 from towline.wire.url import parse
 
@@ -207,8 +207,7 @@ def test_for_the_answer_to_a_body_five_minutes_are_allowed_and_a_second_for_each
 
 
 def exchange_of(channel: Channel, request: Request) -> Exchange:
-    loan = Kept().lend(request.url.origin, channel)
-    return Exchange(loan, request, Context(), Manner(silent, Secrets()))
+    return Exchange(channel, request, Context(), Manner(silent, Secrets(), Kept()), fresh=True)
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ class RegistryClient:
             tls.check(trust)
             pace = None
             if settings.limit_rate:
-                from towline.wire.pace import Pace
+                from towline.wire.exchange import Pace
 
                 pace = Pace(settings.limit_rate)
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from towline.context import acquired
 from towline.errors import NetworkError, TowlineError
 from towline.reference import HUB
-from towline.wire.connect import resolve
-from towline.wire.probe import speaks_tls
+from towline.wire.connect import resolve, speaks_tls
 from towline.wire.proxy import is_here, is_loopback
 from towline.wire.url import parse
 

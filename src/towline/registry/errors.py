@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from towline.errors import AuthError, RegistryError, TowlineError
 from towline.spec import distribution, reading
 from towline.spec.digest import Digest
-from towline.wire.failures import CLIENT_CERTIFICATE
+from towline.wire.connect import CLIENT_CERTIFICATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,12 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from towline.errors import NetworkError
 from towline.wire import framing
 from towline.wire.channel import Channel, Silence, words
-from towline.wire.failures import (
-    CLIENT_CERTIFICATE,
-    MORE_FILES,
-    is_out_of_files,
-    other_certificate,
-)
 from towline.wire.proxy import HINT, WANTS_CREDENTIALS, failed, is_elsewhere, is_here, is_private
 
 if TYPE_CHECKING:
@@ -36,17 +30,27 @@ _SPARE_FILES = 4
 _REFUSED = "alert handshake failure"
 _UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21})
 """OpenSSL's codes (X509_V_ERR) for a chain that ends at nobody known."""
+CLIENT_CERTIFICATE = "give a client's certificate with `cert` and `key`"
+"""A hint."""
+_OF_CERTIFICATES = (
+    "alert certificate",
+    "alert bad certificate",
+    "alert unsupported certificate",
+    "alert unknown ca",
+    "alert access denied",
+    "alert decrypt error",
+)
+"""Alerts of a server about its client (RFC 8446, section 6.2)."""
+_ALERT, _HANDSHAKE = b"\x15", b"\x16"
+"""Kinds of TLS records (RFC 8446, section 5.1)."""
 
 
 def resolve(host: str, port: int, cancel: Cancel, timeout: float) -> list[Address]:
     """The addresses of a host, in the order to try them. Raises NetworkError."""
     try:
         return _look_up(host, port, socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        return _resolve_name(host, port, cancel, timeout)
-
-
-def _resolve_name(host: str, port: int, cancel: Cancel, timeout: float) -> list[Address]:
+    except socket.gaierror:  # a name
+        pass
     # The C library cannot be interrupted while it asks; a thread that nobody waits for can be left.
     found: list[Address] = []
     failed: list[OSError] = []
@@ -66,9 +70,15 @@ def _resolve_name(host: str, port: int, cancel: Cancel, timeout: float) -> list[
     with cancel.on_cancel(done.set):
         answered = done.wait(timeout)
     cancel.check()
-    if failed or not answered:
-        raise _unknown(host, failed[0] if failed else None)
-    return found
+    if answered and not failed:
+        return found
+    why = failed[0].strerror if failed else None
+    lasting = bool(failed) and failed[0].errno in {socket.EAI_NONAME, socket.EAI_FAIL}
+    raise NetworkError(
+        f"the name {host} cannot be resolved: {why or 'the name server is silent'}",
+        hint="check how the registry is spelled, and that this machine can resolve names",
+        transient=not lasting,
+    )
 
 
 def _look_up(host: str, port: int, flags: int) -> list[Address]:
@@ -79,16 +89,6 @@ def _look_up(host: str, port: int, flags: int) -> list[Address]:
     except UnicodeError:
         raise socket.gaierror(socket.EAI_NONAME, "this can be no host name") from None
     return [(int(info[0]), info[4]) for info in found]
-
-
-def _unknown(host: str, error: OSError | None) -> NetworkError:
-    why = error.strerror if error is not None and error.strerror else "the name server is silent"
-    lasting = error is not None and error.errno in {socket.EAI_NONAME, socket.EAI_FAIL}
-    return NetworkError(
-        f"the name {host} cannot be resolved: {why}",
-        hint="check how the registry is spelled, and that this machine can resolve names",
-        transient=not lasting,
-    )
 
 
 class Way(NamedTuple):
@@ -163,23 +163,31 @@ def _left(url: Url, where: str) -> NetworkError:
 
 def dial(near: Url, url: Url, cancel: Cancel, timeout: float) -> Channel:
     """A connection to `near` on the way to `url`. Raises NetworkError."""
-    failure: Exception | None = None
-    for family, address in _addresses(near, url, cancel, timeout):
+    via_proxy = near.origin != url.origin
+    whom = f"the proxy {near.authority}" if via_proxy else near.authority
+    try:
+        addresses = resolve(near.host, near.port, cancel, timeout)
+    except NetworkError as error:
+        if not via_proxy:
+            raise
+        why = f"cannot connect to {whom}: {error.message}"
+        raise NetworkError(why, hint=HINT, transient=error.transient) from None
+    failure: OSError | Silence | None = None
+    for family, address in addresses:
         try:
             return _dial_address(family, address, cancel, timeout)
         except (OSError, Silence) as error:
             failure = error
-    raise unreachable(near, url, failure) from failure
+    hint = HINT if via_proxy else "check the address, and that the registry is running"
+    if is_out_of_files(failure):
+        hint = "raise the limit of open files (ulimit -n), or lower `jobs`"
+    why = words(failure) if isinstance(failure, OSError) else "no answer in time"
+    raise NetworkError(f"cannot connect to {whom}: {why}", hint=hint, transient=True) from failure
 
 
-def _addresses(near: Url, url: Url, cancel: Cancel, timeout: float) -> list[Address]:
-    try:
-        return resolve(near.host, near.port, cancel, timeout)
-    except NetworkError as error:
-        if near.origin == url.origin:
-            raise
-        why = f"cannot connect to the proxy {near.authority}: {error.message}"
-        raise NetworkError(why, hint=HINT, transient=error.transient) from None
+def is_out_of_files(error: BaseException | None) -> bool:
+    """Whether this process, or the machine, may open no more files."""
+    return isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}
 
 
 def _dial_address(
@@ -188,7 +196,11 @@ def _dial_address(
     cancel: Cancel,
     timeout: float,
 ) -> Channel:
-    sock = _socket(family)
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if most != resource.RLIM_INFINITY and sock.fileno() >= most - _SPARE_FILES:
+        sock.close()
+        raise OSError(errno.EMFILE, "too many open files")
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         channel = Channel(sock, cancel, timeout)
@@ -200,28 +212,6 @@ def _dial_address(
         sock.close()
         raise
     return channel
-
-
-def _socket(family: int) -> socket.socket:
-    """One that leaves a few files to be opened. Raises OSError."""
-    made = socket.socket(family, socket.SOCK_STREAM)
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if most != resource.RLIM_INFINITY and made.fileno() >= most - _SPARE_FILES:
-        made.close()
-        raise OSError(errno.EMFILE, "too many open files")
-    return made
-
-
-def unreachable(near: Url, url: Url, failure: Exception | None) -> NetworkError:
-    """The error of a host (or a proxy on the way to it) that takes no connection."""
-    whom = near.authority if near.origin == url.origin else f"the proxy {near.authority}"
-    why = words(failure) if isinstance(failure, OSError) else "no answer in time"
-    hint = "check the address, and that the registry is running"
-    if is_out_of_files(failure):
-        hint = MORE_FILES
-    elif near.origin != url.origin:
-        hint = HINT
-    return NetworkError(f"cannot connect to {whom}: {why}", hint=hint, transient=True)
 
 
 def _tunnel(channel: Channel, url: Url, proxy: Proxy) -> None:
@@ -247,6 +237,7 @@ def _tunnel(channel: Channel, url: Url, proxy: Proxy) -> None:
 
 
 def _secure(channel: Channel, way: Way, context: ssl.SSLContext) -> None:
+    """Speak TLS from here on. Raises NetworkError."""
     import ssl
 
     try:
@@ -261,31 +252,21 @@ def _secure(channel: Channel, way: Way, context: ssl.SSLContext) -> None:
 
 
 def _untrusted(way: Way, error: ssl.SSLCertVerificationError) -> NetworkError:
-    why = error.verify_message or str(error)
-    message = f"the certificate of {way} is not trusted: {why}"
+    from towline.wire import tls
+
+    message = f"the certificate of {way} is not trusted: {error.verify_message or error}"
     if error.verify_code not in _UNKNOWN_ISSUER:
         return NetworkError(message, hint="have that certificate put right")
-    issuer = _issuer(way)
-    named = f"its issuer, {issuer}," if issuer else "its issuer"
-    return NetworkError(
-        message,
-        hint=f"{named} is unknown here: give that authority's certificate with `ca`",
-    )
-
-
-def _issuer(way: Way) -> str:
-    """Who issued the certificate that was not trusted; a second look, which trusts nobody."""
-    from towline.wire import certificate, tls
-
-    channel = None
-    try:
+    issuer = ""
+    try:  # a second look, which trusts nobody: the first has left no certificate
         channel = connect(way, tls.context(tls.Trust(insecure=True)))
-        return certificate.issuer(channel.peer_certificate())
+        issuer = tls.issuer(channel.peer_certificate())
+        channel.close()
     except NetworkError:
-        return ""
-    finally:
-        if channel:
-            channel.close()
+        pass
+    named = f"its issuer, {issuer}," if issuer else "its issuer"
+    hint = f"{named} is unknown here: give that authority's certificate with `ca`"
+    return NetworkError(message, hint=hint)
 
 
 def _tls_failed(way: Way, error: OSError) -> NetworkError:
@@ -306,3 +287,58 @@ def _tls_failed(way: Way, error: OSError) -> NetworkError:
         # With TLS 1.2 it is also what a server says that wants a client's certificate.
         hint=f"if it wants one, {CLIENT_CERTIFICATE}" if said.endswith(_REFUSED) else None,
     )
+
+
+def other_certificate(whom: object, *errors: Exception | None) -> NetworkError | None:
+    """It does not take a client without a certificate, or not with ours; None: that is not it.
+
+    With TLS 1.3 a server refuses a client only after the handshake, and its reason may come after
+    the end of what we could send.
+    """
+    for said in (words(error) for error in errors if isinstance(error, OSError)):
+        if any(alert in said for alert in _OF_CERTIFICATES):
+            return NetworkError(
+                f"{whom} wants a client's certificate that it knows: {said}",
+                hint=CLIENT_CERTIFICATE,
+            )
+    return None
+
+
+def speaks_tls(url: Url, cancel: Cancel, timeout: float) -> bool:
+    """Whether the server at that address answers a greeting of TLS in kind.
+
+    No TLS library is loaded: that and the system's certificates take longer than a small push over
+    loopback. Raises NetworkError when it takes no connection, or takes one and is silent.
+    """
+    channel = dial(url, url, cancel, timeout)
+    try:
+        channel.send([memoryview(_client_hello())])
+        first = channel.receive()[:1]
+    except Silence:
+        raise NetworkError(
+            f"{url.authority} sent no byte for {timeout:g} s", transient=True
+        ) from None
+    except OSError:
+        return False  # it hung up on what it did not understand
+    finally:
+        channel.close()
+    return first in {_ALERT, _HANDSHAKE}
+
+
+def _client_hello() -> bytes:
+    """A ClientHello of TLS 1.2 or 1.3 (RFC 8446, section 4.1.2) that nobody goes on with."""
+    extensions = (
+        bytes.fromhex("000a 0006 0004 001d 0017")  # groups: x25519, secp256r1
+        + bytes.fromhex("000b 0002 0100")  # points: uncompressed
+        + bytes.fromhex("000d 000c 000a 0403 0804 0401 0807 0806")  # signatures
+        + bytes.fromhex("002b 0005 04 0304 0303")  # versions: 1.3, 1.2
+        + bytes.fromhex("0033 0002 0000")  # no key yet: a 1.3 server asks for one
+    )
+    suites = bytes.fromhex("1301 1302 c02b c02f c02c c030 cca9 cca8 c013 009c 002f")
+    # In the place of random bytes empty lines: a server of plain http answers those at once,
+    # instead of waiting for more.
+    body = b"\x03\x03" + 16 * b"\r\n" + b"\x00"
+    body += len(suites).to_bytes(2, "big") + suites + b"\x01\x00"
+    body += len(extensions).to_bytes(2, "big") + extensions
+    message = b"\x01" + len(body).to_bytes(3, "big") + body
+    return _HANDSHAKE + b"\x03\x01" + len(message).to_bytes(2, "big") + message

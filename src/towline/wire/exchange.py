@@ -6,22 +6,23 @@ end. What fails on the way becomes an error that says so in words.
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from towline.errors import TowlineError
-from towline.wire import failures, framing, log, proxy
+from towline.errors import NetworkError, RegistryError, TowlineError
+from towline.wire import framing, log, proxy
 from towline.wire.channel import Silence, words
+from towline.wire.connect import other_certificate
 from towline.wire.message import ANSWER_MAX, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
-    from towline.context import Context
-    from towline.errors import NetworkError
-    from towline.wire.kept import Loan
+    from towline.context import Cancel, Context
+    from towline.wire.channel import Channel
     from towline.wire.message import Request
-    from towline.wire.pace import Pace
+    from towline.wire.pool import Kept
     from towline.wire.secrets import Secrets
 
 ANSWER_TIMEOUT = 300.0
@@ -30,6 +31,9 @@ BODY_RATE = 20 << 20
 """Bytes of a body that earn its answer one second more."""
 _REFUSAL_SECONDS = 5.0
 """To read what is left of an answer that came before the body's end."""
+_TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
+_PIECES_A_SECOND = 20
+_PIECE_LEAST, _PIECE_MOST = 1 << 10, 64 << 10
 
 T = TypeVar("T")
 
@@ -43,6 +47,8 @@ class Manner(NamedTuple):
 
     log: log.Log
     secrets: Secrets
+    kept: Kept
+    """Takes the connection when it is fit for another request."""
     pace: Pace | None = None
     """Of all bodies together."""
     answer_timeout: float = ANSWER_TIMEOUT
@@ -63,26 +69,31 @@ class Exchange:
 
     def __init__(
         self,
-        loan: Loan,
+        channel: Channel,
         request: Request,
         context: Context,
         manner: Manner,
-        via_proxy: str | None = None,
+        *,
+        fresh: bool,
+        via: str | None = None,
     ) -> None:
+        """`fresh`: the connection has served no request before; `via`: the proxy on its way."""
         self.request = request
         self.sent = 0
         """Bytes of the body that went out."""
-        self._loan = loan
-        self._channel = loan.channel
-        self._framing = framing.Framing(loan.channel)
+        self._channel = channel
+        self._framing = framing.Framing(channel)
         self._context = context
         self._manner = manner
-        self._proxy = via_proxy
+        self._fresh = fresh
+        self._proxy = via
         # What carries a body may have been carried out: whoever sent it knows how to find out.
-        self._replayable = not loan.fresh and not request.body
+        self._replayable = not fresh and not request.body
         self._body_ended = False
         self._refusal: Response | None = None
         self._answered = False
+        self._over = False
+        """Whether the connection was given back or closed."""
         self._began = time.monotonic()
 
     def begin(self, target: str, fields: list[tuple[str, str]]) -> None:
@@ -113,39 +124,33 @@ class Exchange:
         return self._send(self._framing.data(view), len(view))
 
     def _send(self, views: list[memoryview], size: int) -> Response | None:
+        """Send what frames `size` bytes of the body; the refusal, if one has come instead."""
         pace = self._manner.pace if self.request.has_body else None
         batches = pace.pieces(views, self._context.cancel) if pace else (views,)
         try:
             for batch in batches:
                 while not self._channel.send(batch):
-                    if (refusal := self._early()) is not None:
-                        return refusal
-        except (OSError, Silence) as error:
-            return self._sending_failed(error)
+                    # The other side speaks before the body's end. 100 only says: go on.
+                    head = self._read(lambda: self._framing.any_head(_REFUSAL_SECONDS))
+                    if not head.interim:
+                        return self._answer(head, _REFUSAL_SECONDS, ANSWER_MAX)
+        except Silence:
+            self.close()
+            raise self._error(f"took no byte for {self._channel.timeout:g} s") from None
+        except OSError as error:
+            # Nothing more can be sent: a refusal may lie there that explains why.
+            try:
+                head = self._framing.head(_REFUSAL_SECONDS)
+            except (OSError, Silence, framing.Broken) as unread:
+                self.close()
+                raise self._failed(error, unread) from None
+            return self._answer(head, _REFUSAL_SECONDS, ANSWER_MAX)
         except BaseException:
             self.close()
             raise
         self.sent += size
         self._context.meter.add(sent_bytes=size)
         return None
-
-    def _early(self) -> Response | None:
-        """What the other side says before the body's end; None when it only says `100`."""
-        seconds = _REFUSAL_SECONDS
-        head = self._read(lambda: self._framing.any_head(seconds))
-        return None if head.interim else self._answer(head, seconds, ANSWER_MAX)
-
-    def _sending_failed(self, error: OSError | Silence) -> Response:
-        """The refusal that explains why nothing more can be sent, else the error itself."""
-        if isinstance(error, Silence):
-            self.close()
-            raise self._error(f"took no byte for {self._channel.timeout:g} s") from None
-        try:
-            head = self._framing.head(_REFUSAL_SECONDS)
-        except (OSError, Silence, framing.Broken) as unread:
-            self.close()
-            raise self._failed(error, unread) from None
-        return self._answer(head, _REFUSAL_SECONDS, ANSWER_MAX)
 
     def finish(self, *, limit: int = ANSWER_MAX, extra: int = 0) -> Response:
         """End the body and read the answer, at most `limit` bytes of its body.
@@ -198,7 +203,6 @@ class Exchange:
 
     def _answer(self, head: framing.Head, seconds: float, limit: int) -> Response:
         self._answered = True
-        early = not self._body_ended
         try:
             content = self._read(lambda: self._framing.read_all(seconds, limit))
         except TowlineError:
@@ -206,10 +210,7 @@ class Exchange:
             if head.status < 400:  # noqa: PLR2004 - what is no refusal
                 raise
             return self._response(head, b"", truncated=True)
-        if early:
-            self.close()
-        else:
-            self._end(head)
+        self._end(head)
         return self._response(head, content[:limit], truncated=len(content) > limit)
 
     def _response(self, head: framing.Head, content: bytes, *, truncated: bool) -> Response:
@@ -225,15 +226,19 @@ class Exchange:
         return response
 
     def _end(self, head: framing.Head) -> None:
+        """The answer was read: give the connection back, if it is fit for another request."""
         way = self._framing
-        if way.done and way.delimited and head.keeps_alive and self._body_ended:
-            self._loan.give_back()
-        else:
+        if not (way.done and way.delimited and head.keeps_alive and self._body_ended):
             self.close()
+        elif not self._over:
+            self._over = True
+            self._manner.kept.keep(self.request.url.origin, self._channel, fresh=self._fresh)
 
     def close(self) -> None:
         """Break off; a connection whose answer was read to its end is kept all the same."""
-        self._loan.close()
+        if not self._over:
+            self._over = True
+            self._channel.close()
 
     def _read(self, read: Callable[[], T]) -> T:
         """`read`, its failures put into words; a failed exchange is closed."""
@@ -244,7 +249,7 @@ class Exchange:
         except framing.Gone as gone:
             failure = self._lost("closed the connection without an answer", begun=gone.begun)
         except framing.Broken as broken:
-            failure = failures.no_http(self.request.url, broken)
+            failure = self._no_http(broken)
         except OSError as error:
             failure = self._failed(error)
         except BaseException:
@@ -254,21 +259,66 @@ class Exchange:
         raise failure
 
     def _lost(self, what: str, *, begun: bool) -> Exception:
+        """The connection ended; `begun`: in the middle of an answer."""
         if begun:
             return self._error("broke the connection in the middle of its answer")
-        self._loan.had_died()
+        if not self._fresh:
+            self._manner.kept.count_dead(self.request.url.origin)
         if self._replayable:
             return Died()
         error = self._error(what)
-        error.hung_up, error.stale = True, not self._loan.fresh
+        error.hung_up, error.stale = True, not self._fresh
         return error
 
     def _failed(self, error: OSError, unread: Exception | None = None) -> Exception:
-        refused = failures.other_certificate(
-            self.request.url.authority, error, *([unread] if unread else [])
-        )
+        refused = other_certificate(self.request.url.authority, error, unread)
         lost = f"broke the connection ({words(error)})"
         return refused or self._lost(lost, begun=self._answered)
 
+    def _no_http(self, broken: framing.Broken) -> TowlineError:
+        where = self.request.url.authority
+        if not broken.start.startswith(_TLS_RECORDS):
+            return RegistryError(f"{where} sent {broken}", transient=True)
+        error = NetworkError(f"{where} speaks TLS, but was spoken to in plain http")
+        error.speaks_tls = True
+        return error
+
     def _error(self, what: str) -> NetworkError:
-        return failures.unanswered(self.request.url, self._proxy, what)
+        """`what` the other side did instead of answering."""
+        by = f" (by the proxy {self._proxy})" if self._proxy else ""
+        error = NetworkError(f"{self.request.url.authority}{by} {what}", transient=True)
+        error.sent = True
+        return error
+
+
+class Pace:
+    """A limit on how fast bodies go out, one for all connections together (`--limit-rate`).
+
+    Whoever sends takes its bytes first, and waits until they are due. Safe from any thread.
+    """
+
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """`rate`: bytes a second."""
+        self.piece = int(min(max(rate / _PIECES_A_SECOND, _PIECE_LEAST), _PIECE_MOST))
+        """Bytes to take at once: small enough for the line to stay even."""
+        self._rate = rate
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._due = clock()
+
+    def take(self, size: int, cancel: Cancel) -> None:
+        """Wait until that many bytes may go. Raises `Cancelled`."""
+        with self._lock:
+            now = self._clock()
+            start = max(now, self._due)
+            self._due = start + size / self._rate
+        if start > now:
+            cancel.wait(start - now)
+
+    def pieces(self, views: Sequence[memoryview], cancel: Cancel) -> Iterator[list[memoryview]]:
+        """The same bytes in pieces, each when it is due."""
+        for view in views:
+            for at in range(0, len(view), self.piece):
+                piece = view[at : at + self.piece]
+                self.take(len(piece), cancel)
+                yield [piece]

@@ -9,15 +9,14 @@ means.
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 from towline._version import __version__
 from towline.errors import NetworkError
 from towline.wire import log, proxy, tls
-from towline.wire.connect import Way, check_shunned, connect
+from towline.wire.connect import Way, check_shunned, connect, is_out_of_files
 from towline.wire.exchange import ANSWER_TIMEOUT, Died, Exchange, Manner, Unread
-from towline.wire.failures import is_out_of_files
-from towline.wire.kept import Kept
 from towline.wire.message import ANSWER_MAX
 from towline.wire.secrets import Secrets
 
@@ -27,17 +26,19 @@ if TYPE_CHECKING:
 
     from towline.context import Cancel, Context
     from towline.wire.channel import Channel
-    from towline.wire.kept import Loan
+    from towline.wire.exchange import Pace
     from towline.wire.message import Request, Response, Shunned
-    from towline.wire.pace import Pace
     from towline.wire.url import Url
 
 T = TypeVar("T")
 
 TIMEOUT = 30.0
 """Seconds without a byte either way."""
+IDLE_MAX = 55.0
+"""Seconds that a connection is kept; load balancers commonly close theirs after 60."""
 USER_AGENT = f"towline/{__version__}"
-_BODIES = frozenset({"POST", "PUT", "PATCH"})
+_DEAD_MAX = 3
+"""Kept connections that die in a row before none is kept any more."""
 
 
 class Pool:
@@ -59,11 +60,11 @@ class Pool:
         """`dial` connects where the host in a URL does not say where to."""
         self._dial = dial
         self._timeout = timeout
-        self._manner = Manner(write_log, secrets or Secrets(), pace, answer_timeout)
+        self._kept = Kept()
+        self._manner = Manner(write_log, secrets or Secrets(), self._kept, pace, answer_timeout)
         self._trust = trust
         self._proxies = proxies or proxy.Proxies()
         self._proxy_trust = proxy_trust
-        self._kept = Kept()
         self._lock = threading.Lock()
         self._contexts: dict[tls.Trust, ssl.SSLContext] = {}
         self._peers: dict[str, str] = {}
@@ -85,54 +86,68 @@ class Pool:
         without a byte, if other than usual; `fresh`: on a new connection, whatever is kept. Raises
         NetworkError, and RegistryError for an answer that is no HTTP.
         """
-
-        def finish(exchange: Exchange) -> Response:
-            return exchange.finish(limit=limit, extra=extra)
-
-        if fresh:
-            return finish(self._on_new(request, context, timeout or self._timeout))
-        return self._with_replay(request, context, finish, timeout or self._timeout)
+        return self._with_replay(
+            request,
+            context,
+            lambda exchange: exchange.finish(limit=limit, extra=extra),
+            timeout=timeout,
+            fresh=fresh,
+        )
 
     def open(self, request: Request, context: Context, *, patience: float | None = None) -> Unread:
         """Likewise, but the body is read piece by piece; close it when done with it.
 
         `patience`: seconds to wait for the head, where that is other than usual.
         """
-
-        def opened(exchange: Exchange) -> Unread:
-            return exchange.open(patience)
-
-        return self._with_replay(request, context, opened, self._timeout)
+        return self._with_replay(request, context, lambda exchange: exchange.open(patience))
 
     def start(self, request: Request, context: Context) -> Exchange:
         """Send the head of a request whose body is written to the exchange that is returned."""
-        return self._with_replay(request, context, lambda exchange: exchange, self._timeout)
+        return self._with_replay(request, context, lambda exchange: exchange)
 
     def _with_replay(
-        self, request: Request, context: Context, use: Callable[[Exchange], T], timeout: float
+        self,
+        request: Request,
+        context: Context,
+        use: Callable[[Exchange], T],
+        *,
+        timeout: float | None = None,
+        fresh: bool = False,
     ) -> T:
         context.cancel.check()
-        origin = request.url.origin
-        check_shunned(request.shuns, request.url, self._peers.get(origin, ""))
-        kept = self._kept.take(origin, context.cancel)
-        if kept is not None:
+        url, timeout = request.url, timeout or self._timeout
+        check_shunned(request.shuns, url, self._peers.get(url.origin, ""))
+        channel = None if fresh else self._kept.take(url.origin, context.cancel)
+        if channel is not None:
+            channel.timeout = timeout
             try:
-                return use(self._begin(request, context, kept, timeout))
+                return use(self._begin(request, context, channel, fresh=False))
             except Died:
                 self._manner.log("* the kept connection had died: once more on a new one")
-        return use(self._on_new(request, context, timeout))
-
-    def _on_new(self, request: Request, context: Context, timeout: float) -> Exchange:
         channel = self._connect(request, context, timeout)
-        loan = self._kept.lend(request.url.origin, channel)
-        return self._begin(request, context, loan, timeout)
+        return use(self._begin(request, context, channel, fresh=True))
 
-    def _begin(self, request: Request, context: Context, loan: Loan, timeout: float) -> Exchange:
-        via = self._proxies.of(request.url)
-        loan.channel.timeout = timeout
-        exchange = Exchange(loan, request, context, self._manner, str(via) if via else None)
+    def _begin(
+        self, request: Request, context: Context, channel: Channel, *, fresh: bool
+    ) -> Exchange:
+        """Send the head on that connection, and the body if it is whole."""
+        url, via = request.url, self._proxies.of(request.url)
+        to_proxy = via if url.scheme == "http" else None
+        fields = [("Host", url.authority), ("User-Agent", USER_AGENT)]
+        fields += [("Accept-Encoding", "identity"), *request.headers]
+        if to_proxy and to_proxy.authorization:
+            fields.append(("Proxy-Authorization", to_proxy.authorization))
+        if request.streamed and request.length is None:
+            fields.append(("Transfer-Encoding", "chunked"))
+        elif request.streamed:
+            fields.append(("Content-Length", str(request.length)))
+        # Proxies answer 411 to a POST or PUT that does not say that it is empty.
+        elif request.body is not None or request.method in {"POST", "PUT", "PATCH"}:
+            fields.append(("Content-Length", str(len(request.body or b""))))
+        through = str(via) if via else None
+        exchange = Exchange(channel, request, context, self._manner, fresh=fresh, via=through)
         try:
-            exchange.begin(*_head(request, via if request.url.scheme == "http" else None))
+            exchange.begin(str(url) if to_proxy else url.target, fields)
         except BaseException:
             exchange.close()
             raise
@@ -176,20 +191,57 @@ class Pool:
         self._kept.close()
 
 
-def _head(request: Request, http_proxy: proxy.Proxy | None) -> tuple[str, list[tuple[str, str]]]:
-    """The target as it is asked for there, and all header fields."""
-    url = request.url
-    fields = [("Host", url.authority), *_STANDING, *request.headers]
-    if http_proxy and http_proxy.authorization:
-        fields.append(("Proxy-Authorization", http_proxy.authorization))
-    if request.streamed and request.length is None:
-        fields.append(("Transfer-Encoding", "chunked"))
-    elif request.streamed:
-        fields.append(("Content-Length", str(request.length)))
-    # Proxies answer 411 to a POST or PUT that does not say that it is empty.
-    elif request.body is not None or request.method in _BODIES:
-        fields.append(("Content-Length", str(len(request.body or b""))))
-    return str(url) if http_proxy else url.target, fields
+class Kept:
+    """Connections without an exchange, of all origins. Safe from any thread."""
 
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: dict[str, list[tuple[float, Channel]]] = {}
+        self._dead: dict[str, int] = {}
+        """Kept connections in a row that had died, by origin."""
+        self._closed = False
 
-_STANDING = (("User-Agent", USER_AGENT), ("Accept-Encoding", "identity"))
+    def take(self, origin: str, cancel: Cancel) -> Channel | None:
+        """One that still lives, the one used last first."""
+        while True:
+            with self._lock:
+                idle = self._idle.get(origin)
+                if not idle:
+                    return None
+                since, channel = idle.pop()
+            channel.cancel = cancel
+            if time.monotonic() - since < IDLE_MAX and channel.idle:
+                return channel
+            channel.close()
+
+    def keep(self, origin: str, channel: Channel, *, fresh: bool) -> None:
+        """For the next request: but not where none that was kept has served a second one.
+
+        `fresh`: this was its first one.
+        """
+        with self._lock:
+            if not fresh:
+                self._dead[origin] = 0
+            if not self._closed and self._dead.get(origin, 0) < _DEAD_MAX:
+                self._idle.setdefault(origin, []).append((time.monotonic(), channel))
+                return
+        channel.close()
+
+    def count_dead(self, origin: str) -> None:
+        """Note that one that was kept had died."""
+        with self._lock:
+            self._dead[origin] = self._dead.get(origin, 0) + 1
+
+    def close(self) -> None:
+        """Close them; those in use are closed when they come back."""
+        self._closed = True
+        self.drop()
+
+    def drop(self) -> bool:
+        """Close those that nobody uses, to make room for others; whether there were any."""
+        with self._lock:
+            idle = [channel for channels in self._idle.values() for _, channel in channels]
+            self._idle.clear()
+        for channel in idle:
+            channel.close()
+        return bool(idle)

@@ -1,4 +1,4 @@
-"""TLS: whom to trust, and which certificate to show.
+"""TLS: whom to trust, which certificate to show, and who issued one that is not trusted.
 
 The system's authorities always count (`SSL_CERT_FILE` and `SSL_CERT_DIR` as OpenSSL reads them);
 given ones are added to them.
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
     from pathlib import Path
+
+
+_EXPLICIT_VERSION = 0xA0
+_COMMON_NAME, _ORGANIZATION = b"\x55\x04\x03", b"\x55\x04\x0a"
+_BMP_STRING = 0x1E
 
 
 class Trust(NamedTuple):
@@ -44,24 +49,20 @@ def context(trust: Trust) -> ssl.SSLContext:
     for path in trust.authorities:
         with _reading(path, "a certificate"):
             made.load_verify_locations(cafile=path)
-    if trust.certificate is not None:
-        with _reading(trust.certificate, "a client certificate with its key"):
-            load_pair(made, trust.certificate, trust.key)
-    return made
-
-
-def load_pair(made: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
-    """Read a certificate and its key. Raises OSError, and UsageError for an encrypted key."""
+    if trust.certificate is None:
+        return made
 
     def encrypted() -> str:
         # Else OpenSSL itself asks for a passphrase on the terminal, and no signal ends that.
-        path = key or certificate
+        path = trust.key or trust.certificate
         raise UsageError(
             f"the key in {path} is encrypted, and no passphrase is asked for",
             hint=f"give a key without a passphrase: openssl pkey -in {path} -out FILE",
         )
 
-    made.load_cert_chain(certificate, key, password=encrypted)
+    with _reading(trust.certificate, "a client certificate with its key"):
+        made.load_cert_chain(trust.certificate, trust.key, password=encrypted)
+    return made
 
 
 def check(trust: Trust) -> None:
@@ -80,21 +81,17 @@ def check(trust: Trust) -> None:
 def _trust_the_system(made: ssl.SSLContext) -> None:
     import ssl
 
-    paths = ssl.get_default_verify_paths()
     # A folder of hashed names is looked into when a certificate is to be checked; a bundle is
     # parsed whole (about 20 ms) by every process that opens a connection.
-    if not os.environ.get("SSL_CERT_FILE") and paths.capath and _is_hashed(paths.capath):
-        made.load_verify_locations(capath=paths.capath)
+    folder = None if os.environ.get("SSL_CERT_FILE") else ssl.get_default_verify_paths().capath
+    try:
+        hashed = any(name.endswith(".0") for name in os.listdir(folder)) if folder else False  # noqa: PTH208 - pathlib costs start-up
+    except OSError:
+        hashed = False
+    if hashed:
+        made.load_verify_locations(capath=folder)
     else:
         made.set_default_verify_paths()
-
-
-def _is_hashed(folder: str) -> bool:
-    try:
-        with os.scandir(folder) as entries:
-            return any(entry.name.endswith(".0") for entry in entries)
-    except OSError:
-        return False
 
 
 @contextmanager
@@ -105,3 +102,38 @@ def _reading(path: Path, what: str) -> Iterator[None]:
         raise UsageError(f"there is no file {path} to read {what} from") from None
     except OSError as error:  # ssl.SSLError is one
         raise UsageError(f"{path} cannot be read as {what}: {error}") from None
+
+
+def issuer(certificate: bytes) -> str:
+    """The common name of who issued a certificate (DER), else its organization.
+
+    Empty when it has none or is unreadable. Python's `ssl` tells it of trusted certificates alone,
+    so the name is read from the bytes (X.690; RFC 5280, section 4.1).
+    """
+    names = {}
+    try:
+        _, to_be_signed = next(_elements(next(_elements(certificate))[1]))
+        fields = [each for each in _elements(to_be_signed) if each[0] != _EXPLICIT_VERSION]
+        _, name = fields[2]  # after serial number and signature algorithm
+        for _, relative in _elements(name):
+            for _, pair in _elements(relative):
+                (_, kind), (tag, value) = _elements(pair)
+                text = value.decode("utf-16-be" if tag == _BMP_STRING else "utf-8", "replace")
+                names[kind] = "".join(character for character in text if character.isprintable())
+    except (ValueError, IndexError, StopIteration):
+        return ""
+    return names.get(_COMMON_NAME) or names.get(_ORGANIZATION) or ""
+
+
+def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Tag and content of each element of DER."""
+    at = 0
+    while at < len(data):
+        tag, length, at = data[at], data[at + 1], at + 2
+        if length & 0x80:
+            size = length & 0x7F
+            length, at = int.from_bytes(data[at : at + size], "big"), at + size
+        if at + length > len(data):
+            raise ValueError
+        yield tag, data[at : at + length]
+        at += length

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from towline.context import Cancel
 from towline.errors import Cancelled
-from towline.wire.pace import Pace
+from towline.wire.exchange import Pace
 
 
 class Clock(Cancel):
