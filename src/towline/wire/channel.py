@@ -12,6 +12,7 @@ import os
 import select
 import socket
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,19 +60,17 @@ class Channel:
 
         Raises ssl.SSLError, OSError, Silence.
         """
-        self._tls = tls = self._layer(context, name)
-        while (events := _tried(tls.do_handshake)) is not None:
-            self._wait(events, self.timeout)
-
-    def _layer(self, context: ssl.SSLContext, name: str) -> ssl.SSLSocket | TlsInTls:
         if self._outer is not None:
             from towline.wire.tls_in_tls import TlsInTls
 
-            return TlsInTls(self._outer, context, name)
-        sock = self._socket
-        made = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
-        self._socket = self._outer = made
-        return made
+            tls: ssl.SSLSocket | TlsInTls = TlsInTls(self._outer, context, name)
+        else:
+            tls = self._socket = self._outer = context.wrap_socket(
+                self._socket, server_hostname=name, do_handshake_on_connect=False
+            )
+        self._tls = tls
+        while (events := _tried(tls.do_handshake)) is not None:
+            self._wait(events, self.timeout)
 
     def peer_certificate(self) -> bytes:
         """The other side's certificate (DER), checked or not; empty without TLS."""
@@ -92,27 +91,20 @@ class Channel:
         while views:
             if self.heard():
                 return False
-            sent = self._send_some(views)
-            if sent:
-                advance(views, sent)
+            if self._tls is not None:
+                # OpenSSL wants the same piece again until it is through, whatever arrives.
+                piece = views[0][:TLS_PIECE]
+                events = _tried(partial(self._tls.send, piece))
+                if events is None:
+                    advance(views, len(piece))
+                else:
+                    self._wait(events | select.POLLIN, self.timeout)
+                continue
+            try:
+                advance(views, self._socket.sendmsg(views))
+            except BlockingIOError:
+                self._wait(select.POLLOUT | select.POLLIN, self.timeout)
         return True
-
-    def _send_some(self, views: list[memoryview]) -> int:
-        if self._tls is not None:
-            return self._send_tls(self._tls, views[0][:TLS_PIECE])
-        try:
-            return self._socket.sendmsg(views)
-        except BlockingIOError:
-            self._wait(select.POLLOUT | select.POLLIN, self.timeout)
-            return 0
-
-    def _send_tls(self, tls: ssl.SSLSocket | TlsInTls, piece: memoryview) -> int:
-        # OpenSSL wants the same piece again until it is through, whatever arrives meanwhile.
-        events = _tried(lambda: tls.send(piece))
-        if events is None:
-            return len(piece)
-        self._wait(events | select.POLLIN, self.timeout)
-        return 0
 
     def heard(self) -> bool:
         """Whether bytes of an answer, or its end, are there to be read."""

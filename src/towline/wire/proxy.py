@@ -8,6 +8,7 @@ through a proxy.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from ipaddress import IPv4Address, IPv6Address
 
+HINT = "check HTTPS_PROXY and HTTP_PROXY, or except the registry in NO_PROXY"
+WANTS_CREDENTIALS = 407
+"""The status by which a proxy says so."""
 _SCHEME = r"(?i)([a-z][a-z0-9+.-]*)://"
 _USER = r"(?i)(https?://)([^@/]*)@"
 _PORT = r"(\[.*\]|[^:]*):(\d+)"
@@ -67,10 +71,6 @@ def from_environment(environ: Mapping[str, str]) -> Proxies:
     excepted = environ.get("NO_PROXY") or environ.get("no_proxy") or ""
     rules = (rule.strip().lower() for rule in excepted.split(","))
     return Proxies(found, tuple(rule for rule in rules if rule))
-
-
-HINT = "check HTTPS_PROXY and HTTP_PROXY, or except the registry in NO_PROXY"
-WANTS_CREDENTIALS = 407
 
 
 def failed(proxy: Proxy | str, url: Url, why: str, *, transient: bool = False) -> NetworkError:
@@ -131,43 +131,34 @@ def _proxy(text: str, variable: str) -> Proxy:
             f"{variable} names a proxy of the kind {scheme[1]}, which is not supported",
             hint=f"name an http or https proxy in {variable}, or unset it",
         )
-    user = re.match(_USER, text)
+    authorization = None
+    if account := re.match(_USER, text):
+        import base64
+        from urllib.parse import unquote
+
+        user, _, password = account[2].partition(":")
+        plain = unquote(f"{user}:{password}").encode()
+        authorization = "Basic " + base64.b64encode(plain).decode()
     try:
-        return Proxy(parse(text), _basic(user[2]) if user else None)
+        return Proxy(parse(text), authorization)
     except ValueError:
         raise UsageError(f"{variable} is no address of a proxy") from None
 
 
-def _basic(userinfo: str) -> str:
-    import base64
-
-    user, _, password = userinfo.partition(":")
-    plain = f"{_unquoted(user)}:{_unquoted(password)}"
-    return "Basic " + base64.b64encode(plain.encode()).decode()
-
-
-def _unquoted(text: str) -> str:
-    pairs = re.sub(rb"%([0-9A-Fa-f]{2})", lambda m: bytes([int(m[1], 16)]), text.encode())
-    return pairs.decode("utf-8", "replace")
-
-
 def _matches(rule: str, url: Url) -> bool:
-    if rule == "*" or _in_network(rule.strip("[]"), url.host):
+    """Whether a part of `NO_PROXY` is for that URL."""
+    if rule == "*":
         return True
+    if re.fullmatch(_ADDRESS, url.host):
+        import ipaddress
+
+        with suppress(ValueError):  # of names, and of addresses with a port
+            network = ipaddress.ip_network(rule.strip("[]"), strict=False)
+            if ipaddress.ip_address(url.host) in network:
+                return True
     if with_port := re.fullmatch(_PORT, rule):
         rule = with_port[1]
         if int(with_port[2]) != url.port:
             return False
     rule = rule.strip("[]").removeprefix("*").lstrip(".")
     return url.host == rule or url.host.endswith("." + rule)
-
-
-def _in_network(rule: str, host: str) -> bool:
-    if not re.fullmatch(_ADDRESS, host):
-        return False
-    import ipaddress
-
-    try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(rule, strict=False)
-    except ValueError:
-        return False

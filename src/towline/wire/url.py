@@ -76,18 +76,15 @@ class Url(NamedTuple):
             raise ValueError(f"{shown(location)} is no http address")
         if re.match(_BARE_HOST, location) or location.startswith(f"{self.host}/"):
             return parse(f"{self.scheme}://{location}")
-        return self.at(self._relative(location.partition("#")[0]))
-
-    def _relative(self, location: str) -> str:
+        relative, mark, query = location.partition("#")[0].partition("?")
         path = self.target.partition("?")[0]
-        if not location:
-            return self.target
-        if location.startswith("/"):
-            return location
-        if location.startswith("?"):
-            return path + location
-        relative, mark, query = location.partition("?")
-        return _without_dots(path.rpartition("/")[0] + "/" + relative) + mark + query
+        if not (relative or mark):
+            return self
+        if relative.startswith("/"):
+            path = relative
+        elif relative:
+            path = _without_dots(path.rpartition("/")[0] + "/" + relative)
+        return self.at(path + mark + query)
 
 
 def parse(text: str) -> Url:
@@ -111,6 +108,16 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= _NO_ADDRESS_SHOWN else text[: _NO_ADDRESS_SHOWN - 1] + "…")
 
 
+def _without_dots(path: str) -> str:
+    kept: list[str] = []
+    for part in path.split("/"):
+        if part == ".." and len(kept) > 1:
+            kept.pop()
+        elif part not in {".", ".."}:
+            kept.append(part)
+    return "/".join(kept)
+
+
 def quote(value: str) -> str:
     """`value` as part of a query; the characters that digests and scopes use stay readable."""
     return re.sub(_UNRESERVED, _escape, value)
@@ -122,23 +129,8 @@ def _safe(target: str) -> str:
 
 
 def _escape(match: re.Match[str]) -> str:
-    return "".join(f"%{byte:02X}" for byte in _octets(match.group()))
-
-
-def _octets(text: str) -> bytes:
-    try:
-        return text.encode(
-            "utf-8", "surrogateescape"
-        )  # as an argument's bytes were in the C locale
+    try:  # as an argument's bytes were in the C locale
+        octets = match.group().encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        return text.encode("utf-8", "replace")
-
-
-def _without_dots(path: str) -> str:
-    kept: list[str] = []
-    for part in path.split("/"):
-        if part == ".." and len(kept) > 1:
-            kept.pop()
-        elif part not in {".", ".."}:
-            kept.append(part)
-    return "/".join(kept)
+        octets = match.group().encode("utf-8", "replace")
+    return "".join(f"%{byte:02X}" for byte in octets)
