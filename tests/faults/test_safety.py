@@ -16,9 +16,9 @@ from tests.support.pushing import Client, client_of, send
 from tests.support.scripted import Asked, Reply, Scripted, scripted
 from towline.context import Context
 from towline.errors import AuthError, NetworkError, RegistryError
+from towline.registry import blobs
 from towline.registry.auth.keychain import Credentials
 from towline.registry.endpoints import Endpoint
-from towline.registry.requests import blobs
 from towline.registry.transport import Transport
 from towline.spec.digest import Digest
 from towline.wire import proxy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from dataclasses import replace
@@ -12,12 +13,11 @@ from towline.context import Context, acquired
 from towline.reference import HUB, RepositoryName
 from towline.registry.auth.keychain import Keychain
 from towline.registry.capabilities import HostFacts, Rates
-from towline.registry.endpoints import HUB_API, Endpoint
+from towline.registry.endpoints import HUB_API, Endpoint, trust_of
 from towline.registry.repository import Repository
 from towline.registry.transport import Transport
-from towline.registry.warnings import Warnings
 from towline.wire import proxy, tls
-from towline.wire.exchange import ANSWER_TIMEOUT
+from towline.wire.exchange import ANSWER_TIMEOUT, Pace
 from towline.wire.log import Log, silent
 from towline.wire.pool import TIMEOUT, Pool
 from towline.wire.secrets import Secrets
@@ -28,7 +28,16 @@ if TYPE_CHECKING:
 
     from towline.errors import Side
     from towline.registry.auth.keychain import AskForHost, Credentials
+    from towline.wire.message import Response
     from towline.wire.url import Url
+
+
+_WARNINGS_READ = 4096
+"""Characters of the warnings of one answer; more than that may be dropped."""
+_WARNINGS_MAX = 20
+"""Different ones that are told: nobody reads more."""
+_WARNING = r'299 - "((?:[^"\\]|\\.)*)"'
+_ESCAPE = r"\\(.)"
 
 
 class Settings(NamedTuple):
@@ -63,17 +72,6 @@ class Settings(NamedTuple):
     """Is told every secret that is used."""
     loopback_http: bool | None = None
     """Whether a registry on this machine may be spoken to in http; None: unless `insecure`."""
-
-
-def _trust(settings: Settings) -> tls.Trust:
-    if not (settings.ca or settings.cert or settings.key):
-        return tls.Trust(settings.insecure)
-    from pathlib import Path  # it costs start-up
-
-    ca, cert, key = (
-        Path(each) if each else None for each in (settings.ca, settings.cert, settings.key)
-    )
-    return tls.Trust(settings.insecure, (ca,) if ca else (), cert, key)
 
 
 class RegistryClient:
@@ -192,29 +190,30 @@ class RegistryClient:
     def _made_pool(self) -> Pool:
         settings = self._settings
         if self._pool is None:
-            trust = _trust(settings)
-            tls.check(trust)
-            pace = None
-            if settings.limit_rate:
-                from towline.wire.exchange import Pace
+            given = tls.Trust(settings.insecure)
+            if settings.ca or settings.cert or settings.key:
+                from pathlib import Path  # it costs start-up
 
-                pace = Pace(settings.limit_rate)
+                ca, cert, key = (
+                    Path(each) if each else None
+                    for each in (settings.ca, settings.cert, settings.key)
+                )
+                given = tls.Trust(settings.insecure, (ca,) if ca else (), cert, key)
+                tls.check(given)
 
-            def trusted(url: Url) -> tls.Trust:
-                from towline.registry.certs_d import trust_of  # for https alone
-
-                return trust_of(_host_of(url), trust, settings.environ)
+            def trust(url: Url) -> tls.Trust:
+                return trust_of(_host_of(url), given, settings.environ)
 
             self._pool = Pool(
                 timeout=settings.timeout,
                 answer_timeout=settings.answer_timeout,
-                trust=trusted,
+                trust=trust,
                 proxies=proxy.from_environment(settings.environ),
                 # What is said of registries is not said of proxies, but for whom to believe.
-                proxy_trust=tls.Trust(authorities=trust.authorities),
+                proxy_trust=tls.Trust(authorities=given.authorities),
                 write_log=settings.log or silent,
                 secrets=self._secrets,
-                pace=pace,
+                pace=Pace(settings.limit_rate) if settings.limit_rate else None,
             )
         return self._pool
 
@@ -256,3 +255,29 @@ class RegistryClient:
 def _host_of(url: Url) -> str:
     """The host of a URL as references spell it."""
     return HUB if url.host == HUB_API else url.authority
+
+
+class Warnings:
+    """Tells each warning of a registry once, on one line (distribution-spec, "Warnings").
+
+    Safe from any thread.
+    """
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+        self._lock = threading.Lock()
+        self._told: set[str] = set()
+
+    def tell(self, response: Response) -> None:
+        """Tell what is new in an answer."""
+        said = ", ".join(response.headers.all("Warning"))[:_WARNINGS_READ]
+        for quoted in re.findall(_WARNING, said):
+            text = re.sub(_ESCAPE, r"\1", quoted)
+            text = "".join(c if c.isprintable() else " " for c in text).strip()
+            message = f"{response.url.authority} says: {text}"
+            with self._lock:
+                new = bool(text) and message not in self._told and len(self._told) < _WARNINGS_MAX
+                if new:
+                    self._told.add(message)
+            if new:
+                self._warn(message)

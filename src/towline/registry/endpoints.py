@@ -1,7 +1,7 @@
-"""Where a registry's API is: its host, and whether https or http, decided once.
+"""Where a registry's API is: its host, whether https or http, and with which certificates.
 
 https everywhere; http only where it was asked for, or on this machine when nothing there speaks
-TLS. No request is spent on deciding.
+TLS. That is decided once, and no request is spent on it.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from towline.context import acquired
-from towline.errors import NetworkError, TowlineError
+from towline.errors import NetworkError, TowlineError, UsageError
 from towline.reference import HUB
 from towline.wire.connect import resolve, speaks_tls
 from towline.wire.proxy import is_here, is_loopback
 from towline.wire.url import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from towline.context import Cancel, Context
     from towline.wire.connect import Address
     from towline.wire.message import Response
+    from towline.wire.tls import Trust
     from towline.wire.url import Url
 
     Outcome = Response | TowlineError
@@ -146,3 +147,36 @@ class Endpoint:
             if secure.port == plain.port:
                 raise
         return plain
+
+
+def trust_of(host: str, given: Trust, environ: Mapping[str, str]) -> Trust:
+    """The authorities and the client's certificate for a host: those given, and its `certs.d`'s.
+
+    Docker and Podman keep a folder for each HOST[:PORT]: `*.crt` are authorities, NAME.cert and
+    NAME.key a client's pair. The first folder that exists counts, the user's own before the
+    system's. Raises UsageError for a client's certificate without a key.
+    """
+    from pathlib import Path
+
+    home = environ.get("HOME")
+    config = environ.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else "")
+    own = (f"{config}/containers/certs.d", f"{config}/docker/certs.d") if config else ()
+    places = (*own, "/etc/containers/certs.d", "/etc/docker/certs.d")
+    folders = (Path(place, host) for place in places)
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None or host == HUB:  # docker reads no folder for it
+        return given
+    try:
+        found = sorted(folder.iterdir())
+    except OSError:  # not for this user to read
+        return given
+    authorities = tuple(path for path in found if path.suffix == ".crt")
+    trust = given._replace(authorities=(*given.authorities, *authorities))
+    pairs = [path for path in found if path.suffix == ".cert"]
+    if given.certificate is not None or not pairs:
+        return trust
+    certificate = pairs[0]
+    key = certificate.with_suffix(".key")
+    if not key.exists():
+        raise UsageError(f"{certificate} has no {key.name} beside it")
+    return trust._replace(certificate=certificate, key=key)

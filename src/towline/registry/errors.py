@@ -130,7 +130,7 @@ def _shown(text: str, length: int) -> str:
 
 def described(response: Response) -> str:
     """The answer in words: its status, then what the headers and the body complain of."""
-    from towline.registry.auth.challenge import challenges
+    from towline.registry.auth.authenticator import challenges
 
     found = challenges(response.headers.all("WWW-Authenticate"))
     reasons = (challenge.parameters.get("error_description") for challenge in found)

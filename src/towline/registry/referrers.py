@@ -11,19 +11,21 @@ import json
 from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError, TowlineError
+from towline.registry import errors
+from towline.registry.call import Call
 from towline.registry.errors import on_side
-from towline.registry.manifests import get
-from towline.registry.requests.manifests import put_manifest
-from towline.registry.requests.referrers import referrers
-from towline.spec import media_types
+from towline.registry.manifests import MANIFEST_READ_MAX, get, put_manifest
+from towline.spec import distribution, media_types, reading
 from towline.spec.manifest import Index, Manifest, build_index, parse
 
 if TYPE_CHECKING:
-    from towline.registry.requests.manifests import Got
+    from towline.reference import RepositoryName
+    from towline.registry.manifests import Got
     from towline.registry.transport import Conversation
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
+    from towline.wire.message import Response
 
 ROUNDS_MAX = 3
 """Times that the list is written when others write it too."""
@@ -32,6 +34,29 @@ ROUNDS_MAX = 3
 def tag_of(subject: Digest) -> str:
     """The tag that holds the list ("Referrers Tag Schema")."""
     return f"{subject.algorithm[:32]}-{subject.hex[:64]}"
+
+
+def referrers(name: RepositoryName, subject: str) -> Call[frozenset[str] | None]:
+    """end-12: digests of what refers to a manifest. None: the registry has no such list.
+
+    Any answer that is not one means that: 404, other refusals, pages, other types with 200.
+    """
+    action = f"list what refers to {subject} in {name}"
+
+    def read(response: Response) -> frozenset[str] | None:
+        if response.status in {401, 408, 429, 499} or response.status >= 500:
+            raise errors.refusal(response, action)
+        if not response.ok or response.media_type != media_types.OCI_INDEX:
+            return None
+        try:
+            document = reading.document(response.body)
+            return frozenset(str(entry["digest"]) for entry in document["manifests"])
+        except (ValueError, LookupError, TypeError):
+            return None
+
+    path = distribution.referrers_path(name.path, subject)
+    accept = ("Accept", media_types.OCI_INDEX)
+    return Call("GET", path, action, read, (accept,), limit=MANIFEST_READ_MAX, follow=True)
 
 
 def announce(talk: Conversation, manifest: RawManifest, subject: Digest) -> bool:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import errors, manifests
-from towline.registry.errors import on_side
-from towline.registry.requests.blobs import (
+from towline.registry.blobs import (
     Mounted,
     Opened,
     base,
@@ -22,16 +21,9 @@ from towline.registry.requests.blobs import (
     open_upload,
     starts_at,
 )
-from towline.registry.requests.call import Unclear
-from towline.registry.requests.tags import (
-    TAGS_PAGES_MAX,
-    TAGS_READ_MAX_IN_ALL,
-    first_page,
-    tags,
-    too_many,
-)
+from towline.registry.call import Unclear
+from towline.registry.errors import on_side
 from towline.registry.transport import Conversation
-from towline.spec import distribution
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -303,32 +295,18 @@ class Repository:
 
     def some_tags(self, context: Context) -> Sequence[str]:
         """The first page of tags; none where the registry refuses that many at once."""
+        from towline.registry.tags import first_page, tags
+
         with on_side(self._side):
             page = self._talk(context).call(tags(self.name, first_page(self.name)))
         return () if isinstance(page, Unclear) else page.tags
 
     def tags(self, context: Context) -> list[str]:
         """Every tag, in the registry's order."""
-        found: dict[str, None] = {}
-        seen: set[str] = set()
-        target: str | None = first_page(self.name)
-        size = 0
+        from towline.registry.tags import every_tag
+
         with on_side(self._side):
-            while target is not None and target not in seen:
-                seen.add(target)
-                page = self._talk(context).call(tags(self.name, target))
-                if isinstance(page, Unclear):
-                    # It does not like the number that was asked for: as many as it likes, then.
-                    target = distribution.tags_path(self.name.path)
-                    continue
-                found.update(dict.fromkeys(page.tags))
-                size += page.size
-                target = page.next if page.tags else None
-                if target and len(seen) >= TAGS_PAGES_MAX:
-                    raise too_many(self.name, f"they have more than {TAGS_PAGES_MAX} pages")
-                if target and size >= TAGS_READ_MAX_IN_ALL:
-                    raise too_many(self.name, f"they are more than {TAGS_READ_MAX_IN_ALL} bytes")
-        return list(found)
+            return every_tag(self._talk(context))
 
 
 class BlobReader:

@@ -21,7 +21,7 @@ from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.registry import errors
 from towline.registry.auth.admission import Admission, Visit
 from towline.registry.auth.authenticator import Authenticator
-from towline.registry.redirects import REDIRECTS, REDIRECTS_MAX, astray, read_sent_on, sent_on
+from towline.registry.call import REDIRECTS, REDIRECTS_MAX, Call, astray, read_sent_on, sent_on
 from towline.spec import distribution
 from towline.wire.message import Request
 from towline.wire.proxy import is_loopback
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from towline.registry.auth.token import Scopes
     from towline.registry.capabilities import HostFacts
     from towline.registry.endpoints import Endpoint
-    from towline.registry.requests.call import Call
     from towline.wire.exchange import Exchange, Unread
     from towline.wire.message import Response
     from towline.wire.pool import Pool

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from towline.errors import UsageError
-from towline.registry.certs_d import trust_of
+from towline.registry.endpoints import trust_of
 from towline.wire.tls import Trust
 
 HOST = "reg.example:5000"

@@ -7,15 +7,16 @@ wait for it.
 
 from __future__ import annotations
 
+import re
 import time
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.wire.message import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable, Mapping
 
-    from towline.registry.auth.challenge import Challenge
     from towline.registry.auth.keychain import Credentials
     from towline.registry.auth.token import Scopes, Token
     from towline.wire.message import Response
@@ -27,6 +28,52 @@ BODY_MARGIN = 60.0
 """Seconds that a token should still live when a body is begun."""
 _NEW = 5.0
 """Seconds for which a token counts as just given."""
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a token of the grammar
+_PARAMETER = rf"(?s)({_TOKEN})\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"?|([^\s,\"]*))"
+_SCHEME = rf"({_TOKEN})(?:\s+([A-Za-z0-9._~+/-]+=*)(?=\s*(?:,|$)))?"
+_ESCAPE = r"(?s)\\(.)"
+
+
+class Challenge(NamedTuple):
+    """One way to be let in (RFC 9110, section 11)."""
+
+    scheme: str
+    """Lower case: `bearer`, `basic`, `negotiate`."""
+    parameters: Mapping[str, str] = MappingProxyType({})
+    """Names in lower case."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be answered: enterprise proxies ask for `Negotiate` first."""
+        # Gitea's Basic, beside its Bearer, has no realm.
+        realm = self.parameters.get("realm")
+        return self.scheme == "basic" or (self.scheme == "bearer" and bool(realm))
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether it says that a token's scopes do not suffice."""
+        return self.parameters.get("error") == "insufficient_scope"
+
+
+def challenges(headers: Iterable[str]) -> list[Challenge]:
+    """Every challenge of `WWW-Authenticate`, in their order; what cannot be read is skipped.
+
+    Several headers, several challenges in one, schemes without parameters, names in any case,
+    values quoted or not, escapes and commas inside of quotes: all have been seen.
+    """
+    found: list[tuple[str, dict[str, str]]] = []
+    parameter, scheme = re.compile(_PARAMETER), re.compile(_SCHEME)
+    for text in headers:
+        at, first = 0, len(found)
+        while at < len(text):
+            if len(found) > first and (match := parameter.match(text, at)):
+                name, quoted, bare = match.groups()
+                value = re.sub(_ESCAPE, r"\1", quoted) if quoted is not None else bare
+                found[-1][1].setdefault(name.lower(), value)
+            elif match := scheme.match(text, at):
+                found.append((match[1].lower(), {}))
+            at = match.end() if match else at + 1  # separators, or what nobody can read
+    return [Challenge(name, parameters) for name, parameters in found]
 
 
 class Authenticator:
@@ -109,17 +156,17 @@ class Authenticator:
         if token is None or used != f"Bearer {token.value}":
             return False
         found, granted = self._asked_in(refused), self._granted(scopes)
-        lacking = any(map(_is_insufficient, found)) or _merged(granted, found) != granted
+        lacking = any(each.wants_more for each in found) or _merged(granted, found) != granted
         return token.age(self._clock()) < _NEW and not lacking
 
     def hopeless(self, scopes: Scopes, refused: Response) -> bool:
         """Whether another token would be refused just the same."""
         found, granted = self._asked_in(refused), self._granted(scopes)
-        usable = _usable(found)
+        usable = [each for each in found if each.usable]
         if not usable or (not self.must_ask and all(c.scheme == "basic" for c in usable)):
             return self.worked
         asked = granted in self._tokens and _merged(granted, found) == granted
-        return asked and any(map(_is_insufficient, found))
+        return asked and any(each.wants_more for each in found)
 
     def forget_aged(self, scopes: Scopes) -> bool:
         """Drop the token if it is older than a minute; whether it was."""
@@ -144,7 +191,7 @@ class Authenticator:
         `used` is the `Authorization` that was refused.
         """
         found = self._asked_in(refused)
-        schemes = {challenge.scheme for challenge in _usable(found)}
+        schemes = {each.scheme for each in found if each.usable}
         answerable = "bearer" in schemes or ("basic" in schemes and self._basic is not None)
         if self._challenge is None and not answerable:
             # GCR says how only where everybody asks first (distribution-spec, end-1); others let
@@ -154,8 +201,8 @@ class Authenticator:
                 return True
             found = self._asked_in(answer)
         before = self._challenge, dict(self._tokens), dict(self._wider)
-        usable = _usable(found)
-        bearer = next((challenge for challenge in usable if challenge.scheme == "bearer"), None)
+        usable = [each for each in found if each.usable]
+        bearer = next((each for each in usable if each.scheme == "bearer"), None)
         if bearer is not None:
             self._challenge = bearer
         elif usable and not self.must_ask:
@@ -181,8 +228,6 @@ class Authenticator:
 
     def _asked_in(self, refused: Response) -> list[Challenge]:
         # The base may have sent on: elsewhere nobody names a token service for our credentials.
-        from towline.registry.auth.challenge import challenges
-
         here = refused.url.origin == self.base.origin
         return challenges(refused.headers.all("WWW-Authenticate")) if here else []
 
@@ -205,19 +250,6 @@ class Authenticator:
             f"* token of {response.url.authority} for {' '.join(granted) or 'no scope'}: granted "
             f"{token.granted or 'what it does not say'}, for {token.life:g} s"
         )
-
-
-def _usable(found: list[Challenge]) -> list[Challenge]:
-    return [
-        challenge
-        for challenge in found
-        if challenge.scheme == "basic"
-        or (challenge.scheme == "bearer" and challenge.parameters.get("realm"))
-    ]
-
-
-def _is_insufficient(challenge: Challenge) -> bool:
-    return challenge.parameters.get("error") == "insufficient_scope"
 
 
 def _merged(scopes: Scopes, found: list[Challenge]) -> Scopes:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError
 from towline.registry import errors
-from towline.registry.requests.blobs import BINARY, content_range, send_chunk
+from towline.registry.blobs import BINARY, content_range, send_chunk
 from towline.registry.upload import strategy
 from towline.registry.upload.session import range_end
 from towline.wire.message import Request

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from towline.context import Cancel
 from towline.errors import Cancelled, TowlineError
+from towline.registry.blobs import ask_upload, close_upload, session_url
 from towline.registry.errors import on_side
-from towline.registry.requests.blobs import ask_upload, close_upload, session_url
 from towline.wire.message import Request
 
 if TYPE_CHECKING:
-    from towline.registry.requests.blobs import Opened
+    from towline.registry.blobs import Opened
     from towline.registry.transport import Conversation
     from towline.spec.digest import Digest
     from towline.wire.message import Response

@@ -18,8 +18,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError, TowlineError
+from towline.registry.blobs import head_blob
 from towline.registry.errors import on_side
-from towline.registry.requests.blobs import head_blob
 from towline.registry.upload.bodies import Chunks, Held, OneBody
 from towline.registry.upload.session import Session
 from towline.registry.upload.strategy import Expected, choose
@@ -28,7 +28,7 @@ from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from towline.registry.requests.blobs import Opened
+    from towline.registry.blobs import Opened
     from towline.registry.transport import Conversation
 
 _TELLING = 1 << 20

@@ -1,4 +1,4 @@
-"""Calls about a repository's tags (distribution-spec, "Listing Tags")."""
+"""A repository's tags (distribution-spec, "Listing Tags"): page by page, or all of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import RegistryError
 from towline.registry import errors
-from towline.registry.requests.call import Call, Unclear
+from towline.registry.call import Call, Unclear
 from towline.spec import distribution, reading
 
 if TYPE_CHECKING:
     from towline.reference import RepositoryName
+    from towline.registry.transport import Conversation
     from towline.wire.message import Response
 
 TAGS_READ_MAX = 16 << 20
@@ -48,7 +49,7 @@ def tags(name: RepositoryName, target: str) -> Call[TagsPage | Unclear]:
         if not response.ok:
             raise errors.refusal(response, action)
         if response.truncated:
-            raise too_many(name, f"a page of them is larger than {TAGS_READ_MAX} bytes")
+            raise _too_many(name, f"a page of them is larger than {TAGS_READ_MAX} bytes")
         try:
             document = reading.document(response.body)
         except ValueError:
@@ -56,19 +57,39 @@ def tags(name: RepositoryName, target: str) -> Call[TagsPage | Unclear]:
         listed = document.get("tags", "") if isinstance(document, dict) else ""
         if not isinstance(listed, list | None):
             raise errors.no_success(response, action)
-        return TagsPage(tuple(filter(_is_tag, listed or ())), _next(response), len(response.body))
+        # `null` for none, nulls among them (Nexus), and digests (Artifactory) have all been seen.
+        texts = (each for each in listed or () if isinstance(each, str))
+        found = tuple(text for text in texts if distribution.TAG.fullmatch(text))
+        return TagsPage(found, _next(response), len(response.body))
 
     return Call("GET", target, action, read, limit=TAGS_READ_MAX, follow=True)
 
 
-def too_many(name: RepositoryName, how: str) -> RegistryError:
+def every_tag(talk: Conversation) -> list[str]:
+    """All pages, in the registry's order. Raises AuthError, RegistryError, NetworkError."""
+    name, found, size = talk.name, dict[str, None](), 0
+    seen: set[str] = set()
+    target: str | None = first_page(name)
+    while target is not None and target not in seen:
+        seen.add(target)
+        page = talk.call(tags(name, target))
+        if isinstance(page, Unclear):
+            # It does not like the number that was asked for: as many as it likes, then.
+            target = distribution.tags_path(name.path)
+            continue
+        found.update(dict.fromkeys(page.tags))
+        size += page.size
+        target = page.next if page.tags else None
+        if target and len(seen) >= TAGS_PAGES_MAX:
+            raise _too_many(name, f"they have more than {TAGS_PAGES_MAX} pages")
+        if target and size >= TAGS_READ_MAX_IN_ALL:
+            raise _too_many(name, f"they are more than {TAGS_READ_MAX_IN_ALL} bytes")
+    return list(found)
+
+
+def _too_many(name: RepositoryName, how: str) -> RegistryError:
     """The error for tags that have no end, as far as anybody would read."""
     return RegistryError(f"cannot list the tags of {name}: {how}")
-
-
-def _is_tag(value: object) -> bool:
-    # `null` for none, nulls among them (Nexus), and digests (Artifactory) have all been seen.
-    return isinstance(value, str) and distribution.TAG.fullmatch(value) is not None
 
 
 def _next(response: Response) -> str | None:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import RegistryError
 from towline.registry import errors
-from towline.registry.redirects import REDIRECTS, still_secure
-from towline.registry.requests.call import Call, says_nothing
+from towline.registry.call import REDIRECTS, Call, says_nothing, still_secure
 from towline.spec import distribution, media_types
 
 if TYPE_CHECKING:

@@ -1,1 +1,0 @@
-"""Each call to a registry as a value."""
