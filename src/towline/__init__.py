@@ -44,7 +44,6 @@ if TYPE_CHECKING:
         Warned,
         Working,
     )
-    from towline.push.options import PusherOptions, PushOptions
     from towline.push.pusher import Pusher
     from towline.push.result import (
         InspectedLayer,
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
         PushResult,
         Verification,
     )
+    from towline.push.signatures import PusherOptions, PushOptions
 
 _HOMES = {
     "towline.api": ("copy", "digest", "index", "inspect", "plan", "push", "tag", "tags"),
@@ -85,7 +85,7 @@ _HOMES = {
         "Warned",
         "Working",
     ),
-    "towline.push.options": ("PushOptions", "PusherOptions"),
+    "towline.push.signatures": ("PushOptions", "PusherOptions"),
     "towline.push.pusher": ("Pusher",),
     "towline.push.result": (
         "InspectResult",

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack, cast
 
 from towline.context import Cancel
-from towline.push import result
-from towline.push.options import Options, PusherOptions, PushOptions
+from towline.push import signatures
 from towline.push.pusher import Pusher
-from towline.push.result import InspectResult, PlanResult, PushResult, Several
-from towline.push.source_images import Source
+from towline.push.result import InspectResult, PlanResult, PushResult
+from towline.push.signatures import Options, PusherOptions, PushOptions, Several, Source
 
 
-@result.function
+@signatures.function
 def push(
     source: Source,
     destination: str | Several,
@@ -78,7 +77,7 @@ def push(
         return pusher.push(source, destination, all_tags=all_tags, **wishes)
 
 
-@result.function
+@signatures.function
 def copy(
     source: Source,
     destination: str | Several,
@@ -113,7 +112,7 @@ def index(
         return pusher.index(sources, destination, **wishes)
 
 
-@result.function
+@signatures.function
 def plan(
     source: Source,
     destination: str | Several,

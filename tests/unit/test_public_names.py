@@ -17,7 +17,7 @@ import towline.testing
 from towline.cli import options as cli_options
 from towline.cli import printable
 from towline.events import Outcome
-from towline.push import options, result
+from towline.push import result, signatures
 
 if typing.TYPE_CHECKING:
     from types import ModuleType
@@ -79,7 +79,7 @@ def test_the_types_of_every_public_name_can_be_asked_for_at_run_time(package: Mo
 
 def sentences(kind: str) -> dict[str, str]:
     """What the source says of each key of a TypedDict."""
-    tree = ast.parse(Path(options.__file__).read_text())
+    tree = ast.parse(Path(signatures.__file__).read_text())
     (found,) = (one for one in tree.body if isinstance(one, ast.ClassDef) and one.name == kind)
     pairs = zip(found.body[1::2], found.body[2::2], strict=True)
     return {
@@ -91,7 +91,7 @@ def sentences(kind: str) -> dict[str, str]:
 
 def test_the_help_of_push_tells_every_option_with_its_sentence() -> None:
     wanted = sentences("PushOptions") | sentences("PusherOptions")
-    assert set(wanted) == set(options.Options.__annotations__)
+    assert set(wanted) == set(signatures.Options.__annotations__)
     _, _, told = inspect.getdoc(towline.push).partition("Keywords:\n")  # type: ignore[union-attr]
     flat = " ".join(told.split())
     assert flat == " ".join(f"{key}: {text}" for key, text in wanted.items())

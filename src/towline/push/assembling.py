@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from towline.push.options import Wish
     from towline.push.source_images import Opened, Wanted
-    from towline.push.target_push import TargetPush
+    from towline.push.target import Target
     from towline.reference import Reference, RepositoryName
 
 _Child = tuple[SourceImage | SourceIndex, Descriptor]
@@ -48,11 +48,10 @@ class Assembled:
             wish = opened.taught(wish)
         return wish
 
-    def charge(self, runs: Iterable[TargetPush]) -> None:
+    def charge(self, targets: Sequence[Target]) -> None:
         """See `Opened`."""
-        runs = list(runs)
         for opened in self._opened:
-            opened.charge(runs)
+            opened.charge(targets)
 
     def read_ahead(self, entries: Iterable[SourceEntry]) -> None:
         """See `Opened`: it was read to know what the index lists."""

@@ -13,7 +13,7 @@ from towline.sources.open_source import parse
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from towline.push.source_images import Source
+    from towline.push.signatures import Source
     from towline.reference import Reference
 
 _PATHS = ("/", "./", "../")

@@ -13,7 +13,8 @@ from towline.push.result import PlanResult, PushResult
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
 
-    from towline.push.target_push import Outcome, TargetPush
+    from towline.push.result import TagOutcome
+    from towline.push.target_push import TargetPush
     from towline.reference import Reference, RepositoryName
 
 _ELSEWHERE = r"(?:oci|oci-archive|docker-archive|docker-daemon):(?![0-9]+/)"
@@ -145,7 +146,7 @@ def answer(
     return results if several else results[0]
 
 
-def outcomes(runs: Iterable[TargetPush]) -> dict[Reference, Outcome]:
+def outcomes(runs: Iterable[TargetPush]) -> dict[Reference, TagOutcome]:
     """What came of each tag that has come to its end."""
     return {tag: outcome for run in runs for tag, outcome in run.outcomes.items()}
 
@@ -153,7 +154,7 @@ def outcomes(runs: Iterable[TargetPush]) -> dict[Reference, Outcome]:
 def check_untouched(
     references: Iterable[Reference],
     runs: Sequence[TargetPush],
-    settled: Mapping[Reference, Outcome],
+    settled: Mapping[Reference, TagOutcome],
 ) -> None:
     """Raises TransferCancelled naming the tags that a cancelled push has seen to, if any.
 

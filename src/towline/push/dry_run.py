@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from towline.push.manifests.build import Documents
     from towline.push.options import Wish
     from towline.push.plan import Candidate, Step
+    from towline.push.result import TagOutcome
     from towline.push.target import Target
-    from towline.push.target_push import Outcome, TargetPush
+    from towline.push.target_push import TargetPush
     from towline.reference import Reference
 
 
@@ -66,7 +67,7 @@ def _check_push(target: Target) -> None:
     upload.cancel()
 
 
-def unchanged(outcome: Outcome, target: Target | None = None) -> Planned:
+def unchanged(outcome: TagOutcome, target: Target | None = None) -> Planned:
     """What is said of a tag that would be left as it is."""
     if isinstance(outcome, TowlineError):
         return outcome

@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.knowledge.base import Knowledge
-    from towline.push.dry_run import Planned
     from towline.push.options import Wish
+    from towline.push.result import TagPlan
     from towline.push.source_images import Engine
     from towline.push.target import Target
-    from towline.push.target_push import TargetPush
     from towline.reference import RepositoryName
 
 
@@ -53,13 +52,12 @@ class EngineImage(EngineSource):
         seen = tuple(place for place in self.origins if place.repository.host in hosts)
         return wish._replace(origins=seen)
 
-    def charge(self, runs: Iterable[TargetPush]) -> None:
+    def charge(self, targets: Iterable[Target]) -> None:
         """Let the result of each target count what was asked there to describe the image."""
-        for run in runs:
-            context = run.target.context
-            context.meter.add(requests=self._known.asked(run.target.repository.name))
+        for target in targets:
+            target.context.meter.add(requests=self._known.asked(target.repository.name))
 
-    def told_of_export(self, plan: Planned) -> Planned:
+    def told_of_export(self, plan: TagPlan) -> TagPlan:
         """A plan that says so where layers would have to come out of the engine."""
         if isinstance(plan, TowlineError) or plan.status != "pushed" or not plan.send_bytes:
             return plan

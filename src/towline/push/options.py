@@ -4,114 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from towline import reference as references
-from towline.context import Cancel
 from towline.errors import UsageError
-from towline.events import Emit
 from towline.layers import profile as profiles
+from towline.push.signatures import Attestations, Format, IfExists, PushOptions, Verify
 from towline.sources import platforms
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from towline.layers.profile import Profile
+    from towline.push.signatures import Creds, PusherOptions
     from towline.reference import Reference
     from towline.spec import media_types
     from towline.spec.descriptor import Platform
-
-Creds = str | tuple[str, str]
-Verify = Literal["head", "full"]
-Attestations = Literal["keep", "drop"]
-IfExists = Literal["overwrite", "same", "skip", "fail"]
-Format = Literal["auto", "docker", "oci"]
-_FORMATS: dict[str, media_types.Format | None] = {"auto": None, "docker": "docker", "oci": "oci"}
-
-
-class PusherOptions(TypedDict, total=False):
-    """Keywords of `Pusher`: how, transport, credentials, cache, and who is told."""
-
-    jobs: int
-    """Uploads at once to any one registry host (5)."""
-    retries: int
-    """Attempts in a row without progress, after the first (4)."""
-    chunk_size: int | str
-    """Send larger layers in chunks of so many bytes, also as `16M`; `auto`: where one body is not
-    taken."""
-    limit_rate: int | str
-    """Bytes a second that all uploads together may send, also as `2M`."""
-    timeout: float
-    """Seconds without a byte either way (30)."""
-    cache: str | os.PathLike[str]
-    """Where what registries hold is remembered: a path, `redis://`, `rediss://`, `unix://`, or
-    `none`."""
-    plain_http: bool
-    """Speak http at once, without trying https."""
-    insecure: bool
-    """Leave certificates unchecked (never http)."""
-    tls_verify: bool
-    """False is `insecure`, and http for a registry on this machine."""
-    ca: str | os.PathLike[str]
-    """A file of authorities to trust as well (PEM)."""
-    cert: str | os.PathLike[str]
-    """The client's certificate (PEM)."""
-    key: str | os.PathLike[str]
-    """Its key (PEM)."""
-    creds: Creds | Callable[[str], Creds | None]
-    """`USER:PASSWORD` or a pair, for the destination's host alone; or a function, which is asked
-    for each host."""
-    src_creds: Creds
-    """The same for the host of a source that is in a registry."""
-    authfile: str | os.PathLike[str]
-    """A file of logins that is read first."""
-    engine: str
-    """Where the Docker engine is: `unix://`, `tcp://` or `ssh://`; else as docker finds it."""
-    on_event: Emit
-    """Called with each event, from any thread."""
-    log: Callable[[str], None]
-    """Called with each line of the redacted wire log, from any thread."""
-    environ: Mapping[str, str]
-    """Read instead of the process's environment."""
-
-
-class PushOptions(TypedDict, total=False):
-    """Keywords of one push."""
-
-    platform: str | Sequence[str]
-    """Of an index these alone, as `OS/ARCH` or `OS/ARCH/VARIANT`."""
-    attestations: Attestations
-    """What an index says of its images: `keep` it, or `drop` it."""
-    format: Format
-    """`auto`, or `docker` or `oci`, which are never converted."""
-    allow_schema1: bool
-    """Push signed schema 1 where a registry takes nothing else (extra `schema1`)."""
-    by_digest: bool
-    """Put the manifest under its digest alone, without a tag."""
-    preserve_digests: bool
-    """Refuse any change of bytes of what has a manifest."""
-    tags: str | Sequence[str]
-    """With `all_tags` of a repository at a registry: those that fit one of these patterns."""
-    compression: str
-    """Of layers that are not compressed yet: `gzip`, `none`, `zstd` or `zstd:1` to `zstd:19`."""
-    verify: bool | Verify
-    """Afterwards, ask for everything (`head` or True), or read it back, DiffIDs too (`full`)."""
-    check_diffids: bool
-    """Decompress layers that came compressed, beside the sending, and check them before any tag."""
-    cache_from: str | Sequence[str]
-    """References at the destination's registry to learn layers from."""
-    if_exists: IfExists
-    """What to do with a tag that exists: `overwrite`; `same`: fine if absent or this digest;
-    `skip`: leave it alone; `fail`."""
-    no_learn: bool
-    """Learn nothing from the registry, and believe no other machine."""
-    check_push: bool
-    """For `plan` alone: open an upload session and give it back, to see whether one is let in."""
-    cancel: Cancel
-    """A switch that any thread may throw."""
-
-
-class Options(PusherOptions, PushOptions, total=False):
-    """Keywords of the functions that make a `Pusher` for one push."""
 
 
 class Wish(NamedTuple):
@@ -148,19 +56,28 @@ def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
     known(options, PushOptions)
     if options.get("tags") and not all_tags:
         raise UsageError("`tags` picks among all tags", hint="add `all_tags=True`")
+    if options.get("allow_schema1"):
+        from towline.push.manifests import schema1
+
+        schema1.require()
     compression = options.get("compression")
+    fmt = _one_of(Format, "format", options.get("format", "auto"))
+    verify = options.get("verify", False)
+    if not isinstance(verify, bool):
+        verify = _one_of(Verify, "verify", verify)
+    kept = options.get("attestations", "keep")
     return Wish(
         profile=profiles.parse("gzip" if compression is None else compression),
         explicit_profile=compression is not None,
-        format=_format(options.get("format", "auto")),
-        verify=_verify(options.get("verify", False)),
+        format=None if fmt == "auto" else fmt,
+        verify="head" if verify is True else verify or None,
         check_diffids=options.get("check_diffids", False),
         cache_from=tuple(references.parse(text) for text in several(options.get("cache_from"))),
         learn=not options.get("no_learn", False),
-        if_exists=_if_exists(options.get("if_exists", "overwrite")),
-        allow_schema1=_schema1(options.get("allow_schema1", False)),
+        if_exists=_one_of(IfExists, "if_exists", options.get("if_exists", "overwrite")),
+        allow_schema1=options.get("allow_schema1", False),
         platforms=tuple(platforms.parse(text) for text in several(options.get("platform"))),
-        attestations=_attestations(options.get("attestations", "keep")),
+        attestations=_one_of(Attestations, "attestations", kept) == "keep",
         by_digest=options.get("by_digest", False),
         preserve_digests=options.get("preserve_digests", False),
         tags=tuple(several(options.get("tags"))),
@@ -174,42 +91,12 @@ def known(options: Mapping[str, object], kind: type[PushOptions | PusherOptions]
             raise UsageError(f"there is no option {name!r}")
 
 
-def _format(text: str) -> media_types.Format | None:
-    if text not in _FORMATS:
-        raise UsageError(f"no manifest format is called {text!r}", hint="use auto, docker or oci")
-    return _FORMATS[text]
-
-
-def _attestations(text: str) -> bool:
-    if text not in {"keep", "drop"}:
-        raise UsageError(f"attestations cannot be {text!r}", hint="use keep or drop")
-    return text == "keep"
-
-
-def _verify(value: bool | str) -> Verify | None:  # noqa: FBT001 - a value, not a flag
-    match value:
-        case False:
-            return None
-        case True | "head":
-            return "head"
-        case "full":
-            return "full"
-    raise UsageError(f"verify cannot be {value!r}", hint="use head or full")
-
-
-def _schema1(allowed: bool) -> bool:  # noqa: FBT001 - a value, not a flag
-    if allowed:
-        from towline.push.manifests import schema1
-
-        schema1.require()
-    return allowed
-
-
-def _if_exists(value: str) -> IfExists:
-    match value:
-        case "overwrite" | "same" | "skip" | "fail":
-            return value
-    raise UsageError(f"if_exists cannot be {value!r}", hint="use overwrite, same, skip or fail")
+def _one_of(kind: Any, option: str, value: str) -> Any:  # noqa: ANN401 - a Literal, and one of its words
+    words: tuple[str, ...] = get_args(kind)
+    if value not in words:
+        listed = f"{', '.join(words[:-1])} or {words[-1]}"
+        raise UsageError(f"{option} cannot be {value!r}", hint=f"use {listed}")
+    return value
 
 
 class Limits(NamedTuple):

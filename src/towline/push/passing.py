@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from towline.context import Patience
 from towline.errors import TowlineError
-from towline.push import known_blobs, reporting
+from towline.push import known_blobs
 from towline.push.image import Blob, Index
 from towline.push.manifests import if_exists
 from towline.push.plan import Mount, Rules, steps
 from towline.push.reporting import Telling
+from towline.push.target import Costs
 from towline.push.upload.scheduler import Uploads
 from towline.push.upload.target_blobs import TargetBlobs
 from towline.sources.base import PassedBy, SourceIndex
@@ -111,7 +112,7 @@ class Passage:
         """`once`: what has passed by is gone, so that nothing may fail."""
         self.target = target
         self._once = once
-        target.costs = reporting.Costs(target.context)
+        target.costs = Costs(target.context)
         target.passed = {}
         self._rules = Rules(wish.profile, trust_learned=wish.learn)
         self._blobs = TargetBlobs(

@@ -18,21 +18,14 @@ from towline import reference as references
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import Warned, nowhere
-from towline.push import copying, destinations, joint_push, options, result, settled
+from towline.push import copying, destinations, joint_push, options, settled, signatures
 from towline.push.edge import Edge, Listener
 from towline.push.image import Gatherer, images
 from towline.push.manifests import build
-from towline.push.options import PusherOptions, PushOptions
 from towline.push.resources import Resources
-from towline.push.result import InspectResult, PlanResult, PushResult, Several
-from towline.push.source_images import (
-    Engine,
-    Opened,
-    Source,
-    known_first,
-    registry_reference,
-    trees,
-)
+from towline.push.result import InspectResult, PlanResult, PushResult
+from towline.push.signatures import PusherOptions, PushOptions, Several, Source
+from towline.push.source_images import Engine, Opened, known_first, registry_reference, trees
 from towline.push.target import Target
 from towline.push.target_push import TargetPush
 from towline.reference import RepositoryName
@@ -45,11 +38,10 @@ if TYPE_CHECKING:
     from towline.errors import Side, SourceError
     from towline.push.assembling import Assembled
     from towline.push.destinations import Told
-    from towline.push.dry_run import Planned
     from towline.push.image import Tree
     from towline.push.options import Wish
+    from towline.push.result import TagOutcome, TagPlan
     from towline.push.source_images import Wanted
-    from towline.push.target_push import Outcome
     from towline.reference import Reference
     from towline.sources.remote import RemoteSource
     from towline.spec.digest import Digest
@@ -101,7 +93,7 @@ class Pusher:
         if self._closed:
             raise UsageError("this Pusher is closed", hint="make another")
 
-    @result.method
+    @signatures.method
     def push(
         self,
         source: Source,
@@ -140,7 +132,7 @@ class Pusher:
         several = all_tags or not isinstance(destination, str)
         return destinations.answer(wanted, outcomes, several=several)
 
-    @result.method
+    @signatures.method
     def copy(
         self,
         source: Source,
@@ -271,7 +263,7 @@ class Pusher:
             target.retry("the login", partial(self._resources.client.log_in, host, target.context))
         return target.context.meter.requests > 1
 
-    @result.method
+    @signatures.method
     def plan(
         self,
         source: Source,
@@ -299,9 +291,9 @@ class Pusher:
             wanted = opened.wanted(parsed, wish, all_tags=all_tags)
             wish = opened.taught(wish)
             early, runs, broken = self._begun(opened, wanted, wish, cancel, {})
-            opened.charge(runs)
+            opened.charge([run.target for run in runs])
             joint_push.prepare(self._resources, runs, wish)
-            planned: dict[Reference, Planned] = dict(broken)
+            planned: dict[Reference, TagPlan] = dict(broken)
             planned |= {tag: dry_run.unchanged(outcome) for tag, outcome in early.items()}
             for run in runs:
                 planned |= dry_run.estimate(run, wish, check=wishes.get("check_push", False))
@@ -334,15 +326,15 @@ class Pusher:
         wish: Wish,
         cancel: Cancel,
         passed: Targets,
-    ) -> list[Outcome]:
+    ) -> list[TagOutcome]:
         early, runs, broken = self._begun(opened, wanted, wish, cancel, passed)
-        opened.charge(runs)
+        opened.charge([run.target for run in runs])
         try:
             joint_push.push(self._resources, runs, wish)
         except Cancelled:
             destinations.check_untouched(wanted, runs, early)
             raise
-        outcomes: dict[Reference, Outcome] = early | destinations.outcomes(runs) | broken
+        outcomes: dict[Reference, TagOutcome] = early | destinations.outcomes(runs) | broken
         if opened.origin:
             copying.name_sides(outcomes.values())
         return [outcomes[reference] for reference in wanted]
@@ -364,7 +356,7 @@ class Pusher:
         wish: Wish,
         cancel: Cancel,
         passed: Targets,
-    ) -> tuple[dict[Reference, Outcome], list[TargetPush], dict[Reference, SourceError]]:
+    ) -> tuple[dict[Reference, TagOutcome], list[TargetPush], dict[Reference, SourceError]]:
         """What is settled before the source is read, and the runs of the rest, as `_runs` has it.
 
         What the source's registry is asked counts for the first of the targets.
@@ -376,7 +368,7 @@ class Pusher:
         first = next(iter(targets.values()))
         first.context = opened.context
         first.costs = opened.costs
-        found: dict[Reference, Outcome] = {}
+        found: dict[Reference, TagOutcome] = {}
         for name, tags in places.items():
             found |= settled.settled(targets[name], tags, wanted, wish)
         left = {tag: entry for tag, entry in wanted.items() if tag not in found}

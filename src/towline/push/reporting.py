@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from towline.events import LayerProgress, Note, PushStarted, Summary, TagPushed, Verified
 from towline.push.image import Blob, Index, images
@@ -13,50 +13,14 @@ from towline.spec.manifest import parse
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
-    from towline.context import Context
     from towline.layers.profile import Profile
     from towline.push.image import Layer, Tree
     from towline.push.manifests.build import Documents
     from towline.push.plan import Delivered
     from towline.push.result import Status, Verification
-    from towline.push.target import Target
+    from towline.push.target import Cost, Target
     from towline.reference import Reference
     from towline.spec.descriptor import Descriptor
-
-
-class Cost(NamedTuple):
-    """What it took."""
-
-    sent_bytes: int
-    requests: int
-    seconds: float
-
-
-class Costs:
-    """What a push to one target costs, from the making of this on.
-
-    Its tags share that: each is told what came since the one before it, so that they add up.
-    """
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._before = self._so_far()
-        self.layers: set[Layer] = set()
-        """Those whose bytes are told of already."""
-
-    def _so_far(self) -> Cost:
-        meter = self._context.meter
-        return Cost(meter.sent_bytes, meter.requests, self._context.clock())
-
-    def share(self) -> Cost:
-        """What came since this was asked for the last time."""
-        before, now = self._before, self._so_far()
-        self._before = now
-        return Cost(
-            now.sent_bytes - before.sent_bytes,
-            now.requests - before.requests,
-            now.seconds - before.seconds,
-        )
 
 
 def layers(

@@ -18,8 +18,9 @@ from towline.transfers.threads import Threads, processors
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
-    from towline.push.options import Limits, PusherOptions
+    from towline.push.options import Limits
     from towline.push.plan import Candidate, Delivered
+    from towline.push.signatures import PusherOptions
     from towline.wire.secrets import Secrets
 
 ASKING = 8

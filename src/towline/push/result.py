@@ -1,24 +1,12 @@
-"""What a push, an inspection or a plan comes to: the fields of the JSON, as frozen values.
-
-`method` and `function` say once what a caller of `push` and `plan` gets, a result for one
-destination and a list for several, for the methods of `Pusher` and for the functions, whose
-keywords are more. They change nothing but what type checkers and editors see.
-"""
+"""What a push, an inspection or a plan comes to: the fields of the JSON, as frozen values."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, overload
+from typing import Any, Literal
 
+from towline.errors import TowlineError
 from towline.events import Outcome, Told
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Unpack
-
-    from towline.push.options import Options, PushOptions
-    from towline.push.source_images import Source
-
 
 Status = Literal["pushed", "unchanged", "skipped"]
 DigestDiffers = Literal["recompressed", "converted", "platforms", "annotations"]
@@ -195,98 +183,7 @@ class InspectResult(_Told):
         return told
 
 
-R = TypeVar("R")
-Several = list[str] | tuple[str, ...]
-"""Several destinations; not any sequence, since a text is one too."""
-
-
-class Method(Protocol[R]):
-    """Of a `Pusher`."""
-
-    @overload
-    def __call__(
-        self,
-        source: Source,
-        destination: str,
-        *,
-        all_tags: Literal[False] = False,
-        **wishes: Unpack[PushOptions],
-    ) -> R: ...
-    @overload
-    def __call__(
-        self,
-        source: Source,
-        destination: Several,
-        *,
-        all_tags: bool = False,
-        **wishes: Unpack[PushOptions],
-    ) -> list[R]: ...
-    @overload
-    def __call__(
-        self,
-        source: Source,
-        destination: str,
-        *,
-        all_tags: Literal[True],
-        **wishes: Unpack[PushOptions],
-    ) -> list[R]: ...
-    @overload
-    def __call__(
-        self,
-        source: Source,
-        destination: str | Several,
-        *,
-        all_tags: bool = False,
-        **wishes: Unpack[PushOptions],
-    ) -> R | list[R]: ...
-
-
-class Function(Protocol[R]):
-    """Of the package: the same with a `Pusher`'s keywords too."""
-
-    @overload
-    def __call__(
-        self,
-        source: Source,
-        destination: str,
-        *,
-        all_tags: Literal[False] = False,
-        **options: Unpack[Options],
-    ) -> R: ...
-    @overload
-    def __call__(
-        self,
-        source: Source,
-        destination: Several,
-        *,
-        all_tags: bool = False,
-        **options: Unpack[Options],
-    ) -> list[R]: ...
-    @overload
-    def __call__(
-        self,
-        source: Source,
-        destination: str,
-        *,
-        all_tags: Literal[True],
-        **options: Unpack[Options],
-    ) -> list[R]: ...
-    @overload
-    def __call__(
-        self,
-        source: Source,
-        destination: str | Several,
-        *,
-        all_tags: bool = False,
-        **options: Unpack[Options],
-    ) -> R | list[R]: ...
-
-
-def method(called: Callable[..., R | list[R]]) -> Method[R]:
-    """Let a method of `Pusher` be seen so."""
-    return cast("Method[R]", called)
-
-
-def function(called: Callable[..., R | list[R]]) -> Function[R]:
-    """Let a function of the package be seen so."""
-    return cast("Function[R]", called)
+TagOutcome = PushResult | TowlineError
+"""What came of one tag."""
+TagPlan = PlanResult | TowlineError
+"""What came of planning one."""

@@ -14,15 +14,16 @@ from towline.errors import RegistryError, TowlineError
 from towline.push import reporting
 from towline.push.manifests import if_exists
 from towline.push.result import PushResult
+from towline.push.target import Costs
 from towline.sources.base import UnreadEntry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from towline.push.options import Wish
+    from towline.push.result import TagOutcome
     from towline.push.source_images import Wanted
     from towline.push.target import Target
-    from towline.push.target_push import Outcome
     from towline.reference import Reference
     from towline.sources.base import SourceEntry
     from towline.spec.descriptor import Descriptor
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
 
 def settled(
     target: Target, tags: Sequence[Reference], wanted: Wanted, wish: Wish
-) -> dict[Reference, Outcome]:
+) -> dict[Reference, TagOutcome]:
     """What came of those tags of a target that need nothing more."""
-    costs = target.costs = target.costs or reporting.Costs(target.context)
+    costs = target.costs = target.costs or Costs(target.context)
     looked = _look(target, tags, wanted)
-    found: dict[Reference, Outcome] = {}
+    found: dict[Reference, TagOutcome] = {}
     for tag in tags:
         entry = wanted[tag]
         standing = looked[tag]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from towline import reference as references
 from towline.errors import SourceError
-from towline.push.reporting import Costs
+from towline.push.target import Costs
 from towline.reference import Reference
 from towline.sources.base import SourceEntry, UnreadEntry
 from towline.sources.open_source import open_source, parse
@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.knowledge.base import Knowledge
-    from towline.push.dry_run import Planned
     from towline.push.engine_image import EngineImage
     from towline.push.image import Gatherer, Tree
     from towline.push.options import Wish
+    from towline.push.result import TagPlan
     from towline.push.target import Target
-    from towline.push.target_push import TargetPush
     from towline.reference import RepositoryName
     from towline.sources.base import ImageSource
     from towline.sources.passing import PassesBy
@@ -155,12 +154,12 @@ class Opened:
         """The wish with what the source knows of where its layers have been seen."""
         return self._engine.taught(wish) if self._engine else wish
 
-    def charge(self, runs: Iterable[TargetPush]) -> None:
+    def charge(self, targets: Iterable[Target]) -> None:
         """Let the result of each target count what was asked there to describe the source."""
         if self._engine:
-            self._engine.charge(runs)
+            self._engine.charge(targets)
 
-    def told_of_export(self, plan: Planned) -> Planned:
+    def told_of_export(self, plan: TagPlan) -> TagPlan:
         """A plan that says so where the source would have to be exported first."""
         return self._engine.told_of_export(plan) if self._engine else plan
 

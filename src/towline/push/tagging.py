@@ -9,13 +9,13 @@ from towline.errors import TowlineError, UsageError
 from towline.push import inspect, reporting
 from towline.push.manifests import if_exists, put
 from towline.push.manifests.build import Documents
+from towline.push.target import Costs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from towline.push.result import Status
+    from towline.push.result import Status, TagOutcome
     from towline.push.target import Target
-    from towline.push.target_push import Outcome
     from towline.reference import Reference
     from towline.spec.manifest import RawManifest
 
@@ -32,15 +32,15 @@ def places(reference: Reference, tags: Sequence[str]) -> list[Reference]:
     return list(dict.fromkeys(named))
 
 
-def tag(target: Target, reference: Reference, places: Sequence[Reference]) -> list[Outcome]:
+def tag(target: Target, reference: Reference, places: Sequence[Reference]) -> list[TagOutcome]:
     """Set each of the tags to what stands under the reference; what came of each.
 
     Raises RegistryError where nothing stands there, and what the asking raises.
     """
-    costs = reporting.Costs(target.context)
+    costs = Costs(target.context)
     known = inspect.head(reference, target)
     raw: RawManifest | None = None
-    outcomes: list[Outcome] = []
+    outcomes: list[TagOutcome] = []
     for place in places:
         try:
             standing = if_exists.look(target, str(place.tag))

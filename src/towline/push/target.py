@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from towline.context import Patience
 from towline.events import Retrying, Warned
@@ -15,15 +15,49 @@ if TYPE_CHECKING:
     from towline.context import Context
     from towline.errors import TowlineError
     from towline.events import Event
-    from towline.push.image import Tree
+    from towline.push.image import Layer, Tree
     from towline.push.plan import Delivered
-    from towline.push.reporting import Costs
     from towline.push.resources import Resources
     from towline.reference import Reference, RepositoryName
     from towline.registry.repository import Repository
     from towline.spec.digest import Digest
 
 T = TypeVar("T")
+
+
+class Cost(NamedTuple):
+    """What it took."""
+
+    sent_bytes: int
+    requests: int
+    seconds: float
+
+
+class Costs:
+    """What a push to one target costs, from the making of this on.
+
+    Its tags share that: each is told what came since the one before it, so that they add up.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._before = self._so_far()
+        self.layers: set[Layer] = set()
+        """Those whose bytes are told of already."""
+
+    def _so_far(self) -> Cost:
+        meter = self._context.meter
+        return Cost(meter.sent_bytes, meter.requests, self._context.clock())
+
+    def share(self) -> Cost:
+        """What came since this was asked for the last time."""
+        before, now = self._before, self._so_far()
+        self._before = now
+        return Cost(
+            now.sent_bytes - before.sent_bytes,
+            now.requests - before.requests,
+            now.seconds - before.seconds,
+        )
 
 
 @dataclass(slots=True, eq=False, repr=False)

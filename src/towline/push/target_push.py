@@ -12,10 +12,11 @@ from towline.errors import RegistryError, SourceError, TowlineError
 from towline.push import known_blobs, learning, reporting
 from towline.push.image import Blob, tree_blobs
 from towline.push.manifests import if_exists
-from towline.push.manifests.put import Tagging
+from towline.push.manifests.tag import Tagging
 from towline.push.plan import Ask, Delivered, Made, Mount, own, steps
 from towline.push.reporting import Telling
 from towline.push.result import PushResult
+from towline.push.target import Costs
 from towline.registry.manifests import lacks_blobs
 from towline.spec import media_types
 
@@ -50,7 +51,7 @@ class TargetPush:
         self.telling = Telling(target)
         self._resources = target.resources
         self._wish = wish
-        self.costs = target.costs or reporting.Costs(target.context)
+        self.costs = target.costs or Costs(target.context)
         self.plans: dict[Blob, tuple[Step, ...]] = {}
         """Which way each blob takes."""
         self.delivered: dict[str, Delivered] = dict(target.passed or {})

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from towline.layers import blobstream
     from towline.push.image import Blob, Tree
     from towline.push.manifests.build import Documents
-    from towline.push.options import Verify
     from towline.push.plan import Made
     from towline.push.resources import Resources
+    from towline.push.signatures import Verify
     from towline.push.target import Target
     from towline.spec.manifest import RawManifest
 

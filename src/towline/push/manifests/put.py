@@ -1,9 +1,7 @@
-"""One tag of one target: what stands under it, and what is put there; children first, the tag last.
+"""Puts manifests in place: children first, the tag last.
 
 Called when every blob that the documents list is confirmed, and never before. Two pushes that put
-the same document in the same place at the same moment put it once. A registry that was seen to
-refuse a family of formats may hold the image in another form already: that counts as the same
-image, so that nothing is refused and converted again and again.
+the same document in the same place at the same moment put it once.
 """
 
 from __future__ import annotations
@@ -12,27 +10,18 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from towline.errors import Cancelled, RegistryError, TowlineError
-from towline.push.manifests import build, if_exists
-from towline.registry.manifests import lacks_blobs, refuses_type
+from towline.errors import Cancelled, TowlineError
+from towline.registry.manifests import lacks_blobs
 from towline.spec import media_types
 from towline.spec.manifest import parse
 from towline.transfers.single_flight import Restart
 from towline.transfers.threads import not_begun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from towline.push.image import Blob, Tree
     from towline.push.manifests.build import Documents
-    from towline.push.manifests.fallback import Fallback
-    from towline.push.options import Wish
-    from towline.push.plan import Made
     from towline.push.target import Target
     from towline.reference import Reference
-    from towline.spec.descriptor import Descriptor
     from towline.spec.manifest import RawManifest
-    from towline.spec.media_types import Format
     from towline.transfers.single_flight import Flight
 
 
@@ -146,84 +135,3 @@ class _Put:
         if left and left not in error.message:
             error.args = (f"{error.message}; {left}",)
         return error
-
-
-class Tagging:
-    """The documents of a tag: as they are to be, or as the registry takes them."""
-
-    def __init__(
-        self,
-        target: Target,
-        wish: Wish,
-        reference: Reference,
-        tree: Tree,
-        made: Mapping[str, Made],
-    ) -> None:
-        self._target = target
-        self._wish = wish
-        self._reference = reference
-        self._tree = tree
-        self._made = made
-        self.documents = build.documents(tree, made, wish.format)
-        """As they are to be."""
-
-    def standing(self) -> Documents | None:
-        """What stands under the tag, if it is the image; as this push has seen it.
-
-        Should it have been moved meanwhile, the push was before that. Raises what the asking
-        raises.
-        """
-        where = self._reference.tag or self.documents.top.digest
-        digest = if_exists.seen(self._target, where)
-        return self._form_of(digest) if digest else None
-
-    def kept(self) -> tuple[Documents, Descriptor] | None:
-        """What stands there and is not to be written again, as `--if-exists` has it.
-
-        With `skip` that is whatever stands there. Raises RegistryError where the tag may not be
-        written, and what the asking raises.
-        """
-        rule = self._wish.if_exists
-        found = if_exists.at_last(self._target, self._reference, self._is_image, rule)
-        return (self._form_of(found.digest) or self.documents, found) if found else None
-
-    def _is_image(self, digest: str) -> bool:
-        return self._form_of(digest) is not None
-
-    def _form_of(self, digest: str) -> Documents | None:
-        """The image in the form that has this digest, if it may stand there in that form."""
-        if self.documents.top.digest == digest:
-            return self.documents
-        if self._family not in self._target.repository.formats_refused:
-            return None
-        return self._fallback().standing(self.documents, digest)
-
-    @property
-    def _family(self) -> Format:
-        return media_types.family(self.documents.top.media_type)
-
-    def put(self, send: Callable[[Blob], None]) -> Documents:
-        """Put them, or what they are converted to where their type is refused.
-
-        `send` sees to a blob that the tree does not have. Raises what the last attempt raised.
-        """
-        placed = self.documents
-        try:
-            put(self._target, self._reference, placed)
-        except RegistryError as refusal:
-            if not refuses_type(refusal):
-                raise
-            placed = self._fallback().put(placed, refusal, send)
-        refused = placed.top.media_type != self.documents.top.media_type
-        self._target.repository.note_format(self._family, refused=refused)
-        return placed
-
-    def wants_foreign(self, error: RegistryError) -> bool:
-        """Whether it is refused for layers that are never sent."""
-        all_of_it = (*self.documents.children, self.documents.top)
-        return any(wants_foreign(error, manifest) for manifest in all_of_it)
-
-    def _fallback(self) -> Fallback:
-        from towline.push.manifests.fallback import Fallback  # of which most pushes have no need
-
-        return Fallback(self._target, self._wish, self._reference, self._tree, self._made)
