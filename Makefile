@@ -27,9 +27,7 @@ demo:
 test:
 	$(BOOTSTRAP) test
 	@tools/fetch-debian $(COMPONENTS) || true
-	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && trap 'exit 130' INT TERM && \
-	PATH="$(CURDIR)/.tools/bin:$$PATH" PYTEST_DEBUG_TEMPROOT="$$folder" \
-	  .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint:
 	$(BOOTSTRAP) lint
