@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from dataclasses import fields
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -18,7 +17,7 @@ from tests.support.docker_registry import Options as RegistryOptions
 from towline import errors, events
 from towline.cli import exit_codes, not_yet
 from towline.cli.arguments import Parser
-from towline.cli.main import COMMANDS
+from towline.cli.main import COMMANDS, load
 from towline.testing import make_image
 
 if TYPE_CHECKING:
@@ -46,16 +45,13 @@ def section(text: str, title: str) -> str:
 
 
 def options_of(command: str) -> list[Option]:
-    module = import_module(f"towline.cli.{command}")
-    parser = Parser(command, usage=module.USAGE, description=module.ABOUT)
-    module.add_arguments(parser)
-    return parser.table
+    return Parser(command, load(command)).options
 
 
 def spellings() -> Iterator[tuple[str, str]]:
     for command in COMMANDS:
         for option in options_of(command):
-            for name in (*option.names, *option.aliases):
+            for name in option.spellings:
                 yield command, name
 
 

@@ -7,37 +7,21 @@ from typing import TYPE_CHECKING
 
 from towline._version import __version__
 from towline.cli import help as guide
-from towline.cli import output
+from towline.cli import not_yet, output
+from towline.cli.arguments import Command, Parser
+from towline.cli.main import COMMANDS, load
 from towline.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from towline.cli.arguments import Parser
-    from towline.cli.options import Option
-
-USAGE = "bash|zsh|fish|man"
-ABOUT = """\
-Print what completes the words of towline in a shell, or the manual page.
-
-  source <(towline completion bash)
-  towline completion zsh > ~/.zfunc/_towline
-  towline completion fish > ~/.config/fish/completions/towline.fish
-  towline completion man > ~/.local/share/man/man1/towline.1"""
-WORDS = 1
 _SHELLS = ("bash", "zsh", "fish")
 _CHOICES = {"cache": ("stats", "prune", "clear"), "completion": (*_SHELLS, "man")}
 _FILES = frozenset({"push", "plan", "inspect", "digest", "index"})
 """Commands whose words may be files."""
 
 
-def add_arguments(parser: Parser) -> None:
-    """It has no options."""
-    del parser
-
-
-def run(args: argparse.Namespace) -> int:
-    """Print it."""
+def _completion(args: argparse.Namespace) -> int:
     word = args.words[0] if args.words else ""
     if word == "man":
         output.write(_manual())
@@ -51,51 +35,28 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _parsers() -> Iterator[Parser]:
-    """Each command's own."""
-    from importlib import import_module
-
-    from towline.cli import arguments
-    from towline.cli.main import COMMANDS
-
-    for name in COMMANDS:
-        command = import_module(f"towline.cli.{name}")
-        parser = arguments.Parser(name, usage=command.USAGE, description=command.ABOUT)
-        command.add_arguments(parser)
-        yield parser
-
-
 def _whole() -> argparse.ArgumentParser:
     """All commands and their options, as one parser that is never run."""
     import shtab
 
-    from towline.cli.main import COMMANDS
-
     whole = argparse.ArgumentParser("towline")
     whole.add_argument("-V", "--version", action="store_true", help="which version this is")
     commands = whole.add_subparsers()
-    for parser in _parsers():
-        name = parser.command
-        one = commands.add_parser(name, help=COMMANDS[name], description=COMMANDS[name])
+    for name, about in COMMANDS.items():
+        one = commands.add_parser(name, help=about, description=about)
         words = one.add_argument("words", nargs="*", choices=_CHOICES.get(name))
         if name in _FILES:
             words.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own way
-        for option in parser.shown:
-            _add(one, option)
+        for option in Parser(name, load(name)).options:
+            if option.dest in not_yet.OPTIONS:
+                continue
+            if option.metavar is None:
+                one.add_argument(*option.names, action="store_true", help=option.help)
+                continue
+            added = one.add_argument(*option.names, choices=option.choices, help=option.help)
+            if option.metavar == "FILE":
+                added.complete = shtab.FILE  # type: ignore[attr-defined]  # as above
     return whole
-
-
-def _add(parser: argparse.ArgumentParser, option: Option) -> None:
-    import shtab
-
-    if option.metavar is None:
-        parser.add_argument(*option.names, action="store_true", help=option.help)
-        return
-    words = option.metavar.split("|")
-    choices = words if len(words) > 1 and all(map(str.islower, words)) else None
-    added = parser.add_argument(*option.names, choices=choices, help=option.help)
-    if option.metavar == "FILE":
-        added.complete = shtab.FILE  # type: ignore[attr-defined]  # as above
 
 
 def _manual() -> Iterator[str]:
@@ -104,14 +65,15 @@ def _manual() -> Iterator[str]:
     yield from (".SH NAME", rf"towline \- {_plain(guide.ABOUT)}", ".SH SYNOPSIS", r"\fBtowline\fR")
     yield r"\fICOMMAND\fR ..."
     yield ".SH COMMANDS"
-    for parser in _parsers():
+    for parser in (Parser(name, load(name)) for name in COMMANDS):
         yield f".SS {_plain(parser.format_usage().removeprefix('usage: ').strip())}"
-        for line in _plain(parser.description or "").split("\n"):
+        for line in _plain(parser.command.about).split("\n"):
             yield line or ".PP"
-        for option in parser.shown:
-            value = rf" \fI{_plain(option.metavar)}\fR" if option.metavar else ""
-            names = ", ".join((*option.names, *option.aliases))
-            yield from (".TP", rf"\fB{_plain(names)}\fR{value}", _plain(option.help))
+        for option in parser.options:
+            if option.dest not in not_yet.OPTIONS:
+                value = rf" \fI{_plain(option.metavar)}\fR" if option.metavar else ""
+                names = _plain(", ".join(option.spellings))
+                yield from (".TP", rf"\fB{names}\fR{value}", _plain(option.help))
     for title, rows in (("ENVIRONMENT", guide.VARIABLES), ("EXIT STATUS", guide.CODES)):
         yield f".SH {title}"
         for name, text in rows:
@@ -127,3 +89,17 @@ def _plain(text: str) -> str:
     return "\n".join(
         rf"\&{line}" if line.startswith((".", "'")) else line for line in escaped.split("\n")
     )
+
+
+COMPLETION = Command(
+    _completion,
+    "bash|zsh|fish|man",
+    """\
+Print what completes the words of towline in a shell, or the manual page.
+
+  source <(towline completion bash)
+  towline completion zsh > ~/.zfunc/_towline
+  towline completion fish > ~/.config/fish/completions/towline.fish
+  towline completion man > ~/.local/share/man/man1/towline.1""",
+    words=1,
+)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from towline.cli import output
+from towline.cli.arguments import Command
 from towline.cli.progress import figures
 from towline.cli.signals import cancel_on_signals
 from towline.errors import Cancelled, TowlineError, TransferCancelled
@@ -22,18 +23,12 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from towline.cli.arguments import Parser
     from towline.context import Cancel
     from towline.push.pusher import Pusher
     from towline.push.result import PushResult
     from towline.server import LoggedRequest, Server
     from towline.testing.made import Made
 
-USAGE = ""
-ABOUT = """\
-Push a real image to a registry of its own, push it again, read it back and compare; then to
-another repository, from a machine that knows nothing, and to two registries at once."""
-WORDS = 0
 _REPOSITORY = "demo/python"
 _TAG = "1"
 _COLUMNS = "{:<12}  {:<32}  {:>9}  {:>8}  {:>7}"
@@ -58,11 +53,7 @@ class Step:
         return _COLUMNS.format(*columns)
 
 
-def add_arguments(_parser: Parser) -> None:
-    """None."""
-
-
-def run(_args: argparse.Namespace) -> int:
+def _demo(_args: argparse.Namespace) -> int:
     """Run it; an untrue promise ends it with exit code 1."""
     import towline
     from towline.server import Server
@@ -228,3 +219,13 @@ def _program() -> str:
         return "towline"
     called = sys.argv[0]
     return called if Path(called).name == "towline" else f"{sys.executable} -m towline"
+
+
+DEMO = Command(
+    _demo,
+    "",
+    """\
+Push a real image to a registry of its own, push it again, read it back and compare; then to
+another repository, from a machine that knows nothing, and to two registries at once.""",
+    words=0,
+)

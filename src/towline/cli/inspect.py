@@ -1,44 +1,26 @@
-"""`towline inspect`: what an image or index is, as it lies where it is."""
+"""`towline inspect`, `digest` and `tags`: what an image is, and what a registry has."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from towline.cli import looking, options, output
-from towline.cli.arguments import add
+from towline.cli import options, output
+from towline.cli.arguments import Command
 from towline.cli.printable import one_line
 from towline.cli.progress import figures
+from towline.cli.pusher import opened, push_options
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from towline.cli.arguments import Parser
     from towline.push.result import InspectResult
 
-USAGE = "SOURCE [OPTION...]"
-ABOUT = """\
-Show what an image or index is: a path, docker-daemon:NAME, or else a reference at a registry.
-Of a source that holds several images their names are listed."""
-WORDS = 1
 
-
-def add_arguments(parser: Parser) -> None:
-    """Its options."""
-    add(parser, options.ENGINE)
-    looking.add_reach(parser)
-    add(parser, options.PRINTED)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Inspect, and print."""
-    source = looking.word(args, "image")
-    with looking.pusher(args) as (pusher, cancel):
-        result = pusher.inspect(source, cancel=cancel)
-    if getattr(args, "output", "text") == "json":
-        output.write_json(result.as_dict())
-    else:
-        output.write(_lines(result))
+def _inspect(args: argparse.Namespace) -> int:
+    with opened(args) as (pusher, cancel):
+        result = pusher.inspect(args.words[0], cancel=cancel)
+    output.write_as(args, result.as_dict(), _lines(result))
     return 0
 
 
@@ -67,3 +49,49 @@ def _lines(result: InspectResult) -> Iterator[str]:
         yield figures.counted(len(result.manifests), "manifest") + ":"
     for child in result.manifests:
         yield f"  {child.digest}  {one_line(child.platform or '-')}  {one_line(child.media_type)}"
+
+
+def _digest(args: argparse.Namespace) -> int:
+    with opened(args) as (pusher, cancel):
+        found = pusher.digest(args.words[0], **push_options(args), cancel=cancel)
+    output.write([found])
+    return 0
+
+
+def _tags(args: argparse.Namespace) -> int:
+    with opened(args) as (pusher, cancel):
+        found = pusher.tags(args.words[0], cancel=cancel)
+    output.write_as(args, found, found)
+    return 0
+
+
+INSPECT = Command(
+    _inspect,
+    "SOURCE [OPTION...]",
+    """\
+Show what an image or index is: a path, docker-daemon:NAME, or else a reference at a registry.
+Of a source that holds several images their names are listed.""",
+    (options.ENGINE, *options.REACH, options.MESSAGES, options.PRINTED),
+    words=1,
+    needs="image",
+)
+DIGEST = Command(
+    _digest,
+    "SOURCE [OPTION...]",
+    """\
+Print the digest of an image: a path, docker-daemon:NAME, or else a reference at a registry.
+
+Of an image here it is the digest that a push with these options to an empty registry would have.\
+""",
+    (options.WHICH, options.FORM, options.ENGINE, *options.REACH, options.MESSAGES),
+    words=1,
+    needs="image",
+)
+TAGS = Command(
+    _tags,
+    "REPOSITORY [OPTION...]",
+    "List the tags of REGISTRY/REPOSITORY, one a line.",
+    (*options.REACH, options.MESSAGES, options.PRINTED),
+    words=1,
+    needs="repository",
+)

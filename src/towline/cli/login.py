@@ -1,82 +1,85 @@
-"""`towline login`: keep a login, once its registry has said that it is good."""
+"""`towline login` and `logout`: keep a login, once its registry has said that it is good."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from towline.cli import logins, looking, options, output, password
-from towline.cli.arguments import add
-from towline.errors import AuthError, UsageError
+from towline.cli import options, output, password, report
+from towline.cli.arguments import Command
+from towline.cli.pusher import opened
+from towline.errors import AuthError, TowlineError, UsageError
 
 if TYPE_CHECKING:
     import argparse
 
-    from towline.cli.arguments import Parser
-
-USAGE = "REGISTRY [OPTION...]"
-ABOUT = """\
-Save a login for REGISTRY, HOST[:PORT], after asking it whether the login is good.
-
-It is kept by the credential helper that Docker's config.json names for it, else in that file
-(or in FILE), readable by its owner alone."""
-WORDS = 1
+    from towline.registry.auth.login_store import LoginStore
 
 
-def add_arguments(parser: Parser) -> None:
-    """Its options."""
-    add(parser, options.LOGIN, options.PATIENCE, options.TRANSPORT, options.MESSAGES)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Ask the registry, then keep the login."""
+def _login(args: argparse.Namespace) -> int:
     from towline.push.edge import Edge
     from towline.wire.secrets import Secrets
 
-    named = hasattr(args, "authfile")  # a push has to be told of that file as well
-    host, store = logins.host_and_store(args)
+    named = "authfile" in args  # a push has to be told of that file as well
+    host, store = _host_and_store(args)
     user, secret = _account(args)
-    args.account = _origin(args)
-    looked_at = _check(args, host, (user, secret))
+    checked = _checked(args, host, (user, secret))
     secrets = Secrets()
     secrets.add_account(user, secret)
     with Edge(secrets).crossed():  # a helper may repeat what it was told
         kept = store.save(host, user, secret)
     output.write([f"logged in to {host} as {user}; the login is kept in {kept}"])
-    if not looked_at:
-        logins.warn(f"{host} let us in without asking for it: the login was not checked")
+    if not checked:
+        report.warn(f"{host} let us in without asking for it: the login was not checked")
     if not named:
-        logins.warn_of_another(host, store, (user, secret))
+        _warn_of_another(host, store, (user, secret))
     return 0
 
 
+def _logout(args: argparse.Namespace) -> int:
+    host, store = _host_and_store(args)
+    erased = store.erase(host)  # that there was none is no failure
+    words = f"logged out of {host}" if erased else f"there was no login for {host}"
+    output.write([f"{words} in {store.path}"])
+    if "authfile" not in args:
+        _warn_of_another(host, store, None)
+    return 0
+
+
+def _host_and_store(args: argparse.Namespace) -> tuple[str, LoginStore]:
+    """The registry's host and the place for its login. Raises UsageError."""
+    from towline.push import destinations
+    from towline.registry.auth.login_store import store_of
+
+    host = destinations.registry(args.words[0])
+    return host, store_of(os.environ, getattr(args, "authfile", None))
+
+
 def _account(args: argparse.Namespace) -> tuple[str, str]:
-    """User and password, from wherever they come. Raises UsageError."""
+    """User and password, from wherever they come. Raises UsageError.
+
+    Leaves in `args.account` where from, for messages.
+    """
     user = getattr(args, "username", None) or os.environ.get("TOWLINE_USERNAME", "")
-    from_stdin = getattr(args, "password_stdin", False)
+    from_stdin = "password_stdin" in args
     if from_stdin and not user:
-        message = "`--password-stdin` needs a user: `-u USER`"
-        raise UsageError(message)
+        raise UsageError("`--password-stdin` needs a user: `-u USER`")
     user = user or password.asked("Username: ")
     if not user or ":" in user:
-        message = f"{user!r} is no user name: it is empty or has a colon"
-        raise UsageError(message)
+        raise UsageError(f"{user!r} is no user name: it is empty or has a colon")
     if from_stdin:
+        args.account = "`--password-stdin`"
         return user, password.piped("login")
-    secret = os.environ.get("TOWLINE_PASSWORD") or password.asked("Password: ", secret=True)
+    secret = os.environ.get("TOWLINE_PASSWORD")
+    args.account = "TOWLINE_PASSWORD" if secret else "the terminal"
+    secret = secret or password.asked("Password: ", secret=True)
     if not secret:
-        message = "the password is empty"
-        raise UsageError(message)
+        raise UsageError("the password is empty")
     return user, secret
 
 
-def _origin(args: argparse.Namespace) -> str:
-    if hasattr(args, "password_stdin"):
-        return "`--password-stdin`"
-    return "TOWLINE_PASSWORD" if os.environ.get("TOWLINE_PASSWORD") else "the terminal"
-
-
-def _check(args: argparse.Namespace, host: str, account: tuple[str, str]) -> bool:
+def _checked(args: argparse.Namespace, host: str, account: tuple[str, str]) -> bool:
     """Whether the registry has looked at the account.
 
     Raises AuthError when the registry does not let in whoever shows this account.
@@ -85,8 +88,48 @@ def _check(args: argparse.Namespace, host: str, account: tuple[str, str]) -> boo
         vars(args).pop(name, None)
     args.creds = account
     try:
-        with looking.pusher(args) as (pusher, cancel):
+        with opened(args) as (pusher, cancel):
             return pusher.check_login(host, cancel=cancel)
     except AuthError as error:
         error.hint = "check user and password; many registries want an access token for it"
         raise
+
+
+def _warn_of_another(host: str, store: LoginStore, account: tuple[str, str] | None) -> None:
+    """Say so where a push would use another login than this, or one though there should be none."""
+    from towline.reference import RepositoryName
+    from towline.registry.auth.keychain import TOKEN_USER, Keychain
+    from towline.wire.log import silent
+
+    with suppress(TowlineError):
+        keychain = Keychain(os.environ, log=silent, warn=silent)
+        found = keychain.find(RepositoryName(host, ""), "destination")
+        if found is None:
+            return
+        shown = (found.username or TOKEN_USER, found.password or found.identity_token)
+        if shown != account:
+            what = "counts before the one in" if account else "is found besides the one in"
+            report.warn(f"another login for {host} {what} {store.path}: {found}")
+
+
+LOGIN = Command(
+    _login,
+    "REGISTRY [OPTION...]",
+    """\
+Save a login for REGISTRY, HOST[:PORT], after asking it whether the login is good.
+
+It is kept by the credential helper that Docker's config.json names for it, else in that file
+(or in FILE), readable by its owner alone.""",
+    (options.LOGIN, options.PATIENCE, options.TRANSPORT, options.MESSAGES),
+    words=1,
+    needs="registry",
+)
+LOGOUT = Command(
+    _logout,
+    "REGISTRY [OPTION...]",
+    """\
+Forget the login for REGISTRY, HOST[:PORT], where `towline login` keeps it. Nobody is asked.""",
+    (options.LOGOUT, options.MESSAGES),
+    words=1,
+    needs="registry",
+)

@@ -1,8 +1,4 @@
-"""From the words after `towline` to an exit code.
-
-Each command is a module with `USAGE`, `ABOUT`, `WORDS` (how many words it takes that are no
-options; None: any number), `add_arguments(parser)` and `run(args) -> int`, loaded when asked for.
-"""
+"""From the words after `towline` to an exit code; a command's module is loaded when asked for."""
 
 from __future__ import annotations
 
@@ -16,19 +12,9 @@ from towline._version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
-    from typing import Protocol
+    from collections.abc import Sequence
 
-    from towline.cli.arguments import Parser
-
-    class Command(Protocol):
-        """What a command's module has."""
-
-        USAGE: str
-        ABOUT: str
-        WORDS: int | None
-        add_arguments: Callable[[Parser], None]
-        run: Callable[[argparse.Namespace], int]
+    from towline.cli.arguments import Command
 
 
 COMMANDS = {
@@ -47,25 +33,62 @@ COMMANDS = {
     "demo": "push a real image to a registry of its own, and read it back",
     "completion": "print what completes these words in a shell, or the manual page",
 }
+_MODULES = {
+    "copy": "push",
+    "tag": "push",
+    "index": "push",
+    "tags": "inspect",
+    "digest": "inspect",
+    "logout": "login",
+}
+"""Of commands that are not alone in their module; the others' are called like them."""
+
+
+def load(name: str) -> Command:
+    """The command of that name."""
+    from importlib import import_module
+
+    module = import_module(f"towline.cli.{_MODULES.get(name, name)}")
+    command: Command = getattr(module, name.upper())
+    return command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code. Never raises for what a user can cause."""
+    """Run one command; its exit code. Never raises for what a user can cause.
+
+    Without `argv` the process is this command's alone, and so are its signals.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     _keep_standard_descriptors()
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
-    elif words == ["version"]:
-        words = ["--version"]
-    args: list[argparse.Namespace] = []
+    args: argparse.Namespace | None = None
     try:
-        return _run(words, args.append, alone=argv is None)
+        if words in (["--version"], ["-V"], ["version"]):
+            return _say([f"towline {__version__}"])
+        if words in (["--help"], ["-h"]):
+            from towline.cli import help as guide
+
+            return _say(guide.page(COMMANDS))
+        if argv is None:
+            from towline.cli import early
+
+            early.catch(words, os.environ)
+            # Imports make 30,000 objects that all stay; to look among them for garbage, forty times
+            # at the usual 700, takes 6 ms of a push of nothing.
+            gc.set_threshold(50_000)
+        _check_command(words[0] if words else "")
+        from towline.cli import arguments
+
+        command = load(words[0])
+        args = arguments.parse(arguments.Parser(words[0], command), words[1:], os.environ)
+        return command.run(args)
     except SystemExit as end:  # argparse has printed help
         return end.code if isinstance(end.code, int) else 0
     except BaseException as error:  # noqa: BLE001 - the last place where anything can be said
         from towline.cli import exit_codes, report
 
-        style = report.style_of(args[0]) if args else report.sniff(words, os.environ)
+        style = report.style_of(args) if args else report.sniff(words, os.environ)
         report.report(error, style)
         return exit_codes.of(error)
     finally:
@@ -96,30 +119,6 @@ def _let_go_of_stderr() -> None:
         output.forget(sys.stderr.fileno())
 
 
-def _run(words: Sequence[str], parsed: Callable[[argparse.Namespace], None], *, alone: bool) -> int:
-    """Do what the words say; `parsed` hears of the options once they are understood.
-
-    `alone`: the process is this command's, and so are its signals.
-    """
-    match words:
-        case ["--version" | "-V"]:
-            return _say([f"towline {__version__}"])
-        case ["--help" | "-h"]:
-            from towline.cli import help as guide
-
-            return _say(guide.page(COMMANDS))
-    if alone:
-        from towline.cli import early
-
-        early.catch(words, os.environ)
-        # Imports make 30,000 objects that all stay; to look among them for garbage, forty times at
-        # the usual 700, takes 6 ms of a push of nothing.
-        gc.set_threshold(50_000)
-    command, args = _parsed(words)
-    parsed(args)
-    return command.run(args)
-
-
 def _say(lines: Sequence[str]) -> int:
     from towline.cli import output
 
@@ -127,26 +126,13 @@ def _say(lines: Sequence[str]) -> int:
     return 0
 
 
-def _parsed(words: Sequence[str]) -> tuple[Command, argparse.Namespace]:
-    name = _command(words)
-    from importlib import import_module
-
-    from towline.cli import arguments
-
-    command: Command = import_module(f"towline.cli.{name}")
-    parser = arguments.Parser(name, usage=command.USAGE, description=command.ABOUT)
-    command.add_arguments(parser)
-    return command, arguments.parse(parser, words[1:], os.environ, most=command.WORDS)
-
-
-def _command(words: Sequence[str]) -> str:
-    """The command's name. Raises UsageError when there is none, or not yet."""
-    from towline.cli import not_yet
+def _check_command(name: str) -> None:
+    """Raises UsageError when there is none of that name, or not yet."""
+    if name in COMMANDS:
+        return
+    from towline.cli import guesses, not_yet
     from towline.errors import UsageError
 
-    name = words[0] if words else ""
-    if name in COMMANDS:
-        return name
     if not name:
         raise UsageError("no command is given", hint="towline --help lists them")
     if name in not_yet.COMMANDS:
@@ -155,8 +141,6 @@ def _command(words: Sequence[str]) -> str:
         raise UsageError(
             f"`{name}` stands before the command", hint="options come after it: towline push …"
         )
-    from towline.cli import guesses
-
     hint = guesses.COMMANDS.get(name)
     if not hint and (near := guesses.near(name, COMMANDS)):
         hint = f"did you mean `towline {near}`?"

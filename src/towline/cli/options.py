@@ -1,4 +1,4 @@
-"""The options, as data: names, aliases, what they take, and the sentence of `--help`.
+"""The options, as data: names, what they take, and the sentence of `--help`.
 
 `dest` is the library's keyword. What a value means is the library's to say (sizes, profiles,
 references); here stands only what has to be known to read a command line. An option that was not
@@ -13,18 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def text(value: str) -> str:
-    """Anything."""
-    return value
-
-
 def whole(least: int) -> Callable[[str], int]:
     """A whole number, `least` or more."""
 
     def convert(value: str) -> int:
         if not (value.isascii() and value.isdigit()) or int(value) < least:
-            msg = f"takes a whole number, {least} or more"
-            raise ValueError(msg)
+            raise ValueError(f"takes a whole number, {least} or more")
         return int(value)
 
     return convert
@@ -37,21 +31,8 @@ def seconds(value: str) -> float:
     except ValueError:
         number = 0.0
     if not 0 < number < float("inf"):
-        msg = "takes a number of seconds above 0"
-        raise ValueError(msg)
+        raise ValueError("takes a number of seconds above 0")
     return number
-
-
-def one_of(*words: str) -> Callable[[str], str]:
-    """One of a few words."""
-
-    def convert(value: str) -> str:
-        if value not in words:
-            msg = f"takes one of {', '.join(words)}"
-            raise ValueError(msg)
-        return value
-
-    return convert
 
 
 def switch(value: str) -> bool:
@@ -61,8 +42,7 @@ def switch(value: str) -> bool:
         return True
     if word in {"0", "false", "no", "off"}:
         return False
-    msg = "takes true or false"
-    raise ValueError(msg)
+    raise ValueError("takes true or false")
 
 
 def verify(value: str) -> str | None:
@@ -72,39 +52,42 @@ def verify(value: str) -> str | None:
     try:
         return "head" if switch(value) else None
     except ValueError:
-        msg = "takes head or full"
-        raise ValueError(msg) from None
-
-
-def _skip(value: str) -> str | None:
-    return "skip" if switch(value) else None
-
-
-def _quiet(value: str) -> str | None:
-    return "none" if switch(value) else None
+        raise ValueError("takes head or full") from None
 
 
 class Option(NamedTuple):
     """One option."""
 
-    names: tuple[str, ...]
-    """As documented; the long one last."""
-    aliases: tuple[str, ...] = ()
-    """Other spellings that users' fingers know."""
-    help: str = ""
+    spelled: str
+    """Its names as documented, the long one last: `-j, --jobs`."""
+    help: str
     metavar: str | None = None
     """None: it is on or off and takes no value."""
-    convert: Callable[[str], object] = text
-    """Text to value; raises ValueError with what it takes. A switch gets `true`."""
+    convert: Callable[[str], object] | None = None
+    """Text to value, where that is neither a switch, a choice nor just text; raises ValueError."""
+    aliases: tuple[str, ...] = ()
+    """Other spellings that users' fingers know."""
     bare: str | None = None
     """The value when it stands alone; a value then needs `=`."""
     repeatable: bool = False
+    spreads: bool = False
+    """It takes all words up to the next option."""
     secret: bool = False
     """Its value is never shown."""
     keyword: str | None = None
     """Where it is kept, if not under its own name."""
     typed_only: bool = False
     """No variable sets it here: the library reads that one itself."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """As documented; the long one last."""
+        return tuple(self.spelled.split(", "))
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """Everything that it may be called."""
+        return (*self.names, *self.aliases)
 
     @property
     def name(self) -> str:
@@ -117,6 +100,12 @@ class Option(NamedTuple):
         return self.keyword or self.name.removeprefix("--").replace("-", "_")
 
     @property
+    def choices(self) -> list[str] | None:
+        """The words that it takes, where its metavar is a list of them."""
+        words = (self.metavar or "").split("|")
+        return words if len(words) > 1 and all(map(str.islower, words)) else None
+
+    @property
     def variables(self) -> tuple[str, ...]:
         """The environment variables that set it."""
         if self.typed_only:
@@ -125,16 +114,15 @@ class Option(NamedTuple):
         told = tuple("TOWLINE_" + name[2:].replace("-", "_").upper() for name in longs)
         return (*told, "TOWLINE_Q") if "-q" in self.names else told  # known by its short name
 
-
-def flag(*names: str, help: str = "", **more: object) -> Option:  # noqa: A002 - as argparse says it
-    """An option that is on or off."""
-    convert = more.pop("convert", switch)
-    return Option(names=names, help=help, convert=convert, **more)  # type: ignore[arg-type]  # any field
-
-
-def given(*names: str, metavar: str, help: str = "", **more: object) -> Option:  # noqa: A002 - see flag
-    """An option that takes a value."""
-    return Option(names=names, metavar=metavar, help=help, **more)  # type: ignore[arg-type]  # any field
+    def value_of(self, written: str) -> object:
+        """What a text means; a switch gets `true`. Raises ValueError with what it takes."""
+        if self.convert:
+            return self.convert(written)
+        if self.metavar is None:
+            return switch(written)
+        if self.choices and written not in self.choices:
+            raise ValueError(f"takes one of {', '.join(self.choices)}")
+        return written
 
 
 class Group(NamedTuple):
@@ -144,46 +132,35 @@ class Group(NamedTuple):
     options: tuple[Option, ...]
 
 
-PLATFORM = given(
+PLATFORM = Option(
     "--platform",
-    metavar="OS/ARCH[/VARIANT]",
-    help="this platform alone (repeatable; default all)",
+    "this platform alone (repeatable; default all)",
+    "OS/ARCH[/VARIANT]",
     repeatable=True,
 )
-ATTESTATIONS = given(
-    "--attestations",
-    metavar="keep|drop",
-    convert=one_of("keep", "drop"),
-    help="what an index says of its images (default keep)",
+ATTESTATIONS = Option(
+    "--attestations", "what an index says of its images (default keep)", "keep|drop"
 )
-BY_DIGEST = flag("--by-digest", help="put the manifest under its digest only, without a tag")
-WHAT = Group(
-    "what is pushed",
-    (
-        flag("-a", "--all-tags", help="every tag that the source holds"),
-        PLATFORM,
-        ATTESTATIONS,
-        BY_DIGEST,
-    ),
-)
+BY_DIGEST = Option("--by-digest", "put the manifest under its digest only, without a tag")
+ALL_TAGS = Option("-a, --all-tags", "every tag that the source holds")
+WHAT = Group("what is pushed", (ALL_TAGS, PLATFORM, ATTESTATIONS, BY_DIGEST))
 ENGINE = Group(
     "the engine",
     (
-        given(
+        Option(
             "--engine",
-            metavar="URL",
-            help="where the Docker engine is: unix://, tcp:// or ssh:// (default: as docker "
-            "finds it)",
+            "where the Docker engine is: unix://, tcp:// or ssh:// (default: as docker finds it)",
+            "URL",
         ),
     ),
 )
 WHICH_TAGS = Group(
     "which tags",
     (
-        given(
+        Option(
             "--tags",
-            metavar="GLOB",
-            help="with -a: tags that fit one of these patterns (repeatable)",
+            "with -a: tags that fit one of these patterns (repeatable)",
+            "GLOB",
             repeatable=True,
         ),
     ),
@@ -192,24 +169,22 @@ WHICH = Group("which of it", (PLATFORM, ATTESTATIONS))
 FORM = Group(
     "as what",
     (
-        given(
-            "-f",
-            "--format",
-            metavar="auto|docker|oci",
-            convert=one_of("auto", "docker", "oci"),
-            help="the manifest's format (auto: the source's, converted where a registry wants it)",
+        Option(
+            "-f, --format",
+            "the manifest's format (auto: the source's, converted where a registry wants it)",
+            "auto|docker|oci",
         ),
-        flag("--preserve-digests", help="refuse any change of bytes"),
-        flag("--allow-schema1", help="signed schema 1 as the last fallback"),
-        given(
+        Option("--preserve-digests", "refuse any change of bytes"),
+        Option("--allow-schema1", "signed schema 1 as the last fallback"),
+        Option(
             "--compression",
-            metavar="PROFILE",
-            help="of layers that are not compressed yet: gzip, zstd[:1-19], none",
+            "of layers that are not compressed yet: gzip, zstd[:1-19], none",
+            "PROFILE",
         ),
-        given(
+        Option(
             "--annotation",
-            metavar="[manifest:|index:]K=V",
-            help="annotate what goes under the tag (repeatable)",
+            "annotate what goes under the tag (repeatable)",
+            "[manifest:|index:]K=V",
             repeatable=True,
         ),
     ),
@@ -217,71 +192,59 @@ FORM = Group(
 HOW = Group(
     "how",
     (
-        given(
-            "-j",
-            "--jobs",
-            metavar="N",
-            convert=whole(1),
-            help="uploads at once to any one registry host (default 5)",
-        ),
-        given(
+        Option("-j, --jobs", "uploads at once to any one registry host (default 5)", "N", whole(1)),
+        Option(
             "--chunk-size",
-            metavar="SIZE|auto",
-            help="send larger layers in chunks of this size (auto: where one body is not taken)",
+            "send larger layers in chunks of this size (auto: where one body is not taken)",
+            "SIZE|auto",
         ),
-        given("--limit-rate", metavar="RATE", help="bytes a second, all uploads together"),
+        Option("--limit-rate", "bytes a second, all uploads together", "RATE"),
     ),
 )
 PATIENCE = Group(
     "patience",
     (
-        given(
+        Option(
             "--retries",
+            "attempts in a row without progress, after the first (default 4)",
+            "N",
+            whole(0),
             aliases=("--retry-times",),
-            metavar="N",
-            convert=whole(0),
-            help="attempts in a row without progress, after the first (default 4)",
         ),
-        given(
-            "--timeout",
-            metavar="SECONDS",
-            convert=seconds,
-            help="without a byte either way (default 30)",
-        ),
+        Option("--timeout", "without a byte either way (default 30)", "SECONDS", seconds),
     ),
 )
-CACHE = given(
+CACHE = Option(
     "--cache",
-    metavar="PATH|URL|none",
-    help="where what registries hold is remembered: a SQLite file (default: in the user's cache "
+    "where what registries hold is remembered: a SQLite file (default: in the user's cache "
     "directory), redis://, rediss:// or unix://",
+    "PATH|URL|none",
 )
 KNOWLEDGE = Group(
     "knowledge",
     (
         CACHE,
-        given(
+        Option(
             "--cache-from",
-            metavar="REF",
-            help="learn from this image at the registry too (repeatable)",
+            "learn from this image at the registry too (repeatable)",
+            "REF",
             repeatable=True,
         ),
-        flag("--no-learn", help="learn nothing from the registry, believe no other machine"),
+        Option("--no-learn", "learn nothing from the registry, believe no other machine"),
     ),
 )
 EXISTING = Group(
     "existing tags",
     (
-        given(
+        Option(
             "--if-exists",
-            metavar="overwrite|same|skip|fail",
-            convert=one_of("overwrite", "same", "skip", "fail"),
-            help="what to do with a tag that exists (default overwrite)",
+            "what to do with a tag that exists (default overwrite)",
+            "overwrite|same|skip|fail",
         ),
-        flag(
+        Option(
             "--no-clobber",
-            help="the same as --if-exists skip",
-            convert=_skip,
+            "the same as --if-exists skip",
+            convert=lambda value: "skip" if switch(value) else None,
             keyword="if_exists",
         ),
     ),
@@ -289,188 +252,143 @@ EXISTING = Group(
 TRANSPORT = Group(
     "transport",
     (
-        flag("--plain-http", help="http at once, no https try"),
-        flag("--insecure", help="leave certificates unchecked (never http)"),
-        given(
+        Option("--plain-http", "http at once, no https try"),
+        Option("--insecure", "leave certificates unchecked (never http)"),
+        Option(
             "--tls-verify",
+            "false: as --insecure, and http for a registry on this machine",
+            "true|false",
+            switch,
             aliases=("--dest-tls-verify",),
-            metavar="true|false",
-            convert=switch,
             bare="true",
-            help="false: as --insecure, and http for a registry on this machine",
         ),
-        given("--ca", metavar="FILE", help="trust these authorities as well (PEM)"),
-        given("--cert", metavar="FILE", help="the client certificate (PEM)"),
-        given("--key", metavar="FILE", help="its key (PEM)"),
+        Option("--ca", "trust these authorities as well (PEM)", "FILE"),
+        Option("--cert", "the client certificate (PEM)", "FILE"),
+        Option("--key", "its key (PEM)", "FILE"),
     ),
 )
 CREDENTIALS = Group(
     "credentials",
     (
-        given(
+        Option(
             "--creds",
+            "for the registry's host alone",
+            "USER:PASSWORD",
             aliases=("--dest-creds",),
-            metavar="USER:PASSWORD",
             secret=True,
-            help="for the registry's host alone",
         ),
-        given("-u", "--username", metavar="USER", help="with --password-stdin", typed_only=True),
-        flag("--password-stdin", help="read it from standard input", typed_only=True),
-        given("--src-creds", metavar="USER:PASSWORD", secret=True, help="for the source's host"),
-        given("--authfile", metavar="FILE", help="read credentials from this file first"),
+        Option("-u, --username", "with --password-stdin", "USER", typed_only=True),
+        Option("--password-stdin", "read it from standard input", typed_only=True),
+        Option("--src-creds", "for the source's host", "USER:PASSWORD", secret=True),
+        Option("--authfile", "read credentials from this file first", "FILE"),
     ),
 )
 LOGIN = Group(
     "the login",
     (
-        given("-u", "--username", metavar="USER", help="else asked for", typed_only=True),
-        flag(
+        Option("-u, --username", "else asked for", "USER", typed_only=True),
+        Option(
             "--password-stdin",
-            help="read it from standard input; else it is asked for on the terminal",
+            "read it from standard input; else it is asked for on the terminal",
             typed_only=True,
         ),
-        given("--authfile", metavar="FILE", help="keep it in this file (default: Docker's)"),
+        Option("--authfile", "keep it in this file (default: Docker's)", "FILE"),
     ),
 )
 LOGOUT = Group(
-    "the login",
-    (given("--authfile", metavar="FILE", help="forget it in this file (default: Docker's)"),),
+    "the login", (Option("--authfile", "forget it in this file (default: Docker's)", "FILE"),)
 )
-DEBUG = flag("--debug", help="show tracebacks and a redacted log of what goes over the wire")
+DEBUG = Option("--debug", "show tracebacks and a redacted log of what goes over the wire")
 STDERR = Group(
     "standard error",
     (
-        given(
+        Option(
             "--progress",
-            metavar="auto|tty|plain|json|none",
-            convert=one_of("auto", "tty", "plain", "json", "none"),
-            help="how progress is shown (auto: bars on a terminal, else plain)",
+            "how progress is shown (auto: bars on a terminal, else plain)",
+            "auto|tty|plain|json|none",
         ),
-        flag(
-            "-q",
-            "--quiet",
-            help="the same as --progress none; warnings and errors stay",
-            convert=_quiet,
+        Option(
+            "-q, --quiet",
+            "the same as --progress none; warnings and errors stay",
+            convert=lambda value: "none" if switch(value) else None,
             keyword="progress",
         ),
         DEBUG,
     ),
 )
 MESSAGES = Group("standard error", (DEBUG,))
-OUTPUT = given(
-    "--output",
-    metavar="text|json",
-    convert=one_of("text", "json"),
-    help="how the result is printed",
-)
+OUTPUT = Option("--output", "how the result is printed", "text|json")
 RESULT = Group(
     "the result",
     (
         OUTPUT,
-        given(
+        Option(
             "--digest-file",
+            "write the digest here, one line a tag",
+            "FILE",
             aliases=("--digestfile",),
-            metavar="FILE",
-            help="write the digest here, one line a tag",
         ),
     ),
 )
 PRINTED = Group("the result", (OUTPUT,))
-VERIFY = given(
+VERIFY = Option(
     "--verify",
-    metavar="head|full",
-    convert=verify,
+    "afterwards: ask for the manifest and every blob, or read all of it back",
+    "head|full",
+    verify,
     bare="head",
-    help="afterwards: ask for the manifest and every blob, or read all of it back",
 )
-CHECK_DIFFIDS = flag(
+CHECK_DIFFIDS = Option(
     "--check-diffids",
-    help="decompress layers that came compressed, beside the sending, and check them",
+    "decompress layers that came compressed, beside the sending, and check them",
 )
 AFTER = Group(
     "checks",
     (
-        flag("--dry-run", help="GET and HEAD only: say what would be sent"),
-        flag("--check-push", help="with that, open an upload session and give it back as well"),
+        Option("--dry-run", "GET and HEAD only: say what would be sent"),
+        Option("--check-push", "with that, open an upload session and give it back as well"),
         VERIFY,
         CHECK_DIFFIDS,
-        flag("--referrers", help="push what refers to the image too"),
-        given("--trace", metavar="FILE", help="write down where the time went"),
+        Option("--referrers", "push what refers to the image too"),
+        Option("--trace", "write down where the time went", "FILE"),
     ),
 )
-REACH = (PATIENCE, TRANSPORT, CREDENTIALS)
-"""What every command that talks to a registry takes."""
-PUSH = (
-    WHAT,
-    FORM,
-    ENGINE,
-    HOW,
-    PATIENCE,
-    KNOWLEDGE,
-    EXISTING,
-    TRANSPORT,
-    CREDENTIALS,
-    AFTER,
-    RESULT,
-    STDERR,
+_TO = Option(
+    "--to",
+    "REGISTRY/REPOSITORY[:TAG]; several may follow",
+    "DESTINATION",
+    repeatable=True,
+    spreads=True,
+    typed_only=True,
 )
 
+REACH = (PATIENCE, TRANSPORT, CREDENTIALS)
+"""What every command that talks to a registry takes."""
+_MADE = (FORM, ENGINE, HOW, PATIENCE, KNOWLEDGE, EXISTING, TRANSPORT, CREDENTIALS)
+"""How an image is made and brought to its registry."""
+PUSH = (WHAT, *_MADE, AFTER, RESULT, STDERR)
 COPY = (WHAT, WHICH_TAGS, *PUSH[1:])
 INDEX = (
-    Group(
-        "where to",
-        (
-            given(
-                "--to",
-                metavar="DESTINATION",
-                help="REGISTRY/REPOSITORY[:TAG]; several may follow",
-                repeatable=True,
-                typed_only=True,
-            ),
-            BY_DIGEST,
-        ),
-    ),
+    Group("where to", (_TO, BY_DIGEST)),
     WHICH,
-    FORM,
-    ENGINE,
-    HOW,
-    PATIENCE,
-    KNOWLEDGE,
-    EXISTING,
-    TRANSPORT,
-    CREDENTIALS,
+    *_MADE,
     Group("checks", (VERIFY, CHECK_DIFFIDS)),
     RESULT,
     STDERR,
 )
 
-ALL = frozenset(option.dest for group in (*COPY, LOGIN) for option in group.options)
+
+def _keywords(*groups: Group) -> frozenset[str]:
+    return frozenset(option.dest for group in groups for option in group.options)
+
+
+ALL = _keywords(*COPY, LOGIN)
 """Every keyword."""
-PUSHER = frozenset(
-    option.dest
-    for group in (ENGINE, HOW, PATIENCE, TRANSPORT, CREDENTIALS)
-    for option in group.options
-) | {"cache"}
+PUSHER = _keywords(ENGINE, HOW, PATIENCE, TRANSPORT, CREDENTIALS) | {"cache"}
 """The keywords that a `Pusher` takes; the rest are its `push`'s."""
+COMMAND_ONLY = _keywords(RESULT, STDERR) | {"dry_run", "password_stdin", "username"}
+"""Those that the library does not know."""
 VARIABLES = frozenset(
     name for group in (*PUSH, LOGIN) for option in group.options for name in option.variables
 ) | {"TOWLINE_USERNAME", "TOWLINE_PASSWORD", "TOWLINE_CACHE_KEY"}
 """The variables that any of these, or the library, is read from."""
-COMMAND_ONLY = frozenset(
-    {
-        "command",
-        "debug",
-        "digest_file",
-        "dry_run",
-        "output",
-        "password_stdin",
-        "progress",
-        "account",
-        "strangers",
-        "to",
-        "typed",
-        "username",
-        "words",
-    }
-)
-"""The command's alone."""

@@ -11,6 +11,7 @@ import sys
 # As in towline/__init__.py.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterable, Sequence
     from typing import Any
 
@@ -32,11 +33,33 @@ def write(lines: Iterable[str]) -> None:
         raise _failed(error.strerror) from error
 
 
-def write_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
-    """Print one JSON document."""
-    import json
+def write_as(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> None:  # noqa: ANN401 - whatever JSON can hold
+    """Print a result as `--output` says: as one JSON document, or these lines of text."""
+    if _as_json(args):
+        import json
 
-    write([json.dumps(value, indent=2)])
+        lines = [json.dumps(value, indent=2)]
+    write(lines)
+
+
+def write_results(
+    args: argparse.Namespace,
+    results: Any,  # noqa: ANN401 - of any command: one, or a list
+    references: Sequence[str],
+    lines: Iterable[str],
+) -> None:
+    """Print one result, or a list of them and of errors, which have these references."""
+    value = None
+    if _as_json(args):
+        from towline.cli import report
+
+        several = isinstance(results, list)
+        value = report.listed(results, references) if several else report.told(results)
+    write_as(args, value, lines)
+
+
+def _as_json(args: argparse.Namespace) -> bool:
+    return getattr(args, "output", "text") == "json"
 
 
 def _spelled(line: str) -> str:
@@ -64,38 +87,36 @@ def forget(descriptor: int) -> None:
     os.close(nowhere)
 
 
-def check_digest_file(path: str) -> None:
+def check_digest_file(args: argparse.Namespace) -> None:
     """Find out before a push, not after it, that the file cannot be written. Raises UsageError."""
+    if "digest_file" not in args:
+        return
+    from pathlib import Path
+
+    from towline.errors import UsageError
+
+    target = Path(args.digest_file)
+    folder, wrong = target.parent, ""
     try:
-        wrong = _cannot_be_written(path)
+        if target.is_dir():
+            wrong = " is a directory"
+        elif not folder.is_dir():
+            wrong = f": there is no directory `{folder}`"
+        elif not os.access(target if target.exists() else folder, os.W_OK):
+            wrong = " cannot be written: permission denied"
     except OSError as error:  # nobody may even look, or the name is too long
         wrong = f" cannot be written: {str(error.strerror).lower()}"
     if wrong:
-        from towline.errors import UsageError
-
-        raise UsageError(f"`--digest-file {path}`{wrong}")
+        raise UsageError(f"`--digest-file {target}`{wrong}")
 
 
-def _cannot_be_written(path: str) -> str | None:
-    """Why not, as the end of a sentence. Raises OSError where that cannot be seen."""
-    from pathlib import Path
-
-    target = Path(path)
-    folder = target.parent
-    if target.is_dir():
-        return " is a directory"
-    if not folder.is_dir():
-        return f": there is no directory `{folder}`"
-    if not os.access(target if target.exists() else folder, os.W_OK):
-        return " cannot be written: permission denied"
-    return None
-
-
-def write_digests(path: str, digests: Sequence[str]) -> None:
-    """One bare digest a line. Raises TowlineError."""
+def write_digests(args: argparse.Namespace, digests: Iterable[str]) -> None:
+    """With `--digest-file` one bare digest a line in that file. Raises TowlineError."""
+    if "digest_file" not in args:
+        return
     from pathlib import Path
 
     try:
-        Path(path).write_text("".join(f"{digest}\n" for digest in digests), encoding="ascii")
+        Path(args.digest_file).write_text("".join(f"{digest}\n" for digest in digests), "ascii")
     except OSError as error:
-        raise _failed(error.strerror, path) from error
+        raise _failed(error.strerror, args.digest_file) from error

@@ -1,139 +1,141 @@
-"""`towline push`: what it prints where."""
+"""`towline push`, `copy`, `tag` and `index`: what writes tags, and what it prints where."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from towline.cli import options, output, words
-from towline.cli.arguments import add, push_options, pusher_options
+from towline.cli.arguments import Command
+from towline.cli.pusher import opened, push_options, wanted
 from towline.errors import PartialFailure, TowlineError, TransferCancelled, UsageError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-    from towline.cli.arguments import Parser
     from towline.context import Cancel
     from towline.push.pusher import Pusher
     from towline.push.result import PushResult
 
     Bring = Callable[[Pusher, Cancel], PushResult | list[PushResult]]
 
-USAGE = "NAME[:TAG] | SOURCE DESTINATION... [OPTION...]"
-ABOUT = """\
+
+def _push(args: argparse.Namespace) -> int:
+    return _bring_one(args, *words.source_and_destinations(args))
+
+
+def _copy(args: argparse.Namespace) -> int:
+    return _bring_one(args, *words.copied(args))
+
+
+def _bring_one(args: argparse.Namespace, source: str, destinations: list[str]) -> int:
+    """Push or copy one source, or show with `--dry-run` what that would do."""
+    if "dry_run" in args:
+        from towline.cli import plan
+
+        return plan.show(args, source, destinations)
+    if "check_push" in args:
+        raise UsageError(
+            "`--check-push` goes with `towline plan` or `--dry-run`: a push finds out by itself"
+        )
+
+    def bring(pusher: Pusher, cancel: Cancel) -> PushResult | list[PushResult]:
+        carry = pusher.copy if args.command == "copy" else pusher.push
+        return carry(source, wanted(args, destinations), **push_options(args), cancel=cancel)
+
+    return _perform(args, bring)
+
+
+def _tag(args: argparse.Namespace) -> int:
+    if len(args.words) < 2:  # noqa: PLR2004 - what is tagged, and a tag
+        what = "no tag is given" if args.words else "no image is named"
+        raise UsageError(what, hint="towline tag REGISTRY/REPOSITORY:TAG NEW-TAG")
+    reference, *tags = args.words
+
+    def bring(pusher: Pusher, cancel: Cancel) -> PushResult | list[PushResult]:
+        tagged = pusher.tag(reference, tags, cancel=cancel)
+        return tagged if len(tags) > 1 else tagged[0]
+
+    return _perform(args, bring)
+
+
+def _index(args: argparse.Namespace) -> int:
+    sources, destinations = args.words, getattr(args, "to", [])
+    if not sources or not destinations:
+        what = "no destination is named: give `--to`" if sources else "no image is named"
+        raise UsageError(what, hint="towline index IMAGE IMAGE --to REGISTRY/REPOSITORY:TAG")
+
+    def bring(pusher: Pusher, cancel: Cancel) -> PushResult | list[PushResult]:
+        to = wanted(args, destinations)
+        return pusher.index(sources, to, **push_options(args), cancel=cancel)
+
+    return _perform(args, bring)
+
+
+def _perform(args: argparse.Namespace, bring: Bring) -> int:
+    """Do what writes tags with a pusher, show how it goes, and print the results."""
+    output.check_digest_file(args)
+    try:
+        with opened(args, layers=True) as (pusher, cancel):
+            pushed = bring(pusher, cancel)
+    except (PartialFailure, TransferCancelled) as failure:
+        if failure.results:
+            try:
+                results = [result or failure for result in failure.results]
+                _print(args, results, failure.references)
+            except TowlineError as error:  # that of the push is still to be told
+                from towline.cli import report
+
+                report.report(error, report.style_of(args))
+        raise
+    _print(args, pushed)
+    return 0
+
+
+def _print(args: argparse.Namespace, results: Any, references: Sequence[str] = ()) -> None:  # noqa: ANN401 - one, or a list in which are errors
+    """Standard output and the digest file, of those that were pushed."""
+    every = results if isinstance(results, list) else [results]
+    pushed = [result for result in every if not isinstance(result, BaseException)]
+    try:
+        output.write_digests(args, (result.digest for result in pushed))
+    finally:  # what has been pushed is told in one of the two places at least
+        output.write_results(args, results, references, (result.pinned for result in pushed))
+
+
+PUSH = Command(
+    _push,
+    "NAME[:TAG] | SOURCE DESTINATION... [OPTION...]",
+    """\
 Push an image to REGISTRY/REPOSITORY[:TAG]; NAME alone, from the local Docker engine, goes to the
 registry that it names, as with `docker push`.
 
 SOURCE is a name or ID in that engine, what `docker save` wrote, an OCI layout (directory or tar),
 or - for standard input; also docker-daemon:NAME, docker-archive:PATH[:REF], oci:DIR[:REF],
-oci-archive:PATH[:REF]."""
-WORDS = None
+oci-archive:PATH[:REF].""",
+    options.PUSH,
+)
+COPY = Command(
+    _copy,
+    "SOURCE DESTINATION... [OPTION...]",
+    """\
+Copy an image to REGISTRY/REPOSITORY[:TAG], with all its platforms, byte for byte.
 
+SOURCE is REGISTRY/REPOSITORY[:TAG|@DIGEST], or any source of `towline push`, a path written as
+./PATH. What is there already is not read, and nothing is kept on disk.""",
+    options.COPY,
+)
+TAG = Command(
+    _tag,
+    "REF TAG... [OPTION...]",
+    "Set further tags to what stands under REGISTRY/REPOSITORY[:TAG|@DIGEST]. No blob moves.",
+    (*options.REACH, options.RESULT, options.STDERR),
+)
+INDEX = Command(
+    _index,
+    "SOURCE... --to DESTINATION... [OPTION...]",
+    """\
+Build one index of several images, each for a platform of its own, and push it.
 
-def add_arguments(parser: Parser) -> None:
-    """Its options."""
-    add(parser, *options.PUSH)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Push, and print the result."""
-    return carry_out(args, *words.source_and_destinations(args))
-
-
-def carry_out(args: argparse.Namespace, source: str, destinations: list[str]) -> int:
-    """Push or copy what the words say, and print the result."""
-    if getattr(args, "dry_run", False):
-        from towline.cli import plan
-
-        several = len(destinations) > 1 or getattr(args, "all_tags", False)
-        plan.show(args, source, destinations, several=several)
-        return 0
-    if hasattr(args, "check_push"):
-        message = (
-            "`--check-push` goes with `towline plan` or `--dry-run`: a push finds out by itself"
-        )
-        raise UsageError(message)
-    if hasattr(args, "digest_file"):
-        output.check_digest_file(args.digest_file)
-    several = len(destinations) > 1 or getattr(args, "all_tags", False)
-
-    def bring(pusher: Pusher, cancel: Cancel) -> PushResult | list[PushResult]:
-        carry = pusher.copy if args.command == "copy" else pusher.push
-        wanted = destinations if several else destinations[0]
-        return carry(source, wanted, **push_options(args), cancel=cancel)
-
-    return perform(args, bring, several=several)
-
-
-def perform(args: argparse.Namespace, bring: Bring, *, several: bool) -> int:
-    """Do what writes tags with a pusher, show how it goes, and print the results."""
-    try:
-        results: Sequence[Any] = _shown(args, bring)
-    except (PartialFailure, TransferCancelled) as failure:
-        if failure.results:
-            _print_what_is(args, failure)
-        raise
-    _print(args, results, [result.reference for result in results] if several else None)
-    return 0
-
-
-def _shown(args: argparse.Namespace, bring: Bring) -> Sequence[PushResult]:
-    from towline.cli import progress, report
-    from towline.cli.signals import cancel_on_signals
-
-    shown = progress.start(getattr(args, "progress", "auto"), debug=getattr(args, "debug", False))
-    last_words = shown.face.reset.encode() + report.last_words(report.style_of(args))
-    with words.explained(args), shown, cancel_on_signals(last_words) as cancel:
-        import towline
-        from towline import PushResult
-
-        for message in args.strangers:
-            shown.emit(towline.Warned(reference="", message=message))
-        settings = pusher_options(args)
-        if getattr(args, "debug", False):
-            settings["log"] = shown.log
-        with towline.Pusher(**settings, on_event=shown.emit) as pusher:
-            pushed = bring(pusher, cancel)
-    return [pushed] if isinstance(pushed, PushResult) else pushed
-
-
-def _print(
-    args: argparse.Namespace, results: Sequence[Any], references: Sequence[str] | None
-) -> None:
-    """Standard output and the digest file, of those that were pushed.
-
-    `references` None: one was asked for, so that the JSON is no list.
-    """
-    pushed = [result for result in results if not isinstance(result, BaseException)]
-    try:
-        if hasattr(args, "digest_file"):
-            output.write_digests(args.digest_file, [result.digest for result in pushed])
-    finally:  # what has been pushed is told in one of the two places at least
-        _print_results(args, results, pushed, references)
-
-
-def _print_results(
-    args: argparse.Namespace,
-    results: Sequence[Any],
-    pushed: Sequence[PushResult],
-    references: Sequence[str] | None,
-) -> None:
-    if getattr(args, "output", "text") != "json":
-        output.write(result.pinned for result in pushed)
-        return
-    from towline.cli import report
-
-    if references is None:
-        output.write_json(report.told(results[0]))
-    else:
-        output.write_json(report.listed(references, results))
-
-
-def _print_what_is(args: argparse.Namespace, failure: PartialFailure | TransferCancelled) -> None:
-    """The results among failures, which are still to be told: that of printing comes before."""
-    try:
-        _print(args, [result or failure for result in failure.results], failure.references)
-    except TowlineError as error:
-        from towline.cli import report
-
-        report.report(error, report.style_of(args))
+SOURCE is as for `towline copy`; an index gives its children.""",
+    options.INDEX,
+)

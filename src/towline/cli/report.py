@@ -17,9 +17,7 @@ from towline.events import Failed, Hinted
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from towline.events import Event
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _NO_THREAD = "can't start new thread"
 """How Python says it."""
@@ -54,21 +52,17 @@ def sniff(words: Sequence[str], environ: Mapping[str, str]) -> Style:
 
 def report(error: BaseException, style: Style) -> None:
     """Show it on standard error."""
-    _say_account(error, style.account)
+    for _, failure in _each(error):
+        if isinstance(failure, TowlineError):
+            # Name the account by what was typed, which the library cannot know.
+            said = failure.message.replace("(from `creds`)", f"(from {style.account})")
+            failure.args = (said, *failure.args[1:])
     if style.json:
         write_lines(_objects(error, style))
         return
     if style.debug:
-        write_lines(_traceback(error))
+        write_lines(traceback_of(error))
     write_lines(_text(error))
-
-
-def _say_account(error: BaseException, account: str) -> None:
-    """Name the account by what was typed, which the library cannot know."""
-    for _, failure in _each(error):
-        if isinstance(failure, TowlineError):
-            said = failure.message.replace("(from `creds`)", f"(from {account})")
-            failure.args = (said, *failure.args[1:])
 
 
 def last_words(style: Style) -> bytes:
@@ -80,7 +74,12 @@ def last_words(style: Style) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def write_lines(lines: Iterator[str]) -> None:
+def warn(message: str) -> None:
+    """A warning on standard error."""
+    write_lines([f"towline: warning: {message}"])
+
+
+def write_lines(lines: Iterable[str]) -> None:
     """To standard error, if anybody is there."""
     if sys.stderr is None:
         return
@@ -95,7 +94,9 @@ def write_lines(lines: Iterator[str]) -> None:
 def _text(error: BaseException) -> Iterator[str]:
     hints: set[str] = set()
     for reference, failure in _each(error):
-        yield f"towline: error: {_named(failure, reference)}"
+        message = message_of(failure)
+        where = "" if not reference or reference in message else f"{reference}: "
+        yield f"towline: error: {where}{message}"
         if isinstance(failure, InvalidReference):
             yield f"  {one_line(failure.text)}"
             yield f"  {_caret(failure.text, failure.position)}"
@@ -108,23 +109,21 @@ def _text(error: BaseException) -> Iterator[str]:
 
 
 def _objects(error: BaseException, style: Style) -> Iterator[str]:
-    if style.debug:
-        for line in _traceback(error):
-            yield debug_object(line)
-    for named, failure in _each(error):
-        reference, code = named or style.reference, exit_codes.of(failure)
-        yield _object(Failed(reference=reference, message=message_of(failure), exit_code=code))
-        if hint := _hint(failure):
-            yield _object(Hinted(reference=reference, message=hint))
-    if isinstance(error, PartialFailure):
-        code = exit_codes.of(error)
-        yield _object(Failed(reference="", message=_count(error), exit_code=code))
-
-
-def _object(event: Event) -> str:
     import json
 
-    return json.dumps(event.as_dict())
+    if style.debug:
+        for line in traceback_of(error):
+            yield debug_object(line)
+    events: list[Failed | Hinted] = []
+    for named, failure in _each(error):
+        reference, code = named or style.reference, exit_codes.of(failure)
+        events.append(Failed(reference=reference, message=message_of(failure), exit_code=code))
+        if hint := _hint(failure):
+            events.append(Hinted(reference=reference, message=hint))
+    if isinstance(error, PartialFailure):
+        code = exit_codes.of(error)
+        events.append(Failed(reference="", message=_count(error), exit_code=code))
+    yield from (json.dumps(event.as_dict()) for event in events)
 
 
 def debug_object(line: str) -> str:
@@ -135,22 +134,22 @@ def debug_object(line: str) -> str:
     return json.dumps({"event": "debug", "reference": "", "time": time.time(), "message": line})
 
 
-def listed(references: Sequence[str], results: Sequence[Any]) -> list[dict[str, Any]]:
-    """What `--output json` prints of several: results, and errors in their places."""
-    return [_listed(*pair) for pair in zip(references, results, strict=True)]
-
-
 def told(result: Any) -> dict[str, Any]:  # noqa: ANN401 - of any command
     """What `--output json` prints of one."""
     shown: dict[str, Any] = result.as_dict()
     return {**shown, "warnings": [spelled(warning) for warning in shown["warnings"]]}
 
 
-def _listed(reference: str, result: Any) -> dict[str, Any]:  # noqa: ANN401 - of any command
-    if not isinstance(result, BaseException):
-        return told(result)
-    error = {"exit_code": exit_codes.of(result), "message": message_of(result)}
-    return {"reference": reference, "error": error}
+def listed(results: Sequence[Any], references: Sequence[str]) -> list[dict[str, Any]]:
+    """What `--output json` prints of several: results, and errors by their references."""
+    shown = []
+    for place, result in enumerate(results):
+        if isinstance(result, BaseException):
+            error = {"exit_code": exit_codes.of(result), "message": message_of(result)}
+            shown.append({"reference": references[place], "error": error})
+        else:
+            shown.append(told(result))
+    return shown
 
 
 def _each(error: BaseException) -> Sequence[tuple[str, BaseException]]:
@@ -159,11 +158,6 @@ def _each(error: BaseException) -> Sequence[tuple[str, BaseException]]:
         return [("", error)]
     outcomes = zip(error.references, error.results, strict=True)
     return [(name, outcome) for name, outcome in outcomes if isinstance(outcome, BaseException)]
-
-
-def _named(failure: BaseException, reference: str) -> str:
-    message = message_of(failure)
-    return message if not reference or reference in message else f"{reference}: {message}"
 
 
 def _count(failure: PartialFailure) -> str:
@@ -218,7 +212,8 @@ def _limit(error: BaseException) -> tuple[str, str] | None:
     return None
 
 
-def _traceback(error: BaseException) -> Iterator[str]:
+def traceback_of(error: BaseException) -> Iterator[str]:
+    """The lines of a traceback."""
     import traceback
 
     for chunk in traceback.format_exception(error):

@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from towline.cli import not_yet, options, push
-from towline.cli.arguments import Parser, parse, push_options, pusher_options
+from towline.cli import not_yet, options
+from towline.cli.arguments import Parser, parse
+from towline.cli.main import load
+from towline.cli.pusher import push_options, pusher_options
 from towline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -13,9 +15,7 @@ if TYPE_CHECKING:
 
 
 def read(*words: str, **environ: str) -> argparse.Namespace:
-    parser = Parser("push", usage=push.USAGE, description=push.ABOUT)
-    push.add_arguments(parser)
-    return parse(parser, words, environ)
+    return parse(Parser("push", load("push")), words, environ)
 
 
 def given(*words: str, **environ: str) -> dict[str, Any]:
@@ -206,14 +206,12 @@ def test_a_wrong_variable_is_told_by_its_name() -> None:
 def test_an_option_that_does_not_work_yet_is_refused_by_name_and_not_shown(
     option: options.Option,
 ) -> None:
-    parser = Parser("push", usage=push.USAGE, description=push.ABOUT)
-    push.add_arguments(parser)
-    shown = f"{option.name}" in parser.format_help()
+    shown = option.name in Parser("push", load("push")).format_help()
     if option.dest not in not_yet.OPTIONS:
         assert shown or not option.help
         return
     assert not shown
-    for name in (*option.names, *option.aliases):
+    for name in option.spellings:
         value = [] if option.metavar is None else ["same" if option.dest == "if_exists" else "1"]
         assert refusal("a", "b", name, *value) == f"`{name}` is not available yet"
 

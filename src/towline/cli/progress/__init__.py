@@ -1,7 +1,7 @@
 """What standard error shows while a push runs: bars, docker's words a line each, objects, nothing.
 
-Faces (`tty`, `plain`, `json`, `quiet`) turn events into text and know no streams; `base` feeds
-them from a thread of its own, so that a slow terminal never holds up a transfer.
+Faces (`tty`, `plain`, `json`) turn events into text and know no streams; `base` feeds them from a
+thread of its own, so that a slow terminal never holds up a transfer.
 """
 
 from __future__ import annotations
@@ -16,48 +16,29 @@ if TYPE_CHECKING:
     from towline.cli.progress.base import Face
 
 
-def start(mode: str, *, debug: bool = False) -> Progress:
-    """Progress on standard error in one of the modes of `--progress`."""
-    return Progress(_face(_resolved(mode, debug=debug)), sys.stderr)
+def start(mode: str, *, layers: bool = True, debug: bool = False) -> Progress:
+    """Progress on standard error in one of the modes of `--progress`.
 
-
-def start_without(mode: str) -> Progress:
-    """For commands that only look: warnings and notes on standard error, as the mode has them.
-
-    On a terminal what takes long (a pipe that is spooled, layers that are compressed) has its bar.
+    Without `layers` for commands that only look: warnings and notes, and on a terminal a bar for
+    what takes long (a pipe that is spooled, layers that are compressed).
     """
-    from towline.cli.progress.plain import KEPT, Quiet
-
-    if _resolved(mode, debug=False) == "tty":
-        return Progress(_bars(layers=False), sys.stderr)
-    if mode != "json":
-        return Progress(Quiet(notes=mode != "none"), sys.stderr)
-    from towline.cli.progress.json import Objects
-
-    return Progress(Objects(KEPT), sys.stderr)
-
-
-def _resolved(mode: str, *, debug: bool) -> str:
-    if mode != "auto":
-        return mode
-    terminal = sys.stderr is not None and sys.stderr.isatty()
-    return "tty" if terminal and not debug and os.environ.get("TERM") != "dumb" else "plain"
-
-
-def _bars(*, layers: bool) -> Face:
-    from towline.cli.progress.tty import Bars, size_of
-
-    colour = not os.environ.get("NO_COLOR")
-    return Bars(lambda: size_of(sys.stderr), sys.stderr, colour=colour, layers=layers)
-
-
-def _face(mode: str) -> Face:
+    face: Face
+    if mode == "auto":
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        # What `--debug` tells goes by so fast that nobody could read rows below it.
+        rows = terminal and os.environ.get("TERM") != "dumb" and not (debug and layers)
+        mode = "tty" if rows else "plain"
     if mode == "tty":
-        return _bars(layers=True)
-    if mode == "json":
+        from towline.cli.progress.tty import Bars, size_of
+
+        colour = not os.environ.get("NO_COLOR")
+        face = Bars(lambda: size_of(sys.stderr), sys.stderr, colour=colour, layers=layers)
+    elif mode == "json":
         from towline.cli.progress.json import Objects
 
-        return Objects()
-    from towline.cli.progress.plain import Lines, Quiet
+        face = Objects(notes_only=not layers)
+    else:
+        from towline.cli.progress.plain import Lines, Quiet
 
-    return Quiet() if mode == "none" else Lines()
+        face = Lines() if layers and mode == "plain" else Quiet(notes=mode == "plain")
+    return Progress(face, sys.stderr)

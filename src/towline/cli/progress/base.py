@@ -10,7 +10,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from towline.events import LayerProgress, Warned, Working
+from towline.events import LayerProgress, Note, Warned, Working
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +26,10 @@ class Logged(NamedTuple):
     """A line of `--debug`."""
 
     line: str
+
+
+NOTES = (Warned, Note, Logged)
+"""What is told of work that has no progress."""
 
 
 class Face(Protocol):

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from towline.cli.printable import spelled
-from towline.cli.progress.base import Logged
+from towline.cli.progress.base import NOTES, Logged
 from towline.cli.report import debug_object
 
 if TYPE_CHECKING:
@@ -20,22 +20,22 @@ class Objects:
 
     reset = ""
 
-    def __init__(self, kept: tuple[type, ...] = (object,)) -> None:
-        self._kept = kept
+    def __init__(self, *, notes_only: bool = False) -> None:
+        self._kept = NOTES if notes_only else object
 
     def show(self, told: Sequence[Event | Logged]) -> str:
         """A line each, of those that are wanted."""
-        return "".join(f"{_line(event)}\n" for event in told if isinstance(event, self._kept))
+        lines = []
+        for event in told:
+            if isinstance(event, Logged):
+                lines.append(debug_object(event.line))
+            elif isinstance(event, self._kept):
+                shown = event.as_dict()
+                if "message" in shown:
+                    shown["message"] = spelled(shown["message"])
+                lines.append(json.dumps(shown))
+        return "".join(f"{line}\n" for line in lines)
 
     def end(self) -> str:
         """Nothing."""
         return ""
-
-
-def _line(event: Event | Logged) -> str:
-    if isinstance(event, Logged):
-        return debug_object(event.line)
-    told = event.as_dict()
-    if "message" in told:
-        told["message"] = spelled(told["message"])
-    return json.dumps(told)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from towline.cli.printable import one_line, spelled
 from towline.cli.progress import figures
-from towline.cli.progress.base import Logged
+from towline.cli.progress.base import NOTES, Logged
 from towline.cli.progress.board import Board, percent
 from towline.events import (
     LayerProgress,
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 TOTAL_EVERY = 10.0
 """Seconds between two total lines at least."""
-KEPT = (Warned, Note, Logged)
-"""What is told of work that has no progress."""
 
 
 def line_of(event: Event | Logged) -> str | None:
@@ -174,7 +172,7 @@ class Quiet:
     reset = ""
 
     def __init__(self, *, notes: bool = False) -> None:
-        self._kept = KEPT if notes else (Warned, Logged)
+        self._kept = NOTES if notes else (Warned, Logged)
 
     def show(self, told: Sequence[Event | Logged]) -> str:
         """The lines of these that stay."""
