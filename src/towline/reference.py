@@ -24,6 +24,8 @@ _PATH_CHARACTERS = re.compile(r"[a-z0-9._/-]*")
 _TRANSPORT = "docker://"
 _SCHEME = re.compile(r"https?://")
 _PORTS = range(1, 1 << 16)
+_LOGIN = r"(?s)(\w+://)?(?![./])(.+)@(?!sha\d+:)(.*)"
+"""What stands before the last @ that begins no digest."""
 
 
 class RepositoryName(NamedTuple):
@@ -74,8 +76,24 @@ def parse(text: str) -> Reference:
 
     Raises InvalidReference, which says which character is wrong.
     """
+    shown = without_login(text)
+    if shown != text:
+        raise InvalidReference(
+            "a name holds no login, as what stands before this @ seems to be",
+            text=shown,
+            position=shown.index("@"),
+            hint="leave it out: `creds`, or towline login, is where to give it",
+        )
     start = len(_TRANSPORT) if text.startswith(_TRANSPORT) else 0
     return _Parser(text, start).reference()
+
+
+def without_login(text: str) -> str:
+    """What should be a name or an address, fit to be shown: a login before the host is hidden."""
+    match = re.fullmatch(_LOGIN, text) if "@" in text else None
+    if match is None or not (":" in match[2] or "/" in match[3]):
+        return text
+    return f"{match[1] or ''}[hidden]@{match[3]}"
 
 
 class _Parser:

@@ -187,3 +187,95 @@ def test_where_no_credentials_are_found_it_says_where_they_were_looked_for(
     assert f"no credentials for {registry.host}: anonymous; looked in {config}" in err
     assert "no credentials were found" in err
     assert f"hint: towline login {registry.host}" in err
+
+
+NAMES = [
+    "{login}@reg.example/app",
+    "{login}@reg.example:5000/team/app:1",
+    "{login}@reg.example",
+    "https://{login}@reg.example/app:1",
+    "docker://{login}@reg.example/app",
+    f"{{login}}@reg.example/app@sha256:{'a' * 64}",
+]
+LOGINS = [f"{USER}:{WORD}", f"{USER}:{WORD[:4]}/p@rt{WORD[4:]}", f"{USER}:80/{WORD}@"]
+COMMANDS = [
+    "push {image} {name}",
+    "push {name}",
+    "push {name} reg.example/app",
+    "push {image} {name} reg.example/app --progress=json",
+    "push {image} reg.example/app --cache-from {name}",
+    "plan {image} {name}",
+    "copy {name} reg.example/app",
+    "copy {name}",
+    "copy reg.example/app {name}",
+    "inspect {name}",
+    "digest {name}",
+    "tags {name}",
+    "tag {name} 1",
+    "index {name} --to reg.example/app",
+    "index reg.example/app --to {name}",
+    "login {name}",
+    "logout {name}",
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_login_in_a_name_is_refused_and_not_repeated(
+    image: str, capsys: Capture, words: str, name: str
+) -> None:
+    for login in LOGINS:
+        given = words.format(image=image, name=name.format(login=login)).split()
+        assert main(given) == 2
+        out, err = capsys.readouterr()
+        assert not any(part in out + err for part in (WORD, WORD[:4], WORD[4:]))
+        assert "login" in err
+        assert "[hidden]@reg.example" in err or "--progress=json" in given
+
+
+def test_a_token_in_a_name_is_refused_and_not_repeated(image: str, capsys: Capture) -> None:
+    for name in (f"{WORD}@reg.example/app", f"https://{WORD}@reg.example/app"):
+        assert main(["push", image, name]) == 2
+        assert WORD not in "".join(capsys.readouterr())
+
+
+def test_a_path_that_looks_like_a_login_is_a_path(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "me:of@home").mkdir()
+    path = "me:of@home/app"
+    make_image(tmp_path / path, [{"a": b"a"}])
+    assert main(["push", path]) == 2
+    assert f"no destination is named for {path}" in capsys.readouterr().err
+    assert main(["inspect", path]) == 0
+    assert main(["push", f"./{path}2", "reg.example/app"]) == 3
+    assert f"{path}2 does not exist" in capsys.readouterr().err
+
+
+def test_a_login_in_the_address_of_an_engine_is_not_repeated(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for address in (f"tcp://{USER}:{WORD}@10.0.0.1:2375", f"{USER}:{WORD}@10.0.0.1"):
+        assert main(["push", "reg.example/app", "--engine", address]) == 2
+        monkeypatch.setenv("DOCKER_HOST", address)
+        assert main(["push", "reg.example/app", "--debug"]) == 3
+        err = capsys.readouterr().err
+        assert err.count("[hidden]@10.0.0.1") == 3
+        assert WORD not in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["login", "reg.example", f"-p{WORD}"],
+        ["login", "reg.example", f"--password={WORD}"],
+        ["login", "reg.example", "-u", f"{USER}:{WORD}"],
+        ["push", "x.tar", "reg.example/app", "-u", f"{USER}:{WORD}", "--password-stdin"],
+    ],
+)
+def test_a_password_where_none_belongs_is_refused_and_not_repeated(
+    capsys: Capture, words: list[str]
+) -> None:
+    assert main(words) == 2
+    assert WORD not in "".join(capsys.readouterr())

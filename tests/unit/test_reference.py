@@ -119,11 +119,11 @@ def test_familiar_and_full_forms(text: str, familiar: str, full: str) -> None:
 
 @given(st.text(alphabet="aA0.:/@-_[]% ", max_size=40))
 def test_any_text_is_read_or_refused_at_a_place_inside_it(text: str) -> None:
-    position, again = 0, None
+    shown, position, again = text, 0, None
     try:
         reference = parse(text)
         again = parse(str(reference)) == reference
     except InvalidReference as error:
-        position = error.position
+        shown, position = error.text, error.position
     assert again is not False
-    assert 0 <= position <= len(text)
+    assert 0 <= position <= len(shown)

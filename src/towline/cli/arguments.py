@@ -227,7 +227,8 @@ def _keep(space: argparse.Namespace, option: Option, written: str, name: str) ->
 def _unknown(parser: Parser, word: str) -> UsageError:
     from towline.cli import guesses
 
-    name = word.partition("=")[0]
+    # What follows a short one may be a password.
+    name = word[:2] if word[:2] in guesses.OPTIONS else word.partition("=")[0]
     hint = guesses.OPTIONS.get(name)
     if not hint and name.startswith("--"):
         there = [option for option in parser.options if option.dest not in not_yet.OPTIONS]

@@ -67,7 +67,8 @@ def _account(args: argparse.Namespace) -> tuple[str, str]:
         raise UsageError("`--password-stdin` needs a user: `-u USER`")
     user = user or password.asked("Username: ")
     if not user or ":" in user:
-        raise UsageError(f"{user!r} is no user name: it is empty or has a colon")
+        shown = user.partition(":")[0]
+        raise UsageError(f"{shown!r} is no user name: it is empty or a colon is behind it")
     if from_stdin:
         args.account = "`--password-stdin`"
         return user, password.piped("login")

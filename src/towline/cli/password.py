@@ -25,6 +25,8 @@ def creds(args: argparse.Namespace) -> dict[str, tuple[str, str]]:
         raise UsageError("`--creds` and `-u` say the same thing twice")
     if not user:
         raise UsageError("`--password-stdin` needs a user: `-u USER`")
+    if ":" in user:
+        raise UsageError("a user name has no colon: the password comes by standard input")
     if not (from_stdin or password):
         raise UsageError("`-u` needs its password by standard input: `--password-stdin`")
     if from_stdin and args.words[:1] == ["-"]:

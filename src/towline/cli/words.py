@@ -47,10 +47,10 @@ def copied(args: argparse.Namespace) -> tuple[str, list[str]]:
         hint = "towline copy REGISTRY/REPOSITORY:TAG REGISTRY/REPOSITORY:TAG"
         raise UsageError("nothing is named to be copied", hint=hint)
     word, *destinations = args.words
+    source = str(meant(word))
     if not destinations:
         hint = f"towline copy {word} REGISTRY/REPOSITORY:TAG"
         raise UsageError(f"no destination is named for {word}", hint=hint)
-    source = str(meant(word))
     _check_source_options(args, source)
     return source, destinations
 
@@ -107,6 +107,9 @@ def _names_an_image(text: str) -> bool:
 
 def _alone(name: str) -> tuple[str, list[str]]:
     """An engine's image by its name, and where that says it goes. Raises UsageError."""
+    from towline.sources import open_source
+
+    open_source.parse(name)
     transport, _, rest = name.partition(":")
     # `oci:DIR` is an image named oci, too: the folder decides.
     layout = transport == "oci" and _exists(rest.partition(":")[0])

@@ -69,7 +69,10 @@ def _check_transport(text: str) -> None:
     hint = "`oci:`, `oci-archive:` and `docker-archive:` are for `towline copy`, not available yet"
     if text.startswith("docker-daemon:"):
         hint = "docker load puts an archive into a daemon"
-    raise UsageError(f"{text} is not at a registry, and a push goes to registries alone", hint=hint)
+    shown = reference.without_login(text)
+    raise UsageError(
+        f"{shown} is not at a registry, and a push goes to registries alone", hint=hint
+    )
 
 
 def _check(found: Reference, *, without: str | None) -> None:
@@ -188,6 +191,7 @@ def registry(text: str) -> str:
     """
     from towline.registry.auth import docker_config
 
+    text = reference.without_login(text)
     host = docker_config.host_of(text)
     try:
         named = reference.parse(f"{host}/app").repository.host

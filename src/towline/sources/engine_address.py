@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from towline.errors import SourceError, UsageError
+from towline.reference import without_login
 from towline.wire import tls
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _address(
             hint="pipe the image in: docker save NAME | towline push - DESTINATION",
         )
     raise SourceError(
-        f"{named_by} is {text}, which is no address of an engine",
+        f"{named_by} is {without_login(text)}, which is no address of an engine",
         hint="as in unix:///var/run/docker.sock, tcp://HOST:2376 or ssh://USER@HOST",
     )
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, get_args
 
+from towline import reference
 from towline.context import Context
 from towline.errors import SourceError, UsageError
 from towline.events import Note
@@ -65,9 +66,10 @@ class Location(NamedTuple):
 
 
 def parse(text: str) -> Location:
-    """Read a SOURCE; a text that names no transport is a path. Nothing is looked for.
+    """Read a SOURCE; a text that names no transport is a path.
 
-    Raises UsageError when the transport has nothing after it.
+    Raises UsageError when the transport has nothing after it, or a name that is no path has a login
+    before it.
     """
     word, colon, rest = text.partition(":")
     known: tuple[Transport, ...] = get_args(Transport)
@@ -75,6 +77,7 @@ def parse(text: str) -> Location:
     if transport is None or (transport == "docker" and not rest.startswith("//")):
         if not text:
             raise UsageError("the source is empty", hint="name an archive, a folder, or -")
+        _refuse_login(text)
         return Location(text, None, text)
     if transport in _WITH_PATH:
         path, _, ref = rest.partition(":")
@@ -82,9 +85,15 @@ def parse(text: str) -> Location:
     else:
         path, ref = rest.removeprefix("//" if transport == "docker" else ""), ""
         form = "docker://REF" if transport == "docker" else f"{transport}:REF"
+        _refuse_login(path)
     if not path:
         raise UsageError(f"nothing is named after {text}", hint=f"use {form}")
     return Location(text, transport, path, ref or None)
+
+
+def _refuse_login(text: str) -> None:
+    if reference.without_login(text) != text and not os.path.lexists(text):
+        reference.parse(text)  # says so
 
 
 def open_source(
