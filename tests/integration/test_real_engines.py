@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import towline
-from tests.support import docker_engine, fake_ssh
+from tests.support import components, docker_engine, fake_ssh
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
@@ -158,6 +161,30 @@ def test_an_engine_on_another_machine_exports_what_is_pushed(
     assert any("prepares its export" in note for note in notes(told))
     if engine.store == "containerd":
         assert result.digest == made.digest
+
+
+@pytest.mark.peer("docker")
+@pytest.mark.parametrize("engine", ["containerd"], indirect=True)
+def test_what_docker_saves_of_a_containerd_store_passes_through_a_pipe(
+    engine: DockerEngine, oci_registry: OciRegistry, tmp_path: Path
+) -> None:
+    docker = components.find("docker")
+    noise = (LAYERS[0], {"noise": os.urandom(6 << 20)})
+    made = make_image(tmp_path / "x.tar", noise, names=["saved:1"], format="docker-containerd")
+    engine.load(made.path)
+    script = (
+        f"set -o pipefail; {docker} --host {engine.url} save saved:1 | "
+        f"(ulimit -f 0; {sys.executable} -m towline push - {oci_registry.name('app')}:1)"
+    )
+    done = subprocess.run(
+        ["bash", "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TMPDIR": "/nowhere", "TOWLINE_CACHE": "none"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{oci_registry.name('app')}@{made.digest}\n"
 
 
 def test_an_image_that_the_engine_lacks_is_named(

@@ -122,7 +122,8 @@ class DockerArchive:
             return ForeignLayer(foreign, diff_id), "none"
         if size is None:
             self._check_changed(path, diff_id)
-            return MissingLayer(self._files.name, stores.shown(path), diff_id, None), "none"
+            lacking = MissingLayer(self._files.name, stores.shown(path), diff_id, None)
+            return lacking, "zstd" if path.endswith("zst") else "none"
         head = stores.read_all(self._files.open(path), min(size, compression.MAGIC_LENGTH))
         kind = compression.detect(head)
         named = re.fullmatch(_BLOB, path.lstrip("/"))

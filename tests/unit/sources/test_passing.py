@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import tarfile
 import threading
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.sources import digest_of, images_of, member, tar_of
+from tests.support.sources import digest_of, images_of, link, member, tar_of
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, SourceError
 from towline.sources import open_source as opening
 from towline.sources.base import PassedBy
 from towline.sources.files import read_all
-from towline.sources.passing import KEPT, ROOM, WINDOW, PassingBlob, PassingSource
+from towline.sources.passing import KEPT, ROOM, WINDOW, PassingBlob, PassingSource, PassingTar
+from towline.spec import manifest
 from towline.spec.digest import Digest
 from towline.testing.images import make_image
 
@@ -154,6 +156,70 @@ def test_a_blob_that_nobody_reads_waits_until_it_is_let_go_or_all_is_cancelled()
     for blob in source.passing():
         threading.Timer(0.2, blob.release).start()
     source.close()
+
+
+def blob_member(content: bytes) -> tuple[tarfile.TarInfo, bytes]:
+    return member(f"blobs/sha256/{Digest.of(content).hex}", content)
+
+
+def test_a_tar_is_read_no_further_than_to_where_there_is_enough() -> None:
+    blobs = [gzip.compress(os.urandom(MiB), mtime=0) for _ in range(3)]
+    reader = Trickle(tar_of(*map(blob_member, blobs)), MiB)
+    tar = PassingTar(reader, "the pipe", Cancel())
+    passed: list[Digest] = []
+    for blob in tar.passing(lambda: len(passed) == 2):
+        passed.append(blob.digest)
+        blob.release()
+    assert passed == [Digest.of(blob) for blob in blobs[:2]]
+    assert reader.rest.tell() < 2 * MiB + 8 * 512
+
+
+@pytest.mark.parametrize(
+    ("stops", "why"),
+    [
+        (blob_member(bytes(manifest.MAX_SIZE + 1)), "is large and not compressed"),
+        (member("layer.tar", bytes(manifest.MAX_SIZE + 1)), "are not all named by their digests"),
+        (link("0/layer.tar", "../1/layer.tar"), "are not all named by their digests"),
+    ],
+)
+def test_what_can_neither_pass_nor_be_kept_is_where_it_ends(
+    stops: tuple[tarfile.TarInfo, bytes], why: str
+) -> None:
+    first, last = member("a", b"a"), member("b", b"b")
+    tar = PassingTar(Trickle(tar_of(first, stops, last), 700), "the pipe", Cancel())
+    with pytest.raises(StopIteration) as ended:
+        next(tar.passing())
+    assert str(ended.value.value).endswith(why)
+    with tarfile.open(fileobj=io.BytesIO(bytes(rest_of(tar)))) as rest:
+        assert rest.getnames() == [stops[0].name, "b"]
+    assert (tar.documents, tar.passed, tar.ended) == ({"a": b"a"}, {}, False)
+
+
+def rest_of(tar: PassingTar) -> bytearray:
+    content, piece = bytearray(), memoryview(bytearray(9999))
+    while got := tar.stream.readinto(piece):
+        content += piece[:got]
+    return content
+
+
+def test_a_blob_that_comes_twice_passes_once() -> None:
+    blob = gzip.compress(os.urandom(5000), mtime=0)
+    source = passing(tar_of(blob_member(blob), blob_member(blob), member("x", b"x")))
+    assert taken(source) == {Digest.of(blob): blob}
+    assert source._tar.documents == {"x": b"x"}
+
+
+def test_a_name_is_taken_from_the_root_of_the_archive(tmp_path: Path) -> None:
+    made = make_image(tmp_path / "x.tar", LAYERS, format="oci-archive")
+    with tarfile.open(made.path) as tar:
+        members = [
+            member(f"/./{each.name}", tar.extractfile(each).read())  # type: ignore[union-attr]
+            for each in tar
+            if each.isreg()
+        ]
+    source = passing(tar_of(*members))
+    assert len(taken(source)) == len(LAYERS)
+    assert source.entries()[0].content.manifest == made.root
 
 
 def test_who_reads_a_blob_hears_that_the_pipe_is_torn() -> None:
