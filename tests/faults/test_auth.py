@@ -722,7 +722,7 @@ def test_such_a_challenge_to_what_is_asked_of_a_session_is_outlived(
     registry: Scripted, tmp_path: Path, method: str, asks: str
 ) -> None:
     guarded(registry, asks)
-    made = make_image(tmp_path / "image.tar", [{"hello": DATA}])
+    made = make_image(tmp_path / "image.tar", [{"hello": DATA, "room": bytes(1 << 20)}])
     place = f"{registry.host}/app:1"
     with towline.Pusher(cache="none", creds=(USER, PASSWORD), retries=2) as pusher:
         registry.on(method, "uploads", ELSEWHERE)

@@ -55,7 +55,11 @@ PLACES = {
 
 @pytest.fixture
 def image(tmp_path: Path) -> str:
-    return str(make_image(tmp_path / "image.tar", [{"noise": os.urandom(50_000)}]).path)
+    return str(
+        make_image(
+            tmp_path / "image.tar", [{"noise": os.urandom(50_000), "room": bytes(1 << 20)}]
+        ).path
+    )
 
 
 @pytest.mark.parametrize("name", BODIES)

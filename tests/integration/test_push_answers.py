@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from tests.support.scripted import Asked, Scripted
     from towline.testing.made import Made
 
-LAYER = [{"hello": b"hello\n"}]
-"""One layer, so that it is certain which blob a request is about."""
+LAYER = [{"hello": b"hello\n", "room": bytes(1 << 20)}]
+"""One layer, so that it is certain which blob a request is about; too large to go in one PUT."""
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ OURS = ("towline", "encoder", "transfer")
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     random = Random(7)  # noqa: S311 - no secret
-    layers = [{f"file{n}": random.randbytes(n * 100 * KiB)} for n in range(1, 8)]
+    layers = [{f"file{n}": random.randbytes(n * 100 * KiB) + bytes(KiB * KiB)} for n in range(1, 8)]
     return make_image(tmp_path_factory.mktemp("image") / "image.tar", layers)
 
 

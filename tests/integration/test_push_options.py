@@ -33,7 +33,7 @@ MiB = 1 << 20
 @pytest.fixture
 def image(tmp_path: Path) -> str:
     path = tmp_path / "image.tar"
-    make_image(path, layers=[{"noise": os.urandom(3 * MiB)}, {"small": b"small"}])
+    make_image(path, layers=[{"noise": os.urandom(3 * MiB)}, {"zeros": bytes(MiB)}])
     return str(path)
 
 

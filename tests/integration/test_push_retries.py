@@ -16,7 +16,7 @@ import towline
 from tests.support.guards import Tokens
 from tests.support.quick import quick
 from tests.support.scripted import CUT, HANG, Reply, complaint, scripted
-from towline.push.resources import ASKING
+from towline.push.resources import AT_ONCE
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 LOADED = 2.0
 """Seconds that a busy machine may take beside."""
+ROOM = bytes(1 << 20)
 TOLD = re.compile(r"Retrying in (1 second|\d+ seconds) \((.+)\)")
 
 
@@ -40,7 +41,8 @@ def registry() -> Iterator[Scripted]:
 
 @pytest.fixture
 def made(tmp_path: Path) -> Made:
-    return make_image(tmp_path / "image.tar", [{"hello": b"hello\n"}])
+    """An image of one layer that is too large to go in one PUT."""
+    return make_image(tmp_path / "image.tar", [{"hello": b"hello\n", "room": ROOM}])
 
 
 class Hearing:
@@ -207,14 +209,14 @@ def test_a_host_that_answers_no_question_is_not_sent_to(registry: Scripted, tmp_
 
 
 def test_no_slot_is_held_while_one_backs_off(registry: Scripted, tmp_path: Path) -> None:
-    layers = [{"large": bytes(range(256)) * 999}, {"small": b"small\n"}]
+    layers = [{"large": bytes(range(256)) * 9999}, {"smaller": ROOM}]
     made = make_image(tmp_path / "image.tar", layers)
     registry.on("PATCH", "/uploads/", Reply(500))
     hearing = Hearing(jobs=1, retries=1)
     hearing.push(made, f"{registry.host}/app:1")
     sizes = [len(one.body) for one in registry.requests("PATCH")]
     assert len(sizes) == 3
-    assert sizes[0] == sizes[2] > sizes[1], "the small one went while the large one waited"
+    assert sizes[0] == sizes[2] > sizes[1], "the smaller one went while the large one waited"
 
 
 def _date(seconds: float) -> str:
@@ -287,7 +289,7 @@ def test_questions_wait_too_where_a_host_asks_for_a_pause(
     assert "1" in registry.manifests
     assert len(times) > len(layers)
     in_the_pause = [moment for moment in times if moment - times[0] < 2.0]
-    assert len(in_the_pause) <= ASKING, "those that were under way"
+    assert len(in_the_pause) <= AT_ONCE, "those that were under way"
 
 
 class Strained:
@@ -324,7 +326,7 @@ class Strained:
 def test_a_host_that_keeps_failing_gets_fewer_uploads_at_once_until_it_does_better(
     failure: Reply, registry: Scripted, tmp_path: Path
 ) -> None:
-    made = make_image(tmp_path / "image.tar", [{f"f{n}": bytes([n])} for n in range(40)])
+    made = make_image(tmp_path / "image.tar", [{f"f{n}": ROOM} for n in range(40)])
     strained = Strained(failure)
     for method in ("PATCH", "PUT"):  # after two failures a blob goes in another way
         registry.on(method, "/uploads/", strained, forever=True)

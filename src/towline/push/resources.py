@@ -23,12 +23,10 @@ if TYPE_CHECKING:
     from towline.push.signatures import PusherOptions
     from towline.wire.secrets import Secrets
 
-ASKING = 8
-"""Requests at once to each host beside the uploads: they are small, so more than those."""
-BLOBS = 10
-"""Blobs at once to each host beside those that are sent: asked for, waiting for a slot."""
-PUTS = 64
-"""Manifests on their way at once."""
+AT_ONCE = 16
+"""Small things at once to each host beside the uploads: questions, small blobs, manifests."""
+SMALL = 1 << 20
+"""Bytes of the largest blob that is no upload of `--jobs`: it costs two round trips and no more."""
 LOOK_AGAIN = (1.0, 2.0, 4.0)
 """Seconds to wait, in turn, before a registry is asked again for what it has just confirmed."""
 _REMEMBERED = 10_000
@@ -54,11 +52,14 @@ class Resources:
         self.policy = Policy(retries=self.limits.retries)
         self.look_again: tuple[float, ...] = LOOK_AGAIN
         self.gate = Gate()
-        self.slots = Slots(self.limits.jobs)
+        jobs = self.limits.jobs
+        self.slots = Slots(jobs)
+        # With one job nothing runs beside another.
+        self.small_slots = Slots(AT_ONCE) if jobs > 1 else self.slots
+        """For questions and small blobs."""
         self.flights: SingleFlight[Delivered] = SingleFlight()
         """Blobs on their way."""
         self.manifest_flights: SingleFlight[None] = SingleFlight()
-        self.puts = Threads(PUTS, "towline-put")
         self._threads: dict[str, Threads] = {}
         self._closed = False
         self.spares = Spares()
@@ -71,14 +72,31 @@ class Resources:
         return self._threads_of("encoder", processors())
 
     def host_threads(self, host: str) -> Threads:
-        """What asks a host and writes to it: its own, so that one that hangs keeps no other."""
-        return self._threads_of(f"towline-host-{host}", ASKING + self.limits.jobs)
+        """What asks a host: its own, so that one that hangs keeps no other."""
+        return self._threads_of(f"towline-host-{host}", AT_ONCE)
 
-    def blob_threads(self, hosts: Iterable[str]) -> Threads:
-        """What brings blobs to one or several hosts, each blob from the first question on."""
-        return self._threads_of(
-            f"towline-blob-{'+'.join(sorted(set(hosts)))}", BLOBS + self.limits.jobs
-        )
+    def send_threads(self, host: str) -> Threads:
+        """What writes to a host its part of blobs for several; as many as there are slots."""
+        return self._threads_of(f"towline-send-{host}", AT_ONCE + self.limits.jobs)
+
+    def slots_for(self, hosts: Iterable[str], size: int) -> Slots:
+        """What is to be taken to send a blob of that many bytes."""
+        strained = any(self.slots.has_fewer(host) for host in hosts)
+        return self.small_slots if size <= SMALL and not strained else self.slots
+
+    def blob_threads(self, hosts: Iterable[str], size: int) -> Threads:
+        """What brings blobs to one or several hosts, each blob from the first question on.
+
+        Small ones have threads of their own, so that they wait for no large one.
+        """
+        names = "+".join(sorted(set(hosts)))
+        if size <= SMALL:
+            return self._threads_of(f"towline-small-{names}", AT_ONCE)
+        return self._threads_of(f"towline-blob-{names}", AT_ONCE + self.limits.jobs)
+
+    def put_threads(self, host: str) -> Threads:
+        """What puts manifests to a host."""
+        return self._threads_of(f"towline-put-{host}", AT_ONCE if self.limits.jobs > 1 else 1)
 
     def _threads_of(self, name: str, count: int) -> Threads:
         with self._lock:
@@ -104,7 +122,7 @@ class Resources:
         """Stop the threads, close connections and stores."""
         with self._lock:
             self._closed = True
-            threads = [*self._threads.values(), self.puts]
+            threads = [*self._threads.values()]
         for some in threads:
             some.close()
         for some in threads:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import threading
 from bisect import insort
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from towline.context import Cancel
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 class Claim:
     """One who waits for a slot of each of some hosts, or has them."""
 
-    def __init__(self, hosts: frozenset[str], size: int) -> None:
+    def __init__(self, slots: Slots, hosts: frozenset[str], size: int) -> None:
+        self.slots = slots
         self.hosts = hosts
         self.size = size
         """Bytes to send. The largest comes first, so that none is left to run alone."""
@@ -43,7 +45,7 @@ class Slots:
 
     def claim(self, hosts: Iterable[str], size: int) -> Claim:
         """Queue for a slot of each host: `granted` is set once all of them are taken."""
-        claim = Claim(frozenset(hosts), size)
+        claim = Claim(self, frozenset(hosts), size)
         with self._lock:
             insort(self._waiting, claim, key=lambda one: -one.size)
             self._grant()
@@ -55,6 +57,16 @@ class Slots:
         with cancel.on_cancel(claim.granted.set):
             claim.granted.wait()
         cancel.check()
+
+    @contextmanager
+    def held(self, host: str, size: int, cancel: Cancel) -> Iterator[None]:
+        """With a slot of that host. Raises `Cancelled`."""
+        claim = self.claim([host], size)
+        try:
+            self.wait(claim, cancel)
+            yield
+        finally:
+            self.give_back(claim)
 
     def give_back(self, claim: Claim, host: str | None = None) -> None:
         """Leave the queue, and give back the slot of one host or all that the claim holds."""
@@ -81,6 +93,10 @@ class Slots:
         with self._lock:
             self._fewer[host] = min(self._of(host) + 1, self._limit)
             self._grant()
+
+    def has_fewer(self, host: str) -> bool:
+        """Whether it still has to do better."""
+        return self._of(host) < self._limit
 
     def _of(self, host: str) -> int:
         return self._fewer.get(host, self._limit)

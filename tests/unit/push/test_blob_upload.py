@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 CONTENT = b"the bytes of a layer"
 DIFF = Digest.of(CONTENT)
+LARGE = 2 << 20
+"""Bytes of a layer that is not held until its digest is known."""
 NONE, GZIP = profiles.parse("none"), profiles.parse("gzip")
 YES, NO = Reply(200, {"Content-Length": "9"}), Reply(404)
 MOUNTED = Reply(201, {"Location": "/v2/team/app/blobs/x"})
@@ -65,6 +67,7 @@ class Case:
         shown: bool = True,
         stored: Descriptor | None = None,
         content: bytes = CONTENT,
+        size: int = 9,
     ) -> None:
         self.registry = registry
         self.forgotten: list[tuple[str, str]] = []
@@ -74,7 +77,7 @@ class Case:
         self.transfer = Context(cancel=Cancel(), emit=self.events.append)
         self.profile = NONE if stored else GZIP
         self.upload = BlobUpload(
-            Blob(DIFF, stored, 9, lambda: BytesReader(content), is_layer=True, shown=shown),
+            Blob(DIFF, stored, size, lambda: BytesReader(content), is_layer=True, shown=shown),
             self.client.repository,
             [*steps, Send()],
             profile=self.profile,
@@ -133,8 +136,9 @@ def upload(
     shown: bool = True,
     stored: Descriptor | None = None,
     content: bytes = CONTENT,
+    size: int = 9,
 ) -> Iterator[Case]:
-    made = Case(registry, steps, shown=shown, stored=stored, content=content)
+    made = Case(registry, steps, shown=shown, stored=stored, content=content, size=size)
     try:
         yield made
     finally:
@@ -300,7 +304,7 @@ def test_bytes_that_are_not_what_the_image_says_are_not_committed(registry: Scri
 def test_after_a_commit_that_failed_the_blob_is_asked_for_first(registry: Scripted) -> None:
     registry.on("PUT", "/uploads/", Reply(500))
     registry.on("HEAD", "/blobs/", Reply(500))  # by which the client tries to settle it
-    with upload(registry) as case:
+    with upload(registry, size=LARGE) as case:
         with pytest.raises(RegistryError):
             case.send()
         assert case.words()[-1] == "Pushing", "it is not there before the registry says so"
@@ -315,7 +319,7 @@ def test_after_a_commit_that_failed_the_blob_is_asked_for_first(registry: Script
 def test_a_session_that_failed_and_holds_nothing_is_left_for_another(registry: Scripted) -> None:
     registry.on("PATCH", "/s0", Reply(500, early=0))
     registry.on("GET", "/s0", Reply(404))
-    with upload(registry) as case:
+    with upload(registry, size=LARGE) as case:
         with pytest.raises(RegistryError):
             case.send()
         assert case.send().outcome == "pushed"
@@ -345,7 +349,7 @@ def test_a_switch_ends_a_write_that_is_stuck_and_the_transfer_may_go_on(
     whose: str, registry: Scripted
 ) -> None:
     registry.on("PATCH", "/s0", HANG)
-    with upload(registry) as case:
+    with upload(registry, size=LARGE) as case:
         switch = case.transfer.cancel
         if whose != "of the transfer":
             switch = case.upload.attempt().cancel

@@ -80,8 +80,10 @@ class _Put:
             watch = resources.manifest_flights.join(key, target.watcher())
             if not watch.leads:
                 self.begun = True
-            elif error := not_begun(resources.puts.submit(partial(self._carry_out, watch.flight))):
-                watch.flight.failed(error)
+            else:
+                threads = resources.put_threads(repository.name.host)
+                if error := not_begun(threads.submit(partial(self._carry_out, watch.flight))):
+                    watch.flight.failed(error)
             try:
                 watch.result()
             except Restart:

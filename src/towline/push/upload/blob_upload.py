@@ -103,6 +103,11 @@ class BlobUpload:
 
     # Ask and mount.
 
+    @property
+    def asks(self) -> bool:
+        """Whether there is something to be asked before anything is sent."""
+        return bool(self._steps) and not isinstance(self._steps[0], Send)
+
     def ask_or_mount(self) -> Delivered | None:
         """Walk the steps that are left until one succeeds; None when only sending is left.
 
@@ -129,10 +134,10 @@ class BlobUpload:
 
     def skip(self) -> bool:
         """Give up the question that keeps failing; False when there is nothing to do instead."""
-        if self._steps and not isinstance(self._steps[0], Send):
-            self._steps.popleft()
-            return bool(self._steps)
-        return False
+        if not self.asks:
+            return False
+        self._steps.popleft()
+        return bool(self._steps)
 
     def ask_first(self, candidate: Candidate) -> None:
         """Before anything else, ask for this blob."""

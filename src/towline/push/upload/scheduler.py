@@ -80,7 +80,7 @@ class Uploads:
     def __init__(self, resources: Resources, wish: Wish) -> None:
         self._resources = resources
         self._wish = wish
-        self._gate, self._slots = resources.gate, resources.slots
+        self._gate = resources.gate
         self._no_mounts: set[str] = set()
         """Hosts at which one repository's blob could not be had for another."""
 
@@ -89,7 +89,8 @@ class Uploads:
         if len(tasks) == 1:
             self._start_alone(tasks[0])
             return
-        threads = self._resources.blob_threads(task.host for task in tasks)
+        hosts, size = [task.host for task in tasks], tasks[0].upload.blob.size
+        threads = self._resources.blob_threads(hosts, size)
         if not_begun(threads.submit(partial(self._push_together, tasks))):
             for task in tasks:
                 self._start_alone(task)
@@ -98,7 +99,8 @@ class Uploads:
 
     def _start_alone(self, task: Task, pause: float = 0.0) -> None:
         push = partial(self._push_alone, task, pause)
-        if no_thread := not_begun(self._resources.blob_threads([task.host]).submit(push)):
+        threads = self._resources.blob_threads([task.host], task.upload.blob.size)
+        if no_thread := not_begun(threads.submit(push)):
             self._failed(task, no_thread)
 
     def _push_alone(self, task: Task, pause: float) -> None:
@@ -131,10 +133,11 @@ class Uploads:
             return found
         if task.follows:
             self._no_mounts.add(task.host)
-        task.claim = self._slots.claim([task.host], task.upload.blob.size)
+        size = task.upload.blob.size
+        task.claim = self._resources.slots_for([task.host], size).claim([task.host], size)
         if not task.claim.granted.is_set():
             task.upload.tell("Waiting")
-            self._slots.wait(task.claim, task.cancel)
+            task.claim.slots.wait(task.claim, task.cancel)
         if self._gate.remaining(task.host):
             return None
         task.sending = True
@@ -148,7 +151,12 @@ class Uploads:
         return task.asked
 
     def _ask_or_mount(self, task: Task) -> Delivered | None:
-        self._gate.wait(task.host, task.cancel)
+        slots, size = self._resources.small_slots, task.upload.blob.size
+        while task.upload.asks:
+            self._gate.wait(task.host, task.cancel)
+            with slots.held(task.host, size, task.cancel):
+                if not self._gate.remaining(task.host):  # it may have been shut meanwhile
+                    return task.upload.ask_or_mount()
         return task.upload.ask_or_mount()
 
     @staticmethod
@@ -194,7 +202,7 @@ class Uploads:
             raise task.failure from error
         task.failure = error
         if task.sending and speaks_of_strain(error):
-            self._slots.fewer(task.host)
+            self._resources.slots.fewer(task.host)
         upload = task.upload
         try:
             seconds = back_off(error, task.attempts, self._gate, task.host, upload.acknowledged)
@@ -213,11 +221,11 @@ class Uploads:
         """Give its slot back, or its place in the queue for one."""
         claim, task.claim = task.claim, None
         if claim is not None:
-            self._slots.give_back(claim, task.host)
+            claim.slots.give_back(claim, task.host)
 
     def _arrived(self, task: Task, delivered: Delivered) -> None:
         if task.sending:
-            self._slots.more(task.host)
+            self._resources.slots.more(task.host)
         self._resources.remember(task.key, delivered.candidate)
         task.flight.done(delivered)
         for sibling in task.siblings:
@@ -277,7 +285,9 @@ class Uploads:
     def _take_slots(self, tasks: list[Task]) -> list[Task]:
         """Take a slot of each host, all or none; who cannot be waited for goes on alone."""
         while len(tasks) > 1:
-            claim = self._slots.claim({task.host for task in tasks}, tasks[0].upload.blob.size)
+            hosts, size = {task.host for task in tasks}, tasks[0].upload.blob.size
+            slots = self._resources.slots_for(hosts, size)
+            claim = slots.claim(hosts, size)
             if not claim.granted.is_set():
                 for task in tasks:
                     task.upload.tell("Waiting")
@@ -286,7 +296,7 @@ class Uploads:
                 for task in tasks:
                     task.claim = claim
                 return tasks
-            self._slots.give_back(claim)
+            slots.give_back(claim)
             lost = [task for task in tasks if task.patience.spent or task.cancel.cancelled]
             for task in lost:
                 self._start_alone(task)
@@ -295,17 +305,18 @@ class Uploads:
             self._start_alone(task)
         return []
 
-    def _wait_for_slots(self, claim: Claim, tasks: Sequence[Task]) -> None:
+    @staticmethod
+    def _wait_for_slots(claim: Claim, tasks: Sequence[Task]) -> None:
         def late() -> Sequence[Task]:
             if claim.granted.is_set() or any(task.cancel.cancelled for task in tasks):
                 return ()
-            full = self._slots.full(claim.hosts)
+            full = claim.slots.full(claim.hosts)
             return [task for task in tasks if task.host in full] or tasks
 
         wait_patiently(
             wait=claim.granted.wait,
             late=late,
-            held=lambda: 0 < len(self._slots.full(claim.hosts)) < len(claim.hosts),
+            held=lambda: 0 < len(claim.slots.full(claim.hosts)) < len(claim.hosts),
         )
 
     def _send_together(self, tasks: Sequence[Task]) -> None:
@@ -325,7 +336,7 @@ class Uploads:
             task.sending = True
             lane = fan.lane(task.patience, task.upload.attempt().cancel)
             receive = partial(self._receive, task, lane)
-            if no_thread := not_begun(self._resources.host_threads(task.host).submit(receive)):
+            if no_thread := not_begun(self._resources.send_threads(task.host).submit(receive)):
                 lane.leave()
                 self._try_again(task, no_thread)
         fan.run()

@@ -1,8 +1,9 @@
 """In which shape a blob goes over, and what a body that was refused teaches of that.
 
-A blob of known digest and size goes as one PUT; one of unknown digest as one PATCH of open length
-and an empty PUT; what something on the way does not let through in one body goes in chunks; and
-what a host takes only with its digest is held, or read twice.
+A blob of known digest and size goes as one PUT, and so does a small one, once it is made; another
+of unknown digest as one PATCH of open length and an empty PUT; what something on the way does not
+let through in one body goes in chunks; and what a host takes only with its digest is held, or read
+twice.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ if TYPE_CHECKING:
 
 _LARGE = 256 << 20
 """Bytes above which a blob is worth going in chunks where they are known to survive a cut."""
+_SMALL = 1 << 20
+"""Bytes of a blob that is rather held until its digest is known: that saves a round trip."""
 _OTHER_SHAPE = frozenset({400, 405, 501})
 """Answers of hosts, or of rules before them, that do not take a body in this way."""
 _OF_CHUNKS = frozenset({404, 409, 412, 415, 416, 422})
 """Beside these, answers of hosts that do not take a blob in several bodies."""
 LOST = frozenset({distribution.BLOB_UPLOAD_UNKNOWN, distribution.BLOB_UPLOAD_INVALID})
 """Codes of a session that is gone, in whatever shape the blob went."""
-_SMALL = r"too ?small|minimum (?:part|chunk|size)"
+_TOO_SMALL = r"too ?small|minimum (?:part|chunk|size)"
 
 
 class Expected(NamedTuple):
@@ -49,6 +52,11 @@ class Expected(NamedTuple):
         """Whether it is worth being able to resume it."""
         return (self.known.size if self.known else self.about) > _LARGE
 
+    @property
+    def is_small(self) -> bool:
+        """Whether its digest is soon known: it is made before anything of it is sent."""
+        return self.known is None and 0 < self.about <= _SMALL
+
 
 def choose(
     facts: HostFacts, blob: Expected, start: int, chunk_size: int | None
@@ -64,9 +72,11 @@ def choose(
     ways: list[Shape | Literal["held"]] = []  # of a whole blob, the best first
     if blob.known and not facts.put_refused:
         ways.append("put")
+    if blob.is_small and not facts.put_refused:
+        ways.append("held")
     if not facts.patch_refused and (blob.known or not facts.length_wanted):
         ways.append("patch")
-    if not blob.known and not (ways and facts.put_refused):
+    if not (blob.known or "held" in ways) and not (ways and facts.put_refused):
         ways.append("held")
     if not (facts.patch_refused or facts.chunks_refused):
         ways.append("chunk")
@@ -129,7 +139,7 @@ def _learned(
         facts.length_wanted = True
         return True
     # ECR: "LayerPartTooSmall".
-    if size and re.search(_SMALL, f"{code} {text}".lower()) and facts.too_small(size):
+    if size and re.search(_TOO_SMALL, f"{code} {text}".lower()) and facts.too_small(size):
         return True
     if shape == "chunk":
         refused = status in _OTHER_SHAPE | _OF_CHUNKS and code not in LOST

@@ -1,0 +1,105 @@
+"""How much of a push goes at once to a host, and that small blobs wait for no large one."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+import towline
+from tests.support.scripted import HANG, scripted
+from towline.testing.images import make_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.scripted import Asked, Scripted
+    from towline.testing.made import Made
+
+ROOM = bytes(1 << 20)
+"""What makes a layer count as one of `jobs`."""
+AT_ONCE = 16
+
+
+@pytest.fixture
+def registry() -> Iterator[Scripted]:
+    with scripted() as server:
+        yield server
+
+
+class Counting:
+    """Answers each request a little later, and counts how many are there at once."""
+
+    def __init__(self, registry: Scripted, *patterns: tuple[str, str]) -> None:
+        self.most = 0
+        self._now = 0
+        self._lock = threading.Lock()
+        self._pause = threading.Event()
+        for method, pattern in patterns:
+            registry.on(method, pattern, self, forever=True)
+
+    def __call__(self, asked: Asked) -> None:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        self._pause.wait(0.05)
+        with self._lock:
+            self._now -= 1
+
+
+def tiny_layers(path: Path, count: int, **options: str) -> Made:
+    return make_image(path, [{f"f{n}": bytes([n])} for n in range(count)], **options)  # type: ignore[arg-type]  # a format
+
+
+def test_a_small_layer_costs_two_requests(registry: Scripted, tmp_path: Path) -> None:
+    made = tiny_layers(tmp_path / "image.tar", 30)
+    with towline.Pusher(cache="none") as pusher:
+        result = pusher.push(made.path, f"{registry.host}/app:1")
+    assert len(registry.requests("POST")) == 31
+    assert len(registry.requests("PUT", "/uploads/")) == 31
+    assert not registry.requests("PATCH")
+    assert result.requests <= 2.3 * 31
+
+
+def test_small_layers_and_questions_go_sixteen_at_once(registry: Scripted, tmp_path: Path) -> None:
+    bodies = Counting(registry, ("PUT", "/uploads/"))
+    questions = Counting(registry, ("HEAD", "/blobs/"))
+    made = tiny_layers(tmp_path / "layout", 40, format="oci")
+    with towline.Pusher(cache="none", jobs=2) as pusher:
+        pusher.push(made.path, f"{registry.host}/app:1")
+    assert (bodies.most, questions.most) == (AT_ONCE, AT_ONCE)
+
+
+def test_small_layers_wait_for_no_large_one(registry: Scripted, tmp_path: Path) -> None:
+    layers = [{f"large{n}": ROOM, "n": bytes([n])} for n in range(40)]
+    layers += [{f"small{n}": bytes([n])} for n in range(40)]
+    made = make_image(tmp_path / "image.tar", layers)
+    registry.on("PATCH", "/uploads/", HANG, forever=True)
+    cancel, arrived = towline.Cancel(), []
+
+    def hear(event: towline.Event) -> None:
+        if isinstance(event, towline.LayerProgress) and event.status == "Pushed":
+            arrived.append(event.id)
+            if len(arrived) == 40:
+                cancel.cancel()
+
+    with (
+        towline.Pusher(cache="none", jobs=2, on_event=hear) as pusher,
+        pytest.raises(towline.TransferCancelled),
+    ):
+        pusher.push(made.path, f"{registry.host}/app:1", cancel=cancel)
+    assert len(registry.requests("PATCH")) == 2
+
+
+@pytest.mark.parametrize("form", ["docker", "oci"])
+def test_with_one_job_nothing_runs_beside_another(
+    registry: Scripted, tmp_path: Path, form: str
+) -> None:
+    layers = [{f"f{n}": bytes([n]), **({"room": ROOM} if n % 3 else {})} for n in range(9)]
+    made = make_image(tmp_path / "image", layers, format=form)  # type: ignore[arg-type]  # a format
+    anything = Counting(registry, *((method, "") for method in ("HEAD", "POST", "PATCH", "PUT")))
+    with towline.Pusher(cache="none", jobs=1) as pusher:
+        pusher.push(made.path, [f"{registry.host}/app:{tag}" for tag in "12"])
+    assert anything.most == 1
