@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from towline.server import blobs, listing, manifests, refusals, uploads
-from towline.server.context import Call, Registry
+from towline.server import blobs, listing, manifests, uploads
+from towline.server.call import Call, Registry
 from towline.server.files import is_no_room
-from towline.server.framing import BadRequest, Cut
-from towline.server.http import Response
+from towline.server.http import BadRequest, Cut, Response
+from towline.server.refusals import Refused, not_a_page
 from towline.spec import distribution
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Endpoint = Callable[[Call], Response]
 
-_READS = frozenset({"GET", "HEAD"})
+_READS = ("GET", "HEAD")
 
 
 def _version(call: Call) -> Response:
@@ -29,36 +29,34 @@ def _version(call: Call) -> Response:
     return Response(200, {"Content-Type": "application/json"}, b"{}")
 
 
-_UPLOAD: Mapping[str, Endpoint] = {
-    "GET": uploads.status,
-    "HEAD": uploads.status,
-    "PATCH": uploads.append,
-    "PUT": uploads.finish,
-    "DELETE": uploads.cancel,
-}
-_MANIFEST: Mapping[str, Endpoint] = {
-    "GET": manifests.read,
-    "HEAD": manifests.read,
-    "PUT": manifests.put,
-    "DELETE": manifests.delete,
-}
-_BLOB: Mapping[str, Endpoint] = {"GET": blobs.read, "HEAD": blobs.read, "DELETE": blobs.delete}
-
-
-def _reading(endpoint: Endpoint) -> Mapping[str, Endpoint]:
-    return {"GET": endpoint, "HEAD": endpoint}
-
-
 # The name may hold any of these words itself: the last ones of the path decide.
 _ROUTES: tuple[tuple[re.Pattern[str], Mapping[str, Endpoint]], ...] = (
-    (re.compile(r"/v2/?()()"), _reading(_version)),
-    (re.compile(r"/v2/_catalog()()"), _reading(listing.catalog)),
-    (re.compile(r"/v2/(.+)/tags/list()"), _reading(listing.tags)),
-    (re.compile(r"/v2/(.+)/referrers/([^/]*)"), _reading(listing.referrers)),
-    (re.compile(r"/v2/(.+)/manifests/([^/]*)"), _MANIFEST),
+    (re.compile(r"/v2/?()()"), dict.fromkeys(_READS, _version)),
+    (re.compile(r"/v2/_catalog()()"), dict.fromkeys(_READS, listing.catalog)),
+    (re.compile(r"/v2/(.+)/tags/list()"), dict.fromkeys(_READS, listing.tags)),
+    (re.compile(r"/v2/(.+)/referrers/([^/]*)"), dict.fromkeys(_READS, listing.referrers)),
+    (
+        re.compile(r"/v2/(.+)/manifests/([^/]*)"),
+        {
+            **dict.fromkeys(_READS, manifests.read),
+            "PUT": manifests.put,
+            "DELETE": manifests.delete,
+        },
+    ),
     (re.compile(r"/v2/(.+)/blobs/uploads/?()"), {"POST": uploads.start}),
-    (re.compile(r"/v2/(.+)/blobs/uploads/([^/]+)"), _UPLOAD),
-    (re.compile(r"/v2/(.+)/blobs/([^/]*)"), _BLOB),
+    (
+        re.compile(r"/v2/(.+)/blobs/uploads/([^/]+)"),
+        {
+            **dict.fromkeys(_READS, uploads.status),
+            "PATCH": uploads.append,
+            "PUT": uploads.finish,
+            "DELETE": uploads.cancel,
+        },
+    ),
+    (
+        re.compile(r"/v2/(.+)/blobs/([^/]*)"),
+        {**dict.fromkeys(_READS, blobs.read), "DELETE": blobs.delete},
+    ),
 )
 
 
@@ -76,33 +74,42 @@ class Api:
         """Do what a request asks. Raises BadRequest and Cut: the connection cannot go on."""
         try:
             response = self._do(request, interrupt)
-        except refusals.Refused as refused:
+        except Refused as refused:
             response = refused.response()
         except (BadRequest, Cut):
             raise
         except Exception as error:  # noqa: BLE001 - one request's fault must not end the server
+            status, message = 500, "the registry failed; its log says more"
             if isinstance(error, OSError) and is_no_room(error):
-                response = refusals.no_room().response()
+                status, message = 507, "no room left on the registry's disk"
             else:
                 self.report(error)
-                response = refusals.failed().response()
+            response = Refused(status, distribution.UNKNOWN, message).response()
         response.headers.setdefault(distribution.API_VERSION, "registry/2.0")
         return response
 
     def _do(self, request: Request, interrupt: Callable[[], None]) -> Response:
+        """Find the endpoint, and let it answer. Raises Refused."""
         if self.guard and not self.guard.admits(request.headers.get("authorization", "")):
-            raise refusals.unauthorized()
+            headers = {"WWW-Authenticate": 'Basic realm="towline"'}
+            message = "user name and password are required"
+            raise Refused(401, distribution.UNAUTHORIZED, message, headers=headers)
         for pattern, endpoints in _ROUTES:  # noqa: B007 - those of the pattern that matched
             if match := pattern.fullmatch(request.path):
                 break
         else:
-            raise refusals.not_a_page(request.path)
+            raise not_a_page(request.path)
         endpoint = endpoints.get(request.method)
         if endpoint is None:
-            raise refusals.method_not_allowed(request.method, endpoints)
+            message, headers = (
+                f"{request.method} is not done here",
+                {"Allow": ", ".join(sorted(endpoints))},
+            )
+            raise Refused(405, distribution.UNSUPPORTED, message, headers=headers)
         if self.read_only and request.method not in _READS:
-            raise refusals.read_only()
+            message, headers = "this registry is read-only", {"Allow": ", ".join(_READS)}
+            raise Refused(405, distribution.UNSUPPORTED, message, headers=headers)
         name, last = match[1], match[2]
         if name and not (distribution.NAME.fullmatch(name) and len(name) <= distribution.NAME_MAX):
-            raise refusals.name_invalid(name)
+            raise Refused(400, distribution.NAME_INVALID, f"{name[:100]!r} is no repository name")
         return endpoint(Call(self.registry, request, name, last, interrupt))

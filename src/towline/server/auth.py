@@ -69,8 +69,14 @@ class Guard:
         seen = hmac.digest(self._key, b"\0".join((user, password, hashed)), hashlib.sha256)
         if seen in self._known:
             return True
+        import bcrypt
+
         with self._turns:
-            good = _bcrypt_matches(password, hashed) and known
+            try:
+                # It reads 72 bytes; htpasswd cuts a longer password there too.
+                good = bcrypt.checkpw(password[:72], hashed) and known
+            except ValueError:  # the password has a zero byte
+                good = False
         if good:
             with self._lock:
                 if len(self._known) >= _REMEMBERED:
@@ -115,13 +121,3 @@ def _read(path: Path) -> dict[str, bytes]:
             )
         hashes[user] = hashed.encode()
     return hashes
-
-
-def _bcrypt_matches(password: bytes, hashed: bytes) -> bool:
-    import bcrypt
-
-    try:
-        # It reads 72 bytes; htpasswd cuts a longer password there too.
-        return bool(bcrypt.checkpw(password[:72], hashed))
-    except ValueError:  # the password has a zero byte
-        return False

@@ -12,7 +12,7 @@ from towline.spec import distribution, media_types
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from towline.server.context import Call
+    from towline.server.call import Call
     from towline.spec.digest import Digest
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
@@ -25,7 +25,7 @@ def read(call: Call) -> Response:
     size = repository.ask_blob(digest) if call.head else repository.blob(digest)
     if size is None:
         raise refusals.blob_unknown(digest)
-    path = call.registry.storage.layout.blob(digest)
+    path = call.registry.storage.path(digest)
     return content(call, path, digest, size, media_types.OCTET_STREAM)
 
 

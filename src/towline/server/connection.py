@@ -7,34 +7,32 @@ anything malformed, closes it, after the answer has had time to arrive.
 from __future__ import annotations
 
 import socket
+import threading
 import time
-from contextlib import nullcontext, suppress
+from collections import Counter
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from towline.server import refusals
-from towline.server.framing import BadRequest, Cut, Framing
-from towline.server.http import FilePart, Response, parse
+from towline.server.http import BODILESS, BadRequest, Cut, FilePart, Framing, Response
 from towline.server.log import LoggedRequest
+from towline.server.refusals import Refused
 from towline.spec import distribution
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from towline.server.api import Api
     from towline.server.faults import Faults
-    from towline.server.framing import Body
-    from towline.server.http import Request
-    from towline.server.limits import Limits, PerClient
+    from towline.server.http import Body, Request
+    from towline.server.limits import Limits
     from towline.server.log import RequestLog
 
 _BLOCK = 256 << 10
 """Bytes that are read of a file and sent together: what stays in a processor's cache."""
 _LINGER_SECONDS = 2.0
 """How long an answer given early stays readable for a client that is still sending."""
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
-_BODILESS = frozenset({204, 304})
 _SECRET = frozenset({"authorization", "proxy-authorization", "cookie"})
 
 
@@ -50,6 +48,29 @@ class Shared:
     """Which clients have how many bodies under way."""
 
 
+class PerClient:
+    """Counts what each client has under way, against a bound; safe from any thread."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    @contextmanager
+    def one(self, client: str) -> Iterator[bool]:
+        """Count one more while the block runs; yields whether that is within the bound."""
+        with self._lock:
+            fits = self._counts[client] < self._bound
+            self._counts[client] += fits
+        try:
+            yield fits
+        finally:
+            with self._lock:
+                self._counts[client] -= fits
+                if not self._counts[client]:
+                    del self._counts[client]
+
+
 class Connection:
     """Serves one socket; made and run in its own thread."""
 
@@ -63,34 +84,25 @@ class Connection:
     def serve(self) -> None:
         """Answer requests until the connection ends."""
         with suppress(Cut, OSError):
-            while self._one():
-                pass
+            goes_on = True
+            while goes_on:
+                try:
+                    request = self._framing.request()
+                except BadRequest as bad:
+                    self.idle = False
+                    self._send(_bad(bad))
+                    self._linger()
+                    return
+                if request is None:
+                    return
+                self.idle = False
+                goes_on = self._answer(request)
+                self.idle = True
 
-    def end(self) -> None:
+    def end(self, how: int = socket.SHUT_RDWR) -> None:
         """Let every blocked call of it return, from another thread."""
         with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-
-    def _interrupt(self) -> None:
-        """End the reading of it, from another thread; an answer can still go out."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RD)
-
-    def _one(self) -> bool:
-        """One request; whether the connection goes on."""
-        try:
-            head = self._framing.head()
-            if head is None:
-                return False
-            self.idle = False
-            request = parse(head, self._framing)
-        except BadRequest as bad:
-            self._send(_bad(bad))
-            self._linger()
-            return False
-        goes_on = self._answer(request)
-        self.idle = True
-        return goes_on
+            self._socket.shutdown(how)
 
     def _answer(self, request: Request) -> bool:
         """Answer one request; whether the connection goes on."""
@@ -110,7 +122,8 @@ class Connection:
         try:
             whole = self._send(response, head_only=request.method == "HEAD")
         finally:
-            response.discard()
+            if isinstance(response.content, FilePart):
+                response.content.file.close()
         if not drained:
             self._linger()
         return whole and not response.close
@@ -118,9 +131,15 @@ class Connection:
     def _response(self, request: Request, *, fits: bool) -> Response:
         server = self._server
         if not fits:
-            return refusals.too_many_bodies().response()
+            message = "too many bodies of this client are under way"
+            headers = {"Retry-After": "1"}
+            return Refused(429, distribution.TOOMANYREQUESTS, message, headers=headers).response()
+
+        def interrupt() -> None:  # its reading, not the answer
+            self.end(socket.SHUT_RD)
+
         try:
-            return server.faults.before(request) or server.api.answer(request, self._interrupt)
+            return server.faults.before(request) or server.api.answer(request, interrupt)
         except BadRequest as bad:  # its body is malformed
             return _bad(bad)
 
@@ -159,33 +178,30 @@ class Connection:
                     return
 
     def _send(self, response: Response, *, head_only: bool = False) -> bool:
-        """Send an answer; whether all of it."""
-        head, content = _head(response), response.content
-        if head_only or response.status in _BODILESS:
-            self._socket.sendall(head)
-        elif isinstance(content, FilePart):
-            cut = self._server.faults.cut_of(content.length)
-            self._send_file(head, content, content.length if cut is None else cut)
-            return cut is None
-        else:
-            self._socket.sendall(head + content)
-        return True
+        """Send an answer; whether all of it. Raises Cut where a file is shorter than it was.
 
-    def _send_file(self, head: bytes, part: FilePart, length: int) -> None:
-        """Send a head and a piece of a file; Cut where the file is shorter than it was.
-
-        By copying, not by sendfile, which is slower to a reader on the same machine: it would have
-        to fetch from memory what is in the processor's cache now.
+        Files go by copying, not by sendfile, which is slower to a reader on the same machine: it
+        would have to fetch from memory what is in the processor's cache now.
         """
+        head, content = response.head(), response.content
+        if head_only or response.status in BODILESS:
+            self._socket.sendall(head)
+            return True
+        if not isinstance(content, FilePart):
+            self._socket.sendall(head + content)
+            return True
+        cut = self._server.faults.cut_of(content.length)
+        length = content.length if cut is None else cut
         view = memoryview(bytearray(min(_BLOCK, length) or 1))
-        part.file.seek(part.offset)
-        left = length - (count := part.file.readinto(view[:length]))
-        self._socket.sendall(head + view[:count])
-        while left and (count := part.file.readinto(view[:left])):
+        content.file.seek(content.offset)
+        left = length - (count := content.file.readinto(view[:length]))
+        self._socket.sendall(head + view[:count])  # together: small blobs are one packet
+        while left and (count := content.file.readinto(view[:left])):
             self._socket.sendall(view[:count])
             left -= count
         if left:
             raise Cut
+        return cut is None
 
 
 def _client(sock: socket.socket) -> str:
@@ -196,21 +212,6 @@ def _client(sock: socket.socket) -> str:
 
 def _bad(bad: BadRequest) -> Response:
     """The answer to what is no request, in the form of the specification's errors."""
-    response = refusals.Refused(bad.status, distribution.UNSUPPORTED, str(bad)).response()
+    response = Refused(bad.status, distribution.UNSUPPORTED, str(bad)).response()
     response.close = True
     return response
-
-
-def _head(response: Response) -> bytes:
-    """Written by hand: h11 would take a third of a small request's time to check our own words."""
-    content = response.content
-    length = response.length
-    if length is None:
-        length = content.length if isinstance(content, FilePart) else len(content)
-    lines = [f"HTTP/1.1 {response.status} {_PHRASES.get(response.status, 'Unknown')}"]
-    lines += [f"{name}: {value}" for name, value in response.headers.items()]
-    if response.status not in _BODILESS:
-        lines.append(f"Content-Length: {length}")
-    if response.close:
-        lines.append("Connection: close")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")

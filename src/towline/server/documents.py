@@ -68,26 +68,21 @@ def read(content: bytes, content_type: str) -> Document:
         )
     parsed = manifest.parse(content, declared or None)
     if declared and declared != parsed.media_type:
-        msg = f"its mediaType is {parsed.media_type}, but the Content-Type {declared[:100]}"
-        raise ValueError(msg)
+        raise ValueError(
+            f"its mediaType is {parsed.media_type}, but the Content-Type {declared[:100]}"
+        )
     raw = json.loads(content)
     if raw.get("schemaVersion") != 2:  # noqa: PLR2004 - that of every media type but schema 1's
-        msg = "its schemaVersion is not 2"
-        raise ValueError(msg)
-    if isinstance(parsed, manifest.Index) and "manifests" not in raw:
-        msg = "it has no manifests"  # or anything would be an index that lists none
-        raise ValueError(msg)
-    return _document(parsed, str(raw.get("artifactType") or "") or None)
-
-
-def _document(parsed: manifest.Manifest | manifest.Index, artifact_type: str | None) -> Document:
+        raise ValueError("its schemaVersion is not 2")
     document = Document(
         media_type=parsed.media_type,
         subject=parsed.subject,
-        artifact_type=artifact_type,
+        artifact_type=str(raw.get("artifactType") or "") or None,
         annotations=parsed.annotations,
     )
     if isinstance(parsed, manifest.Index):
+        if "manifests" not in raw:  # or anything would be an index that lists none
+            raise ValueError("it has no manifests")
         return replace(document, children=parsed.manifests)
     # A layer may be missing that is not to be distributed and says where it is.
     held = (
@@ -98,7 +93,7 @@ def _document(parsed: manifest.Manifest | manifest.Index, artifact_type: str | N
     return replace(
         document,
         blobs=(parsed.config, *held),
-        artifact_type=artifact_type or parsed.config.media_type or None,
+        artifact_type=document.artifact_type or parsed.config.media_type or None,
     )
 
 

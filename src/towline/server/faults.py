@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from towline.server.framing import Body, Cut
-from towline.server.http import Response
+from towline.server.http import Body, Cut, Response
 from towline.server.refusals import Refused
 from towline.spec import distribution
 
@@ -48,13 +47,6 @@ class _Failure:
         with suppress(re.error):
             return re.search(self.path, request.target) is not None
         return False
-
-    def response(self) -> Response:
-        if self.content is not None:
-            return Response(self.status, dict(self.headers), self.content)
-        code = _CODES.get(self.status, distribution.UNKNOWN)
-        message = "this failure was asked for"
-        return Refused(self.status, code, message, headers=self.headers).response()
 
 
 class Faults:
@@ -126,7 +118,11 @@ class Faults:
         if stall:
             stop.wait(stall)
         if failure:
-            return failure.response()
+            if failure.content is not None:
+                return Response(failure.status, dict(failure.headers), failure.content)
+            code = _CODES.get(failure.status, distribution.UNKNOWN)
+            message = "this failure was asked for"
+            return Refused(failure.status, code, message, headers=failure.headers).response()
         if cut:
             request.body = _CutBody(request.body, cut_after, self)
         return None

@@ -38,6 +38,14 @@ def touched(path: Path) -> os.stat_result | None:
     return status
 
 
+def last_asked(path: Path) -> float:
+    """When a file was last asked for, as `touched` notes it; 0 where there is none."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 class Files:
     """Writes below one root.
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from towline.errors import TowlineError
 from towline.server import documents
-from towline.server.files import TOUCH_AFTER
+from towline.server.files import TOUCH_AFTER, last_asked
 from towline.server.limits import Limits
 from towline.server.repository import Repository
 from towline.server.sessions import Sessions
@@ -47,6 +47,7 @@ class Swept:
 class _Marks:
     """What a collection has found before it removes anything."""
 
+    storage: Storage
     young: float
     """Files last asked for after that moment stay."""
     alone: bool
@@ -55,6 +56,14 @@ class _Marks:
     """By anybody: manifests, what they list, and what repositories still hold for a push."""
     loose: list[tuple[Repository, Digest]] = field(default_factory=list)
     """What a repository holds and needs no longer."""
+
+    def wanted(self, repository: Repository, digest: Digest) -> bool:
+        """Whether a push may be about to list a blob that no manifest lists."""
+        return repository.asked(digest) > self.young or self.asked_anywhere(digest)
+
+    def asked_anywhere(self, digest: Digest) -> bool:
+        """Whether a push in whatever repository may rely on a blob."""
+        return not self.alone and last_asked(self.storage.path(digest)) > self.young
 
 
 def collect_once(root: Path) -> Swept:
@@ -81,21 +90,28 @@ def collect(storage: Storage, grace: float = GRACE, *, alone: bool = False) -> S
 
     Marking takes no lock: what comes to be needed meanwhile has a young file.
     """
-    marks = _Marks(time.time() - max(grace, 2 * TOUCH_AFTER), alone)
+    marks = _Marks(storage, time.time() - max(grace, 2 * TOUCH_AFTER), alone)
     for name in list(storage.names()):
-        _mark(storage, Repository(storage, name), marks)
+        _mark(Repository(storage, name), marks)
     for repository, digest in marks.loose:
         with storage.sweeping():
-            _let_go(storage, repository, digest, marks)
+            _let_go(repository, digest, marks)
     swept = Swept()
-    for digest in list(_blobs(storage)):
-        if digest not in marks.needed:
-            with storage.sweeping():
-                _remove(storage, digest, marks, swept)
+    for algorithm in HEX_LENGTHS:
+        for path in list((storage.blobs / algorithm).iterdir()):
+            with suppress(ValueError, FileNotFoundError):
+                if Digest(f"{algorithm}:{path.name}") in marks.needed:
+                    continue
+                with storage.sweeping():
+                    status = path.stat()
+                    if alone or status.st_mtime <= marks.young:
+                        storage.files.remove(path)
+                        swept.blobs += 1
+                        swept.bytes += status.st_size
     return swept
 
 
-def _mark(storage: Storage, repository: Repository, marks: _Marks) -> None:
+def _mark(repository: Repository, marks: _Marks) -> None:
     listed: set[Digest] = set()
     for digest in list(repository.manifests()):
         if found := repository.manifest(digest):
@@ -103,7 +119,7 @@ def _mark(storage: Storage, repository: Repository, marks: _Marks) -> None:
     for digest in list(repository.blobs()):
         if digest in listed:
             continue
-        if _wanted(storage, repository, digest, marks):
+        if marks.wanted(repository, digest):
             marks.needed.add(digest)
         else:
             marks.loose.append((repository, digest))
@@ -119,58 +135,27 @@ def _listed_by(repository: Repository, found: StoredManifest) -> Iterator[Digest
         yield from repository.blobs()
 
 
-def _wanted(storage: Storage, repository: Repository, digest: Digest, marks: _Marks) -> bool:
-    """Whether a push may be about to list a blob that no manifest lists."""
-    if repository.asked(digest) > marks.young:
-        return True
-    return not marks.alone and storage.asked(digest) > marks.young
-
-
-def _let_go(storage: Storage, repository: Repository, digest: Digest, marks: _Marks) -> None:
+def _let_go(repository: Repository, digest: Digest, marks: _Marks) -> None:
     """End a repository's hold of a blob, unless somebody has just asked for it."""
-    if _wanted(storage, repository, digest, marks):
+    if marks.wanted(repository, digest):
         marks.needed.add(digest)
         return
     repository.unlink_blob(digest)
     # Who asks first notes it on the file and then looks for the hold: one of us sees the other.
-    if not marks.alone and storage.asked(digest) > marks.young:
+    if marks.asked_anywhere(digest):
         repository.link_blob(digest)
         marks.needed.add(digest)
 
 
-def _remove(storage: Storage, digest: Digest, marks: _Marks, swept: Swept) -> None:
-    path = storage.layout.blob(digest)
-    with suppress(FileNotFoundError):
-        status = path.stat()
-        if status.st_mtime > marks.young and not marks.alone:
-            return
-        storage.files.remove(path)
-        swept.blobs += 1
-        swept.bytes += status.st_size
-
-
-def _blobs(storage: Storage) -> Iterator[Digest]:
-    for algorithm in HEX_LENGTHS:
-        for path in (storage.layout.blobs / algorithm).iterdir():
-            with suppress(ValueError):
-                yield Digest(f"{algorithm}:{path.name}")
-
-
 def write_index(storage: Storage) -> None:
     """Make `index.json` tell every tag, so that the root reads as an OCI layout."""
-    listed = [entry for name in sorted(storage.names()) for entry in _tags(storage, name)]
+    listed: list[dict[str, Any]] = []
+    for name in sorted(storage.names()):
+        repository = Repository(storage, name)
+        for tag in sorted(repository.tags()):
+            if found := repository.resolve(tag):
+                entry = {"mediaType": found.media_type, "digest": found.stored, "size": found.size}
+                name_of_it = {"org.opencontainers.image.ref.name": f"{name}:{tag}"}
+                listed.append({**entry, "annotations": name_of_it})
     index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": listed}
-    storage.files.write(storage.layout.index, gojson.encode(index))
-
-
-def _tags(storage: Storage, name: str) -> Iterator[dict[str, Any]]:
-    repository = Repository(storage, name)
-    for tag in sorted(repository.tags()):
-        digest = repository.tagged(tag)
-        if digest and (found := repository.manifest(digest)):
-            yield {
-                "mediaType": found.media_type,
-                "digest": found.stored,
-                "size": found.size,
-                "annotations": {"org.opencontainers.image.ref.name": f"{name}:{tag}"},
-            }
+    storage.files.write(storage.index, gojson.encode(index))

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +33,3 @@ class Limits:
     """Entries of a catalog or of referrers in one answer; tags are listed whole unless `n` says."""
     page_bytes: int = 4 << 20
     """Of referrers in one answer: what clients read of a manifest, and the answer is one."""
-
-
-class PerClient:
-    """Counts what each client has under way, against a bound; safe from any thread."""
-
-    def __init__(self, bound: int) -> None:
-        self._bound = bound
-        self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
-
-    @contextmanager
-    def one(self, client: str) -> Iterator[bool]:
-        """Count one more while the block runs; yields whether that is within the bound."""
-        with self._lock:
-            fits = self._counts[client] < self._bound
-            self._counts[client] += fits
-        try:
-            yield fits
-        finally:
-            with self._lock:
-                self._counts[client] -= fits
-                if not self._counts[client]:
-                    del self._counts[client]

@@ -15,7 +15,7 @@ from towline.spec import distribution, media_types
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from towline.server.context import Call
+    from towline.server.call import Call
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _INDEX = b'{"schemaVersion":2,"mediaType":"%s","manifests":[%%s]}' % media_types.OCI_INDEX.encode()

@@ -6,8 +6,8 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from towline.server import blobs, documents, refusals
-from towline.server.context import digest_of
 from towline.server.http import Response
+from towline.server.refusals import Refused, digest_of
 from towline.server.repository import is_tag
 from towline.spec import distribution
 from towline.spec.digest import Digest
@@ -15,27 +15,56 @@ from towline.spec.digest import Digest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from towline.server.context import Call
+    from towline.server.call import Call
     from towline.server.documents import Document
-    from towline.server.repository import Repository, StoredManifest
+    from towline.server.repository import Repository
     from towline.spec.descriptor import Descriptor
 
 
 def read(call: Call) -> Response:
     """GET or HEAD of a manifest: as it was stored, whatever `Accept` says."""
-    found = _found(call)
+    found = call.repository.resolve(_reference(call.last))
+    if found is None:
+        if not call.repository.exists:
+            raise refusals.name_unknown(call.name)
+        raise refusals.manifest_unknown(call.last)
     return blobs.content(call, found.path, found.digest, found.size, found.media_type)
 
 
 def put(call: Call) -> Response:
-    """PUT: store a manifest whose parts are here, then point the tags to it."""
+    """PUT: store a manifest whose parts are here, then point the tags to it.
+
+    The tag is that of the path, or they are those asked for beside a digest (end-7b).
+    """
     reference = _reference(call.last)
-    tags = _tags(call, reference)
+    by_digest = isinstance(reference, Digest)
+    tags = list(dict.fromkeys(call.request.query.get("tag", []))) if by_digest else [reference]
+    for tag in tags:
+        _check_tag(tag)
     content = _content(call)
-    document = _document(call, content)
-    digest = _digest(reference, content if document.payload is None else document.payload)
+    try:
+        document = documents.read(content, call.request.headers.get("content-type", ""))
+    except ValueError as error:
+        raise refusals.manifest_invalid(str(error)) from None
+    if document.payload is not None and not call.registry.schema1:
+        raise refusals.manifest_invalid("schema 1 is only taken with `--schema1`")
+    signed = content if document.payload is None else document.payload
+    digest = Digest.of(signed)
+    if isinstance(reference, Digest):
+        algorithm = reference.algorithm
+        digest = Digest(f"{algorithm}:{hashlib.new(algorithm, signed).hexdigest()}")
+        if digest != reference:
+            raise refusals.digest_invalid(f"the content has another digest: {digest}", reference)
     _store(call, content, digest, document, tags)
-    return Response(201, _headers(call, digest, document, tags))
+    headers = {
+        "Location": distribution.manifest_path(call.name, digest),
+        distribution.DOCKER_CONTENT_DIGEST: digest,
+    }
+    if document.subject and call.registry.referrers:
+        headers[distribution.OCI_SUBJECT] = document.subject.digest
+    if by_digest and tags:
+        headers["OCI-Tag"] = ", ".join(tags)
+    return Response(201, headers)
 
 
 def delete(call: Call) -> Response:
@@ -52,81 +81,47 @@ def delete(call: Call) -> Response:
         found = repository.manifest(reference)
         if found is None:
             raise refusals.manifest_unknown(reference)
-        document = documents.read(found.path.read_bytes(), found.media_type)
-        subject = document.subject
+        subject = documents.read(found.path.read_bytes(), found.media_type).subject
         repository.delete_manifest(reference, subject.digest if subject else None)
     return Response(202)
-
-
-def _found(call: Call) -> StoredManifest:
-    found = call.repository.resolve(_reference(call.last))
-    if found is None:
-        if not call.repository.exists:
-            raise refusals.name_unknown(call.name)
-        raise refusals.manifest_unknown(call.last)
-    return found
 
 
 def _reference(text: str) -> Digest | str:
     """A digest, or a tag; refuses what is neither."""
     if ":" in text:
         return digest_of(text)
-    if not is_tag(text):
-        raise refusals.tag_invalid(text)
+    _check_tag(text)
     return text
 
 
-def _tags(call: Call, reference: Digest | str) -> list[str]:
-    """The tags to set: the one of the path, or those asked for beside a digest (end-7b)."""
-    if not isinstance(reference, Digest):
-        return [reference]
-    tags = list(dict.fromkeys(call.request.query.get("tag", [])))
-    for tag in tags:
-        if not is_tag(tag):
-            raise refusals.tag_invalid(tag)
-    return tags
+def _check_tag(text: str) -> None:
+    if not is_tag(text):
+        raise Refused(400, distribution.MANIFEST_INVALID, f"{text[:150]!r} is no tag")
 
 
 def _content(call: Call) -> bytes:
+    """The whole body, unless it is larger than a manifest may be."""
     limit = call.registry.limits.manifest_bytes
-    if (call.body.length or 0) > limit:
-        raise refusals.too_large(limit)
     content = bytearray()
-    while block := call.body.read():
-        content += block
-        if len(content) > limit:
-            raise refusals.too_large(limit)
-    return bytes(content)
-
-
-def _document(call: Call, content: bytes) -> Document:
-    try:
-        document = documents.read(content, call.request.headers.get("content-type", ""))
-    except ValueError as error:
-        raise refusals.manifest_invalid(str(error)) from None
-    if document.payload is not None and not call.registry.schema1:
-        raise refusals.manifest_invalid("schema 1 is only taken with `--schema1`")
-    return document
-
-
-def _digest(reference: Digest | str, content: bytes) -> Digest:
-    if not isinstance(reference, Digest):
-        return Digest.of(content)
-    found = Digest(f"{reference.algorithm}:{hashlib.new(reference.algorithm, content).hexdigest()}")
-    if found != reference:
-        raise refusals.digest_invalid(f"the content has another digest: {found}", reference)
-    return found
+    if (call.body.length or 0) <= limit:
+        while len(content) <= limit and (block := call.body.read()):
+            content += block
+        if len(content) <= limit:
+            return bytes(content)
+    message = f"the manifest is larger than {limit} bytes"
+    raise Refused(413, distribution.MANIFEST_INVALID, message)
 
 
 def _store(call: Call, content: bytes, digest: Digest, document: Document, tags: list[str]) -> None:
     storage, repository = call.registry.storage, call.repository
     with storage.unswept(), storage.changing(call.name):
-        missing = list(_missing(repository, document))
-        if missing:
-            raise refusals.manifest_blob_unknown(missing)
+        if missing := list(_missing(repository, document)):
+            message = "the manifest refers to content unknown to the repository"
+            details = [{"digest": digest} for digest in missing]
+            raise Refused(400, distribution.MANIFEST_BLOB_UNKNOWN, message, details=details)
         stored = digest if document.payload is None else Digest.of(content)
         if storage.keep(stored) is None:
-            storage.files.write(storage.layout.blob(stored), content)
+            storage.files.write(storage.path(stored), content)
         if document.subject:
             descriptor = document.referrer(digest, len(content))
             repository.add_referrer(document.subject.digest, digest, descriptor)
@@ -157,15 +152,3 @@ def _check_size(descriptor: Descriptor, found: int | None) -> None:
     if found is not None and found != descriptor.size:
         message = f"{descriptor.digest} has {found} bytes, not {descriptor.size}"
         raise refusals.size_invalid(message)
-
-
-def _headers(call: Call, digest: Digest, document: Document, tags: list[str]) -> dict[str, str]:
-    headers = {
-        "Location": distribution.manifest_path(call.name, digest),
-        distribution.DOCKER_CONTENT_DIGEST: digest,
-    }
-    if document.subject and call.registry.referrers:
-        headers[distribution.OCI_SUBJECT] = document.subject.digest
-    if isinstance(_reference(call.last), Digest) and tags:
-        headers["OCI-Tag"] = ", ".join(tags)
-    return headers

@@ -1,7 +1,18 @@
 """One repository: which blobs and manifests it holds, what its tags point to, who refers to whom.
 
 Order is what keeps it true when the process is killed: content before the sign of it, a manifest
-before its tag when writing, tags before their manifest when deleting. Reads take no lock.
+before its tag when writing, tags before their manifest when deleting. Reads take no lock. What lies
+in its folder:
+
+    _blobs/ALG/HEX           empty: the repository holds this blob; its time is that of the last
+                             question for it, or 0 once a manifest has listed it
+    _manifests/ALG/HEX       two lines: the media type, and the digest of the stored bytes
+    _tags/TAG                the digest
+    _tagged/ALG/HEX/TAG      empty: what a tag leaves behind at its manifest, to find it by
+    _referrers/ALG/HEX/ALG-HEX   the descriptor of a manifest whose subject the folder names
+
+No part of a repository's name begins with an underscore, so the two cannot be confused. Names,
+tags and digests are checked before they come here: paths are made of nothing else.
 """
 
 from __future__ import annotations
@@ -12,7 +23,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from towline.server.files import touched
+from towline.server.files import last_asked, touched
+from towline.server.storage import at
 from towline.spec import distribution
 from towline.spec.digest import Digest
 
@@ -41,24 +53,29 @@ class Repository:
 
     def __init__(self, storage: Storage, name: str) -> None:
         self.name = name
-        self.layout = storage.layout.repository(name)
+        folder = storage.repositories / name
+        self._blobs = folder / "_blobs"
+        self._manifests = folder / "_manifests"
+        self._tags = folder / "_tags"
+        self._tagged = folder / "_tagged"
+        self._referrers = folder / "_referrers"
         self._storage = storage
         self._files = storage.files
 
     @property
     def exists(self) -> bool:
         """Whether anything was ever put into it."""
-        return self.layout.manifests.is_dir() or self.layout.blobs.is_dir()
+        return self._manifests.is_dir() or self._blobs.is_dir()
 
     # Blobs
 
     def blob(self, digest: Digest) -> int | None:
         """Bytes of a blob that the repository holds, else None."""
-        return self._storage.size(digest) if self.layout.blob(digest).exists() else None
+        return self._storage.size(digest) if at(self._blobs, digest).exists() else None
 
     def ask_blob(self, digest: Digest) -> int | None:
         """Like `blob`, and keeps it from collections for a while: the answer may be relied on."""
-        hold = self.layout.blob(digest)
+        hold = at(self._blobs, digest)
         if touched(hold) is None:
             return None
         size = self._storage.keep(digest)
@@ -69,73 +86,69 @@ class Repository:
         """Note that a manifest lists these: they may be collected once none does."""
         for digest in digests:
             with suppress(FileNotFoundError, PermissionError):
-                os.utime(self.layout.blob(digest), (0, 0))
+                os.utime(at(self._blobs, digest), (0, 0))
 
     def asked(self, digest: Digest) -> float:
         """When a blob was last asked for here; 0 if a manifest has listed it since."""
-        try:
-            return self.layout.blob(digest).stat().st_mtime
-        except FileNotFoundError:
-            return 0.0
+        return last_asked(at(self._blobs, digest))
 
     def link_blob(self, digest: Digest) -> None:
         """Hold a blob from now on."""
-        self._files.mark(self.layout.blob(digest))
+        self._files.mark(at(self._blobs, digest))
 
     def unlink_blob(self, digest: Digest) -> bool:
         """Hold it no longer; whether it was held."""
-        return self._files.remove(self.layout.blob(digest))
+        return self._files.remove(at(self._blobs, digest))
 
     def blobs(self) -> Iterator[Digest]:
         """Every blob that it holds."""
-        return _digests(self.layout.blobs)
+        return _digests(self._blobs)
 
     # Manifests
 
     def manifest(self, digest: Digest) -> StoredManifest | None:
         """A manifest by its digest."""
         try:
-            media_type, text = self.layout.manifest(digest).read_text().splitlines()
+            media_type, text = at(self._manifests, digest).read_text().splitlines()
         except FileNotFoundError:
             return None
         stored = Digest(text)
         size = self._storage.size(stored)
-        path = self._storage.layout.blob(stored)
+        path = self._storage.path(stored)
         return None if size is None else StoredManifest(digest, media_type, stored, path, size)
 
     def resolve(self, reference: str) -> StoredManifest | None:
         """A manifest by its digest, or by a tag."""
-        if isinstance(reference, Digest):
-            return self.manifest(reference)
-        digest = self.tagged(reference)
+        digest = reference if isinstance(reference, Digest) else self.tagged(reference)
         return self.manifest(digest) if digest else None
 
     def put_manifest(self, digest: Digest, media_type: str, stored: Digest) -> None:
         """Hold a manifest whose bytes are the blob `stored`; within `unswept` and `changing`."""
-        self._files.write(self.layout.manifest(digest), f"{media_type}\n{stored}\n".encode())
+        self._files.write(at(self._manifests, digest), f"{media_type}\n{stored}\n".encode())
 
     def delete_manifest(self, digest: Digest, subject: Digest | None) -> None:
         """Forget a manifest, its tags first; within `changing`."""
-        tags = [tag for tag in _entries(self.layout.tags_of(digest)) if self.tagged(tag) == digest]
+        tags_of = at(self._tagged, digest)
+        tags = [tag for tag in _entries(tags_of) if self.tagged(tag) == digest]
         for tag in tags:
-            self.layout.tag(tag).unlink()
+            (self._tags / tag).unlink()
         if tags:
-            self._files.sync_directory(self.layout.tags)
-        self._files.clear(self.layout.tags_of(digest))
-        self._files.remove(self.layout.manifest(digest))
+            self._files.sync_directory(self._tags)
+        self._files.clear(tags_of)
+        self._files.remove(at(self._manifests, digest))
         if subject:
-            self._files.remove(self.layout.referrer(subject, digest))
+            self._files.remove(at(self._referrers, subject) / digest.replace(":", "-"))
 
     def manifests(self) -> Iterator[Digest]:
         """Every manifest that it holds."""
-        return _digests(self.layout.manifests)
+        return _digests(self._manifests)
 
     # Tags
 
     def tagged(self, tag: str) -> Digest | None:
         """What a tag points to."""
         try:
-            return Digest(self.layout.tag(tag).read_text().strip())
+            return Digest((self._tags / tag).read_text().strip())
         except FileNotFoundError:
             return None
 
@@ -144,33 +157,34 @@ class Repository:
         before = self.tagged(tag)
         if before == digest:
             return
-        self._files.mark(self.layout.tags_of(digest) / tag)
-        self._files.write(self.layout.tag(tag), f"{digest}\n".encode())
+        self._files.mark(at(self._tagged, digest) / tag)
+        self._files.write(self._tags / tag, f"{digest}\n".encode())
         self._untag(before, tag)
 
     def delete_tag(self, tag: str) -> bool:
         """Remove a tag alone; whether it was there. Within `changing`."""
         before = self.tagged(tag)
-        removed = self._files.remove(self.layout.tag(tag))
+        removed = self._files.remove(self._tags / tag)
         self._untag(before, tag)
         return removed
 
     def _untag(self, digest: Digest | None, tag: str) -> None:
         """Forget that a manifest had a tag."""
         if digest:
-            self._files.remove(self.layout.tags_of(digest) / tag)
+            tags_of = at(self._tagged, digest)
+            self._files.remove(tags_of / tag)
             with suppress(OSError):  # others are there
-                self.layout.tags_of(digest).rmdir()
+                tags_of.rmdir()
 
     def tags(self) -> list[str]:
         """Every tag, in no order."""
-        return _entries(self.layout.tags)
+        return _entries(self._tags)
 
     # Referrers
 
     def add_referrer(self, subject: Digest, digest: Digest, descriptor: dict[str, Any]) -> None:
         """Note that a manifest names another, which need not exist, as its subject."""
-        path = self.layout.referrer(subject, digest)
+        path = at(self._referrers, subject) / digest.replace(":", "-")
         self._files.write(path, json.dumps(descriptor, ensure_ascii=False).encode())
 
     def referrers(self, subject: Digest, after: str) -> Iterator[tuple[Digest, bytes]]:
@@ -178,11 +192,11 @@ class Repository:
 
         One at a time: a descriptor has the manifest's annotations, so it may be large.
         """
-        folder = self.layout.referrers_of(subject)
+        folder = at(self._referrers, subject)
         behind = after.replace(":", "-")
         for entry in sorted(entry for entry in _entries(folder) if entry > behind):
             digest = Digest(entry.replace("-", ":"))
-            if self.layout.manifest(digest).exists():
+            if at(self._manifests, digest).exists():
                 with suppress(FileNotFoundError):
                     yield digest, (folder / entry).read_bytes()
 

@@ -13,12 +13,11 @@ from urllib.parse import parse_qs
 from towline.errors import TowlineError
 from towline.server import gc
 from towline.server.api import Api
-from towline.server.connection import Connection, Shared
-from towline.server.context import Registry
+from towline.server.call import Registry
+from towline.server.connection import Connection, PerClient, Shared
 from towline.server.faults import Faults
-from towline.server.framing import Body
-from towline.server.http import Request
-from towline.server.limits import Limits, PerClient
+from towline.server.http import Body, Request
+from towline.server.limits import Limits
 from towline.server.log import RequestLog
 from towline.server.sessions import Sessions
 from towline.server.storage import Storage
@@ -72,7 +71,11 @@ class Server:
         report: Callable[[BaseException], None] = lambda _error: None,
     ) -> None:
         self._limits = limits or Limits()
-        self._storage = _held(root)
+        self._storage = Storage(root)
+        if not self._storage.hold():
+            self._storage.close()
+            hint = "stop it, or choose another folder with `--root`"
+            raise TowlineError(f"another server uses {root}", hint=hint)
         self._sessions = Sessions(self._storage, self._limits)
         registry = Registry(
             self._storage, self._sessions, self._limits, schema1=schema1, referrers=referrers
@@ -126,7 +129,7 @@ class Server:
     @property
     def root(self) -> Path:
         """Where everything is stored."""
-        return self._storage.layout.root
+        return self._storage.root
 
     @property
     def requests(self) -> list[LoggedRequest]:
@@ -254,12 +257,3 @@ class Server:
             sock.close()
             with self._lock:
                 del self._open[this]
-
-
-def _held(root: Path | None) -> Storage:
-    storage = Storage(root)
-    if storage.hold():
-        return storage
-    storage.close()
-    message = f"another server uses {root}"
-    raise TowlineError(message, hint="stop it, or choose another folder with `--root`")

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import secrets
 import threading
 import time
+import uuid
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from towline.server.framing import Body
+    from towline.server.http import Body
     from towline.server.limits import Limits
     from towline.server.storage import Storage
 
@@ -78,18 +78,15 @@ class Session:
         try:
             os.lseek(descriptor, self.offset, os.SEEK_SET)
             while block := memoryview(body.read()):
-                self._take(descriptor, block)
+                while block:  # a full disk takes a part of it
+                    written = os.write(descriptor, block)
+                    if self._hash:
+                        self._hash.update(block[:written])
+                    self.offset += written
+                    self.touched = time.monotonic()
+                    block = block[written:]
         finally:
             os.close(descriptor)
-
-    def _take(self, descriptor: int, block: memoryview) -> None:
-        while block:
-            written = os.write(descriptor, block)
-            if self._hash:
-                self._hash.update(block[:written])
-            self.offset += written
-            self.touched = time.monotonic()
-            block = block[written:]
 
     def digest(self, algorithm: str) -> Digest:
         """The digest of what was received."""
@@ -105,7 +102,7 @@ class Sessions:
     """All open uploads of one storage."""
 
     def __init__(self, storage: Storage, limits: Limits) -> None:
-        self._folder = storage.layout.uploads
+        self._folder = storage.uploads
         self._limits = limits
         self._lock = threading.Lock()
         self._open: dict[Path, Session] = {}
@@ -118,8 +115,7 @@ class Sessions:
             if self._count >= self._limits.sessions:
                 return None
             self._count += 1
-        token = secrets.token_hex(16)
-        session = "-".join((token[:8], token[8:12], token[12:16], token[16:20], token[20:]))
+        session = str(uuid.uuid4())
         path = self._path(name, session)
         try:
             path.touch(exist_ok=False)

@@ -2,7 +2,13 @@
 
 Opens a root and adopts uploaded files as blobs. What a repository knows of its blobs, manifests
 and tags is `repository`'s, which stands on this; open uploads are `sessions`'; throwing away is
-`gc`'s.
+`gc`'s. Where everything lies below the root, which `docs/` describes for people:
+
+    oci-layout  index.json  blobs/ALG/HEX      an OCI image layout (image-spec, "Image Layout")
+    repositories/NAME/       see `repository`
+    uploads/                 open sessions, and files that are being written
+    lock                     held by the one server of this root
+    sweep.lock  sweep.turn   held by changes and by collections; by those who wait for it
 """
 
 from __future__ import annotations
@@ -18,7 +24,6 @@ from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
 from towline.server.files import Files, touched
-from towline.server.layout import EMPTY_INDEX, LAYOUT, Layout
 from towline.spec import distribution
 from towline.spec.digest import HEX_LENGTHS
 
@@ -28,6 +33,16 @@ if TYPE_CHECKING:
     from towline.spec.digest import Digest
 
 _STRIPES = 64
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_EMPTY_INDEX = (
+    b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
+)
+
+
+def at(folder: Path, digest: Digest) -> Path:
+    """A digest's place in a folder of them."""
+    algorithm, _, encoded = digest.partition(":")
+    return folder / algorithm / encoded
 
 
 class Storage:
@@ -39,41 +54,39 @@ class Storage:
 
     def __init__(self, root: Path | None = None) -> None:
         self._temporary = root is None
-        folder = root or Path(tempfile.mkdtemp(prefix="towline-registry-"))
-        self.layout = Layout(folder)
-        self.files = Files(self.layout.uploads, durable=not self._temporary)
-        self._locks = [threading.Lock() for _ in range(_STRIPES)]
+        self.root = root or Path(tempfile.mkdtemp(prefix="towline-registry-"))
+        self.blobs = self.root / "blobs"
+        self.repositories = self.root / "repositories"
+        self.uploads = self.root / "uploads"
+        self.index = self.root / "index.json"
+        self._lock = self.root / "lock"
+        self._sweep_lock = self.root / "sweep.lock"
+        self._sweep_turn = self.root / "sweep.turn"
+        self.files = Files(self.uploads, durable=not self._temporary)
+        self._changing = [threading.Lock() for _ in range(_STRIPES)]
         self._held: int | None = None
         try:
-            self._prepare()
+            for folder in (self.repositories, self.uploads, *map(self.blobs.joinpath, HEX_LENGTHS)):
+                folder.mkdir(parents=True, exist_ok=True)
+            for path, content in (
+                (self.root / "oci-layout", _LAYOUT),
+                (self.index, _EMPTY_INDEX),
+                (self._lock, b""),
+                (self._sweep_lock, b""),
+                (self._sweep_turn, b""),
+            ):
+                if not path.exists():
+                    self.files.write(path, content)
         except OSError as error:
-            message = f"cannot keep a registry in {folder}: {error.strerror or error}"
+            message = f"cannot keep a registry in {self.root}: {error.strerror or error}"
             raise TowlineError(message, hint="choose another folder with `--root`") from error
-
-    def _prepare(self) -> None:
-        for folder in (self.layout.repositories, self.layout.uploads):
-            folder.mkdir(parents=True, exist_ok=True)
-        for algorithm in HEX_LENGTHS:
-            (self.layout.blobs / algorithm).mkdir(parents=True, exist_ok=True)
-        for path, content in (
-            (self.layout.version, LAYOUT),
-            (self.layout.index, EMPTY_INDEX),
-            (self.layout.lock, b""),
-            (self.layout.sweep_lock, b""),
-            (self.layout.sweep_turn, b""),
-        ):
-            if not path.exists():
-                self.files.write(path, content)
 
     def hold(self) -> bool:
         """Lock the root for this server; False while another one has it."""
-        descriptor = os.open(self.layout.lock, os.O_RDWR | os.O_CLOEXEC)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
+            self._held = _lock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             return False
-        self._held = descriptor
         return True
 
     def close(self) -> None:
@@ -82,7 +95,7 @@ class Storage:
             os.close(self._held)
             self._held = None
         if self._temporary:
-            shutil.rmtree(self.layout.root, ignore_errors=True)
+            shutil.rmtree(self.root, ignore_errors=True)
 
     @contextmanager
     def unswept(self) -> Iterator[None]:
@@ -91,8 +104,8 @@ class Storage:
         Collections and these blocks wait for each other in one queue, `sweep.turn`: neither starves
         the other.
         """
-        with _locked(self.layout.sweep_turn, fcntl.LOCK_EX):
-            descriptor = _lock(self.layout.sweep_lock, fcntl.LOCK_SH)
+        with _locked(self._sweep_turn, fcntl.LOCK_EX):
+            descriptor = _lock(self._sweep_lock, fcntl.LOCK_SH)
         try:
             yield
         finally:
@@ -102,33 +115,30 @@ class Storage:
     def sweeping(self) -> Iterator[None]:
         """While the block runs, no blob is linked or committed in any process."""
         with (
-            _locked(self.layout.sweep_turn, fcntl.LOCK_EX),
-            _locked(self.layout.sweep_lock, fcntl.LOCK_EX),
+            _locked(self._sweep_turn, fcntl.LOCK_EX),
+            _locked(self._sweep_lock, fcntl.LOCK_EX),
         ):
             yield
 
     def changing(self, name: str) -> threading.Lock:
         """The lock under which a repository's manifests and tags change."""
-        return self._locks[hash(name) % _STRIPES]
+        return self._changing[hash(name) % _STRIPES]
+
+    def path(self, digest: Digest) -> Path:
+        """The one copy of a blob or manifest."""
+        return at(self.blobs, digest)
 
     def size(self, digest: Digest) -> int | None:
         """Bytes of a blob, in whatever repository; None where there is none."""
         try:
-            return self.layout.blob(digest).stat().st_size
+            return self.path(digest).stat().st_size
         except FileNotFoundError:
             return None
 
     def keep(self, digest: Digest) -> int | None:
         """Like `size`, within `unswept`: a collection that is under way leaves the blob alone."""
-        path = self.layout.blob(digest)
-        return status.st_size if (status := touched(path)) else None
-
-    def asked(self, digest: Digest) -> float:
-        """When a blob was last asked for, in whatever repository; 0 where there is none."""
-        try:
-            return self.layout.blob(digest).stat().st_mtime
-        except FileNotFoundError:
-            return 0.0
+        status = touched(self.path(digest))
+        return status.st_size if status else None
 
     def adopt(self, source: Path, digest: Digest) -> None:
         """Make a file, synced and of that digest, the one copy of a blob; within `unswept`."""
@@ -136,13 +146,13 @@ class Storage:
             source.unlink()
             return
         os.utime(source)  # its last byte may have come long ago
-        self.files.move(source, self.layout.blob(digest))
+        self.files.move(source, self.path(digest))
 
     def names(self) -> Iterator[str]:
         """Every repository's name, in no order; walks the folders."""
-        for folder, below, _ in os.walk(self.layout.repositories):
+        for folder, below, _ in os.walk(self.repositories):
             if "_blobs" in below or "_manifests" in below:
-                yield os.path.relpath(folder, self.layout.repositories)
+                yield os.path.relpath(folder, self.repositories)
             below[:] = [name for name in below if distribution.NAME.fullmatch(name)]
 
 

@@ -6,15 +6,15 @@ import re
 from typing import TYPE_CHECKING
 
 from towline.server import refusals
-from towline.server.context import digest_of
 from towline.server.files import is_no_room
 from towline.server.http import Response
+from towline.server.refusals import Refused, digest_of
 from towline.server.repository import Repository
 from towline.spec import distribution
 from towline.spec.digest import HEX_LENGTHS, Digest
 
 if TYPE_CHECKING:
-    from towline.server.context import Call
+    from towline.server.call import Call
     from towline.server.sessions import Session
 
 _CONTENT_RANGE = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
@@ -31,7 +31,8 @@ def start(call: Call) -> Response:
         raise refusals.digest_invalid(f"the algorithm {algorithm[:50]!r} is not known here")
     session = call.registry.sessions.start(call.name)
     if session is None:
-        raise refusals.too_many_sessions()
+        message, headers = "too many uploads are open", {"Retry-After": "10"}
+        raise Refused(429, distribution.TOOMANYREQUESTS, message, headers=headers)
     session.use(algorithm)
     if wanted is None:
         return Response(202, _session_headers(call, session))
@@ -43,7 +44,7 @@ def _mounted(call: Call, digest: Digest) -> bool:
     """Link a blob that another repository holds into this one; False where none does."""
     storage, origin = call.registry.storage, call.parameter("from")
     apart = call.registry.limits.mounts_apart
-    if apart and (origin or "").partition("/")[0] != call.repository.name.partition("/")[0]:
+    if apart and (origin or "").partition("/")[0] != call.name.partition("/")[0]:
         return False
     with storage.unswept():
         if origin is None:
@@ -95,10 +96,29 @@ def _session(call: Call) -> Session:
 
 
 def _take(call: Call, session: Session, *, uncertain: bool) -> None:
-    """Append the request's body in its right place, or refuse it and keep the session."""
+    """Append the request's body in its right place, or refuse it and keep the session.
+
+    `uncertain`: the client cannot know how far the request came that this one has interrupted.
+    """
     if session.closed:
         raise refusals.upload_unknown(session.id)
-    _check_range(call, session, uncertain=uncertain)
+    wrong = None
+    told = call.request.headers.get("content-range")
+    if told is not None:
+        match = _CONTENT_RANGE.fullmatch(told.removeprefix("bytes ").partition("/")[0])
+        if not match:
+            message = "the Content-Range is malformed: expected START-END"
+            raise Refused(400, distribution.BLOB_UPLOAD_INVALID, message)
+        first, last = int(match[1]), int(match[2])
+        if first != session.offset:
+            wrong = f"the next byte is {session.offset}, not {first}"
+        elif call.body.length not in {None, last - first + 1}:
+            raise refusals.size_invalid("Content-Range and Content-Length do not agree")
+    elif uncertain and call.body.length != 0:
+        wrong = "another request of this session was under way"
+    if wrong:  # the session goes on, from where `Range` says
+        headers = _session_headers(call, session)
+        raise Refused(416, distribution.BLOB_UPLOAD_INVALID, wrong, headers=headers)
     try:
         session.append(call.body)
     except OSError as error:
@@ -107,34 +127,13 @@ def _take(call: Call, session: Session, *, uncertain: bool) -> None:
         raise
 
 
-def _check_range(call: Call, session: Session, *, uncertain: bool) -> None:
-    told = call.request.headers.get("content-range")
-    if told is None:
-        if uncertain and call.body.length != 0:
-            raise _out_of_order(call, session, "another request of this session was under way")
-        return
-    match = _CONTENT_RANGE.fullmatch(told.removeprefix("bytes ").partition("/")[0])
-    if not match:
-        raise refusals.upload_invalid("the Content-Range is malformed: expected START-END")
-    first, last = int(match[1]), int(match[2])
-    if first != session.offset:
-        raise _out_of_order(call, session, f"the next byte is {session.offset}, not {first}")
-    if call.body.length not in {None, last - first + 1}:
-        raise refusals.size_invalid("Content-Range and Content-Length do not agree")
-
-
-def _out_of_order(call: Call, session: Session, message: str) -> refusals.Refused:
-    return refusals.out_of_order(message, _session_headers(call, session))
-
-
 def _finish(call: Call, session: Session, wanted: Digest, *, uncertain: bool = False) -> Response:
     _take(call, session, uncertain=uncertain)
     storage = call.registry.storage
     try:
         found = session.digest(wanted.algorithm)
         if found != wanted:
-            message = f"the content has another digest: {found}"
-            raise refusals.digest_invalid(message, wanted)
+            raise refusals.digest_invalid(f"the content has another digest: {found}", wanted)
         with session.path.open("rb") as file:
             storage.files.sync(file.fileno())
         with storage.unswept():

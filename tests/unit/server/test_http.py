@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towline.server.framing import BadRequest, Cut, Framing
-from towline.server.http import Request, parse
+from towline.server.http import BadRequest, Cut, Framing, Request
 from towline.server.limits import Limits
 
 if TYPE_CHECKING:
@@ -39,9 +38,9 @@ class Fed:
             self._theirs.shutdown(socket.SHUT_WR)
 
     def request(self) -> Request:
-        head = self.framing.head()
-        assert head is not None
-        return parse(head, self.framing)
+        request = self.framing.request()
+        assert request is not None
+        return request
 
     def answered(self) -> bytes:
         self._ours.shutdown(socket.SHUT_WR)
@@ -77,7 +76,7 @@ def test_requests_follow_each_other_and_a_closed_connection_ends_them() -> None:
     with Fed([one[:20], one[20:] + b"\r\n" + one]) as fed:
         assert fed.request().path == "/v2/"
         assert fed.request().path == "/v2/"
-        assert fed.framing.head() is None
+        assert fed.framing.request() is None
 
 
 def test_a_target_with_a_host_is_its_path() -> None:
@@ -135,14 +134,14 @@ def test_a_head_that_takes_too_long_is_408() -> None:
     ours, theirs = socket.socketpair()
     theirs.sendall(b"GET /v2/ HTTP/1.1\r\n")
     with ours, theirs, pytest.raises(BadRequest) as refused:
-        Framing(ours, Limits(head_seconds=0.05)).head()
+        Framing(ours, Limits(head_seconds=0.05)).request()
     assert refused.value.status == 408
 
 
 def test_a_connection_on_which_nothing_comes_ends_quietly() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert Framing(ours, Limits(idle_seconds=0.05)).head() is None
+        assert Framing(ours, Limits(idle_seconds=0.05)).request() is None
 
 
 def test_a_head_that_breaks_off_is_a_cut() -> None:

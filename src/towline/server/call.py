@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from towline.server import refusals
+from towline.server.refusals import digest_of
 from towline.server.repository import Repository
-from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from towline.server.framing import Body
-    from towline.server.http import Request
+    from towline.server.http import Body, Request
     from towline.server.limits import Limits
     from towline.server.sessions import Sessions
     from towline.server.storage import Storage
+    from towline.spec.digest import Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +60,10 @@ class Call:
         return Repository(self.registry.storage, self.name)
 
     def digest(self) -> Digest:
-        """The last part of the path as a digest; refuses another form."""
+        """The last part of the path as a digest. Raises Refused for another form."""
         return digest_of(self.last)
 
     def parameter(self, name: str) -> str | None:
         """The first value of a query parameter."""
-        return self.request.parameter(name)
-
-
-def digest_of(text: str) -> Digest:
-    """A text as a digest; refuses another form, and algorithms that are not registered."""
-    try:
-        return Digest(text)
-    except ValueError as error:
-        raise refusals.digest_invalid(str(error), text) from None
+        values = self.request.query.get(name)
+        return values[0] if values else None
