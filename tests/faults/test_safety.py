@@ -17,11 +17,12 @@ from tests.support.scripted import Asked, Reply, Scripted, scripted
 from towline.context import Context
 from towline.errors import AuthError, NetworkError, RegistryError
 from towline.registry import blobs
-from towline.registry.auth.keychain import Credentials
+from towline.registry.auth.keychain import Credentials, Keychain
 from towline.registry.endpoints import Endpoint
 from towline.registry.transport import Transport
 from towline.spec.digest import Digest
 from towline.wire import proxy
+from towline.wire.log import silent
 from towline.wire.pool import Pool
 
 if TYPE_CHECKING:
@@ -301,7 +302,8 @@ class TestNamesThatHaveLedHere:
         place = Endpoint(host, plain_http=False, loopback_http=True, timeout=2.0)
         place._base, place._settled = place._url("http"), True
         pool = Pool(proxies=proxy.from_environment(environ))
-        caller = Transport(pool, place, Credentials(USER, PASSWORD))
+        keychain = Keychain({}, log=silent, warn=silent)
+        caller = Transport(pool, place, Credentials(USER, PASSWORD), keychain)
         pool._peers.update(self.peers)
         try:
             caller.call(blobs.base(host), (), Context())

@@ -10,10 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.context import Context, acquired
-from towline.reference import HUB, RepositoryName
+from towline.reference import RepositoryName
 from towline.registry.auth.keychain import Keychain
 from towline.registry.capabilities import HostFacts, Rates
-from towline.registry.endpoints import HUB_API, Endpoint, trust_of
+from towline.registry.endpoints import Endpoint, host_of, trust_of
 from towline.registry.repository import Repository
 from towline.registry.transport import Transport
 from towline.wire import proxy, tls
@@ -159,20 +159,13 @@ class RegistryClient:
                 self._made_pool(),
                 self._endpoint(name.host),
                 credentials,
+                keychain,
                 again=partial(keychain.find, name, side) if renewable else None,
-                own=self._find_own,
                 clock=self._clock,
                 log=self._settings.log or silent,
                 notice=self._warnings.tell,
-                why_anonymous=partial(keychain.nothing_found, name.host),
             )
         return self._transports[key]
-
-    def _find_own(self, url: Url, path: str, context: Context) -> Credentials | None:
-        """The login of a host that an upload was redirected to, if it may be shown there."""
-        if url.scheme == "http" and not self._settings.plain_http:
-            return None
-        return self._keychain.find(RepositoryName(_host_of(url), path), None, context)
 
     def _endpoint(self, host: str) -> Endpoint:
         settings = self._settings
@@ -202,7 +195,7 @@ class RegistryClient:
                 tls.check(given)
 
             def trust(url: Url) -> tls.Trust:
-                return trust_of(_host_of(url), given, settings.environ)
+                return trust_of(host_of(url), given, settings.environ)
 
             self._pool = Pool(
                 timeout=settings.timeout,
@@ -250,11 +243,6 @@ class RegistryClient:
             self._transports.clear()
         if pool is not None:
             pool.close()
-
-
-def _host_of(url: Url) -> str:
-    """The host of a URL as references spell it."""
-    return HUB if url.host == HUB_API else url.authority
 
 
 class Warnings:

@@ -149,6 +149,11 @@ class Endpoint:
         return plain
 
 
+def host_of(url: Url) -> str:
+    """The host of a URL as references spell it."""
+    return HUB if url.host == HUB_API else url.authority
+
+
 def trust_of(host: str, given: Trust, environ: Mapping[str, str]) -> Trust:
     """The authorities and the client's certificate for a host: those given, and its `certs.d`'s.
 

@@ -197,13 +197,17 @@ def refusal(response: Response, action: str) -> AuthError | RegistryError:
     denied = status in {401, 403} and not is_immutable(words)
     # ECR Public answers 400 with such a code where others answer 401 and 403.
     denied |= status == 400 and found in {distribution.DENIED, distribution.UNAUTHORIZED}
+    # 499 is nginx's and Nexus's for a client that hung up, 522 Cloudflare's for a time-out.
+    transient = status in {408, 429, 499}
+    transient |= 500 <= status < 600 and status not in _LASTING_FAILURES
+    transient |= found in _TRANSIENT_CODES and status not in _LASTING_STATUSES
     cls = AuthError if denied else RegistryError
     return cls(
         f"cannot {action}: {where} ({response.method} {response.url.redacted})",
         status=status,
         code=found,
         hint=_hint(response, found, words, elsewhere),
-        transient=_is_transient(status, found) and not re.search(_FULL, words),
+        transient=transient and not re.search(_FULL, words),
         retry_after=retry_after(response),
     )
 
@@ -234,13 +238,6 @@ def sent_on(response: Response) -> Url | None:
         return response.url.join(location) if location else None
     except ValueError:
         return None
-
-
-def _is_transient(status: int, found: str | None) -> bool:
-    # 499 is nginx's and Nexus's for a client that hung up, 522 Cloudflare's for a time-out.
-    if status in {408, 429, 499} or (500 <= status < 600 and status not in _LASTING_FAILURES):
-        return True
-    return found in _TRANSIENT_CODES and status not in _LASTING_STATUSES
 
 
 def retry_after(response: Response) -> float | None:

@@ -257,23 +257,24 @@ class Putting:
             if isinstance(error, NetworkError) and error.stale and not call.fresh:
                 # It went into a connection that nobody held any more: that was no attempt.
                 return self._put(call._replace(fresh=True))
-            self._judge(error)
+            mistaken, digest = self._talk.mistaken, self._manifest.digest
+            refused = error if isinstance(error, RegistryError) and error.status != 415 else None
+            if refused and refused.code in _MISTAKES and not lacks_blobs(refused):
+                # It may have been altered on the way: try again, once.
+                error.transient = error.transient or digest not in mistaken
+                mistaken.add(digest)
             error.aftermath = self._aftermath
             raise
 
-    def _judge(self, error: TowlineError) -> None:
-        """A manifest that is called invalid may have been altered on the way: try again, once."""
-        if not isinstance(error, RegistryError) or error.status == 415 or lacks_blobs(error):
-            return
-        mistaken, digest = self._talk.mistaken, self._manifest.digest
-        if error.code in _MISTAKES and digest not in mistaken:
-            mistaken.add(digest)
-            error.transient = True
-
     def _is_settled(self, error: TowlineError) -> bool:
         """Whether the manifest is in place although the PUT failed; if not, notes the aftermath."""
+        # Harbor says 412 of a tag that may not be moved, Quay 409, ECR 400 `TAG_INVALID` and
+        # "immutable" in its words: it may hold the manifest already.
+        immutable = isinstance(error, RegistryError | AuthError) and (
+            error.status in {409, 412} or errors.is_immutable(error.message.lower())
+        )
         lost = _is_lost(error)
-        if not lost and not _is_of_an_immutable_tag(error):
+        if not lost and not immutable:
             return False
         found = self._standing()
         if found is not None:
@@ -343,11 +344,3 @@ def _is_lost(error: TowlineError) -> bool:
     # Harbor stores the manifest before its own records: a 500 may leave it in place. A redirect
     # has neither taken nor refused it.
     return error.status is None or error.status < 400 or error.status in _LOST
-
-
-def _is_of_an_immutable_tag(error: TowlineError) -> bool:
-    """Whether the tag may not be moved, so that it may hold the manifest already."""
-    # Harbor says 412, Quay 409, ECR 400 `TAG_INVALID` and "immutable" in its words.
-    return isinstance(error, RegistryError | AuthError) and (
-        error.status in {409, 412} or errors.is_immutable(error.message.lower())
-    )

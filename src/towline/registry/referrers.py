@@ -69,7 +69,11 @@ def announce(talk: Conversation, manifest: RawManifest, subject: Digest) -> bool
         listed = talk.call(referrers(talk.name, subject))
         if listed is not None and manifest.digest in listed:
             return False
-        entry = _entry(manifest)
+        parsed = parse(manifest.content, manifest.media_type)
+        kind = None  # without a type of its own it has its config's
+        if isinstance(parsed, Manifest):
+            kind = parsed.artifact_type or parsed.config.media_type
+        entry = manifest.descriptor()._replace(annotations=parsed.annotations, artifact_type=kind)
         for _ in range(ROUNDS_MAX):
             if _is_listed(talk, tag_of(subject), entry):
                 return True
@@ -117,12 +121,3 @@ def _entries(talk: Conversation, tag: str, found: Got | None) -> tuple[Descripto
         f"{talk.name}:{tag} holds no list of what refers to its subject, and is left as it is",
         hint="remove that tag, or push to a registry that has the referrers API",
     )
-
-
-def _entry(manifest: RawManifest) -> Descriptor:
-    """The manifest's descriptor for the list; without a type of its own it has its config's."""
-    parsed = parse(manifest.content, manifest.media_type)
-    kind = None
-    if isinstance(parsed, Manifest):
-        kind = parsed.artifact_type or parsed.config.media_type
-    return manifest.descriptor()._replace(annotations=parsed.annotations, artifact_type=kind)

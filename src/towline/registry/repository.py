@@ -61,7 +61,8 @@ class Repository:
         self.name = name
         self._transport = transport
         self._facts = facts
-        self._side: Side = side
+        self.side: Side = side
+        """Which end of a transfer it is."""
         self._chunk_size = chunk_size
         self._mistaken: set[str] = set()
         self._damaged: dict[str, str] = {}
@@ -77,11 +78,6 @@ class Repository:
     def endpoint(self) -> str:
         """Which registry it is at: scheme and host once they are decided, the host before."""
         return self._transport.endpoint.key
-
-    @property
-    def side(self) -> Side:
-        """Which end of a transfer it is."""
-        return self._side
 
     @property
     def may_teach(self) -> bool:
@@ -132,7 +128,7 @@ class Repository:
         A blob that is said to have another size than `size` counts as absent.
         """
         talk = self._talk(context)
-        with on_side(self._side):
+        with on_side(self.side):
             seen = talk.call(head_blob(self.name, digest, in_storage=in_storage))
         if seen.there is not None or not in_storage:
             return seen.has(size)
@@ -227,7 +223,7 @@ class Repository:
         An answer that is lost, names no digest or another one, is settled by looking. An error's
         `aftermath` says what it has left behind.
         """
-        with on_side(self._side):
+        with on_side(self.side):
             manifests.Putting(self._talk(context), target, manifest, self._damaged).carry_out()
 
     def announce_referrer(self, manifest: RawManifest, subject: Digest, context: Context) -> bool:
@@ -238,18 +234,18 @@ class Repository:
 
     def head_manifest(self, target: str, context: Context) -> Descriptor | None:
         """What lies under a tag or digest; None: nothing."""
-        with on_side(self._side):
+        with on_side(self.side):
             found = manifests.look_at(self._talk(context), target)
             if not isinstance(found, Unclear):
                 return found
-            if found.status == 403 and self._side == "destination":
+            if found.status == 403 and self.side == "destination":
                 return None  # Artifactory's way to say that there is none
             manifest = self.get_manifest(target, context)
         return manifest.descriptor() if manifest else None
 
     def get_manifest(self, target: str, context: Context) -> RawManifest | None:
         """A manifest or index whose bytes agree with its digest; None: there is none."""
-        with on_side(self._side):
+        with on_side(self.side):
             found = manifests.get(self._talk(context), target)
         return found.manifest if found else None
 
@@ -263,7 +259,7 @@ class Repository:
             reader.close()
         if size > limit:
             raise RegistryError(
-                f"blob {digest} of {self.name} is larger than {limit} bytes", side=self._side
+                f"blob {digest} of {self.name} is larger than {limit} bytes", side=self.side
             )
         return bytes(buffer[:size])
 
@@ -274,7 +270,7 @@ class Repository:
     def blob_from(self, digest: str, start: int, context: Context) -> tuple[Unread, int]:
         """A blob from byte number `start` on, or from an earlier one: the second value."""
         call = get_blob(self.name, digest, start)
-        with on_side(self._side):
+        with on_side(self.side):
             unread = self._transport.open(call, self._scopes, context)
             response = unread.response
             first = starts_at(response)
@@ -285,19 +281,19 @@ class Repository:
 
     def check_version(self, context: Context) -> None:
         """Where nothing was found: raise RegistryError if the registry's protocol is too old."""
-        with on_side(self._side):
+        with on_side(self.side):
             self._transport.check_version(context)
 
     def ask_base(self, context: Context) -> None:
         """Ask the registry itself whether this account is let in (end-1)."""
-        with on_side(self._side):
+        with on_side(self.side):
             self._transport.call(base(self.name.host), (), context)
 
     def some_tags(self, context: Context) -> Sequence[str]:
         """The first page of tags; none where the registry refuses that many at once."""
         from towline.registry.tags import first_page, tags
 
-        with on_side(self._side):
+        with on_side(self.side):
             page = self._talk(context).call(tags(self.name, first_page(self.name)))
         return () if isinstance(page, Unclear) else page.tags
 
@@ -305,7 +301,7 @@ class Repository:
         """Every tag, in the registry's order."""
         from towline.registry.tags import every_tag
 
-        with on_side(self._side):
+        with on_side(self.side):
             return every_tag(self._talk(context))
 
 

@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from towline.context import acquired
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
+from towline.reference import RepositoryName
 from towline.registry import errors
 from towline.registry.auth.admission import Admission, Visit
 from towline.registry.auth.authenticator import Authenticator
 from towline.registry.call import REDIRECTS, REDIRECTS_MAX, Call, astray, read_sent_on, sent_on
+from towline.registry.endpoints import host_of
 from towline.spec import distribution
+from towline.wire.log import silent
 from towline.wire.message import Request
 from towline.wire.proxy import is_loopback
 
@@ -30,8 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.context import Context
-    from towline.reference import RepositoryName
-    from towline.registry.auth.keychain import Credentials
+    from towline.registry.auth.keychain import Credentials, Keychain
     from towline.registry.auth.token import Scopes
     from towline.registry.capabilities import HostFacts
     from towline.registry.endpoints import Endpoint
@@ -57,29 +59,23 @@ class Transport:
         pool: Pool,
         endpoint: Endpoint,
         credentials: Credentials | None,
+        keychain: Keychain,
         *,
         again: Callable[[Context], Credentials | None] | None = None,
-        own: Callable[[Url, str, Context], Credentials | None] = lambda _url, _path, _context: None,
         clock: Callable[[], float] = time.monotonic,
-        log: Callable[[str], None] = lambda _line: None,
+        log: Callable[[str], None] = silent,
         notice: Callable[[Response], None] = lambda _response: None,
-        why_anonymous: Callable[[], str] = lambda: "no credentials were given",
     ) -> None:
-        """`notice` sees every answer to a call; `why_anonymous` tells why no login was found.
-
-        `again` asks once more for credentials that may have changed; `own` finds another host's
-        login for a repository there.
-        """
+        """`notice` sees every answer to a call; `again` asks once more for these credentials."""
         self.endpoint = endpoint
         self.credentials = credentials
         """As they were found first."""
         self._pool = pool
+        self._keychain = keychain
         self._again = again
-        self._own = own
         self._clock = clock
         self._log = log
         self._notice = notice
-        self._why_anonymous = why_anonymous
         self._lock = threading.Lock()
         self._home: Admission | None = None
         self._others: dict[tuple[str, str], Admission] = {}
@@ -195,8 +191,10 @@ class Transport:
         if match is None:
             return None
         key = (url.origin, match[1])
-        if meet and key not in self._others:
-            credentials = self._own(url, match[1], context)
+        safe = url.scheme == "https" or self.endpoint.plain_http
+        if meet and safe and key not in self._others:
+            name = RepositoryName(host_of(url), match[1])
+            credentials = self._keychain.find(name, None, context)
             if credentials is not None:
                 self._others[key] = self._made(url.at(distribution.BASE), credentials)
         return self._others.get(key)
@@ -299,16 +297,17 @@ class Transport:
             error.transient = True
         if error.hint == errors.SPEAKS_HTTPS and not (at_home and self.endpoint.plain_http):
             error.hint = None
-        if isinstance(error, AuthError) and at_home:
-            self._say_account(error)
-        elif isinstance(error, AuthError):
-            self._say_elsewhere(error, response)
+        if isinstance(error, AuthError):
+            if at_home:
+                self._say_account(error)
+            else:
+                self._say_elsewhere(error, response)
         return error
 
     def _say_account(self, error: AuthError) -> None:
         account = self._home.auth.credentials if self._home else self.credentials
         if account is None:
-            error.args = (f"{error.message}; {self._why_anonymous()}",)
+            error.args = (f"{error.message}; {self._keychain.nothing_found(self.endpoint.host)}",)
             error.hint = f"towline login {self.endpoint.host}, or pass `creds='USER:PASSWORD'`"
         else:
             error.args = (f"{error.message}; it was asked as {account}",)

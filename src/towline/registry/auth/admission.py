@@ -75,7 +75,14 @@ class Admission:
                 if not self._other_credentials(visit.context):
                     raise
                 response = self._tried(visit)
-            if self._expired(response, visit.scopes, visit.context):
+            if response.status == 400:  # ECR Public says so of a token that has expired
+                with acquired(self._lock, visit.context):
+                    again = self.auth.forget_aged(visit.scopes)
+            else:  # ECR says 403 of a login that has expired, in plain words
+                denied = response.status == 403 and "expired" in errors.text(response)
+                denied = denied or response.status == 401
+                again = denied and self._other_credentials(visit.context)
+            if again:
                 response = self._tried(visit)
         if response.status not in {401, 403}:
             self.auth.worked = True
@@ -96,12 +103,13 @@ class Admission:
 
     def _tried(self, visit: Visit) -> Response:
         """Send it, again with a renewed header while that may help."""
-        scopes, context = visit.scopes, visit.context
+        auth, scopes, context = self.auth, visit.scopes, visit.context
         header, renewals = self._header(scopes, context), 0
         while True:
             request = with_header(visit.request, header)
             response = visit.send(request)
-            if response.status == 401 and self._is_too_new(visit, header, response):
+            unknown = not (visit.optional or self.doubts_clocks or header in self._good)
+            if response.status == 401 and unknown and auth.is_new(scopes, header, response):
                 # To a registry whose clock is behind its token service's, a token that was only
                 # just given is not good yet.
                 context.cancel.wait(_MOMENT)
@@ -110,19 +118,13 @@ class Admission:
             if response.status != 401:
                 self._good.add(header)
                 return response
-            if renewals == _RENEWALS_MAX or (
-                visit.optional and self.auth.hopeless(scopes, response)
-            ):
+            hopeless = visit.optional and auth.hopeless(scopes, response)
+            if renewals == _RENEWALS_MAX or hopeless:
                 return response
             if not self._renewed(scopes, response, header, context):
                 return response
-            before, header = header, self.auth.header(scopes)
+            before, header = header, auth.header(scopes)
             renewals = _RENEWALS_MAX if header == before else renewals + 1
-
-    def _is_too_new(self, visit: Visit, header: str | None, refused: Response) -> bool:
-        if visit.optional or self.doubts_clocks or header in self._good:
-            return False
-        return self.auth.is_new(visit.scopes, header, refused)
 
     def _header(self, scopes: Scopes, context: Context, *, lasting: float = MARGIN) -> str | None:
         header = self.auth.header(scopes, lasting=lasting)
@@ -158,17 +160,6 @@ class Admission:
             if self.auth.header(scopes) not in {None, used}:
                 return True  # another thread has renewed it meanwhile
             return self._drive(self.auth.renew(scopes, response, used), context)
-
-    def _expired(self, response: Response, scopes: Scopes, context: Context) -> bool:
-        """Whether the login or the token may have expired, and a newer one is at hand."""
-        # ECR says 403 of a login that has expired, and its public side 400 of a token.
-        if response.status == 400:
-            with acquired(self._lock, context):
-                return self.auth.forget_aged(scopes)
-        denied = response.status == 401 or (
-            response.status == 403 and "expired" in errors.text(response)
-        )
-        return denied and self._other_credentials(context)
 
     def _other_credentials(self, context: Context) -> bool:
         """Ask the credential helper once more; whether its answer has changed."""

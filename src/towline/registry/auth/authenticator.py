@@ -232,7 +232,7 @@ class Authenticator:
         return challenges(refused.headers.all("WWW-Authenticate")) if here else []
 
     def _fetch(self, challenge: Challenge, scopes: Scopes) -> Generator[Request, Response, None]:
-        from towline.registry.auth.token import TokenService, asks_too_much
+        from towline.registry.auth.token import TOO_MUCH, TokenService
 
         granted, token = self._granted(scopes), self._token(scopes)
         if token is not None and token.lasts(BODY_MARGIN, self._clock()):
@@ -240,7 +240,7 @@ class Authenticator:
         service = TokenService(self.base, challenge, self.credentials)
         response = yield from service.ask(granted)
         first = self._granted(scopes[:1])
-        if too_much := granted != first and asks_too_much(response):
+        if too_much := granted != first and response.status in TOO_MUCH:
             granted = first
             response = yield from service.ask(granted)
         token = self._tokens[granted] = service.token(response, self._clock())

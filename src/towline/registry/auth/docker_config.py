@@ -40,11 +40,6 @@ class Entry(NamedTuple):
     def __repr__(self) -> str:
         return f"<Entry {self.key}>"
 
-    @property
-    def names_account(self) -> bool:
-        """Whether it holds a login; an empty entry says that a helper does."""
-        return bool(self.username or self.identity_token or self.registry_token)
-
 
 class CredentialFile(NamedTuple):
     """One file (or variable) with logins."""
@@ -130,7 +125,7 @@ def _entry(key: str, value: Any) -> Entry:  # noqa: ANN401 - any JSON
     )
 
 
-def _text(value: dict[str, Any], key: str) -> str:
+def _text(value: Mapping[str, Any], key: str) -> str:
     found = value.get(key)
     return found if isinstance(found, str) else ""
 
@@ -196,6 +191,11 @@ def _parse(where: str, content: str) -> CredentialFile:
         document = None
     if not isinstance(document, dict):
         raise UsageError(f"the logins of {where} are not a JSON object")
+    return of_document(where, document)
+
+
+def of_document(where: str, document: Mapping[str, Any]) -> CredentialFile:
+    """What a file says that holds this JSON."""
     auths = document.get("auths")
     if where.endswith(".dockercfg") and auths is None:
         auths = document

@@ -137,7 +137,8 @@ class Keychain:
         entry = file.entry(name)
         if entry is not None and entry.flaw:
             self._note_trouble(name.host, f"the entry {entry.key} of {file.where} {entry.flaw}")
-        elif entry is not None and entry.names_account:
+        # An empty entry says that a helper has it.
+        elif entry and (entry.username or entry.identity_token or entry.registry_token):
             source = f"{file.where}, entry {entry.key}"
             if entry.username == TOKEN_USER:
                 return _account(entry.username, entry.password, source)

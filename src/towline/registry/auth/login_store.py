@@ -31,7 +31,7 @@ class LoginStore:
     def save(self, host: str, username: str, password: str) -> str:
         """Keep a login; where it is kept, in words. Raises UsageError, AuthError."""
         key = credential_helpers.servers(host)[0]
-        if program := _helper(self._read(), host):
+        if program := self._helper(self._read(), host):
             credential_helpers.store(program, key, username, password, self.environ)
             entry = {}
         else:
@@ -46,7 +46,7 @@ class LoginStore:
         """Forget a login; whether there was one. Raises UsageError, AuthError."""
         document = self._read()
         erased = False
-        if program := _helper(document, host):
+        if program := self._helper(document, host):
             for server in credential_helpers.servers(host):
                 erased |= credential_helpers.erase(program, server, self.environ)
         if not document:
@@ -59,6 +59,10 @@ class LoginStore:
                 return erased
             self._write({**document, "auths": kept})
             return True
+
+    def _helper(self, document: Mapping[str, Any], host: str) -> str:
+        file = docker_config.of_document(str(self.path), document)
+        return file.helper(host) or file.store
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -129,16 +133,6 @@ def store_of(environ: Mapping[str, str], authfile: str | None = None) -> LoginSt
             )
         folder = f"{home}/.docker"
     return LoginStore(Path(folder, "config.json"), environ)
-
-
-def _helper(document: Mapping[str, Any], host: str) -> str:
-    special = document.get("credHelpers")
-    if isinstance(special, dict):
-        for key, program in special.items():
-            if docker_config.host_of(key) == host and isinstance(program, str):
-                return program
-    store = document.get("credsStore")
-    return store if isinstance(store, str) else ""
 
 
 def _others(document: Mapping[str, Any], host: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ log alone: only its registry can judge it.
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import AuthError, RegistryError
 from towline.registry import errors
@@ -32,8 +32,11 @@ ANSWER_MAX = 1 << 20
 LIFE_MIN = 60.0
 """Seconds that a token is taken to live where its service says less, or nothing."""
 _LIFE_MAX = 365 * 24 * 3600.0
-_TOO_MUCH = frozenset({400, 401, 403})
-"""Answers of services that do not grant what several scopes ask together."""
+TOO_MUCH = frozenset({400, 401, 403})
+"""Statuses by which a service may mean that it would grant fewer scopes.
+
+The Hub's says 400 to a repository of three parts, which no mount from elsewhere may name.
+"""
 
 
 class Token(NamedTuple):
@@ -127,13 +130,18 @@ class TokenService(NamedTuple):
         action = f"get a token for {self.base.authority}"
         if not response.ok:
             error = errors.refusal(response, action)
-            if not asks_too_much(response) or error.transient:
+            if response.status not in TOO_MUCH or error.transient:
                 raise error
             who = f" as {self.credentials}" if self.credentials else " without credentials"
             raise AuthError(
                 error.message + who, status=response.status, code=error.code, hint=error.hint
             )
-        document = _document(response)
+        try:
+            document = reading.document(response.body)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            document = {}
         # Docker's own format and OAuth's name it differently; some send an empty one, too.
         value = document.get("access_token") or document.get("token")
         if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
@@ -150,16 +158,3 @@ class TokenService(NamedTuple):
         if isinstance(said, int | float) and said >= LIFE_MIN:
             life = float(min(said, _LIFE_MAX))
         return Token(value, life, now + life)
-
-
-def asks_too_much(response: Response) -> bool:
-    """Whether the answer may mean that fewer scopes would be granted."""
-    return response.status in _TOO_MUCH
-
-
-def _document(response: Response) -> dict[str, Any]:
-    try:
-        document = reading.document(response.body)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}

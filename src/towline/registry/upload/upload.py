@@ -115,13 +115,22 @@ class Upload:
                 # Now it is known what it is.
                 known = Descriptor(media_types.OCTET_STREAM, Digest(digest), self._written)
                 self._blob = self._blob._replace(known=known)
-                raise _too_much_to_hold(self._talk.name.host)
+                error: RegistryError | NetworkError = RegistryError(
+                    f"{self._talk.name.host} takes no blob without its digest: it is read a second "
+                    "time",
+                    transient=True,
+                )
+                error.another_way = True
+                raise error
             try:
                 if self._body is None or not self._body.finish(digest):
                     self._session.close(digest, self._written)
             except (RegistryError, NetworkError) as error:
                 self._judge(error, digest)
-                if not (_is_unclear(error) and self._is_there(digest)):
+                status = error.status if isinstance(error, RegistryError) else None
+                # The blob may be there although the answer does not say so.
+                unclear = status is None or status >= 500 or status == 404
+                if not (unclear and self._is_there(digest)):
                     raise
             self._check_name(digest)
         in_chunks = isinstance(self._body, Chunks) and self._body.several
@@ -205,19 +214,3 @@ class Upload:
     def _break_off(self) -> None:
         if isinstance(self._body, OneBody):
             self._body.close()
-
-
-def _too_much_to_hold(host: str) -> RegistryError:
-    """The error of a blob that must be written again, because its digest is known only now."""
-    error = RegistryError(
-        f"{host} takes no blob without its digest: it is read a second time", transient=True
-    )
-    error.another_way = True
-    return error
-
-
-def _is_unclear(error: RegistryError | NetworkError) -> bool:
-    """Whether the blob may be there although the answer does not say so."""
-    if isinstance(error, NetworkError):
-        return True
-    return error.status is None or error.status >= 500 or error.status == 404
