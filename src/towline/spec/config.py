@@ -27,8 +27,7 @@ def parse(content: bytes) -> ImageConfig:
     document = reading.document(content)
     rootfs = document.get("rootfs") if isinstance(document, dict) else None
     if not isinstance(rootfs, dict):
-        msg = "no image config: it has no `rootfs`"
-        raise ValueError(msg)  # noqa: TRY004 - bad data, not a bad call
+        raise ValueError("no image config: it has no `rootfs`")  # noqa: TRY004 - bad data, not a bad call
     history = [entry for entry in reading.array(document, "history") if isinstance(entry, dict)]
     return ImageConfig(
         diff_ids=tuple(Digest(text) for text in reading.texts(rootfs, "diff_ids")),

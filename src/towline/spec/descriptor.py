@@ -71,12 +71,10 @@ class Descriptor(NamedTuple):
     def from_json(cls, value: Any) -> Descriptor:  # noqa: ANN401 - any JSON
         """Read a descriptor; ValueError says which of the three required fields is wrong."""
         if not isinstance(value, dict):
-            msg = f"a descriptor is an object, not {value!r:.60}"
-            raise ValueError(msg)  # noqa: TRY004 - bad data, not a bad call
+            raise ValueError(f"a descriptor is an object, not {value!r:.60}")  # noqa: TRY004 - bad data, not a bad call
         size = value.get("size")
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            msg = f"the size of a descriptor is a number of bytes, not {size!r:.60}"
-            raise ValueError(msg)
+            raise ValueError(f"the size of a descriptor is a number of bytes, not {size!r:.60}")
         platform = value.get("platform")
         return cls(
             media_type=str(value.get("mediaType") or ""),

@@ -25,8 +25,9 @@ class Digest(str):
         algorithm, colon, encoded = text.partition(":")
         length = HEX_LENGTHS.get(algorithm)
         if not colon or length is None or len(encoded) != length or not re.fullmatch(_HEX, encoded):
-            msg = f"{text[:140]!r} is no digest: expected sha256: and 64 lower-case hex digits"
-            raise ValueError(msg)
+            raise ValueError(
+                f"{text[:140]!r} is no digest: expected sha256: and 64 lower-case hex digits"
+            )
         return super().__new__(cls, text)
 
     @property

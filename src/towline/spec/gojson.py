@@ -45,8 +45,7 @@ def members(text: str) -> dict[str, str]:
     ValueError with one clause where the text is no JSON object.
     """
     if not isinstance(loads(text), dict):
-        msg = "not a JSON object"
-        raise ValueError(msg)  # noqa: TRY004 - bad data, not a bad call
+        raise ValueError("not a JSON object")  # noqa: TRY004 - bad data, not a bad call
     bare = compact(text)
     found: dict[str, str] = {}
     at = 1
@@ -61,16 +60,13 @@ def members(text: str) -> dict[str, str]:
 def loads(text: str) -> Any:  # noqa: ANN401 - any JSON
     """Read JSON as strictly as Go does, numbers as `Number`. ValueError with one clause."""
     try:
-        value = _DECODER.decode(text)
+        return _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
-        msg = f"not JSON ({error})"
-        raise ValueError(msg) from None
-    return value
+        raise ValueError(f"not JSON ({error})") from None
 
 
 def _no_constant(name: str) -> Any:  # noqa: ANN401 - never returns
-    msg = f"{name} is no number"
-    raise ValueError(msg)
+    raise ValueError(f"{name} is no number")
 
 
 _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=_no_constant)

@@ -82,14 +82,11 @@ class Draft:
             "signature": _encoded(signature),
             "protected": self.protected,
         }
-        indent = self._indent()
+        line = self.payload.partition(b"\n")[2]
+        indent = line[: len(line) - len(line.lstrip(b" "))]
         listed = gojson.encode([entry], indent=len(indent)).replace(b"\n", b"\n" + indent)
         head = self.payload[: self.length]
         return head + b",\n" + indent + b'"signatures": ' + listed + b"\n}"
-
-    def _indent(self) -> bytes:
-        start = self.payload.partition(b"\n")[2]
-        return start[: len(start) - len(start.lstrip(b" "))]
 
 
 def _encoded(data: bytes) -> str:

@@ -78,52 +78,31 @@ def parse(content: bytes, media_type: str | None = None) -> Manifest | Index:
     The document's own `mediaType` counts, then the one given, then its shape. ValueError with
     one clause when it is neither.
     """
-    document = _object(content)
-    declared = str(document.get("mediaType") or media_type or "")
-    if declared in media_types.INDEXES or (not declared and "manifests" in document):
-        return _index(document, declared or media_types.OCI_INDEX)
-    if declared in media_types.IMAGES or (not declared and "config" in document):
-        return _manifest(document, declared or media_types.OCI_MANIFEST)
-    msg = f"neither an image manifest nor an index (mediaType {declared[:100]!r})"
-    raise ValueError(msg)
-
-
-def _object(content: bytes) -> dict[str, Any]:
     document = reading.document(content)
     if not isinstance(document, dict):
-        msg = "not a JSON object"
-        raise ValueError(msg)  # noqa: TRY004 - bad data, not a bad call
-    return document
-
-
-def _manifest(document: dict[str, Any], media_type: str) -> Manifest:
+        raise ValueError("not a JSON object")  # noqa: TRY004 - bad data, not a bad call
+    declared = str(document.get("mediaType") or media_type or "")
+    is_index = declared in media_types.INDEXES or (not declared and "manifests" in document)
+    is_image = declared in media_types.IMAGES or (not declared and "config" in document)
+    if not (is_index or is_image):
+        raise ValueError(f"neither an image manifest nor an index (mediaType {declared[:100]!r})")
+    # Go writes an empty list as null, and some tools write none at all.
+    listed = reading.array(document, "manifests" if is_index else "layers")
+    descriptors = tuple(map(Descriptor.from_json, listed))
+    annotations = reading.pairs(document, "annotations")
+    subject = document.get("subject")
+    if subject is not None:
+        subject = Descriptor.from_json(subject)
+    if is_index:
+        return Index(declared or media_types.OCI_INDEX, descriptors, annotations, subject)
     return Manifest(
-        media_type=media_type,
-        config=Descriptor.from_json(document.get("config")),
-        layers=_descriptors(document, "layers"),
-        annotations=reading.pairs(document, "annotations"),
-        subject=_subject(document),
-        artifact_type=reading.text(document, "artifactType"),
+        declared or media_types.OCI_MANIFEST,
+        Descriptor.from_json(document.get("config")),
+        descriptors,
+        annotations,
+        subject,
+        reading.text(document, "artifactType"),
     )
-
-
-def _index(document: dict[str, Any], media_type: str) -> Index:
-    return Index(
-        media_type=media_type,
-        manifests=_descriptors(document, "manifests"),
-        annotations=reading.pairs(document, "annotations"),
-        subject=_subject(document),
-    )
-
-
-def _descriptors(document: dict[str, Any], key: str) -> tuple[Descriptor, ...]:
-    """What it lists. Go writes an empty list as null, and some tools write none at all."""
-    return tuple(Descriptor.from_json(value) for value in reading.array(document, key))
-
-
-def _subject(document: dict[str, Any]) -> Descriptor | None:
-    value = document.get("subject")
-    return Descriptor.from_json(value) if value is not None else None
 
 
 def build(
@@ -133,17 +112,9 @@ def build(
     annotations: Mapping[str, str] | None = None,
 ) -> RawManifest:
     """The bytes of an image manifest: keys in Go's order, indented by 3, no final newline."""
-    oci = fmt == "oci"
-    media_type = media_types.OCI_MANIFEST if oci else media_types.DOCKER_MANIFEST
-    document: dict[str, Any] = {
-        "schemaVersion": 2,
-        "mediaType": media_type,
-        "config": config.as_json(),
-        "layers": [layer.as_json() for layer in layers],
-    }
-    if annotations:
-        document["annotations"] = dict(sorted(annotations.items()))
-    return RawManifest(gojson.encode(document, indent=_INDENT), media_type)
+    media_type = media_types.OCI_MANIFEST if fmt == "oci" else media_types.DOCKER_MANIFEST
+    listed = [layer.as_json() for layer in layers]
+    return _built(media_type, {"config": config.as_json(), "layers": listed}, annotations)
 
 
 def build_index(
@@ -152,13 +123,15 @@ def build_index(
     annotations: Mapping[str, str] | None = None,
 ) -> RawManifest:
     """The bytes of an index or manifest list, in the same form."""
-    oci = fmt == "oci"
-    media_type = media_types.OCI_INDEX if oci else media_types.DOCKER_LIST
-    document: dict[str, Any] = {
-        "schemaVersion": 2,
-        "mediaType": media_type,
-        "manifests": [manifest.as_json() for manifest in manifests],
-    }
+    media_type = media_types.OCI_INDEX if fmt == "oci" else media_types.DOCKER_LIST
+    listed = [manifest.as_json() for manifest in manifests]
+    return _built(media_type, {"manifests": listed}, annotations)
+
+
+def _built(
+    media_type: str, content: dict[str, Any], annotations: Mapping[str, str] | None
+) -> RawManifest:
+    document = {"schemaVersion": 2, "mediaType": media_type, **content}
     if annotations:
         document["annotations"] = dict(sorted(annotations.items()))
     return RawManifest(gojson.encode(document, indent=_INDENT), media_type)

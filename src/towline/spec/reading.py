@@ -6,13 +6,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 
 _DIGITS_MAX = 18
 """Of a number: what is longer fits no store, and Python reads none of some thousands."""
 _NESTED_MAX = 100
 """Levels of a document; images have less than ten, and what walks it further down may fall."""
+_TOO_DEEP = f"nested more than {_NESTED_MAX} levels deep"
 
 
 def number(text: str | bytes) -> int | None:
@@ -24,24 +25,21 @@ def document(content: str | bytes) -> Any:  # noqa: ANN401 - any JSON
     """JSON, its longer numbers as floats. ValueError with one clause when it is none."""
     try:
         found = json.loads(content, parse_int=_whole)
-        level = [found]
-        for _ in range(_NESTED_MAX):
-            level = [inner for outer in level for inner in _inside(outer)]
-        if not level:
-            return found
     except ValueError as error:
-        msg = f"not JSON ({error})"
-        raise ValueError(msg) from None
+        raise ValueError(f"not JSON ({error})") from None
     except RecursionError:
-        pass
-    msg = f"nested more than {_NESTED_MAX} levels deep"
-    raise ValueError(msg)
-
-
-def _inside(value: Any) -> Iterable[Any]:  # noqa: ANN401 - any JSON
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
+        raise ValueError(_TOO_DEEP) from None
+    level = [found]
+    for _ in range(_NESTED_MAX):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    if level:
+        raise ValueError(_TOO_DEEP)
+    return found
 
 
 def _whole(text: str) -> int | float:
@@ -52,8 +50,7 @@ def array(document: Mapping[str, Any], key: str) -> list[Any]:
     """A list, empty where there is none; ValueError when it is something else."""
     value = document.get(key)
     if value is not None and not isinstance(value, list):
-        msg = f"`{key}` is not a list"
-        raise ValueError(msg)
+        raise ValueError(f"`{key}` is not a list")
     return value or []
 
 
@@ -72,6 +69,5 @@ def pairs(document: Mapping[str, Any], key: str) -> dict[str, str]:
     """A map of texts, as annotations are; ValueError when it is something else."""
     value = document.get(key)
     if value is not None and not isinstance(value, dict):
-        msg = f"`{key}` is not a map"
-        raise ValueError(msg)
+        raise ValueError(f"`{key}` is not a map")
     return {str(name): str(each) for name, each in (value or {}).items()}

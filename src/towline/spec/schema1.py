@@ -49,26 +49,20 @@ def parse(content: bytes) -> Schema1:
     """Read one, signed or not. ValueError with one clause when it is none."""
     document = reading.document(content)
     if not isinstance(document, dict) or not is_schema1(document):
-        msg = "not of schema 1"
-        raise ValueError(msg)
+        raise ValueError("not of schema 1")
     layers = reading.array(document, "fsLayers")
     history = reading.array(document, "history")
+    for each in layers:
+        if not isinstance(each, dict):
+            raise ValueError(f"a layer is an object, not {each!r:.60}")  # noqa: TRY004 - bad data
     if not layers or len(layers) != len(history):
-        msg = f"`fsLayers` has {len(layers)} entries and `history` {len(history)}"
-        raise ValueError(msg)
+        raise ValueError(f"`fsLayers` has {len(layers)} entries and `history` {len(history)}")
     return Schema1(
         name=str(document.get("name") or ""),
         tag=str(document.get("tag") or ""),
-        layers=tuple(_layer(each) for each in layers),
+        layers=tuple(Digest(str(each.get("blobSum"))) for each in layers),
         payload=_payload(content, document),
     )
-
-
-def _layer(value: Any) -> Digest:  # noqa: ANN401 - any JSON
-    if not isinstance(value, dict):
-        msg = f"a layer is an object, not {value!r:.60}"
-        raise ValueError(msg)  # noqa: TRY004 - bad data, not a bad call
-    return Digest(str(value.get("blobSum")))
 
 
 def _payload(content: bytes, document: dict[str, Any]) -> bytes:
@@ -78,8 +72,7 @@ def _payload(content: bytes, document: dict[str, Any]) -> bytes:
         return content
     payloads = {_signed_by(content, signature) for signature in signatures}
     if len(payloads) != 1:
-        msg = "its signatures are of different contents"
-        raise ValueError(msg)
+        raise ValueError("its signatures are of different contents")
     return payloads.pop()
 
 
@@ -88,26 +81,19 @@ def _signed_by(content: bytes, signature: Any) -> bytes:  # noqa: ANN401 - any J
         protected = reading.document(_decoded(signature["protected"]))
         length, tail = protected["formatLength"], _decoded(protected["formatTail"])
     except (KeyError, TypeError, ValueError) as error:
-        msg = "a signature does not say what it is of"
-        raise ValueError(msg) from error
+        raise ValueError("a signature does not say what it is of") from error
     if not isinstance(length, int) or not 0 < length <= len(content):
-        msg = "a signature is of more than there is"
-        raise ValueError(msg)
+        raise ValueError("a signature is of more than there is")
     payload = content[:length] + tail
-    if not _is_same_but_signatures(payload, content):
-        msg = "a signature is of another content"
-        raise ValueError(msg)
-    return payload
-
-
-def _is_same_but_signatures(payload: bytes, content: bytes) -> bool:
-    """Whether nothing that was not signed is read as if it had been."""
+    whole = reading.document(content)
+    whole.pop("signatures")
     try:
-        signed = reading.document(payload)
+        same = reading.document(payload) == whole
     except ValueError:
-        return False
-    whole: dict[str, Any] = reading.document(content)
-    return bool(signed == {key: value for key, value in whole.items() if key != "signatures"})
+        same = False
+    if not same:  # what was not signed must not be read as if it had been
+        raise ValueError("a signature is of another content")
+    return payload
 
 
 def _decoded(text: str) -> bytes:

@@ -67,17 +67,20 @@ def build(config: bytes, layers: Sequence[Digest], *, name: str, tag: str) -> Un
     members = gojson.members(text)
     image = gojson.loads(text)
     entries = _entries(image, layers)
-    compatible = _compatible(entries[:-1], _base_id(image))
-    parent = compatible[-1][0] if compatible else ""
-    top = _top(entries[-1], parent, config, members)
-    texts = [top, *(v1 for _, v1 in reversed(compatible))]
+    texts: list[str] = []
+    above, parent = "", _base_id(image)
+    for entry in entries[:-1]:
+        own = _id(entry.blob, above)  # the first is made of no parent, not even of a base layer
+        texts.append(_v1(entry, own, parent))
+        above = parent = own
+    texts.append(_top(entries[-1], above, config, members))
     document = {
         "schemaVersion": 1,
         "name": name,
         "tag": tag,
         "architecture": _text(image, "architecture"),
         "fsLayers": [{"blobSum": entry.blob} for entry in reversed(entries)],
-        "history": [{"v1Compatibility": text} for text in texts],
+        "history": [{"v1Compatibility": text} for text in reversed(texts)],
     }
     payload = gojson.encode(document, indent=_INDENT)
     return Unsigned(payload, any(entry.empty for entry in entries))
@@ -118,20 +121,8 @@ def _entry(described: Mapping[str, Any], blobs: Any) -> _Entry:  # noqa: ANN401 
     )
 
 
-def _compatible(entries: Sequence[_Entry], base_id: str) -> list[tuple[str, str]]:
-    """For each entry but the newest its id and its text: of no use but to be listed."""
-    found: list[tuple[str, str]] = []
-    parent = ""
-    for entry in entries:
-        own = _id(entry.blob, parent)
-        if not found and base_id:  # after the first id is made of no parent
-            parent = base_id
-        found.append((own, _v1(entry, own, parent)))
-        parent = own
-    return found
-
-
 def _v1(entry: _Entry, own: str, parent: str) -> str:
+    """The text of an entry but the newest: of no use but to be listed."""
     document: dict[str, Any] = {"id": own}
     if parent:
         document["parent"] = parent
