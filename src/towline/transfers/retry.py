@@ -151,8 +151,6 @@ def retry(  # noqa: PLR0917 - six parts, each of a type of its own: none can be 
     key: str,
     context: Context,
     told: Callable[[float, str], None],
-    *,
-    acknowledged: Callable[[], int] = lambda: 0,
 ) -> T:
     """Call `work` until it succeeds; no slot may be held by the caller, for this waits.
 
@@ -166,7 +164,7 @@ def retry(  # noqa: PLR0917 - six parts, each of a type of its own: none can be 
         except TowlineError as error:
             # A cancelled call fails in any way it likes: its socket was closed under it.
             context.cancel.check()
-            seconds = back_off(error, attempts, gate, key, acknowledged())
+            seconds = back_off(error, attempts, gate, key)
             reason = error.message
         if seconds:
             told(seconds, reason)

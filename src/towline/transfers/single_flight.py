@@ -84,9 +84,11 @@ class Flight(Generic[T]):
 class Watch(Generic[T]):
     """One caller's interest in a flight. It ends by `result` or `leave`."""
 
-    def __init__(self, flight: Flight[T], flights: SingleFlight[T], watcher: Context) -> None:
+    def __init__(
+        self, flight: Flight[T], flights: SingleFlight[T], watcher: Context, *, leads: bool
+    ) -> None:
         self.flight = flight
-        self.leads = False
+        self.leads = leads
         """Whether this caller is the one who has to have the work done."""
         self.listens = False
         """Whether it is told of events: from `Flight.listen` on, until it fails at listening."""
@@ -154,22 +156,16 @@ class SingleFlight(Generic[T]):
             watcher.cancel.check()
             with self._lock:
                 flight = self._flights.get(key)
-                if flight is None or flight.watches:
-                    watch = self._watch(key, flight, watcher)
+                leads = flight is None
+                if flight is None:
+                    flight = self._flights[key] = Flight(self, key, watcher)
+                if leads or flight.watches:
+                    watch = Watch(flight, self, watcher, leads=leads)
+                    flight.watches = (*flight.watches, watch)
                     break
             await_end(flight, watcher.cancel)
         watch.flight.listen(watch)
         watch.begin()
-        return watch
-
-    def _watch(self, key: Hashable, flight: Flight[T] | None, watcher: Context) -> Watch[T]:
-        """One watcher more. Lock held."""
-        leads = flight is None
-        if flight is None:
-            flight = self._flights[key] = Flight(self, key, watcher)
-        watch = Watch(flight, self, watcher)
-        watch.leads = leads
-        flight.watches = (*flight.watches, watch)
         return watch
 
     def leave(self, watch: Watch[T]) -> None:

@@ -12,7 +12,6 @@ from towline.errors import TowlineError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
-    from types import TracebackType
 
 T = TypeVar("T")
 
@@ -76,18 +75,17 @@ class Threads:
         return True
 
     def _serve(self) -> None:
-        while (work := self._next()) is not None:
+        while True:
+            with self._changed:
+                self._idle += 1
+                while not self._queue and not self._closed:
+                    self._changed.wait()
+                self._idle -= 1
+                if not self._queue:
+                    return
+                work = self._queue.popleft()
             work()
             del work  # an idle thread keeps nothing of what it has done
-
-    def _next(self) -> Callable[[], None] | None:
-        """What is to be done next; None when there will be no more."""
-        with self._changed:
-            self._idle += 1
-            while not self._queue and not self._closed:
-                self._changed.wait()
-            self._idle -= 1
-            return self._queue.popleft() if self._queue else None
 
     def close(self) -> None:
         """Take no more work; the threads end once what was submitted is done."""
@@ -103,12 +101,7 @@ class Threads:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
         self.join()
 

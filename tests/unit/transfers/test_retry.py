@@ -187,24 +187,6 @@ def test_a_failed_attempt_is_told_with_its_reason_and_tried_again() -> None:
     assert time.waits == [1.0, 7.0]
 
 
-def test_work_says_itself_what_was_acknowledged() -> None:
-    sent = 0
-
-    def work() -> str:
-        nonlocal sent
-        sent += 1
-        if sent < 30:
-            raise reset()
-        return "done"
-
-    time, told = GivenTime(), Told()
-    attempts, gate = Attempts(LONGEST), Gate(time.clock)
-    context = time.context()
-    done = retry(work, attempts, gate, HOST, context, told, acknowledged=lambda: sent)
-    assert done == "done"
-    assert told.seconds == [1.0] * 29
-
-
 def test_a_cancelled_call_is_not_tried_again_whatever_its_error() -> None:
     context = GivenTime().context()
 
