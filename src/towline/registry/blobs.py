@@ -114,6 +114,8 @@ def mount(name: RepositoryName, digest: str, origin: str) -> Call[Mounted | Open
 
     action = f"mount blob {_short(digest)} from {origin} to {name}"
 
+    # ECR and Quay say no by 202, Harbor by 401 for a project that it does not have, Quay of old by
+    # 400, ECR Public by an error.
     def read(response: Response) -> Mounted | Opened | None:
         if response.status == 201:
             return Mounted(errors.named_instead(response, digest))
@@ -133,6 +135,8 @@ def _opened(response: Response, action: str) -> Opened:
 
 def session_url(response: Response, action: str, before: Url | None = None) -> Url:
     """The URL at which the session goes on; `before` where the answer names none."""
+    # It is taken as it comes: distribution signs the offset into its query, anew in each answer,
+    # and GHCR's path is not the specification's.
     location = response.headers.get("Location")
     if not location and before is not None:
         return before
@@ -154,7 +158,7 @@ def session_url(response: Response, action: str, before: Url | None = None) -> U
 
 
 def content_range(start: int, length: int) -> tuple[str, str]:
-    """The header that says which bytes of a blob a body has."""
+    """The header that says which bytes of a blob a body has: no unit, the last one included."""
     return ("Content-Range", f"{start}-{start + length - 1}")
 
 
@@ -167,6 +171,8 @@ def send_chunk(location: Url, chunk: memoryview, start: int, action: str) -> Cal
 def ask_upload(location: Url, action: str) -> Call[Response | None]:
     """end-13. None: the session is gone, or the registry does not tell."""
 
+    # 404 for none: ECR, older Gitea, and distribution 2, which drops the session for the asking if
+    # its body was cut. Artifactory has said 405.
     def read(response: Response) -> Response | None:
         if response.ok:
             return response

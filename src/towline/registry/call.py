@@ -69,6 +69,7 @@ def sent_on(call: Call[T], response: Response) -> Url | None:
     Reads that follow go wherever they are sent. Others keep method and body (307 and 308: RFC 9110,
     sections 15.4.8 and 15.4.9) and stay on their host, unless they `move`.
     """
+    # The method stays: storage on S3 has signed the address for this one alone.
     if call.follow and response.status in REDIRECTS:
         return read_sent_on(response)
     url = errors.sent_on(response)

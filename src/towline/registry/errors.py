@@ -284,17 +284,21 @@ _HINTS_BY_WORDS: tuple[tuple[str, str], ...] = (
     # nginx, in plain words: "No required SSL certificate was sent", "The SSL certificate error".
     (r"ssl certificate|client certificate", CLIENT_CERTIFICATE),
     (r"expired", "the credentials have expired: log in again"),
+    # ECR: "cannot be overwritten because the repository is immutable".
     (_IMMUTABLE, "the tag is immutable: choose another tag"),
+    # Harbor has quotas, and projects that are made by hand.
     (r"quota", "a quota of the registry is used up: make room there"),
     (_FULL, "the registry has no room left: make room there"),
     (
         r"project .*(?:not found|does not exist|doesn't exist)",
         "create the project at the registry first",
     ),
+    # ECR makes no repository by itself.
     (
         r"repository .*(?:not found|does not exist|doesn't exist)",
         "create the repository at the registry first",
     ),
+    # Harbor, of a request with the cookie that it has set: we send none.
     (
         r"csrf",
         "something on the way adds cookies: ask whoever runs the proxy",
@@ -308,6 +312,7 @@ _HINTS_BY_CODE = {
 _HINTS_BY_STATUS = {
     401: "check the credentials: `creds='USER:PASSWORD'`, or what towline login has saved",
     403: "check that the account may push to this repository, and that the repository exists",
+    # Quay says 409 of a tag that may not be moved, Harbor 412.
     409: "the tag may be immutable: choose another tag",
     412: "the tag may be immutable: choose another tag",
     404: "check the name of the repository and that the address is a registry's",

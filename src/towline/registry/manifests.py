@@ -158,6 +158,8 @@ def lacks_blobs(error: Exception) -> bool:
 
 def refuses_type(error: Exception) -> bool:
     """Whether a manifest may have been refused for its type (OCI, schema 2)."""
+    # ECR says 405 `UNSUPPORTED`, Quay and zot 415, Gitea 501, distribution 2.0 400 `TAG_INVALID`,
+    # proxies 404, many 400 `MANIFEST_INVALID`.
     return (
         isinstance(error, RegistryError)
         and error.status in {400, 404, 405, 415, 501}

@@ -66,6 +66,8 @@ def announce(talk: Conversation, manifest: RawManifest, subject: Digest) -> bool
     NetworkError.
     """
     with on_side("destination"):
+        # ECR and the Hub have sent `OCI-Subject` without having the list; Quay has it and sends
+        # no such header.
         listed = talk.call(referrers(talk.name, subject))
         if listed is not None and manifest.digest in listed:
             return False

@@ -66,8 +66,11 @@ class Repository:
         self._chunk_size = chunk_size
         self._mistaken: set[str] = set()
         self._damaged: dict[str, str] = {}
+        # Distribution wants both of who pushes. Quay gives no token at all that may delete as well.
         actions = "pull,push" if side == "destination" else "pull"
         self._scopes: Scopes = (f"repository:{name.path}:{actions}",)
+        # Whose blobs are mounted must be pulled from, though it be public (distribution, the Hub).
+        # No other registry's name goes into a scope: the Hub gives no token for one of three parts.
         origins = dict.fromkeys(origin.path for origin in pull_from if origin.host == name.host)
         self._mount_scopes: Scopes = (
             *self._scopes,

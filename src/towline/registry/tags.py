@@ -74,7 +74,8 @@ def every_tag(talk: Conversation) -> list[str]:
         seen.add(target)
         page = talk.call(tags(name, target))
         if isinstance(page, Unclear):
-            # It does not like the number that was asked for: as many as it likes, then.
+            # It does not like the number that was asked for (distribution has a maximum, which is
+            # its owner's to set): as many as it likes, then.
             target = distribution.tags_path(name.path)
             continue
         found.update(dict.fromkeys(page.tags))

@@ -187,6 +187,7 @@ class Transport:
         base = self.endpoint.base(context)
         if url.origin == base.origin:
             return self._at_home(base, context)
+        # Storage gets none: S3 refuses a signed address that comes with an `Authorization`.
         match = re.fullmatch(_UPLOAD, url.target.partition("?")[0])
         if match is None:
             return None

@@ -74,9 +74,9 @@ class Request(NamedTuple):
         # Its headers and its body may hold secrets.
         return f"<Request {self.method} {self.url.redacted}>"
 
-    def with_header(self, name: str, value: str) -> Request:
-        """One header field more."""
-        return self._replace(headers=(*self.headers, (name, value)))
+    def with_header(self, name: str, value: str | None) -> Request:
+        """One header field more, unless it has no value."""
+        return self._replace(headers=(*self.headers, (name, value))) if value else self
 
     @property
     def has_body(self) -> bool:

@@ -134,6 +134,7 @@ class Pool:
         url, via = request.url, self._proxies.of(request.url)
         to_proxy = via if url.scheme == "http" else None
         fields = [("Host", url.authority), ("User-Agent", USER_AGENT)]
+        # Never a cookie: with the one that Harbor sets, the next write is refused as forged (CSRF).
         fields += [("Accept-Encoding", "identity"), *request.headers]
         if to_proxy and to_proxy.authorization:
             fields.append(("Proxy-Authorization", to_proxy.authorization))

@@ -47,26 +47,24 @@ class TlsInTls:
 
     def recv(self, size: int) -> bytes:
         """All that has arrived, about `size` bytes at most; b"" at the end."""
-        data = self._first(size)
-        # What lies in memory is not heard of by whoever polls the socket.
-        while data and self._arrived.pending and len(data) < size:
-            try:
-                data += self._inner.read(size)
-            except ssl.SSLWantReadError:
-                break
-        return data
-
-    def _first(self, size: int) -> bytes:
+        data = b""
         while True:
             try:
-                return self._inner.read(size)
+                more = self._inner.read(size)
             except ssl.SSLWantReadError:
+                if data:
+                    return data
                 # What is to be read may be why nothing more can be sent.
                 with suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
                     self._flush()
                 self._fill()
+                continue
             except ssl.SSLEOFError:
-                return b""
+                return data
+            data += more
+            # What lies in memory is not heard of by whoever polls the socket.
+            if not (more and self._arrived.pending and len(data) < size):
+                return data
 
     def getpeercert(self, *, binary_form: Literal[True]) -> bytes | None:
         """The server's certificate (DER)."""

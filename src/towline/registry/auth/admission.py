@@ -106,7 +106,7 @@ class Admission:
         auth, scopes, context = self.auth, visit.scopes, visit.context
         header, renewals = self._header(scopes, context), 0
         while True:
-            request = with_header(visit.request, header)
+            request = visit.request.with_header("Authorization", header)
             response = visit.send(request)
             unknown = not (visit.optional or self.doubts_clocks or header in self._good)
             if response.status == 401 and unknown and auth.is_new(scopes, header, response):
@@ -136,11 +136,12 @@ class Admission:
 
     def for_body(self, request: Request, scopes: Scopes, context: Context) -> Request:
         """The request with a token that lives long enough for a body."""
-        return with_header(request, self._header(scopes, context, lasting=BODY_MARGIN))
+        header = self._header(scopes, context, lasting=BODY_MARGIN)
+        return request.with_header("Authorization", header)
 
     def now(self, request: Request, scopes: Scopes) -> Request:
         """The request with the token at hand, if there is one: nobody is asked."""
-        return with_header(request, self.auth.header(scopes))
+        return request.with_header("Authorization", self.auth.header(scopes))
 
     def refused(self, response: Response, scopes: Scopes, context: Context) -> bool:
         """After a 401 to a streamed body: renew the token; whether to send the body again."""
@@ -180,8 +181,3 @@ class Admission:
             raise
         finally:
             asking.close()
-
-
-def with_header(request: Request, header: str | None) -> Request:
-    """The request with that `Authorization`, if there is one."""
-    return request.with_header("Authorization", header) if header else request

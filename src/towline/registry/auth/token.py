@@ -84,6 +84,7 @@ class TokenService(NamedTuple):
 
     def ask(self, scopes: Scopes) -> Generator[Request, Response, Response]:
         """Ask for a token. Raises AuthError, RegistryError for an address that is none."""
+        # A password goes by GET, which all take; only a refresh token must be posted (ACR).
         realm, credentials = self._realm(), self.credentials
         service = self.challenge.parameters.get("service", "")  # OpenShift names none
         if credentials and credentials.identity_token:
