@@ -21,7 +21,7 @@ from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.reference import RepositoryName
 from towline.registry import errors
 from towline.registry.auth.admission import Admission, Visit
-from towline.registry.auth.authenticator import Authenticator
+from towline.registry.auth.authenticator import BODY_MARGIN, Authenticator
 from towline.registry.call import REDIRECTS, REDIRECTS_MAX, Call, astray, read_sent_on, sent_on
 from towline.registry.endpoints import host_of
 from towline.spec import distribution
@@ -155,22 +155,27 @@ class Transport:
     def start(self, request: Request, scopes: Scopes, context: Context) -> Exchange:
         """Begin a request whose body is written to the exchange; its token lasts a while."""
         if admission := self._admission(request.url, context):
-            request = admission.for_body(request, scopes, context)
+            header = admission.header(scopes, context, lasting=BODY_MARGIN)
+            request = request.with_header("Authorization", header)
         return self._pool.start(self._guarded(request, context), context)
 
     def refused(self, response: Response, scopes: Scopes, context: Context) -> bool:
         """After a 401 to a streamed body: renew the token; whether to send the body again."""
         admission = self._admission(response.url, context)
-        return admission is not None and admission.refused(response, scopes, context)
+        if response.status != 401 or admission is None:
+            return False
+        return admission.renewed(scopes, response, admission.auth.header(scopes), context)
 
     def grants(self, scopes: Scopes, context: Context) -> bool:
         """Whether a token for all of these scopes can be had, as far as is known."""
-        return self._at_home(self.endpoint.base(context), context).grants(scopes, context)
+        admission = self._at_home(self.endpoint.base(context), context)
+        admission.header(scopes, context)
+        return admission.auth.grants(scopes)
 
     def quietly(self, request: Request, scopes: Scopes, context: Context, seconds: float) -> None:
         """Send it with the token at hand, and ignore what comes of it."""
         if admission := self._admission(request.url, context):
-            request = admission.now(request, scopes)
+            request = request.with_header("Authorization", admission.auth.header(scopes))
         try:
             self._pool.request(self._guarded(request, context), context, timeout=seconds)
         except TowlineError:

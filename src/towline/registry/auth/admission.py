@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from towline.context import acquired
 from towline.errors import AuthError, TowlineError
 from towline.registry import errors
-from towline.registry.auth.authenticator import BODY_MARGIN, MARGIN
+from towline.registry.auth.authenticator import MARGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -104,7 +104,7 @@ class Admission:
     def _tried(self, visit: Visit) -> Response:
         """Send it, again with a renewed header while that may help."""
         auth, scopes, context = self.auth, visit.scopes, visit.context
-        header, renewals = self._header(scopes, context), 0
+        header, renewals = self.header(scopes, context), 0
         while True:
             request = visit.request.with_header("Authorization", header)
             response = visit.send(request)
@@ -121,12 +121,16 @@ class Admission:
             hopeless = visit.optional and auth.hopeless(scopes, response)
             if renewals == _RENEWALS_MAX or hopeless:
                 return response
-            if not self._renewed(scopes, response, header, context):
+            if not self.renewed(scopes, response, header, context):
                 return response
             before, header = header, auth.header(scopes)
             renewals = _RENEWALS_MAX if header == before else renewals + 1
 
-    def _header(self, scopes: Scopes, context: Context, *, lasting: float = MARGIN) -> str | None:
+    def header(self, scopes: Scopes, context: Context, *, lasting: float = MARGIN) -> str | None:
+        """What to send as `Authorization`, a token being fetched where one is needed.
+
+        `lasting`: seconds that it should still live. Raises AuthError, RegistryError, NetworkError.
+        """
         header = self.auth.header(scopes, lasting=lasting)
         if header is None and self.auth.must_ask:
             with acquired(self._lock, context):
@@ -134,29 +138,10 @@ class Admission:
             header = self.auth.header(scopes)
         return header
 
-    def for_body(self, request: Request, scopes: Scopes, context: Context) -> Request:
-        """The request with a token that lives long enough for a body."""
-        header = self._header(scopes, context, lasting=BODY_MARGIN)
-        return request.with_header("Authorization", header)
-
-    def now(self, request: Request, scopes: Scopes) -> Request:
-        """The request with the token at hand, if there is one: nobody is asked."""
-        return request.with_header("Authorization", self.auth.header(scopes))
-
-    def refused(self, response: Response, scopes: Scopes, context: Context) -> bool:
-        """After a 401 to a streamed body: renew the token; whether to send the body again."""
-        if response.status != 401:
-            return False
-        return self._renewed(scopes, response, self.auth.header(scopes), context)
-
-    def grants(self, scopes: Scopes, context: Context) -> bool:
-        """Whether a token for all of these scopes can be had, as far as is known."""
-        self._header(scopes, context)
-        return self.auth.grants(scopes)
-
-    def _renewed(
+    def renewed(
         self, scopes: Scopes, response: Response, used: str | None, context: Context
     ) -> bool:
+        """After a 401 to `used`: learn from it; whether the request is worth sending once more."""
         with acquired(self._lock, context):
             if self.auth.header(scopes) not in {None, used}:
                 return True  # another thread has renewed it meanwhile
