@@ -62,3 +62,14 @@ def test_memory_is_constant_in_the_layers_size(
         image.unlink()
     assert peaks["large"] < 96 * MiB
     assert peaks["large"] - peaks["small"] < 12 * MiB
+
+
+@pytest.mark.parametrize("kind", ["oci", "oci-archive", "docker-archive"])
+def test_a_copy_to_files_needs_no_more_for_a_large_image(
+    oci_registry: TestRegistry, tmp_path: Path, kind: str
+) -> None:
+    make_image(tmp_path / "image", [{"big": big_file(tmp_path / "big", 320 * MiB)}], format="oci")
+    name = f"{oci_registry.name('app')}:1"
+    peak("push", str(tmp_path / "image"), name, "-q", "--cache", "none")
+    most = peak("copy", name, f"{kind}:{tmp_path}/to:app:1", "-q", "--cache", "none")
+    assert most < 64 * MiB

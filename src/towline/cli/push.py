@@ -118,10 +118,11 @@ COPY = Command(
     _copy,
     "SOURCE DESTINATION... [OPTION...]",
     """\
-Copy an image to REGISTRY/REPOSITORY[:TAG], with all its platforms, byte for byte.
+Copy an image to REGISTRY/REPOSITORY[:TAG], with all its platforms, byte for byte; or to a layout
+or an archive: oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF].
 
 SOURCE is REGISTRY/REPOSITORY[:TAG|@DIGEST], or any source of `towline push`, a path written as
-./PATH. What is there already is not read, and nothing is kept on disk.""",
+./PATH. What is there already is not read again.""",
     options.COPY,
 )
 TAG = Command(

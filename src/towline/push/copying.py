@@ -7,15 +7,28 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from towline import reference as references
-from towline.errors import AuthError, NetworkError, RegistryError, TowlineError, UsageError
+from towline.errors import (
+    AuthError,
+    NetworkError,
+    RegistryError,
+    SourceError,
+    TowlineError,
+    UsageError,
+)
+from towline.layers import profile as profiles
+from towline.push.destinations import is_at_registry
+from towline.push.image import images
 from towline.sources.open_source import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from towline.push.image import Image, Tree
+    from towline.push.options import Wish
     from towline.push.signatures import Source
-    from towline.reference import Reference
+    from towline.reference import Reference, RepositoryName
 
+_DOCKER_ARCHIVE = "docker-archive:"
 _PATHS = ("/", "./", "../")
 
 
@@ -37,19 +50,77 @@ def meant(source: Source) -> Source:
     return f"docker://{source}"
 
 
-def check_source(source: Source, destinations: Iterable[Reference], *, all_tags: bool) -> None:
-    """Raises UsageError for a source that is one of the destinations, or has a tag too much."""
-    if not isinstance(source, str) or (location := parse(source)).transport != "docker":
-        return
-    found = references.parse(location.path)
-    if all_tags and (found.tag or found.digest):
+def checked(
+    source: Source, destinations: Sequence[Reference], wish: Wish, *, all_tags: bool
+) -> tuple[list[Reference], Wish]:
+    """Destinations and wish as they go with the source.
+
+    Raises UsageError for a source that is one of the destinations, or has a tag too much, and for
+    options that are not for folders and files.
+    """
+    location = parse(source) if isinstance(source, str) else None
+    found = None
+    if location and location.transport == "docker":
+        found = references.parse(location.path)
+        found = found if all_tags or found.digest else found.with_tag(found.target)
+        if all_tags and (found.tag or found.digest):
+            raise UsageError(
+                f"the source of `all_tags` has no tag or digest: {found}",
+                hint=f"use {found.repository}",
+            )
+        if found in destinations:
+            raise UsageError(f"source and destination are the same: {found}")
+    if all(is_at_registry(each.repository) for each in destinations):
+        return list(destinations), wish
+    from towline.targets import place
+
+    if location:
+        place.check_apart(location, destinations)
+    return place.named(destinations, found), _plain(wish, destinations)
+
+
+def _plain(wish: Wish, destinations: Sequence[Reference]) -> Wish:
+    """Layers of docker archives are plain: what is not compressed yet stays so.
+
+    Raises UsageError for what such an archive cannot do.
+    """
+    archives = [each for each in destinations if str(each).startswith(_DOCKER_ARCHIVE)]
+    wishes = {
+        "compression": wish.explicit_profile and wish.profile.compression != "none",
+        "verify": wish.verify,
+        "if_exists": wish.if_exists != "overwrite",
+    }
+    for option in (option for option, wished in wishes.items() if wished and archives):
         raise UsageError(
-            f"the source of `all_tags` has no tag or digest: {found}",
-            hint=f"use {found.repository}",
+            f"`{option}` is not for a docker archive, which has plain layers and no manifests: "
+            f"{archives[0]}",
+            hint="use oci-archive:FILE",
         )
-    tag = None if all_tags else found.tag or (None if found.digest else references.LATEST)
-    if (tag or all_tags) and found.with_tag(tag) in destinations:
-        raise UsageError(f"source and destination are the same: {found.with_tag(tag)}")
+    alone = len(archives) == len(destinations)
+    return wish._replace(profile=profiles.parse("none")) if alone else wish
+
+
+def fitting(
+    name: RepositoryName, tags: Iterable[tuple[Reference, Tree]]
+) -> tuple[tuple[Reference, Tree], ...]:
+    """What goes there under each tag: a docker archive has images alone, and no indexes.
+
+    Raises SourceError for an index of several.
+    """
+    if not name.host.startswith(_DOCKER_ARCHIVE):
+        return tuple(tags)
+    return tuple((reference, _sole_image(reference, tree)) for reference, tree in tags)
+
+
+def _sole_image(reference: Reference, tree: Tree) -> Image:
+    found = [image for image in images(tree) if image.source.platform.known]
+    if len(found) == 1:
+        return found[0]
+    platforms = ", ".join(str(image.source.platform) for image in found)
+    raise SourceError(
+        f"{reference} is to be one image, and the source has {len(found)}: {platforms}",
+        hint=f"choose one: `platform='{found[0].source.platform}'`" if found else None,
+    )
 
 
 @contextmanager

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, TypeVar
 from towline import reference
 from towline.errors import PartialFailure, TowlineError, TransferCancelled, UsageError
 from towline.push.result import PlanResult, PushResult
+from towline.reference import RepositoryName
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
 
     from towline.push.result import TagOutcome
     from towline.push.target_push import TargetPush
-    from towline.reference import Reference, RepositoryName
+    from towline.reference import Reference
 
 _ELSEWHERE = r"(?:oci|oci-archive|docker-archive|docker-daemon):(?![0-9]+/)"
 """How a text begins that names a folder, a file or a daemon; a host has a port after it."""
 
+_DAEMON = "docker-daemon:"
 _MOST_DIGITS = 3
 """Of a number behind a name that is more likely its tag than a port."""
 
@@ -28,25 +30,25 @@ Told = TypeVar("Told", bound=PushResult | PlanResult)
 
 
 def parse(
-    destination: str | Sequence[str], *, all_tags: bool = False, by_digest: bool = False
+    destination: str | Sequence[str],
+    *,
+    all_tags: bool = False,
+    by_digest: bool = False,
+    places: bool = False,
 ) -> list[Reference]:
     """Each destination once, in the order given; without a tag it is `latest`.
 
-    With `all_tags` they have no tag: the source's own are put there; nor with `by_digest`. Raises
-    InvalidReference, and UsageError for a digest, a tag with one of the two, a name of one part, or
-    what is no registry's.
+    With `all_tags` they have no tag: the source's own are put there; nor with `by_digest`. With
+    `places` there are layouts and archives among them. Raises InvalidReference, and UsageError for
+    a digest, a tag with one of the two, a name of one part, or what is no registry's.
     """
     if all_tags and by_digest:
         raise UsageError("`all_tags` writes tags, and `by_digest` none", hint="leave out one")
     texts = _texts(destination)
     if not texts:
         raise UsageError("no destination was given", hint="name one: REGISTRY/REPOSITORY:TAG")
-    for text in texts:
-        _check_transport(text)
-    parsed = [reference.parse(text) for text in texts]
-    for text, found in zip(texts, parsed, strict=True):
-        _check(found, without="all_tags" if all_tags else "by_digest" if by_digest else None)
-        _check_parts(text)
+    without = "all_tags" if all_tags else "by_digest" if by_digest else None
+    parsed = [_parsed(text, without, places=places) for text in texts]
     default = None if all_tags or by_digest else reference.LATEST
     return list(dict.fromkeys(found.with_tag(found.tag or default) for found in parsed))
 
@@ -62,17 +64,32 @@ def _texts(destination: object) -> list[str]:
     return [text for text in given if isinstance(text, str)]
 
 
-def _check_transport(text: str) -> None:
+def _parsed(text: str, without: str | None, *, places: bool) -> Reference:
     """`oci:DIR` would pass for a tag of the Hub's repository `oci`."""
     if not re.match(_ELSEWHERE, text):
-        return
-    hint = "`oci:`, `oci-archive:` and `docker-archive:` are for `towline copy`, not available yet"
-    if text.startswith("docker-daemon:"):
-        hint = "docker load puts an archive into a daemon"
-    shown = reference.without_login(text)
-    raise UsageError(
-        f"{shown} is not at a registry, and a push goes to registries alone", hint=hint
-    )
+        found = reference.parse(text)
+        _check(found, without=without)
+        _check_parts(text)
+        return found
+    if text.startswith(_DAEMON) or not places:
+        check_at_registry(text)
+    if without == "by_digest":
+        raise UsageError(f"`by_digest` is for registries, which {text} is not")
+    from towline.targets import place  # which most have no need of
+
+    found = place.parse(text)
+    _check(found, without=without)
+    return found
+
+
+def check_at_registry(text: str) -> None:
+    """Raises UsageError for what names a folder, a file or a daemon."""
+    if re.match(_ELSEWHERE, text):
+        daemon = text.startswith(_DAEMON)
+        shown = reference.without_login(text)
+        hint = "docker load puts an archive into a daemon" if daemon else f"towline copy … {shown}"
+        said = f"{shown} is not at a registry, and a push goes to registries alone"
+        raise UsageError(said, hint=hint)
 
 
 def _check(found: Reference, *, without: str | None) -> None:
@@ -113,13 +130,20 @@ def _may_be_a_registry(name: str) -> bool:
 
 def on_one_host(parsed: Iterable[Reference], account: str | None) -> None:
     """An account that was given belongs to one registry. Raises UsageError for several."""
-    hosts = dict.fromkeys(found.repository.host for found in parsed)
+    hosts = dict.fromkeys(
+        found.repository.host for found in parsed if is_at_registry(found.repository)
+    )
     if account and len(hosts) > 1:
         raise UsageError(
             f"{account} is for one registry, and the destinations are on {len(hosts)}: "
             + ", ".join(hosts),
             hint=f"save a login for each: towline login {next(iter(hosts))}",
         )
+
+
+def is_at_registry(name: RepositoryName) -> bool:
+    """Whether it is no folder or file."""
+    return type(name) is RepositoryName
 
 
 def by_repository(parsed: Iterable[Reference]) -> dict[RepositoryName, list[Reference]]:

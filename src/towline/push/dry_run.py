@@ -62,9 +62,10 @@ def _check_push(target: Target) -> None:
 
     Raises what the last attempt raised.
     """
-    context = target.context
-    upload = target.retry("an upload", partial(target.repository.start_upload, context))
-    upload.cancel()
+    if target.layout:
+        return
+    start_upload = partial(target.registry.start_upload, target.context)
+    target.retry("an upload", start_upload).cancel()
 
 
 def unchanged(outcome: TagOutcome, target: Target | None = None) -> Planned:

@@ -88,7 +88,7 @@ def manifest(reference: Reference, target: Target) -> RawManifest:
 
 
 def _missing(reference: Reference, target: Target) -> RegistryError:
-    target.repository.check_version(target.context)
+    target.registry.check_version(target.context)
     named = reference if reference.digest else reference.with_tag(reference.target)
     return RegistryError(
         f"there is no {named} at the registry",

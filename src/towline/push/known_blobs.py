@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from towline.knowledge.base import Entry, is_sound
 from towline.push.plan import Destination
+from towline.registry.repository import Repository
 from towline.spec import media_types
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from towline.push.image import Blob
     from towline.push.plan import Delivered, Made
     from towline.reference import RepositoryName
-    from towline.registry.repository import Repository
     from towline.spec.digest import Digest
+    from towline.targets.layout import Layout
 
 
 def known(knowledge: Knowledge, blobs: Iterable[Blob]) -> Mapping[Digest, Sequence[Entry]]:
@@ -36,14 +37,16 @@ def merged(
     return entries
 
 
-def keep(knowledge: Knowledge, repositories: Iterable[Repository], taught: Iterable[Entry]) -> None:
+def keep(
+    knowledge: Knowledge, repositories: Iterable[Repository | Layout], taught: Iterable[Entry]
+) -> None:
     """Record what the registries of these repositories have taught, as far as they may."""
     teachers = {repository.name.host for repository in repositories if repository.may_teach}
     knowledge.record([e for e in taught if e.repository.partition("/")[0] in teachers])
 
 
 def destination(
-    knowledge: Knowledge, repository: Repository, entries: Mapping[Digest, Sequence[Entry]]
+    knowledge: Knowledge, repository: Repository | Layout, entries: Mapping[Digest, Sequence[Entry]]
 ) -> Destination:
     """A target as the plan sees it: its name, and how entries of our own account look."""
     digests = {entry.digest for some in entries.values() for entry in some}
@@ -53,9 +56,13 @@ def destination(
 
 
 def remember(
-    knowledge: Knowledge, repository: Repository, delivered: Iterable[tuple[Blob, Delivered]]
+    knowledge: Knowledge,
+    repository: Repository | Layout,
+    delivered: Iterable[tuple[Blob, Delivered]],
 ) -> None:
-    """Record where blobs were just seen."""
+    """Record where blobs were just seen, at a registry: a folder is looked at as quickly."""
+    if not isinstance(repository, Repository):
+        return
     key = knowledge.account_key()
     now = time.time()
     entries = [

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.spec.manifest import Manifest
+    from towline.targets.layout import Layout
 
     Tags = Sequence[tuple[Reference, Tree]]
 
@@ -194,7 +195,7 @@ class _Learner:
         self._pairs.add(pair)
         return len(self._pairs) > before
 
-    def _digest(self, repository: Repository, tag: str) -> Digest | None:
+    def _digest(self, repository: Repository | Layout, tag: str) -> Digest | None:
         """HEAD first: a manifest that is read counts as a pull where pulls are limited."""
         target = self.target
         if repository.name == target.repository.name:
@@ -202,7 +203,7 @@ class _Learner:
         head = target.retry("the manifest", partial(repository.head_manifest, tag, target.context))
         return head.digest if head else None
 
-    def _manifests(self, repository: Repository, digest: Digest) -> Iterator[Manifest]:
+    def _manifests(self, repository: Repository | Layout, digest: Digest) -> Iterator[Manifest]:
         """The image manifest of that digest, or those of an index, while there is a need."""
         if digest in self._read or not self.wanted:
             return
@@ -231,7 +232,7 @@ class _Learner:
         ]
         return ours or found
 
-    def _entries(self, repository: Repository, manifest: Manifest) -> list[Entry]:
+    def _entries(self, repository: Repository | Layout, manifest: Manifest) -> list[Entry]:
         target, digest = self.target, manifest.config.digest
         read_config = partial(repository.read_blob, digest, target.context, configs.MAX_SIZE)
         config = configs.parse(target.retry("the config", read_config))
@@ -253,7 +254,9 @@ def fitting(manifest: Manifest, config: configs.ImageConfig) -> Sequence[tuple[D
     return list(zip(config.diff_ids, manifest.layers, strict=True))
 
 
-def _taught(diff_id: Digest, layer: Descriptor, repository: Repository, account: str) -> Entry:
+def _taught(
+    diff_id: Digest, layer: Descriptor, repository: Repository | Layout, account: str
+) -> Entry:
     return Entry(
         diff_id=diff_id,
         digest=layer.digest,

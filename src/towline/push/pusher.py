@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from towline.reference import Reference
     from towline.sources.remote import RemoteSource
     from towline.spec.digest import Digest
+    from towline.targets.place import Place
 
     Targets = Mapping[RepositoryName, Target]
 
@@ -113,12 +114,21 @@ class Pusher:
 
         Further keywords are those of `PushOptions`; `towline.push` tells what each is.
         """
+        return self._bring(source, destination, wishes, all_tags=all_tags)
+
+    def _bring(
+        self,
+        source: Source,
+        destination: str | Several,
+        wishes: PushOptions,
+        *,
+        all_tags: bool,
+        places: bool = False,
+    ) -> PushResult | list[PushResult]:
         wish = options.wish(wishes, all_tags=all_tags)
         if "check_push" in wishes:
             raise UsageError("check_push goes with `plan`: a push finds out by itself")
-        parsed = destinations.parse(destination, all_tags=all_tags, by_digest=wish.by_digest)
-        destinations.on_one_host(parsed, self._account)
-        copying.check_source(source, parsed, all_tags=all_tags)
+        parsed, wish = self._parsed(source, destination, wish, all_tags=all_tags, places=places)
         cancel = wishes.get("cancel") or Cancel()
         said = len(self._said)
         opening = self._opened(
@@ -143,10 +153,30 @@ class Pusher:
     ) -> PushResult | list[PushResult]:
         """Copy an image to a destination, or to several; a text as source names a registry's.
 
+        A destination may also be `oci:DIR[:REF]`, a layout that keeps what else is in it,
+        `oci-archive:FILE[:REF]` or `docker-archive:FILE[:REF]`, which are written whole.
+
         As `push` in all else. Whole indexes go byte for byte. Where a tag holds the source's
         digest already, one HEAD at each end is all that is asked.
         """
-        return self.push(copying.meant(source), destination, all_tags=all_tags, **wishes)
+        meant = copying.meant(source)
+        return self._bring(meant, destination, wishes, all_tags=all_tags, places=True)
+
+    def _parsed(
+        self,
+        source: Source,
+        destination: str | Several,
+        wish: Wish,
+        *,
+        all_tags: bool,
+        places: bool,
+    ) -> tuple[list[Reference], Wish]:
+        """Destinations and wish. Raises UsageError where they do not go with the source."""
+        parsed = destinations.parse(
+            destination, all_tags=all_tags, by_digest=wish.by_digest, places=places
+        )
+        destinations.on_one_host(parsed, self._account)
+        return copying.checked(source, parsed, wish, all_tags=all_tags)
 
     def tag(
         self, reference: str, tags: str | Several, *, cancel: Cancel | None = None
@@ -247,7 +277,7 @@ class Pusher:
         name = destinations.repository(repository)
         with self._edge.crossed():
             target = self._read(name, cancel or Cancel())
-            return sorted(target.retry("the tags", partial(target.repository.tags, target.context)))
+            return sorted(target.retry("the tags", partial(target.registry.tags, target.context)))
 
     def check_login(self, registry: str, *, cancel: Cancel | None = None) -> bool:
         """Ask a registry, `HOST[:PORT]`, whether the credentials that would be used are good.
@@ -281,9 +311,7 @@ class Pusher:
 
         wish = options.wish(wishes, all_tags=all_tags)
         wish = wish._replace(verify=None)  # there is nothing to verify yet
-        parsed = destinations.parse(destination, all_tags=all_tags, by_digest=wish.by_digest)
-        destinations.on_one_host(parsed, self._account)
-        copying.check_source(source, parsed, all_tags=all_tags)
+        parsed, wish = self._parsed(source, destination, wish, all_tags=all_tags, places=True)
         cancel = wishes.get("cancel") or Cancel()
         said = len(self._said)
         opening = self._opened(source, cancel, wish, parsed, all_tags=all_tags, outline=True)
@@ -334,6 +362,10 @@ class Pusher:
         except Cancelled:
             destinations.check_untouched(wanted, runs, early)
             raise
+        finally:
+            for run in runs:
+                if run.target.layout:
+                    run.target.layout.close()
         outcomes: dict[Reference, TagOutcome] = early | destinations.outcomes(runs) | broken
         if opened.origin:
             copying.name_sides(outcomes.values())
@@ -391,7 +423,7 @@ class Pusher:
         targets = []
         for name, tags in destinations.by_repository(found).items():
             target = begun.get(name) or self._target(name, cancel)
-            target.tags = tuple((reference, found[reference]) for reference in tags)
+            target.tags = copying.fitting(name, ((each, found[each]) for each in tags))
             targets.append(target)
             for entry in dict.fromkeys(wanted[reference] for reference, _ in target.tags):
                 for warning in entry.warnings:
@@ -415,6 +447,10 @@ class Pusher:
     def _at(self, name: RepositoryName, side: Side, cancel: Cancel) -> Target:
         self._check_open()
         context = Context(cancel=cancel, emit=self._emit)
+        if not destinations.is_at_registry(name):
+            from towline.targets.archives import opened  # which most have no need of
+
+            return Target(self._resources, opened(cast("Place", name)), (), context)
         repository = self._resources.client.repository(name, side, context=context)
         return Target(self._resources, repository, (), context)
 

@@ -111,9 +111,8 @@ class PushResult(_Told):
     @property
     def pinned(self) -> str:
         """`REGISTRY/REPOSITORY@sha256:…`."""
-        name = self.reference.partition("@")[0]
-        head, _, last = name.rpartition("/")
-        return f"{head}/{last.partition(':')[0]}@{self.digest}"
+        name = self.reference.removesuffix(f":{self.tag}" if self.tag else f"@{self.digest}")
+        return f"{name}@{self.digest}"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

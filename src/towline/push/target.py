@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from towline.context import Patience
 from towline.events import Retrying, Warned
+from towline.registry.repository import Repository
 from towline.transfers.retry import Attempts, retry
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from towline.push.plan import Delivered
     from towline.push.resources import Resources
     from towline.reference import Reference, RepositoryName
-    from towline.registry.repository import Repository
     from towline.spec.digest import Digest
+    from towline.targets.layout import Layout
 
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ class Target:
     """A repository and the tags that are to be set in it."""
 
     resources: Resources
-    repository: Repository
+    repository: Repository | Layout
     tags: tuple[tuple[Reference, Tree], ...]
     """Destination and what goes there, sorted by tag."""
     context: Context
@@ -87,6 +88,17 @@ class Target:
     """Tags that were being written as a cancel came, or as their push failed."""
     patience: Patience = field(default_factory=Patience)
     """For how long it may make the other targets of the push wait."""
+
+    @property
+    def layout(self) -> Layout | None:
+        """The folder or file that is written to, where it is not at a registry."""
+        return None if isinstance(self.repository, Repository) else self.repository
+
+    @property
+    def registry(self) -> Repository:
+        """The repository of one that is at a registry."""
+        assert isinstance(self.repository, Repository)  # noqa: S101 - its caller's own condition
+        return self.repository
 
     @property
     def reference(self) -> str:

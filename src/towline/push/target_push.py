@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from towline.reference import Reference, RepositoryName
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
+    from towline.targets.layout import Layout
 
 Outcome = PushResult | TowlineError
 """What came of one tag."""
@@ -56,6 +57,8 @@ class TargetPush:
         """Which way each blob takes."""
         self.delivered: dict[str, Delivered] = dict(target.passed or {})
         """What came of the blobs that are there, by their keys."""
+        self._untold: list[tuple[PushResult, int]] = []
+        """Results, with the bytes of all blobs, that count only when an archive is there."""
         self.awaited: TargetBlobs
         """The blobs that are on their way; there from `begin` on."""
         self._rules: Rules
@@ -183,6 +186,11 @@ class TargetPush:
         """Get ready to await the blobs that `uploads` brings there."""
         from towline.push.upload.target_blobs import TargetBlobs  # an unchanged image needs none
 
+        try:
+            if self.target.layout:
+                self.target.layout.begin()
+        except TowlineError as error:
+            self._fatal, self.plans = error, {}
         self.awaited = TargetBlobs(
             self.target,
             self._wish,
@@ -194,10 +202,29 @@ class TargetPush:
 
     def finish(self) -> None:
         """Await the blobs, then put the manifests; an outcome for each tag. Raises Cancelled."""
+        if fatal := self._fatal:
+            self._each(lambda _, __: fatal)
+            return
         self._await_blobs()
         if self._wish.check_diffids:
             self._look_into_unsent()
         self._each(self._tag)
+        if self.target.layout:
+            self._publish(self.target.layout)
+        self._tell_ended()
+
+    def _publish(self, layout: Layout) -> None:
+        """An archive is whole, or is not written: then every tag of it has failed."""
+        outcomes = self.outcomes.values()
+        failure = next((each for each in outcomes if isinstance(each, TowlineError)), None)
+        try:
+            if failure is None:
+                layout.publish(self.target.context)
+        except TowlineError as error:
+            failure = error
+        if failure is not None and layout.whole:
+            self.outcomes = dict.fromkeys(self.outcomes, failure)
+            self._untold.clear()
 
     def _await_blobs(self) -> None:
         context, host = self.target.context, self.target.repository.name.host
@@ -296,8 +323,15 @@ class TargetPush:
             verified=verified,
         )
         self.telling.reused(reference, tree, self.delivered, self._wish.profile)
-        self.telling.ended(result, reporting.total_bytes(tree, self.delivered))
+        self._untold.append((result, reporting.total_bytes(tree, self.delivered)))
+        if not (self.target.layout and self.target.layout.begun):
+            self._tell_ended()
         return result
+
+    def _tell_ended(self) -> None:
+        for result, total_bytes in self._untold:
+            self.telling.ended(result, total_bytes)
+        self._untold.clear()
 
     def learned_from(self, tree: Tree, found: Mapping[str, Delivered | None]) -> str | None:
         """The reference that taught what the lowest of the layers is that needs no sending."""

@@ -26,7 +26,7 @@ from towline.registry.errors import on_side
 from towline.registry.transport import Conversation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from towline.context import Context
     from towline.errors import Side
@@ -268,7 +268,8 @@ class Repository:
 
     def open_blob(self, digest: str, context: Context) -> BlobReader:
         """A blob to be read; its digest is checked at the end."""
-        return BlobReader(digest, self.name.host, self.blob_from(digest, 0, context)[0])
+        unread, _ = self.blob_from(digest, 0, context)
+        return BlobReader(digest, self.name.host, unread.next_piece, unread.close)
 
     def blob_from(self, digest: str, start: int, context: Context) -> tuple[Unread, int]:
         """A blob from byte number `start` on, or from an earlier one: the second value."""
@@ -311,10 +312,14 @@ class Repository:
 class BlobReader:
     """A `layers.reader.Reader`; the last read raises RegistryError when the digest is another."""
 
-    def __init__(self, digest: str, where: str, unread: Unread) -> None:
+    def __init__(
+        self, digest: str, where: str, next_piece: Callable[[], bytes], close: Callable[[], object]
+    ) -> None:
+        """`next_piece` gives b"" at the end."""
         self._digest = digest
         self._where = where
-        self._unread = unread
+        self._next_piece = next_piece
+        self._close = close
         self._hash = hashlib.new(digest.partition(":")[0])
         self._piece = memoryview(b"")
         self._ended = False
@@ -328,7 +333,7 @@ class BlobReader:
             self._piece = self._piece[len(part) :]
             filled += len(part)
             if not self._piece and filled < len(buffer):
-                self._piece = memoryview(self._unread.next_piece())
+                self._piece = memoryview(self._next_piece())
                 self._hash.update(self._piece)
                 self._ended = not self._piece
         if self._ended and self._hash.hexdigest() != self._digest.partition(":")[2]:
@@ -339,7 +344,7 @@ class BlobReader:
 
     def close(self) -> None:
         """Break off if it was not read to its end."""
-        self._unread.close()
+        self._close()
 
 
 def _is_linked(answer: Mounted, talk: Conversation, digest: str, size: int | None) -> bool:

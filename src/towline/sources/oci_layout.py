@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from towline.spec.descriptor import Descriptor
 
 INDEX = "index.json"
-_CONTAINERD_NAME = "io.containerd.image.name"
-_REF_NAME = "org.opencontainers.image.ref.name"
-_REFERRER = "io.containerd.manifest.subject"
+CONTAINERD_NAME = "io.containerd.image.name"
+REF_NAME = "org.opencontainers.image.ref.name"
+REFERRER = "io.containerd.manifest.subject"
 """Docker since 29.1 marks so what refers to an image beside it, and gives it no name."""
 
 
@@ -120,12 +120,12 @@ def _entry(names: tuple[str, ...], read: Callable[[], SourceImage | SourceIndex]
 
 
 def _names(listed: Descriptor) -> tuple[str, ...]:
-    names = (listed.annotations.get(key) for key in (_CONTAINERD_NAME, _REF_NAME))
+    names = (listed.annotations.get(key) for key in (CONTAINERD_NAME, REF_NAME))
     return tuple(name for name in names if name)
 
 
 def _is_referrer(listed: Descriptor) -> bool:
-    return _REFERRER in listed.annotations and not _names(listed)
+    return REFERRER in listed.annotations and not _names(listed)
 
 
 class LayoutBlobs(OciImages):
@@ -137,7 +137,7 @@ class LayoutBlobs(OciImages):
 
     def layer(self, listed: Descriptor, diff_id: Digest | None) -> SourceLayer:
         """See `OciImages`."""
-        path = _path(listed.digest)
+        path = path_of(listed.digest)
         size = self._files.size(path)
         if listed.urls and (size is None or media_types.is_foreign(listed.media_type)):
             return ForeignLayer(listed, diff_id)
@@ -151,7 +151,7 @@ class LayoutBlobs(OciImages):
     def content(self, listed: Descriptor, what: str) -> bytes:
         """See `OciImages`."""
         self.check_algorithm(listed, what)
-        path = _path(listed.digest)
+        path = path_of(listed.digest)
         size = self._files.size(path)
         if size is None:
             raise Absent(f"{self._files.name} lacks the {what} {listed.digest}")
@@ -172,5 +172,6 @@ class LayoutBlobs(OciImages):
             )
 
 
-def _path(digest: Digest) -> str:
+def path_of(digest: Digest) -> str:
+    """Where a blob lies in a layout."""
     return f"blobs/{digest.algorithm}/{digest.hex}"

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from towline.push.plan import Step
     from towline.registry.repository import Repository
     from towline.registry.upload.upload import Upload
+    from towline.targets.blob_files import BlobFile
+    from towline.targets.layout import Layout
 
 Forget = Callable[[Digest, Digest, RepositoryName], None]
 """DiffID, digest and the repository that turned out not to hold it."""
@@ -64,7 +66,7 @@ class _Attempt:
         self.cancel = Cancel()
         self.context = transfer.but(cancel=self.cancel)
         """What everything that is done in this attempt is to use."""
-        self.session: Upload | None = None
+        self.session: Upload | BlobFile | None = None
         self.failed = False
         """The session has seen a failure: it may be used again after `rewind` alone."""
         self._chained = ExitStack()
@@ -83,7 +85,7 @@ class BlobUpload:
     def __init__(
         self,
         blob: Blob,
-        repository: Repository,
+        repository: Repository | Layout,
         steps: Iterable[Step],
         *,
         profile: Profile,
@@ -224,7 +226,7 @@ class BlobUpload:
             self._attempt = _Attempt(self.context)
         return self._attempt
 
-    def _session(self, attempt: _Attempt) -> Upload:
+    def _session(self, attempt: _Attempt) -> Upload | BlobFile:
         if attempt.session is None:
             known, size = self.blob.stored, self.blob.size
             attempt.session = self.repository.start_upload(attempt.context, known, size)

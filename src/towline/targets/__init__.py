@@ -1,0 +1,1 @@
+"""What images are written to beside registries: layouts and archives."""

@@ -1,0 +1,180 @@
+"""Files on their way into a folder: each has its name when all of it is there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from towline.errors import SourceError, TowlineError
+from towline.layers.decoders import decoder_of
+from towline.sources.oci_layout import path_of
+from towline.spec import compression
+from towline.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from towline.context import Context
+    from towline.layers.decoders import Decoder
+
+_PARTIAL = ".partial"
+_FORGOTTEN = 3600.0
+"""Seconds without a byte after which nobody writes a file any more: a kill has ended it."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses is said in a sentence: TowlineError."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        with suppress(OSError):
+            room = os.statvfs(path.parent)
+            reason = f"{reason}; {room.f_bavail * room.f_frsize} bytes are free there"
+        raise TowlineError(f"cannot write {path}: {reason}", side="destination") from None
+
+
+class PartialFile:
+    """A file without its own name yet; one that is not finished is removed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / f".{os.urandom(8).hex()}{_PARTIAL}"
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+
+    def write(self, block: bytes | memoryview) -> None:
+        """Write all of it. Raises OSError."""
+        rest = memoryview(block)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+
+    def rename(self, path: Path) -> None:
+        """It is whole. Raises OSError."""
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
+        self._path.replace(path)
+
+    def drop(self) -> None:
+        """Remove it, unless it was renamed."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        with suppress(OSError):
+            self._path.unlink()
+
+
+def write_whole(path: Path, pieces: Iterable[bytes], folder: Path | None = None) -> None:
+    """Put a file in its place, whole; it is written in `folder`. Raises TowlineError."""
+    with writing(path):
+        file = PartialFile(folder or path.parent)
+        try:
+            for piece in pieces:
+                file.write(piece)
+            file.rename(path)
+        finally:
+            file.drop()
+
+
+def remove_forgotten(folder: Path) -> None:
+    """Remove what copies that were killed have left unfinished."""
+    for path in folder.glob(f".*{_PARTIAL}"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _FORGOTTEN:
+                path.unlink()
+
+
+class BlobFile:
+    """A blob that is written to a layout; see `registry.upload.upload.Upload`."""
+
+    acknowledged = 0
+    """What was not finished is begun anew."""
+    resumed = False
+
+    def __init__(self, root: Path, context: Context) -> None:
+        """`root`: of the layout, which has its folders already."""
+        self.sent = 0
+        """Bytes that were written."""
+        self._root = root
+        self._context = context
+        with writing(root):
+            self._file = PartialFile(root / "blobs" / "sha256")
+
+    def write(self, block: bytes | memoryview) -> None:
+        """Write a block. Raises TowlineError and Cancelled."""
+        self._context.cancel.check()
+        view = memoryview(block).cast("B")
+        with writing(self._root):
+            self._keep(view)
+        self.sent += len(view)
+        self._context.meter.add(sent_bytes=len(view))
+
+    def _keep(self, block: memoryview) -> None:
+        self._file.write(block)
+
+    def commit(self, digest: str) -> None:
+        """Everything is written, and has this digest."""
+        with writing(self._root):
+            self._file.rename(self._root / path_of(Digest(digest)))
+
+    def rewind(self) -> bool:
+        """Another one is to be begun."""
+        return False
+
+    def cancel(self) -> None:
+        """Remove what is not finished."""
+        self._file.drop()
+
+
+class PlainFile(BlobFile):
+    """A blob of which the plain bytes are kept, under their own digest.
+
+    A link named by the digest of the compressed ones leads there. Raises SourceError where they
+    are damaged.
+    """
+
+    def __init__(self, root: Path, context: Context) -> None:
+        super().__init__(root, context)
+        self._decoder: Decoder | None = None
+        self._head = b""
+        self._hash = hashlib.sha256()
+
+    def _keep(self, block: memoryview) -> None:
+        if self._decoder is None:
+            self._head += bytes(block)
+            if len(self._head) >= compression.MAGIC_LENGTH:
+                self._begin()
+        else:
+            self._decode(self._decoder, block)
+
+    def _begin(self) -> Decoder:
+        decoder = decoder_of(compression.detect(self._head), "a layer of the source")
+        self._decode(decoder, memoryview(self._head))
+        self._decoder = decoder
+        return decoder
+
+    def _decode(self, decoder: Decoder, block: memoryview) -> None:
+        for piece in decoder.feed(block):
+            self._hash.update(piece)
+            self._file.write(piece)
+
+    def commit(self, digest: str) -> None:
+        """See `BlobFile`."""
+        with writing(self._root):
+            (self._decoder or self._begin()).finish()
+            plain = f"sha256:{self._hash.hexdigest()}"
+            super().commit(plain)
+            if plain != digest:
+                with suppress(FileExistsError):
+                    (self._root / path_of(Digest(digest))).symlink_to(Digest(plain).hex)
+
+
+def plain_digest(root: Path, digest: Digest) -> Digest:
+    """The digest of the plain bytes of what a `PlainFile` has kept. Raises SourceError."""
+    try:
+        return Digest(f"sha256:{(root / path_of(digest)).resolve().name}")
+    except ValueError:
+        raise SourceError(f"the layer {digest} was not kept") from None

@@ -1,0 +1,100 @@
+"""The names of folders and files that images are written to, in a repository's place."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal, cast
+
+from towline import reference as references
+from towline.errors import UsageError
+from towline.reference import Reference, RepositoryName
+from towline.sources import open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from towline.sources.open_source import Location
+
+Kind = Literal["oci", "oci-archive", "docker-archive"]
+
+
+class Place(RepositoryName):
+    """A folder or file. `host` is how it is written, `path` the name of its images, if any.
+
+    What is shared by a host (threads, slots, patience) each place has for itself.
+    """
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.path}" if self.path else self.host
+
+    @property
+    def familiar(self) -> str:
+        """As it is written."""
+        return str(self)
+
+    @property
+    def kind(self) -> Kind:
+        """The transport, as in `oci:DIR`."""
+        return cast("Kind", self.host.partition(":")[0])
+
+    @property
+    def file(self) -> str:
+        """The path of the folder or file."""
+        return self.host.partition(":")[2]
+
+
+def parse(text: str) -> Reference:
+    """`oci:DIR[:REF]`, `oci-archive:FILE[:REF]` or `docker-archive:FILE[:REF]`.
+
+    A layout has tags, a docker archive names: REF is one of its kind. Raises UsageError.
+    """
+    location = open_source.parse(text)
+    host = f"{location.transport}:{os.path.normpath(location.path)}"
+    if location.transport == "docker-archive" and location.ref:
+        named = references.parse(location.ref)
+        if named.digest:
+            raise UsageError(f"an image in an archive has a tag, and no digest: {text}")
+        return Reference(Place(host, named.repository.familiar), named.tag)
+    return Reference(Place(host, ""), location.ref)
+
+
+def check_apart(source: Location, places: Iterable[Reference]) -> None:
+    """Raises UsageError for an archive, or a layout's image, that is to become itself."""
+    for place in places:
+        name = place.repository
+        if not isinstance(name, Place) or source.transport in {"docker", "docker-daemon"}:
+            continue
+        same = os.path.realpath(source.path) == os.path.realpath(name.file)
+        if same and (name.kind != "oci" or source.ref == place.tag):
+            raise UsageError(f"source and destination are the same: {place}")
+
+
+def named(places: Iterable[Reference], source: Reference | None) -> list[Reference]:
+    """The destinations; a docker archive without a name has that of the source, if it has one.
+
+    Raises UsageError where one file is to have images of several repositories: it is written
+    once, whole.
+    """
+    found = [_named(place, source) for place in places]
+    names: dict[str, RepositoryName] = {}
+    for place in found:
+        name = place.repository
+        other = names.setdefault(name.host, name)
+        if isinstance(name, Place) and other != name:
+            raise UsageError(
+                f"{name.host} is to hold images of {other.path} and of {name.path}, and is written "
+                "for one of them",
+                hint="use a file for each",
+            )
+    return found
+
+
+def _named(place: Reference, source: Reference | None) -> Reference:
+    name = place.repository
+    if not isinstance(name, Place) or name.kind != "docker-archive" or name.path:
+        return place
+    if source is None:
+        return place.with_tag(None)
+    return Reference(Place(name.host, source.repository.familiar), source.tag)

@@ -1,0 +1,325 @@
+"""Copies to layouts and archives, which others read, and which are whole or are not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import towline
+from towline.cli.main import main
+from towline.server import Server
+from towline.testing.images import make_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from towline.testing import TestRegistry
+
+BIG = b"".join(hashlib.sha256(str(n).encode()).digest() * 2 for n in range(20_000))
+LAYERS = [{"etc/os-release": b"ID=towline\n", "usr/lib/big": BIG}, {"app/hello": b"hello\n"}]
+BESIDE = {"home", "image", "index"}
+"""What lies in the folder of each test."""
+BOTH = ["linux/amd64", "linux/arm64"]
+
+
+class Source:
+    """A registry with an index under `app:1`, and an image under `app:one`."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.server = server
+        self.host = server.url.partition("//")[2]
+        self.index = make_image(folder / "index", LAYERS, BOTH, "oci", attestations=True).digest
+        towline.push(folder / "index", f"{self.host}/app:1")
+        self.image = make_image(folder / "image", LAYERS, format="oci").digest
+        towline.push(folder / "image", f"{self.host}/app:one")
+        self.mark = server.log.count
+
+    def asked(self) -> list[str]:
+        """Method and path of each request since this was asked before."""
+        found = [f"{one.method} {one.path}" for one in self.server.log.since(self.mark)]
+        self.mark = self.server.log.count
+        return found
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[Source]:
+    with Server() as server:
+        yield Source(server, tmp_path)
+
+
+def copied(source: str, destination: str, **options: Any) -> towline.PushResult:
+    result = towline.copy(source, destination, **options)
+    assert isinstance(result, towline.PushResult)
+    return result
+
+
+def test_a_layout_has_the_index_byte_for_byte_and_is_pushed_to_the_same_digest(
+    source: Source, tmp_path: Path, oci_registry: TestRegistry
+) -> None:
+    result = copied(f"{source.host}/app:1", f"oci:{tmp_path}/out:1")
+    assert (result.reference, result.tag) == (f"oci:{tmp_path}/out:1", "1")
+    assert (result.digest, result.status) == (source.index, "pushed")
+    assert result.pinned == f"oci:{tmp_path}/out@{source.index}"
+    back = towline.push(f"oci:{tmp_path}/out:1", f"{oci_registry.name('app')}:1")
+    assert back.digest == source.index
+    assert not list((tmp_path / "out").rglob("*.partial"))
+
+
+def test_what_a_layout_has_is_not_fetched_again_and_equal_tags_are_left_alone(
+    source: Source, tmp_path: Path
+) -> None:
+    copied(f"{source.host}/app:one", f"oci:{tmp_path}/out:one")
+    source.asked()
+    again = copied(f"{source.host}/app:one", f"oci:{tmp_path}/out:one")
+    assert (again.status, source.asked()) == ("unchanged", ["HEAD /v2/app/manifests/one"])
+    whole = copied(f"{source.host}/app:1", f"oci:{tmp_path}/out")
+    assert whole.reference == f"oci:{tmp_path}/out:latest"
+    shared = {layer.digest for layer in whole.layers if layer.outcome == "exists"}
+    assert shared
+    assert not [one for one in source.asked() if one.rpartition("/")[2] in shared]
+    listed = json.loads((tmp_path / "out" / "index.json").read_bytes())["manifests"]
+    names = [each["annotations"]["org.opencontainers.image.ref.name"] for each in listed]
+    assert names == ["one", "latest"]
+
+
+def test_a_layout_that_lacks_a_blob_is_made_whole(source: Source, tmp_path: Path) -> None:
+    result = copied(f"{source.host}/app:one", f"oci:{tmp_path}/out:one")
+    lost = result.layers[0].digest
+    (tmp_path / "out" / "blobs" / "sha256" / lost.partition(":")[2]).unlink()
+    source.asked()
+    again = copied(f"{source.host}/app:one", f"oci:{tmp_path}/out:one")
+    assert again.digest == source.image
+    assert [layer.outcome for layer in again.layers] == ["pushed", "exists"]
+    assert [one for one in source.asked() if "/blobs/" in one and lost in one]
+
+
+def test_a_layout_keeps_what_others_have_put_there(source: Source, tmp_path: Path) -> None:
+    shutil.copytree(tmp_path / "image", tmp_path / "out")
+    path = tmp_path / "out" / "index.json"
+    before = json.loads(path.read_bytes())
+    before["annotations"] = {"whose": "others"}
+    before["manifests"][0]["annotations"] |= {"theirs": "too"}
+    path.write_text(json.dumps(before))
+    copied(f"{source.host}/app:1", f"oci:{tmp_path}/out:new")
+    after = json.loads(path.read_bytes())
+    assert after["annotations"] == {"whose": "others"}
+    assert after["manifests"][:-1] == before["manifests"]
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(source: Source, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(towline.TowlineError, match="no OCI layout") as caught:
+        copied(f"{source.host}/app:1", f"oci:{tmp_path}/mine:1")
+    assert type(caught.value) is towline.TowlineError
+    assert [each.name for each in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+
+
+def test_an_archive_is_the_same_bytes_each_time_and_leaves_nothing_beside_it(
+    source: Source, tmp_path: Path, oci_registry: TestRegistry
+) -> None:
+    for name in ("a.tar", "b.tar"):
+        result = copied(f"{source.host}/app:1", f"oci-archive:{tmp_path}/{name}:1")
+        assert (result.digest, result.status) == (source.index, "pushed")
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+    assert {each.name for each in tmp_path.iterdir()} - BESIDE == {"a.tar", "b.tar"}
+    back = towline.push(f"{tmp_path}/a.tar", f"{oci_registry.name('app')}:1")
+    assert back.digest == source.index
+    source.asked()
+    again = copied(f"{source.host}/app:1", f"oci-archive:{tmp_path}/a.tar:1")
+    assert (again.status, source.asked()) == ("unchanged", ["HEAD /v2/app/manifests/1"])
+
+
+def test_an_archive_that_is_written_anew_takes_its_blobs_from_the_one_before(
+    source: Source, tmp_path: Path
+) -> None:
+    copied(f"{source.host}/app:1", f"oci-archive:{tmp_path}/a.tar:1")
+    source.asked()
+    result = copied(f"{source.host}/app:1", f"oci-archive:{tmp_path}/a.tar:2")
+    layers = {layer.digest for layer in result.layers}
+    assert not [one for one in source.asked() if one.rpartition("/")[2] in layers]
+    copied(f"{source.host}/app:1", f"oci-archive:{tmp_path}/b.tar:2")
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+def test_all_tags_go_into_one_archive_and_out_of_it(
+    source: Source, tmp_path: Path, oci_registry: TestRegistry
+) -> None:
+    results = towline.copy(f"{source.host}/app", f"oci-archive:{tmp_path}/a.tar", all_tags=True)
+    assert [result.tag for result in results] == ["1", "one"]
+    towline.push(tmp_path / "a.tar", oci_registry.name("app"), all_tags=True)
+    assert oci_registry.tags(oci_registry.name("app")) == ["1", "one"]
+
+
+def test_a_docker_archive_has_plain_layers_and_the_name_of_its_source(
+    source: Source, tmp_path: Path, oci_registry: TestRegistry
+) -> None:
+    result = copied(f"{source.host}/app:one", f"docker-archive:{tmp_path}/d.tar")
+    assert result.digest == source.image
+    with tarfile.open(tmp_path / "d.tar") as tar:
+        (listed,) = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]  # a file
+        for layer, told in zip(listed["Layers"], result.layers, strict=True):
+            content = tar.extractfile(layer).read()  # type: ignore[union-attr]  # a file
+            assert "sha256:" + hashlib.sha256(content).hexdigest() == told.diff_id
+    assert listed["RepoTags"] == [f"{source.host}/app:one"]
+    back = towline.push(tmp_path / "d.tar", f"{oci_registry.name('app')}:1")
+    assert [layer.diff_id for layer in back.layers] == [each.diff_id for each in result.layers]
+    before = (tmp_path / "d.tar").read_bytes()
+    copied(f"{source.host}/app:one", f"docker-archive:{tmp_path}/d.tar")
+    assert (tmp_path / "d.tar").read_bytes() == before
+
+
+def test_a_docker_archive_holds_one_platform_and_says_which_there_are(
+    source: Source, tmp_path: Path
+) -> None:
+    with pytest.raises(towline.SourceError, match="linux/amd64, linux/arm64") as caught:
+        copied(f"{source.host}/app:1", f"docker-archive:{tmp_path}/d.tar:app:1")
+    assert caught.value.hint == "choose one: `platform='linux/amd64'`"
+    copied(f"{source.host}/app:1", f"docker-archive:{tmp_path}/d.tar:app", platform="linux/arm64")
+    told = towline.inspect(tmp_path / "d.tar")
+    assert told.platform == "linux/arm64"
+
+
+def test_one_read_serves_a_registry_a_layout_and_both_archives(
+    source: Source, tmp_path: Path, oci_registry: TestRegistry
+) -> None:
+    places = [
+        f"{oci_registry.name('app')}:1",
+        f"oci:{tmp_path}/out:1",
+        f"oci-archive:{tmp_path}/o.tar:1",
+        f"docker-archive:{tmp_path}/d.tar:app:1",
+    ]
+    results = towline.copy(f"{source.host}/app:one", places)
+    assert [result.digest for result in results] == [source.image] * 4
+    read = [one for one in source.asked() if "GET /v2/app/blobs/" in one]
+    assert len(read) == len(set(read))
+    assert towline.digest(f"oci:{tmp_path}/out:1") == source.image
+
+
+def test_a_full_disk_leaves_no_file_and_the_next_copy_goes_on(
+    source: Source, tmp_path: Path
+) -> None:
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000));"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "from towline.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    to = tmp_path / "a.tar"
+    words = ["copy", f"{source.host}/app:one", f"oci-archive:{to}:1", "--cache", "none", "-q"]
+    command = [sys.executable, "-c", script, *words]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert f"cannot write {tmp_path}" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not to.exists()
+    source.asked()
+    assert copied(f"{source.host}/app:one", f"oci-archive:{to}:1").digest == source.image
+    assert not [each for each in tmp_path.iterdir() if each.name.startswith(".")]
+
+
+def test_a_killed_copy_goes_on_with_what_has_come(source: Source, tmp_path: Path) -> None:
+    to = tmp_path / "a.tar"
+    words = ["copy", f"{source.host}/app:one", f"oci-archive:{to}:1", "--cache", "none", "-q"]
+    listed = towline.inspect(words[1]).layers
+    layers = {str(layer.digest).partition(":")[2] for layer in listed}
+    source.server.faults.stall(0.5)
+    with subprocess.Popen([sys.executable, "-m", "towline", *words, "-j", "1"]) as killed:
+        while not (came := layers & {each.name for each in tmp_path.glob(".a*/blobs/*/*")}):
+            assert killed.poll() is None
+            time.sleep(0.01)
+        killed.kill()
+    assert not to.exists()
+    source.server.faults.stall(0)
+    source.asked()
+    assert copied(words[1], words[2]).digest == source.image
+    fetched = {one.rpartition(":")[2] for one in source.asked() if one.startswith("GET")}
+    assert not came & fetched
+    assert layers - came <= fetched
+    assert not list(tmp_path.glob(".a.tar*"))
+
+
+def test_a_cancel_leaves_nothing_under_the_files_name(source: Source, tmp_path: Path) -> None:
+    cancel = towline.Cancel()
+
+    def on_event(event: towline.Event) -> None:
+        if getattr(event, "status", "") == "Pushing":
+            cancel.cancel()
+
+    with towline.Pusher(on_event=on_event) as pusher, pytest.raises(towline.TransferCancelled):
+        pusher.copy(f"{source.host}/app:one", f"oci-archive:{tmp_path}/a.tar:1", cancel=cancel)
+    assert not (tmp_path / "a.tar").exists()
+    assert not list(tmp_path.rglob("*.partial/**/*.partial"))
+
+
+def test_two_that_write_one_layout_lose_no_image(source: Source, tmp_path: Path) -> None:
+    names = [f"oci:{tmp_path}/out:{n}" for n in range(8)]
+    threads = [
+        threading.Thread(target=towline.copy, args=(f"{source.host}/app:one", name))
+        for name in names
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    listed = json.loads((tmp_path / "out" / "index.json").read_bytes())["manifests"]
+    assert len(listed) == len(names)
+
+
+@pytest.mark.needs("skopeo")
+def test_skopeo_reads_what_was_copied(source: Source, tmp_path: Path) -> None:
+    places = [f"oci:{tmp_path}/out:1", f"oci-archive:{tmp_path}/o.tar:1"]
+    archive = f"docker-archive:{tmp_path}/d.tar"
+    towline.copy(f"{source.host}/app:one", [*places, f"{archive}:app:1"])
+    for place in (*places, archive):
+        shown = subprocess.run(
+            ["skopeo", "inspect", "--raw", place], capture_output=True, check=True
+        )
+        if place != archive:
+            assert "sha256:" + hashlib.sha256(shown.stdout).hexdigest() == source.image
+        read = ["skopeo", "copy", "--insecure-policy", place, f"dir:{tmp_path}/read"]
+        subprocess.run(read, capture_output=True, check=True)
+
+
+def test_same_source_and_destination_and_options_that_make_no_sense_are_refused(
+    source: Source, tmp_path: Path
+) -> None:
+    copied(f"{source.host}/app:one", f"oci:{tmp_path}/out:1")
+    copied(f"oci:{tmp_path}/out:1", f"oci:{tmp_path}/out:2")
+    wrong: list[tuple[str, str, dict[str, Any]]] = [
+        (f"oci:{tmp_path}/out:1", f"oci:{tmp_path}/out:1", {}),
+        (f"./{tmp_path}/o.tar", f"oci-archive:./{tmp_path}/o.tar:2", {}),
+        (f"{source.host}/app:one", f"oci:{tmp_path}/new", {"by_digest": True}),
+        (f"{source.host}/app", f"oci:{tmp_path}/new:1", {"all_tags": True}),
+        (f"{source.host}/app:one", f"docker-archive:{tmp_path}/d.tar", {"compression": "zstd"}),
+        (f"{source.host}/app:one", f"docker-archive:{tmp_path}/d.tar", {"verify": True}),
+    ]
+    for one, other, options in wrong:
+        with pytest.raises(towline.UsageError):
+            towline.copy(one, other, **options)
+    with pytest.raises(towline.UsageError, match="of app and of web"):
+        towline.copy(
+            f"{source.host}/app:one", [f"docker-archive:f.tar:{n}" for n in ("app", "web")]
+        )
+    with pytest.raises(towline.UsageError, match="a push goes to registries alone"):
+        towline.push(f"oci:{tmp_path}/out:1", f"oci:{tmp_path}/new:1")
+
+
+def test_the_command_writes_files_and_plans_them_without_a_trace(
+    source: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["copy", f"{source.host}/app:one", f"oci-archive:{tmp_path}/a.tar:1", "-q"]
+    assert main([*words, "--dry-run"]) == 0
+    assert {each.name for each in tmp_path.iterdir()} <= BESIDE
+    capsys.readouterr()
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"oci-archive:{tmp_path}/a.tar@{source.image}\n"
