@@ -176,13 +176,19 @@ class Buildah:
 class Docker:
     """Pushes from its daemon's storage; the daemon's work is counted as its own."""
 
-    def __init__(self, place: Place) -> None:
-        self._docker = place.program("docker")
+    def __init__(self, place: Place, options: Command | None = None) -> None:
+        """With `options` for the daemon it is one of its own, or none."""
+        self.program = place.program("docker")
         self._home = place.new("docker")
         self._socket: Path | None = None
-        self.daemons = self._own_daemon(place) or self._running_daemon()
-        self._run("load", "--quiet", "--input", str(place.image))
-        server = self._run("version", "--format", "{{.Server.Version}}")
+        self._options = options or []
+        self.daemons = self._own_daemon(place)
+        if not self.daemons:
+            if options:
+                raise SkippedError("starting a daemon needs root, dockerd and containerd")
+            self.daemons = self._running_daemon()
+        self.run("load", "--quiet", "--input", str(place.image))
+        server = self.run("version", "--format", "{{.Server.Version}}")
         self.version = f"docker {server}"
         self._names = [NAME]
         place.stack.callback(self._remove_names)
@@ -190,12 +196,12 @@ class Docker:
     def forget(self) -> None:
         pass  # what it remembers of a registry's layers is of no use to it at another registry
 
-    def prepare(self, target: str) -> None:
-        self._run("tag", NAME, target)
+    def prepare(self, target: str, name: str = NAME) -> None:
+        self.run("tag", name, target)
         self._names.append(target)
 
     def push(self, target: str) -> Command:
-        return [self._docker, "push", target]
+        return [self.program, "push", target]
 
     def environ(self) -> dict[str, str]:
         given = {"DOCKER_HOST": f"unix://{self._socket}"} if self._socket else _docker_host()
@@ -209,13 +215,15 @@ class Docker:
         if os.geteuid() != 0:
             return ()
         self._socket = self._home / "docker.sock"
-        pids = _start_docker(place, self._home, dockerd, containerd, self._socket)
+        pids = _start_docker(
+            place, self._home, dockerd, containerd, self._socket, options=self._options
+        )
         self._await()
         return pids
 
     def _running_daemon(self) -> tuple[int, ...]:
         try:
-            self._run("version", "--format", "{{.Server.Version}}")
+            self.run("version", "--format", "{{.Server.Version}}")
         except SkippedError:
             raise SkippedError("no daemon answers; starting one needs root and dockerd") from None
         return _processes({"dockerd", "containerd"})
@@ -224,7 +232,7 @@ class Docker:
         deadline = time.monotonic() + DAEMON_LIMIT
         while True:
             try:
-                self._run("version")
+                self.run("version")
             except SkippedError:
                 if time.monotonic() > deadline:
                     raise
@@ -233,11 +241,15 @@ class Docker:
                 return
 
     def _remove_names(self) -> None:
-        self._run("rmi", "--force", *self._names)
+        self.run("rmi", "--force", *self._names)
 
-    def _run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, **environ: str) -> str:
+        """What the command prints. Raises SkippedError."""
         done = subprocess.run(
-            [self._docker, *arguments], capture_output=True, env=self.environ(), check=False
+            [self.program, *arguments],
+            capture_output=True,
+            env={**self.environ(), **environ},
+            check=False,
         )
         if done.returncode:
             reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
@@ -246,7 +258,13 @@ class Docker:
 
 
 def _start_docker(
-    place: Place, home: Path, dockerd: Path, containerd: Path, socket: Path
+    place: Place,
+    home: Path,
+    dockerd: Path,
+    containerd: Path,
+    socket: Path,
+    *,
+    options: Command,
 ) -> tuple[int, ...]:
     """Both daemons with all their state below `home`, without networks; stopped at the end."""
     state = {**home_environ(home), "PATH": _path_of(dockerd, containerd)}
@@ -262,7 +280,7 @@ def _start_docker(
     ]
     engine: Command = [dockerd, "--data-root", home / "data", "--exec-root", home / "run"]
     engine += ["--host", f"unix://{socket}", "--containerd", pipe, "--pidfile", home / "pid"]
-    engine += ["--bridge=none", "--iptables=false", "--ip6tables=false"]
+    engine += ["--bridge=none", "--iptables=false", "--ip6tables=false", *options]
     pids = [_daemon(place, keeper, state, home / "containerd.log", pipe)]
     return (*pids, _daemon(place, engine, state, home / "dockerd.log", socket))
 

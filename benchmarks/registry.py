@@ -97,7 +97,7 @@ class Registry:
 def started(program: Path, folder: Path) -> Iterator[Registry]:
     """A registry below that folder; all of it is removed at the end."""
     with tempfile.TemporaryDirectory(dir=folder, prefix="registry-") as own:
-        host = f"127.0.0.1:{_free_port()}"
+        host = free_address()
         config = Path(own, "config.yml")
         config.write_text(_CONFIG.format(root=f"{own}/root", host=host), encoding="utf-8")
         with Path(own, "access.log").open("wb") as log, Path(own, "log").open("wb") as errors:
@@ -117,10 +117,10 @@ def _environ() -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", os.defpath), "OTEL_TRACES_EXPORTER": "none"}
 
 
-def _free_port() -> int:
+def free_address() -> str:
+    """An address of this machine where nobody listens yet."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+        return f"127.0.0.1:{server.getsockname()[1]}"
 
 
 def _await(host: str) -> None:

@@ -17,18 +17,18 @@ import signal
 import sys
 import tempfile
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from benchmarks import image, knowledge, pushes, serving, startup
+from benchmarks import engine, image, knowledge, pushes, serving, startup
 from benchmarks.peers import PEERS, Place, SkippedError
 
 if TYPE_CHECKING:
     from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
-WHAT = ("first", "repeat", "startup", "knowledge", "serving", "all")
+WHAT = ("first", "repeat", "engine", "startup", "knowledge", "serving", "all")
 
 
 def main() -> int:
@@ -42,8 +42,8 @@ def main() -> int:
         work = Path(tempfile.mkdtemp(prefix="work-", dir=folder))
         stack.callback(shutil.rmtree, work, ignore_errors=True)
         place = Place(folder / "image.tar", _tools(options.peers), work, stack)
-        for part in ("pushes", "startup", "knowledge", "serving"):
-            if options.scenario in _PARTS[part]:
+        for part, scenarios in _PARTS.items():
+            if options.scenario in scenarios:
                 results[part] = _measured(part, place, options)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
@@ -52,6 +52,7 @@ def main() -> int:
 
 _PARTS = {
     "pushes": {"first", "repeat", "all"},
+    "engine": {"engine", "all"},
     "startup": {"startup", "all"},
     "knowledge": {"knowledge", "all"},
     "serving": {"serving", "all"},
@@ -61,6 +62,8 @@ _PARTS = {
 def _measured(part: str, place: Place, options: argparse.Namespace) -> object:
     if part == "pushes":
         return _pushes(place, options)
+    if part == "engine":
+        return _engine(place, options)
     if part == "startup":
         started = startup.measured(place)
         print(f"\n{startup.table(started)}")
@@ -72,6 +75,15 @@ def _measured(part: str, place: Place, options: argparse.Namespace) -> object:
     known = knowledge.measured()
     print(f"\n{knowledge.table(known)}")
     return asdict(known)
+
+
+def _engine(place: Place, options: argparse.Namespace) -> dict[str, object]:
+    made = _image(place, options.image)
+    runs, told = engine.measured(replace(place, image=made.path), options.rounds)
+    print("\n".join(f"{store}: {version}" for store, version in told.items()))
+    if runs:
+        print(f"\n{engine.table(runs)}")
+    return {"versions": told, "runs": [asdict(run) for run in runs]}
 
 
 def _pushes(place: Place, options: argparse.Namespace) -> dict[str, object]:

@@ -117,6 +117,37 @@ def test_a_machine_without_memory_learns_from_the_registry_and_needs_no_export(
     assert len(engine.exports) == 1
 
 
+@pytest.mark.parametrize("whole", [True, False])
+@stores
+def test_what_the_engine_has_pulled_costs_a_sister_repository_no_export(
+    engine: ScriptedEngine,
+    oci_registry: OciRegistry,
+    tmp_path: Path,
+    store: str,
+    *,
+    whole: bool,
+) -> None:
+    image = held(engine, tmp_path, store, "app:1")
+    base = oci_registry.name("base")
+    first = towline.push(image.archive, f"{base}:1", cache="none")
+    image.repo_digests = (f"{base}@{first.digest}",)
+    if not whole:  # as one is that was pulled where its unpacked layers were already
+        engine.bend_inspect = without_layers
+    place = f"{oci_registry.name('sister')}:1"
+    options: Any = {"engine": engine.url, "cache": "none"}
+    plan = towline.plan("docker-daemon:app:1", place, **options)
+    assert [layer.outcome for layer in plan.layers] == ["mounted", "mounted"]
+    result = towline.push("docker-daemon:app:1", place, **options)
+    assert [layer.outcome for layer in result.layers] == ["mounted", "mounted"]
+    assert (result.digest, engine.exports) == (first.digest, [])
+
+
+def without_layers(said: dict[str, Any]) -> dict[str, Any]:
+    for each in said.get("Manifests", ()):
+        each["Available"] = False
+    return said
+
+
 @stores
 def test_of_a_changed_image_the_changed_layer_alone_is_kept_and_sent(
     engine: ScriptedEngine, oci_registry: OciRegistry, tmp_path: Path, store: str

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # Each example is some ten pushes, so they are few, and are not made smaller when one fails.
 A_FEW = settings(
-    max_examples=max(8, settings().max_examples // 50), phases=[Phase.reuse, Phase.generate]
+    max_examples=max(5, settings().max_examples // 100), phases=[Phase.reuse, Phase.generate]
 )
 CONTENTS = st.one_of(
     st.binary(max_size=200),

@@ -8,6 +8,7 @@ engine itself names.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
@@ -16,7 +17,7 @@ from towline.spec import config as configs
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from towline.context import Context
     from towline.knowledge.base import Knowledge
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from towline.push.result import TagPlan
     from towline.push.source_images import Engine
     from towline.push.target import Target
-    from towline.reference import RepositoryName
+    from towline.reference import Reference, RepositoryName
 
 
 class EngineImage(EngineSource):
@@ -34,7 +35,9 @@ class EngineImage(EngineSource):
         self, name: str, engine: Engine, context: Context, environ: Mapping[str, str]
     ) -> None:
         """Raises SourceError, and UsageError for a URL that is no address of an engine."""
-        self._known = _Documents(engine.knowledge, engine.targets())
+        targets = [engine.at(name) for name in engine.places]
+        self._known = _Documents(engine.knowledge, targets, self._places_of_origin)
+        self._at = engine.at
         access = Access(
             engine.url,
             engine.timeout,
@@ -48,14 +51,25 @@ class EngineImage(EngineSource):
 
     def taught(self, wish: Wish) -> Wish:
         """The wish, to learn also from where the engine has its images from, or has put them."""
+        return wish._replace(origins=self._seen())
+
+    def _seen(self) -> tuple[Reference, ...]:
+        """Where they were on the hosts that are pushed to."""
         hosts = {name.host for name in self._known.places}
-        seen = tuple(place for place in self.origins if place.repository.host in hosts)
-        return wish._replace(origins=seen)
+        return tuple(place for place in self.origins if place.repository.host in hosts)
+
+    def _places_of_origin(self) -> list[Target]:
+        """Those repositories, but for what is pushed to."""
+        names = dict.fromkeys(place.repository for place in self._seen())
+        return [self._at(name) for name in names if name not in self._known.places]
 
     def charge(self, targets: Iterable[Target]) -> None:
         """Let the result of each target count what was asked there to describe the image."""
+        elsewhere = self._known.asked_elsewhere
         for target in targets:
-            target.context.meter.add(requests=self._known.asked(target.repository.name))
+            asked = self._known.asked(target.repository.name)
+            target.context.meter.add(requests=asked + elsewhere)
+            elsewhere = 0  # counted for the first of them
 
     def told_of_export(self, plan: TagPlan) -> TagPlan:
         """A plan that says so where layers would have to come out of the engine."""
@@ -70,10 +84,20 @@ class EngineImage(EngineSource):
 class _Documents:
     """`Documents` of one push."""
 
-    def __init__(self, knowledge: Knowledge, targets: Sequence[Target]) -> None:
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        targets: Sequence[Target],
+        find_origins: Callable[[], Sequence[Target]],
+    ) -> None:
         """`targets` are where the push goes; they are only read."""
         self._knowledge = knowledge
         self._targets = targets
+        self._find_origins = find_origins
+
+    @cached_property
+    def _origins(self) -> Sequence[Target]:
+        return self._find_origins()
 
     @property
     def places(self) -> set[RepositoryName]:
@@ -85,13 +109,18 @@ class _Documents:
         meters = (each.context.meter for each in self._targets if each.repository.name == name)
         return sum(meter.requests for meter in meters)
 
+    @property
+    def asked_elsewhere(self) -> int:
+        """Requests to where the images are from."""
+        return sum(target.context.meter.requests for target in self._origins)
+
     def remembered(self, digest: Digest) -> bytes | None:
         """See `Documents`."""
         return self._knowledge.config(digest)
 
     def fetch(self, digest: Digest, *, manifest: bool) -> bytes | None:
         """See `Documents`."""
-        for target in self._targets:
+        for target in (*self._targets, *self._origins):
             content = _read(target, digest, manifest=manifest)
             if content is not None and Digest.of(content) == digest:
                 self._knowledge.record_config(digest, content)
@@ -112,15 +141,16 @@ class _Documents:
         return held
 
     def near(self, root: Digest, diff_ids: Collection[Digest]) -> bool:
-        """See `Documents`: each target's host was seen to hold all, or it has the manifest."""
+        """See `Documents`: each target's host was seen to hold all, or has the manifest."""
         known = self._knowledge.entries(list(diff_ids))
         for target in self._targets:
             host = target.repository.name.host
+            beside = [each for each in self._origins if each.repository.name.host == host]
             seen = all(
                 any(entry.repository.startswith(f"{host}/") for entry in known.get(diff_id, ()))
                 for diff_id in diff_ids
             )
-            if not seen and _read(target, root, manifest=True) is None:
+            if not seen and not any(_read(each, root, manifest=True) for each in (target, *beside)):
                 return False
         return True
 

@@ -473,9 +473,6 @@ class Pusher:
         self._check_open()
         context = Context(cancel=cancel, emit=self._emit)
 
-        def targets() -> list[Target]:
-            return [self._target(name, cancel) for name in destinations.by_repository(parsed)]
-
         def at_registry(reference: Reference) -> RemoteSource:
             from towline.sources import remote  # which most have no need of
 
@@ -496,7 +493,8 @@ class Pusher:
             self._log,
             self._edge.secrets,
             self._resources.knowledge,
-            targets,
+            partial(self._target, cancel=cancel),
+            tuple(destinations.by_repository(parsed)),
             all_tags=all_tags,
             outline=outline,
         )

@@ -45,8 +45,10 @@ class Engine(NamedTuple):
     log: Log
     secrets: Secrets
     knowledge: Knowledge
-    targets: Callable[[], Sequence[Target]]
-    """The repositories that are pushed to."""
+    at: Callable[[RepositoryName], Target]
+    """A repository, to look at what it holds."""
+    places: Sequence[RepositoryName] = ()
+    """Those that are pushed to."""
     all_tags: bool = False
     outline: bool = False
 

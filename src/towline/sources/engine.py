@@ -259,19 +259,25 @@ class EngineSource:
 
     # Without an export.
 
-    def _find(self, image: Listed, digest: Digest, *, manifest: bool) -> bytes | None:
+    def _find(
+        self, image: Listed, digest: Digest, *, manifest: bool, anywhere: bool = True
+    ) -> bytes | None:
         """A document of an image, from wherever it is known without an export."""
         content = self._passed.get(digest) or self._documents.remembered(digest)
         if content is None and image.root is not None:
             content = self._content.read(digest.hex)
             if content is not None and Digest.of(content) != digest:
                 content = None
-        return content or self._documents.fetch(digest, manifest=manifest)
+        if content is None and anywhere:
+            content = self._documents.fetch(digest, manifest=manifest)
+        return content
 
     def _at_hand(self, image: Listed) -> bool:
         """Whether its layers can be had without an export."""
         layers = self._layers_of.get(image.id)
-        return image.root is not None and bool(layers) and self._content.holds(layers or ())
+        if not layers:
+            return layers is not None
+        return image.root is not None and self._content.holds(layers)
 
     @cached_property
     def _content(self) -> EngineContent:
@@ -287,7 +293,9 @@ class EngineSource:
             self._layers_of[image.id] = {diff_id.hex for diff_id in config.diff_ids}
             return SourceImage(top, None, layers, None, config.platform, oci=False)
         root = image.root or Descriptor("", image.id, len(top))
-        gathered = _gather(root, image.absent, find)
+        gathered = _gather(
+            root, find, image.absent, lambda digest: self._content.holds([digest.hex])
+        )
         if gathered is None:
             return None
         self._layers_of[image.id] = set(map(_named_by, gathered.sizes))
@@ -325,11 +333,10 @@ class EngineSource:
         content = self._described(image, partial(self._find, image))
         if content is None:
             return True
+        if self._at_hand(image):
+            return False
         diff_ids = {layer.diff_id for each in _leaves(content) for layer in each.layers}
-        return not (
-            self._at_hand(image)
-            or self._documents.near(image.id, [diff_id for diff_id in diff_ids if diff_id])
-        )
+        return not self._documents.near(image.id, [diff_id for diff_id in diff_ids if diff_id])
 
     def passing(self) -> Generator[PassingBlob, None, None]:
         """See `PassesBy`: until the last that is wanted; what is missed is exported once more."""
@@ -351,8 +358,7 @@ class EngineSource:
     def _has_passed(self, image: Listed, tar: PassingTar, held: Collection[str]) -> bool:
         """Whether all is here that describes the image, and has passed that has to be sent."""
 
-        def find(digest: Digest, *, manifest: bool) -> bytes | None:
-            del manifest
+        def find(digest: Digest, **_: bool) -> bytes | None:
             content = tar.documents.get(_path(digest))
             if content is not None and Digest.of(content) == digest:
                 self._passed[digest] = content
@@ -382,9 +388,8 @@ class EngineSource:
             found[image.id] = content
         return found
 
-    def _find_in(self, export: EngineExport, digest: Digest, *, manifest: bool) -> bytes | None:
+    def _find_in(self, export: EngineExport, digest: Digest, **_: bool) -> bytes | None:
         """A document of an export, as soon as it has come."""
-        del manifest
         content = export.read(digest.hex)
         if content is None or Digest.of(content) != digest:
             return None
@@ -400,7 +405,7 @@ class EngineSource:
         find = partial(self._find_in, self._export(images))
         top = find(image.id, manifest=True)
         if top is not None and _config(top) is None:
-            _gather(Descriptor("", image.id, len(top)), None, find)
+            _gather(Descriptor("", image.id, len(top)), find)
 
     def _open_layer(self, image: Listed, diff_id: Digest, place: int) -> Reader:
         """A plain layer: by its DiffID, else by its place in the archive's own list."""
@@ -510,26 +515,37 @@ class _Gathered(NamedTuple):
 
 
 class _Find(Protocol):
-    def __call__(self, digest: Digest, *, manifest: bool) -> bytes | None: ...
+    def __call__(
+        self, digest: Digest, *, manifest: bool, anywhere: bool = True
+    ) -> bytes | None: ...
 
 
-def _gather(root: Descriptor, absent: Container[Digest] | None, find: _Find) -> _Gathered | None:
-    """The manifests and configs below a descriptor, but for what is `absent`.
+def _gather(
+    root: Descriptor,
+    find: _Find,
+    absent: Container[Digest] | None = None,
+    holds: Callable[[Digest], bool] = lambda _: True,
+) -> _Gathered | None:
+    """The manifests and configs below a descriptor.
 
-    None where one is not found; with `absent` None that one is left out.
+    What is `absent` is left out where it is not here; if it is, so are those of its layers that the
+    engine `holds`: it pulls none whose unpacked files it has already. None where another one is not
+    found; with `absent` None that one is left out.
     """
     gathered = _Gathered({}, {})
     todo = [root]
     while todo:
         listed = todo.pop()
-        if absent is not None and listed.digest in absent:
-            continue
-        content = find(listed.digest, manifest=True)
+        incomplete = absent is not None and listed.digest in absent
+        anywhere = listed is root or not incomplete
+        content = find(listed.digest, manifest=True, anywhere=anywhere)
         document = _manifest(content, listed.media_type) if content is not None else None
-        below = [document.config] if isinstance(document, Manifest) else []
-        configs_below = {each.digest: find(each.digest, manifest=False) for each in below}
+        below = [document.config.digest] if isinstance(document, Manifest) else []
+        configs_below = {
+            digest: find(digest, manifest=False, anywhere=anywhere) for digest in below
+        }
         if content is None or document is None or None in configs_below.values():
-            if absent is None:
+            if absent is None or not anywhere:
                 continue
             return None
         gathered.documents[_path(listed.digest)] = content
@@ -537,7 +553,8 @@ def _gather(root: Descriptor, absent: Container[Digest] | None, find: _Find) -> 
             todo += document.manifests
             continue
         gathered.documents.update((_path(d), c) for d, c in configs_below.items() if c is not None)
-        gathered.sizes.update((_path(layer.digest), layer.size) for layer in document.layers)
+        held = (each for each in document.layers if not incomplete or holds(each.digest))
+        gathered.sizes.update((_path(layer.digest), layer.size) for layer in held)
     return gathered
 
 
