@@ -17,7 +17,8 @@ from tests.support.scripted import Asked, Reply, Scripted, scripted
 from towline.context import Context
 from towline.errors import AuthError, NetworkError, RegistryError
 from towline.registry import blobs
-from towline.registry.auth.keychain import Credentials, Keychain
+from towline.registry.auth.docker_config import Credentials
+from towline.registry.auth.keychain import Keychain
 from towline.registry.endpoints import Endpoint
 from towline.registry.transport import Transport
 from towline.spec.digest import Digest

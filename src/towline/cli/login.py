@@ -99,7 +99,8 @@ def _checked(args: argparse.Namespace, host: str, account: tuple[str, str]) -> b
 def _warn_of_another(host: str, store: LoginStore, account: tuple[str, str] | None) -> None:
     """Say so where a push would use another login than this, or one though there should be none."""
     from towline.reference import RepositoryName
-    from towline.registry.auth.keychain import TOKEN_USER, Keychain
+    from towline.registry.auth.docker_config import TOKEN_USER
+    from towline.registry.auth.keychain import Keychain
     from towline.wire.log import silent
 
     with suppress(TowlineError):

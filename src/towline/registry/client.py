@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from towline.errors import Side
-    from towline.registry.auth.keychain import AskForHost, Credentials
+    from towline.registry.auth.docker_config import Credentials
+    from towline.registry.auth.keychain import AskForHost
     from towline.wire.message import Response
     from towline.wire.url import Url
 

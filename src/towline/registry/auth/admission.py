@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.registry.auth.authenticator import Authenticator
-    from towline.registry.auth.keychain import Credentials
+    from towline.registry.auth.docker_config import Credentials
     from towline.registry.auth.token import Scopes
     from towline.wire.message import Request, Response
 

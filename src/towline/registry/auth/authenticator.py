@@ -17,7 +17,7 @@ from towline.wire.message import Request
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
 
-    from towline.registry.auth.keychain import Credentials
+    from towline.registry.auth.docker_config import Credentials
     from towline.registry.auth.token import Scopes, Token
     from towline.wire.message import Response
     from towline.wire.url import Url

@@ -25,20 +25,62 @@ _SHOWN = 5
 _API = r"/v[12](?:/.*)?|/"
 
 
-class Entry(NamedTuple):
-    """One login of a file."""
+TOKEN_USER = "<token>"  # noqa: S105 - the name that helpers and files give instead of a user's
+"""Under it the password is an identity token."""
 
-    key: str
-    """As it is spelled in the file."""
+
+class Credentials(NamedTuple):
+    """An account at a registry; secrets are never shown."""
+
     username: str = ""
     password: str = ""
     identity_token: str = ""
+    """A refresh token, to be exchanged for access tokens."""
     registry_token: str = ""
-    flaw: str = ""
-    """What is wrong with it, where it cannot be used."""
+    """An access token, sent as it is."""
+    source: str = ""
+    """Where they were found, in words."""
+    renewable: bool = False
+    """Whether asking the source again may give others, as helpers and functions do."""
+
+    @classmethod
+    def of(
+        cls, username: str, password: str, source: str, *, renewable: bool = False
+    ) -> Credentials:
+        """A user's, or an identity token's where that stands in the place of a name."""
+        if username == TOKEN_USER:
+            return cls(identity_token=password, source=source, renewable=renewable)
+        return cls(username, password, source=source, renewable=renewable)
+
+    @property
+    def basic(self) -> str | None:
+        """The `Authorization` of Basic; None without a user's name."""
+        if not self.username:
+            return None
+        import base64
+
+        pair = f"{self.username}:{self.password}".encode("utf-8", "surrogateescape")
+        return "Basic " + base64.b64encode(pair).decode()
+
+    @property
+    def account(self) -> str:
+        """A name of this entry without any secret: equal for equal accounts."""
+        return f"{self.source} {self.username}".strip()
+
+    def __str__(self) -> str:
+        who = f"user {self.username}" if self.username else "a token"
+        if self.username and not (self.password or self.identity_token or self.registry_token):
+            who += " with an empty password"
+        return f"{who} (from {self.source})"
 
     def __repr__(self) -> str:
-        return f"<Entry {self.key}>"
+        return f"<Credentials of {self}>"
+
+
+class Flaw(str):
+    """What is wrong with an entry of a file, in words."""
+
+    __slots__ = ()
 
 
 class CredentialFile(NamedTuple):
@@ -65,12 +107,39 @@ class CredentialFile(NamedTuple):
                 return program
         return ""
 
-    def entry(self, name: RepositoryName) -> Entry | None:
-        """The login for a repository, by the best of the keys that fit, if one can be used."""
+    def entry(self, name: RepositoryName) -> Credentials | Flaw | None:
+        """The login for a repository, by the best of the keys that fit, if one can be used.
+
+        One without user and tokens says that a helper has it.
+        """
         fitting = [(rank, key) for key in self.auths if (rank := _rank(key, name))]
-        entries = [_entry(key, self.auths[key]) for _, key in sorted(fitting, reverse=True)]
-        usable = [entry for entry in entries if not entry.flaw]
+        entries = [self._entry(key) for _, key in sorted(fitting, reverse=True)]
+        usable = [entry for entry in entries if not isinstance(entry, Flaw)]
         return next(iter(usable or entries), None)
+
+    def _entry(self, key: str) -> Credentials | Flaw:
+        import base64
+
+        value, source = self.auths[key], f"{self.where}, entry {key}"
+        if value is None:
+            return Credentials(source=source)
+        if not isinstance(value, dict):
+            return Flaw(f"the entry {key} of {self.where} is not a JSON object")
+        username, password = _text(value, "username"), _text(value, "password")
+        if encoded := value.get("auth"):
+            try:
+                pair = base64.b64decode(encoded, validate=False).decode("utf-8", "surrogateescape")
+            except (ValueError, TypeError):
+                pair = ""
+            username, colon, password = pair.partition(":")
+            if not colon:
+                what = "has an `auth` that is not USER:PASSWORD in base64"
+                return Flaw(f"the entry {key} of {self.where} {what}")
+            password = password.rstrip("\0")  # some files fill it up with them
+        if username == TOKEN_USER:
+            return Credentials.of(username, password, source)
+        tokens = _text(value, "identitytoken"), _text(value, "registrytoken")
+        return Credentials(username, password, *tokens, source)
 
     def __str__(self) -> str:
         """Its path and the hosts that it has logins for: a misspelled one is seen at once."""
@@ -101,28 +170,6 @@ def _rank(key: str, name: RepositoryName) -> tuple[int, int, str] | None:
     rest = re.sub(_SCHEME, "", key).partition("/")[2]
     fits = name.path == rest or name.path.startswith(rest.rstrip("/") + "/")
     return (len(rest), 0, key) if fits else None
-
-
-def _entry(key: str, value: Any) -> Entry:  # noqa: ANN401 - any JSON
-    import base64
-
-    if value is None:
-        return Entry(key)
-    if not isinstance(value, dict):
-        return Entry(key, flaw="is not a JSON object")
-    username, password = _text(value, "username"), _text(value, "password")
-    if encoded := value.get("auth"):
-        try:
-            pair = base64.b64decode(encoded, validate=False).decode("utf-8", "surrogateescape")
-        except (ValueError, TypeError):
-            pair = ""
-        username, colon, password = pair.partition(":")
-        if not colon:
-            return Entry(key, flaw="has an `auth` that is not USER:PASSWORD in base64")
-        password = password.rstrip("\0")  # some files fill it up with them
-    return Entry(
-        key, username, password, _text(value, "identitytoken"), _text(value, "registrytoken")
-    )
 
 
 def _text(value: Mapping[str, Any], key: str) -> str:

@@ -8,10 +8,11 @@ Reading files is all the I/O there is.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from towline.errors import AuthError, TowlineError
 from towline.registry.auth import docker_config
+from towline.registry.auth.docker_config import Credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,48 +25,6 @@ if TYPE_CHECKING:
 
     AskForHost = Callable[[str], tuple[str, str] | None]
     """A caller's function: a host's account, or None where it knows none."""
-
-
-class Credentials(NamedTuple):
-    """An account at a registry; secrets are never shown."""
-
-    username: str = ""
-    password: str = ""
-    identity_token: str = ""
-    """A refresh token, to be exchanged for access tokens."""
-    registry_token: str = ""
-    """An access token, sent as it is."""
-    source: str = ""
-    """Where they were found, in words."""
-
-    @property
-    def renewable(self) -> bool:
-        """Whether asking the source again may give others, as helpers and functions do."""
-        return self.source.startswith((HELPER_SOURCE, ASKED))
-
-    @property
-    def basic(self) -> str | None:
-        """The `Authorization` of Basic; None without a user's name."""
-        if not self.username:
-            return None
-        import base64
-
-        pair = f"{self.username}:{self.password}".encode("utf-8", "surrogateescape")
-        return "Basic " + base64.b64encode(pair).decode()
-
-    @property
-    def account(self) -> str:
-        """A name of this entry without any secret: equal for equal accounts."""
-        return f"{self.source} {self.username}".strip()
-
-    def __str__(self) -> str:
-        who = f"user {self.username}" if self.username else "a token"
-        if self.username and not (self.password or self.identity_token or self.registry_token):
-            who += " with an empty password"
-        return f"{who} (from {self.source})"
-
-    def __repr__(self) -> str:
-        return f"<Credentials of {self}>"
 
 
 class Keychain:
@@ -89,12 +48,12 @@ class Keychain:
         self._given: dict[Side, Credentials] = {}
         user, password = environ.get("TOWLINE_USERNAME"), environ.get("TOWLINE_PASSWORD")
         if creds and not callable(creds):
-            self._given["destination"] = _account(*creds, "`creds`")
+            self._given["destination"] = Credentials.of(*creds, "`creds`")
         elif not creds and user and password is not None:
             where = "TOWLINE_USERNAME and TOWLINE_PASSWORD"
-            self._given["destination"] = _account(user, password, where)
+            self._given["destination"] = Credentials.of(user, password, where)
         if src_creds:
-            self._given["source"] = _account(*src_creds, "`src_creds`")
+            self._given["source"] = Credentials.of(*src_creds, "`src_creds`")
         self._authfile = authfile
         self._log = log
         self._warn = warn
@@ -114,7 +73,7 @@ class Keychain:
         """
         found = self._given.get(side) if side else None
         if found is None and self._ask and (pair := _asked(self._ask, name.host)):
-            found = _account(*pair, ASKED)
+            found = Credentials.of(*pair, _ASKED, renewable=True)
         if found is None:
             in_files = (self._in_file(file, name, context) for file in self._read())
             found = next(filter(None, in_files), None) or _of_ci(self._environ, name.host)
@@ -135,16 +94,10 @@ class Keychain:
         if program := file.helper(name.host):
             return self._from_helper(file, program, name, context)
         entry = file.entry(name)
-        if entry is not None and entry.flaw:
-            self._note_trouble(name.host, f"the entry {entry.key} of {file.where} {entry.flaw}")
-        # An empty entry says that a helper has it.
+        if isinstance(entry, docker_config.Flaw):
+            self._note_trouble(name.host, entry)
         elif entry and (entry.username or entry.identity_token or entry.registry_token):
-            source = f"{file.where}, entry {entry.key}"
-            if entry.username == TOKEN_USER:
-                return _account(entry.username, entry.password, source)
-            return Credentials(
-                entry.username, entry.password, entry.identity_token, entry.registry_token, source
-            )
+            return entry
         return self._from_helper(file, file.store, name, context) if file.store else None
 
     def _from_helper(
@@ -159,7 +112,8 @@ class Keychain:
             return None
         if login is None:
             return None
-        return _account(*login, f"{HELPER_SOURCE}{program}, named by {file.where}")
+        source = f"docker-credential-{program}, named by {file.where}"
+        return Credentials.of(*login, source, renewable=True)
 
     def _note_trouble(self, host: str, message: str) -> None:
         """Warn of it, once; whether it matters is known when a registry wants a login."""
@@ -209,11 +163,7 @@ _VARIABLES = (
     "CI_REGISTRY_USER",
     "CI_REGISTRY_PASSWORD",
 )
-HELPER_SOURCE = "docker-credential-"
-"""How the source of a helper's login begins."""
-ASKED = "the function given as `creds`"
-TOKEN_USER = "<token>"  # noqa: S105 - the name that helpers give instead of a user's
-"""Under it the password is an identity token."""
+_ASKED = "the function given as `creds`"
 
 
 def _asked(ask: AskForHost, host: str) -> tuple[str, str] | None:
@@ -222,14 +172,8 @@ def _asked(ask: AskForHost, host: str) -> tuple[str, str] | None:
     except TowlineError:
         raise
     except Exception as error:
-        message = f"{ASKED} fails for {host}: {type(error).__name__}: {error}"
+        message = f"{_ASKED} fails for {host}: {type(error).__name__}: {error}"
         raise AuthError(message) from error
-
-
-def _account(username: str, password: str, source: str) -> Credentials:
-    if username == TOKEN_USER:
-        return Credentials(identity_token=password, source=source)
-    return Credentials(username, password, source=source)
 
 
 def _of_ci(environ: Mapping[str, str], host: str) -> Credentials | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from towline.registry.auth.authenticator import Challenge
-    from towline.registry.auth.keychain import Credentials
+    from towline.registry.auth.docker_config import Credentials
     from towline.wire.message import Response
     from towline.wire.url import Url
 

@@ -7,14 +7,17 @@ import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from towline.errors import AuthError, UsageError
 from towline.reference import RepositoryName
-from towline.registry.auth.keychain import Credentials, Keychain
+from towline.registry.auth.keychain import Keychain
 from towline.registry.auth.login_store import LoginStore, store_of
+
+if TYPE_CHECKING:
+    from towline.registry.auth.docker_config import Credentials
 
 HOST = "reg.example:5000"
 
