@@ -6,6 +6,7 @@ import errno
 import resource
 import socket
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.errors import NetworkError
@@ -47,11 +48,8 @@ _ALERT, _HANDSHAKE = b"\x15", b"\x16"
 
 def resolve(host: str, port: int, cancel: Cancel, timeout: float) -> list[Address]:
     """The addresses of a host, in the order to try them. Raises NetworkError."""
-    try:
+    with suppress(socket.gaierror):
         return _look_up(host, port, socket.AI_NUMERICHOST)
-    except socket.gaierror:  # a name
-        pass
-    # The C library cannot be interrupted while it asks; a thread that nobody waits for can be left.
     found: list[Address] = []
     failed: list[OSError] = []
     done = threading.Event()
@@ -63,6 +61,7 @@ def resolve(host: str, port: int, cancel: Cancel, timeout: float) -> list[Addres
             failed.append(error)
         done.set()
 
+    # The C library cannot be interrupted while it asks; a thread that nobody waits for can be left.
     try:
         threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
     except RuntimeError:  # no thread is to be had: then this one waits
@@ -73,11 +72,10 @@ def resolve(host: str, port: int, cancel: Cancel, timeout: float) -> list[Addres
     if answered and not failed:
         return found
     why = failed[0].strerror if failed else None
-    lasting = bool(failed) and failed[0].errno in {socket.EAI_NONAME, socket.EAI_FAIL}
     raise NetworkError(
         f"the name {host} cannot be resolved: {why or 'the name server is silent'}",
         hint="check how the registry is spelled, and that this machine can resolve names",
-        transient=not lasting,
+        transient=not failed or failed[0].errno not in {socket.EAI_NONAME, socket.EAI_FAIL},
     )
 
 

@@ -178,11 +178,6 @@ class Authenticator:
         self._tokens.pop(self._granted(scopes))
         return True
 
-    def fetch(self, scopes: Scopes) -> Generator[Request, Response, None]:
-        """Fetch the token that `header` lacks. Raises AuthError, RegistryError."""
-        if self._challenge is not None and self._challenge.scheme == "bearer":
-            yield from self._fetch(self._challenge, scopes)
-
     def renew(
         self, scopes: Scopes, refused: Response, used: str | None
     ) -> Generator[Request, Response, bool]:
@@ -219,7 +214,7 @@ class Authenticator:
                 del self._tokens[granted]
             if (wider := _merged(granted, found)) != granted:
                 self._wider[scopes] = wider
-            yield from self._fetch(self._challenge, scopes)
+            yield from self.fetch(scopes)
         except BaseException:  # closed, where nobody answers
             # It leads nowhere: what was known before may be good yet.
             self._challenge, self._tokens, self._wider = before
@@ -231,9 +226,13 @@ class Authenticator:
         here = refused.url.origin == self.base.origin
         return challenges(refused.headers.all("WWW-Authenticate")) if here else []
 
-    def _fetch(self, challenge: Challenge, scopes: Scopes) -> Generator[Request, Response, None]:
+    def fetch(self, scopes: Scopes) -> Generator[Request, Response, None]:
+        """Fetch the token that `header` lacks. Raises AuthError, RegistryError."""
         from towline.registry.auth.token import TOO_MUCH, TokenService
 
+        challenge = self._challenge
+        if challenge is None or challenge.scheme != "bearer":
+            return
         granted, token = self._granted(scopes), self._token(scopes)
         if token is not None and token.lasts(BODY_MARGIN, self._clock()):
             return  # another thread was faster
