@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BOOTSTRAP = @$(or $(PYTHON),$(error Python 3.11 or newer is needed: install python3)) tools/bootstrap
 
 # Debian packages that the tests run against: one more is one more word.
-COMPONENTS = docker-registry skopeo redis-server zstd nginx tinyproxy docker.io containerd runc podman conmon
+COMPONENTS = docker-registry skopeo redis-server zstd nginx tinyproxy docker.io containerd runc podman conmon chromium
 
 # Tests wait about as much as they work, so more run at once than there are processors.
 WORKERS ?= $(shell expr $$(nproc) + 2)

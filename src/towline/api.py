@@ -46,6 +46,7 @@ def push(
         no_learn: Learn nothing from the registry, and believe no other machine.
         check_push: For `plan` alone: open an upload session and give it back, to see whether one is
             let in.
+        trace: Write down there where the time went: `.json`, a Chrome trace, or `.html`, a page.
         cancel: A switch that any thread may throw.
         jobs: Uploads at once to any one registry host (5).
         retries: Attempts in a row without progress, after the first (4).

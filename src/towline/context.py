@@ -1,4 +1,4 @@
-"""What every call of one transfer carries: its cancel switch, its listeners, its counts.
+"""What every call of one transfer carries: its cancel switch, its listeners, its counts, its trace.
 
 Passed as an argument and never found in the air: context variables do not follow work into
 other threads. A transfer has a context of its own, because its watchers come and go; a push has
@@ -10,11 +10,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol, TypeVar
 
 from towline.errors import Cancelled
 from towline.events import Emit, nowhere
+
+T = TypeVar("T")
+About = tuple[str, str]
+"""A blob as progress calls it, and the repository that it goes to."""
+NOTHING: About = ("", "")
+"""No blob more than another."""
 
 PATIENCE = 2.0
 """Seconds for which a target may hold others, in a push."""
@@ -97,6 +103,37 @@ class Meter:
             self.sent_bytes += sent_bytes
 
 
+class Trace:
+    """Takes down what time is spent on, from any thread; this one takes down nothing."""
+
+    def span(self, step: str, about: About, size: int) -> AbstractContextManager[object]:
+        """Around a block: what `Context.span` gives."""
+        del step, about, size
+        return _UNTRACED
+
+    def reading(self, reader: T, about: About) -> T:
+        """The reader of a blob, which takes down how long each read lasts."""
+        del about
+        return reader
+
+    def encoding(self, pool: T, about: About) -> T:
+        """The pool that encodes a blob, which takes down how long each block lasts."""
+        del about
+        return pool
+
+    def answered(
+        self, connection: int, asked: str, about: About, status: int, began: float
+    ) -> None:
+        """A request that was begun at that moment of `time.monotonic` has its answer."""
+
+    def came_to(self, outcomes: Iterable[object]) -> None:
+        """The push has ended: a result or an error for each tag."""
+
+
+_NO_TRACE = Trace()
+_UNTRACED = nullcontext()
+
+
 class Context:
     """What every call of one transfer carries; it never changes."""
 
@@ -106,16 +143,39 @@ class Context:
         emit: Emit = nowhere,
         meter: Meter | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        trace: Trace = _NO_TRACE,
+        about: About = NOTHING,
     ) -> None:
-        """`clock`: seconds from some fixed moment."""
+        """`clock`: seconds from some fixed moment; `about`: the blob that it is all for, if any."""
         self.cancel = cancel or Cancel()
         self.emit = emit
         self.meter = meter or Meter()
         self.clock = clock
+        self.trace = trace
+        self.about = about
 
-    def but(self, *, cancel: Cancel | None = None, emit: Emit | None = None) -> Context:
-        """The same counts under another switch, or for other listeners."""
-        return Context(cancel or self.cancel, emit or self.emit, self.meter, self.clock)
+    def but(
+        self,
+        *,
+        cancel: Cancel | None = None,
+        emit: Emit | None = None,
+        meter: Meter | None = None,
+        about: About | None = None,
+    ) -> Context:
+        """The same under another switch, for other listeners, counted apart, or for one blob."""
+        return Context(
+            cancel or self.cancel,
+            emit or self.emit,
+            meter or self.meter,
+            self.clock,
+            trace=self.trace,
+            about=about or self.about,
+        )
+
+    def span(self, step: str, size: int = 0) -> AbstractContextManager[object]:
+        """Around a block: its time is spent on that step, with so many bytes."""
+        return self.trace.span(step, self.about, size)
 
 
 class acquired:  # noqa: N801 - reads as what it is: with acquired(lock, context)

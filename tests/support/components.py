@@ -25,6 +25,7 @@ BEHIND_FIXTURE = {
     "skopeo_bin": "skopeo",
     "nginx_bin": "nginx",
     "tinyproxy_bin": "tinyproxy",
+    "browser": "chromium",
 }
 
 

@@ -17,7 +17,6 @@ OPTIONS = frozenset(
     {
         "annotation",
         "referrers",
-        "trace",
     }
 )
 """By keyword: `dry_run` is `--dry-run`."""

@@ -350,7 +350,9 @@ AFTER = Group(
         VERIFY,
         CHECK_DIFFIDS,
         Option("--referrers", "push what refers to the image too"),
-        Option("--trace", "write down where the time went", "FILE"),
+        Option(
+            "--trace", "write down where the time went: .json for Perfetto, .html a page", "FILE"
+        ),
     ),
 )
 _TO = Option(

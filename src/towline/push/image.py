@@ -57,6 +57,11 @@ class Blob:
         return self.identity.short
 
     @property
+    def name(self) -> str:
+        """The same, saying so of a config."""
+        return self.id if self.shown else f"the config {self.id}"
+
+    @property
     def diff_id(self) -> Digest | None:
         """Digest of the uncompressed tar, of a layer."""
         return self.identity if self.is_layer else None

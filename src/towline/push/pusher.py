@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack, cast
 
 from towline import reference as references
-from towline.context import Cancel, Context
+from towline.context import Cancel, Context, Meter
 from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import Warned, nowhere
 from towline.push import copying, destinations, joint_push, options, settled, signatures
@@ -129,15 +129,18 @@ class Pusher:
         if "check_push" in wishes:
             raise UsageError("check_push goes with `plan`: a push finds out by itself")
         parsed, wish = self._parsed(source, destination, wish, all_tags=all_tags, places=places)
-        cancel = wishes.get("cancel") or Cancel()
-        said = len(self._said)
-        opening = self._opened(
-            source, cancel, wish, parsed, all_tags=all_tags, known_first=known_first(parsed, wish)
-        )
-        with self._edge.crossed(parsed), opening as opened:
-            passed = self._pass_by(opened, parsed, wish, cancel)
-            wanted = opened.wanted(parsed, wish, all_tags=all_tags)
-            outcomes = self._push(opened, wanted, opened.taught(wish), cancel, passed)
+        said, first = len(self._said), known_first(parsed, wish)
+        with (
+            self._carried(wishes) as context,
+            self._edge.crossed(parsed),
+            self._opened(
+                source, context, wish, parsed, all_tags=all_tags, known_first=first
+            ) as opened,
+        ):
+            passed = self._pass_by(opened, parsed, wish, context)
+            with context.span("described"):
+                wanted = opened.wanted(parsed, wish, all_tags=all_tags)
+            outcomes = self._push(opened, wanted, opened.taught(wish), context, passed)
         outcomes = [self._heard(outcome, said) for outcome in outcomes]
         several = all_tags or not isinstance(destination, str)
         return destinations.answer(wanted, outcomes, several=several)
@@ -191,7 +194,7 @@ class Pusher:
         found = references.parse(reference)
         places = tagging.places(found, [tags] if isinstance(tags, str) else tags)
         with self._edge.crossed(places):
-            target = self._target(found.repository, cancel or Cancel())
+            target = self._target(found.repository, Context(cancel, self._emit))
             outcomes = tagging.tag(target, found, places)
         outcomes = [self._edge.outcome(outcome) for outcome in outcomes]
         told = destinations.answer(places, outcomes, several=len(places) > 1)
@@ -219,17 +222,16 @@ class Pusher:
         if not given:
             raise UsageError("no source is given", hint="name the images that the index is to list")
         meant = [copying.meant(source) for source in given]
-        cancel = wishes.get("cancel") or Cancel()
         said = len(self._said)
-        with self._edge.crossed(parsed), ExitStack() as stack:
+        with self._carried(wishes) as context, self._edge.crossed(parsed), ExitStack() as stack:
             opened = Assembled(
                 [
-                    stack.enter_context(self._opened(source, cancel, wish, parsed))
+                    stack.enter_context(self._opened(source, context, wish, parsed))
                     for source in meant
                 ]
             )
             wanted = opened.wanted(parsed, wish)
-            outcomes = self._push(opened, wanted, opened.taught(wish), cancel, {})
+            outcomes = self._push(opened, wanted, opened.taught(wish), context, {})
         outcomes = [self._heard(outcome, said) for outcome in outcomes]
         return destinations.answer(wanted, outcomes, several=not isinstance(destination, str))
 
@@ -243,12 +245,12 @@ class Pusher:
         """
         from towline.push import inspect
 
-        switch = cancel or Cancel()
+        context = Context(cancel, self._emit)
         with self._edge.crossed():
             if reference := registry_reference(source):
-                return inspect.remote(reference, self._read(reference.repository, switch))
+                return inspect.remote(reference, self._read(reference.repository, context))
             wish = options.wish({})
-            with self._opened(source, switch, wish) as opened:
+            with self._opened(source, context, wish) as opened:
                 return inspect.local(opened, wish)
 
     def digest(self, source: Source, **wishes: Unpack[PushOptions]) -> str:
@@ -260,13 +262,11 @@ class Pusher:
         """
         from towline.push import inspect
 
-        switch = wishes.get("cancel") or Cancel()
         wish = options.wish(wishes)
-        with self._edge.crossed():
+        with self._carried(wishes) as context, self._edge.crossed():
             if reference := registry_reference(source):
-                return inspect.head(reference, self._read(reference.repository, switch)).digest
-            with self._opened(source, switch, wish) as opened:
-                context = Context(cancel=switch, emit=self._emit)
+                return inspect.head(reference, self._read(reference.repository, context)).digest
+            with self._opened(source, context, wish) as opened:
                 return inspect.local_digest(self._resources, opened.entry(wish), wish, context)
 
     def tags(self, repository: str, *, cancel: Cancel | None = None) -> list[str]:
@@ -276,7 +276,7 @@ class Pusher:
         """
         name = destinations.repository(repository)
         with self._edge.crossed():
-            target = self._read(name, cancel or Cancel())
+            target = self._read(name, Context(cancel, self._emit))
             return sorted(target.retry("the tags", partial(target.registry.tags, target.context)))
 
     def check_login(self, registry: str, *, cancel: Cancel | None = None) -> bool:
@@ -289,7 +289,7 @@ class Pusher:
         """
         host = destinations.registry(registry)
         with self._edge.crossed():
-            target = self._read(RepositoryName(host, ""), cancel or Cancel())
+            target = self._read(RepositoryName(host, ""), Context(cancel, self._emit))
             target.retry("the login", partial(self._resources.client.log_in, host, target.context))
         return target.context.meter.requests > 1
 
@@ -312,13 +312,15 @@ class Pusher:
         wish = options.wish(wishes, all_tags=all_tags)
         wish = wish._replace(verify=None)  # there is nothing to verify yet
         parsed, wish = self._parsed(source, destination, wish, all_tags=all_tags, places=True)
-        cancel = wishes.get("cancel") or Cancel()
         said = len(self._said)
-        opening = self._opened(source, cancel, wish, parsed, all_tags=all_tags, outline=True)
-        with self._edge.crossed(parsed), opening as opened:
+        with (
+            self._carried(wishes) as context,
+            self._edge.crossed(parsed),
+            self._opened(source, context, wish, parsed, all_tags=all_tags, outline=True) as opened,
+        ):
             wanted = opened.wanted(parsed, wish, all_tags=all_tags)
             wish = opened.taught(wish)
-            early, runs, broken = self._begun(opened, wanted, wish, cancel, {})
+            early, runs, broken = self._begun(opened, wanted, wish, context, {})
             opened.charge([run.target for run in runs])
             joint_push.prepare(self._resources, runs, wish)
             planned: dict[Reference, TagPlan] = dict(broken)
@@ -333,7 +335,7 @@ class Pusher:
         return destinations.answer(wanted, outcomes, several=several)
 
     def _pass_by(
-        self, opened: Opened, parsed: Sequence[Reference], wish: Wish, cancel: Cancel
+        self, opened: Opened, parsed: Sequence[Reference], wish: Wish, context: Context
     ) -> Targets:
         """Of a source that passes by: the targets, which have got its blobs."""
         if opened.passing is None:
@@ -342,7 +344,7 @@ class Pusher:
 
         targets = {}
         for name, tags in destinations.by_repository(parsed).items():
-            targets[name] = self._target(name, cancel)
+            targets[name] = self._target(name, context)
             targets[name].tags = tuple((tag, passing.NOTHING) for tag in tags if tag.tag)
         passing.pass_by(self._resources, opened.passing, list(targets.values()), wish)
         return targets
@@ -352,10 +354,10 @@ class Pusher:
         opened: Opened | Assembled,
         wanted: Wanted,
         wish: Wish,
-        cancel: Cancel,
+        context: Context,
         passed: Targets,
     ) -> list[TagOutcome]:
-        early, runs, broken = self._begun(opened, wanted, wish, cancel, passed)
+        early, runs, broken = self._begun(opened, wanted, wish, context, passed)
         opened.charge([run.target for run in runs])
         try:
             joint_push.push(self._resources, runs, wish)
@@ -369,6 +371,7 @@ class Pusher:
         outcomes: dict[Reference, TagOutcome] = early | destinations.outcomes(runs) | broken
         if opened.origin:
             copying.name_sides(outcomes.values())
+        context.trace.came_to(outcomes.values())
         return [outcomes[reference] for reference in wanted]
 
     def _heard(self, outcome: Told | TowlineError, said: int) -> Told | TowlineError:
@@ -386,7 +389,7 @@ class Pusher:
         opened: Opened | Assembled,
         wanted: Wanted,
         wish: Wish,
-        cancel: Cancel,
+        context: Context,
         passed: Targets,
     ) -> tuple[dict[Reference, TagOutcome], list[TargetPush], dict[Reference, SourceError]]:
         """What is settled before the source is read, and the runs of the rest, as `_runs` has it.
@@ -394,9 +397,9 @@ class Pusher:
         What the source's registry is asked counts for the first of the targets.
         """
         if opened.origin is None:
-            return {}, *self._runs(wanted, wish, cancel, passed)
+            return {}, *self._runs(wanted, wish, context, passed)
         places = destinations.by_repository(wanted)
-        targets = {name: self._target(name, cancel) for name in places}
+        targets = {name: self._target(name, context) for name in places}
         first = next(iter(targets.values()))
         first.context = opened.context
         first.costs = opened.costs
@@ -405,10 +408,10 @@ class Pusher:
             found |= settled.settled(targets[name], tags, wanted, wish)
         left = {tag: entry for tag, entry in wanted.items() if tag not in found}
         opened.read_ahead(left.values())
-        return found, *self._runs(left, wish, cancel, targets)
+        return found, *self._runs(left, wish, context, targets)
 
     def _runs(
-        self, wanted: Wanted, wish: Wish, cancel: Cancel, begun: Targets
+        self, wanted: Wanted, wish: Wish, context: Context, begun: Targets
     ) -> tuple[list[TargetPush], dict[Reference, SourceError]]:
         """A run for each repository, over trees that share their blobs; and what has no tree.
 
@@ -422,7 +425,7 @@ class Pusher:
                 build.check_preserved(tree, wish.format)
         targets = []
         for name, tags in destinations.by_repository(found).items():
-            target = begun.get(name) or self._target(name, cancel)
+            target = begun.get(name) or self._target(name, context)
             target.tags = copying.fitting(name, ((each, found[each]) for each in tags))
             targets.append(target)
             for entry in dict.fromkeys(wanted[reference] for reference, _ in target.tags):
@@ -437,16 +440,29 @@ class Pusher:
         agreed: dict[Tree, tuple[str, Digest]] = {}
         return [TargetPush(target, wish, agreed) for target in targets], broken
 
-    def _target(self, name: RepositoryName, cancel: Cancel) -> Target:
-        return self._at(name, "destination", cancel)
+    @contextmanager
+    def _carried(self, wishes: PushOptions) -> Iterator[Context]:
+        """What the calls of one push carry; the trace is written at its end, however it ends."""
+        carried = Context(wishes.get("cancel"), self._emit)
+        if "trace" not in wishes:
+            yield carried
+            return
+        from towline.tracing import file  # which most have no need of
 
-    def _read(self, name: RepositoryName, cancel: Cancel) -> Target:
+        with file.tracing(wishes["trace"], self._edge.secrets.redact, self._warn) as trace:
+            emit = trace.hearing(self._emit)
+            yield Context(carried.cancel, emit, trace=trace)
+
+    def _target(self, name: RepositoryName, context: Context) -> Target:
+        return self._at(name, "destination", context)
+
+    def _read(self, name: RepositoryName, context: Context) -> Target:
         """A repository that is only read from."""
-        return self._at(name, self._reads_as, cancel)
+        return self._at(name, self._reads_as, context)
 
-    def _at(self, name: RepositoryName, side: Side, cancel: Cancel) -> Target:
+    def _at(self, name: RepositoryName, side: Side, context: Context) -> Target:
         self._check_open()
-        context = Context(cancel=cancel, emit=self._emit)
+        context = context.but(meter=Meter())
         if not destinations.is_at_registry(name):
             from towline.targets.archives import opened  # which most have no need of
 
@@ -458,7 +474,7 @@ class Pusher:
     def _opened(
         self,
         source: Source,
-        cancel: Cancel,
+        context: Context,
         wish: Wish,
         parsed: Sequence[Reference] = (),
         *,
@@ -471,7 +487,7 @@ class Pusher:
         `known_first`: as `open_source` has it.
         """
         self._check_open()
-        context = Context(cancel=cancel, emit=self._emit)
+        context = context.but(meter=Meter())
 
         def at_registry(reference: Reference) -> RemoteSource:
             from towline.sources import remote  # which most have no need of
@@ -493,14 +509,14 @@ class Pusher:
             self._log,
             self._edge.secrets,
             self._resources.knowledge,
-            partial(self._target, cancel=cancel),
+            partial(self._target, context=context),
             tuple(destinations.by_repository(parsed)),
             all_tags=all_tags,
             outline=outline,
         )
-        opened = Opened(
-            source, context, self._resources.environ, engine, at_registry, known_first=known_first
-        )
+        environ = self._resources.environ
+        with context.span("opened"):
+            opened = Opened(source, context, environ, engine, at_registry, known_first=known_first)
         try:
             with copying.sides_named() if opened.origin else nullcontext():
                 yield opened

@@ -103,6 +103,8 @@ class PushOptions(TypedDict, total=False):
     """Learn nothing from the registry, and believe no other machine."""
     check_push: bool
     """For `plan` alone: open an upload session and give it back, to see whether one is let in."""
+    trace: str | os.PathLike[str]
+    """Write down there where the time went: `.json`, a Chrome trace, or `.html`, a page."""
     cancel: Cancel
     """A switch that any thread may throw."""
 

@@ -104,8 +104,9 @@ class TargetPush:
     def learn(self, known: Mapping[Digest, Sequence[Entry]]) -> list[Entry]:
         """What the registry itself can say of layers that nothing is known of here."""
         try:
-            self._look_at_tags()
-            lessons = learning.learn(self.target, self._wish, self.left, known)
+            with self.target.context.span("learned"):
+                self._look_at_tags()
+                lessons = learning.learn(self.target, self._wish, self.left, known)
         except TowlineError as error:  # it has been tried often enough
             self._fatal = error
             return []
@@ -147,7 +148,8 @@ class TargetPush:
         False when there is more to do.
         """
         try:
-            standing = self._standing()
+            with self.target.context.span("looked"):
+                standing = self._standing()
         except TowlineError as failure:  # retried already: nothing else will get through either
             spent = failure
             self._each(lambda _, __: spent)
@@ -267,7 +269,8 @@ class TargetPush:
                     return self.keep(reference)
                 break
             try:
-                documents = tagging.put(partial(self.awaited.send_also, tree))
+                with self.target.context.span("tagged"):
+                    documents = tagging.put(partial(self.awaited.send_also, tree))
                 break
             except RegistryError as error:
                 if not lacks_blobs(error) or pause is None or tagging.wants_foreign(error):
@@ -281,7 +284,8 @@ class TargetPush:
 
             made = _made(tree, self.delivered)
             tag = reference.tag or documents.top.digest
-            verified = verify.verify(self.target, tag, tree, documents, made=made, how=how)
+            with self.target.context.span("verified"):
+                verified = verify.verify(self.target, tag, tree, documents, made=made, how=how)
             self.telling.verified(reference, verified)
         self._compare(reference, tree, documents)
         return self._result(reference, tree, documents, status, verified)

@@ -220,6 +220,8 @@ class Exchange:
         )
         self._manner.secrets.received(response)
         log.received(self._manner.log, response, time.monotonic() - self._began)
+        asked, context = f"{request.method} {request.url.redacted}", self._context
+        context.trace.answered(id(self._channel), asked, context.about, head.status, self._began)
         if self._proxy and request.url.scheme == "http" and head.status == proxy.WANTS_CREDENTIALS:
             self.close()
             raise proxy.failed(self._proxy, request.url, "it wants credentials")

@@ -213,9 +213,12 @@ class BlobUpload:
         attempt = self.attempt()
         try:
             for block in blocks:
-                self._session(attempt).write(block)
+                session = self._session(attempt)
+                with self.context.span("sent", len(block)):
+                    session.write(block)
                 self.tell("Pushing", blocks.position, self.blob.size, self._sent)
-            return self._commit(attempt, blocks.blob)
+            with self.context.span("confirmed"):
+                return self._commit(attempt, blocks.blob)
         except BaseException:
             attempt.failed = True
             raise
@@ -229,7 +232,8 @@ class BlobUpload:
     def _session(self, attempt: _Attempt) -> Upload | BlobFile:
         if attempt.session is None:
             known, size = self.blob.stored, self.blob.size
-            attempt.session = self.repository.start_upload(attempt.context, known, size)
+            with self.context.span("asked"):
+                attempt.session = self.repository.start_upload(attempt.context, known, size)
         return attempt.session
 
     def _commit(self, attempt: _Attempt, sent: blobstream.Blob) -> Delivered:
@@ -306,8 +310,8 @@ class BlobUpload:
         if not seconds:
             return
         if not self.blob.shown:
-            what = f"the config {self.blob.id}"
-            self.context.emit(Retrying(reference="", what=what, seconds=seconds, reason=reason))
+            what, told = self.blob.name, self.context.emit
+            told(Retrying(reference="", what=what, seconds=seconds, reason=reason))
             return
         whole = max(1, round(seconds))
         self.tell(f"Retrying in {whole} second{'' if whole == 1 else 's'} ({reason})")

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from towline.context import Patience
     from towline.layers.fan_out import Lane
-    from towline.push.image import Blob
     from towline.push.options import Wish
     from towline.push.plan import Delivered
     from towline.push.resources import Resources
@@ -115,7 +114,8 @@ class Uploads:
     def _deliver(self, task: Task, pause: float) -> Delivered:
         """Try until the blob is there. Raises what the last attempt raised, and Cancelled."""
         while True:
-            task.cancel.wait(pause)
+            with task.upload.context.span("waited"):
+                task.cancel.wait(pause)
             try:
                 if (delivered := self._attempt(task)) is not None:
                     return delivered
@@ -137,7 +137,8 @@ class Uploads:
         task.claim = self._resources.slots_for([task.host], size).claim([task.host], size)
         if not task.claim.granted.is_set():
             task.upload.tell("Waiting")
-            task.claim.slots.wait(task.claim, task.cancel)
+            with task.upload.context.span("waited"):
+                task.claim.slots.wait(task.claim, task.cancel)
         if self._gate.remaining(task.host):
             return None
         task.sending = True
@@ -156,7 +157,8 @@ class Uploads:
             self._gate.wait(task.host, task.cancel)
             with slots.held(task.host, size, task.cancel):
                 if not self._gate.remaining(task.host):  # it may have been shut meanwhile
-                    return task.upload.ask_or_mount()
+                    with task.upload.context.span("asked"):
+                        return task.upload.ask_or_mount()
         return task.upload.ask_or_mount()
 
     @staticmethod
@@ -173,17 +175,18 @@ class Uploads:
                 raise Cancelled from None
 
     def _send(self, task: Task) -> Delivered:
-        stream = self._stream(task.upload.blob, task.cancel)
+        stream = self._stream(task.upload, task.cancel)
         try:
             return task.upload.receive(stream)
         finally:
             stream.close()
 
-    def _stream(self, blob: Blob, cancel: Cancel) -> BlobStream:
+    def _stream(self, upload: BlobUpload, cancel: Cancel) -> BlobStream:
+        blob, trace, about = upload.blob, upload.context.trace, upload.context.about
         return BlobStream(
-            blob.open(),
+            trace.reading(blob.open(), about),
             None if blob.stored else self._wish.profile,
-            self._resources.encoders,
+            trace.encoding(self._resources.encoders, about),
             cancel,
             diff_id_of=blob.stored_compression if self._wish.check_diffids else None,
             spares=self._resources.spares,
@@ -291,7 +294,8 @@ class Uploads:
             if not claim.granted.is_set():
                 for task in tasks:
                     task.upload.tell("Waiting")
-                self._wait_for_slots(claim, tasks)
+                with tasks[0].upload.context.span("waited"):
+                    self._wait_for_slots(claim, tasks)
             if claim.granted.is_set():
                 for task in tasks:
                     task.claim = claim
@@ -323,7 +327,7 @@ class Uploads:
         """Read the blob once; each target's part is written, and ended, by a thread of its host."""
         reading = Cancel()
         try:
-            stream = self._stream(tasks[0].upload.blob, reading)
+            stream = self._stream(tasks[0].upload, reading)
         except BaseException as error:  # noqa: BLE001 - each of them hears of it
             for task in tasks:
                 self._try_again(task, error)

@@ -81,7 +81,7 @@ class TargetBlobs:
             repository,
             self.plans[blob],
             profile=self._profile,
-            context=watch.flight.context,
+            context=watch.flight.context.but(about=(blob.name, str(repository.name))),
             forget=partial(known_blobs.forget, self._resources.knowledge),
         )
         seen = self._resources.seen(key) if blob not in self._doubted else None

@@ -1,0 +1,68 @@
+"""The file of a trace: its kind by its ending, written whole and then given its name."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from towline.errors import UsageError
+from towline.tracing.recording import Recording
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@contextmanager
+def tracing(
+    name: str | os.PathLike[str], redact: Callable[[str], str], warn: Callable[[str], None]
+) -> Iterator[Recording]:
+    """Take down what the block does, and write that at its end, whichever that is.
+
+    `redact` takes secrets out of a text. Raises UsageError at once where there can be no such
+    file; what goes wrong at the end is warned of, since the push is over by then.
+    """
+    path = Path(name)
+    if path.suffix not in {".json", ".html"}:
+        raise UsageError(
+            f"the name of a trace ends in .json or .html, not as {path}",
+            hint=".json is for Perfetto and chrome://tracing, .html a page for people",
+        )
+    temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
+    file = _opened(path, temporary)
+    recording = Recording()
+    try:
+        yield recording
+    except BaseException as error:
+        recording.failed(error)
+        raise
+    finally:
+        recording.end()
+        try:
+            with file:
+                file.writelines(_lines(path, recording, redact))
+            temporary.replace(path)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it undoes no push
+            warn(f"the trace {path} is not written: {error}")
+            with suppress(OSError):
+                temporary.unlink()
+
+
+def _opened(path: Path, temporary: Path) -> TextIO:
+    if path.is_dir():
+        raise UsageError(f"the trace cannot be written to {path}: it is a directory")
+    try:
+        return temporary.open("x", encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"the trace cannot be written to {path}: {error.strerror}") from error
+
+
+def _lines(path: Path, recording: Recording, redact: Callable[[str], str]) -> Iterator[str]:
+    if path.suffix == ".json":
+        from towline.tracing import chrome
+
+        return chrome.lines(recording, redact)
+    from towline.tracing import page
+
+    return page.lines(recording, redact)

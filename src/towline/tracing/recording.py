@@ -1,0 +1,234 @@
+"""What a push spends its time on, taken down in memory while it runs, from any thread.
+
+A span is what one thread did from one moment to another. All moments are of `time.monotonic`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, cast
+
+from towline.context import Trace
+from towline.events import LayerProgress, Note, Retrying, TagPushed, Warned
+from towline.transfers.threads import processors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
+
+    from towline.context import About
+    from towline.events import Emit, Event
+
+T = TypeVar("T")
+
+STEPS = ("asked", "waited", "read", "encoded", "sent", "confirmed")
+"""Of a blob, in their order."""
+_TAG = r":[^/:]+$"
+
+
+class Span(NamedTuple):
+    """A step of one thread."""
+
+    step: str
+    about: About
+    thread: int
+    began: float
+    ended: float
+    cpu_began: float
+    """Seconds of the processor that the thread had had by then."""
+    cpu_ended: float
+    size: int
+    """Bytes read or sent, encoded ones as they came out."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its moments."""
+        return self.began, self.ended
+
+    @property
+    def stood(self) -> bool:
+        """Whether the thread has waited for most of the time."""
+        return (self.cpu_ended - self.cpu_began) * 2 < self.ended - self.began
+
+
+class Request(NamedTuple):
+    """A request that was answered."""
+
+    connection: int
+    asked: str
+    """Method and address, without its query."""
+    about: About
+    status: int
+    began: float
+    ended: float
+
+
+class Progress:
+    """What was told of one layer at one repository."""
+
+    def __init__(self, moment: float) -> None:
+        self.began = self.ended = moment
+        self.status = ""
+        self.sent = 0
+        """Bytes."""
+
+
+class Recording(Trace):
+    """One push, from the making of this on."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.requests: list[Request] = []
+        self.threads: dict[int, str] = {}
+        """Names, by number."""
+        self.layers: dict[About, Progress] = {}
+        self.said: list[tuple[float, str]] = []
+        """Moments, and what was told then."""
+        self.ends: list[str] = []
+        """What is in place."""
+        self.errors: list[str] = []
+        """Why the rest is not."""
+        self.started = time.time()
+        """Seconds since the epoch."""
+        self.began = self.ended = time.monotonic()
+        self.own_cpu, self.all_cpu = _used()
+        """Seconds of the processors, of this process and of all; at the end of this push alone."""
+
+    def failed(self, error: BaseException) -> None:
+        """The push has failed, or that of one tag."""
+        self.errors.append(str(error))
+
+    def end(self) -> None:
+        """The push is over."""
+        self.ended = time.monotonic()
+        own, every = _used()
+        self.own_cpu, self.all_cpu = own - self.own_cpu, every - self.all_cpu
+
+    def span(self, step: str, about: About, size: int = 0) -> _Around:
+        """Around a block: its time is spent on that step."""
+        return _Around(self, step, about, size)
+
+    def reading(self, reader: T, about: About) -> T:
+        """A reader that takes down each read."""
+        return cast("T", _Reading(self, reader, about))
+
+    def encoding(self, pool: T, about: About) -> T:
+        """A pool that takes down whatever it does."""
+        return cast("T", _Encoding(self, pool, about))
+
+    def answered(
+        self, connection: int, asked: str, about: About, status: int, began: float
+    ) -> None:
+        """A request has its answer."""
+        self.requests.append(Request(connection, asked, about, status, began, time.monotonic()))
+
+    def came_to(self, outcomes: Iterable[object]) -> None:
+        """Take down the errors among them: results are told as events."""
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                self.failed(outcome)
+
+    def hearing(self, emit: Emit) -> Emit:
+        """A listener that takes down what is told, and passes it on."""
+
+        def hear(event: Event) -> None:
+            self._hear(event, time.monotonic())
+            emit(event)
+
+        return hear
+
+    def _hear(self, event: Event, moment: float) -> None:
+        match event:
+            case LayerProgress():
+                about = (event.id, re.sub(_TAG, "", event.reference.partition("@")[0]))
+                layer = self.layers.setdefault(about, Progress(moment))
+                layer.ended = moment
+                layer.sent = event.sent or layer.sent
+                if event.status.startswith("Retrying"):
+                    self.said.append((moment, f"{event.id}: {event.status}"))
+                layer.status = event.status
+            case Retrying():
+                again = f"{event.what}: again in {event.seconds:.1f} s ({event.reason})"
+                self.said.append((moment, again))
+            case Warned() | Note():
+                self.said.append((moment, event.message))
+            case TagPushed():
+                self.ends.append(f"{event.reference} is in place")
+
+
+class _Around:
+    """A span while it lasts."""
+
+    __slots__ = ("_about", "_began", "_cpu", "_recording", "_step", "size")
+
+    def __init__(self, recording: Recording, step: str, about: About, size: int) -> None:
+        self._recording = recording
+        self._step = step
+        self._about = about
+        self.size = size
+
+    def __enter__(self) -> Self:
+        self._cpu = time.thread_time()
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        thread = threading.current_thread()
+        number = thread.ident or 0
+        self._recording.threads[number] = thread.name
+        moments = (self._began, time.monotonic(), self._cpu, time.thread_time())
+        self._recording.spans.append(Span(self._step, self._about, number, *moments, self.size))
+
+
+class _Reading:
+    """A reader whose reads are spans."""
+
+    def __init__(self, recording: Recording, reader: Any, about: About) -> None:  # noqa: ANN401 - as it is given
+        self._around = partial(recording.span, "read", about)
+        self._reader = reader
+
+    def readinto(self, buffer: memoryview) -> int:
+        with self._around() as span:
+            span.size = self._reader.readinto(buffer)
+        return span.size
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever else it can do
+        return getattr(self._reader, name)
+
+
+class _Encoding:
+    """A pool whose pieces of work are spans."""
+
+    def __init__(self, recording: Recording, pool: Any, about: About) -> None:  # noqa: ANN401 - as it is given
+        self._around = partial(recording.span, "encoded", about)
+        self._pool = pool
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        def traced() -> T:
+            with self._around() as span:
+                done = work()
+                span.size = len(done) if isinstance(done, bytes) else 0
+            return done
+
+        submitted: Future[T] = self._pool.submit(traced)
+        return submitted
+
+
+def _used() -> tuple[float, float]:
+    """Seconds that the processors have worked for this process, and for all there are.
+
+    Of all only where every processor may be used and the system tells; else of this one again.
+    """
+    own = every = time.process_time()
+    with suppress(OSError):
+        if processors() == os.cpu_count():
+            with open("/proc/stat", encoding="ascii") as stat:  # noqa: PTH123 - as in a start-up
+                _, *ticks = stat.readline().split()[:9]
+            idle = int(ticks[3]) + int(ticks[4])  # the second: idle, and waiting for a disk
+            every = (sum(map(int, ticks)) - idle) / os.sysconf("SC_CLK_TCK")
+    return own, every
