@@ -245,10 +245,18 @@ def test_of_several_tags_those_finished_and_the_one_in_flight_are_named(
 ) -> None:
     a, b, c = (f"{registry.host}/app:{tag}" for tag in "abc")
     registry.on("PUT", "/manifests/c", HANG, forever=True)
-    cancel = towline.Cancel()
-    with towline.Pusher(cache="none") as pusher, ThreadPoolExecutor(1) as threads:
+    cancel, ended = towline.Cancel(), []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, towline.TagPushed):
+            ended.append(event.reference)
+
+    with (
+        towline.Pusher(cache="none", on_event=hear) as pusher,
+        ThreadPoolExecutor(1) as threads,
+    ):
         push = threads.submit(pusher.push, made.path, [c, b, a], cancel=cancel)
-        until(lambda: bool(registry.requests("PUT", "/manifests/c")))
+        until(lambda: ended == [a, b] and bool(registry.requests("PUT", "/manifests/c")))
         cancel.cancel()
         error = push.exception(PATIENCE)
     assert str(error) == f"the push was cancelled; {b}, {a} are in place; {c} may have been written"

@@ -55,6 +55,8 @@ class Resources:
         jobs = self.limits.jobs
         self.slots = Slots(jobs)
         # With one job nothing runs beside another.
+        self.at_once = AT_ONCE if jobs > 1 else 1
+        """Manifests that are put to a host at once."""
         self.small_slots = Slots(AT_ONCE) if jobs > 1 else self.slots
         """For questions and small blobs."""
         self.flights: SingleFlight[Delivered] = SingleFlight()
@@ -96,7 +98,7 @@ class Resources:
 
     def put_threads(self, host: str) -> Threads:
         """What puts manifests to a host."""
-        return self._threads_of(f"towline-put-{host}", AT_ONCE if self.limits.jobs > 1 else 1)
+        return self._threads_of(f"towline-put-{host}", self.at_once)
 
     def _threads_of(self, name: str, count: int) -> Threads:
         with self._lock:

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from towline.errors import RegistryError, SourceError, TowlineError
+from towline.errors import Cancelled, RegistryError, SourceError, TowlineError
 from towline.push import known_blobs, learning, reporting
 from towline.push.image import Blob, tree_blobs
 from towline.push.manifests import if_exists
@@ -19,6 +20,7 @@ from towline.push.result import PushResult
 from towline.push.target import Costs
 from towline.registry.manifests import lacks_blobs
 from towline.spec import media_types
+from towline.transfers.threads import Threads, not_begun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,6 +42,14 @@ if TYPE_CHECKING:
 
 Outcome = PushResult | TowlineError
 """What came of one tag."""
+
+
+class Placed(NamedTuple):
+    """What stands under a tag in the end."""
+
+    documents: Documents
+    status: Status
+    verified: Verification | None
 
 
 class TargetPush:
@@ -210,7 +220,7 @@ class TargetPush:
         self._await_blobs()
         if self._wish.check_diffids:
             self._look_into_unsent()
-        self._each(self._tag)
+        self._tag_all()
         if self.target.layout:
             self._publish(self.target.layout)
         self._tell_ended()
@@ -248,13 +258,41 @@ class TargetPush:
                 except SourceError as error:
                     self.awaited.errors[blob] = error
 
-    def _tag(self, reference: Reference, tree: Tree) -> Outcome:
-        try:
-            return self._put(reference, tree)
-        except TowlineError as error:
-            return error
+    def _tag_all(self) -> None:
+        """Put the first tag, then all others side by side.
 
-    def _put(self, reference: Reference, tree: Tree) -> Outcome:
+        What form of the documents the registry takes, and which blobs it has lost, the first finds
+        out for all. Raises Cancelled, once the tags that are in place have an outcome.
+        """
+        for reference in self.kept:
+            self.outcomes[reference] = self.keep(reference)
+        left = self.left
+        for reference, tree in left[:1]:
+            self._conclude(reference, tree, partial(self._put, reference, tree))
+        at_once = 1 if self.target.layout else self._resources.at_once
+        with Threads(at_once, "towline-tag") as threads:
+            puts = [(tag, threads.submit(partial(self._put, *tag))) for tag in left[1:]]
+            for tag, put in puts:
+                with suppress(Cancelled):
+                    self._conclude(*tag, partial(self._put, *tag) if not_begun(put) else put.result)
+        self.target.context.cancel.check()
+
+    def _conclude(self, reference: Reference, tree: Tree, put: Callable[[], Placed]) -> None:
+        """The outcome of a tag, once it is put."""
+        try:
+            placed = put()
+        except TowlineError as error:
+            self.outcomes[reference] = error
+            return
+        if reference in self.kept:
+            self.outcomes[reference] = self.keep(reference)
+            return
+        if placed.verified:
+            self.telling.verified(reference, placed.verified)
+        self._compare(reference, tree, placed.documents)
+        self.outcomes[reference] = self._result(reference, tree, *placed)
+
+    def _put(self, reference: Reference, tree: Tree) -> Placed:
         status: Status = "pushed"
         verified: Verification | None = None
         pauses = self._resources.look_again
@@ -266,7 +304,6 @@ class TargetPush:
                 status = "unchanged"
                 if self._wish.if_exists == "skip":
                     self.kept[reference] = standing
-                    return self.keep(reference)
                 break
             try:
                 with self.target.context.span("tagged"):
@@ -279,16 +316,14 @@ class TargetPush:
             # A registry may confirm a blob and yet not find it, or have lost it meanwhile.
             self.target.context.cancel.wait(pause)
             self.awaited.send_missing(tree, missed)
-        if how := self._wish.verify:
+        if (how := self._wish.verify) and reference not in self.kept:
             from towline.push import verify
 
             made = _made(tree, self.delivered)
             tag = reference.tag or documents.top.digest
             with self.target.context.span("verified"):
                 verified = verify.verify(self.target, tag, tree, documents, made=made, how=how)
-            self.telling.verified(reference, verified)
-        self._compare(reference, tree, documents)
-        return self._result(reference, tree, documents, status, verified)
+        return Placed(documents, status, verified)
 
     def _compare(self, reference: Reference, tree: Tree, documents: Documents) -> None:
         """Say so when another target of the push holds another digest of the same image."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError, TowlineError
@@ -60,6 +61,8 @@ class TargetBlobs:
         self._uploads = uploads
         self._watches: dict[Watch[Delivered], Blob] = {}
         self._ended: queue.SimpleQueue[Watch[Delivered] | None] = queue.SimpleQueue()
+        self._mending = Lock()
+        """Held by whoever has blobs sent again for one of the tags."""
         self._doubted: set[Blob] = set()
         """Blobs that a HEAD confirms and the manifest PUT calls unknown: they are sent again."""
 
@@ -168,10 +171,12 @@ class TargetBlobs:
 
     def send_also(self, tree: Tree, blob: Blob) -> None:
         """Bring a blob there that the tree does not have. Raises what its upload raised."""
-        self.plans[blob] = (Ask(own(blob)), Send())
-        self._join_again(blob)
-        self.wait([tree])
-        if error := self.errors.pop(blob, None):
+        with self._mending:
+            self.plans[blob] = (Ask(own(blob)), Send())
+            self._join_again(blob)
+            self.wait([tree])
+            error = self.errors.pop(blob, None)
+        if error:
             raise error
 
     def send_missing(self, tree: Tree, missed: str = "") -> None:
@@ -180,12 +185,13 @@ class TargetBlobs:
         Those whose digests `missed` names are sent whatever the answer: it was wrong before.
         """
         target = self._target
-        for blob in dict.fromkeys(tree.blobs):
-            digest = self.delivered[blob.key].made.digest
-            has_blob = partial(target.repository.has_blob, digest, target.context)
-            if digest in missed:
-                self._doubted.add(blob)
-            if blob in self._doubted or not target.retry("a blob", has_blob):
-                self.plans[blob] = (Send(),) if blob.held else ()
-                self._join_again(blob)
-        self.wait([tree])
+        with self._mending:
+            for blob in dict.fromkeys(tree.blobs):
+                digest = self.delivered[blob.key].made.digest
+                has_blob = partial(target.repository.has_blob, digest, target.context)
+                if digest in missed:
+                    self._doubted.add(blob)
+                if blob in self._doubted or not target.retry("a blob", has_blob):
+                    self.plans[blob] = (Send(),) if blob.held else ()
+                    self._join_again(blob)
+            self.wait([tree])
