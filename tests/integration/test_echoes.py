@@ -16,6 +16,7 @@ import towline
 from tests.support.scripted import Reply, Scripted, complaint, scripted
 from towline.cli.main import main
 from towline.testing.images import make_image
+from towline.wire.message import ANSWER_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,6 +66,8 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "HTML by numbers": lambda text: "".join(f"&#{ord(c)};" for c in text),
     "HTML by hexadecimal numbers": lambda text: "".join(f"&#x{ord(c):X};" for c in text),
     "capitals": str.upper,
+    "hexadecimal": lambda text: text.encode().hex(),
+    "hexadecimal in capitals": lambda text: text.encode().hex().upper(),
     "Python": lambda text: repr(text)[1:-1],
 }
 SECRETS = (WORD, PAIR, TOKEN, REFRESH)
@@ -118,7 +121,7 @@ def spellings() -> Iterator[str]:
 def told(text: str) -> list[str]:
     """What of the secrets is in a text, also what is left of one that was cut off."""
     found = [spelling for spelling in spellings() if spelling in text]
-    return found + [s for s in (*SECRETS, STATE) if s[:12] + "…" in text]
+    return found + [s for s in (*SECRETS, STATE) if s[:9] in text]
 
 
 def warned(echo: str) -> Answering:
@@ -232,6 +235,16 @@ def cut_off(echo: str) -> str:
     return "x" * (200 - 1 - max(12, len(echo) // 2)) + echo
 
 
+def cut_by_us(echo: str) -> str:
+    """A body that is longer than what is read of it, and whose end is what is shown."""
+    return " " * (ANSWER_MAX - 12) + echo + "x" * 100
+
+
+def cut_page(echo: str) -> str:
+    """A page whose first kilobytes alone are searched for words."""
+    return "<p>" * 2726 + "<!---->" + html.escape(echo)
+
+
 HTML = {"Content-Type": "text/html"}
 PLACES: dict[str, tuple[Setting, int]] = {
     "a code": (refusing(lambda e: complaint(403, e)), 4),
@@ -243,6 +256,8 @@ PLACES: dict[str, tuple[Setting, int]] = {
     "words": (refusing(lambda e: Reply(403, (), f"no {e}!")), 4),
     "words that are cut": (refusing(lambda e: Reply(403, (), cut_off(e))), 4),
     "a message that is cut": (refusing(lambda e: complaint(403, "DENIED", cut_off(e))), 4),
+    "a body that is cut": (refusing(lambda e: Reply(403, (), cut_by_us(e))), 4),
+    "a page that is cut": (refusing(lambda e: Reply(403, HTML, cut_page(e))), 4),
     "a page's title": (refusing(lambda e: Reply(403, HTML, f"<title>{html.escape(e)}")), 4),
     "XML": (refusing(lambda e: Reply(403, (), f"<Error><Message>{html.escape(e)}</Message>")), 4),
     "a reason": (refusing(lambda e: Reply(raw=f"HTTP/1.1 403 {e}\r\n\r\n".encode())), 4),

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from towline.errors import Cancelled, TowlineError, TransferCancelled
-from towline.events import Failed, Hinted, LayerProgress, Note, Retrying, Warned
+from towline.errors import Cancelled, TransferCancelled
 from towline.push.result import PlanResult, PushResult
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_WORDS = ("hint", "code", "aftermath")
-"""What an error has to say beside its message."""
-_SAID = ("strerror", "filename", "filename2", "reason", "object")
-"""Of the interpreter's own."""
+_WORDS = ("message", "status", "what", "reason")
+"""What events say in words; the rest of them is data."""
+_DATA = frozenset({"references", "side"})
+"""What an error keeps that is none of its words."""
 
 
 class Edge:
@@ -45,7 +45,8 @@ class Edge:
         """
         try:
             yield
-        except Cancelled:
+        except Cancelled as inside:
+            self._clear(inside)  # it is still to be had from what is raised now
             names = ", ".join(str(reference) for reference in pushed)
             what = f"the push to {names}" if names else "it"
             raise TransferCancelled(f"{what} was cancelled") from None
@@ -55,16 +56,9 @@ class Edge:
 
     def event(self, event: Event) -> Event:
         """An event without secrets in its words."""
-        redact = self.secrets.redact
-        match event:
-            case Warned() | Note() | Failed() | Hinted():
-                return replace(event, message=redact(event.message))
-            case LayerProgress():
-                said = redact(event.status)
-                return event if said == event.status else replace(event, status=said)
-            case Retrying():
-                return replace(event, what=redact(event.what), reason=redact(event.reason))
-        return event
+        said = {name: getattr(event, name) for name in _WORDS if hasattr(event, name)}
+        fit: dict[str, Any] = {name: self.secrets.redact(words) for name, words in said.items()}
+        return event if fit == said else replace(event, **fit)
 
     def outcome(self, outcome: T) -> T:
         """A result whose warnings have none, or an error."""
@@ -75,40 +69,57 @@ class Edge:
         return outcome
 
     def _clear(self, error: BaseException) -> None:
-        """Take them out of an error, and of whatever it was raised from or is made of."""
+        """Take them out of an error, and of whatever it was raised from, keeps or is made of."""
         todo, seen = [error], set()
         while todo:
             one = todo.pop()
             if id(one) in seen:
                 continue
             seen.add(id(one))
-            self._reword(one)
+            for name in _kept(one):
+                # Set to what it is, one of the interpreter's own may say more than before.
+                before = getattr(one, name, None)
+                if (after := self._fit(before, todo)) is not before:
+                    setattr(one, name, after)
             if one.__suppress_context__:
                 one.__context__ = None  # nobody was to see it
             todo += filter(None, (one.__cause__, one.__context__))
             todo += getattr(one, "exceptions", ())
 
-    def _reword(self, error: BaseException) -> None:
-        error.args = tuple(map(self._said, error.args))
-        for name in _SAID if isinstance(error, OSError | UnicodeError) else ():
-            # These say what they were made of, not `args`; set to what it is, one may say more.
-            before = getattr(error, name, None)
-            if (after := self._said(before)) != before:
-                setattr(error, name, after)
-        if hasattr(error, "__notes__"):
-            error.__notes__ = [self.secrets.redact(note) for note in error.__notes__]
-        if isinstance(error, TowlineError):
-            for name in _WORDS:
-                if value := getattr(error, name, None):
-                    setattr(error, name, self.secrets.redact(value))
-            if results := getattr(error, "results", ()):
-                vars(error)["results"] = tuple(map(self.outcome, results))
+    def _fit(self, value: Any, errors: list[BaseException]) -> Any:  # noqa: ANN401 - whatever an error keeps
+        """The value without secrets, itself where it has none; errors in it are added to those."""
+        match value:
+            case str():
+                said = self.secrets.redact(value)
+                return value if said == value else said
+            case bytes() | bytearray():  # what could not be decoded
+                text = value.decode("latin-1")
+                return value if self.secrets.redact(text) == text else b""
+            case BaseException():
+                errors.append(value)
+            case PushResult() | PlanResult():
+                return self.outcome(value)
+            case dict():
+                items = tuple(value.items())
+                fit = self._fit(items, errors)
+                return value if fit is items else dict(fit)
+            case tuple() | list() | set() | frozenset():
+                parts = [self._fit(part, errors) for part in value]
+                if any(part is not before for part, before in zip(parts, value, strict=True)):
+                    make = getattr(value, "_make", type(value))  # of a named tuple
+                    return make(parts)
+        return value
 
-    def _said(self, value: Any) -> Any:  # noqa: ANN401 - whatever an error was made of
-        if isinstance(value, bytes):  # what could not be decoded
-            text = value.decode("latin-1")
-            return value if self.secrets.redact(text) == text else b""
-        return self.secrets.redact(value) if isinstance(value, str) else value
+
+def _kept(error: BaseException) -> set[str]:
+    """Names of what an error keeps, also where the interpreter has its place for it."""
+    slots = {
+        name
+        for cls in type(error).__mro__
+        for name, kind in vars(cls).items()
+        if isinstance(kind, MemberDescriptorType) and not name.startswith("__")
+    }
+    return {"args", *vars(error), *slots} - _DATA
 
 
 class Listener(Generic[T]):

@@ -41,6 +41,8 @@ _MARKUP_READ = 8 << 10
 _DETAIL_READ = 1000
 _DETAIL_SHOWN = 120
 """Characters of a detail: the cause may stand behind a long path, and is looked for there too."""
+_CUT = "…"
+"""Stands where a text was cut: what stands before may be a part of a secret (`wire/secrets`)."""
 _WAIT_MAX = 60.0
 
 _TITLE = r"(?is)<title[^>]*>(.*?)</title>"
@@ -60,7 +62,7 @@ class Complaint(NamedTuple):
         said = ": ".join(filter(None, [self.code, self.message]))
         if self.message and self.detail.startswith(("{", "[")):
             return said  # of objects of theirs a person reads nothing that the message lacks
-        detail = _shown(self.detail, _DETAIL_SHOWN)
+        detail = shown(self.detail, _DETAIL_SHOWN)
         return f"{said} ({detail})".lstrip() if detail else said
 
 
@@ -69,15 +71,17 @@ def complaints(response: Response) -> list[Complaint]:
     text = response.body.decode("utf-8", "replace").strip()
     if not text:
         return []
+    text += _CUT if response.truncated else ""
     try:
         document = reading.document(text)
     except ValueError:
         document = None
         if text.startswith("<"):
-            return _from_markup(text[:_MARKUP_READ])
+            cut = _CUT if len(text) > _MARKUP_READ else ""
+            return _from_markup(text[:_MARKUP_READ] + cut)
     if isinstance(document, dict):
         return _from_object(document)
-    return [Complaint(None, _shown(text, _SHOWN))]
+    return [Complaint(None, shown(text, _SHOWN))]
 
 
 def _from_object(document: dict[str, Any]) -> list[Complaint]:
@@ -85,47 +89,47 @@ def _from_object(document: dict[str, Any]) -> list[Complaint]:
     if isinstance(errors, list) and errors:
         return [_from_error(error) for error in errors[:5]]
     if isinstance(errors, str):
-        return [Complaint(None, _shown(errors, _SHOWN))]
+        return [Complaint(None, shown(errors, _SHOWN))]
     # The Hub's token server says `details`, GitHub's `message`; others have forms of their own.
     for key in ("details", "message", "error_description", "error", "detail", "msg"):
         value = document.get(key)
         if isinstance(value, str) and value.strip():
-            return [Complaint(_code(document.get("code")), _shown(value, _SHOWN))]
+            return [Complaint(_code(document.get("code")), shown(value, _SHOWN))]
     return []
 
 
 def _from_error(error: Any) -> Complaint:  # noqa: ANN401 - any JSON
     if not isinstance(error, dict):
-        return Complaint(None, _shown(str(error), _SHOWN))
+        return Complaint(None, shown(str(error), _SHOWN))
     message, detail = error.get("message"), error.get("detail")
     if detail and not isinstance(detail, str):
         detail = json.dumps(detail, ensure_ascii=False)
     return Complaint(
         _code(error.get("code")),
-        _shown(message, _SHOWN) if isinstance(message, str) else "",
-        _shown(detail or "", _DETAIL_READ),
+        shown(message, _SHOWN) if isinstance(message, str) else "",
+        shown(detail or "", _DETAIL_READ),
     )
 
 
 def _code(value: Any) -> str | None:  # noqa: ANN401 - any JSON
-    return _shown(value, 60) if isinstance(value, str) and value.strip() else None
+    return shown(value, 60) if isinstance(value, str) and value.strip() else None
 
 
 def _from_markup(text: str) -> list[Complaint]:
     if message := re.search(_XML_MESSAGE, text):
         code = re.search(_XML_CODE, text)
-        return [Complaint(_code(code[1]) if code else None, _shown(message[1], _SHOWN))]
+        return [Complaint(_code(code[1]) if code else None, shown(message[1], _SHOWN))]
     title = re.search(_TITLE, text)
-    words = _shown(re.sub(_TAGS, " ", title[1] if title else text), _SHOWN)
+    words = shown(re.sub(_TAGS, " ", title[1] if title else text), _SHOWN)
     return [Complaint(None, words)] if words else []
 
 
-def _shown(text: str, length: int) -> str:
+def shown(text: str, length: int) -> str:
     """On one line, printable, cut to `length` characters."""
     clean = "".join(c if c.isprintable() else " " for c in text[: 4 * length])
     clean = " ".join(clean.split())
     whole = len(text) <= 4 * length and len(clean) <= length
-    return clean if whole else clean[: length - 1] + "…"
+    return clean if whole else clean[: length - 1] + _CUT
 
 
 def described(response: Response) -> str:
@@ -134,7 +138,7 @@ def described(response: Response) -> str:
 
     found = challenges(response.headers.all("WWW-Authenticate"))
     reasons = (challenge.parameters.get("error_description") for challenge in found)
-    reason = _shown(next(filter(None, reasons), ""), _SHOWN)
+    reason = shown(next(filter(None, reasons), ""), _SHOWN)
     said = [reason, *(str(complaint) for complaint in complaints(response)[:3])]
     words = "; ".join(dict.fromkeys(filter(None, said)))
     status = f"{response.status} {response.reason}".strip()

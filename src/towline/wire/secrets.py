@@ -8,11 +8,11 @@ encodings of a text and of a secret are undone alike, and the one is looked for 
 from __future__ import annotations
 
 import base64
+import os
 import re
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from towline.spec import reading
 from towline.wire import log
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ _LEAST = 4
 """Characters: what is shorter protects nothing, and hiding it would spoil every sentence."""
 _ANYWHERE = 8
 """Characters of a secret that is hidden within words too; shorter ones only as words."""
+_PART = 12
+"""Characters, and half of it at least, of a secret's beginning that is hidden as all of it is."""
 _CAPABILITY = 16
 """Characters of a parameter of an address that may let in whoever knows it."""
 _PASSING_MAX = 1000
@@ -33,12 +35,14 @@ _ROUNDS = 4
 """Encodings around one another that are undone."""
 _CUT = "\N{HORIZONTAL ELLIPSIS}"
 """What stands where a text was cut, perhaps in the middle of a secret."""
+_CUTS = 50
+"""Places of a text where one is looked for that was cut: the last ones."""
 
 _VARIABLES = ("TOWLINE_PASSWORD", "CI_REGISTRY_PASSWORD", "TOWLINE_CACHE_KEY")
 _ADDRESSES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "TOWLINE_CACHE")
 _GIVEN_AS_OPTION = r"[?&]password=([^&#]*)"
-_TOKENS = ("token", "access_token", "refresh_token", "id_token")
-"""Members of a token service's answer (RFC 6749, and docker's own)."""
+_TOKEN = rb'"(?:access_|refresh_|id_)?token"\s*:\s*"((?:[^"\\]|\\.)*)'
+"""In a token service's answer (RFC 6749, and docker's own), also in one that ended early."""
 
 _ESCAPED = (
     r"%(?:25)*(?P<ascii>[0-7][0-9a-f])"
@@ -51,6 +55,8 @@ _ESCAPED = (
 )
 """Of addresses and forms, of JSON, Python and Go, of HTML; each perhaps more than once."""
 _MAYBE_ESCAPED = r"[%\\&]"
+_UNFINISHED = r"[^\0-\x7f]{0,3} ?(?:[%\\&][\\%#0-9a-z]{0,8}|[ux]?[0-9a-f]{0,3})"
+"""What is left of an escape, or of a character of several bytes, that was cut, or nothing."""
 _PERCENT = rb"%(?:25)*([0-9A-Fa-f]{2})"
 _UNIT = r"\\+u([0-9a-f]{4})"
 _SPACES = re.compile(r"[\s+]+")
@@ -65,7 +71,7 @@ class Secrets:
         self._passing: dict[str, set[str]] = {}
         """Those that come and go, the one used last at the end."""
         self._sought: tuple[str, ...] | None = ()
-        """Every spelling of all, the shortest first; None: to be gathered anew."""
+        """Every spelling of all; None: to be gathered anew."""
 
     def add(self, *values: str | None) -> None:
         """Look for these from here on."""
@@ -111,8 +117,8 @@ class Secrets:
                 if len(value) >= _CAPABILITY:
                     self._pass(value, _alike)
         if b'token"' in response.body:
-            for value in _tokens(response.body):
-                self._pass(value, _spellings)
+            for value in re.findall(_TOKEN, response.body):
+                self._pass(value.decode("utf-8", "replace"), _spellings)
 
     def _pass(self, value: str, spelled: Callable[[str], set[str]]) -> None:
         with self._lock:
@@ -142,17 +148,8 @@ class Secrets:
         with self._lock:
             if self._sought is None:
                 every = (*self._given.values(), *self._passing.values())
-                self._sought = tuple(sorted(set().union(*every), key=len))
+                self._sought = tuple(set().union(*every))
             return self._sought
-
-
-def _tokens(body: bytes) -> list[str]:
-    try:
-        document: Any = reading.document(body)
-    except ValueError:
-        return []
-    values = [document.get(name) for name in _TOKENS] if isinstance(document, dict) else []
-    return [value for value in values if isinstance(value, str)]
 
 
 def _spellings(secret: str) -> set[str]:
@@ -161,7 +158,8 @@ def _spellings(secret: str) -> set[str]:
     # Header fields are read as Latin-1, whatever was meant.
     found = _alike(secret) | _alike(content.decode("latin-1"))
     whole = len(secret) >= _ANYWHERE
-    for encoded in [*_in_base64(content, whole=whole)] if len(secret) >= _LEAST else []:
+    encodings = [content.hex(), *_in_base64(content, whole=whole)]
+    for encoded in encodings if len(secret) >= _LEAST else []:
         found |= _alike(encoded) | _alike(encoded.translate(_URL_SAFE))
     return found
 
@@ -271,24 +269,43 @@ def _plain(text: str) -> str:
 def _found(view: _View, sought: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Where they stand in the text that is viewed."""
     text = view.text
+    cuts = [match.start() for match in re.finditer(_CUT, text)][-_CUTS:]
     for secret in sought:
-        if len(secret) > len(text):
-            break
+        if secret[: _LEAST if cuts else _ANYWHERE] not in text:
+            continue  # as it is nearly always
         start = text.find(secret)
         while start >= 0:
             end = start + len(secret)
             if len(secret) >= _ANYWHERE or _is_word(text, start, end):
                 yield _span(view, start, end)
             start = text.find(secret, start + 1)
-    cut = text.find(_CUT)
-    while cut >= 0:
-        for secret in sought:
-            start = text.find(secret[:_LEAST], max(0, cut - len(secret)), cut)
-            while start >= 0 and not secret.startswith(text[start:cut]):
-                start = text.find(secret[:_LEAST], start + 1, cut)
-            if start >= 0:
-                yield _span(view, start, cut)
-        cut = text.find(_CUT, cut + 1)
+        # What quotes it may end early: at a quotation mark in it, say.
+        part = secret[: max(_PART, len(secret) // 2)]
+        start = text.find(part) if len(part) >= _PART else -1
+        while start >= 0:
+            end = start + _shared(secret, text[start : start + len(secret)])
+            yield _span(view, start, end)
+            start = text.find(part, end - len(part) + 1)
+        for cut in cuts:
+            yield from _cut(view, secret, secret[:_LEAST], cut)
+        if len(secret) >= _ANYWHERE:
+            yield from _cut(view, secret, secret[:_ANYWHERE], len(text))
+
+
+def _cut(view: _View, secret: str, part: str, cut: int) -> Iterator[tuple[int, int]]:
+    """Where it begins with that part, and goes on to where the text was cut."""
+    start = view.text.find(part, max(0, cut - len(secret) - _ANYWHERE), cut)
+    while start >= 0:
+        rest = view.text[start:cut]
+        if re.fullmatch(_UNFINISHED, rest[_shared(secret, rest) :]):
+            yield _span(view, start, cut)
+            break
+        start = view.text.find(part, start + 1, cut)
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters they have in common at their beginnings."""
+    return len(os.path.commonprefix([one, other]))  # noqa: RUF071 - by characters, as they are
 
 
 def _is_word(text: str, start: int, end: int) -> bool:

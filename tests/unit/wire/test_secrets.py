@@ -45,10 +45,53 @@ def redacted(text: str, *values: str) -> str:
         ("100%abcdefghi", "abcdefghi", "100%[hidden]"),
         ("my pass   word", "my  pass word", "[hidden]"),
         ("50% off & more", "unrelated", "50% off & more"),
+        ("0x70617373776F726431", "password1", "0x[hidden]"),
+        ("it was password", "password1", "it was [hidden]"),
+        ("it was passwor", "password1", "it was passwor"),
+        ("it was passi…", "password1", "it was passi…"),
+        ('"a passphrase of m"! it said', 'a passphrase of m"ine', '"[hidden]! it said'),
+        ("a passphrase it is", "a passphrase of mine, which is long", "a passphrase it is"),
     ],
 )
 def test_a_secret_is_hidden_and_nothing_else(text: str, secret: str, shown: str) -> None:
     assert redacted(text, secret) == shown
+
+
+CUT_ESCAPES = {
+    "percents": ("%%%02X", "p@ss:w/ord?"),
+    "lower percents": ("%%%02x", "p@ss:w/ord?"),
+    "percents twice": ("%%25%02x", "p@ss:w/ord?"),
+    "units": ("\\u%04x", "p@ss:w/ord?"),
+    "units in a text": ("\\\\u%04X", "p@ss:w/ord?"),
+    "units of two": ("\\u%04x", "pass\N{SNOWMAN}w\N{MUSICAL SYMBOL G CLEF}rd"),
+    "bytes": ("\\x%02x", "p@ss:w/ord?"),
+    "numbers": ("&#%d;", "p@ss:w/ord?"),
+}
+
+
+@pytest.mark.parametrize("escape", CUT_ESCAPES)
+@pytest.mark.parametrize("of", ["all", "some"])
+def test_a_secret_is_hidden_that_is_cut_inside_of_an_escape(escape: str, of: str) -> None:
+    form, secret = CUT_ESCAPES[escape]
+    size = 2 if "u" in form else 1
+    points = secret.encode("utf-16-be") if size == 2 else secret.encode()
+    units = [int.from_bytes(points[at : at + size]) for at in range(0, len(points), size)]
+    pieces = [chr(u) if of == "some" and chr(u).isalnum() and u < 128 else form % u for u in units]
+    start = len("".join(pieces[:4]))
+    whole = "".join(pieces)
+    for end in range(start, len(whole) + 1):
+        assert redacted(f"it was {whole[:end]}… (403)", secret) == "it was [hidden]… (403)"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_secret_is_hidden_that_is_cut_inside_of_a_character(encoding: str) -> None:
+    secret = "pässwörd\N{SNOWMAN}\N{MUSICAL SYMBOL G CLEF}"
+    content = secret.encode()
+    for end in range(6, len(content) + 1):
+        text = content[:end].decode(encoding, "replace")
+        assert redacted(f"it was {text}… (403)", secret) == "it was [hidden]… (403)"
+        quoted = urllib.parse.quote(content[:end])
+        assert redacted(f"it was {quoted}… (403)", secret) == "it was [hidden]… (403)"
 
 
 ENCODED: list[Callable[[str], str]] = [
@@ -62,6 +105,8 @@ ENCODED: list[Callable[[str], str]] = [
     lambda text: urllib.parse.quote(json.dumps(text)[1:-1]),
     lambda text: base64.b64encode(text.encode()).decode().rstrip("="),
     lambda text: base64.urlsafe_b64encode(text.encode()).decode().rstrip("="),
+    lambda text: text.encode().hex(),
+    lambda text: text.encode().hex().upper(),
 ]
 PASSWORDS = strategies.text(
     strategies.characters(exclude_categories=["C", "Z"]), min_size=8, max_size=40
@@ -90,15 +135,24 @@ def test_what_a_request_shows_and_an_answer_hands_out_is_hidden() -> None:
     assert secrets.redact(text) == f"[hidden] [hidden] [hidden] {shown}"
 
 
+def test_a_token_is_hidden_whose_answer_ended_early() -> None:
+    secrets = Secrets()
+    body = b'{"expires_in": 60, "access_token": "new-\\/token", "refresh_token": "refresh-me", "x'
+    secrets.received(Response(200, "OK", Headers(), URL, "GET", body))
+    assert secrets.redact("new-/token and new-\\/token and refresh-me") == (
+        "[hidden] and [hidden] and [hidden]"
+    )
+
+
 def test_of_addresses_the_last_are_looked_for_and_what_was_given_always() -> None:
     secrets = Secrets()
     secrets.add("given-for-good")
     for number in range(2000):
-        link = f"/v2/x?_state=state-of-a-session-{number:05}"
+        link = f"/v2/x?_state={number:05}-state-of-a-session"
         secrets.received(Response(202, "", Headers([("Location", link)]), URL))
     assert secrets.redact("given-for-good") == "[hidden]"
-    assert secrets.redact("state-of-a-session-01999") == "[hidden]"
-    assert secrets.redact("state-of-a-session-00000") == "state-of-a-session-00000"
+    assert secrets.redact("01999-state-of-a-session") == "[hidden]"
+    assert secrets.redact("00000-state-of-a-session") == "00000-state-of-a-session"
 
 
 @pytest.mark.parametrize(

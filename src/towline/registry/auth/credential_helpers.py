@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from towline.context import Context, acquired
 from towline.errors import AuthError
 from towline.reference import HUB
+from towline.registry import errors
 
 if TYPE_CHECKING:
     import subprocess
@@ -27,6 +28,8 @@ _ANONYMOUS = (
     "no credentials username",
 )
 _ANSWER_MAX = 1 << 20
+_SHOWN = 200
+"""Characters of what a helper says when it fails."""
 _TICK = 0.1
 """Seconds after which it is looked whether the answer is still wanted."""
 _one_at_a_time = threading.Lock()
@@ -142,7 +145,7 @@ def _run(
         ) from None
     except OSError as error:
         raise HelperMissing(f"the credential helper {program} cannot be run: {error}") from None
-    words = " ".join(output.decode("utf-8", "replace").split())[:200]
+    words = errors.shown(output.decode("utf-8", "replace"), _SHOWN)
     if not process.returncode:
         return output
     if not words or words.lower().startswith(_ANONYMOUS):
