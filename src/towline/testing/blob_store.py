@@ -10,8 +10,9 @@ import io
 import os
 import tarfile
 import zlib
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
@@ -63,38 +64,22 @@ class BlobStore:
     def add_layer(
         self, files: Mapping[str, Content], compression: Compression, fmt: Format
     ) -> MadeLayer:
-        """Keep a layer of these files, compressed or not."""
+        """Keep a layer of these files and the folders above them, compressed or not."""
         growing = self.root / "growing"
+        seen: set[str] = set()
         with growing.open("wb") as file:
             packed = PackedFile(file, compression)
-            write_tar(packed, files)
-            packed.finish()
+            with packed.tar() as tar:
+                for name, content in files.items():
+                    above = [str(folder) for folder in reversed(PurePosixPath(name).parents)]
+                    for folder in above[1:]:  # the first is the root, `.`
+                        if folder not in seen:
+                            seen.add(folder)
+                            tar.addfile(entry(folder, kind=tarfile.DIRTYPE, mode=0o755))
+                    add_file(tar, name, content)
         blob = Descriptor(media_types.layer(fmt, compression), packed.digest, packed.size)
         growing.rename(self.path(blob.digest))
         return MadeLayer(packed.diff_id, blob)
-
-
-class _Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
-    def flush(self) -> bytes: ...
-
-
-class _Plain:
-    def compress(self, data: bytes, /) -> bytes:
-        return data
-
-    def flush(self) -> bytes:
-        return b""
-
-
-def _compressor(compression: Compression) -> _Compressor:
-    if compression == "gzip":
-        return zlib.compressobj(6, wbits=31)
-    if compression == "zstd":
-        import zstandard
-
-        return zstandard.ZstdCompressor().compressobj()
-    return _Plain()
 
 
 class PackedFile(io.RawIOBase):
@@ -103,12 +88,26 @@ class PackedFile(io.RawIOBase):
     def __init__(self, file: IO[bytes], compression: Compression) -> None:
         super().__init__()
         self._file = file
-        self._compressor = _compressor(compression)
+        self._compressor: Any = None
+        if compression == "gzip":
+            self._compressor = zlib.compressobj(6, wbits=31)
+        elif compression == "zstd":
+            import zstandard
+
+            self._compressor = zstandard.ZstdCompressor().compressobj()
         self._plain = hashlib.sha256()
         self._packed = hashlib.sha256()
         self._written = 0
         self.size = 0
         """Compressed bytes."""
+
+    @contextmanager
+    def tar(self) -> Iterator[tarfile.TarFile]:
+        """A tar to be filled in the block; both are whole behind it."""
+        with tarfile.open(fileobj=self, mode="w", format=tarfile.GNU_FORMAT) as tar:
+            yield tar
+        if self._compressor:
+            self._keep(self._compressor.flush())
 
     @property
     def diff_id(self) -> Digest:
@@ -132,13 +131,9 @@ class PackedFile(io.RawIOBase):
         """Take plain bytes."""
         block = bytes(data)
         self._plain.update(block)
-        self._keep(self._compressor.compress(block))
+        self._keep(self._compressor.compress(block) if self._compressor else block)
         self._written += len(block)
         return len(block)
-
-    def finish(self) -> None:
-        """Write what the compressor still holds."""
-        self._keep(self._compressor.flush())
 
     def _keep(self, packed: bytes) -> None:
         self._packed.update(packed)
@@ -146,24 +141,8 @@ class PackedFile(io.RawIOBase):
         self.size += len(packed)
 
 
-def write_tar(file: io.RawIOBase, contents: Mapping[str, Content]) -> None:
-    """A tar of these files and the folders above them, with nothing in it that may differ."""
-    seen: set[str] = set()
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for name, content in contents.items():
-            for folder in _folders_above(name):
-                if folder not in seen:
-                    seen.add(folder)
-                    tar.addfile(entry(folder, kind=tarfile.DIRTYPE, mode=0o755))
-            _add_file(tar, name, content)
-
-
-def _folders_above(name: str) -> Iterator[str]:
-    parents = [str(parent) for parent in PurePosixPath(name).parents]
-    yield from reversed([parent for parent in parents if parent != "."])
-
-
-def _add_file(tar: tarfile.TarFile, name: str, content: Content) -> None:
+def add_file(tar: tarfile.TarFile, name: str, content: Content) -> None:
+    """Put a file into a tar, executable if the one on this machine is."""
     if isinstance(content, bytes):
         tar.addfile(entry(name, len(content)), io.BytesIO(content))
         return
@@ -174,16 +153,9 @@ def _add_file(tar: tarfile.TarFile, name: str, content: Content) -> None:
 
 
 def entry(
-    name: str, size: int = 0, *, kind: bytes = tarfile.REGTYPE, mode: int = 0o644
+    name: str, size: int = 0, *, kind: bytes = tarfile.REGTYPE, mode: int = 0o644, target: str = ""
 ) -> tarfile.TarInfo:
-    """A header with the same owner and time everywhere."""
+    """A header with nothing in it that may differ: the same owner and time everywhere."""
     header = tarfile.TarInfo(name)
-    header.size, header.type, header.mode = size, kind, mode
-    return header
-
-
-def link(name: str, target: str, *, hard: bool = False) -> tarfile.TarInfo:
-    """The header of a link."""
-    header = entry(name, kind=tarfile.LNKTYPE if hard else tarfile.SYMTYPE, mode=0o777)
-    header.linkname = target
+    header.size, header.type, header.mode, header.linkname = size, kind, mode, target
     return header

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 PLATFORM = "linux/amd64"
 _EPOCH = "1970-01-01T00:00:00Z"
-_IN_TOTO = "application/vnd.in-toto+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,63 +80,52 @@ def make_images(
         compression = "none" if format in {"docker", "docker-legacy"} else "gzip"
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
         store = BlobStore(Path(folder))
-        made = [_Builder(store, path, compression).build(spec) for spec in specs]
+        made = [_build(store, path, spec, compression) for spec in specs]
         image_formats.write(format, store, made, path, archive)
     return made
 
 
-class _Builder:
-    """Puts what an image is made of into a store."""
-
-    def __init__(self, store: BlobStore, path: Path, compression: Compression) -> None:
-        self._store = store
-        self._path = path
-        self._compression = compression
-
-    def build(self, spec: ImageSpec) -> Made:
-        layers = [self._store.add_layer(files, self._compression, "oci") for files in spec.layers]
-        platforms = (PLATFORM,) if spec.platforms is None else tuple(spec.platforms)
-        images = [self._image(platform, layers) for platform in platforms]
-        root = images[0].manifest
-        if spec.platforms is not None:
-            root = self._index(spec, images)
-        held = tuple(image for image in images if image.platform not in spec.absent)
-        return Made(self._path, tuple(spec.names), held, root)
-
-    def _image(self, platform: str, layers: Sequence[MadeLayer]) -> MadeImage:
+def _build(store: BlobStore, path: Path, spec: ImageSpec, compression: Compression) -> Made:
+    """Put what an image is made of into a store."""
+    layers = [store.add_layer(files, compression, "oci") for files in spec.layers]
+    images = []
+    for platform in (PLATFORM,) if spec.platforms is None else spec.platforms:
         content = _config(_platform(platform), layers)
-        config = self._store.add(content, media_types.OCI_CONFIG)
-        raw = manifest.build("oci", config, [layer.blob for layer in layers])
-        self._store.add(raw.content, raw.media_type)
-        return MadeImage(platform, content, tuple(layers), raw)
+        raw = _add_manifest(store, content, layers)
+        images.append(MadeImage(platform, content, tuple(layers), raw))
+    root = images[0].manifest if spec.platforms is None else _add_index(store, spec, images)
+    held = tuple(image for image in images if image.platform not in spec.absent)
+    return Made(path, tuple(spec.names), held, root)
 
-    def _index(self, spec: ImageSpec, images: Sequence[MadeImage]) -> RawManifest:
-        listed = []
-        for image in images:
-            held = image.platform not in spec.absent
-            listed.append(_listed(image.manifest, _platform(image.platform)))
-            if spec.attestations:
-                listed.append(self._attestation(image))
-            if not held:
-                self._store.path(image.manifest.digest).unlink()
-        index = manifest.build_index("oci", listed)
-        self._store.add(index.content, index.media_type)
-        return index
 
-    def _attestation(self, image: MadeImage) -> Descriptor:
-        """What BuildKit says of an image, in the form of one."""
-        said = gojson.encode({"subject": [{"digest": image.manifest.digest}]})
-        blob = self._store.add(said, _IN_TOTO)
-        unknown = Platform("unknown", "unknown")
-        content = _config(unknown, [MadeLayer(blob.digest, blob)])
-        config = self._store.add(content, media_types.OCI_CONFIG)
-        raw = manifest.build("oci", config, [blob])
-        self._store.add(raw.content, raw.media_type)
-        marks = {
-            "vnd.docker.reference.digest": str(image.manifest.digest),
-            "vnd.docker.reference.type": "attestation-manifest",
-        }
-        return _listed(raw, unknown, marks)
+def _add_manifest(store: BlobStore, content: bytes, layers: Sequence[MadeLayer]) -> RawManifest:
+    """A config's manifest, and both into the store."""
+    config = store.add(content, media_types.OCI_CONFIG)
+    raw = manifest.build("oci", config, [layer.blob for layer in layers])
+    store.add(raw.content, raw.media_type)
+    return raw
+
+
+def _add_index(store: BlobStore, spec: ImageSpec, images: Sequence[MadeImage]) -> RawManifest:
+    listed = []
+    for image in images:
+        raw = image.manifest
+        listed.append(_listed(raw, _platform(image.platform)))
+        if spec.attestations:  # what BuildKit says of an image, in the form of one
+            said = gojson.encode({"subject": [{"digest": raw.digest}]})
+            blob = store.add(said, "application/vnd.in-toto+json")
+            unknown, layer = Platform("unknown", "unknown"), MadeLayer(blob.digest, blob)
+            attestation = _add_manifest(store, _config(unknown, [layer]), [layer])
+            marks = {
+                "vnd.docker.reference.digest": str(raw.digest),
+                "vnd.docker.reference.type": "attestation-manifest",
+            }
+            listed.append(_listed(attestation, unknown, marks))
+        if image.platform in spec.absent:
+            store.path(raw.digest).unlink()
+    index = manifest.build_index("oci", listed)
+    store.add(index.content, index.media_type)
+    return index
 
 
 def _platform(text: str) -> Platform:

@@ -26,12 +26,12 @@ class TestRegistry:
 
     __test__ = False  # not a class of tests, whatever its name looks like
 
-    def __init__(self, url: str, prefix: str, server: Server | None = None) -> None:
+    def __init__(self, url: str, server: Server | None = None) -> None:
         self.url = url
         """Scheme, host and port."""
         self.host = urlsplit(url).netloc
         """`HOST:PORT`, as a reference has it."""
-        self.prefix = prefix
+        self.prefix = f"t{os.urandom(6).hex()}"
         self._server = server
         self._mark = server.log.count if server else 0
         self._named: dict[str, None] = {}
@@ -52,7 +52,9 @@ class TestRegistry:
 
         Raises KeyError when there is none.
         """
-        path, reference = self._split(name)
+        path, at, digest = self._path(name).partition("@")
+        path, _, tag = path.partition(":")
+        reference = digest if at else tag or "latest"
         content = self._read(distribution.manifest_path(path, reference))
         if content is None:
             raise KeyError(name)
@@ -123,11 +125,6 @@ class TestRegistry:
             return path
         return f"{self.prefix}/{name}"
 
-    def _split(self, name: str) -> tuple[str, str]:
-        path, at, digest = self._path(name).partition("@")
-        path, _, tag = path.partition(":")
-        return path, digest if at else tag or "latest"
-
     def _repositories(self) -> Iterator[str]:
         """This test's: those that it named, then whatever else is below its prefix."""
         yield from list(self._named)
@@ -139,47 +136,36 @@ class TestRegistry:
 
     def _read(self, path: str) -> bytes | None:
         """What a GET gives; None where there is nothing."""
-        return _from_within(self._server, path) if self._server else _from_outside(self.url, path)
+        if self._server:
+            answer = self._server.ask(path)
+            content = answer.content
+            if not isinstance(content, bytes):
+                with content.file as file:
+                    content = os.pread(file.fileno(), content.length, content.offset)
+            return content if answer.status == 200 else None  # noqa: PLR2004 - OK
+        from urllib.error import HTTPError
+        from urllib.request import Request, urlopen
 
-
-def _from_within(server: Server, path: str) -> bytes | None:
-    answer = server.ask(path)
-    content = answer.content
-    if not isinstance(content, bytes):
-        with content.file as file:
-            content = os.pread(file.fileno(), content.length, content.offset)
-    return content if answer.status == 200 else None  # noqa: PLR2004 - OK
-
-
-def _from_outside(url: str, path: str) -> bytes | None:
-    from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
-
-    accept = {"Accept": ", ".join(media_types.MANIFESTS)}
-    request = Request(url + path, headers=accept)  # noqa: S310 - the registry that was asked for
-    try:
-        with urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 - as above
-            content: bytes = answer.read()
-    except HTTPError as error:
-        error.close()
-        return None
-    return content
+        accept = {"Accept": ", ".join(media_types.MANIFESTS)}
+        request = Request(self.url + path, headers=accept)  # noqa: S310 - what was asked for
+        try:
+            with urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 - as above
+                return bytes(answer.read())
+        except HTTPError as error:
+            error.close()
+            return None
 
 
 def view(server: Server) -> TestRegistry:
     """A new view of a running server: a prefix of its own, and no faults."""
     server.faults.clear()
-    return TestRegistry(server.url, _prefix(), server)
+    return TestRegistry(server.url, server)
 
 
 def view_of(url: str) -> TestRegistry:
     """A new view of somebody else's registry; without a scheme it is http."""
     url = url if "://" in url else f"http://{url}"
-    return TestRegistry(url.rstrip("/"), _prefix())
-
-
-def _prefix() -> str:
-    return f"t{os.urandom(6).hex()}"
+    return TestRegistry(url.rstrip("/"))
 
 
 @contextmanager
