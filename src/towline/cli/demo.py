@@ -9,7 +9,6 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from towline.errors import Cancelled, TowlineError, TransferCancelled
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from towline.context import Cancel
     from towline.push.pusher import Pusher
@@ -34,45 +33,41 @@ _TAG = "1"
 _COLUMNS = "{:<12}  {:<32}  {:>9}  {:>8}  {:>7}"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One line of the table."""
-
-    name: str
-    outcome: str
-    moved: int | None
-    """Bytes over the wire; None where there is no wire."""
-    requests: int | None
-    seconds: float
-
-    def line(self) -> str:
-        """As it is printed."""
-        moved = "" if self.moved is None else figures.size(self.moved)
-        requests = "" if self.requests is None else str(self.requests)
-        columns = (self.name, self.outcome, moved, requests, f"{self.seconds:.2f} s")
-        return _COLUMNS.format(*columns)
-
-
 def _demo(_args: argparse.Namespace) -> int:
     """Run it; an untrue promise ends it with exit code 1."""
     import towline
     from towline.server import Server
 
     with (
-        tempfile.TemporaryDirectory(prefix="towline-demo-") as folder,
+        tempfile.TemporaryDirectory(prefix="towline-demo-") as name,
         cancel_on_signals() as cancel,
-        Server(Path(folder) / "registry") as server,
+        Server(Path(name) / "registry") as server,
         towline.Pusher(
-            cache=str(Path(folder) / "cache.sqlite"), environ=_environ(Path(folder))
+            cache=str(Path(name) / "cache.sqlite"), environ=_environ(Path(name))
         ) as pusher,
     ):
-        _Demo(Path(folder), server, pusher, cancel).run()
-    output.write(_next())
+        output.write([f"a registry of our own listens on {server.url}", ""])
+        output.write([_COLUMNS.format("step", "outcome", "bytes", "requests", "time").rstrip()])
+        _Demo(Path(name), server, pusher, cancel).run()
+    # How this command is called from where the user is.
+    program, called = "towline", sys.argv[0]
+    if not shutil.which(program):
+        as_module = Path(called).name != "towline"
+        program = f"{sys.executable} -m towline" if as_module else called
+    output.write(
+        [
+            "",
+            "Next, with an image and a registry of your own:",
+            "  docker save app:1 -o image.tar",
+            f"  {program} push image.tar registry.example/team/app:1",
+            f"Without a registry, `{program} serve` starts one on 127.0.0.1:5000.",
+        ]
+    )
     return 0
 
 
 class _Demo:
-    """The steps, in order."""
+    """The steps, in order; each is a line of the table."""
 
     def __init__(self, folder: Path, server: Server, pusher: Pusher, cancel: Cancel) -> None:
         self._image = folder / "image.tar"
@@ -83,8 +78,6 @@ class _Demo:
         self._destination = f"{server.host}/{_REPOSITORY}:{_TAG}"
 
     def run(self) -> None:
-        output.write([f"a registry of our own listens on {self._server.url}", ""])
-        output.write([_COLUMNS.format("step", "outcome", "bytes", "requests", "time").rstrip()])
         try:
             made = self._build()
             self._cancel.check()
@@ -97,8 +90,7 @@ class _Demo:
             self._cancel.check()
             self._two_registries(first, made)
         except Cancelled:
-            message = "the demo was interrupted"
-            raise TransferCancelled(message) from None
+            raise TransferCancelled("the demo was interrupted") from None
 
     def _build(self) -> Made:
         from towline.cli.demo_image import layers
@@ -108,27 +100,30 @@ class _Demo:
         made = make_image(self._image, layers=layers(), names=["python:demo"])
         size = figures.size(self._image.stat().st_size)
         what = f"{figures.counted(len(made.diff_ids), 'layer')}, {size}"
-        _tell(Step("build", what, None, None, time.monotonic() - begun))
+        _tell("build", what, "", "", time.monotonic() - begun)
         return made
 
-    def _push(self) -> PushResult:
+    def _pushed(
+        self, pusher: Pusher, destination: str
+    ) -> tuple[PushResult, list[LoggedRequest], float]:
+        """The result of a push, what the registry was asked for it, and its seconds."""
         begun, before = time.monotonic(), len(self._server.requests)
-        result = self._pusher.push(str(self._image), self._destination, cancel=self._cancel)
-        asked = self._server.requests[before:]
-        what = f"{figures.counted(len(result.layers), 'layer')} pushed"
-        _tell(Step("push", what, _uploaded(asked), len(asked), time.monotonic() - begun))
-        return result
+        result = pusher.push(str(self._image), destination, cancel=self._cancel)
+        return result, self._server.requests[before:], time.monotonic() - begun
+
+    def _push(self) -> PushResult:
+        first, asked, seconds = self._pushed(self._pusher, self._destination)
+        what = f"{figures.counted(len(first.layers), 'layer')} pushed"
+        _tell("push", what, _uploaded(asked), len(asked), seconds)
+        return first
 
     def _push_again(self, first: PushResult) -> None:
-        begun, before = time.monotonic(), len(self._server.requests)
-        again = self._pusher.push(str(self._image), self._destination, cancel=self._cancel)
-        asked = self._server.requests[before:]
+        again, asked, seconds = self._pushed(self._pusher, self._destination)
         uploads = [request for request in asked if _is_upload(request)]
         if uploads or again.digest != first.digest:
             told = ", ".join(f"{request.method} {request.path}" for request in uploads)
-            message = f"the second push was not what it promises: {told or again.digest}"
-            raise TowlineError(message)
-        _tell(Step("push again", "nothing sent", 0, len(asked), time.monotonic() - begun))
+            raise TowlineError(f"the second push was not what it promises: {told or again.digest}")
+        _tell("push again", "nothing sent", 0, len(asked), seconds)
 
     def _read_back(self, pushed: PushResult, made: Made) -> None:
         from towline.cli.demo_readback import Reader, read_back
@@ -138,31 +133,27 @@ class _Demo:
         found = read_back(reader, _TAG, pushed.digest, made.diff_ids)
         asked = len(self._server.requests) - before
         what = f"{found.digests} digests, {found.diff_ids} DiffIDs agree"
-        _tell(Step("read back", what, found.received, asked, time.monotonic() - begun))
+        _tell("read back", what, found.received, asked, time.monotonic() - begun)
 
     def _mount(self, first: PushResult) -> None:
         """Another repository of the registry takes the layers from the first one."""
         name = f"{self._server.host}/demo/copy:{_TAG}"
-        begun, before = time.monotonic(), len(self._server.requests)
-        copy = self._pusher.push(str(self._image), name, cancel=self._cancel)
-        asked = self._server.requests[before:]
+        copy, asked, seconds = self._pushed(self._pusher, name)
         mounted = [layer for layer in copy.layers if layer.outcome == "mounted"]
         if _uploaded(asked) or len(mounted) < len(copy.layers) or copy.digest != first.digest:
             raise TowlineError("the layers were not mounted from the first repository")
         what = f"{figures.counted(len(mounted), 'layer')} mounted"
-        _tell(Step("repository 2", what, 0, len(asked), time.monotonic() - begun))
+        _tell("repository 2", what, 0, len(asked), seconds)
 
     def _other_machine(self, first: PushResult) -> None:
         """Without any cache: what is there is learned from the registry."""
         import towline
 
-        begun, before = time.monotonic(), len(self._server.requests)
         with towline.Pusher(cache="none", environ=self._environ) as stranger:
-            found = stranger.push(str(self._image), self._destination, cancel=self._cancel)
-        asked = self._server.requests[before:]
+            found, asked, seconds = self._pushed(stranger, self._destination)
         if any(map(_is_upload, asked)) or found.digest != first.digest:
             raise TowlineError("a machine without a cache sent what the registry held")
-        _tell(Step("no cache", "nothing sent", 0, len(asked), time.monotonic() - begun))
+        _tell("no cache", "nothing sent", 0, len(asked), seconds)
 
     def _two_registries(self, first: PushResult, made: Made) -> None:
         """One read for two registries, under one repository name: both must be whole."""
@@ -181,14 +172,14 @@ class _Demo:
         if {result.digest for result in results} != {first.digest}:
             raise TowlineError("two registries were given different images")
         pushes = [request for request in asked if request.method != "GET"]
-        _tell(Step("2 registries", "both whole, read once", _uploaded(asked), len(pushes), seconds))
+        _tell("2 registries", "both whole, read once", _uploaded(asked), len(pushes), seconds)
 
 
 def _is_upload(request: LoggedRequest) -> bool:
     return request.method in {"POST", "PATCH", "PUT"} and "/blobs/" in request.path
 
 
-def _uploaded(requests: Sequence[LoggedRequest]) -> int:
+def _uploaded(requests: Iterable[LoggedRequest]) -> int:
     """Bytes of blobs that the registry says it was sent."""
     return sum(request.received for request in requests if _is_upload(request))
 
@@ -198,27 +189,10 @@ def _environ(folder: Path) -> dict[str, str]:
     return {"HOME": str(folder), "TMPDIR": str(folder)}
 
 
-def _tell(step: Step) -> None:
-    output.write([step.line()])
-
-
-def _next() -> list[str]:
-    program = _program()
-    return [
-        "",
-        "Next, with an image and a registry of your own:",
-        "  docker save app:1 -o image.tar",
-        f"  {program} push image.tar registry.example/team/app:1",
-        f"Without a registry, `{program} serve` starts one on 127.0.0.1:5000.",
-    ]
-
-
-def _program() -> str:
-    """How this command is called from where the user is."""
-    if shutil.which("towline"):
-        return "towline"
-    called = sys.argv[0]
-    return called if Path(called).name == "towline" else f"{sys.executable} -m towline"
+def _tell(step: str, outcome: str, moved: int | str, requests: int | str, seconds: float) -> None:
+    """A line of the table; bytes and requests are empty where there is no wire."""
+    size = figures.size(moved) if isinstance(moved, int) else moved
+    output.write([_COLUMNS.format(step, outcome, size, requests, f"{seconds:.2f} s")])
 
 
 DEMO = Command(

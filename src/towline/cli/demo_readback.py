@@ -53,8 +53,9 @@ class Reader:
             )
             answer = connection.getresponse()
             if answer.status != http.HTTPStatus.OK:
-                message = f"reading {kind}/{name} back: the registry answered {answer.status}"
-                raise TowlineError(message)
+                raise TowlineError(
+                    f"reading {kind}/{name} back: the registry answered {answer.status}"
+                )
             while block := answer.read(_BLOCK):
                 self.received += len(block)
                 feed(block)
@@ -97,5 +98,4 @@ def read_back(reader: Reader, tag: str, digest: str, diff_ids: Sequence[str]) ->
 
 def _agree(what: str, found: object, wanted: object) -> None:
     if found != wanted:
-        message = f"{what} is {found}, not {wanted}"
-        raise TowlineError(message)
+        raise TowlineError(f"{what} is {found}, not {wanted}")
