@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from towline.events import LayerProgress, Note, Warned, Working
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import Self, TextIO
 
     from towline.events import Event
@@ -94,13 +94,16 @@ class Progress:
         self._broken = stream is None
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
-    def emit(self, event: Event) -> None:
+    def emit(self, told: Event | Logged) -> None:
         """Tell an event; returns at once."""
-        self._add(event)
+        with self._lock:
+            if isinstance(told, Warned) or not self._broken:
+                self._pending.add(told)
+                self._lock.notify()
 
     def log(self, line: str) -> None:
         """Tell a line of `--debug`; returns at once."""
-        self._add(Logged(line))
+        self.emit(Logged(line))
 
     def __enter__(self) -> Self:
         try:
@@ -114,52 +117,35 @@ class Progress:
         with self._lock:
             self._lock.notify()
         if self._thread.ident is None:
-            self._warn(self._pending.take())
+            self._show(self._pending.take())
         else:
             self._thread.join()
 
-    def _add(self, told: Event | Logged) -> None:
-        with self._lock:
-            if self._broken and not isinstance(told, Warned):
-                return
-            self._pending.add(told)
-            self._lock.notify()
-
     def _run(self) -> None:
         while not self._closing.is_set():
-            self._show(self._next())
+            with self._lock:
+                if not self._pending and not self._closing.is_set():
+                    self._lock.wait(self._interval)
+                told = self._pending.take()
+            self._show(told)
             self._closing.wait(self._interval)
         with self._lock:
             told = self._pending.take()
         self._show(told)
-        self._guarded(self.face.end)
+        self._show((), last=True)
 
-    def _next(self) -> list[Event | Logged]:
-        with self._lock:
-            if not self._pending and not self._closing.is_set():
-                self._lock.wait(self._interval)
-            return self._pending.take()
-
-    def _show(self, told: list[Event | Logged]) -> None:
-        if self._broken:
-            self._warn(told)
-        else:
-            self._guarded(lambda: self.face.show(told), told)
-
-    def _guarded(self, make: Callable[[], str], told: Sequence[Event | Logged] = ()) -> None:
-        if self._broken:
-            return
-        try:
-            self._write(make())
-        except Exception:  # noqa: BLE001 - whatever a face does wrong, the push goes on
-            with self._lock:
-                self._broken = True
-            with suppress(OSError, ValueError):
-                self._write(self.face.reset)
-            self._warn(told)
-
-    def _warn(self, told: Sequence[Event | Logged]) -> None:
-        """Warnings reach the user without a face too."""
+    def _show(self, told: Sequence[Event | Logged], *, last: bool = False) -> None:
+        """Let the face write; without one, or where it fails, warnings still reach the user."""
+        if not self._broken:
+            try:
+                self._write(self.face.end() if last else self.face.show(told))
+            except Exception:  # noqa: BLE001 - whatever a face does wrong, the push goes on
+                with self._lock:
+                    self._broken = True
+                with suppress(OSError, ValueError):
+                    self._write(self.face.reset)
+            else:
+                return
         for event in told:
             if isinstance(event, Warned):
                 with suppress(OSError, ValueError):

@@ -74,11 +74,6 @@ class Total(NamedTuple):
     """Bytes read a second lately."""
 
     @property
-    def percent(self) -> int | None:
-        """Whole percents, 100 only at the end."""
-        return percent(self.current, self.total)
-
-    @property
     def seconds_left(self) -> float | None:
         """At the pace of late."""
         if self.total is None or not self.pace:
@@ -116,13 +111,10 @@ class Board:
             self.works[event.what] = event
             if event.current == event.total:
                 del self.works[event.what]
-        return self._layer(event) if isinstance(event, LayerProgress) else None
-
-    def _layer(self, event: LayerProgress) -> Row | None:
-        key = event.reference, event.id
-        row = self._rows.get(key)
-        if row is None:
-            row = self._rows[key] = Row(event.reference, event.id, "")
+        if not isinstance(event, LayerProgress):
+            return None
+        fresh = Row(event.reference, event.id, "")
+        row = self._rows.setdefault((event.reference, event.id), fresh)
         if event.total is not None:
             row.total = event.total
         if event.current is not None:
@@ -130,10 +122,8 @@ class Board:
             row.sent = event.sent or row.sent
         elif event.status == PUSHED and row.total is not None:
             row.current = row.total
-        status = one_line(event.status)
-        changed = row.status != status
-        row.status = status
-        return row if changed else None
+        before, row.status = row.status, one_line(event.status)
+        return row if row.status != before else None
 
     def total(self, now: float) -> Total:
         """The sum at this moment; also a sample for the rate."""
@@ -142,10 +132,6 @@ class Board:
         known = all(row.total is not None for row in rows)
         total = sum(row.total or 0 for row in rows) if known else None
         sent = sum(row.sent for row in rows)
-        return Total(current, total, sent, *self._rates(now, current, sent))
-
-    def _rates(self, now: float, current: int, sent: int) -> tuple[float | None, float | None]:
-        """Bytes a second on the wire, and from the source."""
         samples = self._samples
         if samples and current < samples[-1][1]:
             samples.clear()  # a layer began again
@@ -154,5 +140,6 @@ class Board:
             samples.popleft()
         then, read_before, sent_before = samples[0]
         if now <= then:
-            return None, None
-        return (sent - sent_before) / (now - then), (current - read_before) / (now - then)
+            return Total(current, total, sent, None, None)
+        rate, pace = (sent - sent_before) / (now - then), (current - read_before) / (now - then)
+        return Total(current, total, sent, rate, pace)

@@ -36,9 +36,3 @@ def left(seconds: float) -> str:
 def counted(number: int, noun: str, plural: str = "") -> str:
     """`1 request`, `17 requests`."""
     return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
-
-
-def sent(sent_bytes: int, total_bytes: int) -> str:
-    """What went over the wire, of how much there is."""
-    what = f"sent {size(sent_bytes)}" if sent_bytes else "nothing sent"
-    return f"{what} of {size(total_bytes)}"

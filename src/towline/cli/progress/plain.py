@@ -43,33 +43,26 @@ def line_of(event: Event | Logged) -> str | None:
             wait = figures.counted(max(1, round(event.seconds)), "second")
             line = f"{event.what}: Retrying in {wait} ({event.reason})"
         case Verified():
-            line = _verified(event)
+            manifests = figures.counted(event.manifests, "manifest")
+            blobs = figures.counted(event.blobs, "blob")
+            line = f"verified: {manifests} and {blobs} are there"
+            if event.bytes:
+                diff_ids = figures.counted(event.diff_ids, "DiffID")
+                size = figures.size(event.bytes)
+                line = f"verified: {manifests} and {blobs} read back ({size}), {diff_ids} computed"
         case TagPushed():
             tag = f"{event.tag}: " if event.tag else ""
             line = f"{tag}digest: {event.digest} size: {event.size}"
         case Summary():
-            line = _summary(event)
+            sent = f"sent {figures.size(event.sent_bytes)}" if event.sent_bytes else "nothing sent"
+            requests = figures.counted(event.requests, "request")
+            took = figures.took(event.seconds)
+            line = f"{sent} of {figures.size(event.total_bytes)}, {requests}, {took}"
         case Note():
             line = f"towline: note: {event.message}"
         case Warned():
             line = f"towline: warning: {event.message}"
     return None if line is None else one_line(spelled(line))
-
-
-def _verified(event: Verified) -> str:
-    manifests = figures.counted(event.manifests, "manifest")
-    blobs = figures.counted(event.blobs, "blob")
-    if not event.bytes:
-        return f"verified: {manifests} and {blobs} are there"
-    diff_ids = figures.counted(event.diff_ids, "DiffID")
-    size = figures.size(event.bytes)
-    return f"verified: {manifests} and {blobs} read back ({size}), {diff_ids} computed"
-
-
-def _summary(event: Summary) -> str:
-    sent = figures.sent(event.sent_bytes, event.total_bytes)
-    requests = figures.counted(event.requests, "request")
-    return f"{sent}, {requests}, {figures.took(event.seconds)}"
 
 
 class Lines:
@@ -94,51 +87,40 @@ class Lines:
         return ""
 
     def _lines(self, told: Sequence[Event | Logged]) -> Iterator[str]:
-        for event in self._by_repository(told):
-            line = self._line(event)
-            if line is not None:
-                yield from self._heading(event)
-                yield line
+        for layers, run in groupby(told, lambda event: isinstance(event, LayerProgress)):
+            # Layers that were told of at one time stand together, by repository.
+            for event in sorted(run, key=self._place) if layers else run:
+                line = self._line(event)
+                if line is not None:
+                    repository = repository_of(event)
+                    if len(self._begun) > 1 and repository not in {"", self._repository}:
+                        self._repository = repository
+                        yield f"[{repository}]"
+                    yield line
         now = self._clock()
         total = self._board.total(now)
         if now >= self._next_total and self._board.under_way:
             self._next_total = now + TOTAL_EVERY
             for work in self._board.works.values():
-                yield one_line(f"{work.what}: {moved(work.current, work.total)}")
+                yield one_line(f"{work.what}: {_moved(work.current, work.total)}")
             if total.sent or not self._board.works:
-                yield total_line(total)
-
-    def _by_repository(self, told: Sequence[Event | Logged]) -> Iterator[Event | Logged]:
-        """The same, but layers that were told of at one time stand together."""
-        for layers, run in groupby(told, lambda event: isinstance(event, LayerProgress)):
-            events = list(run)
-            yield from sorted(events, key=self._place) if layers else events
+                yield _total_line(total)
 
     def _place(self, event: Event | Logged) -> tuple[bool, str]:
         repository = repository_of(event)
         return repository != self._repository, repository
 
     def _line(self, event: Event | Logged) -> str | None:
+        """The line of an event; of several repositories, each begins once."""
         if isinstance(event, Logged):
             return line_of(event)
         row = self._board.apply(event)
         if isinstance(event, PushStarted):
-            return self._first_line(event)
+            if event.repository in self._begun:
+                return None  # another tag of it
+            self._begun.add(event.repository)
+            self._repository = event.repository
         return f"{row.id}: {row.status}" if row else line_of(event)
-
-    def _first_line(self, event: PushStarted) -> str | None:
-        if event.repository in self._begun:
-            return None  # another tag of it
-        self._begun.add(event.repository)
-        self._repository = event.repository
-        return line_of(event)
-
-    def _heading(self, event: Event | Logged) -> Iterator[str]:
-        """Where there are several repositories, the one that the next lines are of."""
-        repository = repository_of(event)
-        if len(self._begun) > 1 and repository not in {"", self._repository}:
-            self._repository = repository
-            yield f"[{repository}]"
 
 
 def repository_of(event: Event | Logged) -> str:
@@ -149,16 +131,16 @@ def repository_of(event: Event | Logged) -> str:
     return f"{head}/{last.partition(':')[0]}"
 
 
-def moved(current: int, total: int | None) -> str:
+def _moved(current: int, total: int | None) -> str:
     """`612 MB of 1.2 GB (51%)`."""
     if total is None:
         return figures.size(current)
     return f"{figures.size(current)} of {figures.size(total)} ({percent(current, total) or 0}%)"
 
 
-def total_line(total: Total) -> str:
+def _total_line(total: Total) -> str:
     """`612 MB of 1.2 GB (51%), 201 MB sent, 28 MB/s, 7 s left`."""
-    parts = [moved(total.current, total.total), f"{figures.size(total.sent)} sent"]
+    parts = [_moved(total.current, total.total), f"{figures.size(total.sent)} sent"]
     if total.rate is not None:
         parts.append(f"{figures.size(total.rate)}/s")
     if total.seconds_left is not None:
