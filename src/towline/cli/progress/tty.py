@@ -23,7 +23,7 @@ from towline.cli.progress.plain import line_of, repository_of
 from towline.events import LayerProgress, PushStarted, Summary, TagPushed, Verified, Working
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import TextIO
 
     from rich.console import Console, RenderableType
@@ -78,7 +78,9 @@ class Bars:
         """A frame, if there is anything new."""
         above = [line for event in told if (line := self._take(event)) is not None]
         now, size = self._clock(), self._size()
-        if not told and not self._stale(size, now):
+        drawn_size, drawn_at = self._drawn
+        stale = self._board.under_way and now - drawn_at >= _REPAINT
+        if not told and size == drawn_size and not stale:
             return ""
         self._drawn = size, now
         lasting = "".join([self.reset, *(f"{line}\r\n" for line in above)]) if above else ""
@@ -90,8 +92,15 @@ class Bars:
 
     def end(self) -> str:
         """Every row for the last time, however many, and what a script would read."""
-        rows = self._drawn_rows([_stopped(row) for row in self._rows()], self._size()[0] - 1)
-        return "\r" + "".join(f"{line}\r\n" for line in [*rows, *self._closing]) + "\x1b[J"
+        rows: list[Row | str] = []
+        for row in self._rows():
+            if isinstance(row, Row) and row.status == PUSHING:  # no bar is left half open
+                whole = f" of {figures.size(row.total)}" if row.total is not None else ""
+                rows.append(f"{row} stopped at {figures.size(row.current)}{whole}")
+            else:
+                rows.append(row)
+        drawn = self._drawn_rows(rows, self._size()[0] - 1)
+        return "\r" + "".join(f"{line}\r\n" for line in [*drawn, *self._closing]) + "\x1b[J"
 
     def _take(self, event: Event | Logged) -> str | None:
         """Take an event in; the line that stays above the rows, if it makes one."""
@@ -111,10 +120,6 @@ class Bars:
             self._repositories.add(event.repository)
             return None if known else line
         return line
-
-    def _stale(self, size: tuple[int, int], now: float) -> bool:
-        drawn_size, drawn_at = self._drawn
-        return size != drawn_size or (self._board.under_way and now - drawn_at >= _REPAINT)
 
     def _rows(self) -> list[Row | str]:
         """Every layer, under the name of its destination where there are several."""
@@ -139,7 +144,14 @@ class Bars:
             return [*every, *below]
         layers = list(self._board.rows)
         chosen = _most_telling(layers, max(0, height - len(below) - 1))
-        return [*chosen, _left_out(row for row in layers if row not in chosen), *below][-height:]
+        counts = Counter(
+            "waiting" if row.waiting else "done" if row.done else "under way"
+            for row in layers
+            if row not in chosen
+        )
+        said = ", ".join(f"{counts[word]} {word}" for word in sorted(counts))
+        more = f"and {figures.counted(counts.total(), 'more layer')}: {said}"
+        return [*chosen, more, *below][-height:]
 
     def _drawn_rows(self, rows: Sequence[Row | Working | Total | str], width: int) -> list[str]:
         """Each as one line of the terminal, with all that was there before cleared."""
@@ -162,23 +174,6 @@ class Bars:
         return [f"{line}\x1b[K" for line in drawn.get().splitlines()]
 
 
-def _stopped(row: Row | str) -> Row | str:
-    """A row as it stays: no bar is left half open."""
-    if isinstance(row, str) or row.status != PUSHING:
-        return row
-    whole = f" of {figures.size(row.total)}" if row.total is not None else ""
-    return f"{row} stopped at {figures.size(row.current)}{whole}"
-
-
-def _left_out(rows: Iterable[Row]) -> str:
-    """How many layers have no row of their own, by what they do."""
-    counts = Counter(
-        "waiting" if row.waiting else "done" if row.done else "under way" for row in rows
-    )
-    said = ", ".join(f"{counts[word]} {word}" for word in sorted(counts))
-    return f"and {figures.counted(counts.total(), 'more layer')}: {said}"
-
-
 def _most_telling(rows: Sequence[Row], room: int) -> list[Row]:
     """Those under way, then those that come next, then the latest done; in their own order."""
 
@@ -194,7 +189,12 @@ def _drawn(row: Row | Working | Total | str, width: int) -> RenderableType:
     from rich.text import Text
 
     if isinstance(row, Total):
-        return _with_bar(width, "total", row.current, row.total, _figures(row))
+        said = f"{figures.size(row.sent)} sent"
+        if row.rate is not None:
+            said += f"  {figures.size(row.rate)}/s"
+        if row.seconds_left is not None:
+            said += f"  {figures.left(row.seconds_left)} left"
+        return _with_bar(width, "total", row.current, row.total, said)
     if isinstance(row, Working):
         whole = f"/{figures.size(row.total)}" if row.total is not None else ""
         said = f"{figures.size(row.current)}{whole}"
@@ -222,11 +222,3 @@ def _with_bar(width: int, label: str, current: int, total: int | None, said: str
     bar = ProgressBar(total, current, complete_style="cyan", finished_style="cyan")
     row.add_row(label, bar, f"{whole}{said}")
     return row
-
-
-def _figures(total: Total) -> str:
-    """What was sent, and rate and time left where they are known."""
-    sent = f"{figures.size(total.sent)} sent"
-    rate = f"  {figures.size(total.rate)}/s" if total.rate is not None else ""
-    left = total.seconds_left
-    return f"{sent}{rate}" + (f"  {figures.left(left)} left" if left is not None else "")
