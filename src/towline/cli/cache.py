@@ -88,7 +88,7 @@ CACHE = Command(
 Look after the cache: `stats` counts what is in it, `prune` drops what was not seen for a while,
 `clear` drops everything. The cache only saves work: without it a push sends or asks more.""",
     (
-        options.Group("which cache", (options.CACHE, _OLDER)),
+        options.Group("which cache", options.CACHE, _OLDER),
         options.PRINTED,
         options.MESSAGES,
     ),

@@ -27,8 +27,14 @@ def catch(words: Sequence[str], environ: Mapping[str, str]) -> None:
     json = wants_json(words, environ)
 
     def end(number: int, _frame: FrameType | None) -> None:
-        code = 128 + number
-        _write(_object(code) if json else "towline: error: interrupted\n")
+        code, line = 128 + number, "towline: error: interrupted"
+        if json:  # by hand: nothing is imported in the middle of who knows what
+            line = (
+                f'{{"event": "error", "reference": "", "time": {time.time()}, '
+                f'"message": "interrupted", "exit_code": {code}}}'
+            )
+        with suppress(OSError):  # closed: nobody listens
+            os.write(2, f"{line}\n".encode())
         os._exit(code)
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -43,16 +49,3 @@ def wants_json(words: Sequence[str], environ: Mapping[str, str]) -> bool:
         return True
     other = any(word in {"-q", "--quiet"} or word.startswith("--progress") for word in words)
     return not other and environ.get("TOWLINE_PROGRESS") == "json"
-
-
-def _object(code: int) -> str:
-    """An `error` event; nothing is imported in the middle of who knows what."""
-    return (
-        f'{{"event": "error", "reference": "", "time": {time.time()}, "message": "interrupted", '
-        f'"exit_code": {code}}}\n'
-    )
-
-
-def _write(line: str) -> None:
-    with suppress(OSError):  # closed: nobody listens
-        os.write(2, line.encode())

@@ -36,13 +36,7 @@ def of(error: BaseException) -> int:
     if isinstance(error, Interrupted):
         return error.exit_code
     if isinstance(error, PartialFailure):
-        return _of_several(error)
+        codes = {of(failure) for failure in error.exceptions}
+        if len(codes) == 1 and all(isinstance(one, BaseException) for one in error.results):
+            return codes.pop()
     return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), OTHER)
-
-
-def _of_several(failure: PartialFailure) -> int:
-    codes = {of(error) for error in failure.exceptions}
-    all_failed = all(isinstance(result, BaseException) for result in failure.results)
-    if len(codes) == 1 and all_failed:
-        return codes.pop()
-    return dict(EXIT_CODES)[PartialFailure]

@@ -125,11 +125,12 @@ class Option(NamedTuple):
         return written
 
 
-class Group(NamedTuple):
+class Group:
     """Options that belong together, under one heading of `--help`."""
 
-    title: str
-    options: tuple[Option, ...]
+    def __init__(self, title: str, *options: Option) -> None:
+        self.title = title
+        self.options = options
 
 
 PLATFORM = Option(
@@ -143,76 +144,64 @@ ATTESTATIONS = Option(
 )
 BY_DIGEST = Option("--by-digest", "put the manifest under its digest only, without a tag")
 ALL_TAGS = Option("-a, --all-tags", "every tag that the source holds")
-WHAT = Group("what is pushed", (ALL_TAGS, PLATFORM, ATTESTATIONS, BY_DIGEST))
+WHAT = Group("what is pushed", ALL_TAGS, PLATFORM, ATTESTATIONS, BY_DIGEST)
 ENGINE = Group(
     "the engine",
-    (
-        Option(
-            "--engine",
-            "where the Docker engine is: unix://, tcp:// or ssh:// (default: as docker finds it)",
-            "URL",
-        ),
+    Option(
+        "--engine",
+        "where the Docker engine is: unix://, tcp:// or ssh:// (default: as docker finds it)",
+        "URL",
     ),
 )
 WHICH_TAGS = Group(
     "which tags",
-    (
-        Option(
-            "--tags",
-            "with -a: tags that fit one of these patterns (repeatable)",
-            "GLOB",
-            repeatable=True,
-        ),
+    Option(
+        "--tags",
+        "with -a: tags that fit one of these patterns (repeatable)",
+        "GLOB",
+        repeatable=True,
     ),
 )
-WHICH = Group("which of it", (PLATFORM, ATTESTATIONS))
+WHICH = Group("which of it", PLATFORM, ATTESTATIONS)
 FORM = Group(
     "as what",
-    (
-        Option(
-            "-f, --format",
-            "the manifest's format (auto: the source's, converted where a registry wants it)",
-            "auto|docker|oci",
-        ),
-        Option("--preserve-digests", "refuse any change of bytes"),
-        Option("--allow-schema1", "signed schema 1 as the last fallback"),
-        Option(
-            "--compression",
-            "of layers that are not compressed yet: gzip, zstd[:1-19], none",
-            "PROFILE",
-        ),
-        Option(
-            "--annotation",
-            "annotate what goes under the tag (repeatable)",
-            "[manifest:|index:]K=V",
-            repeatable=True,
-        ),
+    Option(
+        "-f, --format",
+        "the manifest's format (auto: the source's, converted where a registry wants it)",
+        "auto|docker|oci",
+    ),
+    Option("--preserve-digests", "refuse any change of bytes"),
+    Option("--allow-schema1", "signed schema 1 as the last fallback"),
+    Option(
+        "--compression", "of layers that are not compressed yet: gzip, zstd[:1-19], none", "PROFILE"
+    ),
+    Option(
+        "--annotation",
+        "annotate what goes under the tag (repeatable)",
+        "[manifest:|index:]K=V",
+        repeatable=True,
     ),
 )
 HOW = Group(
     "how",
-    (
-        Option("-j, --jobs", "uploads at once to any one registry host (default 5)", "N", whole(1)),
-        Option(
-            "--chunk-size",
-            "send larger layers in chunks of this size (auto: where one body is not taken)",
-            "SIZE|auto",
-        ),
-        Option("--limit-rate", "bytes a second, all uploads together", "RATE"),
+    Option("-j, --jobs", "uploads at once to any one registry host (default 5)", "N", whole(1)),
+    Option(
+        "--chunk-size",
+        "send larger layers in chunks of this size (auto: where one body is not taken)",
+        "SIZE|auto",
     ),
+    Option("--limit-rate", "bytes a second, all uploads together", "RATE"),
 )
 PATIENCE = Group(
     "patience",
-    (
-        Option(
-            "--retries",
-            "attempts in a row without progress, after the first (default 4)",
-            "N",
-            whole(0),
-            aliases=("--retry-times",),
-        ),
-        Option("--timeout", "without a byte either way (default 30)", "SECONDS", seconds),
+    Option(
+        "--retries",
+        "attempts in a row without progress, after the first (default 4)",
+        "N",
+        whole(0),
+        aliases=("--retry-times",),
     ),
+    Option("--timeout", "without a byte either way (default 30)", "SECONDS", seconds),
 )
 CACHE = Option(
     "--cache",
@@ -222,115 +211,98 @@ CACHE = Option(
 )
 KNOWLEDGE = Group(
     "knowledge",
-    (
-        CACHE,
-        Option(
-            "--cache-from",
-            "learn from this image at the registry too (repeatable)",
-            "REF",
-            repeatable=True,
-        ),
-        Option("--no-learn", "learn nothing from the registry, believe no other machine"),
+    CACHE,
+    Option(
+        "--cache-from",
+        "learn from this image at the registry too (repeatable)",
+        "REF",
+        repeatable=True,
     ),
+    Option("--no-learn", "learn nothing from the registry, believe no other machine"),
 )
 EXISTING = Group(
     "existing tags",
-    (
-        Option(
-            "--if-exists",
-            "what to do with a tag that exists (default overwrite)",
-            "overwrite|same|skip|fail",
-        ),
-        Option(
-            "--no-clobber",
-            "the same as --if-exists skip",
-            convert=lambda value: "skip" if switch(value) else None,
-            keyword="if_exists",
-        ),
+    Option(
+        "--if-exists",
+        "what to do with a tag that exists (default overwrite)",
+        "overwrite|same|skip|fail",
+    ),
+    Option(
+        "--no-clobber",
+        "the same as --if-exists skip",
+        convert=lambda value: "skip" if switch(value) else None,
+        keyword="if_exists",
     ),
 )
 TRANSPORT = Group(
     "transport",
-    (
-        Option("--plain-http", "http at once, no https try"),
-        Option("--insecure", "leave certificates unchecked (never http)"),
-        Option(
-            "--tls-verify",
-            "false: as --insecure, and http for a registry on this machine",
-            "true|false",
-            switch,
-            aliases=("--dest-tls-verify",),
-            bare="true",
-        ),
-        Option("--ca", "trust these authorities as well (PEM)", "FILE"),
-        Option("--cert", "the client certificate (PEM)", "FILE"),
-        Option("--key", "its key (PEM)", "FILE"),
+    Option("--plain-http", "http at once, no https try"),
+    Option("--insecure", "leave certificates unchecked (never http)"),
+    Option(
+        "--tls-verify",
+        "false: as --insecure, and http for a registry on this machine",
+        "true|false",
+        switch,
+        aliases=("--dest-tls-verify",),
+        bare="true",
     ),
+    Option("--ca", "trust these authorities as well (PEM)", "FILE"),
+    Option("--cert", "the client certificate (PEM)", "FILE"),
+    Option("--key", "its key (PEM)", "FILE"),
 )
 CREDENTIALS = Group(
     "credentials",
-    (
-        Option(
-            "--creds",
-            "for the registry's host alone",
-            "USER:PASSWORD",
-            aliases=("--dest-creds",),
-            secret=True,
-        ),
-        Option("-u, --username", "with --password-stdin", "USER", typed_only=True),
-        Option("--password-stdin", "read it from standard input", typed_only=True),
-        Option("--src-creds", "for the source's host", "USER:PASSWORD", secret=True),
-        Option("--authfile", "read credentials from this file first", "FILE"),
+    Option(
+        "--creds",
+        "for the registry's host alone",
+        "USER:PASSWORD",
+        aliases=("--dest-creds",),
+        secret=True,
     ),
+    Option("-u, --username", "with --password-stdin", "USER", typed_only=True),
+    Option("--password-stdin", "read it from standard input", typed_only=True),
+    Option("--src-creds", "for the source's host", "USER:PASSWORD", secret=True),
+    Option("--authfile", "read credentials from this file first", "FILE"),
 )
 LOGIN = Group(
     "the login",
-    (
-        Option("-u, --username", "else asked for", "USER", typed_only=True),
-        Option(
-            "--password-stdin",
-            "read it from standard input; else it is asked for on the terminal",
-            typed_only=True,
-        ),
-        Option("--authfile", "keep it in this file (default: Docker's)", "FILE"),
+    Option("-u, --username", "else asked for", "USER", typed_only=True),
+    Option(
+        "--password-stdin",
+        "read it from standard input; else it is asked for on the terminal",
+        typed_only=True,
     ),
+    Option("--authfile", "keep it in this file (default: Docker's)", "FILE"),
 )
 LOGOUT = Group(
-    "the login", (Option("--authfile", "forget it in this file (default: Docker's)", "FILE"),)
+    "the login", Option("--authfile", "forget it in this file (default: Docker's)", "FILE")
 )
 DEBUG = Option("--debug", "show tracebacks and a redacted log of what goes over the wire")
 STDERR = Group(
     "standard error",
-    (
-        Option(
-            "--progress",
-            "how progress is shown (auto: bars on a terminal, else plain)",
-            "auto|tty|plain|json|none",
-        ),
-        Option(
-            "-q, --quiet",
-            "the same as --progress none; warnings and errors stay",
-            convert=lambda value: "none" if switch(value) else None,
-            keyword="progress",
-        ),
-        DEBUG,
+    Option(
+        "--progress",
+        "how progress is shown (auto: bars on a terminal, else plain)",
+        "auto|tty|plain|json|none",
     ),
+    Option(
+        "-q, --quiet",
+        "the same as --progress none; warnings and errors stay",
+        convert=lambda value: "none" if switch(value) else None,
+        keyword="progress",
+    ),
+    DEBUG,
 )
-MESSAGES = Group("standard error", (DEBUG,))
+MESSAGES = Group("standard error", DEBUG)
 OUTPUT = Option("--output", "how the result is printed", "text|json")
 RESULT = Group(
     "the result",
-    (
-        OUTPUT,
-        Option(
-            "--digest-file",
-            "write the digest here, one line a tag",
-            "FILE",
-            aliases=("--digestfile",),
-        ),
+    OUTPUT,
+    Option(
+        "--digest-file", "write the digest here, one line a tag", "FILE", aliases=("--digestfile",)
     ),
 )
-PRINTED = Group("the result", (OUTPUT,))
+PRINTED = Group("the result", OUTPUT)
 VERIFY = Option(
     "--verify",
     "afterwards: ask for the manifest and every blob, or read all of it back",
@@ -339,21 +311,16 @@ VERIFY = Option(
     bare="head",
 )
 CHECK_DIFFIDS = Option(
-    "--check-diffids",
-    "decompress layers that came compressed, beside the sending, and check them",
+    "--check-diffids", "decompress layers that came compressed, beside the sending, and check them"
 )
 AFTER = Group(
     "checks",
-    (
-        Option("--dry-run", "GET and HEAD only: say what would be sent"),
-        Option("--check-push", "with that, open an upload session and give it back as well"),
-        VERIFY,
-        CHECK_DIFFIDS,
-        Option("--referrers", "push what refers to the image too"),
-        Option(
-            "--trace", "write down where the time went: .json for Perfetto, .html a page", "FILE"
-        ),
-    ),
+    Option("--dry-run", "GET and HEAD only: say what would be sent"),
+    Option("--check-push", "with that, open an upload session and give it back as well"),
+    VERIFY,
+    CHECK_DIFFIDS,
+    Option("--referrers", "push what refers to the image too"),
+    Option("--trace", "write down where the time went: .json for Perfetto, .html a page", "FILE"),
 )
 _TO = Option(
     "--to",
@@ -371,10 +338,10 @@ _MADE = (FORM, ENGINE, HOW, PATIENCE, KNOWLEDGE, EXISTING, TRANSPORT, CREDENTIAL
 PUSH = (WHAT, *_MADE, AFTER, RESULT, STDERR)
 COPY = (WHAT, WHICH_TAGS, *PUSH[1:])
 INDEX = (
-    Group("where to", (_TO, BY_DIGEST)),
+    Group("where to", _TO, BY_DIGEST),
     WHICH,
     *_MADE,
-    Group("checks", (VERIFY, CHECK_DIFFIDS)),
+    Group("checks", VERIFY, CHECK_DIFFIDS),
     RESULT,
     STDERR,
 )

@@ -104,21 +104,14 @@ def _address(value: str) -> tuple[str, int]:
 
 _REGISTRY = Group(
     "the registry",
-    (
-        Option("--root", "where it keeps everything (default: temporary)", "DIR"),
-        Option(
-            "--listen",
-            "default 127.0.0.1:5000; port 0 takes a free one",
-            "HOST:PORT",
-            _address,
-        ),
-        Option("--htpasswd", "only users of this file (bcrypt) may use it", "FILE"),
-        Option("--tls-cert", "speak https with this certificate", "FILE"),
-        Option("--tls-key", "and its key", "FILE"),
-        Option("--read-only", "refuse everything that writes"),
-        Option("--schema1", "accept manifests of schema 1 too"),
-        Option("--gc", "throw away once what no manifest needs, and exit"),
-    ),
+    Option("--root", "where it keeps everything (default: temporary)", "DIR"),
+    Option("--listen", "default 127.0.0.1:5000; port 0 takes a free one", "HOST:PORT", _address),
+    Option("--htpasswd", "only users of this file (bcrypt) may use it", "FILE"),
+    Option("--tls-cert", "speak https with this certificate", "FILE"),
+    Option("--tls-key", "and its key", "FILE"),
+    Option("--read-only", "refuse everything that writes"),
+    Option("--schema1", "accept manifests of schema 1 too"),
+    Option("--gc", "throw away once what no manifest needs, and exit"),
 )
 SERVE = Command(
     _serve,

@@ -20,7 +20,6 @@ from towline.errors import TransferCancelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from types import FrameType
 
 GRACE = 0.75
 """Seconds between the first signal and the end, whatever still runs: with what a busy machine adds,
@@ -69,27 +68,27 @@ class _Watch:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
+        """Hear signals while the block runs."""
         reading, writing = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(writing, False)
         wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        handlers = {number: signal.signal(number, _nothing) for number in _SIGNALS}
+        # Python calls them, and they do nothing: the thread has the signal already.
+        handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
         watch = threading.Thread(target=self._watch, args=(reading,), name="signals", daemon=True)
         try:
             watch.start()
         except RuntimeError:  # no thread is to be had: signals do what they did before
-            _restore(handlers, wakeup)
             os.close(reading)
-            os.close(writing)
+            _restore(handlers, wakeup, writing)
             yield
             return
         try:
             yield
         finally:
-            _restore(handlers, wakeup)
-            os.close(writing)  # the thread reads the end
+            _restore(handlers, wakeup, writing)  # the thread reads the pipe's end
 
     def _watch(self, reading: int) -> None:
-        heard = self._hear(reading, None)
+        heard = _hear(reading, None)
         if heard:
             self.code = 128 + heard
             # An action of the switch that blocks must not keep the second signal from being heard.
@@ -99,41 +98,32 @@ class _Watch:
             self._end_soon(reading, self.code)
         os.close(reading)
 
-    @staticmethod
-    def _hear(reading: int, seconds: float | None) -> int | None:
-        """The next signal; 0 when the block has ended; None when the time has."""
-        if not select.select([reading], [], [], seconds)[0]:
-            return None
-        found = os.read(reading, 64)
-        return next((number for number in found if number in _SIGNALS), 0)
-
     def _end_soon(self, reading: int, code: int) -> None:
         end = time.monotonic() + GRACE
-        if self._hear(reading, GRACE) == 0:
+        if _hear(reading, GRACE) == 0:
             # The block has ended in time. What follows is the interpreter's own end, where a
             # stuck thread would be waited for: that, and nothing else, is cut short.
             time.sleep(max(0.0, end - time.monotonic()))
             if threading.main_thread().is_alive():
                 return
-        _write_at_once(self._last_words)
+        with suppress(OSError, ValueError):  # closed: nobody listens
+            number = sys.__stderr__.fileno() if sys.__stderr__ else -1
+            # Unless that would block: a terminal may have been stopped.
+            if self._last_words and select.select([], [number], [], 0)[1]:
+                os.write(number, self._last_words)
         os._exit(code)
 
 
-def _restore(handlers: Mapping[signal.Signals, Any], wakeup: int) -> None:
+def _hear(reading: int, seconds: float | None) -> int | None:
+    """The next signal; 0 when the block has ended; None when the time has."""
+    if not select.select([reading], [], [], seconds)[0]:
+        return None
+    found = os.read(reading, 64)
+    return next((number for number in found if number in _SIGNALS), 0)
+
+
+def _restore(handlers: Mapping[signal.Signals, Any], wakeup: int, writing: int) -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler)
     signal.set_wakeup_fd(wakeup)
-
-
-def _write_at_once(words: bytes) -> None:
-    """Write to standard error unless that would block."""
-    try:
-        number = sys.__stderr__.fileno() if sys.__stderr__ else -1
-        if words and select.select([], [number], [], 0)[1]:
-            os.write(number, words)
-    except (OSError, ValueError):
-        pass  # closed: nobody listens
-
-
-def _nothing(_number: int, _frame: FrameType | None) -> None:
-    """Python calls it; the thread has the signal already."""
+    os.close(writing)

@@ -35,7 +35,7 @@ NOTES = (Warned, Note, Logged)
 class Face(Protocol):
     """Turns what is told into text."""
 
-    reset: str
+    reset: str = ""
     """What puts the terminal right when the face is left in the middle."""
 
     def show(self, told: Sequence[Event | Logged]) -> str:
@@ -44,7 +44,7 @@ class Face(Protocol):
 
     def end(self) -> str:
         """What is to be written last."""
-        ...
+        return ""
 
 
 class Pending:

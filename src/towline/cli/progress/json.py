@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from towline.cli.printable import spelled
-from towline.cli.progress.base import NOTES, Logged
+from towline.cli.progress.base import NOTES, Face, Logged
 from towline.cli.report import debug_object
 
 if TYPE_CHECKING:
@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from towline.events import Event
 
 
-class Objects:
+class Objects(Face):
     """`--progress json`."""
-
-    reset = ""
 
     def __init__(self, *, notes_only: bool = False) -> None:
         self._kept = NOTES if notes_only else object
@@ -35,7 +33,3 @@ class Objects:
                     shown["message"] = spelled(shown["message"])
                 lines.append(json.dumps(shown))
         return "".join(f"{line}\n" for line in lines)
-
-    def end(self) -> str:
-        """Nothing."""
-        return ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from towline.cli.printable import one_line, spelled
 from towline.cli.progress import figures
-from towline.cli.progress.base import NOTES, Logged
+from towline.cli.progress.base import NOTES, Face, Logged
 from towline.cli.progress.board import Board, percent
 from towline.events import (
     LayerProgress,
@@ -65,10 +65,8 @@ def line_of(event: Event | Logged) -> str | None:
     return None if line is None else one_line(spelled(line))
 
 
-class Lines:
+class Lines(Face):
     """A line when a word changes, and now and then a total."""
-
-    reset = ""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -81,10 +79,6 @@ class Lines:
     def show(self, told: Sequence[Event | Logged]) -> str:
         """The lines of these."""
         return "".join(f"{line}\n" for line in self._lines(told))
-
-    def end(self) -> str:
-        """Nothing: the last line was the summary's."""
-        return ""
 
     def _lines(self, told: Sequence[Event | Logged]) -> Iterator[str]:
         for layers, run in groupby(told, lambda event: isinstance(event, LayerProgress)):
@@ -148,10 +142,8 @@ def _total_line(total: Total) -> str:
     return ", ".join(parts)
 
 
-class Quiet:
+class Quiet(Face):
     """Warnings alone, and what `--debug` asked for; notes where they are wanted."""
-
-    reset = ""
 
     def __init__(self, *, notes: bool = False) -> None:
         self._kept = NOTES if notes else (Warned, Logged)
@@ -160,7 +152,3 @@ class Quiet:
         """The lines of these that stay."""
         kept = [line_of(event) for event in told if isinstance(event, self._kept)]
         return "".join(f"{line}\n" for line in kept)
-
-    def end(self) -> str:
-        """Nothing."""
-        return ""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from towline.cli.printable import one_line
 from towline.cli.progress import figures
-from towline.cli.progress.base import Logged
+from towline.cli.progress.base import Face, Logged
 from towline.cli.progress.board import PUSHING, Board, Row, Total, percent
 from towline.cli.progress.plain import line_of, repository_of
 from towline.events import LayerProgress, PushStarted, Summary, TagPushed, Verified, Working
@@ -49,7 +49,7 @@ def size_of(stream: TextIO | None) -> tuple[int, int]:
     return found.columns or _FALLBACK[0], found.lines or _FALLBACK[1]
 
 
-class Bars:
+class Bars(Face):
     """The frames, and when to draw one."""
 
     reset = "\r\x1b[J"
