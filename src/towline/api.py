@@ -43,6 +43,7 @@ def push(
         cache_from: References at the destination's registry to learn layers from.
         if_exists: What to do with a tag that exists: `overwrite`; `same`: fine if absent or this
             digest; `skip`: leave it alone; `fail`.
+        referrers: Bring along what refers to the images: signatures, SBOMs, attestations.
         no_learn: Learn nothing from the registry, and believe no other machine.
         check_push: For `plan` alone: open an upload session and give it back, to see whether one is
             let in.

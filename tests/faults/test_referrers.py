@@ -12,10 +12,10 @@ from tests.support.scripted import CUT, HTML, Asked, Reply, Scripted, complaint
 from tests.support.subjects import signature
 from towline.cli.main import main
 from towline.errors import RegistryError
-from towline.registry.referrers import tag_of
 from towline.spec import media_types
 from towline.spec.digest import Digest
 from towline.spec.manifest import RawManifest
+from towline.spec.referrers import tag_of
 
 if TYPE_CHECKING:
     from pathlib import Path

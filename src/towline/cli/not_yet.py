@@ -16,7 +16,6 @@ COMMANDS = frozenset(
 OPTIONS = frozenset(
     {
         "annotation",
-        "referrers",
     }
 )
 """By keyword: `dry_run` is `--dry-run`."""

@@ -13,12 +13,13 @@ from towline.spec.digest import Digest
 from towline.spec.manifest import build_index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from towline.push.options import Wish
     from towline.push.source_images import Opened, Wanted
     from towline.push.target import Target
     from towline.reference import Reference, RepositoryName
+    from towline.sources.base import Referrer
 
 _Child = tuple[SourceImage | SourceIndex, Descriptor]
 
@@ -41,6 +42,16 @@ class Assembled:
         index = assembled(zip(names, contents, strict=True))
         warnings = chain.from_iterable(entry.warnings for entry in entries)
         return dict.fromkeys(destinations, SourceEntry((), index, tuple(warnings)))
+
+    def referrers(self, subjects: Collection[Digest], *, patient: bool) -> list[Referrer]:
+        """See `Opened`."""
+        several = (opened.referrers(subjects, patient=patient) for opened in self._opened)
+        return list(chain.from_iterable(several))
+
+    @property
+    def knows_referrers(self) -> bool:
+        """See `Opened`."""
+        return any(opened.knows_referrers for opened in self._opened)
 
     def taught(self, wish: Wish) -> Wish:
         """See `Opened`."""

@@ -89,6 +89,7 @@ def _plain(wish: Wish, destinations: Sequence[Reference]) -> Wish:
         "compression": wish.explicit_profile and wish.profile.compression != "none",
         "verify": wish.verify,
         "if_exists": wish.if_exists != "overwrite",
+        "referrers": wish.referrers,
     }
     for option in (option for option, wished in wishes.items() if wished and archives):
         raise UsageError(

@@ -43,12 +43,13 @@ class Wish(NamedTuple):
     preserve_digests: bool = False
     tags: tuple[str, ...] = ()
     """Patterns; empty: all that there are."""
+    referrers: bool = False
 
     @property
     def as_it_is(self) -> bool:
         """Whether the source's own digest is what is wanted, and a look at the tag is enough."""
         changed = self.platforms or self.format or self.explicit_profile or not self.attestations
-        return not (changed or self.verify or self.check_diffids)
+        return not (changed or self.verify or self.check_diffids or self.referrers)
 
 
 def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
@@ -81,6 +82,7 @@ def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
         by_digest=options.get("by_digest", False),
         preserve_digests=options.get("preserve_digests", False),
         tags=tuple(several(options.get("tags"))),
+        referrers=options.get("referrers", False),
     )
 
 

@@ -358,7 +358,13 @@ class Pusher:
         passed: Targets,
     ) -> list[TagOutcome]:
         early, runs, broken = self._begun(opened, wanted, wish, context, passed)
-        opened.charge([run.target for run in runs])
+        targets = [run.target for run in runs]
+        opened.charge(targets)
+        left = 0
+        if targets and not wish.referrers and opened.knows_referrers:
+            from towline.push import referring  # which most have no need of
+
+            left = referring.left_behind(targets, opened)
         try:
             joint_push.push(self._resources, runs, wish)
         except Cancelled:
@@ -369,6 +375,8 @@ class Pusher:
                 if run.target.layout:
                     run.target.layout.close()
         outcomes: dict[Reference, TagOutcome] = early | destinations.outcomes(runs) | broken
+        if left and any(getattr(each, "status", "") == "pushed" for each in outcomes.values()):
+            referring.tell(targets[0], left)
         if opened.origin:
             copying.name_sides(outcomes.values())
         context.trace.came_to(outcomes.values())
@@ -397,7 +405,7 @@ class Pusher:
         What the source's registry is asked counts for the first of the targets.
         """
         if opened.origin is None:
-            return {}, *self._runs(wanted, wish, context, passed)
+            return {}, *self._runs(opened, wanted, wish, context, passed)
         places = destinations.by_repository(wanted)
         targets = {name: self._target(name, context) for name in places}
         first = next(iter(targets.values()))
@@ -408,21 +416,24 @@ class Pusher:
             found |= settled.settled(targets[name], tags, wanted, wish)
         left = {tag: entry for tag, entry in wanted.items() if tag not in found}
         opened.read_ahead(left.values())
-        return found, *self._runs(left, wish, context, targets)
+        return found, *self._runs(opened, left, wish, context, targets)
 
     def _runs(
-        self, wanted: Wanted, wish: Wish, context: Context, begun: Targets
+        self,
+        opened: Opened | Assembled,
+        wanted: Wanted,
+        wish: Wish,
+        context: Context,
+        begun: Targets,
     ) -> tuple[list[TargetPush], dict[Reference, SourceError]]:
         """A run for each repository, over trees that share their blobs; and what has no tree.
 
         `begun` are targets that there are already.
         """
-        found, broken = trees(wanted, Gatherer(wish.profile, recompress=wish.explicit_profile))
+        gatherer = Gatherer(wish.profile, recompress=wish.explicit_profile)
+        found, broken = trees(wanted, gatherer)
         for tree in found.values():
-            for image in images(tree):
-                build.check(image, build.preferred(image, wish.format, wish.profile), wish.profile)
-            if wish.preserve_digests:
-                build.check_preserved(tree, wish.format)
+            _check(tree, wish)
         targets = []
         for name, tags in destinations.by_repository(found).items():
             target = begun.get(name) or self._target(name, context)
@@ -437,6 +448,10 @@ class Pusher:
                 targets[0].warn(f"nothing is learned from {lesson}: no destination is there")
         for target in targets:
             target.alone = len(hosts) == 1
+        if wish.referrers:
+            from towline.push import referring  # which most have no need of
+
+            referring.attach(targets, opened, gatherer)
         agreed: dict[Tree, tuple[str, Digest]] = {}
         return [TargetPush(target, wish, agreed) for target in targets], broken
 
@@ -531,3 +546,11 @@ class Pusher:
     def _warn(self, message: str) -> None:
         self._said.append(message)
         self._emit(Warned(reference="", message=message))
+
+
+def _check(tree: Tree, wish: Wish) -> None:
+    """Raises UsageError for what cannot be made of a tree."""
+    for image in images(tree):
+        build.check(image, build.preferred(image, wish.format, wish.profile), wish.profile)
+    if wish.preserve_digests:
+        build.check_preserved(tree, wish.format)

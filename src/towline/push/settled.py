@@ -50,6 +50,8 @@ def settled(
                 continue
             if left:
                 found[tag] = reporting.as_it_stands(target, tag, standing, left, costs.share())
+    if target.layout and target.layout.whole and len(found) < len(tags):
+        return {}  # an archive is written with all of its tags
     telling = reporting.Telling(target)
     if len(found) == len(tags):
         telling.announce()

@@ -99,6 +99,8 @@ class PushOptions(TypedDict, total=False):
     if_exists: IfExists
     """What to do with a tag that exists: `overwrite`; `same`: fine if absent or this digest;
     `skip`: leave it alone; `fail`."""
+    referrers: bool
+    """Bring along what refers to the images: signatures, SBOMs, attestations."""
     no_learn: bool
     """Learn nothing from the registry, and believe no other machine."""
     check_push: bool

@@ -13,9 +13,10 @@ from towline.sources.base import SourceEntry, UnreadEntry
 from towline.sources.open_source import open_source, parse
 from towline.sources.platforms import chosen
 from towline.sources.select import select, tagged
+from towline.spec.referrers import is_list
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from towline.context import Context
     from towline.knowledge.base import Knowledge
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     from towline.push.result import TagPlan
     from towline.push.target import Target
     from towline.reference import RepositoryName
-    from towline.sources.base import ImageSource
+    from towline.sources.base import ImageSource, Referrer
+    from towline.sources.oci_layout import OciLayout
     from towline.sources.passing import PassesBy
     from towline.sources.remote import RemoteSource
+    from towline.spec.digest import Digest
     from towline.wire.log import Log
     from towline.wire.secrets import Secrets
 
@@ -60,6 +63,8 @@ def known_first(places: Iterable[Reference], wish: Wish) -> str | None:
         return "not all of its platforms are wanted"
     if wish.check_diffids:
         return "its layers are to be compared with its configs"
+    if wish.referrers:
+        return "what refers to its images goes along"
     if wish.explicit_profile:
         return "its layers are to be compressed in another way"
     if len({name.host for name in names}) < len(names):
@@ -143,6 +148,8 @@ class Opened:
         if not all_tags:
             return dict.fromkeys(destinations, self.entry(wish))
         tags = tagged(self._entries(wish), self._ref, self.name, self._spelled)
+        if wish.referrers:  # what others have listed at the destination stays in the list
+            tags = tuple((tag, entry) for tag, entry in tags if not is_list(tag))
         return {place.with_tag(tag): entry for place in destinations for tag, entry in tags}
 
     def _entries(self, wish: Wish) -> list[SourceEntry]:
@@ -151,6 +158,18 @@ class Opened:
             chosen(entry, wish.platforms, self.name, attestations=wish.attestations)
             for entry in self._source.entries()
         ]
+
+    def referrers(self, subjects: Collection[Digest], *, patient: bool) -> Sequence[Referrer]:
+        """What refers to these manifests there; see `RemoteSource.referrers`."""
+        if not self.knows_referrers:
+            return ()
+        source = cast("OciLayout | RemoteSource", self._source)
+        return source.referrers(subjects, patient=patient)
+
+    @property
+    def knows_referrers(self) -> bool:
+        """Whether it can say what refers to its images."""
+        return hasattr(self._source, "referrers")
 
     def taught(self, wish: Wish) -> Wish:
         """The wish with what the source knows of where its layers have been seen."""

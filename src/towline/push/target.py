@@ -61,6 +61,17 @@ class Costs:
         )
 
 
+class Referral(NamedTuple):
+    """What refers to an image of a push and goes along with it."""
+
+    reference: Reference
+    """Its tag, or its digest."""
+    tree: Tree
+    subject: Digest
+    main: Reference
+    """The tag under which that is."""
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class Target:
     """A repository and the tags that are to be set in it."""
@@ -71,6 +82,8 @@ class Target:
     """Destination and what goes there, sorted by tag."""
     context: Context
     """Of the push's own calls to this repository; its meter counts for the result."""
+    referrers: tuple[Referral, ...] = ()
+    """What is put after what it refers to."""
     alone: bool = True
     """Whether the push goes to no other registry."""
     costs: Costs | None = None

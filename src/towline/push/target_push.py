@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from towline.errors import Cancelled, RegistryError, SourceError, TowlineError
+from towline.errors import Cancelled, RegistryError, SourceError, TowlineError, UsageError
 from towline.push import known_blobs, learning, reporting
 from towline.push.image import Blob, tree_blobs
 from towline.push.manifests import if_exists
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from towline.push.options import Wish
     from towline.push.plan import Rules, Step
     from towline.push.result import Status, Verification
-    from towline.push.target import Target
+    from towline.push.target import Referral, Target
     from towline.push.upload.scheduler import Uploads
     from towline.push.upload.target_blobs import TargetBlobs
     from towline.reference import Reference, RepositoryName
@@ -58,7 +59,9 @@ class TargetPush:
     def __init__(self, target: Target, wish: Wish, agreed: dict[Tree, tuple[str, Digest]]) -> None:
         """`agreed` is where the targets of a push write down a tree's first digest."""
         self.target = target
-        self.blobs = tree_blobs(tree for _, tree in target.tags)
+        self.kept: dict[Reference, Descriptor | RegistryError] = {}
+        """Tags that are not to be written: what stands there, or why that ends their push."""
+        self.blobs = tree_blobs(self._trees)
         self.telling = Telling(target)
         self._resources = target.resources
         self._wish = wish
@@ -67,8 +70,10 @@ class TargetPush:
         """Which way each blob takes."""
         self.delivered: dict[str, Delivered] = dict(target.passed or {})
         """What came of the blobs that are there, by their keys."""
-        self._untold: list[tuple[PushResult, int]] = []
-        """Results, with the bytes of all blobs, that count only when an archive is there."""
+        self._untold: dict[Reference, int] = {}
+        """Tags that are in place and not told of yet, with the bytes of their blobs."""
+        self._placed: set[Digest] = set()
+        """Manifests that are there."""
         self.awaited: TargetBlobs
         """The blobs that are on their way; there from `begin` on."""
         self._rules: Rules
@@ -76,8 +81,6 @@ class TargetPush:
         self._agreed = agreed
         self._teachers: dict[Digest, Reference] = {}
         """From where it was learned which blob a layer is, by DiffID."""
-        self.kept: dict[Reference, Descriptor | RegistryError] = {}
-        """Tags that are not to be written: what stands there, or why that ends their push."""
         self.outcomes: dict[Reference, Outcome] = {}
         """Of the tags whose push has come to its end."""
 
@@ -91,10 +94,24 @@ class TargetPush:
         """The tags that are to be written."""
         return tuple(pair for pair in self.target.tags if pair[0] not in self.kept)
 
+    @property
+    def _trees(self) -> list[Tree]:
+        """What is to be there: under the tags, and what goes along with that."""
+        referrers = [each.tree for each in self.target.referrers]
+        return [*(tree for _, tree in self.left), *referrers]
+
     def _each(self, make: Callable[[Reference, Tree], Outcome]) -> None:
         for reference, tree in self.target.tags:
             kept = reference in self.kept
             self.outcomes[reference] = self.keep(reference) if kept else make(reference, tree)
+            if not self._more_follows:
+                self._tell_ended()
+
+    @property
+    def _more_follows(self) -> bool:
+        """Whether it takes more than its manifest until a tag is as it is to be."""
+        layout = self.target.layout
+        return bool(self.target.referrers) or (layout is not None and layout.begun)
 
     def keep(self, reference: Reference) -> Outcome:
         """The outcome of a tag that is left as it is."""
@@ -127,7 +144,13 @@ class TargetPush:
     def _look_at_tags(self) -> None:
         """Find those that are to be kept. Raises AuthError and NetworkError."""
         self.kept = if_exists.kept(self.target, self._wish.if_exists)
-        self.blobs = tree_blobs(tree for _, tree in self.left)
+        layout, kept = self.target.layout, len(self.kept)
+        if layout and layout.whole and 0 < kept < len(self.target.tags):
+            raise UsageError(
+                f"{layout.name} holds {kept} of these tags already, and is written whole",
+                hint="write another file, or leave out `if_exists`",
+            )
+        self.blobs = tree_blobs(self._trees)
 
     def plan(
         self,
@@ -182,7 +205,7 @@ class TargetPush:
             raise self._fatal
         guesses = {blob.key: _guess(blob, plan) for blob, plan in self.plans.items()}
         found = {key: guess for key, guess in guesses.items() if guess}
-        if len(found) < len(guesses) or self._wish.check_diffids:
+        if len(found) < len(guesses) or self._wish.check_diffids or self.target.referrers:
             return None
         standing = {}
         for reference, tree in self.left:
@@ -221,9 +244,37 @@ class TargetPush:
         if self._wish.check_diffids:
             self._look_into_unsent()
         self._tag_all()
+        for each in self.target.referrers:
+            self._put_referrer(each)
         if self.target.layout:
             self._publish(self.target.layout)
         self._tell_ended()
+
+    def _put_referrer(self, each: Referral) -> None:
+        """Put it after its subject; if that fails, the tag that it goes with has failed."""
+        main = self.outcomes[each.main]
+        if not isinstance(main, PushResult):
+            return
+        if each.subject not in self._placed:
+            self.target.warn(f"what refers to {each.subject} is left out: it has another digest")
+            return
+        try:
+            self.awaited.check(each.tree)
+            tagging = self._tagging(each.reference, each.tree, self.delivered)
+            tagging.put(partial(self.awaited.send_also, each.tree))
+        except TowlineError as error:
+            told = f"{each.main} is in place, but not {each.reference}, which refers to it"
+            error.args = (f"{told}: {error.message}", *error.args[1:])
+            self.outcomes[each.main] = error
+            return
+        self._placed.add(tagging.documents.top.digest)
+        cost = self.costs.share()
+        self.outcomes[each.main] = replace(
+            main,
+            sent_bytes=main.sent_bytes + cost.sent_bytes,
+            requests=main.requests + cost.requests,
+            seconds=main.seconds + cost.seconds,
+        )
 
     def _publish(self, layout: Layout) -> None:
         """An archive is whole, or is not written: then every tag of it has failed."""
@@ -236,12 +287,11 @@ class TargetPush:
             failure = error
         if failure is not None and layout.whole:
             self.outcomes = dict.fromkeys(self.outcomes, failure)
-            self._untold.clear()
 
     def _await_blobs(self) -> None:
         context, host = self.target.context, self.target.repository.name.host
         began = context.clock()
-        self.awaited.wait([tree for _, tree in self.left])
+        self.awaited.wait(self._trees)
         seconds = context.clock() - began
         self._resources.client.rates.note(host, context.meter.sent_bytes, seconds)
 
@@ -291,6 +341,8 @@ class TargetPush:
             self.telling.verified(reference, placed.verified)
         self._compare(reference, tree, placed.documents)
         self.outcomes[reference] = self._result(reference, tree, *placed)
+        if not self._more_follows:
+            self._tell_ended()
 
     def _put(self, reference: Reference, tree: Tree) -> Placed:
         status: Status = "pushed"
@@ -362,14 +414,14 @@ class TargetPush:
             verified=verified,
         )
         self.telling.reused(reference, tree, self.delivered, self._wish.profile)
-        self._untold.append((result, reporting.total_bytes(tree, self.delivered)))
-        if not (self.target.layout and self.target.layout.begun):
-            self._tell_ended()
+        self._untold[reference] = reporting.total_bytes(tree, self.delivered)
+        self._placed.update(each.digest for each in (*documents.children, documents.top))
         return result
 
     def _tell_ended(self) -> None:
-        for result, total_bytes in self._untold:
-            self.telling.ended(result, total_bytes)
+        for reference, total_bytes in self._untold.items():
+            if isinstance(outcome := self.outcomes[reference], PushResult):
+                self.telling.ended(outcome, total_bytes)
         self._untold.clear()
 
     def learned_from(self, tree: Tree, found: Mapping[str, Delivered | None]) -> str | None:

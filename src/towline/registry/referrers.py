@@ -8,15 +8,17 @@ by everybody: what others add in between is kept, and what is no such list is le
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import errors
 from towline.registry.call import Call
 from towline.registry.errors import on_side
 from towline.registry.manifests import MANIFEST_READ_MAX, get, put_manifest
+from towline.registry.tags import next_page
 from towline.spec import distribution, media_types, reading
 from towline.spec.manifest import Index, Manifest, build_index, parse
+from towline.spec.referrers import tag_of
 
 if TYPE_CHECKING:
     from towline.reference import RepositoryName
@@ -27,36 +29,73 @@ if TYPE_CHECKING:
     from towline.spec.manifest import RawManifest
     from towline.wire.message import Response
 
+PAGES_MAX = 100
 ROUNDS_MAX = 3
 """Times that the list is written when others write it too."""
 
 
-def tag_of(subject: Digest) -> str:
-    """The tag that holds the list ("Referrers Tag Schema")."""
-    return f"{subject.algorithm[:32]}-{subject.hex[:64]}"
+class Page(NamedTuple):
+    """Some of what refers to a manifest, and where there is more."""
+
+    entries: tuple[Descriptor, ...]
+    next: str | None
+    """Path and query."""
 
 
-def referrers(name: RepositoryName, subject: str) -> Call[frozenset[str] | None]:
-    """end-12: digests of what refers to a manifest. None: the registry has no such list.
+def referrers(name: RepositoryName, subject: str, target: str | None = None) -> Call[Page | None]:
+    """end-12: what refers to a manifest, or its page at `target`. None: there is no such list.
 
-    Any answer that is not one means that: 404, other refusals, pages, other types with 200.
+    Any answer that is not one means that: 404, other refusals, HTML, other types with 200.
     """
     action = f"list what refers to {subject} in {name}"
 
-    def read(response: Response) -> frozenset[str] | None:
+    def read(response: Response) -> Page | None:
         if response.status in {401, 408, 429, 499} or response.status >= 500:
             raise errors.refusal(response, action)
         if not response.ok or response.media_type != media_types.OCI_INDEX:
             return None
         try:
-            document = reading.document(response.body)
-            return frozenset(str(entry["digest"]) for entry in document["manifests"])
-        except (ValueError, LookupError, TypeError):
+            found = parse(response.body, media_types.OCI_INDEX)
+        except ValueError:
             return None
+        listing = isinstance(found, Index) and "manifests" in reading.document(response.body)
+        return Page(getattr(found, "manifests", ()), next_page(response)) if listing else None
 
-    path = distribution.referrers_path(name.path, subject)
+    path = target or distribution.referrers_path(name.path, subject)
     accept = ("Accept", media_types.OCI_INDEX)
     return Call("GET", path, action, read, (accept,), limit=MANIFEST_READ_MAX, follow=True)
+
+
+def listed(talk: Conversation, subject: Digest) -> tuple[Descriptor, ...]:
+    """All that is listed as referring to a manifest, by the registry or under the tag.
+
+    Raises AuthError, RegistryError, NetworkError.
+    """
+    found = _pages(talk, subject)
+    if found is not None:
+        return found
+    got = get(talk, tag_of(subject))
+    if got is None or got.manifest.digest == subject:
+        return ()  # some take that tag for the digest, and give the subject (oras#2148)
+    try:
+        return _entries(talk, tag_of(subject), got)
+    except RegistryError:
+        return ()
+
+
+def _pages(talk: Conversation, subject: Digest) -> tuple[Descriptor, ...] | None:
+    """None: the registry has no such list."""
+    found: dict[Digest, Descriptor] = {}
+    target: str | None = None
+    for _ in range(PAGES_MAX):
+        page = talk.call(referrers(talk.name, subject, target))
+        if page is None:
+            return tuple(found.values()) if target else None
+        found |= {entry.digest: entry for entry in page.entries}
+        target = page.next
+        if target is None:
+            break
+    return tuple(found.values())
 
 
 def announce(talk: Conversation, manifest: RawManifest, subject: Digest) -> bool:
@@ -68,8 +107,8 @@ def announce(talk: Conversation, manifest: RawManifest, subject: Digest) -> bool
     with on_side("destination"):
         # ECR and the Hub have sent `OCI-Subject` without having the list; Quay has it and sends
         # no such header.
-        listed = talk.call(referrers(talk.name, subject))
-        if listed is not None and manifest.digest in listed:
+        there = _pages(talk, subject)
+        if any(entry.digest == manifest.digest for entry in there or ()):
             return False
         parsed = parse(manifest.content, manifest.media_type)
         kind = None  # without a type of its own it has its config's

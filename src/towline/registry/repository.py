@@ -235,6 +235,13 @@ class Repository:
 
         return referrers.announce(self._talk(context), manifest, subject)
 
+    def referrers(self, subject: Digest, context: Context) -> tuple[Descriptor, ...]:
+        """What is listed as referring to a manifest; see `referrers.listed`."""
+        from towline.registry import referrers
+
+        with on_side(self.side):
+            return referrers.listed(self._talk(context), subject)
+
     def head_manifest(self, target: str, context: Context) -> Descriptor | None:
         """What lies under a tag or digest; None: nothing."""
         with on_side(self.side):

@@ -60,7 +60,7 @@ def tags(name: RepositoryName, target: str) -> Call[TagsPage | Unclear]:
         # `null` for none, nulls among them (Nexus), and digests (Artifactory) have all been seen.
         texts = (each for each in listed or () if isinstance(each, str))
         found = tuple(text for text in texts if distribution.TAG.fullmatch(text))
-        return TagsPage(found, _next(response), len(response.body))
+        return TagsPage(found, next_page(response), len(response.body))
 
     return Call("GET", target, action, read, limit=TAGS_READ_MAX, follow=True)
 
@@ -93,7 +93,7 @@ def _too_many(name: RepositoryName, how: str) -> RegistryError:
     return RegistryError(f"cannot list the tags of {name}: {how}")
 
 
-def _next(response: Response) -> str | None:
+def next_page(response: Response) -> str | None:
     """Path and query of the next page; its host may be one that only the proxy knows."""
     for value in response.headers.all("Link"):
         for link, parameters in re.findall(_LINK, value):

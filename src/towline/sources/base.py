@@ -213,6 +213,18 @@ class UnreadEntry(LazyEntry):
         return UnreadEntry(self.names, self.known, lambda: change(self))
 
 
+class Referrer(NamedTuple):
+    """What refers to an image and is none: a signature, an SBOM, an attestation."""
+
+    subject: Digest
+    """What it refers to."""
+    listed: Descriptor
+    tag: str | None
+    """Where it lies, if that is what says whose it is."""
+    read: Callable[[], SourceImage | SourceIndex]
+    """Raises SourceError; of a source at a registry whatever that raises."""
+
+
 class ImageSource(Protocol):
     """An opened source."""
 

@@ -14,6 +14,7 @@ from towline.sources.base import (
     ForeignLayer,
     LazyEntry,
     MissingLayer,
+    Referrer,
     SourceEntry,
     SourceImage,
     SourceIndex,
@@ -24,9 +25,10 @@ from towline.spec import media_types
 from towline.spec.descriptor import is_attestation
 from towline.spec.digest import Digest
 from towline.spec.manifest import Index, Manifest, RawManifest
+from towline.spec.referrers import subject_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from towline.sources.base import SourceLayer
     from towline.sources.files import Files
@@ -54,8 +56,7 @@ class OciLayout:
         if isinstance(document, Manifest):
             raise SourceError(f"{INDEX} in {files.name} is an image manifest, not an index")
         self._listed = tuple(each for each in document.manifests if not _is_referrer(each))
-        self.referrers = tuple(each for each in document.manifests if _is_referrer(each))
-        """What refers to images of the layout, and is none."""
+        self._referrers = tuple(each for each in document.manifests if _is_referrer(each))
 
     def close(self) -> None:
         """See `ImageSource`."""
@@ -70,6 +71,20 @@ class OciLayout:
         return [
             _entry(names, partial(self._blobs.entry, descriptor))
             for descriptor, names in self._roots()
+        ]
+
+    def referrers(self, subjects: Collection[Digest], *, patient: bool = True) -> list[Referrer]:
+        """What refers to these manifests."""
+        del patient
+        found: list[tuple[str | None, Descriptor, str | None]] = [
+            (each.annotations[REFERRER], each, None) for each in self._referrers
+        ]
+        named = ((name, each) for each in self._listed for name in _names(each))
+        found += [(subject_of(name), each, name) for name, each in named]
+        return [
+            Referrer(Digest(str(subject)), each, tag, partial(self._blobs.entry, each))
+            for subject, each, tag in found
+            if subject in subjects
         ]
 
     def says_most(self) -> bool:

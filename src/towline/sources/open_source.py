@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, get_args
 from towline import reference
 from towline.context import Context
 from towline.errors import SourceError, UsageError
-from towline.events import Note
 from towline.sources import docker_archive, oci_layout
 from towline.sources.docker_archive import DockerArchive
 from towline.sources.files import (
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
     from towline.layers.reader import Reader
     from towline.sources.base import ImageSource
-    from towline.sources.files import Archive, Files
+    from towline.sources.files import Archive
 
 Transport = Literal["docker-archive", "oci", "oci-archive", "docker-daemon", "docker"]
 _WITH_PATH = ("docker-archive", "oci", "oci-archive")
@@ -130,7 +129,7 @@ def open_source(
 
     # A folder or a tar? A tar is read in place, unless it comes by a pipe or is compressed.
     if isinstance(found, Folder):
-        return _layout(found, context)
+        return OciLayout(found)
     from towline.sources.tar_members import TarMembers  # it needs `tarfile`
 
     if isinstance(found, SharedFile):
@@ -268,23 +267,15 @@ def by_its_list(members: Archive, transport: Transport | None, context: Context)
     index = transport != "docker-archive" and members.size(oci_layout.INDEX) is not None
     manifest = transport != "oci-archive" and members.size(docker_archive.MANIFEST) is not None
     if index and not manifest:
-        return _layout(members, context)
+        return OciLayout(members)
     if index:
         # Docker 25.0 writes broken ones: `manifests` may be null (moby#47210).
         with suppress(SourceError):
             if OciLayout(members).says_most():
-                return _layout(members, context)
+                return OciLayout(members)
     if manifest:
         return DockerArchive(members, context.cancel)
     raise _no_list(members, transport)
-
-
-def _layout(files: Files, context: Context) -> OciLayout:
-    layout = OciLayout(files)
-    if count := len(layout.referrers):
-        message = f"{files.name} holds {count} that refer to its images, such as signatures"
-        context.emit(Note(reference="", message=f"{message}: they are left out"))
-    return layout
 
 
 def _no_list(members: Archive, transport: Transport | None) -> SourceError:

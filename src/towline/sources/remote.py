@@ -8,24 +8,26 @@ are needed; layers when they are sent. A read that breaks goes on where it stopp
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import NetworkError, RegistryError, SourceError, TowlineError
 from towline.events import Retrying
 from towline.registry.errors import on_side
 from towline.sources import platforms
-from towline.sources.base import ForeignLayer, SourceEntry, UnreadEntry
+from towline.sources.base import ForeignLayer, Referrer, SourceEntry, UnreadEntry
 from towline.sources.oci_images import MAX_CHILDREN, MAX_DEPTH, Absent, OciImages
 from towline.spec import config as configs
 from towline.spec import manifest as manifests
 from towline.spec import media_types
-from towline.transfers.retry import Attempts, back_off, retry
+from towline.spec.referrers import cosign_tags
+from towline.transfers.retry import Attempts, Policy, back_off, retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from towline.context import Context
     from towline.reference import Reference
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from towline.spec.descriptor import Descriptor, Platform
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
-    from towline.transfers.retry import Gate, Policy
+    from towline.transfers.retry import Gate
     from towline.transfers.threads import Threads
     from towline.wire.exchange import Unread
 
@@ -145,6 +147,32 @@ class RemoteSource(OciImages):
 
     def _index(self, raw: RawManifest, listed: Sequence[Descriptor], depth: int) -> SourceIndex:
         return super()._index(raw, platforms.worth_reading(listed, self._wanted), depth)
+
+    def referrers(self, subjects: Collection[Digest], *, patient: bool = True) -> list[Referrer]:
+        """What refers to these manifests: as listed, and what cosign's tags hold.
+
+        Those tags are asked for one by one: a repository may have 50,000 others. Where all tags
+        go, they go by themselves. `patient`: questions that fail are asked again.
+        """
+        reading = self._reading if patient else replace(self._reading, policy=Policy(retries=0))
+        repository, context = reading.repository, reading.context
+
+        def listed(subject: Digest) -> list[Referrer]:
+            ask = partial(repository.referrers, subject, context)
+            entries = reading.retry("what refers to it", ask)
+            return [Referrer(subject, one, None, partial(self.entry, one)) for one in entries]
+
+        def tagged(subject: Digest, tag: str) -> list[Referrer]:
+            ask = partial(repository.head_manifest, tag, context)
+            if (one := reading.retry(tag, ask)) is None:
+                return []
+            return [Referrer(subject, one, tag, partial(self.entry, one))]
+
+        questions = [partial(listed, subject) for subject in subjects]
+        if not self._all_tags or self._globs:
+            pairs = ((subject, tag) for subject in subjects for tag in cosign_tags(subject))
+            questions += [partial(tagged, *pair) for pair in pairs]
+        return list(chain.from_iterable(reading.side_by_side(questions)))
 
     # Manifests and configs.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from towline import reference
 from towline.errors import InvalidReference, SourceError
 from towline.sources.files import shown
+from towline.spec.referrers import subject_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,8 +31,9 @@ def select(
     when several are there and no REF was given.
     """
     if ref is None:
-        if len(entries) == 1:
-            return entries[0]
+        images = [entry for entry in entries if not any(map(subject_of, entry.names))]
+        if len(images) == 1 or len(entries) == 1:
+            return (images or entries)[0]
         raise SourceError(
             f"{source} holds {len(entries)} images: {_listed(entries)}",
             hint=_name_one(entries, spelled),

@@ -16,13 +16,10 @@ from tests.support.sources import (
     member,
     tar_of,
 )
-from towline.context import Context
 from towline.errors import SourceError
-from towline.events import Event, Note
 from towline.sources.base import SourceIndex
 from towline.sources.files import Folder
 from towline.sources.oci_layout import OciLayout
-from towline.sources.open_source import open_source
 from towline.spec import manifest, media_types
 from towline.spec.descriptor import Descriptor, Platform
 from towline.spec.digest import Digest
@@ -436,17 +433,15 @@ def test_every_child_can_be_read(tmp_path: Path) -> None:
 
 
 def test_what_refers_to_an_image_is_no_image(layout: Layout) -> None:
-    mark = {"io.containerd.manifest.subject": "sha256:" + "0" * 64}
     image = layout.image(layout.config(), annotations={"org.opencontainers.image.ref.name": "v1"})
+    mark = {"io.containerd.manifest.subject": image.digest}
     signature = layout.image(layout.config(Digest.of(PLAIN)), annotations=mark)
     layout.done(image, signature)
-    told: list[Event] = []
-    source = open_source(layout.folder, Context(emit=told.append))
-    assert [entry.names for entry in source.entries()] == [("v1",)]
-    source.close()
-    [note] = told
-    assert isinstance(note, Note)
-    assert "holds 1 that refer to its images, such as signatures: they are left out" in note.message
+    with closing(OciLayout(Folder(str(layout.folder)))) as source:
+        assert [entry.names for entry in source.entries()] == [("v1",)]
+        (found,) = source.referrers([image.digest])
+        assert (found.listed.digest, found.tag) == (signature.digest, None)
+        assert source.referrers([signature.digest]) == []
 
 
 @pytest.mark.parametrize("what", ["manifest", "config", "layer"])

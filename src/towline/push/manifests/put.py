@@ -42,7 +42,8 @@ def wants_foreign(error: TowlineError, manifest: RawManifest) -> bool:
 
 def put(target: Target, reference: Reference, documents: Documents) -> None:
     """Put all documents, each with retries. Raises what the last attempt raised, and Cancelled."""
-    for child in dict.fromkeys(documents.children):
+    # GitLab refuses what refers to a sibling before that is there (BuildKit makes such).
+    for child in sorted(dict.fromkeys(documents.children), key=_refers):
         _Put(target, child.digest, child).wait()
     top = _Put(target, reference.tag or documents.top.digest, documents.top)
     try:
@@ -56,6 +57,10 @@ def put(target: Target, reference: Reference, documents: Documents) -> None:
             target.in_doubt.append(reference)
         raise
     target.written.append(reference)
+
+
+def _refers(manifest: RawManifest) -> bool:
+    return parse(manifest.content, manifest.media_type).subject is not None
 
 
 class _Put:
