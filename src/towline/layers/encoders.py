@@ -39,6 +39,12 @@ another way through it, and from there on there is history.
 """
 
 
+_PIECE = 4 << 10
+_PIECES = range(1 << 16, GZIP_BLOCK, 1 << 17)
+"""Where a whole block is tried: one none of whose pieces shrinks is stored."""
+_STORED_MAX = 0xFFFF
+
+
 class Encoder(Protocol):
     """One blob's encoder. `encode` may be called from several threads at once, the rest not."""
 
@@ -84,7 +90,8 @@ class GzipEncoder:
     """One gzip member (RFC 1952), flushed at every block's end and after its very first bytes.
 
     A block starts with the 32 KiB before it as its dictionary, so cutting costs next to nothing
-    in size, and ends on a byte boundary (Z_SYNC_FLUSH), so blocks can be put one after another.
+    in size, and ends on a byte boundary (Z_SYNC_FLUSH), so blocks can be put one after another. One
+    that would not shrink (model weights, media, archives in archives) is stored.
     """
 
     block_size = GZIP_BLOCK
@@ -107,7 +114,19 @@ class GzipEncoder:
         self._size += len(block)
 
     def encode(self, history: memoryview, block: memoryview) -> bytes:
-        """Deflate one block up to a byte boundary."""
+        """Deflate one block up to a byte boundary, or store it if it would not shrink."""
+        if len(block) == GZIP_BLOCK and not self._shrinks(block):
+            return _stored(block)
+        return self._deflated(history, block)
+
+    def _shrinks(self, block: memoryview) -> bool:
+        """Whether one of some pieces does: most often the first."""
+        return any(
+            len(self._deflated(block[at - _PIECE : at], block[at : at + _PIECE])) < _PIECE
+            for at in _PIECES
+        )
+
+    def _deflated(self, history: memoryview, block: memoryview) -> bytes:
         deflate = self._deflate
         encoder = deflate.compressobj(
             _GZIP_LEVEL,
@@ -126,6 +145,15 @@ class GzipEncoder:
     def tail(self) -> bytes:
         """The final deflate block and the trailer."""
         return _GZIP_END + struct.pack("<II", self._crc, self._size & 0xFFFFFFFF)
+
+
+def _stored(block: memoryview) -> bytes:
+    """Stored blocks of deflate (RFC 1951, section 3.2.4): a length, its complement, the bytes."""
+    parts: list[bytes | memoryview] = []
+    for at in range(0, len(block), _STORED_MAX):
+        piece = block[at : at + _STORED_MAX]
+        parts += struct.pack("<xHH", len(piece), len(piece) ^ _STORED_MAX), piece
+    return b"".join(parts)
 
 
 class ZstdEncoder:

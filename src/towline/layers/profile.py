@@ -35,7 +35,7 @@ def parse(text: str) -> Profile:
     """The profile of that name; UsageError when there is none."""
     name, colon, level = text.partition(":")
     if name == "gzip" and not colon:
-        return Profile("gzip", "gzip", f"gzip/2@{family()}")
+        return Profile("gzip", "gzip", f"gzip/3@{family()}")
     if name == "none" and not colon:
         return Profile("none", "none", "none")
     if name == "zstd" and (not colon or level.isascii()):

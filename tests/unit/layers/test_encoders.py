@@ -18,11 +18,17 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 SAMPLE = sample(9 << 20)
+NOISE = hashlib.shake_128(b"dense").digest(2 << 20)
+DENSE = sample(1 << 20) + NOISE + b"text " * 70_000 + NOISE[: 1 << 20]
+"""Partly of blocks that would not shrink."""
 
 # A digest here is never changed: other bytes are another version of the profile, under which the
 # registries' blobs of the old one stay findable.
 GZIP = {
     "x86-64": "sha256:cc8b362f9e3fdefce8b6df22abdf368cc036173543498ea4919c64115e011396",
+}
+GZIP_OF_DENSE = {
+    "x86-64": "sha256:331c086dc3f0207723cdbf791864c96957e6a3de3edad3993dfc0cbe468d8719",
 }
 ZSTD = {
     1: "sha256:2b2760650e160e65e5e95684c5a07d53ca6ce44b209361a1fd30dfc6c739e337",
@@ -52,6 +58,8 @@ def test_the_sample_is_the_one_that_the_digests_are_of() -> None:
 def test_gzip_bytes_never_change_on_a_family_of_machines(executor: Executor) -> None:
     _, blob = make_blob(SAMPLE, profile.parse("gzip"), executor)
     assert blob.digest == GZIP[profile.family()]
+    _, blob = make_blob(DENSE, profile.parse("gzip"), executor)
+    assert blob.digest == GZIP_OF_DENSE[profile.family()]
 
 
 @pytest.mark.skipif(
@@ -96,10 +104,22 @@ def test_an_empty_layer_is_a_whole_stream(executor: Executor) -> None:
 
 
 @pytest.mark.needs("gzip")
-def test_gnu_gzip_reads_it(executor: Executor) -> None:
-    made, _ = make_blob(SAMPLE, profile.parse("gzip"), executor)
+@pytest.mark.parametrize("plain", [SAMPLE, DENSE], ids=["sample", "dense"])
+def test_gnu_gzip_reads_it(plain: bytes, executor: Executor) -> None:
+    made, _ = make_blob(plain, profile.parse("gzip"), executor)
     read = subprocess.run(["gzip", "-dc"], input=made, capture_output=True, check=True)
-    assert (read.stdout, read.stderr) == (SAMPLE, b"")
+    assert (read.stdout, read.stderr) == (plain, b"")
+
+
+def test_a_gzip_block_that_would_not_shrink_is_stored_and_one_that_does_in_part_is_not(
+    executor: Executor,
+) -> None:
+    made, _ = make_blob(NOISE, profile.parse("gzip"), executor)
+    assert NOISE[:0xFFFF] in made
+    assert len(made) == len(NOISE) + 2 * 17 * 5 + len(EMPTY_GZIP)
+    part = NOISE[: 900 << 10] + bytes(124 << 10) + NOISE[: 1 << 20]
+    made, _ = make_blob(part, profile.parse("gzip"), executor)
+    assert len(made) < len(part) - (120 << 10)
 
 
 @pytest.mark.needs("zstd")
