@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from towline.server import blobs, listing, manifests, uploads
-from towline.server.call import Call, Registry
+from towline.server.call import Call
 from towline.server.files import is_no_room
 from towline.server.http import BadRequest, Cut, Response
 from towline.server.refusals import Refused, not_a_page
@@ -16,7 +15,7 @@ from towline.spec import distribution
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from towline.server.auth import Guard
+    from towline.server.call import Registry
     from towline.server.http import Request
 
     Endpoint = Callable[[Call], Response]
@@ -60,56 +59,50 @@ _ROUTES: tuple[tuple[re.Pattern[str], Mapping[str, Endpoint]], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Api:
-    """All endpoints of one registry."""
+def answer(registry: Registry, request: Request, interrupt: Callable[[], None]) -> Response:
+    """Do what a request asks; `interrupt` ends the reading of its body, from another thread.
 
-    registry: Registry
-    guard: Guard | None = None
-    read_only: bool = False
-    report: Callable[[BaseException], None] = field(default=lambda _error: None)
-    """Told of faults of the registry's own."""
-
-    def answer(self, request: Request, interrupt: Callable[[], None]) -> Response:
-        """Do what a request asks. Raises BadRequest and Cut: the connection cannot go on."""
-        try:
-            response = self._do(request, interrupt)
-        except Refused as refused:
-            response = refused.response()
-        except (BadRequest, Cut):
-            raise
-        except Exception as error:  # noqa: BLE001 - one request's fault must not end the server
-            status, message = 500, "the registry failed; its log says more"
-            if isinstance(error, OSError) and is_no_room(error):
-                status, message = 507, "no room left on the registry's disk"
-            else:
-                self.report(error)
-            response = Refused(status, distribution.UNKNOWN, message).response()
-        response.headers.setdefault(distribution.API_VERSION, "registry/2.0")
-        return response
-
-    def _do(self, request: Request, interrupt: Callable[[], None]) -> Response:
-        """Find the endpoint, and let it answer. Raises Refused."""
-        if self.guard and not self.guard.admits(request.headers.get("authorization", "")):
-            headers = {"WWW-Authenticate": 'Basic realm="towline"'}
-            message = "user name and password are required"
-            raise Refused(401, distribution.UNAUTHORIZED, message, headers=headers)
-        for pattern, endpoints in _ROUTES:  # noqa: B007 - those of the pattern that matched
-            if match := pattern.fullmatch(request.path):
-                break
+    Raises BadRequest and Cut: the connection cannot go on.
+    """
+    try:
+        response = _do(registry, request, interrupt)
+    except Refused as refused:
+        response = refused.response()
+    except (BadRequest, Cut):
+        raise
+    except Exception as error:  # noqa: BLE001 - one request's fault must not end the server
+        status, message = 500, "the registry failed; its log says more"
+        if isinstance(error, OSError) and is_no_room(error):
+            status, message = 507, "no room left on the registry's disk"
         else:
-            raise not_a_page(request.path)
-        endpoint = endpoints.get(request.method)
-        if endpoint is None:
-            message, headers = (
-                f"{request.method} is not done here",
-                {"Allow": ", ".join(sorted(endpoints))},
-            )
-            raise Refused(405, distribution.UNSUPPORTED, message, headers=headers)
-        if self.read_only and request.method not in _READS:
-            message, headers = "this registry is read-only", {"Allow": ", ".join(_READS)}
-            raise Refused(405, distribution.UNSUPPORTED, message, headers=headers)
-        name, last = match[1], match[2]
-        if name and not (distribution.NAME.fullmatch(name) and len(name) <= distribution.NAME_MAX):
-            raise Refused(400, distribution.NAME_INVALID, f"{name[:100]!r} is no repository name")
-        return endpoint(Call(self.registry, request, name, last, interrupt))
+            registry.report(error)
+        response = Refused(status, distribution.UNKNOWN, message).response()
+    response.headers.setdefault(distribution.API_VERSION, "registry/2.0")
+    return response
+
+
+def _do(registry: Registry, request: Request, interrupt: Callable[[], None]) -> Response:
+    """Find the endpoint, and let it answer. Raises Refused."""
+    if registry.guard and not registry.guard.admits(request.headers.get("authorization", "")):
+        headers = {"WWW-Authenticate": 'Basic realm="towline"'}
+        message = "user name and password are required"
+        raise Refused(401, distribution.UNAUTHORIZED, message, headers=headers)
+    for pattern, endpoints in _ROUTES:  # noqa: B007 - those of the pattern that matched
+        if match := pattern.fullmatch(request.path):
+            break
+    else:
+        raise not_a_page(request.path)
+    endpoint = endpoints.get(request.method)
+    if endpoint is None:
+        message, headers = (
+            f"{request.method} is not done here",
+            {"Allow": ", ".join(sorted(endpoints))},
+        )
+        raise Refused(405, distribution.UNSUPPORTED, message, headers=headers)
+    if registry.read_only and request.method not in _READS:
+        message, headers = "this registry is read-only", {"Allow": ", ".join(_READS)}
+        raise Refused(405, distribution.UNSUPPORTED, message, headers=headers)
+    name, last = match[1], match[2]
+    if name and not (distribution.NAME.fullmatch(name) and len(name) <= distribution.NAME_MAX):
+        raise Refused(400, distribution.NAME_INVALID, f"{name[:100]!r} is no repository name")
+    return endpoint(Call(registry, request, name, last, interrupt))

@@ -11,6 +11,7 @@ from towline.server.repository import Repository
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from towline.server.auth import Guard
     from towline.server.http import Body, Request
     from towline.server.limits import Limits
     from towline.server.sessions import Sessions
@@ -20,15 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The parts of one registry."""
+    """One registry: its parts, and how it was asked to be."""
 
     storage: Storage
     sessions: Sessions
     limits: Limits
-    schema1: bool = False
+    guard: Guard | None
+    read_only: bool
+    schema1: bool
     """Whether manifests of schema 1 are accepted."""
-    referrers: bool = True
+    referrers: bool
     """Whether there is a list of referrers; without one, clients keep it under a tag."""
+    report: Callable[[BaseException], None]
+    """Told of faults of the registry's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from towline.server import api
 from towline.server.http import BODILESS, BadRequest, Cut, FilePart, Framing, Response
 from towline.server.log import LoggedRequest
 from towline.server.refusals import Refused
@@ -23,10 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from towline.server.api import Api
+    from towline.server.call import Registry
     from towline.server.faults import Faults
     from towline.server.http import Body, Request
-    from towline.server.limits import Limits
     from towline.server.log import RequestLog
 
 _BLOCK = 256 << 10
@@ -40,8 +40,7 @@ _SECRET = frozenset({"authorization", "proxy-authorization", "cookie"})
 class Shared:
     """What all connections of one server share."""
 
-    api: Api
-    limits: Limits
+    registry: Registry
     log: RequestLog
     faults: Faults
     bodies: PerClient
@@ -77,7 +76,7 @@ class Connection:
     def __init__(self, sock: socket.socket, server: Shared) -> None:
         self._socket = sock
         self._server = server
-        self._framing = Framing(sock, server.limits)
+        self._framing = Framing(sock, server.registry.limits)
         self.idle = True
         """Between two requests: ending it now loses nothing."""
 
@@ -139,7 +138,8 @@ class Connection:
             self.end(socket.SHUT_RD)
 
         try:
-            return server.faults.before(request) or server.api.answer(request, interrupt)
+            fault = server.faults.before(request)
+            return fault or api.answer(server.registry, request, interrupt)
         except BadRequest as bad:  # its body is malformed
             return _bad(bad)
 
@@ -158,7 +158,7 @@ class Connection:
             return True
         if body.is_held_back:
             return False  # it was not asked for: the client may send it, or not
-        limit = body.received + self._server.limits.drain_bytes
+        limit = body.received + self._server.registry.limits.drain_bytes
         if body.length is not None and body.length > limit:
             return False
         with suppress(BadRequest):

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from towline.errors import TowlineError
-from towline.server import gc
-from towline.server.api import Api
+from towline.server import api, gc
 from towline.server.call import Registry
 from towline.server.connection import Connection, PerClient, Shared
 from towline.server.faults import Faults
@@ -70,31 +69,28 @@ class Server:
         on_request: Callable[[LoggedRequest], None] | None = None,
         report: Callable[[BaseException], None] = lambda _error: None,
     ) -> None:
-        self._limits = limits or Limits()
-        self._storage = Storage(root)
-        if not self._storage.hold():
-            self._storage.close()
+        limits = limits or Limits()
+        storage = Storage(root)
+        if not storage.hold():
+            storage.close()
             hint = "stop it, or choose another folder with `--root`"
             raise TowlineError(f"another server uses {root}", hint=hint)
-        self._sessions = Sessions(self._storage, self._limits)
-        registry = Registry(
-            self._storage, self._sessions, self._limits, schema1=schema1, referrers=referrers
+        self._registry = Registry(
+            storage, Sessions(storage, limits), limits, guard, read_only, schema1, referrers, report
         )
-        self._api = Api(registry, guard, read_only, report)
         self._tls = tls
         self._address = (host, port)
         self._listener: socket.socket | None = None
         self._lock = threading.Lock()
         self._open: dict[threading.Thread, Connection | None] = {}
-        self._read_only = read_only
+        self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self.log = RequestLog(kept_requests, on_request)
         """What was asked."""
-        self._threads: list[threading.Thread] = []
         self.faults = Faults()
         """Faults to order, for tests of clients."""
-        bodies = PerClient(self._limits.client_bodies)
-        self._shared = Shared(self._api, self._limits, self.log, self.faults, bodies)
+        bodies = PerClient(limits.client_bodies)
+        self._shared = Shared(self._registry, self.log, self.faults, bodies)
 
     def __enter__(self) -> Self:
         self.start()
@@ -129,7 +125,7 @@ class Server:
     @property
     def root(self) -> Path:
         """Where everything is stored."""
-        return self._storage.root
+        return self._registry.storage.root
 
     @property
     def requests(self) -> list[LoggedRequest]:
@@ -140,7 +136,7 @@ class Server:
         """What a GET of `path` would be answered, asked from within: no fault, no log."""
         bare, _, query = path.partition("?")
         request = Request("GET", bare, parse_qs(query), {}, Body(None, 0), path)
-        return self._api.answer(request, lambda: None)
+        return api.answer(self._registry, request, lambda: None)
 
     def _bound(self) -> tuple[str, int]:
         if self._listener is None:
@@ -154,7 +150,7 @@ class Server:
         try:
             self._listener = socket.create_server(self._address, family=family, backlog=_BACKLOG)
         except OSError as error:
-            self._storage.close()
+            self._registry.storage.close()
             host, port = self._address
             # Without the address, which `create_server` adds to the system's words.
             number = None if isinstance(error, socket.gaierror) else error.errno
@@ -163,7 +159,8 @@ class Server:
                 f"cannot listen on {host}:{port}: {reason}",
                 hint="choose another address with --listen; port 0 takes a free one",
             ) from None
-        for work in (self._accept,) if self._read_only else (self._accept, self._keep_house):
+        works = [self._accept, *([] if self._registry.read_only else [self._keep_house])]
+        for work in works:
             thread = threading.Thread(target=work, name=f"registry{work.__name__}", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -182,10 +179,10 @@ class Server:
         for thread in self._threads:
             thread.join()
         self._end_connections()
-        if not self._read_only:
+        if not self._registry.read_only:
             with suppress(OSError):
-                gc.write_index(self._storage)
-        self._storage.close()
+                gc.write_index(self._registry.storage)
+        self._registry.storage.close()
 
     def _end_connections(self) -> None:
         deadline = time.monotonic() + _GRACE_SECONDS
@@ -205,10 +202,10 @@ class Server:
     def _keep_house(self) -> None:
         while not self._stopping.wait(_HOUSEKEEPING):
             try:
-                self._sessions.expire()
-                gc.collect(self._storage)
+                self._registry.sessions.expire()
+                gc.collect(self._registry.storage)
             except Exception as error:  # noqa: BLE001 - the next round may do better
-                self._api.report(error)
+                self._registry.report(error)
 
     def _accept(self) -> None:
         assert self._listener is not None  # noqa: S101 - made before the thread
@@ -224,7 +221,7 @@ class Server:
     def _take(self, sock: socket.socket) -> None:
         thread = threading.Thread(target=self._serve, args=(sock,), daemon=True)
         with self._lock:
-            busy = len(self._open) >= self._limits.connections
+            busy = len(self._open) >= self._registry.limits.connections
             if not busy:
                 self._open[thread] = None
         if busy:
@@ -246,7 +243,7 @@ class Server:
             with suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if self._tls:
-                    sock.settimeout(self._limits.head_seconds)
+                    sock.settimeout(self._registry.limits.head_seconds)
                     sock = self._tls.wrap_socket(sock, server_side=True)
                 connection = Connection(sock, self._shared)
                 with self._lock:
