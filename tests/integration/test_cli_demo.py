@@ -31,9 +31,9 @@ def test_files_that_may_not_be_read_are_left_out_of_the_image(tmp_path: Path) ->
     (closed / "file").write_bytes(b"content")
     closed.chmod(0)
     program = (
-        "import os, sys; from pathlib import Path; from towline.cli import demo_image\n"
+        "import os, sys; from pathlib import Path; from towline.cli import demo\n"
         "os.geteuid() or os.setuid(65534)\n"  # root may read everything
-        "print(demo_image._cut([Path(sys.argv[1])]))\n"
+        "print(demo._cut([Path(sys.argv[1])]))\n"
     )
     command = [sys.executable, "-c", program, str(closed / "file")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

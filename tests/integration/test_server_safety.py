@@ -26,9 +26,8 @@ from tests.support.raw_client import (
     statuses,
 )
 from towline.errors import TowlineError, UsageError
-from towline.server import Limits, Server
+from towline.server import Limits, Server, tls_context
 from towline.server.auth import Guard
-from towline.server.tls import tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,10 @@ Everything lies in a temporary folder and everything is decided there: cache, co
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
+import sysconfig
 import tempfile
 import time
 from pathlib import Path
@@ -20,7 +22,7 @@ from towline.errors import Cancelled, TowlineError, TransferCancelled
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
     from towline.context import Cancel
     from towline.push.pusher import Pusher
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
 
 _REPOSITORY = "demo/python"
 _TAG = "1"
+_LAYER_BYTES = 40_000_000
+"""What a layer is cut at: a demonstration takes seconds, whatever is installed."""
+_LEFT_OUT = frozenset(
+    {"__pycache__", "site-packages", "dist-packages", "test", "tests", "idlelib", "lib-dynload"}
+)
 _COLUMNS = "{:<12}  {:<32}  {:>9}  {:>8}  {:>7}"
 
 
@@ -93,11 +100,10 @@ class _Demo:
             raise TransferCancelled("the demo was interrupted") from None
 
     def _build(self) -> Made:
-        from towline.cli.demo_image import layers
         from towline.testing.images import make_image
 
         begun = time.monotonic()
-        made = make_image(self._image, layers=layers(), names=["python:demo"])
+        made = make_image(self._image, layers=_layers(), names=["python:demo"])
         size = figures.size(self._image.stat().st_size)
         what = f"{figures.counted(len(made.diff_ids), 'layer')}, {size}"
         _tell("build", what, "", "", time.monotonic() - begun)
@@ -173,6 +179,49 @@ class _Demo:
             raise TowlineError("two registries were given different images")
         pushes = [request for request in asked if request.method != "GET"]
         _tell("2 registries", "both whole, read once", _uploaded(asked), len(pushes), seconds)
+
+
+def _layers() -> list[Mapping[str, Path]]:
+    """The Python that is running, base first: real files of every size and kind.
+
+    File names in the image, and the files of this machine that they hold.
+    """
+    library = Path(sysconfig.get_path("stdlib"))
+    kinds = (
+        _interpreter(),
+        _below(library / "lib-dynload", "*.so"),
+        _below(library, "*.py"),
+        _below(Path(__file__).parent.parent, "*.py"),
+    )
+    return [layer for kind in kinds if (layer := _cut(kind))]
+
+
+def _interpreter() -> Iterator[Path]:
+    yield Path(sys.executable).resolve()
+    folder, name = sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LDLIBRARY")
+    if folder and name:
+        yield (Path(folder) / name).resolve()
+
+
+def _below(root: Path, pattern: str) -> Iterator[Path]:
+    for path in sorted(root.rglob(pattern)):
+        if not _LEFT_OUT & set(path.relative_to(root).parts):
+            yield path
+
+
+def _cut(paths: Iterable[Path]) -> dict[str, Path]:
+    """As many of the files as a layer takes; what cannot be read is left out."""
+    taken: dict[str, Path] = {}
+    room = _LAYER_BYTES
+    for path in paths:
+        # pathlib's own question raises where a folder may not be looked into.
+        if not os.path.isfile(path) or not os.access(path, os.R_OK):  # noqa: PTH113 - see above
+            continue
+        room -= path.stat().st_size
+        if room < 0:
+            break
+        taken[str(path).lstrip("/")] = path
+    return taken
 
 
 def _is_upload(request: LoggedRequest) -> bool:

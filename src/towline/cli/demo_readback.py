@@ -9,14 +9,14 @@ import hashlib
 import http.client
 import json
 import zlib
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from towline.errors import TowlineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
 
 _ACCEPT = (
     "application/vnd.docker.distribution.manifest.v2+json, "
@@ -44,13 +44,11 @@ class Reader:
         self._path = path
         self.received = 0
 
-    def get(self, kind: str, name: str, feed: Callable[[bytes], object]) -> None:
-        """Read a manifest or blob, block by block. Raises TowlineError unless it is there."""
-        connection = http.client.HTTPConnection(self._host)
-        try:
-            connection.request(
-                "GET", f"/v2/{self._path}/{kind}/{name}", headers={"Accept": _ACCEPT}
-            )
+    def _blocks(self, kind: str, name: str) -> Iterator[bytes]:
+        """Read a manifest or blob. Raises TowlineError unless it is there."""
+        with closing(http.client.HTTPConnection(self._host)) as connection:
+            path = f"/v2/{self._path}/{kind}/{name}"
+            connection.request("GET", path, headers={"Accept": _ACCEPT})
             answer = connection.getresponse()
             if answer.status != http.HTTPStatus.OK:
                 raise TowlineError(
@@ -58,30 +56,23 @@ class Reader:
                 )
             while block := answer.read(_BLOCK):
                 self.received += len(block)
-                feed(block)
-        finally:
-            connection.close()
+                yield block
 
     def document(self, kind: str, name: str, digest: str) -> Any:  # noqa: ANN401 - JSON
         """A manifest or config, which must have this digest."""
-        content = bytearray()
-        self.get(kind, name, content.extend)
-        _agree(
-            f"the digest of {kind}/{name}", f"sha256:{hashlib.sha256(content).hexdigest()}", digest
-        )
+        content = b"".join(self._blocks(kind, name))
+        found = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        _agree(f"the digest of {kind}/{name}", found, digest)
         return json.loads(content)
 
     def layer(self, digest: str) -> str:
         """A layer's DiffID; its bytes must have this digest."""
         packed, plain, gzip = hashlib.sha256(), hashlib.sha256(), zlib.decompressobj(_GZIP)
-
-        def feed(block: bytes) -> None:
+        for block in self._blocks("blobs", digest):
             packed.update(block)
             # What is torn has another digest, which is what shall be told.
             with suppress(zlib.error):
                 plain.update(gzip.decompress(block))
-
-        self.get("blobs", digest, feed)
         _agree("the digest of a layer", f"sha256:{packed.hexdigest()}", digest)
         return f"sha256:{plain.hexdigest()}"
 

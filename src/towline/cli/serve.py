@@ -52,7 +52,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _server(args: argparse.Namespace) -> Server:
-    from towline.server import Server
+    from towline.server import Server, tls_context
 
     guard = tls = None
     if "htpasswd" in args:
@@ -62,8 +62,6 @@ def _server(args: argparse.Namespace) -> Server:
     if ("tls_cert" in args) != ("tls_key" in args):
         raise UsageError("`--tls-cert` and `--tls-key` go together")
     if "tls_cert" in args:
-        from towline.server.tls import tls_context
-
         tls = tls_context(Path(args.tls_cert), Path(args.tls_key))
     host, port = getattr(args, "listen", _LISTEN)
     return Server(

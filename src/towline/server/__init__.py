@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from towline.server.limits import Limits
 from towline.server.log import LoggedRequest
-from towline.server.server import Server
+from towline.server.server import Server, tls_context
 
-__all__ = ["Limits", "LoggedRequest", "Server"]
+__all__ = ["Limits", "LoggedRequest", "Server", "tls_context"]

@@ -9,7 +9,7 @@ from towline.server import blobs, listing, manifests, uploads
 from towline.server.call import Call
 from towline.server.files import is_no_room
 from towline.server.http import BadRequest, Cut, Response
-from towline.server.refusals import Refused, not_a_page
+from towline.server.refusals import Refused, no_endpoint
 from towline.spec import distribution
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def answer(registry: Registry, request: Request, interrupt: Callable[[], None]) 
             status, message = 507, "no room left on the registry's disk"
         else:
             registry.report(error)
-        response = Refused(status, distribution.UNKNOWN, message).response()
+        response = Refused(distribution.UNKNOWN, message, status=status).response()
     response.headers.setdefault(distribution.API_VERSION, "registry/2.0")
     return response
 
@@ -86,23 +86,23 @@ def _do(registry: Registry, request: Request, interrupt: Callable[[], None]) -> 
     if registry.guard and not registry.guard.admits(request.headers.get("authorization", "")):
         headers = {"WWW-Authenticate": 'Basic realm="towline"'}
         message = "user name and password are required"
-        raise Refused(401, distribution.UNAUTHORIZED, message, headers=headers)
+        raise Refused(distribution.UNAUTHORIZED, message, headers=headers)
     for pattern, endpoints in _ROUTES:  # noqa: B007 - those of the pattern that matched
         if match := pattern.fullmatch(request.path):
             break
     else:
-        raise not_a_page(request.path)
+        raise no_endpoint(request.path)
     endpoint = endpoints.get(request.method)
     if endpoint is None:
         message, headers = (
             f"{request.method} is not done here",
             {"Allow": ", ".join(sorted(endpoints))},
         )
-        raise Refused(405, distribution.UNSUPPORTED, message, headers=headers)
+        raise Refused(distribution.UNSUPPORTED, message, status=405, headers=headers)
     if registry.read_only and request.method not in _READS:
         message, headers = "this registry is read-only", {"Allow": ", ".join(_READS)}
-        raise Refused(405, distribution.UNSUPPORTED, message, headers=headers)
+        raise Refused(distribution.UNSUPPORTED, message, status=405, headers=headers)
     name, last = match[1], match[2]
     if name and not (distribution.NAME.fullmatch(name) and len(name) <= distribution.NAME_MAX):
-        raise Refused(400, distribution.NAME_INVALID, f"{name[:100]!r} is no repository name")
+        raise Refused(distribution.NAME_INVALID, f"{name[:100]!r} is no repository name")
     return endpoint(Call(registry, request, name, last, interrupt))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from towline.server import refusals
 from towline.server.http import FilePart, Response
+from towline.server.refusals import Refused
 from towline.spec import distribution, media_types
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def read(call: Call) -> Response:
     repository = call.repository
     size = repository.ask_blob(digest) if call.head else repository.blob(digest)
     if size is None:
-        raise refusals.blob_unknown(digest)
+        raise Refused(distribution.BLOB_UNKNOWN, digest=digest)
     path = call.registry.storage.path(digest)
     return content(call, path, digest, size, media_types.OCTET_STREAM)
 
@@ -33,7 +33,7 @@ def delete(call: Call) -> Response:
     """DELETE of a blob: this repository no longer holds it."""
     digest = call.digest()
     if not call.repository.unlink_blob(digest):
-        raise refusals.blob_unknown(digest)
+        raise Refused(distribution.BLOB_UNKNOWN, digest=digest)
     return Response(202)
 
 
@@ -60,7 +60,7 @@ def content(call: Call, path: Path, digest: Digest, size: int, media_type: str) 
     try:
         file = path.open("rb", buffering=0)
     except FileNotFoundError:  # a collection took it between two looks
-        raise refusals.blob_unknown(call.last) from None
+        raise Refused(distribution.BLOB_UNKNOWN, digest=call.last) from None
     return Response(status, headers, FilePart(file, first, length))
 
 

@@ -132,7 +132,7 @@ class Connection:
         if not fits:
             message = "too many bodies of this client are under way"
             headers = {"Retry-After": "1"}
-            return Refused(429, distribution.TOOMANYREQUESTS, message, headers=headers).response()
+            return Refused(distribution.TOOMANYREQUESTS, message, headers=headers).response()
 
         def interrupt() -> None:  # its reading, not the answer
             self.end(socket.SHUT_RD)
@@ -212,6 +212,6 @@ def _client(sock: socket.socket) -> str:
 
 def _bad(bad: BadRequest) -> Response:
     """The answer to what is no request, in the form of the specification's errors."""
-    response = Refused(bad.status, distribution.UNSUPPORTED, str(bad)).response()
+    response = Refused(distribution.UNSUPPORTED, str(bad), status=bad.status).response()
     response.close = True
     return response

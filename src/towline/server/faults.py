@@ -122,7 +122,7 @@ class Faults:
                 return Response(failure.status, dict(failure.headers), failure.content)
             code = _CODES.get(failure.status, distribution.UNKNOWN)
             message = "this failure was asked for"
-            return Refused(failure.status, code, message, headers=failure.headers).response()
+            return Refused(code, message, status=failure.status, headers=failure.headers).response()
         if cut:
             request.body = _CutBody(request.body, cut_after, self)
         return None

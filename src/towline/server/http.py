@@ -85,11 +85,6 @@ class Response:
     """Content-Length where it differs from the content sent: answers to HEAD."""
     close: bool = False
 
-    def discard(self) -> None:
-        """Give back the file of an answer that is not sent."""
-        if isinstance(self.content, FilePart):
-            self.content.file.close()
-
     def head(self) -> bytes:
         """Its head, written by hand.
 

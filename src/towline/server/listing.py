@@ -8,8 +8,8 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from towline.server import refusals
 from towline.server.http import Response
+from towline.server.refusals import Refused, no_endpoint
 from towline.spec import distribution, media_types
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _INDEX = b'{"schemaVersion":2,"mediaType":"%s","manifests":[%%s]}' % media_types
 def tags(call: Call) -> Response:
     """A repository's tags in the order of their bytes, all of them or a page."""
     if not call.repository.exists:
-        raise refusals.name_unknown(call.name)
+        raise Refused(distribution.NAME_UNKNOWN, name=call.name)
     page, headers = _page(call, call.repository.tags(), _asked(call))
     return _json({"name": call.name, "tags": page}, headers)
 
@@ -45,7 +45,7 @@ def referrers(call: Call) -> Response:
     be empty and still not the last.
     """
     if not call.registry.referrers:
-        raise refusals.not_a_page(call.request.path)
+        raise no_endpoint(call.request.path)
     # A plus sign that was not encoded arrives as a space.
     wanted = (call.parameter("artifactType") or "").replace(" ", "+")
     headers = {"Content-Type": media_types.OCI_INDEX}
@@ -71,7 +71,7 @@ def _asked(call: Call) -> int | None:
     if text is None or text == "":
         return None
     if not _NUMBER.fullmatch(text):
-        raise refusals.Refused(400, distribution.UNSUPPORTED, "n is no number")
+        raise Refused(distribution.UNSUPPORTED, "n is no number")
     return int(text)
 
 

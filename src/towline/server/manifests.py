@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from towline.server import blobs, documents, refusals
+from towline.server import blobs, documents
 from towline.server.http import Response
 from towline.server.refusals import Refused, digest_of
 from towline.server.repository import is_tag
@@ -26,8 +26,8 @@ def read(call: Call) -> Response:
     found = call.repository.resolve(_reference(call.last))
     if found is None:
         if not call.repository.exists:
-            raise refusals.name_unknown(call.name)
-        raise refusals.manifest_unknown(call.last)
+            raise Refused(distribution.NAME_UNKNOWN, name=call.name)
+        raise Refused(distribution.MANIFEST_UNKNOWN, reference=call.last)
     return blobs.content(call, found.path, found.digest, found.size, found.media_type)
 
 
@@ -45,16 +45,17 @@ def put(call: Call) -> Response:
     try:
         document = documents.read(content, call.request.headers.get("content-type", ""))
     except ValueError as error:
-        raise refusals.manifest_invalid(str(error)) from None
+        raise _invalid(str(error)) from None
     if document.payload is not None and not call.registry.schema1:
-        raise refusals.manifest_invalid("schema 1 is only taken with `--schema1`")
+        raise _invalid("schema 1 is only taken with `--schema1`")
     signed = content if document.payload is None else document.payload
     digest = Digest.of(signed)
     if isinstance(reference, Digest):
         algorithm = reference.algorithm
         digest = Digest(f"{algorithm}:{hashlib.new(algorithm, signed).hexdigest()}")
         if digest != reference:
-            raise refusals.digest_invalid(f"the content has another digest: {digest}", reference)
+            message = f"the content has another digest: {digest}"
+            raise Refused(distribution.DIGEST_INVALID, message, digest=reference)
     _store(call, content, digest, document, tags)
     headers = {
         "Location": distribution.manifest_path(call.name, digest),
@@ -67,20 +68,24 @@ def put(call: Call) -> Response:
     return Response(201, headers)
 
 
+def _invalid(message: str) -> Refused:
+    return Refused(distribution.MANIFEST_INVALID, f"manifest invalid: {message}")
+
+
 def delete(call: Call) -> Response:
     """DELETE of a tag alone, or of a manifest with all its tags."""
     reference = _reference(call.last)
     repository = call.repository
     if not repository.exists:
-        raise refusals.name_unknown(call.name)
+        raise Refused(distribution.NAME_UNKNOWN, name=call.name)
     with call.registry.storage.changing(call.name):
         if not isinstance(reference, Digest):
             if not repository.delete_tag(reference):
-                raise refusals.manifest_unknown(reference)
+                raise Refused(distribution.MANIFEST_UNKNOWN, reference=reference)
             return Response(202)
         found = repository.manifest(reference)
         if found is None:
-            raise refusals.manifest_unknown(reference)
+            raise Refused(distribution.MANIFEST_UNKNOWN, reference=reference)
         subject = documents.read(found.path.read_bytes(), found.media_type).subject
         repository.delete_manifest(reference, subject.digest if subject else None)
     return Response(202)
@@ -96,7 +101,7 @@ def _reference(text: str) -> Digest | str:
 
 def _check_tag(text: str) -> None:
     if not is_tag(text):
-        raise Refused(400, distribution.MANIFEST_INVALID, f"{text[:150]!r} is no tag")
+        raise Refused(distribution.MANIFEST_INVALID, f"{text[:150]!r} is no tag")
 
 
 def _content(call: Call) -> bytes:
@@ -109,16 +114,15 @@ def _content(call: Call) -> bytes:
         if len(content) <= limit:
             return bytes(content)
     message = f"the manifest is larger than {limit} bytes"
-    raise Refused(413, distribution.MANIFEST_INVALID, message)
+    raise Refused(distribution.MANIFEST_INVALID, message, status=413)
 
 
 def _store(call: Call, content: bytes, digest: Digest, document: Document, tags: list[str]) -> None:
     storage, repository = call.registry.storage, call.repository
     with storage.unswept(), storage.changing(call.name):
         if missing := list(_missing(repository, document)):
-            message = "the manifest refers to content unknown to the repository"
             details = [{"digest": digest} for digest in missing]
-            raise Refused(400, distribution.MANIFEST_BLOB_UNKNOWN, message, details=details)
+            raise Refused(distribution.MANIFEST_BLOB_UNKNOWN, details=details)
         stored = digest if document.payload is None else Digest.of(content)
         if storage.keep(stored) is None:
             storage.files.write(storage.path(stored), content)
@@ -151,4 +155,4 @@ def _missing(repository: Repository, document: Document) -> Iterator[Digest]:
 def _check_size(descriptor: Descriptor, found: int | None) -> None:
     if found is not None and found != descriptor.size:
         message = f"{descriptor.digest} has {found} bytes, not {descriptor.size}"
-        raise refusals.size_invalid(message)
+        raise Refused(distribution.SIZE_INVALID, message)

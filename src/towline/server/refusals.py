@@ -1,39 +1,57 @@
-"""Answers that say no, in the specification's form (distribution-spec, "Error Codes").
-
-What is refused in one place is worded there; what several places refuse has a function here.
-"""
+"""Answers that say no, in the specification's form (distribution-spec, "Error Codes")."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from towline.server.http import Response
 from towline.spec import distribution
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
+
+_STATUSES = {
+    distribution.BLOB_UNKNOWN: 404,
+    distribution.BLOB_UPLOAD_UNKNOWN: 404,
+    distribution.MANIFEST_UNKNOWN: 404,
+    distribution.NAME_UNKNOWN: 404,
+    distribution.TOOMANYREQUESTS: 429,
+    distribution.UNAUTHORIZED: 401,
+}
+"""Of codes that stand for one status; the others' is 400 unless it is given."""
+_MESSAGES = {
+    distribution.BLOB_UNKNOWN: "blob unknown to repository",
+    distribution.BLOB_UPLOAD_UNKNOWN: "upload unknown",
+    distribution.MANIFEST_BLOB_UNKNOWN: "the manifest refers to content unknown to the repository",
+    distribution.MANIFEST_UNKNOWN: "manifest unknown",
+    distribution.NAME_UNKNOWN: "there is no such repository",
+}
+"""Of codes that say it all."""
 
 
 class Refused(Exception):
-    """A request that is answered with an error."""
+    """A request that is answered with an error of one of the specification's codes.
+
+    One error is told for each of `details`; `detail` is that of the only one.
+    """
 
     def __init__(
         self,
-        status: int,
         code: str,
-        message: str,
+        message: str = "",
         *,
-        details: Iterable[Any] = (None,),
+        status: int = 0,
         headers: Mapping[str, str] | None = None,
+        details: Sequence[Mapping[str, str]] = (),
+        **detail: str,
     ) -> None:
-        super().__init__(message)
-        self.status = status
+        super().__init__(message or _MESSAGES[code])
         self.code = code
-        self.details = list(details)
-        """One error is told for each; None where there is no detail."""
+        self.status = status or _STATUSES.get(code, 400)
         self.headers = dict(headers or {})
+        self.details = details or [detail]
 
     def response(self) -> Response:
         """The answer."""
@@ -46,49 +64,10 @@ class Refused(Exception):
         return Response(self.status, headers, content)
 
 
-def not_a_page(path: str) -> Refused:
-    """No such endpoint."""
-    return Refused(404, distribution.UNSUPPORTED, f"there is no endpoint {path[:200]}")
-
-
-def name_unknown(name: str) -> Refused:
-    """Nothing was ever pushed to that repository."""
-    message = "there is no such repository"
-    return Refused(404, distribution.NAME_UNKNOWN, message, details=[{"name": name}])
-
-
-def digest_invalid(message: str, digest: str | None = None) -> Refused:
-    """A digest is malformed, or is not that of the content."""
-    details = [{"digest": digest[:200]}] if digest else [None]
-    return Refused(400, distribution.DIGEST_INVALID, message, details=details)
-
-
-def blob_unknown(digest: str) -> Refused:
-    """The repository does not hold that blob."""
-    details = [{"digest": digest}]
-    return Refused(404, distribution.BLOB_UNKNOWN, "blob unknown to repository", details=details)
-
-
-def manifest_unknown(reference: str) -> Refused:
-    """The repository does not hold that manifest, or has no such tag."""
-    details = [{"reference": reference}]
-    return Refused(404, distribution.MANIFEST_UNKNOWN, "manifest unknown", details=details)
-
-
-def manifest_invalid(message: str) -> Refused:
-    """The manifest cannot be understood."""
-    return Refused(400, distribution.MANIFEST_INVALID, f"manifest invalid: {message}")
-
-
-def size_invalid(message: str) -> Refused:
-    """A length that was told is not that of the content."""
-    return Refused(400, distribution.SIZE_INVALID, message)
-
-
-def upload_unknown(session: str) -> Refused:
-    """The upload session does not exist, was closed, cancelled or has expired."""
-    details = [{"upload": session[:100]}]
-    return Refused(404, distribution.BLOB_UPLOAD_UNKNOWN, "upload unknown", details=details)
+def no_endpoint(path: str) -> Refused:
+    """Nothing is served under that path."""
+    message = f"there is no endpoint {path[:200]}"
+    return Refused(distribution.UNSUPPORTED, message, status=404)
 
 
 def digest_of(text: str) -> Digest:
@@ -96,4 +75,5 @@ def digest_of(text: str) -> Digest:
     try:
         return Digest(text)
     except ValueError as error:
-        raise digest_invalid(str(error), text) from None
+        details = [{"digest": text[:200]}] if text else []
+        raise Refused(distribution.DIGEST_INVALID, str(error), details=details) from None

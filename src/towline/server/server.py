@@ -7,10 +7,11 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from towline.errors import TowlineError
+from towline.errors import TowlineError, UsageError
 from towline.server import api, gc
 from towline.server.call import Registry
 from towline.server.connection import Connection, PerClient, Shared
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from towline.server.auth import Guard
-    from towline.server.http import Response
     from towline.server.log import LoggedRequest
 
 _BACKLOG = 128
@@ -132,11 +132,16 @@ class Server:
         """What was asked so far, oldest first."""
         return self.log.since()
 
-    def ask(self, path: str) -> Response:
-        """What a GET of `path` would be answered, asked from within: no fault, no log."""
+    def ask(self, path: str) -> bytes | None:
+        """What a GET of `path` gives, asked from within: no fault, no log. None: it is not there."""
         bare, _, query = path.partition("?")
         request = Request("GET", bare, parse_qs(query), {}, Body(None, 0), path)
-        return api.answer(self._registry, request, lambda: None)
+        answer = api.answer(self._registry, request, lambda: None)
+        content = answer.content
+        if not isinstance(content, bytes):
+            with content.file as file:
+                content = os.pread(file.fileno(), content.length, content.offset)
+        return content if answer.status == HTTPStatus.OK else None
 
     def _bound(self) -> tuple[str, int]:
         if self._listener is None:
@@ -254,3 +259,26 @@ class Server:
             sock.close()
             with self._lock:
                 del self._open[this]
+
+
+def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """For `Server`'s `tls`. Raises UsageError where the files cannot be used."""
+
+    def encrypted() -> str:
+        # Else OpenSSL itself asks for a passphrase on the terminal, and no signal ends that.
+        raise UsageError(
+            f"the key in {key} is encrypted, and no passphrase is asked for",
+            hint=f"give a key without a passphrase: openssl pkey -in {key} -out FILE",
+        )
+
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key, password=encrypted)
+    except OSError as error:  # SSLError too
+        reason = error.strerror or error
+        message = f"cannot use the certificate {certificate} with the key {key}: {reason}"
+        raise UsageError(message) from None
+    return context

@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,12 +104,10 @@ class Storage:
         Collections and these blocks wait for each other in one queue, `sweep.turn`: neither starves
         the other.
         """
-        with _locked(self._sweep_turn, fcntl.LOCK_EX):
-            descriptor = _lock(self._sweep_lock, fcntl.LOCK_SH)
-        try:
+        with ExitStack() as held:
+            with _locked(self._sweep_turn, fcntl.LOCK_EX):
+                held.enter_context(_locked(self._sweep_lock, fcntl.LOCK_SH))
             yield
-        finally:
-            os.close(descriptor)
 
     @contextmanager
     def sweeping(self) -> Iterator[None]:

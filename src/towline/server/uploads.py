@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from towline.server import refusals
 from towline.server.files import is_no_room
 from towline.server.http import Response
 from towline.server.refusals import Refused, digest_of
@@ -28,11 +27,12 @@ def start(call: Call) -> Response:
     wanted = digest_of(digest) if digest is not None else None
     algorithm = call.parameter("digest-algorithm") or (wanted.algorithm if wanted else "sha256")
     if algorithm not in HEX_LENGTHS:
-        raise refusals.digest_invalid(f"the algorithm {algorithm[:50]!r} is not known here")
+        message = f"the algorithm {algorithm[:50]!r} is not known here"
+        raise Refused(distribution.DIGEST_INVALID, message)
     session = call.registry.sessions.start(call.name)
     if session is None:
         message, headers = "too many uploads are open", {"Retry-After": "10"}
-        raise Refused(429, distribution.TOOMANYREQUESTS, message, headers=headers)
+        raise Refused(distribution.TOOMANYREQUESTS, message, headers=headers)
     session.use(algorithm)
     if wanted is None:
         return Response(202, _session_headers(call, session))
@@ -91,7 +91,7 @@ def cancel(call: Call) -> Response:
 def _session(call: Call) -> Session:
     session = call.registry.sessions.find(call.name, call.last)
     if session is None:
-        raise refusals.upload_unknown(call.last)
+        raise Refused(distribution.BLOB_UPLOAD_UNKNOWN, upload=call.last[:100])
     return session
 
 
@@ -101,24 +101,25 @@ def _take(call: Call, session: Session, *, uncertain: bool) -> None:
     `uncertain`: the client cannot know how far the request came that this one has interrupted.
     """
     if session.closed:
-        raise refusals.upload_unknown(session.id)
+        raise Refused(distribution.BLOB_UPLOAD_UNKNOWN, upload=session.id)
     wrong = None
     told = call.request.headers.get("content-range")
     if told is not None:
         match = _CONTENT_RANGE.fullmatch(told.removeprefix("bytes ").partition("/")[0])
         if not match:
             message = "the Content-Range is malformed: expected START-END"
-            raise Refused(400, distribution.BLOB_UPLOAD_INVALID, message)
+            raise Refused(distribution.BLOB_UPLOAD_INVALID, message)
         first, last = int(match[1]), int(match[2])
         if first != session.offset:
             wrong = f"the next byte is {session.offset}, not {first}"
         elif call.body.length not in {None, last - first + 1}:
-            raise refusals.size_invalid("Content-Range and Content-Length do not agree")
+            message = "Content-Range and Content-Length do not agree"
+            raise Refused(distribution.SIZE_INVALID, message)
     elif uncertain and call.body.length != 0:
         wrong = "another request of this session was under way"
     if wrong:  # the session goes on, from where `Range` says
         headers = _session_headers(call, session)
-        raise Refused(416, distribution.BLOB_UPLOAD_INVALID, wrong, headers=headers)
+        raise Refused(distribution.BLOB_UPLOAD_INVALID, wrong, status=416, headers=headers)
     try:
         session.append(call.body)
     except OSError as error:
@@ -133,7 +134,8 @@ def _finish(call: Call, session: Session, wanted: Digest, *, uncertain: bool = F
     try:
         found = session.digest(wanted.algorithm)
         if found != wanted:
-            raise refusals.digest_invalid(f"the content has another digest: {found}", wanted)
+            message = f"the content has another digest: {found}"
+            raise Refused(distribution.DIGEST_INVALID, message, digest=wanted)
         with session.path.open("rb") as file:
             storage.files.sync(file.fileno())
         with storage.unswept():
