@@ -25,17 +25,13 @@ def tags(call: Call) -> Response:
     """A repository's tags in the order of their bytes, all of them or a page."""
     if not call.repository.exists:
         raise Refused(distribution.NAME_UNKNOWN, name=call.name)
-    page, headers = _page(call, call.repository.tags(), _asked(call))
-    return _json({"name": call.name, "tags": page}, headers)
+    return _page(call, "tags", call.repository.tags(), name=call.name)
 
 
 def catalog(call: Call) -> Response:
     """The names of all repositories, by pages (an endpoint of docker's, `_catalog`)."""
-    limit = call.registry.limits.page
-    asked = _asked(call)
-    names = call.registry.storage.names()
-    page, headers = _page(call, names, limit if asked is None else min(asked, limit))
-    return _json({"repositories": page}, headers)
+    names, limit = call.registry.storage.names(), call.registry.limits.page
+    return _page(call, "repositories", names, limit)
 
 
 def referrers(call: Call) -> Response:
@@ -65,34 +61,28 @@ def referrers(call: Call) -> Response:
     return Response(200, headers, _INDEX % b",".join(page))
 
 
-def _asked(call: Call) -> int | None:
-    """How many entries were asked for; None for all."""
-    text = call.parameter("n")
-    if text is None or text == "":
-        return None
-    if not _NUMBER.fullmatch(text):
-        raise Refused(distribution.UNSUPPORTED, "n is no number")
-    return int(text)
-
-
 def _page(
-    call: Call, entries: Iterable[str], wanted: int | None
-) -> tuple[list[str], dict[str, str]]:
-    """The first `wanted` entries after the one named, and where the rest is."""
-    after = call.parameter("last") or ""
+    call: Call, what: str, entries: Iterable[str], limit: int | None = None, **beside: str
+) -> Response:
+    """The entries after `last`, at most `n` and never more than `limit`, and where the rest is."""
+    after, asked = call.parameter("last") or "", call.parameter("n")
+    if asked and not _NUMBER.fullmatch(asked):
+        raise Refused(distribution.UNSUPPORTED, "n is no number")
+    wanted = limit
+    if asked:
+        wanted = int(asked) if limit is None else min(int(asked), limit)
+    headers = {"Content-Type": "application/json"}
     entries = (entry for entry in entries if entry > after)
     if wanted is None:
-        return sorted(entries), {}
-    page = heapq.nsmallest(wanted + 1, entries)
-    if not wanted or len(page) <= wanted:
-        return page[:wanted], {}
-    del page[wanted:]
-    return page, {"Link": _link(call, f"n={wanted}&last={quote(page[-1], safe='')}")}
+        page = sorted(entries)
+    else:
+        page = heapq.nsmallest(wanted + 1, entries)
+        more = len(page) > wanted
+        del page[wanted:]
+        if more and page:
+            headers["Link"] = _link(call, f"n={wanted}&last={quote(page[-1], safe='')}")
+    return Response(200, headers, json.dumps({**beside, what: page}).encode())
 
 
 def _link(call: Call, query: str) -> str:
     return f'<{quote(call.request.path)}?{query}>; rel="next"'
-
-
-def _json(value: object, headers: dict[str, str]) -> Response:
-    return Response(200, {"Content-Type": "application/json"} | headers, json.dumps(value).encode())

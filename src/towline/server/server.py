@@ -133,7 +133,7 @@ class Server:
         return self.log.since()
 
     def ask(self, path: str) -> bytes | None:
-        """What a GET of `path` gives, asked from within: no fault, no log. None: it is not there."""
+        """What a GET of `path` gives, else None; asked from within: no fault, no log."""
         bare, _, query = path.partition("?")
         request = Request("GET", bare, parse_qs(query), {}, Body(None, 0), path)
         answer = api.answer(self._registry, request, lambda: None)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from towline.server.storage import Storage
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_HASH_BLOCK = 1 << 20
 
 
 class Session:
@@ -91,10 +90,8 @@ class Session:
     def digest(self, algorithm: str) -> Digest:
         """The digest of what was received."""
         if self._hash is None or self._hash.name != algorithm:
-            self._hash = hashlib.new(algorithm)
-            with self.path.open("rb", buffering=0) as file:
-                while block := file.read(_HASH_BLOCK):
-                    self._hash.update(block)
+            with self.path.open("rb") as file:
+                self._hash = hashlib.file_digest(file, algorithm)
         return Digest(f"{algorithm}:{self._hash.hexdigest()}")
 
 
