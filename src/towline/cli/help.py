@@ -7,7 +7,7 @@ import os
 # As in towline/__init__.py.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 ABOUT = "Pushes container images to registries, without a daemon."
 EXAMPLES = (
@@ -70,7 +70,7 @@ def documentation() -> str:
     return os.path.normpath(os.path.join(package, "../../docs"))  # noqa: PTH118 - as above
 
 
-def _table(rows: object) -> list[str]:
-    pairs: list[tuple[str, str]] = list(rows)  # type: ignore[call-overload]  # of pairs
+def _table(rows: Iterable[tuple[str, str]]) -> list[str]:
+    pairs = list(rows)
     width = max(len(name) for name, _ in pairs)
     return [f"  {name:<{width}}  {text}" for name, text in pairs]

@@ -39,24 +39,16 @@ class Row:
         return f"{self.id}: {self.status}"
 
     @property
-    def waiting(self) -> bool:
-        """Not begun."""
-        return self.status in _WAITING
-
-    @property
     def settled(self) -> bool:
         """At the destination without any byte sent."""
         return self.status.startswith(_ELSEWHERE)
 
     @property
-    def done(self) -> bool:
-        """Nothing more will happen."""
-        return self.status == PUSHED or self.settled
-
-    @property
-    def active(self) -> bool:
-        """Being sent, or about to be sent again."""
-        return not (self.waiting or self.done)
+    def phase(self) -> str:
+        """`waiting`, not begun; `done`, nothing more will happen; else `under way`."""
+        if self.status in _WAITING:
+            return "waiting"
+        return "done" if self.status == PUSHED or self.settled else "under way"
 
 
 class Total(NamedTuple):
@@ -103,7 +95,7 @@ class Board:
     @property
     def under_way(self) -> bool:
         """Whether bytes are moving or about to."""
-        return bool(self.works) or any(row.active for row in self.rows)
+        return bool(self.works) or any(row.phase == "under way" for row in self.rows)
 
     def apply(self, event: Event) -> Row | None:
         """Take an event in; the row that has changed its word, if one has."""

@@ -137,18 +137,14 @@ class Bars(Face):
         """At most `height` rows: all of them, or those that tell most."""
         total = self._board.total(now)
         below: list[Row | Working | Total | str] = [*self._board.works.values()]
-        if any(row.active for row in self._board.rows):
+        if any(row.phase == "under way" for row in self._board.rows):
             below.append(total)
         every = self._rows()
         if len(every) + len(below) <= height:
             return [*every, *below]
         layers = list(self._board.rows)
         chosen = _most_telling(layers, max(0, height - len(below) - 1))
-        counts = Counter(
-            "waiting" if row.waiting else "done" if row.done else "under way"
-            for row in layers
-            if row not in chosen
-        )
+        counts = Counter(row.phase for row in layers if row not in chosen)
         said = ", ".join(f"{counts[word]} {word}" for word in sorted(counts))
         more = f"and {figures.counted(counts.total(), 'more layer')}: {said}"
         return [*chosen, more, *below][-height:]
@@ -178,8 +174,8 @@ def _most_telling(rows: Sequence[Row], room: int) -> list[Row]:
     """Those under way, then those that come next, then the latest done; in their own order."""
 
     def rank(place: int) -> tuple[int, int]:
-        row = rows[place]
-        return (0, place) if row.active else (1, place) if row.waiting else (2, -place)
+        phase = rows[place].phase
+        return ("under way", "waiting", "done").index(phase), -place if phase == "done" else place
 
     return [rows[place] for place in sorted(sorted(range(len(rows)), key=rank)[:room])]
 
@@ -204,8 +200,7 @@ def _drawn(row: Row | Working | Total | str, width: int) -> RenderableType:
     if row.status == PUSHING:
         said = f"{figures.size(row.sent)} sent"
         return _with_bar(width, str(row), row.current, row.total, said)
-    style = "green" if row.done else "dim" if row.waiting else "yellow"
-    return Text(str(row), style)
+    return Text(str(row), {"done": "green", "waiting": "dim"}.get(row.phase, "yellow"))
 
 
 def _with_bar(width: int, label: str, current: int, total: int | None, said: str) -> RenderableType:
