@@ -310,6 +310,53 @@ def test_the_files_of_a_containerd_store_that_may_be_read_need_no_export(
     assert (result.digest, len(engine.exports)) == (image.id, 1)
 
 
+def test_layers_are_sent_before_an_export_comes_to_the_config(
+    engine: ScriptedEngine, pusher: towline.Pusher, oci_registry: OciRegistry, tmp_path: Path
+) -> None:
+    for salt in range(100):
+        image = held(engine, tmp_path, "overlay2", f"app:{salt}", layers=({"a": b"%d" % salt},))
+        with tarfile.open(image.archive) as tar:
+            members = {each.name: each.offset for each in tar if "sha256/" in each.name}
+        if max(members).endswith(image.id[7:]):
+            break
+    stray = bytes(100_000)  # so that it does not come with the layers
+    engine.bend_export = lambda content: (
+        b"".join((content[: members[max(members)]], tar_of(member("x", stray))[: 512 + 100_352]))
+        + (content[members[max(members)] :])
+    )
+    seen: list[bool] = []
+
+    def wait_for_layer(sent: int) -> None:
+        if sent > 70_000 and not seen:
+            deadline = time.monotonic() + 20
+            while not any(each.method == "PUT" for each in oci_registry.requests):
+                assert time.monotonic() < deadline, "no layer came before the config"
+                time.sleep(0.02)
+            seen.append(True)
+
+    engine.before_piece = wait_for_layer
+    result = pusher.push(f"docker-daemon:app:{salt}", f"{oci_registry.name('app')}:1")
+    assert seen == [True]
+    assert [layer.outcome for layer in result.layers] == ["pushed"]
+    assert result.digest == towline.digest(image.archive)
+
+
+def test_what_is_learned_before_an_export_is_told(
+    engine: ScriptedEngine, oci_registry: OciRegistry, tmp_path: Path
+) -> None:
+    place = f"{oci_registry.name('app')}:1"
+    options: Any = {"engine": engine.url, "cache": "none"}
+    held(engine, tmp_path, "overlay2", "app:1")
+    towline.push("docker-daemon:app:1", place, **options)
+    held(engine, tmp_path, "overlay2", "app:2", layers=(LAYERS[0], {"app": b"new"}))
+    result = towline.push("docker-daemon:app:2", place, **options)
+    assert [layer.outcome for layer in result.layers] == ["exists", "pushed"]
+    assert result.learned_from == place
+    oci_registry.fail("POST", "/blobs/uploads/", 403, times=9)
+    with pytest.raises(towline.AuthError):
+        towline.push("docker-daemon:app:1", f"{oci_registry.name('other')}:1", **options)
+
+
 def test_what_a_containerd_store_exports_passes_without_a_byte_on_any_disk(
     engine: ScriptedEngine, oci_registry: OciRegistry, tmp_path: Path
 ) -> None:

@@ -121,6 +121,8 @@ class ScriptedEngine:
     breaks_off: int | None = None
     """Bytes of an export after which the connection is lost."""
     before_export: Callable[[], None] = lambda: None
+    before_piece: Callable[[int], None] = lambda _: None
+    """Called with the bytes of an export that went out before each further piece."""
     sent: int = 0
     """Bytes of exports that went out."""
     root: Path | None = None
@@ -216,6 +218,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if self.engine.breaks_off is not None and at >= self.engine.breaks_off:
                 self.close_connection = True
                 return
+            self.engine.before_piece(at)
             self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             self.engine.sent += len(piece)
         self.wfile.write(b"0\r\n\r\n")

@@ -94,6 +94,8 @@ class _Documents:
         self._knowledge = knowledge
         self._targets = targets
         self._find_origins = find_origins
+        self._lacking: set[Digest] = set()
+        """What none of them has."""
 
     @cached_property
     def _origins(self) -> Sequence[Target]:
@@ -120,11 +122,13 @@ class _Documents:
 
     def fetch(self, digest: Digest, *, manifest: bool) -> bytes | None:
         """See `Documents`."""
-        for target in (*self._targets, *self._origins):
+        places = () if digest in self._lacking else (*self._targets, *self._origins)
+        for target in places:
             content = _read(target, digest, manifest=manifest)
             if content is not None and Digest.of(content) == digest:
                 self._knowledge.record_config(digest, content)
                 return content
+        self._lacking.add(digest)
         return None
 
     def keep(self, content: bytes) -> None:

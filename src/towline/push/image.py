@@ -128,7 +128,8 @@ class Image:
     @property
     def blobs(self) -> tuple[Blob, ...]:
         """Everything that the manifest lists and the registry must hold."""
-        return (*(layer for layer in self.layers if isinstance(layer, Blob)), self.config)
+        layers = tuple(layer for layer in self.layers if isinstance(layer, Blob))
+        return layers if self.source.outline else (*layers, self.config)
 
     @property
     def whole(self) -> bool:

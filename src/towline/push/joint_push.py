@@ -47,11 +47,21 @@ def push(resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
 
 def prepare(resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
     """Announce, learn and plan. Nothing is written."""
+    _Together(resources, runs, wish).prepare()
+
+
+def bring_blobs(resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
+    """Bring the blobs there and nothing else; `Target.passed` and `failure` tell what came of it.
+
+    Raises Cancelled.
+    """
     story = _Together(resources, runs, wish)
+    story.prepare()
+    story.start(hopeful := [run for run in runs if not run.hopeless])
     with Threads(len(runs), "towline-target") as threads:
-        taught = [threads.submit(partial(run.learn, story.known)) for run in runs]
-    if runs:
-        story.plan(runs, [entry for one in taught for entry in one.result()])
+        ends = [threads.submit(run.bring) for run in hopeful]
+    for end in ends:
+        end.result()
 
 
 class _Together:
@@ -66,6 +76,13 @@ class _Together:
         self._blobs = dict.fromkeys(blob for run in runs for blob in run.blobs)
         self.known: Known = known_blobs.known(resources.knowledge, self._blobs)
 
+    def prepare(self) -> None:
+        """Let each learn, and plan for all."""
+        with Threads(len(self._runs), "towline-target") as threads:
+            taught = [threads.submit(partial(run.learn, self.known)) for run in self._runs]
+        if self._runs:
+            self.plan(self._runs, [entry for one in taught for entry in one.result()])
+
     def alone(self, run: TargetPush) -> None:
         """A target from its beginning to its end."""
         self._plan_alone(run, run.learn(self.known))
@@ -76,7 +93,7 @@ class _Together:
 
     def _send_alone(self, run: TargetPush, *, over: bool) -> None:
         if not over:
-            self._start([run])
+            self.start([run])
             run.finish()
 
     def together(self) -> None:
@@ -103,7 +120,7 @@ class _Together:
         looked, late = _meet(looking, lambda _, over: not over)
         going += [threads.submit(partial(self._send_late, run, looking[run])) for run in late]
         left = [run for run, over in looked.items() if not over]
-        self._start(left)
+        self.start(left)
         going += [threads.submit(run.finish) for run in left]
         return going
 
@@ -126,7 +143,7 @@ class _Together:
         for run in runs:
             run.plan(known, rules, siblings)
 
-    def _start(self, runs: Sequence[TargetPush]) -> None:
+    def start(self, runs: Sequence[TargetPush]) -> None:
         """Begin every blob at every target, the largest first: they take the longest.
 
         Before them what the source lacks: where it is nowhere, nothing else is worth sending.

@@ -101,6 +101,7 @@ def _unknown(
             if blob.stored
             else not (wish.explicit_profile and blob.held)
         )
+        if blob.key not in (target.passed or ())
         if not any(entry.repository.startswith(host) for entry in known.get(blob.identity, ()))
     }
 

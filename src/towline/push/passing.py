@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from towline.context import Patience
 from towline.errors import TowlineError
-from towline.push import known_blobs
-from towline.push.image import Blob, Index
+from towline.push import joint_push, known_blobs
+from towline.push.image import Blob, Gatherer, Index
 from towline.push.manifests import if_exists
 from towline.push.plan import Mount, Rules, steps
 from towline.push.reporting import Telling
 from towline.push.target import Costs
+from towline.push.target_push import TargetPush
 from towline.push.upload.scheduler import Uploads
 from towline.push.upload.target_blobs import TargetBlobs
 from towline.sources.base import PassedBy, SourceIndex
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from towline.push.resources import Resources
     from towline.push.target import Target
     from towline.push.upload.scheduler import Task
+    from towline.sources.base import SourceImage
     from towline.sources.passing import PassesBy, PassingBlob
 
 
@@ -63,6 +65,23 @@ def pass_by(resources: Resources, source: PassesBy, targets: Sequence[Target], w
     finally:
         for passage in passages:
             passage.leave()
+
+
+def send_layers(
+    resources: Resources, outline: SourceImage, targets: Sequence[Target], wish: Wish
+) -> None:
+    """Bring an image's layers to the targets while its config is still on its way.
+
+    What became of them each target has then, as with `pass_by`. Raises as that does.
+    """
+    tree = Gatherer(wish.profile).tree(outline)
+    for target in targets:
+        target.costs = Costs(target.context)
+        target.tags = tuple((tag, tree) for tag, _ in target.tags)
+    runs = [TargetPush(target, wish, {}) for target in targets]
+    joint_push.bring_blobs(resources, runs, wish)
+    if len(targets) == 1 and targets[0].failure:
+        raise targets[0].failure
 
 
 def _begin(uploads: Uploads, passages: Sequence[Passage], passing: PassingBlob) -> None:

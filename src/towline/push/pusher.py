@@ -337,8 +337,9 @@ class Pusher:
     def _pass_by(
         self, opened: Opened, parsed: Sequence[Reference], wish: Wish, context: Context
     ) -> Targets:
-        """Of a source that passes by: the targets, which have got its blobs."""
-        if opened.passing is None:
+        """Of a source that passes by, or is described late: the targets, which have its blobs."""
+        source, outline = opened.passing, opened.outline
+        if source is None and outline is None:
             return {}
         from towline.push import passing
 
@@ -346,7 +347,11 @@ class Pusher:
         for name, tags in destinations.by_repository(parsed).items():
             targets[name] = self._target(name, context)
             targets[name].tags = tuple((tag, passing.NOTHING) for tag in tags if tag.tag)
-        passing.pass_by(self._resources, opened.passing, list(targets.values()), wish)
+        if source:
+            passing.pass_by(self._resources, source, list(targets.values()), wish)
+        elif outline:
+            wish = opened.taught(wish)
+            passing.send_layers(self._resources, outline, list(targets.values()), wish)
         return targets
 
     def _push(

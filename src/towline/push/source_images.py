@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from towline.push.result import TagPlan
     from towline.push.target import Target
     from towline.reference import RepositoryName
-    from towline.sources.base import ImageSource, Referrer
+    from towline.sources.base import ImageSource, Referrer, SourceImage
     from towline.sources.oci_layout import OciLayout
     from towline.sources.passing import PassesBy
     from towline.sources.remote import RemoteSource
@@ -129,6 +129,11 @@ class Opened:
         if self._engine is not None:
             return self._engine if self._passes and self._engine.passes() else None
         return cast("PassesBy", self._source) if hasattr(self._source, "passing") else None
+
+    @property
+    def outline(self) -> SourceImage | None:
+        """The image as far as its layers go, where its config comes out of an export as late."""
+        return self._engine.early_outline() if self._engine and self._passes else None
 
     def entry(self, wish: Wish) -> SourceEntry:
         """The one image that is meant."""

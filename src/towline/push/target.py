@@ -90,6 +90,8 @@ class Target:
     """Where those are counted already."""
     passed: dict[str, Delivered] | None = None
     """Blobs that were brought there before it was known what lists them; None: none could be."""
+    teachers: dict[Digest, Reference] = field(default_factory=dict)
+    """From where it was learned which blob a layer is, by DiffID."""
     failure: TowlineError | None = None
     """Why no blob can be brought there."""
     warnings: list[str] = field(default_factory=list)

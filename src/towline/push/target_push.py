@@ -79,8 +79,6 @@ class TargetPush:
         self._rules: Rules
         self._fatal: TowlineError | None = target.failure
         self._agreed = agreed
-        self._teachers: dict[Digest, Reference] = {}
-        """From where it was learned which blob a layer is, by DiffID."""
         self.outcomes: dict[Reference, Outcome] = {}
         """Of the tags whose push has come to its end."""
 
@@ -135,10 +133,10 @@ class TargetPush:
                 self._look_at_tags()
                 lessons = learning.learn(self.target, self._wish, self.left, known)
         except TowlineError as error:  # it has been tried often enough
-            self._fatal = error
+            self._fatal = self.target.failure = error
             return []
         for lesson in lessons:
-            self._teachers |= dict.fromkeys(lesson.wanted, lesson.reference)
+            self.target.teachers |= dict.fromkeys(lesson.wanted, lesson.reference)
         return [entry for lesson in lessons for entry in lesson.entries]
 
     def _look_at_tags(self) -> None:
@@ -171,7 +169,9 @@ class TargetPush:
     def _tell_layers_that_passed(self) -> None:
         """Remember of which layers the blobs are that were brought there without knowing that."""
         passed = self.target.passed or {}
-        layers = [blob for blob in self.blobs if blob.is_layer and blob.key in passed]
+        layers = [
+            blob for blob in self.blobs if blob.is_layer and blob.stored and blob.key in passed
+        ]
         found = [(blob, passed[blob.key]._replace(learned=own(blob).learned)) for blob in layers]
         known_blobs.remember(self._resources.knowledge, self.target.repository, found)
 
@@ -234,6 +234,12 @@ class TargetPush:
             delivered=self.delivered,
             uploads=uploads,
         )
+
+    def bring(self) -> None:
+        """Await the blobs, of which it is not known yet what lists them. Raises Cancelled."""
+        self._await_blobs()
+        self.target.passed = self.delivered
+        self.target.failure = next(iter(self.awaited.errors.values()), None)
 
     def finish(self) -> None:
         """Await the blobs, then put the manifests; an outcome for each tag. Raises Cancelled."""
@@ -427,7 +433,7 @@ class TargetPush:
     def learned_from(self, tree: Tree, found: Mapping[str, Delivered | None]) -> str | None:
         """The reference that taught what the lowest of the layers is that needs no sending."""
         for blob in tree_blobs([tree]):
-            there, teacher = found.get(blob.key), self._teachers.get(blob.identity)
+            there, teacher = found.get(blob.key), self.target.teachers.get(blob.identity)
             if there and teacher and there.outcome in {"exists", "mounted"}:
                 return str(teacher)
         return None

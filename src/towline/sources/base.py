@@ -126,7 +126,7 @@ class SourceImage(NamedTuple):
     origin: RepositoryName | None = None
     """The repository that holds it, where it is at a registry."""
     outline: bool = False
-    """Its config is not known, only which layers it has: enough to plan by, not to push."""
+    """Its config is not known, only which layers it has: enough to plan by, and to send those."""
 
 
 class SourceIndex(NamedTuple):

@@ -178,6 +178,8 @@ class EngineSource:
         """Digests, without their algorithm, of the layers of images that are described."""
         self._passed: dict[Digest, bytes] = {}
         """Documents of an export that has passed by."""
+        self._contents: dict[Digest, SourceImage | SourceIndex] = {}
+        """What images are by what is known of them without an export."""
 
     def close(self) -> None:
         """See `ImageSource`."""
@@ -190,9 +192,7 @@ class EngineSource:
     def entries(self) -> Sequence[SourceEntry]:
         """See `ImageSource`."""
         images = self._images
-        described = {
-            image.id: self._described(image, partial(self._find, image)) for image in images
-        }
+        described = {image.id: self._without_export(image) for image in images}
         unknown = [image for image in images if described[image.id] is None]
         if self._access.outline:
             described |= {each.id: self._outline(each) for each in unknown if not each.is_index}
@@ -283,6 +283,13 @@ class EngineSource:
     def _content(self) -> EngineContent:
         return EngineContent(self._client.info())
 
+    def _without_export(self, image: Listed) -> SourceImage | SourceIndex | None:
+        """The image as far as its documents are known, or can be asked for elsewhere."""
+        content = self._contents.get(image.id) or self._described(image, partial(self._find, image))
+        if content is not None:
+            self._contents[image.id] = content
+        return content
+
     def _described(self, image: Listed, find: _Find) -> SourceImage | SourceIndex | None:
         """The image as its documents describe it; None where one of them is not found."""
         top = find(image.id, manifest=image.root is not None)
@@ -309,6 +316,16 @@ class EngineSource:
         layers = self._layers(image, image.diff_ids, ())
         return SourceImage(b"", None, layers, None, image.platform, oci=False, outline=True)
 
+    def early_outline(self) -> SourceImage | None:
+        """An image of which only an export tells more, whose layers can be sent before that.
+
+        Its config may come last, while the layers are known by their DiffIDs.
+        """
+        (image, *more) = self._images
+        if more or image.containerd or self._access.all_tags or not image.diff_ids:
+            return None
+        return self._outline(image) if self._without_export(image) is None else None
+
     def _layers(
         self, image: Listed, diff_ids: Sequence[Digest], filled: Sequence[bool]
     ) -> tuple[SourceLayer, ...]:
@@ -330,7 +347,7 @@ class EngineSource:
         if len(self._images) != 1 or not self._images[0].containerd:
             return False
         (image,) = self._images
-        content = self._described(image, partial(self._find, image))
+        content = self._without_export(image)
         if content is None:
             return True
         if self._at_hand(image):
