@@ -16,7 +16,8 @@ help:
 	@echo "make demo    push a real image to a registry of its own, twice, and read it back"
 	@echo "make test    all tests; ARGS=\"-k upload\" for some of them, WORKERS=N for N at once"
 	@echo "make lint    ruff, mypy, import-linter"
-	@echo "make bench   measure a push beside its peers; PEERS=DIR says where more of them are"
+	@echo "make bench   measure pushes beside their peers; CASE=small for one case, PEERS=DIR says"
+	@echo "             where more peers are"
 	@echo "make soak    push for a long time and under faults"
 	@echo "make clean   remove .venv, .tools, .bench and caches"
 
@@ -38,8 +39,8 @@ lint:
 
 bench:
 	$(BOOTSTRAP) run
-	@tools/fetch-debian docker-registry skopeo || true
-	@PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/python -m benchmarks $(ARGS)
+	@tools/fetch-debian docker-registry skopeo iproute2 || true
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/python -m benchmarks --write $(CASE) $(ARGS)
 
 soak:
 	$(BOOTSTRAP) test

@@ -73,8 +73,8 @@ class Peer(Protocol):
         """What has to happen before a push to that target and is not part of it."""
         ...
 
-    def push(self, target: str) -> Command:
-        """The command that is measured; target is HOST/REPOSITORY:TAG."""
+    def push(self, *targets: str) -> Command:
+        """The command that is measured; targets are HOST/REPOSITORY:TAG."""
         ...
 
     def environ(self) -> dict[str, str]:
@@ -92,8 +92,9 @@ class Plain:
         place: Place,
         program: Command,
         version: list[str],
-        arguments: Callable[[str], Command],
+        arguments: Callable[..., Command],
     ) -> None:
+        """`arguments` makes them of the targets."""
         self._place = place
         self._program = program
         self._arguments = arguments
@@ -107,30 +108,46 @@ class Plain:
     def prepare(self, target: str) -> None:
         pass
 
-    def push(self, target: str) -> Command:
-        return [*self._program, *self._arguments(target)]
+    def push(self, *targets: str) -> Command:
+        return [*self._program, *self._arguments(*targets)]
 
     def environ(self) -> dict[str, str]:
         return home_environ(self._home)
 
 
-def towline(place: Place) -> Peer:
-    return Plain(
-        place, towline_command(), ["--version"], lambda target: ["push", place.image, target]
-    )
+def towline(place: Place, *options: str) -> Peer:
+    def arguments(*targets: str) -> Command:
+        http = () if targets[0].startswith("127.") else ("--plain-http",)
+        return ["push", *options, *http, place.image, *targets]
+
+    return Plain(place, towline_command(), ["--version"], arguments)
 
 
 def crane(place: Place) -> Peer:
     program: Command = [place.program("crane")]
-    return Plain(place, program, ["version"], lambda target: ["push", place.image, target])
+    return Plain(
+        place, program, ["version"], lambda target: ["push", "--insecure", place.image, target]
+    )
 
 
 def skopeo(place: Place) -> Peer:
+    source = f"oci:{place.image}:1" if place.image.is_dir() else f"docker-archive:{place.image}"
+
     def arguments(target: str) -> Command:
         copy = ["--insecure-policy", "copy", "--dest-tls-verify=false"]
-        return [*copy, f"docker-archive:{place.image}", f"docker://{target}"]
+        return [*copy, source, f"docker://{target}"]
 
     return Plain(place, [place.program("skopeo")], ["--version"], arguments)
+
+
+def oras(place: Place) -> Peer:
+    if not place.image.is_dir():
+        raise SkippedError("it reads layouts alone")
+
+    def arguments(target: str) -> Command:
+        return ["cp", "--from-oci-layout", f"{place.image}:1", "--to-plain-http", target]
+
+    return Plain(place, [place.program("oras")], ["version"], arguments)
 
 
 class Buildah:
@@ -154,9 +171,9 @@ class Buildah:
     def prepare(self, target: str) -> None:
         pass
 
-    def push(self, target: str) -> Command:
+    def push(self, *targets: str) -> Command:
         options = ["--tls-verify=false", *self._options()]
-        return [*self._program, "push", *options, f"localhost/{NAME}", f"docker://{target}"]
+        return [*self._program, "push", *options, f"localhost/{NAME}", f"docker://{targets[0]}"]
 
     def _options(self) -> Command:
         return ["--signature-policy", self._policy]
@@ -200,8 +217,8 @@ class Docker:
         self.run("tag", name, target)
         self._names.append(target)
 
-    def push(self, target: str) -> Command:
-        return [self.program, "push", target]
+    def push(self, *targets: str) -> Command:
+        return [self.program, "push", *targets]
 
     def environ(self) -> dict[str, str]:
         given = {"DOCKER_HOST": f"unix://{self._socket}"} if self._socket else _docker_host()
@@ -355,10 +372,17 @@ def towline_command() -> Command:
     return [installed] if installed.exists() else [sys.executable, "-m", "towline"]
 
 
+def ready(name: str, place: Place) -> Peer:
+    """A peer by its name, behind which `towline` may have options. Raises SkippedError."""
+    program, *options = name.partition(" x")[0].split()
+    return towline(place, *options) if options else PEERS[program](place)
+
+
 PEERS: dict[str, Callable[[Place], Peer]] = {
     "towline": towline,
     "crane": crane,
     "skopeo": skopeo,
+    "oras": oras,
     "docker": Docker,
     "buildah": Buildah,
 }

@@ -1,26 +1,25 @@
-"""The pushes themselves: every peer in turn, round by round, each into a registry of its own."""
+"""The pushes of one case: every peer in turn, round by round, each into a registry of its own."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from benchmarks import registry, report
 from benchmarks.measure import CommandError, cost
-from benchmarks.peers import PEERS, SkippedError
+from benchmarks.peers import SkippedError, ready
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from benchmarks.image import Image
+    from benchmarks.links import Link
     from benchmarks.peers import Peer, Place
 
 REPOSITORY, TAG = "bench/app", "1"
-SCENARIOS: tuple[report.Scenario, ...] = ("first", "repeat")
-TARGETS = {"wall_to_best": 0.33, "cpu_to_best": 0.33, "peak": 64e6}
-"""What a first push is to stay below (peak in bytes)."""
 
 
 @dataclass(slots=True)
@@ -32,12 +31,12 @@ class Field:
     """Why the others do not."""
 
 
-def gathered(place: Place, only: str | None) -> Field:
+def gathered(place: Place, names: Sequence[str]) -> Field:
     """The peers that can run here."""
     found = Field()
-    for name in only.split(",") if only else PEERS:
+    for name in names:
         try:
-            found.ready[name] = PEERS[name](place)
+            found.ready[name] = ready(name, place)
             print(f"{name}: {found.ready[name].version}")
         except SkippedError as why:
             found.out[name] = str(why)
@@ -51,15 +50,15 @@ class Course:
 
     server: Path
     """The registry's program."""
-    folder: Path
-    """For the registries' storage."""
+    place: Place
     image: Image
-    scenarios: tuple[report.Scenario, ...]
-    """A repeat has a first push before it, shown or not."""
+    link: Link
+    turns: tuple[str, ...]
+    """A push into an empty registry, and what is pushed again after it, by what they are called."""
 
 
 def run(course: Course, peers: Field, *, warmup: int, rounds: int) -> list[report.Run]:
-    """All rounds; those of the warm-up are not in the result."""
+    """All rounds; those of the warm-up are not in the result. Raises SkippedError."""
     runs: list[report.Run] = []
     for number in range(1 - warmup, rounds + 1):
         for name, peer in list(peers.ready.items()):
@@ -76,22 +75,30 @@ def run(course: Course, peers: Field, *, warmup: int, rounds: int) -> list[repor
 
 
 def _turn(course: Course, name: str, peer: Peer, number: int) -> Iterator[report.Run]:
-    """A first push, and the same once more where that is asked for."""
+    """A push to a registry of its own, or as `NAME xN` to N at once, and the same once more."""
     peer.forget()
-    with registry.started(course.server, course.folder) as where:
-        target = f"{where.host}/{REPOSITORY}:{TAG}"
-        peer.prepare(target)
-        for each in SCENARIOS if "repeat" in course.scenarios else SCENARIOS[:1]:
-            cpu, requests = where.cpu(), where.requests()
-            spent = cost(peer.push(target), peer.environ(), peer.daemons)
-            requests, cpu = where.requests() - requests, where.cpu() - cpu
-            where.check(REPOSITORY, TAG, len(course.image.layers))
+    with ExitStack() as stack:
+        registries = []
+        for _ in range(int(name.partition(" x")[2] or 1)):
+            way = stack.enter_context(course.link(course.place))
+            started = registry.started(course.server, course.place.folder, way)
+            registries.append(stack.enter_context(started))
+        targets = [f"{where.host}/{REPOSITORY}:{TAG}" for where in registries]
+        peer.prepare(targets[0])
+        for turn in course.turns:
+            cpu = sum(where.cpu() for where in registries)
+            requests = sum(where.requests() for where in registries)
+            spent = cost(peer.push(*targets), peer.environ(), peer.daemons)
+            requests = sum(where.requests() for where in registries) - requests
+            cpu = sum(where.cpu() for where in registries) - cpu
+            for where in registries:
+                where.check(REPOSITORY, TAG, len(course.image.layers))
             yield report.Run(
                 name,
-                each,
+                turn,
                 number,
                 **asdict(spent),
-                stored=where.stored(),
+                stored=sum(where.stored() for where in registries),
                 requests=requests,
                 registry_cpu=cpu,
             )
@@ -99,31 +106,4 @@ def _turn(course: Course, name: str, peer: Peer, number: int) -> Iterator[report
 
 def _progress(done: report.Run) -> None:
     turn = f"round {done.round}" if done.round > 0 else "warm-up"
-    print(f"  {turn}: {done.peer}, {done.scenario} push: {done.wall:.2f} s", file=sys.stderr)
-
-
-def shown(runs: list[report.Run], course: Course) -> dict[str, object]:
-    """Print the tables; the same for the JSON."""
-    tables = [
-        report.Rows(each, tuple(run for run in runs if run.scenario == each))
-        for each in course.scenarios
-    ]
-    for rows in filter(lambda rows: rows.runs, tables):
-        print(f"\n{report.table(rows)}")
-        figures = report.summary(rows).get("towline")
-        if rows.scenario == "first" and figures and figures["wall_to_best"] is not None:
-            print(f"\ntowline's first push against its targets: {_judged(figures)}")
-    return {
-        "runs": [run.as_dict() for run in runs],
-        "summary": {rows.scenario: report.summary(rows) for rows in tables},
-    }
-
-
-def _judged(figures: Mapping[str, float | None]) -> str:
-    parts = []
-    for name, limit in TARGETS.items():
-        value = figures[name] or 0.0
-        told = f"{value / 1e6:.0f} of {limit / 1e6:.0f} MB" if name == "peak" else f"{value:.2f}"
-        word = "reached" if value <= limit else "MISSED"
-        parts.append(f"{name.replace('_', ' ')} {told} {word}")
-    return ", ".join(parts)
+    print(f"  {turn}: {done.peer}, {done.case}: {done.wall:.2f} s", file=sys.stderr)

@@ -22,6 +22,8 @@ from benchmarks.measure import cpu_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from benchmarks.links import Way
+
 START_LIMIT = 10.0
 """Seconds that it may take to answer."""
 _CONFIG = """\
@@ -94,18 +96,19 @@ class Registry:
 
 
 @contextmanager
-def started(program: Path, folder: Path) -> Iterator[Registry]:
-    """A registry below that folder; all of it is removed at the end."""
+def started(program: Path, folder: Path, way: Way | None = None) -> Iterator[Registry]:
+    """A registry below that folder, at the end of a way; all of it is removed at the end."""
     with tempfile.TemporaryDirectory(dir=folder, prefix="registry-") as own:
-        host = free_address()
+        address = way.address if way else free_address()
+        host, inside = (way.host, way.inside) if way else (address, ())
         config = Path(own, "config.yml")
-        config.write_text(_CONFIG.format(root=f"{own}/root", host=host), encoding="utf-8")
+        config.write_text(_CONFIG.format(root=f"{own}/root", host=address), encoding="utf-8")
         with Path(own, "access.log").open("wb") as log, Path(own, "log").open("wb") as errors:
             server = subprocess.Popen(
-                [program, "serve", config], stdout=log, stderr=errors, env=_environ()
+                [*inside, program, "serve", config], stdout=log, stderr=errors, env=_environ()
             )
         try:
-            _await(host)
+            _await(address)
             yield Registry(host, Path(own), server.pid)
         finally:
             server.terminate()
@@ -124,7 +127,8 @@ def free_address() -> str:
 
 
 def _await(host: str) -> None:
-    address = ("127.0.0.1", int(host.partition(":")[2]))
+    name, _, port = host.partition(":")
+    address = (name, int(port))
     deadline = time.monotonic() + START_LIMIT
     while True:
         try:

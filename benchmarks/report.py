@@ -1,20 +1,15 @@
-"""The figures as a table for people and as JSON for machines."""
+"""The figures of a case as a table."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 MB = 1_000_000
-Scenario = Literal["first", "repeat"]
-TITLES: Mapping[Scenario, str] = {
-    "first": "First push, into an empty registry",
-    "repeat": "Repeat: the same image again to the same place",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +17,7 @@ class Run:
     """One push, measured."""
 
     peer: str
-    scenario: Scenario
+    case: str
     round: int
     wall: float
     """Seconds."""
@@ -36,17 +31,15 @@ class Run:
     registry_cpu: float
     """Seconds, of the registry: no peer's merit or fault, but paid on the same processors."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON object."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """All counted runs of one scenario."""
+    """All counted runs of one case."""
 
-    scenario: Scenario
+    case: str
     runs: tuple[Run, ...]
+    beside: str | None = None
+    """Whom all are compared with; None: the fastest that is not towline."""
 
     @property
     def peers(self) -> list[str]:
@@ -58,15 +51,30 @@ class Rows:
         return [run for run in self.runs if run.peer == peer]
 
     def best(self) -> str | None:
-        """The peer, towline aside, with the least median wall time."""
-        others = [peer for peer in self.peers if peer != "towline"]
-        return min(others, key=lambda peer: _median(self.of(peer), _wall), default=None)
+        """Whom all are compared with."""
+        others = [peer for peer in self.peers if not peer.startswith("towline")]
+        return self.beside or min(others, key=lambda one: self.median(one, _wall), default=None)
 
-    def ratio(self, peer: str, other: str | None, figure: Callable[[Run], float]) -> float | None:
-        """Median over the rounds of one peer's figure by another's in the same round."""
-        theirs = {run.round: figure(run) for run in self.of(other)} if other else {}
+    def median(self, peer: str, figure: Callable[[Run], float]) -> float:
+        """Of its runs."""
+        return median(map(figure, self.of(peer)))
+
+    def ratio(self, peer: str, figure: Callable[[Run], float]) -> float | None:
+        """Median over the rounds of one peer's figure by the best's in the same round."""
+        best = self.best()
+        theirs = {run.round: figure(run) for run in self.of(best)} if best else {}
         pairs = [figure(run) / theirs[run.round] for run in self.of(peer) if theirs.get(run.round)]
         return median(pairs) if pairs else None
+
+    def figure(self, peer: str, name: str) -> float | None:
+        """One of a peer's figures, as limits are given for it; None where there is none."""
+        if not self.of(peer):
+            return None
+        if name in {"wall", "cpu"}:
+            return self.ratio(peer, _wall if name == "wall" else _cpu)
+        if name == "peak":
+            return self.median(peer, lambda run: run.peak / MB)
+        return self.median(peer, lambda run: run.requests)
 
 
 def _wall(run: Run) -> float:
@@ -77,49 +85,32 @@ def _cpu(run: Run) -> float:
     return run.cpu
 
 
-def _median(runs: Iterable[Run], figure: Callable[[Run], float]) -> float:
-    return median(map(figure, runs))
-
-
-def table(rows: Rows) -> str:
-    """Medians, the range of the wall time, and the ratios."""
+def cells(rows: Rows) -> list[list[str]]:
+    """Medians, the range of the wall time, and the ratios; the first line is the head."""
     best = rows.best()
-    head = [
-        "",
-        "wall s",
-        "(min-max)",
-        "CPU s",
-        "peak MB",
-        "stored MB",
-        "requests",
-        "registry CPU s",
-    ]
-    head += ["wall/skopeo", "CPU/skopeo", f"wall/{best}", f"CPU/{best}"]
-    lines = [_row(rows, peer, best) for peer in rows.peers]
-    return f"{TITLES[rows.scenario]}\n{aligned([head, *lines])}"
-
-
-def _row(rows: Rows, peer: str, best: str | None) -> list[str]:
-    runs = rows.of(peer)
-    walls = [run.wall for run in runs]
+    head = ["", "wall s", "min-max", "CPU s", "peak MB", "stored MB", "requests", "registry CPU s"]
     return [
-        peer,
-        f"{median(walls):.2f}",
-        f"({min(walls):.2f}-{max(walls):.2f})",
-        f"{_median(runs, _cpu):.2f}",
-        f"{_median(runs, lambda run: run.peak) / MB:.0f}",
-        f"{_median(runs, lambda run: run.stored) / MB:.1f}",
-        f"{_median(runs, lambda run: run.requests):.0f}",
-        f"{_median(runs, lambda run: run.registry_cpu):.2f}",
-        *(
-            _shown(rows.ratio(peer, other, figure))
-            for other in ("skopeo", best)
-            for figure in (_wall, _cpu)
-        ),
+        [*head, f"wall/{best}", f"CPU/{best}"],
+        *([peer, *_figures(rows, peer)] for peer in rows.peers),
     ]
 
 
-def _shown(ratio: float | None) -> str:
+def _figures(rows: Rows, peer: str) -> list[str]:
+    walls = [run.wall for run in rows.of(peer)]
+    return [
+        f"{median(walls):.2f}",
+        f"{min(walls):.2f}-{max(walls):.2f}",
+        f"{rows.median(peer, _cpu):.2f}",
+        f"{rows.median(peer, lambda run: run.peak) / MB:.0f}",
+        f"{rows.median(peer, lambda run: run.stored) / MB:.1f}",
+        f"{rows.median(peer, lambda run: run.requests):.0f}",
+        f"{rows.median(peer, lambda run: run.registry_cpu):.2f}",
+        *(shown(rows.ratio(peer, figure)) for figure in (_wall, _cpu)),
+    ]
+
+
+def shown(ratio: float | None) -> str:
+    """A ratio, or that there is none."""
     return "-" if ratio is None else f"{ratio:.2f}"
 
 
@@ -135,20 +126,7 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def summary(rows: Rows) -> dict[str, dict[str, float | None]]:
-    """Medians and ratios by peer, for the JSON."""
-    best = rows.best()
-    return {
-        peer: {
-            "wall": _median(rows.of(peer), _wall),
-            "cpu": _median(rows.of(peer), _cpu),
-            "peak": _median(rows.of(peer), lambda run: run.peak),
-            "stored": _median(rows.of(peer), lambda run: run.stored),
-            "requests": _median(rows.of(peer), lambda run: run.requests),
-            "wall_to_skopeo": rows.ratio(peer, "skopeo", _wall),
-            "cpu_to_skopeo": rows.ratio(peer, "skopeo", _cpu),
-            "wall_to_best": rows.ratio(peer, best, _wall),
-            "cpu_to_best": rows.ratio(peer, best, _cpu),
-        }
-        for peer in rows.peers
-    }
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """The same for a page."""
+    head, *rest = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join((head, f"|{' --- |' * len(lines[0])}", *rest))

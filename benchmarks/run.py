@@ -1,6 +1,6 @@
-"""Pushes one real image with towline and its peers, in turn, and prints what each push cost.
+"""Pushes images with towline and its peers, in turn, and prints what each push cost.
 
-    python -m benchmarks [--rounds N] [--only NAMES] [--scenario WHAT]
+    python -m benchmarks [CASE...] [--rounds N] [--only NAMES]
 
 Peers are looked for in PEERS (a folder), in `.tools/bin` and on PATH; one that is missing or cannot
 run here is named with the reason. Each push goes to a registry of its own, which is empty.
@@ -18,67 +18,83 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from benchmarks import engine, image, knowledge, pushes, serving, startup
-from benchmarks.peers import PEERS, Place, SkippedError
+from benchmarks import (
+    cases,
+    document,
+    engine,
+    image,
+    knowledge,
+    model,
+    report,
+    serving,
+    startup,
+)
+from benchmarks.peers import PEERS, Place
 
 if TYPE_CHECKING:
     from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
-WHAT = ("first", "repeat", "engine", "startup", "knowledge", "serving", "all")
+WHAT = (*cases.CASES, "engine", "startup", "knowledge", "serving", "model")
 
 
 def main() -> int:
     options = _options()
     signal.signal(signal.SIGTERM, _terminated)
-    folder: Path = options.folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    results: dict[str, object] = {"machine": _machine()}
-    print(", ".join(f"{name} {value}" for name, value in _machine().items()))
+    options.folder = options.folder.resolve()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    options.machine = _machine()
+    results: dict[str, object] = {"machine": options.machine}
+    print(", ".join(f"{name} {value}" for name, value in options.machine.items()))
+    wanted = WHAT if "all" in options.case else options.case
     with ExitStack() as stack:
-        work = Path(tempfile.mkdtemp(prefix="work-", dir=folder))
+        work = Path(tempfile.mkdtemp(prefix="work-", dir=options.folder))
         stack.callback(shutil.rmtree, work, ignore_errors=True)
-        place = Place(folder / "image.tar", _tools(options.peers), work, stack)
-        for part, scenarios in _PARTS.items():
-            if options.scenario in scenarios:
-                results[part] = _measured(part, place, options)
+        for name in wanted:
+            with ExitStack() as own:
+                place = Place(options.folder / "image.tar", _tools(options.peers), work, own)
+                results[name] = _measured(name, place, options)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
     return 0
 
 
-_PARTS = {
-    "pushes": {"first", "repeat", "all"},
-    "engine": {"engine", "all"},
-    "startup": {"startup", "all"},
-    "knowledge": {"knowledge", "all"},
-    "serving": {"serving", "all"},
-}
-
-
-def _measured(part: str, place: Place, options: argparse.Namespace) -> object:
-    if part == "pushes":
-        return _pushes(place, options)
-    if part == "engine":
+def _measured(name: str, place: Place, options: argparse.Namespace) -> object:
+    if name == "engine":
         return _engine(place, options)
-    if part == "startup":
+    if name == "startup":
         started = startup.measured(place)
         print(f"\n{startup.table(started)}")
         return asdict(started)
-    if part == "serving":
+    if name == "serving":
         served = serving.measured(place)
         print(f"\n{serving.table(served)}")
         return {name: asdict(figures) for name, figures in served.items()}
-    known = knowledge.measured()
-    print(f"\n{knowledge.table(known)}")
-    return asdict(known)
+    if name == "knowledge":
+        known = knowledge.measured()
+        print(f"\n{knowledge.table(known)}")
+        return asdict(known)
+    if name == "model":
+        return _model(place, options)
+    return cases.measured(name, place, options)
+
+
+def _model(place: Place, options: argparse.Namespace) -> dict[str, object]:
+    rates = model.measured(image.kept(place.image, partial(print, flush=True)).path)
+    table, said = model.table(rates), model.told(rates)
+    print(f"\n{said}\n{report.aligned(table)}")
+    if options.write:
+        where = document.told(options.machine, {})
+        document.replace(options.write, "model", report.markdown(table), f"{said}; {where}")
+    return {"rates": rates._asdict(), "table": table}
 
 
 def _engine(place: Place, options: argparse.Namespace) -> dict[str, object]:
-    made = _image(place, options.image)
+    made = image.kept(place.image, partial(print, flush=True))
     runs, told = engine.measured(replace(place, image=made.path), options.rounds)
     print("\n".join(f"{store}: {version}" for store, version in told.items()))
     if runs:
@@ -86,48 +102,25 @@ def _engine(place: Place, options: argparse.Namespace) -> dict[str, object]:
     return {"versions": told, "runs": [asdict(run) for run in runs]}
 
 
-def _pushes(place: Place, options: argparse.Namespace) -> dict[str, object]:
-    try:
-        server = place.program("docker-registry")
-    except SkippedError as why:
-        raise SystemExit(f"nothing can be pushed: {why}") from None
-    made = _image(place, options.image)
-    place = Place(made.path, place.tools, place.folder, place.stack)
-    layers = ", ".join(f"{size / 1e6:.1f}" for size in made.layers)
-    print(f"{made.path}: {made.size / 1e6:.0f} MB in layers of {layers} MB")
-    wanted = [each for each in pushes.SCENARIOS if options.scenario in {each, "all"}]
-    course = pushes.Course(server, place.folder, made, tuple(wanted))
-    peers = pushes.gathered(place, options.only)
-    runs = pushes.run(course, peers, warmup=options.warmup, rounds=options.rounds)
-    return {
-        "image": {"path": str(made.path), "size": made.size, "layers": made.layers},
-        "versions": {name: peer.version for name, peer in peers.ready.items()},
-        "not_measured": peers.out,
-        **pushes.shown(runs, course),
-    }
-
-
-def _image(place: Place, given: Path | None) -> image.Image:
-    if given:
-        return image.opened(given.resolve())
-    return image.kept(place.image, lambda line: print(line, flush=True))
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "case", nargs="*", choices=(*WHAT, "all"), default="all", metavar="CASE", help=_WHAT
+    )
     parser.add_argument("--rounds", type=int, default=5, help="counted ones (%(default)s)")
     parser.add_argument("--warmup", type=int, default=1, help="not counted (%(default)s)")
     parser.add_argument("--only", help=f"of {','.join(PEERS)}; separated by commas")
-    parser.add_argument("--image", type=Path, help="another `docker save` archive")
     parser.add_argument("--peers", type=Path, help="a folder of programs (PEERS)")
-    parser.add_argument("--scenario", choices=WHAT, default="all", metavar="WHAT", help=_WHAT)
+    parser.add_argument(
+        "--write", action="store_const", const=ROOT, help="into the documentation too"
+    )
     parser.add_argument("--json", type=Path, help="write all figures there")
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="(%(default)s)")
     return parser.parse_args()
 
 
-_WHAT = f"one of {', '.join(WHAT)} (%(default)s)"
+_WHAT = f"of {', '.join(WHAT)} (%(default)s)"
 
 
 def _terminated(number: int, _frame: FrameType | None) -> NoReturn:
@@ -144,7 +137,7 @@ def _machine() -> dict[str, str]:
     return {
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0))),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
     }
 
