@@ -20,9 +20,11 @@ from towline.layers.blobstream import BlobStream
 from towline.layers.buffers import Spares
 from towline.layers.decoders import decoder_of
 from towline.layers.encoders import GZIP_BLOCK, ZSTD_BLOCK
+from towline.transfers.threads import Threads
 
 if TYPE_CHECKING:
     from towline.layers.blobstream import Blob
+    from towline.layers.pipelines import Lend
     from towline.spec.compression import Compression
 
 SAMPLE = sample(ZSTD_BLOCK + 2 * GZIP_BLOCK, "property")
@@ -50,6 +52,15 @@ class UnevenReader(BytesReader):
         return super().readinto(buffer[: self._random.choice((1, 511, 70_000, len(buffer)))])
 
 
+LENT = Threads(1, "lent")
+
+
+def lent_by_chance(seed: int) -> Lend:
+    """Now and then somebody has the one thread that is lent."""
+    random = Random(seed)  # noqa: S311 - to be repeated, not secret
+    return lambda work: bool(seed) and random.random() < 0.7 and LENT.offer(work)
+
+
 def made(data: bytes, name: str, threads: int, spares: int, seed: int) -> tuple[bytes, Blob]:
     stream = BlobStream(
         UnevenReader(data, seed),
@@ -57,6 +68,7 @@ def made(data: bytes, name: str, threads: int, spares: int, seed: int) -> tuple[
         POOLS[threads],
         Cancel(),
         spares=Spares(spares << 21),
+        lend=lent_by_chance(seed),
     )
     return b"".join(bytes(block) for block in stream), stream.blob
 

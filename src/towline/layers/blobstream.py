@@ -1,7 +1,8 @@
 """One layer's bytes become one blob's bytes in a single pass: read, hash, compress, hash.
 
 `BlobStream` gives the blob's blocks in order and, at the end, what they came to. The calling
-thread reads and hashes; blocks are compressed by the pool that it was given. The bytes depend
+thread hashes what it gives, and reads where no thread is lent for that; blocks are compressed by
+the pool that it was given. The bytes depend
 on the layer and the profile alone, not on threads, timing or how much the reader gives at once.
 Where they go is not this room's business (`feed` hands them to seats).
 """
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
     from towline.context import Cancel
-    from towline.layers.pipelines import Pool
+    from towline.layers.pipelines import Lend, Pool
     from towline.layers.profile import Profile
     from towline.layers.reader import Reader
     from towline.spec.compression import Compression
@@ -48,7 +49,8 @@ class BlobStream:
 
     `encoding` None: the stored bytes go as they are, and `diff_id_of`, their compression, asks
     that they be decompressed beside, for the DiffID; `name` is what errors of that call them.
-    Streams that share `spares` share the memory for blocks beyond each one's first.
+    Streams that share `spares` share the memory for blocks beyond each one's first; `lend` has
+    something done by another thread, if one is free.
 
     Raises SourceError from the reader, or when a stored blob that is looked into is damaged;
     Cancelled when `cancel` is thrown. The stream closes the reader at its end, whichever that is.
@@ -63,6 +65,7 @@ class BlobStream:
         *,
         diff_id_of: Compression | None = None,
         spares: Spares | None = None,
+        lend: Lend = lambda _work: False,
         name: str = "the layer",
     ) -> None:
         from hashlib import sha256
@@ -73,7 +76,7 @@ class BlobStream:
         self._size = 0
         self._blob: Blob | None = None
         self._plain: _Hash | None = sha256()
-        work = Work(pool, cancel)
+        work = Work(pool, cancel, lend)
         encoder = encoder_of(encoding) if encoding else None
         blocks: Generator[Block, None, None]
         if encoder:

@@ -2,19 +2,22 @@
 
 Each is a generator that the stream's own thread drives. What takes long (compressing,
 decompressing) is the pool's; hashing the plain bytes stays with the thread that reads them,
-while they are in its cache. A block given as a memoryview is overwritten by a later one.
+while they are in its cache: one that is lent, while some are free, so that a layer alone reads and
+sends at once. A block given as a memoryview is overwritten by a later one.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from functools import partial
+from threading import Condition
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from towline.layers.buffers import Buffers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
     from concurrent.futures import Future
     from hashlib import _Hash
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from towline.layers.reader import Reader
 
 T = TypeVar("T")
+Encode = Callable[[memoryview, memoryview], bytes]
 
 STORED_BLOCK = 512 << 10
 """Bytes of a block of a blob that goes as it is."""
@@ -65,12 +69,17 @@ class Pool(Protocol):
         ...
 
 
+Lend = Callable[[Callable[[], None]], bool]
+"""Have work that never raises done by another thread, if one is free to begin it now."""
+
+
 class Work:
     """A pool whose results are waited for with one eye on the cancel switch."""
 
-    def __init__(self, pool: Pool, cancel: Cancel) -> None:
+    def __init__(self, pool: Pool, cancel: Cancel, lend: Lend) -> None:
         self.submit = pool.submit
         self.check = cancel.check
+        self.lend = lend
 
     def result(self, future: Future[T]) -> T:
         """The result, as soon as it is there; Cancelled if the switch is thrown before."""
@@ -142,31 +151,95 @@ class _Reading:
         return history, block
 
 
+class _Ahead:
+    """Reads ahead of who takes the encoded blocks, as far as there are buffers.
+
+    In a thread that is lent for it where one is free, else in that of who takes them.
+    """
+
+    def __init__(self, reading: _Reading, encode: Encode, buffers: Buffers, work: Work) -> None:
+        self._reading = reading
+        self._encode = encode
+        self._buffers = buffers
+        self._work = work
+        self._moved = Condition()
+        self._encoding: deque[tuple[Future[bytes], memoryview]] = deque()
+        self._at_it = False
+        """Whether somebody is reading."""
+        self._stopped = False
+        self._error: BaseException | None = None
+
+    def go_on(self) -> None:
+        """Have more read, unless somebody does."""
+        with self._moved:
+            if self._at_it or self._reading.ended:
+                return
+            self._at_it = True
+        if not self._work.lend(self._read):
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            while (buffer := self._buffer()) is not None:
+                if block := self._reading.next(buffer):
+                    future = self._work.submit(partial(self._encode, *block))
+                    with self._moved:
+                        self._encoding.append((future, buffer))
+                        self._moved.notify()
+        except BaseException as error:  # noqa: BLE001 - who takes the blocks hears of it
+            with self._moved:
+                self._error, self._at_it = error, False
+                self._moved.notify()
+
+    def _buffer(self) -> memoryview | None:
+        """A buffer for the next block; None where nobody reads any more."""
+        with self._moved:
+            over = self._stopped or self._reading.ended
+            buffer = None if over else self._buffers.take()
+            self._at_it = buffer is not None
+            self._moved.notify()
+            return buffer
+
+    def next(self) -> bytes | None:
+        """The next encoded block; None at the end. Raises what reading or encoding raised."""
+        with self._moved:
+            while self._at_it and not self._encoding:
+                self._moved.wait(_LOOK)
+                self._work.check()
+            if self._error:
+                raise self._error
+            if not self._encoding:
+                return None
+            future, buffer = self._encoding.popleft()
+        block = self._work.result(future)
+        with self._moved:
+            self._buffers.give(buffer)
+        return block
+
+    def close(self) -> None:
+        """Stop; nobody reads any more then."""
+        with self._moved:
+            self._stopped = True
+            while self._at_it:
+                self._moved.wait()
+        for future, _ in self._encoding:
+            future.cancel()
+        self._buffers.close()
+
+
 def encoded(
     source: Source, encoder: Encoder, plain: _Hash, work: Work, spares: Spares
 ) -> Generator[bytes, None, None]:
     """The encoded bytes; as many blocks are encoded at once as there are buffers to hold them."""
     buffers = Buffers(encoder.history + encoder.block_size, spares)
-    reading = _Reading(source, encoder, plain)
-    pending: deque[tuple[Future[bytes], memoryview]] = deque()
-
-    def look_ahead() -> None:
-        while not reading.ended and (buffer := buffers.take()):
-            if block := reading.next(buffer):
-                pending.append((work.submit(partial(encoder.encode, *block)), buffer))
-
+    ahead = _Ahead(_Reading(source, encoder, plain), encoder.encode, buffers, work)
     try:
-        look_ahead()
+        ahead.go_on()
         yield encoder.head()
-        while pending:
-            future, buffer = pending.popleft()
-            block = work.result(future)
-            buffers.give(buffer)
+        while (block := ahead.next()) is not None:
             # Before the block is handed on: its receiver may hold this thread for a while.
-            look_ahead()
+            ahead.go_on()
             yield block
         yield encoder.tail()
     finally:
-        for future, _ in pending:
-            future.cancel()
-        buffers.close()
+        ahead.close()

@@ -73,6 +73,11 @@ class Resources:
         """What compresses blocks. A blob that waits for its blocks never uses up their threads."""
         return self._threads_of("encoder", processors())
 
+    @property
+    def lent(self) -> Threads:
+        """What is lent to a blob that could use a second thread: where few are on their way."""
+        return self._threads_of("towline-lent", processors())
+
     def host_threads(self, host: str) -> Threads:
         """What asks a host: its own, so that one that hangs keeps no other."""
         return self._threads_of(f"towline-host-{host}", AT_ONCE)

@@ -61,6 +61,12 @@ class Threads:
                 future.set_exception(no_thread())
         return future
 
+    def offer(self, work: Callable[[], None]) -> bool:
+        """Have `work`, which never raises, called if a thread is free to begin it now."""
+        with self._changed:
+            free = self._idle > len(self._queue) or len(self._threads) < self._count
+            return free and not_begun(self.submit(work)) is None
+
     def _has_thread(self) -> bool:
         """Make one thread more if that is of use; False when there is none at all. Lock held."""
         if len(self._queue) < self._idle or len(self._threads) >= self._count:

@@ -10,12 +10,14 @@ import pytest
 import zstandard
 
 from tests.support.layers import BytesReader, digest, make_blob, sample
+from tests.support.processes import until
 from towline.context import Cancel
 from towline.errors import Cancelled, SourceError
 from towline.layers import profile
 from towline.layers.blobstream import BlobStream
 from towline.layers.buffers import Buffers, Spares
 from towline.layers.encoders import GZIP_BLOCK, GZIP_WINDOW
+from towline.transfers.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,6 +124,54 @@ def test_closing_early_drops_what_waits_and_closes_the_reader(taken: int) -> Non
     assert reader.closed
     assert stream.position < len(SAMPLE)
     assert [spares.take(BUFFER) for _ in range(3)] == [True, True, False]
+
+
+def test_a_lent_thread_reads_while_a_block_is_sent(executor: Executor) -> None:
+    reader = BytesReader(SAMPLE)
+    with Threads(1, "lent") as lent:
+        stream = BlobStream(
+            reader, GZIP, executor, Cancel(), lend=lent.offer, spares=Spares(BUFFER)
+        )
+        blocks = iter(stream)
+        next(blocks)  # the head
+        until(lambda: reader.given == 2 * GZIP_BLOCK)
+        next(blocks)  # one that gives its room back
+        until(lambda: reader.given == 3 * GZIP_BLOCK)
+        stream.close()
+    assert reader.closed
+
+
+def test_what_reading_raises_in_a_lent_thread_ends_the_stream(executor: Executor) -> None:
+    reader = BytesReader(SAMPLE[: 2 * GZIP_BLOCK], error=SourceError("it is torn"))
+    with Threads(1, "lent") as lent:
+        stream = BlobStream(reader, GZIP, executor, Cancel(), lend=lent.offer)
+        with pytest.raises(SourceError, match="it is torn"):
+            list(stream)
+        assert lent.offer(lambda: None), "it is free again"
+    assert reader.closed
+
+
+def test_a_stream_that_is_closed_waits_for_who_reads(executor: Executor) -> None:
+    """Its file is closed then, and may be another's a moment later."""
+    reading, go_on, order = threading.Event(), threading.Event(), []
+
+    class Slow(BytesReader):
+        def readinto(self, buffer: memoryview) -> int:
+            reading.set()
+            go_on.wait(10)
+            order.append("read")
+            return super().readinto(buffer)
+
+        def close(self) -> None:
+            order.append("closed")
+
+    with Threads(1, "lent") as lent:
+        stream = BlobStream(Slow(SAMPLE), GZIP, executor, Cancel(), lend=lent.offer)
+        next(iter(stream))
+        reading.wait(10)
+        threading.Timer(0.1, go_on.set).start()
+        stream.close()
+    assert order[:2] == ["read", "closed"]
 
 
 class Stuck(Executor):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.processes import until
 from towline.errors import TowlineError
 from towline.transfers.threads import Threads, not_begun, processors
 
@@ -150,6 +151,21 @@ def test_work_that_is_over_is_not_kept(make: Callable[[int], Threads]) -> None:
         assert time.monotonic() < deadline
         gc.collect()
         time.sleep(0.01)
+
+
+def test_work_is_taken_where_a_thread_is_free_to_begin_it(make: Callable[[int], Threads]) -> None:
+    threads, over = make(2), threading.Event()
+
+    def wait() -> None:
+        over.wait(10)
+
+    assert threads.offer(wait)
+    assert threads.offer(wait)
+    assert not threads.offer(lambda: None)
+    over.set()
+    until(lambda: threads.offer(lambda: None))
+    threads.close()
+    assert not threads.offer(lambda: None)
 
 
 def test_processors_are_those_that_we_may_use() -> None:

@@ -190,6 +190,7 @@ class Uploads:
             cancel,
             diff_id_of=blob.stored_compression if self._wish.check_diffids else None,
             spares=self._resources.spares,
+            lend=self._resources.lent.offer,
             name=f"layer {blob.id}",
         )
 
