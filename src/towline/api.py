@@ -43,6 +43,8 @@ def push(
         cache_from: References at the destination's registry to learn layers from.
         if_exists: What to do with a tag that exists: `overwrite`; `same`: fine if absent or this
             digest; `skip`: leave it alone; `fail`.
+        omit_from: For copies to OCI archives: leave out the layers that this image, at a registry
+            or in a file, has: they are where the archive is pushed to.
         referrers: Bring along what refers to the images: signatures, SBOMs, attestations.
         no_learn: Learn nothing from the registry, and believe no other machine.
         check_push: For `plan` alone: open an upload session and give it back, to see whether one is

@@ -153,12 +153,18 @@ ENGINE = Group(
         "URL",
     ),
 )
-WHICH_TAGS = Group(
-    "which tags",
+WHICH_COPIED = Group(
+    "what of it is copied",
     Option(
         "--tags",
         "with -a: tags that fit one of these patterns (repeatable)",
         "GLOB",
+        repeatable=True,
+    ),
+    Option(
+        "--omit-from",
+        "to an OCI archive: leave out the layers that this image has (repeatable)",
+        "REF|PATH",
         repeatable=True,
     ),
 )
@@ -336,7 +342,7 @@ REACH = (PATIENCE, TRANSPORT, CREDENTIALS)
 _MADE = (FORM, ENGINE, HOW, PATIENCE, KNOWLEDGE, EXISTING, TRANSPORT, CREDENTIALS)
 """How an image is made and brought to its registry."""
 PUSH = (WHAT, *_MADE, AFTER, RESULT, STDERR)
-COPY = (WHAT, WHICH_TAGS, *PUSH[1:])
+COPY = (WHAT, WHICH_COPIED, *PUSH[1:])
 INDEX = (
     Group("where to", _TO, BY_DIGEST),
     WHICH,
@@ -358,6 +364,6 @@ PUSHER = _keywords(ENGINE, HOW, PATIENCE, TRANSPORT, CREDENTIALS) | {"cache"}
 COMMAND_ONLY = _keywords(RESULT, STDERR) | {"dry_run", "password_stdin", "username"}
 """Those that the library does not know."""
 VARIABLES = frozenset(
-    name for group in (*PUSH, LOGIN) for option in group.options for name in option.variables
+    name for group in (*COPY, LOGIN) for option in group.options for name in option.variables
 ) | {"TOWLINE_USERNAME", "TOWLINE_PASSWORD", "TOWLINE_CACHE_KEY"}
 """The variables that any of these, or the library, is read from."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from towline.push.signatures import Source
     from towline.reference import Reference, RepositoryName
 
+_OCI_ARCHIVE = "oci-archive:"
 _DOCKER_ARCHIVE = "docker-archive:"
 _PATHS = ("/", "./", "../")
 
@@ -70,6 +71,12 @@ def checked(
             )
         if found in destinations:
             raise UsageError(f"source and destination are the same: {found}")
+    others = [each for each in destinations if not str(each).startswith(_OCI_ARCHIVE)]
+    if wish.omit_from and others:
+        raise UsageError(
+            f"`omit_from` is for OCI archives, which {others[0]} is not",
+            hint="copy to oci-archive:FILE",
+        )
     if all(is_at_registry(each.repository) for each in destinations):
         return list(destinations), wish
     from towline.targets import place

@@ -44,12 +44,15 @@ class Wish(NamedTuple):
     tags: tuple[str, ...] = ()
     """Patterns; empty: all that there are."""
     referrers: bool = False
+    omit_from: tuple[str, ...] = ()
+    """Where the layers are that are left out of an archive."""
 
     @property
     def as_it_is(self) -> bool:
         """Whether the source's own digest is what is wanted, and a look at the tag is enough."""
         changed = self.platforms or self.format or self.explicit_profile or not self.attestations
-        return not (changed or self.verify or self.check_diffids or self.referrers)
+        more = self.verify or self.check_diffids or self.referrers or self.omit_from
+        return not (changed or more)
 
 
 def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
@@ -83,6 +86,7 @@ def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
         preserve_digests=options.get("preserve_digests", False),
         tags=tuple(several(options.get("tags"))),
         referrers=options.get("referrers", False),
+        omit_from=tuple(several(options.get("omit_from"))),
     )
 
 

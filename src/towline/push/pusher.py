@@ -409,13 +409,16 @@ class Pusher:
 
         What the source's registry is asked counts for the first of the targets.
         """
-        if opened.origin is None:
-            return {}, *self._runs(opened, wanted, wish, context, passed)
         places = destinations.by_repository(wanted)
-        targets = {name: self._target(name, context) for name in places}
+        targets = {name: passed.get(name) or self._target(name, context) for name in places}
         first = next(iter(targets.values()))
-        first.context = opened.context
-        first.costs = opened.costs
+        if opened.origin:
+            first.context = opened.context
+            first.costs = opened.costs
+        if wish.omit_from:
+            self._omit([*targets.values()], wish, context)
+        if opened.origin is None:
+            return {}, *self._runs(opened, wanted, wish, context, targets)
         found: dict[Reference, TagOutcome] = {}
         for name, tags in places.items():
             found |= settled.settled(targets[name], tags, wanted, wish)
@@ -472,6 +475,20 @@ class Pusher:
         with file.tracing(wishes["trace"], self._edge.secrets.redact, self._warn) as trace:
             emit = trace.hearing(self._emit)
             yield Context(carried.cancel, emit, trace=trace)
+
+    def _omit(self, targets: Sequence[Target], wish: Wish, context: Context) -> None:
+        """Have archives go without the layers that are where they will be pushed to."""
+        omitted: set[Digest] = set()
+        plain = options.wish({})
+        for source in wish.omit_from:
+            reference = registry_reference(source)
+            spelled = f"docker://{reference}" if reference else source
+            with self._opened(spelled, context, plain) as opened:
+                omitted |= opened.layers()
+                targets[0].context.meter.add(requests=opened.context.meter.requests)
+        for target in targets:
+            if target.layout:
+                target.layout.omitted = omitted
 
     def _target(self, name: RepositoryName, context: Context) -> Target:
         return self._at(name, "destination", context)

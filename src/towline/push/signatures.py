@@ -99,6 +99,9 @@ class PushOptions(TypedDict, total=False):
     if_exists: IfExists
     """What to do with a tag that exists: `overwrite`; `same`: fine if absent or this digest;
     `skip`: leave it alone; `fail`."""
+    omit_from: str | Sequence[str]
+    """For copies to OCI archives: leave out the layers that this image, at a registry or in a
+    file, has: they are where the archive is pushed to."""
     referrers: bool
     """Bring along what refers to the images: signatures, SBOMs, attestations."""
     no_learn: bool

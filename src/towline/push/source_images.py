@@ -9,14 +9,14 @@ from towline import reference as references
 from towline.errors import SourceError
 from towline.push.target import Costs
 from towline.reference import Reference
-from towline.sources.base import SourceEntry, UnreadEntry
+from towline.sources.base import SourceEntry, SourceIndex, UnreadEntry
 from towline.sources.open_source import open_source, parse
 from towline.sources.platforms import chosen
 from towline.sources.select import select, tagged
 from towline.spec.referrers import is_list
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from towline.context import Context
     from towline.knowledge.base import Knowledge
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from towline.push.result import TagPlan
     from towline.push.target import Target
     from towline.reference import RepositoryName
-    from towline.sources.base import ImageSource, Referrer, SourceImage
+    from towline.sources.base import ImageSource, Referrer, SourceImage, SourceLayer
     from towline.sources.oci_layout import OciLayout
     from towline.sources.passing import PassesBy
     from towline.sources.remote import RemoteSource
@@ -171,6 +171,19 @@ class Opened:
         source = cast("OciLayout | RemoteSource", self._source)
         return source.referrers(subjects, patient=patient)
 
+    def layers(self) -> set[Digest]:
+        """Digests of the layers of its images, or of the one that was named."""
+        entries = self._source.entries()
+        if self._ref is not None:
+            entries = [select(entries, self._ref, self.name, self._spelled)]
+        self.read_ahead(entries)
+        return {
+            layer.stored.digest
+            for entry in entries
+            for layer in _layers(entry.content)
+            if layer.stored
+        }
+
     @property
     def knows_referrers(self) -> bool:
         """Whether it can say what refers to its images."""
@@ -198,6 +211,14 @@ class Opened:
     def close(self) -> None:
         """Close it; what still reads a layer goes on."""
         self._source.close()
+
+
+def _layers(content: SourceImage | SourceIndex) -> Iterator[SourceLayer]:
+    if isinstance(content, SourceIndex):
+        for child in content.children:
+            yield from _layers(child)
+    else:
+        yield from content.layers
 
 
 def trees(

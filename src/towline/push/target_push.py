@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import Cancelled, RegistryError, SourceError, TowlineError, UsageError
+from towline.events import Note
 from towline.push import known_blobs, learning, reporting
 from towline.push.image import Blob, tree_blobs
 from towline.push.manifests import if_exists
@@ -289,10 +290,19 @@ class TargetPush:
         try:
             if failure is None:
                 layout.publish(self.target.context)
+                self._tell_left_out(layout)
         except TowlineError as error:
             failure = error
         if failure is not None and layout.whole:
             self.outcomes = dict.fromkeys(self.outcomes, failure)
+
+    def _tell_left_out(self, layout: Layout) -> None:
+        if sizes := layout.left_out.values():
+            count = "1 layer" if len(sizes) == 1 else f"{len(sizes)} layers"
+            what = f"{count} of {sum(sizes)} bytes in all"
+            where = " or ".join(self._wish.omit_from)
+            message = f"left out of {layout.name}: {what}, which {where} has"
+            self.target.context.emit(Note(reference=self.target.reference, message=message))
 
     def _await_blobs(self) -> None:
         context, host = self.target.context, self.target.repository.name.host

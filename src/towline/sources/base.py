@@ -143,6 +143,8 @@ class SourceIndex(NamedTuple):
     """What it lists and the source lacks, wholly or in part."""
     for_index: bool = False
     """It goes in the place of an index that lists more."""
+    sparse: bool = False
+    """Layers of its images were left out on purpose."""
     assembled: bool = False
     """It is made of what several sources hold, and is none of theirs."""
 

@@ -43,6 +43,9 @@ class OciImages:
     origin: RepositoryName | None = None
     """Where the bytes are, if they are at a registry."""
 
+    sparse = False
+    """Whether layers were left out on purpose."""
+
     def __init__(self, name: str) -> None:
         """`name` is what errors call the place."""
         self.name = name
@@ -90,6 +93,7 @@ class OciImages:
             children=tuple(child for child, _ in held),
             descriptors=tuple(descriptor for _, descriptor in held),
             absent=tuple(absent),
+            sparse=self.sparse,
         )
 
     def too_many(self, raw: RawManifest) -> SourceError:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 INDEX = "index.json"
 CONTAINERD_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
+SPARSE = "towline.sparse"
+"""Annotation of `index.json` where layers were left out on purpose (`--omit-from`)."""
 REFERRER = "io.containerd.manifest.subject"
 """Docker since 29.1 marks so what refers to an image beside it, and gives it no name."""
 
@@ -55,6 +57,7 @@ class OciLayout:
         )
         if isinstance(document, Manifest):
             raise SourceError(f"{INDEX} in {files.name} is an image manifest, not an index")
+        self._blobs.sparse = SPARSE in document.annotations
         self._listed = tuple(each for each in document.manifests if not _is_referrer(each))
         self._referrers = tuple(each for each in document.manifests if _is_referrer(each))
 

@@ -239,7 +239,8 @@ def _empty(index: SourceIndex) -> list[Descriptor]:
     layers is one that was made without those that lie elsewhere.
     """
     leaves = _leaves(index)
-    if not any(_held(image) == len(image.layers) for image, _ in leaves if image.platform.known):
+    whole = (_held(image) == len(image.layers) for image, _ in leaves if image.platform.known)
+    if index.sparse or not any(whole):
         return []
     return [listed for image, listed in leaves if image.layers and not _held(image)]
 

@@ -20,7 +20,7 @@ from towline.context import Cancel
 from towline.errors import SourceError, TowlineError
 from towline.sources.docker_archive import MANIFEST
 from towline.sources.files import Folder, OpenFile
-from towline.sources.oci_layout import INDEX, path_of
+from towline.sources.oci_layout import INDEX, SPARSE, path_of
 from towline.sources.tar_members import TarMembers
 from towline.spec import config as configs
 from towline.spec import gojson
@@ -51,10 +51,6 @@ class Archive(Layout):
     def __init__(self, name: Place) -> None:
         self._file = Path(name.file)
         super().__init__(name, self._file.parent / f".{self._file.name}.partial")
-        self.omitted: Collection[str] = frozenset()
-        """Digests of layers that are not wanted in it."""
-        self.left_out: dict[Digest, int] = {}
-        """Those that were listed, with their sizes."""
         self._lock = -1
         self._entries: dict[tuple[str, ...], Descriptor] = {}
         """What `index.json` is to list."""
@@ -112,7 +108,9 @@ class Archive(Layout):
 
     def head_manifest(self, target: str, context: Context) -> Descriptor | None:
         """What stands there under a tag, if it is whole, until another is begun."""
-        return None if self.begun else super().head_manifest(target, context)
+        if self.begun or self.omitted:
+            return None
+        return super().head_manifest(target, context)
 
     def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
         """Have a manifest in it, and what it lists."""
@@ -147,7 +145,8 @@ class Archive(Layout):
     def _documents(self) -> dict[str, bytes]:
         """What says what is in it."""
         entries = [entry for _, entry in sorted(self._entries.items())]
-        return {LAYOUT: LAYOUT_CONTENT, INDEX: build_index("oci", entries).content}
+        annotations = {SPARSE: "true"} if self.left_out else None
+        return {LAYOUT: LAYOUT_CONTENT, INDEX: build_index("oci", entries, annotations).content}
 
     def _found(self, digest: Digest, before: Files | None) -> tuple[int, Iterator[bytes]] | None:
         """A blob that has come, or was there; None for a foreign layer."""

@@ -31,7 +31,7 @@ from towline.spec.manifest import RawManifest, parse
 from towline.targets.blob_files import BlobFile, remove_forgotten, write_whole, writing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from towline.context import Context
     from towline.errors import Side
@@ -67,6 +67,10 @@ class Layout:
     def __init__(self, name: Place, root: Path | None = None) -> None:
         """`root`: where blobs are kept, if that is not the folder of that name."""
         self.name = name
+        self.omitted: Collection[str] = frozenset()
+        """Digests of layers that are not wanted in an archive."""
+        self.left_out: dict[Digest, int] = {}
+        """Those that would be in it, with their sizes."""
         self._root = root or Path(name.file)
         self._prepared = False
 
