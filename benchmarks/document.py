@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 def told(machine: Mapping[str, str], versions: Mapping[str, str]) -> str:
     """Where, by whom, when, and what else the machine had to do."""
     where = ", ".join(f"{name} {value}" for name, value in machine.items())
-    whom = "".join(f"{version}; " for version in dict.fromkeys(versions.values()))
+    named = {name.split()[0]: " ".join(said.split()) for name, said in versions.items()}
+    whom = "".join(
+        f"{said if name in said else f'{name} {said}'}; " for name, said in named.items()
+    )
     load = os.getloadavg()[1]
     return f"{whom}{where}; {datetime.now(UTC):%Y-%m-%d}, load {load:.1f}"
 

@@ -62,7 +62,8 @@ class _Page:
 
     def lines(self) -> Iterator[str]:
         recording, started = self._recording, datetime.fromtimestamp(self._recording.started, UTC)
-        title = "A push that failed" if recording.errors else "A push"
+        title = "A push that failed after" if recording.errors else "A push of"
+        title = f"{title} {words(self._seconds)}, {started:%Y-%m-%d %H:%M:%S} UTC"
         yield f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta http-equiv="Content-Security-Policy"
@@ -71,7 +72,7 @@ class _Page:
 <link rel="icon" href="data:,"><style>
 {_STYLE}
 </style></head><body>
-<h1>{title} of {words(self._seconds)}, {started:%Y-%m-%d %H:%M:%S} UTC</h1>
+<h1>{title}</h1>
 """
         yield _list(map(self._text, (*recording.errors, *recording.ends)))
         yield from self._bounds()
@@ -116,10 +117,10 @@ class _Page:
 
         From the first moment to the last, what is no other step is waiting.
         """
-        steps: dict[str, list[Interval]] = {}
+        every: dict[str, list[Interval]] = {step: [] for step in STEPS}
         for span in spans:
-            if span.step != "waited":
-                steps.setdefault(span.step, []).append(span.interval)
+            every.setdefault(span.step, []).append(span.interval)
+        steps = {step: some for step, some in every.items() if some and step != "waited"}
         spent = {step: length(intervals) for step, intervals in steps.items()}
         pieces = ""
         if moments:
