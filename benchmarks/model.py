@@ -1,9 +1,9 @@
 """What bounds a first push on other machines and links: a simulation, on rates measured here.
 
-`JOBS` layers go at once, the largest first. Each has a thread that reads and hashes it, and hashes
-and sends what was encoded; the encoders of all share the processors with these. Connections share
-the link, and each has at most a window of bytes on its way. A layer costs its round trips besides:
-asked for, opened, confirmed, and as many as TCP takes to fill its window.
+`JOBS` layers go at once, the largest first. Of each a thread reads and hashes, and another one
+hashes and sends what was encoded; the encoders of all share the processors with these. Connections
+share the link, and each has at most a window of bytes on its way. A layer costs its round trips
+besides: asked for, opened, confirmed, and as many as TCP takes to fill its window.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ WINDOW = 4 << 20
 _FIRST_WINDOW = 14600
 _TRIPS = 3
 """Round trips of a layer beside its bytes."""
-_SAMPLE = 64 << 20
+_SAMPLE = 64
+"""Blocks of 1 MiB, from all over the image."""
 _SENDING = 2.5e9
 """Bytes a second that a thread hands to the kernel."""
 _LAYERS = (4, 3, 2, 1, 0.5, 0.05, 0.02, 0.01)
@@ -66,10 +67,10 @@ def measured(image: Path) -> Rates:
     """Rates of this machine, on bytes of an image."""
     from isal import isal_zlib
 
+    every = image.stat().st_size // _SAMPLE
     with image.open("rb") as file:
-        file.seek(image.stat().st_size // 3)
-        data = file.read(_SAMPLE)
-    blocks = [data[start : start + (1 << 20)] for start in range(0, len(data), 1 << 20)]
+        blocks = [file.read(1 << 20) for n in range(_SAMPLE) if file.seek(n * every) >= 0]
+    data = b"".join(blocks)
     hashing = _rate(lambda: hashlib.sha256(data).digest(), len(data))
     encoded: list[bytes] = []
 
@@ -120,7 +121,8 @@ def _bound(place: Place, rates: Rates, moving: int) -> tuple[str, float]:
     spent = 1 / rates.reading + 1 / rates.encoding + rates.ratio / rates.sending
     caps = {
         "processors": place.cores / spent / moving,
-        "a layer's thread": 1 / (1 / rates.reading + rates.ratio / rates.sending),
+        "reading in one thread": rates.reading,
+        "sending in one thread": rates.sending / rates.ratio,
         "link": place.link / rates.ratio / moving,
         "TCP's window": WINDOW / place.trip / rates.ratio,
     }

@@ -168,7 +168,7 @@ RATES = model.Rates(reading=2e9, encoding=5e8, sending=1e9, ratio=0.5)
     [
         (model.Place(16, 125e6, 0.0001), "link", 20.0),
         (model.Place(1, 1e12, 0.0001), "processors", 15.0),
-        (model.Place(16, 1e12, 0.0001), "a layer's thread", 5.0),
+        (model.Place(16, 1e12, 0.0001), "reading in one thread", 2.5),
         (model.Place(16, 1e12, 0.4), "TCP's window", 238.4),
     ],
 )
