@@ -16,8 +16,8 @@ from towline.errors import (
     UsageError,
 )
 from towline.layers import profile as profiles
-from towline.push.destinations import is_at_registry
 from towline.push.image import images
+from towline.push.target import is_at_registry
 from towline.sources.open_source import parse
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, TypeVar
 from towline import reference
 from towline.errors import PartialFailure, TowlineError, TransferCancelled, UsageError
 from towline.push.result import PlanResult, PushResult
-from towline.reference import RepositoryName
+from towline.push.target import is_at_registry
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
 
     from towline.push.result import TagOutcome
     from towline.push.target_push import TargetPush
-    from towline.reference import Reference
+    from towline.reference import Reference, RepositoryName
 
 _ELSEWHERE = r"(?:oci|oci-archive|docker-archive|docker-daemon):(?![0-9]+/)"
 """How a text begins that names a folder, a file or a daemon; a host has a port after it."""
@@ -139,11 +139,6 @@ def on_one_host(parsed: Iterable[Reference], account: str | None) -> None:
             + ", ".join(hosts),
             hint=f"save a login for each: towline login {next(iter(hosts))}",
         )
-
-
-def is_at_registry(name: RepositoryName) -> bool:
-    """Whether it is no folder or file."""
-    return type(name) is RepositoryName
 
 
 def by_repository(parsed: Iterable[Reference]) -> dict[RepositoryName, list[Reference]]:

@@ -8,22 +8,23 @@ engine itself names.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
+from towline.push.target import target_at
 from towline.sources.engine import Access, EngineSource
 from towline.spec import config as configs
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from towline.context import Context
     from towline.knowledge.base import Knowledge
     from towline.push.options import Wish
+    from towline.push.resources import Resources
     from towline.push.result import TagPlan
-    from towline.push.source_images import Engine
     from towline.push.target import Target
     from towline.reference import Reference, RepositoryName
 
@@ -32,22 +33,32 @@ class EngineImage(EngineSource):
     """The images of an engine that a push is about."""
 
     def __init__(
-        self, name: str, engine: Engine, context: Context, environ: Mapping[str, str]
+        self,
+        name: str,
+        resources: Resources,
+        context: Context,
+        places: Iterable[RepositoryName],
+        *,
+        all_tags: bool = False,
+        outline: bool = False,
     ) -> None:
-        """Raises SourceError, and UsageError for a URL that is no address of an engine."""
-        targets = [engine.at(name) for name in engine.places]
-        self._known = _Documents(engine.knowledge, targets, self._places_of_origin)
-        self._at = engine.at
+        """`places` are pushed to; `outline`: a rough description will do.
+
+        Raises SourceError, and UsageError for a URL that is no address of an engine.
+        """
+        self._at = partial(target_at, resources, context=context)
+        targets = [self._at(place) for place in places]
+        self._known = _Documents(resources.knowledge, targets, self._places_of_origin)
         access = Access(
-            engine.url,
-            engine.timeout,
-            engine.log,
-            engine.secrets,
+            resources.engine,
+            resources.limits.timeout,
+            resources.log,
+            resources.secrets,
             self._known,
-            all_tags=engine.all_tags,
-            outline=engine.outline,
+            all_tags=all_tags,
+            outline=outline,
         )
-        super().__init__(name, access, context, environ)
+        super().__init__(name, access, context, resources.environ)
 
     def taught(self, wish: Wish) -> Wish:
         """The wish, to learn also from where the engine has its images from, or has put them."""

@@ -18,7 +18,7 @@ from towline.push.image import Blob, Gatherer, Index
 from towline.push.manifests import if_exists
 from towline.push.plan import Mount, Rules, steps
 from towline.push.reporting import Telling
-from towline.push.target import Costs
+from towline.push.target import Costs, target_at
 from towline.push.target_push import TargetPush
 from towline.push.upload.scheduler import Uploads
 from towline.push.upload.target_blobs import TargetBlobs
@@ -28,19 +28,41 @@ from towline.spec.descriptor import Descriptor
 from towline.spec.manifest import RawManifest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from towline.context import Context
     from towline.push.image import Tree
     from towline.push.options import Wish
     from towline.push.resources import Resources
+    from towline.push.source_images import Opened
     from towline.push.target import Target
     from towline.push.upload.scheduler import Task
+    from towline.reference import Reference, RepositoryName
     from towline.sources.base import SourceImage
     from towline.sources.passing import PassesBy, PassingBlob
 
 
-NOTHING: Tree = Index(SourceIndex(RawManifest(b"", media_types.OCI_INDEX), (), ()), ())
+_NOTHING: Tree = Index(SourceIndex(RawManifest(b"", media_types.OCI_INDEX), (), ()), ())
 """What is to be under a tag, while that is not known."""
+
+
+def send_ahead(
+    resources: Resources,
+    opened: Opened,
+    places: Mapping[RepositoryName, Sequence[Reference]],
+    wish: Wish,
+    context: Context,
+) -> Mapping[RepositoryName, Target]:
+    """Of a source that passes by, or is described late: the targets, which have got its blobs."""
+    begun = {name: target_at(resources, name, context) for name in places}
+    for name, tags in places.items():
+        begun[name].tags = tuple((tag, _NOTHING) for tag in tags if tag.tag)
+    targets = list(begun.values())
+    if source := opened.passing:
+        pass_by(resources, source, targets, wish)
+    elif outline := opened.outline:
+        send_layers(resources, outline, targets, opened.taught(wish))
+    return begun
 
 
 def pass_by(resources: Resources, source: PassesBy, targets: Sequence[Target], wish: Wish) -> None:
@@ -175,7 +197,7 @@ class Passage:
 
     def wait(self) -> None:
         """Until each blob is there or one has failed. Raises Cancelled."""
-        self._blobs.wait([] if self._once else [NOTHING])
+        self._blobs.wait([] if self._once else [_NOTHING])
         self.settle()
 
     def leave(self) -> None:

@@ -18,16 +18,14 @@ from towline import reference as references
 from towline.context import Cancel, Context, Meter
 from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import Warned, nowhere
-from towline.push import copying, destinations, joint_push, options, settled, signatures
+from towline.push import copying, destinations, joint_push, options, signatures
+from towline.push.begin import begin
 from towline.push.edge import Edge, Listener
-from towline.push.image import Gatherer, images
-from towline.push.manifests import build
 from towline.push.resources import Resources
 from towline.push.result import InspectResult, PlanResult, PushResult
 from towline.push.signatures import PusherOptions, PushOptions, Several, Source
-from towline.push.source_images import Engine, Opened, known_first, registry_reference, trees
-from towline.push.target import Target
-from towline.push.target_push import TargetPush
+from towline.push.source_images import Opened, known_first, registry_reference
+from towline.push.target import Target, target_at
 from towline.reference import RepositoryName
 from towline.wire.log import silent
 from towline.wire.secrets import Secrets
@@ -35,19 +33,13 @@ from towline.wire.secrets import Secrets
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from towline.errors import Side, SourceError
+    from towline.errors import Side
     from towline.push.assembling import Assembled
     from towline.push.destinations import Told
-    from towline.push.image import Tree
     from towline.push.options import Wish
     from towline.push.result import TagOutcome, TagPlan
     from towline.push.source_images import Wanted
     from towline.reference import Reference
-    from towline.sources.remote import RemoteSource
-    from towline.spec.digest import Digest
-    from towline.targets.place import Place
-
-    Targets = Mapping[RepositoryName, Target]
 
 
 class Pusher:
@@ -71,7 +63,6 @@ class Pusher:
         self._reads_as: Side = "source" if settings.get("src_creds") else "destination"
         with self._edge.crossed():
             self._resources = Resources(settings, self._warn, self._edge.secrets)
-        self._closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -86,13 +77,7 @@ class Pusher:
 
     def close(self) -> None:
         """Close connections and stores, and end the threads; running pushes must be over."""
-        self._closed = True
         self._resources.close()
-
-    def _check_open(self) -> None:
-        """Raises UsageError: what is asked of a closed Pusher would never start."""
-        if self._closed:
-            raise UsageError("this Pusher is closed", hint="make another")
 
     @signatures.method
     def push(
@@ -137,7 +122,12 @@ class Pusher:
                 source, context, wish, parsed, all_tags=all_tags, known_first=first
             ) as opened,
         ):
-            passed = self._pass_by(opened, parsed, wish, context)
+            passed: Mapping[RepositoryName, Target] = {}
+            if opened.passing or opened.outline:
+                from towline.push.passing import send_ahead  # which most have no need of
+
+                names = destinations.by_repository(parsed)
+                passed = send_ahead(self._resources, opened, names, wish, context)
             with context.span("described"):
                 wanted = opened.wanted(parsed, wish, all_tags=all_tags)
             outcomes = self._push(opened, wanted, opened.taught(wish), context, passed)
@@ -194,7 +184,7 @@ class Pusher:
         found = references.parse(reference)
         places = tagging.places(found, [tags] if isinstance(tags, str) else tags)
         with self._edge.crossed(places):
-            target = self._target(found.repository, Context(cancel, self._emit))
+            target = target_at(self._resources, found.repository, Context(cancel, self._emit))
             outcomes = tagging.tag(target, found, places)
         outcomes = [self._edge.outcome(outcome) for outcome in outcomes]
         told = destinations.answer(places, outcomes, several=len(places) > 1)
@@ -320,8 +310,7 @@ class Pusher:
         ):
             wanted = opened.wanted(parsed, wish, all_tags=all_tags)
             wish = opened.taught(wish)
-            early, runs, broken = self._begun(opened, wanted, wish, context, {})
-            opened.charge([run.target for run in runs])
+            early, runs, broken = begin(self._resources, opened, wanted, wish, context, begun={})
             joint_push.prepare(self._resources, runs, wish)
             planned: dict[Reference, TagPlan] = dict(broken)
             planned |= {tag: dry_run.unchanged(outcome) for tag, outcome in early.items()}
@@ -334,37 +323,16 @@ class Pusher:
         several = all_tags or not isinstance(destination, str)
         return destinations.answer(wanted, outcomes, several=several)
 
-    def _pass_by(
-        self, opened: Opened, parsed: Sequence[Reference], wish: Wish, context: Context
-    ) -> Targets:
-        """Of a source that passes by, or is described late: the targets, which have its blobs."""
-        source, outline = opened.passing, opened.outline
-        if source is None and outline is None:
-            return {}
-        from towline.push import passing
-
-        targets = {}
-        for name, tags in destinations.by_repository(parsed).items():
-            targets[name] = self._target(name, context)
-            targets[name].tags = tuple((tag, passing.NOTHING) for tag in tags if tag.tag)
-        if source:
-            passing.pass_by(self._resources, source, list(targets.values()), wish)
-        elif outline:
-            wish = opened.taught(wish)
-            passing.send_layers(self._resources, outline, list(targets.values()), wish)
-        return targets
-
     def _push(
         self,
         opened: Opened | Assembled,
         wanted: Wanted,
         wish: Wish,
         context: Context,
-        passed: Targets,
+        passed: Mapping[RepositoryName, Target],
     ) -> list[TagOutcome]:
-        early, runs, broken = self._begun(opened, wanted, wish, context, passed)
+        early, runs, broken = begin(self._resources, opened, wanted, wish, context, begun=passed)
         targets = [run.target for run in runs]
-        opened.charge(targets)
         left = 0
         if targets and not wish.referrers and opened.knows_referrers:
             from towline.push import referring  # which most have no need of
@@ -397,72 +365,6 @@ class Pusher:
             outcome = replace(outcome, warnings=warnings)
         return self._edge.outcome(outcome)
 
-    def _begun(
-        self,
-        opened: Opened | Assembled,
-        wanted: Wanted,
-        wish: Wish,
-        context: Context,
-        passed: Targets,
-    ) -> tuple[dict[Reference, TagOutcome], list[TargetPush], dict[Reference, SourceError]]:
-        """What is settled before the source is read, and the runs of the rest, as `_runs` has it.
-
-        What the source's registry is asked counts for the first of the targets.
-        """
-        places = destinations.by_repository(wanted)
-        targets = {name: passed.get(name) or self._target(name, context) for name in places}
-        first = next(iter(targets.values()))
-        if opened.origin:
-            first.context = opened.context
-            first.costs = opened.costs
-        if wish.omit_from:
-            self._omit([*targets.values()], wish, context)
-        if opened.origin is None:
-            return {}, *self._runs(opened, wanted, wish, context, targets)
-        found: dict[Reference, TagOutcome] = {}
-        for name, tags in places.items():
-            found |= settled.settled(targets[name], tags, wanted, wish)
-        left = {tag: entry for tag, entry in wanted.items() if tag not in found}
-        opened.read_ahead(left.values())
-        return found, *self._runs(opened, left, wish, context, targets)
-
-    def _runs(
-        self,
-        opened: Opened | Assembled,
-        wanted: Wanted,
-        wish: Wish,
-        context: Context,
-        begun: Targets,
-    ) -> tuple[list[TargetPush], dict[Reference, SourceError]]:
-        """A run for each repository, over trees that share their blobs; and what has no tree.
-
-        `begun` are targets that there are already.
-        """
-        gatherer = Gatherer(wish.profile, recompress=wish.explicit_profile)
-        found, broken = trees(wanted, gatherer)
-        for tree in found.values():
-            _check(tree, wish)
-        targets = []
-        for name, tags in destinations.by_repository(found).items():
-            target = begun.get(name) or self._target(name, context)
-            target.tags = copying.fitting(name, ((each, found[each]) for each in tags))
-            targets.append(target)
-            for entry in dict.fromkeys(wanted[reference] for reference, _ in target.tags):
-                for warning in entry.warnings:
-                    target.warn(warning)
-        hosts = {target.repository.name.host for target in targets}
-        for lesson in wish.cache_from:
-            if targets and lesson.repository.host not in hosts:
-                targets[0].warn(f"nothing is learned from {lesson}: no destination is there")
-        for target in targets:
-            target.alone = len(hosts) == 1
-        if wish.referrers:
-            from towline.push import referring  # which most have no need of
-
-            referring.attach(targets, opened, gatherer)
-        agreed: dict[Tree, tuple[str, Digest]] = {}
-        return [TargetPush(target, wish, agreed) for target in targets], broken
-
     @contextmanager
     def _carried(self, wishes: PushOptions) -> Iterator[Context]:
         """What the calls of one push carry; the trace is written at its end, however it ends."""
@@ -476,37 +378,6 @@ class Pusher:
             emit = trace.hearing(self._emit)
             yield Context(carried.cancel, emit, trace=trace)
 
-    def _omit(self, targets: Sequence[Target], wish: Wish, context: Context) -> None:
-        """Have archives go without the layers that are where they will be pushed to."""
-        omitted: set[Digest] = set()
-        plain = options.wish({})
-        for source in wish.omit_from:
-            reference = registry_reference(source)
-            spelled = f"docker://{reference}" if reference else source
-            with self._opened(spelled, context, plain) as opened:
-                omitted |= opened.layers()
-                targets[0].context.meter.add(requests=opened.context.meter.requests)
-        for target in targets:
-            if target.layout:
-                target.layout.omitted = omitted
-
-    def _target(self, name: RepositoryName, context: Context) -> Target:
-        return self._at(name, "destination", context)
-
-    def _read(self, name: RepositoryName, context: Context) -> Target:
-        """A repository that is only read from."""
-        return self._at(name, self._reads_as, context)
-
-    def _at(self, name: RepositoryName, side: Side, context: Context) -> Target:
-        self._check_open()
-        context = context.but(meter=Meter())
-        if not destinations.is_at_registry(name):
-            from towline.targets.archives import opened  # which most have no need of
-
-            return Target(self._resources, opened(cast("Place", name)), (), context)
-        repository = self._resources.client.repository(name, side, context=context)
-        return Target(self._resources, repository, (), context)
-
     @contextmanager
     def _opened(
         self,
@@ -519,46 +390,28 @@ class Pusher:
         outline: bool = False,
         known_first: str | None = "",
     ) -> Iterator[Opened]:
-        """`outline`: a rough description will do, where the source would take long to give more.
-
-        `known_first`: as `open_source` has it.
-        """
-        self._check_open()
-        context = context.but(meter=Meter())
-
-        def at_registry(reference: Reference) -> RemoteSource:
-            from towline.sources import remote  # which most have no need of
-
-            resources, host = self._resources, reference.repository.host
-            repository = resources.client.repository(
-                reference.repository, "source", context=context
-            )
-            threads = resources.host_threads(host)
-            policy, gate = resources.policy, resources.gate
-            reading = remote.Reading(repository, context, policy, gate, threads)
-            return remote.RemoteSource(
-                reading, reference, all_tags=all_tags, globs=wish.tags, wanted=wish.platforms
-            )
-
-        engine = Engine(
-            self._resources.engine,
-            self._resources.limits.timeout,
-            self._log,
-            self._edge.secrets,
-            self._resources.knowledge,
-            partial(self._target, context=context),
-            tuple(destinations.by_repository(parsed)),
-            all_tags=all_tags,
-            outline=outline,
-        )
-        environ = self._resources.environ
+        """The source; what is asked of its registry counts apart. See `Opened`."""
+        self._resources.check_open()
         with context.span("opened"):
-            opened = Opened(source, context, environ, engine, at_registry, known_first=known_first)
+            opened = Opened(
+                source,
+                self._resources,
+                context.but(meter=Meter()),
+                destinations.by_repository(parsed),
+                wish=wish,
+                all_tags=all_tags,
+                outline=outline,
+                known_first=known_first,
+            )
         try:
             with copying.sides_named() if opened.origin else nullcontext():
                 yield opened
         finally:
             opened.close()
+
+    def _read(self, name: RepositoryName, context: Context) -> Target:
+        """A repository that is only read from."""
+        return target_at(self._resources, name, context, self._reads_as)
 
     @property
     def _faults(self) -> tuple[str, ...]:
@@ -568,11 +421,3 @@ class Pusher:
     def _warn(self, message: str) -> None:
         self._said.append(message)
         self._emit(Warned(reference="", message=message))
-
-
-def _check(tree: Tree, wish: Wish) -> None:
-    """Raises UsageError for what cannot be made of a tree."""
-    for image in images(tree):
-        build.check(image, build.preferred(image, wish.format, wish.profile), wish.profile)
-    if wish.preserve_digests:
-        build.check_preserved(tree, wish.format)

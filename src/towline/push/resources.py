@@ -6,6 +6,7 @@ import os
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from towline.errors import UsageError
 from towline.knowledge.open import open_knowledge
 from towline.layers.buffers import Spares
 from towline.push.options import account, chunk_size, environment, limits, pair, rate
@@ -14,6 +15,7 @@ from towline.transfers.retry import Gate, Policy
 from towline.transfers.single_flight import SingleFlight
 from towline.transfers.slots import Slots
 from towline.transfers.threads import Threads, processors
+from towline.wire.log import silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -40,6 +42,8 @@ class Resources:
     ) -> None:
         """`secrets` is told every secret that is used."""
         self.limits = limits(options)
+        self.secrets = secrets
+        self.log = options.get("log") or silent
         self.environ = environment(options)
         secrets.add_environment(self.environ)
         secrets.add_address(_text(options.get("cache")))
@@ -124,6 +128,11 @@ class Resources:
         """What a transfer of that key came to, if there was one not long ago."""
         with self._lock:
             return self._seen.get(key)
+
+    def check_open(self) -> None:
+        """Raises UsageError: what is asked of a closed Pusher would never start."""
+        if self._closed:
+            raise UsageError("this Pusher is closed", hint="make another")
 
     def close(self) -> None:
         """Stop the threads, close connections and stores."""

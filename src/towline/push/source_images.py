@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
 
 from towline import reference as references
 from towline.errors import SourceError
@@ -16,14 +17,15 @@ from towline.sources.select import select, tagged
 from towline.spec.referrers import is_list
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from towline.context import Context
-    from towline.knowledge.base import Knowledge
     from towline.push.engine_image import EngineImage
     from towline.push.image import Gatherer, Tree
     from towline.push.options import Wish
+    from towline.push.resources import Resources
     from towline.push.result import TagPlan
+    from towline.push.signatures import Source
     from towline.push.target import Target
     from towline.reference import RepositoryName
     from towline.sources.base import ImageSource, Referrer, SourceImage, SourceLayer
@@ -31,29 +33,9 @@ if TYPE_CHECKING:
     from towline.sources.passing import PassesBy
     from towline.sources.remote import RemoteSource
     from towline.spec.digest import Digest
-    from towline.wire.log import Log
-    from towline.wire.secrets import Secrets
 
-Source = str | os.PathLike[str] | BinaryIO
-"""A path, a text of the command line's grammar, or an open binary file."""
 Wanted = dict[Reference, SourceEntry]
 """What is to be under each destination, in the order of the results."""
-
-
-class Engine(NamedTuple):
-    """How an engine is reached by a push, and what the push knows that saves an export."""
-
-    url: str | None
-    timeout: float
-    log: Log
-    secrets: Secrets
-    knowledge: Knowledge
-    at: Callable[[RepositoryName], Target]
-    """A repository, to look at what it holds."""
-    places: Sequence[RepositoryName] = ()
-    """Those that are pushed to."""
-    all_tags: bool = False
-    outline: bool = False
 
 
 def known_first(places: Iterable[Reference], wish: Wish) -> str | None:
@@ -78,14 +60,19 @@ class Opened:
     def __init__(
         self,
         source: Source,
+        resources: Resources,
         context: Context,
-        environ: Mapping[str, str],
-        engine: Engine,
-        remote: Callable[[Reference], RemoteSource],
+        places: Iterable[RepositoryName] = (),
         *,
+        wish: Wish,
+        all_tags: bool = False,
+        outline: bool = False,
         known_first: str | None = "",
     ) -> None:
-        """`remote` makes a source of what a registry holds; `known_first`: see `open_source`."""
+        """`outline`: a rough description will do, where the source would take long to give more.
+
+        `places` are pushed to; `known_first`: see `open_source`.
+        """
         location = parse(source) if isinstance(source, str) else None
         self.context = context
         self.costs = Costs(context)
@@ -102,20 +89,24 @@ class Opened:
         if location and location.transport == "docker-daemon":
             from towline.push.engine_image import EngineImage
 
-            self._engine = EngineImage(location.path, engine, context, environ)
+            self._engine = EngineImage(
+                location.path, resources, context, places, all_tags=all_tags, outline=outline
+            )
             self._source: ImageSource = self._engine
             return  # its REF is the name itself
         if location and location.transport == "docker":
             reference = references.parse(location.path)
             self.origin = reference.repository
-            self._source = self._remote = remote(reference)
+            self._source = self._remote = _remote(
+                reference, resources, context, wish, all_tags=all_tags
+            )
             return
         if isinstance(source, str | os.PathLike):
             self._path = location.path if location else self.name
         if known_first is None and self._ref:
             known_first = f"{self._ref} may be one of several images in it"
         self._source = open_source(
-            location or source, context, environ=environ, known_first=known_first
+            location or source, context, environ=resources.environ, known_first=known_first
         )
 
     @property
@@ -130,7 +121,7 @@ class Opened:
             return self._engine if self._passes and self._engine.passes() else None
         return cast("PassesBy", self._source) if hasattr(self._source, "passing") else None
 
-    @property
+    @cached_property
     def outline(self) -> SourceImage | None:
         """The image as far as its layers go, where its config comes out of an export as late."""
         return self._engine.early_outline() if self._engine and self._passes else None
@@ -219,6 +210,24 @@ def _layers(content: SourceImage | SourceIndex) -> Iterator[SourceLayer]:
             yield from _layers(child)
     else:
         yield from content.layers
+
+
+def _remote(
+    reference: Reference,
+    resources: Resources,
+    context: Context,
+    wish: Wish,
+    *,
+    all_tags: bool,
+) -> RemoteSource:
+    from towline.sources import remote  # which most have no need of
+
+    repository = resources.client.repository(reference.repository, "source", context=context)
+    threads = resources.host_threads(reference.repository.host)
+    reading = remote.Reading(repository, context, resources.policy, resources.gate, threads)
+    return remote.RemoteSource(
+        reading, reference, all_tags=all_tags, globs=wish.tags, wanted=wish.platforms
+    )
 
 
 def trees(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
-from towline.context import Patience
+from towline.context import Meter, Patience
 from towline.events import Retrying, Warned
+from towline.reference import RepositoryName
 from towline.registry.repository import Repository
 from towline.transfers.retry import Attempts, retry
 
@@ -14,14 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from towline.context import Context
-    from towline.errors import TowlineError
+    from towline.errors import Side, TowlineError
     from towline.events import Event
     from towline.push.image import Layer, Tree
     from towline.push.plan import Delivered
     from towline.push.resources import Resources
-    from towline.reference import Reference, RepositoryName
+    from towline.reference import Reference
     from towline.spec.digest import Digest
     from towline.targets.layout import Layout
+    from towline.targets.place import Place
 
 T = TypeVar("T")
 
@@ -154,3 +156,22 @@ class Target:
         attempts = Attempts(self.resources.policy, self.repository.side)
         gate = self.resources.gate
         return retry(work, attempts, gate, self.repository.name.host, self.context, told)
+
+
+def is_at_registry(name: RepositoryName) -> bool:
+    """Whether it is no folder or file."""
+    return type(name) is RepositoryName
+
+
+def target_at(
+    resources: Resources, name: RepositoryName, context: Context, side: Side = "destination"
+) -> Target:
+    """A repository, or what else is written to; what its calls cost is counted apart."""
+    resources.check_open()
+    context = context.but(meter=Meter())
+    if is_at_registry(name):
+        repository = resources.client.repository(name, side, context=context)
+        return Target(resources, repository, (), context)
+    from towline.targets.archives import opened  # which most have no need of
+
+    return Target(resources, opened(cast("Place", name)), (), context)
