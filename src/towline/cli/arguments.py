@@ -146,6 +146,7 @@ def parse(parser: Parser, words: Sequence[str], environ: Mapping[str, str]) -> a
         raise UsageError(f"no {needs} is named", hint=hint)
     space.typed = set(vars(space))
     for option in parser.options:
+        # Who types one of two rivals means it, whatever is set for all commands.
         if option.dest in space.typed or _RIVALS.get(option.dest, set()) & space.typed:
             continue
         if variable := next((name for name in option.variables if environ.get(name)), None):

@@ -27,7 +27,7 @@ def write(lines: Iterable[str]) -> None:
             sys.stdout.write(_spelled(line) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        forget(sys.stdout.fileno())
+        forget(sys.stdout.fileno())  # `| head -1`: what it wanted it has
     except OSError as error:
         forget(sys.stdout.fileno())
         raise _failed(error.strerror) from error

@@ -98,6 +98,7 @@ def _names_an_image(text: str) -> bool:
     """Whether it is no file, and could be an image's name, and hardly a file's."""
     from towline import reference as references
 
+    # `app.tar` is an image's name too, but who types it means a file.
     if text == "-" or text.startswith((*_ARCHIVES, _DAEMON, "oci:")) or text.endswith(_ENDINGS):
         return False
     if _exists(text):

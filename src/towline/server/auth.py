@@ -27,6 +27,7 @@ _CHECKS_AT_ONCE = 2
 _BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
 
 _NOBODY = b"$2b$04$" + b"." * 53
+"""A hash to compare with where the file has none."""
 
 
 class Guard:

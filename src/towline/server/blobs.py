@@ -22,6 +22,7 @@ def read(call: Call) -> Response:
     """GET or HEAD of a blob."""
     digest = call.digest()
     repository = call.repository
+    # Who asks by HEAD may be a push that relies on the answer; who reads relies on nothing.
     size = repository.ask_blob(digest) if call.head else repository.blob(digest)
     if size is None:
         raise Refused(distribution.BLOB_UNKNOWN, digest=digest)
@@ -45,8 +46,10 @@ def content(call: Call, path: Path, digest: Digest, size: int, media_type: str) 
         distribution.DOCKER_CONTENT_DIGEST: digest,
         "ETag": etag,
         "Accept-Ranges": "bytes",
+        # A proxy may keep it, but has to ask whether it is still there: blobs are deleted.
         "Cache-Control": "no-cache",
     }
+    # Several may be given, and weak ones: the digest in any of them is this content.
     if etag in call.request.headers.get("if-none-match", ""):
         return Response(304, headers)
     if call.head:  # a Range counts for GET alone (RFC 9110, section 14.2)

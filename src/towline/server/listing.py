@@ -76,7 +76,7 @@ def _page(
     if wanted is None:
         page = sorted(entries)
     else:
-        page = heapq.nsmallest(wanted + 1, entries)
+        page = heapq.nsmallest(wanted + 1, entries)  # one more tells whether there is more
         more = len(page) > wanted
         del page[wanted:]
         if more and page:

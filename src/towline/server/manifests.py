@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from towline.server import blobs, documents
 from towline.server.http import Response
 from towline.server.refusals import Refused, digest_of
-from towline.server.repository import is_tag
 from towline.spec import distribution
 from towline.spec.digest import Digest
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from towline.server.call import Call
     from towline.server.documents import Document
     from towline.server.repository import Repository
-    from towline.spec.descriptor import Descriptor
 
 
 def read(call: Call) -> Response:
@@ -48,6 +46,7 @@ def put(call: Call) -> Response:
         raise _invalid(str(error)) from None
     if document.payload is not None and not call.registry.schema1:
         raise _invalid("schema 1 is only taken with `--schema1`")
+    # Of schema 1 the signatures are not part of what the digest is of.
     signed = content if document.payload is None else document.payload
     digest = Digest.of(signed)
     if isinstance(reference, Digest):
@@ -61,6 +60,7 @@ def put(call: Call) -> Response:
         "Location": distribution.manifest_path(call.name, digest),
         distribution.DOCKER_CONTENT_DIGEST: digest,
     }
+    # By this header clients know that they need not keep a list under a tag.
     if document.subject and call.registry.referrers:
         headers[distribution.OCI_SUBJECT] = document.subject.digest
     if by_digest and tags:
@@ -100,7 +100,7 @@ def _reference(text: str) -> Digest | str:
 
 
 def _check_tag(text: str) -> None:
-    if not is_tag(text):
+    if not distribution.TAG.fullmatch(text):
         raise Refused(distribution.MANIFEST_INVALID, f"{text[:150]!r} is no tag")
 
 
@@ -129,30 +129,25 @@ def _store(call: Call, content: bytes, digest: Digest, document: Document, tags:
         if document.subject:
             descriptor = document.referrer(digest, len(content))
             repository.add_referrer(document.subject.digest, digest, descriptor)
-        held = repository.manifest(digest)
-        if held is None or held.media_type != document.media_type:
-            repository.put_manifest(digest, document.media_type, stored)
+        repository.put_manifest(digest, document.media_type, stored)
         repository.list_blobs(document.digests())
         for tag in tags:
             repository.set_tag(tag, digest)
 
 
 def _missing(repository: Repository, document: Document) -> Iterator[Digest]:
-    """What the document refers to and the repository does not hold."""
-    for blob in document.blobs:
-        _check_size(blob, found := repository.ask_blob(blob.digest))
-        if found is None:
-            yield blob.digest
+    """What the document refers to and the repository does not hold.
+
+    Raises Refused where something has another size than the document says.
+    """
+    found = [(blob, repository.ask_blob(blob.digest)) for blob in document.blobs]
     for child in document.children:
-        manifest = repository.manifest(child.digest)
-        found = manifest.size if manifest else repository.ask_blob(child.digest)
-        _check_size(child, found)
-        if found is None:
-            yield child.digest
+        held = repository.manifest(child.digest)
+        found.append((child, held.size if held else repository.ask_blob(child.digest)))
+    for part, size in found:
+        if size is None:
+            yield part.digest
+        elif size != part.size:
+            message = f"{part.digest} has {size} bytes, not {part.size}"
+            raise Refused(distribution.SIZE_INVALID, message)
     yield from (digest for digest in document.unsized if repository.ask_blob(digest) is None)
-
-
-def _check_size(descriptor: Descriptor, found: int | None) -> None:
-    if found is not None and found != descriptor.size:
-        message = f"{descriptor.digest} has {found} bytes, not {descriptor.size}"
-        raise Refused(distribution.SIZE_INVALID, message)

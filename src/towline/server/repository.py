@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 from towline.server.files import last_asked, touched
 from towline.server.storage import at
-from towline.spec import distribution
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -124,7 +123,9 @@ class Repository:
 
     def put_manifest(self, digest: Digest, media_type: str, stored: Digest) -> None:
         """Hold a manifest whose bytes are the blob `stored`; within `unswept` and `changing`."""
-        self._files.write(at(self._manifests, digest), f"{media_type}\n{stored}\n".encode())
+        held = self.manifest(digest)
+        if held is None or held.media_type != media_type:  # a further tag writes nothing anew
+            self._files.write(at(self._manifests, digest), f"{media_type}\n{stored}\n".encode())
 
     def delete_manifest(self, digest: Digest, subject: Digest | None) -> None:
         """Forget a manifest, its tags first; within `changing`."""
@@ -212,8 +213,3 @@ def _digests(folder: Path) -> Iterator[Digest]:
     for algorithm in _entries(folder):
         for encoded in _entries(folder / algorithm):
             yield Digest(f"{algorithm}:{encoded}")
-
-
-def is_tag(text: str) -> bool:
-    """Whether a text has the form of a tag."""
-    return distribution.TAG.fullmatch(text) is not None

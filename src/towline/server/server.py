@@ -178,7 +178,7 @@ class Server:
         self.faults.clear()
         listener = self._listener
         if listener is not None:
-            with suppress(OSError):
+            with suppress(OSError):  # closing alone would leave `accept` waiting
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
         for thread in self._threads:
@@ -194,7 +194,7 @@ class Server:
         with self._lock:
             open_now = dict(self._open)
         for connection in open_now.values():
-            if connection and connection.idle:
+            if connection and connection.idle:  # a client's next request will find it closed
                 connection.end()
         for thread in open_now:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -231,7 +231,7 @@ class Server:
                 self._open[thread] = None
         if busy:
             with suppress(OSError), sock:
-                sock.settimeout(0)
+                sock.settimeout(0)  # whoever does not read at once is not waited for
                 sock.send(_BUSY)
             return
         try:
@@ -246,6 +246,7 @@ class Server:
         this = threading.current_thread()
         try:
             with suppress(OSError):
+                # Else the end of a small answer waits for the acknowledgement of its beginning.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if self._tls:
                     sock.settimeout(self._registry.limits.head_seconds)

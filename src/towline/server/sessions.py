@@ -125,7 +125,7 @@ class Sessions:
 
     def find(self, name: str, session: str) -> Session | None:
         """An open session of a repository."""
-        if not _ID.fullmatch(session):
+        if not _ID.fullmatch(session):  # it becomes a part of a path
             return None
         path = self._path(name, session)
         with self._lock:

@@ -36,6 +36,7 @@ def start(call: Call) -> Response:
     session.use(algorithm)
     if wanted is None:
         return Response(202, _session_headers(call, session))
+    # POST with a digest: the whole blob is in this request (end-4b).
     with session.taken(call.interrupt):
         return _finish(call, session, wanted)
 
@@ -47,7 +48,7 @@ def _mounted(call: Call, digest: Digest) -> bool:
     if apart and (origin or "").partition("/")[0] != call.name.partition("/")[0]:
         return False
     with storage.unswept():
-        if origin is None:
+        if origin is None:  # a mount from wherever the blob is (end-11)
             found = storage.keep(digest) is not None
         elif distribution.NAME.fullmatch(origin):
             found = Repository(storage, origin).ask_blob(digest) is not None

@@ -90,7 +90,7 @@ class PackedFile(io.RawIOBase):
         self._file = file
         self._compressor: Any = None
         if compression == "gzip":
-            self._compressor = zlib.compressobj(6, wbits=31)
+            self._compressor = zlib.compressobj(6, wbits=31)  # gzip, with no time in its header
         elif compression == "zstd":
             import zstandard
 

@@ -121,7 +121,7 @@ def _add_index(store: BlobStore, spec: ImageSpec, images: Sequence[MadeImage]) -
                 "vnd.docker.reference.type": "attestation-manifest",
             }
             listed.append(_listed(attestation, unknown, marks))
-        if image.platform in spec.absent:
+        if image.platform in spec.absent:  # docker saves one platform of what it has pulled
             store.path(raw.digest).unlink()
     index = manifest.build_index("oci", listed)
     store.add(index.content, index.media_type)
