@@ -47,40 +47,6 @@ class Face(Protocol):
         return ""
 
 
-class Pending:
-    """What is not shown yet. A layer's byte count replaces the one before it."""
-
-    def __init__(self) -> None:
-        self._told: list[Event | Logged] = []
-        self._place: dict[tuple[str, str], int] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._told)
-
-    def add(self, told: Event | Logged) -> None:
-        """Append, or replace what says the same with older numbers."""
-        if isinstance(told, LayerProgress | Working):
-            key = told.reference, told.id if isinstance(told, LayerProgress) else told.what
-            place = self._place.get(key)
-            if place is not None and _only_moves(self._told[place], told):
-                self._told[place] = told
-                return
-            self._place[key] = len(self._told)
-        self._told.append(told)
-
-    def take(self) -> list[Event | Logged]:
-        """All of it, in order; nothing is left."""
-        told, self._told = self._told, []
-        self._place.clear()
-        return told
-
-
-def _only_moves(before: Event | Logged, now: LayerProgress | Working) -> bool:
-    if isinstance(before, LayerProgress) and isinstance(now, LayerProgress):
-        return before.status == now.status
-    return isinstance(before, Working)
-
-
 class Progress:
     """A face on a stream, fed from any thread; a context manager that ends with all shown."""
 
@@ -89,17 +55,28 @@ class Progress:
         self._stream = stream
         self._interval = interval
         self._lock = threading.Condition()
-        self._pending = Pending()
+        self._told: list[Event | Logged] = []
+        """What is not shown yet."""
+        self._places: dict[tuple[str, str], int] = {}
+        """Where in it each layer and each piece of work was last told of."""
         self._closing = threading.Event()
         self._broken = stream is None
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def emit(self, told: Event | Logged) -> None:
-        """Tell an event; returns at once."""
+        """Tell an event; returns at once. A byte count replaces the one before it."""
         with self._lock:
-            if isinstance(told, Warned) or not self._broken:
-                self._pending.add(told)
-                self._lock.notify()
+            if self._broken and not isinstance(told, Warned):
+                return
+            self._lock.notify()
+            if isinstance(told, LayerProgress | Working):
+                key = told.reference, told.id if isinstance(told, LayerProgress) else told.what
+                place = self._places.get(key)
+                if place is not None and _only_moves(self._told[place], told):
+                    self._told[place] = told
+                    return
+                self._places[key] = len(self._told)
+            self._told.append(told)
 
     def log(self, line: str) -> None:
         """Tell a line of `--debug`; returns at once."""
@@ -117,22 +94,25 @@ class Progress:
         with self._lock:
             self._lock.notify()
         if self._thread.ident is None:
-            self._show(self._pending.take())
+            self._show(self._take())
         else:
             self._thread.join()
 
     def _run(self) -> None:
         while not self._closing.is_set():
             with self._lock:
-                if not self._pending and not self._closing.is_set():
+                if not self._told and not self._closing.is_set():
                     self._lock.wait(self._interval)
-                told = self._pending.take()
-            self._show(told)
+            self._show(self._take())
             self._closing.wait(self._interval)
-        with self._lock:
-            told = self._pending.take()
-        self._show(told)
+        self._show(self._take())
         self._show((), last=True)
+
+    def _take(self) -> list[Event | Logged]:
+        with self._lock:
+            told, self._told = self._told, []
+            self._places.clear()
+        return told
 
     def _show(self, told: Sequence[Event | Logged], *, last: bool = False) -> None:
         """Let the face write; without one, or where it fails, warnings still reach the user."""
@@ -155,3 +135,9 @@ class Progress:
         if text and self._stream is not None:
             self._stream.write(text)
             self._stream.flush()
+
+
+def _only_moves(before: Event | Logged, now: LayerProgress | Working) -> bool:
+    if isinstance(before, LayerProgress) and isinstance(now, LayerProgress):
+        return before.status == now.status
+    return isinstance(before, Working)
