@@ -59,6 +59,16 @@ def test_a_push_of_no_span_is_bounded_by_something() -> None:
     assert len(shares(recording())) == 4
 
 
+def test_what_goes_on_after_the_end_changes_nothing_of_it() -> None:
+    made = recording(("sent", 1, 0, 6, 0))
+    over = made.end()
+    with made.span("sent", BLOB):
+        pass
+    assert len(made.spans) == 2
+    assert len(over.spans) == 1
+    assert len(over.threads) == 1
+
+
 def test_intervals_that_touch_are_one() -> None:
     assert merged([(3, 4), (0, 1), (0.5, 2)]) == [(0, 2), (3, 4)]
     assert merged([(0, 1), (1.5, 2)], gap=0.5) == [(0, 2)]

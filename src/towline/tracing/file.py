@@ -38,10 +38,9 @@ def tracing(
         recording.failed(error)
         raise
     finally:
-        recording.end()
         try:
             with file:
-                file.writelines(_lines(path, recording, redact))
+                file.writelines(_lines(path, recording.end(), redact))
             temporary.replace(path)
         except Exception as error:  # noqa: BLE001 - whatever it is, it undoes no push
             warn(f"the trace {path} is not written: {error}")

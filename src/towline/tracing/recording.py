@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from contextlib import suppress
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, cast
 
@@ -103,11 +104,18 @@ class Recording(Trace):
         """The push has failed, or that of one tag."""
         self.errors.append(str(error))
 
-    def end(self) -> None:
-        """The push is over."""
-        self.ended = time.monotonic()
+    def end(self) -> Recording:
+        """The push is over: what it has come to, as it is at this moment.
+
+        A thread that nobody waits for any more may go on for a while, and take down what it does.
+        """
+        over = copy(self)
+        over.ended = time.monotonic()
         own, every = _used()
-        self.own_cpu, self.all_cpu = own - self.own_cpu, every - self.all_cpu
+        over.own_cpu, over.all_cpu = own - self.own_cpu, every - self.all_cpu
+        over.spans, over.requests, over.said = [*self.spans], [*self.requests], [*self.said]
+        over.threads, over.layers = dict(self.threads), dict(self.layers)
+        return over
 
     def span(self, step: str, about: About, size: int = 0) -> _Around:
         """Around a block: its time is spent on that step."""
