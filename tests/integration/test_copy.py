@@ -7,12 +7,14 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import bcrypt
 import pytest
 
 import towline
 from tests.support import readback
 from towline.cli.main import main
 from towline.server import Server
+from towline.server.auth import Guard
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
@@ -270,3 +272,46 @@ def test_the_command_copies_and_says_what_a_bare_word_is(
     assert "hint: ./image is the path, docker://image the image" in capsys.readouterr().err
     assert main(["copy", "./image", f"{name}:2", "-q"]) == 0
     assert capsys.readouterr().out == f"{name}@{source.digest}\n"
+
+
+def test_a_dry_run_of_all_tags_says_what_would_move(
+    source: Source, registry: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = registry.name("app")
+    copied(f"{source.host}/app:1", f"{name}:1")
+    copied(f"{source.host}/app:1", f"{source.host}/app:2", platform="linux/arm64")
+    before = len(registry.requests())
+    command = ["copy", "-a", f"{source.host}/app", name, "--dry-run", "--output", "json"]
+    assert main(command) == 0
+    one, two = json.loads(capsys.readouterr().out)
+    assert (one["tag"], one["status"], one["send_bytes"]) == ("1", "unchanged", 0)
+    assert (two["tag"], two["status"]) == ("2", "pushed")
+    assert two["digest"] != source.digest
+    asked = {method for method, _ in registry.requests()[before:]}
+    assert asked <= {"GET", "HEAD"}
+
+
+def test_each_side_has_an_account_of_its_own(tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image", LAYERS, format="oci")
+    people = [("from", "word"), ("to", "other")]
+    for user, password in people:
+        hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
+        (tmp_path / user).write_text(f"{user}:{hashed}\n")
+    doors = [Guard(tmp_path / user) for user, _ in people]
+    with Server(guard=doors[0]) as one, Server(guard=doors[1]) as two:
+        hosts = [server.url.partition("//")[2] for server in (one, two)]
+        accounts = dict(zip(hosts, people, strict=True))
+        names = [f"{host}/app:1" for host in hosts]
+        asked: list[str] = []
+
+        def creds(host: str) -> tuple[str, str] | None:
+            asked.append(host)
+            return accounts.get(host)
+
+        towline.push(made.path, names[0], creds=creds)
+        assert copied(*names, creds=creds).digest == made.digest
+        assert set(asked) == set(hosts)
+        other = f"{hosts[1]}/app:2"
+        assert copied(names[0], other, src_creds="from:word", creds="to:other").digest
+        with pytest.raises(towline.AuthError, match=r"^at the source: "):
+            copied(names[0], other, src_creds="to:other", creds="to:other")

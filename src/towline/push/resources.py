@@ -50,12 +50,14 @@ class Resources:
         self.engine = options.get("engine")
         """Where the Docker engine is; None: as docker's client finds it."""
         self.knowledge = open_knowledge(_text(options.get("cache")), self.environ, warn)
+        self.gate = Gate()
         self.client = RegistryClient(
-            _settings(options, self.limits, warn, secrets), recall=self.knowledge.host_facts
+            _settings(options, self.limits, warn, secrets),
+            recall=self.knowledge.host_facts,
+            few_left=self.gate.follow,
         )
         self.policy = Policy(retries=self.limits.retries)
         self.look_again: tuple[float, ...] = LOOK_AGAIN
-        self.gate = Gate()
         jobs = self.limits.jobs
         self.slots = Slots(jobs)
         # With one job nothing runs beside another.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from towline.context import Context, acquired
 from towline.reference import RepositoryName
+from towline.registry import errors
 from towline.registry.auth.keychain import Keychain
 from towline.registry.capabilities import HostFacts, Rates
 from towline.registry.endpoints import Endpoint, host_of, trust_of
@@ -84,8 +85,13 @@ class RegistryClient:
         clock: Callable[[], float] = time.monotonic,
         *,
         recall: Callable[[str], Mapping[str, str]] | None = None,
+        few_left: Callable[[str, int, float], object] = lambda _host, _left, _seconds: None,
     ) -> None:
-        """`recall` gives what an earlier client said of a host in `learned`."""
+        """`recall` gives what an earlier client said of a host in `learned`.
+
+        `few_left` is told how many requests a host takes yet, and in how many seconds.
+        """
+        self._few_left = few_left
         self._settings = settings
         self._clock = clock
         self._recall = recall
@@ -164,9 +170,14 @@ class RegistryClient:
                 again=partial(keychain.find, name, side) if renewable else None,
                 clock=self._clock,
                 log=self._settings.log or silent,
-                notice=self._warnings.tell,
+                notice=partial(self._notice, name.host),
             )
         return self._transports[key]
+
+    def _notice(self, host: str, response: Response) -> None:
+        self._warnings.tell(response)
+        if few := errors.few_left(response):
+            self._few_left(host, *few)
 
     def _endpoint(self, host: str) -> Endpoint:
         settings = self._settings

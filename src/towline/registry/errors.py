@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,6 +44,10 @@ _DETAIL_SHOWN = 120
 """Characters of a detail: the cause may stand behind a long path, and is looked for there too."""
 _CUT = "…"
 """Stands where a text was cut: what stands before may be a part of a secret (`wire/secrets`)."""
+_EPOCH = 1e9
+"""A number of seconds above this is a date."""
+_SPREAD_MAX = 300.0
+"""Seconds of a window."""
 _WAIT_MAX = 60.0
 
 _TITLE = r"(?is)<title[^>]*>(.*?)</title>"
@@ -250,15 +255,36 @@ def retry_after(response: Response) -> float | None:
     if not value:
         return None
     if value.isascii() and value.isdigit():
-        return min(float(value[:9]), _WAIT_MAX)
+        seconds = float(value[:12])
+        if seconds > _EPOCH:  # the Hub has sent the time at which it is over
+            seconds = max(0.0, seconds - time.time())
+        return min(seconds, _WAIT_MAX)
     import email.utils
-    import time
 
     try:
         seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
     except (ValueError, OverflowError):
         return None
     return min(max(0.0, seconds), _WAIT_MAX)
+
+
+def few_left(response: Response) -> tuple[int, float] | None:
+    """Requests that the host takes yet in its present window, and the seconds that it lasts.
+
+    None where that is not said, where more than a quarter of them is left, or where the window is
+    longer than anybody would spread requests over: the Hub counts pulls in six hours.
+    """
+    headers = response.headers
+    left, _, left_window = (headers.get("RateLimit-Remaining") or "").partition(";w=")
+    limit, _, window = (headers.get("RateLimit-Limit") or "").partition(";w=")
+    reset = headers.get("RateLimit-Reset") or window or left_window
+    if not all(each.isascii() and each.isdigit() for each in (left, limit, reset)):
+        return None
+    seconds = float(reset[:12])
+    if seconds > _EPOCH:  # GitLab: when the next one begins
+        seconds -= time.time()
+    few = int(left) * 4 < int(limit) and 0 < seconds <= _SPREAD_MAX
+    return (int(left), seconds) if few else None
 
 
 @contextmanager

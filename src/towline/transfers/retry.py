@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from towline.errors import TowlineError
@@ -24,6 +25,13 @@ T = TypeVar("T")
 
 _WAYS_MAX = 8
 """Other ways that one piece of work may go before each costs a retry like any failure."""
+_TOO_MANY = 429
+_FIRST = 1 / 20
+"""Seconds between two requests to a host that has had too many for the first time."""
+_SHORTEST = 1 / 100
+_LONGEST = 5.0
+_EASED_AFTER = 15.0
+"""Seconds after which twice as many are tried."""
 _HOST_IS_BUSY = frozenset({429, 503})
 """Statuses that speak of the host as a whole, not of one request."""
 _STRAINED = frozenset({408, 429, 499, *range(500, 600)})
@@ -89,22 +97,61 @@ class Attempts:
         return self._policy.pause(self._failures, error.retry_after)
 
 
+class Budget:
+    """So many attempts a second at a host that has asked for fewer; more again as time goes by."""
+
+    def __init__(self) -> None:
+        self.interval = 0.0
+        """Seconds between two; 0: as many as one likes."""
+        self.until = 0.0
+        """When it is halved."""
+        self._next = 0.0
+
+    def turn(self, now: float) -> float:
+        """Seconds until it is somebody's turn; who gets 0 has had it."""
+        while self.interval and now >= self.until:
+            self.interval = self.interval / 2 if self.interval > _SHORTEST else 0.0
+            self.until += _EASED_AFTER
+        if now < self._next:
+            return self._next - now
+        self._next = now + self.interval
+        return 0.0
+
+
 class Gate:
     """What all transfers of a host wait at before each attempt; shut while the host is busy.
 
-    Keys are opaque. Safe from many threads.
+    Where it was shut because of too many requests, they pass one by one from then on. Keys are
+    opaque. Safe from many threads.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._opens_at: dict[str, float] = {}
+        self._budgets: defaultdict[str, Budget] = defaultdict(Budget)
 
-    def close(self, key: str, seconds: float) -> None:
-        """Let nobody pass for that long; a shorter time than is set already changes nothing."""
-        opens_at = self._clock() + seconds
+    def close(self, key: str, seconds: float, *, too_many: bool = False) -> None:
+        """Let nobody pass for that long; a shorter time than is set already changes nothing.
+
+        After `too_many` requests half as many go in a second as before; of several that were
+        refused together one counts.
+        """
+        now = self._clock()
+        opens_at = now + seconds
         with self._lock:
+            if too_many and now >= self._opens_at.get(key, now):
+                self._pace(key, 2 * self._budgets[key].interval or _FIRST, opens_at + _EASED_AFTER)
             self._opens_at[key] = max(opens_at, self._opens_at.get(key, opens_at))
+
+    def follow(self, key: str, left: int, seconds: float) -> None:
+        """The host has said how many requests it takes until that many seconds are over."""
+        with self._lock:
+            self._pace(key, seconds / max(left, 1), self._clock() + seconds)
+
+    def _pace(self, key: str, interval: float, until: float) -> None:
+        budget = self._budgets[key]
+        budget.interval, budget.until = min(interval, _LONGEST), until
 
     def remaining(self, key: str) -> float:
         """Seconds until it opens; 0 when it is open."""
@@ -118,10 +165,14 @@ class Gate:
         return max(0.0, left)
 
     def wait(self, key: str, cancel: Cancel) -> None:
-        """Wait until it is open. Raises `Cancelled`."""
-        while left := self.remaining(key):
+        """Wait until it is open, and one's turn. Raises `Cancelled`."""
+        while left := self.remaining(key) or self._turn(key):
             cancel.wait(left)
         cancel.check()
+
+    def _turn(self, key: str) -> float:
+        with self._lock:
+            return self._budgets[key].turn(self._clock())
 
 
 def speaks_of_strain(error: TowlineError) -> bool:
@@ -140,7 +191,7 @@ def back_off(
     """
     seconds = attempts.after(error, acknowledged)
     if error.retry_after is not None or getattr(error, "status", None) in _HOST_IS_BUSY:
-        gate.close(key, seconds)
+        gate.close(key, seconds, too_many=getattr(error, "status", None) == _TOO_MANY)
     return seconds
 
 

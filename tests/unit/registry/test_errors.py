@@ -155,6 +155,30 @@ def test_the_time_to_wait_is_read_in_both_forms_and_capped(
     assert errors.retry_after(response(429, Retry_After=value)) == seconds
 
 
+def test_the_hub_says_when_instead_of_how_long() -> None:
+    then = str(int(time.time()) + 20)
+    assert errors.retry_after(response(429, Retry_After=then)) == pytest.approx(20, abs=3)
+
+
+@pytest.mark.parametrize(
+    ("left", "limit", "reset", "few"),
+    [
+        ("3", "100", "20", (3, 20.0)),
+        ("3;w=20", "100;w=20", None, (3, 20.0)),
+        ("30", "100", "20", None),
+        ("3;w=21600", "100;w=21600", None, None),
+        ("many", "100", "20", None),
+        (None, "100", "20", None),
+    ],
+)
+def test_few_requests_are_left_where_most_of_a_short_window_is_spent(
+    left: str | None, limit: str, reset: str | None, few: tuple[int, float] | None
+) -> None:
+    fields = {"RateLimit_Remaining": left, "RateLimit_Limit": limit, "RateLimit_Reset": reset}
+    said = {name: value for name, value in fields.items() if value}
+    assert errors.few_left(response(200, **said)) == few
+
+
 def test_a_date_soon_is_seconds_from_now() -> None:
     date = email.utils.formatdate(time.time() + 20, usegmt=True)
     assert errors.retry_after(response(503, Retry_After=date)) == pytest.approx(20, abs=3)

@@ -257,6 +257,39 @@ def test_a_gate_is_shut_for_the_longest_time_asked_for() -> None:
     assert time.waits == []
 
 
+def waits(gate: Gate, time: GivenTime, count: int) -> list[float]:
+    """How long each of so many attempts, one after the other, waits at the gate."""
+    before = len(time.waits)
+    for _ in range(count):
+        gate.wait(HOST, time.context().cancel)
+    return time.waits[before:]
+
+
+def test_after_too_many_requests_they_pass_one_by_one_and_more_of_them_as_time_goes_by() -> None:
+    time = GivenTime()
+    gate = Gate(time.clock)
+    assert waits(gate, time, 3) == []
+    for _ in range(3):  # refused together: it counts once
+        gate.close(HOST, 1.0, too_many=True)
+    assert waits(gate, time, 4) == pytest.approx([1.0, 0.05, 0.05, 0.05])
+    gate.close(HOST, 1.0, too_many=True)
+    assert waits(gate, time, 3) == pytest.approx([1.0, 0.1, 0.1])
+    time.now += 20.0
+    assert waits(gate, time, 3) == pytest.approx([0.05, 0.05])
+    time.now += 100.0
+    assert waits(gate, time, 3) == []
+    assert gate.remaining("another") == 0.0
+
+
+def test_what_a_host_takes_yet_is_spread_over_the_time_that_it_says() -> None:
+    time = GivenTime()
+    gate = Gate(time.clock)
+    gate.follow(HOST, 10, 5.0)
+    assert waits(gate, time, 3) == pytest.approx([0.5, 0.5])
+    gate.follow(HOST, 0, 60.0)
+    assert waits(gate, time, 3)[-1] == 5.0
+
+
 def test_a_shut_gate_is_left_at_once_when_cancelled() -> None:
     gate, context = Gate(), Context()
     gate.close(HOST, 60.0)
