@@ -34,8 +34,8 @@ def push(
         by_digest: Put the manifest under its digest alone, without a tag.
         preserve_digests: Refuse any change of bytes of what has a manifest.
         tags: With `all_tags` of a repository at a registry: those that fit one of these patterns.
-        compression: Of layers that are not compressed yet: `gzip`, `none`, `zstd` or `zstd:1` to
-            `zstd:19`.
+        compression: Of layers that are not compressed yet: `gzip`, `gzip:best`, `none`,
+            `zstd[:1-19]`.
         verify: Afterwards, ask for everything (`head` or True), or read it back, DiffIDs too
             (`full`).
         check_diffids: Decompress layers that came compressed, beside the sending, and check them

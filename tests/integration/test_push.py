@@ -177,13 +177,16 @@ def test_a_machine_without_memory_learns_from_the_registry(registry: Place, tmp_
     assert third.sent_bytes > MiB
 
 
-@pytest.mark.parametrize("profile", ["gzip", "none", "zstd", "zstd:9"])
+@pytest.mark.parametrize("profile", ["gzip", "gzip:best", "none", "zstd", "zstd:9"])
 def test_every_profile_reads_back(registry: Place, tmp_path: Path, profile: str) -> None:
     made = make_image(tmp_path / "image.tar", LAYERS)
     result = push(made.path, registry.name("app") + ":1", compression=profile)
     image = readback.image(registry.url, registry.path("app"), "1")
     assert image.digest == result.digest
-    suffix = {"gzip": "gzip", "none": "tar"}.get(profile, "zstd")
+    assert {layer.compression for layer in result.layers} == {
+        {"zstd": "zstd:3"}.get(profile, profile)
+    }
+    suffix = {"gzip": "gzip", "none": "tar"}.get(profile.partition(":")[0], "zstd")
     assert all(layer["mediaType"].endswith(suffix) for layer in image.manifest["layers"])
 
 

@@ -38,7 +38,7 @@ sizes = st.one_of(
     ),
     st.integers(0, len(SAMPLE)),
 )
-profiles = st.sampled_from(["gzip", "zstd:1", "none"])
+profiles = st.sampled_from(["gzip", "gzip:best", "zstd:1", "none"])
 
 
 class UnevenReader(BytesReader):
@@ -75,7 +75,7 @@ def made(data: bytes, name: str, threads: int, spares: int, seed: int) -> tuple[
 
 def unpacked(blob: bytes, name: str) -> bytes:
     match name:
-        case "gzip":
+        case "gzip" | "gzip:best":
             return gzip.decompress(blob)
         case "none":
             return blob

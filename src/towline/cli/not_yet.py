@@ -21,6 +21,6 @@ OPTIONS = frozenset(
 """By keyword: `dry_run` is `--dry-run`."""
 
 VALUES = {
-    "compression": ("gzip:best", "auto"),
+    "compression": ("auto",),
 }
 """Of options that exist: how the values begin that do not work yet."""

@@ -179,7 +179,9 @@ FORM = Group(
     Option("--preserve-digests", "refuse any change of bytes"),
     Option("--allow-schema1", "signed schema 1 as the last fallback"),
     Option(
-        "--compression", "of layers that are not compressed yet: gzip, zstd[:1-19], none", "PROFILE"
+        "--compression",
+        "of layers that are not compressed yet: gzip, gzip:best, zstd[:1-19], none",
+        "PROFILE",
     ),
     Option(
         "--annotation",

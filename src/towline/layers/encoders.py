@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import struct
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import zstandard
 
     from towline.layers.profile import Profile
@@ -78,10 +81,12 @@ class Encoder(Protocol):
 def encoder_of(profile: Profile) -> Encoder | None:
     """A new encoder; None for the profile that leaves the bytes as they are."""
     match profile.compression:
+        case "gzip" if profile.level:
+            return PartsEncoder(GZIP_BLOCK, partial(_gzip_member, profile.level))
         case "gzip":
             return GzipEncoder()
         case "zstd":
-            return ZstdEncoder(profile.level)
+            return PartsEncoder(ZSTD_BLOCK, partial(_zstd_frame, profile.level))
         case "none":
             return None
 
@@ -156,18 +161,18 @@ def _stored(block: memoryview) -> bytes:
     return b"".join(parts)
 
 
-class ZstdEncoder:
-    """Independent zstd frames (RFC 8878), each with its content's size in its header."""
+class PartsEncoder:
+    """Parts that each stand alone: gzip members (RFC 1952, section 2.2), zstd frames (RFC 8878)."""
 
-    block_size = ZSTD_BLOCK
     history = 0
 
-    def __init__(self, level: int) -> None:
-        self._level = level
+    def __init__(self, block_size: int, compress: Callable[[memoryview], bytes]) -> None:
+        self.block_size = block_size
+        self._compress = compress
         self._empty = True
 
     def head(self) -> bytes:
-        """Nothing: frames stand alone."""
+        """Nothing."""
         return b""
 
     def saw(self, block: memoryview) -> None:
@@ -175,13 +180,25 @@ class ZstdEncoder:
         self._empty = self._empty and not block
 
     def encode(self, history: memoryview, block: memoryview) -> bytes:
-        """One frame."""
+        """One part."""
         del history
-        return _zstd_compressor(self._level).compress(block)
+        return self._compress(block)
 
     def tail(self) -> bytes:
-        """An empty layer is one frame without content: no frame at all is no zstd."""
-        return _zstd_compressor(self._level).compress(b"") if self._empty else b""
+        """An empty layer is one part without content: no part at all is neither gzip nor zstd."""
+        return self._compress(memoryview(b"")) if self._empty else b""
+
+
+def _zstd_frame(level: int, block: memoryview) -> bytes:
+    """With its content's size in its header."""
+    return _zstd_compressor(level).compress(block)
+
+
+def _gzip_member(level: int, block: memoryview) -> bytes:
+    """By libdeflate: its header says no name, no time and no system."""
+    import deflate
+
+    return bytes(deflate.gzip_compress(block, level))
 
 
 _thread = threading.local()

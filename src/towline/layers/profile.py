@@ -14,6 +14,8 @@ from towline.errors import UsageError
 if TYPE_CHECKING:
     from towline.spec.compression import Compression
 
+GZIP_BEST_LEVEL = 6
+"""Of libdeflate. Level 7 makes 0.4 % less at three quarters of the speed, 9 as much at a third."""
 ZSTD_LEVELS = range(1, 20)
 ZSTD_DEFAULT_LEVEL = 3
 _LIBRARY = (1, 5, 7)
@@ -24,11 +26,12 @@ class Profile(NamedTuple):
     """How a layer is compressed."""
 
     name: str
-    """As on the command line: `gzip`, `zstd:3`, `none`."""
+    """As on the command line: `gzip`, `gzip:best`, `zstd:3`, `none`."""
     compression: Compression
     recorded: str
     """Name, version and family of machines: equal texts mean equal bytes."""
     level: int = 0
+    """0: the encoder's own."""
 
 
 def parse(text: str) -> Profile:
@@ -36,12 +39,14 @@ def parse(text: str) -> Profile:
     name, colon, level = text.partition(":")
     if name == "gzip" and not colon:
         return Profile("gzip", "gzip", f"gzip/3@{family()}")
+    if text == "gzip:best":
+        return Profile(text, "gzip", "gzip:best/1", GZIP_BEST_LEVEL)
     if name == "none" and not colon:
         return Profile("none", "none", "none")
     if name == "zstd" and (not colon or level.isascii()):
         return _zstd(text, level if colon else str(ZSTD_DEFAULT_LEVEL))
     msg = f"no compression profile is called {text!r}"
-    raise UsageError(msg, hint="use gzip, none, zstd or zstd:1 to zstd:19")
+    raise UsageError(msg, hint="use gzip, gzip:best, none, zstd or zstd:1 to zstd:19")
 
 
 def _zstd(text: str, level: str) -> Profile:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from towline.layers import profile
 from towline.layers.encoders import GZIP_BLOCK, ZSTD_BLOCK, GzipEncoder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from concurrent.futures import Executor
 
 SAMPLE = sample(9 << 20)
@@ -30,6 +31,7 @@ GZIP = {
 GZIP_OF_DENSE = {
     "x86-64": "sha256:331c086dc3f0207723cdbf791864c96957e6a3de3edad3993dfc0cbe468d8719",
 }
+GZIP_BEST = "sha256:3e949f090e86c200c6a24f60e3af76e7b00cfb41a1e916527eddf5123f649144"
 ZSTD = {
     1: "sha256:2b2760650e160e65e5e95684c5a07d53ca6ce44b209361a1fd30dfc6c739e337",
     3: "sha256:91ac1cd8f38eb7b7411bb101bdf0a608c505c1be1d4b4942cad86d6a53e8c11c",
@@ -62,6 +64,11 @@ def test_gzip_bytes_never_change_on_a_family_of_machines(executor: Executor) -> 
     assert blob.digest == GZIP_OF_DENSE[profile.family()]
 
 
+def test_gzip_best_bytes_never_change_on_any_machine(executor: Executor) -> None:
+    _, blob = make_blob(SAMPLE, profile.parse("gzip:best"), executor)
+    assert blob.digest == GZIP_BEST
+
+
 @pytest.mark.skipif(
     "+" in profile.parse("zstd").recorded, reason="zstd digests are pinned for the bundled libzstd"
 )
@@ -71,9 +78,10 @@ def test_zstd_bytes_never_change(level: int, executor: Executor) -> None:
     assert blob.digest == ZSTD[level]
 
 
+@pytest.mark.parametrize("name", ["gzip", "gzip:best"])
 @pytest.mark.parametrize("size", SIZES)
-def test_gzip_is_read_back_whatever_the_size(size: int, executor: Executor) -> None:
-    made, blob = make_blob(SAMPLE[:size], profile.parse("gzip"), executor)
+def test_gzip_is_read_back_whatever_the_size(size: int, name: str, executor: Executor) -> None:
+    made, blob = make_blob(SAMPLE[:size], profile.parse(name), executor)
     assert gzip.decompress(made) == SAMPLE[:size]
     assert (blob.digest, blob.size) == (digest(made), len(made))
     assert blob.diff_id == digest(SAMPLE[:size])
@@ -99,16 +107,32 @@ def test_none_leaves_the_bytes_alone_and_hashes_them_once(executor: Executor) ->
 
 def test_an_empty_layer_is_a_whole_stream(executor: Executor) -> None:
     assert make_blob(b"", profile.parse("gzip"), executor)[0] == EMPTY_GZIP
+    made, _ = make_blob(b"", profile.parse("gzip:best"), executor)
+    assert gzip.decompress(made) == b""
     made, _ = make_blob(b"", profile.parse("zstd"), executor)
     assert zstandard.get_frame_parameters(made).content_size == 0
 
 
+IGZIP = (sys.executable, "-m", "isal.igzip")
+
+
 @pytest.mark.needs("gzip")
+@pytest.mark.parametrize("tool", [("gzip",), IGZIP], ids=["gzip", "igzip"])
+@pytest.mark.parametrize("name", ["gzip", "gzip:best"])
 @pytest.mark.parametrize("plain", [SAMPLE, DENSE], ids=["sample", "dense"])
-def test_gnu_gzip_reads_it(plain: bytes, executor: Executor) -> None:
-    made, _ = make_blob(plain, profile.parse("gzip"), executor)
-    read = subprocess.run(["gzip", "-dc"], input=made, capture_output=True, check=True)
+def test_other_tools_read_it(
+    plain: bytes, name: str, tool: Sequence[str], executor: Executor
+) -> None:
+    made, _ = make_blob(plain, profile.parse(name), executor)
+    read = subprocess.run([*tool, "-dc"], input=made, capture_output=True, check=True)
     assert (read.stdout, read.stderr) == (plain, b"")
+
+
+def test_gzip_best_is_smaller(executor: Executor) -> None:
+    best, usual = (
+        len(make_blob(SAMPLE, profile.parse(name), executor)[0]) for name in ("gzip:best", "gzip")
+    )
+    assert best < usual
 
 
 def test_a_gzip_block_that_would_not_shrink_is_stored_and_one_that_does_in_part_is_not(

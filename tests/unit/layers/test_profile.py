@@ -14,6 +14,7 @@ from towline.layers import profile
         ("zstd", "zstd:3", "zstd", 3),
         ("zstd:1", "zstd:1", "zstd", 1),
         ("zstd:019", "zstd:19", "zstd", 19),
+        ("gzip:best", "gzip:best", "gzip", 6),
     ],
 )
 def test_a_profile_is_known_by_its_name(text: str, name: str, compression: str, level: int) -> None:
@@ -33,5 +34,6 @@ def test_what_is_no_profile_is_refused_with_what_there_is(text: str) -> None:
 
 def test_what_is_recorded_says_what_fixes_the_bytes() -> None:
     assert profile.parse("gzip").recorded == f"gzip/3@{profile.family()}"
+    assert profile.parse("gzip:best").recorded == "gzip:best/1"
     assert profile.parse("zstd:7").recorded.startswith("zstd:7/1")
     assert profile.parse("zstd").recorded == profile.parse("zstd:3").recorded
