@@ -42,7 +42,7 @@ def _logout(args: argparse.Namespace) -> int:
     erased = store.erase(host)  # that there was none is no failure
     words = f"logged out of {host}" if erased else f"there was no login for {host}"
     output.write([f"{words} in {store.path}"])
-    if "authfile" not in args:
+    if "authfile" not in args:  # as above
         _warn_of_another(host, store, None)
     return 0
 
