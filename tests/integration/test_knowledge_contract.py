@@ -27,6 +27,7 @@ from tests.support.knowledge import (
 from towline.knowledge.base import MAX_CONFIG_SIZE
 from towline.knowledge.redis import RedisKnowledge
 from towline.knowledge.redis_client import Address
+from towline.knowledge.sessions import SavedSession, read, written
 from towline.knowledge.sqlite import SqliteKnowledge
 from towline.spec.digest import Digest
 
@@ -344,3 +345,77 @@ def test_only_ours_is_believed_after_a_hostile_rewrite(place: Place) -> None:
     place.open(THEIRS).record([entry(size=1)])
     assert [(e.size, e.learned) for e in known(place.open(OURS))] == [(1, True)]
     assert OURS.admit(entry(size=1), OURS.sign(entry())) == entry(size=1, learned=True)
+
+
+def session(
+    owner: str = "", acknowledged: int = 0, url: str = "https://reg/v2/a/1"
+) -> SavedSession:
+    return SavedSession(
+        owner, "reg/app", str(DIFF_ID), "gzip/2@x86-64", 9000, url, acknowledged, 1_700_000_000.5
+    )
+
+
+def test_of_two_that_want_a_session_one_gets_it(place: Place) -> None:
+    one, other = place.open(), place.open()
+    assert one.swap_session("key", None, session())
+    assert one.session("key") == other.session("key") == session()
+    assert one.swap_session("key", "", session("one"))
+    assert not other.swap_session("key", "", session("other"))
+    assert not other.swap_session("key", None, session("other"))
+    assert not other.swap_session("key", "on", None)
+    assert other.session("key") == session("one")
+
+
+def test_a_session_is_changed_and_dropped_by_its_owner_alone(store: Knowledge) -> None:
+    assert not store.swap_session("key", "me", session("me", 1))  # there is none yet
+    assert store.swap_session("key", None, session("me"))
+    assert store.swap_session("key", "me", session("me", 16))
+    assert not store.swap_session("key", "you", None)
+    assert store.sessions() == [session("me", 16)]
+    assert store.stats().sessions == 1
+    assert store.session("another") is None
+    assert store.swap_session("key", "me", None)
+    assert not store.swap_session("key", "me", session("me"))
+    assert store.sessions() == []
+
+
+def test_an_owner_is_alive_for_a_while_after_each_time_that_it_says_so(store: Knowledge) -> None:
+    store.swap_session("key", None, session("me"))
+    store.beat("me")
+    assert store.is_alive("me")
+    assert not store.is_alive("you")
+
+
+def test_sessions_are_pruned_and_cleared_too(store: Knowledge) -> None:
+    store.swap_session("key", None, session()._replace(saved=time.time()))
+    assert store.prune(older_than=time.time() - 60) == 0
+    assert store.prune(older_than=time.time() + 60) == 1
+    assert store.sessions() == []
+    store.swap_session("key", None, session())
+    store.clear()
+    assert store.session("key") is None
+
+
+def test_what_others_say_of_a_session_counts_as_learned_or_not_at_all(place: Place) -> None:
+    place.open(THEIRS).swap_session("key", None, session())
+    assert place.open(OURS).session("key") == session()._replace(learned=True)
+    assert place.open(AGREED).session("key") is None
+    assert place.open(AGREED).sessions() == []
+
+
+def test_a_session_counts_for_its_key_alone() -> None:
+    """Whoever can write to the store moves it to another transfer."""
+    text = written(session(), "another", AGREED)
+    assert read(text, "another", AGREED) == session()
+    assert read(text, "key", AGREED) is None
+    assert read(text, "key", OURS) == session()._replace(learned=True)
+    assert read(text.replace("9000", "9001"), "another", AGREED) is None
+    for broken in (
+        "",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        text.replace("9000", '"many"'),
+        text[:-9] + '1"]',
+    ):
+        assert read(broken, "another", AGREED) is None

@@ -17,6 +17,7 @@ from towline.spec.compression import Compression
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from towline.knowledge.sessions import SavedSession
     from towline.spec.digest import Digest
 
 MAX_ENTRIES = 50
@@ -62,6 +63,8 @@ class Stats(NamedTuple):
     entries: int
     bytes: int
     """On disk, or in the shared cache's memory."""
+    sessions: int = 0
+    """Uploads that are under way, or can be gone on with."""
 
 
 class Knowledge(Protocol):
@@ -105,12 +108,42 @@ class Knowledge(Protocol):
         """The key of the credentials' HMAC; kept in the store, so that machines agree."""
         ...
 
+    def session(self, key: str) -> SavedSession | None:
+        """The upload session of a transfer, if one is under way or was left.
+
+        What others wrote into a shared store is marked as `learned`, or left out (`signing`).
+        """
+        ...
+
+    def sessions(self) -> Sequence[SavedSession]:
+        """All of them, in any order."""
+        ...
+
+    def swap_session(self, key: str, owner: str | None, after: SavedSession | None) -> bool:
+        """Put `after` in the place of that owner's session; None: of none, or nothing instead.
+
+        False, and nothing is changed, where it is another's by now. What makes two processes that
+        want one session agree.
+        """
+        ...
+
+    def beat(self, owner: str) -> None:
+        """Note that the owner of sessions is alive, for the next ten seconds (`sessions.LEASE`)."""
+        ...
+
+    def is_alive(self, owner: str) -> bool:
+        """Whether it has said so of itself."""
+        ...
+
     def stats(self) -> Stats:
         """Counts."""
         ...
 
     def prune(self, older_than: float) -> int:
-        """Drop what was last seen before that time (seconds since the epoch); how many entries."""
+        """Drop what was last seen before that time (seconds since the epoch); how many entries.
+
+        Sessions count as entries.
+        """
         ...
 
     def clear(self) -> None:

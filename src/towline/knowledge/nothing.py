@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from towline.knowledge.base import Entry
+    from towline.knowledge.sessions import SavedSession
     from towline.spec.digest import Digest
 
 
@@ -52,6 +53,26 @@ class Nothing:
         if self._account_key is None:
             self._account_key = os.urandom(32)
         return self._account_key
+
+    def session(self, key: str) -> None:
+        """None."""
+
+    def sessions(self) -> Sequence[SavedSession]:
+        """None."""
+        return ()
+
+    def swap_session(self, key: str, owner: str | None, after: SavedSession | None) -> bool:
+        """Never: there is no place to put it."""
+        del key, owner, after
+        return False
+
+    def beat(self, owner: str) -> None:
+        """Nothing."""
+
+    def is_alive(self, owner: str) -> bool:
+        """Nobody."""
+        del owner
+        return False
 
     def stats(self) -> Stats:
         """Zeros."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from towline.knowledge.redis_client import Address
+    from towline.knowledge.sessions import SavedSession
     from towline.knowledge.signing import Signer
     from towline.spec.compression import Compression
 
@@ -40,6 +41,15 @@ if ARGV[2] then
   redis.call('RPUSH', KEYS[1], ARGV[2])
   redis.call('LTRIM', KEYS[1], -tonumber(ARGV[3]), -1)
 end
+"""
+
+# Of a session that begins with ARGV[1], or is none where that is empty, make ARGV[2], or none.
+_SWAP = """
+local old = redis.call('GET', KEYS[1]) or ''
+if string.sub(old, 1, #ARGV[1]) ~= ARGV[1] or (ARGV[1] == '' and old ~= '') then return 0 end
+if ARGV[2] == '' then redis.call('DEL', KEYS[1])
+else redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end
+return 1
 """
 
 
@@ -120,6 +130,49 @@ class RedisKnowledge:
                 self._account_key = b"" + client.get(key)  # of a number `bytes` would make zeros
         return self._account_key
 
+    def session(self, key: str) -> SavedSession | None:
+        """One round trip."""
+        from towline.knowledge.sessions import read  # an unchanged push needs none
+
+        with self._using() as client:
+            text: bytes | None = client.get(self._key("session", key))
+        return read(text, key, self._signer) if text else None
+
+    def sessions(self) -> Sequence[SavedSession]:
+        """Some hundreds at a time."""
+        with self._using() as client:
+            return [session for _, session in self._sessions(client) if session]
+
+    def _sessions(self, client: Any) -> Iterator[tuple[bytes, SavedSession | None]]:  # noqa: ANN401 - see `connect`
+        from towline.knowledge.sessions import read
+
+        prefix = self._key("session", "")
+        for keys in batches(client, prefix):
+            for key, text in zip(keys, _each(client, "get", keys), strict=True):
+                name = key.decode("utf-8", "replace").removeprefix(prefix)
+                yield key, read(text, name, self._signer) if text else None
+
+    def swap_session(self, key: str, owner: str | None, after: SavedSession | None) -> bool:
+        """A script; the store itself drops what is too old."""
+        from towline.knowledge.sessions import LIFE, beginning, written
+
+        before = "" if owner is None else beginning(owner)
+        text = written(after, key, self._signer) if after else ""
+        with self._using() as client:
+            return bool(client.eval(_SWAP, 1, self._key("session", key), before, text, LIFE))
+
+    def beat(self, owner: str) -> None:
+        """A key that ends by itself."""
+        from towline.knowledge.sessions import LEASE
+
+        with self._using() as client:
+            client.set(self._key("alive", owner), b"", ex=LEASE)
+
+    def is_alive(self, owner: str) -> bool:
+        """Whether that key is there."""
+        with self._using() as client:
+            return bool(client.exists(self._key("alive", owner)))
+
     def stats(self) -> Stats:
         """Asks for every key of ours, some hundreds at a time."""
         diff_ids = entries = size = 0
@@ -130,7 +183,8 @@ class RedisKnowledge:
             for keys in batches(client, self._address.prefix):
                 # None for a key that has gone meanwhile.
                 size += sum(filter(None, _each(client, "memory_usage", keys)))
-        return Stats(self._address.shown, diff_ids, entries, size)
+            left = sum(len(keys) for keys in batches(client, self._key("session", "")))
+        return Stats(self._address.shown, diff_ids, entries, size, left)
 
     def prune(self, older_than: float) -> int:
         """Removes values that it has read, so what is recorded meanwhile stays."""
@@ -143,6 +197,9 @@ class RedisKnowledge:
                         if _seen(value) < older_than:
                             removal.lrem(key, 0, value)
                 dropped += sum(removal.execute())
+            for key, session in [*self._sessions(client)]:
+                if session is None or session.saved < older_than:
+                    dropped += client.delete(key)
         return dropped
 
     def clear(self) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from towline.knowledge.base import Entry, Knowledge, Stats
+    from towline.knowledge.sessions import SavedSession
     from towline.spec.digest import Digest
 
 R = TypeVar("R")
@@ -151,6 +152,26 @@ class SafeKnowledge:
     def account_key(self) -> bytes:
         """The store's, or one for as long as this object lives."""
         return self._ask(lambda store: store.account_key())
+
+    def session(self, key: str) -> SavedSession | None:
+        """As the store, or nothing."""
+        return self._ask(lambda store: store.session(key))
+
+    def sessions(self) -> Sequence[SavedSession]:
+        """As the store, or nothing."""
+        return self._ask(lambda store: store.sessions())
+
+    def swap_session(self, key: str, owner: str | None, after: SavedSession | None) -> bool:
+        """As the store, or never."""
+        return self._ask(lambda store: store.swap_session(key, owner, after))
+
+    def beat(self, owner: str) -> None:
+        """As the store, or nothing."""
+        self._ask(lambda store: store.beat(owner))
+
+    def is_alive(self, owner: str) -> bool:
+        """As the store, or not."""
+        return self._ask(lambda store: store.is_alive(owner))
 
     def stats(self) -> Stats:
         """As the store, or zeros."""

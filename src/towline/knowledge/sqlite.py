@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import UnionType
 
+    from towline.knowledge.sessions import SavedSession
     from towline.knowledge.signing import Signer
 
     _Kinds = tuple[type | UnionType, ...]
@@ -45,6 +46,13 @@ DELETE FROM entry WHERE diff_id = :diff_id AND place <= (
     SELECT place FROM entry WHERE diff_id = :diff_id ORDER BY place DESC LIMIT 1 OFFSET :kept
 )
 """
+# Beside the tables of the first version, which older versions of towline go on using.
+_SESSIONS = """
+CREATE TABLE IF NOT EXISTS session (
+    key TEXT PRIMARY KEY, owner TEXT NOT NULL, text TEXT NOT NULL, alive REAL NOT NULL
+) WITHOUT ROWID
+"""
+_HAS_SESSIONS = "SELECT 1 FROM sqlite_master WHERE name = 'session'"
 _DROP_OLDEST_CONFIGS = "DELETE FROM config WHERE place <= (SELECT max(place) FROM config) - ?"
 
 
@@ -154,6 +162,59 @@ class SqliteKnowledge:
             database.execute("INSERT OR IGNORE INTO secret VALUES (?, ?)", (name, fresh))
         return self._secret(name) or fresh
 
+    def session(self, key: str) -> SavedSession | None:
+        """One look-up."""
+        return next(iter(self._sessions(key)), None)
+
+    def sessions(self) -> Sequence[SavedSession]:
+        """Reads the whole table."""
+        return self._sessions()
+
+    def _sessions(self, key: str | None = None) -> list[SavedSession]:
+        """That of a key, or all."""
+        from towline.knowledge.sessions import LIFE, read  # an unchanged push needs none
+
+        with self._using() as database:
+            if not database.execute(_HAS_SESSIONS).fetchone():
+                return []
+            query = "SELECT key, text FROM session WHERE key = coalesce(?, key) AND alive > ?"
+            rows = database.execute(query, (key, time.time() - LIFE)).fetchall()
+        found = (read(text, key, self._signer) for key, text in rows)
+        return [session for session in found if session]
+
+    def swap_session(self, key: str, owner: str | None, after: SavedSession | None) -> bool:
+        """One transaction; sessions that are too old go before."""
+        from towline.knowledge.sessions import LIFE, written
+
+        now = time.time()
+        with self._writing() as database:
+            database.execute(_SESSIONS)
+            database.execute("DELETE FROM session WHERE alive <= ?", (now - LIFE,))
+            found = database.execute("SELECT owner FROM session WHERE key = ?", (key,)).fetchone()
+            if found != (None if owner is None else (owner,)):
+                return False
+            if after is None:
+                database.execute("DELETE FROM session WHERE key = ?", (key,))
+            else:
+                row = (key, after.owner, written(after, key, self._signer), now)
+                database.execute("INSERT OR REPLACE INTO session VALUES (?, ?, ?, ?)", row)
+            return True
+
+    def beat(self, owner: str) -> None:
+        """Notes it at each of its sessions."""
+        with self._writing() as database:
+            database.execute(_SESSIONS)
+            database.execute("UPDATE session SET alive = ? WHERE owner = ?", (time.time(), owner))
+
+    def is_alive(self, owner: str) -> bool:
+        """By the latest note at one of its sessions."""
+        from towline.knowledge.sessions import LEASE
+
+        query = "SELECT max(alive) FROM session WHERE owner = ?"
+        with self._using() as database:
+            (alive,) = database.execute(query, (owner,)).fetchone()
+        return alive is not None and alive > time.time() - LEASE
+
     def stats(self) -> Stats:
         """Reads the whole table."""
         with self._using() as database:
@@ -164,21 +225,25 @@ class SqliteKnowledge:
         for path in (self._path, f"{self._path}-wal"):
             with suppress(OSError):
                 size += os.stat(path).st_size  # noqa: PTH116 - pathlib costs start-up
-        return Stats(self._path, diff_ids, entries, size)
+        return Stats(self._path, diff_ids, entries, size, len(self.sessions()))
 
     def prune(self, older_than: float) -> int:
         """Also gives the room back to the file system."""
         with self._writing() as database:
             dropped = database.execute("DELETE FROM entry WHERE seen < ?", (older_than,)).rowcount
             database.execute("DELETE FROM config WHERE seen < ?", (older_than,))
+            database.execute(_SESSIONS)
+            old = database.execute("DELETE FROM session WHERE alive < ?", (older_than,))
+            dropped += old.rowcount
         self._shrink()
         return dropped
 
     def clear(self) -> None:
         """Also gives the room back to the file system."""
         with self._writing() as database:
-            for table in ("entry", "host", "config"):
-                database.execute(f"DELETE FROM {table}")  # noqa: S608 - three words of our own
+            database.execute(_SESSIONS)
+            for table in ("entry", "host", "config", "session"):
+                database.execute(f"DELETE FROM {table}")  # noqa: S608 - words of our own
         self._shrink()
 
     def _shrink(self) -> None:

@@ -54,10 +54,10 @@ class HostFacts:
     """Bytes of the least chunk, but for the last."""
     head_refused: bool = False
     """It does not answer HEAD for manifests."""
-    resumes: bool | None = None
-    """Whether an upload that was cut has gone on there; None: none was cut."""
-    chunks_survive: bool = False
-    """One has gone on from where a chunk was acknowledged."""
+    bodies_survive: bool | None = None
+    """Whether a body that was cut has gone on where it was cut; None: none was."""
+    chunks_survive: bool | None = None
+    """Whether a blob in chunks has gone on after those that were acknowledged; None: none was cut."""
     docker_refused: bool = False
     """It takes no manifests of docker's format (schema 2), but others."""
     oci_refused: bool = False
@@ -82,8 +82,9 @@ class HostFacts:
         for name, kind in cls.__annotations__.items():
             if kind == "bool" and name not in _OF_THIS_RUN:
                 setattr(found, name, bool(numbers.get(name)))
+            elif kind == "bool | None" and name in numbers:
+                setattr(found, name, bool(numbers[name]))
         found.put_refused &= not found.patch_refused
-        found.resumes = bool(numbers["resumes"]) if "resumes" in numbers else None
         found.chunk_min = min(numbers.get("chunk_min", 0), CHUNK)
         body_max = numbers.get("body_max", 0)
         found.body_max = body_max if body_max >= _SMALLER[-1] else None
@@ -97,12 +98,23 @@ class HostFacts:
 
     def went_on(self, *, in_chunks: bool) -> None:
         """Note that a cut upload was resumed."""
-        self.resumes = True
-        self.chunks_survive |= in_chunks
+        if in_chunks:
+            self.chunks_survive = True
+        else:
+            self.bodies_survive = True
 
-    def lost(self) -> None:
+    def lost(self, *, in_chunks: bool) -> None:
         """Note that a cut upload could not be resumed; one that has been counts more."""
-        self.resumes = self.resumes or False
+        if in_chunks:
+            self.chunks_survive = self.chunks_survive or False
+        else:
+            self.bodies_survive = self.bodies_survive or False
+
+    @property
+    def resumes(self) -> bool | None:
+        """Whether an upload that was cut has gone on there; None: not known."""
+        known = {self.bodies_survive, self.chunks_survive}
+        return True in known or (False if False in known else None)
 
     def failed(self, shape: Shape, after: int) -> None:
         """Count a failed body; `after`: the count when it began: parallel failures are one."""

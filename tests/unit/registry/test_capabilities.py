@@ -18,9 +18,10 @@ FACTS = [
     HostFacts(body_max=4 * MiB),
     HostFacts(chunk_min=MiB),
     HostFacts(head_refused=True),
-    HostFacts(resumes=True),
-    HostFacts(resumes=False),
-    HostFacts(chunks_survive=True, resumes=True),
+    HostFacts(bodies_survive=True),
+    HostFacts(bodies_survive=False),
+    HostFacts(bodies_survive=False, chunks_survive=True),
+    HostFacts(chunks_survive=False),
     HostFacts(docker_refused=True),
     HostFacts(mounts=True),
     HostFacts(oci_refused=True, body_max=1 << 16),
@@ -32,7 +33,7 @@ def test_every_fact_is_among_those_that_are_tried() -> None:
     assert all(len({getattr(one, name) for one in FACTS}) > 1 for name in names)
 
 
-NO_LIMITS = {"head_refused", "resumes", "chunks_survive", "mounts"}
+NO_LIMITS = {"head_refused", "bodies_survive", "chunks_survive", "mounts"}
 
 
 @pytest.mark.parametrize("facts", FACTS)
@@ -89,19 +90,24 @@ def test_a_body_is_not_made_smaller_without_end() -> None:
     assert not facts.too_large("chunk", 5 * MiB)
 
 
-def test_an_upload_that_was_lost_takes_nothing_from_one_that_has_gone_on() -> None:
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_an_upload_that_goes_on_counts_more_than_one_that_was_lost(*, in_chunks: bool) -> None:
     facts = HostFacts()
+    assert facts.resumes is None
+    facts.lost(in_chunks=in_chunks)
+    assert facts.resumes is False
+    facts.went_on(in_chunks=in_chunks)
+    facts.lost(in_chunks=in_chunks)
+    assert facts.resumes is True
+
+
+def test_what_becomes_of_a_body_says_nothing_of_chunks() -> None:
+    facts = HostFacts()
+    facts.lost(in_chunks=False)
+    assert facts == HostFacts(bodies_survive=False)
     facts.went_on(in_chunks=True)
-    facts.lost()
-    assert facts == HostFacts(resumes=True, chunks_survive=True)
-
-
-def test_an_upload_that_goes_on_counts_more_than_one_that_was_lost() -> None:
-    facts = HostFacts()
-    facts.lost()
-    assert facts == HostFacts(resumes=False)
-    facts.went_on(in_chunks=False)
-    assert facts == HostFacts(resumes=True)
+    assert facts == HostFacts(bodies_survive=False, chunks_survive=True)
+    assert facts.resumes
 
 
 def test_chunks_that_are_refused_leave_one_body_unless_a_body_is_limited() -> None:

@@ -36,11 +36,11 @@ _RANGE = r"(bytes[= ])?0-(-?[0-9]{1,18})"
 class Session:
     """One session of one repository."""
 
-    def __init__(self, talk: Conversation, opened: Opened) -> None:
+    def __init__(self, talk: Conversation, opened: Opened, acknowledged: int = 0) -> None:
         self.talk = talk
         self.url = opened.location
         """Where it goes on."""
-        self.acknowledged = 0
+        self.acknowledged = acknowledged
         """Bytes of the blob that the registry has said it holds."""
         self.sent = 0
         """Bytes of the blob that were sent to it, whatever became of them."""
@@ -73,11 +73,11 @@ class Session:
         self.moved(response)
         return range_end(response)
 
-    def resume(self, *, telling: bool) -> bool:
+    def resume(self, *, telling: bool, in_chunks: bool) -> bool:
         """After a failure: whether the session goes on, after `acknowledged` bytes.
 
-        `telling`: so much was sent that an empty session means that the host keeps nothing. Raises
-        a transient failure of the question once: it may be asked again.
+        `telling`: so much was sent that an empty session means that the host keeps nothing of what
+        goes so. Raises a transient failure of the question once: it may be asked again.
         """
         if not (self._is_open and self._questions):
             return False
@@ -91,8 +91,9 @@ class Session:
             return False
         if held:
             self.acknowledged = held
+            self.talk.facts.went_on(in_chunks=in_chunks)
         elif held is None or telling:
-            self.talk.facts.lost()
+            self.talk.facts.lost(in_chunks=in_chunks)
         return bool(held)
 
     def spoil(self) -> None:

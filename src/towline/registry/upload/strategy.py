@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from towline.errors import AuthError
 from towline.registry import errors
-from towline.registry.capabilities import TRIES
+from towline.registry.capabilities import CHUNK, TRIES
 from towline.spec import distribution
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ _LARGE = 256 << 20
 """Bytes above which a blob is worth going in chunks where they are known to survive a cut."""
 _SMALL = 1 << 20
 """Bytes of a blob that is rather held until its digest is known: that saves a round trip."""
+_LARGE_AT_STAKE = CHUNK
+"""The same where nothing of a body that is cut is kept, as chunks may be."""
 _OTHER_SHAPE = frozenset({400, 405, 501})
 """Answers of hosts, or of rules before them, that do not take a body in this way."""
 _OF_CHUNKS = frozenset({404, 409, 412, 415, 416, 422})
@@ -47,10 +49,12 @@ class Expected(NamedTuple):
         """Bytes after the first `start`; None: not known."""
         return self.known.size - start if self.known else None
 
-    @property
-    def is_large(self) -> bool:
-        """Whether it is worth being able to resume it."""
-        return (self.known.size if self.known else self.about) > _LARGE
+    def better_in_chunks(self, facts: HostFacts) -> bool:
+        """Whether it is worth being able to resume it, and chunks may be what can be resumed."""
+        size = self.known.size if self.known else self.about
+        if facts.bodies_survive is False and facts.chunks_survive is not False:
+            return size > _LARGE_AT_STAKE
+        return facts.chunks_survive is True and size > _LARGE
 
     @property
     def is_small(self) -> bool:
@@ -101,7 +105,7 @@ def _in_chunks(facts: HostFacts, blob: Expected, start: int, chunk_size: int | N
     limits = [limit for limit in (chunk_size, facts.body_max) if limit is not None]
     if limits and (left is None or left > min(limits)):
         return True
-    if facts.chunks_survive and blob.is_large:
+    if blob.better_in_chunks(facts):
         return True
     # What goes on says from where to where, so its length must be known.
     return left is None and (start > 0 or facts.length_wanted)

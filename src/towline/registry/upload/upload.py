@@ -55,10 +55,15 @@ class Upload:
         opened: Opened,
         known: Descriptor | None = None,
         about: int = 0,
+        acknowledged: int = 0,
     ) -> None:
-        """`about`: bytes that a blob of unknown size may come to."""
+        """`about`: bytes that a blob of unknown size may come to.
+
+        `acknowledged`: bytes of a session that an earlier process has left; to go on with it,
+        `rewind` first.
+        """
         self._talk = talk
-        self._session = Session(talk, opened)
+        self._session = Session(talk, opened, acknowledged)
         self._blob = Expected(known, about)
         self._body: OneBody | Chunks | Held | None = None
         """What is on its way, from the first byte on that was not held."""
@@ -195,16 +200,15 @@ class Upload:
         return True
 
     def _goes_on(self) -> bool:
-        facts, in_chunks = self._talk.facts, isinstance(self._body, Chunks)
-        if in_chunks and not facts.takes_chunks:
-            return False
+        acknowledged = self._session.acknowledged
+        # What an earlier process has left went in chunks where some were acknowledged.
+        in_chunks = isinstance(self._body, Chunks) if self._body else acknowledged > 0
         telling = self._written - self._start >= _TELLING
         if in_chunks:
-            telling = self._session.acknowledged > self._start
-        if not self._session.resume(telling=telling):
-            return False
-        facts.went_on(in_chunks=in_chunks)
-        return True
+            telling = acknowledged > self._start
+            if not self._talk.facts.takes_chunks:
+                return False
+        return self._session.resume(telling=telling, in_chunks=in_chunks)
 
     def cancel(self) -> None:
         """Give the session back, if the registry takes it; never raises, never waits long."""

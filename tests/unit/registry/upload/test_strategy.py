@@ -19,6 +19,9 @@ LENGTH = HostFacts(length_wanted=True)
 LENGTH_BUT_NO_CHUNKS = HostFacts(length_wanted=True, chunks_refused=True)
 LIMITED = HostFacts(body_max=4 * MiB)
 SURVIVING = HostFacts(chunks_survive=True)
+LOSING_BODIES = HostFacts(bodies_survive=False)
+LOSING_ALL = HostFacts(bodies_survive=False, chunks_survive=False)
+MEDIUM = SMALL._replace(known=Descriptor(media_types.OCI_LAYER, Digest.of(b""), 17 * MiB))
 
 
 @pytest.mark.parametrize(
@@ -70,6 +73,12 @@ def test_a_limit_that_is_known_or_wished_for_is_kept_by_chunks(
         (SURVIVING, LARGE_STREAMED, "chunk"),
         (SURVIVING, SMALL, "put"),
         (SURVIVING, STREAMED, "patch"),
+        (SURVIVING, MEDIUM, "put"),
+        (LOSING_BODIES, MEDIUM, "chunk"),
+        (LOSING_BODIES, SMALL, "put"),
+        (HostFacts(bodies_survive=False, chunks_survive=True), MEDIUM, "chunk"),
+        (LOSING_ALL, LARGE, "put"),
+        (HostFacts(bodies_survive=False, chunks_refused=True), LARGE, "put"),
     ],
 )
 def test_a_large_blob_goes_in_chunks_where_they_are_known_to_survive_a_cut(
