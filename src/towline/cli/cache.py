@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import argparse
 
     from towline.knowledge.base import Knowledge
+    from towline.knowledge.sessions import SavedSession
 
 _DAY = 24 * 3600.0
 _DEFAULT_DAYS = 90
@@ -46,20 +47,34 @@ def _cache(args: argparse.Namespace) -> int:
 
 
 def _stats(store: Knowledge, args: argparse.Namespace) -> None:
-    stats = store.stats()
+    stats, sessions = store.stats(), store.sessions()
     shown = {
         "path": stats.path,
         "diff_ids": stats.diff_ids,
         "entries": stats.entries,
         "bytes": stats.bytes,
+        "uploads": [_upload(session) for session in sessions],
     }
     lines = (
         f"path:    {stats.path}",
         f"layers:  {stats.diff_ids}",
         f"entries: {stats.entries}",
         f"size:    {figures.size(stats.bytes)}",
+        f"uploads: {len(sessions)} unfinished",
+        *(f"  {session.blob} to {session.repository}" for session in sessions),
     )
     output.write_as(args, shown, lines)
+
+
+def _upload(session: SavedSession) -> dict[str, object]:
+    """All but its address, which may let in who knows it."""
+    return {
+        "repository": session.repository,
+        "blob": session.blob,
+        "size": session.size,
+        "acknowledged": session.acknowledged,
+        "saved": session.saved,
+    }
 
 
 def _prune(store: Knowledge, args: argparse.Namespace) -> None:
@@ -70,7 +85,8 @@ def _prune(store: Knowledge, args: argparse.Namespace) -> None:
 
 
 def _clear(store: Knowledge, args: argparse.Namespace) -> None:
-    dropped = store.stats().entries
+    stats = store.stats()
+    dropped = stats.entries + stats.sessions
     store.clear()
     output.write_as(args, {"dropped": dropped}, [f"dropped all {dropped} entries"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -49,11 +50,18 @@ def _estimate(run: TargetPush, wish: Wish) -> dict[Reference, Planned]:
     if early:
         return {tag: unchanged(outcome, run.target) for tag, outcome in run.outcomes.items()}
     found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.plans.items()}
+    held = {
+        blob.key: _held(run.target, wish, blob)
+        for blob in run.plans
+        if blob.held and ((there := found[blob.key]) is None or there.outcome == "pushed")
+    }
     planned = {tag: unchanged(run.keep(tag), run.target) for tag in run.kept}
     for tag, tree in run.left:
         missing = [blob for blob in tree_blobs([tree]) if not blob.held and not found[blob.key]]
-        name = run.target.repository.name
-        planned[tag] = nowhere(missing, name) if missing else _result(run, wish, tag, tree, found)
+        if missing:
+            planned[tag] = nowhere(missing, run.target.repository.name)
+        else:
+            planned[tag] = _result(run, wish, tag, tree, found=found, held=held)
     return planned
 
 
@@ -98,6 +106,15 @@ def _walk(target: Target, blob: Blob, steps: tuple[Step, ...]) -> Delivered | No
     return None
 
 
+def _held(target: Target, wish: Wish, blob: Blob) -> int:
+    """Bytes of an upload that an earlier process has left, and that a push would go on with."""
+    unfinished = target.resources.unfinished
+    kept = unfinished.of(blob, target.repository, wish.profile, learn=wish.learn)
+    with suppress(TowlineError):
+        return kept.held(target.context) if kept else 0
+    return 0
+
+
 def _delivered(blob: Blob, candidate: Candidate) -> Delivered:
     made = Made(candidate.digest, candidate.size, candidate.compression)
     return Delivered(made, "exists", blob.label or "reused")
@@ -108,10 +125,14 @@ def _result(
     wish: Wish,
     reference: Reference,
     tree: Tree,
+    *,
     found: Mapping[str, Delivered | None],
+    held: Mapping[str, int],
 ) -> PlanResult:
     documents = _documents(tree, found, wish)
-    send_bytes = sum(_to_send(blob, found[blob.key]) for blob in tree_blobs([tree]))
+    send_bytes = sum(
+        _to_send(blob, found[blob.key]) - held.get(blob.key, 0) for blob in tree_blobs([tree])
+    )
     host = reference.repository.host
     unbuilt = build.media_type(tree, wish.format, wish.profile)
     return PlanResult(
@@ -121,7 +142,7 @@ def _result(
         size=documents.top.size if documents else None,
         media_type=documents.top.media_type if documents else unbuilt,
         status="pushed",
-        layers=reporting.planned(tree, found, wish.profile),
+        layers=reporting.planned(tree, found, held, wish.profile),
         manifests=reporting.manifests(tree, documents) if documents else (),
         digest_differs=documents.differs if documents else None,
         learned_from=run.learned_from(tree, found),

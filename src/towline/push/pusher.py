@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self, Unpack, cast
 from towline import reference as references
 from towline.context import Cancel, Context, Meter
 from towline.errors import Cancelled, TowlineError, UsageError
-from towline.events import Warned, nowhere
+from towline.events import Note, Warned, nowhere
 from towline.push import copying, destinations, joint_push, options, signatures
 from towline.push.begin import begin
 from towline.push.edge import Edge, Listener
@@ -78,6 +78,8 @@ class Pusher:
     def close(self) -> None:
         """Close connections and stores, and end the threads; running pushes must be over."""
         self._resources.close()
+        for sentence in self._resources.left():
+            self._emit(Note(reference="", message=sentence))
 
     @signatures.method
     def push(

@@ -58,20 +58,27 @@ def _layer(layer: Layer, delivered: Mapping[str, Delivered]) -> LayerResult:
 
 
 def planned(
-    tree: Tree, found: Mapping[str, Delivered | None], profile: Profile
+    tree: Tree,
+    found: Mapping[str, Delivered | None],
+    held: Mapping[str, int],
+    profile: Profile,
 ) -> tuple[PlannedLayer, ...]:
-    """The layers of a push that was only planned; None where a layer would be compressed."""
+    """The layers of a push that was only planned; None where a layer would be compressed.
+
+    `held`: bytes of unfinished uploads that it would go on with.
+    """
     known = {key: delivered for key, delivered in found.items() if delivered}
     results: list[PlannedLayer] = []
     for layer in dict.fromkeys(layer for image in images(tree) for layer in image.layers):
         if isinstance(layer, Blob) and layer.key not in known:
-            results.append(
-                PlannedLayer(
-                    layer.diff_id, None, None, "pushed", profile.name, plain_size=layer.size
-                )
+            planned_layer = PlannedLayer(
+                layer.diff_id, None, None, "pushed", profile.name, plain_size=layer.size
             )
         else:
-            results.append(PlannedLayer(**{**_layer(layer, known).as_dict(), "sent_bytes": 0}))
+            planned_layer = PlannedLayer(**{**_layer(layer, known).as_dict(), "sent_bytes": 0})
+        if isinstance(layer, Blob) and held.get(layer.key):
+            planned_layer = replace(planned_layer, outcome="resumed")
+        results.append(planned_layer)
     return tuple(results)
 
 

@@ -18,11 +18,12 @@ from towline.transfers.threads import Threads, processors
 from towline.wire.log import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from towline.push.options import Limits
     from towline.push.plan import Candidate, Delivered
     from towline.push.signatures import PusherOptions
+    from towline.push.upload.unfinished import Unfinished
     from towline.wire.secrets import Secrets
 
 AT_ONCE = 16
@@ -72,6 +73,7 @@ class Resources:
         self._closed = False
         self.spares = Spares()
         self._seen: dict[Hashable, Candidate] = {}
+        self._unfinished: Unfinished | None = None
         self._lock = Lock()
 
     @property
@@ -136,6 +138,20 @@ class Resources:
         if self._closed:
             raise UsageError("this Pusher is closed", hint="make another")
 
+    @property
+    def unfinished(self) -> Unfinished:
+        """Uploads that earlier processes have left."""
+        from towline.push.upload.unfinished import Unfinished  # an unchanged push has none
+
+        with self._lock:
+            if self._unfinished is None:
+                self._unfinished = Unfinished(self.knowledge)
+            return self._unfinished
+
+    def left(self) -> Sequence[str]:
+        """What there is to say of the uploads that this `Pusher` has left unfinished."""
+        return self._unfinished.told() if self._unfinished else ()
+
     def close(self) -> None:
         """Stop the threads, close connections and stores."""
         with self._lock:
@@ -145,6 +161,8 @@ class Resources:
             some.close()
         for some in threads:
             some.join()
+        if self._unfinished:
+            self._unfinished.close()
         for host, facts in self.client.facts().items():
             self.knowledge.record_host(host, facts)
         self.client.close()

@@ -57,7 +57,7 @@ class HostFacts:
     bodies_survive: bool | None = None
     """Whether a body that was cut has gone on where it was cut; None: none was."""
     chunks_survive: bool | None = None
-    """Whether a blob in chunks has gone on after those that were acknowledged; None: none was cut."""
+    """Whether a blob in chunks has gone on after those that were acknowledged; None: as above."""
     docker_refused: bool = False
     """It takes no manifests of docker's format (schema 2), but others."""
     oci_refused: bool = False

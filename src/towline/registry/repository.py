@@ -209,6 +209,34 @@ class Repository:
                 raise
         return Upload(talk, opened, known, about)
 
+    def may_go_on(self, *, in_chunks: bool) -> bool:
+        """Whether a cut upload may be resumed there, for all that is known."""
+        facts = self._facts
+        return (facts.chunks_survive if in_chunks else facts.bodies_survive) is not False
+
+    def resume_upload(
+        self,
+        context: Context,
+        url: str,
+        acknowledged: int,
+        known: Descriptor | None = None,
+        about: int = 0,
+    ) -> Upload | None:
+        """The session that an earlier process has left at this URL: `rewind` it before use.
+
+        None where that is none of this repository's sessions, whoever says so. `known` and `about`
+        are as in `start_upload`.
+        """
+        from towline.registry.upload.upload import Upload
+        from towline.wire.url import parse
+
+        try:
+            opened = Opened(parse(url))
+        except ValueError:
+            return None
+        upload = Upload(self._talk(context), opened, known, about, acknowledged)
+        return upload if upload.is_at_home else None
+
     def _talk(self, context: Context, scopes: Scopes | None = None) -> Conversation:
         return Conversation(
             self._transport,

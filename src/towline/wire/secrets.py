@@ -105,7 +105,8 @@ class Secrets:
             self.add_address(environ.get(name))
 
     def sent(self, request: Request) -> None:
-        """Look for what a request shows."""
+        """Look for what a request shows; of its address, what lets in who knows it."""
+        self._address(request.url.target)
         for name, value in request.headers:
             if name == "Authorization":
                 self._pass(value.partition(" ")[2], _spellings)
@@ -113,12 +114,15 @@ class Secrets:
     def received(self, response: Response) -> None:
         """Look for what an answer hands out: tokens, and addresses that let in who knows them."""
         for link in response.headers.all("Location"):
-            for value in log.hidden_values(link):
-                if len(value) >= _CAPABILITY:
-                    self._pass(value, _alike)
+            self._address(link)
         if b'token"' in response.body:
             for value in re.findall(_TOKEN, response.body):
                 self._pass(value.decode("utf-8", "replace"), _spellings)
+
+    def _address(self, link: str) -> None:
+        for value in log.hidden_values(link):
+            if len(value) >= _CAPABILITY:
+                self._pass(value, _alike)
 
     def _pass(self, value: str, spelled: Callable[[str], set[str]]) -> None:
         with self._lock:

@@ -17,11 +17,13 @@ from tests.support.scripted import CUT, HANG, Reply, Scripted, scripted
 from towline.context import Cancel, Context
 from towline.errors import AuthError, Cancelled, NetworkError, RegistryError, SourceError
 from towline.events import LayerProgress, Retrying
+from towline.knowledge.nothing import Nothing
 from towline.layers import profile as profiles
 from towline.layers.blobstream import BlobStream
 from towline.push.image import Blob
 from towline.push.plan import Ask, Candidate, Delivered, Mount, Send
 from towline.push.upload.blob_upload import BlobUpload
+from towline.push.upload.unfinished import OfBlob, Unfinished
 from towline.reference import RepositoryName
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
@@ -83,7 +85,12 @@ class Case:
             profile=self.profile,
             context=self.transfer,
             forget=lambda _, found, name: self.forgotten.append((found[-1], name.path)),
+            unfinished=self.kept,
         )
+
+    def kept(self) -> OfBlob | None:
+        upload = self.upload
+        return Unfinished(Nothing()).of(upload.blob, upload.repository, self.profile, learn=True)
 
     def words(self) -> list[str]:
         return [event.status for event in self.events if isinstance(event, LayerProgress)]

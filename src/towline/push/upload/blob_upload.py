@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from towline.context import Cancel
-from towline.errors import AuthError, RegistryError
+from towline.errors import AuthError, Cancelled, RegistryError, TowlineError
 from towline.events import LayerProgress, Retrying
 from towline.push.image import nowhere
 from towline.push.plan import Ask, Candidate, Delivered, Made, Mount, Send, own
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from towline.layers.profile import Profile
     from towline.push.image import Blob
     from towline.push.plan import Step
+    from towline.push.upload.unfinished import OfBlob
     from towline.registry.repository import Repository
     from towline.registry.upload.upload import Upload
     from towline.targets.blob_files import BlobFile
@@ -91,14 +92,22 @@ class BlobUpload:
         profile: Profile,
         context: Context,
         forget: Forget,
+        unfinished: Callable[[], OfBlob | None],
     ) -> None:
-        """`context`: of the flight, whose watchers hear how it goes."""
+        """`context`: of the flight, whose watchers hear how it goes.
+
+        `unfinished` gives its session as the cache has it, once it is to be sent; None: it is to
+        have none.
+        """
         self.blob = blob
         self.repository = repository
         self.context = context
         self._steps = deque(steps)
         self._profile = profile
         self._forget = forget
+        self._unfinished = unfinished
+        self._kept: OfBlob | None = None
+        self._is_new = True
         self._attempt: _Attempt | None = None
         self._sent_before = 0
         """Bytes of the blob that went out in sessions that were given up."""
@@ -127,6 +136,8 @@ class BlobUpload:
                         self.tell(f"Mounted from {origin.path}")
                         return self._done(candidate, "mounted", mounted_from=origin.path)
                 case Send():
+                    if self._take_up():
+                        continue
                     break
             self._steps.popleft()
         if not self.blob.held:
@@ -198,6 +209,28 @@ class BlobUpload:
 
     # Receive the bytes.
 
+    def _take_up(self) -> bool:
+        """Take over, once, what an earlier process has left; whether there is a step before it.
+
+        It may have come as far as the digest: then the blob may be there.
+        """
+        if not self._is_new:
+            return False
+        self._is_new, self._kept = False, self._unfinished()
+        attempt = _Attempt(self.context)
+        taken = self._kept.take(attempt.context) if self._kept else None
+        if taken is None:
+            attempt.close()
+            return False
+        self.drop()  # what a mount has opened
+        attempt.session, made = taken
+        attempt.failed = True
+        self._attempt = attempt
+        if made is None:
+            return False
+        self.ask_first(self._candidate(*made))
+        return True
+
     def _rewind(self) -> None:
         """After a failed attempt: go on with its session where that is possible, else drop it."""
         attempt = self._attempt
@@ -216,6 +249,7 @@ class BlobUpload:
                 session = self._session(attempt)
                 with self.context.span("sent", len(block)):
                     session.write(block)
+                self._note(session)
                 self.tell("Pushing", blocks.position, self.blob.size, self._sent)
             with self.context.span("confirmed"):
                 return self._commit(attempt, blocks.blob)
@@ -238,20 +272,33 @@ class BlobUpload:
 
     def _commit(self, attempt: _Attempt, sent: blobstream.Blob) -> Delivered:
         self.blob.check(sent.digest, sent.diff_id)
-        candidate = self._candidate(sent)
+        candidate = self._candidate(sent.digest, sent.size)
+        if self.blob.stored:
+            candidate = candidate._replace(learned=candidate.learned and sent.diff_id is None)
         # Should the answer be lost, the blob may be there: ask before sending again.
         self.ask_first(candidate)
         session = self._session(attempt)  # an empty blob has opened none yet
+        self._note(session, (sent.digest, sent.size))
         session.commit(sent.digest)
         self.tell("Pushed")
         return self._done(candidate, "resumed" if session.resumed else "pushed")
 
-    def _candidate(self, sent: blobstream.Blob) -> Candidate:
+    def _note(self, session: Upload | BlobFile, made: tuple[str, int] = ("", 0)) -> None:
+        """Have the cache keep where the session stands; see `OfBlob.note`."""
+        if self._kept is None:
+            return
+        upload = cast("Upload", session)
+        try:
+            self._kept.note(upload, made)
+        except RegistryError:
+            upload.abandon()
+            raise
+
+    def _candidate(self, digest: Digest, size: int) -> Candidate:
         if self.blob.stored is not None:
-            found = own(self.blob)
-            return found._replace(learned=found.learned and sent.diff_id is None)
+            return own(self.blob)
         profile = self._profile
-        return Candidate(sent.digest, sent.size, profile.compression, profile.recorded)
+        return Candidate(digest, size, profile.compression, profile.recorded)
 
     # What came of it.
 
@@ -259,6 +306,8 @@ class BlobUpload:
         self, candidate: Candidate, outcome: Outcome, mounted_from: str | None = None
     ) -> Delivered:
         self.drop()
+        if self._kept is not None:
+            self._kept.forget()
         made = Made(candidate.digest, candidate.size, candidate.compression)
         ours = self._sent and candidate.profile == self._profile.recorded
         label = self.blob.label or (self._profile.name if ours else "reused")
@@ -282,6 +331,18 @@ class BlobUpload:
         """Bytes that the registry is known to hold of an unfinished session."""
         session = self._attempt.session if self._attempt else None
         return session.acknowledged if session else 0
+
+    def leave(self, error: BaseException) -> None:
+        """It has failed, or nobody waits for it: leave what another process can go on with."""
+        session = self._attempt.session if self._attempt else None
+        heals = isinstance(error, Cancelled) or (
+            isinstance(error, TowlineError) and error.transient
+        )
+        if self._kept and session and heals and self._kept.leave():
+            cast("Upload", session).abandon()
+        elif self._kept:
+            self._kept.forget()
+        self.drop()
 
     def drop(self) -> None:
         """Give up the session that there is."""

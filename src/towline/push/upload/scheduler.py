@@ -238,7 +238,7 @@ class Uploads:
             self._start_alone(sibling)
 
     def _failed(self, task: Task, error: BaseException) -> None:
-        task.upload.drop()
+        task.upload.leave(error)
         task.flight.failed(error)
         for sibling in task.siblings:
             self._start_alone(sibling)

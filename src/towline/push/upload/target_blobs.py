@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from towline.push.plan import Delivered, Rules, Step
     from towline.push.target import Target
     from towline.push.upload.scheduler import Uploads
+    from towline.push.upload.unfinished import OfBlob
     from towline.transfers.single_flight import Watch
 
 
@@ -86,12 +87,19 @@ class TargetBlobs:
             profile=self._profile,
             context=watch.flight.context.but(about=(blob.name, str(repository.name))),
             forget=partial(known_blobs.forget, self._resources.knowledge),
+            unfinished=partial(self._unfinished, blob),
         )
         seen = self._resources.seen(key) if blob not in self._doubted else None
         if seen is not None and fits(blob, seen, self._rules):  # since the planning, perhaps
             upload.ask_first(seen)
         attempts = Attempts(self._resources.policy)
         return Task(key, upload, watch.flight, attempts, self._target.patience)
+
+    def _unfinished(self, blob: Blob) -> OfBlob | None:
+        """Its session as the cache has it; None for a blob that is not worth it."""
+        return self._resources.unfinished.of(
+            blob, self._target.repository, self._profile, learn=self._rules.trust_learned
+        )
 
     def wait(self, trees: Sequence[Tree]) -> None:
         """Until each blob is there or has failed, or none of the trees can be whole any more.

@@ -30,6 +30,7 @@ CANCEL_SECONDS = 2.0
 """For giving a session back; when the push itself is cancelled, much less."""
 _CANCEL_SECONDS_LATE = 0.4
 _QUESTIONS_MAX = 2
+_SESSION = r"s?/[A-Za-z0-9_=~-][A-Za-z0-9._=~-]*"
 _RANGE = r"(bytes[= ])?0-(-?[0-9]{1,18})"
 
 
@@ -56,6 +57,19 @@ class Session:
     def action(self) -> str:
         """Completes "cannot …" in errors."""
         return f"push a blob to {self.talk.name}"
+
+    @property
+    def is_at_home(self) -> bool:
+        """Whether its URL is where registries have the sessions of this repository.
+
+        Somebody else may have said so: no other address is shown our credentials, and none that
+        is signed for whoever knows it (a storage's) is written down.
+        """
+        base = self.talk.transport.endpoint.base(self.talk.context)
+        path = self.url.target.partition("?")[0]
+        home = re.escape(f"{base.target}{self.talk.name.path}/blobs/upload")
+        # GHCR: `upload`, where all others have `uploads`.
+        return self.url.origin == base.origin and bool(re.fullmatch(home + _SESSION, path))
 
     def moved(self, response: Response) -> None:
         """Take the session's new URL from an answer, if it names one."""

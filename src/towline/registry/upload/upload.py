@@ -30,6 +30,7 @@ from towline.spec.digest import Digest
 if TYPE_CHECKING:
     from towline.registry.blobs import Opened
     from towline.registry.transport import Conversation
+    from towline.wire.url import Url
 
 _TELLING = 1 << 20
 """Bytes of a cut body of which a host that keeps what it has got holds at least some."""
@@ -81,6 +82,16 @@ class Upload:
     def acknowledged(self) -> int:
         """Bytes that the registry is known to hold of an unfinished blob."""
         return self._session.acknowledged
+
+    @property
+    def url(self) -> Url:
+        """Where its session goes on."""
+        return self._session.url
+
+    @property
+    def is_at_home(self) -> bool:
+        """Whether that is the session of a blob of this repository, at the registry itself."""
+        return self._session.is_at_home
 
     @property
     def resumed(self) -> bool:
@@ -214,6 +225,11 @@ class Upload:
         """Give the session back, if the registry takes it; never raises, never waits long."""
         self._break_off()
         self._session.give_up()
+
+    def abandon(self) -> None:
+        """Leave the session as it is, to whoever goes on with it."""
+        self._break_off()
+        self._session.over()
 
     def _break_off(self) -> None:
         if isinstance(self._body, OneBody):

@@ -1,0 +1,360 @@
+"""What was cut goes on in another process where it was cut, and nothing under a tag is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from random import Random
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+import towline
+from tests.support.processes import until
+from tests.support.raw_client import RawClient
+from tests.support.scripted import HANG, Scripted, complaint, scripted
+from tests.support.serving import TOWLINE
+from tests.support.serving import towline as command
+from towline.server.server import Server
+from towline.spec.digest import Digest
+from towline.testing import make_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.redis_server import RedisServer
+    from tests.support.scripted import Asked
+
+MiB = 1 << 20
+SIZE = 6 * MiB
+SLOWLY = ("--limit-rate", "6M")
+NEEDS_REDIS = pytest.mark.needs("redis-server")
+ROOM = 1.1
+"""Times the bytes that lack: what may be sent of a push that goes on."""
+HEADS = 20_000
+"""Bytes of a config, and of what compressing adds."""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(root=tmp_path / "registry") as server:
+        yield server
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return made(tmp_path / "image.tar", [SIZE])
+
+
+def made(path: Path, sizes: list[int], seed: int = 1, **options: Any) -> Path:
+    """An image whose layers do not compress."""
+    random = Random(seed)  # noqa: S311 - no secret
+    layers = [{f"{n}": random.randbytes(size)} for n, size in enumerate(sizes)]
+    make_image(path, layers=layers, **options)
+    return path
+
+
+def held(server: Server) -> int:
+    """Bytes of unfinished uploads that a registry holds."""
+    return sum(path.stat().st_size for path in server.root.rglob("session-*"))
+
+
+@contextlib.contextmanager
+def pushing(
+    image: Path, place: str, *words: str, **environ: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A push that is under way; killed at the end."""
+    with subprocess.Popen(
+        [*TOWLINE, "push", str(image), place, *SLOWLY, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environ},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def killed(server: Server, image: Path, place: str, *words: str, **environ: str) -> int:
+    """Kill a push in the middle of its layer; how many bytes the registry holds of that."""
+    with pushing(image, place, *words, **environ):
+        until(lambda: held(server) > SIZE // 3)
+    quiet = -1
+    while quiet != (quiet := held(server)):  # what was on its way still arrives
+        time.sleep(0.1)
+    return quiet
+
+
+def pushed(image: Path, place: str, **settings: Any) -> towline.PushResult:
+    with towline.Pusher(**settings) as pusher:
+        return pusher.push(image, place, verify="full")
+
+
+def outcomes(result: towline.PushResult | towline.PlanResult) -> list[str]:
+    return [layer.outcome for layer in result.layers]
+
+
+@pytest.mark.parametrize("kind", ["compressed", "stored"])
+def test_a_push_that_was_killed_goes_on_where_it_was(
+    server: Server, image: Path, tmp_path: Path, kind: str
+) -> None:
+    place = f"{server.host}/app:1"
+    if kind == "stored":
+        image = made(tmp_path / "layout", [SIZE], format="oci")
+    there = killed(server, image, place)
+    result = pushed(image, place)
+    assert outcomes(result) == ["resumed"]
+    assert result.layers[0].sent_bytes == result.layers[0].size - there
+    assert held(server) == 0
+    again = pushed(image, f"{server.host}/app:2")
+    assert again.sent_bytes == 0
+
+
+@NEEDS_REDIS
+def test_the_cache_may_be_a_redis_and_the_other_run_on_another_machine(
+    server: Server, image: Path, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    place, cache = f"{server.host}/app:1", f"{redis_server.url}?prefix={uuid4()}:"
+    there = killed(server, image, place, "--cache", cache, XDG_DATA_HOME=str(tmp_path / "one"))
+    run = command(
+        "push", str(image), place, "--cache", cache, "--output", "json",
+        XDG_DATA_HOME=str(tmp_path / "other"),
+    )  # fmt: skip
+    (layer,) = json.loads(run.stdout)["layers"]
+    assert layer["outcome"] == "resumed"
+    assert layer["sent_bytes"] == layer["size"] - there
+
+
+@NEEDS_REDIS
+def test_what_others_left_is_passed_over_where_nothing_of_theirs_is_believed(
+    server: Server, image: Path, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    place, cache = f"{server.host}/app:1", f"{redis_server.url}?prefix={uuid4()}:"
+    killed(server, image, place, "--cache", cache, XDG_DATA_HOME=str(tmp_path / "one"))
+    words = ("push", str(image), place, "--cache", cache, "--output", "json", "--no-learn")
+    run = command(*words, XDG_DATA_HOME=str(tmp_path / "other"))
+    assert json.loads(run.stdout)["layers"][0]["outcome"] == "pushed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_what_can_be_gone_on_with_and_says_so(
+    server: Server, image: Path, number: signal.Signals
+) -> None:
+    place = f"{server.host}/app:1"
+    with pushing(image, place) as process:
+        until(lambda: held(server) > SIZE // 3)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert f"1 upload to {server.host}/app can be resumed" in said
+    assert not [one for one in server.requests if one.method == "DELETE"]
+    result = pushed(image, place)
+    assert outcomes(result) == ["resumed"]
+
+
+def test_without_a_cache_a_signal_gives_the_session_back(server: Server, image: Path) -> None:
+    with pushing(image, f"{server.host}/app:1", "--cache", "none") as process:
+        until(lambda: held(server) > SIZE // 3)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert "can be resumed" not in said
+    until(lambda: held(server) == 0)
+
+
+def test_of_two_that_push_at_once_each_has_a_session_of_its_own(
+    server: Server, image: Path
+) -> None:
+    place = f"{server.host}/app:1"
+    with pushing(image, place):
+        until(lambda: held(server) > SIZE // 3)
+        result = pushed(image, place)
+        assert outcomes(result) == ["pushed"]
+        assert len([one for one in server.requests if one.method == "POST"]) >= 2
+        assert not [one for one in server.requests if one.method == "GET" and "uploads" in one.path]
+
+
+def test_of_two_that_want_what_was_left_one_goes_on(server: Server, image: Path) -> None:
+    place = f"{server.host}/app:1"
+    killed(server, image, place)
+    found: list[str] = []
+    threads = [Thread(target=lambda: found.extend(outcomes(pushed(image, place)))) for _ in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found.count("resumed") == 1
+
+
+def test_a_session_that_holds_other_bytes_ends_in_a_fresh_upload(
+    server: Server, image: Path, tmp_path: Path
+) -> None:
+    place, cache = f"{server.host}/app:1", tmp_path / "cache"
+    there = killed(server, image, place, "--cache", str(cache))
+    with RawClient(server.host) as client:
+        session = client.open_upload("app")
+        assert client.ask("PATCH", session, os.urandom(there)).status == 202
+    rewrite(cache, server.url + session)
+    result = pushed(image, place, cache=cache)
+    assert outcomes(result) == ["pushed"]
+    assert result.sent_bytes > SIZE
+    assert result.verified
+    assert [one.status for one in server.requests if one.method == "PUT"].count(400) == 1
+
+
+def test_another_image_does_not_go_on_with_it(server: Server, image: Path, tmp_path: Path) -> None:
+    place = f"{server.host}/app:1"
+    killed(server, image, place)
+    result = pushed(made(tmp_path / "changed.tar", [SIZE], seed=2), place)
+    assert outcomes(result) == ["pushed"]
+
+
+def test_neither_does_another_way_of_compressing_nor_another_place(
+    server: Server, image: Path
+) -> None:
+    killed(server, image, f"{server.host}/app:1")
+    for name, compression in (("elsewhere", "gzip"), ("app", "none")):
+        result = towline.push(image, f"{server.host}/{name}:1", compression=compression)
+        assert outcomes(result) == ["pushed"]
+
+
+def test_a_session_that_has_expired_is_none(server: Server, image: Path) -> None:
+    place = f"{server.host}/app:1"
+    killed(server, image, place)
+    with RawClient(server.host) as client:
+        (asked,) = {one.path for one in server.requests if one.method == "PATCH"}
+        assert client.ask("DELETE", asked).status == 204
+    result = pushed(image, place)
+    assert outcomes(result) == ["pushed"]
+
+
+def test_a_plan_says_what_would_go_on(server: Server, image: Path) -> None:
+    place = f"{server.host}/app:1"
+    there = killed(server, image, place)
+    planned = towline.plan(image, place)
+    assert outcomes(planned) == ["resumed"]
+    assert planned.resumable
+    assert planned.send_bytes < SIZE - there + HEADS
+    assert {one.method for one in server.requests[-5:]} <= {"GET", "HEAD"}
+    assert "resumed" in command("plan", str(image), place).stdout
+    assert outcomes(pushed(image, place)) == ["resumed"]
+
+
+def test_the_cache_shows_and_forgets_it(server: Server, image: Path) -> None:
+    place = f"{server.host}/app:1"
+    killed(server, image, place)
+    shown = command("cache", "stats").stdout
+    assert "uploads: 1 unfinished" in shown
+    assert f"to {server.host}/app" in shown
+    (upload,) = json.loads(command("cache", "stats", "--output", "json").stdout)["uploads"]
+    assert upload["repository"] == f"{server.host}/app"
+    assert "uploads/" not in str(upload), "its address may let in who knows it"
+    command("cache", "prune", "--older-than", "0")
+    assert "uploads: 0 unfinished" in command("cache", "stats").stdout
+    assert outcomes(pushed(image, place)) == ["pushed"]
+
+
+def test_what_was_complete_is_found_by_its_digest(image: Path) -> None:
+    """Killed while the answer to the closing PUT was waited for."""
+    with scripted() as registry:
+        place = f"{registry.host}/app:1"
+        registry.on("PUT", "/blobs/uploads/", lambda one: None if one.body else HANG, forever=True)
+        with pushing(image, place):
+            until(lambda: bool(closings(registry)))
+        (whole,) = (one.body for one in registry.requests("PATCH"))
+        registry.blobs[str(Digest.of(whole))] = whole
+        assert outcomes(towline.push(image, place)) == ["exists"]
+
+
+def closings(registry: Scripted) -> list[Asked]:
+    return [one for one in registry.requests("PUT", "/blobs/uploads/") if not one.body]
+
+
+class TestHostsThatLoseSessions:
+    def cut(self, registry: Scripted, image: Path) -> None:
+        """Kill a push in the middle of its layer."""
+        before = len(registry.requests("POST", "/uploads/"))
+        with pushing(image, f"{registry.host}/app:1"):
+            until(lambda: len(registry.requests("POST", "/uploads/")) > before + 1)
+            time.sleep(0.5)
+
+    def test_one_is_asked_once_and_never_again(self, image: Path) -> None:
+        with scripted() as registry:
+            registry.on("GET", "/uploads/", complaint(404, "BLOB_UPLOAD_INVALID"), forever=True)
+            self.cut(registry, image)
+            assert outcomes(towline.push(image, f"{registry.host}/app:1")) == ["pushed"]
+            assert len(registry.requests("GET", "/uploads/")) == 1
+            registry.blobs.clear()
+            registry.manifests.clear()
+            self.cut(registry, image)
+            assert outcomes(towline.push(image, f"{registry.host}/app:1")) == ["pushed"]
+            assert len(registry.requests("GET", "/uploads/")) == 1
+
+    def test_an_address_elsewhere_is_never_followed(self, image: Path, tmp_path: Path) -> None:
+        """Whoever can write to the cache would have our password sent there."""
+        cache = tmp_path / "cache"
+        with scripted() as registry, scripted() as thief:
+            with pushing(image, f"{registry.host}/app:1", "--cache", str(cache)) as process:
+                until(lambda: bool(registry.requests("POST", "/uploads/")))
+                until(lambda: stored(cache) != [])
+                process.kill()
+            for address in (
+                f"{thief.url}/v2/app/blobs/uploads/1",
+                f"{registry.url}/v2/other/blobs/uploads/1",
+                f"{registry.url}/v2/app/blobs/uploads/../../../other/blobs/uploads/1",
+                f"{registry.url}/v2/app/blobs/uploads/%2e%2e/1",
+                f"{registry.url}/v2/app/manifests/1",
+                f"{registry.url}/v2/app/blobs/uploads/..",
+            ):
+                rewrite(cache, address)
+                before = len(registry.requests("GET"))
+                result = towline.plan(image, f"{registry.host}/app:1", cache=cache, creds="a:b")
+                assert outcomes(result) == ["pushed"]
+                asked = [one.target for one in registry.requests("GET")[before:]]
+                assert not [target for target in asked if "uploads" in target]
+            assert not thief.asked
+
+
+def stored(cache: Path) -> list[str]:
+    """The texts of sessions in a SQLite cache."""
+    with contextlib.closing(sqlite3.connect(cache)) as database, contextlib.suppress(sqlite3.Error):
+        return [text for (text,) in database.execute("SELECT text FROM session")]
+    return []
+
+
+def rewrite(cache: Path, address: str) -> None:
+    """As somebody would who has no key: the entry is another machine's by then."""
+    parts = json.loads(stored(cache)[0])
+    parts[5] = address
+    with contextlib.closing(sqlite3.connect(cache)) as database:
+        database.execute("UPDATE session SET text = ?", (json.dumps(parts),))
+        database.commit()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_killed_at_any_moment_the_next_push_sends_what_lacks(
+    seed: int, server: Server, tmp_path: Path
+) -> None:
+    image, place = (
+        made(tmp_path / "image.tar", [6 * MiB, 2 * MiB, 300_000, 9]),
+        f"{server.host}/a:1",
+    )
+    with pushing(image, place):
+        time.sleep(Random(seed).uniform(0.2, 2.0))  # noqa: S311 - no secret
+    time.sleep(0.2)
+    there = held(server) + sum(
+        path.stat().st_size for path in (server.root / "blobs").rglob("*") if path.is_file()
+    )
+    result = pushed(image, place)
+    whole = sum(layer.size for layer in result.layers)
+    assert result.sent_bytes <= ROOM * max(0, whole - there) + MiB // 2
+    assert held(server) < MiB, "less is not worth a question"
