@@ -18,7 +18,7 @@ from towline.registry.endpoints import Endpoint, host_of, trust_of
 from towline.registry.repository import Repository
 from towline.registry.transport import Transport
 from towline.wire import proxy, tls
-from towline.wire.exchange import ANSWER_TIMEOUT, Pace
+from towline.wire.exchange import ANSWER_TIMEOUTS, Pace
 from towline.wire.log import Log, silent
 from towline.wire.pool import TIMEOUT, Pool
 from towline.wire.secrets import Secrets
@@ -59,7 +59,7 @@ class Settings(NamedTuple):
     authfile: str | os.PathLike[str] | None = None
     timeout: float = TIMEOUT
     """Seconds without a byte either way."""
-    answer_timeout: float = ANSWER_TIMEOUT
+    answer_timeouts: tuple[float, float] = ANSWER_TIMEOUTS
     """Seconds allowed for the answer to a body, if `timeout` is not more."""
     limit_rate: float | None = None
     """Bytes a second that all uploads together may send; None: as many as there are."""
@@ -211,7 +211,7 @@ class RegistryClient:
 
             self._pool = Pool(
                 timeout=settings.timeout,
-                answer_timeout=settings.answer_timeout,
+                answer_timeouts=settings.answer_timeouts,
                 trust=trust,
                 proxies=proxy.from_environment(settings.environ),
                 # What is said of registries is not said of proxies, but for whom to believe.

@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from towline.wire.pool import Kept
     from towline.wire.secrets import Secrets
 
-ANSWER_TIMEOUT = 300.0
-"""Seconds allowed for the answer to a body: storage assembles it and hashes it all again."""
+ANSWER_TIMEOUTS = (60.0, 300.0)
+"""Seconds allowed for the answer to a small body, and to a larger one: storage assembles that, and
+hashes it all again."""
+SMALL_BODY = 8 << 20
+"""Bytes that any storage has digested by then."""
 BODY_RATE = 20 << 20
-"""Bytes of a body that earn its answer one second more."""
+"""Bytes of a larger body that earn its answer one second more."""
 _REFUSAL_SECONDS = 5.0
 """To read what is left of an answer that came before the body's end."""
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
@@ -51,7 +54,7 @@ class Manner(NamedTuple):
     """Takes the connection when it is fit for another request."""
     pace: Pace | None = None
     """Of all bodies together."""
-    answer_timeout: float = ANSWER_TIMEOUT
+    answer_timeouts: tuple[float, float] = ANSWER_TIMEOUTS
 
 
 class Unread(NamedTuple):
@@ -176,7 +179,10 @@ class Exchange:
         timeout = self._channel.timeout
         if not self.request.has_body and not digested:
             return timeout
-        return max(timeout, self._manner.answer_timeout) + digested / BODY_RATE
+        small, large = self._manner.answer_timeouts
+        if digested <= SMALL_BODY:
+            return max(timeout, small)
+        return max(timeout, large) + digested / BODY_RATE
 
     def open(self, patience: float | None = None) -> Unread:
         """Read the answer's head; its body is read piece by piece.

@@ -16,7 +16,7 @@ from towline._version import __version__
 from towline.errors import NetworkError
 from towline.wire import log, proxy, tls
 from towline.wire.connect import Way, check_shunned, connect, is_out_of_files
-from towline.wire.exchange import ANSWER_TIMEOUT, Died, Exchange, Manner, Unread
+from towline.wire.exchange import ANSWER_TIMEOUTS, Died, Exchange, Manner, Unread
 from towline.wire.message import ANSWER_MAX
 from towline.wire.secrets import Secrets
 
@@ -48,7 +48,7 @@ class Pool:
         self,
         *,
         timeout: float = TIMEOUT,
-        answer_timeout: float = ANSWER_TIMEOUT,
+        answer_timeouts: tuple[float, float] = ANSWER_TIMEOUTS,
         trust: Callable[[Url], tls.Trust] = lambda _url: tls.Trust(),
         proxies: proxy.Proxies | None = None,
         proxy_trust: tls.Trust = tls.Trust(),  # noqa: B008 - a tuple never changes
@@ -61,7 +61,7 @@ class Pool:
         self._dial = dial
         self._timeout = timeout
         self._kept = Kept()
-        self._manner = Manner(write_log, secrets or Secrets(), self._kept, pace, answer_timeout)
+        self._manner = Manner(write_log, secrets or Secrets(), self._kept, pace, answer_timeouts)
         self._trust = trust
         self._proxies = proxies or proxy.Proxies()
         self._proxy_trust = proxy_trust
