@@ -102,6 +102,36 @@ def test_a_registry_that_does_not_list_it_gets_a_tag(
     }
 
 
+def found(client: Client) -> list[str]:
+    return [each.digest for each in client.repository.referrers(SUBJECT, client.context)]
+
+
+def test_all_pages_of_a_registrys_list_are_read(registry: Scripted, client: Client) -> None:
+    path = f"/v2/team/app/referrers/{SUBJECT}"
+    more = {**INDEX, "Link": f'<{path}?last=1>; rel="next"'}
+    registry.on("GET", "last=1", Reply(200, INDEX, listing(OTHER)))
+    registry.on("GET", "referrers", Reply(200, more, listing(SIGNATURE.digest)))
+    assert found(client) == [SIGNATURE.digest, OTHER]
+
+
+def test_a_tag_that_gives_the_subject_itself_or_no_list_lists_nothing(
+    registry: Scripted, client: Client
+) -> None:
+    subject = listing(OTHER).encode()
+    registry.on("GET", "referrers", Reply(404), forever=True)
+    for content, kind in [
+        (b"the subject", media_types.OCI_MANIFEST),
+        (b"not json", media_types.OCI_INDEX),
+    ]:
+        registry.manifests[TAG] = (kind, content)
+        assert found(client) == []
+    registry.manifests[TAG] = (media_types.OCI_INDEX, subject)
+    itself = Digest.of(subject)
+    registry.manifests[f"sha256-{itself.hex}"] = registry.manifests[TAG]
+    assert client.repository.referrers(itself, client.context) == ()
+    assert found(client) == [OTHER]
+
+
 def test_what_others_have_listed_is_kept_and_nothing_is_listed_twice(
     registry: Scripted, client: Client
 ) -> None:
