@@ -11,9 +11,10 @@ COMPONENTS = docker-registry skopeo redis-server zstd nginx tinyproxy docker.io 
 # Tests wait about as much as they work, so more run at once than there are processors.
 WORKERS ?= $(shell expr $$(nproc) + 2)
 
-.PHONY: help demo test lint bench soak clean
+.PHONY: help demo image test lint bench soak clean
 help:
 	@echo "make demo    push a real image to a registry of its own, twice, and read it back"
+	@echo "make image   make an image of towline and push it: ARGS=\"REGISTRY/REPOSITORY:TAG [--base REF]\""
 	@echo "make test    all tests; ARGS=\"-k upload\" for some of them, WORKERS=N for N at once"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make bench   measure pushes beside their peers; CASE=small for one case, PEERS=DIR says"
@@ -24,6 +25,10 @@ help:
 demo:
 	$(BOOTSTRAP) run
 	@.venv/bin/towline demo $(ARGS)
+
+image:
+	$(BOOTSTRAP) run
+	@.venv/bin/python tools/image.py $(ARGS)
 
 test:
 	$(BOOTSTRAP) test
