@@ -84,10 +84,10 @@ class _Course:
         self._tcp = f"tcp://{registry.free_address()}"
         feature = f"--feature=containerd-snapshotter={str(store == 'containerd').lower()}"
         self.engine = Docker(place, [feature, "--host", self._tcp, "--tls=false"])
-        self._build_changed()
 
-    def _build_changed(self) -> None:
-        """The image with a small layer more."""
+    def _load(self) -> None:
+        """Have the image as it was loaded, and one with a small layer more."""
+        self.engine.run("load", "--quiet", "--input", str(self._place.image))
         folder = self._place.new("build")
         (folder / "small").write_bytes(os.urandom(20_000))
         (folder / "Dockerfile").write_text(f"FROM {NAME}\nCOPY small /small\n", encoding="utf-8")
@@ -96,13 +96,14 @@ class _Course:
 
     def turns(self) -> Iterator[Run]:
         """Every case, once."""
+        self._load()
+        with registry.started(self._server, self._place.folder) as where:
+            yield from self._pushes(where, "docker push", "plain", NAME, CHANGED)
+        yield self._export("plain", NAME)
         with registry.started(self._server, self._place.folder) as where:
             yield from self._pushes(where, "towline", "plain", NAME, CHANGED)
             if self._store == "containerd":
                 self._pull(where)
-        with registry.started(self._server, self._place.folder) as where:
-            yield from self._pushes(where, "docker push", "plain", NAME, CHANGED)
-        yield self._export("plain", NAME)
         if self._store == "containerd":
             for pusher in ("towline", "towline, by export", "docker push"):
                 with registry.started(self._server, self._place.folder) as where:
@@ -110,7 +111,9 @@ class _Course:
             yield self._export("compressed", PULLED)
 
     def _pull(self, where: registry.Registry) -> None:
-        """Have what was pushed once more, as it is at the registry."""
+        """Have what was pushed as it is at the registry, instead of what was loaded."""
+        # Else no layer would be pulled whose unpacked files are there already.
+        self.engine.run("rmi", "--force", NAME, CHANGED)
         for tag, name in ("1", PULLED), ("2", PULLED_CHANGED):
             target = f"{where.host}/{REPOSITORY}:{tag}"
             self.engine.run("pull", "--quiet", target)

@@ -283,8 +283,13 @@ def _start_docker(
     *,
     options: Command,
 ) -> tuple[int, ...]:
-    """Both daemons with all their state below `home`, without networks; stopped at the end."""
+    """The daemons with all their state below `home`, without networks; stopped at the end."""
     state = {**home_environ(home), "PATH": _path_of(dockerd, containerd)}
+    engine: Command = [dockerd, "--data-root", home / "data", "--exec-root", home / "run"]
+    engine += ["--host", f"unix://{socket}", "--pidfile", home / "pid", *options]
+    engine += ["--bridge=none", "--iptables=false", "--ip6tables=false"]
+    if options:  # it starts its own containerd, whose store lies where engines have it
+        return (_daemon(place, engine, state, home / "dockerd.log", socket),)
     pipe = home / "containerd.sock"
     keeper: Command = [
         containerd,
@@ -295,9 +300,7 @@ def _start_docker(
         "--address",
         pipe,
     ]
-    engine: Command = [dockerd, "--data-root", home / "data", "--exec-root", home / "run"]
-    engine += ["--host", f"unix://{socket}", "--containerd", pipe, "--pidfile", home / "pid"]
-    engine += ["--bridge=none", "--iptables=false", "--ip6tables=false", *options]
+    engine += ["--containerd", pipe]
     pids = [_daemon(place, keeper, state, home / "containerd.log", pipe)]
     return (*pids, _daemon(place, engine, state, home / "dockerd.log", socket))
 

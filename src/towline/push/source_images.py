@@ -265,7 +265,7 @@ def _unreadable(reference: Reference, entry: SourceEntry, error: SourceError) ->
 
 def _name(source: Source) -> str:
     if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
+        return os.fspath(source) if source != "-" else "standard input"
     name = getattr(source, "name", None)
     return name if isinstance(name, str) else "the file object"
 

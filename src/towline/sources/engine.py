@@ -397,6 +397,11 @@ class EngineSource:
             if content := self._described(image, partial(self._find_in, export)):
                 export.want_only(self._layers_of[image.id])
                 return {image.id: content}
+            if image.id in image.absent:
+                raise SourceError(
+                    f"{self._client.name} does not hold all of {image.title}, and exports none of it",
+                    hint="pull it again where nothing of it is unpacked, or copy it from its registry",
+                )
         archive = self._archive(images)
         found = {}
         for image in images:

@@ -238,6 +238,8 @@ class PassingTar:
         self.tail: TarMembers | None = None
         self.ended = False
         self._cancel = cancel
+        self._kept = 0
+        """Bytes of the documents."""
         self._open: list[PassingBlob] = []
 
     def passing(
@@ -255,9 +257,10 @@ class PassingTar:
             named = _BLOB.fullmatch(path)
             kind = self._kind(member)
             if named and kind != "none":
-                if path not in self.files:
+                if path not in self.passed and path not in self.documents:
                     yield from self._pass(Digest(f"sha256:{named[1]}"), member, kind)
-            elif member.isreg() and self._fits(member.size):
+            elif member.isreg() and member.size <= min(manifest.MAX_SIZE, KEPT - self._kept):
+                self._kept += member.size
                 content = bytearray(member.size)
                 self._fill(content, member, 0)
                 self.documents[path] = bytes(content)
@@ -280,10 +283,6 @@ class PassingTar:
         head = self.stream.read(min(member.size, compression.MAGIC_LENGTH))
         self.stream.seek(member.offset_data)
         return head
-
-    def _fits(self, size: int) -> bool:
-        kept = sum(map(len, self.documents.values()))
-        return size <= manifest.MAX_SIZE and kept + size <= KEPT
 
     def _pass(
         self, digest: Digest, member: tarfile.TarInfo, kind: Compression

@@ -202,6 +202,12 @@ def rest_of(tar: PassingTar) -> bytearray:
     return content
 
 
+def test_a_tar_without_end_is_refused() -> None:
+    header = tar_of(member("x"))[:512]
+    with pytest.raises(SourceError, match="more than 100000 members"):
+        taken(passing(header * 100_001))
+
+
 def test_a_blob_that_comes_twice_passes_once() -> None:
     blob = gzip.compress(os.urandom(5000), mtime=0)
     source = passing(tar_of(blob_member(blob), blob_member(blob), member("x", b"x")))
