@@ -113,7 +113,7 @@ class _Course:
     def _pull(self, where: registry.Registry) -> None:
         """Have what was pushed as it is at the registry, instead of what was loaded."""
         # Else no layer would be pulled whose unpacked files are there already.
-        self.engine.run("rmi", "--force", NAME, CHANGED)
+        self.engine.run("image", "prune", "--all", "--force")
         for tag, name in ("1", PULLED), ("2", PULLED_CHANGED):
             target = f"{where.host}/{REPOSITORY}:{tag}"
             self.engine.run("pull", "--quiet", target)

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
 from towline.push.target import target_at
-from towline.sources.engine import Access, EngineSource
+from towline.sources import engine_client
+from towline.sources.engine import EngineSource
 from towline.spec import config as configs
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable
 
     from towline.context import Context
-    from towline.knowledge.base import Knowledge
     from towline.push.options import Wish
     from towline.push.resources import Resources
     from towline.push.result import TagPlan
@@ -46,40 +46,52 @@ class EngineImage(EngineSource):
 
         Raises SourceError, and UsageError for a URL that is no address of an engine.
         """
-        self._at = partial(target_at, resources, context=context)
-        targets = [self._at(place) for place in places]
-        self._known = _Documents(resources.knowledge, targets, self._places_of_origin)
-        access = Access(
+        client = engine_client.connect(
             resources.engine,
-            resources.limits.timeout,
-            resources.log,
-            resources.secrets,
-            self._known,
-            all_tags=all_tags,
-            outline=outline,
+            name,
+            context,
+            resources.environ,
+            timeout=resources.limits.timeout,
+            log=resources.log,
+            secrets=resources.secrets,
         )
-        super().__init__(name, access, context, resources.environ)
+        super().__init__(
+            name, client, context, resources.environ, all_tags=all_tags, outline=outline
+        )
+        self._knowledge = resources.knowledge
+        self._at = partial(target_at, resources, context=context)
+        self._targets = [self._at(place) for place in places]
+        """Where the push goes; they are only read."""
+        self._lacking: set[Digest] = set()
+        """What none of them has."""
 
     def taught(self, wish: Wish) -> Wish:
         """The wish, to learn also from where the engine has its images from, or has put them."""
-        return wish._replace(origins=self._seen())
+        return wish._replace(origins=self._seen)
 
+    @property
     def _seen(self) -> tuple[Reference, ...]:
         """Where they were on the hosts that are pushed to."""
-        hosts = {name.host for name in self._known.places}
+        hosts = {name.host for name in self._places}
         return tuple(place for place in self.origins if place.repository.host in hosts)
 
-    def _places_of_origin(self) -> list[Target]:
-        """Those repositories, but for what is pushed to."""
-        names = dict.fromkeys(place.repository for place in self._seen())
-        return [self._at(name) for name in names if name not in self._known.places]
+    @property
+    def _places(self) -> set[RepositoryName]:
+        return {target.repository.name for target in self._targets}
+
+    @cached_property
+    def _origins(self) -> list[Target]:
+        """The repositories where they were seen, but for what is pushed to."""
+        names = dict.fromkeys(place.repository for place in self._seen)
+        return [self._at(name) for name in names if name not in self._places]
 
     def charge(self, targets: Iterable[Target]) -> None:
         """Let the result of each target count what was asked there to describe the image."""
-        elsewhere = self._known.asked_elsewhere
+        asked = {each.repository.name: each.context.meter.requests for each in self._targets}
+        elsewhere = sum(each.context.meter.requests for each in self._origins)
         for target in targets:
-            asked = self._known.asked(target.repository.name)
-            target.context.meter.add(requests=asked + elsewhere)
+            requests = asked.get(target.repository.name, 0) + elsewhere
+            target.context.meter.add(requests=requests)
             elsewhere = 0  # counted for the first of them
 
     def told_of_export(self, plan: TagPlan) -> TagPlan:
@@ -91,48 +103,12 @@ class EngineImage(EngineSource):
         message = f"the engine would have to export {self.name} first, about {size} bytes"
         return replace(plan, warnings=(*plan.warnings, message))
 
-
-class _Documents:
-    """`Documents` of one push."""
-
-    def __init__(
-        self,
-        knowledge: Knowledge,
-        targets: Sequence[Target],
-        find_origins: Callable[[], Sequence[Target]],
-    ) -> None:
-        """`targets` are where the push goes; they are only read."""
-        self._knowledge = knowledge
-        self._targets = targets
-        self._find_origins = find_origins
-        self._lacking: set[Digest] = set()
-        """What none of them has."""
-
-    @cached_property
-    def _origins(self) -> Sequence[Target]:
-        return self._find_origins()
-
-    @property
-    def places(self) -> set[RepositoryName]:
-        """Where the push goes."""
-        return {target.repository.name for target in self._targets}
-
-    def asked(self, name: RepositoryName) -> int:
-        """Requests that went to a target for this."""
-        meters = (each.context.meter for each in self._targets if each.repository.name == name)
-        return sum(meter.requests for meter in meters)
-
-    @property
-    def asked_elsewhere(self) -> int:
-        """Requests to where the images are from."""
-        return sum(target.context.meter.requests for target in self._origins)
-
     def remembered(self, digest: Digest) -> bytes | None:
-        """See `Documents`."""
+        """See `EngineSource`."""
         return self._knowledge.config(digest)
 
     def fetch(self, digest: Digest, *, manifest: bool) -> bytes | None:
-        """See `Documents`."""
+        """See `EngineSource`."""
         places = () if digest in self._lacking else (*self._targets, *self._origins)
         for target in places:
             content = _read(target, digest, manifest=manifest)
@@ -143,12 +119,12 @@ class _Documents:
         return None
 
     def keep(self, content: bytes) -> None:
-        """See `Documents`."""
+        """See `EngineSource`."""
         self._knowledge.record_config(Digest.of(content), content)
 
     def held(self, diff_ids: Collection[Digest]) -> Collection[Digest]:
-        """See `Documents`: those that each of the targets was seen to hold."""
-        places = set(map(str, self.places))
+        """See `EngineSource`: those that each of the targets was seen to hold."""
+        places = set(map(str, self._places))
         held: set[Digest] = set()
         for diff_id, entries in self._knowledge.entries(list(diff_ids)).items():
             if places and places <= {entry.repository for entry in entries}:
@@ -156,7 +132,7 @@ class _Documents:
         return held
 
     def near(self, root: Digest, diff_ids: Collection[Digest]) -> bool:
-        """See `Documents`: each target's host was seen to hold all, or has the manifest."""
+        """See `EngineSource`: each target's host was seen to hold all, or has the manifest."""
         known = self._knowledge.entries(list(diff_ids))
         for target in self._targets:
             host = target.repository.name.host

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from towline.errors import SourceError
@@ -67,24 +68,28 @@ class DockerArchive:
 
     def entries(self) -> Sequence[SourceEntry]:
         """See `ImageSource`."""
-        return [self._entry(listed) for listed in self._listed]
+        return [
+            LazyEntry(_texts(listed.get("RepoTags")), partial(self._entry, listed))
+            for listed in self._listed
+        ]
 
     def _entry(self, listed: dict[str, Any]) -> SourceEntry:
-        names = _texts(listed.get("RepoTags"))
-        return LazyEntry(names, lambda: SourceEntry(names, self._image(listed)))
-
-    def _image(self, listed: dict[str, Any]) -> SourceImage:
         path = str(listed.get("Config") or "")
         if not path:
             raise SourceError(f"{MANIFEST} in {self._files.name} names no config")
         content = stores.read(self._files, path)
-        self._check_name(path, content)
+        named = re.fullmatch(_BLOB, path.lstrip("/"))
+        if named and named[1] != Digest.of(content).hex:
+            raise SourceError(
+                f"the config {path} in {self._files.name} is damaged: "
+                f"its bytes have the digest {Digest.of(content)}"
+            )
         config = stores.understood(
             f"the config {stores.shown(path)} in {self._files.name}",
             lambda: configs.parse(content),
         )
         layers = self._layers(listed, config.diff_ids)
-        return SourceImage(
+        image = SourceImage(
             config=content,
             config_type=None,
             layers=tuple(layer for layer, _ in layers),
@@ -92,14 +97,7 @@ class DockerArchive:
             platform=config.platform,
             oci=any(kind == "zstd" for _, kind in layers),  # schema 2 has no such layers
         )
-
-    def _check_name(self, path: str, content: bytes) -> None:
-        match = re.fullmatch(_BLOB, path.lstrip("/"))
-        if match and match[1] != Digest.of(content).hex:
-            raise SourceError(
-                f"the config {path} in {self._files.name} is damaged: "
-                f"its bytes have the digest {Digest.of(content)}"
-            )
+        return SourceEntry(_texts(listed.get("RepoTags")), image)
 
     def _layers(self, listed: dict[str, Any], diff_ids: Sequence[Digest]) -> list[_Layer]:
         paths = _texts(listed.get("Layers"))

@@ -2,174 +2,77 @@
 
 An engine says what an image is, by digest, and has no single layers to give: all of an image, or
 nothing. So its config and manifests are looked for by their digests where they may be known
-already (`Documents`), and a layer is opened only if somebody has to send it; then, once, the
+already, and a layer is opened only if somebody has to send it; then, once, the
 engine exports the image.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
-from towline import reference as references
 from towline.context import acquired
-from towline.errors import InvalidReference, SourceError
+from towline.errors import SourceError
 from towline.events import Note
-from towline.sources import engine_client, files
+from towline.sources import engine_images
 from towline.sources.base import SourceEntry, SourceImage, SourceIndex
 from towline.sources.engine_content import EngineContent
+from towline.sources.engine_documents import (
+    DescribedFiles,
+    config_of,
+    gather,
+    named_by,
+    path_of,
+    without_manifest,
+)
 from towline.sources.engine_export import EngineExport, ExportStream
-from towline.sources.oci_layout import INDEX, OciLayout
+from towline.sources.oci_layout import OciLayout
 from towline.sources.select import select
-from towline.spec import config as configs
-from towline.spec import manifest as manifests
-from towline.spec import media_types, reading
-from towline.spec.descriptor import Descriptor, Platform
+from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
-from towline.spec.manifest import Index, Manifest
-from towline.wire.log import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Container, Generator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 
     from towline.context import Context
     from towline.layers.reader import Reader
     from towline.reference import Reference
     from towline.sources.base import ImageSource, SourceLayer
+    from towline.sources.engine_client import EngineClient
+    from towline.sources.engine_documents import Find
+    from towline.sources.engine_images import Listed
     from towline.sources.passing import PassingBlob, PassingTar
     from towline.wire.exchange import Unread
-    from towline.wire.log import Log
-    from towline.wire.secrets import Secrets
-
-_ALIKE = 5
-"""Names that are suggested."""
-
-
-class Documents(Protocol):
-    """Configs and manifests by their digests, wherever they are known from."""
-
-    def remembered(self, digest: Digest) -> bytes | None:
-        """One of them, from the last time; its digest is checked."""
-        ...
-
-    def fetch(self, digest: Digest, *, manifest: bool) -> bytes | None:
-        """Likewise from where it may have been pushed to; `manifest`: it is one, or an index."""
-        ...
-
-    def keep(self, content: bytes) -> None:
-        """Remember one for the next time."""
-        ...
-
-    def held(self, diff_ids: Collection[Digest]) -> Collection[Digest]:
-        """Those layers, and the blobs that they became, which will hardly have to be sent."""
-        ...
-
-    def near(self, root: Digest, diff_ids: Collection[Digest]) -> bool:
-        """Whether what is wanted of an image may well be where it is to go."""
-        ...
-
-
-class NoDocuments:
-    """Nothing is known."""
-
-    def remembered(self, digest: Digest) -> bytes | None:
-        """See `Documents`."""
-        del digest
-        return None
-
-    def fetch(self, digest: Digest, *, manifest: bool) -> bytes | None:
-        """See `Documents`."""
-        del digest, manifest
-        return None
-
-    def keep(self, content: bytes) -> None:
-        """See `Documents`."""
-
-    def held(self, diff_ids: Collection[Digest]) -> Collection[Digest]:
-        """See `Documents`."""
-        del diff_ids
-        return ()
-
-    def near(self, root: Digest, diff_ids: Collection[Digest]) -> bool:
-        """See `Documents`."""
-        del root, diff_ids
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """How an engine is reached, and what is wanted of it."""
-
-    url: str | None = None
-    timeout: float = 30.0
-    log: Log = silent
-    secrets: Secrets | None = None
-    documents: Documents = NoDocuments()  # noqa: RUF009 - it has no state
-    all_tags: bool = False
-    """Every tag of the repository that is named, not the one image."""
-    outline: bool = False
-    """Rather a rough description than an export."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """What the engine says of an image."""
-
-    id: Digest
-    """Of the config; in a containerd store of the manifest or index."""
-    names: tuple[str, ...]
-    diff_ids: tuple[Digest, ...]
-    size: int
-    """Bytes of an export, more or less."""
-    platform: Platform
-    root: Descriptor | None
-    """The manifest or index of an image in a containerd store, where the engine tells of it."""
-    containerd: bool
-    """Whether it is in a containerd store, which sends blobs as they are, by their digests."""
-    origins: tuple[Reference, ...]
-    """By digest, in the repositories that the engine knows it from."""
-    absent: frozenset[Digest]
-    """What the index lists and the engine does not hold, or not whole."""
-
-    @property
-    def title(self) -> str:
-        """What messages call it."""
-        return self.names[0] if self.names else self.id.short
-
-    @property
-    def is_index(self) -> bool:
-        """Whether it is an image for several platforms, or one with attestations."""
-        return self.root is not None and self.root.media_type in media_types.INDEXES
 
 
 class EngineSource:
-    """An ImageSource."""
+    """An ImageSource; a subclass says what is known elsewhere of the images."""
 
     transport = "docker-daemon"
     once = False
 
     def __init__(
-        self, name: str, access: Access, context: Context, environ: Mapping[str, str]
+        self,
+        name: str,
+        client: EngineClient,
+        context: Context,
+        environ: Mapping[str, str],
+        *,
+        all_tags: bool = False,
+        outline: bool = False,
     ) -> None:
-        """`name` is an image's name or ID. Raises SourceError."""
+        """`name` is an image's name or ID; with `all_tags` all of its repository are meant.
+
+        `outline`: rather a rough description than an export.
+        """
         self.name = name
-        self._access = access
-        self._documents = access.documents
+        self._client = client
         self._context = context
         self._environ = environ
-        self._client = engine_client.connect(
-            access.url,
-            name,
-            context,
-            environ,
-            timeout=access.timeout,
-            log=access.log,
-            secrets=access.secrets,
-        )
+        self._all_tags = all_tags
+        self._wants_outline = outline
         self._turn = threading.Lock()
         self._exports: dict[tuple[Digest, ...], EngineExport] = {}
         self._archives: dict[tuple[Digest, ...], ImageSource] = {}
@@ -180,6 +83,30 @@ class EngineSource:
         """Documents of an export that has passed by."""
         self._contents: dict[Digest, SourceImage | SourceIndex] = {}
         """What images are by what is known of them without an export."""
+
+    # What a subclass knows, of documents (configs and manifests) by their digests.
+
+    def remembered(self, digest: Digest) -> bytes | None:
+        """A document from the last time; its digest is checked."""
+        raise NotImplementedError
+
+    def fetch(self, digest: Digest, *, manifest: bool) -> bytes | None:
+        """Likewise from where it may have been pushed to; `manifest`: it is one, or an index."""
+        raise NotImplementedError
+
+    def keep(self, content: bytes) -> None:
+        """Remember a document for the next time."""
+        raise NotImplementedError
+
+    def held(self, diff_ids: Collection[Digest]) -> Collection[Digest]:
+        """Those layers, and the blobs that they became, which will hardly have to be sent."""
+        raise NotImplementedError
+
+    def near(self, root: Digest, diff_ids: Collection[Digest]) -> bool:
+        """Whether what is wanted of an image may well be where it is to go."""
+        raise NotImplementedError
+
+    # What is pushed.
 
     def close(self) -> None:
         """See `ImageSource`."""
@@ -194,7 +121,7 @@ class EngineSource:
         images = self._images
         described = {image.id: self._without_export(image) for image in images}
         unknown = [image for image in images if described[image.id] is None]
-        if self._access.outline:
+        if self._wants_outline:
             described |= {each.id: self._outline(each) for each in unknown if not each.is_index}
             unknown = [each for each in unknown if each.is_index]
         if unknown:
@@ -207,7 +134,9 @@ class EngineSource:
 
     @cached_property
     def _images(self) -> list[Listed]:
-        return self._all_tags() if self._access.all_tags else [self._one()]
+        if self._all_tags:
+            return engine_images.all_tags(self._client, self.name)
+        return [engine_images.one(self._client, self.name)]
 
     @property
     def origins(self) -> tuple[Reference, ...]:
@@ -219,57 +148,19 @@ class EngineSource:
         """Bytes that an export would have, more or less; 0: none is needed."""
         return sum(image.size for image in self._images if not self._at_hand(image))
 
-    # Which images.
-
-    def _one(self) -> Listed:
-        found = self._client.inspect(self.name)
-        if found is None:
-            raise self._no_such_image()
-        return _listed(found)
-
-    def _no_such_image(self) -> SourceError:
-        import difflib
-
-        images = self._client.images()
-        names = dict.fromkeys(str(name) for each in images for name in each.get("RepoTags") or ())
-        alike = difflib.get_close_matches(self.name, names, _ALIKE, cutoff=0.5)
-        hint = f"is it one of these? {', '.join(alike)}" if alike else "docker images lists them"
-        return SourceError(f"{self.name} is no image of {self._client.name}", hint=hint)
-
-    def _all_tags(self) -> list[Listed]:
-        """The images under all tags of a repository, each once, with those names of theirs."""
-        wanted = references.parse(self.name)
-        tags: set[str] = set()
-        for listed in self._client.images({"reference": [wanted.repository.familiar]}):
-            for name in map(str, listed.get("RepoTags") or ()):
-                found = _reference(name)
-                if found and wanted in {found, found.with_tag(None)}:
-                    tags.add(name)
-        images: dict[Digest, Listed] = {}
-        for tag in sorted(tags):
-            if said := self._client.inspect(tag):
-                image = _listed(said)
-                names = images[image.id].names if image.id in images else ()
-                images[image.id] = replace(image, names=(*names, tag))
-        if not images:
-            raise SourceError(
-                f"no tags to push for {self.name}: {self._client.name} has no image of that name"
-            )
-        return list(images.values())
-
     # Without an export.
 
     def _find(
         self, image: Listed, digest: Digest, *, manifest: bool, anywhere: bool = True
     ) -> bytes | None:
         """A document of an image, from wherever it is known without an export."""
-        content = self._passed.get(digest) or self._documents.remembered(digest)
+        content = self._passed.get(digest) or self.remembered(digest)
         if content is None and image.root is not None:
             content = self._content.read(digest.hex)
             if content is not None and Digest.of(content) != digest:
                 content = None
         if content is None and anywhere:
-            content = self._documents.fetch(digest, manifest=manifest)
+            content = self.fetch(digest, manifest=manifest)
         return content
 
     def _at_hand(self, image: Listed) -> bool:
@@ -290,26 +181,26 @@ class EngineSource:
             self._contents[image.id] = content
         return content
 
-    def _described(self, image: Listed, find: _Find) -> SourceImage | SourceIndex | None:
+    def _described(self, image: Listed, find: Find) -> SourceImage | SourceIndex | None:
         """The image as its documents describe it; None where one of them is not found."""
         top = find(image.id, manifest=image.root is not None)
         if top is None:
             return None
-        if image.root is None and (config := _config(top)):
+        if image.root is None and (config := config_of(top)):
             layers = self._layers(image, config.diff_ids, config.filled)
             self._layers_of[image.id] = {diff_id.hex for diff_id in config.diff_ids}
             return SourceImage(top, None, layers, None, config.platform, oci=False)
         root = image.root or Descriptor("", image.id, len(top))
-        gathered = _gather(
+        gathered = gather(
             root, find, image.absent, lambda digest: self._content.holds([digest.hex])
         )
         if gathered is None:
             return None
-        self._layers_of[image.id] = set(map(_named_by, gathered.sizes))
+        self._layers_of[image.id] = set(map(named_by, gathered.sizes))
         open_blob = partial(self._open_blob, image)
-        layout = OciLayout(_KnownFiles(self._client.name, root, gathered, open_blob))
+        layout = OciLayout(DescribedFiles(self._client.name, root, gathered, open_blob))
         content = layout.entries()[0].content
-        return content if layout.says_most() else _without_manifest(content)
+        return content if layout.says_most() else without_manifest(content)
 
     def _outline(self, image: Listed) -> SourceImage:
         """The image as far as it can be told without its config."""
@@ -322,7 +213,7 @@ class EngineSource:
         Its config may come last, while the layers are known by their DiffIDs.
         """
         (image, *more) = self._images
-        if more or image.containerd or self._access.all_tags or not image.diff_ids:
+        if more or image.containerd or self._all_tags or not image.diff_ids:
             return None
         return self._outline(image) if self._without_export(image) is None else None
 
@@ -350,10 +241,10 @@ class EngineSource:
         content = self._without_export(image)
         if content is None:
             return True
-        if self._at_hand(image):
+        layers = [layer for each in _leaves(content) for layer in each.layers]
+        if self._at_hand(image) or not all(layer.stored for layer in layers):
             return False
-        diff_ids = {layer.diff_id for each in _leaves(content) for layer in each.layers}
-        return not self._documents.near(image.id, [diff_id for diff_id in diff_ids if diff_id])
+        return not self.near(image.id, {layer.diff_id for layer in layers if layer.diff_id})
 
     def passing(self) -> Generator[PassingBlob, None, None]:
         """See `PassesBy`: until the last that is wanted; what is missed is exported once more."""
@@ -364,7 +255,7 @@ class EngineSource:
         name = f"the export of {image.title}"
         stream = ExportStream(unread, name, self._client.gone_in_export)
         tar = PassingTar(stream, name, self._context.cancel)
-        held = {digest.hex for digest in self._documents.held(image.diff_ids)}
+        held = {digest.hex for digest in self.held(image.diff_ids)}
         try:
             yield from tar.passing(lambda: self._has_passed(image, tar, held))
         except SourceError as error:
@@ -376,15 +267,15 @@ class EngineSource:
         """Whether all is here that describes the image, and has passed that has to be sent."""
 
         def find(digest: Digest, **_: bool) -> bytes | None:
-            content = tar.documents.get(_path(digest))
+            content = tar.documents.get(path_of(digest))
             if content is not None and Digest.of(content) == digest:
                 self._passed[digest] = content
-                self._documents.keep(content)
+                self.keep(content)
             return self._passed.get(digest)
 
         if image.id not in self._layers_of and self._described(image, find) is None:
             return False
-        names = map(_named_by, tar.files)
+        names = map(named_by, tar.files)
         return self._layers_of[image.id] <= {*held, *names}
 
     # By an export that is kept.
@@ -399,8 +290,8 @@ class EngineSource:
                 return {image.id: content}
             if image.id in image.absent:
                 raise SourceError(
-                    f"{self._client.name} does not hold all of {image.title}, and exports none of it",
-                    hint="pull it again where nothing of it is unpacked, or copy it from its registry",
+                    f"{self._client.name} does not hold all of {image.title}",
+                    hint="copy it from its registry, or pull it anew",
                 )
         archive = self._archive(images)
         found = {}
@@ -415,7 +306,7 @@ class EngineSource:
         content = export.read(digest.hex)
         if content is None or Digest.of(content) != digest:
             return None
-        self._documents.keep(content)
+        self.keep(content)
         return content
 
     def _keep_documents(
@@ -423,11 +314,11 @@ class EngineSource:
     ) -> None:
         """Remember what describes an image of an export."""
         if isinstance(content, SourceImage):
-            self._documents.keep(content.config)
+            self.keep(content.config)
         find = partial(self._find_in, self._export(images))
         top = find(image.id, manifest=True)
-        if top is not None and _config(top) is None:
-            _gather(Descriptor("", image.id, len(top)), find)
+        if top is not None and config_of(top) is None:
+            gather(Descriptor("", image.id, len(top)), find)
 
     def _open_layer(self, image: Listed, diff_id: Digest, place: int) -> Reader:
         """A plain layer: by its DiffID, else by its place in the archive's own list."""
@@ -439,10 +330,10 @@ class EngineSource:
         return content.layers[place].open()
 
     def _open_blob(self, image: Listed, path: str) -> Reader:
-        if reader := self._content.open(_named_by(path)):
+        if reader := self._content.open(named_by(path)):
             return reader
         export = self._export([image])
-        reader = export.open(_named_by(path))
+        reader = export.open(named_by(path))
         if reader is None:
             raise SourceError(f"{export.name} lacks {path}")
         return reader
@@ -467,7 +358,7 @@ class EngineSource:
 
     def _new_export(self, images: Sequence[Listed]) -> EngineExport:
         title = ", ".join(image.title for image in images)
-        held = self._documents.held({diff_id for each in images for diff_id in each.diff_ids})
+        held = self.held({diff_id for each in images for diff_id in each.diff_ids})
         export = EngineExport(
             partial(self._ask, images),
             self._client.gone_in_export,
@@ -525,173 +416,3 @@ def _content(archive: ImageSource, image: Listed) -> SourceImage | SourceIndex:
     entries = archive.entries()
     entry = entries[0] if len(entries) == 1 else select(entries, image.names[0], image.title)
     return entry.content
-
-
-class _Gathered(NamedTuple):
-    """What describes an image of a containerd store."""
-
-    documents: dict[str, bytes]
-    """By their paths in a layout."""
-    sizes: dict[str, int]
-    """Of the blobs that they list."""
-
-
-class _Find(Protocol):
-    def __call__(
-        self, digest: Digest, *, manifest: bool, anywhere: bool = True
-    ) -> bytes | None: ...
-
-
-def _gather(
-    root: Descriptor,
-    find: _Find,
-    absent: Container[Digest] | None = None,
-    holds: Callable[[Digest], bool] = lambda _: True,
-) -> _Gathered | None:
-    """The manifests and configs below a descriptor.
-
-    What is `absent` is left out where it is not here; if it is, so are those of its layers that the
-    engine `holds`: it pulls none whose unpacked files it has already. None where another one is not
-    found; with `absent` None that one is left out.
-    """
-    gathered = _Gathered({}, {})
-    todo = [root]
-    while todo:
-        listed = todo.pop()
-        incomplete = absent is not None and listed.digest in absent
-        anywhere = listed is root or not incomplete
-        content = find(listed.digest, manifest=True, anywhere=anywhere)
-        document = _manifest(content, listed.media_type) if content is not None else None
-        below = [document.config.digest] if isinstance(document, Manifest) else []
-        configs_below = {
-            digest: find(digest, manifest=False, anywhere=anywhere) for digest in below
-        }
-        if content is None or document is None or None in configs_below.values():
-            if absent is None or not anywhere:
-                continue
-            return None
-        gathered.documents[_path(listed.digest)] = content
-        if isinstance(document, Index):
-            todo += document.manifests
-            continue
-        gathered.documents.update((_path(d), c) for d, c in configs_below.items() if c is not None)
-        held = (each for each in document.layers if not incomplete or holds(each.digest))
-        gathered.sizes.update((_path(layer.digest), layer.size) for layer in held)
-    return gathered
-
-
-class _KnownFiles:
-    """A layout of which everything is known but its layers, which an export holds."""
-
-    def __init__(
-        self, name: str, root: Descriptor, gathered: _Gathered, open_blob: Callable[[str], Reader]
-    ) -> None:
-        self.name = name
-        listed = {"schemaVersion": 2, "manifests": [root.as_json()]}
-        self._documents = {**gathered.documents, INDEX: json.dumps(listed).encode()}
-        self._sizes = gathered.sizes
-        self._open = open_blob
-
-    def size(self, path: str) -> int | None:
-        """See `Files`."""
-        content = self._documents.get(path)
-        return self._sizes.get(path) if content is None else len(content)
-
-    def open(self, path: str) -> Reader:
-        """See `Files`."""
-        content = self._documents.get(path)
-        return self._open(path) if content is None else io.BytesIO(content)
-
-    def close(self) -> None:
-        """See `Files`."""
-
-
-def _without_manifest(content: SourceImage | SourceIndex) -> SourceImage | SourceIndex:
-    """An image with plain layers, as its `manifest.json` describes it in an archive.
-
-    The same image is to have the same digest, whether its bytes come by an export or not.
-    """
-    if isinstance(content, SourceIndex):
-        return content
-    zstd = any(
-        layer.stored and media_types.layer_compression(layer.stored.media_type) == "zstd"
-        for layer in content.layers
-    )
-    platform = configs.parse(content.config).platform
-    return SourceImage(content.config, None, content.layers, None, platform, oci=zstd)
-
-
-def _listed(found: Mapping[str, Any]) -> Listed:
-    """What an inspect says. Raises SourceError."""
-    return files.understood("what the engine says of its image", lambda: _read(found))
-
-
-def _read(found: Mapping[str, Any]) -> Listed:
-    rootfs = found.get("RootFS")
-    root, driver = found.get("Descriptor"), found.get("GraphDriver")
-    driver_name = driver.get("Name") if isinstance(driver, dict) else ""
-    layers = reading.texts(rootfs, "Layers") if isinstance(rootfs, dict) else ()
-    digest = Digest(str(found.get("Id")))
-    parts = [each for each in reading.array(found, "Manifests") if isinstance(each, dict)]
-    return Listed(
-        id=digest,
-        names=reading.texts(found, "RepoTags"),
-        diff_ids=tuple(map(Digest, layers)),
-        size=_content_size(parts) or int(found.get("Size") or 0),
-        platform=Platform(
-            str(found.get("Os") or ""),
-            str(found.get("Architecture") or ""),
-            reading.text(found, "Variant") or None,
-        ),
-        root=Descriptor.from_json(root) if isinstance(root, dict) else None,
-        # Before API 1.48 the snapshotter's name tells: the graph driver's is overlay2.
-        containerd=isinstance(root, dict) or driver_name == "overlayfs",
-        origins=_origins(found, digest),
-        absent=frozenset(Digest(str(each["ID"])) for each in parts if not each.get("Available")),
-    )
-
-
-def _origins(found: Mapping[str, Any], digest: Digest) -> tuple[Reference, ...]:
-    """`RepoDigests`, and `Identity.Pull` of a containerd store (API 1.53)."""
-    identity = found.get("Identity")
-    pulls = reading.array(identity, "Pull") if isinstance(identity, dict) else []
-    places = [each.get("Repository") for each in pulls if isinstance(each, dict)]
-    names = [*reading.texts(found, "RepoDigests"), *(f"{place}@{digest}" for place in places)]
-    parsed = (_reference(name) for name in names)
-    return tuple(dict.fromkeys(place for place in parsed if place and place.digest))
-
-
-def _content_size(parts: Sequence[Mapping[str, Any]]) -> int:
-    """Bytes of what a containerd store holds of an image, all platforms together."""
-    sizes = [each.get("Size") for each in parts if each.get("Available")]
-    return sum(int(size.get("Content") or 0) for size in sizes if isinstance(size, dict))
-
-
-def _config(content: bytes) -> configs.ImageConfig | None:
-    try:
-        return configs.parse(content)
-    except ValueError:
-        return None
-
-
-def _manifest(content: bytes, media_type: str) -> Manifest | Index | None:
-    try:
-        return manifests.parse(content, media_type)
-    except ValueError:
-        return None
-
-
-def _reference(name: object) -> Reference | None:
-    try:
-        return references.parse(str(name))
-    except InvalidReference:
-        return None
-
-
-def _named_by(path: str) -> str:
-    """The digest in a blob's path, without its algorithm."""
-    return path.rpartition("/")[2]
-
-
-def _path(digest: Digest) -> str:
-    return f"blobs/{digest.algorithm}/{digest.hex}"

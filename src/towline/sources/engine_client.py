@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from towline.errors import NetworkError, RegistryError, SourceError, TowlineError
 from towline.sources import engine_address
@@ -46,21 +45,12 @@ _TEMPORARY_ERRORS = 8 << 10
 _NO_FILE = "no such file or directory"
 
 
-class Place(NamedTuple):
-    """An address that was tried, and why nobody answers there."""
+class _Unreachable(Exception):
+    """Nobody answers at an address, and why."""
 
-    address: Address
-    why: str
-    hint: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Server:
-    """What a ping tells."""
-
-    version: str
-    """Of the API, as it stands in paths; empty: they stand without one."""
-    podman: bool
+    def __init__(self, address: Address, why: str, hint: str | None = None) -> None:
+        super().__init__(why)
+        self.address, self.why, self.hint = address, why, hint
 
 
 def connect(
@@ -77,26 +67,20 @@ def connect(
 
     Raises SourceError when there is none, UsageError for an `engine` that is no address.
     """
-    tried: list[Place] = []
+    tried: list[_Unreachable] = []
     for address in engine_address.find(engine, environ):
         client = EngineClient(address, context, environ, timeout=timeout, log=log, secrets=secrets)
         try:
             client.ping()
         except _Unreachable as error:
             client.close()
-            tried.append(error.place)
+            tried.append(error)
         except BaseException:
             client.close()
             raise
         else:
             return client
     raise _nobody(name, tried)
-
-
-class _Unreachable(Exception):
-    def __init__(self, place: Place) -> None:
-        super().__init__(place)
-        self.place = place
 
 
 class EngineClient:
@@ -126,7 +110,9 @@ class EngineClient:
             secrets=secrets,
             dial=self._dial if address.socket or address.command else None,
         )
-        self._server = _Server("", podman=False)
+        self._podman = False
+        self._version = ""
+        """Of the API, as it stands in paths; empty: they stand without one."""
 
     def ping(self) -> None:
         """Find out who is there, and which version of the API both know. Raises SourceError."""
@@ -135,14 +121,14 @@ class EngineClient:
         if "Api-Version" not in answer.headers:
             answer = self._first("GET")
         told = answer.headers.get("Api-Version")
-        podman = "Libpod-API-Version" in answer.headers
+        self._podman = "Libpod-API-Version" in answer.headers
         if told is None and answer.body.strip() != b"OK":
             raise SourceError(
                 f"what answers at {self._address} is no Docker engine: it says {answer.status} to "
                 "a ping"
             )
-        self.name = f"{'Podman' if podman else 'the engine'} at {self._address.text}"
-        self._server = _Server(self._agreed(told), podman)
+        self.name = f"{'Podman' if self._podman else 'the engine'} at {self._address.text}"
+        self._version = self._agreed(told)
 
     def _agreed(self, told: str | None) -> str:
         """The newest version that both know."""
@@ -165,25 +151,27 @@ class EngineClient:
         try:
             return self._pool.request(request, self._context)
         except (OSError, Silence, NetworkError) as error:
-            raise _Unreachable(self._place(error)) from None
+            raise self._unreachable(error) from None
         except RegistryError as error:
             raise SourceError(f"what answers at {self._address} is no Docker engine") from error
 
-    def _place(self, error: OSError | Silence | NetworkError) -> Place:
+    def _unreachable(self, error: OSError | Silence | NetworkError) -> _Unreachable:
         if self._address.command:
             return self._ssh_failed(error)
         if isinstance(error, PermissionError):
-            return Place(
+            return _Unreachable(
                 self._address,
                 "it may not be opened by this user",
                 "join the group docker (and log in anew), or use a rootless engine",
             )
         if isinstance(error, NetworkError):
             why = error.message.removeprefix(f"cannot connect to {self._authority}: ")
-            return Place(self._address, why)  # its hint is about registries
-        return Place(self._address, words(error) if isinstance(error, OSError) else str(error))
+            return _Unreachable(self._address, why)  # its hint is about registries
+        return _Unreachable(
+            self._address, words(error) if isinstance(error, OSError) else str(error)
+        )
 
-    def _ssh_failed(self, error: Exception) -> Place:
+    def _ssh_failed(self, error: Exception) -> _Unreachable:
         for command in self._commands:
             command.close()
         said = ""
@@ -195,17 +183,17 @@ class EngineClient:
         host = self._address.text
         if "permission denied" in why.lower():
             hint = f"nothing is asked for: have a key for it in the ssh agent, and try ssh {host}"
-            return Place(self._address, f"ssh is not let in without a password: {why}", hint)
+            return _Unreachable(self._address, f"ssh is not let in without a password: {why}", hint)
         if "host key verification failed" in why.lower():
-            return Place(self._address, why, f"connect once by hand: ssh {host}")
-        return Place(self._address, why)
+            return _Unreachable(self._address, why, f"connect once by hand: ssh {host}")
+        return _Unreachable(self._address, why)
 
     # What is asked.
 
     def inspect(self, name: str) -> dict[str, Any] | None:
         """What the engine says of an image; None: it has none of that name. Raises SourceError."""
         answer = self._get(f"/images/{urls.quote(name)}/json?manifests=1")
-        if answer.status == 404 and self._server.podman:  # noqa: PLR2004 - not found
+        if answer.status == 404 and self._podman:  # noqa: PLR2004 - not found
             # As docker would, Podman takes a short name to be the Hub's; its own builds are here.
             answer = self._get(f"/images/localhost/{urls.quote(name)}/json")
         if answer.status == 404:  # noqa: PLR2004 - not found
@@ -240,7 +228,7 @@ class EngineClient:
 
     def export(self, names: Sequence[str], context: Context) -> Unread:
         """A tar of images, as it comes. Raises SourceError."""
-        if self._server.podman:
+        if self._podman:
             query = "".join(f"&references={urls.quote(name)}" for name in names)
             # As an OCI archive each layer would be compressed there, by one thread.
             target = f"/libpod/images/export?format=docker-archive{query}"
@@ -299,8 +287,8 @@ class EngineClient:
 
     def _url(self, target: str) -> urls.Url:
         libpod = target.startswith("/libpod/")
-        version = "v4.0.0" if libpod else f"v{self._server.version}" if self._server.version else ""
-        prefix = f"/{version}" if version and target != "/_ping" else ""
+        version = "4.0.0" if libpod else self._version
+        prefix = f"/v{version}" if version and target != "/_ping" else ""
         return urls.parse(self._address.origin).at(f"{prefix}{target}")
 
     def _dial(self, cancel: Cancel, timeout: float) -> Channel:
@@ -334,7 +322,7 @@ def said_in(body: bytes) -> str:
     return " ".join(str(found).split()) if found else ""
 
 
-def _nobody(name: str, tried: Sequence[Place]) -> SourceError:
+def _nobody(name: str, tried: Sequence[_Unreachable]) -> SourceError:
     """No engine answers: where was looked, and the way that needs none of this."""
     looked = ", ".join(
         str(place.address) + (f": {place.why}" if place.why != _NO_FILE else "") for place in tried

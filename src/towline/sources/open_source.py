@@ -118,8 +118,6 @@ def open_source(
     found: Folder | SharedFile | Reader
     if not isinstance(source, Location):
         transport, name, found = None, *_of_object(source)
-    elif source.transport in {"docker-daemon", "docker"}:
-        return _of_service(source, context, environ)
     elif source.standard_input:
         transport, name = source.transport, "standard input"
         found = _of_descriptor(_standard_input(), name, context)
@@ -159,14 +157,6 @@ def _location(
         path = os.fspath(source)
         return Location(path, None, path if path != "-" else "./-")
     return source
-
-
-def _of_service(source: Location, context: Context, environ: Mapping[str, str]) -> ImageSource:
-    if source.transport == "docker":
-        raise SourceError(f"{source.text} is an image in a registry, which is not read as a source")
-    from towline.sources.engine import Access, EngineSource
-
-    return EngineSource(source.path, Access(), context, environ)
 
 
 def _of_path(source: Location, context: Context) -> Folder | SharedFile | Reader:

@@ -71,12 +71,12 @@ class PassingBlob:
         """Whether nobody wants any more of it."""
 
     def open(self) -> Reader:
-        """A reader at the first byte. Raises PassedBy where that is not held any more."""
+        """The reader, at the first byte. Raises PassedBy where that is not held any more."""
         with self._moved:
             if self._dropped or self.let_go:
                 raise passed_by(self._source, f"the blob {self.digest}")
             self._taken = 0
-        return _PassingReader(self)
+        return self
 
     def release(self) -> None:
         """Nobody wants any more of it: the rest is read and forgotten."""
@@ -110,8 +110,8 @@ class PassingBlob:
             self._error = error
             self._moved.notify_all()
 
-    def take(self, buffer: memoryview) -> int:
-        """The next bytes for the present reader; 0 at the end."""
+    def readinto(self, buffer: memoryview, /) -> int:
+        """See `Reader`: of the one that was opened last."""
         with self._moved:
             while self._taken == self._put < self.size:
                 if self._error is not None:
@@ -129,19 +129,8 @@ class PassingBlob:
             self._moved.notify_all()
             return count
 
-
-class _PassingReader:
-    """A Reader of a blob that passes by; the last one that was opened counts."""
-
-    def __init__(self, blob: PassingBlob) -> None:
-        self._blob = blob
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """See `Reader`."""
-        return self._blob.take(buffer)
-
     def close(self) -> None:
-        """See `Reader`."""
+        """See `Reader`; the next one begins anew."""
 
 
 def passed_by(source: str, what: str) -> PassedBy:

@@ -41,7 +41,7 @@ def select(
     found = _matching(entries, ref)
     if not found:
         raise SourceError(
-            f"tag does not exist: {shown(ref)} in {source}, which holds {_names(entries)}",
+            f"tag does not exist: {shown(ref)} in {source}, which holds {_listed(entries, None)}",
             hint=_name_one(entries, spelled),
         )
     if len(found) > 1:
@@ -68,7 +68,7 @@ def tagged(
         if not known and not (wanted and wanted.repository in repositories):
             raise SourceError(
                 f"no tags to push for {shown(ref)}: An image does not exist locally with the tag: "
-                f"{shown(ref)} ({source} holds {_names(entries)})"
+                f"{shown(ref)} ({source} holds {_listed(entries, None)})"
             )
     elif len(repositories) > 1:
         names = ", ".join(sorted(repository.familiar for repository in repositories))
@@ -145,22 +145,12 @@ def _name_one(entries: Sequence[SourceEntry], spelled: str) -> str | None:
     return f"name one: {spelled}:{first}" + (", or push all: `all_tags=True`" if several else "")
 
 
-def _names(entries: Sequence[SourceEntry]) -> str:
-    """All that a REF could be."""
+def _listed(entries: Sequence[SourceEntry], most: int | None = 1) -> str:
+    """The entries by `most` of their names each, or by their places."""
     names = [
         name
         for place, entry in enumerate(entries)
-        for name in (map(shown, entry.names) if entry.names else (f"@{place} without a name",))
+        for name in (*map(shown, entry.names[:most]),) or (f"@{place} without a name",)
     ]
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _listed(entries: Sequence[SourceEntry]) -> str:
-    """The entries by their first names, or by their places."""
-    names = [
-        shown(entry.names[0]) if entry.names else f"@{place} without a name"
-        for place, entry in enumerate(entries[:_SHOWN])
-    ]
-    more = len(entries) - len(names)
-    return ", ".join(names) + (f" and {more} more" if more else "")

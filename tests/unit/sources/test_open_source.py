@@ -264,13 +264,6 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
         open_source("nul\0", QUIET)
 
 
-def test_an_image_of_an_engine_is_looked_for_and_one_of_a_registry_refused() -> None:
-    with pytest.raises(SourceError, match="app:1 cannot be read: no engine answers"):
-        open_source("docker-daemon:app:1", QUIET, environ={"DOCKER_HOST": "unix:///nowhere"})
-    with pytest.raises(SourceError, match="not read as a source"):
-        open_source("docker://app:1", QUIET)
-
-
 def test_a_transport_that_does_not_fit_says_which_does(tmp_path: Path) -> None:
     legacy = make_image(tmp_path / "legacy", format="docker-legacy").path
     with pytest.raises(SourceError, match="is no oci-archive") as caught:

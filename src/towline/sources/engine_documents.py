@@ -1,0 +1,141 @@
+"""The manifests and configs of an engine's image, wherever they are found, read as a layout's."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from towline.sources.base import SourceImage, SourceIndex
+from towline.sources.oci_layout import INDEX
+from towline.spec import config as configs
+from towline.spec import manifest as manifests
+from towline.spec import media_types
+from towline.spec.manifest import Index, Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container
+
+    from towline.layers.reader import Reader
+    from towline.spec.descriptor import Descriptor
+    from towline.spec.digest import Digest
+
+
+class Find(Protocol):
+    """How a document is found by its digest."""
+
+    def __call__(self, digest: Digest, *, manifest: bool, anywhere: bool = True) -> bytes | None:
+        """Its bytes; None where it is not found. Without `anywhere` nobody else is asked."""
+        ...
+
+
+class Gathered(NamedTuple):
+    """What describes an image of a containerd store."""
+
+    documents: dict[str, bytes]
+    """By their paths in a layout."""
+    sizes: dict[str, int]
+    """Of the blobs that they list, as far as the engine holds them."""
+
+
+def gather(
+    root: Descriptor,
+    find: Find,
+    absent: Container[Digest] | None = None,
+    holds: Callable[[Digest], bool] = lambda _: True,
+) -> Gathered | None:
+    """The manifests and configs below a descriptor.
+
+    What is `absent` is left out where it is not here; if it is, so are those of its layers that the
+    engine `holds`: it pulls none whose unpacked files it has already. None where another one is not
+    found; with `absent` None that one is left out.
+    """
+    gathered = Gathered({}, {})
+    todo = [root]
+    while todo:
+        listed = todo.pop()
+        incomplete = absent is not None and listed.digest in absent
+        anywhere = listed is root or not incomplete
+        content = find(listed.digest, manifest=True, anywhere=anywhere)
+        document = None if content is None else _document(content, listed.media_type)
+        config: bytes | None = b""
+        if isinstance(document, Manifest):
+            config = find(document.config.digest, manifest=False, anywhere=anywhere)
+        if content is None or document is None or config is None:
+            if absent is None or not anywhere:
+                continue
+            return None
+        gathered.documents[path_of(listed.digest)] = content
+        if isinstance(document, Index):
+            todo += document.manifests
+            continue
+        gathered.documents[path_of(document.config.digest)] = config
+        held = (each for each in document.layers if not incomplete or holds(each.digest))
+        gathered.sizes.update((path_of(layer.digest), layer.size) for layer in held)
+    return gathered
+
+
+class DescribedFiles:
+    """A layout of which everything is known but its layers, which an export holds."""
+
+    def __init__(
+        self, name: str, root: Descriptor, gathered: Gathered, open_blob: Callable[[str], Reader]
+    ) -> None:
+        self.name = name
+        listed = {"schemaVersion": 2, "manifests": [root.as_json()]}
+        self._documents = {**gathered.documents, INDEX: json.dumps(listed).encode()}
+        self._sizes = gathered.sizes
+        self._open = open_blob
+
+    def size(self, path: str) -> int | None:
+        """See `Files`."""
+        content = self._documents.get(path)
+        return self._sizes.get(path) if content is None else len(content)
+
+    def open(self, path: str) -> Reader:
+        """See `Files`."""
+        content = self._documents.get(path)
+        return self._open(path) if content is None else io.BytesIO(content)
+
+    def close(self) -> None:
+        """See `Files`."""
+
+
+def without_manifest(content: SourceImage | SourceIndex) -> SourceImage | SourceIndex:
+    """An image with plain layers, as its `manifest.json` describes it in an archive.
+
+    The same image is to have the same digest, whether its bytes come by an export or not.
+    """
+    if isinstance(content, SourceIndex):
+        return content
+    zstd = any(
+        layer.stored and media_types.layer_compression(layer.stored.media_type) == "zstd"
+        for layer in content.layers
+    )
+    platform = configs.parse(content.config).platform
+    return SourceImage(content.config, None, content.layers, None, platform, oci=zstd)
+
+
+def config_of(content: bytes) -> configs.ImageConfig | None:
+    """What a config says; None where it is none."""
+    try:
+        return configs.parse(content)
+    except ValueError:
+        return None
+
+
+def _document(content: bytes, media_type: str) -> Manifest | Index | None:
+    try:
+        return manifests.parse(content, media_type)
+    except ValueError:
+        return None
+
+
+def named_by(path: str) -> str:
+    """The digest in a blob's path, without its algorithm."""
+    return path.rpartition("/")[2]
+
+
+def path_of(digest: Digest) -> str:
+    """Where a layout has a blob."""
+    return f"blobs/{digest.algorithm}/{digest.hex}"

@@ -1,0 +1,141 @@
+"""What an engine says of its images, and which of them are meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from towline import reference as references
+from towline.errors import InvalidReference, SourceError
+from towline.sources import files
+from towline.spec import media_types, reading
+from towline.spec.descriptor import Descriptor, Platform
+from towline.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from towline.reference import Reference
+    from towline.sources.engine_client import EngineClient
+
+_ALIKE = 5
+"""Names that are suggested."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the engine says of an image."""
+
+    id: Digest
+    """Of the config; in a containerd store of the manifest or index."""
+    names: tuple[str, ...]
+    diff_ids: tuple[Digest, ...]
+    size: int
+    """Bytes of an export, more or less."""
+    platform: Platform
+    root: Descriptor | None
+    """The manifest or index of an image in a containerd store, where the engine tells of it."""
+    containerd: bool
+    """Whether it is in a containerd store, which sends blobs as they are, by their digests."""
+    origins: tuple[Reference, ...]
+    """By digest, in the repositories that the engine knows it from."""
+    absent: frozenset[Digest]
+    """What the index lists and the engine does not hold, or not whole."""
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return self.names[0] if self.names else self.id.short
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it is an image for several platforms, or one with attestations."""
+        return self.root is not None and self.root.media_type in media_types.INDEXES
+
+
+def one(client: EngineClient, name: str) -> Listed:
+    """The image of that name or ID. Raises SourceError, with names that are alike."""
+    if (found := client.inspect(name)) is not None:
+        return _listed(found)
+    import difflib
+
+    held = dict.fromkeys(str(tag) for each in client.images() for tag in each.get("RepoTags") or ())
+    alike = difflib.get_close_matches(name, held, _ALIKE, cutoff=0.5)
+    hint = f"is it one of these? {', '.join(alike)}" if alike else "docker images lists them"
+    raise SourceError(f"{name} is no image of {client.name}", hint=hint)
+
+
+def all_tags(client: EngineClient, name: str) -> list[Listed]:
+    """The images under all tags of a repository, each once, with those names of theirs.
+
+    Raises SourceError where there is none.
+    """
+    wanted = references.parse(name)
+    tags: set[str] = set()
+    for listed in client.images({"reference": [wanted.repository.familiar]}):
+        for tag in map(str, listed.get("RepoTags") or ()):
+            found = _reference(tag)
+            if found and wanted in {found, found.with_tag(None)}:
+                tags.add(tag)
+    images: dict[Digest, Listed] = {}
+    for tag in sorted(tags):
+        if said := client.inspect(tag):
+            image = _listed(said)
+            names = images[image.id].names if image.id in images else ()
+            images[image.id] = replace(image, names=(*names, tag))
+    if not images:
+        raise SourceError(f"no tags to push for {name}: {client.name} has no image of that name")
+    return list(images.values())
+
+
+def _listed(found: Mapping[str, Any]) -> Listed:
+    """What an inspect says. Raises SourceError."""
+    return files.understood("what the engine says of its image", lambda: _read(found))
+
+
+def _read(found: Mapping[str, Any]) -> Listed:
+    rootfs = found.get("RootFS")
+    root, driver = found.get("Descriptor"), found.get("GraphDriver")
+    driver_name = driver.get("Name") if isinstance(driver, dict) else ""
+    layers = reading.texts(rootfs, "Layers") if isinstance(rootfs, dict) else ()
+    digest = Digest(str(found.get("Id")))
+    parts = [each for each in reading.array(found, "Manifests") if isinstance(each, dict)]
+    return Listed(
+        id=digest,
+        names=reading.texts(found, "RepoTags"),
+        diff_ids=tuple(map(Digest, layers)),
+        size=_content_size(parts) or int(found.get("Size") or 0),
+        platform=Platform(
+            str(found.get("Os") or ""),
+            str(found.get("Architecture") or ""),
+            reading.text(found, "Variant") or None,
+        ),
+        root=Descriptor.from_json(root) if isinstance(root, dict) else None,
+        # Before API 1.48 the snapshotter's name tells: the graph driver's is overlay2.
+        containerd=isinstance(root, dict) or driver_name == "overlayfs",
+        origins=_origins(found, digest),
+        absent=frozenset(Digest(str(each["ID"])) for each in parts if not each.get("Available")),
+    )
+
+
+def _origins(found: Mapping[str, Any], digest: Digest) -> tuple[Reference, ...]:
+    """`RepoDigests`, and `Identity.Pull` of a containerd store (API 1.53)."""
+    identity = found.get("Identity")
+    pulls = reading.array(identity, "Pull") if isinstance(identity, dict) else []
+    places = [each.get("Repository") for each in pulls if isinstance(each, dict)]
+    names = [*reading.texts(found, "RepoDigests"), *(f"{place}@{digest}" for place in places)]
+    parsed = (_reference(name) for name in names)
+    return tuple(dict.fromkeys(place for place in parsed if place and place.digest))
+
+
+def _content_size(parts: Sequence[Mapping[str, Any]]) -> int:
+    """Bytes of what a containerd store holds of an image, all platforms together."""
+    sizes = [each.get("Size") for each in parts if each.get("Available")]
+    return sum(int(size.get("Content") or 0) for size in sizes if isinstance(size, dict))
+
+
+def _reference(name: object) -> Reference | None:
+    try:
+        return references.parse(str(name))
+    except InvalidReference:
+        return None
