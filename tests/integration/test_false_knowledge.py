@@ -16,8 +16,7 @@ from tests.support.knowledge import THEIRS
 from tests.support.knowledge import entry as entry_of
 from tests.support.scripted import Asked, Reply, scripted
 from towline.cli.main import main
-from towline.knowledge.redis import RedisKnowledge
-from towline.knowledge.redis_client import Address
+from towline.knowledge.redis import Address, RedisKnowledge
 from towline.spec.digest import Digest
 from towline.testing.images import make_image
 

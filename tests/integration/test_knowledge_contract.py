@@ -25,8 +25,7 @@ from tests.support.knowledge import (
     entry,
 )
 from towline.knowledge.base import MAX_CONFIG_SIZE
-from towline.knowledge.redis import RedisKnowledge
-from towline.knowledge.redis_client import Address
+from towline.knowledge.redis import Address, RedisKnowledge
 from towline.knowledge.sessions import SavedSession, read, written
 from towline.knowledge.sqlite import SqliteKnowledge
 from towline.spec.digest import Digest

@@ -19,8 +19,7 @@ from tests.support import certificates, processes
 from tests.support.knowledge import AGREED, BLOB, DIFF_ID, OURS, entry
 from towline.knowledge.base import MAX_ENTRIES, KnowledgeError
 from towline.knowledge.open import open_knowledge, open_store
-from towline.knowledge.redis import RedisKnowledge
-from towline.knowledge.redis_client import Address
+from towline.knowledge.redis import Address, RedisKnowledge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

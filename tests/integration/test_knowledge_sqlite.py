@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.knowledge import BLOB, DIFF_ID, OURS, entry
-from towline.knowledge import sqlite_file
+from towline.knowledge import sqlite
 from towline.knowledge.base import Entry, KnowledgeError, is_sound
 from towline.knowledge.open import open_knowledge
 from towline.knowledge.sqlite import MAX_CONFIGS, SqliteKnowledge
@@ -168,7 +168,7 @@ def test_a_locked_file_is_waited_for_and_then_given_up(store: SqliteKnowledge, p
             store.record([entry()])
         other.execute("ROLLBACK")
     store.record([entry()])
-    assert sqlite_file.PATIENCE <= 2.0
+    assert sqlite.PATIENCE <= 2.0
 
 
 def test_a_folder_in_its_place_is_one_sentence(tmp_path: Path) -> None:

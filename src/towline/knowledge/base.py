@@ -1,4 +1,4 @@
-"""What is remembered, and the protocol of everything that remembers.
+"""What is remembered, and what can be asked of everything that remembers.
 
 A store never fails a push: its errors are `KnowledgeError`s that whoever opened it turns into one
 warning. Which entry is worth trying is `push/plan`'s to say.
@@ -6,9 +6,10 @@ warning. Which entry is worth trying is `push/plan`'s to say.
 
 from __future__ import annotations
 
+import os
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, Protocol, get_args
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from towline.errors import InvalidReference
 from towline.reference import parse
@@ -67,57 +68,65 @@ class Stats(NamedTuple):
     """Uploads that are under way, or can be gone on with."""
 
 
-class Knowledge(Protocol):
-    """Safe from many threads, and (SQLite, Redis) from many processes."""
+class Knowledge:
+    """What can be asked of a store; by itself it knows nothing, and remembers nothing.
+
+    So it is `--cache none`, and what is left when a store fails. Safe from many threads, and
+    (SQLite, Redis) from many processes.
+    """
+
+    _account_key: bytes | None = None
 
     def entries(self, diff_ids: Sequence[Digest]) -> Mapping[Digest, Sequence[Entry]]:
         """What is known of each DiffID, oldest first; DiffIDs without entries are left out.
 
         What others wrote into a shared store is marked as `learned`, or left out (`signing`).
         """
-        ...
+        del diff_ids
+        return {}
 
     def record(self, entries: Sequence[Entry]) -> None:
         """Add entries, or move equal ones to the newest place.
 
         Equal are those of one DiffID, digest, repository, account and way of knowing (`learned`).
         """
-        ...
 
     def forget(self, diff_id: Digest, digest: Digest, repository: str) -> None:
         """Drop what is known of that blob in that repository."""
-        ...
 
     def host_facts(self, host: str) -> Mapping[str, str]:
         """Facts of a registry host by name; never a token."""
-        ...
+        del host
+        return {}
 
     def record_host(self, host: str, facts: Mapping[str, str]) -> None:
         """Add or replace facts of a host."""
-        ...
 
     def config(self, digest: Digest) -> bytes | None:
         """An image config by its digest, which was checked; None when it is not remembered."""
-        ...
+        del digest
+        return None
 
     def record_config(self, digest: Digest, content: bytes) -> None:
         """Remember an image config, if it is small enough."""
-        ...
 
     def account_key(self) -> bytes:
         """The key of the credentials' HMAC; kept in the store, so that machines agree."""
-        ...
+        if self._account_key is None:
+            self._account_key = os.urandom(32)
+        return self._account_key
 
     def session(self, key: str) -> SavedSession | None:
         """The upload session of a transfer, if one is under way or was left.
 
         What others wrote into a shared store is marked as `learned`, or left out (`signing`).
         """
-        ...
+        del key
+        return None
 
     def sessions(self) -> Sequence[SavedSession]:
         """All of them, in any order."""
-        ...
+        return ()
 
     def swap_session(self, key: str, owner: str | None, after: SavedSession | None) -> bool:
         """Put `after` in the place of that owner's session; None: of none, or nothing instead.
@@ -125,34 +134,34 @@ class Knowledge(Protocol):
         False, and nothing is changed, where it is another's by now. What makes two processes that
         want one session agree.
         """
-        ...
+        del key, owner, after
+        return False
 
     def beat(self, owner: str) -> None:
         """Note that the owner of sessions is alive, for the next ten seconds (`sessions.LEASE`)."""
-        ...
 
     def is_alive(self, owner: str) -> bool:
         """Whether it has said so of itself."""
-        ...
+        del owner
+        return False
 
     def stats(self) -> Stats:
         """Counts."""
-        ...
+        return Stats("none", 0, 0, 0)
 
     def prune(self, older_than: float) -> int:
         """Drop what was last seen before that time (seconds since the epoch); how many entries.
 
         Sessions count as entries.
         """
-        ...
+        del older_than
+        return 0
 
     def clear(self) -> None:
         """Drop everything but the store itself and the account key."""
-        ...
 
     def close(self) -> None:
         """Give back what it holds."""
-        ...
 
 
 def is_sound(entry: Entry) -> bool:

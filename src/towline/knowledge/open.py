@@ -6,19 +6,16 @@ was asked about, as in `cache stats`, it is (`open_store`).
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import UsageError
-from towline.knowledge.nothing import Nothing
+from towline.knowledge.base import Knowledge
 from towline.knowledge.places import default_cache_path, machine_id
 from towline.knowledge.safe import DEADLINE, SafeKnowledge
 from towline.knowledge.signing import Signer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from towline.knowledge.base import Knowledge
 
 REMOTE = ("redis", "rediss", "unix")
 KEY_VARIABLE = "TOWLINE_CACHE_KEY"
@@ -36,7 +33,7 @@ def open_knowledge(
     """
     text = text or environ.get(PLACE_VARIABLE)
     if text == "none":
-        return Nothing()
+        return Knowledge()
     deadline = DEADLINE if _scheme(text) in REMOTE else None
     return SafeKnowledge(_opener(text, environ), warn, deadline=deadline)
 
@@ -55,47 +52,33 @@ def _scheme(text: str | None) -> str | None:
 
 
 def _opener(text: str | None, environ: Mapping[str, str]) -> Callable[[], Knowledge]:
-    scheme = _scheme(text)
+    """What makes the store. Raises UsageError for a text that can name none."""
     if text == "none":
-        return Nothing
+        return Knowledge
+    scheme = _scheme(text)
     if scheme is None:
-        _refuse_address(text or "")
-        return partial(_open_file, text, environ)
-    if scheme in REMOTE:
-        return _redis_opener(text or "", environ)
-    raise UsageError(
-        f"no cache can be kept at {scheme}://",
-        hint="give `cache` a path, redis://, rediss://, unix:// or none",
-    )
+        kind, colon, rest = (text or "").partition(":")
+        if colon and kind in REMOTE:  # `redis:127.0.0.1` would be a file of that name
+            raise UsageError(
+                f"{text} is no address of a cache",
+                hint=f"write {kind}://{rest.lstrip('/')}, or ./{text} for a file of that name",
+            )
 
+        def open_file() -> Knowledge:
+            from towline.knowledge.sqlite import SqliteKnowledge
 
-def _refuse_address(text: str) -> None:
-    """`redis:127.0.0.1` would be a file of that name. Raises UsageError."""
-    scheme, colon, rest = text.partition(":")
-    if colon and scheme in REMOTE:
+            return SqliteKnowledge(text or default_cache_path(environ), _signer(environ))
+
+        return open_file
+    if scheme not in REMOTE:
         raise UsageError(
-            f"{text} is no address of a cache",
-            hint=f"write {scheme}://{rest.lstrip('/')}, or ./{text} for a file of that name",
+            f"no cache can be kept at {scheme}://",
+            hint="give `cache` a path, redis://, rediss://, unix:// or none",
         )
+    from towline.knowledge.redis import Address, RedisKnowledge
 
-
-def _open_file(text: str | None, environ: Mapping[str, str]) -> Knowledge:
-    from towline.knowledge.sqlite import SqliteKnowledge
-
-    return SqliteKnowledge(text or default_cache_path(environ), _signer(environ))
-
-
-def _redis_opener(text: str, environ: Mapping[str, str]) -> Callable[[], Knowledge]:
-    from towline.knowledge.redis_client import Address
-
-    address = Address.parse(text)
-
-    def connect() -> Knowledge:
-        from towline.knowledge.redis import RedisKnowledge
-
-        return RedisKnowledge(address, _signer(environ))
-
-    return connect
+    address = Address.parse(text or "")
+    return lambda: RedisKnowledge(address, _signer(environ))
 
 
 def _signer(environ: Mapping[str, str]) -> Signer:

@@ -29,9 +29,11 @@ def machine_id(environ: Mapping[str, str]) -> bytes:
     """
     fresh = os.urandom(_ID_SIZE)
     try:
-        return _id(kept(environ, "machine-id", f"{fresh.hex()}\n".encode()))
+        text = kept(environ, "machine-id", f"{fresh.hex()}\n".encode())
+        found = bytes.fromhex(text.decode("ascii"))
     except (KnowledgeError, OSError, ValueError):
         return fresh
+    return found if len(found) == _ID_SIZE else fresh  # a damaged one is no secret
 
 
 def kept(environ: Mapping[str, str], name: str, fresh: bytes) -> bytes:
@@ -57,14 +59,6 @@ def _folder(environ: Mapping[str, str], variable: str, below_home: str) -> str:
             )
         base = f"{home.rstrip('/')}/{below_home}"
     return f"{base.rstrip('/')}/towline"
-
-
-def _id(text: bytes) -> bytes:
-    """Raises ValueError for one that is damaged."""
-    found = bytes.fromhex(text.decode("ascii"))
-    if len(found) != _ID_SIZE:
-        raise ValueError(f"a machine's id has {_ID_SIZE} bytes, not {len(found)}")
-    return found
 
 
 def _put(name: str, fresh: bytes) -> bytes:

@@ -3,6 +3,9 @@
 A DiffID is a list, oldest entry first; an entry is a JSON array that begins with what makes it
 the same entry, so that finding it again is comparing a prefix. A script does what must not be
 seen half done: it is atomic, and repeating it after a lost answer changes nothing.
+
+The library (extra `[redis]`) does TCP, TLS and Unix sockets, users and databases. Its own ways of
+waiting and trying again are turned down: a cache that must be waited for is worse than none.
 """
 
 from __future__ import annotations
@@ -11,20 +14,33 @@ import json
 import os
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from towline.knowledge.base import MAX_CONFIG_SIZE, MAX_ENTRIES, Entry, Stats, is_content_of
-from towline.knowledge.redis_client import batches, connect, unusable
+from towline.errors import UsageError
+from towline.knowledge.base import (
+    MAX_CONFIG_SIZE,
+    MAX_ENTRIES,
+    Entry,
+    Knowledge,
+    KnowledgeError,
+    Stats,
+    is_content_of,
+)
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from towline.knowledge.redis_client import Address
     from towline.knowledge.sessions import SavedSession
     from towline.knowledge.signing import Signer
     from towline.spec.compression import Compression
 
+PATIENCE = 1.0
+"""Seconds to wait for a connection, and for an answer."""
+_BATCH = 500
+_GLOB = str.maketrans({character: "\\" + character for character in "\\*?[]^"})
 CONFIG_LIFE = 90 * 24 * 3600
 """Seconds an image config is kept."""
 
@@ -53,7 +69,43 @@ return 1
 """
 
 
-class RedisKnowledge:
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a Redis is, and what our keys in it begin with."""
+
+    url: str
+    """As the library takes it, password included."""
+    shown: str
+    """For messages: nothing secret."""
+    prefix: str
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Of `redis://`, `rediss://` or `unix://`; raises UsageError for what can be no address."""
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError:
+            # The text may hold a password, and the error a part of it: neither is repeated.
+            raise UsageError(
+                "the address given with `cache` is wrong",
+                hint="write what a password has beside letters and digits as %XX",
+            ) from None
+        found, what = parts.hostname, "host"
+        if parts.scheme == "unix":
+            found, what = parts.path, "path"
+        if not found:
+            raise UsageError(f"the cache {parts.scheme}:// names no {what}")
+        place = (parts.hostname or "") + (f":{port}" if port else "") + parts.path
+        options = parse_qsl(parts.query, keep_blank_values=True)
+        prefix = dict(options).get("prefix", "towline:")
+        query = urlencode([option for option in options if option[0] != "prefix"])
+        # Not `geturl`: it drops the slashes before a Unix socket's path.
+        url = f"{parts.scheme}://{parts.netloc}{parts.path}" + (query and f"?{query}")
+        return cls(url, f"{parts.scheme}://{place}", prefix)
+
+
+class RedisKnowledge(Knowledge):
     """A `Knowledge` in the Redis at an address.
 
     Every method, the making included, raises KnowledgeError when that cannot be used.
@@ -62,8 +114,7 @@ class RedisKnowledge:
     def __init__(self, address: Address, signer: Signer) -> None:
         self._address = address
         self._signer = signer
-        self._account_key: bytes | None = None
-        self._client = connect(address)
+        self._client = _connect(address)
 
     def entries(self, diff_ids: Sequence[Digest]) -> Mapping[Digest, Sequence[Entry]]:
         """One round trip for all of them."""
@@ -143,11 +194,11 @@ class RedisKnowledge:
         with self._using() as client:
             return [session for _, session in self._sessions(client) if session]
 
-    def _sessions(self, client: Any) -> Iterator[tuple[bytes, SavedSession | None]]:  # noqa: ANN401 - see `connect`
+    def _sessions(self, client: Any) -> Iterator[tuple[bytes, SavedSession | None]]:  # noqa: ANN401 - see `_connect`
         from towline.knowledge.sessions import read
 
         prefix = self._key("session", "")
-        for keys in batches(client, prefix):
+        for keys in _batches(client, prefix):
             for key, text in zip(keys, _each(client, "get", keys), strict=True):
                 name = key.decode("utf-8", "replace").removeprefix(prefix)
                 yield key, read(text, name, self._signer) if text else None
@@ -177,20 +228,20 @@ class RedisKnowledge:
         """Asks for every key of ours, some hundreds at a time."""
         diff_ids = entries = size = 0
         with self._using() as client:
-            for keys in batches(client, self._key("layer", "")):
+            for keys in _batches(client, self._key("layer", "")):
                 diff_ids += len(keys)
                 entries += sum(_each(client, "llen", keys))
-            for keys in batches(client, self._address.prefix):
+            for keys in _batches(client, self._address.prefix):
                 # None for a key that has gone meanwhile.
                 size += sum(filter(None, _each(client, "memory_usage", keys)))
-            left = sum(len(keys) for keys in batches(client, self._key("session", "")))
+            left = sum(len(keys) for keys in _batches(client, self._key("session", "")))
         return Stats(self._address.shown, diff_ids, entries, size, left)
 
     def prune(self, older_than: float) -> int:
         """Removes values that it has read, so what is recorded meanwhile stays."""
         dropped = 0
         with self._using() as client:
-            for keys in batches(client, self._key("layer", "")):
+            for keys in _batches(client, self._key("layer", "")):
                 removal = client.pipeline(transaction=False)
                 for key, values in zip(keys, _each(client, "lrange", keys, 0, -1), strict=True):
                     for value in values:
@@ -206,7 +257,7 @@ class RedisKnowledge:
         """Drop our keys but the secrets, some hundreds at a time."""
         secret = self._key("secret", "").encode()
         with self._using() as client:
-            for keys in batches(client, self._address.prefix):
+            for keys in _batches(client, self._address.prefix):
                 if ours := [key for key in keys if not key.startswith(secret)]:
                     client.delete(*ours)
 
@@ -225,10 +276,59 @@ class RedisKnowledge:
             yield self._client
         # The library lets errors of the system, and those of odd answers and options, through.
         except (RedisError, OSError, *_UNREADABLE) as error:
-            raise unusable(self._address, error) from error
+            raise _unusable(self._address, error) from error
 
 
-def _each(client: Any, command: str, keys: list[bytes], *words: object) -> list[Any]:  # noqa: ANN401 - see `connect`
+def _connect(address: Address) -> Any:  # noqa: ANN401 - the library's types differ by its version
+    """A client, safe from many threads, that connects when it is first used.
+
+    Raises KnowledgeError where the library is missing or does not understand an option.
+    """
+    try:
+        from redis import ConnectionError as Lost
+        from redis import Redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+    except ImportError:
+        raise KnowledgeError(
+            f"the cache {address.shown} cannot be used: pip install 'towline[redis]', "
+            "in a clone '.[redis]'"
+        ) from None
+    try:
+        client = Redis.from_url(
+            address.url,
+            socket_timeout=PATIENCE,
+            socket_connect_timeout=PATIENCE,
+            # Once more for a connection that the server has closed while it was idle.
+            retry=Retry(NoBackoff(), 1, supported_errors=(Lost,)),
+            protocol=2,  # what every version of the server speaks
+        )
+        # Options meet their names only when a connection is made; this one is not opened.
+        client.connection_pool.make_connection()
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _unusable(address, error) from error
+    return client
+
+
+def _unusable(address: Address, reason: object) -> KnowledgeError:
+    """What to raise when the server cannot be used."""
+    said = str(reason).rstrip(".")  # the sentence may go on
+    return KnowledgeError(f"the cache {address.shown} cannot be used: {said}")
+
+
+def _batches(client: Any, beginning: str) -> Iterator[list[bytes]]:  # noqa: ANN401 - as above
+    """The keys that begin so, some hundreds at a time; none is given twice in one batch."""
+    batch: set[bytes] = set()
+    for key in client.scan_iter(match=beginning.translate(_GLOB) + "*", count=_BATCH):
+        batch.add(key)
+        if len(batch) >= _BATCH:
+            yield list(batch)
+            batch = set()
+    if batch:
+        yield list(batch)
+
+
+def _each(client: Any, command: str, keys: list[bytes], *words: object) -> list[Any]:  # noqa: ANN401 - see `_connect`
     pipeline = client.pipeline(transaction=False)
     for key in keys:
         getattr(pipeline, command)(key, *words)

@@ -7,13 +7,12 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from towline.knowledge.base import KnowledgeError
-from towline.knowledge.nothing import Nothing
+from towline.knowledge.base import Knowledge, KnowledgeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from towline.knowledge.base import Entry, Knowledge, Stats
+    from towline.knowledge.base import Entry, Stats
     from towline.knowledge.sessions import SavedSession
     from towline.spec.digest import Digest
 
@@ -27,7 +26,7 @@ BUDGET = 2.0
 """Seconds that slow calls may cost in all, beyond what is quick."""
 
 
-class SafeKnowledge:
+class SafeKnowledge(Knowledge):
     """A `Knowledge` that never raises. It connects when it is first asked something.
 
     With a deadline (seconds) the store is asked in a thread beside, so that it cannot hold a push
@@ -51,7 +50,7 @@ class SafeKnowledge:
         self._connecting = threading.Lock()
         self._lock = threading.Lock()
         self._store: Knowledge | None = None
-        self._nothing = Nothing()
+        self._nothing = Knowledge()
 
     def _ask(self, question: Callable[[Knowledge], R]) -> R:
         if self._store is self._nothing:
@@ -59,10 +58,14 @@ class SafeKnowledge:
         begun = self._clock()
         try:
             answer = self._answer(question)
-            self._pay(self._clock() - begun)
         except KnowledgeError as error:
             self._give_up(str(error))
             return question(self._nothing)
+        with self._lock:
+            self._budget -= max(0.0, self._clock() - begun - QUICK)
+            spent = self._budget < 0
+        if spent:
+            self._give_up("the cache is too slow")
         return answer
 
     def _open(self) -> Knowledge:
@@ -97,14 +100,6 @@ class SafeKnowledge:
         if not answers:
             raise errors[0] if errors else KnowledgeError("the cache did not answer in time")
         return answers[0]
-
-    def _pay(self, seconds: float) -> None:
-        """Take what a slow call cost from the budget."""
-        with self._lock:
-            self._budget -= max(0.0, seconds - QUICK)
-            spent = self._budget < 0
-        if spent:
-            self._give_up("the cache is too slow")
 
     def _give_up(self, reason: str) -> None:
         store = self._retire()

@@ -12,8 +12,15 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from towline.knowledge.base import MAX_CONFIG_SIZE, MAX_ENTRIES, Entry, Stats, is_content_of
-from towline.knowledge.sqlite_file import open_file, unusable
+from towline.knowledge.base import (
+    MAX_CONFIG_SIZE,
+    MAX_ENTRIES,
+    Entry,
+    Knowledge,
+    KnowledgeError,
+    Stats,
+    is_content_of,
+)
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -26,14 +33,47 @@ if TYPE_CHECKING:
 
     _Kinds = tuple[type | UnionType, ...]
 
+APPLICATION_ID = 0x746F776C
+"""Stands in the file's header, so that nobody else's database is taken for ours ("towl")."""
+VERSION = 1
+PATIENCE = 2.0
+"""Seconds to wait for another process that writes; that takes it well under a millisecond."""
+_SMALLEST_DATABASE = 512
+"""Bytes; SQLite takes a shorter file for an empty one and writes over it."""
+_NO_DATABASE = "not a database"
+"""What SQLite says of a file that begins in another way: perhaps the user's image."""
+
+# `place` orders the entries of a DiffID; no clock is trusted with that. Without a rowid the
+# entries of a DiffID lie side by side, so that a look-up reads one page or two.
+_SCHEMA = f"""
+CREATE TABLE entry (
+    diff_id BLOB NOT NULL, digest BLOB NOT NULL, repository TEXT NOT NULL, account TEXT NOT NULL,
+    learned INTEGER NOT NULL, place INTEGER NOT NULL, size INTEGER NOT NULL,
+    media_type TEXT NOT NULL, compression TEXT NOT NULL, profile TEXT, seen REAL NOT NULL,
+    mac TEXT NOT NULL,
+    PRIMARY KEY (diff_id, digest, repository, account, learned)
+) WITHOUT ROWID;
+CREATE TABLE host (
+    host TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, mac TEXT NOT NULL,
+    PRIMARY KEY (host, name)
+) WITHOUT ROWID;
+CREATE TABLE config (
+    place INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, content BLOB NOT NULL,
+    seen REAL NOT NULL
+);
+CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VERSION};
+"""
+
 MAX_CONFIGS = 1000
 """Image configs kept; the oldest goes first."""
 
 _ENTRIES = """
-SELECT digest, repository, account, learned, size, media_type, compression, profile, seen, mac
+SELECT digest, size, media_type, compression, profile, repository, account, learned, seen, mac
 FROM entry WHERE diff_id = ? ORDER BY place
 """
-_KINDS_OF_ENTRY = (bytes | str, str, str, int, int, str, str, str | None, float, str)
+_KINDS_OF_ENTRY = (bytes | str, int, str, str, str | None, str, str, int, float, str)
 _RECORD = """
 INSERT OR REPLACE INTO entry VALUES (
     :diff_id, :digest, :repository, :account, :learned,
@@ -56,7 +96,7 @@ _HAS_SESSIONS = "SELECT 1 FROM sqlite_master WHERE name = 'session'"
 _DROP_OLDEST_CONFIGS = "DELETE FROM config WHERE place <= (SELECT max(place) FROM config) - ?"
 
 
-class SqliteKnowledge:
+class SqliteKnowledge(Knowledge):
     """A `Knowledge` in the file at `path`, which is made if it is not there.
 
     Every method raises KnowledgeError when the file cannot be used.
@@ -66,8 +106,7 @@ class SqliteKnowledge:
         self._path = os.fspath(path)
         self._signer = signer
         self._lock = threading.Lock()
-        self._account_key: bytes | None = None
-        self._database = open_file(self._path)
+        self._database = _open(self._path)
 
     def entries(self, diff_ids: Sequence[Digest]) -> Mapping[Digest, Sequence[Entry]]:
         """One look-up for each DiffID."""
@@ -80,7 +119,7 @@ class SqliteKnowledge:
                 for diff_id in rows
             }
         except ValueError as error:
-            raise unusable(self._path, f"malformed entry: {error}") from error
+            raise _unusable(self._path, f"malformed entry: {error}") from error
         return {diff_id: entries for diff_id, entries in found.items() if entries}
 
     def record(self, entries: Sequence[Entry]) -> None:
@@ -88,24 +127,15 @@ class SqliteKnowledge:
         now = time.time()
         with self._writing() as database:
             for entry in entries:
-                database.execute(_RECORD, self._row(entry, now))
-                oldest = {"diff_id": _packed(entry.diff_id), "kept": MAX_ENTRIES}
-                database.execute(_DROP_OLDEST, oldest)
-
-    def _row(self, entry: Entry, now: float) -> dict[str, object]:
-        return {
-            "diff_id": _packed(entry.diff_id),
-            "digest": _packed(entry.digest),
-            "repository": entry.repository,
-            "account": entry.account,
-            "learned": entry.learned,
-            "size": entry.size,
-            "media_type": entry.media_type,
-            "compression": entry.compression,
-            "profile": entry.profile,
-            "seen": entry.seen or now,
-            "mac": self._signer.sign(entry),
-        }
+                row = {
+                    **entry._asdict(),
+                    "diff_id": _packed(entry.diff_id),
+                    "digest": _packed(entry.digest),
+                    "seen": entry.seen or now,
+                    "mac": self._signer.sign(entry),
+                }
+                database.execute(_RECORD, row)
+                database.execute(_DROP_OLDEST, {"diff_id": row["diff_id"], "kept": MAX_ENTRIES})
 
     def forget(self, diff_id: Digest, digest: Digest, repository: str) -> None:
         """Whatever the account, and however it was known."""
@@ -149,18 +179,17 @@ class SqliteKnowledge:
     def account_key(self) -> bytes:
         """Made by whichever process is the first to ask."""
         if self._account_key is None:
-            self._account_key = self._secret("account") or self._new_secret("account")
+            fresh = os.urandom(32)
+            if not (found := self._secret()):
+                with self._writing() as database:
+                    database.execute("INSERT OR IGNORE INTO secret VALUES ('account', ?)", (fresh,))
+                found = self._secret()
+            self._account_key = found or fresh
         return self._account_key
 
-    def _secret(self, name: str) -> bytes | None:
-        rows = self._rows((bytes,), "SELECT value FROM secret WHERE name = ?", name)
+    def _secret(self) -> bytes | None:
+        rows = self._rows((bytes,), "SELECT value FROM secret WHERE name = 'account'")
         return rows[0][0] if rows else None
-
-    def _new_secret(self, name: str) -> bytes:
-        fresh = os.urandom(32)
-        with self._writing() as database:
-            database.execute("INSERT OR IGNORE INTO secret VALUES (?, ?)", (name, fresh))
-        return self._secret(name) or fresh
 
     def session(self, key: str) -> SavedSession | None:
         """One look-up."""
@@ -262,7 +291,7 @@ class SqliteKnowledge:
             rows = database.execute(query, values).fetchall()
         for row in rows:
             if not all(map(isinstance, row, kinds)):
-                raise unusable(self._path, "malformed entry: a value is of another kind")
+                raise _unusable(self._path, "malformed entry: a value is of another kind")
         return rows
 
     @contextmanager
@@ -273,7 +302,7 @@ class SqliteKnowledge:
             try:
                 yield self._database
             except sqlite3.Error as error:
-                raise unusable(self._path, error) from error
+                raise _unusable(self._path, error) from error
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -289,27 +318,95 @@ class SqliteKnowledge:
             database.execute("COMMIT")
 
 
+def _open(path: str) -> sqlite3.Connection:
+    """A connection to the file at `path`, which is made if it is not there, or empty.
+
+    Any thread may use it, one at a time. Raises KnowledgeError. Nothing opens and closes the file
+    beside SQLite: that would drop the locks that this process holds on it by another connection
+    (SQLite, "How To Corrupt An SQLite Database File", 2.2).
+    """
+    try:
+        import sqlite3
+    except ImportError:
+        raise _unusable(path, "this Python was built without sqlite3") from None
+    try:
+        try:
+            size = os.stat(path).st_size  # noqa: PTH116 - pathlib costs start-up
+        except FileNotFoundError:
+            from pathlib import Path
+
+            size = 0
+            Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                Path(path).touch(mode=0o600, exist_ok=False)  # SQLite's beside it take it over
+        if 0 < size < _SMALLEST_DATABASE:
+            raise _not_ours(path)
+        database = sqlite3.connect(
+            path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+        )
+        try:
+            _prepare(database, path)
+        except BaseException:
+            database.close()
+            raise
+    except OSError as error:
+        raise _unusable(path, error.strerror or error) from error
+    except sqlite3.Error as error:
+        if _NO_DATABASE in str(error):
+            raise _not_ours(path) from error
+        raise _unusable(path, error) from error
+    return database
+
+
+def _prepare(database: sqlite3.Connection, path: str) -> None:
+    """Make the tables in an empty file; refuse one that is not ours."""
+    import sqlite3
+
+    if _marks(database) == (0, 0):
+        database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        database.execute("BEGIN EXCLUSIVE")
+        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables == 0:  # else another process has made them at this moment
+            for statement in _SCHEMA.split(";"):
+                database.execute(statement)
+        database.execute("COMMIT")
+    application, version = _marks(database)
+    if application != APPLICATION_ID:
+        raise _not_ours(path)
+    if version != VERSION:
+        raise KnowledgeError(f"the cache {path} was made by another version of towline")
+    # Already so but for the first time; while another process is at work, a later opening does it.
+    with suppress(sqlite3.OperationalError):
+        database.execute("PRAGMA journal_mode = WAL")
+    # What a crash of the machine takes is knowledge of the last pushes; no wait for the disk.
+    database.execute("PRAGMA synchronous = NORMAL")
+
+
+def _marks(database: sqlite3.Connection) -> tuple[int, int]:
+    """Whose file it is, and in which version."""
+    (application,) = database.execute("PRAGMA application_id").fetchone()
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    return application, version
+
+
+def _unusable(path: str, reason: object) -> KnowledgeError:
+    """What to raise when SQLite or the system cannot use the file."""
+    cure = "; delete the file to begin a new one" if "malformed" in str(reason) else ""
+    return KnowledgeError(f"the cache {path} cannot be used: {reason}{cure}")
+
+
+def _not_ours(path: str) -> KnowledgeError:
+    return KnowledgeError(f"{path} is no cache of towline's, so it was left alone")
+
+
 def _packed(digest: Digest) -> bytes | str:
     """Half the room for the digests that there are; any other goes as its text."""
     return bytes.fromhex(digest.hex) if digest.algorithm == "sha256" else str(digest)
 
 
-def _unpacked(value: bytes | str) -> Digest:
-    return Digest(value if isinstance(value, str) else "sha256:" + value.hex())
-
-
 def _signed(diff_id: Digest, row: Sequence[Any]) -> tuple[Entry, str]:
-    digest, repository, account, learned, size, media_type, compression, profile, seen, mac = row
-    entry = Entry(
-        diff_id=diff_id,
-        digest=_unpacked(digest),
-        size=size,
-        media_type=media_type,
-        compression=compression,
-        profile=profile,
-        repository=repository,
-        account=account,
-        learned=bool(learned),
-        seen=seen,
-    )
-    return entry, mac
+    """The entry and the MAC of a row."""
+    digest, *values, mac = row
+    packed = digest if isinstance(digest, str) else "sha256:" + digest.hex()
+    entry = Entry(diff_id, Digest(packed), *values)
+    return entry._replace(learned=bool(entry.learned)), mac

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 from tests.support.knowledge import BLOB, DIFF_ID, entry
-from towline.knowledge.nothing import Nothing
+from towline.knowledge.base import Knowledge
 
 
 def test_nothing_is_remembered() -> None:
-    nothing = Nothing()
+    nothing = Knowledge()
     nothing.record([entry()])
     nothing.record_host("reg", {"scheme": "https"})
     nothing.record_config(BLOB, b"")
@@ -20,7 +20,7 @@ def test_nothing_is_remembered() -> None:
 
 
 def test_its_account_key_is_as_good_as_any_while_it_lives() -> None:
-    nothing = Nothing()
+    nothing = Knowledge()
     assert len(nothing.account_key()) == 32
     assert nothing.account_key() == nothing.account_key()
-    assert nothing.account_key() != Nothing().account_key()
+    assert nothing.account_key() != Knowledge().account_key()

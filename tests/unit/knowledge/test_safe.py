@@ -8,16 +8,13 @@ import pytest
 
 from tests.support.given_time import GivenTime
 from tests.support.knowledge import BLOB, DIFF_ID, OURS, entry
-from towline.knowledge.base import KnowledgeError
-from towline.knowledge.nothing import Nothing
+from towline.knowledge.base import Knowledge, KnowledgeError
 from towline.knowledge.safe import QUICK, SafeKnowledge
 from towline.knowledge.sqlite import SqliteKnowledge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    from towline.knowledge.base import Knowledge
 
 
 @pytest.fixture
@@ -32,7 +29,7 @@ def file(tmp_path: Path) -> Iterator[SqliteKnowledge]:
     store.close()
 
 
-class Slow(Nothing):
+class Slow(Knowledge):
     """A store that takes its time over each answer, and says when it was closed."""
 
     def __init__(self, seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:

@@ -17,7 +17,7 @@ from tests.support.scripted import CUT, HANG, Reply, Scripted, scripted
 from towline.context import Cancel, Context
 from towline.errors import AuthError, Cancelled, NetworkError, RegistryError, SourceError
 from towline.events import LayerProgress, Retrying
-from towline.knowledge.nothing import Nothing
+from towline.knowledge.base import Knowledge
 from towline.layers import profile as profiles
 from towline.layers.blobstream import BlobStream
 from towline.push.image import Blob
@@ -90,7 +90,7 @@ class Case:
 
     def kept(self) -> OfBlob | None:
         upload = self.upload
-        return Unfinished(Nothing()).of(upload.blob, upload.repository, self.profile, learn=True)
+        return Unfinished(Knowledge()).of(upload.blob, upload.repository, self.profile, learn=True)
 
     def words(self) -> list[str]:
         return [event.status for event in self.events if isinstance(event, LayerProgress)]
