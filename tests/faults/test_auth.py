@@ -17,7 +17,7 @@ from tests.support.pushing import Client, client_of, send
 from tests.support.scripted import CUT, Reply, Scripted, complaint, scripted
 from towline.errors import AuthError, Cancelled, NetworkError, RegistryError
 from towline.reference import RepositoryName
-from towline.registry.repository import Mounted
+from towline.registry.blobs import Mounted
 from towline.spec.digest import Digest
 from towline.testing.images import make_image
 

@@ -131,6 +131,11 @@ class HostFacts:
         """Whether a blob may go in several PATCHes, as far as is known."""
         return not self.chunks_refused and self.failures["chunk"] < TRIES
 
+    @property
+    def takes_puts(self) -> bool:
+        """Whether a PUT with a whole blob is likely to be accepted."""
+        return not self.put_refused and self.failures["put"] < TRIES
+
     def kept(self, size: int, chunk: int, *, in_chunks: bool) -> None:
         """Note that a blob was committed, in several chunks of `chunk` bytes or in one body.
 
@@ -182,8 +187,7 @@ class HostFacts:
 
     def _has_ways(self) -> bool:
         """Whether a PUT or a PATCH with a whole blob has not been given up."""
-        put = not self.put_refused and self.failures["put"] < TRIES
-        return put or (not self.patch_refused and self.failures["patch"] < TRIES)
+        return self.takes_puts or (not self.patch_refused and self.failures["patch"] < TRIES)
 
     def too_large(self, shape: Shape, size: int | None, words: str = "") -> bool:
         """Note that a body of `size` bytes (None: of open length) was too large.

@@ -390,6 +390,3 @@ def _is_linked(answer: Mounted, talk: Conversation, digest: str, size: int | Non
     if size is None:
         return True
     return talk.call(head_blob(talk.name, digest, in_storage=True)).size in {None, size}
-
-
-__all__ = ["Mounted", "Repository"]

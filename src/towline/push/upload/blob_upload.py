@@ -17,7 +17,7 @@ from towline.events import LayerProgress, Retrying
 from towline.push.image import nowhere
 from towline.push.plan import Ask, Candidate, Delivered, Made, Mount, Send, own
 from towline.reference import RepositoryName
-from towline.registry.repository import Mounted
+from towline.registry.blobs import Mounted
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:

@@ -160,7 +160,7 @@ class Chunks:
 
         A blob that fits into one chunk goes in one PUT.
         """
-        if not self._session.acknowledged and strategy.puts(self._session.talk.facts):
+        if not self._session.acknowledged and self._session.talk.facts.takes_puts:
             return put(self._session, memoryview(self._buffer)[: self._filled], digest)
         self._flush()
         return False

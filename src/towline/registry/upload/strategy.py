@@ -91,11 +91,6 @@ def choose(
     )
 
 
-def puts(facts: HostFacts) -> bool:
-    """Whether a PUT with a whole blob is likely to be accepted."""
-    return not facts.put_refused and facts.failures["put"] < TRIES
-
-
 def _in_chunks(facts: HostFacts, blob: Expected, start: int, chunk_size: int | None) -> bool:
     left = blob.left(start)
     if facts.patch_refused and (left is None or facts.body_max is None):
