@@ -20,7 +20,7 @@ from benchmarks import registry
 from benchmarks.image import NAME
 from benchmarks.measure import cost
 from benchmarks.peers import Docker, SkippedError, home_environ, towline_command
-from benchmarks.report import MB, aligned
+from benchmarks.report import MB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,7 +155,7 @@ class _Course:
         return Run(self._store, layers, "export alone", "docker save", spent.wall, spent.peak, 0, 0)
 
 
-def table(runs: list[Run]) -> str:
+def table(runs: list[Run]) -> list[list[str]]:
     """Medians, and towline's wall time and bytes by `docker push`'s of the same case."""
     cases = dict.fromkeys((run.store, run.layers, run.case, run.pusher) for run in runs)
     lines = [["store", "layers", "", "", "wall s", "peak MB", "sent MB", "requests", "to docker"]]
@@ -177,4 +177,4 @@ def table(runs: list[Run]) -> str:
                 f"{of(pusher, 'wall') / docker:.2f}" if docker else "",
             ]
         )
-    return f"An image in an engine\n{aligned(lines)}"
+    return lines

@@ -98,7 +98,11 @@ def _engine(place: Place, options: argparse.Namespace) -> dict[str, object]:
     runs, told = engine.measured(replace(place, image=made.path), options.rounds)
     print("\n".join(f"{store}: {version}" for store, version in told.items()))
     if runs:
-        print(f"\n{engine.table(runs)}")
+        table = engine.table(runs)
+        print(f"\n{report.aligned(table)}")
+        if options.write:
+            said = document.told(options.machine, told)
+            document.replace(options.write, "engine", report.markdown(table), said)
     return {"versions": told, "runs": [asdict(run) for run in runs]}
 
 

@@ -9,9 +9,8 @@ engine exports the image.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.context import acquired
 from towline.errors import SourceError
@@ -27,7 +26,6 @@ from towline.sources.engine_documents import (
     path_of,
     without_manifest,
 )
-from towline.sources.engine_export import EngineExport, ExportStream
 from towline.sources.oci_layout import OciLayout
 from towline.sources.select import select
 from towline.spec.descriptor import Descriptor
@@ -42,6 +40,7 @@ if TYPE_CHECKING:
     from towline.sources.base import ImageSource, SourceLayer
     from towline.sources.engine_client import EngineClient
     from towline.sources.engine_documents import Find
+    from towline.sources.engine_export import EngineExport
     from towline.sources.engine_images import Listed
     from towline.sources.passing import PassingBlob, PassingTar
     from towline.wire.exchange import Unread
@@ -248,6 +247,7 @@ class EngineSource:
 
     def passing(self) -> Generator[PassingBlob, None, None]:
         """See `PassesBy`: until the last that is wanted; what is missed is exported once more."""
+        from towline.sources.engine_export import ExportStream
         from towline.sources.passing import PassingTar
 
         (image,) = self._images
@@ -263,20 +263,18 @@ class EngineSource:
         finally:
             stream.close()
 
-    def _has_passed(self, image: Listed, tar: PassingTar, held: Collection[str]) -> bool:
+    def _has_passed(self, image: Listed, tar: PassingTar, held: set[str]) -> bool:
         """Whether all is here that describes the image, and has passed that has to be sent."""
 
         def find(digest: Digest, **_: bool) -> bytes | None:
-            content = tar.documents.get(path_of(digest))
-            if content is not None and Digest.of(content) == digest:
+            if content := self._checked(digest, tar.documents.get(path_of(digest))):
                 self._passed[digest] = content
-                self.keep(content)
-            return self._passed.get(digest)
+            return content
 
         if image.id not in self._layers_of and self._described(image, find) is None:
             return False
-        names = map(named_by, tar.files)
-        return self._layers_of[image.id] <= {*held, *names}
+        wanted = self._layers_of[image.id] - held
+        return all(tar.size(f"blobs/sha256/{name}") is not None for name in wanted)
 
     # By an export that is kept.
 
@@ -303,7 +301,10 @@ class EngineSource:
 
     def _find_in(self, export: EngineExport, digest: Digest, **_: bool) -> bytes | None:
         """A document of an export, as soon as it has come."""
-        content = export.read(digest.hex)
+        return self._checked(digest, export.read(digest.hex))
+
+    def _checked(self, digest: Digest, content: bytes | None) -> bytes | None:
+        """A document that is remembered for the next time, if it is the one of that digest."""
         if content is None or Digest.of(content) != digest:
             return None
         self.keep(content)
@@ -357,6 +358,8 @@ class EngineSource:
         return self._client.export(asked, context)
 
     def _new_export(self, images: Sequence[Listed]) -> EngineExport:
+        from towline.sources.engine_export import EngineExport  # of what is there none is made
+
         title = ", ".join(image.title for image in images)
         held = self.held({diff_id for each in images for diff_id in each.diff_ids})
         export = EngineExport(
@@ -392,8 +395,7 @@ class EngineSource:
             return self._archives[key]
 
 
-@dataclass(frozen=True, slots=True)
-class EngineLayer:
+class EngineLayer(NamedTuple):
     """A layer that is plain in the engine; it is opened by an export."""
 
     diff_id: Digest

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline import reference as references
 from towline.errors import InvalidReference, SourceError
@@ -22,8 +21,7 @@ _ALIKE = 5
 """Names that are suggested."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):
     """What the engine says of an image."""
 
     id: Digest
@@ -82,7 +80,7 @@ def all_tags(client: EngineClient, name: str) -> list[Listed]:
         if said := client.inspect(tag):
             image = _listed(said)
             names = images[image.id].names if image.id in images else ()
-            images[image.id] = replace(image, names=(*names, tag))
+            images[image.id] = image._replace(names=(*names, tag))
     if not images:
         raise SourceError(f"no tags to push for {name}: {client.name} has no image of that name")
     return list(images.values())
