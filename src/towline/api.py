@@ -35,7 +35,7 @@ def push(
         preserve_digests: Refuse any change of bytes of what has a manifest.
         tags: With `all_tags` of a repository at a registry: those that fit one of these patterns.
         compression: Of layers that are not compressed yet: `gzip`, `gzip:best`, `none`,
-            `zstd[:1-19]`.
+            `zstd[:1-19]`, `auto`.
         verify: Afterwards, ask for everything (`head` or True), or read it back, DiffIDs too
             (`full`).
         check_diffids: Decompress layers that came compressed, beside the sending, and check them

@@ -217,9 +217,6 @@ def _keep(space: argparse.Namespace, option: Option, written: str, name: str) ->
         return  # switched off by its variable: as if it were not there
     if option.dest in not_yet.OPTIONS:
         raise UsageError(f"`{name}` is not available yet")
-    for start in not_yet.VALUES.get(option.dest, ()):
-        if written.startswith(start):
-            raise UsageError(f"`{name}` with `{start.rstrip(':')}` is not available yet")
     if option.repeatable:
         value = [*getattr(space, option.dest, []), value]
     setattr(space, option.dest, value)

@@ -19,8 +19,3 @@ OPTIONS = frozenset(
     }
 )
 """By keyword: `dry_run` is `--dry-run`."""
-
-VALUES = {
-    "compression": ("auto",),
-}
-"""Of options that exist: how the values begin that do not work yet."""

@@ -180,7 +180,7 @@ FORM = Group(
     Option("--allow-schema1", "signed schema 1 as the last fallback"),
     Option(
         "--compression",
-        "of layers that are not compressed yet: gzip, gzip:best, zstd[:1-19], none",
+        "of layers that are not compressed yet: gzip, gzip:best, zstd[:1-19], none, auto",
         "PROFILE",
     ),
     Option(

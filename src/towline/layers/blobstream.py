@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
     from towline.context import Cancel
-    from towline.layers.pipelines import Lend, Pool
+    from towline.layers.pipelines import Lend, Look, Pool
     from towline.layers.profile import Profile
     from towline.layers.reader import Reader
     from towline.spec.compression import Compression
@@ -50,7 +50,7 @@ class BlobStream:
     `encoding` None: the stored bytes go as they are, and `diff_id_of`, their compression, asks
     that they be decompressed beside, for the DiffID; `name` is what errors of that call them.
     Streams that share `spares` share the memory for blocks beyond each one's first; `lend` has
-    something done by another thread, if one is free.
+    something done by another thread, if one is free; `look` is told of each block.
 
     Raises SourceError from the reader, or when a stored blob that is looked into is damaged;
     Cancelled when `cancel` is thrown. The stream closes the reader at its end, whichever that is.
@@ -66,6 +66,7 @@ class BlobStream:
         diff_id_of: Compression | None = None,
         spares: Spares | None = None,
         lend: Lend = lambda _work: False,
+        look: Look | None = None,
         name: str = "the layer",
     ) -> None:
         from hashlib import sha256
@@ -80,7 +81,9 @@ class BlobStream:
         encoder = encoder_of(encoding) if encoding else None
         blocks: Generator[Block, None, None]
         if encoder:
-            blocks = encoded(self._source, encoder, self._plain, work, spares or Spares())
+            blocks = encoded(
+                self._source, encoder, self._plain, work, spares or Spares(), look=look
+            )
         elif diff_id_of and diff_id_of != "none":
             decoder = decoder_of(diff_id_of, name)
             blocks = checked(self._source, decoder, self._plain, work)

@@ -8,6 +8,7 @@ sends at once. A block given as a memoryview is overwritten by a later one.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Encode = Callable[[memoryview, memoryview], bytes]
+Look = Callable[[memoryview, int, float], None]
+"""Is told of each block, the bytes that were made of it, and the seconds that this took."""
 
 STORED_BLOCK = 512 << 10
 """Bytes of a block of a blob that goes as it is."""
@@ -227,12 +230,26 @@ class _Ahead:
         self._buffers.close()
 
 
+def _looked_at(encode: Encode, look: Look, history: memoryview, block: memoryview) -> bytes:
+    began = time.monotonic()
+    encoded = encode(history, block)
+    look(block, len(encoded), time.monotonic() - began)
+    return encoded
+
+
 def encoded(
-    source: Source, encoder: Encoder, plain: _Hash, work: Work, spares: Spares
+    source: Source,
+    encoder: Encoder,
+    plain: _Hash,
+    work: Work,
+    spares: Spares,
+    *,
+    look: Look | None = None,
 ) -> Generator[bytes, None, None]:
     """The encoded bytes; as many blocks are encoded at once as there are buffers to hold them."""
     buffers = Buffers(encoder.history + encoder.block_size, spares)
-    ahead = _Ahead(_Reading(source, encoder, plain), encoder.encode, buffers, work)
+    encode = partial(_looked_at, encoder.encode, look) if look else encoder.encode
+    ahead = _Ahead(_Reading(source, encoder, plain), encode, buffers, work)
     try:
         ahead.go_on()
         yield encoder.head()

@@ -34,11 +34,27 @@ class Profile(NamedTuple):
     """0: the encoder's own."""
 
 
+DEFAULT = "gzip"
+AUTO = Profile("auto", "gzip", "auto")
+"""No profile: each layer gets one when its pass starts."""
+_SPEEDS = (
+    ("zstd:9", 0.313, 82),
+    ("zstd:6", 0.323, 125),
+    ("zstd:3", 0.343, 353),
+    ("gzip:best", 0.365, 105),
+)
+"""Share of the plain size and MB of it that a core makes in a second, measured on a real image."""
+_CORES = 2 / 3
+"""The share of the processors that `auto` counts on."""
+
+
 def parse(text: str) -> Profile:
     """The profile of that name; UsageError when there is none."""
     name, colon, level = text.partition(":")
     if name == "gzip" and not colon:
         return Profile("gzip", "gzip", f"gzip/3@{family()}")
+    if text == AUTO.name:
+        return AUTO
     if text == "gzip:best":
         return Profile(text, "gzip", "gzip:best/1", GZIP_BEST_LEVEL)
     if name == "none" and not colon:
@@ -46,7 +62,26 @@ def parse(text: str) -> Profile:
     if name == "zstd" and (not colon or level.isascii()):
         return _zstd(text, level if colon else str(ZSTD_DEFAULT_LEVEL))
     msg = f"no compression profile is called {text!r}"
-    raise UsageError(msg, hint="use gzip, gzip:best, none, zstd or zstd:1 to zstd:19")
+    raise UsageError(msg, hint="use auto, gzip, gzip:best, none, zstd or zstd:1 to zstd:19")
+
+
+def of_record(recorded: str | None) -> Profile | None:
+    """The profile that still makes what was recorded so, if one does."""
+    if not recorded:
+        return None
+    try:
+        found = parse(recorded.partition("/")[0])
+    except UsageError:
+        return None
+    return found if found.recorded == recorded else None
+
+
+def smallest(rate: float, cores: int, *, zstd: bool) -> Profile:
+    """The one that makes the least bytes, and yet `rate` of them a second."""
+    for name, share, speed in _SPEEDS:
+        if (zstd or not name.startswith("zstd")) and cores * _CORES * speed * share * 1e6 >= rate:
+            return parse(name)
+    return parse(DEFAULT)
 
 
 def _zstd(text: str, level: str) -> Profile:

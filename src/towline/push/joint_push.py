@@ -6,10 +6,11 @@ itself from there on.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.context import wait_patiently
+from towline.events import Note
 from towline.push import known_blobs, plan
 from towline.push.image import images
 from towline.push.manifests import build
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from towline.push.options import Wish
     from towline.push.resources import Resources
     from towline.push.target_push import TargetPush
+    from towline.push.upload.choice import Choice
     from towline.push.upload.scheduler import Task
     from towline.spec.digest import Digest
     from towline.spec.media_types import Format
@@ -43,6 +45,7 @@ def push(resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
         story.alone(runs[0])
     elif runs:
         story.together()
+    story.tell_what_bounded_it()
 
 
 def prepare(resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
@@ -75,6 +78,19 @@ class _Together:
             run.telling.announce(run.target.passed)
         self._blobs = dict.fromkeys(blob for run in runs for blob in run.blobs)
         self.known: Known = known_blobs.known(resources.knowledge, self._blobs)
+
+    @cached_property
+    def _choice(self) -> Choice:
+        from towline.push.upload.choice import Choice  # an unchanged image needs none
+
+        zstd = _formats(self._runs, self._wish) == {"oci"}
+        return Choice(self._wish.profile, self._resources.client.rates, self.known, zstd=zstd)
+
+    def tell_what_bounded_it(self) -> None:
+        """If that was the link, say once what could have been done about it."""
+        if "_choice" in vars(self) and (told := self._choice.told()):
+            target = self._runs[0].target
+            target.context.emit(Note(reference=target.reference, message=told))
 
     def prepare(self) -> None:
         """Let each learn, and plan for all."""
@@ -150,7 +166,7 @@ class _Together:
         """
         from towline.push.upload.scheduler import Uploads  # an unchanged image needs none
 
-        uploads = Uploads(self._resources, self._wish)
+        uploads = Uploads(self._resources, self._wish, self._choice)
         for run in runs:
             run.begin(uploads)
         for blob in sorted(self._blobs, key=lambda blob: (blob.held, -blob.size)):

@@ -70,9 +70,10 @@ def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
     if not isinstance(verify, bool):
         verify = _one_of(Verify, "verify", verify)
     kept = options.get("attestations", "keep")
+    profile = profiles.parse(profiles.DEFAULT if compression is None else compression)
     return Wish(
-        profile=profiles.parse("gzip" if compression is None else compression),
-        explicit_profile=compression is not None,
+        profile=profile,
+        explicit_profile=compression is not None and profile is not profiles.AUTO,
         format=None if fmt == "auto" else fmt,
         verify="head" if verify is True else verify or None,
         check_diffids=options.get("check_diffids", False),

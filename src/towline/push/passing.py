@@ -20,6 +20,7 @@ from towline.push.plan import Mount, Rules, steps
 from towline.push.reporting import Telling
 from towline.push.target import Costs, target_at
 from towline.push.target_push import TargetPush
+from towline.push.upload.choice import Choice
 from towline.push.upload.scheduler import Uploads
 from towline.push.upload.target_blobs import TargetBlobs
 from towline.sources.base import PassedBy, SourceIndex
@@ -72,7 +73,8 @@ def pass_by(resources: Resources, source: PassesBy, targets: Sequence[Target], w
 
     Raises Cancelled, what reading raises, and for one target alone also why a blob has failed.
     """
-    uploads = Uploads(resources, wish)
+    choice = Choice(wish.profile, resources.client.rates, {}, zstd=False)  # all go as they are
+    uploads = Uploads(resources, wish, choice)
     passages = [Passage(target, wish, uploads, once=source.once) for target in targets]
     try:
         with closing(source.passing()) as passing:

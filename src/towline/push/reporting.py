@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from towline.events import LayerProgress, Note, PushStarted, Summary, TagPushed, Verified
+from towline.layers.profile import AUTO
 from towline.push.image import Blob, Index, images
 from towline.push.result import LayerResult, ManifestResult, PlannedLayer, PushResult
 from towline.spec.manifest import parse
@@ -196,7 +197,8 @@ class Telling:
         others: dict[str | None, dict[str, None]] = {}
         for blob in tree.blobs:
             found = delivered[blob.key]
-            if found.label == "reused" and found.made.compression != profile.compression:
+            wanted = profile is AUTO or found.made.compression == profile.compression
+            if found.label == "reused" and not wanted:
                 others.setdefault(found.made.compression, {})[blob.id] = None
         for compression, ids in others.items():
             what = f"used as the registry holds them, in {compression}: {', '.join(ids)}"

@@ -89,7 +89,7 @@ class PushOptions(TypedDict, total=False):
     tags: str | Sequence[str]
     """With `all_tags` of a repository at a registry: those that fit one of these patterns."""
     compression: str
-    """Of layers that are not compressed yet: `gzip`, `gzip:best`, `none`, `zstd[:1-19]`."""
+    """Of layers that are not compressed yet: `gzip`, `gzip:best`, `none`, `zstd[:1-19]`, `auto`."""
     verify: bool | Verify
     """Afterwards, ask for everything (`head` or True), or read it back, DiffIDs too (`full`)."""
     check_diffids: bool

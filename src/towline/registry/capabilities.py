@@ -257,8 +257,12 @@ class Rates:
 
     def seconds(self, host: str, size: int) -> float | None:
         """How long sending so many bytes would take; None where no rate is known."""
-        rate = self._rates.get(host)
+        rate = self.rate(host)
         return size / rate if rate else None
+
+    def rate(self, host: str) -> int | None:
+        """Bytes a second; None where that is not known."""
+        return self._rates.get(host)
 
     def to_recall(self, host: str) -> dict[str, str]:
         """For a later run; empty where nothing new was seen."""

@@ -216,12 +216,6 @@ def test_an_option_that_does_not_work_yet_is_refused_by_name_and_not_shown(
         assert refusal("a", "b", name, *value) == f"`{name}` is not available yet"
 
 
-def test_values_that_do_not_work_yet_are_refused_by_name() -> None:
-    assert refusal("--compression", "auto") == "`--compression` with `auto` is not available yet"
-    told = refusal(TOWLINE_COMPRESSION="auto")
-    assert told == "`TOWLINE_COMPRESSION` with `auto` is not available yet"
-
-
 def test_the_not_yet_table_names_only_what_exists_in_the_option_table() -> None:
     known = {o.dest for group in options.PUSH for o in group.options}
     assert known >= not_yet.OPTIONS

@@ -103,7 +103,8 @@ class BlobUpload:
         self.repository = repository
         self.context = context
         self._steps = deque(steps)
-        self._profile = profile
+        self.profile = profile
+        """By which the layer is compressed; found when its pass starts, with `auto`."""
         self._forget = forget
         self._unfinished = unfinished
         self._kept: OfBlob | None = None
@@ -297,7 +298,7 @@ class BlobUpload:
     def _candidate(self, digest: Digest, size: int) -> Candidate:
         if self.blob.stored is not None:
             return own(self.blob)
-        profile = self._profile
+        profile = self.profile
         return Candidate(digest, size, profile.compression, profile.recorded)
 
     # What came of it.
@@ -309,8 +310,8 @@ class BlobUpload:
         if self._kept is not None:
             self._kept.forget()
         made = Made(candidate.digest, candidate.size, candidate.compression)
-        ours = self._sent and candidate.profile == self._profile.recorded
-        label = self.blob.label or (self._profile.name if ours else "reused")
+        ours = self._sent and candidate.profile == self.profile.recorded
+        label = self.blob.label or (self.profile.name if ours else "reused")
         return Delivered(
             made,
             outcome,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from towline.push.plan import Delivered
     from towline.push.resources import Resources
     from towline.push.upload.blob_upload import BlobUpload
+    from towline.push.upload.choice import Choice
     from towline.transfers.single_flight import Flight
     from towline.transfers.slots import Claim
 
@@ -76,9 +77,10 @@ class Task:
 class Uploads:
     """Carries out the uploads of one push."""
 
-    def __init__(self, resources: Resources, wish: Wish) -> None:
+    def __init__(self, resources: Resources, wish: Wish, choice: Choice) -> None:
         self._resources = resources
         self._wish = wish
+        self._choice = choice
         self._gate = resources.gate
         self._no_mounts: set[str] = set()
         """Hosts at which one repository's blob could not be had for another."""
@@ -175,22 +177,27 @@ class Uploads:
                 raise Cancelled from None
 
     def _send(self, task: Task) -> Delivered:
-        stream = self._stream(task.upload, task.cancel)
+        stream = self._stream([task.upload], task.cancel)
         try:
             return task.upload.receive(stream)
         finally:
             stream.close()
 
-    def _stream(self, upload: BlobUpload, cancel: Cancel) -> BlobStream:
-        blob, trace, about = upload.blob, upload.context.trace, upload.context.about
+    def _stream(self, uploads: Sequence[BlobUpload], cancel: Cancel) -> BlobStream:
+        blob, context = uploads[0].blob, uploads[0].context
+        trace, about = context.trace, context.about
+        profile = None if blob.stored else self._choice.profile(blob, uploads, cancel)
+        for upload in uploads:
+            upload.profile = profile or upload.profile
         return BlobStream(
             trace.reading(blob.open(), about),
-            None if blob.stored else self._wish.profile,
+            profile,
             trace.encoding(self._resources.encoders, about),
             cancel,
             diff_id_of=blob.stored_compression if self._wish.check_diffids else None,
             spares=self._resources.spares,
             lend=self._resources.lent.offer,
+            look=self._choice.look,
             name=f"layer {blob.id}",
         )
 
@@ -328,7 +335,7 @@ class Uploads:
         """Read the blob once; each target's part is written, and ended, by a thread of its host."""
         reading = Cancel()
         try:
-            stream = self._stream(tasks[0].upload, reading)
+            stream = self._stream([task.upload for task in tasks], reading)
         except BaseException as error:  # noqa: BLE001 - each of them hears of it
             for task in tasks:
                 self._try_again(task, error)

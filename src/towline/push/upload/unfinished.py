@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError
 from towline.knowledge.sessions import LEASE, SavedSession
+from towline.layers.profile import AUTO
 from towline.registry.repository import Repository
 from towline.spec.digest import Digest
 
@@ -51,6 +52,8 @@ class Unfinished:
         `learn`: whether to believe what others wrote.
         """
         if blob.size < LEAST or not isinstance(repository, Repository):
+            return None
+        if profile is AUTO and not blob.stored:  # it may be made in another way the next time
             return None
         return OfBlob(self, blob, repository, profile, learn=learn)
 

@@ -1,0 +1,162 @@
+"""By which profile each layer of a push is compressed, and what a smaller one would have saved.
+
+With `auto` that is decided when a layer's pass starts: the profile in which the layer was made
+before, else the smallest that this machine can make as fast as the host takes it.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from towline.layers import profile as profiles
+from towline.layers.encoders import encoder_of
+from towline.transfers.threads import processors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from towline.context import Cancel, Context
+    from towline.knowledge.base import Entry
+    from towline.layers.profile import Profile
+    from towline.push.image import Blob
+    from towline.push.upload.blob_upload import BlobUpload
+    from towline.registry.capabilities import Rates
+    from towline.spec.digest import Digest
+
+MiB = 1 << 20
+_TELLING = 16 * MiB
+"""Bytes sent that tell of a rate; the first 4 MiB are in the system's buffers at once."""
+_TELLING_SECONDS = 1.0
+"""Or seconds."""
+_WORTH_WAITING = 64 * MiB
+"""Bytes of a layer that waits until the first has told of a rate."""
+_LOOK = 0.05
+_LONG = 5.0
+"""Seconds from which a push was long enough to be told what bounded it."""
+_SAMPLED_FROM = 3.0
+_SAMPLED = 16
+"""Of so many blocks one is compressed in the other way too, in time that nobody needs."""
+_WORTH_TELLING = 0.05
+
+
+class _Seen:
+    """What has gone to a host since the first pass began."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._before = context.meter.sent_bytes
+        self._began = context.clock()
+
+    @property
+    def seconds(self) -> float:
+        """Since then."""
+        return self._context.clock() - self._began
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second; None while that is not known."""
+        sent, seconds = self._context.meter.sent_bytes - self._before, self.seconds
+        telling = sent >= _TELLING or seconds >= _TELLING_SECONDS
+        return sent / seconds if telling and sent else None
+
+
+class Choice:
+    """Of one push. Safe from any thread."""
+
+    def __init__(
+        self, wished: Profile, rates: Rates, known: Mapping[Digest, Sequence[Entry]], *, zstd: bool
+    ) -> None:
+        """`rates` are those of earlier pushes; `zstd`: whether all manifests may be OCI."""
+        self._wished = wished
+        self._rates = rates
+        self._known = known
+        self._zstd = zstd
+        self._lock = Lock()
+        self._seen: dict[str, _Seen] = {}
+        self._chosen: dict[str, Profile] = {}
+        self._busy = 0.0
+        """Seconds that encoders have worked."""
+        self._blocks = 0
+        self._sampled = self._smaller = 0
+        """Bytes of the blocks that were compressed in two ways: as they went, and otherwise."""
+
+    def profile(self, blob: Blob, uploads: Sequence[BlobUpload], cancel: Cancel) -> Profile:
+        """For a layer whose pass to all of these starts: the same for each of its passes.
+
+        Raises Cancelled.
+        """
+        hosts = {upload.repository.name.host: upload.context for upload in uploads}
+        with self._lock:
+            first = [host for host in hosts if host not in self._seen]
+            self._seen |= {host: _Seen(hosts[host]) for host in first}
+            chosen = self._chosen.get(blob.key)
+        if self._wished is not profiles.AUTO:
+            return self._wished
+        if chosen is None:
+            if not first and blob.size >= _WORTH_WAITING:
+                self._wait_for_rates(hosts, cancel)
+            chosen = self._made_before(blob) or self._fed([self._rate(host) for host in hosts])
+        with self._lock:
+            return self._chosen.setdefault(blob.key, chosen)
+
+    def _wait_for_rates(self, hosts: Mapping[str, Context], cancel: Cancel) -> None:
+        """Let the first layer find out what the link does."""
+        while any(
+            self._rate(host) is None and self._seen[host].seconds < _TELLING_SECONDS
+            for host in hosts
+        ):
+            cancel.wait(_LOOK)
+
+    def _made_before(self, blob: Blob) -> Profile | None:
+        """The profile of the newest blob that one of ours has made of the layer."""
+        for entry in reversed(self._known.get(blob.identity, ())):
+            found = None if entry.learned else profiles.of_record(entry.profile)
+            if found and (found.compression != "zstd" or self._zstd):
+                return found
+        return None
+
+    def _rate(self, host: str) -> float | None:
+        return self._seen[host].rate or self._rates.rate(host)
+
+    def _fed(self, rates: Sequence[float | None]) -> Profile:
+        """The smallest that the fastest of some hosts needs not wait for."""
+        known = [rate for rate in rates if rate is not None]
+        if len(known) < len(rates):
+            return profiles.parse(profiles.DEFAULT)
+        return profiles.smallest(max(known), processors(), zstd=self._zstd)
+
+    # What another profile would have saved.
+
+    def look(self, block: memoryview, size: int, seconds: float) -> None:
+        """An encoder has made `size` bytes of a block in so many seconds."""
+        with self._lock:
+            self._busy += seconds
+            self._blocks += 1
+            seen = max(self._seen.values(), key=lambda one: one.seconds)
+            sample = not self._blocks % _SAMPLED and seen.seconds > _SAMPLED_FROM
+        if not sample or self._wished is profiles.AUTO or self._idle(seen.seconds) < 1 / 2:
+            return
+        other = self._fed([self._rate(host) for host in self._seen])
+        if encoder := encoder_of(other):
+            smaller = len(encoder.encode(block[:0], block))
+            with self._lock:
+                self._sampled += size
+                self._smaller += min(size, smaller)
+
+    def _idle(self, seconds: float) -> float:
+        """The share of the encoders' time in which they had nothing to do."""
+        return 1 - self._busy / (seconds * processors())
+
+    def told(self) -> str | None:
+        """What the link has cost that `auto` would not have; None: nothing worth a line."""
+        seconds = max((seen.seconds for seen in self._seen.values()), default=0.0)
+        if not self._sampled or seconds < _LONG or (idle := self._idle(seconds)) < 1 / 2:
+            return None
+        saved = 1 - self._smaller / self._sampled
+        if saved < _WORTH_TELLING:
+            return None
+        return (
+            f"the link was the limit, and the processors were idle for {idle:.0%} of the time: "
+            f"the compression `auto` would have sent about {saved:.0%} less"
+        )
