@@ -5,16 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from towline.knowledge.base import Knowledge, KnowledgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from towline.knowledge.base import Entry, Stats
-    from towline.knowledge.sessions import SavedSession
-    from towline.spec.digest import Digest
+    from collections.abc import Callable
 
 R = TypeVar("R")
 
@@ -28,6 +25,8 @@ BUDGET = 2.0
 
 class SafeKnowledge(Knowledge):
     """A `Knowledge` that never raises. It connects when it is first asked something.
+
+    Its methods are made below: whatever a store can be asked is asked in the same way.
 
     With a deadline (seconds) the store is asked in a thread beside, so that it cannot hold a push
     for longer, whatever it waits for. `warn` is called once at most, in whatever thread asked.
@@ -116,73 +115,28 @@ class SafeKnowledge(Knowledge):
             store, self._store = self._store, self._nothing
         return store
 
-    def entries(self, diff_ids: Sequence[Digest]) -> Mapping[Digest, Sequence[Entry]]:
-        """As the store, or nothing."""
-        return self._ask(lambda store: store.entries(diff_ids))
-
-    def record(self, entries: Sequence[Entry]) -> None:
-        """As the store, or nothing."""
-        self._ask(lambda store: store.record(entries))
-
-    def forget(self, diff_id: Digest, digest: Digest, repository: str) -> None:
-        """As the store, or nothing."""
-        self._ask(lambda store: store.forget(diff_id, digest, repository))
-
-    def host_facts(self, host: str) -> Mapping[str, str]:
-        """As the store, or nothing."""
-        return self._ask(lambda store: store.host_facts(host))
-
-    def record_host(self, host: str, facts: Mapping[str, str]) -> None:
-        """As the store, or nothing."""
-        self._ask(lambda store: store.record_host(host, facts))
-
-    def config(self, digest: Digest) -> bytes | None:
-        """As the store, or nothing."""
-        return self._ask(lambda store: store.config(digest))
-
-    def record_config(self, digest: Digest, content: bytes) -> None:
-        """As the store, or nothing."""
-        self._ask(lambda store: store.record_config(digest, content))
-
-    def account_key(self) -> bytes:
-        """The store's, or one for as long as this object lives."""
-        return self._ask(lambda store: store.account_key())
-
-    def session(self, key: str) -> SavedSession | None:
-        """As the store, or nothing."""
-        return self._ask(lambda store: store.session(key))
-
-    def sessions(self) -> Sequence[SavedSession]:
-        """As the store, or nothing."""
-        return self._ask(lambda store: store.sessions())
-
-    def swap_session(self, key: str, owner: str | None, after: SavedSession | None) -> bool:
-        """As the store, or never."""
-        return self._ask(lambda store: store.swap_session(key, owner, after))
-
-    def beat(self, owner: str) -> None:
-        """As the store, or nothing."""
-        self._ask(lambda store: store.beat(owner))
-
-    def is_alive(self, owner: str) -> bool:
-        """As the store, or not."""
-        return self._ask(lambda store: store.is_alive(owner))
-
-    def stats(self) -> Stats:
-        """As the store, or zeros."""
-        return self._ask(lambda store: store.stats())
-
-    def prune(self, older_than: float) -> int:
-        """As the store, or nothing."""
-        return self._ask(lambda store: store.prune(older_than))
-
-    def clear(self) -> None:
-        """As the store, or nothing."""
-        self._ask(lambda store: store.clear())
-
     def close(self) -> None:
         """Close the store, if it was ever opened."""
         store = self._retire()
         if store is not None:
             with suppress(KnowledgeError):
                 store.close()
+
+
+def _safely(question: Callable[..., R]) -> Callable[..., R]:
+    """A method that asks the store, or nothing where that fails."""
+
+    @wraps(question)
+    def ask(self: SafeKnowledge, *about: Any, **named: Any) -> R:  # noqa: ANN401 - as it has them
+        def asked(store: Knowledge) -> R:
+            answer: R = getattr(store, question.__name__)(*about, **named)
+            return answer
+
+        return self._ask(asked)
+
+    return ask
+
+
+for _name, _question in vars(Knowledge).items():
+    if not _name.startswith("_") and _name not in vars(SafeKnowledge):
+        setattr(SafeKnowledge, _name, _safely(_question))

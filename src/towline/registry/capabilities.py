@@ -33,6 +33,13 @@ _SEEN, _RATE = "seen", "rate"
 _TELLING = 8 << 20
 """Bytes from which a push tells of a rate: less takes as long as its requests."""
 _NUMBER = r"[0-9]{1,18}"
+_REFUSES = {
+    "patch_refused": "no PATCH: a large layer that is compressed on the way is read twice",
+    "put_refused": "no PUT with a body: every blob goes by PATCH",
+    "chunks_refused": "no blob in chunks: every layer goes in one body",
+    "docker_refused": "no manifests of docker's format",
+    "oci_refused": "no OCI manifests",
+}
 _OF_THIS_RUN = frozenset({"chunks_kept", "failures"})
 
 
@@ -158,16 +165,7 @@ class HostFacts:
             found.append("no body of open length: layers go in chunks")
         if self.chunk_min:
             found.append(f"no chunk of less than {self.chunk_min} bytes")
-        if self.patch_refused:
-            found.append("no PATCH: a large layer that is compressed on the way is read twice")
-        if self.put_refused:
-            found.append("no PUT with a body: every blob goes by PATCH")
-        if self.chunks_refused:
-            found.append("no blob in chunks: every layer goes in one body")
-        if self.docker_refused:
-            found.append("no manifests of docker's format")
-        if self.oci_refused:
-            found.append("no OCI manifests")
+        found += [words for name, words in _REFUSES.items() if getattr(self, name)]
         return found
 
     def shape_refused(self, shape: Shape) -> bool:

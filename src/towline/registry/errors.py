@@ -306,11 +306,9 @@ CLOCKS = (
 )
 _IMMUTABLE = r"immutab|cannot be overwritten|already exists and"
 _FULL = r"no space left|disk (?:is )?full"
+_MISSING = r"(?:not found|does not exist|doesn't exist)"
 _HINTS_BY_WORDS: tuple[tuple[str, str], ...] = (
-    (
-        r"http request to an https server|plain http request was sent to https",
-        SPEAKS_HTTPS,
-    ),
+    (r"http request to an https server|plain http request was sent to https", SPEAKS_HTTPS),
     # nginx, in plain words: "No required SSL certificate was sent", "The SSL certificate error".
     (r"ssl certificate|client certificate", CLIENT_CERTIFICATE),
     (r"expired", "the credentials have expired: log in again"),
@@ -319,20 +317,11 @@ _HINTS_BY_WORDS: tuple[tuple[str, str], ...] = (
     # Harbor has quotas, and projects that are made by hand.
     (r"quota", "a quota of the registry is used up: make room there"),
     (_FULL, "the registry has no room left: make room there"),
-    (
-        r"project .*(?:not found|does not exist|doesn't exist)",
-        "create the project at the registry first",
-    ),
+    (rf"project .*{_MISSING}", "create the project at the registry first"),
     # ECR makes no repository by itself.
-    (
-        r"repository .*(?:not found|does not exist|doesn't exist)",
-        "create the repository at the registry first",
-    ),
+    (rf"repository .*{_MISSING}", "create the repository at the registry first"),
     # Harbor, of a request with the cookie that it has set: we send none.
-    (
-        r"csrf",
-        "something on the way adds cookies: ask whoever runs the proxy",
-    ),
+    (r"csrf", "something on the way adds cookies: ask whoever runs the proxy"),
 )
 _HINTS_BY_CODE = {
     distribution.NAME_UNKNOWN: "create the repository at the registry first, or check its name",
