@@ -76,6 +76,7 @@ def narrow(rate: str) -> Link:
             _run(ip, "netns", "add", space)
             stack.callback(partial(_run, ip, "netns", "del", space))
             _run(ip, "link", "add", near, "type", "veth", "peer", "name", far, "netns", space)
+            stack.callback(partial(_run, ip, "link", "del", near))  # alone it goes too late
             for where, name, address in (((), near, _NEAR), (("-n", space), far, _FAR)):
                 _run(ip, *where, "address", "add", f"{address}/30", "dev", name)
                 _run(ip, *where, "link", "set", name, "up")
