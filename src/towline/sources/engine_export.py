@@ -17,7 +17,7 @@ from towline.context import Cancel
 from towline.errors import SourceError, TowlineError
 from towline.events import Note, Working
 from towline.sources.engine_client import said_in
-from towline.sources.files import Section, SharedFile, read_all, unreadable
+from towline.sources.files import Section, SharedFile, fill, read_all, unreadable
 from towline.sources.spool import Room, folder_in
 from towline.sources.tar_members import Forward, Span, TarHeaders, content_size, torn
 from towline.spec import config as configs
@@ -202,13 +202,7 @@ class EngineExport(SharedFile):
 
     def come(self, part: memoryview, at: int, end: int) -> None:
         """Keep these bytes at that position; all before `end` has come then. Raises SourceError."""
-        written = at
-        while part:
-            try:
-                done = os.pwrite(self._descriptor, part, written)
-            except OSError as error:
-                raise self._room.error(error, self._descriptor, written) from None
-            part, written = part[done:], written + done
+        self._room.write(self._descriptor, part, at)
         with self._news:
             self._written = max(self._written, end)
             self._news.notify_all()
@@ -256,9 +250,7 @@ class _Kept:
 
     def readinto(self, buffer: memoryview, /) -> int:
         """See `Reader`: all of the buffer, but at the end."""
-        done = 0
-        while done < len(buffer) and (got := self._stream.readinto(buffer[done:])):
-            done += got
+        done = fill(self._stream, buffer)
         part = buffer[: done if self.keeps else 0]
         self._export.come(part, self.position, self.position + done)
         self.position += done

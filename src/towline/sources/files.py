@@ -256,14 +256,19 @@ class FileLayer(NamedTuple):
         return self.files.open(self.path)
 
 
+def fill(reader: Reader, buffer: memoryview) -> int:
+    """Read until the buffer is full; the bytes in it, fewer only at the end."""
+    done = 0
+    while done < len(buffer) and (got := reader.readinto(buffer[done:])):
+        done += got
+    return done
+
+
 def read_all(reader: Reader, size: int) -> bytes:
     """`size` bytes from a reader, which is closed whatever happens; fewer if it ends before."""
     content = bytearray(size)
-    done = 0
     try:
-        with memoryview(content) as view:
-            while done < size and (got := reader.readinto(view[done:])):
-                done += got
+        done = fill(reader, memoryview(content))
     finally:
         reader.close()
     return bytes(content[:done])

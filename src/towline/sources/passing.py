@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from towline.errors import Cancelled, SourceError
 from towline.layers import decoders
 from towline.sources.base import ImageSource, PassedBy, SourceEntry
-from towline.sources.files import missing
+from towline.sources.files import fill, missing
 from towline.sources.spool import Head, check_window, spool
 from towline.sources.tar_members import Forward, TarHeaders, TarMembers, clamped, torn
 from towline.spec import compression, manifest
@@ -300,7 +300,7 @@ class PassingTar:
 
     def _fill(self, block: bytearray, member: tarfile.TarInfo, start: int) -> None:
         """The next bytes of a member's content, of which `start` have gone by."""
-        got = self.stream.fill(memoryview(block))
+        got = fill(self.stream, memoryview(block))
         if got < len(block):
             raise torn(self.name, f"its member {member.name!r}", start + got, member.size)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from towline.errors import SourceError
 from towline.events import Note, Working
 from towline.layers import decoders
-from towline.sources.files import OpenFile, unreadable
+from towline.sources.files import OpenFile, fill, unreadable
 from towline.spec import compression
 
 if TYPE_CHECKING:
@@ -68,14 +68,8 @@ def _copy(reader: Reader, descriptor: int, room: Room, context: Context) -> int:
     with memoryview(bytearray(BLOCK)) as block:
         while got := reader.readinto(block):
             context.cancel.check()
-            rest = block[:got]
-            while rest:
-                try:
-                    done = os.write(descriptor, rest)
-                except OSError as error:
-                    raise room.error(error, descriptor, written) from None
-                written += done
-                rest = rest[done:]
+            room.write(descriptor, block[:got], written)
+            written += got
             context.emit(Working(reference="", what=what, current=written, total=room.needed))
     context.emit(Working(reference="", what=what, current=written, total=written))
     return written
@@ -123,18 +117,13 @@ class Head:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self.content = b""
-        buffer = memoryview(bytearray(_MAGIC_IN_REACH))
+        buffer = bytearray(_MAGIC_IN_REACH)
         try:
-            while rest := buffer[len(self.content) :]:
-                got = reader.readinto(rest)
-                if not got:
-                    break
-                self.content += bytes(rest[:got])
+            got = fill(reader, memoryview(buffer))
         except BaseException:
             reader.close()
             raise
-        self._unread = self.content
+        self.content = self._unread = bytes(buffer[:got])
 
     def readinto(self, buffer: memoryview, /) -> int:
         """See `Reader`."""
@@ -168,7 +157,16 @@ class Room(NamedTuple):
                 hint="set TMPDIR to a folder that can be written to",
             ) from None
 
-    def error(self, error: OSError, descriptor: int, written: int) -> SourceError:
+    def write(self, descriptor: int, part: memoryview, at: int) -> None:
+        """Write all of it at that position. Raises SourceError."""
+        while part:
+            try:
+                done = os.pwrite(descriptor, part, at)
+            except OSError as error:
+                raise self._error(error, descriptor, at) from None
+            part, at = part[done:], at + done
+
+    def _error(self, error: OSError, descriptor: int, written: int) -> SourceError:
         """What to say when nothing more can be written."""
         if error.errno not in _FULL:
             return unreadable(f"the spool of {self.name} under {self.folder}", error)

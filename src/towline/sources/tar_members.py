@@ -322,13 +322,6 @@ class Forward:
         self._at += got
         return got
 
-    def fill(self, buffer: memoryview) -> int:
-        """Fill the buffer; less only at the end."""
-        filled = 0
-        while filled < len(buffer) and (got := self.readinto(buffer[filled:])):
-            filled += got
-        return filled
-
     def drain(self) -> None:
         """Read to the end."""
         room = memoryview(bytearray(_PIECE))
