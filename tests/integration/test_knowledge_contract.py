@@ -350,7 +350,7 @@ def session(
     owner: str = "", acknowledged: int = 0, url: str = "https://reg/v2/a/1"
 ) -> SavedSession:
     return SavedSession(
-        owner, "reg/app", str(DIFF_ID), "gzip/2@x86-64", 9000, url, acknowledged, 1_700_000_000.5
+        owner, "reg/app", str(DIFF_ID), "gzip/2@x86-64", 9000, url, acknowledged, 0, 1_700_000_000.5
     )
 
 

@@ -17,6 +17,8 @@ from uuid import uuid4
 import pytest
 
 import towline
+from tests.support import proxies
+from tests.support.docker_registry import Options
 from tests.support.processes import until
 from tests.support.raw_client import RawClient
 from tests.support.scripted import HANG, Scripted, complaint, scripted
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.conftest import StartDockerRegistry
     from tests.support.redis_server import RedisServer
     from tests.support.scripted import Asked
 
@@ -362,3 +365,55 @@ def test_killed_at_any_moment_the_next_push_sends_what_lacks(
     whole = sum(layer.size for layer in result.layers)
     assert result.sent_bytes <= ROOM * max(0, whole - there) + MiB // 2
     assert held(server) < MiB, "less is not worth a question"
+
+
+@pytest.mark.needs("docker-registry", "nginx")
+def test_where_bodies_are_lost_chunks_that_were_acknowledged_are_not(
+    start_docker_registry: StartDockerRegistry, nginx_bin: Path, tmp_path: Path
+) -> None:
+    """Distribution 2 loses what is cut; nginx before it passes on whole bodies alone."""
+    registry, size, chunk = start_docker_registry(Options()), 48 * MiB, 16 * MiB
+    image, cache = made(tmp_path / "large.tar", [size]), tmp_path / "cache"
+    words = ("--limit-rate", "20M", "--cache", str(cache))
+    limits = "client_max_body_size 0;"
+    with proxies.nginx(nginx_bin, tmp_path / "nginx", registry.host, more=limits) as host:
+        place = f"{host}/app:1"
+        with pushing(image, place, *words):
+            until(lambda: noted(cache, SENT) > 0)
+        assert towline.plan(image, place, cache=cache).resumable is False
+        with pushing(image, place, *words):
+            until(lambda: noted(cache, ACKNOWLEDGED) == 2 * chunk)
+        planned = towline.plan(image, place, cache=cache)
+        result = pushed(image, place, cache=cache)
+    assert outcomes(planned) == outcomes(result) == ["resumed"]
+    assert planned.resumable
+    assert result.sent_bytes < size - 2 * chunk + HEADS
+
+
+@pytest.mark.needs("docker-registry")
+def test_a_host_that_loses_all_gets_one_body_again(
+    start_docker_registry: StartDockerRegistry, tmp_path: Path
+) -> None:
+    registry, cache = start_docker_registry(Options()), tmp_path / "cache"
+    image, place = made(tmp_path / "large.tar", [40 * MiB]), f"{registry.host}/app:1"
+    words = ("--limit-rate", "15M", "--cache", str(cache))
+    with pushing(image, place, *words):
+        until(lambda: noted(cache, SENT) > 0)
+    with pushing(image, place, *words):
+        until(lambda: noted(cache, ACKNOWLEDGED) > 0)
+        time.sleep(0.3)  # in the middle of the next chunk
+    before = len(registry.requests())
+    result = pushed(image, place, cache=cache)
+    assert outcomes(result) == ["pushed"]
+    asked = [one.method for one in registry.requests()[before:] if "/uploads/" in one.path]
+    # The chunk that was cut is logged when the registry has noticed.
+    assert [method for method in asked if method != "PATCH"] == ["GET", "POST", "PUT"]
+    assert stored(cache) == []
+
+
+SENT, ACKNOWLEDGED = 7, 6
+
+
+def noted(cache: Path, what: int) -> int:
+    """What the cache has of a session: bytes that were sent, or acknowledged."""
+    return sum(json.loads(text)[what] for text in stored(cache))

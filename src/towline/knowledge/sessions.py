@@ -37,6 +37,8 @@ class SavedSession(NamedTuple):
     """Where it goes on."""
     acknowledged: int = 0
     """Bytes that the registry has said it holds."""
+    sent: int = 0
+    """Bytes that were sent at least."""
     saved: float = 0.0
     """Seconds since the epoch."""
     made: tuple[str, int] = ("", 0)
@@ -60,7 +62,7 @@ def read(text: str | bytes, key: str, signer: Signer) -> SavedSession | None:
     """The session of a text as far as it is to be believed; None for not at all."""
     try:
         owner, repository, blob, profile, size, url, acknowledged, *rest, mac = json.loads(text)
-        saved, (digest, length) = rest
+        sent, saved, (digest, length) = rest
         session = SavedSession(
             owner=str(owner),
             repository=str(repository),
@@ -69,6 +71,7 @@ def read(text: str | bytes, key: str, signer: Signer) -> SavedSession | None:
             size=int(size),
             url=str(url),
             acknowledged=max(0, int(acknowledged)),
+            sent=int(sent),
             saved=float(saved),
             made=(str(digest), int(length)),
         )

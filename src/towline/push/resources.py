@@ -138,6 +138,11 @@ class Resources:
         if self._closed:
             raise UsageError("this Pusher is closed", hint="make another")
 
+    def record_hosts(self) -> None:
+        """Remember what hosts have turned out to do: at the end, and before what may be cut."""
+        for host, facts in self.client.facts().items():
+            self.knowledge.record_host(host, facts)
+
     @property
     def unfinished(self) -> Unfinished:
         """Uploads that earlier processes have left."""
@@ -145,7 +150,7 @@ class Resources:
 
         with self._lock:
             if self._unfinished is None:
-                self._unfinished = Unfinished(self.knowledge)
+                self._unfinished = Unfinished(self.knowledge, self.record_hosts)
             return self._unfinished
 
     def left(self) -> Sequence[str]:
@@ -163,8 +168,7 @@ class Resources:
             some.join()
         if self._unfinished:
             self._unfinished.close()
-        for host, facts in self.client.facts().items():
-            self.knowledge.record_host(host, facts)
+        self.record_hosts()
         self.client.close()
         self.knowledge.close()
 

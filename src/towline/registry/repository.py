@@ -221,11 +221,13 @@ class Repository:
         acknowledged: int,
         known: Descriptor | None = None,
         about: int = 0,
+        *,
+        telling: bool = False,
     ) -> Upload | None:
         """The session that an earlier process has left at this URL: `rewind` it before use.
 
         None where that is none of this repository's sessions, whoever says so. `known` and `about`
-        are as in `start_upload`.
+        are as in `start_upload`; `telling`: so much was sent that it should hold some.
         """
         from towline.registry.upload.upload import Upload
         from towline.wire.url import parse
@@ -234,7 +236,8 @@ class Repository:
             opened = Opened(parse(url))
         except ValueError:
             return None
-        upload = Upload(self._talk(context), opened, known, about, acknowledged)
+        talk = self._talk(context)
+        upload = Upload(talk, opened, known, about, acknowledged, telling=telling)
         return upload if upload.is_at_home else None
 
     def _talk(self, context: Context, scopes: Scopes | None = None) -> Conversation:

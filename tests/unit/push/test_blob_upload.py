@@ -90,7 +90,9 @@ class Case:
 
     def kept(self) -> OfBlob | None:
         upload = self.upload
-        return Unfinished(Knowledge()).of(upload.blob, upload.repository, self.profile, learn=True)
+        return Unfinished(Knowledge(), lambda: None).of(
+            upload.blob, upload.repository, self.profile, learn=True
+        )
 
     def words(self) -> list[str]:
         return [event.status for event in self.events if isinstance(event, LayerProgress)]

@@ -21,6 +21,8 @@ from towline.registry.repository import Repository
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from towline.context import Context
     from towline.knowledge.base import Knowledge
     from towline.layers.profile import Profile
@@ -30,13 +32,17 @@ if TYPE_CHECKING:
 
 LEAST = 1 << 20
 """Bytes from which a blob is worth it: a smaller one is sent about as soon as it is asked for."""
+TELLING = 8 << 20
+"""Bytes of which some should have arrived, whatever the systems between had on their way."""
 
 
 class Unfinished:
     """Those of one `Pusher`. Safe from any thread."""
 
-    def __init__(self, knowledge: Knowledge) -> None:
+    def __init__(self, knowledge: Knowledge, record_hosts: Callable[[], None]) -> None:
+        """`record_hosts` has the cache remember what hosts have turned out to do."""
         self.knowledge = knowledge
+        self.record_hosts = record_hosts
         self.owner = f"{_this_process()} {os.urandom(8).hex()}"
         self._left: dict[str, set[str]] = {}
         """Of each repository, the blobs whose sessions are left to a later process."""
@@ -146,8 +152,8 @@ class OfBlob:
         self._session = left._replace(owner=self._unfinished.owner)
         swapped = self._knowledge.swap_session(self._key, left.owner, self._session)
         self._is_ours = swapped is True
-        upload = self._resumed(left, context)
-        if not self._is_ours or upload is None:
+        upload = self._resumed(left, context) if self._is_ours else None
+        if upload is None:
             return None
         digest, size = left.made
         # Which blob a layer is is nobody else's to say.
@@ -156,15 +162,17 @@ class OfBlob:
     def _left(self) -> SavedSession | None:
         """What an earlier process has left, and nobody is at work on."""
         left = self._knowledge.session(self._key)
-        if left is None or (left.learned and not self._learn):
-            return None
-        if not self._repository.may_go_on(in_chunks=left.acknowledged > 0):
-            return None
-        return None if self._unfinished.is_running(left.owner) else left
+        return None if left is None or self._unfinished.is_running(left.owner) else left
 
     def _resumed(self, left: SavedSession, context: Context) -> Upload | None:
+        """The upload that was left, where it is of use."""
+        lost = not self._repository.may_go_on(in_chunks=left.acknowledged > 0)
+        if lost or (left.learned and not self._learn):
+            return None
         known, size = self._blob.stored, self._blob.size
-        return self._repository.resume_upload(context, left.url, left.acknowledged, known, size)
+        return self._repository.resume_upload(
+            context, left.url, left.acknowledged, known, size, telling=left.sent >= TELLING
+        )
 
     def note(self, upload: Upload, made: tuple[str, int] = ("", 0)) -> None:
         """Keep where the session stands, if that is worth it; `made`: all of it was sent.
@@ -173,12 +181,15 @@ class OfBlob:
         dead.
         """
         before, url = self._session, str(upload.url)
-        if (url, upload.acknowledged, made) == (before.url, before.acknowledged, before.made):
+        sent = TELLING if upload.sent >= TELLING else 0
+        known = (before.url, before.acknowledged, before.sent, before.made)
+        if (url, upload.acknowledged, sent, made) == known:
             return
         self._session = before._replace(
             owner=self._unfinished.owner,
             url=url,
             acknowledged=upload.acknowledged,
+            sent=sent,
             made=made,
             saved=time.time(),
         )
@@ -195,6 +206,7 @@ class OfBlob:
                 transient=True,
             )
         self._is_ours = swapped is True
+        self._unfinished.record_hosts()
 
     def forget(self) -> None:
         """The session is over."""

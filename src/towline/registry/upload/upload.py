@@ -57,14 +57,17 @@ class Upload:
         known: Descriptor | None = None,
         about: int = 0,
         acknowledged: int = 0,
+        *,
+        telling: bool = False,
     ) -> None:
         """`about`: bytes that a blob of unknown size may come to.
 
         `acknowledged`: bytes of a session that an earlier process has left; to go on with it,
-        `rewind` first.
+        `rewind` first. `telling`: so much was sent before that the registry should hold some of it.
         """
         self._talk = talk
         self._session = Session(talk, opened, acknowledged)
+        self._telling = telling
         self._blob = Expected(known, about)
         self._body: OneBody | Chunks | Held | None = None
         """What is on its way, from the first byte on that was not held."""
@@ -214,7 +217,7 @@ class Upload:
         acknowledged = self._session.acknowledged
         # What an earlier process has left went in chunks where some were acknowledged.
         in_chunks = isinstance(self._body, Chunks) if self._body else acknowledged > 0
-        telling = self._written - self._start >= _TELLING
+        telling = self._telling or self._written - self._start >= _TELLING
         if in_chunks:
             telling = acknowledged > self._start
             if not self._talk.facts.takes_chunks:
