@@ -10,6 +10,7 @@ Where they go is not this room's business (`feed` hands them to seats).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Event
 from typing import TYPE_CHECKING
 
 from towline.layers.buffers import Spares
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from towline.layers.reader import Reader
     from towline.spec.compression import Compression
 
+_LENT_FOR = 256 << 10
+"""Bytes of a block from which its hash is worth another thread."""
 Block = bytes | memoryview
 """Bytes of a blob. A memoryview is valid until the next block is asked for."""
 
@@ -73,6 +76,7 @@ class BlobStream:
 
         self._source = Source(reader)
         self._cancel = cancel
+        self._lend = lend
         self._hash = sha256()
         self._size = 0
         self._blob: Blob | None = None
@@ -117,15 +121,31 @@ class BlobStream:
         try:
             for block in blocks:
                 self._cancel.check()
+                hashed = self._hash_beside(block)
                 if block:
                     yield block
                 # Hashed once it is on its way, so that the other side has something to do.
-                self._hash.update(block)
+                if hashed is None:
+                    self._hash.update(block)
+                else:
+                    hashed.wait()
                 self._size += len(block)
             self._blob = self._outcome()
         finally:
             blocks.close()
             self._source.close()
+
+    def _hash_beside(self, block: Block) -> Event | None:
+        """Have a lent thread hash the block while it is sent; None where none is free."""
+        if len(block) < _LENT_FOR:
+            return None
+        hashed = Event()
+
+        def hash_it() -> None:
+            self._hash.update(block)
+            hashed.set()
+
+        return hashed if self._lend(hash_it) else None
 
     def _outcome(self) -> Blob:
         return Blob(
