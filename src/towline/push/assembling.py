@@ -6,7 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError
-from towline.sources.base import SourceEntry, SourceImage, SourceIndex
+from towline.sources.base import Found, SourceEntry, SourceImage, SourceIndex
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
@@ -40,8 +40,8 @@ class Assembled:
         names = (opened.name for opened in self._opened)
         contents = (entry.content for entry in entries)
         index = assembled(zip(names, contents, strict=True))
-        warnings = chain.from_iterable(entry.warnings for entry in entries)
-        return dict.fromkeys(destinations, SourceEntry((), index, tuple(warnings)))
+        found = Found(index, tuple(chain.from_iterable(entry.warnings for entry in entries)))
+        return dict.fromkeys(destinations, SourceEntry((), lambda: found))
 
     def referrers(self, subjects: Collection[Digest], *, patient: bool) -> list[Referrer]:
         """See `Opened`."""

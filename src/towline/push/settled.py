@@ -15,7 +15,6 @@ from towline.push import reporting
 from towline.push.manifests import if_exists
 from towline.push.result import PushResult
 from towline.push.target import Costs
-from towline.sources.base import UnreadEntry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,9 +24,7 @@ if TYPE_CHECKING:
     from towline.push.source_images import Wanted
     from towline.push.target import Target
     from towline.reference import Reference
-    from towline.sources.base import SourceEntry
     from towline.spec.descriptor import Descriptor
-    from towline.spec.digest import Digest
 
 
 def settled(
@@ -42,9 +39,9 @@ def settled(
         standing = looked[tag]
         if isinstance(standing, TowlineError):
             found[tag] = standing
-        elif standing and isinstance(entry, UnreadEntry):
+        elif standing and entry.known:
             try:
-                left = _left(target, tag, entry, standing, wish)
+                left = _left(target, tag, entry.known, standing, wish)
             except RegistryError as error:
                 found[tag] = error
                 continue
@@ -68,7 +65,8 @@ def _look(
 
     def look(tag: Reference) -> Descriptor | TowlineError | None:
         try:
-            return if_exists.look(target, tag.tag or _known(wanted[tag]))
+            known = wanted[tag].known  # of an image at a registry
+            return if_exists.look(target, tag.tag or (known.digest if known else ""))
         except TowlineError as error:
             return error
 
@@ -80,16 +78,11 @@ def _look(
     return {tags[0]: first} | {tag: future.result() for tag, future in rest.items()}
 
 
-def _known(entry: SourceEntry) -> Digest:
-    assert isinstance(entry, UnreadEntry)  # noqa: S101 - as all of a source at a registry
-    return entry.known.digest
-
-
 def _left(
-    target: Target, tag: Reference, entry: UnreadEntry, standing: Descriptor, wish: Wish
+    target: Target, tag: Reference, known: Descriptor, standing: Descriptor, wish: Wish
 ) -> reporting.Left | None:
     """How the tag is left as it is, if it is. Raises RegistryError where that ends its push."""
     rule = wish.if_exists
     if tag.tag and rule in {"skip", "fail"} and if_exists.stays(target, tag, standing, rule):
         return "skipped"
-    return "unchanged" if wish.as_it_is and standing.digest == entry.known.digest else None
+    return "unchanged" if wish.as_it_is and standing.digest == known.digest else None

@@ -10,7 +10,7 @@ from towline import reference as references
 from towline.errors import SourceError
 from towline.push.target import Costs
 from towline.reference import Reference
-from towline.sources.base import SourceEntry, SourceIndex, UnreadEntry
+from towline.sources.base import SourceEntry, SourceIndex
 from towline.sources.open_source import open_source, parse
 from towline.sources.platforms import chosen
 from towline.sources.select import select, tagged
@@ -196,8 +196,7 @@ class Opened:
     def read_ahead(self, entries: Iterable[SourceEntry]) -> None:
         """Read what describes these, where that was put off so far."""
         if self._remote:
-            unread = (entry.known for entry in entries if isinstance(entry, UnreadEntry))
-            self._remote.read_ahead(unread)
+            self._remote.read_ahead(entry.known for entry in entries if entry.known)
 
     def close(self) -> None:
         """Close it; what still reads a layer goes on."""

@@ -7,7 +7,7 @@ that cannot seek keeps that promise by spooling.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from towline.errors import SourceError
@@ -149,70 +149,49 @@ class SourceIndex(NamedTuple):
     """It is made of what several sources hold, and is none of theirs."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceEntry:
-    """One image or index of a source, and the names it goes by there."""
+class Found(NamedTuple):
+    """What an entry of a source is, once it is read."""
 
-    names: tuple[str, ...]
-    """As written in the source: `app:1`, `docker.io/library/app:1`, or a bare tag of a layout."""
     content: SourceImage | SourceIndex
     warnings: tuple[str, ...] = ()
     """What a user should hear of how this was chosen (an index that is not whole)."""
 
-    def then(self, change: Callable[[SourceEntry], SourceEntry]) -> SourceEntry:
-        """The same, with what is to be done once its content is asked for."""
-        return LazyEntry(self.names, lambda: change(self))
 
+class SourceEntry:
+    """One image or index of a source, and the names it goes by there.
 
-class LazyEntry(SourceEntry):
-    """One that is read when its content is asked for: a source may hold a thousand others."""
+    It is read when its content is asked for: a source may hold a thousand others.
+    """
 
-    __slots__ = ("_found", "_read")
-    _read: Callable[[], SourceEntry]
-    _found: SourceEntry | None
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        read: Callable[[], Found],
+        known: Descriptor | None = None,
+    ) -> None:
+        self.names = names
+        """As written in the source: `app:1`, `docker.io/library/app:1`, or a layout's bare tag."""
+        self.known = known
+        """What stands there, where its digest is known unread; its size may be unknown (0)."""
+        self._read = read
 
-    def __init__(self, names: tuple[str, ...], read: Callable[[], SourceEntry]) -> None:
-        object.__setattr__(self, "names", names)
-        object.__setattr__(self, "_read", read)
-        object.__setattr__(self, "_found", None)
-
-    # Each is one of its own: what others are compared by is not read here.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
-
-    def _whole(self) -> SourceEntry:
-        if self._found is None:
-            object.__setattr__(self, "_found", self._read())
-        assert self._found is not None  # noqa: S101 - it was set
-        return self._found
+    @cached_property
+    def _found(self) -> Found:
+        return self._read()
 
     @property
     def content(self) -> SourceImage | SourceIndex:
         """Read it. Raises SourceError; of a source in a registry whatever that raises."""
-        return self._whole().content
+        return self._found.content
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """As those of any entry."""
-        return self._whole().warnings
+        """As those of what it is. Raises as `content` does."""
+        return self._found.warnings
 
-
-class UnreadEntry(LazyEntry):
-    """One whose digest is known before it is read."""
-
-    __slots__ = ("known",)
-    known: Descriptor
-    """What stands there; its size may be unknown (0)."""
-
-    def __init__(
-        self, names: tuple[str, ...], known: Descriptor, read: Callable[[], SourceEntry]
-    ) -> None:
-        super().__init__(names, read)
-        object.__setattr__(self, "known", known)
-
-    def then(self, change: Callable[[SourceEntry], SourceEntry]) -> UnreadEntry:
-        """As that of any entry."""
-        return UnreadEntry(self.names, self.known, lambda: change(self))
+    def then(self, change: Callable[[Found], Found]) -> SourceEntry:
+        """The same, with what is to be done once its content is asked for."""
+        return SourceEntry(self.names, lambda: change(self._found), self.known)
 
 
 class Referrer(NamedTuple):

@@ -17,7 +17,7 @@ from towline.errors import SourceError
 from towline.sources import files as stores
 from towline.sources.base import (
     ForeignLayer,
-    LazyEntry,
+    Found,
     MissingLayer,
     SourceEntry,
     SourceImage,
@@ -69,11 +69,11 @@ class DockerArchive:
     def entries(self) -> Sequence[SourceEntry]:
         """See `ImageSource`."""
         return [
-            LazyEntry(_texts(listed.get("RepoTags")), partial(self._entry, listed))
+            SourceEntry(_texts(listed.get("RepoTags")), partial(self._found, listed))
             for listed in self._listed
         ]
 
-    def _entry(self, listed: dict[str, Any]) -> SourceEntry:
+    def _found(self, listed: dict[str, Any]) -> Found:
         path = str(listed.get("Config") or "")
         if not path:
             raise SourceError(f"{MANIFEST} in {self._files.name} names no config")
@@ -97,7 +97,7 @@ class DockerArchive:
             platform=config.platform,
             oci=any(kind == "zstd" for _, kind in layers),  # schema 2 has no such layers
         )
-        return SourceEntry(_texts(listed.get("RepoTags")), image)
+        return Found(image)
 
     def _layers(self, listed: dict[str, Any], diff_ids: Sequence[Digest]) -> list[_Layer]:
         paths = _texts(listed.get("Layers"))

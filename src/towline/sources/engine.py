@@ -16,7 +16,7 @@ from towline.context import acquired
 from towline.errors import SourceError
 from towline.events import Note
 from towline.sources import engine_images
-from towline.sources.base import SourceEntry, SourceImage, SourceIndex
+from towline.sources.base import Found, SourceEntry, SourceImage, SourceIndex
 from towline.sources.engine_content import EngineContent
 from towline.sources.engine_documents import (
     DescribedFiles,
@@ -126,7 +126,7 @@ class EngineSource:
         if unknown:
             described |= self._by_export(unknown)
         return [
-            SourceEntry(image.names, content)
+            SourceEntry(image.names, partial(Found, content))
             for image in images
             if (content := described[image.id])
         ]

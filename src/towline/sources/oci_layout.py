@@ -12,7 +12,7 @@ from towline.errors import SourceError
 from towline.sources import files as stores
 from towline.sources.base import (
     ForeignLayer,
-    LazyEntry,
+    Found,
     MissingLayer,
     Referrer,
     SourceEntry,
@@ -134,7 +134,7 @@ class OciLayout:
 
 
 def _entry(names: tuple[str, ...], read: Callable[[], SourceImage | SourceIndex]) -> SourceEntry:
-    return LazyEntry(names, lambda: SourceEntry(names, read()))
+    return SourceEntry(names, lambda: Found(read()))
 
 
 def _names(listed: Descriptor) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError, UsageError
-from towline.sources.base import SourceEntry, SourceImage, SourceIndex
+from towline.sources.base import Found, SourceImage, SourceIndex
 from towline.spec import gojson
 from towline.spec.descriptor import REFERENCE_DIGEST, Platform, is_attestation
 from towline.spec.manifest import RawManifest
@@ -19,6 +19,7 @@ from towline.spec.manifest import RawManifest
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
+    from towline.sources.base import SourceEntry
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
 
@@ -58,7 +59,7 @@ def chosen(
     `source` is what errors call the source.
     """
 
-    def choose(found: SourceEntry) -> SourceEntry:
+    def choose(found: Found) -> Found:
         content = found.content
         warnings: tuple[str, ...] = ()
         if isinstance(content, SourceImage):
@@ -71,7 +72,7 @@ def chosen(
             content = _only(content, {each.digest for each in listed if not is_attestation(each)})
         if isinstance(content, SourceIndex) and (_absent(content) or _empty(content)):
             content, warnings = _the_whole_one(content, source)
-        return SourceEntry(found.names, content, (*found.warnings, *warnings))
+        return Found(content, (*found.warnings, *warnings))
 
     return entry.then(choose)
 

@@ -18,7 +18,7 @@ from towline.errors import NetworkError, RegistryError, SourceError, TowlineErro
 from towline.events import Retrying
 from towline.registry.errors import on_side
 from towline.sources import platforms
-from towline.sources.base import ForeignLayer, Referrer, SourceEntry, UnreadEntry
+from towline.sources.base import ForeignLayer, Found, Referrer, SourceEntry
 from towline.sources.oci_images import MAX_CHILDREN, MAX_DEPTH, Absent, OciImages
 from towline.spec import config as configs
 from towline.spec import manifest as manifests
@@ -121,7 +121,7 @@ class RemoteSource(OciImages):
     def close(self) -> None:
         """See `ImageSource`: connections are the registry client's."""
 
-    def entries(self) -> Sequence[UnreadEntry]:
+    def entries(self) -> Sequence[SourceEntry]:
         """See `ImageSource`: by HEAD alone. Raises SourceError where there is nothing."""
         if not self._all_tags:
             tag = self._reference.tag
@@ -135,7 +135,7 @@ class RemoteSource(OciImages):
             raise SourceError(f"no tags to push for {self.name}: it has none{fits}")
         return reading.side_by_side(partial(self._entry, (tag,), tag) for tag in tags)
 
-    def _entry(self, names: tuple[str, ...], target: str) -> UnreadEntry:
+    def _entry(self, names: tuple[str, ...], target: str) -> SourceEntry:
         reading = self._reading
         head = partial(reading.repository.head_manifest, target, reading.context)
         known = reading.retry(target, head)
@@ -143,7 +143,7 @@ class RemoteSource(OciImages):
             reading.repository.check_version(reading.context)
             what = "image" if ":" in target else "tag"
             raise SourceError(f"{what} does not exist: {self._reference}")
-        return UnreadEntry(names, known, lambda: SourceEntry(names, self.entry(known)))
+        return SourceEntry(names, lambda: Found(self.entry(known)), known)
 
     def _index(self, raw: RawManifest, listed: Sequence[Descriptor], depth: int) -> SourceIndex:
         return super()._index(raw, platforms.worth_reading(listed, self._wanted), depth)
