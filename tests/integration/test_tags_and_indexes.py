@@ -101,6 +101,9 @@ def test_an_index_lists_images_of_any_kind_byte_for_byte(registry: Place, tmp_pa
     assert listed["linux/arm64"] == arm.manifests[0].digest
     outcomes = {one.outcome for one in result.layers if one.mounted_from}
     assert outcomes == {"mounted"}
+    unnamed = towline.index(sources, registry.name("other"), by_digest=True)
+    assert isinstance(unnamed, towline.PushResult)
+    assert (unnamed.digest, unnamed.reference.partition("@")[2]) == (index.digest, index.digest)
 
 
 def test_a_list_is_dockers_only_where_all_images_are(

@@ -41,7 +41,9 @@ class Assembled:
         contents = (entry.content for entry in entries)
         index = assembled(zip(names, contents, strict=True))
         found = Found(index, tuple(chain.from_iterable(entry.warnings for entry in entries)))
-        return dict.fromkeys(destinations, SourceEntry((), lambda: found))
+        raw = index.manifest
+        known = Descriptor(raw.media_type, raw.digest, raw.size)
+        return dict.fromkeys(destinations, SourceEntry((), lambda: found, known))
 
     def referrers(self, subjects: Collection[Digest], *, patient: bool) -> list[Referrer]:
         """See `Opened`."""
