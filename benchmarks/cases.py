@@ -10,7 +10,7 @@ from benchmarks.peers import SkippedError
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from benchmarks.links import Link
@@ -24,6 +24,8 @@ class Limit(NamedTuple):
     figure: Literal["wall", "cpu", "peak", "requests"]
     """The first two as a ratio to who is compared with, the third in MB."""
     most: float
+    again: bool = False
+    """Of the second turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Case:
     """What is to be reached."""
     again: str | None = None
     """What the same push once more is called, where that is measured."""
+    copied: Literal["", "tag", "tags"] = ""
+    """It is copied from a registry: its tag, or all of its tags."""
 
 
 _BEST = "towline --compression=gzip:best"
@@ -100,6 +104,34 @@ CASES: Mapping[str, Case] = {
         beside="towline",
         limits=(Limit("towline x3", "cpu", 1.2),),
     ),
+    "copy": Case(
+        "the real image of gzip layers, from registry to registry",
+        made.layout,
+        ("towline", "crane", "oras", "skopeo"),
+        limits=(
+            Limit("towline", "wall", 0.9),
+            Limit("towline", "requests", 4, again=True),
+        ),
+        again="the same copy again",
+        copied="tag",
+    ),
+    "copies": Case(
+        "the same image from a registry to three at once",
+        made.layout,
+        ("towline", "towline x3"),
+        beside="towline",
+        limits=(Limit("towline x3", "cpu", 1.3),),
+        copied="tag",
+    ),
+    "tags": Case(
+        f"{made.TAGS} images on {made.BASE} shared layers, from registry to registry",
+        made.tags,
+        ("towline", "skopeo", "crane"),
+        beside="skopeo",
+        limits=(Limit("towline", "wall", 0.5), Limit("towline", "wall", 0.2, again=True)),
+        again=f"the same {made.TAGS} tags again",
+        copied="tags",
+    ),
     "memory": Case(
         "memory, by profile: one layer of 4.3 GB, loopback",
         made.one,
@@ -122,6 +154,8 @@ def measured(name: str, place: Place, options: Namespace) -> dict[str, object]:
         layers = ", ".join(f"{size / 1e6:.1f}" for size in image.layers[:8])
         print(f"{case.title}: {image.size / 1e6:.0f} MB in {len(image.layers)} layers: {layers} MB")
         place = replace(place, image=image.path)
+        if case.copied:
+            place = replace(place, source=pushes.filled(server, place, case.copied))
         wanted = [
             each for each in case.pushers if not options.only or each.split()[0] in options.only
         ]
@@ -136,7 +170,7 @@ def measured(name: str, place: Place, options: Namespace) -> dict[str, object]:
         report.Rows(turn, tuple(run for run in runs if run.case == turn), case.beside)
         for turn in turns
     ]
-    reached = judged(case, tables[0])
+    reached = judged(case, tables)
     for rows in tables:
         print(f"\n{rows.case}\n{report.aligned(report.cells(rows))}")
     print("\n".join(("", *reached)))
@@ -154,13 +188,14 @@ def measured(name: str, place: Place, options: Namespace) -> dict[str, object]:
     }
 
 
-def judged(case: Case, rows: report.Rows) -> list[str]:
+def judged(case: Case, tables: Sequence[report.Rows]) -> list[str]:
     """A sentence for each limit of which there is a figure."""
     sentences = []
-    for pusher, figure, most in case.limits:
-        value = rows.figure(pusher, figure)
+    for pusher, figure, most, again in case.limits:
+        value = tables[again].figure(pusher, figure)
         if value is not None:
             word = "reached" if value <= most else "MISSED"
             unit = " MB" if figure == "peak" else ""
+            unit += " (again)" if again else ""
             sentences.append(f"{pusher}: {figure} {value:.2f} of at most {most}{unit}: {word}")
     return sentences

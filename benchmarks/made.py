@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from benchmarks import image
 from benchmarks.peers import towline_command
 from towline.testing import make_image
+from towline.testing.images import ImageSpec, make_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,6 +25,10 @@ BIG = 4096
 """MiB of one layer, or of several together."""
 SMALL = 30
 """Small layers."""
+TAGS = 300
+"""Images on the same base."""
+BASE = 12
+"""Layers of that."""
 
 
 def one(path: Path) -> None:
@@ -67,6 +72,16 @@ def layout(path: Path) -> None:
     real = path.parent.with_name("image.tar")
     copy = [*towline_command(), "copy", "--quiet", "--cache", "none", "--format", "oci"]
     subprocess.run([*copy, f"docker-archive:{real}", f"oci:{path}:1"], check=True)
+
+
+def tags(path: Path) -> None:
+    """A layout of many images on the same base layers, each with a small layer of its own."""
+    draw = random.Random(7).randbytes  # noqa: S311 - no secret
+    base = [{f"base-{n}": draw(MiB // 2)} for n in range(BASE)]
+    specs = [
+        ImageSpec([*base, {"own": b"%d" % number}], names=[str(number)]) for number in range(TAGS)
+    ]
+    make_images(path, specs, "oci")
 
 
 def kept(folder: Path, make: Callable[[Path], None] | None = None) -> image.Image:

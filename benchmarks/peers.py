@@ -38,12 +38,15 @@ class Place:
     """Where a peer runs."""
 
     image: Path
+    """What is pushed."""
     tools: tuple[Path, ...]
     """Folders to look for programs in, before PATH."""
     folder: Path
     """For homes, storage, sockets."""
     stack: ExitStack
     """Stops what was started, at the end."""
+    source: str = ""
+    """What is copied instead: an image at a registry, or without a tag all of a repository."""
 
     def program(self, name: str) -> Path:
         """Raises SkippedError when there is none."""
@@ -375,9 +378,37 @@ def towline_command() -> Command:
     return [installed] if installed.exists() else [sys.executable, "-m", "towline"]
 
 
+def copier(place: Place, name: str) -> Peer:
+    """A peer that copies `place.source`. Raises SkippedError."""
+    source = place.source
+    every = ":" not in source.rpartition("/")[2]
+
+    def arguments(*targets: str) -> Command:
+        names = [target.rpartition(":")[0] if every else target for target in targets]
+        if name == "towline":
+            return ["copy", "--cache", "none", *(["-a"] if every else []), source, *names]
+        if name == "crane":
+            return ["copy", "--insecure", *(["-a"] if every else []), source, *names]
+        if name == "oras":
+            return ["cp", "--from-plain-http", "--to-plain-http", source, *names]
+        ways: Command = ["--all", "--src-tls-verify=false", "--dest-tls-verify=false"]
+        if every:
+            to = names[0].rpartition("/")[0]
+            return ["--insecure-policy", "sync", *ways, "--src=docker", "--dest=docker", source, to]
+        return ["--insecure-policy", "copy", *ways, f"docker://{source}", f"docker://{names[0]}"]
+
+    if name == "oras" and every:
+        raise SkippedError("it copies one tag")
+    program: Command = towline_command() if name == "towline" else [place.program(name)]
+    version = "version" if name in {"crane", "oras"} else "--version"
+    return Plain(place, program, [version], arguments)
+
+
 def ready(name: str, place: Place) -> Peer:
     """A peer by its name, behind which `towline` may have options. Raises SkippedError."""
     program, *options = name.partition(" x")[0].split()
+    if place.source:
+        return copier(place, program)
     return towline(place, *options) if options else PEERS[program](place)
 
 

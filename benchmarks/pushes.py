@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import registry, report
 from benchmarks.measure import CommandError, cost
-from benchmarks.peers import SkippedError, ready
+from benchmarks.peers import SkippedError, ready, towline_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,6 +56,21 @@ class Course:
     link: Link
     turns: tuple[str, ...]
     """A push into an empty registry, and what is pushed again after it, by what they are called."""
+
+
+def filled(server: Path, place: Place, copied: str) -> str:
+    """A registry that holds what is to be copied, until the case ends; the name of that there."""
+    source = place.stack.enter_context(registry.started(server, place.folder))
+    name = f"{source.host}/{REPOSITORY}"
+    every = copied == "tags"
+    words = ["push", "-q", "--cache", "none", *(["-a"] if every else [])]
+    target = name if every else f"{name}:{TAG}"
+    subprocess.run(
+        [*towline_command(), *words, f"oci:{place.image}{'' if every else ':1'}", target],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return target
 
 
 def run(course: Course, peers: Field, *, warmup: int, rounds: int) -> list[report.Run]:

@@ -90,11 +90,18 @@ def test_an_archive_of_anybody_s_making_is_described_by_its_manifest(tmp_path: P
 
 def test_a_limit_is_judged_by_the_median() -> None:
     runs = (run("towline", 1, 1.0), run("skopeo", 1, 2.0))
-    limits = (Limit("towline", "wall", 0.5), Limit("towline", "peak", 50), Limit("no", "wall", 1))
+    again = (run("towline", 1, 3.0), run("skopeo", 1, 2.0))
+    limits = (
+        Limit("towline", "wall", 0.5),
+        Limit("towline", "peak", 50),
+        Limit("no", "wall", 1),
+        Limit("towline", "wall", 1, again=True),
+    )
     case = Case("first", None, ("towline", "skopeo"), limits=limits)
-    assert judged(case, report.Rows("first", runs)) == [
+    assert judged(case, [report.Rows("first", runs), report.Rows("again", again)]) == [
         "towline: wall 0.50 of at most 0.5: reached",
         "towline: peak 52.43 of at most 50 MB: MISSED",
+        "towline: wall 1.50 of at most 1 (again): MISSED",
     ]
 
 
