@@ -161,6 +161,54 @@ def test_all_tags_go_into_one_archive_and_out_of_it(
     assert oci_registry.tags(oci_registry.name("app")) == ["1", "one"]
 
 
+def test_an_archive_keeps_all_of_its_tags_when_one_of_them_is_new(
+    source: Source, tmp_path: Path
+) -> None:
+    to = f"oci-archive:{tmp_path}/a.tar"
+    towline.copy(f"{source.host}/app", to, all_tags=True, tags="one")
+    with pytest.raises(towline.PartialFailure, match="holds 1 of these tags already"):
+        towline.copy(f"{source.host}/app", to, all_tags=True, if_exists="skip")
+    results = towline.copy(f"{source.host}/app", to, all_tags=True)
+    assert [result.tag for result in results] == ["1", "one"]
+    assert [towline.digest(f"{to}:{tag}") for tag in ("1", "one")] == [source.index, source.image]
+    again = towline.copy(f"{source.host}/app", to, all_tags=True)
+    assert {result.status for result in again} == {"unchanged"}
+
+
+def test_an_archive_of_which_one_tag_fails_is_not_written(source: Source, tmp_path: Path) -> None:
+    layer = towline.inspect(f"docker://{source.host}/app:one").layers[0].digest
+    source.server.faults.fail("GET", f"/v2/app/blobs/{layer}", 404, times=99)
+    with pytest.raises(towline.PartialFailure) as caught:
+        towline.copy(f"{source.host}/app", f"oci-archive:{tmp_path}/a.tar", all_tags=True)
+    assert all(isinstance(each, towline.SourceError) for each in caught.value.results)
+    assert not (tmp_path / "a.tar").exists()
+
+
+def test_two_copies_of_one_archive_at_once_are_one_and_a_refusal(
+    source: Source, tmp_path: Path
+) -> None:
+    source.server.faults.stall(0.3)
+    to = f"oci-archive:{tmp_path}/a.tar:1"
+    outcomes: list[object] = []
+
+    def copy() -> None:
+        try:
+            outcomes.append(copied(f"{source.host}/app:one", to, cache="none").status)
+        except towline.TowlineError as error:
+            outcomes.append(error.message)
+
+    threads = [threading.Thread(target=copy) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(str, outcomes)) == [
+        f"{tmp_path}/a.tar is being written by another copy",
+        "pushed",
+    ]
+    assert towline.digest(to) == source.image
+
+
 def test_a_docker_archive_has_plain_layers_and_the_name_of_its_source(
     source: Source, tmp_path: Path, oci_registry: TestRegistry
 ) -> None:
