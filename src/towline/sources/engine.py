@@ -253,7 +253,7 @@ class EngineSource:
         (image,) = self._images
         unread = self._ask([image], self._context)
         name = f"the export of {image.title}"
-        stream = ExportStream(unread, name, self._client.gone_in_export)
+        stream = ExportStream(unread, name, self._client.gone)
         tar = PassingTar(stream, name, self._context.cancel)
         held = {digest.hex for digest in self.held(image.diff_ids)}
         try:
@@ -364,7 +364,7 @@ class EngineSource:
         held = self.held({diff_id for each in images for diff_id in each.diff_ids})
         export = EngineExport(
             partial(self._ask, images),
-            self._client.gone_in_export,
+            self._client.gone,
             f"the export of {title}",
             self._context,
             self._environ,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from towline.errors import NetworkError, RegistryError, SourceError, TowlineError
 from towline.sources import engine_address
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from towline.wire.log import Log
     from towline.wire.message import Response
     from towline.wire.secrets import Secrets
+
+T = TypeVar("T")
 
 NEWEST = (1, 55)
 """Of Engine 29.7; nothing that is asked has changed since 1.24."""
@@ -198,31 +200,24 @@ class EngineClient:
             answer = self._get(f"/images/localhost/{urls.quote(name)}/json")
         if answer.status == 404:  # noqa: PLR2004 - not found
             return None
-        found = self._json(answer)
-        if not isinstance(found, dict):
-            self._senseless()
-        return found
+        return self._json(answer, dict)
 
     def images(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[dict[str, Any]]:
         """The images that it has. Raises SourceError."""
         query = f"?filters={urls.quote(json.dumps(filters))}" if filters else ""
-        found = self._json(self._get(f"/images/json{query}"))
-        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-            self._senseless()
-        return found
+        found = self._json(self._get(f"/images/json{query}"), list)
+        return [each for each in found if isinstance(each, dict)]
 
     def info(self) -> dict[str, Any]:
         """What the engine says of itself; nothing of one on another machine. Raises SourceError."""
         if not self._address.socket:
             return {}
         answer = self._get("/info")
-        found = self._json(answer) if answer.ok else None  # a proxy may allow images alone
-        return found if isinstance(found, dict) else {}
+        return self._json(answer, dict) if answer.ok else {}  # a proxy may allow images alone
 
     def layer_sizes(self, name: str) -> list[int]:
         """Bytes that each line of an image's history has added, base first. Raises SourceError."""
-        found = self._json(self._get(f"/images/{urls.quote(name)}/history"))
-        lines = found if isinstance(found, list) else ()
+        lines = self._json(self._get(f"/images/{urls.quote(name)}/history"), list)
         sizes = [line.get("Size") for line in lines if isinstance(line, dict)]
         return [size if isinstance(size, int) else 0 for size in reversed(sizes)]
 
@@ -238,9 +233,9 @@ class EngineClient:
         try:
             unread = self._pool.open(request, context, patience=_DAYS)
         except (OSError, Silence, TowlineError) as error:
-            raise self._gone(error) from None
+            raise self.gone(error) from None
         if not unread.response.ok:
-            self._refused(unread.response)
+            raise self._refused(unread.response)
         return unread
 
     def _get(self, target: str) -> Response:
@@ -249,35 +244,31 @@ class EngineClient:
                 Request("GET", self._url(target)), self._context, limit=_WHOLE_ANSWER
             )
         except (OSError, Silence, TowlineError) as error:
-            raise self._gone(error) from None
+            raise self.gone(error) from None
 
-    def _json(self, answer: Response) -> Any:  # noqa: ANN401 - any JSON
+    def _json(self, answer: Response, kind: type[T]) -> T:
+        """What it answers. Raises SourceError."""
         if not answer.ok:
-            self._refused(answer)
+            raise self._refused(answer)
         try:
-            return json.loads(answer.body)
+            found = json.loads(answer.body)
         except (ValueError, RecursionError):
-            self._senseless()
+            found = None
+        if not isinstance(found, kind):
+            raise SourceError(f"what {self.name} says of its images makes no sense")
+        return found
 
-    def _refused(self, answer: Response) -> NoReturn:
-        """Its own words. Raises SourceError."""
-        raise SourceError(
-            f"{self.name} answers {answer.status}: {said_in(answer.body) or answer.reason}"
-        )
+    def _refused(self, answer: Response) -> SourceError:
+        """Its own words."""
+        said = said_in(answer.body) or answer.reason
+        return SourceError(f"{self.name} answers {answer.status}: {said}")
 
-    def _senseless(self) -> NoReturn:
-        raise SourceError(f"what {self.name} says of its images makes no sense")
-
-    def _gone(self, error: Exception) -> SourceError:
-        """It answered before, and does not any more."""
+    def gone(self, error: Exception, read: int | None = None) -> SourceError:
+        """It answered before, and does not any more; in an export, after so many bytes of it."""
         said = words(error) if isinstance(error, OSError) else str(error)
         said = said.removeprefix(self._authority).strip()
-        return SourceError(f"{self.name} is gone: {said}", hint="see whether it still runs")
-
-    def gone_in_export(self, error: Exception, read: int) -> SourceError:
-        """What ended an export in its middle, after so many bytes."""
-        gone = self._gone(error)
-        return SourceError(f"{gone.message}, after {read} bytes of its export", hint=gone.hint)
+        after = "" if read is None else f", after {read} bytes of its export"
+        return SourceError(f"{self.name} is gone: {said}{after}", hint="see whether it still runs")
 
     # How it is reached.
 
