@@ -36,6 +36,8 @@ def push(
         tags: With `all_tags` of a repository at a registry: those that fit one of these patterns.
         compression: Of layers that are not compressed yet: `gzip`, `gzip:best`, `none`,
             `zstd[:1-19]`, `auto`.
+        annotation: What is added to the document under the tag, as `K=V` or a mapping; with
+            `manifest:` or `index:` before the key to each image's manifest, or to the index.
         verify: Afterwards, ask for everything (`head` or True), or read it back, DiffIDs too
             (`full`).
         check_diffids: Decompress layers that came compressed, beside the sending, and check them

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from towline.cli import not_yet, output
+from towline.cli import output
 from towline.cli.options import VARIABLES, Group, Option
 from towline.errors import UsageError
 
@@ -65,7 +65,6 @@ class Parser(argparse.ArgumentParser):
         for group in command.options:
             heading = self.add_argument_group(group.title)
             for option in group.options:
-                hidden = option.dest in not_yet.OPTIONS
                 heading.add_argument(
                     *option.spellings,
                     action=_Give,
@@ -74,7 +73,7 @@ class Parser(argparse.ArgumentParser):
                     default=argparse.SUPPRESS,
                     nargs=None if option.metavar else 0,
                     metavar=f"[={option.metavar}]" if option.bare else option.metavar,
-                    help=argparse.SUPPRESS if hidden else option.help.replace("%", "%%"),
+                    help=option.help.replace("%", "%%"),
                 )
 
     def error(self, message: str) -> NoReturn:
@@ -215,8 +214,6 @@ def _keep(space: argparse.Namespace, option: Option, written: str, name: str) ->
         raise UsageError(f"`{name}` {error}{shown}") from None
     if value is None or (value is False and option.metavar is None):
         return  # switched off by its variable: as if it were not there
-    if option.dest in not_yet.OPTIONS:
-        raise UsageError(f"`{name}` is not available yet")
     if option.repeatable:
         value = [*getattr(space, option.dest, []), value]
     setattr(space, option.dest, value)
@@ -229,8 +226,8 @@ def _unknown(parser: Parser, word: str) -> UsageError:
     name = word[:2] if word[:2] in guesses.OPTIONS else word.partition("=")[0]
     hint = guesses.OPTIONS.get(name)
     if not hint and name.startswith("--"):
-        there = [option for option in parser.options if option.dest not in not_yet.OPTIONS]
-        near = guesses.near(name, [one for option in there for one in option.spellings], "--")
+        there = [one for option in parser.options for one in option.spellings]
+        near = guesses.near(name, there, "--")
         hint = f"did you mean `{near}`?" if near else None
     return UsageError(
         f"`towline {parser.name}` has no option `{name}`",

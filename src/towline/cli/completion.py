@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from towline._version import __version__
 from towline.cli import help as guide
-from towline.cli import not_yet, output
+from towline.cli import output
 from towline.cli.arguments import Command, Parser
 from towline.cli.main import COMMANDS, load
 from towline.errors import UsageError
@@ -48,8 +48,6 @@ def _whole() -> argparse.ArgumentParser:
         if name in _FILES:
             words.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own way
         for option in Parser(name, load(name)).options:
-            if option.dest in not_yet.OPTIONS:
-                continue
             if option.metavar is None:
                 one.add_argument(*option.names, action="store_true", help=option.help)
                 continue
@@ -70,10 +68,9 @@ def _manual() -> Iterator[str]:
         for line in _plain(parser.command.about).split("\n"):
             yield line or ".PP"
         for option in parser.options:
-            if option.dest not in not_yet.OPTIONS:
-                value = rf" \fI{_plain(option.metavar)}\fR" if option.metavar else ""
-                names = _plain(", ".join(option.spellings))
-                yield from (".TP", rf"\fB{names}\fR{value}", _plain(option.help))
+            value = rf" \fI{_plain(option.metavar)}\fR" if option.metavar else ""
+            names = _plain(", ".join(option.spellings))
+            yield from (".TP", rf"\fB{names}\fR{value}", _plain(option.help))
     for title, rows in (("ENVIRONMENT", guide.VARIABLES), ("EXIT STATUS", guide.CODES)):
         yield f".SH {title}"
         for name, text in rows:

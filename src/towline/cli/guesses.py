@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+NOT_YET = frozenset({"sign", "sync", "verify"})
+"""Commands that are refused until they work."""
 COMMANDS = {
     "auth": "towline login REGISTRY, or towline logout REGISTRY",
     "build": "towline builds nothing: docker build, or buildah build",
@@ -24,7 +26,7 @@ COMMANDS = {
     "ls": "towline tags REPOSITORY",
     "manifest": "towline inspect REF --output json; the bytes themselves: crane manifest REF",
     "prune": "towline cache prune",
-    "pull": "towline does not pull: skopeo copy docker://REF docker-archive:FILE:REF",
+    "pull": "towline copy REF docker-archive:FILE:NAME, or oci:DIR",
     "repo": "towline tags REPOSITORY; repositories: crane catalog REGISTRY",
     "rm": "towline deletes nothing: crane delete REF",
     "rmi": "towline deletes nothing: crane delete REF",

@@ -130,12 +130,12 @@ def _check_command(name: str) -> None:
     """Raises UsageError when there is none of that name, or not yet."""
     if name in COMMANDS:
         return
-    from towline.cli import guesses, not_yet
+    from towline.cli import guesses
     from towline.errors import UsageError
 
     if not name:
         raise UsageError("no command is given", hint="towline --help lists them")
-    if name in not_yet.COMMANDS:
+    if name in guesses.NOT_YET:
         raise UsageError(f"`towline {name}` is not available yet")
     if name.startswith("-"):
         raise UsageError(

@@ -70,7 +70,7 @@ def begin(
     gatherer = Gatherer(wish.profile, recompress=wish.explicit_profile)
     found, broken = trees(wanted, gatherer)
     for tree in found.values():
-        _check(tree, wish)
+        check(tree, wish)
     left = destinations.by_repository(found)
     for name, tags in left.items():
         target = targets[name]
@@ -109,8 +109,12 @@ def _omit(resources: Resources, targets: Sequence[Target], wish: Wish, context: 
             target.layout.omitted = omitted
 
 
-def _check(tree: Tree, wish: Wish) -> None:
-    """Raises UsageError for what no manifest can say as it is wanted, before anything is sent."""
+def check(tree: Tree, wish: Wish) -> None:
+    """Mark what is annotated; raises UsageError for what no manifest can say as it is wanted."""
+    if wish.annotations:
+        from towline.push.manifests.annotations import mark  # which most have no need of
+
+        mark(tree, wish.annotations)
     for image in images(tree):
         build.check(image, build.preferred(image, wish.format, wish.profile), wish.profile)
     if wish.preserve_digests:

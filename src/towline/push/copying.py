@@ -97,6 +97,7 @@ def _plain(wish: Wish, destinations: Sequence[Reference]) -> Wish:
         "verify": wish.verify,
         "if_exists": wish.if_exists != "overwrite",
         "referrers": wish.referrers,
+        "annotation": wish.annotations,
     }
     for option in (option for option, wished in wishes.items() if wished and archives):
         raise UsageError(

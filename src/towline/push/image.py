@@ -7,7 +7,7 @@ or sent twice.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from towline.layers.profile import Profile
     from towline.layers.reader import Reader
@@ -124,6 +124,8 @@ class Image:
     config: Blob
     layers: tuple[Layer, ...]
     """Base first."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Those that its manifest is to have beside its own."""
 
     @property
     def blobs(self) -> tuple[Blob, ...]:
@@ -143,6 +145,8 @@ class Index:
 
     source: SourceIndex
     children: tuple[Image | Index, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Those that it is to have beside its own."""
 
     @property
     def blobs(self) -> tuple[Blob, ...]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from towline.errors import RegistryError
 from towline.events import Working
 from towline.layers.blobstream import BlobStream
-from towline.push.image import Blob, Gatherer, Index, images
+from towline.push.begin import check
+from towline.push.image import Blob, Gatherer, Index
 from towline.push.manifests import build
 from towline.push.plan import Made
 from towline.push.result import InspectedLayer, InspectResult, ManifestResult
@@ -166,8 +167,7 @@ def local_digest(resources: Resources, entry: SourceEntry, wish: Wish, context: 
     Layers that would be compressed are compressed, and go nowhere.
     """
     tree: Tree = Gatherer(wish.profile, recompress=wish.explicit_profile).tree(entry.content)
-    for image in images(tree):
-        build.check(image, build.preferred(image, wish.format, wish.profile), wish.profile)
+    check(tree, wish)
     made = {blob.key: _make(resources, blob, wish, context) for blob in dict.fromkeys(tree.blobs)}
     return build.documents(tree, made, wish.format).top.digest
 

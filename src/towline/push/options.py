@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from towline.layers.profile import Profile
+    from towline.push.manifests.annotations import Annotations
     from towline.push.signatures import Creds, PusherOptions
     from towline.reference import Reference
     from towline.spec import media_types
@@ -41,6 +42,7 @@ class Wish(NamedTuple):
     attestations: bool = True
     by_digest: bool = False
     preserve_digests: bool = False
+    annotations: Annotations | None = None
     tags: tuple[str, ...] = ()
     """Patterns; empty: all that there are."""
     referrers: bool = False
@@ -50,7 +52,8 @@ class Wish(NamedTuple):
     @property
     def as_it_is(self) -> bool:
         """Whether the source's own digest is what is wanted, and a look at the tag is enough."""
-        changed = self.platforms or self.format or self.explicit_profile or not self.attestations
+        kept = self.attestations and not self.annotations
+        changed = self.platforms or self.format or self.explicit_profile or not kept
         more = self.verify or self.check_diffids or self.referrers or self.omit_from
         return not (changed or more)
 
@@ -69,6 +72,14 @@ def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
     verify = options.get("verify", False)
     if not isinstance(verify, bool):
         verify = _one_of(Verify, "verify", verify)
+    annotations = None
+    if options.get("annotation"):
+        from towline.push.manifests.annotations import parse  # which most have no need of
+
+        annotations = parse(options["annotation"])
+        if fmt == "docker":
+            msg = "docker's manifest formats have no annotations"
+            raise UsageError(msg, hint="use `format='oci'`")
     kept = options.get("attestations", "keep")
     profile = profiles.parse(profiles.DEFAULT if compression is None else compression)
     return Wish(
@@ -85,6 +96,7 @@ def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
         attestations=_one_of(Attestations, "attestations", kept) == "keep",
         by_digest=options.get("by_digest", False),
         preserve_digests=options.get("preserve_digests", False),
+        annotations=annotations,
         tags=tuple(several(options.get("tags"))),
         referrers=options.get("referrers", False),
         omit_from=tuple(several(options.get("omit_from"))),

@@ -90,6 +90,9 @@ class PushOptions(TypedDict, total=False):
     """With `all_tags` of a repository at a registry: those that fit one of these patterns."""
     compression: str
     """Of layers that are not compressed yet: `gzip`, `gzip:best`, `none`, `zstd[:1-19]`, `auto`."""
+    annotation: str | Sequence[str] | Mapping[str, str]
+    """What is added to the document under the tag, as `K=V` or a mapping; with `manifest:` or
+    `index:` before the key to each image's manifest, or to the index."""
     verify: bool | Verify
     """Afterwards, ask for everything (`head` or True), or read it back, DiffIDs too (`full`)."""
     check_diffids: bool

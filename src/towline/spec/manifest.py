@@ -117,6 +117,21 @@ def build(
     return _built(media_type, {"config": config.as_json(), "layers": listed}, annotations)
 
 
+def annotated(raw: RawManifest, more: Mapping[str, str]) -> RawManifest:
+    """The document with these annotations too, and all else that it says; as it is, if it has them.
+
+    Raises ValueError where it is none.
+    """
+    if not more:
+        return raw
+    document = reading.document(raw.content)
+    has = reading.pairs(document, "annotations")
+    if {**has, **more} == has:
+        return raw
+    document["annotations"] = dict(sorted({**has, **more}.items()))
+    return RawManifest(gojson.encode(document, indent=_INDENT), raw.media_type)
+
+
 def build_index(
     fmt: Format,
     manifests: Sequence[Descriptor],

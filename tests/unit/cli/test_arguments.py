@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from towline.cli import not_yet, options
+from towline.cli import options
 from towline.cli.arguments import Parser, parse
 from towline.cli.main import load
 from towline.cli.pusher import push_options, pusher_options
@@ -123,10 +123,7 @@ def test_every_option_of_a_push_can_come_from_the_environment() -> None:
             variable = "TOWLINE_" + option.name[2:].upper().replace("-", "_")
             if option.typed_only:
                 continue  # TOWLINE_USERNAME and TOWLINE_PASSWORD are the library's own
-            if option.dest in not_yet.OPTIONS:
-                assert refusal("a", "b", **{variable: text}) == f"`{variable}` is not available yet"
-            else:
-                assert option.dest in vars(read("a", "b", **{variable: text}))
+            assert option.dest in vars(read("a", "b", **{variable: text}))
 
 
 def test_a_repeatable_option_has_a_line_for_each_in_its_variable() -> None:
@@ -203,19 +200,5 @@ def test_a_wrong_variable_is_told_by_its_name() -> None:
 @pytest.mark.parametrize(
     "option", [o for group in options.PUSH for o in group.options], ids=lambda o: o.name
 )
-def test_an_option_that_does_not_work_yet_is_refused_by_name_and_not_shown(
-    option: options.Option,
-) -> None:
-    shown = option.name in Parser("push", load("push")).format_help()
-    if option.dest not in not_yet.OPTIONS:
-        assert shown or not option.help
-        return
-    assert not shown
-    for name in option.spellings:
-        value = [] if option.metavar is None else ["same" if option.dest == "if_exists" else "1"]
-        assert refusal("a", "b", name, *value) == f"`{name}` is not available yet"
-
-
-def test_the_not_yet_table_names_only_what_exists_in_the_option_table() -> None:
-    known = {o.dest for group in options.PUSH for o in group.options}
-    assert known >= not_yet.OPTIONS
+def test_every_option_is_shown_by_the_help(option: options.Option) -> None:
+    assert option.name in Parser("push", load("push")).format_help()

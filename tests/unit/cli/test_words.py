@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import towline
-from towline.cli import exit_codes, guesses, not_yet, options
+from towline.cli import exit_codes, guesses, options
 from towline.cli.main import COMMANDS, main
 from towline.testing.images import make_image
 
@@ -179,7 +179,7 @@ def test_a_wrong_reference_shows_the_wrong_character(
     )
 
 
-@pytest.mark.parametrize("command", sorted(not_yet.COMMANDS))
+@pytest.mark.parametrize("command", sorted(guesses.NOT_YET))
 def test_a_command_that_does_not_work_yet_is_refused_by_name(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -253,8 +253,6 @@ def test_a_digest_is_of_one_image(tmp_path: Path, capsys: pytest.CaptureFixture[
             "hint: towline digest --help lists the options",  # none is like one letter
         ],
     )
-    code, lines = told(capsys, "digest", str(made.path), "--annotation", "a=b")
-    assert (code, lines) == (2, ["towline: error: `--annotation` is not available yet"])
 
 
 def test_a_variable_for_pushes_is_nothing_to_a_digest(

@@ -81,15 +81,15 @@ def test_an_account_is_a_text_or_a_pair(creds: Any) -> None:
 
 
 def test_a_keyword_that_there_is_not_is_refused_and_never_ignored() -> None:
-    unknown: Any = {"annotation": "a=b"}
+    unknown: Any = {"anotation": "a=b"}
     calls: list[Any] = [towline.push, towline.plan, towline.Pusher().push, towline.Pusher().plan]
     for call in calls:
-        with pytest.raises(UsageError, match="there is no option 'annotation'"):
+        with pytest.raises(UsageError, match="there is no option 'anotation'"):
             call("image.tar", "reg/app", **unknown)
     for call in (towline.inspect, towline.tags, towline.digest, towline.Pusher().digest):
-        with pytest.raises(UsageError, match="there is no option 'annotation'"):
+        with pytest.raises(UsageError, match="there is no option 'anotation'"):
             call("reg/app", **unknown)
-    with pytest.raises(UsageError, match="there is no option 'annotation'"):
+    with pytest.raises(UsageError, match="there is no option 'anotation'"):
         towline.Pusher(**unknown)
 
 

@@ -37,6 +37,8 @@ class Documents(NamedTuple):
 
 def preferred(image: Image, requested: Format | None, profile: Profile) -> Format:
     """The format of an image's manifest before any registry has refused it."""
+    if image.annotations:  # schema 2 has none
+        return "oci"
     if requested:
         return requested
     if image.source.manifest and image.whole:
@@ -60,6 +62,8 @@ def check(image: Image, fmt: Format, profile: Profile) -> None:
 def check_preserved(tree: Tree, requested: Format | None) -> None:
     """Refuse what would change the bytes of a manifest that came, before anything is sent."""
     why = ""
+    if tree.annotations:
+        why = "annotations are added to it"
     if isinstance(tree, Index):
         if tree.source.for_index:
             why = "an index of some of its platforms is a new one"
@@ -81,7 +85,7 @@ def documents(tree: Tree, made: Mapping[str, Made], requested: Format | None) ->
     if isinstance(tree, Index):
         return _index(tree, made, requested)
     top = image_manifest(tree, made, requested)
-    differs = _differs(tree.source.manifest, top)
+    differs = _differs(tree.source.manifest, top, tree.annotations)
     return Documents(top, differs=differs or ("platforms" if tree.source.for_index else None))
 
 
@@ -90,14 +94,20 @@ def media_type(tree: Tree, requested: Format | None, profile: Profile) -> str:
     formats = {preferred(image, requested, profile) for image in images(tree)}
     if not isinstance(tree, Index):
         return media_types.OCI_MANIFEST if "oci" in formats else media_types.DOCKER_MANIFEST
+    if tree.annotations:
+        formats.add("oci")
     if requested is None:
         formats.add(media_types.family(tree.source.manifest.media_type))
     return media_types.OCI_INDEX if "oci" in formats else media_types.DOCKER_LIST
 
 
-def _differs(came: RawManifest | None, top: RawManifest) -> DigestDiffers | None:
+def _differs(
+    came: RawManifest | None, top: RawManifest, annotations: Mapping[str, str]
+) -> DigestDiffers | None:
     if came is None or came.content == top.content:
         return None
+    if manifests.annotated(came, annotations).content == top.content:
+        return "annotations"
     same_family = media_types.family(came.media_type) == media_types.family(top.media_type)
     return "recompressed" if same_family else "converted"
 
@@ -105,18 +115,20 @@ def _differs(came: RawManifest | None, top: RawManifest) -> DigestDiffers | None
 def image_manifest(image: Image, made: Mapping[str, Made], requested: Format | None) -> RawManifest:
     """The manifest of one image: as it came if nothing of it changed, else built."""
     came = image.source.manifest
+    requested = "oci" if image.annotations else requested
     if (
         came
         and requested in {None, media_types.family(came.media_type)}
         and _unchanged(image, made)
     ):
-        return came
+        return manifests.annotated(came, image.annotations)
     fmt = requested or _format(image, made)
     config_type = image.source.config_type if fmt == "oci" and image.source.oci else None
     default = media_types.OCI_CONFIG if fmt == "oci" else media_types.DOCKER_CONFIG
     config = Descriptor(config_type or default, image.config.identity, image.config.size)
     layers = [_layer(layer, made, fmt) for layer in image.layers]
-    annotations = dict(image.source.annotations) if fmt == "oci" else None
+    own = dict(image.source.annotations)
+    annotations = {**own, **image.annotations} if fmt == "oci" else None
     return manifests.build(fmt, config, layers, annotations)
 
 
@@ -162,15 +174,22 @@ def _index(index: Index, made: Mapping[str, Made], requested: Format | None) -> 
     if not isinstance(parsed, manifests.Index):
         msg = "the index of the source is an image manifest"
         raise SourceError(msg)
+    requested = "oci" if index.annotations else requested
     same_type = requested in {None, media_types.family(came.media_type)}
     listed = [descriptor.digest for descriptor in parsed.manifests]
     if same_type and listed == [child.digest for child in children]:
-        return Documents(came, all_below, "platforms" if index.source.for_index else None)
-    fmt = requested or _index_format(came, children)
-    descriptors = _descriptors(index.source.descriptors, children)
-    annotations = parsed.annotations if fmt == "oci" else None
-    top = manifests.build_index(fmt, descriptors, annotations)
-    return Documents(top, all_below, None if index.source.assembled else _differs(came, top))
+        top = manifests.annotated(came, index.annotations)
+    else:
+        fmt = requested or _index_format(came, children)
+        descriptors = _descriptors(index.source.descriptors, children)
+        annotations = {**parsed.annotations, **index.annotations} if fmt == "oci" else None
+        top = manifests.build_index(fmt, descriptors, annotations)
+    if index.source.assembled:
+        return Documents(top, all_below)
+    differs = _differs(came, top, index.annotations)
+    if differs == "recompressed":  # some of its children differ: say why they do
+        differs = next((child.differs for child in below if child.differs), differs)
+    return Documents(top, all_below, differs or ("platforms" if index.source.for_index else None))
 
 
 def _index_format(came: RawManifest, children: Sequence[RawManifest]) -> Format:

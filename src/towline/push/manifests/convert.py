@@ -47,6 +47,8 @@ def families(documents: Documents) -> tuple[Format, ...]:
 
 def to_family(tree: Tree, made: Mapping[str, Made], fmt: Format) -> Documents:
     """All documents of a tree in one family. Raises CannotConvert."""
+    if fmt == "docker":
+        _check_annotations(tree, FORMATS[fmt])
     for image in images(tree):
         _check_image(image)
         if fmt == "docker":
@@ -69,6 +71,7 @@ def to_schema1(image: Tree, made: Mapping[str, Made], *, name: str, tag: str) ->
     """
     if isinstance(image, Index):
         raise CannotConvert(f"{SCHEMA1} has no form for an index of several images")
+    _check_annotations(image, SCHEMA1)
     _check_image(image)
     layers = _gzip_layers(image, made)
     try:
@@ -94,6 +97,11 @@ def _gzip_layers(image: Image, made: Mapping[str, Made]) -> Sequence[Digest]:
 
 def _use_gzip() -> str:
     return "push with `compression='gzip'`"
+
+
+def _check_annotations(tree: Tree, form: str) -> None:
+    if tree.annotations or any(image.annotations for image in images(tree)):
+        raise CannotConvert(f"annotations are wanted, which {form} does not have")
 
 
 def _check_image(image: Image) -> None:
