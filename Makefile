@@ -11,7 +11,7 @@ COMPONENTS = docker-registry skopeo redis-server zstd nginx tinyproxy docker.io 
 # Tests wait about as much as they work, so more run at once than there are processors.
 WORKERS ?= $(shell expr $$(nproc) + 2)
 
-.PHONY: help demo image test lint bench soak clean
+.PHONY: help demo image test lint bench soak fuzz audit clean
 help:
 	@echo "make demo    push a real image to a registry of its own, twice, and read it back"
 	@echo "make image   make an image of towline and push it: ARGS=\"REGISTRY/REPOSITORY:TAG [--base REF]\""
@@ -20,6 +20,8 @@ help:
 	@echo "make bench   measure pushes beside their peers; CASE=small for one case, PEERS=DIR says"
 	@echo "             where more peers are"
 	@echo "make soak    push for a long time and under faults"
+	@echo "make fuzz    feed what is read from others with noise; ARGS=30 says for how many minutes"
+	@echo "make audit   list what the program is made of (CycloneDX), and what is known against it"
 	@echo "make clean   remove .venv, .tools, .bench and caches"
 
 demo:
@@ -50,6 +52,14 @@ bench:
 soak:
 	$(BOOTSTRAP) test
 	@PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/python -m benchmarks.soak $(ARGS)
+
+fuzz:
+	$(BOOTSTRAP) test
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/python -m benchmarks.fuzz $(ARGS)
+
+audit:
+	$(BOOTSTRAP) run
+	@.venv/bin/python tools/audit.py $(ARGS)
 
 clean:
 	rm -rf .venv .tools .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -40,6 +40,7 @@ MiB = 1 << 20
 SIZE = 6 * MiB
 SLOWLY = ("--limit-rate", "6M")
 NEEDS_REDIS = pytest.mark.needs("redis-server")
+KILLS = int(os.environ.get("SOAK_KILLS", "6"))
 ROOM = 1.1
 """Times the bytes that lack: what may be sent of a push that goes on."""
 HEADS = 20_000
@@ -347,16 +348,18 @@ def rewrite(cache: Path, address: str) -> None:
         database.commit()
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(KILLS))
 def test_killed_at_any_moment_the_next_push_sends_what_lacks(
     seed: int, server: Server, tmp_path: Path
 ) -> None:
-    image, place = (
-        made(tmp_path / "image.tar", [6 * MiB, 2 * MiB, 300_000, 9]),
-        f"{server.host}/a:1",
-    )
-    with pushing(image, place):
-        time.sleep(Random(seed).uniform(0.2, 2.0))  # noqa: S311 - no secret
+    """With `SOAK_KILLS`, in pushes of a real size at a real rate."""
+    sizes, rate = [6 * MiB, 2 * MiB, 300_000, 9], 6
+    if "SOAK_KILLS" in os.environ:
+        sizes, rate = [40 * MiB, 15 * MiB, 5 * MiB, 300_000, 100_000, 9], 20
+    image, place = made(tmp_path / "image.tar", sizes), f"{server.host}/app:1"
+    with pushing(image, place, "--limit-rate", f"{rate}M"):
+        seconds = 0.4 + sum(sizes) / (rate * MiB)
+        time.sleep(Random(seed).uniform(0.2, seconds))  # noqa: S311 - no secret
     time.sleep(0.2)
     there = held(server) + sum(
         path.stat().st_size for path in (server.root / "blobs").rglob("*") if path.is_file()

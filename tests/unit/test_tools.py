@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.scripted import Asked, Reply, scripted
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,3 +75,47 @@ def test_ci_runs_the_checks_and_the_tests_on_the_oldest_and_the_newest_python(
         assert done.stderr == "no Python 3.11 or newer is found\n"
     if failing:
         assert "make test PYTHON=11 failed" in done.stderr
+
+
+def audit(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "tools" / "audit.py"), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_an_audit_lists_what_the_program_needs_and_nothing_else() -> None:
+    done = audit("--advisories", "none")
+    document = json.loads(done.stdout)
+    names = {component["name"] for component in document["components"]}
+    assert done.returncode == 0
+    assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
+    assert {"h11", "isal", "zstandard", "deflate", "rich"} <= names
+    assert not names & {"pytest", "hypothesis", "mypy", "towline"}
+    refs = {component["bom-ref"] for component in document["components"]}
+    refs.add(document["metadata"]["component"]["bom-ref"])
+    assert {each["ref"] for each in document["dependencies"]} == refs
+    assert all(need in refs for each in document["dependencies"] for need in each["dependsOn"])
+
+
+def test_what_is_known_against_a_component_is_told_and_fails() -> None:
+    def known(asked: Asked) -> Reply:
+        queries = json.loads(asked.body)["queries"]
+        bad = [
+            {"vulns": [{"id": "X-1"}]} if "/h11@" in q["package"]["purl"] else {} for q in queries
+        ]
+        return Reply(200, {"Content-Type": "application/json"}, json.dumps({"results": bad}))
+
+    with scripted() as database:
+        database.on("POST", "/v1/querybatch", known)
+        done = audit("--advisories", database.url)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("audit: pkg:pypi/h11@")
+    assert done.stderr.splitlines()[-1].endswith(": X-1")
+
+
+@pytest.mark.parametrize("answer", [Reply(500), Reply(200, body="{}"), Reply(200, body="no")])
+def test_a_database_that_cannot_be_asked_is_said_and_no_failure(answer: Reply) -> None:
+    with scripted() as database:
+        database.on("POST", "/v1/querybatch", answer)
+        done = audit("--advisories", database.url)
+    assert done.returncode == 0
+    assert "no advisories were looked up" in done.stderr
