@@ -18,9 +18,9 @@ from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
 from towline.wire.channel import Channel
 from towline.wire.exchange import Exchange, Manner
+from towline.wire.kept import Kept
 from towline.wire.log import silent
 from towline.wire.message import Request
-from towline.wire.pool import Kept
 from towline.wire.secrets import Secrets
 from towline.wire.url import parse
 

@@ -12,14 +12,16 @@ import re
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from towline.cli import output
-from towline.cli.options import VARIABLES, Group, Option
+from towline.cli.options import VARIABLES, Option
 from towline.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from towline.cli.command import Command
 
 _RIVALS = {
     "creds": {"username"},
@@ -30,20 +32,6 @@ _RIVALS = {
 """Keywords that mean the same thing in two ways: the one that was typed silences the other."""
 _NO_VALUE = "`{}` needs a value"
 _Formatter = argparse.RawDescriptionHelpFormatter
-
-
-class Command(NamedTuple):
-    """One command: what it takes, what `--help` says of it, and what carries it out."""
-
-    run: Callable[[argparse.Namespace], int]
-    """Gives the exit code."""
-    usage: str
-    about: str
-    options: tuple[Group, ...] = ()
-    words: int | None = None
-    """How many words it takes that are no options; None: any number."""
-    needs: str = ""
-    """What the first word names, if there must be one."""
 
 
 class Parser(argparse.ArgumentParser):

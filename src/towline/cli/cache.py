@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from towline.cli import options, output
-from towline.cli.arguments import Command
+from towline.cli.command import Command
 from towline.cli.progress import figures
 from towline.errors import TowlineError, UsageError
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from towline._version import __version__
 from towline.cli import help as guide
 from towline.cli import output
-from towline.cli.arguments import Command, Parser
+from towline.cli.arguments import Parser
+from towline.cli.command import Command
 from towline.cli.main import COMMANDS, load
 from towline.errors import UsageError
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from towline.cli import output
-from towline.cli.arguments import Command
+from towline.cli.command import Command
 from towline.cli.progress import figures
 from towline.cli.signals import cancel_on_signals
 from towline.errors import Cancelled, TowlineError, TransferCancelled

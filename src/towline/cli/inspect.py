@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from towline.cli import options, output
-from towline.cli.arguments import Command
+from towline.cli.command import Command
 from towline.cli.printable import one_line
 from towline.cli.progress import figures
 from towline.cli.pusher import opened, push_options

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from towline.cli import options, output, password, report
-from towline.cli.arguments import Command
+from towline.cli.command import Command
 from towline.cli.pusher import opened
 from towline.errors import AuthError, TowlineError, UsageError
 

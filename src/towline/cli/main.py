@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from towline.cli.arguments import Command
+    from towline.cli.command import Command
 
 
 COMMANDS = {

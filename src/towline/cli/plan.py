@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from towline.cli import options, output, words
-from towline.cli.arguments import Command
+from towline.cli.command import Command
 from towline.cli.progress import figures
 from towline.cli.pusher import opened, push_options, wanted
 from towline.errors import PartialFailure, TowlineError

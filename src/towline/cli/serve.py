@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from towline.cli import options, output, report
-from towline.cli.arguments import Command
+from towline.cli.command import Command
 from towline.cli.options import Group, Option
 from towline.cli.printable import one_line
 from towline.errors import UsageError

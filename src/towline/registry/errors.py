@@ -139,7 +139,7 @@ def shown(text: str, length: int) -> str:
 
 def described(response: Response) -> str:
     """The answer in words: its status, then what the headers and the body complain of."""
-    from towline.registry.auth.authenticator import challenges
+    from towline.registry.auth.challenge import challenges
 
     found = challenges(response.headers.all("WWW-Authenticate"))
     reasons = (challenge.parameters.get("error_description") for challenge in found)

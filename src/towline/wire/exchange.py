@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from towline.context import Cancel, Context
     from towline.wire.channel import Channel
+    from towline.wire.kept import Kept
     from towline.wire.message import Request
-    from towline.wire.pool import Kept
     from towline.wire.secrets import Secrets
 
 ANSWER_TIMEOUTS = (60.0, 300.0)
