@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -119,3 +122,21 @@ def test_all_tags_but_the_first_are_put_side_by_side(registry: Scripted, tmp_pat
         results = pusher.push(made.path, tags)
     assert [result.reference for result in results] == tags
     assert puts.most == AT_ONCE
+
+
+def test_a_connection_is_opened_while_the_source_is(tmp_path: Path) -> None:
+    made = tiny_layers(tmp_path / "image.tar", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as threads:
+        os.mkfifo(tmp_path / "slow")
+        host, cancel = f"127.0.0.1:{server.getsockname()[1]}", towline.Cancel()
+        with towline.Pusher(cache="none", plain_http=True) as pusher:
+            push = threads.submit(pusher.push, tmp_path / "slow", f"{host}/app:1", cancel=cancel)
+            server.settimeout(30)
+            connection, _ = server.accept()  # before a byte of the source is there
+            with connection, (tmp_path / "slow").open("wb") as source:
+                source.write(made.path.read_bytes())
+                source.close()
+                connection.settimeout(30)
+                assert connection.recv(5) == b"HEAD "
+            cancel.cancel()
+            assert isinstance(push.exception(30), towline.TransferCancelled)

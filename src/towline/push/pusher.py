@@ -20,6 +20,7 @@ from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import Note, Warned, nowhere
 from towline.push import copying, destinations, joint_push, options, signatures
 from towline.push.begin import begin
+from towline.push.connecting import connecting
 from towline.push.edge import Edge, Listener
 from towline.push.resources import Resources
 from towline.push.result import InspectResult, PlanResult, PushResult
@@ -120,6 +121,9 @@ class Pusher:
         with (
             self._carried(wishes) as context,
             self._edge.crossed(parsed),
+            connecting(
+                self._resources, destinations.by_repository(parsed), context
+            ) as wait_for_connection,
             self._opened(
                 source, context, wish, parsed, all_tags=all_tags, known_first=first
             ) as opened,
@@ -132,6 +136,7 @@ class Pusher:
                 passed = send_ahead(self._resources, opened, names, wish, context)
             with context.span("described"):
                 wanted = opened.wanted(parsed, wish, all_tags=all_tags)
+            wait_for_connection()
             outcomes = self._push(opened, wanted, opened.taught(wish), context, passed)
         outcomes = [self._heard(outcome, said) for outcome in outcomes]
         several = all_tags or not isinstance(destination, str)

@@ -20,6 +20,7 @@ from towline.registry.transport import Transport
 from towline.wire import proxy, tls
 from towline.wire.exchange import ANSWER_TIMEOUTS, Pace
 from towline.wire.log import Log, silent
+from towline.wire.message import Request
 from towline.wire.pool import TIMEOUT, Pool
 from towline.wire.secrets import Secrets
 
@@ -137,6 +138,18 @@ class RegistryClient:
             transport = self._transport(name, side, context)
         size = self._settings.chunk_size
         return Repository(name, transport, facts, side=side, pull_from=pull_from, chunk_size=size)
+
+    def connect(self, host: str, context: Context) -> None:
+        """Have a connection ready for the first call to a host; asks nobody for a login.
+
+        Raises NetworkError, and UsageError for a proxy or a certificate that cannot be used.
+        """
+        with acquired(self._lock, context):
+            pool, endpoint = self._made_pool(), self._endpoint(host)
+        request = Request("GET", endpoint.base(context))
+        if endpoint.is_bound:  # as in `transport`
+            request = request._replace(shuns="another machine")
+        pool.connect_ahead(request, context)
 
     def _host_facts(self, host: str, side: Side) -> HostFacts:
         if host not in self._facts:

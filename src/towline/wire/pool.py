@@ -101,6 +101,14 @@ class Pool:
         """Send the head of a request whose body is written to the exchange that is returned."""
         return self._with_replay(request, context, lambda exchange: exchange)
 
+    def connect_ahead(self, request: Request, context: Context) -> None:
+        """Open a connection and keep it for such a request, which is to come soon.
+
+        Raises NetworkError.
+        """
+        channel = self._connect(request, context, self._timeout)
+        self._kept.keep(request.url.origin, channel, fresh=True)
+
     def _with_replay(
         self,
         request: Request,
