@@ -24,9 +24,9 @@ from tests.support.knowledge import (
     Place,
     entry,
 )
-from towline.knowledge.base import MAX_CONFIG_SIZE
+from towline.knowledge.base import MAX_CONFIG_SIZE, SavedSession
 from towline.knowledge.redis import Address, RedisKnowledge
-from towline.knowledge.sessions import SavedSession, read, written
+from towline.knowledge.sessions import read, written
 from towline.knowledge.sqlite import SqliteKnowledge
 from towline.spec.digest import Digest
 

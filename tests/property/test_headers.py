@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from towline.errors import RegistryError
-from towline.knowledge.sessions import SavedSession, read, written
+from towline.knowledge.base import SavedSession
+from towline.knowledge.sessions import read, written
 from towline.knowledge.signing import Signer
 from towline.registry.blobs import session_url
 from towline.registry.tags import next_page

@@ -14,8 +14,7 @@ from towline.errors import TowlineError, UsageError
 if TYPE_CHECKING:
     import argparse
 
-    from towline.knowledge.base import Knowledge
-    from towline.knowledge.sessions import SavedSession
+    from towline.knowledge.base import Knowledge, SavedSession
 
 _DAY = 24 * 3600.0
 _DEFAULT_DAYS = 90

@@ -18,7 +18,6 @@ from towline.spec.compression import Compression
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from towline.knowledge.sessions import SavedSession
     from towline.spec.digest import Digest
 
 MAX_ENTRIES = 50
@@ -28,6 +27,33 @@ MAX_CONFIG_SIZE = 64 << 10
 _TOO_LARGE = 1 << 63
 _COMPRESSIONS = frozenset(get_args(Compression))
 _PROFILE = r"[!-~]{1,100}"
+
+
+class SavedSession(NamedTuple):
+    """An upload session that a registry has open, and what is known of it."""
+
+    owner: str
+    """Which process writes it; empty: none does."""
+    repository: str
+    """Full name, registry host and port included."""
+    blob: str
+    """DiffID of a layer that is compressed on the way, the digest of any other blob."""
+    profile: str
+    """With version and family: what the bytes are made by; empty where they go as they are."""
+    size: int
+    """Bytes of the blob as its source has it."""
+    url: str
+    """Where it goes on."""
+    acknowledged: int = 0
+    """Bytes that the registry has said it holds."""
+    sent: int = 0
+    """Bytes that were sent at least."""
+    saved: float = 0.0
+    """Seconds since the epoch."""
+    made: tuple[str, int] = ("", 0)
+    """Digest and size of the whole, once all of it was sent."""
+    learned: bool = False
+    """Written by another machine, with which no key is shared."""
 
 
 class KnowledgeError(Exception):

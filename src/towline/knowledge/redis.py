@@ -33,7 +33,7 @@ from towline.spec.digest import Digest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from towline.knowledge.sessions import SavedSession
+    from towline.knowledge.base import SavedSession
     from towline.knowledge.signing import Signer
     from towline.spec.compression import Compression
 

@@ -7,7 +7,9 @@ of it, or changes it, for its owner alone.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from towline.knowledge.base import SavedSession
 
 if TYPE_CHECKING:
     from towline.knowledge.signing import Signer
@@ -18,33 +20,6 @@ LEASE = 10
 """Seconds for which an owner counts as alive after it has said so."""
 _NO_SESSION = (ValueError, TypeError, OverflowError, RecursionError)
 """What reading a text that is none of ours may raise."""
-
-
-class SavedSession(NamedTuple):
-    """An upload session that a registry has open, and what is known of it."""
-
-    owner: str
-    """Which process writes it; empty: none does."""
-    repository: str
-    """Full name, registry host and port included."""
-    blob: str
-    """DiffID of a layer that is compressed on the way, the digest of any other blob."""
-    profile: str
-    """With version and family: what the bytes are made by; empty where they go as they are."""
-    size: int
-    """Bytes of the blob as its source has it."""
-    url: str
-    """Where it goes on."""
-    acknowledged: int = 0
-    """Bytes that the registry has said it holds."""
-    sent: int = 0
-    """Bytes that were sent at least."""
-    saved: float = 0.0
-    """Seconds since the epoch."""
-    made: tuple[str, int] = ("", 0)
-    """Digest and size of the whole, once all of it was sent."""
-    learned: bool = False
-    """Written by another machine, with which no key is shared."""
 
 
 def written(session: SavedSession, key: str, signer: Signer) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import UnionType
 
-    from towline.knowledge.sessions import SavedSession
+    from towline.knowledge.base import SavedSession
     from towline.knowledge.signing import Signer
 
     _Kinds = tuple[type | UnionType, ...]

@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError
-from towline.knowledge.sessions import LEASE, SavedSession
+from towline.knowledge.base import SavedSession
+from towline.knowledge.sessions import LEASE
 from towline.layers.profile import AUTO
 from towline.registry.repository import Repository
 from towline.spec.digest import Digest
