@@ -22,8 +22,9 @@ from tests.support.docker_registry import Options
 from tests.support.processes import until
 from tests.support.raw_client import RawClient
 from tests.support.scripted import HANG, Scripted, complaint, scripted
-from tests.support.serving import TOWLINE
+from tests.support.serving import TOWLINE, serving
 from tests.support.serving import towline as command
+from towline.knowledge.sessions import LEASE
 from towline.server.server import Server
 from towline.spec.digest import Digest
 from towline.testing import make_image
@@ -201,6 +202,56 @@ def test_of_two_that_want_what_was_left_one_goes_on(server: Server, image: Path)
     for thread in threads:
         thread.join()
     assert found.count("resumed") == 1
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_an_owner_on_another_machine_is_dead_when_it_says_nothing(
+    server: Server, image: Path, tmp_path: Path, *, alive: bool
+) -> None:
+    place, cache = f"{server.host}/app:1", tmp_path / "cache"
+    killed(server, image, place, "--cache", str(cache))
+    seconds = 0 if alive else LEASE + 1
+    with contextlib.closing(sqlite3.connect(cache)) as database:
+        text, elsewhere = stored(cache)[0], "another/pid:[1] 1 1 x"
+        parts = [elsewhere, *json.loads(text)[1:]]
+        row = (elsewhere, json.dumps(parts), time.time() - seconds)
+        database.execute("UPDATE session SET owner = ?, text = ?, alive = ?", row)
+        database.commit()
+    assert outcomes(pushed(image, place, cache=cache)) == ["pushed" if alive else "resumed"]
+
+
+def test_who_was_taken_for_dead_begins_anew_and_leaves_the_session_alone(
+    server: Server, image: Path, tmp_path: Path
+) -> None:
+    place, cache = f"{server.host}/app:1", tmp_path / "cache"
+    words = ("--cache", str(cache), "--chunk-size", "1M", "--output", "json")
+    with pushing(image, place, *words) as process:
+        until(lambda: noted(cache, ACKNOWLEDGED) > MiB)
+        with contextlib.closing(sqlite3.connect(cache)) as database:
+            database.execute("UPDATE session SET owner = 'somebody else'")
+            database.commit()
+        out, said = process.communicate(timeout=60)
+    assert "another process goes on with an upload" in said
+    (layer,) = json.loads(out)["layers"]
+    assert layer["outcome"] == "pushed"
+    assert layer["sent_bytes"] > layer["size"] + MiB
+    assert not [one for one in server.requests if one.method == "DELETE"]
+
+
+def test_a_push_that_a_registry_s_end_has_cut_goes_on_when_that_is_back(
+    image: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "registry"
+    with serving(root) as first:
+        place = f"{first.host}/app:1"
+        with pushing(image, place, "--retries", "0") as process:
+            until(lambda: sum(one.stat().st_size for one in root.rglob("session-*")) > SIZE // 3)
+            first.kill()
+            _, said = process.communicate(timeout=60)
+    assert process.returncode == 6
+    assert "1 upload to" in said
+    with serving(root, "--listen", first.host):
+        assert outcomes(pushed(image, place)) == ["resumed"]
 
 
 def test_a_session_that_holds_other_bytes_ends_in_a_fresh_upload(
