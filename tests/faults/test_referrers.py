@@ -12,6 +12,7 @@ from tests.support.scripted import CUT, HTML, Asked, Reply, Scripted, complaint
 from tests.support.subjects import signature
 from towline.cli.main import main
 from towline.errors import RegistryError
+from towline.registry.referrers import ROUNDS_MAX
 from towline.spec import media_types
 from towline.spec.digest import Digest
 from towline.spec.manifest import RawManifest
@@ -199,7 +200,7 @@ def test_writers_that_never_rest_are_told_of(registry: Scripted, client: Client)
     with pytest.raises(RegistryError, match="is not in it") as caught:
         announce(client)
     assert caught.value.transient
-    assert len(registry.requests("PUT")) == 3
+    assert len(registry.requests("PUT")) == ROUNDS_MAX
 
 
 @pytest.mark.parametrize(

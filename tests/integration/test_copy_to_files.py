@@ -161,6 +161,53 @@ def test_all_tags_go_into_one_archive_and_out_of_it(
     assert oci_registry.tags(oci_registry.name("app")) == ["1", "one"]
 
 
+@pytest.mark.parametrize("form", ["docker", "docker-containerd", "oci-archive"])
+@pytest.mark.parametrize("kind", ["oci", "oci-archive", "docker-archive"])
+def test_a_pipe_goes_into_files_and_the_same_again_changes_nothing(
+    tmp_path: Path, form: Any, kind: str
+) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS, format=form)
+    to = f"{kind}:{tmp_path}/to:app:1"
+    digests = []
+    for _ in range(2):
+        with made.path.open("rb") as pipe:
+            command = [sys.executable, "-m", "towline", "copy", "-", to, "-q", "--cache", "none"]
+            with subprocess.Popen(["cat"], stdin=pipe, stdout=subprocess.PIPE) as cat:
+                done = subprocess.run(
+                    command, stdin=cat.stdout, capture_output=True, text=True, check=False
+                )
+        assert done.returncode == 0, done.stderr
+        digests.append(done.stdout)
+    assert digests[0] == digests[1]
+    read = copied(str(made.path), f"{kind}:{tmp_path}/other:app:1", cache="none")
+    assert digests[0].strip().endswith(read.digest)
+
+
+def test_what_was_copied_is_read_back_when_that_is_asked_for(
+    source: Source, tmp_path: Path
+) -> None:
+    for kind in ("oci", "oci-archive"):
+        result = copied(f"{source.host}/app:1", f"{kind}:{tmp_path}/{kind}:1", verify="full")
+        assert result.verified
+        assert result.verified.diff_ids > 0
+
+
+def test_a_place_that_is_of_another_kind_or_nowhere_is_said_so(
+    source: Source, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for place, said, hint in [
+        ("oci:{}/file", "it is a file", "use oci-archive:"),
+        ("oci-archive:{}/folder", "it is a folder", "use oci:"),
+        ("docker-archive:{}/none/d.tar", "no such file or directory", ""),
+    ]:
+        with pytest.raises(towline.TowlineError, match=said) as caught:
+            copied(f"{source.host}/app:one", place.format(tmp_path))
+        assert (caught.value.hint or "").startswith(hint)
+    assert not (tmp_path / "none").exists()
+
+
 def test_an_archive_keeps_all_of_its_tags_when_one_of_them_is_new(
     source: Source, tmp_path: Path
 ) -> None:

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from towline.wire.message import Response
 
 PAGES_MAX = 100
-ROUNDS_MAX = 3
+ROUNDS_MAX = 5
 """Times that the list is written when others write it too."""
+SETTLED = 0.5
+"""Seconds after which those who had read the list before it was written have written theirs."""
 
 
 class Page(NamedTuple):
@@ -127,7 +129,7 @@ def announce(talk: Conversation, manifest: RawManifest, subject: Digest) -> bool
 
 
 def _is_listed(talk: Conversation, tag: str, entry: Descriptor) -> bool:
-    """One round: read, add, write, read again."""
+    """One round: read, add, write, wait, read again."""
     found = get(talk, tag)
     etag = found.etag if found else None
     entries = _entries(talk, tag, found)
@@ -144,6 +146,9 @@ def _is_listed(talk: Conversation, tag: str, entry: Descriptor) -> bool:
         if not outrun and not stale:
             raise
         return False
+    # Who has read the list before this write may write it after it, without this entry, where the
+    # registry does not heed `If-Match`: only a look somewhat later shows it.
+    talk.context.cancel.wait(SETTLED)
     return any(known.digest == entry.digest for known in _entries(talk, tag, get(talk, tag)))
 
 

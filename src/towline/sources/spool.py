@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from towline.layers.reader import Reader
 
 BLOCK = 1 << 20
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """A full disk, a full quota, a limit on the size of files."""
 _WAKE_MS = 200
 """How often a read that waits for data looks whether the push was cancelled."""
@@ -168,7 +168,7 @@ class Room(NamedTuple):
 
     def _error(self, error: OSError, descriptor: int, written: int) -> SourceError:
         """What to say when nothing more can be written."""
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             return unreadable(f"the spool of {self.name} under {self.folder}", error)
         room = os.fstatvfs(descriptor)
         parts = [f"{written} bytes were written", f"{room.f_bavail * room.f_frsize} are free"]

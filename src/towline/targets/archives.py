@@ -13,13 +13,14 @@ import shutil
 import tarfile
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from towline.context import Cancel
 from towline.errors import SourceError, TowlineError
 from towline.sources.docker_archive import MANIFEST
-from towline.sources.files import Folder, OpenFile
+from towline.sources.files import OpenFile
 from towline.sources.oci_layout import INDEX, SPARSE, path_of
 from towline.sources.tar_members import TarMembers
 from towline.spec import config as configs
@@ -27,7 +28,7 @@ from towline.spec import gojson
 from towline.spec.digest import Digest
 from towline.spec.manifest import Manifest, build_index, parse
 from towline.targets.blob_files import PlainFile, plain_digest, write_whole, writing
-from towline.targets.layout import LAYOUT, LAYOUT_CONTENT, Layout
+from towline.targets.layout import LAYOUT, LAYOUT_CONTENT, Layout, pieces
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from towline.spec.manifest import RawManifest
     from towline.targets.blob_files import BlobFile
     from towline.targets.place import Place
-
-_BLOCK = 1 << 20
 
 
 class Archive(Layout):
@@ -59,6 +58,8 @@ class Archive(Layout):
 
     def begin(self) -> None:
         """From now on there will be another archive, or none. Raises TowlineError."""
+        if self._file.is_dir():
+            raise self._wrong("it is a folder", hint=f"use oci:{self._file}")
         self.begun = True
         self.prepare()
         self._lock = os.open(self._root, os.O_RDONLY)
@@ -107,10 +108,11 @@ class Archive(Layout):
             return frozenset(files.files) if files else ()
 
     def head_manifest(self, target: str, context: Context) -> Descriptor | None:
-        """What stands there under a tag, if it is whole, until another is begun."""
-        if self.begun or self.omitted:
-            return None
-        return super().head_manifest(target, context)
+        """What stands there under a tag, if it is whole; once another is begun, what is in that."""
+        if self.begun and not isinstance(target, Digest):
+            put = (entry for (_, tag, _), entry in self._entries.items() if tag == target)
+            return next(put, None)
+        return None if self.omitted else super().head_manifest(target, context)
 
     def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
         """Have a manifest in it, and what it lists."""
@@ -137,9 +139,11 @@ class Archive(Layout):
         for name, content in sorted(self._documents().items()):
             yield from _member(name, len(content), [content])
         for digest in sorted(self._wanted - set(self.omitted)):
-            if found := self._found(digest, before):
-                size, blocks = found
-                yield from _member(path_of(digest), size, self._checked(digest, blocks, context))
+            if found := self._found(digest, before):  # else it is foreign
+                size, reader = found
+                with closing(reader):
+                    blocks = self._checked(digest, reader, context)
+                    yield from _member(path_of(digest), size, blocks)
         yield bytes(2 * tarfile.BLOCKSIZE)
 
     def _documents(self) -> dict[str, bytes]:
@@ -148,20 +152,10 @@ class Archive(Layout):
         annotations = {SPARSE: "true"} if self.left_out else None
         return {LAYOUT: LAYOUT_CONTENT, INDEX: build_index("oci", entries, annotations).content}
 
-    def _found(self, digest: Digest, before: Files | None) -> tuple[int, Iterator[bytes]] | None:
-        """A blob that has come, or was there; None for a foreign layer."""
-        path = path_of(digest)
-        for files in (Folder(str(self._root)), before):
-            if files is not None and (size := files.size(path)) is not None:
-                return size, _blocks(files.open(path))
-        return None
-
-    def _checked(
-        self, digest: Digest, blocks: Iterable[bytes], context: Context
-    ) -> Iterator[bytes]:
+    def _checked(self, digest: Digest, reader: Reader, context: Context) -> Iterator[bytes]:
         """Blocks of what may have lain there for long. Raises TowlineError, Cancelled."""
         found = hashlib.new(digest.algorithm)
-        for block in blocks:
+        for block in takewhile(bool, pieces(reader)):
             context.cancel.check()
             found.update(block)
             yield block
@@ -232,12 +226,6 @@ def _member(name: str, size: int, blocks: Iterable[bytes]) -> Iterator[bytes]:
     yield info.tobuf(tarfile.GNU_FORMAT)  # ustar ends at 8 GiB
     yield from blocks
     yield bytes(-size % tarfile.BLOCKSIZE)
-
-
-def _blocks(reader: Reader) -> Iterator[bytes]:
-    with closing(reader), memoryview(bytearray(_BLOCK)) as block:
-        while got := reader.readinto(block):
-            yield bytes(block[:got])
 
 
 def opened(name: Place) -> Layout:

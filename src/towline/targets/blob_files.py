@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from towline.errors import SourceError, TowlineError
 from towline.layers.decoders import decoder_of
 from towline.sources.oci_layout import path_of
+from towline.sources.spool import FULL
 from towline.spec import compression
 from towline.spec.digest import Digest
 
@@ -33,9 +34,10 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        with suppress(OSError):
-            room = os.statvfs(path.parent)
-            reason = f"{reason}; {room.f_bavail * room.f_frsize} bytes are free there"
+        if error.errno in FULL:
+            with suppress(OSError):
+                room = os.statvfs(path.parent)
+                reason = f"{reason}; {room.f_bavail * room.f_frsize} bytes are free there"
         raise TowlineError(f"cannot write {path}: {reason}", side="destination") from None
 
 

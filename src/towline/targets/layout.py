@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import contextmanager
-from functools import partial
+from contextlib import closing, contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from towline.sources.oci_layout import (
 )
 from towline.spec import gojson, media_types
 from towline.spec.digest import Digest
-from towline.spec.manifest import RawManifest, parse
+from towline.spec.manifest import MAX_SIZE, RawManifest, parse
 from towline.targets.blob_files import BlobFile, remove_forgotten, write_whole, writing
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.errors import Side
+    from towline.layers.reader import Reader
     from towline.sources.base import SourceImage
     from towline.sources.files import Files
     from towline.spec.descriptor import Descriptor
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 LAYOUT = "oci-layout"
 LAYOUT_CONTENT = b'{"imageLayoutVersion":"1.0.0"}'
-_READ = 1 << 20
+_BLOCK = 1 << 20
 
 
 class Layout:
@@ -128,9 +129,11 @@ class Layout:
         """Make a layout where there is none. Raises TowlineError where something else is there."""
         if self._prepared:
             return
+        if self._root.is_file():
+            raise self._wrong("it is a file", hint=f"use oci-archive:{self._root}")
         blobs = self._root / "blobs" / "sha256"
         with writing(self._root):
-            self._root.mkdir(parents=True, exist_ok=True)
+            self._root.mkdir(parents=not self.whole, exist_ok=True)
             names = {each.name for each in self._root.iterdir()}
             if names and names.isdisjoint({LAYOUT, INDEX, "blobs"}):
                 raise TowlineError(
@@ -145,24 +148,31 @@ class Layout:
 
     def read_blob(self, digest: str, context: Context, limit: int) -> bytes:
         """A small blob."""
-        reader = self.open_blob(digest, context)
-        try:
+        with closing(self.open_blob(digest, context)) as reader:
             buffer = bytearray(limit)
             return bytes(buffer[: reader.readinto(memoryview(buffer))])
-        finally:
-            reader.close()
 
     def open_blob(self, digest: str, context: Context) -> BlobReader:
         """A blob to be read; its digest is checked at the end."""
         del context
-        try:
-            file = self._path(digest).open("rb")
-        except OSError:
-            raise self._wrong(f"it lacks the blob {digest}") from None
-        return BlobReader(digest, str(self.name), partial(file.read, _READ), file.close)
+        with self._files() as before:
+            found = self._found(Digest(digest), before)
+        if found is None:
+            raise self._wrong(f"it lacks the blob {digest}")
+        _, reader = found
+        return BlobReader(digest, str(self.name), pieces(reader).__next__, reader.close)
 
-    def _wrong(self, what: str) -> TowlineError:
-        return TowlineError(f"{self.name} cannot be used: {what}", side="destination")
+    def _found(self, digest: Digest, files: Files | None) -> tuple[int, Reader] | None:
+        """Size and content of a blob that has come, or was there before."""
+        path = path_of(digest)
+        for place in (Folder(str(self._root)), files):
+            if place is not None and (size := place.size(path)) is not None:
+                return size, place.open(path)
+        return None
+
+    def _wrong(self, what: str, hint: str | None = None) -> TowlineError:
+        said = f"{self.name} cannot be used: {what}"
+        return TowlineError(said, side="destination", hint=hint)
 
     # Manifests.
 
@@ -193,7 +203,7 @@ class Layout:
             return self.get_manifest(listed.digest, context) if listed else None
         if not self.has_blob(target, context):
             return None
-        content = self._path(target).read_bytes()
+        content = self.read_blob(target, context, MAX_SIZE)
         return RawManifest(content, parse(content).media_type)
 
     def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
@@ -242,6 +252,14 @@ def _document(files: Files | None) -> dict[str, Any]:
             raise SourceError(f"its {INDEX} is no index")
         document = found
     return {**document, "manifests": document.get("manifests") or []}
+
+
+def pieces(reader: Reader) -> Iterator[bytes]:
+    """What a reader gives, in blocks; b"" for ever after its end."""
+    with memoryview(bytearray(_BLOCK)) as block:
+        while got := reader.readinto(block):
+            yield bytes(block[:got])
+    yield from repeat(b"")
 
 
 def _replaces(entry: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
