@@ -109,6 +109,7 @@ def tag(
         return pusher.tag(reference, tags, cancel=cancel)
 
 
+@signatures.index_function
 def index(
     sources: Source | Sequence[Source], destination: str | Several, **options: Unpack[Options]
 ) -> PushResult | list[PushResult]:

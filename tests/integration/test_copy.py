@@ -315,3 +315,9 @@ def test_each_side_has_an_account_of_its_own(tmp_path: Path) -> None:
         assert copied(names[0], other, src_creds="from:word", creds="to:other").digest
         with pytest.raises(towline.AuthError, match=r"^at the source: "):
             copied(names[0], other, src_creds="to:other", creds="to:other")
+        with pytest.raises(towline.AuthError) as refused:
+            copied(names[0], other, creds="to:other")
+        assert "`src_creds='USER:PASSWORD'`" in str(refused.value.hint)
+        # An account belongs to a host, whichever end it is.
+        assert copied(other, f"{hosts[1]}/else:2", creds="to:other").status == "pushed"
+        assert towline.index(other, f"{hosts[1]}/else:3", creds="to:other").status == "pushed"

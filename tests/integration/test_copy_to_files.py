@@ -122,6 +122,8 @@ def test_a_folder_with_other_things_in_it_is_left_alone(source: Source, tmp_path
     with pytest.raises(towline.TowlineError, match="no OCI layout") as caught:
         copied(f"{source.host}/app:1", f"oci:{tmp_path}/mine:1")
     assert type(caught.value) is towline.TowlineError
+    with pytest.raises(towline.TowlineError, match="it is a folder"):
+        copied(f"{source.host}/app:1", f"oci-archive:{tmp_path}/mine")
     assert [each.name for each in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 
 
@@ -397,6 +399,7 @@ def test_same_source_and_destination_and_options_that_make_no_sense_are_refused(
         (f"{source.host}/app", f"oci:{tmp_path}/new:1", {"all_tags": True}),
         (f"{source.host}/app:one", f"docker-archive:{tmp_path}/d.tar", {"compression": "zstd"}),
         (f"{source.host}/app:one", f"docker-archive:{tmp_path}/d.tar", {"verify": True}),
+        (f"{source.host}/app:one", "oci-archive:-", {}),
     ]
     for one, other, options in wrong:
         with pytest.raises(towline.UsageError):

@@ -83,6 +83,28 @@ def test_a_plan_is_typed_as_a_push_is(oci_registry: TestRegistry, tmp_path: Path
     assert [len(several), len(tagged)] == [2, 1]
 
 
+def test_an_index_is_typed_as_a_push_is(oci_registry: TestRegistry, tmp_path: Path) -> None:
+    image = make_image(tmp_path / "image.tar").path
+    name = oci_registry.name("app")
+    one = towline.index([image], f"{name}:1")
+    several = towline.index([image], [f"{name}:1", f"{name}:2"])
+    assert_type(one, towline.PushResult)
+    assert_type(several, list[towline.PushResult])
+    assert [each.digest for each in several] == [one.digest] * 2
+
+
+def test_a_digest_is_of_the_platform_that_is_asked_for_at_a_registry_too(
+    oci_registry: TestRegistry, tmp_path: Path
+) -> None:
+    platforms = ["linux/amd64", "linux/arm64"]
+    made = make_image(tmp_path / "image", platforms=platforms, format="oci")
+    name = f"{oci_registry.name('app')}:1"
+    towline.push(made.path, name)
+    told = [towline.digest(name, platform=platform) for platform in platforms]
+    assert told == [image.manifest.digest for image in made.images]
+    assert towline.digest(name) == made.digest
+
+
 class Options(towline.PusherOptions, towline.PushOptions, total=False):
     """What a wrapper takes."""
 

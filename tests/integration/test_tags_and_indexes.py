@@ -55,6 +55,18 @@ def test_a_tag_of_nothing_and_what_is_no_tag_are_refused(oci_registry: TestRegis
         towline.tag(f"{name}:1", [])
 
 
+def test_a_word_that_is_a_file_is_no_image_at_a_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(tmp_path, "linux/amd64")
+    monkeypatch.chdir(tmp_path)
+    assert main(["tag", "linux-amd64", "2"]) == 2
+    assert "hint: ./linux-amd64 is the path" in capsys.readouterr().err
+    for word in ("./linux-amd64", "oci:linux-amd64", "-"):
+        assert main(["tag", word, "2"]) == 2
+        assert f"{word} is not at a registry" in capsys.readouterr().err
+
+
 def test_a_manifest_can_be_put_without_a_tag(registry: Place, tmp_path: Path) -> None:
     name = registry.name("app")
     source = made(tmp_path, "linux/amd64")
@@ -124,6 +136,8 @@ def test_two_images_of_one_platform_are_refused(oci_registry: TestRegistry, tmp_
     other = make_image(tmp_path / "other", [{"a": b"b"}], ["linux/amd64"], "oci").path
     with pytest.raises(towline.SourceError, match="both of the platform linux/amd64"):
         towline.index([one, other], f"{oci_registry.name('app')}:1")
+    with pytest.raises(towline.SourceError, match="both of the platform linux/amd64"):
+        towline.index([one, one], f"{oci_registry.name('app')}:1")
     assert not [asked for asked in oci_registry.requests if asked.method == "PUT"]
 
 

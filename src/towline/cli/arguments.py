@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from towline.cli.command import Command
 
 _RIVALS = {
-    "creds": {"username"},
+    "creds": {"username", "password_stdin"},
     "username": {"creds"},
+    "password_stdin": {"creds"},
     "insecure": {"tls_verify"},
     "tls_verify": {"insecure"},
 }

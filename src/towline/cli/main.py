@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _keep_standard_descriptors()
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
+    if words in (["help", "--help"], ["version", "--help"]):
+        words = ["--help"]
     args: argparse.Namespace | None = None
     try:
         if words in (["--version"], ["-V"], ["version"]):

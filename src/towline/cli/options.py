@@ -268,7 +268,7 @@ CREDENTIALS = Group(
         secret=True,
     ),
     Option("-u, --username", "with --password-stdin", "USER", typed_only=True),
-    Option("--password-stdin", "read it from standard input", typed_only=True),
+    Option("--password-stdin", "read it from standard input"),
     Option("--src-creds", "for the source's host", "USER:PASSWORD", secret=True),
     Option("--authfile", "read credentials from this file first", "FILE"),
 )
@@ -278,7 +278,6 @@ LOGIN = Group(
     Option(
         "--password-stdin",
         "read it from standard input; else it is asked for on the terminal",
-        typed_only=True,
     ),
     Option("--authfile", "keep it in this file (default: Docker's)", "FILE"),
 )
@@ -336,7 +335,6 @@ _TO = Option(
     "DESTINATION",
     repeatable=True,
     spreads=True,
-    typed_only=True,
 )
 
 REACH = (PATIENCE, TRANSPORT, CREDENTIALS)
@@ -366,6 +364,9 @@ PUSHER = _keywords(ENGINE, HOW, PATIENCE, TRANSPORT, CREDENTIALS) | {"cache"}
 COMMAND_ONLY = _keywords(RESULT, STDERR) | {"dry_run", "password_stdin", "username"}
 """Those that the library does not know."""
 VARIABLES = frozenset(
-    name for group in (*COPY, LOGIN) for option in group.options for name in option.variables
+    name
+    for group in (*COPY, *INDEX, LOGIN)
+    for option in group.options
+    for name in option.variables
 ) | {"TOWLINE_USERNAME", "TOWLINE_PASSWORD", "TOWLINE_CACHE_KEY"}
 """The variables that any of these, or the library, is read from."""

@@ -20,6 +20,7 @@ def creds(args: argparse.Namespace) -> dict[str, tuple[str, str]]:
     user, from_stdin = getattr(args, "username", None), "password_stdin" in args
     if user is None and not from_stdin:
         return {}
+    user = user or os.environ.get("TOWLINE_USERNAME")
     password = os.environ.get("TOWLINE_PASSWORD", "")
     if "creds" in args:
         raise UsageError("`--creds` and `-u` say the same thing twice")
@@ -29,7 +30,7 @@ def creds(args: argparse.Namespace) -> dict[str, tuple[str, str]]:
         raise UsageError("a user name has no colon: the password comes by standard input")
     if not (from_stdin or password):
         raise UsageError("`-u` needs its password by standard input: `--password-stdin`")
-    if from_stdin and args.words[:1] == ["-"]:
+    if from_stdin and "-" in args.words:
         raise UsageError("standard input cannot be both the image and the password")
     return {"creds": (user, piped(args.command) if from_stdin else password)}
 
@@ -38,7 +39,7 @@ def origin(args: argparse.Namespace) -> str:
     """By what the account came that the library is given as `creds`."""
     if "account" in args:
         return str(args.account)
-    if "password_stdin" in args and "username" in args:
+    if "password_stdin" in args:
         return "`--password-stdin`"
     if "username" in args:
         return "TOWLINE_PASSWORD"

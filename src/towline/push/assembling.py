@@ -71,24 +71,22 @@ class Assembled:
 
 
 def assembled(sources: Iterable[tuple[str, SourceImage | SourceIndex]]) -> SourceIndex:
-    """An index of all that the named sources give, each manifest once, in their order.
+    """An index of all that the named sources give, in their order.
 
     Raises SourceError where two images are of one platform.
     """
     held: dict[Digest, _Child] = {}
-    platforms: dict[str, str] = {}
-    for name, content in sources:
+    platforms: dict[str, tuple[int, str]] = {}
+    for place, (name, content) in enumerate(sources):
         for child, listed in _children(content):
-            if listed.digest in held:
-                continue
-            held[listed.digest] = (child, listed)
+            held.setdefault(listed.digest, (child, listed))
             platform = listed.platform
             if platform is None or not platform.known:
                 continue
-            other = platforms.setdefault(repr(platform), name)
-            if other is not name:
+            other, named = platforms.setdefault(repr(platform), (place, name))
+            if other != place:
                 raise SourceError(
-                    f"{other} and {name} are both of the platform {platform}",
+                    f"{named} and {name} are both of the platform {platform}",
                     hint="an index has one image of each: leave one out",
                 )
     descriptors = tuple(listed for _, listed in held.values())

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from towline.push.signatures import Source
     from towline.reference import Reference, RepositoryName
 
+_REGISTRY = "docker://"
 _OCI_ARCHIVE = "oci-archive:"
 _DOCKER_ARCHIVE = "docker-archive:"
 _PATHS = ("/", "./", "../")
@@ -48,7 +49,18 @@ def meant(source: Source) -> Source:
             f"{source} is a path here, and a bare word is an image at a registry",
             hint=f"./{source} is the path, docker://{source} the image",
         )
-    return f"docker://{source}"
+    return f"{_REGISTRY}{source}"
+
+
+def at_registry(text: str) -> Reference:
+    """What is meant by a word that can only be an image at a registry.
+
+    Raises UsageError where it is none, or a file has that name.
+    """
+    word = str(meant(text))
+    if not word.startswith(_REGISTRY):
+        raise UsageError(f"{text} is not at a registry", hint="name REGISTRY/REPOSITORY:TAG")
+    return references.parse(word)
 
 
 def checked(
@@ -148,4 +160,6 @@ def name_sides(outcomes: Iterable[object]) -> None:
     for error in errors.values():
         if isinstance(error, AuthError | RegistryError | NetworkError):
             side = error.side or "destination"
+            if side == "source" and error.hint:
+                error.hint = error.hint.replace("`creds=", "`src_creds=")
             error.args = (f"at the {side}: {error.message}", *error.args[1:])

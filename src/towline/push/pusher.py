@@ -14,7 +14,6 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack, cast
 
-from towline import reference as references
 from towline.context import Cancel, Context, Meter
 from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import Note, Warned, nowhere
@@ -188,7 +187,7 @@ class Pusher:
         """
         from towline.push import tagging
 
-        found = references.parse(reference)
+        found = copying.at_registry(reference)
         places = tagging.places(found, [tags] if isinstance(tags, str) else tags)
         with self._edge.crossed(places):
             target = target_at(self._resources, found.repository, Context(cancel, self._emit))
@@ -197,6 +196,7 @@ class Pusher:
         told = destinations.answer(places, outcomes, several=len(places) > 1)
         return told if isinstance(told, list) else [told]
 
+    @signatures.index_method
     def index(
         self,
         sources: Source | Sequence[Source],
@@ -251,7 +251,7 @@ class Pusher:
                 return inspect.local(opened, wish)
 
     def digest(self, source: Source, **wishes: Unpack[PushOptions]) -> str:
-        """The digest under a registry reference, or that a push of a local image would have.
+        """The digest under a registry reference, or that a push of an image would have.
 
         That push is one with these options to an empty registry: no knowledge is used.
 
@@ -262,7 +262,9 @@ class Pusher:
         wish = options.wish(wishes)
         with self._carried(wishes) as context, self._edge.crossed():
             if reference := registry_reference(source):
-                return inspect.head(reference, self._read(reference.repository, context)).digest
+                if wish.as_it_is:
+                    return inspect.head(reference, self._read(reference.repository, context)).digest
+                source = f"docker://{reference}"
             with self._opened(source, context, wish) as opened:
                 return inspect.local_digest(self._resources, opened.entry(wish), wish, context)
 
@@ -399,6 +401,7 @@ class Pusher:
     ) -> Iterator[Opened]:
         """The source; what is asked of its registry counts apart. See `Opened`."""
         self._resources.check_open()
+        self._resources.client.write_to(each.repository.host for each in parsed)
         with context.span("opened"):
             opened = Opened(
                 source,

@@ -2,7 +2,8 @@
 
 `method` and `function` say once what a caller of `push`, `copy` and `plan` gets, a result for one
 destination and a list for several, for the methods of `Pusher` and for the functions, whose
-keywords are more. They change nothing but what type checkers and editors see.
+keywords are more; those of `index` say it of that. They change nothing but what type checkers and
+editors see.
 """
 
 from __future__ import annotations
@@ -206,6 +207,58 @@ class Function(Protocol[R]):
     ) -> R | list[R]: ...
 
 
+class IndexMethod(Protocol[R]):
+    """`Pusher.index`."""
+
+    @overload
+    def __call__(
+        self,
+        sources: Source | Sequence[Source],
+        destination: str,
+        **wishes: Unpack[PushOptions],
+    ) -> R: ...
+    @overload
+    def __call__(
+        self,
+        sources: Source | Sequence[Source],
+        destination: Several,
+        **wishes: Unpack[PushOptions],
+    ) -> list[R]: ...
+    @overload
+    def __call__(
+        self,
+        sources: Source | Sequence[Source],
+        destination: str | Several,
+        **wishes: Unpack[PushOptions],
+    ) -> R | list[R]: ...
+
+
+class IndexFunction(Protocol[R]):
+    """`towline.index`: the same with a `Pusher`'s keywords too."""
+
+    @overload
+    def __call__(
+        self,
+        sources: Source | Sequence[Source],
+        destination: str,
+        **options: Unpack[Options],
+    ) -> R: ...
+    @overload
+    def __call__(
+        self,
+        sources: Source | Sequence[Source],
+        destination: Several,
+        **options: Unpack[Options],
+    ) -> list[R]: ...
+    @overload
+    def __call__(
+        self,
+        sources: Source | Sequence[Source],
+        destination: str | Several,
+        **options: Unpack[Options],
+    ) -> R | list[R]: ...
+
+
 def method(called: Callable[..., R | list[R]]) -> Method[R]:
     """Let a method of `Pusher` be seen so."""
     return cast("Method[R]", called)
@@ -214,3 +267,13 @@ def method(called: Callable[..., R | list[R]]) -> Method[R]:
 def function(called: Callable[..., R | list[R]]) -> Function[R]:
     """Let a function of the package be seen so."""
     return cast("Function[R]", called)
+
+
+def index_method(called: Callable[..., R | list[R]]) -> IndexMethod[R]:
+    """Let `Pusher.index` be seen so."""
+    return cast("IndexMethod[R]", called)
+
+
+def index_function(called: Callable[..., R | list[R]]) -> IndexFunction[R]:
+    """Let `towline.index` be seen so."""
+    return cast("IndexFunction[R]", called)

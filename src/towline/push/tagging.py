@@ -26,7 +26,8 @@ def places(reference: Reference, tags: Sequence[str]) -> list[Reference]:
         raise UsageError("no tag is given", hint=f"towline tag {reference} TAG")
     for tag in tags:
         if "/" in tag or ":" in tag:
-            hint = f"give the tag alone: towline tag {reference} {tag.rpartition(':')[2]}"
+            alone = tag.rpartition(":")[2]
+            hint = None if "/" in alone else f"give the tag alone: towline tag {reference} {alone}"
             raise UsageError(f"{tag} is no tag: tags are set beside {reference}", hint=hint)
     named = [references.parse(f"{reference.repository}:{tag}") for tag in tags]
     return list(dict.fromkeys(named))

@@ -26,7 +26,7 @@ from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from towline.errors import Side
     from towline.registry.auth.docker_config import Credentials
@@ -150,6 +150,11 @@ class RegistryClient:
         if endpoint.is_bound:  # as in `transport`
             request = request._replace(shuns="another machine")
         pool.connect_ahead(request, context)
+
+    def write_to(self, hosts: Iterable[str]) -> None:
+        """Take the account of a destination for all that is asked of these hosts."""
+        with self._lock:
+            self._keychain.destinations.update(hosts)
 
     def _host_facts(self, host: str, side: Side) -> HostFacts:
         if host not in self._facts:

@@ -51,6 +51,9 @@ def parse(text: str) -> Reference:
     A layout has tags, a docker archive names: REF is one of its kind. Raises UsageError.
     """
     location = open_source.parse(text)
+    if location.path == "-":
+        message = f"{text} is no file: standard output is for what has become of it"
+        raise UsageError(message, hint="name the file, ./- if that is its name")
     host = f"{location.transport}:{os.path.normpath(location.path)}"
     if location.transport == "docker-archive" and location.ref:
         named = references.parse(location.ref)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -137,6 +139,22 @@ def test_a_user_on_the_command_line_goes_with_the_password_of_the_environment(
 ) -> None:
     monkeypatch.setenv("TOWLINE_PASSWORD", "it")
     assert given("-", "b", "-u", "me", TOWLINE_CREDS="x:y") == {"creds": ("me", "it")}
+
+
+def test_a_password_by_standard_input_goes_with_the_user_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TOWLINE_USERNAME", "me")
+    for environ in ({"TOWLINE_CREDS": "x:y"}, {"TOWLINE_PASSWORD_STDIN": "1"}):
+        words = ["--password-stdin"] if "TOWLINE_CREDS" in environ else []
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"secret\n")))
+        assert given("a", "b", *words, **environ) == {"creds": ("me", "secret")}
+    assert given("a", "b", "--creds", "x:y", TOWLINE_PASSWORD_STDIN="1") == {"creds": "x:y"}
+
+
+def test_where_an_index_goes_can_come_from_the_environment() -> None:
+    args = parse(Parser("index", load("index")), ["a/b", "a/c"], {"TOWLINE_TO": "r/d\nr/e"})
+    assert (args.words, args.to, args.strangers) == (["a/b", "a/c"], ["r/d", "r/e"], [])
 
 
 @pytest.mark.parametrize(

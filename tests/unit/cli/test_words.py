@@ -340,6 +340,9 @@ def test_a_variable_that_is_none_of_ours_is_warned_of(
 def test_the_version_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
     assert capsys.readouterr().out == f"towline {towline.__version__}\n"
+    for words in (["help", "version"], ["help", "help"], ["version", "--help"]):
+        assert main(words) == 0
+        assert capsys.readouterr().out.startswith("usage: towline COMMAND")
 
 
 def test_the_help_has_examples_variables_exit_codes_and_says_where_the_rest_is(

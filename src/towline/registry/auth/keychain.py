@@ -54,6 +54,8 @@ class Keychain:
             self._given["destination"] = Credentials.of(user, password, where)
         if src_creds:
             self._given["source"] = Credentials.of(*src_creds, "`src_creds`")
+        self.destinations: set[str] = set()
+        """Hosts that are written to: the account of a destination is also for reading there."""
         self._authfile = authfile
         self._log = log
         self._warn = warn
@@ -72,6 +74,8 @@ class Keychain:
         function fails, and Cancelled while a helper is waited for.
         """
         found = self._given.get(side) if side else None
+        if found is None and side == "source" and name.host in self.destinations:
+            found = self._given.get("destination")
         if found is None and self._ask and (pair := _asked(self._ask, name.host)):
             found = Credentials.of(*pair, _ASKED, renewable=True)
         if found is None:
