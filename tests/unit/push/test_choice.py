@@ -170,7 +170,7 @@ def test_a_layer_keeps_the_profile_in_which_it_was_made(push: Push) -> None:
 
 def test_a_large_layer_waits_until_the_first_has_told_of_a_rate(push: Push) -> None:
     choice = Choice(AUTO, remembering(None), {}, zstd=True)
-    assert push.profile(choice, layer("one", 99 * MiB)) == "gzip"
+    assert push.profile(choice, layer("one", 99 * MiB)) == "gzip:best"
     push.pass_by(0.5, sent=10 * MiB)
     assert push.profile(choice, layer("small")) == "gzip", "it is not worth waiting for"
     threading.Timer(0.1, push.pass_by, [0.6]).start()

@@ -14,7 +14,7 @@ from towline.layers.encoders import encoder_of
 from towline.transfers.threads import processors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from towline.context import Cancel, Context
     from towline.knowledge.base import Entry
@@ -96,7 +96,10 @@ class Choice:
         if chosen is None:
             if not first and blob.size >= _WORTH_WAITING:
                 self._wait_for_rates(hosts, cancel)
-            chosen = self._made_before(blob) or self._fed([self._rate(host) for host in hosts])
+            chosen = self._made_before(blob) or self._fed(hosts)
+        if chosen is None:  # a large layer is most of what a slow link will see of the push
+            large = blob.size >= _WORTH_WAITING
+            chosen = profiles.parse("gzip:best" if large else profiles.DEFAULT)
         with self._lock:
             return self._chosen.setdefault(blob.key, chosen)
 
@@ -119,11 +122,12 @@ class Choice:
     def _rate(self, host: str) -> float | None:
         return self._seen[host].rate or self._rates.rate(host)
 
-    def _fed(self, rates: Sequence[float | None]) -> Profile:
-        """The smallest that the fastest of some hosts needs not wait for."""
+    def _fed(self, hosts: Iterable[str]) -> Profile | None:
+        """The smallest that the fastest of some hosts needs not wait for; None: not known."""
+        rates = [self._rate(host) for host in hosts]
         known = [rate for rate in rates if rate is not None]
         if len(known) < len(rates):
-            return profiles.parse(profiles.DEFAULT)
+            return None
         return profiles.smallest(max(known), processors(), zstd=self._zstd)
 
     # What another profile would have saved.
@@ -137,8 +141,8 @@ class Choice:
             sample = not self._blocks % _SAMPLED and seen.seconds > _SAMPLED_FROM
         if not sample or self._wished is profiles.AUTO or self._idle(seen.seconds) < 1 / 2:
             return
-        other = self._fed([self._rate(host) for host in self._seen])
-        if encoder := encoder_of(other):
+        other = self._fed(self._seen)
+        if encoder := other and encoder_of(other):
             smaller = len(encoder.encode(block[:0], block))
             with self._lock:
                 self._sampled += size
