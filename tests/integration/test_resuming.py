@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import StartDockerRegistry
+    from tests.support.docker_registry import DockerRegistry
     from tests.support.redis_server import RedisServer
     from tests.support.scripted import Asked
 
@@ -442,6 +443,21 @@ def test_where_bodies_are_lost_chunks_that_were_acknowledged_are_not(
     assert outcomes(planned) == outcomes(result) == ["resumed"]
     assert planned.resumable
     assert result.sent_bytes < size - 2 * chunk + HEADS
+
+
+@pytest.mark.needs("docker-registry")
+@pytest.mark.parametrize("seed", range(2 + KILLS // 10))
+def test_killed_at_any_moment_at_such_a_host_the_next_push_is_whole(
+    seed: int, docker_registry: DockerRegistry, tmp_path: Path
+) -> None:
+    image = made(tmp_path / "image.tar", [20 * MiB, 2 * MiB, 300_000], seed)
+    place = f"{docker_registry.host}/{uuid4().hex}:1"
+    for _ in range(2):  # in one body, then in chunks
+        with pushing(image, place, "--limit-rate", "20M"):
+            time.sleep(Random(seed).uniform(0.2, 1.5))  # noqa: S311 - no secret
+    result = pushed(image, place)
+    assert result.verified
+    assert result.sent_bytes < 23 * MiB
 
 
 @pytest.mark.needs("docker-registry")

@@ -23,7 +23,7 @@ from towline.layers.blobstream import BlobStream
 from towline.push.image import Blob
 from towline.push.plan import Ask, Candidate, Delivered, Mount, Send
 from towline.push.upload.blob_upload import BlobUpload
-from towline.push.upload.unfinished import OfBlob, Unfinished
+from towline.push.upload.unfinished import KeptSession, Unfinished
 from towline.reference import RepositoryName
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
@@ -88,7 +88,7 @@ class Case:
             unfinished=self.kept,
         )
 
-    def kept(self) -> OfBlob | None:
+    def kept(self) -> KeptSession | None:
         upload = self.upload
         return Unfinished(Knowledge(), lambda: None).of(
             upload.blob, upload.repository, self.profile, learn=True

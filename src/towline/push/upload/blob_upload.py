@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from towline.layers.profile import Profile
     from towline.push.image import Blob
     from towline.push.plan import Step
-    from towline.push.upload.unfinished import OfBlob
+    from towline.push.upload.unfinished import KeptSession
     from towline.registry.repository import Repository
     from towline.registry.upload.upload import Upload
     from towline.targets.blob_files import BlobFile
@@ -92,7 +92,7 @@ class BlobUpload:
         profile: Profile,
         context: Context,
         forget: Forget,
-        unfinished: Callable[[], OfBlob | None],
+        unfinished: Callable[[], KeptSession | None],
     ) -> None:
         """`context`: of the flight, whose watchers hear how it goes.
 
@@ -107,7 +107,7 @@ class BlobUpload:
         """By which the layer is compressed; found when its pass starts, with `auto`."""
         self._forget = forget
         self._unfinished = unfinished
-        self._kept: OfBlob | None = None
+        self._kept: KeptSession | None = None
         self._is_new = True
         self._attempt: _Attempt | None = None
         self._sent_before = 0
@@ -285,7 +285,7 @@ class BlobUpload:
         return self._done(candidate, "resumed" if session.resumed else "pushed")
 
     def _note(self, session: Upload | BlobFile, made: tuple[str, int] = ("", 0)) -> None:
-        """Have the cache keep where the session stands; see `OfBlob.note`."""
+        """Have the cache keep where the session stands; see `KeptSession.note`."""
         if self._kept is None:
             return
         upload = cast("Upload", session)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from towline.push.plan import Delivered, Rules, Step
     from towline.push.target import Target
     from towline.push.upload.scheduler import Uploads
-    from towline.push.upload.unfinished import OfBlob
+    from towline.push.upload.unfinished import KeptSession
     from towline.transfers.single_flight import Watch
 
 
@@ -95,7 +95,7 @@ class TargetBlobs:
         attempts = Attempts(self._resources.policy)
         return Task(key, upload, watch.flight, attempts, self._target.patience)
 
-    def _unfinished(self, blob: Blob) -> OfBlob | None:
+    def _unfinished(self, blob: Blob) -> KeptSession | None:
         """Its session as the cache has it; None for a blob that is not worth it."""
         return self._resources.unfinished.of(
             blob, self._target.repository, self._profile, learn=self._rules.trust_learned

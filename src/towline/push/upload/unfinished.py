@@ -53,7 +53,7 @@ class Unfinished:
 
     def of(
         self, blob: Blob, repository: Repository | Layout, profile: Profile, *, learn: bool
-    ) -> OfBlob | None:
+    ) -> KeptSession | None:
         """The session of a blob at a target; None where it would not be worth it.
 
         `learn`: whether to believe what others wrote.
@@ -62,7 +62,7 @@ class Unfinished:
             return None
         if profile is AUTO and not blob.stored:  # it may be made in another way the next time
             return None
-        return OfBlob(self, blob, repository, profile, learn=learn)
+        return KeptSession(self, blob, repository, profile, learn=learn)
 
     def is_running(self, owner: str) -> bool:
         """Whether a process is at work on its sessions."""
@@ -100,12 +100,11 @@ class Unfinished:
     def close(self) -> None:
         """Say no more that we are alive."""
         self._closed.set()
-        with suppress(RuntimeError):  # it was never started
-            if self._beating is not None:
-                self._beating.join()
+        if self._beating is not None and self._beating.ident:  # else it could not be started
+            self._beating.join()
 
 
-class OfBlob:
+class KeptSession:
     """The session of one blob at one target. Used by one thread at a time."""
 
     def __init__(
