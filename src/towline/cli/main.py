@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "push": "push an image to a registry",
-    "copy": "copy an image from a registry to others",
+    "copy": "copy an image to registries, layouts and archives",
     "plan": "show what a push would do, with nothing written",
     "inspect": "show what an image is, wherever it lies",
     "tag": "set further tags to what stands under one",
