@@ -283,11 +283,14 @@ def test_a_file_that_cannot_be_at_the_end_undoes_no_push(
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_copy_takes_it_too(oci_registry: TestRegistry, made: Made, tmp_path: Path) -> None:
+def test_copy_and_index_take_it_too(oci_registry: TestRegistry, made: Made, tmp_path: Path) -> None:
     file, name = tmp_path / "copy.html", oci_registry.name("app")
     towline.push(made.path, f"{name}:1")
     assert main(["copy", f"{name}:1", f"{oci_registry.name('other')}:1", "--trace", str(file)]) == 0
     assert "Mounted from" in file.read_text()
+    index = tmp_path / "index.json"
+    assert main(["index", f"{name}:1", "--to", f"{name}:2", "--trace", str(index)]) == 0
+    assert f"{name}:2 is in place" in index.read_text()
 
 
 # What it holds, and what it costs who has not asked for it.

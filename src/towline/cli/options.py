@@ -320,6 +320,9 @@ VERIFY = Option(
 CHECK_DIFFIDS = Option(
     "--check-diffids", "decompress layers that came compressed, beside the sending, and check them"
 )
+TRACE = Option(
+    "--trace", "write down where the time went: .json for Perfetto, .html a page", "FILE"
+)
 AFTER = Group(
     "checks",
     Option("--dry-run", "GET and HEAD only: say what would be sent"),
@@ -327,7 +330,7 @@ AFTER = Group(
     VERIFY,
     CHECK_DIFFIDS,
     Option("--referrers", "push what refers to the image too"),
-    Option("--trace", "write down where the time went: .json for Perfetto, .html a page", "FILE"),
+    TRACE,
 )
 _TO = Option(
     "--to",
@@ -347,7 +350,7 @@ INDEX = (
     Group("where to", _TO, BY_DIGEST),
     WHICH,
     *_MADE,
-    Group("checks", VERIFY, CHECK_DIFFIDS),
+    Group("checks", VERIFY, CHECK_DIFFIDS, TRACE),
     RESULT,
     STDERR,
 )
