@@ -44,6 +44,9 @@ class Slow(Knowledge):
         self.sleep(self.seconds)
         return 1
 
+    def beat(self, owner: str) -> None:
+        self.prune(0.0)
+
     def close(self) -> None:
         self.closed += 1
         raise KnowledgeError("not even closing works")
@@ -158,6 +161,16 @@ def test_slow_answers_cost_a_push_its_budget_and_no_more(warnings: list[str]) ->
     assert slow.asked == 2
     assert slow.closed == 1
     assert warnings == ["the cache is too slow; going on without it"]
+
+
+def test_what_nobody_waits_for_costs_no_budget(warnings: list[str]) -> None:
+    given = GivenTime()
+    slow = Slow(QUICK + 1.5, sleep=given.context().cancel.wait)
+    knowledge = SafeKnowledge(lambda: slow, warnings.append, clock=given.clock)
+    for _ in range(9):
+        knowledge.beat("an owner")
+    assert slow.asked == 9
+    assert warnings == []
 
 
 def test_closing_closes_what_was_opened_and_says_nothing(warnings: list[str]) -> None:
