@@ -178,7 +178,7 @@ class Opened:
     @property
     def knows_referrers(self) -> bool:
         """Whether it can say what refers to its images."""
-        return hasattr(self._source, "referrers")
+        return getattr(self._source, "may_have_referrers", False)
 
     def taught(self, wish: Wish) -> Wish:
         """The wish with what the source knows of where its layers have been seen."""

@@ -76,6 +76,12 @@ class OciLayout:
             for descriptor, names in self._roots()
         ]
 
+    @property
+    def may_have_referrers(self) -> bool:
+        """Whether anything in it refers to something."""
+        names = (name for each in self._listed for name in _names(each))
+        return bool(self._referrers) or any(map(subject_of, names))
+
     def referrers(self, subjects: Collection[Digest], *, patient: bool = True) -> list[Referrer]:
         """What refers to these manifests."""
         del patient

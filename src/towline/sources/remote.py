@@ -95,6 +95,7 @@ class RemoteSource(OciImages):
     """
 
     transport = "docker"
+    may_have_referrers = True
 
     def __init__(
         self,
