@@ -45,6 +45,8 @@ class Blob:
     """Whether the source has the bytes; what it lacks is asked for and mounted, and never sent."""
     origin: RepositoryName | None = None
     """The repository that it is read from, where that is at a registry."""
+    seen_in: tuple[RepositoryName, ...] = ()
+    """Where its source says that it has been, whose hosts may lack their ports."""
 
     @property
     def key(self) -> str:
@@ -206,7 +208,7 @@ class Gatherer:
         assert identity  # noqa: S101 - one of the two is there, see above
         is_layer = diff_id is not None
         blob = Blob(identity, stored, layer.size, layer.open, is_layer, held=layer.held)
-        blob.origin = source.origin
+        blob.origin, blob.seen_in = source.origin, source.seen_in
         return self._share(blob)
 
     def _share(self, blob: Blob) -> Blob:
@@ -230,7 +232,7 @@ def _config(source: SourceImage) -> Blob:
     media_type = source.config_type or media_types.OCI_CONFIG
     stored = Descriptor(media_type, digest, len(content))
     blob = in_memory(content, stored, digest, is_layer=False)
-    blob.origin = source.origin
+    blob.origin, blob.seen_in = source.origin, source.seen_in
     return blob
 
 

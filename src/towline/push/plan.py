@@ -133,6 +133,8 @@ def steps(
     fitting = [entry for entry in reversed(entries) if fits(blob, entry, rules)]
     asks: list[Step] = [Ask(candidate) for candidate in _asked(blob, target, fitting, rules)]
     mounts = _mounts(blob, target, fitting, rules) if rules.mounts else []
+    if rules.mounts and not mounts and blob.held and blob.stored:
+        mounts = _hinted(blob, target)
     origin = blob.origin
     if origin and origin.host == target.name.host and origin != target.name and blob.stored:
         # It costs what a question would, and most often nothing is left to be asked.
@@ -189,6 +191,23 @@ def _mounts(blob: Blob, target: Destination, fitting: Sequence[Entry], rules: Ru
     ]
     ranked = sorted(elsewhere, key=lambda entry: _rank(entry, target, rules))
     return [_mount(blob, target, entry) for entry in ranked[: _mount_tries(blob)]]
+
+
+def _hinted(blob: Blob, target: Destination) -> list[Mount]:
+    """The likeliest place of which the source says that the blob has been there.
+
+    Only for what the source holds itself: else blobs of others could be had by naming them.
+    """
+    host = target.name.host
+    paths = [
+        seen.path
+        for seen in blob.seen_in
+        if seen.host in {host, host.rpartition(":")[0]} and seen.path != target.name.path
+    ]
+    if not paths:
+        return []
+    likeliest = max(paths, key=lambda path: _likeness(path, target.name.path))
+    return [Mount(own(blob), RepositoryName(host, likeliest), ours=False)]
 
 
 def _mount(blob: Blob, target: Destination, entry: Entry) -> Mount:

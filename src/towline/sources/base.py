@@ -125,6 +125,8 @@ class SourceImage(NamedTuple):
     """It goes in the place of an index, whose other images are not here."""
     origin: RepositoryName | None = None
     """The repository that holds it, where it is at a registry."""
+    seen_in: tuple[RepositoryName, ...] = ()
+    """Where the source says that its content has been, whose hosts may lack their ports."""
     outline: bool = False
     """Its config is not known, only which layers it has: enough to plan by, and to send those."""
 

@@ -6,9 +6,11 @@ index is said; which of its images go, `platforms` decides.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from towline.errors import SourceError
+from towline import reference as references
+from towline.errors import InvalidReference, SourceError
 from towline.sources import files as stores
 from towline.sources.base import SourceImage, SourceIndex
 from towline.spec import config as configs
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 _NOWHERE = Platform("", "")
 _IMAGE_CONFIGS = frozenset({media_types.OCI_CONFIG, media_types.DOCKER_CONFIG})
+_SEEN_IN = "containerd.io/distribution.source."
+"""Annotations of what containerd exports, a host behind it: the repositories of that host, by
+commas, that the content came from or was pushed to. The host lacks its port."""
 MAX_DEPTH = 8
 """Indexes in indexes; real ones have two."""
 MAX_CHILDREN = 10_000
@@ -51,6 +56,8 @@ class OciImages:
         self.name = name
         self._children = 0
         """Below the entry that is being read."""
+        self._seen_in: tuple[RepositoryName, ...] = ()
+        """Where that entry has been."""
 
     def content(self, listed: Descriptor, what: str) -> bytes:
         """A manifest or config, checked against its digest. Raises Absent, SourceError."""
@@ -63,6 +70,7 @@ class OciImages:
     def entry(self, listed: Descriptor) -> SourceImage | SourceIndex:
         """The image or index of a descriptor. Raises Absent, SourceError."""
         self._children = 0
+        self._seen_in = tuple(_seen_in(listed))
         return self._read(listed, 0)
 
     def entry_of(self, raw: RawManifest, listed: Sequence[Descriptor]) -> SourceIndex:
@@ -134,6 +142,7 @@ class OciImages:
             oci=media_types.family(manifest.media_type) == "oci",
             annotations=tuple(manifest.annotations.items()),
             origin=self.origin,
+            seen_in=self._seen_in,
         )
 
     def _layers(
@@ -168,6 +177,16 @@ class OciImages:
                 f"the layer {listed.digest} in {self.name} is uncompressed, "
                 f"but its config calls it {diff_id}"
             )
+
+
+def _seen_in(listed: Descriptor) -> Iterator[RepositoryName]:
+    for name, paths in listed.annotations.items():
+        host = name.removeprefix(_SEEN_IN)
+        for path in paths.split(",") if host != name else ():
+            with suppress(InvalidReference):
+                place = references.parse(f"{host}/{path}").repository
+                if place.host == host:
+                    yield place
 
 
 def is_plain(listed: Descriptor) -> bool:
