@@ -130,6 +130,23 @@ def test_a_push_that_was_killed_goes_on_where_it_was(
     assert again.sent_bytes == 0
 
 
+def test_a_compression_that_was_chosen_for_a_link_is_kept_to(
+    server: Server, image: Path, tmp_path: Path
+) -> None:
+    place, cache = f"{server.host}/app:1", tmp_path / "cache"
+    there = killed(server, image, place, "--compression", "auto", "--cache", str(cache))
+    (left,) = (json.loads(text)[3] for text in stored(cache))
+    with contextlib.closing(sqlite3.connect(cache)) as database:  # a link that wants another one
+        database.execute("DELETE FROM host")
+        database.commit()
+    with towline.Pusher(cache=cache) as pusher:
+        pusher._resources.client.rates._rates[server.host] = 100_000
+        result = pusher.push(image, place, compression="auto", verify="full")
+    (layer,) = result.layers
+    assert (layer.outcome, layer.sent_bytes) == ("resumed", layer.size - there)
+    assert left.startswith(f"{layer.compression}/")
+
+
 @NEEDS_REDIS
 def test_the_cache_may_be_a_redis_and_the_other_run_on_another_machine(
     server: Server, image: Path, redis_server: RedisServer, tmp_path: Path

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from towline.context import Cancel
 from towline.errors import AuthError, Cancelled, RegistryError, TowlineError
 from towline.events import LayerProgress, Retrying
+from towline.layers.profile import AUTO
 from towline.push.image import nowhere
 from towline.push.plan import Ask, Candidate, Delivered, Made, Mount, Send, own
 from towline.reference import RepositoryName
@@ -224,13 +225,19 @@ class BlobUpload:
             attempt.close()
             return False
         self.drop()  # what a mount has opened
-        attempt.session, made = taken
+        attempt.session, self.profile, made = taken
         attempt.failed = True
         self._attempt = attempt
         if made is None:
             return False
         self.ask_first(self._candidate(*made))
         return True
+
+    def make_by(self, profile: Profile) -> None:
+        """Have the bytes made so; a session that holds others is given up."""
+        if self.profile not in {AUTO, profile}:
+            self.drop()
+        self.profile = profile
 
     def _rewind(self) -> None:
         """After a failed attempt: go on with its session where that is possible, else drop it."""
@@ -290,7 +297,7 @@ class BlobUpload:
             return
         upload = cast("Upload", session)
         try:
-            self._kept.note(upload, made)
+            self._kept.note(upload, self.profile, made)
         except RegistryError:
             upload.abandon()
             raise

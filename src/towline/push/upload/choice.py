@@ -96,7 +96,7 @@ class Choice:
         if chosen is None:
             if not first and blob.size >= _WORTH_WAITING:
                 self._wait_for_rates(hosts, cancel)
-            chosen = self._made_before(blob) or self._fed(hosts)
+            chosen = self._begun(uploads) or self._made_before(blob) or self._fed(hosts)
         if chosen is None:  # a large layer is most of what a slow link will see of the push
             large = blob.size >= _WORTH_WAITING
             chosen = profiles.parse("gzip:best" if large else profiles.DEFAULT)
@@ -111,13 +111,23 @@ class Choice:
         ):
             cancel.wait(_LOOK)
 
+    def _begun(self, uploads: Sequence[BlobUpload]) -> Profile | None:
+        """That of an upload which an earlier process has left."""
+        for upload in uploads:
+            if upload.profile is not profiles.AUTO and self._may_be(upload.profile):
+                return upload.profile
+        return None
+
     def _made_before(self, blob: Blob) -> Profile | None:
         """The profile of the newest blob that one of ours has made of the layer."""
         for entry in reversed(self._known.get(blob.identity, ())):
             found = None if entry.learned else profiles.of_record(entry.profile)
-            if found and (found.compression != "zstd" or self._zstd):
+            if found and self._may_be(found):
                 return found
         return None
+
+    def _may_be(self, profile: Profile) -> bool:
+        return profile.compression != "zstd" or self._zstd
 
     def _rate(self, host: str) -> float | None:
         return self._seen[host].rate or self._rates.rate(host)

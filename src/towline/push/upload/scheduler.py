@@ -188,7 +188,8 @@ class Uploads:
         trace, about = context.trace, context.about
         profile = None if blob.stored else self._choice.profile(blob, uploads, cancel)
         for upload in uploads:
-            upload.profile = profile or upload.profile
+            if profile:
+                upload.make_by(profile)
         return BlobStream(
             trace.reading(blob.open(), about),
             profile,

@@ -12,12 +12,12 @@ import os
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import RegistryError
 from towline.knowledge.base import SavedSession
 from towline.knowledge.sessions import LEASE
-from towline.layers.profile import AUTO
+from towline.layers.profile import AUTO, of_record
 from towline.registry.repository import Repository
 from towline.spec.digest import Digest
 
@@ -59,8 +59,6 @@ class Unfinished:
         `learn`: whether to believe what others wrote.
         """
         if blob.size < LEAST or not isinstance(repository, Repository):
-            return None
-        if profile is AUTO and not blob.stored:  # it may be made in another way the next time
             return None
         return KeptSession(self, blob, repository, profile, learn=learn)
 
@@ -104,6 +102,17 @@ class Unfinished:
             self._beating.join()
 
 
+class Taken(NamedTuple):
+    """What an earlier process has left, and is ours now."""
+
+    upload: Upload
+    """To be gone on with: `rewind` it first."""
+    profile: Profile
+    """By which the bytes that it holds are made, where they do not go as they are."""
+    made: tuple[Digest, int] | None
+    """Digest and size of the blob, if it came that far: then the blob may be there."""
+
+
 class KeptSession:
     """The session of one blob at one target. Used by one thread at a time."""
 
@@ -123,6 +132,7 @@ class KeptSession:
         self._repository = repository
         self._blob = blob
         self._learn = learn
+        self._profile = profile
         made_by = "" if blob.stored else profile.recorded
         self._session = SavedSession(
             unfinished.owner, str(repository.name), blob.key, made_by, blob.size, ""
@@ -139,12 +149,8 @@ class KeptSession:
         upload = self._resumed(left, context) if left else None
         return upload.acknowledged if upload and upload.rewind() else 0
 
-    def take(self, context: Context) -> tuple[Upload, tuple[Digest, int] | None] | None:
-        """Take over what an earlier process has left: from here on it is nobody else's.
-
-        `rewind` the upload before use. Beside it digest and size of the blob, if it came that far:
-        then the blob may be there.
-        """
+    def take(self, context: Context) -> Taken | None:
+        """Take over what an earlier process has left: from here on it is nobody else's."""
         left = self._left()
         if left is None:
             return None
@@ -153,11 +159,13 @@ class KeptSession:
         swapped = self._knowledge.swap_session(self._key, left.owner, self._session)
         self._is_ours = swapped is True
         upload = self._resumed(left, context) if self._is_ours else None
-        if upload is None:
+        profile = of_record(left.profile) if self._profile is AUTO else self._profile
+        if upload is None or (profile is None and not self._blob.stored):
             return None
         digest, size = left.made
         # Which blob a layer is is nobody else's to say.
-        return upload, None if left.learned or not digest else (Digest(digest), size)
+        made = None if left.learned or not digest else (Digest(digest), size)
+        return Taken(upload, profile or self._profile, made)
 
     def _left(self) -> SavedSession | None:
         """What an earlier process has left, and nobody is at work on."""
@@ -174,9 +182,10 @@ class KeptSession:
             context, left.url, left.acknowledged, known, size, telling=left.sent >= TELLING
         )
 
-    def note(self, upload: Upload, made: tuple[str, int] = ("", 0)) -> None:
-        """Keep where the session stands, if that is worth it; `made`: all of it was sent.
+    def note(self, upload: Upload, profile: Profile, made: tuple[str, int]) -> None:
+        """Keep where the session stands, if that is worth it.
 
+        `profile` makes the bytes that do not go as they are; `made`: all of it was sent.
         Raises RegistryError, transient, where another process has taken it over: it took ours for
         dead.
         """
@@ -187,6 +196,7 @@ class KeptSession:
             return
         self._session = before._replace(
             owner=self._unfinished.owner,
+            profile="" if self._blob.stored else profile.recorded,
             url=url,
             acknowledged=upload.acknowledged,
             sent=sent,
