@@ -140,3 +140,12 @@ def test_a_connection_is_opened_while_the_source_is(tmp_path: Path) -> None:
                 assert connection.recv(5) == b"HEAD "
             cancel.cancel()
             assert isinstance(push.exception(30), towline.TransferCancelled)
+
+
+def test_a_connection_that_is_kept_serves_the_next_push(registry: Scripted, tmp_path: Path) -> None:
+    made = tiny_layers(tmp_path / "image.tar", 1)
+    heard: list[str] = []
+    with towline.Pusher(cache="none", log=heard.append, jobs=1) as pusher:
+        for tag in range(5):
+            pusher.push(made.path, f"{registry.host}/app:{tag}")
+    assert sum(line.startswith("* connecting") for line in heard) == 1

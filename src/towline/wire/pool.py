@@ -102,12 +102,11 @@ class Pool:
         return self._with_replay(request, context, lambda exchange: exchange)
 
     def connect_ahead(self, request: Request, context: Context) -> None:
-        """Open a connection and keep it for such a request, which is to come soon.
-
-        Raises NetworkError.
-        """
-        channel = self._connect(request, context, self._timeout)
-        self._kept.keep(request.url.origin, channel, fresh=True)
+        """Keep a connection for such a request, which is to come soon. Raises NetworkError."""
+        origin = request.url.origin
+        channel = self._kept.take(origin, context.cancel)
+        channel = channel or self._connect(request, context, self._timeout)
+        self._kept.keep(origin, channel, fresh=True)
 
     def _with_replay(
         self,
