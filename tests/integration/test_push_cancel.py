@@ -262,6 +262,24 @@ def test_of_several_tags_those_finished_and_the_one_in_flight_are_named(
     assert str(error) == f"the push was cancelled; {b}, {a} are in place; {c} may have been written"
 
 
+def test_of_further_tags_those_set_and_the_one_in_flight_are_named(
+    made: Made, registry: Scripted
+) -> None:
+    old, a, b, c = (f"{registry.host}/app:{tag}" for tag in ("old", *"abc"))
+    towline.push(made.path, old, cache="none")
+    registry.on("PUT", "/manifests/b", HANG, forever=True)
+    cancel = towline.Cancel()
+    with towline.Pusher(cache="none") as pusher, ThreadPoolExecutor(1) as threads:
+        tagging = threads.submit(pusher.tag, old, ["a", "b", "c"], cancel=cancel)
+        until(lambda: bool(registry.requests("PUT", "/manifests/b")))
+        cancel.cancel()
+        error = tagging.exception(PATIENCE)
+    assert isinstance(error, towline.TransferCancelled)
+    assert str(error) == f"the push was cancelled; {a} is in place; {b} may have been written"
+    assert error.references == (a, b, c)
+    assert [result and result.tag for result in error.results] == ["a", None, None]
+
+
 def test_a_tag_that_was_being_verified_is_in_place(made: Made, registry: Scripted) -> None:
     place, cancel = f"{registry.host}/app:1", towline.Cancel()
     registry.on("GET", "/blobs/", HANG, forever=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
 
     from towline.push.result import TagOutcome
+    from towline.push.target import Target
     from towline.push.target_push import TargetPush
     from towline.reference import Reference, RepositoryName
 
@@ -175,17 +176,13 @@ def outcomes(runs: Iterable[TargetPush]) -> dict[Reference, TagOutcome]:
 
 def check_untouched(
     references: Iterable[Reference],
-    runs: Sequence[TargetPush],
-    settled: Mapping[Reference, TagOutcome],
+    targets: Sequence[Target],
+    ended: Mapping[Reference, TagOutcome],
 ) -> None:
-    """Raises TransferCancelled naming the tags that a cancelled push has seen to, if any.
-
-    `settled` came to their end before.
-    """
-    ended = {**settled, **outcomes(runs)}
+    """Raises TransferCancelled naming the tags that a cancelled push has seen to, if any."""
     done = {tag for tag, outcome in ended.items() if isinstance(outcome, PushResult)}
-    in_place = done.union(*(run.target.written for run in runs))
-    in_doubt = {tag for run in runs for tag in run.target.in_doubt}
+    in_place = done.union(*(target.written for target in targets))
+    in_doubt = {tag for target in targets for tag in target.in_doubt}
     if not in_place and not in_doubt:
         return
     wanted = list(references)

@@ -350,7 +350,8 @@ class Pusher:
         try:
             joint_push.push(self._resources, runs, wish)
         except Cancelled:
-            destinations.check_untouched(wanted, runs, early)
+            ended = {**early, **destinations.outcomes(runs)}
+            destinations.check_untouched(wanted, targets, ended)
             raise
         finally:
             for run in runs:

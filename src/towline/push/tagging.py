@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from towline import reference as references
-from towline.errors import TowlineError, UsageError
+from towline.errors import Cancelled, TowlineError, UsageError
 from towline.push import inspect, reporting
+from towline.push.destinations import check_untouched
 from towline.push.manifests import if_exists, put
 from towline.push.manifests.build import Documents
 from towline.push.target import Costs
@@ -41,7 +42,7 @@ def tag(target: Target, reference: Reference, places: Sequence[Reference]) -> li
     costs = Costs(target.context)
     known = inspect.head(reference, target)
     raw: RawManifest | None = None
-    outcomes: list[TagOutcome] = []
+    outcomes: dict[Reference, TagOutcome] = {}
     for place in places:
         try:
             standing = if_exists.look(target, str(place.tag))
@@ -50,10 +51,13 @@ def tag(target: Target, reference: Reference, places: Sequence[Reference]) -> li
                 raw = raw or inspect.manifest(reference._replace(digest=known.digest), target)
                 put.put(target, place, Documents(raw))
         except TowlineError as error:
-            outcomes.append(error)
+            outcomes[place] = error
             continue
+        except Cancelled:
+            check_untouched(places, [target], outcomes)
+            raise
         status: Status = "unchanged" if same else "pushed"
         result = reporting.as_it_stands(target, place, known, status, costs.share())
         reporting.Telling(target).ended(result, 0)
-        outcomes.append(result)
-    return outcomes
+        outcomes[place] = result
+    return list(outcomes.values())
