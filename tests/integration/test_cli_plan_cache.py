@@ -73,6 +73,15 @@ def test_a_plan_is_a_table_and_sends_nothing(
     assert (code, out.splitlines()[-1].startswith("  unchanged: sha256:")) == (0, True)
 
 
+def test_a_plan_of_a_tag_that_is_left_alone_says_so_and_has_no_table(
+    registry: Place, tmp_path: Path, capsys: Capture
+) -> None:
+    image, name = str(make_image(tmp_path / "image.tar", LAYERS).path), registry.name("app") + ":1"
+    digest = towline_library.push(image, name).digest
+    code, out, _ = towline(capsys, "plan", image, name, "--no-clobber")
+    assert (code, out.splitlines()) == (0, [name, f"  left as it is: {digest}"])
+
+
 def test_a_plan_as_json_has_the_fields_of_a_push_and_its_own(
     registry: Place, tmp_path: Path, capsys: Capture
 ) -> None:

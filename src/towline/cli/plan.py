@@ -59,6 +59,9 @@ def _digests(results: Sequence[PlanResult]) -> Iterator[str]:
 
 def _table(result: PlanResult) -> Iterator[str]:
     yield result.reference
+    if result.status == "skipped":
+        yield f"  left as it is: {result.digest}"
+        return
     rows = [("layer", "outcome", "size", "as", "from"), *map(_row, result.layers)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

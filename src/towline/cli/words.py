@@ -84,6 +84,9 @@ def explained(args: argparse.Namespace) -> Iterator[None]:
             named = error.message.startswith(f"{source} ")
             if destinations and named and _names_an_image(source):
                 error.args = (f"there is no file {source}, and {error.message}",)
+                piped = f"docker save {source} | towline push - "
+                if error.hint and error.hint.startswith(piped):
+                    error.hint = piped + " ".join(destinations)
         raise
 
 

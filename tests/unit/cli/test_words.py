@@ -160,7 +160,10 @@ def test_a_source_that_is_no_path_is_looked_for_in_an_engine(
     code, (error, hint) = told(capsys, command, "team/app:1", "reg.example/a", "reg.example/b")
     assert code == 3
     assert error.startswith("towline: error: there is no file team/app:1, and team/app:1 cannot")
-    assert hint == "hint: docker save team/app:1 | towline push - REGISTRY/team/app:1"
+    assert hint == "hint: docker save team/app:1 | towline push - reg.example/a reg.example/b"
+    if command == "push":
+        hint = told(capsys, command, "team/app:1")[1][1]
+        assert hint == "hint: docker save team/app:1 | towline push - REGISTRY/team/app:1"
     assert len(told(capsys, command, "image.tar", "reg.example/a")[1]) == 1
 
 
