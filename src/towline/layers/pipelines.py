@@ -33,7 +33,7 @@ Encode = Callable[[memoryview, memoryview], bytes]
 Look = Callable[[memoryview, int, float], None]
 """Is told of each block, the bytes that were made of it, and the seconds that this took."""
 
-STORED_BLOCK = 512 << 10
+STORED_BLOCK = 1 << 20
 """Bytes of a block of a blob that goes as it is."""
 _LOOK = 0.2
 """Seconds between two looks at the cancel switch while the pool works on a block."""
