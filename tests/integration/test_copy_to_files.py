@@ -400,6 +400,7 @@ def test_same_source_and_destination_and_options_that_make_no_sense_are_refused(
         (f"{source.host}/app:one", f"docker-archive:{tmp_path}/d.tar", {"compression": "zstd"}),
         (f"{source.host}/app:one", f"docker-archive:{tmp_path}/d.tar", {"verify": True}),
         (f"{source.host}/app:one", "oci-archive:-", {}),
+        (f"oci:{tmp_path}/out", f"docker-archive:{tmp_path}/d.tar", {"all_tags": True}),
     ]
     for one, other, options in wrong:
         with pytest.raises(towline.UsageError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Unpack, assert_type
 
@@ -69,6 +71,30 @@ def test_a_push_whose_pusher_is_closed_under_it_ends_with_a_sentence(
     for error in failed.results:
         assert isinstance(error, towline.UsageError)
         assert "closed" in error.message
+
+
+def test_after_a_fork_a_pusher_is_refused_and_does_not_hang(
+    oci_registry: TestRegistry, tmp_path: Path
+) -> None:
+    image = make_image(tmp_path / "image.tar").path
+    name = oci_registry.name("app")
+    program = (
+        "import os, signal, sys, towline\n"
+        "pusher = towline.Pusher()\n"
+        "pusher.push(sys.argv[1], sys.argv[2])\n"
+        "if os.fork() == 0:\n"
+        "    signal.alarm(20)\n"
+        "    for use in (lambda: pusher.push(*sys.argv[1:]), lambda: pusher.tags(sys.argv[2])):\n"
+        "        try: use()\n"
+        "        except towline.UsageError as error: print(error)\n"
+        "    sys.stdout.flush()\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        "pusher.close()\n"
+    )
+    words = [sys.executable, "-c", program, str(image), name]
+    told = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines() == ["this Pusher is of another process"] * 2
 
 
 def test_a_plan_is_typed_as_a_push_is(oci_registry: TestRegistry, tmp_path: Path) -> None:

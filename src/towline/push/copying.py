@@ -95,7 +95,10 @@ def checked(
 
     if location:
         place.check_apart(location, destinations)
-    return place.named(destinations, found), _plain(wish, destinations)
+    named = place.named(destinations, found)
+    if all_tags:
+        place.check_named(named)
+    return named, _plain(wish, destinations)
 
 
 def _plain(wish: Wish, destinations: Sequence[Reference]) -> Wish:

@@ -71,6 +71,7 @@ class Resources:
         self.manifest_flights: SingleFlight[None] = SingleFlight()
         self._threads: dict[str, Threads] = {}
         self._closed = False
+        self._process = os.getpid()
         self.spares = Spares()
         self._seen: dict[Hashable, Candidate] = {}
         self._unfinished: Unfinished | None = None
@@ -134,9 +135,11 @@ class Resources:
             return self._seen.get(key)
 
     def check_open(self) -> None:
-        """Raises UsageError: what is asked of a closed Pusher would never start."""
+        """Raises UsageError: what is asked of it when closed, or after a fork, would never start."""
         if self._closed:
             raise UsageError("this Pusher is closed", hint="make another")
+        if os.getpid() != self._process:  # the threads and their locks stayed behind
+            raise UsageError("this Pusher is of another process", hint="make one after the fork")
 
     def record_hosts(self) -> None:
         """Remember what hosts have turned out to do: at the end, and before what may be cut."""

@@ -94,6 +94,16 @@ def named(places: Iterable[Reference], source: Reference | None) -> list[Referen
     return found
 
 
+def check_named(places: Iterable[Reference]) -> None:
+    """Raises UsageError for a docker archive of which nobody has said what its tags are tags of."""
+    for place in places:
+        name = place.repository
+        if isinstance(name, Place) and name.kind == "docker-archive" and not name.path:
+            raise UsageError(
+                f"with `all_tags` the images in {name} need a name", hint=f"as in {name}:NAME"
+            )
+
+
 def _named(place: Reference, source: Reference | None) -> Reference:
     name = place.repository
     if not isinstance(name, Place) or name.kind != "docker-archive" or name.path:
