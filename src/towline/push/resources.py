@@ -135,7 +135,7 @@ class Resources:
             return self._seen.get(key)
 
     def check_open(self) -> None:
-        """Raises UsageError: what is asked of it when closed, or after a fork, would never start."""
+        """Raises UsageError: when it is closed, and after a fork, nothing would ever start."""
         if self._closed:
             raise UsageError("this Pusher is closed", hint="make another")
         if os.getpid() != self._process:  # the threads and their locks stayed behind
