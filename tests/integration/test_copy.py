@@ -201,6 +201,8 @@ def test_what_is_missing_at_the_source_is_said_so_and_nothing_is_written(
     name = oci_registry.name("app")
     with pytest.raises(towline.SourceError, match=r"tag does not exist: .*/app:none"):
         copied(f"{source.host}/app:none", f"{name}:1")
+    with pytest.raises(towline.SourceError, match=r"no tags to push for .*/none: .*NAME_UNKNOWN"):
+        towline.copy(f"{source.host}/none", name, all_tags=True)
     with pytest.raises(towline.SourceError, match=r"no tags to push for .* fits v\*"):
         towline.copy(f"{source.host}/app", name, all_tags=True, tags="v*")
     made = make_image(tmp_path / "torn", [{"a": b"b" * 99}], format="oci")

@@ -128,7 +128,12 @@ class RemoteSource(OciImages):
             tag = self._reference.tag
             return [self._entry((tag,) if tag else (), self._reference.target)]
         reading = self._reading
-        tags = reading.retry("tags", partial(reading.repository.tags, reading.context))
+        try:
+            tags = reading.retry("tags", partial(reading.repository.tags, reading.context))
+        except RegistryError as error:
+            if error.code != "NAME_UNKNOWN":  # 404 alone may be of a registry that lists no tags
+                raise
+            raise SourceError(f"no tags to push for {self.name}: {error.message}") from None
         if self._globs:
             tags = [tag for tag in tags if any(fnmatchcase(tag, glob) for glob in self._globs)]
         if not tags:
