@@ -110,8 +110,8 @@ Push an image to REGISTRY/REPOSITORY[:TAG]; NAME alone, from the local Docker en
 registry that it names, as with `docker push`.
 
 SOURCE is a name or ID in that engine, what `docker save` wrote, an OCI layout (directory or tar),
-or - for standard input; also docker-daemon:NAME, docker-archive:PATH[:REF], oci:DIR[:REF],
-oci-archive:PATH[:REF].""",
+or - for standard input; also docker://REGISTRY/REPOSITORY[:TAG], docker-daemon:NAME,
+docker-archive:PATH[:REF], oci:DIR[:REF], oci-archive:PATH[:REF].""",
     options.PUSH,
 )
 COPY = Command(
