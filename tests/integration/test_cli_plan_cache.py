@@ -146,10 +146,11 @@ def test_a_plan_writes_the_digests_that_it_knows(
     _, pushed, _ = towline(capsys, "push", image, f"{name}:1")
     code, _, _ = towline(capsys, *words)
     assert (code, file.read_text()) == (0, pushed.partition("@")[2])
-    code, _, err = towline(capsys, *words[:-1], "/nonexistent/x")
+    absent = tmp_path / "absent"
+    code, _, err = towline(capsys, *words[:-1], f"{absent}/x")
     assert (code, err) == (
         2,
-        "towline: error: `--digest-file /nonexistent/x`: there is no directory `/nonexistent`\n",
+        f"towline: error: `--digest-file {absent}/x`: there is no directory `{absent}`\n",
     )
 
 

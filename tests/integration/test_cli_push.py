@@ -212,11 +212,11 @@ def test_what_was_pushed_is_told_where_it_can_be(
 
 
 def test_a_digest_file_that_cannot_be_is_told_before_anything_is_asked(
-    oci_registry: TestRegistry, image: str, capsys: Capture
+    oci_registry: TestRegistry, image: str, tmp_path: Path, capsys: Capture
 ) -> None:
     name = oci_registry.name("app")
     for words in (["push", image, f"{name}:1"], ["tag", f"{name}:1", "2"]):
-        for file in ("/nonexistent/x", "", "n" * 300):
+        for file in (f"{tmp_path}/absent/x", "", "n" * 300):
             code, out, err = towline(capsys, *words, "--digest-file", file)
             assert (code, out) == (2, "")
             assert err.startswith("towline: error: `--digest-file")
