@@ -153,8 +153,8 @@ class RegistryClient:
 
     def write_to(self, hosts: Iterable[str]) -> None:
         """Take the account of a destination for all that is asked of these hosts."""
-        with self._lock:
-            self._keychain.destinations.update(hosts)
+        # Without the lock: who holds it may be waiting for a credential helper.
+        self._keychain.destinations.update(hosts)
 
     def _host_facts(self, host: str, side: Side) -> HostFacts:
         if host not in self._facts:
