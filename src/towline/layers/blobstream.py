@@ -2,9 +2,8 @@
 
 `BlobStream` gives the blob's blocks in order and, at the end, what they came to. The calling
 thread hashes what it gives, and reads where no thread is lent for that; blocks are compressed by
-the pool that it was given. The bytes depend
-on the layer and the profile alone, not on threads, timing or how much the reader gives at once.
-Where they go is not this room's business (`feed` hands them to seats).
+the pool that it was given. The bytes depend on the layer and the profile alone, not on threads,
+timing or how much the reader gives at once. Where they go is not this room's business.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The part of a push that concerns one target: its blobs awaited, its manifests put.
 
-`together` gives the order of things to the targets of a push; `passes` does the work.
+`joint_push` gives the order of things to the targets of a push; `upload` brings the blobs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from towline.push.manifests.build import Documents
     from towline.push.options import Wish
     from towline.push.plan import Rules, Step
-    from towline.push.result import Status, Verification
+    from towline.push.result import Status, TagOutcome, Verification
     from towline.push.target import Referral, Target
     from towline.push.upload.scheduler import Uploads
     from towline.push.upload.target_blobs import TargetBlobs
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.targets.layout import Layout
-
-Outcome = PushResult | TowlineError
-"""What came of one tag."""
 
 
 class Placed(NamedTuple):
@@ -80,7 +77,7 @@ class TargetPush:
         self._rules: Rules
         self._fatal: TowlineError | None = target.failure
         self._agreed = agreed
-        self.outcomes: dict[Reference, Outcome] = {}
+        self.outcomes: dict[Reference, TagOutcome] = {}
         """Of the tags whose push has come to its end."""
 
     @property
@@ -99,7 +96,7 @@ class TargetPush:
         referrers = [each.tree for each in self.target.referrers]
         return [*(tree for _, tree in self.left), *referrers]
 
-    def _each(self, make: Callable[[Reference, Tree], Outcome]) -> None:
+    def _each(self, make: Callable[[Reference, Tree], TagOutcome]) -> None:
         for reference, tree in self.target.tags:
             kept = reference in self.kept
             self.outcomes[reference] = self.keep(reference) if kept else make(reference, tree)
@@ -112,7 +109,7 @@ class TargetPush:
         layout = self.target.layout
         return bool(self.target.referrers) or (layout is not None and layout.begun)
 
-    def keep(self, reference: Reference) -> Outcome:
+    def keep(self, reference: Reference) -> TagOutcome:
         """The outcome of a tag that is left as it is."""
         standing = self.kept[reference]
         if isinstance(standing, RegistryError):
