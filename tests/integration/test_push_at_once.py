@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,8 @@ import pytest
 
 import towline
 from tests.support.scripted import HANG, scripted
+from towline.context import Context
+from towline.registry.client import RegistryClient, Settings
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
@@ -149,3 +153,14 @@ def test_a_connection_that_is_kept_serves_the_next_push(registry: Scripted, tmp_
         for tag in range(5):
             pusher.push(made.path, f"{registry.host}/app:{tag}")
     assert sum(line.startswith("* connecting") for line in heard) == 1
+
+
+def test_a_client_that_is_closed_keeps_no_connection(registry: Scripted) -> None:
+    client = RegistryClient(Settings(plain_http=True, environ={}))
+    client.close()
+    client.connect(registry.host, Context())
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        del client
+        gc.collect()
+    assert said == []

@@ -98,6 +98,7 @@ class RegistryClient:
         self._recall = recall
         self._lock = threading.Lock()
         self._pool: Pool | None = None
+        self._closed = False
         self._secrets = settings.secrets or Secrets()
         self._keychain = Keychain(
             settings.environ,
@@ -238,6 +239,8 @@ class RegistryClient:
                 secrets=self._secrets,
                 pace=Pace(settings.limit_rate) if settings.limit_rate else None,
             )
+            if self._closed:
+                self._pool.close()
         return self._pool
 
     def log_in(self, host: str, context: Context) -> None:
@@ -267,12 +270,12 @@ class RegistryClient:
         return {self._names[host]: facts for host, facts in found.items() if facts}
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; none is kept any more, whoever still asks for something."""
         with self._lock:
-            pool, self._pool = self._pool, None
+            self._closed = True
             self._transports.clear()
-        if pool is not None:
-            pool.close()
+            if self._pool is not None:
+                self._pool.close()
 
 
 class Warnings:
