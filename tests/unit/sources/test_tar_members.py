@@ -177,7 +177,8 @@ def test_a_size_that_leads_back_ends_no_search() -> None:
     back = tarfile.TarInfo("a")
     back.pax_headers = {"size": "-1024"}
     data = tar_of(member("first"), (back, b""))
-    with pytest.raises(SourceError, match="is not read: it has a size below 0"):
+    # Newer releases of Python refuse it before we do.
+    with pytest.raises(SourceError, match=r"it has (a size below 0|no header at byte 512)"):
         index_of(data)
 
 
