@@ -91,6 +91,7 @@ def check_digest_file(args: argparse.Namespace) -> None:
     """Find out before a push, not after it, that the file cannot be written. Raises UsageError."""
     if "digest_file" not in args:
         return
+    from contextlib import suppress
     from pathlib import Path
 
     from towline.errors import UsageError
@@ -98,6 +99,9 @@ def check_digest_file(args: argparse.Namespace) -> None:
     target = Path(args.digest_file)
     folder, wrong = target.parent, ""
     try:
+        # From Python 3.14 on the questions below have no for an answer where they fail.
+        with suppress(FileNotFoundError, NotADirectoryError):
+            target.stat()
         if target.is_dir():
             wrong = " is a directory"
         elif not folder.is_dir():
