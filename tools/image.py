@@ -194,7 +194,7 @@ def below(folder: Path) -> Iterator[Path]:
         if path.is_dir():
             yield from below(path)
         elif path.suffix not in {".a", ".pyc"}:
-            yield path.resolve()
+            yield path
 
 
 def is_native(path: Content) -> bool:
