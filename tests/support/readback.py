@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import urllib.error
 import urllib.request
 import zlib
 from dataclasses import dataclass, field
@@ -110,5 +111,9 @@ def _gunzip(body: bytes) -> bytes:
 def fetch(url: str) -> tuple[bytes, str]:
     """GET, as any puller does; body and content type."""
     request = urllib.request.Request(url, headers={"Accept": ACCEPT})  # noqa: S310 - our own URL
-    with DIRECT.open(request, timeout=30) as answer:
-        return answer.read(), answer.headers.get_content_type()
+    try:
+        with DIRECT.open(request, timeout=30) as answer:
+            return answer.read(), answer.headers.get_content_type()
+    except urllib.error.HTTPError as error:
+        error.close()  # it is an open answer; Python 3.14 warns of those
+        raise

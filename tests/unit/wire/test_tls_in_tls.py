@@ -44,7 +44,11 @@ class Peer:
         self._flush()
 
     def end(self) -> None:
-        self._outer.close()
+        """As many do it: TLS is not told."""
+        with self._outer:
+            self._outer.shutdown(socket.SHUT_WR)
+            # OpenSSL 3.6 complains of that in an alert, and cannot once the socket is closed.
+            self._outer.recv(1)
 
     def _waiting_for_bytes(self, action: Callable[[], object]) -> bytes:
         while True:
