@@ -44,8 +44,7 @@ if TYPE_CHECKING:
         Warned,
         Working,
     )
-    from towline.push.pusher import Pusher
-    from towline.push.result import (
+    from towline.push.interface.result import (
         InspectedLayer,
         InspectResult,
         LayerResult,
@@ -55,7 +54,8 @@ if TYPE_CHECKING:
         PushResult,
         Verification,
     )
-    from towline.push.signatures import PusherOptions, PushOptions
+    from towline.push.interface.signatures import PusherOptions, PushOptions
+    from towline.push.pusher import Pusher
 
 _HOMES = {
     "towline.api": ("copy", "digest", "index", "inspect", "plan", "push", "tag", "tags"),
@@ -85,9 +85,9 @@ _HOMES = {
         "Warned",
         "Working",
     ),
-    "towline.push.signatures": ("PushOptions", "PusherOptions"),
+    "towline.push.interface.signatures": ("PushOptions", "PusherOptions"),
     "towline.push.pusher": ("Pusher",),
-    "towline.push.result": (
+    "towline.push.interface.result": (
         "InspectResult",
         "InspectedLayer",
         "LayerResult",

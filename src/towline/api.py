@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack, cast
 
 from towline.context import Cancel
-from towline.push import signatures
+from towline.push.interface import signatures
+from towline.push.interface.result import InspectResult, PlanResult, PushResult
+from towline.push.interface.signatures import Options, PusherOptions, PushOptions, Several, Source
 from towline.push.pusher import Pusher
-from towline.push.result import InspectResult, PlanResult, PushResult
-from towline.push.signatures import Options, PusherOptions, PushOptions, Several, Source
 
 
 @signatures.function

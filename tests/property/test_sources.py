@@ -25,7 +25,7 @@ from towline.testing.images import make_image
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from towline.push.signatures import Source
+    from towline.push.interface.signatures import Source
 
 # Each example is some ten pushes, so they are few, and are not made smaller when one fails.
 A_FEW = settings(

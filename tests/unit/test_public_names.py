@@ -17,7 +17,7 @@ import towline.testing
 from towline.cli import options as cli_options
 from towline.cli import printable
 from towline.events import Outcome
-from towline.push import result, signatures
+from towline.push.interface import result, signatures
 
 if typing.TYPE_CHECKING:
     from types import ModuleType
@@ -43,7 +43,7 @@ def test_every_public_name_is_there() -> None:
         "towline.push",
         "towline.Pusher",
         "towline.PushResult",
-        "import towline.push.result",
+        "import towline.push.interface.result",
         "from towline.push.pusher import Pusher",
         "from towline import push",
     ],

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from towline.context import Cancel
+    from towline.push.interface.result import PushResult
     from towline.push.pusher import Pusher
-    from towline.push.result import PushResult
     from towline.server import LoggedRequest, Server
     from towline.testing.made import Made
 

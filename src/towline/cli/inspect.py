@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from towline.push.result import InspectResult
+    from towline.push.interface.result import InspectResult
 
 
 def _inspect(args: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _login(args: argparse.Namespace) -> int:
-    from towline.push.edge import Edge
+    from towline.push.interface.edge import Edge
     from towline.wire.secrets import Secrets
 
     named = "authfile" in args  # a push has to be told of that file as well
@@ -49,7 +49,7 @@ def _logout(args: argparse.Namespace) -> int:
 
 def _host_and_store(args: argparse.Namespace) -> tuple[str, LoginStore]:
     """The registry's host and the place for its login. Raises UsageError."""
-    from towline.push import destinations
+    from towline.push.interface import destinations
     from towline.registry.auth.login_store import store_of
 
     host = destinations.registry(args.words[0])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
 
-    from towline.push.result import PlannedLayer, PlanResult
+    from towline.push.interface.result import PlannedLayer, PlanResult
 
 _SHORT = 12
 

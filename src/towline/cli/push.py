@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from towline.context import Cancel
+    from towline.push.interface.result import PushResult
     from towline.push.pusher import Pusher
-    from towline.push.result import PushResult
 
     Bring = Callable[[Pusher, Cancel], PushResult | list[PushResult]]
 

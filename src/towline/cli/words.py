@@ -27,7 +27,7 @@ def source_and_destinations(args: argparse.Namespace) -> tuple[str, list[str]]:
     if not destinations:
         return _alone(source)
     _check_source_options(args, source)
-    from towline.push.destinations import check_at_registry
+    from towline.push.interface.destinations import check_at_registry
 
     for word in destinations:
         check_at_registry(word)

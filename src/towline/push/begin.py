@@ -6,10 +6,11 @@ from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.context import Meter
-from towline.push import copying, destinations, options, settled
+from towline.push import copying, settled
+from towline.push.content.source_images import Opened, registry_reference, trees
 from towline.push.image import Gatherer, images
+from towline.push.interface import destinations, options
 from towline.push.manifests import build
-from towline.push.source_images import Opened, registry_reference, trees
 from towline.push.target import target_at
 from towline.push.target_push import TargetPush
 
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.errors import SourceError
-    from towline.push.assembling import Assembled
+    from towline.push.content.assembling import Assembled
+    from towline.push.content.source_images import Wanted
     from towline.push.image import Tree
-    from towline.push.options import Wish
+    from towline.push.interface.options import Wish
+    from towline.push.interface.result import TagOutcome
     from towline.push.resources import Resources
-    from towline.push.result import TagOutcome
-    from towline.push.source_images import Wanted
     from towline.push.target import Target
     from towline.reference import Reference, RepositoryName
     from towline.spec.digest import Digest
@@ -81,7 +82,7 @@ def begin(
     remaining = [targets[name] for name in left]
     _tell_hosts(remaining, wish)
     if wish.referrers:
-        from towline.push import referring  # which most have no need of
+        from towline.push.content import referring  # which most have no need of
 
         referring.attach(remaining, opened, gatherer)
     opened.charge(remaining)
@@ -112,7 +113,7 @@ def _omit(resources: Resources, targets: Sequence[Target], wish: Wish, context: 
 def check(tree: Tree, wish: Wish) -> None:
     """Mark what is annotated; raises UsageError for what no manifest can say as it is wanted."""
     if wish.annotations:
-        from towline.push.manifests.annotations import mark  # which most have no need of
+        from towline.push.interface.annotations import mark  # which most have no need of
 
         mark(tree, wish.annotations)
     for image in images(tree):

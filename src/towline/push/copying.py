@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from towline.push.image import Image, Tree
-    from towline.push.options import Wish
-    from towline.push.signatures import Source
+    from towline.push.interface.options import Wish
+    from towline.push.interface.signatures import Source
     from towline.reference import Reference, RepositoryName
 
 _REGISTRY = "docker://"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from towline.knowledge.base import Entry
-    from towline.push.options import Wish
+    from towline.push.interface.options import Wish
     from towline.push.resources import Resources
     from towline.push.target_push import TargetPush
     from towline.push.upload.choice import Choice

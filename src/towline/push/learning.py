@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from towline.push.image import Tree
-    from towline.push.options import Wish
+    from towline.push.interface.options import Wish
     from towline.push.target import Target
     from towline.reference import Reference
     from towline.registry.repository import Repository

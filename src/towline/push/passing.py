@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from towline.context import Context
+    from towline.push.content.source_images import Opened
     from towline.push.image import Tree
-    from towline.push.options import Wish
+    from towline.push.interface.options import Wish
     from towline.push.resources import Resources
-    from towline.push.source_images import Opened
     from towline.push.target import Target
     from towline.push.upload.scheduler import Task
     from towline.reference import Reference, RepositoryName

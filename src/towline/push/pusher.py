@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Self, Unpack, cast
 from towline.context import Cancel, Context, Meter
 from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import Note, Warned, nowhere
-from towline.push import copying, destinations, joint_push, options, signatures
+from towline.push import copying, joint_push
 from towline.push.begin import begin
 from towline.push.connecting import connecting
-from towline.push.edge import Edge, Listener
+from towline.push.content.source_images import Opened, known_first, registry_reference
+from towline.push.interface import destinations, options, signatures
+from towline.push.interface.edge import Edge, Listener
+from towline.push.interface.result import InspectResult, PlanResult, PushResult
+from towline.push.interface.signatures import PusherOptions, PushOptions, Several, Source
 from towline.push.resources import Resources
-from towline.push.result import InspectResult, PlanResult, PushResult
-from towline.push.signatures import PusherOptions, PushOptions, Several, Source
-from towline.push.source_images import Opened, known_first, registry_reference
 from towline.push.target import Target, target_at
 from towline.reference import RepositoryName
 from towline.wire.log import silent
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from towline.errors import Side
-    from towline.push.assembling import Assembled
-    from towline.push.destinations import Told
-    from towline.push.options import Wish
-    from towline.push.result import TagOutcome, TagPlan
-    from towline.push.source_images import Wanted
+    from towline.push.content.assembling import Assembled
+    from towline.push.content.source_images import Wanted
+    from towline.push.interface.destinations import Told
+    from towline.push.interface.options import Wish
+    from towline.push.interface.result import TagOutcome, TagPlan
     from towline.reference import Reference
 
 
@@ -185,7 +186,7 @@ class Pusher:
         A result for each tag, in the order given. Raises UsageError, AuthError, RegistryError,
         NetworkError, TransferCancelled; PartialFailure when some of several failed.
         """
-        from towline.push import tagging
+        from towline.push.operations import tagging
 
         found = copying.at_registry(reference)
         places = tagging.places(found, [tags] if isinstance(tags, str) else tags)
@@ -210,7 +211,7 @@ class Pusher:
 
         Raises what `push` raises; SourceError also where two images are of one platform.
         """
-        from towline.push.assembling import Assembled
+        from towline.push.content.assembling import Assembled
 
         wish = options.wish(wishes)
         parsed = destinations.parse(destination, by_digest=wish.by_digest)
@@ -240,7 +241,7 @@ class Pusher:
 
         Raises UsageError, SourceError, AuthError, RegistryError, NetworkError, TransferCancelled.
         """
-        from towline.push import inspect
+        from towline.push.operations import inspect
 
         context = Context(cancel, self._emit)
         with self._edge.crossed():
@@ -257,7 +258,7 @@ class Pusher:
 
         Raises UsageError, SourceError, AuthError, RegistryError, NetworkError, TransferCancelled.
         """
-        from towline.push import inspect
+        from towline.push.operations import inspect
 
         wish = options.wish(wishes)
         with self._carried(wishes) as context, self._edge.crossed():
@@ -306,7 +307,7 @@ class Pusher:
         Takes what `push` takes, and raises what it raises. With `check_push` an upload session is
         opened at each repository, and given back, to see whether a push would be let in.
         """
-        from towline.push import dry_run
+        from towline.push.operations import dry_run
 
         wish = options.wish(wishes, all_tags=all_tags)
         wish = wish._replace(verify=None)  # there is nothing to verify yet
@@ -344,7 +345,7 @@ class Pusher:
         targets = [run.target for run in runs]
         left = 0
         if targets and not wish.referrers and opened.knows_referrers:
-            from towline.push import referring  # which most have no need of
+            from towline.push.content import referring  # which most have no need of
 
             left = referring.left_behind(targets, opened)
         try:

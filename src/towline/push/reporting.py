@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from towline.events import LayerProgress, Note, PushStarted, Summary, TagPushed, Verified
 from towline.layers.profile import AUTO
 from towline.push.image import Blob, Index, images
-from towline.push.result import LayerResult, ManifestResult, PlannedLayer, PushResult
+from towline.push.interface.result import LayerResult, ManifestResult, PlannedLayer, PushResult
 from towline.spec.manifest import parse
 
 if TYPE_CHECKING:
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from towline.layers.profile import Profile
     from towline.push.image import Layer, Tree
+    from towline.push.interface.result import Status, Verification
     from towline.push.manifests.build import Documents
     from towline.push.plan import Delivered
-    from towline.push.result import Status, Verification
     from towline.push.target import Cost, Target
     from towline.reference import Reference
     from towline.spec.descriptor import Descriptor

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from towline.errors import UsageError
 from towline.knowledge.open import open_knowledge
 from towline.layers.buffers import Spares
-from towline.push.options import account, chunk_size, environment, limits, pair, rate
+from towline.push.interface.options import account, chunk_size, environment, limits, pair, rate
 from towline.registry.client import RegistryClient, Settings
 from towline.transfers.retry import Gate, Policy
 from towline.transfers.single_flight import SingleFlight
@@ -20,10 +20,10 @@ from towline.wire.log import silent
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
-    from towline.push.options import Limits
+    from towline.push.interface.options import Limits
+    from towline.push.interface.signatures import PusherOptions
     from towline.push.plan import Candidate, Delivered
-    from towline.push.signatures import PusherOptions
-    from towline.push.upload.unfinished import Unfinished
+    from towline.push.unfinished import Unfinished
     from towline.wire.secrets import Secrets
 
 AT_ONCE = 16
@@ -149,7 +149,7 @@ class Resources:
     @property
     def unfinished(self) -> Unfinished:
         """Uploads that earlier processes have left."""
-        from towline.push.upload.unfinished import Unfinished  # an unchanged push has none
+        from towline.push.unfinished import Unfinished  # an unchanged push has none
 
         with self._lock:
             if self._unfinished is None:

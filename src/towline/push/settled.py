@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError, TowlineError
 from towline.push import reporting
+from towline.push.interface.result import PushResult
 from towline.push.manifests import if_exists
-from towline.push.result import PushResult
 from towline.push.target import Costs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from towline.push.options import Wish
-    from towline.push.result import TagOutcome
-    from towline.push.source_images import Wanted
+    from towline.push.content.source_images import Wanted
+    from towline.push.interface.options import Wish
+    from towline.push.interface.result import TagOutcome
     from towline.push.target import Target
     from towline.reference import Reference
     from towline.spec.descriptor import Descriptor

@@ -14,11 +14,11 @@ from towline.errors import Cancelled, RegistryError, SourceError, TowlineError, 
 from towline.events import Note
 from towline.push import known_blobs, learning, reporting
 from towline.push.image import Blob, tree_blobs
+from towline.push.interface.result import PushResult
 from towline.push.manifests import if_exists
 from towline.push.manifests.tag import Tagging
 from towline.push.plan import Ask, Delivered, Made, Mount, own, steps
 from towline.push.reporting import Telling
-from towline.push.result import PushResult
 from towline.push.target import Costs
 from towline.registry.manifests import lacks_blobs
 from towline.spec import media_types
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from towline.context import Patience
     from towline.knowledge.base import Entry
     from towline.push.image import Tree
+    from towline.push.interface.options import Wish
+    from towline.push.interface.result import Status, TagOutcome, Verification
     from towline.push.manifests.build import Documents
-    from towline.push.options import Wish
     from towline.push.plan import Rules, Step
-    from towline.push.result import Status, TagOutcome, Verification
     from towline.push.target import Referral, Target
     from towline.push.upload.scheduler import Uploads
     from towline.push.upload.target_blobs import TargetBlobs
@@ -310,7 +310,7 @@ class TargetPush:
 
     def _look_into_unsent(self) -> None:
         """What the registry held already was not read on its way."""
-        from towline.push import verify
+        from towline.push.manifests import verify
 
         for blob in self.blobs:
             delivered = self.delivered.get(blob.key)
@@ -382,7 +382,7 @@ class TargetPush:
             self.target.context.cancel.wait(pause)
             self.awaited.send_missing(tree, missed)
         if (how := self._wish.verify) and reference not in self.kept:
-            from towline.push import verify
+            from towline.push.manifests import verify
 
             made = _made(tree, self.delivered)
             tag = reference.tag or documents.top.digest

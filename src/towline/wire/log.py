@@ -2,7 +2,7 @@
 
 Credentials and cookies are replaced by what kind they are, and of a query only parameters that are
 known to be harmless keep their value. Bodies are never written. What is secret by its value is
-taken out where the lines leave the program (`push/edge`).
+taken out where the lines leave the program (`push/interface/edge`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 By value: others send back what they were shown, in whatever encoding they have at hand. So the
 encodings of a text and of a secret are undone alike, and the one is looked for in the other.
-`push/edge` is where it is applied.
+`push/interface/edge` is where it is applied.
 """
 
 from __future__ import annotations

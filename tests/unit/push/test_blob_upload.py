@@ -22,8 +22,8 @@ from towline.layers import profile as profiles
 from towline.layers.blobstream import BlobStream
 from towline.push.image import Blob
 from towline.push.plan import Ask, Candidate, Delivered, Mount, Send
+from towline.push.unfinished import KeptSession, Unfinished
 from towline.push.upload.blob_upload import BlobUpload
-from towline.push.upload.unfinished import KeptSession, Unfinished
 from towline.reference import RepositoryName
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor

@@ -17,7 +17,7 @@ from towline.errors import (
     TowlineError,
     TransferCancelled,
 )
-from towline.push.edge import Edge
+from towline.push.interface.edge import Edge
 from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:

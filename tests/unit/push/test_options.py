@@ -8,7 +8,7 @@ import pytest
 
 import towline
 from towline.errors import UsageError
-from towline.push import destinations, options
+from towline.push.interface import destinations, options
 
 MiB = 1 << 20
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from towline.layers.profile import Profile
     from towline.push.image import Image, Layer, Tree
+    from towline.push.interface.result import DigestDiffers
     from towline.push.plan import Made
-    from towline.push.result import DigestDiffers
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
     from towline.spec.media_types import Format

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from towline.errors import RegistryError
     from towline.push.image import Blob, Tree
-    from towline.push.options import Wish
+    from towline.push.interface.options import Wish
     from towline.push.plan import Made
     from towline.push.target import Target
     from towline.reference import Reference

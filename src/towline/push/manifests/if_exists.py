@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.push.image import Tree
-    from towline.push.signatures import IfExists
+    from towline.push.interface.signatures import IfExists
     from towline.push.target import Target
     from towline.reference import Reference
     from towline.spec.descriptor import Descriptor

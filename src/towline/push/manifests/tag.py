@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from towline.push.image import Blob, Tree
+    from towline.push.interface.options import Wish
     from towline.push.manifests.build import Documents
     from towline.push.manifests.fallback import Fallback
-    from towline.push.options import Wish
     from towline.push.plan import Made
     from towline.push.target import Target
     from towline.reference import Reference

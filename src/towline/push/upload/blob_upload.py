@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from towline.layers.profile import Profile
     from towline.push.image import Blob
     from towline.push.plan import Step
-    from towline.push.upload.unfinished import KeptSession
+    from towline.push.unfinished import KeptSession
     from towline.registry.repository import Repository
     from towline.registry.upload.upload import Upload
     from towline.targets.blob_files import BlobFile

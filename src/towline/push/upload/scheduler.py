@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from towline.context import Patience
     from towline.layers.fan_out import Lane
-    from towline.push.options import Wish
+    from towline.push.interface.options import Wish
     from towline.push.plan import Delivered
     from towline.push.resources import Resources
     from towline.push.upload.blob_upload import BlobUpload

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from towline.push.image import Blob, Tree
-    from towline.push.options import Wish
+    from towline.push.interface.options import Wish
     from towline.push.plan import Delivered, Rules, Step
     from towline.push.target import Target
+    from towline.push.unfinished import KeptSession
     from towline.push.upload.scheduler import Uploads
-    from towline.push.upload.unfinished import KeptSession
     from towline.transfers.single_flight import Watch
 
 

@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING
 
 from towline import reference as references
 from towline.errors import Cancelled, TowlineError, UsageError
-from towline.push import inspect, reporting
-from towline.push.destinations import check_untouched
+from towline.push import reporting
+from towline.push.interface.destinations import check_untouched
 from towline.push.manifests import if_exists, put
 from towline.push.manifests.build import Documents
+from towline.push.operations import inspect
 from towline.push.target import Costs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from towline.push.result import Status, TagOutcome
+    from towline.push.interface.result import Status, TagOutcome
     from towline.push.target import Target
     from towline.reference import Reference
     from towline.spec.manifest import RawManifest

@@ -22,9 +22,9 @@ from towline.spec.manifest import parse
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from towline.push.assembling import Assembled
+    from towline.push.content.assembling import Assembled
+    from towline.push.content.source_images import Opened
     from towline.push.image import Gatherer, Tree
-    from towline.push.source_images import Opened
     from towline.push.target import Target
     from towline.sources.base import Referrer
 

@@ -13,7 +13,7 @@ from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from towline.errors import Cancelled, TransferCancelled
-from towline.push.result import PlanResult, PushResult
+from towline.push.interface.result import PlanResult, PushResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -15,8 +15,8 @@ from towline.spec.manifest import build_index
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from towline.push.options import Wish
-    from towline.push.source_images import Opened, Wanted
+    from towline.push.content.source_images import Opened, Wanted
+    from towline.push.interface.options import Wish
     from towline.push.target import Target
     from towline.reference import Reference, RepositoryName
     from towline.sources.base import Referrer

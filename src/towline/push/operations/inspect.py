@@ -10,9 +10,9 @@ from towline.events import Working
 from towline.layers.blobstream import BlobStream
 from towline.push.begin import check
 from towline.push.image import Blob, Gatherer, Index
+from towline.push.interface.result import InspectedLayer, InspectResult, ManifestResult
 from towline.push.manifests import build
 from towline.push.plan import Made
-from towline.push.result import InspectedLayer, InspectResult, ManifestResult
 from towline.spec import config as configs
 from towline.spec import manifest as manifests
 from towline.spec import media_types, reading
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from towline.context import Context
+    from towline.push.content.source_images import Opened
     from towline.push.image import Layer, Tree
-    from towline.push.options import Wish
+    from towline.push.interface.options import Wish
     from towline.push.resources import Resources
-    from towline.push.source_images import Opened
     from towline.push.target import Target
     from towline.reference import Reference
     from towline.sources.base import SourceEntry

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 from towline.errors import TowlineError
 from towline.push import reporting
 from towline.push.image import images, nowhere, tree_blobs
+from towline.push.interface.result import PlannedLayer, PlanResult
 from towline.push.manifests import build
 from towline.push.plan import Ask, Delivered, Made, Mount, Send, own
-from towline.push.result import PlannedLayer, PlanResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from towline.push.image import Blob, Tree
+    from towline.push.interface.options import Wish
+    from towline.push.interface.result import TagOutcome
     from towline.push.manifests.build import Documents
-    from towline.push.options import Wish
     from towline.push.plan import Candidate, Step
-    from towline.push.result import TagOutcome
     from towline.push.target import Target
     from towline.push.target_push import TargetPush
     from towline.reference import Reference

@@ -10,7 +10,7 @@ from towline.errors import RegistryError, SourceError, TowlineError
 from towline.events import Working
 from towline.layers.blobstream import BlobStream
 from towline.push.image import images
-from towline.push.result import Verification
+from towline.push.interface.result import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from towline.context import Cancel
     from towline.layers import blobstream
     from towline.push.image import Blob, Tree
+    from towline.push.interface.signatures import Verify
     from towline.push.manifests.build import Documents
     from towline.push.plan import Made
     from towline.push.resources import Resources
-    from towline.push.signatures import Verify
     from towline.push.target import Target
     from towline.spec.manifest import RawManifest
 

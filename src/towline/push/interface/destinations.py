@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from towline import reference
 from towline.errors import PartialFailure, TowlineError, TransferCancelled, UsageError
-from towline.push.result import PlanResult, PushResult
+from towline.push.interface.result import PlanResult, PushResult
 from towline.push.target import is_at_registry
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
 
-    from towline.push.result import TagOutcome
+    from towline.push.interface.result import TagOutcome
     from towline.push.target import Target
     from towline.push.target_push import TargetPush
     from towline.reference import Reference, RepositoryName

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 from towline import reference as references
 from towline.errors import UsageError
 from towline.layers import profile as profiles
-from towline.push.signatures import Attestations, Format, IfExists, PushOptions, Verify
+from towline.push.interface.signatures import Attestations, Format, IfExists, PushOptions, Verify
 from towline.sources import platforms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from towline.layers.profile import Profile
-    from towline.push.manifests.annotations import Annotations
-    from towline.push.signatures import Creds, PusherOptions
+    from towline.push.interface.annotations import Annotations
+    from towline.push.interface.signatures import Creds, PusherOptions
     from towline.reference import Reference
     from towline.spec import media_types
     from towline.spec.descriptor import Platform
@@ -74,7 +74,7 @@ def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
         verify = _one_of(Verify, "verify", verify)
     annotations = None
     if options.get("annotation"):
-        from towline.push.manifests.annotations import parse  # which most have no need of
+        from towline.push.interface.annotations import parse  # which most have no need of
 
         annotations = parse(options["annotation"])
         if fmt == "docker":

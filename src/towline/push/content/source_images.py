@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from towline.context import Context
-    from towline.push.engine_image import EngineImage
+    from towline.push.content.engine_image import EngineImage
     from towline.push.image import Gatherer, Tree
-    from towline.push.options import Wish
+    from towline.push.interface.options import Wish
+    from towline.push.interface.result import TagPlan
+    from towline.push.interface.signatures import Source
     from towline.push.resources import Resources
-    from towline.push.result import TagPlan
-    from towline.push.signatures import Source
     from towline.push.target import Target
     from towline.reference import RepositoryName
     from towline.sources.base import ImageSource, Referrer, SourceImage, SourceLayer
@@ -87,7 +87,7 @@ class Opened:
         self._path = ""
         self._passes = known_first is None
         if location and location.transport == "docker-daemon":
-            from towline.push.engine_image import EngineImage
+            from towline.push.content.engine_image import EngineImage
 
             self._engine = EngineImage(
                 location.path, resources, context, places, all_tags=all_tags, outline=outline

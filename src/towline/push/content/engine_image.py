@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from towline.context import Context
-    from towline.push.options import Wish
+    from towline.push.interface.options import Wish
+    from towline.push.interface.result import TagPlan
     from towline.push.resources import Resources
-    from towline.push.result import TagPlan
     from towline.push.target import Target
     from towline.reference import Reference, RepositoryName
 

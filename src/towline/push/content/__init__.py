@@ -1,0 +1,1 @@
+"""What is pushed: a source opened for a push, and which of its images go where."""

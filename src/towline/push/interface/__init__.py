@@ -1,0 +1,1 @@
+"""What callers see: the keywords, the words that say where, the results, and no secrets."""

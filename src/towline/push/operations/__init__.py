@@ -1,0 +1,1 @@
+"""What a `Pusher` does beside pushing: plan, inspect, tag."""
