@@ -38,6 +38,11 @@ class RepositoryName(NamedTuple):
         return f"{self.host}/{self.path}"
 
     @property
+    def is_at_registry(self) -> bool:
+        """Whether it is a registry's, and no folder or file in its stead."""
+        return True
+
+    @property
     def familiar(self) -> str:
         """As docker shows it: without the Hub's host and `library/`."""
         if self.host != HUB:

@@ -45,7 +45,7 @@ def copied(args: argparse.Namespace) -> tuple[str, list[str]]:
 
     Raises UsageError.
     """
-    from towline.push.copying import meant
+    from towline.push.interface.copying import meant
 
     if not args.words:
         hint = "towline copy REGISTRY/REPOSITORY:TAG REGISTRY/REPOSITORY:TAG"

@@ -1,21 +1,25 @@
-"""What a push begins with: its targets, what is to go to each, and what needs no push at all."""
+"""What a push begins with: connections, its targets, what goes to each, and what needs no push."""
 
 from __future__ import annotations
 
-from contextlib import closing, nullcontext
+import time
+from contextlib import closing, contextmanager, nullcontext, suppress
+from functools import partial
+from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
 
-from towline.context import Meter
-from towline.push import copying, settled
+from towline.context import SLICE, Cancel, Meter
+from towline.errors import Cancelled, TowlineError
+from towline.push import settled
 from towline.push.content.source_images import Opened, registry_reference, trees
 from towline.push.image import Gatherer, images
-from towline.push.interface import destinations, options
+from towline.push.interface import copying, destinations, options
 from towline.push.manifests import build
 from towline.push.target import target_at
 from towline.push.target_push import TargetPush
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from towline.context import Context
     from towline.errors import SourceError
@@ -30,6 +34,48 @@ if TYPE_CHECKING:
     from towline.spec.digest import Digest
 
 
+_LONGEST = 1.0
+"""Seconds to wait for a connection under way, rather than to open another."""
+
+
+@contextmanager
+def connecting(
+    resources: Resources, names: Iterable[RepositoryName], context: Context
+) -> Iterator[Callable[[], None]]:
+    """Connect to each host while the source is opened; what is given waits for a single one.
+
+    Nothing is asked: what the push does not need is not requested, and what fails here the first
+    question finds out once more, and tells. At the end of the block what is still under way is
+    given up.
+    """
+    cancel = Cancel()
+    threads = []
+    for host in {name.host for name in names if name.is_at_registry}:
+        connect = partial(_connect, resources, host, context.but(cancel=cancel))
+        thread = Thread(target=connect, name="towline-connecting", daemon=True)
+        with suppress(RuntimeError):  # no thread is to be had
+            thread.start()
+            threads.append(thread)
+
+    def wait() -> None:
+        until = time.monotonic() + _LONGEST
+        while len(threads) == 1 and threads[0].is_alive() and time.monotonic() < until:
+            threads[0].join(SLICE)
+            context.cancel.check()
+
+    try:
+        yield wait
+    finally:
+        cancel.cancel()
+        for thread in threads:
+            thread.join(_LONGEST)
+
+
+def _connect(resources: Resources, host: str, context: Context) -> None:
+    with suppress(TowlineError, Cancelled):
+        resources.client.connect(host, context)
+
+
 class Begun(NamedTuple):
     """A push that has begun."""
 
@@ -39,6 +85,12 @@ class Begun(NamedTuple):
     """One for each repository, over trees that share their blobs."""
     broken: dict[Reference, SourceError]
     """Images that cannot be read, of several."""
+
+    @property
+    def outcomes(self) -> dict[Reference, TagOutcome]:
+        """What came of each tag that has come to its end."""
+        ended = {tag: outcome for run in self.runs for tag, outcome in run.outcomes.items()}
+        return self.early | ended | self.broken
 
 
 def begin(

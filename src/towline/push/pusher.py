@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Self, Unpack, cast
 from towline.context import Cancel, Context, Meter
 from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import Note, Warned, nowhere
-from towline.push import copying, joint_push
-from towline.push.begin import begin
-from towline.push.connecting import connecting
+from towline.push import joint_push, reporting
+from towline.push.begin import begin, connecting
 from towline.push.content.source_images import Opened, known_first, registry_reference
-from towline.push.interface import destinations, options, signatures
+from towline.push.interface import copying, destinations, options, signatures
 from towline.push.interface.edge import Edge, Listener
 from towline.push.interface.result import InspectResult, PlanResult, PushResult
 from towline.push.interface.signatures import PusherOptions, PushOptions, Several, Source
@@ -341,24 +340,23 @@ class Pusher:
         context: Context,
         passed: Mapping[RepositoryName, Target],
     ) -> list[TagOutcome]:
-        early, runs, broken = begin(self._resources, opened, wanted, wish, context, begun=passed)
-        targets = [run.target for run in runs]
+        begun = begin(self._resources, opened, wanted, wish, context, begun=passed)
+        targets = [run.target for run in begun.runs]
         left = 0
         if targets and not wish.referrers and opened.knows_referrers:
             from towline.push.content import referring  # which most have no need of
 
             left = referring.left_behind(targets, opened)
         try:
-            joint_push.push(self._resources, runs, wish)
+            joint_push.push(self._resources, begun.runs, wish)
         except Cancelled:
-            ended = {**early, **destinations.outcomes(runs)}
-            destinations.check_untouched(wanted, targets, ended)
+            reporting.check_untouched(wanted, targets, begun.outcomes)
             raise
         finally:
-            for run in runs:
-                if run.target.layout:
-                    run.target.layout.close()
-        outcomes: dict[Reference, TagOutcome] = early | destinations.outcomes(runs) | broken
+            for target in targets:
+                if target.layout:
+                    target.layout.close()
+        outcomes = begun.outcomes
         if left and any(getattr(each, "status", "") == "pushed" for each in outcomes.values()):
             referring.tell(targets[0], left)
         if opened.origin:

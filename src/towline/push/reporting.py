@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from towline.errors import TransferCancelled
 from towline.events import LayerProgress, Note, PushStarted, Summary, TagPushed, Verified
 from towline.layers.profile import AUTO
 from towline.push.image import Blob, Index, images
@@ -12,11 +13,11 @@ from towline.push.interface.result import LayerResult, ManifestResult, PlannedLa
 from towline.spec.manifest import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from towline.layers.profile import Profile
     from towline.push.image import Layer, Tree
-    from towline.push.interface.result import Status, Verification
+    from towline.push.interface.result import Status, TagOutcome, Verification
     from towline.push.manifests.build import Documents
     from towline.push.plan import Delivered
     from towline.push.target import Cost, Target
@@ -153,6 +154,32 @@ def _platform(child: Tree, listed: Descriptor) -> str | None:
 def total_bytes(tree: Tree, delivered: Mapping[str, Delivered]) -> int:
     """Bytes of all blobs of a tree, as they are stored at the destination."""
     return sum(delivered[key].made.size for key in {blob.key for blob in tree.blobs})
+
+
+def check_untouched(
+    references: Iterable[Reference],
+    targets: Sequence[Target],
+    ended: Mapping[Reference, TagOutcome],
+) -> None:
+    """Raises TransferCancelled naming the tags that a cancelled push has seen to, if any."""
+    done = {tag for tag, outcome in ended.items() if isinstance(outcome, PushResult)}
+    in_place = done.union(*(target.written for target in targets))
+    in_doubt = {tag for target in targets for tag in target.in_doubt}
+    if not in_place and not in_doubt:
+        return
+    wanted = list(references)
+    said = ["the push was cancelled"]
+    if in_place:
+        said.append(f"{_listed(wanted, in_place)} {'is' if len(in_place) == 1 else 'are'} in place")
+    if in_doubt:
+        said.append(f"{_listed(wanted, in_doubt)} may have been written")
+    results = [ended.get(tag) for tag in wanted] if done else []
+    names = [str(tag) for tag in wanted] if done else []
+    raise TransferCancelled("; ".join(said), results=results, references=names)
+
+
+def _listed(wanted: Iterable[Reference], some: Container[Reference]) -> str:
+    return ", ".join(str(tag) for tag in wanted if tag in some)
 
 
 class Telling:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from towline.context import Meter, Patience
 from towline.events import Retrying, Warned
-from towline.reference import RepositoryName
 from towline.registry.repository import Repository
 from towline.transfers.retry import Attempts, retry
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from towline.push.image import Layer, Tree
     from towline.push.plan import Delivered
     from towline.push.resources import Resources
-    from towline.reference import Reference
+    from towline.reference import Reference, RepositoryName
     from towline.spec.digest import Digest
     from towline.targets.layout import Layout
     from towline.targets.place import Place
@@ -158,18 +157,13 @@ class Target:
         return retry(work, attempts, gate, self.repository.name.host, self.context, told)
 
 
-def is_at_registry(name: RepositoryName) -> bool:
-    """Whether it is no folder or file."""
-    return type(name) is RepositoryName
-
-
 def target_at(
     resources: Resources, name: RepositoryName, context: Context, side: Side = "destination"
 ) -> Target:
     """A repository, or what else is written to; what its calls cost is counted apart."""
     resources.check_open()
     context = context.but(meter=Meter())
-    if is_at_registry(name):
+    if name.is_at_registry:
         repository = resources.client.repository(name, side, context=context)
         return Target(resources, repository, (), context)
     from towline.targets.archives import opened  # which most have no need of

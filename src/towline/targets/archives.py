@@ -191,7 +191,7 @@ class DockerArchive(Archive):
     def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
         """Have an image in it. Raises SourceError where its layers are not those of its config."""
         document = parse(manifest.content, manifest.media_type)
-        assert isinstance(document, Manifest)  # noqa: S101 - see `push.copying`
+        assert isinstance(document, Manifest)  # noqa: S101 - see `copying` in `push`
         config = document.config.digest
         diff_ids = configs.parse(self.read_blob(config, context, configs.MAX_SIZE)).diff_ids
         layers = [plain_digest(self._root, each.digest) for each in document.layers]

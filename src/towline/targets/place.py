@@ -30,6 +30,11 @@ class Place(RepositoryName):
         return f"{self.host}:{self.path}" if self.path else self.host
 
     @property
+    def is_at_registry(self) -> bool:
+        """It is not."""
+        return False
+
+    @property
     def familiar(self) -> str:
         """As it is written."""
         return str(self)

@@ -7,16 +7,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from towline import reference
-from towline.errors import PartialFailure, TowlineError, TransferCancelled, UsageError
+from towline.errors import PartialFailure, TowlineError, UsageError
 from towline.push.interface.result import PlanResult, PushResult
-from towline.push.target import is_at_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from towline.push.interface.result import TagOutcome
-    from towline.push.target import Target
-    from towline.push.target_push import TargetPush
     from towline.reference import Reference, RepositoryName
 
 _ELSEWHERE = r"(?:oci|oci-archive|docker-archive|docker-daemon):(?![0-9]+/)"
@@ -132,7 +128,7 @@ def _may_be_a_registry(name: str) -> bool:
 def on_one_host(parsed: Iterable[Reference], account: str | None) -> None:
     """An account that was given belongs to one registry. Raises UsageError for several."""
     hosts = dict.fromkeys(
-        found.repository.host for found in parsed if is_at_registry(found.repository)
+        found.repository.host for found in parsed if found.repository.is_at_registry
     )
     if account and len(hosts) > 1:
         raise UsageError(
@@ -167,37 +163,6 @@ def answer(
         )
     results = [outcome for outcome in outcomes if not isinstance(outcome, TowlineError)]
     return results if several else results[0]
-
-
-def outcomes(runs: Iterable[TargetPush]) -> dict[Reference, TagOutcome]:
-    """What came of each tag that has come to its end."""
-    return {tag: outcome for run in runs for tag, outcome in run.outcomes.items()}
-
-
-def check_untouched(
-    references: Iterable[Reference],
-    targets: Sequence[Target],
-    ended: Mapping[Reference, TagOutcome],
-) -> None:
-    """Raises TransferCancelled naming the tags that a cancelled push has seen to, if any."""
-    done = {tag for tag, outcome in ended.items() if isinstance(outcome, PushResult)}
-    in_place = done.union(*(target.written for target in targets))
-    in_doubt = {tag for target in targets for tag in target.in_doubt}
-    if not in_place and not in_doubt:
-        return
-    wanted = list(references)
-    said = ["the push was cancelled"]
-    if in_place:
-        said.append(f"{_listed(wanted, in_place)} {'is' if len(in_place) == 1 else 'are'} in place")
-    if in_doubt:
-        said.append(f"{_listed(wanted, in_doubt)} may have been written")
-    results = [ended.get(tag) for tag in wanted] if done else []
-    names = [str(tag) for tag in wanted] if done else []
-    raise TransferCancelled("; ".join(said), results=results, references=names)
-
-
-def _listed(wanted: Iterable[Reference], some: Container[Reference]) -> str:
-    return ", ".join(str(tag) for tag in wanted if tag in some)
 
 
 def registry(text: str) -> str:

@@ -64,9 +64,7 @@ def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
     if options.get("tags") and not all_tags:
         raise UsageError("`tags` picks among all tags", hint="add `all_tags=True`")
     if options.get("allow_schema1"):
-        from towline.push.manifests import schema1
-
-        schema1.require()
+        _require_cryptography()
     compression = options.get("compression")
     fmt = _one_of(Format, "format", options.get("format", "auto"))
     verify = options.get("verify", False)
@@ -101,6 +99,18 @@ def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
         referrers=options.get("referrers", False),
         omit_from=tuple(several(options.get("omit_from"))),
     )
+
+
+def _require_cryptography() -> None:
+    """Raise UsageError where what signs schema 1 is not installed; nothing is loaded."""
+    from importlib.util import find_spec
+
+    if find_spec("cryptography") is None:
+        raise UsageError(
+            "signed schema 1 needs the package `cryptography`, which is not installed",
+            hint="pip install 'towline[schema1]' (in a clone '.[schema1]'), or leave out "
+            "`allow_schema1=True`",
+        )
 
 
 def known(options: Mapping[str, object], kind: type[PushOptions | PusherOptions]) -> None:

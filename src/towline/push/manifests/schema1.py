@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from towline.errors import UsageError
 from towline.knowledge import places
 from towline.knowledge.base import KnowledgeError
 from towline.spec import media_types
@@ -25,21 +24,8 @@ KEY_FILE = "schema1-key.pem"
 _HALF = SIGNATURE_SIZE // 2
 
 
-def require() -> None:
-    """Raise UsageError where what signs is not installed; nothing is loaded."""
-    from importlib.util import find_spec
-
-    if find_spec("cryptography") is None:
-        raise UsageError(
-            "signed schema 1 needs the package `cryptography`, which is not installed",
-            hint="pip install 'towline[schema1]' (in a clone '.[schema1]'), or leave out "
-            "`allow_schema1=True`",
-        )
-
-
 def sign(payload: bytes, environ: Mapping[str, str], warn: Callable[[str], None]) -> RawManifest:
-    """The manifest with a signature of now. Raises UsageError as `require` does."""
-    require()
+    """The manifest with a signature of now."""
     from cryptography.hazmat.primitives.asymmetric import utils
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
     from cryptography.hazmat.primitives.hashes import SHA256

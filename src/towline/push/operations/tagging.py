@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from towline import reference as references
 from towline.errors import Cancelled, TowlineError, UsageError
 from towline.push import reporting
-from towline.push.interface.destinations import check_untouched
 from towline.push.manifests import if_exists, put
 from towline.push.manifests.build import Documents
 from towline.push.operations import inspect
@@ -55,7 +54,7 @@ def tag(target: Target, reference: Reference, places: Sequence[Reference]) -> li
             outcomes[place] = error
             continue
         except Cancelled:
-            check_untouched(places, [target], outcomes)
+            reporting.check_untouched(places, [target], outcomes)
             raise
         status: Status = "unchanged" if same else "pushed"
         result = reporting.as_it_stands(target, place, known, status, costs.share())

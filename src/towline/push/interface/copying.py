@@ -17,7 +17,6 @@ from towline.errors import (
 )
 from towline.layers import profile as profiles
 from towline.push.image import images
-from towline.push.target import is_at_registry
 from towline.sources.open_source import parse
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def checked(
             f"`omit_from` is for OCI archives, which {others[0]} is not",
             hint="copy to oci-archive:FILE",
         )
-    if all(is_at_registry(each.repository) for each in destinations):
+    if all(each.repository.is_at_registry for each in destinations):
         return list(destinations), wish
     from towline.targets import place
 
