@@ -7,8 +7,10 @@ bytes in it: a compressed stream is decompressed on its way to the disk.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from towline.errors import SourceError
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 BLOCK = 1 << 20
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """A full disk, a full quota, a limit on the size of files."""
+_PIPE_SIZE = 1 << 20
+"""Bytes that whoever writes may be ahead; any user may have as many in a pipe (pipe(7))."""
 _WAKE_MS = 200
 """How often a read that waits for data looks whether the push was cancelled."""
 _MAGIC_IN_REACH = 18
@@ -191,6 +195,9 @@ class PipeReader:
         self._closed = False
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
+        # 64 KiB are less than a millisecond of an export: at each wait of ours it would wait too.
+        with suppress(OSError):  # no pipe, or the user has many of that size
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
 
     def readinto(self, buffer: memoryview, /) -> int:
         """See `Reader`."""

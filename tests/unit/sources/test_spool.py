@@ -13,6 +13,8 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 import zstandard
 
+from towline.context import Cancel
+from towline.sources.spool import PipeReader
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
@@ -131,6 +133,15 @@ def test_a_compressed_pipe_is_decompressed_on_its_way(tmp_path: Path, packed: An
     said = run(None, data=packed(data))
     assert said["names"] == ["app:7"]
     assert f"spooled {len(data)} bytes" in said["notes"][1]
+
+
+def test_whoever_writes_a_pipe_may_be_ahead_by_more_than_the_usual_64_kib() -> None:
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    reader = PipeReader(ours, "a pipe", Cancel())
+    assert os.write(theirs, bytes(2 * MIB)) == MIB
+    reader.close()
+    os.close(theirs)
 
 
 def test_an_empty_pipe_is_said_to_be_empty() -> None:
