@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from towline.wire.url import Url
 
 BINARY = ("Content-Type", media_types.OCTET_STREAM)
+# `int` refuses texts of thousands of digits, and no blob needs more than 18.
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-")
 
 
@@ -29,7 +30,7 @@ class Seen(NamedTuple):
     """Bytes, as far as it says."""
 
     def has(self, size: int | None) -> bool:
-        """Whether the blob is there and, as far as that is known and wanted, of that size."""
+        """Whether the blob is there. Where both sizes are known, they must be equal."""
         return self.there is True and (None in {size, self.size} or size == self.size)
 
 
@@ -37,7 +38,7 @@ class Mounted(NamedTuple):
     """The registry has linked the blob from another repository."""
 
     instead: Digest | None = None
-    """Another blob that it names as linked."""
+    """The digest that the answer names, where it is not the one that was asked for."""
 
 
 class Opened(NamedTuple):
@@ -59,7 +60,10 @@ def base(host: str) -> Call[None]:
 
 
 def head_blob(name: RepositoryName, digest: str, *, in_storage: bool = False) -> Call[Seen]:
-    """end-2 by HEAD; `in_storage`: follow to the storage, which may have lost the blob."""
+    """end-2 by HEAD. `in_storage`: follow to the storage behind the registry, too.
+
+    The storage may have lost a blob that the registry still lists.
+    """
     action = f"check blob {_short(digest)} in {name}"
     path = distribution.blob_path(name.path, digest)
 
@@ -81,7 +85,7 @@ def head_blob(name: RepositoryName, digest: str, *, in_storage: bool = False) ->
 
 
 def get_blob(name: RepositoryName, digest: str, start: int = 0) -> Call[Response]:
-    """end-2, from byte number `start` on; its body is to be read piece by piece."""
+    """end-2, from byte number `start` on. The caller reads the body piece by piece."""
     action = f"read blob {_short(digest)} of {name}"
     path = distribution.blob_path(name.path, digest)
     span = (("Range", f"bytes={start}-"),) if start else ()
@@ -89,8 +93,8 @@ def get_blob(name: RepositoryName, digest: str, start: int = 0) -> Call[Response
 
 
 def starts_at(response: Response) -> int | None:
-    """Which byte of a blob an answer begins with; None: it does not say."""
-    if response.status != 206:
+    """The number of the byte with which an answer begins; None: it does not say."""
+    if response.status != 206:  # `Range` was ignored, as it may be: the whole blob comes
         return 0
     match = _CONTENT_RANGE.match(response.headers.get("Content-Range") or "")
     return int(match[1]) if match else None
@@ -119,10 +123,13 @@ def mount(name: RepositoryName, digest: str, origin: str) -> Call[Mounted | Open
     def read(response: Response) -> Mounted | Opened | None:
         if response.status == 201:
             return Mounted(errors.named_instead(response, digest))
+        # 202 is the specification's way to decline. It opens a session, which saves a POST.
         if response.status == 202 and response.headers.get("Location"):
             return _opened(response, action)
         return None
 
+    # Always with `from`: without it distribution and Harbor mount nothing, and Quay of old said
+    # 400. Never with `origin`, as crane does: it has broken the Hub and old Harbor.
     path = distribution.uploads_path(name.path)
     target = f"{path}?mount={digest}&from={quote(origin)}"
     return Call("POST", target, action, read, moves=True, optional=True)
@@ -134,7 +141,10 @@ def _opened(response: Response, action: str) -> Opened:
 
 
 def session_url(response: Response, action: str, before: Url | None = None) -> Url:
-    """The URL at which the session goes on; `before` where the answer names none."""
+    """The URL at which the session goes on; `before` where the answer names none.
+
+    Raises RegistryError, transient, where there is no such URL.
+    """
     # It is taken as it comes: distribution signs the offset into its query, anew in each answer,
     # and GHCR's path is not the specification's.
     location = response.headers.get("Location")
@@ -171,12 +181,13 @@ def send_chunk(location: Url, chunk: memoryview, start: int, action: str) -> Cal
 def ask_upload(location: Url, action: str) -> Call[Response | None]:
     """end-13. None: the session is gone, or the registry does not tell."""
 
-    # 404 for none: ECR, older Gitea, and distribution 2, which drops the session for the asking if
-    # its body was cut. Artifactory has said 405.
+    # ECR and older Gitea answer 404 to every such question, Artifactory has answered 405.
+    # Distribution 2 answers 404 once a body was cut, and drops the session for the asking.
     def read(response: Response) -> Response | None:
         if response.ok:
             return response
         refusal = errors.refusal(response, action)
+        # Those 404s say BLOB_UPLOAD_INVALID, which is transient elsewhere: a new session helps.
         if refusal.transient and response.status != 404:
             raise refusal
         return None
@@ -185,8 +196,9 @@ def ask_upload(location: Url, action: str) -> Call[Response | None]:
 
 
 def close_upload(location: Url, digest: str, action: str) -> Call[Digest | None]:
-    """end-6 without a body; gives the other blob that the registry says it kept, if it does."""
+    """end-6 without a body. Reads the digest that the registry names, if it is another one."""
 
+    # No body: distribution 3 appends one without a look at its range.
     def read(response: Response) -> Digest | None:
         errors.check_success(response, action)
         return errors.named_instead(response, digest)

@@ -1,7 +1,7 @@
-"""A call to a registry as a value: what is asked, and how the answer is read (jib's way).
+"""A call to a registry as a value: what is asked, and how the answer is read.
 
-Also where an answer may send it on to (RFC 9110, "Redirection 3xx"). Nothing touches a socket:
-tests feed answers in. `action` completes "cannot …" in errors.
+Also decides where a redirect may lead a call (RFC 9110, "Redirection 3xx"). Nothing touches a
+socket: tests feed answers in. `action` completes "cannot …" in errors.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Call(NamedTuple, Generic[T]):
     follow: bool = False
     """Go where a redirect points (GET and HEAD alone)."""
     moves: bool = False
-    """Go to another host, too, where a 307 or 308 points; other writes go to no other."""
+    """Follow a 307 or 308 to another host. Writes without this stay on their host."""
     optional: bool = False
-    """It only saves work: a refusal that nothing can be learned from is not questioned."""
+    """It only saves work (a mount): no other token is fetched for a 401 that tells nothing new."""
     fresh: bool = False
-    """On a new connection: the kept ones have turned out dead."""
+    """Use a new connection: a kept one has turned out to be dead."""
 
 
 class Unclear(NamedTuple):
@@ -60,19 +60,22 @@ def says_nothing(response: Response) -> bool:
     that is not there (Artifactory).
     """
     status = response.status
+    # 401 is about the login, 404 an answer, and 408, 429 and 499 (nginx, Nexus) pass.
     return status == 501 or (400 <= status < 500 and status not in {401, 404, 408, 429, 499})
 
 
 def sent_on(call: Call[T], response: Response) -> Url | None:
-    """The URL at which a call is to be repeated; None: its answer is final.
+    """The URL at which to repeat the call; None: the answer is final.
 
-    Reads that follow go wherever they are sent. Others keep method and body (307 and 308: RFC 9110,
-    sections 15.4.8 and 15.4.9) and stay on their host, unless they `move`.
+    A call with `follow` goes wherever it is sent. Any other call follows 307 and 308 alone, which
+    keep method and body (RFC 9110, sections 15.4.8 and 15.4.9), and leaves its host only with
+    `moves`. Raises RegistryError where a redirect leads from https to http, or to no address.
     """
     # The method stays: storage on S3 has signed the address for this one alone.
     if call.follow and response.status in REDIRECTS:
         return read_sent_on(response)
     url = errors.sent_on(response)
+    # 301, 302 and 303 would turn a write into a GET.
     if response.status not in {307, 308} or url is None:
         return None
     if call.moves:
@@ -80,11 +83,15 @@ def sent_on(call: Call[T], response: Response) -> Url | None:
             return still_secure(url, response.url)
         except ValueError as error:
             raise RegistryError(f"cannot {call.action}: {error}", status=response.status) from None
+    # A registry could have us write a tag at another one, in our own name.
     return url if url.origin == response.url.origin else None
 
 
 def read_sent_on(response: Response) -> Url:
-    """Where a read is redirected to. Raises RegistryError where that leads from https to http."""
+    """The address to which a read is redirected.
+
+    Raises RegistryError where that leads from https to http, or is no address.
+    """
     try:
         url = response.url.join(response.headers.get("Location") or "")
     except ValueError:
@@ -103,10 +110,14 @@ def astray(url: Url) -> RegistryError:
 
 
 def still_secure(url: Url, asked: Url) -> Url:
-    """Where a write is redirected to; ValueError if that leads to another host's http."""
+    """`url`, the next address of a write, on https if `asked`, the last one, was.
+
+    Raises ValueError where it leads from https to http at another host.
+    """
     if (asked.scheme, url.scheme) != ("https", "http"):
         return url
     if url.host != asked.host:
         raise ValueError(f"{asked.authority} sends on to {url.origin}, which is not encrypted")
-    # Behind a proxy that ends TLS registries say `http` of themselves: https it stays.
+    # Behind a proxy that ends TLS, a registry names itself with `http`. The proxy would redirect
+    # that with a 301, which loses method and body.
     return asked.at(url.target)

@@ -1,7 +1,8 @@
 """What a registry host has turned out to do or not to do, so that nobody asks it twice.
 
-It only saves requests: whatever is wrong in it is found out again, and costs time at worst. Where
-tokens are to be had is no such fact: who is told a password is asked of the registry in each run.
+These facts only save requests: one that is wrong is found out again, and costs time at worst. The
+address of a token service is not among them. A password is sent there, so the registry itself is
+asked for it in each run.
 """
 
 from __future__ import annotations
@@ -20,18 +21,20 @@ Shape = Literal["put", "patch", "chunk"]
 MiB = 1 << 20
 CHUNK = 16 * MiB
 """Bytes of a chunk where nobody says otherwise."""
+# GHCR takes chunks of up to 4 MiB, nginx by default bodies of up to 1 MiB.
 _SMALLER = (CHUNK, 4 * MiB, MiB, 1 << 18, 1 << 16)
 """Bytes to come down to; below the last, a refusal must have another cause than the size."""
 _PARTS_OF_ECR = 5 * MiB
+"""Bytes of the least chunk at ECR, but for the last: smaller ones are a `LayerPartTooSmall`."""
 TRIES = 2
 """Failures in a row after which the shape of a body, not chance, may be the cause."""
 _SAID = r"(\d+(?:\.\d+)?)\s*(kib|kb|k|mib|mb|m)\b"
 _UNITS = {"k": 1 << 10, "m": MiB}
 REMEMBERED = 7 * 24 * 3600.0
-"""Seconds for which facts count after the last was found out: proxies get other limits."""
+"""Seconds for which facts count after the last was found out: a proxy's limits may be changed."""
 _SEEN, _RATE = "seen", "rate"
 _TELLING = 8 << 20
-"""Bytes from which a push tells of a rate: less takes as long as its requests."""
+"""Bytes that must have been sent for a rate to be noted: fewer take as long as their requests."""
 _NUMBER = r"[0-9]{1,18}"
 _REFUSES = {
     "patch_refused": "no PATCH: a large layer that is compressed on the way is read twice",
@@ -45,7 +48,11 @@ _OF_THIS_RUN = frozenset({"chunks_kept", "failures"})
 
 @dataclass(slots=True)
 class HostFacts:
-    """What one host takes and does; fields are single values, so that races do no harm."""
+    """What one host takes and does.
+
+    Threads change it without a lock: each field is a single value, and a lost change is found out
+    again.
+    """
 
     patch_refused: bool = False
     """It takes no PATCH: blobs go as one PUT, for which digest and size must be known."""
@@ -62,9 +69,9 @@ class HostFacts:
     head_refused: bool = False
     """It does not answer HEAD for manifests."""
     bodies_survive: bool | None = None
-    """Whether a body that was cut has gone on where it was cut; None: none was."""
+    """Whether an upload in one body was resumed after a cut; None: not tried yet."""
     chunks_survive: bool | None = None
-    """Whether a blob in chunks has gone on after those that were acknowledged; None: as above."""
+    """Whether one in chunks was resumed after its acknowledged chunks; None: not tried yet."""
     docker_refused: bool = False
     """It takes no manifests of docker's format (schema 2), but others."""
     oci_refused: bool = False
@@ -83,6 +90,7 @@ class HostFacts:
         `now`: seconds since the epoch.
         """
         found = cls()
+        # A shared cache may say anything: each value is checked like an answer.
         numbers = {name: int(text) for name, text in facts.items() if re.fullmatch(_NUMBER, text)}
         if not 0 <= now - numbers.get(_SEEN, 0) <= REMEMBERED:
             return found
@@ -91,14 +99,19 @@ class HostFacts:
                 setattr(found, name, bool(numbers.get(name)))
             elif kind == "bool | None" and name in numbers:
                 setattr(found, name, bool(numbers[name]))
+        # With both refused no blob could be sent any more: one is tried again.
         found.put_refused &= not found.patch_refused
+        # A chunk is held in memory, whatever somebody has written down.
         found.chunk_min = min(numbers.get("chunk_min", 0), CHUNK)
         body_max = numbers.get("body_max", 0)
         found.body_max = body_max if body_max >= _SMALLER[-1] else None
         return found
 
     def to_recall(self, now: float) -> dict[str, str]:
-        """The facts for a later run; also what is not so, for a store adds to what it had."""
+        """The facts for a later run.
+
+        Those that are not so are in it too: a store keeps what is not written over.
+        """
         values = {name: getattr(self, name) for name in self.__slots__ if name not in _OF_THIS_RUN}
         facts = {name: "" if value is None else str(int(value)) for name, value in values.items()}
         return {**facts, _SEEN: str(int(now))}
@@ -111,7 +124,7 @@ class HostFacts:
             self.bodies_survive = True
 
     def lost(self, *, in_chunks: bool) -> None:
-        """Note that a cut upload could not be resumed; one that has been counts more."""
+        """Note that a cut upload could not be resumed. It changes nothing if one was before."""
         if in_chunks:
             self.chunks_survive = self.chunks_survive or False
         else:
@@ -124,14 +137,17 @@ class HostFacts:
         return True in known or (False if False in known else None)
 
     def failed(self, shape: Shape, after: int) -> None:
-        """Count a failed body; `after`: the count when it began: parallel failures are one."""
+        """Count a body that failed. `after`: the count when that body began."""
+        # So that several that are cut side by side count as one.
         self.failures[shape] = max(self.failures[shape], after + 1)
 
     def taken(self, shape: Shape) -> None:
         """Note that a body of this shape was accepted."""
         self.failures[shape] = 0
         if shape == "patch" and self.failures["put"] >= TRIES:
-            self.put_refused = True  # it costs little, should it have been chance
+            # Older Artifactory breaks down over a PUT with a body. Should it have been chance,
+            # going by PATCH costs one request a blob.
+            self.put_refused = True
 
     @property
     def takes_chunks(self) -> bool:
@@ -144,20 +160,19 @@ class HostFacts:
         return not self.put_refused and self.failures["put"] < TRIES
 
     def kept(self, size: int, chunk: int, *, in_chunks: bool) -> None:
-        """Note that a blob was committed, in several chunks of `chunk` bytes or in one body.
-
-        That chunks are at fault where they have failed is known only when a larger body went
-        through.
-        """
+        """Note that a blob of `size` bytes was committed: in chunks of `chunk`, or in one body."""
         if in_chunks:
             self.chunks_kept, self.failures["chunk"] = True, 0
         elif self.failures["chunk"] >= TRIES and size > chunk:
+            # Google's registries and ECR Public: chunks fail, and a larger body goes through.
+            # Only that shows that chunks are at fault.
             self.chunks_refused = True
             if self.body_max is not None and size > self.body_max:
-                self.body_max = None  # only the other way of one body is limited
+                # The limit is that of the other shape (PUT or PATCH) alone.
+                self.body_max = None
 
     def limits(self) -> list[str]:
-        """What is out of the ordinary, each completing "HOST takes …"."""
+        """The limits of the host as phrases; each completes "HOST takes …"."""
         found = []
         if self.body_max is not None:
             found.append(f"no body of more than about {self.body_max} bytes: layers go in chunks")
@@ -169,12 +184,13 @@ class HostFacts:
         return found
 
     def shape_refused(self, shape: Shape) -> bool:
-        """Note that the host refuses this shape of body; whether another one is left to try."""
+        """Note that the host refuses this shape of body. Returns whether another one is left."""
         match shape:
             case "chunk" if self.body_max is None:
                 self.chunks_refused = True
                 return True
-            case "chunk":  # one body was too large before: is it in the other way, too?
+            case "chunk":
+                # One body was too large before, by PUT or by PATCH: the other may have no limit.
                 self.failures["chunk"] = TRIES
                 return self._has_ways()
             case "put":
@@ -190,15 +206,17 @@ class HostFacts:
     def too_large(self, shape: Shape, size: int | None, words: str = "") -> bool:
         """Note that a body of `size` bytes (None: of open length) was too large.
 
-        Whether a smaller one, or another shape, may pass. `words`: the refusal, which may name a
-        limit.
+        `words`: the refusal, which may name a limit. Returns whether a smaller body, or another
+        shape, may pass.
         """
         if shape != "chunk" and not self.takes_chunks:
+            # Chunks are no way out: the other shape of one body may be.
             self.failures[shape] = TRIES
             if self._has_ways():
                 return True
             if self.failures["chunk"] >= TRIES:
-                self.failures.clear()  # a dead end: which of all that failed was chance?
+                # Every shape has failed. Some of it may have been chance: the next blob tries anew.
+                self.failures.clear()
                 return False
         smaller = [step for step in _SMALLER if size is None or step < size]
         words = words.lower()
@@ -212,19 +230,19 @@ class HostFacts:
         return True
 
     def too_small(self, size: int) -> bool:
-        """Note that a chunk of that many bytes was too small; whether a larger one may do."""
+        """Note that a chunk of `size` bytes was too small. Returns whether a larger one may do."""
         self.wants_chunks_of(_PARTS_OF_ECR)
         return size < self.chunk_min
 
     def wants_chunks_of(self, least: int) -> None:
-        """Note the least size of a chunk; of more than 16 MiB, too much to hold, none is sent."""
-        if least > CHUNK:
+        """Note the least bytes of a chunk."""
+        if least > CHUNK:  # too much to hold in memory until it is acknowledged
             self.chunks_refused = True
         else:
             self.chunk_min = max(self.chunk_min, least)
 
     def chunk(self, wanted: int | None) -> int:
-        """Bytes of a chunk, where `wanted` are asked for."""
+        """Bytes of a chunk, within what the host takes. `wanted`: what the user asks for."""
         size = wanted or CHUNK
         if self.body_max is not None:
             size = min(size, self.body_max)
@@ -232,9 +250,9 @@ class HostFacts:
 
 
 class Rates:
-    """How fast blobs went to each host when last some did, for plans to estimate by.
+    """How fast blobs went to each host the last time, in bytes a second, for plans to estimate by.
 
-    Bytes a second; a race between two writers ends in one of their figures.
+    Safe from any thread: of two rates that are noted at once one stays.
     """
 
     def __init__(self) -> None:
@@ -248,13 +266,13 @@ class Rates:
             self._rates.setdefault(host, int(text))
 
     def note(self, host: str, sent_bytes: int, seconds: float) -> None:
-        """Note that blobs of that many bytes in all were sent to the host in that time."""
+        """Note that blobs of `sent_bytes` in all were sent to the host in so many seconds."""
         if sent_bytes >= _TELLING and seconds > 0:
             self._rates[host] = round(sent_bytes / seconds) or 1
             self._noted.add(host)
 
     def seconds(self, host: str, size: int) -> float | None:
-        """How long sending so many bytes would take; None where no rate is known."""
+        """Seconds that sending `size` bytes would take; None where no rate is known."""
         rate = self.rate(host)
         return size / rate if rate else None
 
@@ -263,5 +281,5 @@ class Rates:
         return self._rates.get(host)
 
     def to_recall(self, host: str) -> dict[str, str]:
-        """For a later run; empty where nothing new was seen."""
+        """The rate for a later run; empty where none was noted in this one."""
         return {_RATE: str(self._rates[host])} if host in self._noted else {}

@@ -88,9 +88,10 @@ class RegistryClient:
         recall: Callable[[str], Mapping[str, str]] | None = None,
         few_left: Callable[[str, int, float], object] = lambda _host, _left, _seconds: None,
     ) -> None:
-        """`recall` gives what an earlier client said of a host in `learned`.
+        """`recall` gives what an earlier client said of a host in `facts`.
 
-        `few_left` is told how many requests a host takes yet, and in how many seconds.
+        `few_left` is told of a host that takes few more requests: the host, their number, and the
+        seconds in which it takes no others.
         """
         self._few_left = few_left
         self._settings = settings
@@ -113,7 +114,7 @@ class RegistryClient:
         self._facts: dict[str, HostFacts] = {}
         self._recalled: dict[str, HostFacts] = {}
         self._names: dict[str, str] = {}
-        """Under which facts of a host are kept."""
+        """By host: the name under which its facts are kept."""
         self.rates = Rates()
         """How fast blobs went to the hosts."""
         self._warnings = Warnings(settings.warn or silent)
@@ -127,11 +128,11 @@ class RegistryClient:
         *,
         context: Context | None = None,
     ) -> Repository:
-        """A repository; asks nobody yet but a credential helper, if one is named for its host.
+        """A repository. Nobody is asked yet but the host's credential helper, if it has one.
 
-        `pull_from`: where its blobs may be mounted from. Raises UsageError for a file of
-        credentials, a proxy or a certificate that cannot be used, and Cancelled while a helper is
-        waited for.
+        `pull_from`: repositories from which its blobs may be mounted. Raises UsageError for a file
+        of credentials, a proxy or a certificate that cannot be used, and Cancelled while a helper
+        is waited for.
         """
         context = context or Context()
         with acquired(self._lock, context):
@@ -141,20 +142,20 @@ class RegistryClient:
         return Repository(name, transport, facts, side=side, pull_from=pull_from, chunk_size=size)
 
     def connect(self, host: str, context: Context) -> None:
-        """Have a connection ready for the first call to a host; asks nobody for a login.
+        """Open a connection for the first call to a host. Nobody is asked for a login.
 
         Raises NetworkError, and UsageError for a proxy or a certificate that cannot be used.
         """
         with acquired(self._lock, context):
             pool, endpoint = self._made_pool(), self._endpoint(host)
         request = Request("GET", endpoint.base(context))
-        if endpoint.is_bound:  # as in `transport`
+        if endpoint.is_bound:  # the same guard as `Transport._guarded`
             request = request._replace(shuns="another machine")
         pool.connect_ahead(request, context)
 
     def write_to(self, hosts: Iterable[str]) -> None:
-        """Take the account of a destination for all that is asked of these hosts."""
-        # Without the lock: who holds it may be waiting for a credential helper.
+        """Use a destination's account for reads from these hosts, too."""
+        # Without the lock: whoever holds it may be waiting for a credential helper.
         self._keychain.destinations.update(hosts)
 
     def _host_facts(self, host: str, side: Side) -> HostFacts:
@@ -163,6 +164,7 @@ class RegistryClient:
             # How a host takes uploads is of no interest to those who only read.
             known = self._recall(name) if self._recall and side == "destination" else {}
             self._facts[host] = HostFacts.recalled(known, time.time())
+            # A copy, for `facts` to see what has changed since.
             self._recalled[host] = replace(self._facts[host])
             self.rates.recall(host, known)
         return self._facts[host]
@@ -170,8 +172,8 @@ class RegistryClient:
     def _name(self, host: str) -> str:
         """The name under which facts of a host are kept.
 
-        Those that no certificate vouches for (http, or https unchecked) are kept apart: what
-        somebody on the way may have said is never believed where one does.
+        Without a certificate that vouches for the host (http, or https unchecked) somebody on the
+        way may have said them: they have a name of their own, and never count for verified https.
         """
         return host if self._endpoint(host).is_verified else f"unverified {host}"
 
@@ -233,12 +235,13 @@ class RegistryClient:
                 answer_timeouts=settings.answer_timeouts,
                 trust=trust,
                 proxies=proxy.from_environment(settings.environ),
-                # What is said of registries is not said of proxies, but for whom to believe.
+                # `--ca` counts for a proxy's certificate too; `--insecure` and `--cert` do not.
                 proxy_trust=tls.Trust(authorities=given.authorities),
                 write_log=settings.log or silent,
                 secrets=self._secrets,
                 pace=Pace(settings.limit_rate) if settings.limit_rate else None,
             )
+            # Whoever still asks after `close` gets a pool that keeps no connection open.
             if self._closed:
                 self._pool.close()
         return self._pool
@@ -252,12 +255,10 @@ class RegistryClient:
         self.repository(name, "destination", context=context).ask_base(context)
 
     def facts(self) -> dict[str, dict[str, str]]:
-        """Facts to be stored, by the names that `recall` is asked for; only where some are new.
-
-        Facts known before keep their age: they are to be found out again some day.
-        """
+        """The facts to store, by the names that `recall` is asked for; only of hosts with news."""
         now = time.time()
         with self._lock:
+            # What was only recalled keeps its date: after a week it is found out again.
             found = {
                 host: facts.to_recall(now) if facts != self._recalled[host] else {}
                 for host, facts in self._facts.items()
@@ -265,12 +266,13 @@ class RegistryClient:
             for host, facts in found.items():
                 facts.update(self.rates.to_recall(host))
             for host, name in self._names.items():
+                # It fell back to http: what it does there says nothing of https.
                 if self._name(host) != host == name:
-                    found.pop(host)  # it fell back to http, which says nothing of what is in https
+                    found.pop(host)
         return {self._names[host]: facts for host, facts in found.items() if facts}
 
     def close(self) -> None:
-        """Close the connections; none is kept any more, whoever still asks for something."""
+        """Close the connections. None is kept from here on, though somebody may still ask."""
         with self._lock:
             self._closed = True
             self._transports.clear()

@@ -1,7 +1,7 @@
-"""Where a registry's API is: its host, whether https or http, and with which certificates.
+"""Where a registry's API is: its host, https or http, and the certificates for it.
 
-https everywhere; http only where it was asked for, or on this machine when nothing there speaks
-TLS. That is decided once, and no request is spent on it.
+https is spoken everywhere; http only where the user asked for it, or on this machine when nothing
+there speaks TLS. That is decided once, by a greeting in TLS and not by a request.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     """What comes of a call: an answer, or none."""
 
 HUB_API = "registry-1.docker.io"
-"""The Hub's API answers elsewhere than its name says."""
+"""The host of the Hub's API; `docker.io` has none."""
 BASE_PATH = "/v2/"
 Scheme = Literal["https", "http"]
 
@@ -52,7 +52,7 @@ class Endpoint:
         self.host = host
         """As references have it."""
         self.plain_http = plain_http
-        """Whether somebody said so."""
+        """Whether the user asked for http."""
         self._api_host = HUB_API if host == HUB else host
         self._checked = checked
         self._timeout = timeout
@@ -61,22 +61,22 @@ class Endpoint:
         secure = self._url("https")
         self._base: Url | None = self._url("http") if plain_http else secure
         if loopback_http and not plain_http and is_loopback(secure.host):
-            self._base = None  # it is for the place itself to say
+            self._base = None  # `base` finds out, at the first call
         self._settled = plain_http or not loopback_http
-        """Whether it stays as it is, whatever fails from here on."""
+        """Whether `_base` is final, whatever fails from here on."""
 
     def _url(self, scheme: Scheme) -> Url:
         return parse(f"{scheme}://{self._api_host}{BASE_PATH}")
 
     @property
     def key(self) -> str:
-        """Scheme and host once the scheme is decided, the host before."""
+        """Scheme and host once the scheme is decided; the host alone before that."""
         base = self._base
         return base.origin if base else self.host
 
     @property
     def is_verified(self) -> bool:
-        """Whether a certificate vouches for it, as far as that is decided."""
+        """Whether a certificate vouches for the host; False while the scheme is undecided."""
         return self._checked and self._base is not None and self._base.scheme == "https"
 
     @property
@@ -97,9 +97,9 @@ class Endpoint:
         return base
 
     def gives_way(self, tried: Url, outcome: Outcome, context: Context) -> bool:
-        """Whether a call to `tried` with this outcome is to be repeated at another base URL.
+        """Whether to repeat a call to `tried`, with this outcome, at another base URL.
 
-        Never once an answer has settled whether it is https or http.
+        Never once an answer has settled the scheme.
         """
         if self._settled and self._base == tried:
             return False
@@ -110,10 +110,13 @@ class Endpoint:
                 self._settled = True
                 return False
             if tried.scheme == "http":
-                # Who hung up on the greeting may have had another reason than not to know TLS.
+                # The greeting failed, and now http has failed too. Whoever hung up on the greeting
+                # may have had another reason than not to know TLS: greet it again.
                 self._base = None
             elif isinstance(outcome, NetworkError):
-                self._settled = True  # what is https is asked for http once
+                # Its name does not look like this machine's, but may lead to it (hosts files):
+                # then it may speak http. That is looked for once.
+                self._settled = True
             else:
                 return False
             try:
@@ -123,7 +126,11 @@ class Endpoint:
             return self._base != tried
 
     def explain(self, error: NetworkError, context: Context) -> None:
-        """Find out of a registry that hangs up on the plain http it was to speak if it is TLS's."""
+        """Complete the error of a call in plain http.
+
+        A registry that hung up is greeted in TLS; the error's `speaks_tls` says whether it
+        answered.
+        """
         base = self._base
         if not (self.plain_http and base):
             error.speaks_tls = False  # then http was our own idea, or a proxy's
@@ -137,13 +144,13 @@ class Endpoint:
         secure, plain = self._url("https"), self._url("http")
         found = self._resolve(secure.host, secure.port, context.cancel, self._timeout)
         try:
-            # `localhost`, too, may lead to another machine: its addresses count, never its name.
+            # Addresses count, not the name: even `localhost` may lead to another machine.
             here = all(is_here(str(address[0])) for _, address in found)
             if not here or speaks_tls(secure, context.cancel, self._timeout):
                 self._settled = True
                 return secure
         except NetworkError:
-            # Without a port in its name, http is at another one.
+            # Nothing listens at 443. Where the name has no port, http has another one (80).
             if secure.port == plain.port:
                 raise
         return plain
@@ -158,8 +165,8 @@ def trust_of(host: str, given: Trust, environ: Mapping[str, str]) -> Trust:
     """The authorities and the client's certificate for a host: those given, and its `certs.d`'s.
 
     Docker and Podman keep a folder for each HOST[:PORT]: `*.crt` are authorities, NAME.cert and
-    NAME.key a client's pair. The first folder that exists counts, the user's own before the
-    system's. Raises UsageError for a client's certificate without a key.
+    NAME.key a client's pair. Only the first folder that exists counts, the user's own before the
+    system's. Raises UsageError for a client's certificate without a key, as Podman does.
     """
     from pathlib import Path
 
@@ -169,11 +176,11 @@ def trust_of(host: str, given: Trust, environ: Mapping[str, str]) -> Trust:
     places = (*own, "/etc/containers/certs.d", "/etc/docker/certs.d")
     folders = (Path(place, host) for place in places)
     folder = next((folder for folder in folders if folder.is_dir()), None)
-    if folder is None or host == HUB:  # docker reads no folder for it
+    if folder is None or host == HUB:  # docker reads no folder for the Hub
         return given
     try:
         found = sorted(folder.iterdir())
-    except OSError:  # not for this user to read
+    except OSError:  # this user may not read it, and Podman passes over it too
         return given
     authorities = tuple(path for path in found if path.suffix == ".crt")
     trust = given._replace(authorities=(*given.authorities, *authorities))

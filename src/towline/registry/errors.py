@@ -1,4 +1,4 @@
-"""Refusals, read: any body becomes one sentence, a code where there is one, and a class.
+"""Reads refusals: any answer becomes an error's sentence, code (if there is one) and class.
 
 Registries send JSON by the specification or nearly so; proxies in front of them send pages,
 storage behind them sends XML, and some send nothing. Nothing in here fails on what they send.
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from towline.wire.url import Url
 
 _LASTING_FAILURES = frozenset({501, 505, 507, 511})
+"""Failures of a server that waiting does not heal: 507 is a full disk, 511 a network's login."""
 _LASTING_STATUSES = frozenset({400, 401, 403, 405, 411, 413, 415, 501})
-"""Statuses of which each has a remedy of its own, and none is waiting."""
+"""Statuses that waiting does not heal, whatever code comes with them: each has its own remedy."""
 _TRANSIENT_CODES = frozenset(
     {
         distribution.TOOMANYREQUESTS,
@@ -40,15 +41,16 @@ _SHOWN = 200
 _MARKUP_READ = 8 << 10
 """Characters of a page that are searched: what it says is near its top."""
 _DETAIL_READ = 1000
+"""Characters of a detail that are searched for causes: one may stand behind a long path."""
 _DETAIL_SHOWN = 120
-"""Characters of a detail: the cause may stand behind a long path, and is looked for there too."""
 _CUT = "…"
-"""Stands where a text was cut: what stands before may be a part of a secret (`wire/secrets`)."""
+"""Marks where a text was cut: the word before it may be a part of a secret (`wire/secrets`)."""
 _EPOCH = 1e9
-"""A number of seconds above this is a date."""
+"""A number of seconds above this is a date (since 1970), not a time to wait."""
 _SPREAD_MAX = 300.0
-"""Seconds of a window."""
+"""Seconds of the longest window over which requests are spread."""
 _WAIT_MAX = 60.0
+"""Seconds to wait at most, however many a registry asks for."""
 
 _TITLE = r"(?is)<title[^>]*>(.*?)</title>"
 _XML_MESSAGE = r"(?is)<Message>(.*?)</Message>"
@@ -66,13 +68,13 @@ class Complaint(NamedTuple):
     def __str__(self) -> str:
         said = ": ".join(filter(None, [self.code, self.message]))
         if self.message and self.detail.startswith(("{", "[")):
-            return said  # of objects of theirs a person reads nothing that the message lacks
+            return said  # a detail in JSON tells a person nothing more than the message
         detail = shown(self.detail, _DETAIL_SHOWN)
         return f"{said} ({detail})".lstrip() if detail else said
 
 
 def complaints(response: Response) -> list[Complaint]:
-    """What the body complains of; empty when it says nothing."""
+    """The errors that the body names; empty when it names none."""
     text = response.body.decode("utf-8", "replace").strip()
     if not text:
         return []
@@ -92,6 +94,7 @@ def complaints(response: Response) -> list[Complaint]:
 def _from_object(document: dict[str, Any]) -> list[Complaint]:
     errors = document.get("errors")
     if isinstance(errors, list) and errors:
+        # A manifest that lacks many blobs gets an error for each.
         return [_from_error(error) for error in errors[:5]]
     if isinstance(errors, str):
         return [Complaint(None, shown(errors, _SHOWN))]
@@ -107,6 +110,7 @@ def _from_error(error: Any) -> Complaint:  # noqa: ANN401 - any JSON
     if not isinstance(error, dict):
         return Complaint(None, shown(str(error), _SHOWN))
     message, detail = error.get("message"), error.get("detail")
+    # Distribution sends an object or a list, others a text, null, or nothing.
     if detail and not isinstance(detail, str):
         detail = json.dumps(detail, ensure_ascii=False)
     return Complaint(
@@ -130,7 +134,8 @@ def _from_markup(text: str) -> list[Complaint]:
 
 
 def shown(text: str, length: int) -> str:
-    """On one line, printable, cut to `length` characters."""
+    """The text on one line, printable, cut to `length` characters."""
+    # Four times as many are cleaned, as much white space may fall away: it may be megabytes.
     clean = "".join(c if c.isprintable() else " " for c in text[: 4 * length])
     clean = " ".join(clean.split())
     whole = len(text) <= 4 * length and len(clean) <= length
@@ -141,6 +146,7 @@ def described(response: Response) -> str:
     """The answer in words: its status, then what the headers and the body complain of."""
     from towline.registry.auth.challenge import challenges
 
+    # The challenge of a 401 often says more than its body, so it stands first.
     found = challenges(response.headers.all("WWW-Authenticate"))
     reasons = (challenge.parameters.get("error_description") for challenge in found)
     reason = shown(next(filter(None, reasons), ""), _SHOWN)
@@ -151,7 +157,7 @@ def described(response: Response) -> str:
 
 
 def code(response: Response) -> str | None:
-    """The first code of the body, or that of missing blobs, if it is among them."""
+    """The first code of the body; MANIFEST_BLOB_UNKNOWN goes before any other."""
     found = [complaint.code for complaint in complaints(response) if complaint.code]
     # Distribution says DIGEST_INVALID and MANIFEST_BLOB_UNKNOWN of a blob that it does not find.
     unknown = distribution.MANIFEST_BLOB_UNKNOWN
@@ -159,7 +165,7 @@ def code(response: Response) -> str | None:
 
 
 def text(response: Response) -> str:
-    """Everything that the body complains of, lower case, to look for words in."""
+    """All that the body complains of, in lower case, to be searched for words."""
     said = (part for found in complaints(response) for part in found if part)
     return " ".join(said).lower()
 
@@ -173,9 +179,9 @@ def named(response: Response) -> Digest | None:
 
 
 def named_instead(response: Response, digest: str) -> Digest | None:
-    """The digest that the answer names, if it contradicts this one.
+    """The digest that the answer names, if it contradicts `digest`.
 
-    None also where it is of another algorithm: it may be the same blob.
+    None also where it is of another algorithm: both may be of the same blob.
     """
     other = named(response)
     same = other is None or other == digest or not digest.startswith(f"{other.algorithm}:")
@@ -183,14 +189,14 @@ def named_instead(response: Response, digest: str) -> Digest | None:
 
 
 def is_page(response: Response) -> bool:
-    """Whether it is a page for people: whatever its status, no registry speaks there."""
+    """Whether the answer is a page for people. Whatever its status, no registry sent it."""
     if response.media_type in {"text/html", "application/xhtml+xml"}:
         return True
     return response.body[:256].lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))
 
 
 def is_a_registrys(response: Response) -> bool:
-    """Whether the answer is certainly a registry's; some refusals of registries are not."""
+    """Whether the answer is certainly a registry's. False for some refusals of registries, too."""
     if is_page(response):
         return False
     versioned = response.headers.get(distribution.API_VERSION) is not None
@@ -203,6 +209,7 @@ def refusal(response: Response, action: str) -> AuthError | RegistryError:
     where = f"{response.url.authority} answered {described(response)}"
     if elsewhere := sent_on(response):
         where += f", and sends on to {elsewhere.redacted}"
+    # A 403 may also say that the tag is immutable, which no other login would change.
     denied = status in {401, 403} and not is_immutable(words)
     # ECR Public answers 400 with such a code where others answer 401 and 403.
     denied |= status == 400 and found in {distribution.DENIED, distribution.UNAUTHORIZED}
@@ -211,6 +218,7 @@ def refusal(response: Response, action: str) -> AuthError | RegistryError:
     transient |= 500 <= status < 600 and status not in _LASTING_FAILURES
     transient |= found in _TRANSIENT_CODES and status not in _LASTING_STATUSES
     cls = AuthError if denied else RegistryError
+    # A full disk comes as a 500 from distribution, and no second attempt makes room.
     return cls(
         f"cannot {action}: {where} ({response.method} {response.url.redacted})",
         status=status,
@@ -250,13 +258,16 @@ def sent_on(response: Response) -> Url | None:
 
 
 def retry_after(response: Response) -> float | None:
-    """Seconds that the answer asks to wait, at most a minute; a date in the past is no time."""
+    """Seconds that the answer asks to wait: at most 60, and 0 for a date in the past.
+
+    None where it does not say (RFC 9110, section 10.2.3).
+    """
     value = (response.headers.get("Retry-After") or "").strip()
     if not value:
         return None
     if value.isascii() and value.isdigit():
         seconds = float(value[:12])
-        if seconds > _EPOCH:  # the Hub has sent the time at which it is over
+        if seconds > _EPOCH:  # the Hub has sent the time at which the wait is over
             seconds = max(0.0, seconds - time.time())
         return min(seconds, _WAIT_MAX)
     import email.utils
@@ -269,12 +280,13 @@ def retry_after(response: Response) -> float | None:
 
 
 def few_left(response: Response) -> tuple[int, float] | None:
-    """Requests that the host takes yet in its present window, and the seconds that it lasts.
+    """How many more requests the host takes in its present window, and the window's seconds.
 
-    None where that is not said, where more than a quarter of them is left, or where the window is
-    longer than anybody would spread requests over: the Hub counts pulls in six hours.
+    None where the answer does not say, where more than a quarter of the window's requests are left,
+    and where the window is too long to spread requests over it: the Hub's has six hours.
     """
     headers = response.headers
+    # The Hub writes `200;w=21600`, GitLab has a header for the window's end.
     left, _, left_window = (headers.get("RateLimit-Remaining") or "").partition(";w=")
     limit, _, window = (headers.get("RateLimit-Limit") or "").partition(";w=")
     reset = headers.get("RateLimit-Reset") or window or left_window
@@ -289,7 +301,7 @@ def few_left(response: Response) -> tuple[int, float] | None:
 
 @contextmanager
 def on_side(side: Side) -> Iterator[None]:
-    """Mark errors from within as being of that side of the transfer."""
+    """Mark errors that are raised inside as of this side of the transfer, unless they have one."""
     try:
         yield
     except TowlineError as error:
@@ -342,7 +354,7 @@ _HINTS_BY_STATUS = {
 
 
 def _hint(response: Response, found: str | None, words: str, elsewhere: Url | None) -> str | None:
-    """One imperative clause; None where nothing is known."""
+    """What to do about a refusal, one imperative clause; None where nothing is known."""
     if elsewhere is not None:
         if (response.url.scheme, elsewhere.scheme) == ("http", "https"):
             return SPEAKS_HTTPS

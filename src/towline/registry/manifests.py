@@ -1,8 +1,8 @@
-"""Manifests at a registry (distribution-spec, end-3 and end-7): looked at, got, and put in place.
+"""Manifests at a registry (distribution-spec, end-3 and end-7): look at, get and put them.
 
-What the answers leave open is settled by looking: bytes that do not agree with the digest that is
-said of them, a PUT whose answer is lost (the manifest may be in place), one that names no digest,
-or another one (it may not be, or not as it was sent).
+What an answer leaves open is settled by a second look: whether bytes that contradict their digest
+are good, and what is under a tag after a PUT whose answer was lost, or names no digest or another
+one.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ MANIFEST_READ_MAX = 4 * MAX_SIZE
 _LOST = frozenset({408, 499, *range(500, 600)})
 """Refusals by somebody who may have passed the request on, or have carried it out."""
 _MISTAKES = frozenset({distribution.DIGEST_INVALID, distribution.MANIFEST_INVALID})
+"""Codes for bytes that are not what they say; something on the way may have altered them."""
 _ABSENT = ""
-"""Stands where a digest would: nothing is there."""
+"""Stands in the place of a digest: nothing is under the tag."""
 _TYPE_CODES = frozenset(
     {
         None,
@@ -43,6 +44,7 @@ _TYPE_CODES = frozenset(
         distribution.UNKNOWN,
     }
 )
+"""Codes with which registries refuse a type; None: no code came."""
 _BLOBS_UNKNOWN = frozenset({distribution.MANIFEST_BLOB_UNKNOWN, distribution.BLOB_UNKNOWN})
 _LACKING = r"unknown blob|blob unknown|blob .*(?:not found|does not exist)"
 
@@ -62,7 +64,7 @@ class Got(NamedTuple):
     named: Digest | None
     """Its digest, as the registry says, if it says anything."""
     etag: str | None
-    """To change it by."""
+    """For the `If-Match` of a PUT that replaces exactly this."""
 
 
 def place(name: RepositoryName, target: str) -> str:
@@ -73,7 +75,7 @@ def place(name: RepositoryName, target: str) -> str:
 def put_manifest(
     name: RepositoryName, target: str, manifest: RawManifest, *, if_match: str | None = None
 ) -> Call[Put]:
-    """end-7; with `if_match` only in the place of what has that `ETag`."""
+    """end-7. With `if_match` the registry replaces only what has that `ETag`."""
     action = f"put the manifest of {place(name, target)}"
 
     def read(response: Response) -> Put:
@@ -82,6 +84,7 @@ def put_manifest(
 
     path = distribution.manifest_path(name.path, target)
     match = (("If-Match", if_match),) if if_match else ()
+    # The type exactly as the document has it, without parameters.
     headers = (("Content-Type", manifest.media_type), *match)
     return Call("PUT", path, action, read, headers, manifest.content)
 
@@ -109,9 +112,10 @@ def head_manifest(name: RepositoryName, target: str) -> Call[Descriptor | Unclea
 
 
 def get_manifest(name: RepositoryName, target: str, *, checked: bool = True) -> Call[Got | None]:
-    """end-3. None: there is none. What has another digest than was asked for is refused.
+    """end-3. None: there is none.
 
-    Unless `checked` is False: it is asked what lies there, whatever it is.
+    Refuses bytes with another digest than was asked for, unless `checked` is False: then the
+    caller wants to know what is there, whatever it is.
     """
     from towline.spec import schema1
 
@@ -137,7 +141,7 @@ def get_manifest(name: RepositoryName, target: str, *, checked: bool = True) -> 
 
 
 def _media_type(response: Response) -> str:
-    """The document's own type counts: proxies rewrite the header."""
+    """The document's own type, which counts before the header: proxies rewrite that."""
     try:
         document = reading.document(response.body)
     except ValueError:
@@ -150,6 +154,7 @@ def lacks_blobs(error: Exception) -> bool:
     """Whether a manifest was refused because blobs that it lists are missing."""
     if not isinstance(error, RegistryError):
         return False
+    # Some say MANIFEST_INVALID, and only their words speak of a blob.
     said = re.search(_LACKING, error.message.lower())
     return error.code in _BLOBS_UNKNOWN or (
         error.code == distribution.MANIFEST_INVALID and said is not None
@@ -170,12 +175,11 @@ def refuses_type(error: Exception) -> bool:
 
 
 def look_at(talk: Conversation, target: str) -> Descriptor | Unclear | None:
-    """HEAD a tag or digest: what is there, None if nothing is, Unclear if the answer does not say.
+    """HEAD a tag or digest. None: nothing is there; Unclear: the answer does not say.
 
-    Hosts that do not answer HEAD for manifests are not asked again. Raises AuthError,
-    RegistryError, NetworkError.
+    Raises AuthError, RegistryError, NetworkError.
     """
-    if talk.facts.head_refused:
+    if talk.facts.head_refused:  # it does not answer HEAD for manifests: not asked again
         return Unclear(501)
     found = talk.call(head_manifest(talk.name, target))
     if isinstance(found, Unclear):
@@ -184,15 +188,15 @@ def look_at(talk: Conversation, target: str) -> Descriptor | Unclear | None:
 
 
 def get(talk: Conversation, target: str) -> Got | None:
-    """GET a tag or digest; None: there is nothing.
+    """GET a tag or digest. None: nothing is there.
 
-    Where the bytes contradict the digest header they are taken only if the registry has them under
-    their own digest: else they were altered on the way. Raises AuthError, RegistryError,
-    NetworkError.
+    Raises AuthError, NetworkError, and RegistryError also for bytes that were altered on the way.
     """
     found = talk.call(get_manifest(talk.name, target))
     if found is None or ":" in target or _agrees(found.manifest, found.named):
         return found
+    # Bytes and header disagree. Does the registry have the bytes under their own digest? Then the
+    # header is wrong, else the bytes were altered.
     digest = found.manifest.digest
     try:
         there = talk.call(get_manifest(talk.name, digest))
@@ -211,7 +215,7 @@ def get(talk: Conversation, target: str) -> Got | None:
 def _agrees(manifest: RawManifest, named: Digest | None) -> bool:
     if named is None or named.algorithm != manifest.digest.algorithm or named == manifest.digest:
         return True
-    # One of schema 1 is not known by its type where something on the way has changed that.
+    # A signed schema 1 has the digest of its payload, and its type may have been lost on the way.
     from towline.spec import schema1
 
     return schema1.raw(manifest.content, media_types.SCHEMA1_SIGNED).digest == named
@@ -223,7 +227,7 @@ class Putting:
     def __init__(
         self, talk: Conversation, target: str, manifest: RawManifest, damaged: dict[str, str]
     ) -> None:
-        """`damaged`: by tag, the digest of what a damaged PUT has left there; to be added to."""
+        """`damaged`: by tag, the digest of what a damaged PUT has left there; added to here."""
         self._talk = talk
         self._target = target
         self._manifest = manifest
@@ -233,9 +237,10 @@ class Putting:
         self._where = place(talk.name, target)
 
     def carry_out(self) -> None:
-        """Put it, and settle by looking what the answer leaves open.
+        """Put the manifest, and look at the tag where the answer leaves something open.
 
-        Raises AuthError, RegistryError, NetworkError, with their `aftermath`.
+        Raises AuthError, RegistryError and NetworkError; their `aftermath` says what was left
+        under the tag.
         """
         put = self._put(put_manifest(self._talk.name, self._target, self._manifest))
         digest = self._manifest.digest
@@ -243,23 +248,27 @@ class Putting:
             return
         found = self._standing()
         if found is None and put.digest is None and put.status == 201:
-            return  # many name no digest, and some show manifests only to those who may pull
+            # ECR and many others name no digest, and some show manifests only to those who may
+            # pull: believed.
+            return
         if found != digest and (given := self._given()) is not None:
-            found = given  # whatever digest is said to be theirs, the bytes decide
+            found = given  # a HEAD may lag behind or name a wrong digest: the bytes decide
         if found != digest:
             raise self._altered(put, found)
 
     def _put(self, call: Call[Put]) -> Put | None:
-        """Send it; None: the answer was no success, but the manifest is in place."""
+        """Send the manifest. None: the answer was no success, but the manifest is in place."""
         try:
             return self._talk.call(call)
         except TowlineError as error:
             if self._is_settled(error):
                 return None
             if isinstance(error, NetworkError) and error.stale and not call.fresh:
-                # It went into a connection that nobody held any more: that was no attempt.
+                # The registry had closed the kept connection, and the tag shows that nothing
+                # came of it: that was no attempt.
                 return self._put(call._replace(fresh=True))
             mistaken, digest = self._talk.mistaken, self._manifest.digest
+            # A 415 is about the type, though zot and Quay say MANIFEST_INVALID with it.
             refused = error if isinstance(error, RegistryError) and error.status != 415 else None
             if refused and refused.code in _MISTAKES and not lacks_blobs(refused):
                 # It may have been altered on the way: try again, once.
@@ -299,7 +308,7 @@ class Putting:
         return found.digest if found else _ABSENT
 
     def _given(self) -> str | None:
-        """The same, by the bytes that are there."""
+        """The same as `_standing`, by the bytes that are there."""
         try:
             found = self._talk.call(get_manifest(self._talk.name, self._target, checked=False))
         except TowlineError:
@@ -338,7 +347,8 @@ class Putting:
 
 
 def _is_lost(error: TowlineError) -> bool:
-    """Whether the error leaves open that the manifest was stored."""
+    """Whether the manifest may have been stored in spite of the error."""
+    # `beside`: the request for a token failed, and the manifest was never sent.
     if isinstance(error, NetworkError):
         return error.sent and not error.beside
     if error.beside or not isinstance(error, RegistryError | AuthError):

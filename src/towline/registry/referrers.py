@@ -1,8 +1,9 @@
-"""Makes a manifest with a `subject` findable from it (distribution-spec, "Listing Referrers").
+"""Manifests that refer to another, their `subject` (distribution-spec, "Listing Referrers").
 
-A registry that has the API lists it by itself; what its answers say of that is not believed, the
-list is. Elsewhere a tag named after the subject holds the list, and is read, changed and written
-by everybody: what others add in between is kept, and what is no such list is left alone.
+A registry that has the API lists such a manifest by itself. Whether it does is seen from the list;
+headers that say so are not believed. At other registries a tag named after the subject holds the
+list. Every client reads, changes and writes it, so entries that others add in between are kept, and
+a tag that holds something else is left alone.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 
 PAGES_MAX = 100
 ROUNDS_MAX = 5
-"""Times that the list is written when others write it too."""
+"""Times that the list is written, when others write it too."""
 SETTLED = 0.5
-"""Seconds after which those who had read the list before it was written have written theirs."""
+"""Seconds to wait after writing: whoever had read the older list has written theirs by then."""
 
 
 class Page(NamedTuple):
@@ -45,9 +46,9 @@ class Page(NamedTuple):
 
 
 def referrers(name: RepositoryName, subject: str, target: str | None = None) -> Call[Page | None]:
-    """end-12: what refers to a manifest, or its page at `target`. None: there is no such list.
+    """end-12: what refers to a manifest, or the list's page at `target`. None: there is no list.
 
-    Any answer that is not one means that: 404, other refusals, HTML, other types with 200.
+    Registries without the API answer with 404, other refusals, HTML, or another type with 200.
     """
     action = f"list what refers to {subject} in {name}"
 
@@ -60,6 +61,7 @@ def referrers(name: RepositoryName, subject: str, target: str | None = None) -> 
             found = parse(response.body, media_types.OCI_INDEX)
         except ValueError:
             return None
+        # An object without `manifests` would parse as an empty index, but lists nothing.
         listing = isinstance(found, Index) and "manifests" in reading.document(response.body)
         return Page(getattr(found, "manifests", ()), next_page(response)) if listing else None
 
@@ -69,7 +71,7 @@ def referrers(name: RepositoryName, subject: str, target: str | None = None) -> 
 
 
 def listed(talk: Conversation, subject: Digest) -> tuple[Descriptor, ...]:
-    """All that is listed as referring to a manifest, by the registry or under the tag.
+    """Everything that refers to a manifest, as the registry or the tag lists it.
 
     Raises AuthError, RegistryError, NetworkError.
     """
@@ -78,10 +80,10 @@ def listed(talk: Conversation, subject: Digest) -> tuple[Descriptor, ...]:
         return found
     got = get(talk, tag_of(subject))
     if got is None or got.manifest.digest == subject:
-        return ()  # some take that tag for the digest, and give the subject (oras#2148)
+        return ()  # some registries read that tag as the digest, and give the subject (oras#2148)
     try:
         return _entries(talk, tag_of(subject), got)
-    except RegistryError:
+    except RegistryError:  # the tag holds something else
         return ()
 
 
@@ -91,7 +93,7 @@ def _pages(talk: Conversation, subject: Digest) -> tuple[Descriptor, ...] | None
     target: str | None = None
     for _ in range(PAGES_MAX):
         page = talk.call(referrers(talk.name, subject, target))
-        if page is None:
+        if page is None:  # of a later page: what came before it counts
             return tuple(found.values()) if target else None
         found |= {entry.digest: entry for entry in page.entries}
         target = page.next
@@ -101,10 +103,10 @@ def _pages(talk: Conversation, subject: Digest) -> tuple[Descriptor, ...] | None
 
 
 def announce(talk: Conversation, manifest: RawManifest, subject: Digest) -> bool:
-    """Make sure that `manifest`, which is in place, is listed; whether that took a tag.
+    """Make sure that `manifest`, which is in place, is listed. Returns whether that took a tag.
 
-    Raises RegistryError, also where the tag holds something else or cannot be kept; AuthError,
-    NetworkError.
+    Raises AuthError, NetworkError, and RegistryError also where the tag holds something else or
+    others overwrite it all the time.
     """
     with on_side("destination"):
         # ECR and the Hub have sent `OCI-Subject` without having the list; Quay has it and sends
@@ -129,7 +131,10 @@ def announce(talk: Conversation, manifest: RawManifest, subject: Digest) -> bool
 
 
 def _is_listed(talk: Conversation, tag: str, entry: Descriptor) -> bool:
-    """One round: read, add, write, wait, read again."""
+    """One round: read the list, add the entry, write, wait, read again.
+
+    Returns whether the entry was in the list at the end.
+    """
     found = get(talk, tag)
     etag = found.etag if found else None
     entries = _entries(talk, tag, found)
@@ -140,14 +145,15 @@ def _is_listed(talk: Conversation, tag: str, entry: Descriptor) -> bool:
     try:
         talk.call(put_manifest(talk.name, tag, index, if_match=etag))
     except TowlineError as error:
+        # 412: another writer was faster, whose list the next round reads.
         outrun = getattr(error, "status", None) == 412 and etag is not None
-        # Into a dead connection: the next round sees what came of it.
+        # It went into a dead connection: the next round sees what came of it.
         stale = isinstance(error, NetworkError) and error.stale
         if not outrun and not stale:
             raise
         return False
-    # Who has read the list before this write may write it after it, without this entry, where the
-    # registry does not heed `If-Match`: only a look somewhat later shows it.
+    # Where a registry does not heed `If-Match`, whoever read the list before this write may write
+    # it afterwards, without this entry. Only a look somewhat later shows that.
     talk.context.cancel.wait(SETTLED)
     return any(known.digest == entry.digest for known in _entries(talk, tag, get(talk, tag)))
 
@@ -159,7 +165,7 @@ def _entries(talk: Conversation, tag: str, found: Got | None) -> tuple[Descripto
         parsed = parse(found.manifest.content, found.manifest.media_type)
     except ValueError:
         parsed = None
-    # What lists nothing at all, not even null, is no list.
+    # An object without `manifests` is no list; with null it is an empty one.
     listing = parsed is not None and "manifests" in json.loads(found.manifest.content)
     if listing and isinstance(parsed, Index) and parsed.media_type == media_types.OCI_INDEX:
         return parsed.manifests

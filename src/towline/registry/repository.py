@@ -1,7 +1,7 @@
-"""One repository of a registry: what can be asked of it and done to it, a verb each.
+"""One repository of a registry: each question and each change is a method.
 
-Every verb is one attempt. What a verb settles by itself is only what it alone can know: an answer
-that was lost or contradicts what was sent is checked by asking once.
+A method makes one attempt. It settles by itself only what nobody else can know: where an answer
+was lost, or contradicts what was sent, it asks once.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 class Repository:
     """Safe from any thread. Made by `RegistryClient.repository`.
 
-    Verbs raise AuthError, RegistryError and NetworkError, unless they say otherwise.
+    Methods that ask the registry raise AuthError, RegistryError and NetworkError, unless they say
+    otherwise.
     """
 
     def __init__(
@@ -66,11 +67,13 @@ class Repository:
         self._chunk_size = chunk_size
         self._mistaken: set[str] = set()
         self._damaged: dict[str, str] = {}
-        # Distribution wants both of who pushes. Quay gives no token at all that may delete as well.
+        # Distribution wants pull and push of a push. Quay gives no token at all where `delete` is
+        # asked for beside them.
         actions = "pull,push" if side == "destination" else "pull"
         self._scopes: Scopes = (f"repository:{name.path}:{actions}",)
-        # Whose blobs are mounted must be pulled from, though it be public (distribution, the Hub).
-        # No other registry's name goes into a scope: the Hub gives no token for one of three parts.
+        # A mount needs `pull` of its origin, even if that is public (distribution, the Hub). The
+        # destination's scope is first: some token services grant the first alone. No repository of
+        # another registry is in it: the Hub gives no token for a name of three parts.
         origins = dict.fromkeys(origin.path for origin in pull_from if origin.host == name.host)
         self._mount_scopes: Scopes = (
             *self._scopes,
@@ -79,23 +82,26 @@ class Repository:
 
     @property
     def endpoint(self) -> str:
-        """Which registry it is at: scheme and host once they are decided, the host before."""
+        """The registry: scheme and host once the scheme is decided, the host alone before."""
         return self._transport.endpoint.key
 
     @property
     def may_teach(self) -> bool:
-        """Whether what it says of layers may be kept: nobody in between can have said it."""
+        """Whether what the registry says of layers may be remembered.
+
+        Only if nobody on the way can have said it: over verified TLS, or on this machine.
+        """
         endpoint = self._transport.endpoint
         return endpoint.is_verified or endpoint.is_bound
 
     @property
     def account(self) -> str:
-        """Which credentials are used, without any secret; empty: none."""
+        """A name of the credentials in use, without any secret; empty: none are used."""
         credentials = self._transport.credentials
         return credentials.account if credentials else ""
 
     def account_mac(self, key: bytes, digest: str) -> str:
-        """The account for records: recognised by who has the key, and by nobody else."""
+        """The account in the form that is kept in records (hex): only who has the key knows it."""
         if not self.account:
             return ""
         import hmac
@@ -126,16 +132,17 @@ class Repository:
         size: int | None = None,
         in_storage: bool = False,
     ) -> bool:
-        """Whether the blob is there; `in_storage`: the storage that the registry redirects to, too.
+        """Whether the blob is there. One with another size than `size` (bytes) counts as absent.
 
-        A blob that is said to have another size than `size` counts as absent.
+        `in_storage`: ask the storage, too, to which the registry redirects.
         """
         talk = self._talk(context)
         with on_side(self.side):
             seen = talk.call(head_blob(self.name, digest, in_storage=in_storage))
         if seen.there is not None or not in_storage:
             return seen.has(size)
-        try:  # where HEAD is not answered GET is; no byte of the blob is read
+        # The HEAD says nothing (405, 501): a GET is begun, and broken off before its body.
+        try:
             self.open_blob(digest, context).close()
         except RegistryError as error:
             if error.status != 404:
@@ -153,15 +160,15 @@ class Repository:
         known: Descriptor | None = None,
         about: int = 0,
     ) -> Mounted | Upload | None:
-        """Link a blob of another repository; an Upload if a session was opened instead.
+        """Link a blob of another repository (distribution-spec, end-11).
 
-        `known` and `about` are for that, as in `start_upload`.
-
-        None: refused in whatever way, or linked with another size than `size`; that says nothing of
-        the blob. Raises nothing: only the errors of the upload that comes instead count.
+        Returns an Upload where the registry opens a session instead; `known` and `about` are for
+        that, as in `start_upload`. None: refused in whatever way, or linked with another size than
+        `size`; that says nothing of the blob. Raises no TowlineError: a mount only saves work.
         """
         talk = self._talk(context, self._mount_scopes)
         try:
+            # Without `pull` of the origin distribution answers 401: that request is saved.
             if not self._transport.grants(self._mount_scopes, context):
                 return None
             answer = talk.call(mount(self.name, digest, origin.path))
@@ -172,6 +179,7 @@ class Repository:
         if isinstance(answer, Opened):
             from towline.registry.upload.upload import Upload
 
+            # From here on it is an upload like any other, with the destination's scope alone.
             return Upload(self._talk(context), answer, known, about)
         if answer is not None:
             self._facts.mounts = True
@@ -190,9 +198,10 @@ class Repository:
     def start_upload(
         self, context: Context, known: Descriptor | None = None, about: int = 0
     ) -> Upload:
-        """Open an upload session; with digest and size known it takes a request less.
+        """Open an upload session (distribution-spec, end-4a).
 
-        `about`: bytes that a blob of unknown size may come to.
+        `known`: digest and size, if they are; the blob then takes a request less. `about`: bytes
+        that a blob of unknown size may come to.
         """
         from towline.registry.upload.upload import Upload  # an unchanged push needs none
 
@@ -201,7 +210,7 @@ class Repository:
             try:
                 opened = talk.call(open_upload(self.name))
             except NetworkError as error:
-                if error.hung_up:  # ECR did so
+                if error.hung_up:  # ECR did so where the repository was missing
                     error.hint = (
                         "check that the repository exists: some registries hang up on a push to "
                         "one that does not"
@@ -210,7 +219,7 @@ class Repository:
         return Upload(talk, opened, known, about)
 
     def may_go_on(self, *, in_chunks: bool) -> bool:
-        """Whether a cut upload may be resumed there, for all that is known."""
+        """Whether a cut upload may be resumed there: False if the host was seen to lose them."""
         facts = self._facts
         return (facts.chunks_survive if in_chunks else facts.bodies_survive) is not False
 
@@ -224,10 +233,12 @@ class Repository:
         *,
         telling: bool = False,
     ) -> Upload | None:
-        """The session that an earlier process has left at this URL: `rewind` it before use.
+        """The session that an earlier process has left at this URL. Call `rewind` before use.
 
-        None where that is none of this repository's sessions, whoever says so. `known` and `about`
-        are as in `start_upload`; `telling`: so much was sent that it should hold some.
+        `acknowledged`: bytes that the registry had acknowledged. `known` and `about` are as in
+        `start_upload`. `telling`: so much was sent that the session should hold some of it. None
+        where the URL is not that of a session of this repository: it comes from a cache, which may
+        be shared.
         """
         from towline.registry.upload.upload import Upload
         from towline.wire.url import parse
@@ -252,16 +263,16 @@ class Repository:
         )
 
     def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
-        """Put a manifest under a tag or its digest.
+        """Put a manifest under a tag or its digest (distribution-spec, end-7).
 
-        An answer that is lost, names no digest or another one, is settled by looking. An error's
-        `aftermath` says what it has left behind.
+        Where the answer is lost, or names no digest or another one, the tag is looked at. An
+        error's `aftermath` says what was left under the tag.
         """
         with on_side(self.side):
             manifests.Putting(self._talk(context), target, manifest, self._damaged).carry_out()
 
     def announce_referrer(self, manifest: RawManifest, subject: Digest, context: Context) -> bool:
-        """Have a manifest that is in place listed under its subject; see `referrers.announce`."""
+        """Make sure that a manifest is listed under its subject; see `referrers.announce`."""
         from towline.registry import referrers
 
         return referrers.announce(self._talk(context), manifest, subject)
@@ -280,7 +291,7 @@ class Repository:
             if not isinstance(found, Unclear):
                 return found
             if found.status == 403 and self.side == "destination":
-                return None  # Artifactory's way to say that there is none
+                return None  # Artifactory says so of a tag that is not there
             manifest = self.get_manifest(target, context)
         return manifest.descriptor() if manifest else None
 
@@ -291,7 +302,7 @@ class Repository:
         return found.manifest if found else None
 
     def read_blob(self, digest: str, context: Context, limit: int) -> bytes:
-        """A small blob, its digest checked; RegistryError when it is longer than `limit` bytes."""
+        """A small blob, its digest checked. Raises RegistryError above `limit` bytes, too."""
         reader = self.open_blob(digest, context)
         try:
             buffer = bytearray(limit + 1)
@@ -305,12 +316,15 @@ class Repository:
         return bytes(buffer[:size])
 
     def open_blob(self, digest: str, context: Context) -> BlobReader:
-        """A blob to be read; its digest is checked at the end."""
+        """A reader of a blob, which checks the digest at the end. The caller closes it."""
         unread, _ = self.blob_from(digest, 0, context)
         return BlobReader(digest, self.name.host, unread.next_piece, unread.close)
 
     def blob_from(self, digest: str, start: int, context: Context) -> tuple[Unread, int]:
-        """A blob from byte number `start` on, or from an earlier one: the second value."""
+        """A blob from byte number `start` on. The second value is the byte with which it begins.
+
+        That is an earlier one (0) where the registry ignores `Range`.
+        """
         call = get_blob(self.name, digest, start)
         with on_side(self.side):
             unread = self._transport.open(call, self._scopes, context)
@@ -322,7 +336,7 @@ class Repository:
             raise self._transport.judged(errors.refusal(response, call.action), response)
 
     def check_version(self, context: Context) -> None:
-        """Where nothing was found: raise RegistryError if the registry's protocol is too old."""
+        """After a 404: raise RegistryError if the registry speaks only version 1."""
         with on_side(self.side):
             self._transport.check_version(context)
 
@@ -332,7 +346,7 @@ class Repository:
             self._transport.call(base(self.name.host), (), context)
 
     def some_tags(self, context: Context) -> Sequence[str]:
-        """The first page of tags; none where the registry refuses that many at once."""
+        """The first page of tags, up to 1000; empty where the registry refuses so many at once."""
         from towline.registry.tags import first_page, tags
 
         with on_side(self.side):
@@ -348,7 +362,7 @@ class Repository:
 
 
 class BlobReader:
-    """A `layers.reader.Reader`; the last read raises RegistryError when the digest is another."""
+    """A `layers.reader.Reader` of a blob; its last read raises RegistryError for a wrong digest."""
 
     def __init__(
         self, digest: str, where: str, next_piece: Callable[[], bytes], close: Callable[[], object]
@@ -381,13 +395,13 @@ class BlobReader:
         return filled
 
     def close(self) -> None:
-        """Break off if it was not read to its end."""
+        """Break off, if the blob was not read to its end."""
         self._close()
 
 
 def _is_linked(answer: Mounted, talk: Conversation, digest: str, size: int | None) -> bool:
     """Whether the mounted blob is the one that was meant and, if `size` is given, of that size."""
-    # Another blob may only be named: something on the way rewrites headers.
+    # Something on the way may have rewritten the header: only a HEAD tells whether it is ours.
     if answer.instead and not talk.call(head_blob(talk.name, digest)).there:
         return False
     if size is None:

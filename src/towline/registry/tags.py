@@ -19,7 +19,7 @@ TAGS_READ_MAX = 16 << 20
 """Bytes of one page of tags."""
 TAGS_READ_MAX_IN_ALL = 4 * TAGS_READ_MAX
 TAGS_PAGES_MAX = 2000
-"""Some give a hundred tags a page, whatever is asked for."""
+"""Some registries give a hundred tags a page, whatever is asked for."""
 _LINK = r"<([^<>]*)>\s*((?:;[^,]*)?)"
 _REL_NEXT = r"(?i);\s*rel\s*=\s*\"?next\"?\s*(?:;|$)"
 
@@ -31,12 +31,12 @@ class TagsPage(NamedTuple):
     next: str | None
     """Path and query."""
     size: int
-    """Bytes that said so."""
+    """Bytes of the answer."""
 
 
 def first_page(name: RepositoryName) -> str:
-    """Path and query of the first 1000 tags, the most that all registries can be asked for."""
-    return f"{distribution.tags_path(name.path)}?n=1000"  # ECR: no more than 1000
+    """Path and query of the first 1000 tags: ECR refuses to be asked for more."""
+    return f"{distribution.tags_path(name.path)}?n=1000"
 
 
 def tags(name: RepositoryName, target: str) -> Call[TagsPage | Unclear]:
@@ -57,7 +57,7 @@ def tags(name: RepositoryName, target: str) -> Call[TagsPage | Unclear]:
         listed = document.get("tags", "") if isinstance(document, dict) else ""
         if not isinstance(listed, list | None):
             raise errors.no_success(response, action)
-        # `null` for none, nulls among them (Nexus), and digests (Artifactory) have all been seen.
+        # Distribution says `null` for none; Nexus lists nulls among them, Artifactory digests.
         texts = (each for each in listed or () if isinstance(each, str))
         found = tuple(text for text in texts if distribution.TAG.fullmatch(text))
         return TagsPage(found, next_page(response), len(response.body))
@@ -74,12 +74,12 @@ def every_tag(talk: Conversation) -> list[str]:
         seen.add(target)
         page = talk.call(tags(name, target))
         if isinstance(page, Unclear):
-            # It does not like the number that was asked for (distribution has a maximum, which is
-            # its owner's to set): as many as it likes, then.
+            # Distribution has a maximum, which its owner sets. Ask for no number, then.
             target = distribution.tags_path(name.path)
             continue
         found.update(dict.fromkeys(page.tags))
         size += page.size
+        # An empty page ends the list, as does a link that was followed before: some never end.
         target = page.next if page.tags else None
         if target and len(seen) >= TAGS_PAGES_MAX:
             raise _too_many(name, f"they have more than {TAGS_PAGES_MAX} pages")
@@ -89,12 +89,13 @@ def every_tag(talk: Conversation) -> list[str]:
 
 
 def _too_many(name: RepositoryName, how: str) -> RegistryError:
-    """The error for tags that have no end, as far as anybody would read."""
+    """The error for a list of tags that does not end within reason."""
     return RegistryError(f"cannot list the tags of {name}: {how}")
 
 
 def next_page(response: Response) -> str | None:
-    """Path and query of the next page; its host may be one that only the proxy knows."""
+    """Path and query of the next page (RFC 8288), if the answer links to one."""
+    # The link's host is left out: behind a proxy it may be one that only the proxy knows.
     for value in response.headers.all("Link"):
         for link, parameters in re.findall(_LINK, value):
             if re.search(_REL_NEXT, parameters):

@@ -1,11 +1,11 @@
-"""Carries calls out, in one loop: let in, sent on, judged.
+"""Carries calls out, in one loop: let in, redirected, judged.
 
-    call ─▶ to where the registry is ─▶ let in (`auth.admission`) ─▶ answer ─┬▶ judged, and read
-              ▲            to the other place, without credentials           │
-              └──────────────────────────── sent on ─────────────────────────┘
+    call ─▶ to the registry's address ─▶ let in (`auth.admission`) ─▶ answer ─┬▶ judged, and read
+              ▲            to the other address, without credentials          │
+              └───────────────────────── redirected ──────────────────────────┘
 
-The only place of this package that speaks to `wire`. It tries again for no other reason than being
-let in: that is `transfers`' work.
+The only module of this package that speaks to `wire`. It sends a request again only to be let in;
+any other second attempt is `transfers`' work.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Transport:
         """`notice` sees every answer to a call; `again` asks once more for these credentials."""
         self.endpoint = endpoint
         self.credentials = credentials
-        """As they were found first."""
+        """As they were first found; a helper may have given others since."""
         self._pool = pool
         self._keychain = keychain
         self._again = again
@@ -80,15 +80,15 @@ class Transport:
         self._lock = threading.Lock()
         self._home: Admission | None = None
         self._others: dict[tuple[str, str], Admission] = {}
-        """By origin and repository: what uploads were sent on to, and has an account of its own."""
+        """By origin and repository: other hosts that uploads were redirected to, with a login."""
         self._proven = False
-        """Whether a registry has answered there."""
+        """Whether an answer was certainly a registry's."""
 
     def call(self, call: Call[T], scopes: Scopes, context: Context, *, extra: int = 0) -> T:
-        """Send it and read the answer.
+        """Send the call and read the answer.
 
-        `extra`: bytes sent before that the registry must digest first. Raises AuthError,
-        RegistryError, NetworkError.
+        `extra`: bytes sent before, which the registry has to hash before it answers. Raises
+        AuthError, RegistryError, NetworkError.
         """
 
         def send(request: Request) -> Response:
@@ -100,6 +100,7 @@ class Transport:
         try:
             result = call.read(response)
         except (AuthError, RegistryError) as error:
+            # A registry of version 1 alone answers everything with 404.
             if error.status == 404 and not errors.is_a_registrys(response):
                 self.check_version(context)
             raise self.judged(error, response) from None
@@ -107,11 +108,11 @@ class Transport:
         return result
 
     def open(self, call: Call[T], scopes: Scopes, context: Context) -> Unread:
-        """Send it, and leave the body to be read piece by piece."""
+        """Send the call, and leave the answer's body to be read piece by piece."""
         opened: list[Unread] = []
 
         def send(request: Request) -> Response:
-            while opened:
+            while opened:  # the answer before was a refusal or a redirect
                 opened.pop().close()
             opened.append(self._pool.open(request, context))
             return opened[0].response
@@ -137,8 +138,9 @@ class Transport:
             try:
                 response = admission.send(visit) if admission else send(visit.request)
             except (NetworkError, RegistryError) as error:
+                # Only the first hop is at the endpoint: another host's failure says nothing of it.
                 if not hops and self.endpoint.gives_way(base, error, context):
-                    request = None  # the registry speaks http where https was tried
+                    request = None
                     continue
                 if isinstance(error, NetworkError) and isinstance(call.target, str):
                     self.endpoint.explain(error, context)
@@ -154,27 +156,28 @@ class Transport:
         raise astray(request.url)
 
     def start(self, request: Request, scopes: Scopes, context: Context) -> Exchange:
-        """Begin a request whose body is written to the exchange; its token lasts a while."""
+        """Begin a request whose body is written to the exchange; its token lasts another minute."""
         if admission := self._admission(request.url, context):
             header = admission.header(scopes, context, lasting=BODY_MARGIN)
             request = request.with_header("Authorization", header)
         return self._pool.start(self._guarded(request, context), context)
 
     def refused(self, response: Response, scopes: Scopes, context: Context) -> bool:
-        """After a 401 to a streamed body: renew the token; whether to send the body again."""
+        """After a refused body: if it was a 401, renew the token. Whether to send it again."""
         admission = self._admission(response.url, context)
         if response.status != 401 or admission is None:
             return False
         return admission.renewed(scopes, response, admission.auth.header(scopes), context)
 
     def grants(self, scopes: Scopes, context: Context) -> bool:
-        """Whether a token for all of these scopes can be had, as far as is known."""
+        """Whether a token for all of these scopes can be had; fetches it, if there is none yet."""
         admission = self._at_home(self.endpoint.base(context), context)
         admission.header(scopes, context)
         return admission.auth.grants(scopes)
 
     def quietly(self, request: Request, scopes: Scopes, context: Context, seconds: float) -> None:
-        """Send it with the token at hand, and ignore what comes of it."""
+        """Send a request with the token at hand, and ignore its outcome; wait for `seconds`."""
+        # No token is fetched for it: the push may be ending within a second.
         if admission := self._admission(request.url, context):
             request = request.with_header("Authorization", admission.auth.header(scopes))
         try:
@@ -185,10 +188,10 @@ class Transport:
     # Who is let in, and where.
 
     def _admission(self, url: Url, context: Context, *, meet: bool = False) -> Admission | None:
-        """Who adds credentials for a URL; None: nobody.
+        """Who adds credentials to a request for this URL; None: nobody does.
 
-        `meet`: look for a login of another host. It is used for uploads alone: else a registry
-        could redirect us to write a tag elsewhere in our own name.
+        `meet`: another host's own login may be looked up. Only an upload's POST does so: else a
+        registry could have us write a tag elsewhere, in our own name.
         """
         base = self.endpoint.base(context)
         if url.origin == base.origin:
@@ -198,6 +201,7 @@ class Transport:
         if match is None:
             return None
         key = (url.origin, match[1])
+        # No password in the clear, unless the user has said that the way is safe.
         safe = url.scheme == "https" or self.endpoint.plain_http
         if meet and safe and key not in self._others:
             name = RepositoryName(host_of(url), match[1])
@@ -208,7 +212,7 @@ class Transport:
 
     def _at_home(self, base: Url, context: Context) -> Admission:
         admission = self._home
-        if admission is None or admission.auth.base != base:  # the place gave way to another
+        if admission is None or admission.auth.base != base:  # the scheme has changed since
             with acquired(self._lock, context):
                 admission = self._home
                 if admission is None or admission.auth.base != base:
@@ -228,7 +232,7 @@ class Transport:
         """The answer of a token service that `asker` names, or of the registry's base."""
         from towline.registry.auth.token import ANSWER_MAX
 
-        # That a place is on this machine lets it be spoken to in the clear, and no other.
+        # In the clear only on this machine: a registry here may name a service elsewhere.
         here = request.url.host == self.endpoint.base(context).host or is_loopback(request.url.host)
         safe = request.url.scheme == "https" or here or self.endpoint.plain_http
         if not safe and self.credentials is not None:
@@ -238,6 +242,7 @@ class Transport:
             )
         for _ in range(REDIRECTS_MAX):
             guarded = self._guarded(request, context)
+            # Another host's realm is held to the limits of the host that named it.
             if guarded.shuns is None and request.url.origin != asker.origin:
                 guarded = guarded._replace(shuns=self._pool.shunned_by(asker))
             response = self._pool.request(guarded, context, limit=ANSWER_MAX)
@@ -251,15 +256,16 @@ class Transport:
         raise astray(request.url)
 
     def _guarded(self, request: Request, context: Context) -> Request:
-        """The request with the addresses that it must not reach.
+        """The request, with the addresses that it must not reach.
 
-        A registry may not send us to this machine nor, from the internet, into a private network;
-        and what is spoken to in plain http because it is on this machine must be there.
+        A registry may not send us to this machine nor, from the internet, into a private network.
+        A host that is spoken to in plain http because it is on this machine must be on it.
         """
         base = self.endpoint.base(context)
         here = request.url.host == base.host or is_loopback(request.url.host)
         if self.endpoint.is_bound and here:
-            # Names may lead elsewhere the next time, and who sees to that must not get a password.
+            # A name may lead elsewhere the next time, and whoever arranges that must not get a
+            # password in the clear.
             return request._replace(shuns="another machine")
         if request.url.origin == base.origin:
             return request
@@ -268,9 +274,9 @@ class Transport:
     # What a refusal means.
 
     def check_version(self, context: Context) -> None:
-        """Where nothing was found: raise RegistryError if the registry speaks version 1 alone.
+        """After a 404: raise RegistryError if the registry speaks version 1 alone.
 
-        Asks only where no answer so far has looked like a registry's.
+        Asks the host only if no answer of it so far was certainly a registry's.
         """
         if self._proven:
             return
@@ -292,14 +298,11 @@ class Transport:
             )
 
     def judged(self, error: E, response: Response) -> E:
-        """Complete an error with the account that was refused, and drop a hint that is false.
-
-        It is transient where what is known to be a registry has for once answered with something
-        else.
-        """
+        """Complete an error with the account that was refused, and drop a hint that is false."""
         at_home = response.url.origin == self.endpoint.key
         speaks = response.status >= 400 and not errors.is_page(response)
-        # 401, 411 and 413 are answered by asking in another way, whoever says them.
+        # A known registry has answered with a page, or with neither yes nor no: something on the
+        # way, for once. 401, 411 and 413 have remedies of their own, whoever says them.
         if self._proven and response.status not in {401, 411, 413} and not speaks:
             error.transient = True
         if error.hint == errors.SPEAKS_HTTPS and not (at_home and self.endpoint.plain_http):
@@ -328,10 +331,10 @@ class Transport:
             error.args = (f"{error.message}; it was asked as {other.auth.credentials}",)
             return
         error.args = (f"{error.message}; no credentials are sent there",)
-        if response.method == "POST":  # a registry, which an upload was sent on to
+        if response.method == "POST":  # an upload was redirected there: it is a registry
             error.hint = f"towline login {response.url.authority}"
             return
-        # The next address that the registry names may be good: such ones are for a while.
+        # The signed address of a storage ends after a while; the registry may name a better one.
         error.transient = True
         error.hint = f"ask whoever runs {self.endpoint.host}, which names that place"
 
@@ -345,9 +348,9 @@ class Conversation(NamedTuple):
     context: Context
     facts: HostFacts
     mistaken: set[str]
-    """Digests of what was refused for not being what they say: once may be an accident."""
+    """Digests that were refused as damaged once: the first time may be an accident on the way."""
     chunk_size: int | None
-    """Bytes of a body that blobs are to go in at most; None: as many as are taken."""
+    """Bytes of the largest body that the user wants; None: as many as the host takes."""
 
     def call(self, call: Call[T], *, extra: int = 0) -> T:
         """Carry a call out; see `Transport.call`."""

@@ -1,8 +1,7 @@
-"""How one account is let in at one registry: challenges, tokens, and what to send with a request.
+"""How one account is let in at one registry: its challenge, its tokens, the header to send.
 
-No I/O: what must be asked is yielded as a request, the answer is sent in (httpx's way). Not safe
-from several threads; `admission` drives it under a lock, so that one token is fetched however many
-wait for it.
+No I/O: generators yield the requests that must be made, and are sent the answers (as httpx does).
+Not safe from several threads: `admission` holds a lock while it drives one.
 """
 
 from __future__ import annotations
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
 MARGIN = 5.0
 """Seconds that a token should still live when a request is sent."""
 BODY_MARGIN = 60.0
-"""Seconds that a token should still live when a body is begun."""
+"""Seconds that a token should still live when a body is begun: a proxy that buffers the body
+shows the token to the registry only when it has all of it."""
 _NEW = 5.0
 """Seconds for which a token counts as just given."""
 
@@ -48,18 +48,18 @@ class Authenticator:
         self._clock = clock
         self._log = log
         self._challenge: Challenge | None = None
-        """How the registry asks, as it has said in this run; None: not at all, as far as is known.
+        """How the registry asks for credentials; None: it has not asked in this run.
 
-        Never what an earlier run was told: a password goes where this says.
+        Never taken from an earlier run: the password goes where this says.
         """
         self._tokens: dict[Scopes, Token] = {}
         self._wider: dict[Scopes, Scopes] = {}
-        """With what the registry has named as wanting, in its own words."""
+        """Scopes with those added that the registry has named as missing, in its own words."""
         self._refused: set[Scopes] = set()
-        """Of which the token service grants only the first."""
+        """Sets of scopes of which the token service grants only the first."""
 
     def replace(self, credentials: Credentials) -> bool:
-        """Use other credentials from here on; whether they are others."""
+        """Use these credentials from here on. Returns whether they differ from those before."""
         if credentials == self.credentials:
             return False
         self.credentials, self.worked = credentials, False
@@ -69,7 +69,7 @@ class Authenticator:
     # What to show.
 
     def header(self, scopes: Scopes, *, lasting: float = MARGIN) -> str | None:
-        """What to send as `Authorization`; None: nothing, or nothing yet (see `must_ask`).
+        """The `Authorization` to send; None: none, or none yet (see `must_ask`).
 
         `lasting`: seconds that a token should still live.
         """
@@ -117,13 +117,15 @@ class Authenticator:
         """Whether another token would be refused just the same."""
         found, granted = self._asked_in(refused), self._granted(scopes)
         usable = [each for each in found if each.usable]
+        # No token would come of it. If the account was let in before, this request is refused.
         if not usable or (not self.must_ask and all(c.scheme == "basic" for c in usable)):
             return self.worked
+        # Its token had all that the registry names, and that did not suffice.
         asked = granted in self._tokens and _merged(granted, found) == granted
         return asked and any(each.wants_more for each in found)
 
     def forget_aged(self, scopes: Scopes) -> bool:
-        """Drop the token if it is older than a minute; whether it was."""
+        """Drop the token if it is older than a minute. Returns whether it was."""
         from towline.registry.auth.token import LIFE_MIN
 
         token = self._token(scopes)
@@ -135,16 +137,17 @@ class Authenticator:
     def renew(
         self, scopes: Scopes, refused: Response, used: str | None
     ) -> Generator[Request, Response, bool]:
-        """Learn from a refusal; whether the request is worth sending once more.
+        """Learn from a refusal. Returns whether the request is worth sending once more.
 
-        `used` is the `Authorization` that was refused.
+        `used` is the `Authorization` that was refused. Raises AuthError, RegistryError.
         """
         found = self._asked_in(refused)
         schemes = {each.scheme for each in found if each.usable}
         answerable = "bearer" in schemes or ("basic" in schemes and self._basic is not None)
         if self._challenge is None and not answerable:
-            # GCR says how only where everybody asks first (distribution-spec, end-1); others let
-            # everybody in there, and it was something on the way that wanted a password.
+            # GCR answers some requests with a bare 401, and only `/v2/` (distribution-spec, end-1)
+            # says how to log in. Where `/v2/` lets everybody in, something on the way wanted a
+            # password, for once.
             answer = yield Request("GET", self.base)
             if answer.status != 401:
                 return True
@@ -155,12 +158,12 @@ class Authenticator:
         if bearer is not None:
             self._challenge = bearer
         elif usable and not self.must_ask:
-            # Never Basic after Bearer: Harbor answers so to a token that has expired.
+            # Never Basic after Bearer: Harbor asks for Basic when a token has expired.
             self._challenge = usable[0]
         if self._challenge is None:
             return False
         if self._challenge.scheme == "basic":
-            # The same again helps only after a hiccup: it has been good before.
+            # The same header once more helps only after a hiccup, if it was good before.
             return self.worked or self._basic not in {None, used}
         try:
             token, granted = self._token(scopes), self._granted(scopes)
@@ -169,14 +172,15 @@ class Authenticator:
             if (wider := _merged(granted, found)) != granted:
                 self._wider[scopes] = wider
             yield from self.fetch(scopes)
-        except BaseException:  # closed, where nobody answers
-            # It leads nowhere: what was known before may be good yet.
+        except BaseException:  # GeneratorExit too: `close`, when the token service does not answer
+            # A false challenge leads nowhere: what was known before it may still be good.
             self._challenge, self._tokens, self._wider = before
             raise
         return True
 
     def _asked_in(self, refused: Response) -> list[Challenge]:
-        # The base may have sent on: elsewhere nobody names a token service for our credentials.
+        # The request may have been redirected: another host must not name a token service for our
+        # credentials.
         here = refused.url.origin == self.base.origin
         return challenges(refused.headers.all("WWW-Authenticate")) if here else []
 
@@ -197,7 +201,8 @@ class Authenticator:
             granted = first
             response = yield from service.ask(granted)
         token = self._tokens[granted] = service.token(response, self._clock())
-        if too_much:  # had the first alone been refused too, the account would be at fault
+        # Noted only now: had the first scope alone been refused too, the account would be at fault.
+        if too_much:
             self._refused.add(scopes)
         self._log(
             f"* token of {response.url.authority} for {' '.join(granted) or 'no scope'}: granted "

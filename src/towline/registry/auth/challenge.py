@@ -1,4 +1,4 @@
-"""How a registry asks to be shown who is there: `WWW-Authenticate` (RFC 9110, section 11)."""
+"""Parses how a registry asks for credentials: `WWW-Authenticate` (RFC 9110, section 11)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ESCAPE = r"(?s)\\(.)"
 
 
 class Challenge(NamedTuple):
-    """One way to be let in (RFC 9110, section 11)."""
+    """One way to authenticate that a registry offers (RFC 9110, section 11)."""
 
     scheme: str
     """Lower case: `bearer`, `basic`, `negotiate`."""
@@ -25,22 +25,22 @@ class Challenge(NamedTuple):
 
     @property
     def usable(self) -> bool:
-        """Whether it can be answered: enterprise proxies ask for `Negotiate` first."""
-        # Gitea's Basic, beside its Bearer, has no realm.
+        """Whether we can answer it."""
+        # Enterprise proxies offer `Negotiate` before these two. Gitea's Basic has no realm.
         realm = self.parameters.get("realm")
         return self.scheme == "basic" or (self.scheme == "bearer" and bool(realm))
 
     @property
     def wants_more(self) -> bool:
-        """Whether it says that a token's scopes do not suffice."""
+        """Whether the token's scopes did not suffice (RFC 6750, section 3.1)."""
         return self.parameters.get("error") == "insufficient_scope"
 
 
 def challenges(headers: Iterable[str]) -> list[Challenge]:
-    """Every challenge of `WWW-Authenticate`, in their order; what cannot be read is skipped.
+    """Every challenge of the `WWW-Authenticate` headers, in order. What cannot be read is skipped.
 
-    Several headers, several challenges in one, schemes without parameters, names in any case,
-    values quoted or not, escapes and commas inside of quotes: all have been seen.
+    Takes several headers, several challenges in one, schemes without parameters, names in any case,
+    values with and without quotes, escapes and commas in quotes: registries send all of these.
     """
     found: list[tuple[str, dict[str, str]]] = []
     parameter, scheme = re.compile(_PARAMETER), re.compile(_SCHEME)

@@ -1,7 +1,8 @@
-"""Credential helpers: programs that keep logins, asked by their protocol.
+"""Credential helpers: programs that keep logins.
 
-`docker-credential-NAME get` reads a server from standard input and answers in JSON; it fails with
-its message on *standard output*. One is run at a time: some hang when two are.
+`docker-credential-NAME get` reads a server's name from standard input and answers in JSON. Where it
+fails, the message is on *standard output*. One helper is run at a time: that of macOS hangs when
+several are.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 SECONDS = 30.0
 """For an answer; a helper may have to ask its user."""
+# Docker keeps the Hub's login under the URL of its old index; other tools use the host's names.
 _HUB_SERVERS = ("https://index.docker.io/v1/", HUB, "index.docker.io", "registry-1.docker.io")
 _ANONYMOUS = (
     "credentials not found in native keychain",
@@ -31,7 +33,7 @@ _ANSWER_MAX = 1 << 20
 _SHOWN = 200
 """Characters of what a helper says when it fails."""
 _TICK = 0.1
-"""Seconds after which it is looked whether the answer is still wanted."""
+"""Seconds between looks whether the answer is still wanted."""
 _one_at_a_time = threading.Lock()
 
 
@@ -47,7 +49,7 @@ class Login(NamedTuple):
 
 
 def servers(host: str) -> tuple[str, ...]:
-    """Under which names a host's login may be kept; the first is the usual one."""
+    """The names under which a host's login may be kept, the usual one first."""
     return _HUB_SERVERS if host == HUB else (host, f"https://{host}")
 
 
@@ -84,7 +86,7 @@ def get(
 
 
 def store(name: str, server: str, username: str, secret: str, environ: Mapping[str, str]) -> None:
-    """Have a helper keep a login. Raises AuthError, also where the helper is not installed."""
+    """Have a helper keep a login. Raises AuthError where it does not, or is not installed."""
     import json
 
     login = {"ServerURL": server, "Username": username, "Secret": secret}
@@ -93,7 +95,7 @@ def store(name: str, server: str, username: str, secret: str, environ: Mapping[s
 
 
 def erase(name: str, server: str, environ: Mapping[str, str]) -> bool:
-    """Have a helper forget a login; whether it knew one."""
+    """Have a helper forget a login. Returns whether it knew one. Raises AuthError."""
     return _told(name, "erase", server, environ) is not None
 
 
@@ -113,13 +115,16 @@ def _run(
     seconds: float = SECONDS,
     context: Context | None = None,
 ) -> bytes | None:
-    """Run the helper with a line on its standard input; its output, None without such a login."""
+    """The output of a helper with `line` on its standard input; None: it has no such login.
+
+    Raises HelperMissing, AuthError, Cancelled.
+    """
     import shutil
     import subprocess
 
     program = f"docker-credential-{name}"
     path = shutil.which(program, path=environ.get("PATH"))
-    if path is None or "/" in name:
+    if path is None or "/" in name:  # a name with a slash would lead out of PATH
         raise HelperMissing(f"the credential helper {program} is not installed")
     try:
         with (
@@ -136,7 +141,7 @@ def _run(
                 told = line.encode("utf-8", "surrogateescape")
                 output = _answer(process, told, seconds, context)[:_ANSWER_MAX]
             except BaseException:
-                # Not waited for is whoever else has its output open: a child of it.
+                # A child of the helper may keep its output open: that is not waited for.
                 process.kill()
                 raise
     except subprocess.TimeoutExpired:
@@ -162,7 +167,7 @@ def _answer(
     """
     from subprocess import TimeoutExpired
 
-    if context is None:  # to keep a login, which may be long: it is told all of it in one go
+    if context is None:  # `store` and `erase`: nobody cancels them
         return process.communicate(line, timeout=seconds)[0]
     end = time.monotonic() + seconds
     told: bytes | None = line

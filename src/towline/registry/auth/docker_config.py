@@ -1,8 +1,8 @@
 """The files in which logins are kept: Docker's config.json, Podman's auth.json, and their places.
 
-Keys come in all spellings: `host`, `host:port`, with a scheme, with `/v1/` or `/v2/` behind, and
-in Podman's files with a namespace. An exact host counts before one that is only meant, a longer
-namespace before a shorter one.
+Keys come in several spellings: `host`, `host:port`, with a scheme, with `/v1/` or `/v2/` behind,
+and in Podman's files with a namespace. A namespace goes before the whole host, a longer one before
+a shorter one; of the spellings of a host the bare one is first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _API = r"/v[12](?:/.*)?|/"
 
 
 TOKEN_USER = "<token>"  # noqa: S105 - the name that helpers and files give instead of a user's
-"""Under it the password is an identity token."""
+"""Where it stands for a user, the password is an identity token."""
 
 
 class Credentials(NamedTuple):
@@ -47,18 +47,19 @@ class Credentials(NamedTuple):
     def of(
         cls, username: str, password: str, source: str, *, renewable: bool = False
     ) -> Credentials:
-        """A user's, or an identity token's where that stands in the place of a name."""
+        """The credentials of a user; of an identity token where `username` is `<token>`."""
         if username == TOKEN_USER:
             return cls(identity_token=password, source=source, renewable=renewable)
         return cls(username, password, source=source, renewable=renewable)
 
     @property
     def basic(self) -> str | None:
-        """The `Authorization` of Basic; None without a user's name."""
+        """The `Authorization` for Basic; None without a user's name."""
         if not self.username:
             return None
         import base64
 
+        # On one line, however long: Google's passwords are keys of kilobytes with line feeds.
         pair = f"{self.username}:{self.password}".encode("utf-8", "surrogateescape")
         return "Basic " + base64.b64encode(pair).decode()
 
@@ -78,7 +79,7 @@ class Credentials(NamedTuple):
 
 
 class Flaw(str):
-    """What is wrong with an entry of a file, in words."""
+    """A sentence about what is wrong with an entry of a file."""
 
     __slots__ = ()
 
@@ -108,9 +109,10 @@ class CredentialFile(NamedTuple):
         return ""
 
     def entry(self, name: RepositoryName) -> Credentials | Flaw | None:
-        """The login for a repository, by the best of the keys that fit, if one can be used.
+        """The login for a repository: of the keys that fit, the best one that can be used.
 
-        One without user and tokens says that a helper has it.
+        A Flaw where none can be used; None where no key fits. Credentials without user and tokens
+        mean that a helper has the login.
         """
         fitting = [(rank, key) for key in self.auths if (rank := _rank(key, name))]
         entries = [self._entry(key) for _, key in sorted(fitting, reverse=True)]
@@ -135,14 +137,14 @@ class CredentialFile(NamedTuple):
             if not colon:
                 what = "has an `auth` that is not USER:PASSWORD in base64"
                 return Flaw(f"the entry {key} of {self.where} {what}")
-            password = password.rstrip("\0")  # some files fill it up with them
+            password = password.rstrip("\0")  # some files are padded with NULs
         if username == TOKEN_USER:
             return Credentials.of(username, password, source)
         tokens = _text(value, "identitytoken"), _text(value, "registrytoken")
         return Credentials(username, password, *tokens, source)
 
     def __str__(self) -> str:
-        """Its path and the hosts that it has logins for: a misspelled one is seen at once."""
+        """Its path and its hosts, for messages: a misspelled host is seen at once."""
         hosts = list(dict.fromkeys(map(host_of, (*self.auths, *self.helpers))))
         more = f" and {len(hosts) - _SHOWN} more" if len(hosts) > _SHOWN else ""
         store = f", and docker-credential-{self.store} for all" if self.store else ""
@@ -162,7 +164,7 @@ def names_host(key: str, host: str) -> bool:
 
 
 def _rank(key: str, name: RepositoryName) -> tuple[int, int, str] | None:
-    """Orders keys by how closely they fit; None: it is for another host or namespace."""
+    """A sorting key, greater for keys that fit better; None: it is for another repository."""
     if host_of(key) != name.host:
         return None
     if names_host(key, name.host):
@@ -178,9 +180,10 @@ def _text(value: Mapping[str, Any], key: str) -> str:
 
 
 def read(environ: Mapping[str, str], authfile: str | None) -> list[CredentialFile]:
-    """Every place where logins are looked for, the one that counts first in front.
+    """Every place where logins are looked for, in the order in which they count.
 
-    Raises UsageError when a file that was named cannot be read; of others the `flaw` says so.
+    Raises UsageError when a file that was named cannot be read. The `flaw` of any other file says
+    why it cannot be read.
     """
     found = []
     named = (("`authfile`", authfile), ("REGISTRY_AUTH_FILE", environ.get("REGISTRY_AUTH_FILE")))
@@ -215,6 +218,7 @@ def _unreadable(what: str, error: Exception) -> str:
 
 
 def _usual(environ: Mapping[str, str]) -> Iterator[str]:
+    # Podman's places, then Docker's, and last Docker's old file, a flat map of hosts.
     named = environ.get("HOME")
     home = (named or "").rstrip("/")
     if folder := environ.get("XDG_RUNTIME_DIR"):
@@ -242,7 +246,7 @@ def _parse(where: str, content: str) -> CredentialFile:
 
 
 def of_document(where: str, document: Mapping[str, Any]) -> CredentialFile:
-    """What a file says that holds this JSON."""
+    """The logins of a file that holds this JSON."""
     auths = document.get("auths")
     if where.endswith(".dockercfg") and auths is None:
         auths = document

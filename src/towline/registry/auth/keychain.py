@@ -1,8 +1,8 @@
-"""Which credentials are for which registry, and where they come from.
+"""Finds the credentials for a registry.
 
 The first place that names the host wins: the options, the variables, the files in the order that
-`docker_config` gives, the CI's own variables; else nobody is named and access is anonymous.
-Reading files is all the I/O there is.
+`docker_config` gives, GitLab CI's variables. If none does, access is anonymous. Files are read,
+and credential helpers run.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Keychain:
         if src_creds:
             self._given["source"] = Credentials.of(*src_creds, "`src_creds`")
         self.destinations: set[str] = set()
-        """Hosts that are written to: the account of a destination is also for reading there."""
+        """Hosts that are written to. A destination's account is used for reading there, too."""
         self._authfile = authfile
         self._log = log
         self._warn = warn
@@ -67,11 +67,12 @@ class Keychain:
     def find(
         self, name: RepositoryName, side: Side | None, context: Context | None = None
     ) -> Credentials | None:
-        """The account for a repository; `side` None: of a host that is at neither end.
+        """The account for a repository; None: access is anonymous.
 
-        What cannot be used (a file, an entry, a helper) is warned of, and the search goes on.
-        Raises UsageError for a named file that is unreadable, AuthError where the caller's own
-        function fails, and Cancelled while a helper is waited for.
+        `side` is None for a host that is neither source nor destination. A file, an entry or a
+        helper that cannot be used is warned of, and the search goes on. Raises UsageError for a
+        named file that is unreadable, AuthError where the caller's own function fails, and
+        Cancelled while a helper is waited for.
         """
         found = self._given.get(side) if side else None
         if found is None and side == "source" and name.host in self.destinations:
@@ -120,7 +121,7 @@ class Keychain:
         return Credentials.of(*login, source, renewable=True)
 
     def _note_trouble(self, host: str, message: str) -> None:
-        """Warn of it, once; whether it matters is known when a registry wants a login."""
+        """Warn once of what kept a login from being found; kept for the message of a 401."""
         with self._lock:
             told = any(message in known for known in self._troubles.values())
             self._troubles.setdefault(host, {})[message] = None
@@ -145,7 +146,7 @@ class Keychain:
 
     @property
     def _searched(self) -> str:
-        """Where logins were looked for, and for which hosts some were there."""
+        """The files that were looked at, and their hosts, for a message."""
         files = self._read()
         absent = ", ".join(file.where for file in files if file.absent)
         seen = ", ".join(str(file) for file in files if not file.absent and not file.flaw)

@@ -1,7 +1,7 @@
-"""Keeping logins: in the helper that a configuration names, else in its file.
+"""Keeps logins: in the helper that Docker's configuration names, else in its file.
 
-The file is Docker's config.json, or one that was named. It is replaced whole and at once, is for
-its owner's eyes alone, and keeps what else it holds.
+The file is config.json, or one that was named. It is replaced as a whole, can be read by its owner
+alone, and keeps whatever else it holds.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class LoginStore:
     environ: Mapping[str, str] = field(repr=False)
 
     def save(self, host: str, username: str, password: str) -> str:
-        """Keep a login; where it is kept, in words. Raises UsageError, AuthError."""
+        """Keep a login. Returns where it is kept, in words. Raises UsageError, AuthError."""
         key = credential_helpers.servers(host)[0]
         if program := self._helper(self._read(), host):
             credential_helpers.store(program, key, username, password, self.environ)
-            entry = {}
+            entry = {}  # Docker's way to say that a helper has it
         else:
             pair = f"{username}:{password}".encode("utf-8", "surrogateescape")
             entry = {"auth": base64.b64encode(pair).decode()}
@@ -43,10 +43,11 @@ class LoginStore:
         return f"docker-credential-{program}" if program else str(self.path)
 
     def erase(self, host: str) -> bool:
-        """Forget a login; whether there was one. Raises UsageError, AuthError."""
+        """Forget a login. Returns whether there was one. Raises UsageError, AuthError."""
         document = self._read()
         erased = False
         if program := self._helper(document, host):
+            # Other tools may have kept it under another of the host's names.
             for server in credential_helpers.servers(host):
                 erased |= credential_helpers.erase(program, server, self.environ)
         if not document:
@@ -66,8 +67,10 @@ class LoginStore:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Lock the folder: of several logins at once each changes the file after the other."""
+        """Lock the folder, so that several logins at once change the file one after the other."""
         import fcntl
+
+        # The folder, because the file is replaced: a lock would stay with the old one.
 
         folder = self.path.resolve().parent
         try:
@@ -76,7 +79,7 @@ class LoginStore:
         except OSError as error:
             raise UsageError(f"the login cannot be kept in {folder}: {error.strerror}") from None
         try:
-            with contextlib.suppress(OSError):  # of file systems that lock no folders
+            with contextlib.suppress(OSError):  # some file systems lock no folders
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
@@ -95,13 +98,13 @@ class LoginStore:
         return document
 
     def _write(self, document: dict[str, Any]) -> None:
-        # Through a link to the file itself, which may be kept elsewhere.
+        # Where the path is a link, the file itself is replaced, not the link.
         path = self.path.resolve()
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         content = json.dumps(document, indent="\t", ensure_ascii=False) + "\n"
         try:
             with contextlib.suppress(FileNotFoundError):
-                beside.unlink()
+                beside.unlink()  # a killed process with this number may have left it
             with os.fdopen(
                 os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
             ) as file:
@@ -116,7 +119,7 @@ class LoginStore:
 
 
 def store_of(environ: Mapping[str, str], authfile: str | None = None) -> LoginStore:
-    """Where logins of this user are kept: the file that was named, else Docker's.
+    """The place where this user's logins are kept: the file that was named, else Docker's.
 
     Raises UsageError when there is no home.
     """

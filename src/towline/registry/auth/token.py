@@ -1,7 +1,7 @@
 """Access tokens: how a token service is asked for one, and what its answer means.
 
-No I/O: requests are yielded, and answers sent in. What a token says of itself is looked at for the
-log alone: only its registry can judge it.
+No I/O: requests are yielded, and answers sent in. What a token says of itself is read for the log
+alone: only the registry can judge it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from towline.wire.url import Url
 
 Scopes = tuple[str, ...]
-"""What a token must be good for, `repository:NAME:ACTIONS` each, the destination's first: some
-token services look at the first alone."""
+"""What a token must be good for, each `repository:NAME:ACTIONS`. The destination's is first: some
+token services grant the first alone."""
 
 ANSWER_MAX = 1 << 20
 """Bytes of a token service's answer."""
@@ -33,10 +33,8 @@ LIFE_MIN = 60.0
 """Seconds that a token is taken to live where its service says less, or nothing."""
 _LIFE_MAX = 365 * 24 * 3600.0
 TOO_MUCH = frozenset({400, 401, 403})
-"""Statuses by which a service may mean that it would grant fewer scopes.
-
-The Hub's says 400 to a repository of three parts, which no mount from elsewhere may name.
-"""
+"""Statuses by which a service may mean that it would grant fewer scopes: the Hub's answers 400 to
+a repository of three parts."""
 
 
 class Token(NamedTuple):
@@ -52,7 +50,7 @@ class Token(NamedTuple):
         return f"<Token for {self.life:g} s>"
 
     def lasts(self, seconds: float, now: float) -> bool:
-        """Whether it is good for that long, or for half of a short life."""
+        """Whether it is good for `seconds` more. Of a token with a short life, half suffices."""
         return self.expires - now >= min(seconds, self.life / 2)
 
     def age(self, now: float) -> float:
@@ -83,8 +81,9 @@ class TokenService(NamedTuple):
     credentials: Credentials | None
 
     def ask(self, scopes: Scopes) -> Generator[Request, Response, Response]:
-        """Ask for a token. Raises AuthError, RegistryError for an address that is none."""
-        # A password goes by GET, which all take; only a refresh token must be posted (ACR).
+        """Ask for a token. Raises AuthError and RegistryError for a realm that cannot be used."""
+        # A password goes by GET, which all services take; only a refresh token must be posted
+        # (ACR). A form has all scopes in one field, a query has a parameter for each.
         realm, credentials = self._realm(), self.credentials
         service = self.challenge.parameters.get("service", "")  # OpenShift names none
         if credentials and credentials.identity_token:
@@ -124,9 +123,10 @@ class TokenService(NamedTuple):
         return realm
 
     def token(self, response: Response, now: float) -> Token:
-        """The token of an answer that came `now`. Raises AuthError, RegistryError.
+        """The token of an answer that came at `now` (the caller's clock).
 
-        Words of a successful answer are never in the error: they may be a token.
+        Raises AuthError, RegistryError. No word of a successful answer is in them: it may be a
+        token.
         """
         action = f"get a token for {self.base.authority}"
         if not response.ok:
@@ -147,6 +147,7 @@ class TokenService(NamedTuple):
         value = document.get("access_token") or document.get("token")
         if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
             body = response.body.strip()
+            # JSON that was cut off on the way is worth another attempt.
             torn = body.startswith(b"{") and not body.endswith(b"}") and not response.truncated
             raise AuthError(
                 f"cannot {action}: {response.url.authority} answered without one "
@@ -155,7 +156,7 @@ class TokenService(NamedTuple):
                 transient=torn,
             )
         said, life = document.get("expires_in"), LIFE_MIN
-        # Quay says nothing. Numbers beyond all floats, and NaN, have been read as JSON too.
+        # Quay names no time. Python's JSON also gives integers beyond any float, and NaN.
         if isinstance(said, int | float) and said >= LIFE_MIN:
             life = float(min(said, _LIFE_MAX))
         return Token(value, life, now + life)

@@ -1,8 +1,8 @@
-"""The bodies in which a blob goes over: one, one that is held until its digest is known, or chunks.
+"""The bodies in which a blob is sent: one, one that is held until its digest is known, or chunks.
 
-Chunks are for bodies that something on the way limits, for hosts that want a length, and for
-layers that are to survive a cut. Each is held until it is acknowledged; an answer that was lost is
-settled by asking the session, never by sending blindly.
+Chunks are for hosts, or proxies before them, that limit bodies or want a length, and for layers
+that should survive a cut. Each chunk is held in memory until it is acknowledged. Where its answer
+is lost the session is asked what it holds; a chunk is never sent again blindly.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from towline.wire.message import Response
 
 CORRECTIONS_MAX = 10
-"""Times that a session may say something else than we counted."""
+"""Times that a session may contradict our count, or lose an answer."""
 
 
 class OneBody:
-    """What the session does not hold yet as one PATCH or, if the digest is known, one PUT."""
+    """All that the session does not hold yet: one PATCH or, if the digest is known, one PUT."""
 
     def __init__(self, session: Session, length: int | None, digest: str | None = None) -> None:
         """`length`: bytes that will be written; None: not known."""
@@ -60,7 +60,7 @@ class OneBody:
             raise self._refusal(refused)
 
     def finish(self, digest: str) -> bool:
-        """End the body; whether that has closed the session, too."""
+        """End the body. Returns whether that has closed the session, too."""
         with self._noted():
             response = self._exchange.finish()
         if not response.ok or errors.is_page(response):
@@ -81,7 +81,8 @@ class OneBody:
             raise
 
     def _refusal(self, response: Response) -> AuthError | RegistryError:
-        # A server may break down over such a body; 503 only says that it is busy.
+        # Older Artifactory and some proxies break down over one of the shapes, so these count
+        # against it. 503 only says that the server is busy.
         if response.status in {500, 502, 504}:
             self._failed()
         return strategy.refusal(self._session, response, shape=self._shape, size=self._length)
@@ -90,46 +91,46 @@ class OneBody:
         self._session.talk.facts.failed(self._shape, self._failures)
 
     def close(self) -> None:
-        """Break it off, if it is not at its end."""
+        """Break the body off, if it is not at its end."""
         self._exchange.close()
 
 
 def put(session: Session, content: memoryview, digest: str) -> bool:
-    """All of a blob in one PUT, which closes the session."""
+    """Send all of a blob in one PUT, which closes the session (distribution-spec, end-6)."""
     body = OneBody(session, len(content), digest)
     body.write(content)
     return body.finish(digest)
 
 
 class Held:
-    """Keeps a small blob until its digest is known, for hosts that refuse PATCH.
+    """Holds a blob until its digest is known, then sends it in one PUT.
 
-    A larger one is dropped: once all of it was written its digest and size are known, and it is
-    written again.
+    For small blobs, and for hosts that refuse PATCH. A blob of more than `most` bytes is dropped:
+    once all of it was written, its digest and size are known, and it is written again.
     """
 
     def __init__(self, session: Session, most: int) -> None:
         """`most`: bytes that are held."""
         self.overflown = False
-        """It was too much: nothing of it is kept, and nothing was sent."""
+        """Whether the blob was too large: nothing of it is held, and nothing was sent."""
         self._session = session
         self._most = most
         self._content = bytearray()
 
     def write(self, block: memoryview) -> None:
-        """Take a block."""
+        """Hold a block."""
         if self.overflown or len(self._content) + len(block) > self._most:
             self.overflown, self._content = True, bytearray()
         else:
             self._content += block
 
     def finish(self, digest: str) -> bool:
-        """Send all of it, and close the session."""
+        """Send all of the blob, and close the session."""
         return put(self._session, memoryview(self._content), digest)
 
 
 class Chunks:
-    """Sends what it is given in chunks of at most `size` bytes, each held until acknowledged."""
+    """Sends a blob in chunks of at most `size` bytes, each held until it is acknowledged."""
 
     def __init__(self, session: Session, size: int) -> None:
         self._session = session
@@ -142,11 +143,11 @@ class Chunks:
 
     @property
     def several(self) -> bool:
-        """Whether more than one was acknowledged."""
+        """Whether more than one chunk was acknowledged."""
         return self._taken > 1
 
     def write(self, block: memoryview) -> None:
-        """Take a block. Raises AuthError, RegistryError, NetworkError."""
+        """Add a block, and send each chunk that is full. Raises as `finish` does."""
         while len(block):
             part = block[: len(self._buffer) - self._filled]
             self._buffer[self._filled : self._filled + len(part)] = part
@@ -156,18 +157,22 @@ class Chunks:
                 self._flush()
 
     def finish(self, digest: str) -> bool:
-        """Send what is left; whether that has closed the session, too.
+        """Send what is left. Returns whether that has closed the session, too.
 
-        A blob that fits into one chunk goes in one PUT.
+        Raises AuthError, RegistryError, NetworkError.
         """
+        # All of the blob fits into one chunk: one PUT is a request less than PATCH and PUT.
         if not self._session.acknowledged and self._session.talk.facts.takes_puts:
             return put(self._session, memoryview(self._buffer)[: self._filled], digest)
+        # The last bytes go by PATCH as well: distribution 3 would append the closing PUT's body
+        # without a look at its range.
         self._flush()
         return False
 
     def _flush(self) -> None:
         at = 0
         while at < self._filled:
+            # Asked anew each time: a refusal may have made chunks smaller meanwhile.
             limit = self._session.talk.facts.chunk(len(self._buffer))
             size = min(limit, self._filled - at)
             taken = self._send(memoryview(self._buffer)[at : at + size])
@@ -177,7 +182,7 @@ class Chunks:
         self._filled = 0
 
     def _send(self, chunk: memoryview) -> int:
-        """PATCH one chunk; returns how many of its bytes the registry holds now."""
+        """PATCH one chunk (distribution-spec, end-5). Returns how many of its bytes are held."""
         session = self._session
         call = send_chunk(session.url, chunk, session.acknowledged, session.action)
         session.sent += len(chunk)
@@ -193,11 +198,12 @@ class Chunks:
         return self._corrected(response, len(chunk))
 
     def _corrected(self, response: Response, size: int) -> int:
-        """How many bytes of a refused chunk are held all the same; raises if there is no way on."""
+        """How many bytes of a refused chunk are held all the same. Raises if there is no way on."""
         self._corrections += 1
         in_vain = self._corrections > CORRECTIONS_MAX
-        # With the same bytes once more: in a smaller body, or with another token.
+        # The same bytes go once more: with another token, or in a smaller body.
         again = response.status == 401 or strategy.is_too_large(response)
+        # A refusal that names a place and an offset says where to go on.
         held = range_end(response)
         placed = held and response.headers.get("Location") and self._is_possible(held, size)
         if placed and not again and not in_vain:
@@ -213,16 +219,19 @@ class Chunks:
         raise error
 
     def came_to_nothing(self, error: AuthError | RegistryError) -> None:
-        """Count a blob in chunks that failed; after two of them one body is tried."""
+        """Count a blob that failed in chunks. After two of them, one body is tried."""
         facts = self._session.talk.facts
-        if facts.chunks_kept:
-            return  # then only this session is gone
+        if facts.chunks_kept:  # chunks are taken here: only this session is gone
+            return
         facts.failed("chunk", self._failures)
         self._session.spoil()
         error.transient = error.another_way = True
 
     def _asked(self, size: int, error: NetworkError) -> int:
-        """How many bytes of a chunk are held whose answer was lost; 0 where that is not said."""
+        """After a lost answer: how many bytes of the chunk the session says it holds.
+
+        0 where it does not say. Raises `error` where the session is gone or says the impossible.
+        """
         self._corrections += 1
         held = self._session.held() if self._corrections <= CORRECTIONS_MAX else None
         if held is None:

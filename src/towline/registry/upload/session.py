@@ -1,11 +1,11 @@
-"""What a registry holds of an upload: at an address that changes with every answer, some bytes.
+"""An upload session: its address, which changes with every answer, and the bytes that it holds.
 
-open ── close ─▶ over                   the blob is kept
-  │ ── give_up ─▶ over                  given back
-  │ ── resume: it says what it holds    open, to be gone on with from there
-  │            it does not, or is gone  of no more use
-  │            no answer                open, to be asked once more, later
-  └─── spoil: what it holds was refused of no more use, and not asked
+open ── close ─▶ over                      the registry keeps the blob
+  │ ── give_up ─▶ over                     cancelled
+  │ ── resume: it says what it holds       open, and the upload goes on from there
+  │            it does not say, or is gone of no more use
+  │            no answer                   open, and may be asked once more, later
+  └─── spoil: what it holds was refused    of no more use, and never asked
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from towline.wire.message import Response
 
 CANCEL_SECONDS = 2.0
-"""For giving a session back; when the push itself is cancelled, much less."""
+"""Seconds for cancelling a session."""
 _CANCEL_SECONDS_LATE = 0.4
+"""The same when the push itself is cancelled, which has to end within a second."""
 _QUESTIONS_MAX = 2
 _SESSION = r"s?/[A-Za-z0-9_=~-][A-Za-z0-9._=~-]*"
 _RANGE = r"(bytes[= ])?0-(-?[0-9]{1,18})"
@@ -40,13 +41,13 @@ class Session:
     def __init__(self, talk: Conversation, opened: Opened, acknowledged: int = 0) -> None:
         self.talk = talk
         self.url = opened.location
-        """Where it goes on."""
+        """The address of its next request."""
         self.acknowledged = acknowledged
         """Bytes of the blob that the registry has said it holds."""
         self.sent = 0
         """Bytes of the blob that were sent to it, whatever became of them."""
         self.kept_instead: Digest | None = None
-        """Another blob that the registry names as what it has kept."""
+        """The digest that the registry names for the blob, if it is another than ours."""
         self._is_open = True
         self._questions = _QUESTIONS_MAX
         """Times that it may still be asked what it holds."""
@@ -60,10 +61,10 @@ class Session:
 
     @property
     def is_at_home(self) -> bool:
-        """Whether its URL is where registries have the sessions of this repository.
+        """Whether its URL has the form of a session of this repository, at the registry itself.
 
-        Somebody else may have said so: no other address is shown our credentials, and none that
-        is signed for whoever knows it (a storage's) is written down.
+        A URL from the cache may be anybody's, and no other address gets our credentials. Nor is
+        another one written to the cache: a storage's is signed, and opens to whoever knows it.
         """
         base = self.talk.transport.endpoint.base(self.talk.context)
         path = self.url.target.partition("?")[0]
@@ -72,14 +73,14 @@ class Session:
         return self.url.origin == base.origin and bool(re.fullmatch(home + _SESSION, path))
 
     def moved(self, response: Response) -> None:
-        """Take the session's new URL from an answer, if it names one."""
+        """Take the session's new URL from an answer; without one the last URL stays."""
         self.url = session_url(response, self.action, self.url)
 
     def held(self) -> int | None:
-        """Bytes that the registry says it holds (spec: "Resuming an upload"); 0: it does not say.
+        """Bytes that the registry says it holds (distribution-spec, end-13); 0: it does not say.
 
-        None: the session is gone, or cannot be asked. Ask once: some destroy a session for the
-        asking.
+        None: the session is gone, or cannot be asked. Ask once only: distribution 2 drops a session
+        whose body was cut when it is asked.
         """
         response = self.talk.call(ask_upload(self.url, self.action))
         if response is None:
@@ -88,10 +89,11 @@ class Session:
         return range_end(response)
 
     def resume(self, *, telling: bool, in_chunks: bool) -> bool:
-        """After a failure: whether the session goes on, after `acknowledged` bytes.
+        """After a failure, ask the session. Whether it goes on, after `acknowledged` bytes.
 
-        `telling`: so much was sent that an empty session means that the host keeps nothing of what
-        goes so. Raises a transient failure of the question once: it may be asked again.
+        `telling`: so much was sent that an empty session means that the host keeps nothing of a
+        cut body. Raises AuthError, RegistryError or NetworkError once, where asking again later
+        makes sense.
         """
         if not (self._is_open and self._questions):
             return False
@@ -115,34 +117,36 @@ class Session:
         self._questions = 0
 
     def close(self, digest: str, sent: int) -> None:
-        """Have the registry check and keep the blob; `sent`: bytes that it has to check."""
+        """Have the registry check and keep the blob; `sent`: the bytes that it has to hash."""
         call = close_upload(self.url, digest, self.action)
         self.kept_instead = self.talk.call(call, extra=sent)
 
     def give_up(self) -> None:
-        """Give it back, if the registry takes it; never raises, never waits long."""
+        """Cancel the session, if the registry lets us. Never raises, never waits long."""
         if not self._is_open:
             return
         self.over()
         talk = self.talk
         late = talk.context.cancel.cancelled
+        # A switch of its own: that of a cancelled push would end this request at once. Distribution
+        # refuses it (401) to a token without `delete`, which a push does not ask for.
         context = talk.context.but(cancel=Cancel())
         seconds = _CANCEL_SECONDS_LATE if late else CANCEL_SECONDS
         with suppress(Cancelled):
             talk.transport.quietly(Request("DELETE", self.url), talk.scopes, context, seconds)
 
     def over(self) -> None:
-        """Note that it is closed, or left to itself."""
+        """Note that the session is closed, or left to itself."""
         self._is_open = False
 
 
 def range_end(response: Response) -> int:
-    """Bytes held by the `Range` of an answer; 0: it does not say, or leaves it open.
+    """Bytes held, by the `Range` of an answer; 0: it does not say, or is ambiguous.
 
-    `0-0` is said for one byte and for none (distribution, zot, Gitea), `0--1` for none.
+    `0-0` means one byte or none (distribution, zot, Gitea), `0--1` none (older Gitea).
     """
     match = re.fullmatch(_RANGE, (response.headers.get("Range") or "").strip())
     if match is None or int(match[2]) <= 0:
         return 0
-    # Quay says `bytes=` and names the next byte, where all others name the last.
+    # Quay writes `bytes=` and the number of the next byte; all others that of the last byte.
     return int(match[2]) if match[1] else int(match[2]) + 1

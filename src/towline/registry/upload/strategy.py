@@ -1,9 +1,8 @@
-"""In which shape a blob goes over, and what a body that was refused teaches of that.
+"""Chooses the shape in which a blob is sent, and learns from a body that was refused.
 
-A blob of known digest and size goes as one PUT, and so does a small one, once it is made; another
-of unknown digest as one PATCH of open length and an empty PUT; what something on the way does not
-let through in one body goes in chunks; and what a host takes only with its digest is held, or read
-twice.
+A blob of known digest and size goes in one PUT, and so does a small one as soon as it is made. Any
+other blob goes in one PATCH of open length and an empty PUT. Where bodies are limited it goes in
+chunks. Where a host wants the digest first, it is held in memory, or read twice.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ if TYPE_CHECKING:
 _LARGE = 256 << 20
 """Bytes above which a blob is worth going in chunks where they are known to survive a cut."""
 _SMALL = 1 << 20
-"""Bytes of a blob that is rather held until its digest is known: that saves a round trip."""
+"""Bytes of a blob that is held until its digest is known: that saves the PATCH."""
 _LARGE_AT_STAKE = CHUNK
-"""The same where nothing of a body that is cut is kept, as chunks may be."""
+"""Like `_LARGE`, where the host is known to keep nothing of a cut body: chunks may survive."""
 _OTHER_SHAPE = frozenset({400, 405, 501})
-"""Answers of hosts, or of rules before them, that do not take a body in this way."""
+"""Statuses by which hosts, or proxies' rules (IIS), refuse a shape of body."""
 _OF_CHUNKS = frozenset({404, 409, 412, 415, 416, 422})
-"""Beside these, answers of hosts that do not take a blob in several bodies."""
+"""More statuses by which hosts refuse a blob in several bodies."""
 LOST = frozenset({distribution.BLOB_UPLOAD_UNKNOWN, distribution.BLOB_UPLOAD_INVALID})
 """Codes of a session that is gone, in whatever shape the blob went."""
 _TOO_SMALL = r"too ?small|minimum (?:part|chunk|size)"
@@ -43,14 +42,14 @@ class Expected(NamedTuple):
 
     known: Descriptor | None
     about: int
-    """Bytes that one of unknown size may come to."""
+    """Bytes that a blob of unknown size may come to."""
 
     def left(self, start: int) -> int | None:
         """Bytes after the first `start`; None: not known."""
         return self.known.size - start if self.known else None
 
     def better_in_chunks(self, facts: HostFacts) -> bool:
-        """Whether it is worth being able to resume it, and chunks may be what can be resumed."""
+        """Whether chunks may save much of a blob of this size, should its upload be cut."""
         size = self.known.size if self.known else self.about
         if facts.bodies_survive is False and facts.chunks_survive is not False:
             return size > _LARGE_AT_STAKE
@@ -58,7 +57,7 @@ class Expected(NamedTuple):
 
     @property
     def is_small(self) -> bool:
-        """Whether its digest is soon known: it is made before anything of it is sent."""
+        """Whether it is small and of unknown digest: it is made before anything is sent."""
         return self.known is None and 0 < self.about <= _SMALL
 
 
@@ -71,20 +70,24 @@ def choose(
     """
     if _in_chunks(facts, blob, start, chunk_size):
         return "chunk"
+    # The rest of a blob goes by PATCH: distribution 3 appends a closing PUT's body unchecked.
     if start:
         return "patch"
-    ways: list[Shape | Literal["held"]] = []  # of a whole blob, the best first
+    ways: list[Shape | Literal["held"]] = []  # the ways of a whole blob, the best first
     if blob.known and not facts.put_refused:
         ways.append("put")
     if blob.is_small and not facts.put_refused:
         ways.append("held")
+    # Without a size a PATCH has an open length, which nginx before 1.3.9 refuses (411).
     if not facts.patch_refused and (blob.known or not facts.length_wanted):
         ways.append("patch")
+    # Held or read twice, which costs most: a PATCH is no way, or PUT may still be one.
     if not (blob.known or "held" in ways) and not (ways and facts.put_refused):
         ways.append("held")
     if not (facts.patch_refused or facts.chunks_refused):
         ways.append("chunk")
-    # What fails again and again gives way to the next.
+    # A way that fails again and again gives way to the next. If all are refused, the refusal of
+    # one more PATCH is the error.
     return min(
         ways or ["patch"],
         key=lambda way: facts.failures["put" if way == "held" else way] // TRIES,
@@ -93,6 +96,7 @@ def choose(
 
 def _in_chunks(facts: HostFacts, blob: Expected, start: int, chunk_size: int | None) -> bool:
     left = blob.left(start)
+    # Chunks are PATCHes: where those are refused, only a limit of PUT makes them worth a try.
     if facts.patch_refused and (left is None or facts.body_max is None):
         return False
     if facts.failures["chunk"] >= TRIES or (facts.chunks_refused and facts.body_max is None):
@@ -102,27 +106,28 @@ def _in_chunks(facts: HostFacts, blob: Expected, start: int, chunk_size: int | N
         return True
     if blob.better_in_chunks(facts):
         return True
-    # What goes on says from where to where, so its length must be known.
+    # A PATCH that goes on in a session names its range, so its length must be known.
     return left is None and (start > 0 or facts.length_wanted)
 
 
 def refusal(
     session: Session, response: Response, *, shape: Shape, size: int | None
 ) -> AuthError | RegistryError:
-    """The error for a body of `size` bytes that was not taken; notes what the host cannot do.
+    """The error for a refused body of `size` bytes (None: of open length).
 
-    `transient` in it says whether another attempt, in this way or another, makes sense.
+    Notes what the host does not take. The error's `transient` says whether another attempt, in this
+    shape or another, makes sense.
     """
     talk = session.talk
     error = errors.no_success(response, session.action)
-    if response.ok:
-        return talk.transport.judged(error, response)  # a page
+    if response.ok:  # a page for people with a status of success
+        return talk.transport.judged(error, response)
     if isinstance(error, AuthError):
         error.transient |= talk.transport.refused(response, talk.scopes, talk.context)
     elif _learned(talk.facts, response, error.code, shape=shape, size=size):
         error.transient = error.another_way = True
     elif response.status == 404 or (error.code in LOST and shape != "put"):
-        # What is gone is the session: a repository that is missing was missed before.
+        # The session is gone. A missing repository would have refused the POST before.
         error.transient = True
     return talk.transport.judged(error, response)
 
@@ -130,7 +135,7 @@ def refusal(
 def _learned(
     facts: HostFacts, response: Response, code: str | None, *, shape: Shape, size: int | None
 ) -> bool:
-    """Note what the refusal says of the host; whether there is another way."""
+    """Note what the refusal says of the host. Returns whether there is another way."""
     status, text = response.status, errors.text(response)
     if is_too_large(response):
         return facts.too_large(shape, size, text)

@@ -1,15 +1,15 @@
-"""One blob on its way: write, commit, cancel (distribution-spec, "Pushing blobs").
+"""One blob's upload: write, commit, cancel (distribution-spec, "Pushing blobs").
 
-A session at the registry (`session`), and in it a body on its way, in the shape that the host
-takes (`strategy`):
+A session at the registry (`session`), and in it a body under way, in a shape that the host takes
+(`strategy`):
 
-    nothing written ── write ─▶ a body is on its way ── commit ─▶ the blob is kept
+    nothing written ── write ─▶ a body is under way ── commit ─▶ the blob is kept
            ▲                              │ failure
            └─── rewind: the session ──────┴──▶ rewind: of no more use
                 goes on, or nothing was sent
 
-What a failure teaches of the host is noted, so that the next attempt does not make the same
-mistake. Trying again is `transfers`' work; errors say by `transient` whether it makes sense.
+What a failure teaches of the host is noted, so that the next attempt does not repeat the mistake.
+Trying again is `transfers`' work; an error's `transient` says whether that makes sense.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from towline.wire.url import Url
 
 _TELLING = 1 << 20
-"""Bytes of a cut body of which a host that keeps what it has got holds at least some."""
+"""Bytes of a cut body. A host that then holds none of them keeps nothing of a cut body."""
 _MISTAKES = frozenset(
     {
         distribution.DIGEST_INVALID,
@@ -42,9 +42,9 @@ _MISTAKES = frozenset(
         distribution.BLOB_UPLOAD_INVALID,
     }
 )
-"""Codes that say that the bytes, or their number, are not what was announced."""
+"""Codes for bytes, or a number of bytes, that are not what was announced."""
 _NOT_KEPT = frozenset({400, 404, 409, 416, 422})
-"""Refusals of a whole blob by hosts that may have lost a part of it."""
+"""Statuses of a closing PUT at hosts that may have lost some of a blob's chunks."""
 
 
 class Upload:
@@ -60,21 +60,21 @@ class Upload:
         *,
         telling: bool = False,
     ) -> None:
-        """`about`: bytes that a blob of unknown size may come to.
+        """`known`: the blob's digest and size. `about`: bytes that an unknown size may come to.
 
-        `acknowledged`: bytes of a session that an earlier process has left; to go on with it,
-        `rewind` first. `telling`: so much was sent before that the registry should hold some of it.
+        `acknowledged`: bytes of a session that an earlier process has left; call `rewind` first.
+        `telling`: so much was sent to it that the registry should hold some of it.
         """
         self._talk = talk
         self._session = Session(talk, opened, acknowledged)
         self._telling = telling
         self._blob = Expected(known, about)
         self._body: OneBody | Chunks | Held | None = None
-        """What is on its way, from the first byte on that was not held."""
+        """The body under way; begun with the first byte that the registry does not hold."""
         self._start = 0
-        """Bytes that were held when the blob's first byte was waited for: they are not sent."""
+        """Bytes that the registry held already when this attempt began: they are not sent."""
         self._written = 0
-        """Bytes of the blob since then, with those that are not sent."""
+        """Bytes of the blob that were written in this attempt, with those that are not sent."""
 
     @property
     def sent(self) -> int:
@@ -88,12 +88,12 @@ class Upload:
 
     @property
     def url(self) -> Url:
-        """Where its session goes on."""
+        """The address at which its session goes on."""
         return self._session.url
 
     @property
     def is_at_home(self) -> bool:
-        """Whether that is the session of a blob of this repository, at the registry itself."""
+        """Whether `url` is that of a session of this repository; see `Session.is_at_home`."""
         return self._session.is_at_home
 
     @property
@@ -124,14 +124,14 @@ class Upload:
         return OneBody(session, blob.left(self._start), digest)
 
     def commit(self, digest: str) -> None:
-        """Everything is written: have the registry check and keep the blob.
+        """After the last byte: have the registry check and keep the blob.
 
-        An answer that is lost, is a server's failure or names another blob is settled by asking
-        for this one. Raises AuthError, RegistryError, NetworkError.
+        Where the answer is lost, is a server's failure or names another digest, the registry is
+        asked whether it has the blob. Raises AuthError, RegistryError, NetworkError.
         """
         with on_side("destination"):
             if self._is_unsent:
-                # Now it is known what it is.
+                # Digest and size are known now: the second time it can go in one PUT.
                 known = Descriptor(media_types.OCTET_STREAM, Digest(digest), self._written)
                 self._blob = self._blob._replace(known=known)
                 error: RegistryError | NetworkError = RegistryError(
@@ -147,7 +147,8 @@ class Upload:
             except (RegistryError, NetworkError) as error:
                 self._judge(error, digest)
                 status = error.status if isinstance(error, RegistryError) else None
-                # The blob may be there although the answer does not say so.
+                # The blob may be there although the answer does not say so: 5xx of something on
+                # the way, or 404 to a second PUT of a session that the first has closed.
                 unclear = status is None or status >= 500 or status == 404
                 if not (unclear and self._is_there(digest)):
                     raise
@@ -163,24 +164,24 @@ class Upload:
         return isinstance(self._body, Held) and self._body.overflown
 
     def _judge(self, error: RegistryError | NetworkError, digest: str) -> None:
-        """Note what a failed commit teaches; bytes altered on the way are sent again, once."""
+        """Note what a failed commit teaches. Bytes that were altered are sent again, once."""
         if not isinstance(error, RegistryError):
             return
         self._session.spoil()
         chunks = self._body if isinstance(self._body, Chunks) and self._body.several else None
         if chunks and error.status in _NOT_KEPT and not error.another_way:
-            # ECR Public: takes each chunk, and finds no digest to match at the end (400).
+            # ECR Public takes each chunk, and refuses the digest at the end (400).
             chunks.came_to_nothing(error)
         if error.another_way:
             return
-        if error.status == 404:
-            error.transient = True  # of the session
+        if error.status == 404:  # the session is gone: a new one may do
+            error.transient = True
         elif error.code in _MISTAKES and digest not in self._talk.mistaken:
             self._talk.mistaken.add(digest)
             error.transient = True
 
     def _check_name(self, digest: str) -> None:
-        """If the registry names another blob as kept, make sure that ours is there."""
+        """If the registry names another digest, make sure that our blob is there."""
         other, talk = self._session.kept_instead, self._talk
         if other is None or self._is_there(digest):
             return
@@ -201,10 +202,11 @@ class Upload:
         return False
 
     def rewind(self) -> bool:
-        """After a failure: whether the session goes on with what it holds.
+        """After a failure: whether the session can be resumed.
 
-        If so, write the same blob again from its first byte: what is held is not sent. If not, drop
-        this upload. Raises RegistryError and NetworkError: call it again later, once.
+        If so, write the same blob again from its first byte; what the registry holds is not sent.
+        If not, drop this upload. Raises AuthError, RegistryError and NetworkError: then call it
+        again later, once.
         """
         self._break_off()
         if not self._is_unsent and not self._goes_on():
@@ -215,7 +217,7 @@ class Upload:
 
     def _goes_on(self) -> bool:
         acknowledged = self._session.acknowledged
-        # What an earlier process has left went in chunks where some were acknowledged.
+        # Only chunks are acknowledged, so that tells how an earlier process has sent it.
         in_chunks = isinstance(self._body, Chunks) if self._body else acknowledged > 0
         telling = self._telling or self._written - self._start >= _TELLING
         if in_chunks:
@@ -225,12 +227,12 @@ class Upload:
         return self._session.resume(telling=telling, in_chunks=in_chunks)
 
     def cancel(self) -> None:
-        """Give the session back, if the registry takes it; never raises, never waits long."""
+        """Cancel the session at the registry. Never raises, never waits long."""
         self._break_off()
         self._session.give_up()
 
     def abandon(self) -> None:
-        """Leave the session as it is, to whoever goes on with it."""
+        """Leave the session as it is, to a later process that resumes it."""
         self._break_off()
         self._session.over()
 
