@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import socket
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 import towline
 from tests.support import readback
 from tests.support.scripted import HANG, Reply, Scripted, running, scripted
+from tests.support.sources import Counted
 from tests.support.unsteady import Trouble, Unsteady
 from towline.server import Server
 from towline.testing.images import make_image
@@ -68,17 +68,6 @@ def servers() -> Iterator[list[Server]]:
 def stalled() -> Iterator[Scripted]:
     with scripted() as server:
         yield server
-
-
-class Counted(io.BytesIO):
-    """A file that counts the bytes read from it."""
-
-    count = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        self.count += len(data)
-        return data
 
 
 class Watched:

@@ -8,7 +8,6 @@ is whole and right or absent, nothing is sent without need, and nobody waits for
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import threading
 import time
@@ -22,6 +21,7 @@ import towline
 from tests.support import readback
 from tests.support.quick import quick
 from tests.support.scripted import running
+from tests.support.sources import Counted
 from tests.support.unsteady import KINDS, Script, Trouble, Unsteady
 from towline.push.resources import AT_ONCE
 from towline.testing.images import make_image
@@ -137,17 +137,6 @@ class Figures:
     def of(cls, told: dict[str, Any]) -> Figures:
         """The inverse of `as_dict`, also by way of JSON."""
         return cls(**{**told, "ends": Counter(told["ends"]), "layers": Counter(told["layers"])})
-
-
-class Counted(io.BytesIO):
-    """A file that counts the bytes read from it."""
-
-    count = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        self.count += len(data)
-        return data
 
 
 class Pushes:

@@ -97,6 +97,17 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tuple[tarfile
     return entry, b""
 
 
+class Counted(io.BytesIO):
+    """A file that counts the bytes read from it."""
+
+    count = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.count += len(data)
+        return data
+
+
 def tar_of(
     *members: tuple[tarfile.TarInfo, bytes], fmt: int = tarfile.PAX_FORMAT, **options: Any
 ) -> bytes:

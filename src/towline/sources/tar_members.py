@@ -39,6 +39,8 @@ _MAX_HOPS = 16
 _BACK = 64 << 10
 """Bytes behind us that can be read again: extended headers, a name, a link, and a beginning."""
 _PIECE = 256 << 10
+_AHEAD = 8 << 10
+"""Bytes read at once for headers; Python's own measure, 128 KiB from 3.14 on, is mostly content."""
 
 
 class TarStream(Protocol):
@@ -222,7 +224,7 @@ class TarMembers:
         self.links: dict[str, str] = {}
         """Names of symbolic and hard links, and the names they stand for."""
         self._archive = archive
-        with io.BufferedReader(Section(archive, 0, archive.size, name)) as stream:
+        with io.BufferedReader(Section(archive, 0, archive.size, name), _AHEAD) as stream:
             headers = TarHeaders(stream, name, cancel, archive.size)
             for member in headers:
                 self._add(member)

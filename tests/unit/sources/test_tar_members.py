@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 import pytest
 
-from tests.support.sources import link, member, tar_of
+from tests.support.sources import Counted, link, member, tar_of
 from towline.context import Cancel
 from towline.errors import Cancelled, SourceError
 from towline.sources.files import OpenFile, SharedFile, SharedObject, read_all
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
+MiB = 1 << 20
 GIB = 1 << 30
 
 
@@ -69,6 +70,13 @@ def test_symbolic_links_start_at_their_folder_and_hard_links_at_the_root() -> No
     index = index_of(data)
     for name in ("two/layer.tar", "three/layer.tar", "four"):
         assert content_of(data, index, name) == b"x"
+
+
+def test_what_lies_between_headers_is_passed_over_unread() -> None:
+    data = Counted(tar_of(*(member(str(n), bytes(MiB)) for n in range(16))))
+    index = TarMembers(SharedObject(cast("BinaryIO", data), "x.tar"), "x.tar", Cancel())
+    assert len(index.files) == 16
+    assert data.count < MiB
 
 
 def test_links_in_a_circle_lead_nowhere() -> None:
