@@ -158,10 +158,15 @@ def fits(blob: Blob, entry: Entry | Candidate, rules: Rules) -> bool:
         return entry.digest == blob.stored.digest
     if entry.learned and not rules.trust_learned:
         return False
+    # A plain tar is what the profile `none` makes, whoever made it.
+    as_ours = (
+        entry.profile == rules.profile.recorded
+        or entry.compression == rules.profile.compression == "none"
+    )
     if rules.explicit and blob.held:
-        return entry.profile == rules.profile.recorded
+        return as_ours
     if rules.everywhere is not None and entry.digest not in rules.everywhere and blob.held:
-        return entry.profile == rules.profile.recorded  # as good as what we would send elsewhere
+        return as_ours  # as good as what we would send elsewhere
     return entry.compression in {"gzip", "none"} or rules.formats == {"oci"}
 
 

@@ -77,3 +77,7 @@ def test_two_layers_to_be_compressed_are_two_transfers() -> None:
 
 def test_how_others_are_compressed_says_nothing_of_a_blob_that_goes_as_it_is() -> None:
     assert key(blob=layer("a"), profile="gzip") == key(blob=layer("a"), profile="zstd")
+
+
+def test_a_layer_that_is_unpacked_and_its_plain_tar_are_one_transfer() -> None:
+    assert key(profile="none") == key(blob=layer("d"), profile="none")

@@ -253,6 +253,13 @@ def test_an_explicit_profile_counts_only_blobs_that_it_made() -> None:
     assert plan(layer(), known, rules=rules) == ["ask a", "send"]
 
 
+def test_a_plain_tar_is_as_the_profile_none_makes_it_whoever_made_it() -> None:
+    known = [entry("a"), entry("b", compression="none", profile=None)]
+    none = profiles.parse("none")
+    for rules in (Rules(none, explicit=True), Rules(none, everywhere=frozenset())):
+        assert plan(layer(), known, rules=rules) == ["ask b", "send"]
+
+
 def test_with_several_registries_other_bytes_count_only_where_all_have_them() -> None:
     known = [entry("a"), entry("b", profile=None), entry("c", profile=None)]
     nowhere = Rules(GZIP, everywhere=frozenset())
