@@ -26,10 +26,11 @@ from towline.registry.errors import on_side
 from towline.registry.transport import Conversation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from towline.context import Context
     from towline.errors import Side
+    from towline.layers.reader import Reader
     from towline.reference import RepositoryName
     from towline.registry.auth.token import Scopes
     from towline.registry.capabilities import HostFacts
@@ -318,7 +319,7 @@ class Repository:
     def open_blob(self, digest: str, context: Context) -> BlobReader:
         """A reader of a blob, which checks the digest at the end. The caller closes it."""
         unread, _ = self.blob_from(digest, 0, context)
-        return BlobReader(digest, self.name.host, unread.next_piece, unread.close)
+        return BlobReader(digest, self.name.host, unread)
 
     def blob_from(self, digest: str, start: int, context: Context) -> tuple[Unread, int]:
         """A blob from byte number `start` on. The second value is the byte with which it begins.
@@ -364,31 +365,19 @@ class Repository:
 class BlobReader:
     """A `layers.reader.Reader` of a blob; its last read raises RegistryError for a wrong digest."""
 
-    def __init__(
-        self, digest: str, where: str, next_piece: Callable[[], bytes], close: Callable[[], object]
-    ) -> None:
-        """`next_piece` gives b"" at the end."""
+    def __init__(self, digest: str, where: str, content: Reader) -> None:
         self._digest = digest
         self._where = where
-        self._next_piece = next_piece
-        self._close = close
+        self._content = content
         self._hash = hashlib.new(digest.partition(":")[0])
-        self._piece = memoryview(b"")
-        self._ended = False
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill the buffer from the front; 0 at the end. Raises RegistryError, NetworkError."""
         filled = 0
-        while filled < len(buffer) and not self._ended:
-            part = self._piece[: len(buffer) - filled]
-            buffer[filled : filled + len(part)] = part
-            self._piece = self._piece[len(part) :]
-            filled += len(part)
-            if not self._piece and filled < len(buffer):
-                self._piece = memoryview(self._next_piece())
-                self._hash.update(self._piece)
-                self._ended = not self._piece
-        if self._ended and self._hash.hexdigest() != self._digest.partition(":")[2]:
+        while filled < len(buffer) and (count := self._content.readinto(buffer[filled:])):
+            self._hash.update(buffer[filled : filled + count])
+            filled += count
+        if filled < len(buffer) and self._hash.hexdigest() != self._digest.partition(":")[2]:
             raise RegistryError(
                 f"{self._where} gave other bytes for blob {self._digest}", transient=True
             )
@@ -396,7 +385,7 @@ class BlobReader:
 
     def close(self) -> None:
         """Break off, if the blob was not read to its end."""
-        self._close()
+        self._content.close()
 
 
 def _is_linked(answer: Mounted, talk: Conversation, digest: str, size: int | None) -> bool:

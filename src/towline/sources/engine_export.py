@@ -280,25 +280,22 @@ class ExportStream:
         self._name = name
         self._gone = gone
         self._position = 0
-        self._piece = memoryview(b"")
         self._tail = b""
         self._over = False
 
     def readinto(self, buffer: memoryview, /) -> int:
         """See `Reader`."""
-        if not self._piece and not self._over:
-            try:
-                data = self._unread.next_piece()
-            except TowlineError as error:
-                self._over = True
-                raise self._gone(error, self._position) from None
-            self._tail = (self._tail + data[-_TAIL:])[-_TAIL:]
-            self._piece, self._over = memoryview(data), not data
-        part = self._piece[: len(buffer)]
-        buffer[: len(part)] = part
-        self._piece = self._piece[len(part) :]
-        self._position += len(part)
-        return len(part)
+        if self._over:
+            return 0
+        try:
+            count = self._unread.readinto(buffer)
+        except TowlineError as error:
+            self._over = True
+            raise self._gone(error, self._position) from None
+        self._tail = (self._tail + bytes(buffer[:count][-_TAIL:]))[-_TAIL:]
+        self._over = not count
+        self._position += count
+        return count
 
     def explained(self, error: SourceError) -> SourceError:
         """Why the tar makes no sense: the engine has given up in its middle, and perhaps says why.

@@ -291,64 +291,54 @@ class RemoteReader:
         self._broke_at = 0
         self._attempts = reading.attempts()
         self._unread: Unread | None = None
-        self._piece = memoryview(b"")
-        self._next()
+        if listed.size:
+            self._unread = self._persistently(lambda: self._ask(memoryview(b"")))
 
     def readinto(self, buffer: memoryview, /) -> int:
         """See `Reader`. Raises SourceError, AuthError, RegistryError, NetworkError, Cancelled."""
-        if not self._piece:
-            self._next()
-        part = self._piece[: len(buffer)]
-        buffer[: len(part)] = part
-        self._piece = self._piece[len(part) :]
-        return len(part)
+        left = self._listed.size - self._at
+        count = self._persistently(lambda: self._receive(buffer[:left])) if left else 0
+        self._at += count
+        return count
 
-    def _next(self) -> None:
-        """Receive the next piece, and ask once more for the rest as often as it breaks."""
-        while self._at < self._listed.size:
+    def _persistently(self, work: Callable[[], T]) -> T:
+        """What `work` returns; it is done again, and asks for the rest, as often as it breaks."""
+        while True:
             try:
                 with on_side("source"):
-                    self._piece = memoryview(self._receive())
+                    return work()
             except TowlineError as error:
                 self._broken(error)
-            else:
-                self._at += len(self._piece)
-                return
-        self._piece = memoryview(b"")
 
-    def _receive(self) -> bytes:
+    def _receive(self, room: memoryview) -> int:
         """The next bytes of the blob, and at its end no more than the manifest says there are."""
-        left = self._listed.size - self._at
         if self._unread is None:
-            self._unread = self._ask()
-        piece = self._unread.next_piece()
-        if not piece:
+            self._unread = self._ask(room)
+        count = self._unread.readinto(room)
+        if not count:
             raise NetworkError(
                 f"{self._reading.host} ended blob {self._listed.digest.short} after {self._at} of "
                 f"{self._listed.size} bytes",
                 transient=True,
             )
-        if len(piece) >= left:
+        if self._at + count == self._listed.size:
             with suppress(TowlineError):
-                self._unread.next_piece()  # nothing is left: the connection is free again
+                self._unread.readinto(memoryview(bytearray(1)))  # the connection is free again
             self.close()
-        return piece[:left]
+        return count
 
-    def _ask(self) -> Unread:
+    def _ask(self, room: memoryview) -> Unread:
         """The rest of the blob, where the registry gives the whole one without its beginning."""
         reading = self._reading
         digest = self._listed.digest
         reading.gate.wait(reading.host, reading.context.cancel)
         unread, at = reading.repository.blob_from(digest, self._at, reading.context)
         while at < self._at:
-            piece = unread.next_piece()
-            if not piece:
+            count = unread.readinto(room[: self._at - at])
+            if not count:
                 unread.close()
                 raise NetworkError(f"{reading.host} ended blob {digest.short}", transient=True)
-            at += len(piece)
-            if at > self._at:
-                piece = piece[len(piece) - (at - self._at) :]
-                return unread._replace(next_piece=_before(piece, unread.next_piece))
+            at += count
         return unread
 
     def _broken(self, error: TowlineError) -> None:
@@ -383,9 +373,3 @@ class RemoteReader:
         unread, self._unread = self._unread, None
         if unread is not None:
             unread.close()
-
-
-def _before(piece: bytes, after: Callable[[], bytes]) -> Callable[[], bytes]:
-    """Pieces that begin with this one."""
-    waiting = [piece]
-    return lambda: waiting.pop() if waiting else after()

@@ -160,7 +160,7 @@ class Layout:
         if found is None:
             raise self._wrong(f"it lacks the blob {digest}")
         _, reader = found
-        return BlobReader(digest, str(self.name), pieces(reader).__next__, reader.close)
+        return BlobReader(digest, str(self.name), reader)
 
     def _found(self, digest: Digest, files: Files | None) -> tuple[int, Reader] | None:
         """Size and content of a blob that has come, or was there before."""

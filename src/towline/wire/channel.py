@@ -13,7 +13,7 @@ import select
 import socket
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import ssl
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from towline.context import Cancel
     from towline.wire.tls_in_tls import TlsInTls
+
+T = TypeVar("T")
 
 RECEIVE_SIZE = 64 << 10
 """Bytes asked of the socket at once."""
@@ -120,23 +122,40 @@ class Channel:
         data, self._inbox = self._inbox, b""
         return data
 
+    def receive_into(self, room: memoryview, seconds: float) -> int:
+        """Likewise at the front of `room`: how many, which saves making and copying them."""
+        if self._inbox or self._tls not in {None, self._socket}:  # TLS in TLS gives what it has
+            data = self.receive(seconds)
+            part = data[: len(room)]
+            room[: len(part)] = part
+            self.give_back(data[len(part) :])
+            return len(part)
+        while (count := self._arrived(partial(self._socket.recv_into, room))) is None:
+            self._wait(select.POLLIN, seconds)
+        return count
+
     def give_back(self, data: bytes) -> None:
         """Put back what was received beyond the message that was read."""
         self._inbox = data + self._inbox
 
     def _pull(self) -> bool:
-        """Take what has arrived; False when TLS found no bytes of the application in it."""
+        """Take what has arrived; False when that is nothing."""
+        data = self._arrived(partial((self._tls or self._socket).recv, RECEIVE_SIZE))
+        self._inbox += data or b""
+        return data is not None
+
+    def _arrived(self, take: Callable[[], T]) -> T | None:
+        """What is there; None for nothing, and where TLS found none of the application in it."""
         try:
-            data = (self._tls or self._socket).recv(RECEIVE_SIZE)
+            taken = take()
         except BlockingIOError:
-            return False
+            return None
         except OSError as error:
             if self._tls is None or _wanted(error) is None:
                 raise
-            return False
-        self._inbox += data
-        self._ended = not data
-        return True
+            return None
+        self._ended = not taken
+        return taken
 
     def _wait(self, events: int, seconds: float) -> None:
         self.cancel.check()

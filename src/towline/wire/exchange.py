@@ -61,10 +61,14 @@ class Unread(NamedTuple):
     """An answer whose body is still to be read."""
 
     response: Response
-    next_piece: Callable[[], bytes]
-    """Of the body; b"" at its end."""
+    readinto: Callable[[memoryview], int]
+    """Puts bytes of the body at the front of a buffer; gives how many, 0 at its end."""
     close: Callable[[], None]
     """Break off, if it was not read to its end."""
+
+
+def _nothing(_room: memoryview) -> int:
+    return 0
 
 
 class Exchange:
@@ -190,22 +194,22 @@ class Exchange:
         `patience`: seconds to wait for the head, where those of the connection are too few.
         """
         if self._refusal is not None:
-            return Unread(self._refusal, bytes, self.close)
+            return Unread(self._refusal, _nothing, self.close)
         self._end_body()
         seconds = self._channel.timeout
         head = self._read(lambda: self._framing.head(patience or seconds))
         if head.status >= 400:  # noqa: PLR2004 - a refusal: its words are wanted at once
-            return Unread(self._answer(head, seconds, ANSWER_MAX), bytes, self.close)
+            return Unread(self._answer(head, seconds, ANSWER_MAX), _nothing, self.close)
         self._answered = True
         response = self._response(head, b"", truncated=False)
 
-        def next_piece() -> bytes:
-            piece = self._read(lambda: self._framing.read(seconds))
-            if not piece:
+        def readinto(room: memoryview) -> int:
+            count = self._read(lambda: self._framing.read(room, seconds))
+            if not count:
                 self._end(head)
-            return piece
+            return count
 
-        return Unread(response, next_piece, self.close)
+        return Unread(response, readinto, self.close)
 
     def _answer(self, head: framing.Head, seconds: float, limit: int) -> Response:
         self._answered = True

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import h11
 
+from towline.wire.channel import RECEIVE_SIZE
 from towline.wire.message import Headers
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ class Framing:
         """Whether that end was known other than by the end of the connection."""
         self._left = 0
         """Bytes to come of a body whose length counts."""
+        self._piece = memoryview(b"")
+        """What h11 has given of the body and nobody has taken yet."""
 
     def request(self, method: str, target: str, fields: list[tuple[str, str]]) -> bytes:
         """The head of the request. ValueError for what cannot stand in one."""
@@ -133,28 +136,37 @@ class Framing:
                 raise Broken("no HTTP answer", start=data[:16])
             self._http.receive_data(more)
 
-    def read(self, seconds: float) -> bytes:
-        """The next piece of the body, b"" at its end. Raises Broken, OSError, Silence."""
-        while not self.done:
+    def read(self, room: memoryview, seconds: float) -> int:
+        """Put the next bytes of the body at the front of `room`; how many, 0 at its end.
+
+        Raises Broken, OSError, Silence.
+        """
+        while not self._piece and not self.done:
             event = self._event("a body that is malformed")
             if isinstance(event, h11.Data):
                 self._left -= len(event.data)
-                return event.data
-            if isinstance(event, h11.EndOfMessage):
+                self._piece = memoryview(event.data)
+            elif isinstance(event, h11.EndOfMessage):
                 self._over(self._http.trailing_data[0])
-                break
-            data = self._channel.receive(seconds)
-            if data and self._left > 0:
-                # Of a known length, just bytes: h11 would copy them three times, and a download
-                # cost twice as much.
-                piece, rest = data[: self._left], data[self._left :]
-                self._left -= len(piece)
-                if not self._left:
-                    self._over(rest)
-                return piece
-            self.delimited = bool(data)
-            self._http.receive_data(data)
-        return b""
+            elif self._left > 0:
+                return self._read_bare(room, seconds)
+            else:
+                data = self._channel.receive(seconds)
+                self.delimited = bool(data)
+                self._http.receive_data(data)
+        part, self._piece = self._piece[: len(room)], self._piece[len(room) :]
+        room[: len(part)] = part
+        return len(part)
+
+    def _read_bare(self, room: memoryview, seconds: float) -> int:
+        """Of a known length, just bytes: h11 would copy them three times."""
+        count = self._channel.receive_into(room[: self._left], seconds)
+        if not count:
+            raise Gone("the connection ended in the middle of the answer", begun=True)
+        self._left -= count
+        if not self._left:
+            self._over(b"")
+        return count
 
     def _over(self, rest: bytes) -> None:
         self.done = True
@@ -162,15 +174,14 @@ class Framing:
 
     def read_all(self, seconds: float, limit: int) -> bytes:
         """Whole, or some more than `limit` bytes of it. Raises as `read` does."""
-        parts: list[bytes] = []
-        size = 0
+        content = bytearray()
+        room = memoryview(bytearray(min(limit + 1, self._left or RECEIVE_SIZE)))
         began = time.monotonic()
-        while size <= limit and (piece := self.read(seconds)):
-            parts.append(piece)
-            size += len(piece)
-            if time.monotonic() - began > _WHOLE * self._channel.timeout + size / _SLOWEST:
+        while len(content) <= limit and (count := self.read(room, seconds)):
+            content += room[:count]
+            if time.monotonic() - began > _WHOLE * self._channel.timeout + len(content) / _SLOWEST:
                 raise Broken("a body without end", begun=True)
-        return b"".join(parts)
+        return bytes(content)
 
     def _event(self, otherwise: str) -> object:
         """What h11 makes of what has come. Its own words would quote what may be a secret."""

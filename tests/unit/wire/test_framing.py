@@ -34,7 +34,9 @@ class Read:
                 read = framing.Framing(channel)
                 channel.send([memoryview(read.request(method, "/", [("Host", "x")]) + read.end())])
                 self.head = read.head(0.05)
-                self.content = b"".join(iter(lambda: read.read(0.05), b""))
+                room = memoryview(bytearray(7))
+                counts = iter(lambda: read.read(room, 0.05), 0)
+                self.content = b"".join(bytes(room[:count]) for count in counts)
                 self.delimited = read.delimited
                 self.left = b"" if not ends else b"".join(iter(channel.receive, b""))
             finally:
