@@ -28,7 +28,9 @@ from benchmarks import (
     engine,
     image,
     knowledge,
+    made,
     model,
+    pipe,
     report,
     serving,
     startup,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
-WHAT = (*cases.CASES, "engine", "startup", "knowledge", "serving", "model")
+WHAT = (*cases.CASES, "engine", "pipe", "startup", "knowledge", "serving", "model")
 
 
 def main() -> int:
@@ -64,8 +66,9 @@ def main() -> int:
 
 
 def _measured(name: str, place: Place, options: argparse.Namespace) -> object:
-    if name == "engine":
-        return _engine(place, options)
+    own = {"engine": _engine, "pipe": _pipe, "model": _model}
+    if name in own:
+        return own[name](place, options)
     if name == "startup":
         started = startup.measured(place)
         print(f"\n{startup.table(started)}")
@@ -78,8 +81,6 @@ def _measured(name: str, place: Place, options: argparse.Namespace) -> object:
         known = knowledge.measured()
         print(f"\n{knowledge.table(known)}")
         return asdict(known)
-    if name == "model":
-        return _model(place, options)
     return cases.measured(name, place, options)
 
 
@@ -104,6 +105,17 @@ def _engine(place: Place, options: argparse.Namespace) -> dict[str, object]:
             said = document.told(options.machine, told)
             document.replace(options.write, "engine", report.markdown(table), said)
     return {"versions": told, "runs": [asdict(run) for run in runs]}
+
+
+def _pipe(place: Place, options: argparse.Namespace) -> dict[str, object]:
+    image_of_gzip = made.kept(options.folder, made.named_by_digest)
+    runs, told = pipe.measured(replace(place, image=image_of_gzip.path), options.rounds)
+    table, reached = pipe.table(runs), pipe.judged(runs)
+    print("\n".join(("", report.aligned(table), "", *reached)))
+    if options.write:
+        said = document.told(options.machine, told)
+        document.replace(options.write, "pipe", report.markdown(table), *reached, said)
+    return {"versions": told, "runs": [asdict(run) for run in runs], "reached": reached}
 
 
 def _options() -> argparse.Namespace:
