@@ -1,8 +1,8 @@
 """One connected socket, plain or TLS: bytes out and in, with time-outs and a cancel switch.
 
-The socket never blocks; every wait is one `poll` that ends with the bytes, the silence, or the
-cancelling of whoever waits. While it sends it watches for an early answer, because a registry that
-refuses a body says so at once and then resets the connection.
+The socket never blocks. Every wait is one `poll`, which ends when bytes move, when the time is
+over, or when the transfer is cancelled. While a channel sends it watches for an early answer: a
+registry that refuses a body says so at once, and then resets the connection.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Silence(Exception):
     def __init__(self, seconds: float) -> None:
         super().__init__(f"no byte for {seconds:g} s")
         self.seconds = seconds
-        """How long it was waited for."""
+        """The time that was allowed."""
 
 
 class Channel:
@@ -53,12 +53,12 @@ class Channel:
         self._inbox = b""
         self._ended = False
         self.cancel = cancel
-        """Whose cancelling ends a wait; set anew by each user of the connection."""
+        """Throwing this switch ends a wait; each user of the connection sets its own."""
         self.timeout = timeout
         """Seconds without a byte."""
 
     def secure(self, context: ssl.SSLContext, name: str) -> None:
-        """Speak TLS from here on, inside of what is spoken already.
+        """Speak TLS from here on, inside the TLS of a proxy if there is one.
 
         Raises ssl.SSLError, OSError, Silence.
         """
@@ -81,13 +81,14 @@ class Channel:
     def finish_connecting(self) -> None:
         """Wait for a connect under way. Raises OSError, Silence."""
         self._wait(select.POLLOUT, self.timeout)
+        # The socket is writable too when it has failed; only SO_ERROR tells (connect(2)).
         if code := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(code, os.strerror(code))
 
     def send(self, views: list[memoryview]) -> bool:
         """Send all of `views`; what was sent is taken off the list.
 
-        False as soon as the other side has something to say: it may be refusing the rest.
+        Returns False as soon as the other side sends something: it may be refusing the rest.
         Raises OSError, Silence.
         """
         while views:
@@ -103,6 +104,7 @@ class Channel:
                     self._wait(events | select.POLLIN, self.timeout)
                 continue
             try:
+                # All parts in one system call, without joining them: that would copy the block.
                 advance(views, self._socket.sendmsg(views))
             except BlockingIOError:
                 self._wait(select.POLLOUT | select.POLLIN, self.timeout)
@@ -123,8 +125,12 @@ class Channel:
         return data
 
     def receive_into(self, room: memoryview, seconds: float) -> int:
-        """Likewise at the front of `room`: how many, which saves making and copying them."""
-        if self._inbox or self._tls not in {None, self._socket}:  # TLS in TLS gives what it has
+        """Receive at the front of `room`. Returns the number of bytes, 0 at the end.
+
+        That saves making bytes and copying them. Raises OSError, Silence.
+        """
+        # TLS in TLS has no `recv_into`: it returns what lies in its memory.
+        if self._inbox or self._tls not in {None, self._socket}:
             data = self.receive(seconds)
             part = data[: len(room)]
             room[: len(part)] = part
@@ -135,17 +141,17 @@ class Channel:
         return count
 
     def give_back(self, data: bytes) -> None:
-        """Put back what was received beyond the message that was read."""
+        """Put back bytes that belong to the next message."""
         self._inbox = data + self._inbox
 
     def _pull(self) -> bool:
-        """Take what has arrived; False when that is nothing."""
+        """Put what has arrived into the inbox. False when nothing has."""
         data = self._arrived(partial((self._tls or self._socket).recv, RECEIVE_SIZE))
         self._inbox += data or b""
         return data is not None
 
     def _arrived(self, take: Callable[[], T]) -> T | None:
-        """What is there; None for nothing, and where TLS found none of the application in it."""
+        """What `take` reads. None: nothing has arrived, or only TLS's own records."""
         try:
             taken = take()
         except BlockingIOError:
@@ -164,20 +170,21 @@ class Channel:
             with self.cancel.on_cancel(self.wake):
                 ready = self._poll.poll(max(0.0, seconds) * 1000)
         finally:
+            # `heard` asks only whether there is something to read.
             self._poll.modify(self._socket.fileno(), select.POLLIN)
         self.cancel.check()
         if not ready:
             raise Silence(seconds)
 
     def wake(self) -> None:
-        """End a wait in another thread; the connection is of no use afterwards."""
-        # Not SSLSocket's own way, which would take its TLS from under the waiting thread.
+        """End a wait in another thread. The connection is of no use afterwards."""
+        # Not SSLSocket.shutdown, which drops its TLS object while the waiting thread uses it.
         with suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     @property
     def idle(self) -> bool:
-        """Whether a kept connection can be used again: alive, and nothing unasked in it."""
+        """Whether a kept connection can be used again: nothing, not even its end, has come."""
         try:
             return not self.heard()
         except OSError:
@@ -185,7 +192,7 @@ class Channel:
 
     @property
     def peer(self) -> str:
-        """The address connected to; empty when there is none any more."""
+        """The address connected to; empty once it is lost, and for a socket in a file system."""
         try:
             name = self._socket.getpeername()
         except OSError:
@@ -193,12 +200,12 @@ class Channel:
         return str(name[0]) if isinstance(name, tuple) else ""
 
     def close(self) -> None:
-        """Give the socket back; a second call does nothing."""
+        """Close the socket; a second call does nothing."""
         self._socket.close()
 
 
 def words(error: OSError) -> str:
-    """What went wrong, without numbers and in lower case."""
+    """What an error says, without numbers and in lower case."""
     if reason := getattr(error, "reason", None):  # of ssl: its errno is none of the system's
         return str(reason).replace("_", " ").lower()
     if error.errno in {errno.EPIPE, errno.ECONNRESET}:
@@ -207,7 +214,7 @@ def words(error: OSError) -> str:
 
 
 def _tried(action: Callable[[], object]) -> int | None:
-    """Do it, or say which events TLS waits for before it can be done."""
+    """Do it. Where TLS has to wait first, return the events of `poll` to wait for."""
     try:
         action()
     except OSError as error:
@@ -227,7 +234,7 @@ def _wanted(error: OSError) -> int | None:
 
 
 def advance(views: list[memoryview], sent: int) -> None:
-    """Take what was sent off the list."""
+    """Take the first `sent` bytes off the list."""
     while views and sent >= len(views[0]):
         sent -= len(views.pop(0))
     if sent:

@@ -1,4 +1,4 @@
-"""The way to a host: name, connect, proxy, TLS. A failure says which of them it was."""
+"""The way to a host: name, connect, proxy, TLS. An error says which of these steps failed."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ Address = tuple[int, tuple[Any, ...]]
 _PROXY_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _CONNECT_OK = range(200, 300)
 _SPARE_FILES = 4
-"""What connections leave of the files that may be open: for modules, and for sources."""
+"""Open files that connections leave free: for modules that are still to be imported, and for
+sources."""
 _REFUSED = "alert handshake failure"
 _UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21})
-"""OpenSSL's codes (X509_V_ERR) for a chain that ends at nobody known."""
+"""OpenSSL's codes (X509_V_ERR) for a chain that ends at no known authority."""
 CLIENT_CERTIFICATE = "give a client's certificate with `cert` and `key`"
 """A hint."""
 _OF_CERTIFICATES = (
@@ -41,14 +42,14 @@ _OF_CERTIFICATES = (
     "alert access denied",
     "alert decrypt error",
 )
-"""Alerts of a server about its client (RFC 8446, section 6.2)."""
+"""Alerts by which a server refuses its client's certificate (RFC 8446, section 6.2)."""
 _ALERT, _HANDSHAKE = b"\x15", b"\x16"
 """Kinds of TLS records (RFC 8446, section 5.1)."""
 
 
 def resolve(host: str, port: int, cancel: Cancel, timeout: float) -> list[Address]:
-    """The addresses of a host, in the order to try them. Raises NetworkError."""
-    with suppress(socket.gaierror):
+    """The addresses of a host, in the order to try them. Raises NetworkError, Cancelled."""
+    with suppress(socket.gaierror):  # an address in digits needs no name server, and no thread
         return _look_up(host, port, socket.AI_NUMERICHOST)
     found: list[Address] = []
     failed: list[OSError] = []
@@ -61,10 +62,11 @@ def resolve(host: str, port: int, cancel: Cancel, timeout: float) -> list[Addres
             failed.append(error)
         done.set()
 
-    # The C library cannot be interrupted while it asks; a thread that nobody waits for can be left.
+    # The C library cannot be interrupted while it asks: a thread does so, which is left behind
+    # when the push is cancelled.
     try:
         threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
-    except RuntimeError:  # no thread is to be had: then this one waits
+    except RuntimeError:  # the system gives no thread: this one waits
         look_up()
     with cancel.on_cancel(done.set):
         answered = done.wait(timeout)
@@ -98,28 +100,30 @@ class Way(NamedTuple):
     timeout: float
     """Seconds without a byte."""
     shuns: Shunned | None = None
-    """Refuse such an address."""
+    """The addresses to refuse."""
     proxy_tls: ssl.SSLContext | None = None
     """Given exactly for a proxy that is spoken to over TLS."""
     whom: str = ""
-    """Who is at its end, where that is not the URL's server."""
+    """The name for messages, where the other end is not the URL's server."""
 
     def __str__(self) -> str:
         return self.whom or self.url.authority
 
 
 def connect(way: Way, secure: ssl.SSLContext | None) -> Channel:
-    """A connection on which `way.url` can be asked; `secure` is given exactly for https.
+    """A connection on which `way.url` can be requested; `secure` is given exactly for https.
 
     Raises NetworkError.
     """
     near = way.proxy.url if way.proxy else way.url
     check_shunned(way.shuns, way.url, way.url.host)
+    # A proxy connects for us, and does not say to which address.
     if way.proxy and way.shuns == "another machine":
         raise _left(way.url, f"behind the proxy {way.proxy}")
     channel = dial(near, way.url, way.cancel, way.timeout)
     try:
         if not way.proxy:
+            # Once more by the address: a public name may lead to this machine.
             check_shunned(way.shuns, way.url, channel.peer)
         if way.proxy_tls:
             part = Way(near, None, way.cancel, way.timeout, whom=f"the proxy {near.authority}")
@@ -135,7 +139,7 @@ def connect(way: Way, secure: ssl.SSLContext | None) -> Channel:
 
 
 def check_shunned(shunned: Shunned | None, url: Url, address: str) -> None:
-    """Raise NetworkError when that address is one of those."""
+    """Raise NetworkError if `address` is one that `shunned` refuses."""
     if shunned is None:
         return
     if shunned == "another machine":
@@ -184,7 +188,7 @@ def dial(near: Url, url: Url, cancel: Cancel, timeout: float) -> Channel:
 
 
 def is_out_of_files(error: BaseException | None) -> bool:
-    """Whether this process, or the machine, may open no more files."""
+    """Whether the error says that this process, or the machine, may open no more files."""
     return isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}
 
 
@@ -200,6 +204,7 @@ def _dial_address(
         sock.close()
         raise OSError(errno.EMFILE, "too many open files")
     try:
+        # A request's last small packet must not wait for an acknowledgement (Nagle).
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         channel = Channel(sock, cancel, timeout)
         try:
@@ -256,7 +261,7 @@ def _untrusted(way: Way, error: ssl.SSLCertVerificationError) -> NetworkError:
     if error.verify_code not in _UNKNOWN_ISSUER:
         return NetworkError(message, hint="have that certificate put right")
     issuer = ""
-    try:  # a second look, which trusts nobody: the first has left no certificate
+    try:  # again, without checking: a failed handshake leaves no certificate to look at
         channel = connect(way, tls.context(tls.Trust(insecure=True)))
         issuer = tls.issuer(channel.peer_certificate())
         channel.close()
@@ -278,20 +283,20 @@ def _tls_failed(way: Way, error: OSError) -> NetworkError:
     if not way.whom and (refused := other_certificate(way, error)):
         return refused
     said = words(error)
-    # A handshake cut short may be a proxy or a load balancer that is just starting.
+    # A handshake that was cut short may be a proxy or a load balancer that is just starting.
     return NetworkError(
         f"no TLS connection to {way}: {said}",
         transient=not reason or reason == "UNEXPECTED_EOF_WHILE_READING",
-        # With TLS 1.2 it is also what a server says that wants a client's certificate.
+        # With TLS 1.2 a server that wants a client's certificate says this, too.
         hint=f"if it wants one, {CLIENT_CERTIFICATE}" if said.endswith(_REFUSED) else None,
     )
 
 
 def other_certificate(whom: object, *errors: Exception | None) -> NetworkError | None:
-    """It does not take a client without a certificate, or not with ours; None: that is not it.
+    """The error of a server that refuses our certificate, or wants one; None: it is another error.
 
-    With TLS 1.3 a server refuses a client only after the handshake, and its reason may come after
-    the end of what we could send.
+    With TLS 1.3 a server refuses a client only after the handshake: its alert may be read after
+    sending has failed. So several errors of one connection are looked at.
     """
     for said in (words(error) for error in errors if isinstance(error, OSError)):
         if any(alert in said for alert in _OF_CERTIFICATES):
@@ -303,10 +308,10 @@ def other_certificate(whom: object, *errors: Exception | None) -> NetworkError |
 
 
 def speaks_tls(url: Url, cancel: Cancel, timeout: float) -> bool:
-    """Whether the server at that address answers a greeting of TLS in kind.
+    """Whether the server at that address answers a ClientHello with TLS.
 
-    No TLS library is loaded: that and the system's certificates take longer than a small push over
-    loopback. Raises NetworkError when it takes no connection, or takes one and is silent.
+    No TLS library is loaded for it: that, and the system's certificates, would take longer than a
+    small push over loopback. Raises NetworkError when the server takes no connection, or is silent.
     """
     channel = dial(url, url, cancel, timeout)
     try:
@@ -317,14 +322,14 @@ def speaks_tls(url: Url, cancel: Cancel, timeout: float) -> bool:
             f"{url.authority} sent no byte for {timeout:g} s", transient=True
         ) from None
     except OSError:
-        return False  # it hung up on what it did not understand
+        return False  # it hung up on bytes that it did not understand
     finally:
         channel.close()
     return first in {_ALERT, _HANDSHAKE}
 
 
 def _client_hello() -> bytes:
-    """A ClientHello of TLS 1.2 or 1.3 (RFC 8446, section 4.1.2) that nobody goes on with."""
+    """A ClientHello of TLS 1.2 or 1.3 (RFC 8446, section 4.1.2); no handshake follows it."""
     extensions = (
         bytes.fromhex("000a 0006 0004 001d 0017")  # groups: x25519, secp256r1
         + bytes.fromhex("000b 0002 0100")  # points: uncompressed
@@ -333,8 +338,8 @@ def _client_hello() -> bytes:
         + bytes.fromhex("0033 0002 0000")  # no key yet: a 1.3 server asks for one
     )
     suites = bytes.fromhex("1301 1302 c02b c02f c02c c030 cca9 cca8 c013 009c 002f")
-    # In the place of random bytes empty lines: a server of plain http answers those at once,
-    # instead of waiting for more.
+    # Empty lines instead of random bytes: a server of plain http answers them at once (400), and
+    # does not wait for more.
     body = b"\x03\x03" + 16 * b"\r\n" + b"\x00"
     body += len(suites).to_bytes(2, "big") + suites + b"\x01\x00"
     body += len(extensions).to_bytes(2, "big") + extensions

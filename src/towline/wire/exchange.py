@@ -1,7 +1,7 @@
 """One request and its answer on one connection; a streamed body is written block by block.
 
-A connection belongs to one exchange at a time and is given back when the answer was read to its
-end. What fails on the way becomes an error that says so in words.
+A connection belongs to one exchange at a time, and is kept for another once the answer was read to
+its end. Whatever fails becomes an error with a sentence.
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ ANSWER_TIMEOUTS = (60.0, 300.0)
 """Seconds allowed for the answer to a small body, and to a larger one: storage assembles that, and
 hashes it all again."""
 SMALL_BODY = 8 << 20
-"""Bytes that any storage has digested by then."""
+"""Bytes of the largest small body."""
 BODY_RATE = 20 << 20
-"""Bytes of a larger body that earn its answer one second more."""
+"""Bytes of a larger body for which one second more is allowed."""
 _REFUSAL_SECONDS = 5.0
-"""To read what is left of an answer that came before the body's end."""
+"""Seconds for the rest of an answer that came before the body's end."""
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
+"""How TLS answers plain http: with an alert, or a handshake (RFC 8446, section 5.1)."""
 _PIECES_A_SECOND = 20
+"""Pieces in which a limited rate goes out, so that the line is never still for long."""
 _PIECE_LEAST, _PIECE_MOST = 1 << 10, 64 << 10
 
 T = TypeVar("T")
@@ -46,14 +48,14 @@ class Died(Exception):
 
 
 class Manner(NamedTuple):
-    """What the exchanges of a pool have in common."""
+    """What all exchanges of a pool share."""
 
     log: log.Log
     secrets: Secrets
     kept: Kept
-    """Takes the connection when it is fit for another request."""
+    """Takes a connection that is fit for another request."""
     pace: Pace | None = None
-    """Of all bodies together."""
+    """The limit on all bodies together."""
     answer_timeouts: tuple[float, float] = ANSWER_TIMEOUTS
 
 
@@ -64,7 +66,7 @@ class Unread(NamedTuple):
     readinto: Callable[[memoryview], int]
     """Puts bytes of the body at the front of a buffer; gives how many, 0 at its end."""
     close: Callable[[], None]
-    """Break off, if it was not read to its end."""
+    """Break off, if the body was not read to its end."""
 
 
 def _nothing(_room: memoryview) -> int:
@@ -94,7 +96,7 @@ class Exchange:
         self._manner = manner
         self._fresh = fresh
         self._proxy = via
-        # What carries a body may have been carried out: whoever sent it knows how to find out.
+        # A request with a body may have been carried out. Whoever sent it can ask for its effect.
         self._replayable = not fresh and not request.body
         self._body_ended = False
         self._refusal: Response | None = None
@@ -106,8 +108,8 @@ class Exchange:
     def begin(self, target: str, fields: list[tuple[str, str]]) -> None:
         """Send the head, and the body that came with the request.
 
-        An answer that comes before its end is left for `finish`. Raises Died, NetworkError, and
-        Cancelled before a byte of it is sent.
+        An answer that comes before the body's end is left for `finish`. Raises Died, NetworkError,
+        and Cancelled before a byte of the request is sent.
         """
         self._context.cancel.check()
         self._context.meter.add(requests=1)
@@ -120,18 +122,18 @@ class Exchange:
         self._replayable = self._replayable and not self.request.streamed
 
     def write(self, block: bytes | memoryview) -> Response | None:
-        """Send a block of the body; an answer, should the other side have answered already.
+        """Send a block of the body. Returns the answer, if the other side has answered already.
 
         Raises NetworkError.
         """
         if self._refusal is not None or not len(block):
             return self._refusal
         view = memoryview(block).cast("B")
-        # One system call for a chunk's three parts.
+        # A chunk's head, the block and the chunk's end: three parts, one system call.
         return self._send(self._framing.data(view), len(view))
 
     def _send(self, views: list[memoryview], size: int) -> Response | None:
-        """Send what frames `size` bytes of the body; the refusal, if one has come instead."""
+        """Send the parts that hold `size` bytes of the body. Returns an early answer, if any."""
         pace = self._manner.pace if self.request.has_body else None
         batches = pace.pieces(views, self._context.cancel) if pace else (views,)
         try:
@@ -145,7 +147,7 @@ class Exchange:
             self.close()
             raise self._error(f"took no byte for {self._channel.timeout:g} s") from None
         except OSError as error:
-            # Nothing more can be sent: a refusal may lie there that explains why.
+            # Reset while sending: the refusal that explains it may have arrived before.
             try:
                 head = self._framing.head(_REFUSAL_SECONDS)
             except (OSError, Silence, framing.Broken) as unread:
@@ -162,8 +164,8 @@ class Exchange:
     def finish(self, *, limit: int = ANSWER_MAX, extra: int = 0) -> Response:
         """End the body and read the answer, at most `limit` bytes of its body.
 
-        `extra` are bytes sent earlier that the other side has to digest before it answers.
-        Raises Died, NetworkError, RegistryError.
+        `extra`: bytes sent earlier that the other side has to hash before it answers. Raises Died,
+        NetworkError, RegistryError.
         """
         self._refusal = self._refusal or self._end_body()
         if self._refusal is not None:
@@ -179,7 +181,7 @@ class Exchange:
         return refusal
 
     def patience(self, digested: int) -> float:
-        """Seconds to wait for the answer."""
+        """Seconds to wait for the answer after `digested` bytes, which the other side hashes."""
         timeout = self._channel.timeout
         if not self.request.has_body and not digested:
             return timeout
@@ -189,7 +191,7 @@ class Exchange:
         return max(timeout, large) + digested / BODY_RATE
 
     def open(self, patience: float | None = None) -> Unread:
-        """Read the answer's head; its body is read piece by piece.
+        """Read the answer's head; the caller reads its body piece by piece.
 
         `patience`: seconds to wait for the head, where those of the connection are too few.
         """
@@ -216,7 +218,7 @@ class Exchange:
         try:
             content = self._read(lambda: self._framing.read_all(seconds, limit))
         except TowlineError:
-            # Its first line was a refusal already; the rest is only words.
+            # Of a refusal the status was read; what is missing are only its words.
             if head.status < 400:  # noqa: PLR2004 - what is no refusal
                 raise
             return self._response(head, b"", truncated=True)
@@ -238,7 +240,8 @@ class Exchange:
         return response
 
     def _end(self, head: framing.Head) -> None:
-        """The answer was read: give the connection back, if it is fit for another request."""
+        """The answer was read: keep the connection, if it is fit for another request."""
+        # Not fit: an answer that ended with the connection, or that came before our body's end.
         way = self._framing
         if not (way.done and way.delimited and head.keeps_alive and self._body_ended):
             self.close()
@@ -247,13 +250,13 @@ class Exchange:
             self._manner.kept.keep(self.request.url.origin, self._channel, fresh=self._fresh)
 
     def close(self) -> None:
-        """Break off; a connection whose answer was read to its end is kept all the same."""
+        """Break off. A connection whose answer was read to its end stays kept."""
         if not self._over:
             self._over = True
             self._channel.close()
 
     def _read(self, read: Callable[[], T]) -> T:
-        """`read`, its failures put into words; a failed exchange is closed."""
+        """Call `read`; a failure becomes an error with a sentence, and closes the exchange."""
         try:
             return read()
         except Silence as silence:
@@ -271,9 +274,10 @@ class Exchange:
         raise failure
 
     def _lost(self, what: str, *, begun: bool) -> Exception:
-        """The connection ended; `begun`: in the middle of an answer."""
+        """The error of a connection that ended; `begun`: in the middle of an answer."""
         if begun:
             return self._error("broke the connection in the middle of its answer")
+        # A kept connection had most likely been closed before we used it.
         if not self._fresh:
             self._manner.kept.count_dead(self.request.url.origin)
         if self._replayable:
@@ -296,7 +300,7 @@ class Exchange:
         return error
 
     def _error(self, what: str) -> NetworkError:
-        """`what` the other side did instead of answering."""
+        """The error for `what` the other side did instead of answering."""
         by = f" (by the proxy {self._proxy})" if self._proxy else ""
         error = NetworkError(f"{self.request.url.authority}{by} {what}", transient=True)
         error.sent = True
@@ -304,15 +308,15 @@ class Exchange:
 
 
 class Pace:
-    """A limit on how fast bodies go out, one for all connections together (`--limit-rate`).
+    """A limit on how fast bodies go out, over all connections together (`--limit-rate`).
 
-    Whoever sends takes its bytes first, and waits until they are due. Safe from any thread.
+    A thread reserves the time for its bytes, and waits until they are due. Safe from any thread.
     """
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`rate`: bytes a second."""
         self.piece = int(min(max(rate / _PIECES_A_SECOND, _PIECE_LEAST), _PIECE_MOST))
-        """Bytes to take at once: small enough for the line to stay even."""
+        """Bytes to send at once: few enough for an even flow."""
         self._rate = rate
         self._clock = clock
         self._lock = threading.Lock()
@@ -322,13 +326,14 @@ class Pace:
         """Wait until that many bytes may go. Raises `Cancelled`."""
         with self._lock:
             now = self._clock()
+            # Time in which nobody sent is lost: else a burst above the rate would follow.
             start = max(now, self._due)
             self._due = start + size / self._rate
-        if start > now:
+        if start > now:  # outside the lock: others reserve their time meanwhile
             cancel.wait(start - now)
 
     def pieces(self, views: Sequence[memoryview], cancel: Cancel) -> Iterator[list[memoryview]]:
-        """The same bytes in pieces, each when it is due."""
+        """The same bytes in pieces; each is yielded when it is due."""
         for view in views:
             for at in range(0, len(view), self.piece):
                 piece = view[at : at + self.piece]

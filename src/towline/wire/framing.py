@@ -1,7 +1,7 @@
 """One request and its answer as bytes on a channel (RFC 9112), framed by h11.
 
-Ours are the bounds: how long is waited, how large a head may be. Knows bytes and frames; what an
-answer means is its reader's affair.
+The bounds are ours: how long to wait, how large a head may be. This module knows bytes and frames;
+what an answer means is for its reader to say.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ HEAD_MAX = 64 << 10
 _FIELDS_MAX = 200
 _INTERIM_MAX = 20
 _WHOLE = 2
-"""Times the allowed silence in which a head that has begun must be whole."""
+"""Within so many times the allowed silence a head must be whole. Without that, a server that sends
+a byte now and then would be read for ever."""
 _SLOWEST = 1 << 10
-"""Bytes a second: a body that comes more slowly, after as long, has no end."""
+"""Bytes a second that a small body must come with, after the time of `_WHOLE`."""
 _STATUS = range(100, 600)
 _INTERIM = range(100, 200)
 
 
 class Broken(Exception):
-    """Bytes that are no HTTP answer; `begun` when there was one and it is torn or false."""
+    """Bytes that are no HTTP answer. `begun`: an answer had begun, and is torn or wrong."""
 
     def __init__(self, message: str, *, begun: bool = False, start: bytes = b"") -> None:
         super().__init__(message)
@@ -40,7 +41,7 @@ class Broken(Exception):
 
 
 class Gone(Broken):
-    """The connection ended; before any byte of an answer unless `begun`."""
+    """The connection ended, before any byte of an answer unless `begun`."""
 
 
 class Head(NamedTuple):
@@ -66,7 +67,7 @@ class Head(NamedTuple):
 
 
 class Framing:
-    """A request, sent part by part, then its answer; what comes behind it stays in the channel."""
+    """A request, sent part by part, then its answer. Bytes behind it stay in the channel."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -74,14 +75,14 @@ class Framing:
         self.done = False
         """Whether the answer's body was read to its end."""
         self.delimited = True
-        """Whether that end was known other than by the end of the connection."""
+        """Whether the answer itself marks its end; False: it ends with the connection."""
         self._left = 0
-        """Bytes to come of a body whose length counts."""
+        """Bytes still to come of a body with a `Content-Length`."""
         self._piece = memoryview(b"")
-        """What h11 has given of the body and nobody has taken yet."""
+        """Bytes of the body that h11 has given and the caller has not taken yet."""
 
     def request(self, method: str, target: str, fields: list[tuple[str, str]]) -> bytes:
-        """The head of the request. ValueError for what cannot stand in one."""
+        """The head of the request. Raises ValueError for a field that cannot be sent."""
         headers = [
             (name.encode("latin-1", "replace"), value.strip().encode("latin-1", "replace"))
             for name, value in fields
@@ -92,18 +93,18 @@ class Framing:
             raise ValueError("a header field that cannot be sent") from None
 
     def data(self, block: memoryview) -> list[memoryview]:
-        """A block of its body with what frames it, in parts: joining them would copy the block."""
+        """A block of the body with its framing, in parts: joining them would copy the block."""
         event = h11.Data(data=block)  # type: ignore[arg-type] # it takes all that has a length
         return [memoryview(part) for part in self._http.send_with_data_passthrough(event) or ()]
 
     def end(self) -> bytes:
-        """The end of its body."""
+        """The bytes that end the body."""
         return self._http.send(h11.EndOfMessage())
 
     def head(self, seconds: float) -> Head:
-        """The final answer's head; interim ones (100, 103) are passed over.
+        """The final answer's head; interim answers (100, 103) are passed over.
 
-        `seconds` without a byte are allowed. Raises Broken, OSError, Silence.
+        `seconds`: how long no byte may come. Raises Broken, OSError, Silence.
         """
         for _ in range(_INTERIM_MAX):
             head = self.any_head(seconds)
@@ -120,18 +121,20 @@ class Framing:
             event = self._event("an answer whose head is malformed or too long")
             if isinstance(event, h11.Response | h11.InformationalResponse):
                 head = _head(event)
+                # A length beside a transfer coding does not count (RFC 9112, section 6.3).
                 if "Transfer-Encoding" not in head.headers:
                     self._left = head.headers.number("Content-Length") or 0
                 return head
             if whole_by and time.monotonic() > whole_by:
                 raise Broken("header fields without end", begun=True)
-            # A long pause is for who still has to think, and that is over with the first byte.
+            # A long wait is for a server that still works; with its first byte that is over.
             more = channel.receive(channel.timeout if data else seconds)
             if not more:
                 raise Gone("the connection ended", begun=bool(data), start=data[:16])
             data += more
             whole_by = whole_by or time.monotonic() + _WHOLE * channel.timeout
-            # What is no HTTP is known by its first line; it may never send an empty one.
+            # Anything but HTTP is known by its first bytes. h11 would wait for an empty line, which
+            # may never come.
             if not data.startswith(b"HTTP/"[: len(data)]):
                 raise Broken("no HTTP answer", start=data[:16])
             self._http.receive_data(more)
@@ -152,6 +155,7 @@ class Framing:
                 return self._read_bare(room, seconds)
             else:
                 data = self._channel.receive(seconds)
+                # b"" tells h11 that the connection has ended; with it, so may the body.
                 self.delimited = bool(data)
                 self._http.receive_data(data)
         part, self._piece = self._piece[: len(room)], self._piece[len(room) :]
@@ -159,7 +163,8 @@ class Framing:
         return len(part)
 
     def _read_bare(self, room: memoryview, seconds: float) -> int:
-        """Of a known length, just bytes: h11 would copy them three times."""
+        """Read a body of a known length as it is."""
+        # h11 would copy it three times, which took twice the processor time for a download.
         count = self._channel.receive_into(room[: self._left], seconds)
         if not count:
             raise Gone("the connection ended in the middle of the answer", begun=True)
@@ -173,7 +178,7 @@ class Framing:
         self._channel.give_back(rest)
 
     def read_all(self, seconds: float, limit: int) -> bytes:
-        """Whole, or some more than `limit` bytes of it. Raises as `read` does."""
+        """The whole body, or a little more than `limit` bytes of it. Raises as `read` does."""
         content = bytearray()
         room = memoryview(bytearray(min(limit + 1, self._left or RECEIVE_SIZE)))
         began = time.monotonic()
@@ -184,17 +189,18 @@ class Framing:
         return bytes(content)
 
     def _event(self, otherwise: str) -> object:
-        """What h11 makes of what has come. Its own words would quote what may be a secret."""
+        """h11's next event. Raises Broken with `otherwise` where it finds an error."""
         try:
             return self._http.next_event()
         except h11.RemoteProtocolError:
+            # Not with h11's words: they quote what came, which may hold a secret.
             if self.delimited:
                 raise Broken(otherwise, begun=True) from None
             raise Gone("the connection ended in the middle of the answer", begun=True) from None
 
 
 def _head(event: h11.Response | h11.InformationalResponse) -> Head:
-    """Bounded where h11 is not. Raises Broken."""
+    """The head as our value, with the bounds that h11 has not. Raises Broken."""
     fields = event.headers.raw_items()
     if event.status_code not in _STATUS or event.http_version[:2] != b"1.":
         raise Broken("an answer that is no HTTP", begun=True)

@@ -1,4 +1,4 @@
-"""Connections that wait for their next request."""
+"""Connections that are kept for their next request."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from towline.wire.channel import Channel
 
 IDLE_MAX = 55.0
-"""Seconds that a connection is kept; load balancers commonly close theirs after 60."""
+"""Seconds that a connection is kept: load balancers commonly close theirs after 60."""
 _DEAD_MAX = 3
-"""Kept connections that die in a row before none is kept any more."""
+"""Kept connections that die in a row before none is kept any more: some servers end each
+connection after one answer, and do not say so."""
 
 
 class Kept:
@@ -23,11 +24,13 @@ class Kept:
         self._lock = threading.Lock()
         self._idle: dict[str, list[tuple[float, Channel]]] = {}
         self._dead: dict[str, int] = {}
-        """Kept connections in a row that had died, by origin."""
+        """By origin: kept connections in a row that had died."""
         self._closed = False
 
     def take(self, origin: str, cancel: Cancel) -> Channel | None:
-        """One that still lives, the one used last first."""
+        """A connection that still lives; None: there is none."""
+        # The one used last, which is most likely to live. The lock is not held while it is looked
+        # at: that is a system call.
         while True:
             with self._lock:
                 idle = self._idle.get(origin)
@@ -40,9 +43,9 @@ class Kept:
             channel.close()
 
     def keep(self, origin: str, channel: Channel, *, fresh: bool) -> None:
-        """For the next request: but not where none that was kept has served a second one.
+        """Keep a connection for the next request, unless kept ones keep dying at this origin.
 
-        `fresh`: this was its first one.
+        `fresh`: it has served no more than one request.
         """
         with self._lock:
             if not fresh:
@@ -53,17 +56,17 @@ class Kept:
         channel.close()
 
     def count_dead(self, origin: str) -> None:
-        """Note that one that was kept had died."""
+        """Note that a kept connection had died."""
         with self._lock:
             self._dead[origin] = self._dead.get(origin, 0) + 1
 
     def close(self) -> None:
-        """Close them; those in use are closed when they come back."""
+        """Close the kept connections; those in use are closed when they come back."""
         self._closed = True
         self.drop()
 
     def drop(self) -> bool:
-        """Close those that nobody uses, to make room for others; whether there were any."""
+        """Close the connections that nobody uses. Returns whether there were any."""
         with self._lock:
             idle = [channel for channels in self._idle.values() for _, channel in channels]
             self._idle.clear()

@@ -1,4 +1,4 @@
-"""Ways to a server that has no host: a socket in the file system, or the pipes of a command."""
+"""Connections without a host: to a socket in the file system, or through a command (`ssh`)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from towline.context import Cancel
 
 _FULL_QUEUE = 0.05
-"""Seconds after which a server is asked again that has too many connections to take."""
+"""Seconds between two attempts to connect to a server whose queue is full."""
 _GOODBYE = 2.0
-"""Seconds in which a command is to end by itself when nobody speaks to it any more."""
+"""Seconds that a command has to end by itself after its connection was closed."""
 
 
 def dial_unix(path: str, cancel: Cancel, timeout: float) -> Channel:
-    """A connection to a socket in the file system. Raises OSError."""
+    """A connection to a socket in the file system. Raises OSError, Cancelled."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(0)
     patient_until = time.monotonic() + timeout
@@ -30,7 +30,7 @@ def dial_unix(path: str, cancel: Cancel, timeout: float) -> Channel:
             try:
                 sock.connect(path)
                 return Channel(sock, cancel, timeout)
-            except BlockingIOError:  # its queue is full
+            except BlockingIOError:  # its queue is full, and no `poll` tells when it is not
                 if time.monotonic() > patient_until:
                     raise
                 cancel.wait(_FULL_QUEUE)
@@ -43,7 +43,7 @@ class Command:
     """A program that carries a connection over its standard input and output, as `ssh` does."""
 
     def __init__(self, words: Sequence[str], environ: Mapping[str, str], errors: IO[bytes]) -> None:
-        """`errors` takes what it says on standard error. Raises OSError when it cannot start."""
+        """`errors` takes the command's standard error. Raises OSError when it cannot start."""
         import subprocess
 
         ours, theirs = socket.socketpair()
@@ -64,11 +64,11 @@ class Command:
         self._socket = ours
 
     def channel(self, cancel: Cancel, timeout: float) -> Channel:
-        """The connection; closing it, the command ends."""
+        """The connection. The command ends when it is closed."""
         return Channel(self._socket, cancel, timeout)
 
     def close(self) -> None:
-        """End it, if it has not ended by itself."""
+        """Close the connection, and kill the command if it does not end by itself."""
         with suppress(OSError):
             self._socket.close()
         import subprocess

@@ -1,8 +1,8 @@
-"""The wire log of `--debug`: every request and answer, without what is secret by its place.
+"""The wire log of `--debug`: every request and answer, with secrets hidden by their place.
 
-Credentials and cookies are replaced by what kind they are, and of a query only parameters that are
-known to be harmless keep their value. Bodies are never written. What is secret by its value is
-taken out where the lines leave the program (`push/interface/edge`).
+Of credentials and cookies only the kind is shown, and in a query only parameters that are known to
+be harmless keep their value. Bodies are never written. Known secrets elsewhere in a line are taken
+out by their value, where the lines leave the program (`push/interface/edge`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SECRET = frozenset(
     {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-registry-auth"}
 )
 _SECRETIVE = r"token|secret|passw|credential|signature|session|cookie|api-?key"
-"""In names of fields that services made up for themselves."""
+"""Words in names of fields that services have made up."""
 _LINKS = frozenset({"location", "link", "content-location"})
 _OPEN_PARAMETERS = frozenset(
     {"digest", "mount", "from", "scope", "service", "n", "last", "account", "client_id"}
@@ -31,11 +31,11 @@ _PARAMETER = r"([?&;])([^=&;?>\"\s]+)=([^&;>\"\s]*)"
 
 
 def silent(_line: str) -> None:
-    """Write nowhere."""
+    """A log that writes nowhere."""
 
 
 def sent(log: Log, request: Request) -> None:
-    """A request's head."""
+    """Log a request's head."""
     log(f"> {request.method} {url(request.url)}")
     for name, value in request.headers:
         log(f">   {name}: {field(name, value)}")
@@ -44,7 +44,7 @@ def sent(log: Log, request: Request) -> None:
 
 
 def received(log: Log, response: Response, seconds: float) -> None:
-    """An answer's head."""
+    """Log an answer's head; `seconds`: since the request began."""
     log(f"< {response.status} {response.reason} ({seconds:.3f} s, to {response.method})")
     for name, value in response.headers:
         log(f"<   {name}: {field(name, value)}")
@@ -56,18 +56,18 @@ def url(value: Url) -> str:
 
 
 def query(text: str) -> str:
-    """A target or a link likewise."""
+    """A target or a link with the values of its query hidden, but for the harmless ones."""
     return re.sub(_PARAMETER, _hidden, text)
 
 
 def hidden_values(link: str) -> list[str]:
-    """Values of a link's query that are not shown."""
+    """The values of a link's query that are not shown."""
     found = (match.groups() for match in re.finditer(_PARAMETER, link))
     return [value for _, name, value in found if name.lower() not in _OPEN_PARAMETERS]
 
 
 def field(name: str, value: str) -> str:
-    """A header field's value, or what may be told of it."""
+    """A header field's value as the log may show it."""
     lower = name.lower()
     if lower in _SECRET or re.search(_SECRETIVE, lower):
         kind = value.partition(" ")[0] if lower.endswith("authorization") else ""

@@ -1,4 +1,4 @@
-"""HTTP messages as values: what is asked, what is answered (RFC 9110)."""
+"""HTTP messages as values: requests and responses (RFC 9110)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from towline.wire.url import Url
 
 ANSWER_MAX = 64 << 10
-"""Bytes of an answer's body that are read where nobody asks for more."""
+"""Bytes of an answer's body that are read, unless the caller asks for more."""
 
 
 Shunned = Literal["this machine", "a private network", "another machine"]
-"""Addresses that a request keeps away from: the second includes the first."""
+"""Addresses that a request must not reach. A private network includes this machine."""
 
 
 class Headers:
@@ -54,10 +54,10 @@ class Headers:
 
 
 class Request(NamedTuple):
-    """What is asked.
+    """A request.
 
-    A body is either whole here, or written block by block by whoever started the exchange
-    (`streamed`): with `length` under a Content-Length, without it in chunked encoding.
+    Its body is either whole here, or `streamed`: whoever starts the exchange writes it block by
+    block. With `length` it goes under a Content-Length, without in chunked encoding.
     """
 
     method: str
@@ -68,14 +68,14 @@ class Request(NamedTuple):
     length: int | None = None
     """Bytes of a streamed body, where known."""
     shuns: Shunned | None = None
-    """Where it is not to be sent, wherever the name may lead."""
+    """Addresses to which it must not be sent, wherever the name may lead."""
 
     def __repr__(self) -> str:
         # Its headers and its body may hold secrets.
         return f"<Request {self.method} {self.url.redacted}>"
 
     def with_header(self, name: str, value: str | None) -> Request:
-        """One header field more, unless it has no value."""
+        """The request with one header field more, unless `value` is None or empty."""
         return self._replace(headers=(*self.headers, (name, value))) if value else self
 
     @property
@@ -85,17 +85,17 @@ class Request(NamedTuple):
 
 
 class Response(NamedTuple):
-    """What was answered; redirects and refusals are answers too."""
+    """An answer; redirects and refusals are answers too."""
 
     status: int
     reason: str
     headers: Headers
     url: Url
-    """The one that was asked."""
+    """The URL of the request."""
     method: str = "GET"
     body: bytes = b""
     truncated: bool = False
-    """The body was longer than what was asked for."""
+    """The body was longer than the caller's limit."""
 
     def __repr__(self) -> str:
         return f"<Response {self.status} to {self.method} {self.url.redacted}>"

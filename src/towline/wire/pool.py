@@ -1,9 +1,9 @@
-"""Connections, kept for the next request to the same place; nobody waits for one here.
+"""The connections of a client: made when needed, and kept for the next request to the same origin.
 
-How many there are is up to those who ask. A kept connection that died before any byte of an
-answer is replaced and the request sent once more (*replay*), if it has no body; else the error is
-marked `stale`. No cookies, no redirects, no retries: that is for those who know what a request
-means.
+Nobody waits for a connection here; callers decide how many there are. A request without a body
+whose kept connection died before any byte of an answer is sent once more on a new one (*replay*).
+With a body the error is marked `stale` instead. No cookies, no redirects, no retries: those are for
+callers, who know what a request means.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ USER_AGENT = f"towline/{__version__}"
 
 
 class Pool:
-    """Safe from any thread."""
+    """Sends requests over connections that are kept. Safe from any thread."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Pool:
         pace: Pace | None = None,
         dial: Callable[[Cancel, float], Channel] | None = None,
     ) -> None:
-        """`dial` connects where the host in a URL does not say where to."""
+        """`dial` makes the connections, where a URL's host does not tell where (an engine's)."""
         self._dial = dial
         self._timeout = timeout
         self._kept = Kept()
@@ -64,7 +64,7 @@ class Pool:
         self._lock = threading.Lock()
         self._contexts: dict[tls.Trust, ssl.SSLContext] = {}
         self._peers: dict[str, str] = {}
-        """Addresses connected to, by origin."""
+        """By origin: the address of the last connection."""
 
     def request(
         self,
@@ -78,8 +78,8 @@ class Pool:
     ) -> Response:
         """Send a request whose body is whole, and read its answer, at most `limit` bytes of it.
 
-        `extra`: bytes sent before that the other side must digest to answer; `timeout`: seconds
-        without a byte, if other than usual; `fresh`: on a new connection, whatever is kept. Raises
+        `extra`: bytes sent before, which the other side must hash before it answers. `timeout`:
+        seconds without a byte, if other than usual. `fresh`: use a new connection. Raises
         NetworkError, and RegistryError for an answer that is no HTTP.
         """
         return self._with_replay(
@@ -91,18 +91,18 @@ class Pool:
         )
 
     def open(self, request: Request, context: Context, *, patience: float | None = None) -> Unread:
-        """Likewise, but the body is read piece by piece; close it when done with it.
+        """Send a request. The caller reads the answer's body piece by piece, and closes it.
 
-        `patience`: seconds to wait for the head, where that is other than usual.
+        `patience`: seconds to wait for the head, if other than usual. Raises as `request` does.
         """
         return self._with_replay(request, context, lambda exchange: exchange.open(patience))
 
     def start(self, request: Request, context: Context) -> Exchange:
-        """Send the head of a request whose body is written to the exchange that is returned."""
+        """Send the head of a request; the caller writes its body to the exchange returned."""
         return self._with_replay(request, context, lambda exchange: exchange)
 
     def connect_ahead(self, request: Request, context: Context) -> None:
-        """Keep a connection for such a request, which is to come soon. Raises NetworkError."""
+        """Keep a connection for a request that will come soon. Raises NetworkError."""
         origin = request.url.origin
         channel = self._kept.take(origin, context.cancel)
         channel = channel or self._connect(request, context, self._timeout)
@@ -134,10 +134,13 @@ class Pool:
         self, request: Request, context: Context, channel: Channel, *, fresh: bool
     ) -> Exchange:
         """Send the head on that connection, and the body if it is whole."""
+        # A plain http request goes to the proxy itself, with the whole URL (RFC 9112, section
+        # 3.2.2); https goes through a tunnel, in which nothing is the proxy's.
         url, via = request.url, self._proxies.of(request.url)
         to_proxy = via if url.scheme == "http" else None
         fields = [("Host", url.authority), ("User-Agent", USER_AGENT)]
         # Never a cookie: with the one that Harbor sets, the next write is refused as forged (CSRF).
+        # No encoding: Harbor and proxies would name the encoded size of a blob in a HEAD.
         fields += [("Accept-Encoding", "identity"), *request.headers]
         if to_proxy and to_proxy.authorization:
             fields.append(("Proxy-Authorization", to_proxy.authorization))
@@ -172,24 +175,26 @@ class Pool:
         except NetworkError as error:
             if not (is_out_of_files(error.__cause__) and self._kept.drop()):
                 raise
-            channel = connect(way, secure)
+            channel = connect(way, secure)  # closing the idle connections has made room
         if via is None:
             self._peers[url.origin] = channel.peer
         return channel
 
     def shunned_by(self, url: Url) -> Shunned | None:
-        """Where that place has no business to send us, as far as is known where it is."""
+        """The addresses to which the host of that URL may not send us, by where it is itself."""
+        # A registry here may name anything, one in a private network no service of this machine,
+        # one on the internet nothing in the network behind us.
         address = self._peers.get(url.origin) or url.host
         if proxy.is_here(address):
             return None
         return "this machine" if proxy.is_private(address) else "a private network"
 
     def _context(self, trust: tls.Trust) -> ssl.SSLContext:
-        with self._lock:
+        with self._lock:  # a second thread waits: loading the certificates twice takes longer
             if trust not in self._contexts:
                 self._contexts[trust] = tls.context(trust)
             return self._contexts[trust]
 
     def close(self) -> None:
-        """Close the kept connections; those in use are closed when their answer is read."""
+        """Close the kept connections; those in use are closed once their answer was read."""
         self._kept.close()

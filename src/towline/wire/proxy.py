@@ -1,8 +1,8 @@
-"""Proxies, as the environment names them.
+"""Proxies, as the environment names them; and what an address says about where it is.
 
-`HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` in either case. `NO_PROXY` holds names, suffixes, ports,
-addresses and networks between commas; `*` means none at all. This machine itself is never reached
-through a proxy.
+`HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are read in upper and lower case. `NO_PROXY` holds names,
+suffixes, ports, addresses and networks between commas; `*` means that no proxy is used. This
+machine itself is never reached through a proxy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HINT = "check HTTPS_PROXY and HTTP_PROXY, or except the registry in NO_PROXY"
 WANTS_CREDENTIALS = 407
-"""The status by which a proxy says so."""
+"""The status (RFC 9110, section 15.5.8)."""
 _SCHEME = r"(?i)([a-z][a-z0-9+.-]*)://"
 _USER = r"(?i)(https?://)([^@/]*)@"
 _PORT = r"(\[.*\]|[^:]*):(\d+)"
@@ -31,11 +31,11 @@ _ADDRESS = r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*"
 
 
 class Proxy(NamedTuple):
-    """Where to connect instead, and what to show there."""
+    """A proxy's address, and the credentials for it."""
 
     url: Url
     authorization: str | None = None
-    """Value of `Proxy-Authorization`."""
+    """The value of `Proxy-Authorization`."""
 
     def __str__(self) -> str:
         return self.url.origin
@@ -45,14 +45,14 @@ class Proxy(NamedTuple):
 
 
 class Proxies(NamedTuple):
-    """Which proxy serves which URL."""
+    """The proxies by scheme, and the hosts that are reached without one."""
 
     by_scheme: Mapping[str, Proxy] = MappingProxyType({})
     exceptions: tuple[str, ...] = ()
     """The parts of `NO_PROXY`, lower case."""
 
     def of(self, url: Url) -> Proxy | None:
-        """The proxy for that URL; None to connect directly."""
+        """The proxy for that URL; None: connect directly."""
         proxy = self.by_scheme.get(url.scheme)
         if proxy is None or is_loopback(url.host):
             return None
@@ -60,8 +60,8 @@ class Proxies(NamedTuple):
 
 
 def from_environment(environ: Mapping[str, str]) -> Proxies:
-    """Read the variables. Raises UsageError for a proxy that is none that we can use."""
-    # A web server hands a request's own `Proxy:` header to its programs as HTTP_PROXY.
+    """Read the variables. Raises UsageError for a proxy that we cannot use."""
+    # Under CGI (REQUEST_METHOD) HTTP_PROXY is the request's own `Proxy:` header: not to be trusted.
     names = {"https": "HTTPS_PROXY", "http": "" if "REQUEST_METHOD" in environ else "HTTP_PROXY"}
     found = {}
     for scheme, name in names.items():
@@ -74,7 +74,7 @@ def from_environment(environ: Mapping[str, str]) -> Proxies:
 
 
 def failed(proxy: Proxy | str, url: Url, why: str, *, transient: bool = False) -> NetworkError:
-    """The error of a proxy that is there, and leads nowhere."""
+    """The error of a proxy that answers, and does not connect."""
     return NetworkError(
         f"the proxy {proxy} does not connect to {url.authority}: {why}",
         hint=HINT,
@@ -92,12 +92,12 @@ def is_loopback(host: str) -> bool:
 
 
 def is_here(host: str) -> bool:
-    """Whether a name or address leads to this machine in whatever spelling, by its text alone."""
+    """Whether a name or address leads to this machine, by its text alone, in any spelling."""
     return _leads_to(host, lambda address: address.is_loopback or address.is_unspecified)
 
 
 def is_elsewhere(host: str) -> bool:
-    """Whether it is an address, and none of this machine."""
+    """Whether the text is an address, and none of this machine."""
     return re.fullmatch(_ADDRESS, host) is not None and not is_here(host)
 
 
@@ -107,11 +107,14 @@ def is_private(host: str) -> bool:
 
 
 def _leads_to(host: str, such: Callable[[IPv4Address | IPv6Address], bool]) -> bool:
-    """Whether this machine or an address that is such; odd spellings are taken to be such."""
+    """Whether `host` is this machine, or an address for which `such` is true.
+
+    An odd spelling of an address counts as if it were.
+    """
     if is_loopback(host):
         return True
     if not re.fullmatch(_ADDRESS, host):
-        # Forms that only some resolvers read, such as 0x7f.1: nobody means well with them.
+        # Some resolvers read 0x7f.1 or 017700000001 as an address: nobody means well with those.
         return re.fullmatch(_ODD_ADDRESS, host) is not None
     import ipaddress
 
@@ -146,13 +149,13 @@ def _proxy(text: str, variable: str) -> Proxy:
 
 
 def _matches(rule: str, url: Url) -> bool:
-    """Whether a part of `NO_PROXY` is for that URL."""
+    """Whether a part of `NO_PROXY` matches that URL."""
     if rule == "*":
         return True
     if re.fullmatch(_ADDRESS, url.host):
         import ipaddress
 
-        with suppress(ValueError):  # of names, and of addresses with a port
+        with suppress(ValueError):  # the rule is a name, or an address with a port
             network = ipaddress.ip_network(rule.strip("[]"), strict=False)
             if ipaddress.ip_address(url.host) in network:
                 return True

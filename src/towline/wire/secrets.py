@@ -1,8 +1,8 @@
-"""The secrets of a run, taken out of every text that leaves it.
+"""The secrets of a run, taken out of every text that leaves it (`push/interface/edge`).
 
-By value: others send back what they were shown, in whatever encoding they have at hand. So the
-encodings of a text and of a secret are undone alike, and the one is looked for in the other.
-`push/interface/edge` is where it is applied.
+They are looked for by value: servers send back what they were shown, anywhere and in any encoding.
+So the encodings in a text are undone, as those of a secret are, before one is looked for in the
+other.
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ if TYPE_CHECKING:
 
 HIDDEN = "[hidden]"
 _LEAST = 4
-"""Characters: what is shorter protects nothing, and hiding it would spoil every sentence."""
+"""Characters of the shortest secret: a shorter one protects nothing, and hiding it would spoil
+every sentence."""
 _ANYWHERE = 8
-"""Characters of a secret that is hidden within words too; shorter ones only as words."""
+"""Characters of a secret that is hidden inside words too; a shorter one only as a word."""
 _PART = 12
-"""Characters, and half of it at least, of a secret's beginning that is hidden as all of it is."""
+"""Characters of a secret's beginning that is hidden like the whole, if it is at least half."""
 _CAPABILITY = 16
-"""Characters of a parameter of an address that may let in whoever knows it."""
+"""Characters of a value in an address that may let in whoever knows it (a signature)."""
 _PASSING_MAX = 1000
-"""Tokens and addresses that are looked for: the last ones."""
+"""Tokens and signatures that are looked for: the last ones."""
 _ROUNDS = 4
-"""Encodings around one another that are undone."""
+"""Encodings inside one another that are undone."""
 _CUT = "\N{HORIZONTAL ELLIPSIS}"
-"""What stands where a text was cut, perhaps in the middle of a secret."""
+"""Marks where a text was cut, perhaps in the middle of a secret."""
 _CUTS = 50
-"""Places of a text where one is looked for that was cut: the last ones."""
+"""Cuts of a text at which the beginning of a secret is looked for: the last ones."""
 
 _VARIABLES = ("TOWLINE_PASSWORD", "CI_REGISTRY_PASSWORD", "TOWLINE_CACHE_KEY")
 _ADDRESSES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "TOWLINE_CACHE")
 _GIVEN_AS_OPTION = r"[?&]password=([^&#]*)"
 _TOKEN = rb'"(?:access_|refresh_|id_)?token"\s*:\s*"((?:[^"\\]|\\.)*)'
-"""In a token service's answer (RFC 6749, and docker's own), also in one that ended early."""
+"""A token in a token service's answer (RFC 6749, and Docker's own form), even a torn one."""
 
 _ESCAPED = (
     r"%(?:25)*(?P<ascii>[0-7][0-9a-f])"
@@ -53,28 +54,28 @@ _ESCAPED = (
     r"|\\+(?P<white>[nrtbf])"
     r"|(?P<slashes>\\+)"
 )
-"""Of addresses and forms, of JSON, Python and Go, of HTML; each perhaps more than once."""
+"""Escapes of URLs and forms, of JSON, Python, Go and HTML, each perhaps applied several times."""
 _MAYBE_ESCAPED = r"[%\\&]"
 _UNFINISHED = r"[^\0-\x7f]{0,3} ?(?:[%\\&][\\%#0-9a-z]{0,8}|[ux]?[0-9a-f]{0,3})"
-"""What is left of an escape, or of a character of several bytes, that was cut, or nothing."""
+"""The rest of an escape, or of a character of several bytes, that was cut; or nothing."""
 _PERCENT = rb"%(?:25)*([0-9A-Fa-f]{2})"
 _UNIT = r"\\+u([0-9a-f]{4})"
 _SPACES = re.compile(r"[\s+]+")
 
 
 class Secrets:
-    """Those of one run. Safe from any thread."""
+    """The secrets of one run. Safe from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._given: dict[str, set[str]] = {}
         self._passing: dict[str, set[str]] = {}
-        """Those that come and go, the one used last at the end."""
+        """Secrets of requests and answers, which come and go; the one used last is at the end."""
         self._sought: tuple[str, ...] | None = ()
-        """Every spelling of all; None: to be gathered anew."""
+        """All spellings of all secrets; None: one was added since."""
 
     def add(self, *values: str | None) -> None:
-        """Look for these from here on."""
+        """Look for these values from here on."""
         with self._lock:
             for value in filter(None, values):
                 if value not in self._given:
@@ -82,37 +83,37 @@ class Secrets:
                     self._sought = None
 
     def add_account(self, username: str, password: str) -> None:
-        """A password, also as Basic authentication sends it."""
+        """Look for a password, also in the form of Basic authentication."""
         if not password:
             return
         pair = f"{username}:{password}".encode("utf-8", "surrogateescape")
         self.add(password, base64.b64encode(pair).decode())
 
     def add_address(self, text: str | None) -> None:
-        """What an address has before its host; or as an option, as Redis is told it too."""
+        """Look for an address's password: before its host, or in its query, as Redis takes it."""
         scheme, _, rest = (text or "").partition("://")
         rest = rest or scheme
-        # One that should have been escaped and was not may hold an @ itself.
+        # A password that was not escaped may hold an @ itself, so each @ may be its end.
         for end in re.finditer("@", rest):
             user, _, password = rest[: end.start()].partition(":")
             self.add_account(_plain(user), _plain(password))
         self.add(*map(_plain, re.findall(_GIVEN_AS_OPTION, rest)))
 
     def add_environment(self, environ: Mapping[str, str]) -> None:
-        """What the variables hold that we read."""
+        """Look for the secrets in the variables that we read."""
         self.add(*map(environ.get, _VARIABLES))
         for name in _ADDRESSES:
             self.add_address(environ.get(name))
 
     def sent(self, request: Request) -> None:
-        """Look for what a request shows; of its address, what lets in who knows it."""
+        """Look for the credentials in a request, and for signatures in its address."""
         self._address(request.url.target)
         for name, value in request.headers:
             if name == "Authorization":
                 self._pass(value.partition(" ")[2], _spellings)
 
     def received(self, response: Response) -> None:
-        """Look for what an answer hands out: tokens, and addresses that let in who knows them."""
+        """Look for the tokens in an answer, and for signatures in the addresses that it names."""
         for link in response.headers.all("Location"):
             self._address(link)
         if b'token"' in response.body:
@@ -137,7 +138,7 @@ class Secrets:
                 del self._passing[next(iter(self._passing))]
 
     def redact(self, text: str) -> str:
-        """The text without them."""
+        """The text with every secret replaced."""
         sought = self._gathered()
         spans = [span for view in _views(text) for span in _found(view, sought)] if sought else ()
         parts: list[str] = []
@@ -157,7 +158,7 @@ class Secrets:
 
 
 def _spellings(secret: str) -> set[str]:
-    """How it may stand in a text whose other encodings were undone."""
+    """The forms of a secret that are looked for, in a text whose escapes were undone."""
     content = secret.encode("utf-8", "surrogateescape")
     # Header fields are read as Latin-1, whatever was meant.
     found = _alike(secret) | _alike(content.decode("latin-1"))
@@ -172,31 +173,31 @@ _URL_SAFE = str.maketrans("+/", "-_")
 
 
 def _in_base64(content: bytes, *, whole: bool) -> Iterator[str]:
-    """Without padding; and, of a longer secret, where it stands in the middle of other bytes."""
+    """In base64 without padding; of a longer secret (`whole`) in the middle of others, too."""
     yield base64.b64encode(content).decode().rstrip("=")
     for before in range(3 if whole else 0):
         encoded = base64.b64encode(bytes(before) + content).decode()
-        # The first and the last character may hold bits of their neighbours.
+        # The first and last characters hold bits of the bytes beside it: left out.
         after = (before + len(content)) % 3
         yield encoded[(0, 2, 3)[before] : len(encoded) - (0, 3, 2)[after]]
 
 
 def _alike(secret: str) -> set[str]:
-    """As it is, and with its own escapes undone as they are in a text."""
+    """A secret as it is, and with its own escapes undone, as they are in a text."""
     texts = {view.text.strip() for view in _views(secret)}
     return {text for text in texts if len(text) >= _LEAST}
 
 
 class _View(NamedTuple):
-    """A text as it is searched."""
+    """A text in the form in which it is searched."""
 
     text: str
     at: Sequence[int]
-    """Where each character comes from in the text, and where that ends."""
+    """For each character its place in the text itself; last, the text's length."""
 
 
 def _views(text: str) -> Iterator[_View]:
-    """The text as it is, and with every encoding undone; both without case."""
+    """The text as it is, and with every encoding undone; both in lower case."""
     lower = _lower(text)
     view = _View(lower, range(len(text) + 1))
     yield view
@@ -249,7 +250,7 @@ def _meaning(match: re.Match[str]) -> str:
 
 
 def _lower(text: str) -> str:
-    """Of the same length, which is not so for every letter."""
+    """The text in lower case, at the same length: letters that would become two stay."""
     return (
         text.lower()
         if text.isascii()
@@ -258,7 +259,7 @@ def _lower(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """With its percents undone."""
+    """The text with its percent-encoding undone."""
     content = re.sub(
         _PERCENT,
         lambda match: bytes.fromhex(match[1].decode()),
@@ -271,19 +272,20 @@ def _plain(text: str) -> str:
 
 
 def _found(view: _View, sought: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Where they stand in the text that is viewed."""
+    """Where secrets stand, as places in the text itself."""
     text = view.text
     cuts = [match.start() for match in re.finditer(_CUT, text)][-_CUTS:]
     for secret in sought:
+        # Nearly always its beginning is not even there: nothing else is tried then.
         if secret[: _LEAST if cuts else _ANYWHERE] not in text:
-            continue  # as it is nearly always
+            continue
         start = text.find(secret)
         while start >= 0:
             end = start + len(secret)
             if len(secret) >= _ANYWHERE or _is_word(text, start, end):
                 yield _span(view, start, end)
             start = text.find(secret, start + 1)
-        # What quotes it may end early: at a quotation mark in it, say.
+        # A text may quote only its beginning, up to a quotation mark in it, say.
         part = secret[: max(_PART, len(secret) // 2)]
         start = text.find(part) if len(part) >= _PART else -1
         while start >= 0:
@@ -297,7 +299,7 @@ def _found(view: _View, sought: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def _cut(view: _View, secret: str, part: str, cut: int) -> Iterator[tuple[int, int]]:
-    """Where it begins with that part, and goes on to where the text was cut."""
+    """Where the secret begins with `part` and goes on until the text was cut."""
     start = view.text.find(part, max(0, cut - len(secret) - _ANYWHERE), cut)
     while start >= 0:
         rest = view.text[start:cut]
@@ -308,7 +310,7 @@ def _cut(view: _View, secret: str, part: str, cut: int) -> Iterator[tuple[int, i
 
 
 def _shared(one: str, other: str) -> int:
-    """How many characters they have in common at their beginnings."""
+    """The length of the beginning that both have in common."""
     return len(os.path.commonprefix([one, other]))  # noqa: RUF071 - by characters, as they are
 
 
@@ -317,7 +319,7 @@ def _is_word(text: str, start: int, end: int) -> bool:
 
 
 def _span(view: _View, start: int, end: int) -> tuple[int, int]:
-    """In the text itself; of what was one escape there, nothing is left."""
+    """The places in the text itself. An escape is covered as a whole."""
     while end < len(view.text) and view.at[end] == view.at[end - 1]:
         end += 1
     return view.at[start], view.at[end]

@@ -1,7 +1,7 @@
-"""TLS: whom to trust, which certificate to show, and who issued one that is not trusted.
+"""TLS: which authorities to trust, which certificate to show, and who issued an untrusted one.
 
-The system's authorities always count (`SSL_CERT_FILE` and `SSL_CERT_DIR` as OpenSSL reads them);
-given ones are added to them.
+The system's authorities always count (`SSL_CERT_FILE` and `SSL_CERT_DIR`, as OpenSSL reads them);
+those that are given are added to them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 
 _EXPLICIT_VERSION = 0xA0
+"""The tag of a certificate's version, a field that may be missing (RFC 5280, section 4.1)."""
 _COMMON_NAME, _ORGANIZATION = b"\x55\x04\x03", b"\x55\x04\x0a"
 _BMP_STRING = 0x1E
 
 
 class Trust(NamedTuple):
-    """Whom to believe, and as whom to appear."""
+    """The authorities to believe, and the certificate to show."""
 
     insecure: bool = False
     """Take any certificate."""
@@ -40,6 +41,7 @@ def context(trust: Trust) -> ssl.SSLContext:
     import ssl
 
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # HTTP/2 was slower for uploads wherever it was measured, and we do not speak it.
     made.set_alpn_protocols(["http/1.1"])
     if trust.insecure:
         made.check_hostname = False
@@ -53,7 +55,7 @@ def context(trust: Trust) -> ssl.SSLContext:
         return made
 
     def encrypted() -> str:
-        # Else OpenSSL itself asks for a passphrase on the terminal, and no signal ends that.
+        # Without this OpenSSL asks for a passphrase on the terminal, and no signal ends that.
         path = trust.key or trust.certificate
         raise UsageError(
             f"the key in {path} is encrypted, and no passphrase is asked for",
@@ -66,10 +68,7 @@ def context(trust: Trust) -> ssl.SSLContext:
 
 
 def check(trust: Trust) -> None:
-    """Read the files that were given, which a host without TLS would leave unread.
-
-    Raises UsageError.
-    """
+    """Read the files that were given, even if no host speaks TLS. Raises UsageError."""
     if trust.key is not None and trust.certificate is None:
         raise UsageError(
             "a client's key was given without its certificate", hint="give both: `cert` and `key`"
@@ -105,10 +104,10 @@ def _reading(path: Path, what: str) -> Iterator[None]:
 
 
 def issuer(certificate: bytes) -> str:
-    """The common name of who issued a certificate (DER), else its organization.
+    """The common name of a certificate's issuer, else its organization; empty: neither is there.
 
-    Empty when it has none or is unreadable. Python's `ssl` tells it of trusted certificates alone,
-    so the name is read from the bytes (X.690; RFC 5280, section 4.1).
+    `certificate` is in DER. Python's `ssl` names the issuer of a trusted certificate alone, so the
+    name is read from the bytes (X.690; RFC 5280, section 4.1).
     """
     names = {}
     try:

@@ -1,6 +1,6 @@
-"""TLS to a server inside of TLS to a proxy: OpenSSL's second layer reads and writes memory.
+"""TLS to a server inside TLS to a proxy: the inner layer of OpenSSL reads and writes memory.
 
-It has the calls of a non-blocking SSLSocket that `channel` uses, and their exceptions.
+The class has those methods of a non-blocking SSLSocket that `channel` uses, and their exceptions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ RECORD = 64 << 10
 
 
 class TlsInTls:
-    """Not for two threads at once."""
+    """The inner layer of TLS. Not for two threads at once."""
 
     def __init__(self, outer: ssl.SSLSocket, context: ssl.SSLContext, name: str) -> None:
         self._outer = outer
@@ -25,7 +25,7 @@ class TlsInTls:
         self._taken = False
 
     def do_handshake(self) -> None:
-        """Raises ssl.SSLWantReadError, ssl.SSLWantWriteError, OSError."""
+        """Go on with the handshake. Raises SSLWantReadError, SSLWantWriteError, OSError."""
         while True:
             try:
                 self._inner.do_handshake()
@@ -37,8 +37,8 @@ class TlsInTls:
                 return
 
     def send(self, piece: memoryview) -> int:
-        """Send all of it; after an exception that asks to wait, call again with the same piece."""
-        if not self._taken:
+        """Send all of `piece`. After SSLWantWriteError or -ReadError, call again with the same."""
+        if not self._taken:  # else it is encrypted already, and would go twice
             self._inner.write(piece)
             self._taken = True
         self._flush()
@@ -46,7 +46,7 @@ class TlsInTls:
         return len(piece)
 
     def recv(self, size: int) -> bytes:
-        """All that has arrived, about `size` bytes at most; b"" at the end."""
+        """All that has arrived, up to about `size` bytes; b"" at the end."""
         data = b""
         while True:
             try:
@@ -54,7 +54,8 @@ class TlsInTls:
             except ssl.SSLWantReadError:
                 if data:
                     return data
-                # What is to be read may be why nothing more can be sent.
+                # The server may wait for bytes that we have not sent yet. If they cannot be sent
+                # now, reading may be what helps.
                 with suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
                     self._flush()
                 self._fill()
@@ -62,7 +63,7 @@ class TlsInTls:
             except ssl.SSLEOFError:
                 return data
             data += more
-            # What lies in memory is not heard of by whoever polls the socket.
+            # Read all that lies in memory: whoever polls the socket does not hear of it.
             if not (more and self._arrived.pending and len(data) < size):
                 return data
 

@@ -1,7 +1,7 @@
 """URLs of http and https, with their path and query kept byte for byte.
 
-Registries sign the query of an upload session, so it must come back exactly as it went out; that
-rules out taking it apart and putting it together again.
+Registries sign the query of an upload session, so it must come back exactly as they sent it. A URL
+that was taken apart and put together again (`urllib.parse`) may differ.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ _ABSOLUTE = r"(?is)(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<rest>.*)"
 _AUTHORITY = r"(?:[^@]*@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^:@\[\]\s]+)(?::(?P<port>[0-9]{0,5}))?"
 _BARE_HOST = r"(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::\d+)?|[A-Za-z0-9-]+:\d+)(?=/)"
 _SHOWN = 500
-"""Characters of a path: the longest name of a repository, and some more."""
+"""Characters of a path in a message: the longest name of a repository, and some more."""
 _NO_ADDRESS_SHOWN = 60
 _UNSAFE = r"[^!-~]"
 _UNRESERVED = r"[^A-Za-z0-9._~:/-]"
 
 
 class Url(NamedTuple):
-    """An address: where to connect, and what to ask for there."""
+    """A URL: where to connect, and what to request there."""
 
     scheme: str
     """`http` or `https`."""
@@ -29,7 +29,7 @@ class Url(NamedTuple):
     """Lower case, an IPv6 address without brackets."""
     port: int
     target: str
-    """Path and query as they stand in the request line."""
+    """Path and query, as they stand in the request line."""
 
     def __str__(self) -> str:
         return self.origin + self.target
@@ -52,20 +52,19 @@ class Url(NamedTuple):
         return self.origin + (path if len(path) <= _SHOWN else path[: _SHOWN - 1] + "…")
 
     def at(self, target: str) -> Url:
-        """Another path and query on the same origin."""
+        """The URL of another path and query at the same origin."""
         return self._replace(target=_safe(target))
 
     def with_query(self, name: str, value: str) -> Url:
-        """One parameter more, the others untouched."""
+        """The URL with one parameter more; the others stay as they are."""
         path, mark, query = self.target.partition("?")
         joint = "&" if query and not query.endswith("&") else ""
         return self._replace(target=f"{path}{mark or '?'}{query}{joint}{name}={quote(value)}")
 
     def join(self, location: str) -> Url:
-        """What a `Location` (or a `Link`) means when this URL was asked (RFC 3986, section 5).
+        """The URL that a `Location` or `Link` means in an answer to this one.
 
-        A location without a scheme that names a host is read as one: some registries send it.
-        ValueError when it is no http address.
+        See RFC 3986, section 5. Raises ValueError when it is no http address.
         """
         location = location.strip()
         if re.match(_ABSOLUTE, location):
@@ -74,6 +73,7 @@ class Url(NamedTuple):
             return parse(f"{self.scheme}:{location}")
         if "://" in location.partition("?")[0]:
             raise ValueError(f"{shown(location)} is no http address")
+        # Some registries send HOST/PATH without a scheme, which should mean a relative path.
         if re.match(_BARE_HOST, location) or location.startswith(f"{self.host}/"):
             return parse(f"{self.scheme}://{location}")
         relative, mark, query = location.partition("#")[0].partition("?")
@@ -88,7 +88,7 @@ class Url(NamedTuple):
 
 
 def parse(text: str) -> Url:
-    """Read an absolute URL; ValueError when it is none of http or https."""
+    """Parse an absolute URL. Raises ValueError when it is none of http or https."""
     match = re.fullmatch(_ABSOLUTE, text.strip())
     authority = re.fullmatch(_AUTHORITY, match["authority"]) if match else None
     if match is None or authority is None:
@@ -104,7 +104,7 @@ def parse(text: str) -> Url:
 
 
 def shown(text: str) -> str:
-    """What should have been an address, in quotes, and no more of it than tells which."""
+    """A text that should have been an address, quoted and cut short, for a message."""
     return repr(text if len(text) <= _NO_ADDRESS_SHOWN else text[: _NO_ADDRESS_SHOWN - 1] + "…")
 
 
@@ -119,17 +119,17 @@ def _without_dots(path: str) -> str:
 
 
 def quote(value: str) -> str:
-    """`value` as part of a query; the characters that digests and scopes use stay readable."""
+    """`value` percent-encoded for a query; the characters of digests and scopes stay readable."""
     return re.sub(_UNRESERVED, _escape, value)
 
 
 def _safe(target: str) -> str:
-    # What cannot stand in a request line; everything else is the sender's own encoding.
+    # Only what cannot stand in a request line. Everything else is as its sender has encoded it.
     return re.sub(_UNSAFE, _escape, target)
 
 
 def _escape(match: re.Match[str]) -> str:
-    try:  # as an argument's bytes were in the C locale
+    try:  # an argument's undecodable bytes, as Python keeps them (PEP 383)
         octets = match.group().encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         octets = match.group().encode("utf-8", "replace")
