@@ -89,7 +89,7 @@ class Begun(NamedTuple):
     @property
     def outcomes(self) -> dict[Reference, TagOutcome]:
         """What came of each tag that has come to its end."""
-        ended = {tag: outcome for run in self.runs for tag, outcome in run.outcomes.items()}
+        ended = {tag: outcome for run in self.runs for tag, outcome in run.outcomes.by_tag.items()}
         return self.early | ended | self.broken
 
 

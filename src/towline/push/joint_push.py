@@ -15,6 +15,7 @@ from towline.push import known_blobs, plan
 from towline.push.image import images
 from towline.push.manifests import build
 from towline.push.plan import Rules
+from towline.push.reporting import Telling
 from towline.transfers.threads import Threads
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class _Together:
         self._runs = runs
         self._wish = wish
         for run in runs:
-            run.telling.announce(run.target.passed)
+            Telling(run.target).announce(run.target.passed)
         self._blobs = dict.fromkeys(blob for run in runs for blob in run.blobs)
         self.known: Known = known_blobs.known(resources.knowledge, self._blobs)
 
@@ -197,7 +198,7 @@ def _meet(
 
     wait_patiently(
         wait=lambda seconds: wait(coming.values(), seconds),
-        late=late,
+        late=lambda: [run.target for run in late()],
         held=lambda: any(f.done() and goes_on(run, f.result()) for run, f in coming.items()),
     )
     behind = late()

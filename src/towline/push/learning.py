@@ -24,7 +24,7 @@ from towline.spec import manifest as manifests
 from towline.spec import media_types
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from towline.push.image import Tree
     from towline.push.interface.options import Wish
@@ -54,19 +54,15 @@ class Lesson(NamedTuple):
     """The DiffIDs among them that were asked about."""
 
 
-def learn(
-    target: Target, wish: Wish, tags: Tags, known: Mapping[Digest, Sequence[Entry]]
-) -> list[Lesson]:
-    """What the registry says of the layers under `tags` that are not known there.
+def learn(target: Target, wish: Wish, tags: Tags, unknown: set[Digest]) -> list[Lesson]:
+    """What the registry says of layers under `tags` by these DiffIDs, which are not known there.
 
     The tags themselves teach, then where the image has been before; then what `cache_from` names,
     or, where a tag is absent, a guess. No more is read once nothing is left to learn. An answer
     that makes no sense teaches nothing. Raises AuthError and NetworkError: then the push itself has
     no hope.
     """
-    if not wish.learn:
-        return []
-    learner = _Learner(target, tags, _unknown(target, wish, tags, known))
+    learner = _Learner(target, tags, unknown)
     for reference, tree in tags:
         if reference.tag and not learner.wanted.isdisjoint(_diff_ids([tree])):
             learner.ask(reference)
@@ -80,30 +76,6 @@ def learn(
         if lesson.wanted and lesson.reference not in own:
             _tell(target, lesson)
     return learner.lessons
-
-
-def _unknown(
-    target: Target, wish: Wish, tags: Tags, known: Mapping[Digest, Sequence[Entry]]
-) -> set[Digest]:
-    """DiffIDs of layers of which nothing is known at that host, and a pair would be of use.
-
-    What goes as it is has one digest, which needs no learning; only where it could be mounted
-    from can be of use, and that is looked up where somebody says where. A profile that was asked
-    for by name fits no blob of which nobody knows by which profile it was made.
-    """
-    host = f"{target.repository.name.host}/"
-    somewhere = bool(wish.cache_from or wish.origins)
-    return {
-        blob.identity
-        for blob in tree_blobs(tree for _, tree in tags)
-        if (
-            somewhere and blob.is_layer
-            if blob.stored
-            else not (wish.explicit_profile and blob.held)
-        )
-        if blob.key not in (target.passed or ())
-        if not any(entry.repository.startswith(host) for entry in known.get(blob.identity, ()))
-    }
 
 
 def _diff_ids(trees: Iterable[Tree]) -> set[Digest]:

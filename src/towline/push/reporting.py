@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from towline.errors import TransferCancelled
 from towline.events import LayerProgress, Note, PushStarted, Summary, TagPushed, Verified
 from towline.layers.profile import AUTO
-from towline.push.image import Blob, Index, images
+from towline.push.image import Blob, Index, images, tree_blobs
 from towline.push.interface.result import LayerResult, ManifestResult, PlannedLayer, PushResult
 from towline.spec.manifest import parse
 
@@ -149,6 +149,15 @@ def _platform(child: Tree, listed: Descriptor) -> str | None:
     if isinstance(child, Index):
         return str(listed.platform) if listed.platform else None
     return str(child.source.platform) or None
+
+
+def learned_from(target: Target, tree: Tree, found: Mapping[str, Delivered | None]) -> str | None:
+    """The reference that taught what the lowest of the layers is that needs no sending."""
+    for blob in tree_blobs([tree]):
+        there, teacher = found.get(blob.key), target.teachers.get(blob.identity)
+        if there and teacher and there.outcome in {"exists", "mounted"}:
+            return str(teacher)
+    return None
 
 
 def total_bytes(tree: Tree, delivered: Mapping[str, Delivered]) -> int:

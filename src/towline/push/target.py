@@ -11,13 +11,14 @@ from towline.registry.repository import Repository
 from towline.transfers.retry import Attempts, retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from towline.context import Context
     from towline.errors import Side, TowlineError
     from towline.events import Event
     from towline.push.image import Layer, Tree
-    from towline.push.plan import Delivered
+    from towline.push.interface.options import Wish
+    from towline.push.plan import Delivered, Made
     from towline.push.resources import Resources
     from towline.reference import Reference, RepositoryName
     from towline.spec.digest import Digest
@@ -155,6 +156,30 @@ class Target:
         attempts = Attempts(self.resources.policy, self.repository.side)
         gate = self.resources.gate
         return retry(work, attempts, gate, self.repository.name.host, self.context, told)
+
+
+class Tag(NamedTuple):
+    """A tag of a target, and what is to stand under it, of blobs that are there."""
+
+    target: Target
+    wish: Wish
+    reference: Reference
+    tree: Tree
+    made: Mapping[str, Made]
+    """What became of the tree's own blobs: the target may have those of a thousand others."""
+
+    @classmethod
+    def of(
+        cls,
+        target: Target,
+        wish: Wish,
+        reference: Reference,
+        tree: Tree,
+        delivered: Mapping[str, Delivered],
+    ) -> Tag:
+        """Of all that was delivered there."""
+        made = {blob.key: delivered[blob.key].made for blob in tree.blobs}
+        return cls(target, wish, reference, tree, made)
 
 
 def target_at(

@@ -1,89 +1,59 @@
-"""The part of a push that concerns one target: its blobs awaited, its manifests put.
+"""The part of a push that concerns one target: learn, plan, look, await its blobs, put its tags.
 
 `joint_push` gives the order of things to the targets of a push; `upload` brings the blobs.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from towline.errors import Cancelled, RegistryError, SourceError, TowlineError, UsageError
-from towline.events import Note
-from towline.push import known_blobs, learning, reporting
+from towline.errors import RegistryError, TowlineError, UsageError
+from towline.push import known_blobs
 from towline.push.image import Blob, tree_blobs
-from towline.push.interface.result import PushResult
 from towline.push.manifests import if_exists
 from towline.push.manifests.tag import Tagging
+from towline.push.outcomes import Outcomes, Placed
 from towline.push.plan import Ask, Delivered, Made, Mount, own, steps
 from towline.push.reporting import Telling
-from towline.push.target import Costs
-from towline.registry.manifests import lacks_blobs
-from towline.spec import media_types
-from towline.transfers.threads import Threads, not_begun
+from towline.push.target import Tag
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from towline.context import Patience
     from towline.knowledge.base import Entry
     from towline.push.image import Tree
     from towline.push.interface.options import Wish
-    from towline.push.interface.result import Status, TagOutcome, Verification
     from towline.push.manifests.build import Documents
     from towline.push.plan import Rules, Step
-    from towline.push.target import Referral, Target
+    from towline.push.target import Target
     from towline.push.upload.scheduler import Uploads
     from towline.push.upload.target_blobs import TargetBlobs
     from towline.reference import Reference, RepositoryName
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
-    from towline.targets.layout import Layout
-
-
-class Placed(NamedTuple):
-    """What stands under a tag in the end."""
-
-    documents: Documents
-    status: Status
-    verified: Verification | None
 
 
 class TargetPush:
     """A push to one target. Its steps are called in the order in which they stand here."""
 
     def __init__(self, target: Target, wish: Wish, agreed: dict[Tree, tuple[str, Digest]]) -> None:
-        """`agreed` is where the targets of a push write down a tree's first digest."""
+        """`agreed`: see `TagPush`."""
         self.target = target
         self.kept: dict[Reference, Descriptor | RegistryError] = {}
         """Tags that are not to be written: what stands there, or why that ends their push."""
         self.blobs = tree_blobs(self._trees)
-        self.telling = Telling(target)
         self._resources = target.resources
         self._wish = wish
-        self.costs = target.costs or Costs(target.context)
         self.plans: dict[Blob, tuple[Step, ...]] = {}
         """Which way each blob takes."""
         self.delivered: dict[str, Delivered] = dict(target.passed or {})
         """What came of the blobs that are there, by their keys."""
-        self._untold: dict[Reference, int] = {}
-        """Tags that are in place and not told of yet, with the bytes of their blobs."""
-        self._placed: set[Digest] = set()
-        """Manifests that are there."""
         self.awaited: TargetBlobs
         """The blobs that are on their way; there from `begin` on."""
         self._rules: Rules
         self._fatal: TowlineError | None = target.failure
         self._agreed = agreed
-        self.outcomes: dict[Reference, TagOutcome] = {}
-        """Of the tags whose push has come to its end."""
-
-    @property
-    def patience(self) -> Patience:
-        """For how long it may make the other targets of the push wait."""
-        return self.target.patience
+        self.outcomes = Outcomes(target, wish.profile)
 
     @property
     def left(self) -> tuple[tuple[Reference, Tree], ...]:
@@ -96,29 +66,6 @@ class TargetPush:
         referrers = [each.tree for each in self.target.referrers]
         return [*(tree for _, tree in self.left), *referrers]
 
-    def _each(self, make: Callable[[Reference, Tree], TagOutcome]) -> None:
-        for reference, tree in self.target.tags:
-            kept = reference in self.kept
-            self.outcomes[reference] = self.keep(reference) if kept else make(reference, tree)
-            if not self._more_follows:
-                self._tell_ended()
-
-    @property
-    def _more_follows(self) -> bool:
-        """Whether it takes more than its manifest until a tag is as it is to be."""
-        layout = self.target.layout
-        return bool(self.target.referrers) or (layout is not None and layout.begun)
-
-    def keep(self, reference: Reference) -> TagOutcome:
-        """The outcome of a tag that is left as it is."""
-        standing = self.kept[reference]
-        if isinstance(standing, RegistryError):
-            return standing
-        cost = self.costs.share()
-        result = reporting.as_it_stands(self.target, reference, standing, "skipped", cost)
-        self.telling.ended(result, 0)
-        return result
-
     @property
     def hopeless(self) -> bool:
         """Whether the target cannot even be asked."""
@@ -129,7 +76,11 @@ class TargetPush:
         try:
             with self.target.context.span("learned"):
                 self._look_at_tags()
-                lessons = learning.learn(self.target, self._wish, self.left, known)
+                if not (unknown := self._unknown(known)):
+                    return []
+                from towline.push import learning  # an unchanged image needs none
+
+                lessons = learning.learn(self.target, self._wish, self.left, unknown)
         except TowlineError as error:  # it has been tried often enough
             self._fatal = self.target.failure = error
             return []
@@ -147,6 +98,29 @@ class TargetPush:
                 hint="write another file, or leave out `if_exists`",
             )
         self.blobs = tree_blobs(self._trees)
+
+    def _unknown(self, known: Mapping[Digest, Sequence[Entry]]) -> set[Digest]:
+        """DiffIDs of layers of which nothing is known at that host, and a pair would be of use.
+
+        What goes as it is has one digest, which needs no learning; only where it could be mounted
+        from can be of use, and that is looked up where somebody says where. A profile that was
+        asked for by name fits no blob of which nobody knows by which profile it was made.
+        """
+        wish, host = self._wish, f"{self.target.repository.name.host}/"
+        if not wish.learn:
+            return set()
+        somewhere = bool(wish.cache_from or wish.origins)
+        return {
+            blob.identity
+            for blob in tree_blobs(tree for _, tree in self.left)
+            if (
+                somewhere and blob.is_layer
+                if blob.stored
+                else not (wish.explicit_profile and blob.held)
+            )
+            if blob.key not in (self.target.passed or ())
+            if not any(entry.repository.startswith(host) for entry in known.get(blob.identity, ()))
+        }
 
     def plan(
         self,
@@ -182,16 +156,28 @@ class TargetPush:
             with self.target.context.span("looked"):
                 standing = self._standing()
         except TowlineError as failure:  # retried already: nothing else will get through either
-            spent = failure
-            self._each(lambda _, __: spent)
+            self._fail(failure)
             return True
         if standing is None:
             return False
+        telling = Telling(self.target)
         for blob in self.blobs:
             if blob.is_layer and blob.key not in (self.target.passed or ()):
-                self.telling.layer(blob.id, "Layer already exists")
-        self._each(lambda tag, tree: self._result(tag, tree, standing[tag], "unchanged"))
+                telling.layer(blob.id, "Layer already exists")
+        self._keep()
+        for reference, tree in self.left:
+            unchanged = Placed(standing[reference], "unchanged")
+            self.outcomes.placed(reference, tree, unchanged, self.delivered)
         return True
+
+    def _keep(self) -> None:
+        for reference, standing in self.kept.items():
+            self.outcomes.left_alone(reference, standing)
+
+    def _fail(self, error: TowlineError) -> None:
+        """None of the tags that were to be written is."""
+        self._keep()
+        self.outcomes.failed((reference for reference, _ in self.left), error)
 
     def _standing(self) -> dict[Reference, Documents] | None:
         """What stands under the tags, if all of it is right.
@@ -207,7 +193,8 @@ class TargetPush:
             return None
         standing = {}
         for reference, tree in self.left:
-            if (right := self._tagging(reference, tree, found).standing()) is None:
+            tag = Tag.of(self.target, self._wish, reference, tree, found)
+            if (right := Tagging(tag).standing()) is None:
                 return None
             standing[reference] = right
         if self._wish.verify:  # then each blob is asked for, and what is missing sent again
@@ -241,65 +228,22 @@ class TargetPush:
 
     def finish(self) -> None:
         """Await the blobs, then put the manifests; an outcome for each tag. Raises Cancelled."""
-        if fatal := self._fatal:
-            self._each(lambda _, __: fatal)
+        from towline.push.tag_push import TagPush  # an unchanged image needs none
+
+        if self._fatal:
+            self._fail(self._fatal)
             return
         self._await_blobs()
         if self._wish.check_diffids:
-            self._look_into_unsent()
-        self._tag_all()
+            self.awaited.check_unsent()
+        self._keep()
+        tags = TagPush(self.target, self._wish, self.awaited, self.outcomes, self._agreed)
+        tags.put_all(self.left)
         for each in self.target.referrers:
-            self._put_referrer(each)
+            tags.put_referrer(each)
         if self.target.layout:
-            self._publish(self.target.layout)
-        self._tell_ended()
-
-    def _put_referrer(self, each: Referral) -> None:
-        """Put it after its subject; if that fails, the tag that it goes with has failed."""
-        main = self.outcomes[each.main]
-        if not isinstance(main, PushResult):
-            return
-        if each.subject not in self._placed:
-            self.target.warn(f"what refers to {each.subject} is left out: it has another digest")
-            return
-        try:
-            self.awaited.check(each.tree)
-            tagging = self._tagging(each.reference, each.tree, self.delivered)
-            tagging.put(partial(self.awaited.send_also, each.tree))
-        except TowlineError as error:
-            told = f"{each.main} is in place, but not {each.reference}, which refers to it"
-            error.args = (f"{told}: {error.message}", *error.args[1:])
-            self.outcomes[each.main] = error
-            return
-        self._placed.add(tagging.documents.top.digest)
-        cost = self.costs.share()
-        self.outcomes[each.main] = replace(
-            main,
-            sent_bytes=main.sent_bytes + cost.sent_bytes,
-            requests=main.requests + cost.requests,
-            seconds=main.seconds + cost.seconds,
-        )
-
-    def _publish(self, layout: Layout) -> None:
-        """An archive is whole, or is not written: then every tag of it has failed."""
-        outcomes = self.outcomes.values()
-        failure = next((each for each in outcomes if isinstance(each, TowlineError)), None)
-        try:
-            if failure is None:
-                layout.publish(self.target.context)
-                self._tell_left_out(layout)
-        except TowlineError as error:
-            failure = error
-        if failure is not None and layout.whole:
-            self.outcomes = dict.fromkeys(self.outcomes, failure)
-
-    def _tell_left_out(self, layout: Layout) -> None:
-        if sizes := layout.left_out.values():
-            count = "1 layer" if len(sizes) == 1 else f"{len(sizes)} layers"
-            what = f"{count} of {sum(sizes)} bytes in all"
-            where = " or ".join(self._wish.omit_from)
-            message = f"left out of {layout.name}: {what}, which {where} has"
-            self.target.context.emit(Note(reference=self.target.reference, message=message))
+            tags.publish(self.target.layout)
+        self.outcomes.tell()
 
     def _await_blobs(self) -> None:
         context, host = self.target.context, self.target.repository.name.host
@@ -307,148 +251,6 @@ class TargetPush:
         self.awaited.wait(self._trees)
         seconds = context.clock() - began
         self._resources.client.rates.note(host, context.meter.sent_bytes, seconds)
-
-    def _look_into_unsent(self) -> None:
-        """What the registry held already was not read on its way."""
-        from towline.push.manifests import verify
-
-        for blob in self.blobs:
-            delivered = self.delivered.get(blob.key)
-            unsent = delivered and not delivered.sent_bytes
-            if unsent and blob.held and blob.is_layer and blob.stored:
-                try:
-                    verify.look_into_unsent(self._resources, blob, self.target.context.cancel)
-                except SourceError as error:
-                    self.awaited.errors[blob] = error
-
-    def _tag_all(self) -> None:
-        """Put the first tag, then all others side by side.
-
-        What form of the documents the registry takes, and which blobs it has lost, the first finds
-        out for all. Raises Cancelled, once the tags that are in place have an outcome.
-        """
-        for reference in self.kept:
-            self.outcomes[reference] = self.keep(reference)
-        left = self.left
-        for reference, tree in left[:1]:
-            self._conclude(reference, tree, partial(self._put, reference, tree))
-        at_once = 1 if self.target.layout else self._resources.at_once
-        with Threads(at_once, "towline-tag") as threads:
-            puts = [(tag, threads.submit(partial(self._put, *tag))) for tag in left[1:]]
-            for tag, put in puts:
-                with suppress(Cancelled):
-                    self._conclude(*tag, partial(self._put, *tag) if not_begun(put) else put.result)
-        self.target.context.cancel.check()
-
-    def _conclude(self, reference: Reference, tree: Tree, put: Callable[[], Placed]) -> None:
-        """The outcome of a tag, once it is put."""
-        try:
-            placed = put()
-        except TowlineError as error:
-            self.outcomes[reference] = error
-            return
-        if reference in self.kept:
-            self.outcomes[reference] = self.keep(reference)
-            return
-        if placed.verified:
-            self.telling.verified(reference, placed.verified)
-        self._compare(reference, tree, placed.documents)
-        self.outcomes[reference] = self._result(reference, tree, *placed)
-        if not self._more_follows:
-            self._tell_ended()
-
-    def _put(self, reference: Reference, tree: Tree) -> Placed:
-        status: Status = "pushed"
-        verified: Verification | None = None
-        pauses = self._resources.look_again
-        for pause in (*pauses, None):
-            self.awaited.check(tree)
-            tagging = self._tagging(reference, tree, self.delivered)
-            if kept := tagging.kept():
-                documents, standing = kept
-                status = "unchanged"
-                if self._wish.if_exists == "skip":
-                    self.kept[reference] = standing
-                break
-            try:
-                with self.target.context.span("tagged"):
-                    documents = tagging.put(partial(self.awaited.send_also, tree))
-                break
-            except RegistryError as error:
-                if not lacks_blobs(error) or pause is None or tagging.wants_foreign(error):
-                    raise
-                missed = error.message if pause == pauses[-1] else ""
-            # A registry may confirm a blob and yet not find it, or have lost it meanwhile.
-            self.target.context.cancel.wait(pause)
-            self.awaited.send_missing(tree, missed)
-        if (how := self._wish.verify) and reference not in self.kept:
-            from towline.push.manifests import verify
-
-            made = _made(tree, self.delivered)
-            tag = reference.tag or documents.top.digest
-            with self.target.context.span("verified"):
-                verified = verify.verify(self.target, tag, tree, documents, made=made, how=how)
-        return Placed(documents, status, verified)
-
-    def _compare(self, reference: Reference, tree: Tree, documents: Documents) -> None:
-        """Say so when another target of the push holds another digest of the same image."""
-        if documents.top.media_type == media_types.SCHEMA1_SIGNED:
-            return  # it names its repository and tag
-        mine = (str(reference), documents.top.digest)
-        other, digest = self._agreed.setdefault(tree, mine)
-        if digest != mine[1]:
-            self.target.warn(
-                f"{reference} has the digest {mine[1]}, {other} has {digest}: "
-                "the same image, of layers that were compressed in different ways"
-            )
-
-    def _tagging(
-        self, reference: Reference, tree: Tree, delivered: Mapping[str, Delivered]
-    ) -> Tagging:
-        return Tagging(self.target, self._wish, reference, tree, _made(tree, delivered))
-
-    def _result(
-        self,
-        reference: Reference,
-        tree: Tree,
-        documents: Documents,
-        status: Status,
-        verified: Verification | None = None,
-    ) -> PushResult:
-        result = reporting.pushed(
-            self.target,
-            reference,
-            documents,
-            status,
-            cost=self.costs.share(),
-            layers=reporting.layers(tree, self.delivered, self.costs.layers),
-            manifests=reporting.manifests(tree, documents),
-            learned_from=self.learned_from(tree, self.delivered),
-            verified=verified,
-        )
-        self.telling.reused(reference, tree, self.delivered, self._wish.profile)
-        self._untold[reference] = reporting.total_bytes(tree, self.delivered)
-        self._placed.update(each.digest for each in (*documents.children, documents.top))
-        return result
-
-    def _tell_ended(self) -> None:
-        for reference, total_bytes in self._untold.items():
-            if isinstance(outcome := self.outcomes[reference], PushResult):
-                self.telling.ended(outcome, total_bytes)
-        self._untold.clear()
-
-    def learned_from(self, tree: Tree, found: Mapping[str, Delivered | None]) -> str | None:
-        """The reference that taught what the lowest of the layers is that needs no sending."""
-        for blob in tree_blobs([tree]):
-            there, teacher = found.get(blob.key), self.target.teachers.get(blob.identity)
-            if there and teacher and there.outcome in {"exists", "mounted"}:
-                return str(teacher)
-        return None
-
-
-def _made(tree: Tree, delivered: Mapping[str, Delivered]) -> dict[str, Made]:
-    """What became of a tree's own blobs: a target may have those of a thousand others."""
-    return {blob.key: delivered[blob.key].made for blob in tree.blobs}
 
 
 def _guess(blob: Blob, plan: Sequence[Step]) -> Delivered | None:

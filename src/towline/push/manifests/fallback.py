@@ -24,14 +24,11 @@ from towline.spec.manifest import RawManifest
 from towline.spec.schema1_builder import EMPTY_LAYER, EMPTY_LAYER_DIGEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from towline.errors import RegistryError
-    from towline.push.image import Blob, Tree
-    from towline.push.interface.options import Wish
-    from towline.push.plan import Made
-    from towline.push.target import Target
-    from towline.reference import Reference
+    from towline.push.image import Blob
+    from towline.push.target import Tag
     from towline.spec.media_types import Format
     from towline.spec.schema1_builder import Unsigned
 
@@ -52,19 +49,9 @@ class _Way:
 class Fallback:
     """The documents of one tag, refused by one target, in another form."""
 
-    def __init__(
-        self,
-        target: Target,
-        wish: Wish,
-        reference: Reference,
-        tree: Tree,
-        made: Mapping[str, Made],
-    ) -> None:
-        self._target = target
-        self._wish = wish
-        self._reference = reference
-        self._tree = tree
-        self._made = made
+    def __init__(self, tag: Tag) -> None:
+        self._tag = tag
+        self._target = tag.target
 
     def put(
         self, documents: Documents, refusal: RegistryError, send: Callable[[Blob], None]
@@ -92,7 +79,7 @@ class Fallback:
 
     def _put(self, way: _Way, documents: Documents, refusal: RegistryError) -> Documents:
         converted = way.make()
-        put.put(self._target, self._reference, converted)
+        put.put(self._target, self._tag.reference, converted)
         said = " ".join(str(part) for part in (refusal.status, refusal.code) if part)
         self._warn(documents, way, f" ({said})")
         return converted._replace(differs="converted")
@@ -113,9 +100,10 @@ class Fallback:
 
     def _never(self) -> str | None:
         """What to do, where nothing may be converted."""
-        if self._wish.preserve_digests:
+        wish = self._tag.wish
+        if wish.preserve_digests:
             return "leave out `preserve_digests`: then the manifest may be converted"
-        if fmt := self._wish.format:
+        if fmt := wish.format:
             return f"leave out `format='{fmt}'`: then the manifest may be converted"
         if not self._target.alone:
             host = self._target.repository.name.host
@@ -123,11 +111,12 @@ class Fallback:
         return None
 
     def _ways(self, documents: Documents, schema1: Callable[[], Documents]) -> Iterator[_Way]:
+        tag = self._tag
         for fmt in convert.families(documents):
-            loses = convert.loses_annotations(self._tree, fmt)
-            make = partial(convert.to_family, self._tree, self._made, fmt)
+            loses = convert.loses_annotations(tag.tree, fmt)
+            make = partial(convert.to_family, tag.tree, tag.made, fmt)
             yield _Way(FORMATS[fmt], make, " and has no annotations" if loses else "")
-        if self._wish.allow_schema1:
+        if tag.wish.allow_schema1:
             yield _Way(SCHEMA1, schema1, ", which most registries have given up")
 
     def _signed(self, send: Callable[[Blob], None]) -> Documents:
@@ -145,13 +134,13 @@ class Fallback:
         return Documents(RawManifest(payload, media_types.SCHEMA1_SIGNED, payload))
 
     def _schema1(self) -> Unsigned:
-        path, tag = self._target.repository.name.path, self._reference.tag
-        if tag is None:
+        path, name = self._target.repository.name.path, self._tag.reference.tag
+        if name is None:
             raise CannotConvert("signed schema 1 names its tag, and there is none")
-        return convert.to_schema1(self._tree, self._made, name=path, tag=tag)
+        return convert.to_schema1(self._tag.tree, self._tag.made, name=path, tag=name)
 
     def _schema1_hint(self) -> str | None:
-        if self._wish.allow_schema1:
+        if self._tag.wish.allow_schema1:
             return None
         try:
             self._schema1()

@@ -15,15 +15,12 @@ from towline.registry.manifests import refuses_type
 from towline.spec import media_types
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from towline.push.image import Blob, Tree
-    from towline.push.interface.options import Wish
+    from towline.push.image import Blob
     from towline.push.manifests.build import Documents
     from towline.push.manifests.fallback import Fallback
-    from towline.push.plan import Made
-    from towline.push.target import Target
-    from towline.reference import Reference
+    from towline.push.target import Tag
     from towline.spec.descriptor import Descriptor
     from towline.spec.media_types import Format
 
@@ -31,20 +28,9 @@ if TYPE_CHECKING:
 class Tagging:
     """The documents of a tag: as they are to be, or as the registry takes them."""
 
-    def __init__(
-        self,
-        target: Target,
-        wish: Wish,
-        reference: Reference,
-        tree: Tree,
-        made: Mapping[str, Made],
-    ) -> None:
-        self._target = target
-        self._wish = wish
-        self._reference = reference
-        self._tree = tree
-        self._made = made
-        self.documents = build.documents(tree, made, wish.format)
+    def __init__(self, tag: Tag) -> None:
+        self._tag = tag
+        self.documents = build.documents(tag.tree, tag.made, tag.wish.format)
         """As they are to be."""
 
     def standing(self) -> Documents | None:
@@ -53,8 +39,8 @@ class Tagging:
         Should it have been moved meanwhile, the push was before that. Raises what the asking
         raises.
         """
-        where = self._reference.tag or self.documents.top.digest
-        digest = if_exists.seen(self._target, where)
+        where = self._tag.reference.tag or self.documents.top.digest
+        digest = if_exists.seen(self._tag.target, where)
         return self._form_of(digest) if digest else None
 
     def kept(self) -> tuple[Documents, Descriptor] | None:
@@ -63,8 +49,8 @@ class Tagging:
         With `skip` that is whatever stands there. Raises RegistryError where the tag may not be
         written, and what the asking raises.
         """
-        rule = self._wish.if_exists
-        found = if_exists.at_last(self._target, self._reference, self._is_image, rule)
+        tag, rule = self._tag, self._tag.wish.if_exists
+        found = if_exists.at_last(tag.target, tag.reference, self._is_image, rule)
         return (self._form_of(found.digest) or self.documents, found) if found else None
 
     def _is_image(self, digest: str) -> bool:
@@ -74,7 +60,7 @@ class Tagging:
         """The image in the form that has this digest, if it may stand there in that form."""
         if self.documents.top.digest == digest:
             return self.documents
-        if self._family not in self._target.repository.formats_refused:
+        if self._family not in self._tag.target.repository.formats_refused:
             return None
         return self._fallback().standing(self.documents, digest)
 
@@ -89,13 +75,13 @@ class Tagging:
         """
         placed = self.documents
         try:
-            put(self._target, self._reference, placed)
+            put(self._tag.target, self._tag.reference, placed)
         except RegistryError as refusal:
             if not refuses_type(refusal):
                 raise
             placed = self._fallback().put(placed, refusal, send)
         refused = placed.top.media_type != self.documents.top.media_type
-        self._target.repository.note_format(self._family, refused=refused)
+        self._tag.target.repository.note_format(self._family, refused=refused)
         return placed
 
     def wants_foreign(self, error: RegistryError) -> bool:
@@ -106,4 +92,4 @@ class Tagging:
     def _fallback(self) -> Fallback:
         from towline.push.manifests.fallback import Fallback  # of which most pushes have no need
 
-        return Fallback(self._target, self._wish, self._reference, self._tree, self._made)
+        return Fallback(self._tag)

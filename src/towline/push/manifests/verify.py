@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, TypeVar
 from towline.errors import RegistryError, SourceError, TowlineError
 from towline.events import Working
 from towline.layers.blobstream import BlobStream
-from towline.push.image import images
+from towline.push.image import tree_blobs
 from towline.push.interface.result import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-    from towline.context import Cancel
     from towline.layers import blobstream
-    from towline.push.image import Blob, Tree
+    from towline.push.image import Blob
     from towline.push.interface.signatures import Verify
     from towline.push.manifests.build import Documents
     from towline.push.plan import Made
-    from towline.push.resources import Resources
-    from towline.push.target import Target
+    from towline.push.target import Tag, Target
     from towline.spec.manifest import RawManifest
 
 
@@ -42,23 +40,16 @@ _CACHE_HINT = (
 )
 
 
-def verify(
-    target: Target,
-    tag: str,
-    tree: Tree,
-    documents: Documents,
-    *,
-    made: Mapping[str, Made],
-    how: Verify,
-) -> Verification:
+def verify(tag: Tag, documents: Documents, how: Verify) -> Verification:
     """Ask for the manifests and every blob, or (`full`) read them back and hash them.
 
     Raises RegistryError naming the first that is missing or wrong, and what the asking raises.
     """
+    target, made = tag.target, tag.made
     children = list(dict.fromkeys(documents.children))
-    blobs = list(dict.fromkeys(blob for image in images(tree) for blob in image.blobs))
+    blobs = tree_blobs([tag.tree])
     with _named(target):
-        _manifest(target, tag, documents.top, how)
+        _manifest(target, tag.reference.tag or documents.top.digest, documents.top, how)
         for child in children:
             _manifest(target, child.digest, child, how)
         for blob in blobs:
@@ -66,7 +57,7 @@ def verify(
                 _read(target, blob, made[blob.key])
             else:
                 _ask(target, blob, made[blob.key])
-    read = blobs if how == "full" else []
+    read = blobs if how == "full" else ()
     return Verification(
         manifests=1 + len(children),
         blobs=len(blobs),
@@ -161,19 +152,3 @@ def _missing(made: Made) -> str:
 
 def _wrong(what: str, hint: str = _REGISTRY_HINT) -> RegistryError:
     return RegistryError(what, side="destination", hint=hint)
-
-
-def look_into_unsent(resources: Resources, blob: Blob, cancel: Cancel) -> None:
-    """Decompress a blob of the source and compare its DiffID. Raises SourceError."""
-    stream = BlobStream(
-        blob.open(),
-        None,
-        resources.encoders,
-        cancel,
-        diff_id_of=blob.stored_compression,
-        spares=resources.spares,
-        name=f"layer {blob.id}",
-    )
-    for _ in stream:
-        pass
-    blob.check(stream.blob.digest, stream.blob.diff_id)

@@ -48,14 +48,17 @@ def _estimate(run: TargetPush, wish: Wish) -> dict[Reference, Planned]:
     for limit in run.target.repository.limits:
         run.target.warn(limit)
     if early:
-        return {tag: unchanged(outcome, run.target) for tag, outcome in run.outcomes.items()}
+        return {tag: unchanged(outcome, run.target) for tag, outcome in run.outcomes.by_tag.items()}
     found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.plans.items()}
     held = {
         blob.key: _held(run.target, wish, blob)
         for blob in run.plans
         if blob.held and ((there := found[blob.key]) is None or there.outcome == "pushed")
     }
-    planned = {tag: unchanged(run.keep(tag), run.target) for tag in run.kept}
+    planned = {
+        tag: unchanged(run.outcomes.left_alone(tag, standing), run.target)
+        for tag, standing in run.kept.items()
+    }
     for tag, tree in run.left:
         missing = [blob for blob in tree_blobs([tree]) if not blob.held and not found[blob.key]]
         if missing:
@@ -145,12 +148,12 @@ def _result(
         layers=reporting.planned(tree, found, held, wish.profile),
         manifests=reporting.manifests(tree, documents) if documents else (),
         digest_differs=documents.differs if documents else None,
-        learned_from=run.learned_from(tree, found),
+        learned_from=reporting.learned_from(run.target, tree, found),
         warnings=tuple(run.target.warnings),
         resumable=run.target.repository.resumes,
         send_bytes=send_bytes,
         seconds_estimate=run.target.resources.client.rates.seconds(host, send_bytes),
-        **run.costs.share()._asdict(),
+        **run.outcomes.costs.share()._asdict(),
     )
 
 

@@ -12,6 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError, TowlineError
+from towline.layers.blobstream import BlobStream
 from towline.push import known_blobs
 from towline.push.image import nowhere
 from towline.push.plan import Ask, Send, fits, own
@@ -163,6 +164,32 @@ class TargetBlobs:
         known_blobs.remember(
             self._resources.knowledge, self._target.repository, [(blob, delivered)]
         )
+
+    def check_unsent(self) -> None:
+        """Compare the DiffIDs of layers that were there already, and not read on their way."""
+        for blob in self.plans:
+            delivered = self.delivered.get(blob.key)
+            unsent = delivered and not delivered.sent_bytes
+            if unsent and blob.held and blob.is_layer and blob.stored:
+                try:
+                    self._decompress(blob)
+                except SourceError as error:
+                    self.errors[blob] = error
+
+    def _decompress(self, blob: Blob) -> None:
+        """Read a blob of the source for its DiffID. Raises SourceError, and Cancelled."""
+        stream = BlobStream(
+            blob.open(),
+            None,
+            self._resources.encoders,
+            self._target.context.cancel,
+            diff_id_of=blob.stored_compression,
+            spares=self._resources.spares,
+            name=f"layer {blob.id}",
+        )
+        for _ in stream:
+            pass
+        blob.check(stream.blob.digest, stream.blob.diff_id)
 
     def check(self, tree: Tree) -> None:
         """Raises why blobs of the tree are not there."""

@@ -1,0 +1,172 @@
+"""The part of a push that concerns the tags of one target, once its blobs are there."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from towline.errors import Cancelled, RegistryError, TowlineError
+from towline.events import Note
+from towline.push.interface.result import PushResult
+from towline.push.manifests.tag import Tagging
+from towline.push.outcomes import Placed
+from towline.push.target import Tag
+from towline.registry.manifests import lacks_blobs
+from towline.spec import media_types
+from towline.spec.descriptor import Descriptor
+from towline.transfers.threads import Threads, not_begun
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from towline.push.image import Tree
+    from towline.push.interface.options import Wish
+    from towline.push.manifests.build import Documents
+    from towline.push.outcomes import Outcomes
+    from towline.push.target import Referral, Target
+    from towline.push.upload.target_blobs import TargetBlobs
+    from towline.reference import Reference
+    from towline.spec.digest import Digest
+    from towline.targets.layout import Layout
+
+
+class TagPush:
+    """The tags of one target. Its steps are called in the order in which they stand here."""
+
+    def __init__(
+        self,
+        target: Target,
+        wish: Wish,
+        blobs: TargetBlobs,
+        outcomes: Outcomes,
+        agreed: dict[Tree, tuple[str, Digest]],
+    ) -> None:
+        """`agreed` is where the targets of a push write down a tree's first digest."""
+        self._target = target
+        self._wish = wish
+        self._blobs = blobs
+        self._outcomes = outcomes
+        self._agreed = agreed
+        self._there: set[Digest] = set()
+        """Manifests that are in place."""
+
+    def put_all(self, tags: Sequence[tuple[Reference, Tree]]) -> None:
+        """Put the first tag, then all others side by side.
+
+        What form of the documents the registry takes, and which blobs it has lost, the first finds
+        out for all. Raises Cancelled, once the tags that are in place have an outcome.
+        """
+        for reference, tree in tags[:1]:
+            self._conclude(reference, tree, self._put(reference, tree))
+        at_once = 1 if self._target.layout else self._target.resources.at_once
+        with Threads(at_once, "towline-tag") as threads:
+            puts = [(tag, threads.submit(partial(self._put, *tag))) for tag in tags[1:]]
+            for tag, put in puts:
+                with suppress(Cancelled):
+                    self._conclude(*tag, self._put(*tag) if not_begun(put) else put.result())
+        self._target.context.cancel.check()
+
+    def _put(self, reference: Reference, tree: Tree) -> Placed | Descriptor | TowlineError:
+        """What is put, what stands there and is to stay, or what went wrong. Raises Cancelled."""
+        pauses = self._target.resources.look_again
+        try:
+            for pause in (*pauses, None):
+                self._blobs.check(tree)
+                tag = self._tag(reference, tree)
+                tagging = Tagging(tag)
+                if kept := tagging.kept():
+                    documents, standing = kept
+                    if self._wish.if_exists == "skip":
+                        return standing
+                    return self._verified(tag, Placed(documents, "unchanged"))
+                try:
+                    with self._target.context.span("tagged"):
+                        documents = tagging.put(partial(self._blobs.send_also, tree))
+                    break
+                except RegistryError as error:
+                    if not lacks_blobs(error) or pause is None or tagging.wants_foreign(error):
+                        raise
+                    missed = error.message if pause == pauses[-1] else ""
+                # A registry may confirm a blob and yet not find it, or have lost it meanwhile.
+                self._target.context.cancel.wait(pause)
+                self._blobs.send_missing(tree, missed)
+            return self._verified(tag, Placed(documents, "pushed"))
+        except TowlineError as error:
+            return error
+
+    def _tag(self, reference: Reference, tree: Tree) -> Tag:
+        return Tag.of(self._target, self._wish, reference, tree, self._blobs.delivered)
+
+    def _verified(self, tag: Tag, placed: Placed) -> Placed:
+        """What was put, looked at again where that is wanted. Raises what `verify` raises."""
+        if not (how := self._wish.verify):
+            return placed
+        from towline.push.manifests import verify
+
+        with self._target.context.span("verified"):
+            return placed._replace(verified=verify.verify(tag, placed.documents, how))
+
+    def _conclude(
+        self, reference: Reference, tree: Tree, put: Placed | Descriptor | TowlineError
+    ) -> None:
+        if isinstance(put, TowlineError):
+            self._outcomes.failed([reference], put)
+        elif isinstance(put, Descriptor):
+            self._outcomes.left_alone(reference, put)
+        else:
+            self._compare(reference, tree, put.documents)
+            self._there.update(each.digest for each in (*put.documents.children, put.documents.top))
+            self._outcomes.placed(reference, tree, put, self._blobs.delivered)
+
+    def _compare(self, reference: Reference, tree: Tree, documents: Documents) -> None:
+        """Say so when another target of the push holds another digest of the same image."""
+        if documents.top.media_type == media_types.SCHEMA1_SIGNED:
+            return  # it names its repository and tag
+        mine = (str(reference), documents.top.digest)
+        other, digest = self._agreed.setdefault(tree, mine)
+        if digest != mine[1]:
+            self._target.warn(
+                f"{reference} has the digest {mine[1]}, {other} has {digest}: "
+                "the same image, of layers that were compressed in different ways"
+            )
+
+    def put_referrer(self, each: Referral) -> None:
+        """Put it after its subject; if that fails, the tag that it goes with has failed."""
+        if not isinstance(self._outcomes.by_tag[each.main], PushResult):
+            return
+        if each.subject not in self._there:
+            self._target.warn(f"what refers to {each.subject} is left out: it has another digest")
+            return
+        try:
+            self._blobs.check(each.tree)
+            tagging = Tagging(self._tag(each.reference, each.tree))
+            tagging.put(partial(self._blobs.send_also, each.tree))
+        except TowlineError as error:
+            told = f"{each.main} is in place, but not {each.reference}, which refers to it"
+            error.args = (f"{told}: {error.message}", *error.args[1:])
+            self._outcomes.failed([each.main], error)
+            return
+        self._there.add(tagging.documents.top.digest)
+        self._outcomes.charge(each.main)
+
+    def publish(self, layout: Layout) -> None:
+        """Write an archive out, whole or not at all: then every tag of it has failed."""
+        outcomes = self._outcomes.by_tag
+        failure = next((each for each in outcomes.values() if isinstance(each, TowlineError)), None)
+        try:
+            if failure is None:
+                layout.publish(self._target.context)
+                self._tell_left_out(layout)
+        except TowlineError as error:
+            failure = error
+        if failure is not None and layout.whole:
+            self._outcomes.failed([*outcomes], failure)
+
+    def _tell_left_out(self, layout: Layout) -> None:
+        if sizes := layout.left_out.values():
+            count = "1 layer" if len(sizes) == 1 else f"{len(sizes)} layers"
+            what = f"{count} of {sum(sizes)} bytes in all"
+            where = " or ".join(self._wish.omit_from)
+            message = f"left out of {layout.name}: {what}, which {where} has"
+            self._target.context.emit(Note(reference=self._target.reference, message=message))
