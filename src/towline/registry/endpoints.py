@@ -6,6 +6,7 @@ there speaks TLS. That is decided once, by a greeting in TLS and not by a reques
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
@@ -175,7 +176,8 @@ def trust_of(host: str, given: Trust, environ: Mapping[str, str]) -> Trust:
     own = (f"{config}/containers/certs.d", f"{config}/docker/certs.d") if config else ()
     places = (*own, "/etc/containers/certs.d", "/etc/docker/certs.d")
     folders = (Path(place, host) for place in places)
-    folder = next((folder for folder in folders if folder.is_dir()), None)
+    # Not pathlib's is_dir: before Python 3.14 that raises where this user may not look.
+    folder = next((folder for folder in folders if os.path.isdir(folder)), None)  # noqa: PTH112
     if folder is None or host == HUB:  # docker reads no folder for the Hub
         return given
     try:

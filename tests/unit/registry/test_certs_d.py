@@ -58,3 +58,7 @@ def test_the_first_folder_that_exists_counts(tmp_path: Path) -> None:
     (folder(tmp_path / "x", "docker") / "b.crt").touch()
     environ = {"XDG_CONFIG_HOME": str(tmp_path / "x/.config"), "HOME": "/nowhere"}
     assert trust_of(HOST, Trust(), environ).authorities == (first / "a.crt",)
+
+
+def test_a_folder_that_cannot_be_looked_for_is_none() -> None:
+    assert trust_of(HOST, Trust(), {"XDG_CONFIG_HOME": f"/{'x' * 300}"}) == Trust()
