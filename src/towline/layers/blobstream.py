@@ -1,9 +1,9 @@
-"""One layer's bytes become one blob's bytes in a single pass: read, hash, compress, hash.
+"""Makes the bytes of a blob from those of a layer in a single pass: read, hash, compress, hash.
 
-`BlobStream` gives the blob's blocks in order and, at the end, what they came to. The calling
-thread hashes what it gives, and reads where no thread is lent for that; blocks are compressed by
-the pool that it was given. The bytes depend on the layer and the profile alone, not on threads,
-timing or how much the reader gives at once. Where they go is not this room's business.
+`BlobStream` yields the blob's blocks in order; at the end it has their digest and size. The calling
+thread takes them in order, and reads and hashes where no other thread is lent for that; a pool
+compresses. The bytes depend on the layer and the profile alone: not on threads, on timing, or on
+how much the reader gives at once. Where the blocks go is the caller's business.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ if TYPE_CHECKING:
     from towline.spec.compression import Compression
 
 _LENT_FOR = 256 << 10
-"""Bytes of a block from which its hash is worth another thread."""
+"""Bytes of the smallest block whose hash is worth another thread."""
 Block = bytes | memoryview
 """Bytes of a blob. A memoryview is valid until the next block is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """What a stream came to."""
+    """Digest and size of the blob that a stream has made."""
 
     digest: Digest
     """Of the blob's bytes."""
     size: int
     """Bytes of the blob."""
     diff_id: Digest | None
-    """Of the plain bytes; None when a stored blob was not looked into."""
+    """The digest of the plain bytes; None when a stored blob was not decompressed."""
 
 
 class BlobStream:
     """The bytes of one blob, made from one reader; iterated once, by one thread.
 
-    `encoding` None: the stored bytes go as they are, and `diff_id_of`, their compression, asks
-    that they be decompressed beside, for the DiffID; `name` is what errors of that call them.
-    Streams that share `spares` share the memory for blocks beyond each one's first; `lend` has
-    something done by another thread, if one is free; `look` is told of each block.
+    With `encoding` None the stored bytes go as they are. If `diff_id_of` is then their compression,
+    they are decompressed too, for the DiffID; errors call them `name`. Streams that share `spares`
+    share the memory for blocks beyond each one's first. `lend` has work done by another thread, if
+    one is free; `look` is told of each block.
 
-    Raises SourceError from the reader, or when a stored blob that is looked into is damaged;
-    Cancelled when `cancel` is thrown. The stream closes the reader at its end, whichever that is.
+    Raises SourceError from the reader, or when a stored blob that is decompressed is damaged;
+    Cancelled when `cancel` is thrown. The stream closes the reader when it ends, or fails.
     """
 
     def __init__(
@@ -97,12 +97,12 @@ class BlobStream:
 
     @property
     def position(self) -> int:
-        """Bytes read from the source so far; may be asked by any thread."""
+        """Bytes read from the source so far. Safe from any thread."""
         return self._source.position
 
     @property
     def blob(self) -> Blob:
-        """What the stream came to; RuntimeError before its end."""
+        """The blob that was made. Raises RuntimeError before the stream's end."""
         if self._blob is None:
             raise RuntimeError("the stream has not reached its end")
         return self._blob
@@ -123,7 +123,8 @@ class BlobStream:
                 hashed = self._hash_beside(block)
                 if block:
                     yield block
-                # Hashed once it is on its way, so that the other side has something to do.
+                # Hashed after it was sent, so that the registry has something to do meanwhile; and
+                # before the next block is made, which may be written over this one.
                 if hashed is None:
                     self._hash.update(block)
                 else:
@@ -135,7 +136,7 @@ class BlobStream:
             self._source.close()
 
     def _hash_beside(self, block: Block) -> Event | None:
-        """Have a lent thread hash the block while it is sent; None where none is free."""
+        """Have another thread hash the block while it is sent. None: no thread is free."""
         if len(block) < _LENT_FOR:
             return None
         hashed = Event()

@@ -1,23 +1,23 @@
-"""Memory for the blocks that streams hold: one block for each, some more shared by all."""
+"""Memory for the blocks that streams hold: one for each stream, and some that all share."""
 
 from __future__ import annotations
 
 import os
 from threading import Lock
 
-# Two cores get five gzip blocks or one zstd block: with fewer, a lone stream's encoders wait for
-# it (measured); more cost memory and win next to nothing.
+# Two cores get five gzip blocks or one zstd block. With fewer, the encoders of a stream that is
+# alone wait for it (measured); more cost memory and win next to nothing.
 _SHARED = 7 << 19
 _SHARED_A_CORE = 1 << 20
 _MOST_CORES = 16
 
 
 class Spares:
-    """Memory, in bytes, that streams which share this may hold beyond one block each.
+    """Bytes of memory that all streams together may hold beyond one block each.
 
-    One stream alone needs several blocks to keep the cores busy; many streams keep them busy with
-    one each. Shared, it bounds the memory of all together. Nobody ever waits for it: a stream
-    that gets none goes on with what it has. By default it grows with the cores, up to a point.
+    A stream that is alone needs several blocks to keep the cores busy; many streams keep them busy
+    with one each. No stream waits for memory: one that gets none goes on with the blocks it has.
+    The default grows with the cores, up to 16.
     """
 
     def __init__(self, size: int | None = None) -> None:
@@ -26,7 +26,7 @@ class Spares:
         self._left = _SHARED + cores * _SHARED_A_CORE if size is None else size
 
     def take(self, size: int) -> bool:
-        """Take that much, if there is as much."""
+        """Take so many bytes. False: there are not as many left."""
         with self._lock:
             enough = self._left >= size
             if enough:
@@ -34,13 +34,13 @@ class Spares:
             return enough
 
     def give(self, size: int) -> None:
-        """Give it back."""
+        """Give so many bytes back."""
         with self._lock:
             self._left += size
 
 
 class Buffers:
-    """One stream's buffers, made when first needed and used again; for one thread."""
+    """One stream's buffers, made when first needed and used again. Not for two threads at once."""
 
     def __init__(self, size: int, spares: Spares) -> None:
         self._size = size
@@ -49,7 +49,7 @@ class Buffers:
         self._made = 0
 
     def take(self) -> memoryview | None:
-        """A free buffer, with anything in it; None when no more may be held."""
+        """A buffer with any content; None: the stream may hold no more."""
         if self._free:
             return self._free.pop()
         if self._made and not self._spares.take(self._size):
@@ -62,7 +62,7 @@ class Buffers:
         self._free.append(buffer)
 
     def close(self) -> None:
-        """Let all go."""
+        """Drop all buffers, and give back the memory beyond the first."""
         self._free.clear()
         if self._made > 1:
             self._spares.give((self._made - 1) * self._size)

@@ -1,9 +1,9 @@
-"""A compressed stream becomes its plain bytes again, in bounded memory, damage told in words.
+"""Decompresses a stream in bounded memory, and tells damage in words.
 
-Takes gzip of several members, zstd of several frames with skippable ones between them, and plain
-bytes. Two shapes: `decoder_of` is fed (for those who read the stream for another purpose and look
-inside on the way), `decoded` is read from. A stream must be whole: one that ends too early, fails
-its check sum or has something else behind its end raises SourceError.
+Takes gzip of several members, zstd of several frames (skippable ones too), and plain bytes. A
+`decoder_of` is fed by a caller who reads the stream for another purpose; `decoded` is a Reader. A
+stream must be whole: one that ends too early, fails its check sum or has something else behind its
+end raises SourceError.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ if TYPE_CHECKING:
     from towline.spec.compression import Compression
 
 STEP = 1 << 20
-"""Plain bytes that a decoder gives at once, at most, whatever the stream's ratio."""
+"""Plain bytes that a decoder gives at most at once, however well the stream is compressed."""
 MAX_ZSTD_WINDOW = 128 << 20
-"""Bytes; the library's own bound, which only `zstd --long` goes above."""
+"""Bytes; the library's own bound, which only `zstd --long` exceeds."""
 _READ = 256 << 10
 _SLICE = 64 << 10
-"""What a gzip member is given at once: it copies the rest when it ends, and members may be tiny."""
+"""Bytes that a gzip member is given at once. When it ends, isal copies the rest: with many tiny
+members in a large piece that would take quadratic time."""
 
 
 class Decoder(Protocol):
-    """The decoding of one stream."""
+    """Decodes one stream."""
 
     def feed(self, data: memoryview, /) -> Iterator[bytes]:
         """The plain bytes that `data` adds, in pieces of at most `STEP`.
@@ -48,7 +49,7 @@ class Decoder(Protocol):
 
 
 def decoder_of(compression: Compression, name: str) -> Decoder:
-    """A new decoder; `name` is what its errors call the stream."""
+    """A new decoder; its errors call the stream `name`."""
     match compression:
         case "gzip":
             return GzipDecoder(name)
@@ -72,7 +73,7 @@ class GzipDecoder:
         from isal import igzip_lib
 
         self._isal = igzip_lib
-        # Its type stub calls the class an instance.
+        # The library's type stub calls this class an instance.
         self._error: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # untyped
         self._name = name
         self._header = bytearray()
@@ -94,7 +95,7 @@ class GzipDecoder:
                     self._member = None
 
     def _begin(self, data: memoryview) -> memoryview:
-        """Collect a header, which isal's own reader does not when it comes in parts."""
+        """Collect a header. isal's own reader does not, where it comes in several parts."""
         taken = min(len(data), gzip_header.LIMIT - len(self._header))
         self._header += data[:taken]
         try:
@@ -143,7 +144,9 @@ class ZstdDecoder:
         self._stream = zstandard.ZstdDecompressor().decompressobj(read_across_frames=True)
 
     def feed(self, data: memoryview) -> Iterator[bytes]:
-        """See Decoder. The library has no bound on its output, so it gets a few blocks a time."""
+        """See Decoder."""
+        # The library has no bound on its output, so it gets only as many blocks at once as can
+        # come to `STEP` bytes.
         while data:
             try:
                 taken = self._frames.advance(data, STEP // BLOCK_LIMIT)
@@ -173,7 +176,7 @@ class ZstdDecoder:
 
 
 class PlainDecoder:
-    """Bytes that are plain already."""
+    """Passes on bytes that are plain already."""
 
     def feed(self, data: memoryview) -> Iterator[bytes]:
         """See Decoder."""
@@ -185,7 +188,7 @@ class PlainDecoder:
 
 
 class DecodedReader:
-    """A Reader of what another reader's bytes decode to."""
+    """A Reader that decodes the bytes of another reader."""
 
     def __init__(self, reader: Reader, decoder: Decoder) -> None:
         self._reader = reader

@@ -1,10 +1,10 @@
-"""One read of a layer for several uploads: a queue for each, and the rule for one that is slow.
+"""One read of a layer for several uploads: a queue for each, and the rule for a slow one.
 
-The reading thread puts a block into every queue once all have room: it is shared, not copied for
-each, and the uploads keep within a few blocks of each other, so memory is bounded. While it waits
-for a full queue and another upload has nothing left to write, the full one is holding the other:
-that time is charged to its target's patience, and when that is spent, the upload is left behind
-with `Outpaced`. Uploads that are all equally slow hold nobody.
+The reading thread puts a block into every queue once all have room. All share the block, and the
+uploads stay within a few blocks of each other, so memory is bounded. While one queue is full and
+another upload has nothing to write, the full one holds the other up. That time is charged to the
+patience with its target; when that is spent, the upload is left behind with `Outpaced`. Uploads
+that are all equally slow hold nobody up.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from towline.layers.blobstream import Blob, BlobStream
 
 DEPTH = 3
-"""Blocks that an upload may have waiting."""
+"""Blocks that may wait in the queue of an upload."""
 
 
 class Outpaced(NetworkError):
-    """The upload made others wait for too long; by itself it may well succeed."""
+    """The upload kept others waiting for too long; alone it may well succeed."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -40,20 +40,20 @@ class Outpaced(NetworkError):
 
 
 class Lane:
-    """The blocks for one upload; iterated by the thread that writes them to its target.
+    """The queue of blocks for one upload; iterated by the thread that writes them to its target.
 
-    Raises `Outpaced` when the upload was left behind, and what reading the layer raised.
+    Iterating raises `Outpaced` when the upload was left behind, and what reading the layer raised.
     """
 
     def __init__(self, fan: FanOut, patience: Patience, writing: Cancel) -> None:
         self.patience = patience
         self.writing = writing
-        """Ends a write that is stuck, when the upload is left behind."""
+        """The switch of its writes: thrown when the upload is left behind, to end a stuck one."""
         self.queue: deque[bytes] = deque()
         self.idle = False
-        """Whether it waits for a block."""
+        """Whether its thread waits for a block."""
         self.error: BaseException | None = None
-        """Why there will be no more blocks, when that is not the end of the layer."""
+        """Why no more blocks come, if the layer is not at its end."""
         self._fan = fan
 
     @property
@@ -63,7 +63,7 @@ class Lane:
 
     @property
     def blob(self) -> Blob:
-        """What the layer came to, once every block was taken."""
+        """Digest and size of the blob, once every block was taken."""
         return self._fan.stream.blob
 
     def __iter__(self) -> Iterator[bytes]:
@@ -72,7 +72,7 @@ class Lane:
             yield block
 
     def leave(self) -> None:
-        """No more blocks are taken: the upload has failed."""
+        """Take no more blocks: the upload has failed."""
         self._fan.leave(self)
 
 
@@ -82,26 +82,27 @@ class FanOut:
     def __init__(self, stream: BlobStream, reading: Cancel) -> None:
         self.stream = stream
         self._reading = reading
-        """The stream's own switch: thrown when there is nobody left to read for."""
+        """The stream's own switch: thrown when no upload is left."""
         self._moved = Condition()
         self._lanes: list[Lane] = []
         self._ended = False
 
     def lane(self, patience: Patience, writing: Cancel) -> Lane:
-        """The way of the blocks to one upload."""
+        """The queue for one more upload; to be called before `run`."""
         lane = Lane(self, patience, writing)
         self._lanes.append(lane)
         return lane
 
     def run(self) -> None:
-        """Read to the end, or until nobody is left to read for; the stream is closed then.
+        """Read to the end, or until no upload is left, and close the stream.
 
-        What reading raises reaches every upload through its lane.
+        An error of reading reaches every upload through its lane.
         """
         error: BaseException | None = None
         try:
             with closing(self.stream):
                 for block in self.stream:
+                    # A copy, for all: the stream uses a block's memory again for the next one.
                     self._give(bytes(block))
         except BaseException as raised:  # noqa: BLE001 - the uploads hear of it
             error = raised
@@ -123,7 +124,8 @@ class FanOut:
             raise Cancelled
 
     def _wait_for(self, slow: list[Lane]) -> None:
-        """Wait a little for slow lanes; leave those behind that hold others and had time enough."""
+        """Wait a little for slow lanes; leave one behind that holds others up for too long."""
+        # Nobody is kept waiting: all targets take blocks more slowly than they are made.
         if not any(lane.idle for lane in self._lanes):
             self._moved.wait()
             return
@@ -140,7 +142,7 @@ class FanOut:
             lane.patience.charge(began)
 
     def take(self, lane: Lane) -> bytes | None:
-        """The next block for a lane; None at the end. Raises why there are no more before that."""
+        """The next block for a lane; None at the end. Raises the lane's error, if it has one."""
         with self._moved:
             lane.idle = not lane.queue
             self._moved.notify_all()
@@ -154,7 +156,7 @@ class FanOut:
             return None
 
     def leave(self, lane: Lane) -> None:
-        """The upload has failed: nobody takes the lane's blocks any more."""
+        """Take a lane out: nobody takes its blocks any more."""
         with self._moved:
             if lane in self._lanes:
                 self._lanes.remove(lane)

@@ -1,9 +1,9 @@
-"""Where a gzip member's header ends (RFC 1952, section 2.3). Pure."""
+"""Finds the end of a gzip member's header (RFC 1952, section 2.3). Pure."""
 
 from __future__ import annotations
 
 LIMIT = 1 << 17
-"""Bytes within which a header must end: an extra field of 64 KiB and two long texts fit."""
+"""Bytes of the longest header: an extra field of 64 KiB and two long texts fit."""
 
 _MAGIC = b"\x1f\x8b"
 _DEFLATE = 8
@@ -13,9 +13,9 @@ _RESERVED = 0xE0
 
 
 def length(data: bytes | bytearray) -> int | None:
-    """The length of the header that `data` begins with; None while it is not all there.
+    """The length of the header at the beginning of `data`; None: more bytes are needed.
 
-    Raises ValueError when no header begins so, or none that ends within `LIMIT`.
+    Raises ValueError when that is no header, or one that does not end within `LIMIT` bytes.
     """
     if data[:2] != _MAGIC[: len(data)]:
         raise ValueError("it does not begin as gzip does")

@@ -1,4 +1,4 @@
-"""What a layer's bytes are read from, wherever that is."""
+"""The interface that a layer's bytes are read through."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from typing import Protocol
 
 
 class Reader(Protocol):
-    """An open layer: sequential, owned by who opened it."""
+    """An open layer, read from the front to the end; whoever opened it closes it."""
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Fill the buffer from the front; 0 at the end. Raises SourceError when it cannot."""
+        """Put bytes at the buffer's front. Returns their number, 0 at the end.
+
+        Raises SourceError when the layer cannot be read.
+        """
         ...
 
     def close(self) -> None:
-        """Give back what it holds; a second call does nothing."""
+        """Release files and connections; a second call does nothing."""
         ...

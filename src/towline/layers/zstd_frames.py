@@ -1,7 +1,7 @@
-"""Where the frames and blocks of a zstd stream end (RFC 8878, section 3.1). Pure.
+"""Finds where the frames and blocks of a zstd stream end (RFC 8878, section 3.1). Pure.
 
-The library tells neither whether a stream was cut inside a frame nor how much a piece of input
-will grow to. Both are seen in the lengths that frames and blocks are built of, without decoding.
+The library tells neither whether a stream was cut inside a frame, nor how many plain bytes a piece
+of input will make. Both follow from the lengths in the headers of frames and blocks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BLOCK_LIMIT = 128 << 10
-"""Plain bytes that a block can grow to (section 3.1.1.2.4)."""
+"""Plain bytes of a block at most (section 3.1.1.2.4)."""
 
 _MAGIC = 0xFD2FB528
 _SKIPPABLE = range(0x184D2A50, 0x184D2A60)
@@ -22,7 +22,7 @@ _RLE, _RESERVED = 1, 3
 
 
 class FrameWalker:
-    """Follows a stream that comes in pieces of any size."""
+    """Follows the frames of a stream that comes in pieces of any size."""
 
     def __init__(self) -> None:
         self._field = bytearray()
@@ -41,9 +41,9 @@ class FrameWalker:
         return self._read == self._magic and not self._field and not self._skip
 
     def advance(self, data: memoryview, blocks: int) -> int:
-        """Follow `data` until that many blocks have begun; how many of its bytes that took.
+        """Follow `data` until so many `blocks` have begun. Returns the bytes that this took.
 
-        Raises ValueError when what should be a frame is none.
+        Raises ValueError where a frame should begin and none does.
         """
         self._blocks = blocks
         at = 0

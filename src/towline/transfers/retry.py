@@ -1,8 +1,8 @@
 """Trying again: how often, after how long, and when not at all.
 
-Knows an attempt by its error alone: `transient` says whether the same work may succeed a little
-later, `retry_after` how long the other side wants to be left alone. What the work remembers
-between two attempts (an upload session, say) is the work's own matter.
+An attempt is judged by its error alone: `transient` says whether the same work may succeed a little
+later, `retry_after` how many seconds the other side wants to be left alone. What the work keeps
+between two attempts (an upload session, say) is its own matter.
 """
 
 from __future__ import annotations
@@ -24,22 +24,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _WAYS_MAX = 8
-"""Other ways that one piece of work may go before each costs a retry like any failure."""
+"""Attempts that may go another way for nothing; each further one costs a retry, so that a host that
+refuses every way in turn does not go on for ever."""
 _TOO_MANY = 429
 _FIRST = 1 / 20
-"""Seconds between two requests to a host that has had too many for the first time."""
+"""Seconds between two requests to a host after its first 429."""
 _SHORTEST = 1 / 100
+"""Seconds: a shorter interval is no limit any more."""
 _LONGEST = 5.0
 _EASED_AFTER = 15.0
-"""Seconds after which twice as many are tried."""
+"""Seconds without a 429 after which twice as many requests are tried."""
 _HOST_IS_BUSY = frozenset({429, 503})
 """Statuses that speak of the host as a whole, not of one request."""
 _STRAINED = frozenset({408, 429, 499, *range(500, 600)})
-"""Statuses of which the cause may be that too much is asked at once."""
+"""Statuses whose cause may be that too much is asked at once."""
 
 
 def _random() -> float:
-    # Nothing is imported for it: what failed may be that no more files can be opened.
+    # Without an import: the failure may be that no more files can be opened.
     return int.from_bytes(os.urandom(4)) / 2**32
 
 
@@ -51,17 +53,18 @@ class Policy(NamedTuple):
     base: float = 1.0
     """Seconds to wait after the first failure; doubled after each further one."""
     cap: float = 60.0
-    """Seconds waited at most, also where the other side asks for more."""
+    """Seconds to wait at most, even where the other side asks for more."""
     jitter: Callable[[], float] = _random
-    """A number from 0 to 1: how much of the wait's second half is waited."""
+    """Gives a number from 0 to 1: the share of the wait's second half that is waited. It keeps many
+    clients from coming back at the same moment."""
 
     def pause(self, failures: int, retry_after: float | None = None) -> float:
         """Seconds to wait after that many failures in a row (1 or more).
 
-        Never less than was asked for, except for the cap: who asks for a second each time gets
-        the growing wait all the same.
+        Never less than `retry_after`, within the cap. A host that asks for one second each time
+        still gets the growing wait.
         """
-        # The exponent is bounded because `--retries 5000` must not overflow.
+        # The exponent is bounded: `--retries 5000` must not overflow a float.
         grown = min(self.cap, self.base * 2.0 ** min(failures - 1, 64))
         return min(self.cap, max(grown * (0.5 + 0.5 * self.jitter()), retry_after or 0.0))
 
@@ -77,13 +80,13 @@ class Attempts:
         self._acknowledged = 0
 
     def after(self, error: TowlineError, acknowledged: int = 0) -> float:
-        """Seconds to wait before the next attempt.
+        """Seconds to wait before the next attempt; 0 for one that goes another way.
 
-        `acknowledged` are the bytes that the other side has confirmed so far; more than ever
-        before start the count anew. An attempt that will go another way is made at once. Raises
-        `error` itself when it cannot heal, when the attempts are spent, and when it is the other
-        end's: that has a count of its own.
+        `acknowledged`: bytes that the other side has confirmed so far. Raises `error` itself when
+        it cannot heal, when the attempts are spent, and when it is of the other side, which has a
+        count of its own.
         """
+        # Progress starts the count anew: a large layer over a bad line may be cut many times.
         if acknowledged > self._acknowledged:
             self._acknowledged = acknowledged
             self._failures = 0
@@ -98,17 +101,17 @@ class Attempts:
 
 
 class Budget:
-    """So many attempts a second at a host that has asked for fewer; more again as time goes by."""
+    """How many attempts a second a host gets that has asked for fewer: more as time goes by."""
 
     def __init__(self) -> None:
         self.interval = 0.0
-        """Seconds between two; 0: as many as one likes."""
+        """Seconds between two attempts; 0: no limit."""
         self.until = 0.0
-        """When it is halved."""
+        """The time at which the interval is halved."""
         self._next = 0.0
 
     def turn(self, now: float) -> float:
-        """Seconds until it is somebody's turn; who gets 0 has had it."""
+        """Seconds until the caller's turn. With 0 the caller has its turn, and others wait."""
         while self.interval and now >= self.until:
             self.interval = self.interval / 2 if self.interval > _SHORTEST else 0.0
             self.until += _EASED_AFTER
@@ -119,10 +122,10 @@ class Budget:
 
 
 class Gate:
-    """What all transfers of a host wait at before each attempt; shut while the host is busy.
+    """Holds back every attempt at a host while the host is busy.
 
-    Where it was shut because of too many requests, they pass one by one from then on. Keys are
-    opaque. Safe from many threads.
+    After too many requests (429) attempts pass one by one. A key stands for a host, and is opaque
+    here. Safe from any thread.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -132,20 +135,21 @@ class Gate:
         self._budgets: defaultdict[str, Budget] = defaultdict(Budget)
 
     def close(self, key: str, seconds: float, *, too_many: bool = False) -> None:
-        """Let nobody pass for that long; a shorter time than is set already changes nothing.
+        """Let nobody pass for so many seconds, or for longer if that was set before.
 
-        After `too_many` requests half as many go in a second as before; of several that were
-        refused together one counts.
+        `too_many`: the host said 429, so half as many attempts a second pass afterwards.
         """
         now = self._clock()
         opens_at = now + seconds
         with self._lock:
+            # Of several requests that were refused together only the first, which shuts the gate,
+            # counts.
             if too_many and now >= self._opens_at.get(key, now):
                 self._pace(key, 2 * self._budgets[key].interval or _FIRST, opens_at + _EASED_AFTER)
             self._opens_at[key] = max(opens_at, self._opens_at.get(key, opens_at))
 
     def follow(self, key: str, left: int, seconds: float) -> None:
-        """The host has said how many requests it takes until that many seconds are over."""
+        """Spread the `left` requests that the host still takes over the next `seconds`."""
         with self._lock:
             self._pace(key, seconds / max(left, 1), self._clock() + seconds)
 
@@ -154,7 +158,7 @@ class Gate:
         budget.interval, budget.until = min(interval, _LONGEST), until
 
     def remaining(self, key: str) -> float:
-        """Seconds until it opens; 0 when it is open."""
+        """Seconds until the gate opens; 0: it is open."""
         with self._lock:
             opens_at = self._opens_at.get(key)
             if opens_at is None:
@@ -165,7 +169,7 @@ class Gate:
         return max(0.0, left)
 
     def wait(self, key: str, cancel: Cancel) -> None:
-        """Wait until it is open, and one's turn. Raises `Cancelled`."""
+        """Wait until the gate is open and it is the caller's turn. Raises `Cancelled`."""
         while left := self.remaining(key) or self._turn(key):
             cancel.wait(left)
         cancel.check()
@@ -176,7 +180,7 @@ class Gate:
 
 
 def speaks_of_strain(error: TowlineError) -> bool:
-    """Whether less at once may help the host: it has trouble, and not with what was sent."""
+    """Whether the host may have too much to do: it has trouble, and not with what was sent."""
     if not error.transient or error.another_way or error.side == "source":
         return False
     return getattr(error, "status", None) in {None, *_STRAINED}
@@ -185,9 +189,9 @@ def speaks_of_strain(error: TowlineError) -> bool:
 def back_off(
     error: TowlineError, attempts: Attempts, gate: Gate, key: str, acknowledged: int = 0
 ) -> float:
-    """Seconds to wait before the next attempt; also shuts the gate where the host is busy.
+    """Seconds to wait before the next attempt; shuts the gate if the host is busy.
 
-    For work that returns to a queue instead of waiting; raises as `Attempts.after` does.
+    Raises as `Attempts.after` does.
     """
     seconds = attempts.after(error, acknowledged)
     if error.retry_after is not None or getattr(error, "status", None) in _HOST_IS_BUSY:
@@ -203,17 +207,17 @@ def retry(  # noqa: PLR0917 - six parts, each of a type of its own: none can be 
     context: Context,
     told: Callable[[float, str], None],
 ) -> T:
-    """Call `work` until it succeeds; no slot may be held by the caller, for this waits.
+    """Call `work` until it succeeds. This waits, so the caller may hold no slot.
 
-    `told` hears of each wait before it begins: its seconds, and the reason. Raises the last error
-    when it is not to be tried again, and `Cancelled` as soon as the context is.
+    `told` is called before each wait, with its seconds and the reason. Raises the last error when
+    it is not to be tried again, and `Cancelled` as soon as the context is cancelled.
     """
     while True:
         gate.wait(key, context.cancel)
         try:
             return work()
         except TowlineError as error:
-            # A cancelled call fails in any way it likes: its socket was closed under it.
+            # A cancelled call may fail with any error: its socket was shut down under it.
             context.cancel.check()
             seconds = back_off(error, attempts, gate, key)
             reason = error.message

@@ -1,8 +1,8 @@
-"""Single flight: two that want the same thing at the same moment get it from one piece of work.
+"""Single flight: callers that want the same thing at the same time share one piece of work.
 
-The first to come leads: it has the work done and says how that ended. Others watch. A flight
-belongs to nobody: its leader may leave while others still wait, and it is cancelled when the last
-watcher has left. What makes two flights the same one is the key's matter (`push/upload/key`).
+The first caller leads: it has the work done, and says how that ended. Others watch. A flight
+belongs to no caller: its leader may leave while others still wait. It is cancelled when the last
+watcher has left. Equal keys make it the same work (`push/upload/key`).
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ T = TypeVar("T")
 
 
 class Restart(Exception):
-    """The work stopped as cancelled while this watcher still wanted it: join again."""
+    """The work was cancelled while this watcher still wanted it: join again."""
 
 
 class Flight(Generic[T]):
-    """Work under way for all who watch it. Whoever leads it ends it, once, in any case."""
+    """Work under way for its watchers. The leader calls `done` or `failed` once, in any case."""
 
     def __init__(self, flights: SingleFlight[T], key: Hashable, leader: Context) -> None:
         from concurrent.futures import Future  # a push of nothing needs none
 
         self.context = leader.but(cancel=Cancel(), emit=self._tell)
-        """What the work is to use: a switch of its own, thrown when nobody watches any more; all
-        watchers listening; the leader's counts and clock."""
+        """The work's context. Its switch is thrown when nobody watches any more, its events go to
+        all watchers, its counts and clock are the leader's."""
         self.future: Future[T] = Future()
-        """Ends with the flight; what is raised by a cancelled one is Cancelled."""
+        """Ends with the flight; that of a cancelled flight raises Cancelled."""
         self.watches: tuple[Watch[T], ...] = ()
-        """Guarded by the lock. Empty: it was told to stop, and may not have stopped yet."""
+        """Replaced under the lock of SingleFlight, and read without it: so it is a tuple. Empty:
+        the work was told to stop, and may not have stopped yet."""
         self._flights = flights
         self._key = key
         self._telling = threading.RLock()
@@ -48,25 +49,23 @@ class Flight(Generic[T]):
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody still waits for it.
-
-        Those who were cancelled do not, though one of them may not have left yet: a switch runs
-        its actions one after the other.
-        """
+        """Whether anybody still waits for the work."""
+        # A cancelled watcher may not have left yet: its switch runs its actions one by one.
         return any(not watch.cancelled for watch in self.watches)
 
     def done(self, result: T) -> None:
-        """It succeeded: every watcher gets this result."""
+        """End the flight: every watcher gets this result."""
+        # First: whoever is woken and joins again must not find a flight that has ended.
         self._flights.land(self._key)
         self.future.set_result(result)
 
     def failed(self, error: BaseException) -> None:
-        """It failed, or stopped because it was cancelled: every watcher gets this error."""
+        """End the flight: every watcher gets this error, Cancelled if it was cancelled."""
         self._flights.land(self._key)
         self.future.set_exception(error)
 
     def _tell(self, event: Event) -> None:
-        # One event after the other, so that a late watcher neither misses one nor gets it twice.
+        # Under a lock, so that a late watcher neither misses an event nor gets one twice.
         with self._telling:
             self._last = event
             for watch in self.watches:
@@ -74,7 +73,7 @@ class Flight(Generic[T]):
                     watch.tell(event)
 
     def listen(self, watch: Watch[T]) -> None:
-        """Tell a watcher the latest event before it came, and from now on each that follows."""
+        """Tell a watcher the latest event, and from now on each that follows."""
         with self._telling:
             watch.listens = True
             if self._last is not None:
@@ -89,23 +88,24 @@ class Watch(Generic[T]):
     ) -> None:
         self.flight = flight
         self.leads = leads
-        """Whether this caller is the one who has to have the work done."""
+        """Whether this caller has to have the work done."""
         self.listens = False
-        """Whether it is told of events: from `Flight.listen` on, until it fails at listening."""
+        """Whether events are passed on: from `Flight.listen` on, until the caller's listener
+        raises."""
         self._flights = flights
         self._watcher = watcher
         self._registration = ExitStack()
 
     @property
     def cancelled(self) -> bool:
-        """Whether the watcher's own switch was thrown."""
+        """Whether the caller's own switch was thrown."""
         return self._watcher.cancel.cancelled
 
     def result(self) -> T:
-        """Wait for the end, and leave.
+        """Wait for the end of the flight, and leave.
 
-        Raises what the work raised; `Cancelled` as soon as the watcher's own switch is thrown;
-        `Restart` where the work stopped as cancelled, although this watcher had not left.
+        Raises what the work raised; `Cancelled` as soon as the caller's own switch is thrown;
+        `Restart` where the work was cancelled although this caller had not left.
         """
         try:
             await_end(self.flight, self._watcher.cancel)
@@ -117,18 +117,18 @@ class Watch(Generic[T]):
             self.leave()
 
     def leave(self) -> None:
-        """Lose interest. The last one to do so before the end cancels the flight, at once."""
+        """Watch no longer. The last watcher to leave before the end cancels the flight."""
         self._flights.leave(self)
         self._registration.close()
 
     def begin(self) -> None:
-        """Leave by itself when the watcher's switch is thrown. `SingleFlight.join` calls this."""
+        """Have the watch left when the caller's switch is thrown. `SingleFlight.join` calls it."""
         # Not our own `leave`: it would close the registration in the middle of its making.
         leave = self._watcher.cancel.on_cancel(lambda: self._flights.leave(self))
         self._registration.enter_context(leave)
 
     def tell(self, event: Event) -> None:
-        """Pass an event on to the watcher; one that fails at listening is told no more."""
+        """Pass an event on to the caller's listener; one that raises is told no more."""
         try:
             self._watcher.emit(event)
         except (Exception, SystemExit):  # noqa: BLE001 - the flight is the other watchers' too
@@ -136,7 +136,7 @@ class Watch(Generic[T]):
 
 
 class SingleFlight(Generic[T]):
-    """The flights that are under way, by key. Safe from many threads."""
+    """The flights that are under way, by key. Safe from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -147,10 +147,9 @@ class SingleFlight(Generic[T]):
         return len(self._flights)
 
     def join(self, key: Hashable, watcher: Context) -> Watch[T]:
-        """Watch the flight of that key; where there is none, it is this caller's to lead.
+        """Watch the flight of that key; if there is none, make one that this caller leads.
 
-        One that nobody watches any more is waited for, and then begun anew: its fate is not for
-        newcomers, and two at once would write the same thing. Raises `Cancelled`.
+        Raises `Cancelled`.
         """
         while True:
             watcher.cancel.check()
@@ -163,24 +162,27 @@ class SingleFlight(Generic[T]):
                     watch = Watch(flight, self, watcher, leads=leads)
                     flight.watches = (*flight.watches, watch)
                     break
+            # All watchers have left, so it is being cancelled. It is waited for, and a new one is
+            # made: two flights at once would write the same thing.
             await_end(flight, watcher.cancel)
         watch.flight.listen(watch)
         watch.begin()
         return watch
 
     def leave(self, watch: Watch[T]) -> None:
-        """One watcher less; without any, the work is told to stop."""
+        """Take a watcher off its flight; after the last one the work is told to stop."""
         flight = watch.flight
         with self._lock:
             if watch not in flight.watches:
                 return
             flight.watches = tuple(other for other in flight.watches if other is not watch)
             abandoned = not flight.watches and not flight.future.done()
+        # Outside the lock: the switch runs actions that may take it.
         if abandoned:
             flight.context.cancel.cancel()
 
     def land(self, key: Hashable) -> None:
-        """The flight of that key is over: the next to come begins anew."""
+        """Note that the flight of that key is over: the next caller makes a new one."""
         with self._lock:
             del self._flights[key]
 

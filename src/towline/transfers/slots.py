@@ -1,6 +1,7 @@
-"""Slots: how much may go to each host at once; several hosts' slots are taken together or not.
+"""Slots: how many uploads each host gets at once.
 
-Whoever waits holds nothing, so nobody waits for somebody who waits: there is no deadlock.
+An upload to several hosts takes a slot of each, all at once or none. Whoever waits holds nothing,
+so nobody waits for somebody who waits: there is no deadlock.
 """
 
 from __future__ import annotations
@@ -18,20 +19,21 @@ if TYPE_CHECKING:
 
 
 class Claim:
-    """One who waits for a slot of each of some hosts, or has them."""
+    """An upload that waits for a slot of each of its hosts, or has them."""
 
     def __init__(self, slots: Slots, hosts: frozenset[str], size: int) -> None:
         self.slots = slots
         self.hosts = hosts
         self.size = size
-        """Bytes to send. The largest comes first, so that none is left to run alone."""
+        """Bytes to send. The largest goes first: last, it would run alone while all others are
+        done."""
         self.granted = threading.Event()
         self.held: set[str] = set()
-        """Hosts whose slot it has taken and not yet given back."""
+        """Hosts whose slot it has, and has not given back yet."""
 
 
 class Slots:
-    """`limit` slots for each host, whatever hosts there are. Safe from many threads."""
+    """`limit` slots for each host. Safe from any thread."""
 
     def __init__(self, limit: int) -> None:
         if limit < 1:
@@ -39,7 +41,7 @@ class Slots:
         self._limit = limit
         self._lock = threading.Lock()
         self._fewer: dict[str, int] = {}
-        """Limits of hosts that have failed."""
+        """By host: the lower limit of hosts that have failed."""
         self._taken: Counter[str] = Counter()
         self._waiting: list[Claim] = []
 
@@ -53,14 +55,14 @@ class Slots:
 
     @staticmethod
     def wait(claim: Claim, cancel: Cancel) -> None:
-        """Wait until the slots are taken. Raises `Cancelled`; give the claim back then."""
+        """Wait until the claim has its slots. Raises `Cancelled`; give the claim back then."""
         with cancel.on_cancel(claim.granted.set):
             claim.granted.wait()
         cancel.check()
 
     @contextmanager
     def held(self, host: str, size: int, cancel: Cancel) -> Iterator[None]:
-        """With a slot of that host. Raises `Cancelled`."""
+        """Hold a slot of that host while the block runs. Raises `Cancelled`."""
         claim = self.claim([host], size)
         try:
             self.wait(claim, cancel)
@@ -69,10 +71,11 @@ class Slots:
             self.give_back(claim)
 
     def give_back(self, claim: Claim, host: str | None = None) -> None:
-        """Leave the queue, and give back the slot of one host or all that the claim holds."""
+        """Leave the queue, and give back the claim's slot of `host`, or all of its slots."""
         with self._lock:
             if claim in self._waiting:
                 self._waiting.remove(claim)
+            # Of several targets each gives its host's slot back when it has the blob itself.
             given = claim.held & {host} if host else set(claim.held)
             claim.held -= given
             self._taken.subtract(given)
@@ -80,29 +83,29 @@ class Slots:
             self._grant()
 
     def full(self, hosts: Iterable[str]) -> frozenset[str]:
-        """Those of the hosts that have no free slot now."""
+        """The hosts among these that have no free slot now."""
         return frozenset(host for host in hosts if self._taken[host] >= self._of(host))
 
     def fewer(self, host: str) -> None:
-        """A host that seems to have too much to do has half as many slots, until it does well."""
+        """Halve the slots of a host that seems to have too much to do; one stays at least."""
         with self._lock:
             self._fewer[host] = max(self._of(host) // 2, 1)
 
     def more(self, host: str) -> None:
-        """It does well: one slot more, until it has all of them."""
+        """Give a host that does well one slot more, up to the limit."""
         with self._lock:
             self._fewer[host] = min(self._of(host) + 1, self._limit)
             self._grant()
 
     def has_fewer(self, host: str) -> bool:
-        """Whether it still has to do better."""
+        """Whether the host has fewer slots than the limit."""
         return self._of(host) < self._limit
 
     def _of(self, host: str) -> int:
         return self._fewer.get(host, self._limit)
 
     def _grant(self) -> None:
-        """Give slots to all whose hosts have a free one each, the largest first. Lock held."""
+        """Grant each claim whose hosts all have a free slot, the largest first. Lock held."""
         for claim in list(self._waiting):
             if not self.full(claim.hosts):
                 self._waiting.remove(claim)

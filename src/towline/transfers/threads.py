@@ -19,9 +19,9 @@ T = TypeVar("T")
 class Threads:
     """At most `count` threads that do what is submitted, in that order.
 
-    A thread is made when there is something for it to do; where the system gives no more of them,
-    those that there are do the work one after the other. They are daemons: one that is stuck in a
-    call of the kernel must not keep the process from ending.
+    A thread is made when there is work for it. Where the system gives no more threads, those that
+    exist do the work one after the other. They are daemons, unlike those of `concurrent.futures`:
+    a thread that is stuck in a call of the kernel must not keep the process from ending.
     """
 
     def __init__(self, count: int, name: str) -> None:
@@ -34,10 +34,10 @@ class Threads:
         self._closed = False
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Have `work` called in one of the threads, unless the future is cancelled before.
+        """Have `work` called in one of the threads, unless its future is cancelled before.
 
-        The future fails at once with UsageError after `close`, and with TowlineError when not a
-        single thread can be made; see `not_begun`.
+        The future fails at once: with UsageError after `close`, and with TowlineError when not a
+        single thread can be made. See `not_begun`.
         """
         from concurrent.futures import Future  # a push of nothing needs none
 
@@ -62,13 +62,16 @@ class Threads:
         return future
 
     def offer(self, work: Callable[[], None]) -> bool:
-        """Have `work`, which never raises, called if a thread is free to begin it now."""
+        """Have `work`, which never raises, called if a thread is free to begin it now.
+
+        Returns whether it is.
+        """
         with self._changed:
             free = self._idle > len(self._queue) or len(self._threads) < self._count
             return free and not_begun(self.submit(work)) is None
 
     def _has_thread(self) -> bool:
-        """Make one thread more if that is of use; False when there is none at all. Lock held."""
+        """Make one more thread, if that is of use. False: there is none at all. Lock held."""
         if len(self._queue) < self._idle or len(self._threads) >= self._count:
             return True
         name = f"{self._name}-{len(self._threads) + 1}"
@@ -91,16 +94,17 @@ class Threads:
                     return
                 work = self._queue.popleft()
             work()
-            del work  # an idle thread keeps nothing of what it has done
+            del work  # else an idle thread would keep alive all that its last work refers to
 
     def close(self) -> None:
-        """Take no more work; the threads end once what was submitted is done."""
+        """Take no more work. The threads end when the work that was submitted is done."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def join(self) -> None:
         """Wait for the end of the threads, after `close`."""
+        # A thread that closes its own pool must not wait for itself.
         for thread in self._threads - {threading.current_thread()}:
             thread.join()
 
@@ -113,19 +117,20 @@ class Threads:
 
 
 def not_begun(future: Future[T]) -> BaseException | None:
-    """Why work was not even queued by `submit`; None where it was. For work that never raises."""
+    """Why `submit` has not queued the work; None: it has. For work that never raises."""
     return future.exception() if future.done() and not future.cancelled() else None
 
 
 def closed() -> UsageError:
-    """The error of work that is asked for after the end; no `Cancelled`, which is begun anew."""
+    """The error for work that is submitted after `close`."""
+    # Not `Cancelled`: a flight that ends so is begun anew.
     return UsageError(
         "this Pusher was closed while it was used", hint="close it when its pushes are over"
     )
 
 
 def no_thread() -> TowlineError:
-    """The error where the system refuses the only thread that the work would have."""
+    """The error where the system gives not even one thread."""
     return TowlineError(
         "the system lets this process start no thread",
         hint="raise its limit of processes (`ulimit -u`, or the container's pids limit)",
@@ -133,6 +138,6 @@ def no_thread() -> TowlineError:
 
 
 def processors() -> int:
-    """Processors that this process may use, which a container or `taskset` can make fewer."""
+    """Processors that this process may use: a container or `taskset` may allow fewer."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux has it, not every other system
     return len(affinity(0)) if affinity else os.cpu_count() or 1
