@@ -1,7 +1,7 @@
-"""What is remembered, and what can be asked of everything that remembers.
+"""What is remembered, and the interface of every store that remembers it.
 
-A store never fails a push: its errors are `KnowledgeError`s that whoever opened it turns into one
-warning. Which entry is worth trying is `push/plan`'s to say.
+A store never fails a push: it raises `KnowledgeError`, which `safe` turns into one warning. Which
+entry is worth trying is decided by `push/plan`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from towline.spec.digest import Digest
 
 MAX_ENTRIES = 50
-"""Entries kept of one DiffID; the oldest goes first."""
+"""Entries kept of one DiffID; the oldest is dropped first."""
 MAX_CONFIG_SIZE = 64 << 10
-"""Bytes of an image config worth remembering; larger ones are fetched again."""
+"""Bytes of the largest image config that is remembered; a larger one is fetched again."""
 _TOO_LARGE = 1 << 63
+"""Bytes of no blob: sizes in registries and in SQLite are signed numbers of 64 bits."""
 _COMPRESSIONS = frozenset(get_args(Compression))
 _PROFILE = r"[!-~]{1,100}"
 
@@ -33,31 +34,31 @@ class SavedSession(NamedTuple):
     """An upload session that a registry has open, and what is known of it."""
 
     owner: str
-    """Which process writes it; empty: none does."""
+    """The process that writes it; empty: none does."""
     repository: str
     """Full name, registry host and port included."""
     blob: str
-    """DiffID of a layer that is compressed on the way, the digest of any other blob."""
+    """The DiffID of a layer that is compressed on the way, the digest of any other blob."""
     profile: str
-    """With version and family: what the bytes are made by; empty where they go as they are."""
+    """The profile that makes the bytes, with version and family; empty: they go as they are."""
     size: int
-    """Bytes of the blob as its source has it."""
+    """Bytes of the blob in its source."""
     url: str
-    """Where it goes on."""
+    """The address of the session's next request."""
     acknowledged: int = 0
     """Bytes that the registry has said it holds."""
     sent: int = 0
-    """Bytes that were sent at least."""
+    """Bytes that were sent, or more."""
     saved: float = 0.0
-    """Seconds since the epoch."""
+    """When it was written: seconds since the epoch."""
     made: tuple[str, int] = ("", 0)
-    """Digest and size of the whole, once all of it was sent."""
+    """Digest and size of the whole blob, once all of it was sent."""
     learned: bool = False
-    """Written by another machine, with which no key is shared."""
+    """Written by another machine, without a key that is shared."""
 
 
 class KnowledgeError(Exception):
-    """The store cannot be read or written; its text is for one warning."""
+    """The store cannot be read or written. `str()` is a sentence for a warning."""
 
 
 class Entry(NamedTuple):
@@ -69,17 +70,17 @@ class Entry(NamedTuple):
     """Bytes of the blob."""
     media_type: str
     compression: Compression
-    """`gzip`, `zstd` or `none`: what the bytes are."""
+    """How the bytes are compressed: `gzip`, `zstd` or `none`."""
     profile: str | None
-    """Profile with version and family when it was made by us; None for blobs made elsewhere."""
+    """The profile, with version and family, of a blob that we made; None: made elsewhere."""
     repository: str
     """Full name, registry host and port included."""
     account: str
-    """HMAC of the credentials it was seen with; empty for anonymous."""
+    """HMAC of the credentials with which it was seen; empty: anonymously."""
     learned: bool = False
-    """Paired by a registry's manifest and config, not by our own hashing."""
+    """DiffID and digest were paired by others (a registry's documents), not by our own hashing."""
     seen: float = 0.0
-    """Seconds since the epoch; 0 when it is recorded stands for now."""
+    """Seconds since the epoch; 0 in `record` means now."""
 
 
 class Stats(NamedTuple):
@@ -95,33 +96,34 @@ class Stats(NamedTuple):
 
 
 class Knowledge:
-    """What can be asked of a store; by itself it knows nothing, and remembers nothing.
+    """The interface of a store. This class itself knows nothing, and remembers nothing.
 
-    So it is `--cache none`, and what is left when a store fails. Safe from many threads, and
-    (SQLite, Redis) from many processes.
+    It serves as `--cache none`, and stands in for a store that fails. Stores are safe from any
+    thread; those in SQLite and Redis are safe from several processes.
     """
 
     _account_key: bytes | None = None
 
     def entries(self, diff_ids: Sequence[Digest]) -> Mapping[Digest, Sequence[Entry]]:
-        """What is known of each DiffID, oldest first; DiffIDs without entries are left out.
+        """The entries of each DiffID, oldest first; DiffIDs without entries are left out.
 
-        What others wrote into a shared store is marked as `learned`, or left out (`signing`).
+        Entries that others wrote into a shared store are marked as `learned`, or left out (see
+        `signing`).
         """
         del diff_ids
         return {}
 
     def record(self, entries: Sequence[Entry]) -> None:
-        """Add entries, or move equal ones to the newest place.
+        """Add entries; one that is there already moves to the newest place.
 
-        Equal are those of one DiffID, digest, repository, account and way of knowing (`learned`).
+        It is the same entry if DiffID, digest, repository, account and `learned` are equal.
         """
 
     def forget(self, diff_id: Digest, digest: Digest, repository: str) -> None:
-        """Drop what is known of that blob in that repository."""
+        """Drop the entries of that blob in that repository."""
 
     def host_facts(self, host: str) -> Mapping[str, str]:
-        """Facts of a registry host by name; never a token."""
+        """Facts of a registry host, by name; never a secret."""
         del host
         return {}
 
@@ -129,7 +131,7 @@ class Knowledge:
         """Add or replace facts of a host."""
 
     def config(self, digest: Digest) -> bytes | None:
-        """An image config by its digest, which was checked; None when it is not remembered."""
+        """The image config with that digest, which is checked; None: it is not remembered."""
         del digest
         return None
 
@@ -137,48 +139,48 @@ class Knowledge:
         """Remember an image config, if it is small enough."""
 
     def account_key(self) -> bytes:
-        """The key of the credentials' HMAC; kept in the store, so that machines agree."""
+        """The key of the credentials' HMAC. It is kept in the store, so that machines agree."""
         if self._account_key is None:
             self._account_key = os.urandom(32)
         return self._account_key
 
     def session(self, key: str) -> SavedSession | None:
-        """The upload session of a transfer, if one is under way or was left.
+        """The upload session of a transfer, if one is under way or was left behind.
 
-        What others wrote into a shared store is marked as `learned`, or left out (`signing`).
+        One that others wrote into a shared store is marked as `learned`, or left out (`signing`).
         """
         del key
         return None
 
     def sessions(self) -> Sequence[SavedSession]:
-        """All of them, in any order."""
+        """All upload sessions, in any order."""
         return ()
 
     def swap_session(self, key: str, owner: str | None, after: SavedSession | None) -> bool:
-        """Put `after` in the place of that owner's session; None: of none, or nothing instead.
+        """If the session belongs to `owner` (None: there is no session), put `after` in its place.
 
-        False, and nothing is changed, where it is another's by now. What makes two processes that
-        want one session agree.
+        `after` None drops it. Returns False, and changes nothing, where it belongs to another. Of
+        two processes that want the same session one gets it: this is one atomic operation.
         """
         del key, owner, after
         return False
 
     def beat(self, owner: str) -> None:
-        """Note that the owner of sessions is alive, for the next ten seconds (`sessions.LEASE`)."""
+        """Note that this owner of sessions lives, for the next ten seconds (`sessions.LEASE`)."""
 
     def is_alive(self, owner: str) -> bool:
-        """Whether it has said so of itself."""
+        """Whether the owner has called `beat` in the last ten seconds."""
         del owner
         return False
 
     def stats(self) -> Stats:
-        """Counts."""
+        """The store's place and counts."""
         return Stats("none", 0, 0, 0)
 
     def prune(self, older_than: float) -> int:
-        """Drop what was last seen before that time (seconds since the epoch); how many entries.
+        """Drop what was last seen before that time (seconds since the epoch).
 
-        Sessions count as entries.
+        Returns the number of entries and sessions that were dropped.
         """
         del older_than
         return 0
@@ -187,14 +189,13 @@ class Knowledge:
         """Drop everything but the store itself and the account key."""
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Close files and connections."""
 
 
 def is_sound(entry: Entry) -> bool:
-    """Whether it is an entry at all, whoever wrote it: its name goes into paths and scopes.
-
-    Its digests are checked by their making; its account is only compared.
-    """
+    """Whether the values of an entry have the right form, whoever wrote it."""
+    # The repository goes into paths and scopes, the size into a manifest. Digests are checked when
+    # they are made, and the account is only compared.
     return (
         _is_repository(entry.repository)
         and 0 <= entry.size < _TOO_LARGE
@@ -205,7 +206,7 @@ def is_sound(entry: Entry) -> bool:
 
 @lru_cache(maxsize=1024)
 def _is_repository(name: str) -> bool:
-    """Whether it is the full name of a repository, and nothing more."""
+    """Whether the text is the full name of a repository, and nothing more."""
     try:
         reference = parse(name)
     except InvalidReference:
@@ -214,7 +215,7 @@ def _is_repository(name: str) -> bool:
 
 
 def is_content_of(digest: Digest, content: bytes) -> bool:
-    """Whether a store gives back what was put in under this digest."""
+    """Whether the content that a store gives has this digest."""
     import hashlib
 
     return hashlib.new(digest.algorithm, content).hexdigest() == digest.hex

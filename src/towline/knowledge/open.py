@@ -1,7 +1,7 @@
-"""Opens what `--cache` names: a path, an address, `none`, or the user's own cache.
+"""Opens the cache that `--cache` names: a path, an address, `none`, or the user's own.
 
-A store that cannot be used is no failure of a push (`open_knowledge`); where it is itself what
-was asked about, as in `cache stats`, it is (`open_store`).
+For a push (`open_knowledge`) a cache that cannot be used is a warning. For a command that is about
+the cache itself, such as `cache stats` (`open_store`), it is an error.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ if TYPE_CHECKING:
 REMOTE = ("redis", "rediss", "unix")
 KEY_VARIABLE = "TOWLINE_CACHE_KEY"
 PLACE_VARIABLE = "TOWLINE_CACHE"
-"""Names the cache where nothing else does, to the library too: tests have one of their own."""
+"""The variable that names the cache where nothing else does, for the library too."""
 
 
 def open_knowledge(
     text: str | None, environ: Mapping[str, str], warn: Callable[[str], None]
 ) -> Knowledge:
-    """What `text` names, connected when it is first asked; errors become one call of `warn`.
+    """The cache that `text` names, connected at its first use; errors are one call of `warn`.
 
-    `none` is no store; None or nothing is what TOWLINE_CACHE names, else the SQLite file in the
-    user's cache directory. Raises UsageError for a text that can name no store.
+    Without a text it is the one that TOWLINE_CACHE names, else the SQLite file in the user's cache
+    directory. Raises UsageError for a text that can name no cache.
     """
     text = text or environ.get(PLACE_VARIABLE)
     if text == "none":
         return Knowledge()
+    # A file is on this machine's disk: it has a time limit of its own, and needs no thread beside.
     deadline = DEADLINE if _scheme(text) in REMOTE else None
     return SafeKnowledge(_opener(text, environ), warn, deadline=deadline)
 
 
 def open_store(text: str | None, environ: Mapping[str, str]) -> Knowledge:
-    """The same without the safety: raises KnowledgeError now and whenever the store cannot be used.
+    """The cache that `text` names, connected now; its errors are raised as KnowledgeError.
 
-    Raises UsageError for a text that can name no store.
+    Raises UsageError for a text that can name no cache.
     """
     return _opener(text or environ.get(PLACE_VARIABLE), environ)()
 
@@ -52,7 +53,7 @@ def _scheme(text: str | None) -> str | None:
 
 
 def _opener(text: str | None, environ: Mapping[str, str]) -> Callable[[], Knowledge]:
-    """What makes the store. Raises UsageError for a text that can name none."""
+    """The function that connects the cache. Raises UsageError for a text that can name none."""
     if text == "none":
         return Knowledge
     scheme = _scheme(text)

@@ -1,4 +1,4 @@
-"""Where things of the user's are kept (XDG Base Directory Specification), and this machine's id."""
+"""The user's folders (XDG Base Directory Specification), and this machine's id in one of them."""
 
 from __future__ import annotations
 
@@ -22,25 +22,23 @@ def default_cache_path(environ: Mapping[str, str]) -> str:
 
 
 def machine_id(environ: Mapping[str, str]) -> bytes:
-    """A secret made once and kept in the user's data folder; where there is none, made now.
-
-    Without a place for it, what this process writes will be another machine's to the next one,
-    which costs trust and nothing else.
-    """
+    """This machine's secret, made once and kept in the user's data folder."""
+    # Where it cannot be kept, the next process has another one: what this process writes into the
+    # cache then counts as another machine's, which costs trust and nothing else.
     fresh = os.urandom(_ID_SIZE)
     try:
         text = kept(environ, "machine-id", f"{fresh.hex()}\n".encode())
         found = bytes.fromhex(text.decode("ascii"))
     except (KnowledgeError, OSError, ValueError):
         return fresh
-    return found if len(found) == _ID_SIZE else fresh  # a damaged one is no secret
+    return found if len(found) == _ID_SIZE else fresh  # a file that was cut short is no secret
 
 
 def kept(environ: Mapping[str, str], name: str, fresh: bytes) -> bytes:
-    """What a file of the user's data folder holds; where there is none, `fresh` is put there.
+    """The content of a file in the user's data folder. If there is none, `fresh` is written there.
 
-    Nobody else can read it, or ever sees a part of it. Raises KnowledgeError when the environment
-    names no such folder, and OSError.
+    Only the user can read the file, and nobody ever sees a part of it. Raises KnowledgeError when
+    the environment names no such folder, and OSError.
     """
     path = f"{_folder(environ, 'XDG_DATA_HOME', '.local/share')}/{name}"
     try:
@@ -52,7 +50,7 @@ def kept(environ: Mapping[str, str], name: str, fresh: bytes) -> bytes:
 
 def _folder(environ: Mapping[str, str], variable: str, below_home: str) -> str:
     base, home = environ.get(variable, ""), environ.get("HOME", "")
-    if not base.startswith("/"):  # the specification: relative paths are to be ignored
+    if not base.startswith("/"):  # the specification has relative paths ignored
         if not home.startswith("/"):
             raise KnowledgeError(
                 f"there is no place for a cache: neither {variable} nor HOME is set"
@@ -70,8 +68,9 @@ def _put(name: str, fresh: bytes) -> bytes:
     beside.touch(mode=0o600, exist_ok=False)
     try:
         beside.write_bytes(fresh)
+        # A link and not a rename: of two processes the first wins, and its file is never replaced.
         os.link(beside, path)
-    except FileExistsError:  # another process was quicker: then what it put there counts
+    except FileExistsError:  # another process was faster: its content counts
         return path.read_bytes()
     finally:
         beside.unlink()

@@ -1,11 +1,11 @@
 """Knowledge in a Redis that several machines share.
 
-A DiffID is a list, oldest entry first; an entry is a JSON array that begins with what makes it
-the same entry, so that finding it again is comparing a prefix. A script does what must not be
-seen half done: it is atomic, and repeating it after a lost answer changes nothing.
+The entries of a DiffID are a list, the oldest first. An entry is a JSON array whose first elements
+identify it, so that it is found again by comparing a prefix. Changes that must not be seen half
+done are scripts: a script is atomic, and repeating it after a lost answer changes nothing.
 
-The library (extra `[redis]`) does TCP, TLS and Unix sockets, users and databases. Its own ways of
-waiting and trying again are turned down: a cache that must be waited for is worse than none.
+The library (extra `[redis]`) does TCP, TLS and Unix sockets, users and databases. It is told not to
+wait and try again by itself: a cache that must be waited for is worse than none.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ if TYPE_CHECKING:
 PATIENCE = 1.0
 """Seconds to wait for a connection, and for an answer."""
 _BATCH = 500
+"""Keys in one round trip."""
 _GLOB = str.maketrans({character: "\\" + character for character in "\\*?[]^"})
 CONFIG_LIFE = 90 * 24 * 3600
 """Seconds an image config is kept."""
 
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
-"""What reading may raise that is none of ours."""
+"""Errors of reading values that are not ours."""
 _COMPRESSIONS: dict[str, Compression] = {"none": "none", "gzip": "gzip", "zstd": "zstd"}
 
 # Drop the values that begin with ARGV[1]; append ARGV[2], if given, and keep the last ARGV[3].
@@ -59,7 +60,7 @@ if ARGV[2] then
 end
 """
 
-# Of a session that begins with ARGV[1], or is none where that is empty, make ARGV[2], or none.
+# If the session begins with ARGV[1] (empty: if there is none), put ARGV[2] there (empty: nothing).
 _SWAP = """
 local old = redis.call('GET', KEYS[1]) or ''
 if string.sub(old, 1, #ARGV[1]) ~= ARGV[1] or (ARGV[1] == '' and old ~= '') then return 0 end
@@ -71,17 +72,17 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a Redis is, and what our keys in it begin with."""
+    """The address of a Redis, and the prefix of our keys in it."""
 
     url: str
-    """As the library takes it, password included."""
+    """As the library takes it, with the password."""
     shown: str
-    """For messages: nothing secret."""
+    """For messages, without any secret."""
     prefix: str
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Of `redis://`, `rediss://` or `unix://`; raises UsageError for what can be no address."""
+        """Parse `redis://`, `rediss://` or `unix://`. Raises UsageError for a wrong address."""
         try:
             parts = urlsplit(text)
             port = parts.port
@@ -108,7 +109,7 @@ class Address:
 class RedisKnowledge(Knowledge):
     """A `Knowledge` in the Redis at an address.
 
-    Every method, the making included, raises KnowledgeError when that cannot be used.
+    Every method, `__init__` too, raises KnowledgeError when the Redis cannot be used.
     """
 
     def __init__(self, address: Address, signer: Signer) -> None:
@@ -178,7 +179,8 @@ class RedisKnowledge(Knowledge):
             key = self._key("secret", "account")
             with self._using() as client:
                 client.set(key, os.urandom(32), nx=True)
-                self._account_key = b"" + client.get(key)  # of a number `bytes` would make zeros
+                # Raises TypeError for anything but bytes; `bytes(number)` would be zeros.
+                self._account_key = b"" + client.get(key)
         return self._account_key
 
     def session(self, key: str) -> SavedSession | None:
@@ -204,7 +206,7 @@ class RedisKnowledge(Knowledge):
                 yield key, read(text, name, self._signer) if text else None
 
     def swap_session(self, key: str, owner: str | None, after: SavedSession | None) -> bool:
-        """A script; the store itself drops what is too old."""
+        """A script, which is atomic. Redis drops sessions that are too old."""
         from towline.knowledge.sessions import LIFE, beginning, written
 
         before = "" if owner is None else beginning(owner)
@@ -213,14 +215,14 @@ class RedisKnowledge(Knowledge):
             return bool(client.eval(_SWAP, 1, self._key("session", key), before, text, LIFE))
 
     def beat(self, owner: str) -> None:
-        """A key that ends by itself."""
+        """Write a key that expires."""
         from towline.knowledge.sessions import LEASE
 
         with self._using() as client:
             client.set(self._key("alive", owner), b"", ex=LEASE)
 
     def is_alive(self, owner: str) -> bool:
-        """Whether that key is there."""
+        """Whether the key of `beat` has not expired."""
         with self._using() as client:
             return bool(client.exists(self._key("alive", owner)))
 
@@ -232,13 +234,13 @@ class RedisKnowledge(Knowledge):
                 diff_ids += len(keys)
                 entries += sum(_each(client, "llen", keys))
             for keys in _batches(client, self._address.prefix):
-                # None for a key that has gone meanwhile.
+                # None for a key that has expired meanwhile.
                 size += sum(filter(None, _each(client, "memory_usage", keys)))
             left = sum(len(keys) for keys in _batches(client, self._key("session", "")))
         return Stats(self._address.shown, diff_ids, entries, size, left)
 
     def prune(self, older_than: float) -> int:
-        """Removes values that it has read, so what is recorded meanwhile stays."""
+        """Removes exactly the values that it has read: one recorded meanwhile stays."""
         dropped = 0
         with self._using() as client:
             for keys in _batches(client, self._key("layer", "")):
@@ -274,7 +276,7 @@ class RedisKnowledge(Knowledge):
 
         try:
             yield self._client
-        # The library lets errors of the system, and those of odd answers and options, through.
+        # The library does not wrap errors of the system, nor those of odd answers and options.
         except (RedisError, OSError, *_UNREADABLE) as error:
             raise _unusable(self._address, error) from error
 
@@ -299,11 +301,11 @@ def _connect(address: Address) -> Any:  # noqa: ANN401 - the library's types dif
             address.url,
             socket_timeout=PATIENCE,
             socket_connect_timeout=PATIENCE,
-            # Once more for a connection that the server has closed while it was idle.
+            # One retry, for a connection that the server has closed while it was idle.
             retry=Retry(NoBackoff(), 1, supported_errors=(Lost,)),
             protocol=2,  # what every version of the server speaks
         )
-        # Options meet their names only when a connection is made; this one is not opened.
+        # Wrong options are noticed only when a connection is made. This one is not opened.
         client.connection_pool.make_connection()
     except (TypeError, ValueError, AttributeError) as error:
         raise _unusable(address, error) from error
@@ -311,13 +313,14 @@ def _connect(address: Address) -> Any:  # noqa: ANN401 - the library's types dif
 
 
 def _unusable(address: Address, reason: object) -> KnowledgeError:
-    """What to raise when the server cannot be used."""
+    """The error to raise when the server cannot be used."""
     said = str(reason).rstrip(".")  # the sentence may go on
     return KnowledgeError(f"the cache {address.shown} cannot be used: {said}")
 
 
 def _batches(client: Any, beginning: str) -> Iterator[list[bytes]]:  # noqa: ANN401 - as above
-    """The keys that begin so, some hundreds at a time; none is given twice in one batch."""
+    """The keys with that beginning, some hundreds at a time."""
+    # SCAN may give a key twice: a batch is a set.
     batch: set[bytes] = set()
     for key in client.scan_iter(match=beginning.translate(_GLOB) + "*", count=_BATCH):
         batch.add(key)
@@ -341,12 +344,12 @@ def _json(value: object) -> str:
 
 
 def _beginning(parts: Sequence[object]) -> str:
-    """What the text of a JSON array with these first elements begins with, if it has more."""
+    """The beginning of the text of a longer JSON array with these first elements."""
     return _json(parts)[:-1] + ","
 
 
 def _understood(diff_id: Digest, values: Iterable[bytes]) -> Iterator[tuple[Entry, str]]:
-    """Entries with their MACs; whatever else somebody put there is passed over."""
+    """Entries with their MACs. Values of any other form are passed over."""
     for value in values:
         try:
             digest, repository, account, learned, *rest, mac = json.loads(value)
@@ -378,7 +381,7 @@ def _understood_facts(values: Mapping[bytes, bytes]) -> Iterator[tuple[str, str,
 
 
 def _seen(value: bytes) -> float:
-    """When it was last seen; of what nobody can read, never."""
+    """When an entry was last seen; 0 for a value that cannot be read, so that it is dropped."""
     try:
         return float(json.loads(value)[-2])
     except _UNREADABLE:

@@ -1,4 +1,4 @@
-"""A store that may fail, and a push that does not: one warning, then as if there were no store."""
+"""Lets a push go on when its store fails: one warning, and then as if there were no store."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 DEADLINE = 2.0
-"""Seconds after which a remote store is given up, whatever it is doing (looking up a name, say)."""
+"""Seconds after which a remote store is given up, even while its name is being looked up."""
 QUICK = 0.25
 """Seconds that a call may take without counting as slow."""
 BUDGET = 2.0
-"""Seconds that slow calls may cost in all, beyond what is quick."""
+"""Seconds that slow calls may cost a push in all, each beyond `QUICK`."""
 
 
 class SafeKnowledge(Knowledge):
-    """A `Knowledge` that never raises. It connects when it is first asked something.
+    """A `Knowledge` that never raises KnowledgeError. It connects at its first use.
 
-    Its methods are made below: whatever a store can be asked is asked in the same way.
-
-    With a deadline (seconds) the store is asked in a thread beside, so that it cannot hold a push
-    for longer, whatever it waits for. `warn` is called once at most, in whatever thread asked.
+    Its methods are made below this class, one for each method of `Knowledge`. With a `deadline`
+    (seconds) the store is asked in another thread, so that it cannot hold a push for longer,
+    whatever it waits for. `warn` is called once at most, in the thread that asked.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class SafeKnowledge(Knowledge):
         self._nothing = Knowledge()
 
     def beat(self, owner: str) -> None:
-        """As the store, or nothing; nobody waits for it, so it costs no budget."""
+        """Pass the sign of life on. No thread of the push waits for it: it costs no budget."""
         self._ask(lambda store: store.beat(owner), budgeted=False)
 
     def _ask(self, question: Callable[[Knowledge], R], *, budgeted: bool = True) -> R:
@@ -72,13 +71,14 @@ class SafeKnowledge(Knowledge):
         return answer
 
     def _open(self) -> Knowledge:
+        # Two locks: `close` must not wait for a connection that may take seconds.
         with self._connecting:
             if self._store is None:
                 store = self._connect()
                 with self._lock:
                     if self._store is None:
                         self._store = store
-                if self._store is not store:  # given up or closed while it connected
+                if self._store is not store:  # it was given up or closed meanwhile
                     store.close()
             return self._store
 
@@ -114,7 +114,7 @@ class SafeKnowledge(Knowledge):
                 store.close()
 
     def _retire(self) -> Knowledge | None:
-        """From now on it is as if there were no store; returns what was there."""
+        """Put the store that knows nothing in the place of this one, which is returned."""
         with self._lock:
             store, self._store = self._store, self._nothing
         return store
@@ -128,7 +128,7 @@ class SafeKnowledge(Knowledge):
 
 
 def _safely(question: Callable[..., R]) -> Callable[..., R]:
-    """A method that asks the store, or nothing where that fails."""
+    """A method that asks the store or, where that fails, the one that knows nothing."""
 
     @wraps(question)
     def ask(self: SafeKnowledge, *about: Any, **named: Any) -> R:  # noqa: ANN401 - as it has them

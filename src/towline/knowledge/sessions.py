@@ -1,7 +1,7 @@
-"""How an upload session lies in a store, so that a later process can go on with it.
+"""The form of an upload session in a store, for a later process that resumes it.
 
-One text a session, the same in every store. It begins with who writes the session: a store lets go
-of it, or changes it, for its owner alone.
+A session is one text, the same in every store. The text begins with the session's owner, the
+process that writes it: a store compares that, because only the owner may change or drop it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from towline.knowledge.signing import Signer
 
 LIFE = 7 * 24 * 3600
-"""Seconds for which a session is kept that nobody has gone on with: Distribution purges it then."""
+"""Seconds for which an unused session is kept: distribution purges it then."""
 LEASE = 10
-"""Seconds for which an owner counts as alive after it has said so."""
+"""Seconds for which an owner counts as alive after it has said so, every three seconds."""
 _NO_SESSION = (ValueError, TypeError, OverflowError, RecursionError)
-"""What reading a text that is none of ours may raise."""
+"""Errors of reading a text that is not ours."""
 
 
 def written(session: SavedSession, key: str, signer: Signer) -> str:
@@ -29,12 +29,12 @@ def written(session: SavedSession, key: str, signer: Signer) -> str:
 
 
 def beginning(owner: str) -> str:
-    """What the text of a session of that owner begins with."""
+    """The beginning of the text of any session of that owner."""
     return json.dumps([owner])[:-1] + ","
 
 
 def read(text: str | bytes, key: str, signer: Signer) -> SavedSession | None:
-    """The session of a text as far as it is to be believed; None for not at all."""
+    """The session in a text; None: it is damaged, or not to be believed at all."""
     try:
         owner, repository, blob, profile, size, url, acknowledged, *rest, mac = json.loads(text)
         sent, saved, (digest, length) = rest

@@ -1,9 +1,9 @@
-"""Who wrote it: a MAC on everything that a store keeps for us, checked when it is read.
+"""A MAC on everything that a store keeps for us, checked when it is read.
 
 A store that several machines share is a trust boundary: whoever can write to it can claim that a
-layer is a blob which is none. With a key that the machines agree on, what does not carry its MAC
-is no knowledge at all. Without one, each machine signs with a secret of its own, and entries of
-others count as learned: they are believed no further than the repository they name.
+layer is another layer's blob. With a key that the machines share, anything without its MAC is
+ignored. Without a key, each machine signs with a secret of its own, and entries of other machines
+count as learned: they are believed no further than the repository that they name.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 
 
 class Signer(NamedTuple):
-    """Signs and admits with one key."""
+    """Signs what is written, and checks what is read, with one key."""
 
     key: bytes
     shared: bool
-    """Whether all who may write have the key, so that what lacks its MAC is ignored."""
+    """Whether the machines share the key: then anything without its MAC is ignored."""
 
     def mac(self, *parts: str) -> str:
-        """HMAC-SHA-256 in hex over the parts, told apart from each other."""
+        """HMAC-SHA-256 (hex) over the parts."""
         import hmac
 
+        # With their lengths, so that no two lists of parts have one message.
         message = "".join(f"{len(part)}:{part}" for part in parts)
-        # Others' words may be no text that could be encoded otherwise.
+        # Others may have written halves of surrogate pairs, which only `surrogatepass` encodes.
         return hmac.digest(self.key, message.encode("utf-8", "surrogatepass"), "sha256").hex()
 
     def is_ours(self, mac: str, *parts: str) -> bool:
@@ -43,7 +44,7 @@ class Signer(NamedTuple):
         return self.mac(*_parts(entry))
 
     def admit(self, entry: Entry, mac: str) -> Entry | None:
-        """The entry as far as it is to be believed; None for not at all."""
+        """The entry, marked as learned if it is another machine's; None: it is to be ignored."""
         if self.is_ours(mac, *_parts(entry)):
             return entry
         return None if self.shared else entry._replace(learned=True)
@@ -51,7 +52,7 @@ class Signer(NamedTuple):
     def admit_all(self, signed: Iterable[tuple[Entry, str]]) -> list[Entry]:
         """The entries to be believed, in their order.
 
-        What was learned and then seen to be so ourselves is one entry, in the later's place.
+        An entry that was learned, and later recorded by ourselves, is one entry in the later place.
         """
         admitted: dict[tuple[str, ...], Entry] = {}
         for entry, mac in signed:
@@ -66,7 +67,7 @@ class Signer(NamedTuple):
         return [(name, value, self.mac("fact", host, name, value)) for name, value in facts.items()]
 
     def admit_facts(self, host: str, signed: Iterable[tuple[str, str, str]]) -> dict[str, str]:
-        """Our own facts alone: a false one (the scheme, say) could give credentials away."""
+        """The facts that we, or holders of the shared key, have written; all others are ignored."""
         return {
             name: value
             for name, value, mac in signed
@@ -75,7 +76,7 @@ class Signer(NamedTuple):
 
 
 def _parts(entry: Entry) -> tuple[str, ...]:
-    """What is signed: all but the time, so that moving an entry costs no new MAC."""
+    """What is signed of an entry: all but the time, so that moving it needs no new MAC."""
     return (
         "entry",
         entry.diff_id,

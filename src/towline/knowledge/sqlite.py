@@ -1,7 +1,7 @@
 """Knowledge in a SQLite file, shared by all of a user's processes.
 
-One connection behind a lock serves all threads: a statement takes some microseconds, and threads
-that end leave no connection behind. Other processes are kept apart by SQLite itself, in WAL mode.
+One connection behind a lock serves all threads: a statement takes some microseconds, and a thread
+that ends leaves no connection behind. SQLite itself keeps processes apart, in WAL mode.
 """
 
 from __future__ import annotations
@@ -34,16 +34,17 @@ if TYPE_CHECKING:
     _Kinds = tuple[type | UnionType, ...]
 
 APPLICATION_ID = 0x746F776C
-"""Stands in the file's header, so that nobody else's database is taken for ours ("towl")."""
+"""Marks the file in its header ("towl"), so that no other database is taken for ours."""
 VERSION = 1
 PATIENCE = 2.0
-"""Seconds to wait for another process that writes; that takes it well under a millisecond."""
+"""Seconds to wait for another process that writes; a write takes well under a millisecond."""
 _SMALLEST_DATABASE = 512
-"""Bytes; SQLite takes a shorter file for an empty one and writes over it."""
+"""Bytes. SQLite takes a shorter file for an empty database and would write over it, whatever it
+is."""
 _NO_DATABASE = "not a database"
-"""What SQLite says of a file that begins in another way: perhaps the user's image."""
+"""SQLite's words for a file with another beginning: perhaps the user's image."""
 
-# `place` orders the entries of a DiffID; no clock is trusted with that. Without a rowid the
+# `place` orders the entries of a DiffID, because clocks may be set back. Without a rowid the
 # entries of a DiffID lie side by side, so that a look-up reads one page or two.
 _SCHEMA = f"""
 CREATE TABLE entry (
@@ -67,7 +68,7 @@ PRAGMA user_version = {VERSION};
 """
 
 MAX_CONFIGS = 1000
-"""Image configs kept; the oldest goes first."""
+"""Image configs kept; the oldest is dropped first."""
 
 _ENTRIES = """
 SELECT digest, size, media_type, compression, profile, repository, account, learned, seen, mac
@@ -86,7 +87,8 @@ DELETE FROM entry WHERE diff_id = :diff_id AND place <= (
     SELECT place FROM entry WHERE diff_id = :diff_id ORDER BY place DESC LIMIT 1 OFFSET :kept
 )
 """
-# Beside the tables of the first version, which older versions of towline go on using.
+# Made when first needed, at the same `user_version`: older versions of towline go on using a file
+# that has this table beside theirs.
 _SESSIONS = """
 CREATE TABLE IF NOT EXISTS session (
     key TEXT PRIMARY KEY, owner TEXT NOT NULL, text TEXT NOT NULL, alive REAL NOT NULL
@@ -97,9 +99,9 @@ _DROP_OLDEST_CONFIGS = "DELETE FROM config WHERE place <= (SELECT max(place) FRO
 
 
 class SqliteKnowledge(Knowledge):
-    """A `Knowledge` in the file at `path`, which is made if it is not there.
+    """A `Knowledge` in the file at `path`, which is made if it does not exist.
 
-    Every method raises KnowledgeError when the file cannot be used.
+    Every method, `__init__` too, raises KnowledgeError when the file cannot be used.
     """
 
     def __init__(self, path: str | os.PathLike[str], signer: Signer) -> None:
@@ -146,7 +148,7 @@ class SqliteKnowledge(Knowledge):
             )
 
     def host_facts(self, host: str) -> Mapping[str, str]:
-        """Facts that carry another's MAC are left out: a false one could give credentials away."""
+        """The facts of a host; those with another machine's MAC are left out."""
         query = "SELECT name, value, mac FROM host WHERE host = ?"
         return self._signer.admit_facts(host, self._rows((str, str, str), query, host))
 
@@ -200,7 +202,7 @@ class SqliteKnowledge(Knowledge):
         return self._sessions()
 
     def _sessions(self, key: str | None = None) -> list[SavedSession]:
-        """That of a key, or all."""
+        """The session of a key, or all of them."""
         from towline.knowledge.sessions import LIFE, read  # an unchanged push needs none
 
         with self._using() as database:
@@ -212,7 +214,7 @@ class SqliteKnowledge(Knowledge):
         return [session for session in found if session]
 
     def swap_session(self, key: str, owner: str | None, after: SavedSession | None) -> bool:
-        """One transaction; sessions that are too old go before."""
+        """One transaction, in which sessions that are too old are dropped first."""
         from towline.knowledge.sessions import LIFE, written
 
         now = time.time()
@@ -230,13 +232,13 @@ class SqliteKnowledge(Knowledge):
             return True
 
     def beat(self, owner: str) -> None:
-        """Notes it at each of its sessions."""
+        """Note the time at each session of the owner."""
         with self._writing() as database:
             database.execute(_SESSIONS)
             database.execute("UPDATE session SET alive = ? WHERE owner = ?", (time.time(), owner))
 
     def is_alive(self, owner: str) -> bool:
-        """By the latest note at one of its sessions."""
+        """Whether the latest time at the owner's sessions is new enough."""
         from towline.knowledge.sessions import LEASE
 
         query = "SELECT max(alive) FROM session WHERE owner = ?"
@@ -281,12 +283,12 @@ class SqliteKnowledge(Knowledge):
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
-        """Nothing may be asked afterwards."""
+        """Close the file. No other method may be called afterwards."""
         with self._lock:
             self._database.close()
 
     def _rows(self, kinds: _Kinds, query: str, *values: object) -> list[Any]:
-        """What a query finds. SQLite keeps values of any kind in any column: these are checked."""
+        """The rows of a query, their values checked: any SQLite column may hold any type."""
         with self._using() as database:
             rows = database.execute(query, values).fetchall()
         for row in rows:
@@ -307,7 +309,8 @@ class SqliteKnowledge(Knowledge):
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._using() as database:
-            # At once, because a reader that becomes a writer may find that it reads the past.
+            # IMMEDIATE: a transaction that begins by reading cannot write once another process has
+            # written since (SQLITE_BUSY_SNAPSHOT).
             database.execute("BEGIN IMMEDIATE")
             try:
                 yield database
@@ -319,12 +322,13 @@ class SqliteKnowledge(Knowledge):
 
 
 def _open(path: str) -> sqlite3.Connection:
-    """A connection to the file at `path`, which is made if it is not there, or empty.
+    """A connection to the file at `path`, which is made if it does not exist or is empty.
 
-    Any thread may use it, one at a time. Raises KnowledgeError. Nothing opens and closes the file
-    beside SQLite: that would drop the locks that this process holds on it by another connection
-    (SQLite, "How To Corrupt An SQLite Database File", 2.2).
+    Any thread may use it, one at a time. Raises KnowledgeError.
     """
+    # Nothing but SQLite may open and close the file: that would drop the locks that another
+    # connection of this process holds ("How To Corrupt An SQLite Database File", 2.2). So its size
+    # is asked for by `stat`.
     try:
         import sqlite3
     except ImportError:
@@ -338,7 +342,8 @@ def _open(path: str) -> sqlite3.Connection:
             size = 0
             Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with suppress(FileExistsError):
-                Path(path).touch(mode=0o600, exist_ok=False)  # SQLite's beside it take it over
+                # SQLite gives the files beside it (`-wal`, `-shm`) the same mode.
+                Path(path).touch(mode=0o600, exist_ok=False)
         if 0 < size < _SMALLEST_DATABASE:
             raise _not_ours(path)
         database = sqlite3.connect(
@@ -375,22 +380,23 @@ def _prepare(database: sqlite3.Connection, path: str) -> None:
         raise _not_ours(path)
     if version != VERSION:
         raise KnowledgeError(f"the cache {path} was made by another version of towline")
-    # Already so but for the first time; while another process is at work, a later opening does it.
+    # It stays so from the first time on. Where another process is at work just now, a later
+    # opening does it.
     with suppress(sqlite3.OperationalError):
         database.execute("PRAGMA journal_mode = WAL")
-    # What a crash of the machine takes is knowledge of the last pushes; no wait for the disk.
+    # No wait for the disk: a crash of the machine costs knowledge of the last pushes, no more.
     database.execute("PRAGMA synchronous = NORMAL")
 
 
 def _marks(database: sqlite3.Connection) -> tuple[int, int]:
-    """Whose file it is, and in which version."""
+    """The application id and the version in the file's header."""
     (application,) = database.execute("PRAGMA application_id").fetchone()
     (version,) = database.execute("PRAGMA user_version").fetchone()
     return application, version
 
 
 def _unusable(path: str, reason: object) -> KnowledgeError:
-    """What to raise when SQLite or the system cannot use the file."""
+    """The error to raise when SQLite or the system cannot use the file."""
     cure = "; delete the file to begin a new one" if "malformed" in str(reason) else ""
     return KnowledgeError(f"the cache {path} cannot be used: {reason}{cure}")
 
@@ -400,7 +406,7 @@ def _not_ours(path: str) -> KnowledgeError:
 
 
 def _packed(digest: Digest) -> bytes | str:
-    """Half the room for the digests that there are; any other goes as its text."""
+    """A SHA-256 in half the room, as bytes; a digest of another algorithm as its text."""
     return bytes.fromhex(digest.hex) if digest.algorithm == "sha256" else str(digest)
 
 
