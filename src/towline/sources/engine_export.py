@@ -23,7 +23,7 @@ from towline.sources.tar_members import Forward, Span, TarHeaders, content_size,
 from towline.spec import config as configs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Mapping
+    from collections.abc import Callable, Mapping
 
     from towline.context import Context
     from towline.layers.reader import Reader
@@ -53,12 +53,13 @@ class EngineExport(SharedFile):
         environ: Mapping[str, str],
         *,
         expected: int,
-        unwanted: Container[str],
+        unwanted: set[str],
     ) -> None:
         """`ask` begins an export, as often as needed; `gone` says what it means that one broke off.
 
-        `unwanted` are digests, without their algorithm, of members that are not kept; `expected` is
-        about how many bytes will come. Raises SourceError: there is no room.
+        `unwanted` are digests, without their algorithm, of members that are not kept unless they
+        are asked for before they come; `expected` is about how many bytes will come. Raises
+        SourceError: there is no room.
         """
         super().__init__(name, 0)
         self._ask, self._gone = ask, gone
@@ -72,6 +73,7 @@ class EngineExport(SharedFile):
         self._written = 0
         """Bytes from the beginning that have come."""
         self._holes: list[tuple[int, int]] = []
+        self._unwanted = unwanted
         self._wanted: set[str] | None = None
         self._ended = False
         self._error: BaseException | None = None
@@ -79,7 +81,7 @@ class EngineExport(SharedFile):
         self._stop = Cancel()
         self._stack = ExitStack()
         self._stack.enter_context(context.cancel.on_cancel(self._stop.cancel))
-        self._thread = threading.Thread(target=self._drain, args=(unwanted,), name="towline-export")
+        self._thread = threading.Thread(target=self._drain, name="towline-export")
         self._thread.start()
 
     # What is read.
@@ -105,6 +107,8 @@ class EngineExport(SharedFile):
         return read_all(Section(self, span.start, span.size, hexadecimal), span.size)
 
     def _find(self, hexadecimal: str) -> Span | None:
+        with self._news:
+            self._unwanted.discard(hexadecimal)
         self._wait(lambda: hexadecimal in self._members)
         return self._members.get(hexadecimal)
 
@@ -145,18 +149,18 @@ class EngineExport(SharedFile):
 
     # What is written.
 
-    def _drain(self, unwanted: Container[str]) -> None:
+    def _drain(self) -> None:
         """The thread."""
         error: BaseException | None = None
         try:
-            self._take(unwanted)
+            self._take()
         except BaseException as failure:  # noqa: BLE001 - whoever reads hears of it
             error = failure
         with self._news:
             self._error, self._ended = error, True
             self._news.notify_all()
 
-    def _take(self, unwanted: Container[str]) -> None:
+    def _take(self) -> None:
         """One export from its beginning to its end, or to the end of what is wanted."""
         unread = self._ask(self._context.but(cancel=self._stop))
         stream = ExportStream(unread, self.name, self._gone)
@@ -170,7 +174,7 @@ class EngineExport(SharedFile):
                 end = member.offset_data + -(-content_size(member) // _BLOCK) * _BLOCK
                 # `tarfile` looks whether a member has an end.
                 hole = (member.offset_data + _HEAD, end - _BLOCK)
-                if match and match[1] in unwanted and hole[0] < hole[1]:
+                if match and match[1] in self._unwanted and hole[0] < hole[1]:
                     _take_to(tar, hole[0])
                     with self._news:
                         self._holes.append(hole)
@@ -230,8 +234,8 @@ class EngineExport(SharedFile):
         self.await_end()
         with self._filling:
             if self._holes:
-                self._wanted = None
-                self._take(())
+                self._wanted, self._unwanted = None, set()
+                self._take()
                 self._holes = []
 
 
