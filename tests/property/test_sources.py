@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import itertools
 import os
+import shutil
 import subprocess
-import tempfile
 import threading
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import pytest
 import zstandard
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -23,13 +26,15 @@ from towline.server import Server
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
 
     from towline.push.interface.signatures import Source
+    from towline.testing.made import Made
 
-# Each example is some ten pushes, so they are few, and are not made smaller when one fails.
-A_FEW = settings(
-    max_examples=max(5, settings().max_examples // 100), phases=[Phase.reuse, Phase.generate]
+# Each example is some five pushes, so they are not many, and not made smaller when one fails.
+SOME = settings(
+    max_examples=max(25, settings().max_examples // 12), phases=[Phase.reuse, Phase.generate]
 )
 CONTENTS = st.one_of(
     st.binary(max_size=200),
@@ -39,59 +44,90 @@ CONTENTS = st.one_of(
 LAYERS = st.lists(
     st.dictionaries(st.sampled_from("abc"), CONTENTS, min_size=1, max_size=2),
     min_size=1,
-    max_size=4,
+    max_size=3,
 )
 PLATFORMS = st.none() | st.lists(
     st.sampled_from(["linux/amd64", "linux/arm64", "linux/arm/v7"]),
     min_size=1,
-    max_size=3,
+    max_size=2,
     unique=True,
 )
 
 
-class Tried:
-    """One image, its digest from each kind of source, each in a repository of its own."""
+ENGINES = ("20.10", "25.0", "28", "29.0", "29.7", "podman")
+Ways = dict[str, Callable[[], str]]
+"""Pushes of one image from each kind of source, which give its digest."""
 
-    def __init__(self, server: Server, folder: Path) -> None:
-        self.digests: dict[str, str] = {}
-        self._server = server
+
+class World:
+    """A registry, engines, and whoever pushes from one to the other."""
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        self.host = stack.enter_context(Server()).host
+        self.engines: dict[str, scripted_engine.ScriptedEngine] = {}
+        self._pushers: dict[str, towline.Pusher] = {}
         self._folder = folder
+        self._numbers = itertools.count()
+        self._pusher = stack.enter_context(towline.Pusher(cache="none"))
+        for version in ENGINES:
+            (folder / version).mkdir()
+            engine = stack.enter_context(scripted_engine.serving(folder / version, version))
+            self.engines[version] = engine
+            pusher = towline.Pusher(cache="none", engine=engine.url)
+            self._pushers[version] = stack.enter_context(pusher)
 
-    def push(self, kind: str, source: Source, **options: Any) -> None:
-        place = f"{self._server.host}/{kind.replace(' ', '-')}:1"
-        result = towline.push(source, place, cache="none", verify="full", **options)
-        self.digests[kind] = result.digest
+    def folder(self) -> Path:
+        """An empty one."""
+        path = self._folder / f"image-{next(self._numbers)}"
+        path.mkdir()
+        return path
 
-    def each_way(self, tar: Path) -> None:
-        """A tar as a file, compressed, as an object, and through a pipe."""
-        data = tar.read_bytes()
-        for end, packed in (("gz", gzip.compress(data, 1)), ("zst", zstandard.compress(data))):
-            path = self._folder / f"packed.{end}"
-            path.write_bytes(packed)
-            self.push(end, path)
-            with piped(packed) as pipe:
-                self.push(f"pipe of {end}", pipe)
-        self.push("tar", tar)
-        self.push("object", io.BytesIO(data))
+    def push(self, source: Source, place: str | None = None, engine: str | None = None) -> str:
+        """Its digest, in a repository of its own unless `place` names one."""
+        place = place or f"{self.host}/image-{next(self._numbers)}:1"
+        pusher = self._pushers[engine] if engine else self._pusher
+        return pusher.push(source, place, verify="full").digest
+
+    def from_engine(self, version: str, archive: Path, *, containerd: bool) -> str:
+        """Push an image that an engine holds, and no other."""
+        self.engines[version].images.clear()
+        self.engines[version].hold(archive, "app:1", containerd=containerd)
+        return self.push("docker-daemon:app:1", engine=version)
+
+    def piped(self, data: bytes) -> str:
         with piped(data) as pipe:
-            self.push("pipe", pipe)
-        source = f"docker://{self._server.host}/tar:1"
-        self.push("registry", source)
+            return self.push(pipe)
 
-    def engine(self, tar: Path, version: str, *, containerd: bool) -> None:
-        kind = f"engine {version} {'containerd' if containerd else 'overlay2'}"
-        folder = self._folder / kind
-        folder.mkdir()
-        with scripted_engine.serving(folder, version) as engine:
-            engine.hold(tar, "app:1", containerd=containerd)
-            self.push(kind, "docker-daemon:app:1", engine=engine.url)
-
-    def lacking(self, name: str, whole: Path, layers: Sequence[str]) -> None:
+    def sparse(self, whole: Path, layers: Collection[str], pushed: str) -> str:
         """The layers that a source lacks are at the destination, where `latest` tells of them."""
-        place = f"{self._server.host}/sparse-{name}"
-        towline.push(whole, f"{place}:latest", cache="none")
-        left_out = sparse.without(whole, layers)
-        self.digests[f"sparse {name}"] = towline.push(left_out, f"{place}:1", cache="none").digest
+        path = self.folder() / "sparse"
+        (shutil.copytree if whole.is_dir() else shutil.copy)(whole, path)
+        return self.push(sparse.without(path, layers), pushed.replace(":latest", ":1"))
+
+    def compressed(self, data: bytes) -> str:
+        path = self.folder() / "packed"
+        path.write_bytes(data)
+        return self.push(path)
+
+    def ways(self, tar: Path, lacking: Collection[str], pushed: str) -> Ways:
+        """Those of a tar."""
+        data = tar.read_bytes()
+        found: Ways = {
+            "registry": lambda: self.push(f"docker://{pushed}"),
+            "object": lambda: self.push(io.BytesIO(data)),
+            "pipe": lambda: self.piped(data),
+            "sparse": lambda: self.sparse(tar, lacking, pushed),
+        }
+        for name, packed in ("gz", gzip.compress(data, 1)), ("zst", zstandard.compress(data)):
+            found[name] = partial(self.compressed, packed)
+            found[f"pipe of {name}"] = partial(self.piped, packed)
+        return found
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with contextlib.ExitStack() as stack:
+        yield World(tmp_path_factory.mktemp("sources"), stack)
 
 
 @contextlib.contextmanager
@@ -109,60 +145,77 @@ def piped(data: bytes) -> Iterator[BinaryIO]:
     writing.join()
 
 
-@contextlib.contextmanager
-def trying() -> Iterator[tuple[Tried, Path]]:
-    with tempfile.TemporaryDirectory(prefix="sources-") as name, Server() as server:
-        yield Tried(server, Path(name)), Path(name)
+def equal(data: st.DataObject, digest: str, ways: Ways) -> None:
+    """A few of the ways give that digest."""
+    kinds = st.lists(st.sampled_from(sorted(ways)), min_size=3, max_size=4, unique=True)
+    found = {kind: ways[kind]() for kind in data.draw(kinds)}
+    assert found == dict.fromkeys(found, digest)
 
 
-def some_of(draw: Callable[[st.SearchStrategy[Any]], Any], layers: Sequence[str]) -> Sequence[str]:
-    found: Sequence[str] = draw(st.lists(st.sampled_from(layers), min_size=1, unique=True))
-    return found
-
-
-@A_FEW
-@given(LAYERS, PLATFORMS, st.sampled_from(["gzip", "zstd", "none"]), st.booleans(), st.data())
+@SOME
+@given(
+    layers=LAYERS,
+    platforms=PLATFORMS,
+    compression=st.sampled_from(["gzip", "zstd", "none"]),
+    attestations=st.booleans(),
+    data=st.data(),
+)
 def test_what_came_with_a_manifest(
-    layers: Any, platforms: Any, compression: Any, attestations: Any, data: st.DataObject
+    world: World,
+    layers: Any,
+    platforms: Any,
+    *,
+    compression: Any,
+    attestations: Any,
+    data: st.DataObject,
 ) -> None:
     spec: Any = {"layers": layers, "platforms": platforms, "compression": compression}
     if platforms:
         spec["attestations"] = attestations
-    with trying() as (tried, folder):
-        made = make_image(folder / "layout", format="oci", **spec)
-        tried.push("folder", made.path)
-        tar = make_image(folder / "layout.tar", format="oci-archive", **spec).path
-        tried.each_way(tar)
-        plain = subprocess.run(["tar", "-C", made.path, "-c", "."], check=True, capture_output=True)
-        with piped(plain.stdout) as pipe:
-            tried.push("pipe of a folder", pipe)
-        if compression != "none" or platforms:
-            saved = make_image(folder / "saved.tar", format="docker-containerd", **spec).path
-            tried.push("saved", saved)
-            for version in ("25.0", "28", "29.7"):
-                tried.engine(saved, version, containerd=True)
-        blobs = [layer.blob.digest for layer in made.images[0].layers]
-        tried.lacking("folder", made.path, some_of(data.draw, blobs))
-        tried.lacking("tar", tar, some_of(data.draw, blobs))
-        assert len(set(tried.digests.values())) == 1, tried.digests
-        if compression != "none":
-            assert made.digest in tried.digests.values()
+    folder = world.folder()
+    made = make_image(folder / "layout", format="oci", **spec)
+    tar = make_image(folder / "layout.tar", format="oci-archive", **spec).path
+    pushed = f"{world.host}/{folder.name}:latest"
+    digest = world.push(tar, pushed)
+    if compression != "none":
+        assert digest == made.digest
+    lacking = data.draw(some_of(made))
+    packing = ["tar", "-C", str(made.path), "-c", "."]
+    ways = world.ways(tar, lacking, pushed) | {
+        "folder": lambda: world.push(made.path),
+        "sparse folder": lambda: world.sparse(made.path, lacking, pushed),
+        "pipe of a folder": lambda: world.piped(subprocess.check_output(packing)),
+    }
+    if compression != "none" or platforms:
+        saved = make_image(folder / "saved.tar", format="docker-containerd", **spec).path
+        ways["saved"] = lambda: world.push(saved)
+        for version in ("25.0", "28", "29.7"):
+            ways[version] = partial(world.from_engine, version, saved, containerd=True)
+    equal(data, digest, ways)
 
 
-@A_FEW
+@SOME
 @given(LAYERS, st.sampled_from([None, "gzip", "zstd"]), st.data())
-def test_what_docker_saves_without_one(layers: Any, compression: Any, data: st.DataObject) -> None:
-    with trying() as (tried, folder):
-        form: Any = "docker-legacy" if compression else "docker"
-        made = make_image(folder / "saved.tar", layers, format=form, compression=compression)
-        tried.each_way(made.path)
-        if compression is None:
-            older = make_image(folder / "older.tar", layers, format="docker-legacy").path
-            tried.push("older", older)
-            for version in ("20.10", "28", "29.0", "podman"):
-                tried.engine(made.path, version, containerd=False)
-            # Of a store for which it was loaded from plain tars.
-            tried.engine(made.path, "29.0", containerd=True)
-        blobs = [layer.blob.digest for layer in made.images[0].layers]
-        tried.lacking("saved", made.path, some_of(data.draw, blobs))
-        assert len(set(tried.digests.values())) == 1, tried.digests
+def test_what_docker_saves_without_one(
+    world: World, layers: Any, compression: Any, data: st.DataObject
+) -> None:
+    folder = world.folder()
+    form: Any = "docker-legacy" if compression else "docker"
+    made = make_image(folder / "saved.tar", layers, format=form, compression=compression)
+    pushed = f"{world.host}/{folder.name}:latest"
+    digest = world.push(made.path, pushed)
+    ways = world.ways(made.path, data.draw(some_of(made)), pushed)
+    if compression is None:
+        older = make_image(folder / "older.tar", layers, format="docker-legacy").path
+        ways["older"] = lambda: world.push(older)
+        for version in ("20.10", "28", "29.0", "podman"):
+            ways[version] = partial(world.from_engine, version, made.path, containerd=False)
+        # Of a store for which it was loaded from plain tars.
+        ways["loaded"] = partial(world.from_engine, "29.0", made.path, containerd=True)
+    equal(data, digest, ways)
+
+
+def some_of(made: Made) -> st.SearchStrategy[list[str]]:
+    """Digests of some of the layers."""
+    blobs: list[str] = [layer.blob.digest for layer in made.images[0].layers]
+    return st.lists(st.sampled_from(blobs), min_size=1, unique=True)
