@@ -7,6 +7,7 @@ was lost, or contradicts what was sent, it asks once.
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError, TowlineError
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from towline.spec.manifest import RawManifest
     from towline.spec.media_types import Format
     from towline.wire.exchange import Unread
+
+
+_PIECE = 64 << 10
 
 
 class Repository:
@@ -304,17 +308,8 @@ class Repository:
 
     def read_blob(self, digest: str, context: Context, limit: int) -> bytes:
         """A small blob, its digest checked. Raises RegistryError above `limit` bytes, too."""
-        reader = self.open_blob(digest, context)
-        try:
-            buffer = bytearray(limit + 1)
-            size = reader.readinto(memoryview(buffer))
-        finally:
-            reader.close()
-        if size > limit:
-            raise RegistryError(
-                f"blob {digest} of {self.name} is larger than {limit} bytes", side=self.side
-            )
-        return bytes(buffer[:size])
+        with on_side(self.side):
+            return self.open_blob(digest, context).read_all(limit)
 
     def open_blob(self, digest: str, context: Context) -> BlobReader:
         """A reader of a blob, which checks the digest at the end. The caller closes it."""
@@ -382,6 +377,20 @@ class BlobReader:
                 f"{self._where} gave other bytes for blob {self._digest}", transient=True
             )
         return filled
+
+    def read_all(self, limit: int) -> bytes:
+        """All of a small blob, and close it. Raises RegistryError above `limit` bytes, too."""
+        content = bytearray()
+        # In pieces: few of those who may be that large are, and many are read at once.
+        room = memoryview(bytearray(_PIECE))
+        with closing(self):
+            while count := self.readinto(room):
+                content += room[:count]
+                if len(content) > limit:
+                    raise RegistryError(
+                        f"blob {self._digest} of {self._where} is larger than {limit} bytes"
+                    )
+        return bytes(content)
 
     def close(self) -> None:
         """Break off, if the blob was not read to its end."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,9 +148,7 @@ class Layout:
 
     def read_blob(self, digest: str, context: Context, limit: int) -> bytes:
         """A small blob."""
-        with closing(self.open_blob(digest, context)) as reader:
-            buffer = bytearray(limit)
-            return bytes(buffer[: reader.readinto(memoryview(buffer))])
+        return self.open_blob(digest, context).read_all(limit)
 
     def open_blob(self, digest: str, context: Context) -> BlobReader:
         """A blob to be read; its digest is checked at the end."""
