@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
 
-from towline.context import SLICE, Cancel, Meter
-from towline.errors import Cancelled, TowlineError
+from towline.context import SLICE, Cancel
+from towline.errors import Cancelled, SourceError, TowlineError
 from towline.push import settled
-from towline.push.content.source_images import Opened, registry_reference, trees
+from towline.push.content.source_images import Opened, opening, registry_reference
 from towline.push.image import Gatherer, images
 from towline.push.interface import copying, destinations, options
 from towline.push.manifests import build
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from towline.context import Context
-    from towline.errors import SourceError
     from towline.push.content.assembling import Assembled
     from towline.push.content.source_images import Wanted
     from towline.push.image import Tree
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from towline.push.resources import Resources
     from towline.push.target import Target
     from towline.reference import Reference, RepositoryName
+    from towline.sources.base import SourceEntry
     from towline.spec.digest import Digest
 
 
@@ -107,6 +107,7 @@ def begin(
     `begun` are targets that there are already. What the source's registry is asked
     counts for the first of the targets.
     """
+    wish = opened.taught(wish)
     early: dict[Reference, TagOutcome] = {}
     places = destinations.by_repository(wanted)
     targets = {name: begun.get(name) or target_at(resources, name, context) for name in places}
@@ -121,7 +122,7 @@ def begin(
         wanted = {tag: entry for tag, entry in wanted.items() if tag not in early}
         opened.read_ahead(wanted.values())
     gatherer = Gatherer(wish.profile, recompress=wish.explicit_profile)
-    found, broken = trees(wanted, gatherer)
+    found, broken = _trees(wanted, gatherer)
     for tree in found.values():
         check(tree, wish)
     left = destinations.by_repository(found)
@@ -143,6 +144,39 @@ def begin(
     return Begun(early, runs, broken)
 
 
+def _trees(
+    wanted: Wanted, gatherer: Gatherer
+) -> tuple[dict[Reference, Tree], dict[Reference, SourceError]]:
+    """What goes under each destination; and of several images those that cannot be read, and why.
+
+    Raises SourceError where there is one image alone.
+    """
+    found: dict[SourceEntry, Tree | SourceError] = {}
+    for entry in dict.fromkeys(wanted.values()):
+        try:
+            found[entry] = gatherer.tree(entry.content)
+        except SourceError as error:
+            found[entry] = error
+    readable: dict[Reference, Tree] = {}
+    broken: dict[Reference, SourceError] = {}
+    for reference, entry in wanted.items():
+        tree = found[entry]
+        if not isinstance(tree, SourceError):
+            readable[reference] = tree
+        elif len(found) == 1:
+            raise tree
+        else:
+            broken[reference] = _unreadable(reference, entry, tree)
+    return readable, broken
+
+
+def _unreadable(reference: Reference, entry: SourceEntry, error: SourceError) -> SourceError:
+    tag = str(reference.tag)
+    name = next((name for name in entry.names if name.endswith(f":{tag}")), tag)
+    said = f"could not find image from tag {name}: {error.message}"
+    return SourceError(said, hint=error.hint)
+
+
 def _omit(resources: Resources, targets: Sequence[Target], wish: Wish, context: Context) -> None:
     """Have archives go without the layers that are where they will be pushed to."""
     omitted: set[Digest] = set()
@@ -150,13 +184,9 @@ def _omit(resources: Resources, targets: Sequence[Target], wish: Wish, context: 
     for source in wish.omit_from:
         reference = registry_reference(source)
         spelled = f"docker://{reference}" if reference else source
-        counted = context.but(meter=Meter())
-        with (
-            closing(Opened(spelled, resources, counted, wish=plain)) as opened,
-            copying.sides_named() if opened.origin else nullcontext(),
-        ):
+        with opening(spelled, resources, context, wish=plain) as opened:
             omitted |= opened.layers()
-            targets[0].context.meter.add(requests=counted.meter.requests)
+            targets[0].context.meter.add(requests=opened.context.meter.requests)
     for target in targets:
         if target.layout:
             target.layout.omitted = omitted

@@ -8,18 +8,18 @@ one `Pusher` share is `resources.Resources`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack, cast
 
-from towline.context import Cancel, Context, Meter
+from towline.context import Cancel, Context
 from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import Note, Warned, nowhere
 from towline.push import joint_push, reporting
 from towline.push.begin import begin, connecting
-from towline.push.content.source_images import Opened, known_first, registry_reference
+from towline.push.content.source_images import Opened, opening, registry_reference
 from towline.push.interface import copying, destinations, options, signatures
 from towline.push.interface.edge import Edge, Listener
 from towline.push.interface.result import InspectResult, PlanResult, PushResult
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from towline.push.content.source_images import Wanted
     from towline.push.interface.destinations import Told
     from towline.push.interface.options import Wish
-    from towline.push.interface.result import TagOutcome, TagPlan
+    from towline.push.interface.result import TagOutcome
     from towline.reference import Reference
 
 
@@ -112,34 +112,28 @@ class Pusher:
         all_tags: bool,
         places: bool = False,
     ) -> PushResult | list[PushResult]:
-        wish = options.wish(wishes, all_tags=all_tags)
         if "check_push" in wishes:
             raise UsageError("check_push goes with `plan`: a push finds out by itself")
-        parsed, wish = self._parsed(source, destination, wish, all_tags=all_tags, places=places)
-        said, first = len(self._said), known_first(parsed, wish)
+        wish = options.wish(wishes, all_tags=all_tags)
+        parsed = destinations.parse(destination, wish, self._account, places=places)
+        parsed, wish = copying.checked(source, parsed, wish)
+        names, said = destinations.by_repository(parsed), len(self._said)
         with (
-            self._carried(wishes) as context,
-            self._edge.crossed(parsed),
-            connecting(
-                self._resources, destinations.by_repository(parsed), context
-            ) as wait_for_connection,
-            self._opened(
-                source, context, wish, parsed, all_tags=all_tags, known_first=first
-            ) as opened,
+            self._carried(wishes, parsed) as context,
+            connecting(self._resources, names, context) as wait_for_connection,
+            opening(source, self._resources, context, parsed, wish=wish, ahead=True) as opened,
         ):
             passed: Mapping[RepositoryName, Target] = {}
             if opened.passing or opened.outline:
                 from towline.push.passing import send_ahead  # which most have no need of
 
-                names = destinations.by_repository(parsed)
                 passed = send_ahead(self._resources, opened, names, wish, context)
             with context.span("described"):
-                wanted = opened.wanted(parsed, wish, all_tags=all_tags)
+                wanted = opened.wanted(parsed)
             wait_for_connection()
-            outcomes = self._push(opened, wanted, opened.taught(wish), context, passed)
-        outcomes = [self._heard(outcome, said) for outcome in outcomes]
+            outcomes = self._push(opened, wanted, wish, context, passed)
         several = all_tags or not isinstance(destination, str)
-        return destinations.answer(wanted, outcomes, several=several)
+        return self._answer(outcomes, said, several=several)
 
     @signatures.method
     def copy(
@@ -160,22 +154,6 @@ class Pusher:
         """
         meant = copying.meant(source)
         return self._bring(meant, destination, wishes, all_tags=all_tags, places=True)
-
-    def _parsed(
-        self,
-        source: Source,
-        destination: str | Several,
-        wish: Wish,
-        *,
-        all_tags: bool,
-        places: bool,
-    ) -> tuple[list[Reference], Wish]:
-        """Destinations and wish. Raises UsageError where they do not go with the source."""
-        parsed = destinations.parse(
-            destination, all_tags=all_tags, by_digest=wish.by_digest, places=places
-        )
-        destinations.on_one_host(parsed, self._account)
-        return copying.checked(source, parsed, wish, all_tags=all_tags)
 
     def tag(
         self, reference: str, tags: str | Several, *, cancel: Cancel | None = None
@@ -213,24 +191,20 @@ class Pusher:
         from towline.push.content.assembling import Assembled
 
         wish = options.wish(wishes)
-        parsed = destinations.parse(destination, by_digest=wish.by_digest)
-        destinations.on_one_host(parsed, self._account)
+        parsed = destinations.parse(destination, wish, self._account)
         given = [*sources] if isinstance(sources, list | tuple) else [cast("Source", sources)]
         if not given:
             raise UsageError("no source is given", hint="name the images that the index is to list")
         meant = [copying.meant(source) for source in given]
         said = len(self._said)
-        with self._carried(wishes) as context, self._edge.crossed(parsed), ExitStack() as stack:
-            opened = Assembled(
-                [
-                    stack.enter_context(self._opened(source, context, wish, parsed))
-                    for source in meant
-                ]
-            )
-            wanted = opened.wanted(parsed, wish)
-            outcomes = self._push(opened, wanted, opened.taught(wish), context, {})
-        outcomes = [self._heard(outcome, said) for outcome in outcomes]
-        return destinations.answer(wanted, outcomes, several=not isinstance(destination, str))
+        with self._carried(wishes, parsed) as context, ExitStack() as stack:
+            each = [
+                stack.enter_context(opening(source, self._resources, context, parsed, wish=wish))
+                for source in meant
+            ]
+            opened = Assembled(each)
+            outcomes = self._push(opened, opened.wanted(parsed), wish, context, {})
+        return self._answer(outcomes, said, several=not isinstance(destination, str))
 
     def inspect(self, source: Source, *, cancel: Cancel | None = None) -> InspectResult:
         """What an image or index is: config, layers, children, as they lie where they are.
@@ -247,7 +221,7 @@ class Pusher:
             if reference := registry_reference(source):
                 return inspect.remote(reference, self._read(reference.repository, context))
             wish = options.wish({})
-            with self._opened(source, context, wish) as opened:
+            with opening(source, self._resources, context, wish=wish) as opened:
                 return inspect.local(opened, wish)
 
     def digest(self, source: Source, **wishes: Unpack[PushOptions]) -> str:
@@ -260,13 +234,13 @@ class Pusher:
         from towline.push.operations import inspect
 
         wish = options.wish(wishes)
-        with self._carried(wishes) as context, self._edge.crossed():
+        with self._carried(wishes) as context:
             if reference := registry_reference(source):
                 if wish.as_it_is:
                     return inspect.head(reference, self._read(reference.repository, context)).digest
                 source = f"docker://{reference}"
-            with self._opened(source, context, wish) as opened:
-                return inspect.local_digest(self._resources, opened.entry(wish), wish, context)
+            with opening(source, self._resources, context, wish=wish) as opened:
+                return inspect.local_digest(self._resources, opened.entry(), wish, context)
 
     def tags(self, repository: str, *, cancel: Cancel | None = None) -> list[str]:
         """The tags of a repository, in lexical order.
@@ -310,27 +284,22 @@ class Pusher:
 
         wish = options.wish(wishes, all_tags=all_tags)
         wish = wish._replace(verify=None)  # there is nothing to verify yet
-        parsed, wish = self._parsed(source, destination, wish, all_tags=all_tags, places=True)
+        parsed = destinations.parse(destination, wish, self._account, places=True)
+        parsed, wish = copying.checked(source, parsed, wish)
         said = len(self._said)
         with (
-            self._carried(wishes) as context,
-            self._edge.crossed(parsed),
-            self._opened(source, context, wish, parsed, all_tags=all_tags, outline=True) as opened,
+            self._carried(wishes, parsed) as context,
+            opening(source, self._resources, context, parsed, wish=wish, outline=True) as opened,
         ):
-            wanted = opened.wanted(parsed, wish, all_tags=all_tags)
-            wish = opened.taught(wish)
-            early, runs, broken = begin(self._resources, opened, wanted, wish, context, begun={})
-            joint_push.prepare(self._resources, runs, wish)
-            planned: dict[Reference, TagPlan] = dict(broken)
-            planned |= {tag: dry_run.unchanged(outcome) for tag, outcome in early.items()}
-            for run in runs:
-                planned |= dry_run.estimate(run, wish, check=wishes.get("check_push", False))
-            planned = {tag: opened.told_of_export(plan) for tag, plan in planned.items()}
+            wanted = opened.wanted(parsed)
+            begun = begin(self._resources, opened, wanted, wish, context, begun={})
+            joint_push.prepare(self._resources, begun.runs, wish)
+            planned = dry_run.estimate(begun, wish, check=wishes.get("check_push", False))
+            planned = {tag: opened.told_of_export(planned[tag]) for tag in wanted}
             if opened.origin:
                 copying.name_sides(planned.values())
-        outcomes = [self._heard(planned[reference], said) for reference in wanted]
         several = all_tags or not isinstance(destination, str)
-        return destinations.answer(wanted, outcomes, several=several)
+        return self._answer(planned, said, several=several)
 
     def _push(
         self,
@@ -339,7 +308,8 @@ class Pusher:
         wish: Wish,
         context: Context,
         passed: Mapping[RepositoryName, Target],
-    ) -> list[TagOutcome]:
+    ) -> Mapping[Reference, TagOutcome]:
+        """What came of each tag that is wanted, in that order. Raises Cancelled."""
         begun = begin(self._resources, opened, wanted, wish, context, begun=passed)
         targets = [run.target for run in begun.runs]
         left = 0
@@ -356,68 +326,44 @@ class Pusher:
             for target in targets:
                 if target.layout:
                     target.layout.close()
-        outcomes = begun.outcomes
+        outcomes = {tag: begun.outcomes[tag] for tag in wanted}
         if left and any(getattr(each, "status", "") == "pushed" for each in outcomes.values()):
             referring.tell(targets[0], left)
         if opened.origin:
             copying.name_sides(outcomes.values())
         context.trace.came_to(outcomes.values())
-        return [outcomes[reference] for reference in wanted]
+        return outcomes
 
-    def _heard(self, outcome: Told | TowlineError, said: int) -> Told | TowlineError:
-        """An outcome that tells of what went wrong beside its target too.
+    def _answer(
+        self, outcomes: Mapping[Reference, Told | TowlineError], said: int, *, several: bool
+    ) -> Told | list[Told]:
+        """What the caller gets, who is told of what went wrong beside the targets too.
 
         That is what was warned of since `said` warnings, and listeners that have failed.
         """
-        if not isinstance(outcome, TowlineError):
-            warnings = (*outcome.warnings, *self._said[said:], *self._faults)
-            outcome = replace(outcome, warnings=warnings)
-        return self._edge.outcome(outcome)
+        warnings = (*self._said[said:], *self._faults)
+        told = (
+            each
+            if isinstance(each, TowlineError)
+            else replace(each, warnings=(*each.warnings, *warnings))
+            for each in outcomes.values()
+        )
+        return destinations.answer(outcomes, [*map(self._edge.outcome, told)], several=several)
 
     @contextmanager
-    def _carried(self, wishes: PushOptions) -> Iterator[Context]:
+    def _carried(self, wishes: PushOptions, parsed: Sequence[Reference] = ()) -> Iterator[Context]:
         """What the calls of one push carry; the trace is written at its end, however it ends."""
-        carried = Context(wishes.get("cancel"), self._emit)
-        if "trace" not in wishes:
-            yield carried
-            return
-        from towline.tracing import file  # which most have no need of
+        context = Context(wishes.get("cancel"), self._emit)
+        with ExitStack() as stack:
+            if "trace" in wishes:
+                from towline.tracing import file  # which most have no need of
 
-        with file.tracing(wishes["trace"], self._edge.secrets.redact, self._warn) as trace:
-            emit = trace.hearing(self._emit)
-            yield Context(carried.cancel, emit, trace=trace)
-
-    @contextmanager
-    def _opened(
-        self,
-        source: Source,
-        context: Context,
-        wish: Wish,
-        parsed: Sequence[Reference] = (),
-        *,
-        all_tags: bool = False,
-        outline: bool = False,
-        known_first: str | None = "",
-    ) -> Iterator[Opened]:
-        """The source; what is asked of its registry counts apart. See `Opened`."""
-        self._resources.check_open()
-        self._resources.client.write_to(each.repository.host for each in parsed)
-        with context.span("opened"):
-            opened = Opened(
-                source,
-                self._resources,
-                context.but(meter=Meter()),
-                destinations.by_repository(parsed),
-                wish=wish,
-                all_tags=all_tags,
-                outline=outline,
-                known_first=known_first,
-            )
-        try:
-            with copying.sides_named() if opened.origin else nullcontext():
-                yield opened
-        finally:
-            opened.close()
+                trace = stack.enter_context(
+                    file.tracing(wishes["trace"], self._edge.secrets.redact, self._warn)
+                )
+                context = Context(context.cancel, trace.hearing(self._emit), trace=trace)
+            stack.enter_context(self._edge.crossed(parsed))
+            yield context
 
     def _read(self, name: RepositoryName, context: Context) -> Target:
         """A repository that is only read from."""

@@ -49,7 +49,7 @@ def test_chunks_of_automatic_size_are_no_size() -> None:
 @pytest.mark.parametrize("given", [None, 5, b"reg/app", [None], ["reg/app", 5]])
 def test_a_destination_that_is_no_text_is_a_usage_error(given: Any) -> None:
     with pytest.raises(UsageError, match="a destination is of type "):
-        destinations.parse(given)
+        destinations.parse(given, options.wish({}), None)
 
 
 @pytest.mark.parametrize(
@@ -124,5 +124,5 @@ def test_one_account_is_never_shown_to_several_registries(settings: dict[str, An
 
 
 def test_several_repositories_of_one_registry_may_share_an_account() -> None:
-    destinations.on_one_host(destinations.parse(["a.example/x", "a.example/y"]), "`creds`")
-    destinations.on_one_host(destinations.parse(["a.example/x", "b.example/y"]), None)
+    destinations.parse(["a.example/x", "a.example/y"], options.wish({}), "`creds`")
+    destinations.parse(["a.example/x", "b.example/y"], options.wish({}), None)

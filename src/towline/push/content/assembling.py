@@ -32,9 +32,9 @@ class Assembled:
         self.context, self.costs = opened[0].context, opened[0].costs
         self.origin: RepositoryName | None = next(filter(None, (o.origin for o in opened)), None)
 
-    def wanted(self, destinations: Sequence[Reference], wish: Wish) -> Wanted:
+    def wanted(self, destinations: Sequence[Reference]) -> Wanted:
         """The index under each destination. Raises SourceError."""
-        entries = [opened.entry(wish) for opened in self._opened]
+        entries = [opened.entry() for opened in self._opened]
         for opened, entry in zip(self._opened, entries, strict=True):
             opened.read_ahead([entry])
         names = (opened.name for opened in self._opened)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 from towline import reference as references
-from towline.errors import SourceError
+from towline.context import Meter
+from towline.push.interface import copying
 from towline.push.target import Costs
 from towline.reference import Reference
 from towline.sources.base import SourceEntry, SourceIndex
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.push.content.engine_image import EngineImage
-    from towline.push.image import Gatherer, Tree
     from towline.push.interface.options import Wish
     from towline.push.interface.result import TagPlan
     from towline.push.interface.signatures import Source
@@ -38,7 +39,39 @@ Wanted = dict[Reference, SourceEntry]
 """What is to be under each destination, in the order of the results."""
 
 
-def known_first(places: Iterable[Reference], wish: Wish) -> str | None:
+@contextmanager
+def opening(
+    source: Source,
+    resources: Resources,
+    context: Context,
+    destinations: Collection[Reference] = (),
+    *,
+    wish: Wish,
+    outline: bool = False,
+    ahead: bool = False,
+) -> Iterator[Opened]:
+    """Open a source, and close it at the end; what is asked of its registry is counted apart.
+
+    `outline`: a rough description will do, where the source would take long to give more. `ahead`:
+    its blobs may be sent before it is known what lists them. Raises SourceError.
+    """
+    resources.check_open()
+    resources.client.write_to(each.repository.host for each in destinations)
+    reason = _known_first(destinations, wish) if ahead else ""
+    with context.span("opened"):
+        places = dict.fromkeys(each.repository for each in destinations)
+        counted = context.but(meter=Meter())
+        opened = Opened(
+            source, resources, counted, places, wish=wish, outline=outline, known_first=reason
+        )
+    try:
+        with copying.sides_named() if opened.origin else nullcontext():
+            yield opened
+    finally:
+        opened.close()
+
+
+def _known_first(places: Iterable[Reference], wish: Wish) -> str | None:
     """What has to be known before any blob can be sent; None: nothing."""
     names = {place.repository for place in places}
     if wish.platforms:
@@ -55,30 +88,27 @@ def known_first(places: Iterable[Reference], wish: Wish) -> str | None:
 
 
 class Opened:
-    """An open source and the REF that was named with it. Raises SourceError."""
+    """An open source and the REF that was named with it; see `opening`."""
 
     def __init__(
         self,
         source: Source,
         resources: Resources,
         context: Context,
-        places: Iterable[RepositoryName] = (),
+        places: Iterable[RepositoryName],
         *,
         wish: Wish,
-        all_tags: bool = False,
-        outline: bool = False,
-        known_first: str | None = "",
+        outline: bool,
+        known_first: str | None,
     ) -> None:
-        """`outline`: a rough description will do, where the source would take long to give more.
-
-        `places` are pushed to; `known_first`: see `open_source`.
-        """
+        """`places` are pushed to; `known_first`: see `open_source`."""
         location = parse(source) if isinstance(source, str) else None
         self.context = context
         self.costs = Costs(context)
         """Of reading what is at a registry."""
         self.name = _name(source)
         """What errors and results call it."""
+        self._wish = wish
         self._ref = location.ref if location else None
         self._engine: EngineImage | None = None
         self._remote: RemoteSource | None = None
@@ -90,16 +120,14 @@ class Opened:
             from towline.push.content.engine_image import EngineImage
 
             self._engine = EngineImage(
-                location.path, resources, context, places, all_tags=all_tags, outline=outline
+                location.path, resources, context, places, all_tags=wish.all_tags, outline=outline
             )
             self._source: ImageSource = self._engine
             return  # its REF is the name itself
         if location and location.transport == "docker":
             reference = references.parse(location.path)
             self.origin = reference.repository
-            self._source = self._remote = _remote(
-                reference, resources, context, wish, all_tags=all_tags
-            )
+            self._source = self._remote = _remote(reference, resources, context, wish)
             return
         if isinstance(source, str | os.PathLike):
             self._path = location.path if location else self.name
@@ -126,9 +154,9 @@ class Opened:
         """The image as far as its layers go, where its config comes out of an export as late."""
         return self._engine.early_outline() if self._engine and self._passes else None
 
-    def entry(self, wish: Wish) -> SourceEntry:
+    def entry(self) -> SourceEntry:
         """The one image that is meant."""
-        return select(self._entries(wish), self._ref, self.name, self._spelled)
+        return select(self._entries(), self._ref, self.name, self._spelled)
 
     def names(self) -> tuple[str, ...]:
         """What its images are called, where they are several and no one of them is named."""
@@ -139,17 +167,18 @@ class Opened:
             name for place, entry in enumerate(entries) for name in entry.names or (f"@{place}",)
         )
 
-    def wanted(self, destinations: Sequence[Reference], wish: Wish, *, all_tags: bool) -> Wanted:
+    def wanted(self, destinations: Sequence[Reference]) -> Wanted:
         """The one image under each destination, or all tags of a repository in each of them."""
-        if not all_tags:
-            return dict.fromkeys(destinations, self.entry(wish))
-        tags = tagged(self._entries(wish), self._ref, self.name, self._spelled)
-        if wish.referrers:  # what others have listed at the destination stays in the list
+        if not self._wish.all_tags:
+            return dict.fromkeys(destinations, self.entry())
+        tags = tagged(self._entries(), self._ref, self.name, self._spelled)
+        if self._wish.referrers:  # what others have listed at the destination stays in the list
             tags = tuple((tag, entry) for tag, entry in tags if not is_list(tag))
         return {place.with_tag(tag): entry for place in destinations for tag, entry in tags}
 
-    def _entries(self, wish: Wish) -> list[SourceEntry]:
+    def _entries(self) -> list[SourceEntry]:
         """All that it holds, of the platforms that are wanted."""
+        wish = self._wish
         return [
             chosen(entry, wish.platforms, self.name, attestations=wish.attestations)
             for entry in self._source.entries()
@@ -212,12 +241,7 @@ def _layers(content: SourceImage | SourceIndex) -> Iterator[SourceLayer]:
 
 
 def _remote(
-    reference: Reference,
-    resources: Resources,
-    context: Context,
-    wish: Wish,
-    *,
-    all_tags: bool,
+    reference: Reference, resources: Resources, context: Context, wish: Wish
 ) -> RemoteSource:
     from towline.sources import remote  # which most have no need of
 
@@ -225,41 +249,8 @@ def _remote(
     threads = resources.host_threads(reference.repository.host)
     reading = remote.Reading(repository, context, resources.policy, resources.gate, threads)
     return remote.RemoteSource(
-        reading, reference, all_tags=all_tags, globs=wish.tags, wanted=wish.platforms
+        reading, reference, all_tags=wish.all_tags, globs=wish.tags, wanted=wish.platforms
     )
-
-
-def trees(
-    wanted: Wanted, gatherer: Gatherer
-) -> tuple[dict[Reference, Tree], dict[Reference, SourceError]]:
-    """What goes under each destination; and of several images those that cannot be read, and why.
-
-    Raises SourceError where there is one image alone.
-    """
-    found: dict[SourceEntry, Tree | SourceError] = {}
-    for entry in dict.fromkeys(wanted.values()):
-        try:
-            found[entry] = gatherer.tree(entry.content)
-        except SourceError as error:
-            found[entry] = error
-    readable: dict[Reference, Tree] = {}
-    broken: dict[Reference, SourceError] = {}
-    for reference, entry in wanted.items():
-        tree = found[entry]
-        if not isinstance(tree, SourceError):
-            readable[reference] = tree
-        elif len(found) == 1:
-            raise tree
-        else:
-            broken[reference] = _unreadable(reference, entry, tree)
-    return readable, broken
-
-
-def _unreadable(reference: Reference, entry: SourceEntry, error: SourceError) -> SourceError:
-    tag = str(reference.tag)
-    name = next((name for name in entry.names if name.endswith(f":{tag}")), tag)
-    said = f"could not find image from tag {name}: {error.message}"
-    return SourceError(said, hint=error.hint)
 
 
 def _name(source: Source) -> str:

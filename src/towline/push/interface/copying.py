@@ -63,7 +63,7 @@ def at_registry(text: str) -> Reference:
 
 
 def checked(
-    source: Source, destinations: Sequence[Reference], wish: Wish, *, all_tags: bool
+    source: Source, destinations: Sequence[Reference], wish: Wish
 ) -> tuple[list[Reference], Wish]:
     """Destinations and wish as they go with the source.
 
@@ -74,8 +74,8 @@ def checked(
     found = None
     if location and location.transport == "docker":
         found = references.parse(location.path)
-        found = found if all_tags or found.digest else found.with_tag(found.target)
-        if all_tags and (found.tag or found.digest):
+        found = found if wish.all_tags or found.digest else found.with_tag(found.target)
+        if wish.all_tags and (found.tag or found.digest):
             raise UsageError(
                 f"the source of `all_tags` has no tag or digest: {found}",
                 hint=f"use {found.repository}",
@@ -95,7 +95,7 @@ def checked(
     if location:
         place.check_apart(location, destinations)
     named = place.named(destinations, found)
-    if all_tags:
+    if wish.all_tags:
         place.check_named(named)
     return named, _plain(wish, destinations)
 

@@ -13,6 +13,7 @@ from towline.push.interface.result import PlanResult, PushResult
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from towline.push.interface.options import Wish
     from towline.reference import Reference, RepositoryName
 
 _ELSEWHERE = r"(?:oci|oci-archive|docker-archive|docker-daemon):(?![0-9]+/)"
@@ -27,18 +28,16 @@ Told = TypeVar("Told", bound=PushResult | PlanResult)
 
 
 def parse(
-    destination: str | Sequence[str],
-    *,
-    all_tags: bool = False,
-    by_digest: bool = False,
-    places: bool = False,
+    destination: str | Sequence[str], wish: Wish, account: str | None, *, places: bool = False
 ) -> list[Reference]:
     """Each destination once, in the order given; without a tag it is `latest`.
 
     With `all_tags` they have no tag: the source's own are put there; nor with `by_digest`. With
-    `places` there are layouts and archives among them. Raises InvalidReference, and UsageError for
-    a digest, a tag with one of the two, a name of one part, or what is no registry's.
+    `places` there may be layouts and archives among them. `account` names the option that gives an
+    account for one registry alone. Raises InvalidReference, and UsageError for a digest, a tag with
+    one of the two, a name of one part, what is no registry's, and several registries of an account.
     """
+    all_tags, by_digest = wish.all_tags, wish.by_digest
     if all_tags and by_digest:
         raise UsageError("`all_tags` writes tags, and `by_digest` none", hint="leave out one")
     texts = _texts(destination)
@@ -47,6 +46,7 @@ def parse(
     without = "all_tags" if all_tags else "by_digest" if by_digest else None
     parsed = [_parsed(text, without, places=places) for text in texts]
     default = None if all_tags or by_digest else reference.LATEST
+    _check_account(parsed, account)
     return list(dict.fromkeys(found.with_tag(found.tag or default) for found in parsed))
 
 
@@ -125,8 +125,7 @@ def _may_be_a_registry(name: str) -> bool:
     return host == "localhost" or "." in host or len(port) > _MOST_DIGITS
 
 
-def on_one_host(parsed: Iterable[Reference], account: str | None) -> None:
-    """An account that was given belongs to one registry. Raises UsageError for several."""
+def _check_account(parsed: Iterable[Reference], account: str | None) -> None:
     hosts = dict.fromkeys(
         found.repository.host for found in parsed if found.repository.is_at_registry
     )

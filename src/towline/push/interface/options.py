@@ -40,6 +40,7 @@ class Wish(NamedTuple):
     platforms: tuple[Platform, ...] = ()
     """Empty: all that there are."""
     attestations: bool = True
+    all_tags: bool = False
     by_digest: bool = False
     preserve_digests: bool = False
     annotations: Annotations | None = None
@@ -92,6 +93,7 @@ def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
         allow_schema1=options.get("allow_schema1", False),
         platforms=tuple(platforms.parse(text) for text in several(options.get("platform"))),
         attestations=_one_of(Attestations, "attestations", kept) == "keep",
+        all_tags=all_tags,
         by_digest=options.get("by_digest", False),
         preserve_digests=options.get("preserve_digests", False),
         annotations=annotations,

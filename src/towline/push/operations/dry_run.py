@@ -16,9 +16,10 @@ from towline.push.plan import Ask, Delivered, Made, Mount, Send, own
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from towline.push.begin import Begun
     from towline.push.image import Blob, Tree
     from towline.push.interface.options import Wish
-    from towline.push.interface.result import TagOutcome
+    from towline.push.interface.result import TagOutcome, TagPlan
     from towline.push.manifests.build import Documents
     from towline.push.plan import Candidate, Step
     from towline.push.target import Target
@@ -26,29 +27,31 @@ if TYPE_CHECKING:
     from towline.reference import Reference
 
 
-Planned = PlanResult | TowlineError
-"""What came of planning one tag."""
+def estimate(begun: Begun, wish: Wish, *, check: bool) -> dict[Reference, TagPlan]:
+    """What a push that has begun would do for each tag, or the last error of a question about it.
 
-
-def estimate(run: TargetPush, wish: Wish, *, check: bool = False) -> dict[Reference, Planned]:
-    """What a push would do for each tag of a target, or the last error of a question about it.
-
-    `check` whether a push would be let in.
+    `check` whether it would be let in.
     """
-    try:
-        if check:
-            _check_push(run.target)
-        return _estimate(run, wish)
-    except TowlineError as error:
-        return dict.fromkeys((tag for tag, _ in run.target.tags), error)
+    planned: dict[Reference, TagPlan] = dict(begun.broken)
+    planned |= {tag: _unchanged(outcome) for tag, outcome in begun.early.items()}
+    for run in begun.runs:
+        try:
+            if check:
+                _check_push(run.target)
+            planned |= _estimate(run, wish)
+        except TowlineError as error:
+            planned |= dict.fromkeys((tag for tag, _ in run.target.tags), error)
+    return planned
 
 
-def _estimate(run: TargetPush, wish: Wish) -> dict[Reference, Planned]:
+def _estimate(run: TargetPush, wish: Wish) -> dict[Reference, TagPlan]:
     early = run.early()
     for limit in run.target.repository.limits:
         run.target.warn(limit)
     if early:
-        return {tag: unchanged(outcome, run.target) for tag, outcome in run.outcomes.by_tag.items()}
+        return {
+            tag: _unchanged(outcome, run.target) for tag, outcome in run.outcomes.by_tag.items()
+        }
     found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.plans.items()}
     held = {
         blob.key: _held(run.target, wish, blob)
@@ -56,7 +59,7 @@ def _estimate(run: TargetPush, wish: Wish) -> dict[Reference, Planned]:
         if blob.held and ((there := found[blob.key]) is None or there.outcome == "pushed")
     }
     planned = {
-        tag: unchanged(run.outcomes.left_alone(tag, standing), run.target)
+        tag: _unchanged(run.outcomes.left_alone(tag, standing), run.target)
         for tag, standing in run.kept.items()
     }
     for tag, tree in run.left:
@@ -79,7 +82,7 @@ def _check_push(target: Target) -> None:
     target.retry("an upload", start_upload).cancel()
 
 
-def unchanged(outcome: TagOutcome, target: Target | None = None) -> Planned:
+def _unchanged(outcome: TagOutcome, target: Target | None = None) -> TagPlan:
     """What is said of a tag that would be left as it is."""
     if isinstance(outcome, TowlineError):
         return outcome

@@ -38,7 +38,7 @@ def local(opened: Opened, wish: Wish) -> InspectResult:
     name = opened.name
     if names := opened.names():
         return InspectResult(name, None, None, None, None, None, images=names)
-    tree = Gatherer(wish.profile).tree(opened.entry(wish).content)
+    tree = Gatherer(wish.profile).tree(opened.entry().content)
     raw = tree.source.manifest
     if isinstance(tree, Index):
         return _index(name, tree.source.manifest, tree.source.descriptors)
