@@ -1,7 +1,7 @@
-"""One blob on its way to one target: ask, mount, or receive its bytes.
+"""One blob's upload to one target: ask for it, mount it, or send its bytes.
 
-Reads like the protocol. What has been learned stays for the next attempt: a retry goes on at the
-step that failed. When to try again is the scheduler's to say, and how often `transfers.retry`'s.
+Reads like the protocol. Steps that are done stay done: the next attempt goes on at the step that
+failed. When to try again is decided by the scheduler, how often by `transfers.retry`.
 """
 
 from __future__ import annotations
@@ -54,28 +54,27 @@ class Blocks(Protocol):
 
     @property
     def blob(self) -> blobstream.Blob:
-        """What they came to, at the end."""
+        """Digest and size of the blob, at the end."""
         ...
 
 
 class _Attempt:
-    """An upload session, and the switch that ends whatever is under way in it.
-
-    The switch is thrown with the transfer's own.
-    """
+    """An upload session, and a switch that ends whatever is under way in it."""
 
     def __init__(self, transfer: Context) -> None:
         self.cancel = Cancel()
         self.context = transfer.but(cancel=self.cancel)
-        """What everything that is done in this attempt is to use."""
+        """For all that is done in this attempt."""
         self.session: Upload | BlobFile | None = None
         self.failed = False
-        """The session has seen a failure: it may be used again after `rewind` alone."""
+        """Whether the session has seen a failure: then `rewind` comes before any further use."""
+        # The flight's switch throws this one; this one alone ends a write to a target that is too
+        # slow for the others (`FanOut`), while the flight goes on.
         self._chained = ExitStack()
         self._chained.enter_context(transfer.cancel.on_cancel(self.cancel.cancel))
 
     def close(self) -> None:
-        """Give the session back, if there is one."""
+        """Cancel the session, if there is one."""
         self._chained.close()
         if self.session is not None:
             self.session.cancel()
@@ -95,41 +94,43 @@ class BlobUpload:
         forget: Forget,
         unfinished: Callable[[], KeptSession | None],
     ) -> None:
-        """`context`: of the flight, whose watchers hear how it goes.
+        """`context`: of the flight, whose watchers are told of progress.
 
-        `unfinished` gives its session as the cache has it, once it is to be sent; None: it is to
-        have none.
+        `unfinished` is called once, when bytes must be sent. It gives the blob's session in the
+        cache, or None for a blob that gets none.
         """
         self.blob = blob
         self.repository = repository
         self.context = context
         self._steps = deque(steps)
         self.profile = profile
-        """By which the layer is compressed; found when its pass starts, with `auto`."""
+        """The profile that compresses the layer; `auto` until the layer is about to be read."""
         self._forget = forget
         self._unfinished = unfinished
         self._kept: KeptSession | None = None
         self._is_new = True
         self._attempt: _Attempt | None = None
         self._sent_before = 0
-        """Bytes of the blob that went out in sessions that were given up."""
+        """Bytes of the blob that were sent in sessions that were given up."""
 
     # Ask and mount.
 
     @property
     def asks(self) -> bool:
-        """Whether there is something to be asked before anything is sent."""
+        """Whether the next step is a question, or a mount."""
         return bool(self._steps) and not isinstance(self._steps[0], Send)
 
     def ask_or_mount(self) -> Delivered | None:
-        """Walk the steps that are left until one succeeds; None when only sending is left.
+        """Walk the steps that are left until one succeeds. None: the bytes must be sent.
 
-        Raises SourceError when there is nothing that could be sent.
+        Raises SourceError when the source does not have them; AuthError, RegistryError,
+        NetworkError, Cancelled.
         """
         while self._steps:
             match self._steps[0]:
                 case Ask(candidate):
                     if self._is_there(candidate):
+                        # It has been sent, and the answer to its commit was lost.
                         sent = self._sent > 0
                         self.tell("Pushed" if sent else "Layer already exists")
                         return self._done(candidate, "pushed" if sent else "exists")
@@ -148,23 +149,25 @@ class BlobUpload:
         return None
 
     def skip(self) -> bool:
-        """Give up the question that keeps failing; False when there is nothing to do instead."""
+        """Give up a question that keeps failing. False: there is no other step to take."""
         if not self.asks:
             return False
         self._steps.popleft()
         return bool(self._steps)
 
     def ask_first(self, candidate: Candidate) -> None:
-        """Before anything else, ask for this blob."""
+        """Ask for this blob before anything else."""
         asked = {step.candidate.digest for step in self._steps if isinstance(step, Ask)}
         if candidate.digest not in asked:
             self._steps.appendleft(Ask(candidate))
 
     def mount_first(self, candidate: Candidate, origin: RepositoryName) -> None:
-        """Before anything else, mount this blob."""
+        """Mount this blob before anything else."""
         self._steps.appendleft(Mount(candidate, origin, ours=False))
 
     def _is_there(self, candidate: Candidate) -> bool:
+        # The size of a stored blob is our source's. That of a candidate is the cache's, and would
+        # stand in the manifest.
         size = None if self.blob.stored else candidate.size
         try:
             there = self.repository.has_blob(candidate.digest, self.context, size=size)
@@ -180,7 +183,7 @@ class BlobUpload:
 
     def _is_mounted(self, mount: Mount) -> bool:
         digest, origin = mount.candidate.digest, mount.origin
-        # What others have told of a size is asked for: nothing but a HEAD says it.
+        # A mount does not tell the size. Where only others have told it, a HEAD is made for it.
         told = mount.candidate.learned and not self.blob.stored
         size = mount.candidate.size if told else None
         attempt = _Attempt(self.context)
@@ -199,22 +202,25 @@ class BlobUpload:
         if isinstance(answer, Mounted):
             attempt.close()
             return True
-        if answer is None:  # a refusal says nothing of the blob, and opens nothing
+        if answer is None:  # refused, which says nothing of the blob; no session was opened
             attempt.close()
             return False
+        # 202: the registry has opened a session instead, and the last one serves the upload.
         attempt.session = answer
-        self.drop()  # the last session serves; the one before it is given up
+        self.drop()
         self._attempt = attempt
-        if mount.ours and self.repository.mounts:  # some never do, whoever holds the blob
+        # A registry that does mount has said that the origin lacks the blob. Some mount nothing
+        # (ECR by default), and with other credentials than those of the entry nothing is known.
+        if mount.ours and self.repository.mounts:
             self._forget(self.blob.identity, digest, origin)
         return False
 
     # Receive the bytes.
 
     def _take_up(self) -> bool:
-        """Take over, once, what an earlier process has left; whether there is a step before it.
+        """Take over, once, the session that an earlier process has left.
 
-        It may have come as far as the digest: then the blob may be there.
+        Returns whether another step comes before sending.
         """
         if not self._is_new:
             return False
@@ -224,33 +230,38 @@ class BlobUpload:
         if taken is None:
             attempt.close()
             return False
-        self.drop()  # what a mount has opened
+        self.drop()  # a session that a mount has opened
         attempt.session, self.profile, made = taken
         attempt.failed = True
         self._attempt = attempt
         if made is None:
             return False
+        # The earlier process had sent all of it, and its commit may have been carried out.
         self.ask_first(self._candidate(*made))
         return True
 
     def make_by(self, profile: Profile) -> None:
-        """Have the bytes made so; a session that holds others is given up."""
+        """Compress by this profile. A session that holds bytes of another one is given up."""
         if self.profile not in {AUTO, profile}:
             self.drop()
         self.profile = profile
 
     def _rewind(self) -> None:
-        """After a failed attempt: go on with its session where that is possible, else drop it."""
+        """After a failed attempt: resume its session if that is possible, else drop it."""
         attempt = self._attempt
         if attempt is None or not attempt.failed or attempt.session is None:
             return
+        # With its switch thrown nothing can be asked in the attempt: the target was too slow.
         if attempt.cancel.cancelled or not attempt.session.rewind():
             self.drop()
         else:
             attempt.failed = False
 
     def receive(self, blocks: Blocks) -> Delivered:
-        """Send every block, and have the registry confirm the digest."""
+        """Send every block, and have the registry confirm the digest.
+
+        Raises SourceError, AuthError, RegistryError, NetworkError, Cancelled.
+        """
         attempt = self.attempt()
         try:
             for block in blocks:
@@ -266,7 +277,7 @@ class BlobUpload:
             raise
 
     def attempt(self) -> _Attempt:
-        """The attempt that the next bytes belong to; made when there is none."""
+        """The present attempt; one is made if there is none."""
         if self._attempt is None:
             self._attempt = _Attempt(self.context)
         return self._attempt
@@ -279,8 +290,10 @@ class BlobUpload:
         return attempt.session
 
     def _commit(self, attempt: _Attempt, sent: blobstream.Blob) -> Delivered:
+        # Before the closing PUT: a layer that is not what its image says is committed nowhere.
         self.blob.check(sent.digest, sent.diff_id)
         candidate = self._candidate(sent.digest, sent.size)
+        # Whoever has decompressed the blob knows its DiffID by itself.
         if self.blob.stored:
             candidate = candidate._replace(learned=candidate.learned and sent.diff_id is None)
         # Should the answer be lost, the blob may be there: ask before sending again.
@@ -292,13 +305,13 @@ class BlobUpload:
         return self._done(candidate, "resumed" if session.resumed else "pushed")
 
     def _note(self, session: Upload | BlobFile, made: tuple[str, int] = ("", 0)) -> None:
-        """Have the cache keep where the session stands; see `KeptSession.note`."""
+        """Have the cache note how far the session is; see `KeptSession.note`."""
         if self._kept is None:
             return
         upload = cast("Upload", session)
         try:
             self._kept.note(upload, self.profile, made)
-        except RegistryError:
+        except RegistryError:  # another process has taken the session over: leave it alone
             upload.abandon()
             raise
 
@@ -341,7 +354,10 @@ class BlobUpload:
         return session.acknowledged if session else 0
 
     def leave(self, error: BaseException) -> None:
-        """It has failed, or nobody waits for it: leave what another process can go on with."""
+        """After the last failure, or a cancel: leave the session to a later process, if it heals.
+
+        Else the session is cancelled.
+        """
         session = self._attempt.session if self._attempt else None
         heals = isinstance(error, Cancelled) or (
             isinstance(error, TowlineError) and error.transient
@@ -353,7 +369,7 @@ class BlobUpload:
         self.drop()
 
     def drop(self) -> None:
-        """Give up the session that there is."""
+        """Give up the present session, if there is one."""
         self._sent_before = self._sent
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
@@ -366,7 +382,7 @@ class BlobUpload:
         total: int | None = None,
         sent: int | None = None,
     ) -> None:
-        """Tell the watchers."""
+        """Tell the watchers of the blob's progress; the counts are bytes."""
         if not self.blob.shown:
             return
         event = LayerProgress(
@@ -375,7 +391,7 @@ class BlobUpload:
         self.context.emit(event)
 
     def tell_retry(self, seconds: float, reason: str) -> None:
-        """Tell the watchers of a wait before the next attempt; of none there is nothing to tell."""
+        """Tell the watchers of a wait before the next attempt, unless it is 0 seconds."""
         if not seconds:
             return
         if not self.blob.shown:

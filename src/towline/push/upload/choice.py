@@ -1,7 +1,7 @@
-"""By which profile each layer of a push is compressed, and what a smaller one would have saved.
+"""Chooses the profile that compresses each layer, and says what a smaller one would have saved.
 
-With `auto` that is decided when a layer's pass starts: the profile in which the layer was made
-before, else the smallest that this machine can make as fast as the host takes it.
+With `auto` the choice is made when a layer is about to be read: the profile in which the layer was
+made before, else the smallest that this machine makes as fast as the host takes it.
 """
 
 from __future__ import annotations
@@ -26,22 +26,25 @@ if TYPE_CHECKING:
 
 MiB = 1 << 20
 _TELLING = 16 * MiB
-"""Bytes sent that tell of a rate; the first 4 MiB are in the system's buffers at once."""
+"""Bytes sent from which a rate is known: the first 4 MiB are in the system's buffers at once."""
 _TELLING_SECONDS = 1.0
-"""Or seconds."""
+"""Seconds after which it is known in any case."""
 _WORTH_WAITING = 64 * MiB
-"""Bytes of a layer that waits until the first has told of a rate."""
+"""Bytes of a large layer, which waits until an earlier one has shown the rate."""
 _LOOK = 0.05
+"""Seconds between two looks at the rates."""
 _LONG = 5.0
-"""Seconds from which a push was long enough to be told what bounded it."""
+"""Seconds of a push that is worth a line about what bounded it."""
 _SAMPLED_FROM = 3.0
+"""Seconds after which blocks are sampled: a short push is told nothing."""
 _SAMPLED = 16
-"""Of so many blocks one is compressed in the other way too, in time that nobody needs."""
+"""One of so many blocks is compressed by the other profile too, while the processors are idle."""
 _WORTH_TELLING = 0.05
+"""The share of the bytes that the other profile must save."""
 
 
 class _Seen:
-    """What has gone to a host since the first pass began."""
+    """The bytes sent to a host since the first layer was read for it."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -50,7 +53,7 @@ class _Seen:
 
     @property
     def seconds(self) -> float:
-        """Since then."""
+        """Seconds since then."""
         return self._context.clock() - self._began
 
     @property
@@ -62,12 +65,12 @@ class _Seen:
 
 
 class Choice:
-    """Of one push. Safe from any thread."""
+    """The choice for one push. Safe from any thread."""
 
     def __init__(
         self, wished: Profile, rates: Rates, known: Mapping[Digest, Sequence[Entry]], *, zstd: bool
     ) -> None:
-        """`rates` are those of earlier pushes; `zstd`: whether all manifests may be OCI."""
+        """`rates`: those of earlier pushes. `zstd`: whether all manifests may be OCI."""
         self._wished = wished
         self._rates = rates
         self._known = known
@@ -79,12 +82,12 @@ class Choice:
         """Seconds that encoders have worked."""
         self._blocks = 0
         self._sampled = self._smaller = 0
-        """Bytes of the blocks that were compressed in two ways: as they went, and otherwise."""
+        """Bytes of the sampled blocks, by the profile in use and by the other one."""
 
     def profile(self, blob: Blob, uploads: Sequence[BlobUpload], cancel: Cancel) -> Profile:
-        """For a layer whose pass to all of these starts: the same for each of its passes.
+        """The profile for a layer that is about to be read for these uploads.
 
-        Raises Cancelled.
+        It is the same each time that the layer is read in this push. Raises Cancelled.
         """
         hosts = {upload.repository.name.host: upload.context for upload in uploads}
         with self._lock:
@@ -94,17 +97,21 @@ class Choice:
         if self._wished is not profiles.AUTO:
             return self._wished
         if chosen is None:
+            # The first layer never waits: it is what shows the rate.
             if not first and blob.size >= _WORTH_WAITING:
                 self._wait_for_rates(hosts, cancel)
             chosen = self._begun(uploads) or self._made_before(blob) or self._fed(hosts)
-        if chosen is None:  # a large layer is most of what a slow link will see of the push
+        # No rate is known. A large layer is most of what a slow link will see of the push, so its
+        # size counts; a small one is done soon.
+        if chosen is None:
             large = blob.size >= _WORTH_WAITING
             chosen = profiles.parse("gzip:best" if large else profiles.DEFAULT)
+        # Another thread may have chosen for the same layer: its choice stands.
         with self._lock:
             return self._chosen.setdefault(blob.key, chosen)
 
     def _wait_for_rates(self, hosts: Mapping[str, Context], cancel: Cancel) -> None:
-        """Let the first layer find out what the link does."""
+        """Wait until the first layer has shown how fast the link is, for a second at most."""
         while any(
             self._rate(host) is None and self._seen[host].seconds < _TELLING_SECONDS
             for host in hosts
@@ -112,14 +119,14 @@ class Choice:
             cancel.wait(_LOOK)
 
     def _begun(self, uploads: Sequence[BlobUpload]) -> Profile | None:
-        """That of an upload which an earlier process has left."""
+        """The profile of an upload that an earlier process has left; None: there is none."""
         for upload in uploads:
             if upload.profile is not profiles.AUTO and self._may_be(upload.profile):
                 return upload.profile
         return None
 
     def _made_before(self, blob: Blob) -> Profile | None:
-        """The profile of the newest blob that one of ours has made of the layer."""
+        """The profile of the newest blob that we have made of the layer; None: there is none."""
         for entry in reversed(self._known.get(blob.identity, ())):
             found = None if entry.learned else profiles.of_record(entry.profile)
             if found and self._may_be(found):
@@ -133,7 +140,7 @@ class Choice:
         return self._seen[host].rate or self._rates.rate(host)
 
     def _fed(self, hosts: Iterable[str]) -> Profile | None:
-        """The smallest that the fastest of some hosts needs not wait for; None: not known."""
+        """The smallest profile that keeps the fastest host busy; None: a rate is not known."""
         rates = [self._rate(host) for host in hosts]
         known = [rate for rate in rates if rate is not None]
         if len(known) < len(rates):
@@ -143,7 +150,7 @@ class Choice:
     # What another profile would have saved.
 
     def look(self, block: memoryview, size: int, seconds: float) -> None:
-        """An encoder has made `size` bytes of a block in so many seconds."""
+        """Note that an encoder has made `size` bytes of a block in so many seconds."""
         with self._lock:
             self._busy += seconds
             self._blocks += 1
@@ -159,11 +166,11 @@ class Choice:
                 self._smaller += min(size, smaller)
 
     def _idle(self, seconds: float) -> float:
-        """The share of the encoders' time in which they had nothing to do."""
+        """The share of the time in which encoders had nothing to do."""
         return 1 - self._busy / (seconds * processors())
 
     def told(self) -> str | None:
-        """What the link has cost that `auto` would not have; None: nothing worth a line."""
+        """A sentence about what `auto` would have saved; None: nothing worth a line."""
         seconds = max((seen.seconds for seen in self._seen.values()), default=0.0)
         if not self._sampled or seconds < _LONG or (idle := self._idle(seconds)) < 1 / 2:
             return None

@@ -1,4 +1,4 @@
-"""What makes two transfers the same one: the project grew from a key that said too little."""
+"""The key that makes two transfers one. This project grew from a key that said too little."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ if TYPE_CHECKING:
 
 
 def transfer_key(name: RepositoryName, account: str, blob: Blob, profile: Profile) -> Hashable:
-    """Registry and full repository name, account, and what fixes the bytes.
-
-    Without the host (it has its port) the same layer to two registries would be one transfer, and
-    one of them would lack it; without the bytes, two images' different blobs of one DiffID would
-    be. `profile` is how the push compresses, and counts only where the blob is compressed by it:
-    what is unpacked is the plain tar that another push may have as it is. How a host is spoken to
-    is the same for all pushes of a `Pusher`.
-    """
+    """The key of a blob's transfer: registry and repository, account, and what fixes the bytes."""
+    # Without the host and its port, the same layer to two registries would be one transfer, and
+    # one registry would lack it. Without what fixes the bytes, different blobs of one DiffID in
+    # two images would be one. The profile counts only where it compresses the blob: a layer that
+    # is unpacked is the plain tar that another push may have as it is. The scheme is not in it:
+    # all pushes of a `Pusher` speak to a host in the same way.
     made_by = () if blob.stored or profile.compression == "none" else (profile.recorded,)
     return (str(name), account, blob.key, *made_by)

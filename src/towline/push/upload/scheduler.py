@@ -1,10 +1,10 @@
-"""From the plan of each blob to its arrival: one thread a blob; asked for, given a slot, sent.
+"""Carries out the uploads of a push: one thread a blob; it asks, waits for a slot, and sends.
 
-A blob that goes to one target is asked for, waits for a slot of its host, and is sent; what fails
-is tried again from where it stood, with no slot held meanwhile. A blob that goes to several is
-asked for at all of them side by side, and read once for those that need it. A target that is late
-with anything is waited for while the patience with it lasts; from then on it is served alone. Of
-several repositories of one host one is sent to, and the others mount from it.
+A blob that goes to one target is asked for, waits for a slot of its host, and is sent. After a
+failure it is tried again from the step that failed, and holds no slot meanwhile. A blob that goes
+to several targets is asked for at all of them side by side, and read once for those that need its
+bytes. A target that is late is waited for while the patience with it lasts; from then on it is
+served alone. Of several repositories of one host one is sent to, and the others mount from it.
 
 Nothing here can deadlock: a blob's thread waits for answers, whose threads wait for nobody, and for
 slots, whose holders wait for nobody.
@@ -41,36 +41,36 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, slots=True)
 class Task:
-    """A blob's upload to one target, which this push carries out whoever else waits for it."""
+    """A blob's upload to one target, which this push carries out, also for others who wait."""
 
     key: Hashable
-    """Of its flight."""
+    """The key of its flight."""
     upload: BlobUpload
     flight: Flight[Delivered]
     attempts: Attempts
     patience: Patience
-    """For how long its target may still make others wait."""
+    """How long its target may still keep others waiting."""
     asked: Future[Delivered | None] | None = None
-    """The answer of its target, while that is waited for."""
+    """The target's answer to the questions, until the blob's thread has taken it."""
     failure: TowlineError | None = None
-    """What the last attempt has failed with."""
+    """The error of the last attempt."""
     sending: bool = False
-    """Whether the present attempt has come to the sending."""
+    """Whether the present attempt sends bytes, or has sent some."""
     claim: Claim | None = None
-    """Of the slot that it has or waits for."""
+    """The slot that it has, or waits for."""
     siblings: list[Task] = field(default_factory=list)
-    """The same blob to other repositories of its host: they mount it once it is there."""
+    """Tasks of the same blob for other repositories of its host; they mount it once it is there."""
     follows: bool = False
-    """Whether it is such a sibling, and has something to mount."""
+    """Whether it is a sibling whose first task has delivered the blob, so that it can mount it."""
 
     @property
     def host(self) -> str:
-        """Whose slots, threads and back-off it shares."""
+        """The host, whose slots, threads and pauses it shares with other tasks."""
         return self.upload.repository.name.host
 
     @property
     def cancel(self) -> Cancel:
-        """Thrown when nobody waits for it any more."""
+        """The flight's switch: thrown when nobody waits for the blob any more."""
         return self.flight.context.cancel
 
 
@@ -83,10 +83,10 @@ class Uploads:
         self._choice = choice
         self._gate = resources.gate
         self._no_mounts: set[str] = set()
-        """Hosts at which one repository's blob could not be had for another."""
+        """Hosts at which a sibling could not mount the blob: the next ones are not held back."""
 
     def start(self, tasks: Sequence[Task]) -> None:
-        """Begin the uploads of one blob; whoever waits for their flights hears how they end."""
+        """Begin the uploads of one blob. Their flights tell how they end."""
         if len(tasks) == 1:
             self._start_alone(tasks[0])
             return
@@ -105,7 +105,7 @@ class Uploads:
             self._failed(task, no_thread)
 
     def _push_alone(self, task: Task, pause: float) -> None:
-        """Bring a blob to one target, after a pause of that many seconds."""
+        """Bring a blob to one target, after a pause of `pause` seconds."""
         try:
             delivered = self._deliver(task, pause)
         except BaseException as error:  # noqa: BLE001 - a thread's end: those who wait hear of it
@@ -114,7 +114,7 @@ class Uploads:
             self._arrived(task, delivered)
 
     def _deliver(self, task: Task, pause: float) -> Delivered:
-        """Try until the blob is there. Raises what the last attempt raised, and Cancelled."""
+        """Try until the blob is delivered. Raises the error of the last attempt, and Cancelled."""
         while True:
             with task.upload.context.span("waited"):
                 task.cancel.wait(pause)
@@ -124,16 +124,17 @@ class Uploads:
                 pause = 0.0
             except TowlineError as error:
                 pause = self._pause(task, error)
-            finally:  # after the pause is known: a gate that is to be shut is shut by then
+            finally:
+                # Only now that the gate is shut, if it is to be: whoever gets the slot looks at it.
                 self._give_back(task)
 
     def _attempt(self, task: Task) -> Delivered | None:
-        """Ask or mount, else send; None when the host wants to be left alone for a while."""
+        """Ask or mount, else send. None: the host wants to be left alone for a while."""
         task.sending = False
         self._ask(task)
         if (found := self._answer(task)) is not None:
             return found
-        if task.follows:
+        if task.follows:  # it could not mount what its sibling has delivered
             self._no_mounts.add(task.host)
         size = task.upload.blob.size
         task.claim = self._resources.slots_for([task.host], size).claim([task.host], size)
@@ -141,13 +142,16 @@ class Uploads:
             task.upload.tell("Waiting")
             with task.upload.context.span("waited"):
                 task.claim.slots.wait(task.claim, task.cancel)
+        # The gate may have been shut while the slot was waited for. Nobody waits with a slot held,
+        # so the slot is given back and the attempt begins anew: its questions pass the gate.
         if self._gate.remaining(task.host):
             return None
         task.sending = True
         return self._send(task)
 
     def _ask(self, task: Task) -> Future[Delivered | None]:
-        """Have a thread of the host ask for the blob, unless that was done already."""
+        """Have a thread of the host ask for the blob, unless one does so already."""
+        # Not in the blob's thread: with several targets it may have to go on without the answer.
         if task.asked is None:
             ask = partial(self._ask_or_mount, task)
             task.asked = self._resources.host_threads(task.host).submit(ask)
@@ -158,19 +162,21 @@ class Uploads:
         while task.upload.asks:
             self._gate.wait(task.host, task.cancel)
             with slots.held(task.host, size, task.cancel):
-                if not self._gate.remaining(task.host):  # it may have been shut meanwhile
+                # The gate may have been shut while the slot was waited for: then wait again.
+                if not self._gate.remaining(task.host):
                     with task.upload.context.span("asked"):
                         return task.upload.ask_or_mount()
-        return task.upload.ask_or_mount()
+        return task.upload.ask_or_mount()  # no question is left, so no slot is needed
 
     @staticmethod
     def _answer(task: Task) -> Delivered | None:
-        """What the asking has come to. Raises what it raised, and Cancelled."""
+        """The result of the questions. Raises what they raised, and Cancelled."""
         from concurrent.futures import CancelledError  # a push of nothing needs none
 
         asked, task.asked = task.asked, None
         assert asked is not None  # noqa: S101 - `_ask` comes first
-        with task.cancel.on_cancel(asked.cancel):  # its turn may never come
+        # Threads of a host that hangs may all be busy: then the question is cancelled in the queue.
+        with task.cancel.on_cancel(asked.cancel):
             try:
                 return asked.result()
             except CancelledError:
@@ -203,13 +209,14 @@ class Uploads:
         )
 
     def _pause(self, task: Task, error: BaseException) -> float:
-        """Seconds to wait after a failed attempt. Raises what the upload ends with, if it does."""
-        task.cancel.check()  # a cancelled call fails in any way it likes
+        """Seconds to wait after a failed attempt. Raises the error that ends the upload, if any."""
+        task.cancel.check()  # a cancelled call may fail with any error
         if not isinstance(error, TowlineError):
             raise error
-        if isinstance(error, Outpaced):  # nothing is wrong with it
+        if isinstance(error, Outpaced):  # it was only slow, which costs no attempt
             return 0.0
-        if isinstance(error, PassedBy) and task.failure:  # that is why it cannot be sent again
+        # Bytes of a pipe cannot be read again: the failure before is what went wrong.
+        if isinstance(error, PassedBy) and task.failure:
             task.failure.hint = error.hint
             raise task.failure from error
         task.failure = error
@@ -219,8 +226,9 @@ class Uploads:
         try:
             seconds = back_off(error, task.attempts, self._gate, task.host, upload.acknowledged)
         except TowlineError as final:
-            # A question that keeps failing is given up; but one that does not get through says
-            # that the bytes will not either. A host that hangs up may mind the question alone.
+            # A question that keeps failing is given up, and the next step is tried. Not where the
+            # host cannot be reached: the bytes would not arrive either. A host that hangs up may
+            # dislike the question alone.
             unreachable = isinstance(final, NetworkError) and not final.hung_up
             if task.sending or unreachable or not upload.skip():
                 raise
@@ -230,7 +238,7 @@ class Uploads:
         return seconds
 
     def _give_back(self, task: Task) -> None:
-        """Give its slot back, or its place in the queue for one."""
+        """Give the task's slot back, or its place in the queue for one."""
         claim, task.claim = task.claim, None
         if claim is not None:
             claim.slots.give_back(claim, task.host)
@@ -261,7 +269,10 @@ class Uploads:
             self._send_together(ready)
 
     def _ask_all(self, tasks: Sequence[Task]) -> list[Task]:
-        """Those that need bytes. The others have it, or go on alone, failed or late as they are."""
+        """Ask for a blob at all targets, and return the tasks that need its bytes.
+
+        The others have the blob, or go on alone because they have failed or are late.
+        """
         from concurrent.futures import wait
 
         asked = {task: self._ask(task) for task in tasks}
@@ -281,7 +292,8 @@ class Uploads:
         return ready
 
     def _one_for_each_host(self, tasks: Sequence[Task]) -> list[Task]:
-        """The first of each host. Its siblings mount from it, or go alone where that is refused."""
+        """The first task of each host. The others become its siblings, which mount from it."""
+        # Siblings would share a host's slots and its line: sending twice is never better.
         firsts: dict[str, Task] = {}
         for task in tasks:
             first = firsts.setdefault(task.host, task)
@@ -295,7 +307,10 @@ class Uploads:
         return list(firsts.values())
 
     def _take_slots(self, tasks: list[Task]) -> list[Task]:
-        """Take a slot of each host, all or none; who cannot be waited for goes on alone."""
+        """Take a slot of each host, all or none. Tasks that are late go on alone.
+
+        Returns the tasks that have their slots.
+        """
         while len(tasks) > 1:
             hosts, size = {task.host for task in tasks}, tasks[0].upload.blob.size
             slots = self._resources.slots_for(hosts, size)
@@ -343,7 +358,8 @@ class Uploads:
             return
         fan = FanOut(stream, reading)
         for task in tasks:
-            if self._gate.remaining(task.host):  # it has asked for a pause since
+            # The host has asked for a pause since: it goes alone, which costs it no attempt.
+            if self._gate.remaining(task.host):
                 self._try_again(task, Outpaced())
                 continue
             task.sending = True
@@ -366,7 +382,7 @@ class Uploads:
             self._arrived(task, delivered)
 
     def _try_again(self, task: Task, error: BaseException) -> None:
-        """It has failed at the others' side, or was left behind: from here on it goes alone."""
+        """A task has failed beside others, or was left behind: from here on it goes alone."""
         try:
             pause = self._pause(task, error)
         except BaseException as final:  # noqa: BLE001 - as above

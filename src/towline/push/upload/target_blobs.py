@@ -1,7 +1,7 @@
-"""The blobs of one target, each watched until the target has it or it has failed.
+"""The blobs of one target: each is watched until the target has it, or its upload has failed.
 
-Whoever comes first to a blob does the work, and gets a task for it; whoever comes later to the same
-blob of the same repository waits for what comes of that, and begins anew where it can't be used.
+The first push that wants a blob in a repository gets a task, and carries the upload out. Others
+that want the same wait for its result, and begin anew where they cannot use it.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
 
 class TargetBlobs:
-    """What becomes of each blob of a target, whose way `plans` tells.
+    """The blobs of one target, each with its steps in `plans`.
 
-    `join` gives a task that is still to be started, so that those of several targets can be
-    started together.
+    `join` gives a task that the caller starts, so that the tasks of several targets can be started
+    together.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class TargetBlobs:
     ) -> None:
         self.plans = plans
         self.delivered = delivered
-        """What came of the blobs that are there, by their keys."""
+        """By the keys of blobs: how those that are at the target came there."""
         self.errors: dict[Blob, TowlineError] = {}
-        """Why others are not."""
+        """The errors of blobs that are not."""
         self._target = target
         self._resources = target.resources
         self._profile = wish.profile
@@ -64,14 +64,14 @@ class TargetBlobs:
         self._watches: dict[Watch[Delivered], Blob] = {}
         self._ended: queue.SimpleQueue[Watch[Delivered] | None] = queue.SimpleQueue()
         self._mending = Lock()
-        """Held by whoever has blobs sent again for one of the tags."""
+        """Held while blobs are sent again for one of the tags, which are put side by side."""
         self._doubted: set[Blob] = set()
         """Blobs that a HEAD confirms and the manifest PUT calls unknown: they are sent again."""
 
     def join(self, blob: Blob, ended: Callable[[], object] = lambda: None) -> Task | None:
-        """Watch the blob's upload; a task where nobody carries it out yet.
+        """Watch the upload of a blob. Returns a task where nobody carries the upload out yet.
 
-        `ended` is called when it is over, from any thread.
+        `ended` is called when the upload is over, from any thread.
         """
         repository = self._target.repository
         key = transfer_key(repository.name, repository.account, blob, self._profile)
@@ -91,19 +91,20 @@ class TargetBlobs:
             unfinished=partial(self._unfinished, blob),
         )
         seen = self._resources.seen(key) if blob not in self._doubted else None
-        if seen is not None and fits(blob, seen, self._rules):  # since the planning, perhaps
+        # Another push of this Pusher may have delivered it since the steps were planned.
+        if seen is not None and fits(blob, seen, self._rules):
             upload.ask_first(seen)
         attempts = Attempts(self._resources.policy)
         return Task(key, upload, watch.flight, attempts, self._target.patience)
 
     def _unfinished(self, blob: Blob) -> KeptSession | None:
-        """Its session as the cache has it; None for a blob that is not worth it."""
+        """The blob's session in the cache; None for a blob that gets none."""
         return self._resources.unfinished.of(
             blob, self._target.repository, self._profile, learn=self._rules.trust_learned
         )
 
     def wait(self, trees: Sequence[Tree]) -> None:
-        """Until each blob is there or has failed, or none of the trees can be whole any more.
+        """Wait until each blob is there or has failed, or no tree can become whole any more.
 
         Raises Cancelled.
         """
@@ -115,19 +116,21 @@ class TargetBlobs:
                 self.leave()
 
     def settle(self) -> None:
-        """Take in what has ended so far. Raises Cancelled."""
+        """Take in the uploads that have ended so far, without waiting. Raises Cancelled."""
         while not self._ended.empty():
             self._take_one()
 
     def leave(self) -> None:
-        """Await nothing any more."""
+        """Wait for no upload any more; those that nobody else waits for are cancelled."""
         for watch in self._watches:
             watch.leave()
         self._watches.clear()
 
     def _hopeless(self, trees: Sequence[Tree]) -> bool:
+        # Blobs that the source lacks are waited for in any case: the error names all that are
+        # nowhere.
         if not self.errors or any(not blob.held for blob in self._watches.values()):
-            return False  # all of them that are nowhere are to be named
+            return False
         return all(any(blob in self.errors for blob in tree.blobs) for tree in trees)
 
     def _take_one(self) -> None:
@@ -135,7 +138,7 @@ class TargetBlobs:
         self._target.context.cancel.check()
         assert watch is not None  # noqa: S101 - None is put when the cancel is thrown
         blob = self._watches.pop(watch, None)
-        if blob is None:  # it was given up before
+        if blob is None:  # `leave` came before
             return
         joined = not watch.leads
         try:
@@ -143,13 +146,14 @@ class TargetBlobs:
         except Restart:
             self._join_again(blob)
         except SourceError as error:
-            if joined:  # the other push's source is at fault, not ours
+            if joined:  # it is the source of the other push that fails, not ours
                 self._join_again(blob)
             else:
                 self.errors[blob] = error
         except TowlineError as error:
             self.errors[blob] = error
         else:
+            # The other push may have delivered a blob that our manifest must not list (zstd).
             if joined and not fits(blob, delivered.candidate, self._rules):
                 self._join_again(blob)
             else:
@@ -166,7 +170,7 @@ class TargetBlobs:
         )
 
     def check_unsent(self) -> None:
-        """Compare the DiffIDs of layers that were there already, and not read on their way."""
+        """Check the DiffIDs of stored layers that were at the target already, and not read."""
         for blob in self.plans:
             delivered = self.delivered.get(blob.key)
             unsent = delivered and not delivered.sent_bytes
@@ -177,7 +181,7 @@ class TargetBlobs:
                     self.errors[blob] = error
 
     def _decompress(self, blob: Blob) -> None:
-        """Read a blob of the source for its DiffID. Raises SourceError, and Cancelled."""
+        """Read a blob of the source, and check its DiffID. Raises SourceError, Cancelled."""
         stream = BlobStream(
             blob.open(),
             None,
@@ -192,7 +196,10 @@ class TargetBlobs:
         blob.check(stream.blob.digest, stream.blob.diff_id)
 
     def check(self, tree: Tree) -> None:
-        """Raises why blobs of the tree are not there."""
+        """Raise the first error of the tree's blobs, if any is not there.
+
+        All blobs that are neither in the source nor at the target are named in one SourceError.
+        """
         errors = {blob: self.errors[blob] for blob in tree.blobs if blob in self.errors}
         missing = [
             blob
@@ -205,7 +212,7 @@ class TargetBlobs:
             raise error
 
     def send_also(self, tree: Tree, blob: Blob) -> None:
-        """Bring a blob there that the tree does not have. Raises what its upload raised."""
+        """Bring a blob to the target that is not in the tree. Raises the error of its upload."""
         with self._mending:
             self.plans[blob] = (Ask(own(blob)), Send())
             self._join_again(blob)
@@ -215,9 +222,10 @@ class TargetBlobs:
             raise error
 
     def send_missing(self, tree: Tree, missed: str = "") -> None:
-        """Ask for every blob again, and send those that are not there.
+        """Ask for every blob of the tree again, and send those that are missing.
 
-        Those whose digests `missed` names are sent whatever the answer: it was wrong before.
+        `missed`: the words of a refusal. A blob whose digest is in them is sent whatever a HEAD
+        says: it was wrong before (Harbor, load-balanced caches).
         """
         target = self._target
         with self._mending:
