@@ -68,14 +68,12 @@ class Outcomes:
         documents, status, verified = placed
         if verified:
             self._telling.verified(reference, verified)
-        self.by_tag[reference] = reporting.pushed(
-            self._target,
-            reference,
-            documents,
-            status,
-            cost=self.costs.share(),
+        cost = self.costs.share()
+        self.by_tag[reference] = replace(
+            reporting.as_it_stands(self._target, reference, documents.top, status, cost),
             layers=reporting.layers(tree, delivered, self.costs.layers),
             manifests=reporting.manifests(tree, documents),
+            digest_differs=documents.differs,
             learned_from=reporting.learned_from(self._target, tree, delivered),
             verified=verified,
         )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from towline.push.target import Cost, Target
     from towline.reference import Reference
     from towline.spec.descriptor import Descriptor
+    from towline.spec.manifest import RawManifest
 
 
 def layers(
@@ -84,44 +85,17 @@ def planned(
     return tuple(results)
 
 
-def pushed(
-    target: Target,
-    reference: Reference,
-    documents: Documents,
-    status: Status,
-    *,
-    cost: Cost,
-    layers: tuple[LayerResult, ...],
-    manifests: tuple[ManifestResult, ...],
-    learned_from: str | None,
-    verified: Verification | None,
-) -> PushResult:
-    """The result of a tag that holds the image."""
-    top = documents.top
-    return PushResult(
-        reference=str(reference if reference.tag else reference._replace(digest=top.digest)),
-        tag=reference.tag,
-        digest=top.digest,
-        size=top.size,
-        media_type=top.media_type,
-        status=status,
-        layers=layers,
-        manifests=manifests,
-        digest_differs=documents.differs,
-        learned_from=learned_from,
-        verified=verified,
-        warnings=tuple(target.warnings),
-        **cost._asdict(),
-    )
-
-
 Left = Literal["skipped", "unchanged"]
 
 
 def as_it_stands(
-    target: Target, reference: Reference, standing: Descriptor, status: Status, cost: Cost
+    target: Target,
+    reference: Reference,
+    standing: Descriptor | RawManifest,
+    status: Status,
+    cost: Cost,
 ) -> PushResult:
-    """The result of a tag of which nobody has looked at what it holds."""
+    """The result of a tag, without a look at what its manifest lists."""
     return PushResult(
         reference=str(reference if reference.tag else reference._replace(digest=standing.digest)),
         tag=reference.tag,

@@ -96,7 +96,7 @@ class TagPush:
             return error
 
     def _tag(self, reference: Reference, tree: Tree) -> Tag:
-        return Tag.of(self._target, self._wish, reference, tree, self._blobs.delivered)
+        return Tag(self._target, self._wish, reference, tree, self._blobs.delivered)
 
     def _verified(self, tag: Tag, placed: Placed) -> Placed:
         """What was put, looked at again where that is wanted. Raises what `verify` raises."""

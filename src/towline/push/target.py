@@ -165,21 +165,12 @@ class Tag(NamedTuple):
     wish: Wish
     reference: Reference
     tree: Tree
-    made: Mapping[str, Made]
-    """What became of the tree's own blobs: the target may have those of a thousand others."""
+    delivered: Mapping[str, Delivered]
 
-    @classmethod
-    def of(
-        cls,
-        target: Target,
-        wish: Wish,
-        reference: Reference,
-        tree: Tree,
-        delivered: Mapping[str, Delivered],
-    ) -> Tag:
-        """Of all that was delivered there."""
-        made = {blob.key: delivered[blob.key].made for blob in tree.blobs}
-        return cls(target, wish, reference, tree, made)
+    @property
+    def made(self) -> dict[str, Made]:
+        """What became of the tree's own blobs: the target may have those of a thousand others."""
+        return {blob.key: self.delivered[blob.key].made for blob in self.tree.blobs}
 
 
 def target_at(

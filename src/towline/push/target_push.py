@@ -193,7 +193,7 @@ class TargetPush:
             return None
         standing = {}
         for reference, tree in self.left:
-            tag = Tag.of(self.target, self._wish, reference, tree, found)
+            tag = Tag(self.target, self._wish, reference, tree, found)
             if (right := Tagging(tag).standing()) is None:
                 return None
             standing[reference] = right

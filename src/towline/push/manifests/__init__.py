@@ -1,1 +1,1 @@
-"""The documents of a push: built, converted where they must be, and put, the tag last."""
+"""The documents of a push: built, converted where they must be, put, and looked at again."""
