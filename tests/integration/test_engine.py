@@ -403,13 +403,23 @@ def test_an_export_is_hung_up_on_after_the_last_blob_that_is_wanted(
 
 
 def test_an_engine_is_asked_again_for_a_blob_that_has_passed_and_did_not_arrive(
-    engine: ScriptedEngine, pusher: towline.Pusher, oci_registry: OciRegistry, tmp_path: Path
+    engine: ScriptedEngine, oci_registry: OciRegistry, tmp_path: Path
 ) -> None:
-    noise = ({"a": os.urandom(12 << 20)}, {"b": b"b"})
+    notes: list[str] = []
+
+    def hear(event: towline.Event) -> None:
+        if isinstance(event, towline.Note):
+            notes.append(event.message)
+
+    noise = ({"a": os.urandom(12 << 20)}, {"b": b"b"}, {"c": os.urandom(6 << 20)})
     image = held(engine, tmp_path, "containerd", "app:1", layers=noise)
     oci_registry.cut(after_bytes=8 << 20)
-    result = pusher.push("docker-daemon:app:1", f"{oci_registry.name('app')}:1", verify="full")
+    options: Any = {"engine": engine.url, "cache": tmp_path / "cache", "on_event": hear}
+    place = f"{oci_registry.name('app')}:1"
+    result = towline.push("docker-daemon:app:1", place, verify="full", **options)
     assert (result.digest, len(engine.exports)) == (image.id, 2)
+    spooled = [int(note.split()[1]) for note in notes if note.startswith("spooled")]
+    assert 12 << 20 < spooled[0] < 13 << 20
 
 
 def test_plain_layers_of_a_containerd_store_are_kept_and_compressed(

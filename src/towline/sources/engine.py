@@ -80,6 +80,8 @@ class EngineSource:
         """Digests, without their algorithm, of the layers of images that are described."""
         self._passed: dict[Digest, bytes] = {}
         """Documents of an export that has passed by."""
+        self._tar: PassingTar | None = None
+        """That export."""
         self._contents: dict[Digest, SourceImage | SourceIndex] = {}
         """What images are by what is known of them without an export."""
 
@@ -254,7 +256,7 @@ class EngineSource:
         unread = self._ask([image], self._context)
         name = f"the export of {image.title}"
         stream = ExportStream(unread, name, self._client.gone)
-        tar = PassingTar(stream, name, self._context.cancel)
+        self._tar = tar = PassingTar(stream, name, self._context.cancel)
         held = {digest.hex for digest in self.held(image.diff_ids)}
         try:
             yield from tar.passing(lambda: self._has_passed(image, tar, held))
@@ -362,6 +364,10 @@ class EngineSource:
 
         title = ", ".join(image.title for image in images)
         held = self.held({diff_id for each in images for diff_id in each.diff_ids})
+        unwanted = {digest.hex for digest in held}
+        if self._tar:
+            missed = {digest.hex for digest in self._tar.missed}
+            unwanted |= set(map(named_by, self._tar.passed)) - missed
         export = EngineExport(
             partial(self._ask, images),
             self._client.gone,
@@ -369,7 +375,7 @@ class EngineSource:
             self._context,
             self._environ,
             expected=sum(image.size for image in images),
-            unwanted={digest.hex for digest in held},
+            unwanted=unwanted,
         )
         if len(images) == 1 and images[0].id in self._layers_of:
             export.want_only(self._layers_of[images[0].id])

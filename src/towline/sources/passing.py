@@ -69,14 +69,20 @@ class PassingBlob:
         self._error: BaseException | None = None
         self.let_go = False
         """Whether nobody wants any more of it."""
+        self.missed = False
+        """Whether somebody wanted what had gone by."""
 
     def open(self) -> Reader:
         """The reader, at the first byte. Raises PassedBy where that is not held any more."""
         with self._moved:
             if self._dropped or self.let_go:
-                raise passed_by(self._source, f"the blob {self.digest}")
+                raise self._gone()
             self._taken = 0
         return self
+
+    def _gone(self) -> PassedBy:
+        self.missed = True
+        return passed_by(self._source, f"the blob {self.digest}")
 
     def release(self) -> None:
         """Nobody wants any more of it: the rest is read and forgotten."""
@@ -117,7 +123,7 @@ class PassingBlob:
                 if self._error is not None:
                     raise self._error
                 if self.let_go:
-                    raise passed_by(self._source, f"the blob {self.digest}")
+                    raise self._gone()
                 self._moved.wait()
             if self._taken == self.size:
                 return 0
@@ -229,7 +235,8 @@ class PassingTar:
         self._cancel = cancel
         self._kept = 0
         """Bytes of the documents."""
-        self._open: list[PassingBlob] = []
+        self._blobs: list[PassingBlob] = []
+        """Those of which something is held, or was missed."""
 
     def passing(
         self, enough: Callable[[], bool] = lambda: False
@@ -279,7 +286,7 @@ class PassingTar:
         blob = PassingBlob(digest, member.size, kind, self.name)
         self.passed[clamped(member.name)] = (member.size, self._head(member))
         self._wait_for_room(blob.window)
-        self._open.append(blob)
+        self._blobs.append(blob)
         try:
             yield blob
             for start in range(0, member.size, BLOCK):
@@ -293,8 +300,8 @@ class PassingTar:
     def _wait_for_room(self, size: int) -> None:
         """Until so many bytes may be held: those that are held are whole, and wait for nobody."""
         while True:
-            self._open = [blob for blob in self._open if not blob.let_go]
-            if sum(blob.window for blob in self._open) + size <= ROOM:
+            self._blobs = [blob for blob in self._blobs if blob.missed or not blob.let_go]
+            if sum(blob.window for blob in self._blobs if not blob.let_go) + size <= ROOM:
                 return
             self._cancel.wait(_LOOK / 10)
 
@@ -305,6 +312,11 @@ class PassingTar:
             raise torn(self.name, f"its member {member.name!r}", start + got, member.size)
 
     # What is known of it.
+
+    @property
+    def missed(self) -> set[Digest]:
+        """The blobs that somebody wanted when they had gone by."""
+        return {blob.digest for blob in self._blobs if blob.missed}
 
     @property
     def files(self) -> Mapping[str, object]:
