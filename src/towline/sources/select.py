@@ -35,13 +35,13 @@ def select(
         if len(images) == 1 or len(entries) == 1:
             return (images or entries)[0]
         raise SourceError(
-            f"{source} holds {len(entries)} images: {_listed(entries)}",
+            f"{source} holds several images: {_listed(entries)}",
             hint=_name_one(entries, spelled),
         )
     found = _matching(entries, ref)
     if not found:
         raise SourceError(
-            f"tag does not exist: {shown(ref)} in {source}, which holds {_listed(entries, None)}",
+            f"tag does not exist: {shown(ref)} in {source}, which holds {_listed(entries)}",
             hint=_name_one(entries, spelled),
         )
     if len(found) > 1:
@@ -68,7 +68,7 @@ def tagged(
         if not known and not (wanted and wanted.repository in repositories):
             raise SourceError(
                 f"no tags to push for {shown(ref)}: An image does not exist locally with the tag: "
-                f"{shown(ref)} ({source} holds {_listed(entries, None)})"
+                f"{shown(ref)} ({source} holds {_listed(entries)})"
             )
     elif len(repositories) > 1:
         names = ", ".join(sorted(repository.familiar for repository in repositories))
@@ -145,12 +145,12 @@ def _name_one(entries: Sequence[SourceEntry], spelled: str) -> str | None:
     return f"name one: {spelled}:{first}" + (", or push all: `all_tags=True`" if several else "")
 
 
-def _listed(entries: Sequence[SourceEntry], most: int | None = 1) -> str:
-    """The entries by `most` of their names each, or by their places."""
+def _listed(entries: Sequence[SourceEntry]) -> str:
+    """The entries by their names, or by their places."""
     names = [
         name
         for place, entry in enumerate(entries)
-        for name in (*map(shown, entry.names[:most]),) or (f"@{place} without a name",)
+        for name in (*map(shown, entry.names),) or (f"@{place} without a name",)
     ]
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
