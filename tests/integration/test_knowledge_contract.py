@@ -28,6 +28,7 @@ from towline.knowledge.base import MAX_CONFIG_SIZE, SavedSession
 from towline.knowledge.redis import Address, RedisKnowledge
 from towline.knowledge.sessions import read, written
 from towline.knowledge.sqlite import SqliteKnowledge
+from towline.spec import media_types
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -253,6 +254,12 @@ def test_it_can_be_counted_pruned_and_cleared(store: Knowledge) -> None:
     assert store.host_facts("reg") == {}
     store.clear()
     assert store.prune(older_than=time.time()) == 0
+
+
+def test_a_config_is_counted_as_an_entry_and_not_as_a_layer(store: Knowledge) -> None:
+    store.record([entry(), entry(diff_id=BLOB)._replace(media_type=media_types.DOCKER_CONFIG)])
+    stats = store.stats()
+    assert (stats.diff_ids, stats.entries) == (1, 2)
 
 
 def test_many_layers_are_counted_pruned_and_cleared_too(store: Knowledge) -> None:

@@ -29,6 +29,7 @@ from towline.knowledge.base import (
     is_content_of,
 )
 from towline.spec.digest import Digest
+from towline.spec.media_types import layer_compression
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -231,8 +232,9 @@ class RedisKnowledge(Knowledge):
         diff_ids = entries = size = 0
         with self._using() as client:
             for keys in _batches(client, self._key("layer", "")):
-                diff_ids += len(keys)
-                entries += sum(_each(client, "llen", keys))
+                for values in _each(client, "lrange", keys, 0, -1):
+                    entries += len(values)
+                    diff_ids += any(map(_is_of_layer, values))
             for keys in _batches(client, self._address.prefix):
                 # None for a key that has expired meanwhile.
                 size += sum(filter(None, _each(client, "memory_usage", keys)))
@@ -378,6 +380,14 @@ def _understood_facts(values: Mapping[bytes, bytes]) -> Iterator[tuple[str, str,
             yield name.decode(), str(value), str(mac)
         except _UNREADABLE:
             continue
+
+
+def _is_of_layer(value: bytes) -> bool:
+    """Whether an entry is a layer's; a config has one too, by its digest."""
+    try:
+        return layer_compression(str(json.loads(value)[-5])) is not None
+    except _UNREADABLE:
+        return False
 
 
 def _seen(value: bytes) -> float:

@@ -22,6 +22,7 @@ from towline.knowledge.base import (
     is_content_of,
 )
 from towline.spec.digest import Digest
+from towline.spec.media_types import layer_compression
 
 if TYPE_CHECKING:
     import sqlite3
@@ -249,14 +250,14 @@ class SqliteKnowledge(Knowledge):
     def stats(self) -> Stats:
         """Reads the whole table."""
         with self._using() as database:
-            diff_ids, entries = database.execute(
-                "SELECT count(DISTINCT diff_id), count(*) FROM entry"
-            ).fetchone()
+            known = database.execute("SELECT diff_id, media_type FROM entry").fetchall()
+        # A config has an entry too, by its digest.
+        layers = {diff_id for diff_id, kind in known if layer_compression(kind)}
         size = 0
         for path in (self._path, f"{self._path}-wal"):
             with suppress(OSError):
                 size += os.stat(path).st_size  # noqa: PTH116 - pathlib costs start-up
-        return Stats(self._path, diff_ids, entries, size, len(self.sessions()))
+        return Stats(self._path, len(layers), len(known), size, len(self.sessions()))
 
     def prune(self, older_than: float) -> int:
         """Also gives the room back to the file system."""
