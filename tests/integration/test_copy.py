@@ -134,6 +134,16 @@ def test_all_tags_that_fit_are_copied_and_equal_ones_read_no_manifest(
     assert {one.partition(" ")[0] for one in source.asked if "manifests" in one} == {"HEAD"}
 
 
+def test_patterns_alone_mean_all_tags_that_fit(
+    source: Source, oci_registry: TestRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    towline.tag(f"{source.host}/app:1", ["1.1", "2"])
+    name = oci_registry.name("app")
+    assert main(["copy", f"{source.host}/app", name, "--tags", "1*", "--output", "json"]) == 0
+    assert [result["tag"] for result in json.loads(capsys.readouterr().out)] == ["1", "1.1"]
+    assert oci_registry.tags("app") == ["1", "1.1"]
+
+
 def test_a_push_takes_an_image_of_a_registry_too(source: Source, registry: Place) -> None:
     result = towline.push(f"docker://{source.host}/app:1", f"{registry.name('app')}:1")
     assert result.digest == source.digest

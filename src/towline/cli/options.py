@@ -157,7 +157,7 @@ WHICH_COPIED = Group(
     "what of it is copied",
     Option(
         "--tags",
-        "with -a: tags that fit one of these patterns (repeatable)",
+        "of all tags those that fit one of these patterns (repeatable)",
         "GLOB",
         repeatable=True,
     ),

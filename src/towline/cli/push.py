@@ -25,6 +25,8 @@ def _push(args: argparse.Namespace) -> int:
 
 
 def _copy(args: argparse.Namespace) -> int:
+    if "tags" in args:
+        args.all_tags = True  # what it picks among
     return _bring_one(args, *words.copied(args))
 
 
