@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support import docker_registry as real
+from tests.support.certificates import make_authority
 from tests.support.scripted import Reply, Scripted, scripted
 from towline.spec.media_types import OCI_INDEX
 from towline.testing.images import make_image
@@ -234,6 +235,12 @@ def test_a_certificate_that_cannot_be_used_is_exit_2_where_no_tls_is_spoken_too(
     given = [image if word == "IMAGE" else word for word in words]
     refused(2, "push", image, oci_registry.name("app") + ":1", *given, says=says)
     assert oci_registry.requests == []
+
+
+def test_a_certificate_without_its_key_is_told_what_it_lacks(tmp_path: Path) -> None:
+    certificate = make_authority(tmp_path).issue().cert
+    words = ("tags", "reg.example/app", "--cert", str(certificate))
+    assert "hint: give its key, too: `--key`" in refused(2, *words, says="client certificate")
 
 
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"

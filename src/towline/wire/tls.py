@@ -62,7 +62,9 @@ def context(trust: Trust) -> ssl.SSLContext:
             hint=f"give a key without a passphrase: openssl pkey -in {path} -out FILE",
         )
 
-    with _reading(trust.certificate, "a client certificate with its key"):
+    # OpenSSL's "PEM lib" is all that is said where a certificate has no key beside it.
+    hint = None if trust.key else "give its key, too: `key`"
+    with _reading(trust.certificate, "a client certificate with its key", hint):
         made.load_cert_chain(trust.certificate, trust.key, password=encrypted)
     return made
 
@@ -94,13 +96,13 @@ def _trust_the_system(made: ssl.SSLContext) -> None:
 
 
 @contextmanager
-def _reading(path: Path, what: str) -> Iterator[None]:
+def _reading(path: Path, what: str, hint: str | None = None) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
         raise UsageError(f"there is no file {path} to read {what} from") from None
     except OSError as error:  # ssl.SSLError is one
-        raise UsageError(f"{path} cannot be read as {what}: {error}") from None
+        raise UsageError(f"{path} cannot be read as {what}: {error}", hint=hint) from None
 
 
 def issuer(certificate: bytes) -> str:
