@@ -82,11 +82,12 @@ def _parsed(text: str, without: str | None, *, places: bool) -> Reference:
 def check_at_registry(text: str) -> None:
     """Raises UsageError for what names a folder, a file or a daemon."""
     if re.match(_ELSEWHERE, text):
-        daemon = text.startswith(_DAEMON)
         shown = reference.without_login(text)
-        hint = "docker load puts an archive into a daemon" if daemon else f"towline copy … {shown}"
+        if text.startswith(_DAEMON):
+            said = f"{shown} is in a daemon, and nothing is written to one"
+            raise UsageError(said, hint="docker load puts an archive into it")
         said = f"{shown} is not at a registry, and a push goes to registries alone"
-        raise UsageError(said, hint=hint)
+        raise UsageError(said, hint=f"towline copy … {shown}")
 
 
 def _check(found: Reference, *, without: str | None) -> None:
