@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _keep_standard_descriptors()
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
-    if words in (["help", "--help"], ["version", "--help"]):
+    if len(words) > 1 and {*words} <= {"help", "version", "--help", "-h"}:
         words = ["--help"]
     args: argparse.Namespace | None = None
     try:

@@ -95,7 +95,6 @@ def test_a_digest_is_no_destination(capsys: pytest.CaptureFixture[str]) -> None:
         ("oci:5000", "copy"),
         ("oci-archive:out.tar", "copy"),
         ("docker-archive:out.tar:app", "copy"),
-        ("docker-daemon:app:1", "docker load"),
     ],
 )
 def test_a_push_goes_to_registries_alone(
@@ -108,6 +107,17 @@ def test_a_push_goes_to_registries_alone(
     )
     assert [line[:6] for line in lines[1:]] == ["hint: "]
     assert hint in lines[1]
+
+
+@pytest.mark.parametrize("command", ["push", "plan", "copy"])
+def test_nothing_goes_to_a_daemon(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert told(capsys, command, "docker://reg.example/app", "docker-daemon:app:1") == (
+        2,
+        [
+            "towline: error: docker-daemon:app:1 is in a daemon, and nothing is written to one",
+            "hint: docker load puts an archive into it",
+        ],
+    )
 
 
 @pytest.mark.parametrize(
@@ -343,7 +353,13 @@ def test_a_variable_that_is_none_of_ours_is_warned_of(
 def test_the_version_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
     assert capsys.readouterr().out == f"towline {towline.__version__}\n"
-    for words in (["help", "version"], ["help", "help"], ["version", "--help"]):
+    for words in (
+        ["help", "version"],
+        ["help", "help"],
+        ["version", "--help"],
+        ["help", "--help"],
+        ["version", "-h"],
+    ):
         assert main(words) == 0
         assert capsys.readouterr().out.startswith("usage: towline COMMAND")
 
