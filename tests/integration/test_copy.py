@@ -81,18 +81,20 @@ def test_what_is_there_already_costs_one_head_at_each_end(
     assert [one.method for one in oci_registry.requests[before:]] == ["HEAD"]
 
 
-def test_blobs_go_by_one_post_and_one_put_and_are_read_once_for_several(
+def test_blobs_go_by_one_post_and_at_most_one_put_and_are_read_once_for_several(
     source: Source, oci_registry: TestRegistry
 ) -> None:
     with Server() as other:
         names = [f"{oci_registry.name('app')}:1", f"{other.url.partition('//')[2]}/app:1"]
         results = towline.copy(f"{source.host}/app:1", names)
         assert [result.digest for result in results] == [source.digest] * 2
-        methods = Counter(one.method for one in other.log.since(0))
-    assert methods["PATCH"] == 0
-    blobs = methods["POST"]
+        asked = other.log.since(0)
+    assert "PATCH" not in {one.method for one in asked}
+    posts = [one for one in asked if one.method == "POST"]
+    whole = [one for one in posts if "digest=" in one.path]
+    puts = [one for one in asked if one.method == "PUT" and "/blobs/" in one.path]
+    assert len(whole) + len(puts) == len(posts)
     read = [one for one in source.asked if "/blobs/" in one]
-    assert methods["PUT"] == blobs + 5  # and the manifests
     assert Counter(read).most_common(1)[0][1] == 1
 
 

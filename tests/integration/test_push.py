@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tarfile
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -536,7 +537,7 @@ def test_a_plan_writes_nothing_and_says_what_a_push_would_do(
 
 
 def test_tags_of_one_repository_share_what_their_push_costs(
-    registry: Place, tmp_path: Path
+    request: pytest.FixtureRequest, registry: Place, tmp_path: Path
 ) -> None:
     made = make_image(tmp_path / "image.tar", LAYERS)
     name = registry.name("app")
@@ -548,10 +549,16 @@ def test_tags_of_one_repository_share_what_their_push_costs(
         planned = pusher.plan(made.path, [f"{name}:3", f"{name}:4"])
     assert first.requests + second.requests == asked
     assert second.requests == 1  # the manifest
-    assert [layer.sent_bytes for layer in first.layers] == [layer.size for layer in first.layers]
+    # Debian's gets one small blob twice: it takes none with the request that opens a session.
+    bodies = Counter(path[-64:] for _, path in registry.requests() if "digest=" in path)
+    for layer in first.layers:
+        assert layer.sent_bytes == (layer.size or 0) * bodies[str(layer.digest)[-64:]]
+    assert bodies.total() == len(bodies) + (0 if "embedded" in request.node.name else 1)
     assert [layer.sent_bytes for layer in second.layers] == [0] * len(LAYERS)
     assert {layer.outcome for layer in second.layers} == {"pushed"}
-    assert first.sent_bytes == sum(layer.sent_bytes for layer in first.layers) + len(made.config)
+    sent = sum(layer.sent_bytes for layer in first.layers)
+    config = hashlib.sha256(made.config).hexdigest()
+    assert first.sent_bytes == sent + len(made.config) * bodies[config]
     assert second.sent_bytes == 0
     assert min(first.seconds, second.seconds) > 0
     told = [event for event in events if isinstance(event, towline.Summary)]

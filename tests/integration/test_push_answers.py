@@ -105,9 +105,15 @@ def test_a_commit_that_is_refused_for_good_is_not_sent_for_ever(
 def test_a_digest_that_does_not_agree_is_sent_once_more(
     registry: Scripted, pusher: towline.Pusher, made: Made
 ) -> None:
-    registry.on(
-        "PUT", "digest=.*", complaint(400, "DIGEST_INVALID"), complaint(400, "DIGEST_INVALID")
-    )
+    refused: set[str] = set()
+
+    def refuse(asked: Asked) -> Reply | None:
+        digest = asked.query.rpartition("digest=")[2]
+        first = digest not in refused
+        refused.add(digest)
+        return complaint(400, "DIGEST_INVALID") if first else None
+
+    registry.on("PUT", "digest=", refuse, forever=True)
     pusher.push(made.path, f"{registry.host}/app:1")
     assert whole(registry)
 

@@ -59,19 +59,25 @@ def at_once(*pushes: Callable[[], towline.PushResult]) -> list[towline.PushResul
 
 
 def digests_sent(requests: list[tuple[str, str]]) -> list[str]:
-    """The digest of each upload that was closed."""
-    puts = [path for method, path in requests if method == "PUT" and "/blobs/uploads/" in path]
-    return sorted(path.rpartition("digest=")[2].replace("%3A", ":") for path in puts)
+    """The digest of each upload that was closed, or that came in one request."""
+    named = [
+        (method, path.rpartition("digest=")[2].replace("%3A", ":"))
+        for method, path in requests
+        if "/blobs/uploads/" in path and "digest=" in path
+    ]
+    puts = [digest for method, digest in named if method == "PUT"]
+    posts = [digest for method, digest in named if method == "POST" and digest not in puts]
+    return sorted(puts + posts)
 
 
 # The founding bug: a transfer whose key lacks the registry loses a layer of one of two.
 
 
-def sent_once(server: Server) -> None:
+def sent_once(server: Server | TestRegistry) -> None:
     """Everything came at the first try: nothing was found missing when the tag was written."""
-    puts = [one.path for one in server.requests if one.method == "PUT"]
-    assert len([path for path in puts if "/manifests/" in path]) == 1
-    assert len([path for path in puts if "/blobs/" in path]) == 4
+    requests = [(one.method, one.path) for one in server.requests]
+    assert len([one for one in requests if one[0] == "PUT" and "/manifests/" in one[1]]) == 1
+    assert len(digests_sent(requests)) == 4
 
 
 @pytest.mark.parametrize("turn", range(3))
@@ -152,9 +158,8 @@ def test_two_threads_send_each_blob_of_one_image_once(
     for result, tag in zip(results, ("1", "2"), strict=True):
         assert [layer.diff_id for layer in result.layers] == list(made.diff_ids)
         assert readback.image(registry.url, registry.path("app"), tag).digest == result.digest
-    assert sum(layer.sent_bytes for result in results for layer in result.layers) == sum(
-        layer.size or 0 for layer in results[0].layers
-    ), "whoever joined has sent nothing"
+    for one, other in zip(*(result.layers for result in results), strict=True):
+        assert one.sent_bytes == 0 or other.sent_bytes == 0, "whoever joined has sent nothing"
 
 
 def test_the_same_tag_by_several_threads_is_put_once(
@@ -165,9 +170,7 @@ def test_the_same_tag_by_several_threads_is_put_once(
     oci_registry.stall(0.02)
     results = at_once(*[lambda: pusher.push(made.path, destination)] * 4)
     assert len({result.digest for result in results}) == 1
-    puts = [one.path for one in oci_registry.requests if one.method == "PUT"]
-    assert len([path for path in puts if "/manifests/" in path]) == 1
-    assert len([path for path in puts if "/blobs/" in path]) == 4
+    sent_once(oci_registry)
 
 
 def test_two_images_for_one_tag_are_both_put_there(

@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -299,9 +299,10 @@ class Scripted:
         return Reply(200, {"Content-Type": "application/json"}, body)
 
     def _upload(self, asked: Asked, name: str, session: str) -> Reply:
-        if asked.method == "POST":
+        if asked.method == "POST":  # a blob in it is ignored, as distribution does
             session = f"s{next(self._numbers)}"
             self.sessions[session] = bytearray()
+            asked = replace(asked, body=b"")
         elif session not in self.sessions:
             return complaint(404, "BLOB_UPLOAD_UNKNOWN")
         held = self.sessions[session]

@@ -81,6 +81,8 @@ class Script:
     """By the kind of the request and its number among those, from 1."""
     always: dict[Kind, Trouble] = field(default_factory=dict)
     mounts: Mounts = "yes"
+    posts: bool = False
+    """Whether a blob is taken in the request that else opens a session."""
     pace: float = 0.0
     """Seconds that each answer takes."""
 
@@ -120,6 +122,8 @@ class Unsteady(Scripted):
         self.log: list[Logged] = []
         self.received = 0
         """Bytes of blobs, those that were thrown away too."""
+        self.in_vain: list[int] = []
+        """Bytes of each blob that came with the opening of a session, and was not taken so."""
         self.most = 0
         """Bodies of blobs that came in at once."""
         self.premature: list[str] = []
@@ -166,7 +170,9 @@ class Unsteady(Scripted):
 
     @contextmanager
     def _coming_in(self, asked: Asked) -> Iterator[None]:
-        blob = asked.method in {"PATCH", "PUT"} and "/blobs/uploads/" in asked.target
+        blob = "/blobs/uploads/" in asked.target and (
+            asked.method in {"PATCH", "PUT"} or "?digest=" in asked.target
+        )
         with self._lock:
             self._coming += blob
             self.most = max(self.most, self._coming)
@@ -250,6 +256,11 @@ class Unsteady(Scripted):
                 return Reply(201, {"Location": place, "Docker-Content-Digest": digest})
         session = f"s{next(self._session_numbers)}"
         self.sessions[session] = bytearray()
+        if "digest" in query and self.script.posts:
+            self.sessions[session] += asked.body
+            return self._keep(asked, name, session)
+        if "digest" in query:
+            self.in_vain.append(len(asked.body))
         return self._told(name, session, 202)
 
     def _told(self, name: str, session: str, status: int) -> Reply:

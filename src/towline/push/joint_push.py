@@ -163,14 +163,15 @@ class _Together:
     def start(self, runs: Sequence[TargetPush]) -> None:
         """Begin every blob at every target, the largest first: they take the longest.
 
-        Before them what the source lacks: where it is nowhere, nothing else is worth sending.
+        Before them what the source lacks: where it is nowhere, nothing else is worth sending. And
+        configs: they are small, and tell whether the small layers can go in one request each.
         """
         from towline.push.upload.scheduler import Uploads  # an unchanged image needs none
 
         uploads = Uploads(self._resources, self._wish, self._choice)
         for run in runs:
             run.begin(uploads)
-        for blob in sorted(self._blobs, key=lambda blob: (blob.held, -blob.size)):
+        for blob in sorted(self._blobs, key=lambda blob: (blob.held, blob.is_layer, -blob.size)):
             tasks: list[Task] = []
             try:
                 for run in runs:

@@ -41,6 +41,13 @@ class Mounted(NamedTuple):
     """The digest that the answer names, where it is not the one that was asked for."""
 
 
+class Kept(NamedTuple):
+    """The registry has kept a blob that came whole."""
+
+    instead: Digest | None = None
+    """Another blob that it names as kept."""
+
+
 class Opened(NamedTuple):
     """An upload session."""
 
@@ -110,6 +117,24 @@ def open_upload(name: RepositoryName) -> Call[Opened]:
         return _opened(response, action)
 
     return Call("POST", distribution.uploads_path(name.path), action, read, moves=True)
+
+
+def post_blob(name: RepositoryName, digest: str, content: memoryview) -> Call[Kept | Opened]:
+    """end-4b: all of a blob in the request that else opens a session, which it may do instead."""
+    action = f"push a blob to {name}"
+    path = f"{distribution.uploads_path(name.path)}?digest={digest}"
+
+    def read(response: Response) -> Kept | Opened:
+        # zot names the blob by its location alone; a session's, some say 201 of that as well.
+        location = response.headers.get("Location") or ""
+        named = errors.named(response) or digest.partition(":")[2] in location
+        if response.status == 201 and named:
+            return Kept(errors.named_instead(response, digest))
+        if response.status not in {201, 202}:
+            raise errors.no_success(response, action)
+        return _opened(response, action)
+
+    return Call("POST", path, action, read, (BINARY,), content, moves=True)
 
 
 def mount(name: RepositoryName, digest: str, origin: str) -> Call[Mounted | Opened | None]:

@@ -78,6 +78,8 @@ class HostFacts:
     """It takes no OCI manifests, but others."""
     mounts: bool = False
     """It has linked a blob from another repository."""
+    posts: bool | None = None
+    """Whether it takes a blob in the POST that else opens a session; None: not tried."""
     chunks_kept: bool = field(default=False, compare=False)
     """It has kept a blob that came in several chunks; in this run."""
     failures: Counter[Shape] = field(default_factory=Counter)

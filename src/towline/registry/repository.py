@@ -10,7 +10,7 @@ import hashlib
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from towline.errors import NetworkError, RegistryError, TowlineError
+from towline.errors import RegistryError, TowlineError
 from towline.registry import errors, manifests
 from towline.registry.blobs import (
     Mounted,
@@ -19,7 +19,6 @@ from towline.registry.blobs import (
     get_blob,
     head_blob,
     mount,
-    open_upload,
     starts_at,
 )
 from towline.registry.call import Unclear
@@ -203,25 +202,17 @@ class Repository:
     def start_upload(
         self, context: Context, known: Descriptor | None = None, about: int = 0
     ) -> Upload:
-        """Open an upload session (distribution-spec, end-4a).
+        """Begin an upload (distribution-spec, end-4a); a small blob may need no session.
 
         `known`: digest and size, if they are; the blob then takes a request less. `about`: bytes
         that a blob of unknown size may come to.
         """
         from towline.registry.upload.upload import Upload  # an unchanged push needs none
 
-        talk = self._talk(context)
+        upload = Upload(self._talk(context), None, known, about)
         with on_side("destination"):
-            try:
-                opened = talk.call(open_upload(self.name))
-            except NetworkError as error:
-                if error.hung_up:  # ECR did so where the repository was missing
-                    error.hint = (
-                        "check that the repository exists: some registries hang up on a push to "
-                        "one that does not"
-                    )
-                raise
-        return Upload(talk, opened, known, about)
+            upload.open()
+        return upload
 
     def may_go_on(self, *, in_chunks: bool) -> bool:
         """Whether a cut upload may be resumed there: False if the host was seen to lose them."""

@@ -81,7 +81,7 @@ class Transport:
         self._home: Admission | None = None
         self._others: dict[tuple[str, str], Admission] = {}
         """By origin and repository: other hosts that uploads were redirected to, with a login."""
-        self._proven = False
+        self.proven = False
         """Whether an answer was certainly a registry's."""
 
     def call(self, call: Call[T], scopes: Scopes, context: Context, *, extra: int = 0) -> T:
@@ -104,7 +104,7 @@ class Transport:
             if error.status == 404 and not errors.is_a_registrys(response):
                 self.check_version(context)
             raise self.judged(error, response) from None
-        self._proven = self._proven or errors.is_a_registrys(response)
+        self.proven = self.proven or errors.is_a_registrys(response)
         return result
 
     def open(self, call: Call[T], scopes: Scopes, context: Context) -> Unread:
@@ -278,7 +278,7 @@ class Transport:
 
         Asks the host only if no answer of it so far was certainly a registry's.
         """
-        if self._proven:
+        if self.proven:
             return
         base = self.endpoint.base(context)
         try:
@@ -303,7 +303,7 @@ class Transport:
         speaks = response.status >= 400 and not errors.is_page(response)
         # A known registry has answered with a page, or with neither yes nor no: something on the
         # way, for once. 401, 411 and 413 have remedies of their own, whoever says them.
-        if self._proven and response.status not in {401, 411, 413} and not speaks:
+        if self.proven and response.status not in {401, 411, 413} and not speaks:
             error.transient = True
         if error.hint == errors.SPEAKS_HTTPS and not (at_home and self.endpoint.plain_http):
             error.hint = None

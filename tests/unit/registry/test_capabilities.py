@@ -24,6 +24,8 @@ FACTS = [
     HostFacts(chunks_survive=False),
     HostFacts(docker_refused=True),
     HostFacts(mounts=True),
+    HostFacts(posts=True),
+    HostFacts(posts=False),
     HostFacts(oci_refused=True, body_max=1 << 16),
 ]
 
@@ -33,7 +35,7 @@ def test_every_fact_is_among_those_that_are_tried() -> None:
     assert all(len({getattr(one, name) for one in FACTS}) > 1 for name in names)
 
 
-NO_LIMITS = {"head_refused", "bodies_survive", "chunks_survive", "mounts"}
+NO_LIMITS = {"head_refused", "bodies_survive", "chunks_survive", "mounts", "posts"}
 
 
 @pytest.mark.parametrize("facts", FACTS)

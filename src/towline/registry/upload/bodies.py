@@ -103,7 +103,7 @@ def put(session: Session, content: memoryview, digest: str) -> bool:
 
 
 class Held:
-    """Holds a blob until its digest is known, then sends it in one PUT.
+    """Holds a blob until its digest is known, then sends it in one request.
 
     For small blobs, and for hosts that refuse PATCH. A blob of more than `most` bytes is dropped:
     once all of it was written, its digest and size are known, and it is written again.
@@ -125,8 +125,11 @@ class Held:
             self._content += block
 
     def finish(self, digest: str) -> bool:
-        """Send all of the blob, and close the session."""
-        return put(self._session, memoryview(self._content), digest)
+        """Send all of it, in the request that opens the session or in the one that closes it."""
+        session, content = self._session, memoryview(self._content)
+        if not session.is_open and session.post(content, digest):
+            return True
+        return put(session, content, digest)
 
 
 class Chunks:

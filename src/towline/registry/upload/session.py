@@ -1,5 +1,8 @@
 """An upload session: its address, which changes with every answer, and the bytes that it holds.
 
+not open ── open ─▶ open
+     │ ──── post ─▶ over                   the registry keeps the blob
+     │                open                 it does not take blobs so
 open ── close ─▶ over                      the registry keeps the blob
   │ ── give_up ─▶ over                     cancelled
   │ ── resume: it says what it holds       open, and the upload goes on from there
@@ -15,9 +18,17 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from towline.context import Cancel
-from towline.errors import Cancelled, TowlineError
-from towline.registry.blobs import ask_upload, close_upload, session_url
+from towline.errors import AuthError, Cancelled, NetworkError, RegistryError, TowlineError
+from towline.registry.blobs import (
+    Kept,
+    ask_upload,
+    close_upload,
+    open_upload,
+    post_blob,
+    session_url,
+)
 from towline.registry.errors import on_side
+from towline.spec import distribution
 from towline.wire.message import Request
 
 if TYPE_CHECKING:
@@ -38,9 +49,10 @@ _RANGE = r"(bytes[= ])?0-(-?[0-9]{1,18})"
 class Session:
     """One session of one repository."""
 
-    def __init__(self, talk: Conversation, opened: Opened, acknowledged: int = 0) -> None:
+    def __init__(self, talk: Conversation, opened: Opened | None, acknowledged: int = 0) -> None:
         self.talk = talk
-        self.url = opened.location
+        base = talk.transport.endpoint.base(talk.context)
+        self.url = base.at(distribution.uploads_path(talk.name.path))
         """The address of its next request."""
         self.acknowledged = acknowledged
         """Bytes of the blob that the registry has said it holds."""
@@ -48,11 +60,60 @@ class Session:
         """Bytes of the blob that were sent to it, whatever became of them."""
         self.kept_instead: Digest | None = None
         """The digest that the registry names for the blob, if it is another than ours."""
-        self._is_open = True
+        self.is_open = False
         self._questions = _QUESTIONS_MAX
         """Times that it may still be asked what it holds."""
+        if opened:
+            self._begin(opened)
+
+    def _begin(self, opened: Opened) -> None:
+        self.url, self.is_open = opened.location, True
         if opened.chunk_min:
-            talk.facts.wants_chunks_of(opened.chunk_min)
+            self.talk.facts.wants_chunks_of(opened.chunk_min)
+
+    def open(self) -> None:
+        """Have the registry open it. Raises AuthError, RegistryError, NetworkError."""
+        try:
+            self._begin(self.talk.call(open_upload(self.talk.name)))
+        except NetworkError as error:
+            if error.hung_up:  # ECR did so where the repository was missing
+                error.hint = (
+                    "check that the repository exists: some registries hang up on a push to one "
+                    "that does not"
+                )
+            raise
+
+    def post(self, content: memoryview, digest: str) -> bool:
+        """Open it with all of a blob in the request; whether that has kept the blob already.
+
+        Raises what `open` raises: what else becomes of a request that only saves one is no error.
+        """
+        if (known := self.talk.facts.posts) is False:  # another blob has found that out meanwhile
+            self.open()
+            return False
+        self.talk.facts.posts = known or False  # one blob tries, and no other until it is answered
+        self.sent += len(content)
+        self.talk.context.meter.add(sent_bytes=len(content))
+        answer: Kept | Opened | None = None
+        try:
+            answer = self.talk.call(post_blob(self.talk.name, digest, content))
+            self.talk.facts.posts = isinstance(answer, Kept)
+        except NetworkError as error:
+            if not error.sent:
+                self.talk.facts.posts = known
+                raise
+        except (AuthError, RegistryError) as error:
+            if error.status in {429, 503}:  # it wants to be left alone
+                raise
+            self.talk.facts.posts = known is True and error.transient
+        if isinstance(answer, Kept):
+            self.kept_instead = answer.instead
+            return True
+        if answer:
+            self._begin(answer)
+        else:
+            self.open()
+        return False
 
     @property
     def action(self) -> str:
@@ -95,7 +156,7 @@ class Session:
         cut body. Raises AuthError, RegistryError or NetworkError once, where asking again later
         makes sense.
         """
-        if not (self._is_open and self._questions):
+        if not (self.is_open and self._questions):
             return False
         try:
             with on_side("destination"):
@@ -123,7 +184,7 @@ class Session:
 
     def give_up(self) -> None:
         """Cancel the session, if the registry lets us. Never raises, never waits long."""
-        if not self._is_open:
+        if not self.is_open:
             return
         self.over()
         talk = self.talk
@@ -137,7 +198,7 @@ class Session:
 
     def over(self) -> None:
         """Note that the session is closed, or left to itself."""
-        self._is_open = False
+        self.is_open = False
 
 
 def range_end(response: Response) -> int:

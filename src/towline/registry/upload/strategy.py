@@ -26,6 +26,8 @@ _LARGE = 256 << 20
 """Bytes above which a blob is worth going in chunks where they are known to survive a cut."""
 _SMALL = 1 << 20
 """Bytes of a blob that is held until its digest is known: that saves the PATCH."""
+_TRIED = 64 << 10
+"""Bytes of a blob that may find out whether a host takes single POSTs: it may be sent twice."""
 _LARGE_AT_STAKE = CHUNK
 """Like `_LARGE`, where the host is known to keep nothing of a cut body: chunks may survive."""
 _OTHER_SHAPE = frozenset({400, 405, 501})
@@ -92,6 +94,17 @@ def choose(
         ways or ["patch"],
         key=lambda way: facts.failures["put" if way == "held" else way] // TRIES,
     )
+
+
+def in_one_post(facts: HostFacts, blob: Expected, chunk_size: int | None) -> bool:
+    """Whether to send it in the POST that else opens a session.
+
+    A larger one goes in a session: that can be resumed, and what refuses it is told in time.
+    """
+    size = blob.known.size if blob.known else blob.about
+    if facts.posts is False or not 0 < size <= (_SMALL if facts.posts else _TRIED):
+        return False
+    return choose(facts, blob, 0, chunk_size) in {"put", "held"}
 
 
 def _in_chunks(facts: HostFacts, blob: Expected, start: int, chunk_size: int | None) -> bool:

@@ -1,7 +1,7 @@
 """One blob's upload: write, commit, cancel (distribution-spec, "Pushing blobs").
 
 A session at the registry (`session`), and in it a body under way, in a shape that the host takes
-(`strategy`):
+(`strategy`); a small blob may go in the request that else opens the session:
 
     nothing written ── write ─▶ a body is under way ── commit ─▶ the blob is kept
            ▲                              │ failure
@@ -22,7 +22,7 @@ from towline.registry.blobs import head_blob
 from towline.registry.errors import on_side
 from towline.registry.upload.bodies import Chunks, Held, OneBody
 from towline.registry.upload.session import Session
-from towline.registry.upload.strategy import Expected, choose
+from towline.registry.upload.strategy import Expected, choose, in_one_post
 from towline.spec import distribution, media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
@@ -53,7 +53,7 @@ class Upload:
     def __init__(
         self,
         talk: Conversation,
-        opened: Opened,
+        opened: Opened | None,
         known: Descriptor | None = None,
         about: int = 0,
         acknowledged: int = 0,
@@ -62,6 +62,7 @@ class Upload:
     ) -> None:
         """`known`: the blob's digest and size. `about`: bytes that an unknown size may come to.
 
+        `opened`: None if `open` comes next.
         `acknowledged`: bytes of a session that an earlier process has left; call `rewind` first.
         `telling`: so much was sent to it that the registry should hold some of it.
         """
@@ -75,6 +76,17 @@ class Upload:
         """Bytes that the registry held already when this attempt began: they are not sent."""
         self._written = 0
         """Bytes of the blob that were written in this attempt, with those that are not sent."""
+
+    def open(self) -> None:
+        """Have a session, unless the blob is to go in the request that opens one.
+
+        Raises AuthError, RegistryError, NetworkError.
+        """
+        talk, session = self._talk, self._session
+        posted = in_one_post(talk.facts, self._blob, talk.chunk_size)
+        # What has not spoken as a registry yet is sent nothing that it has not asked for.
+        if not (session.is_open or (posted and talk.transport.proven)):
+            session.open()
 
     @property
     def sent(self) -> int:
@@ -115,6 +127,9 @@ class Upload:
 
     def _new_body(self) -> OneBody | Chunks | Held:
         session, blob, facts = self._session, self._blob, self._talk.facts
+        self.open()
+        if not session.is_open:
+            return Held(session, facts.chunk(None))
         shape = choose(facts, blob, self._start, self._talk.chunk_size)
         if shape == "chunk":
             return Chunks(session, facts.chunk(self._talk.chunk_size))
@@ -146,10 +161,12 @@ class Upload:
                     self._session.close(digest, self._written)
             except (RegistryError, NetworkError) as error:
                 self._judge(error, digest)
-                status = error.status if isinstance(error, RegistryError) else None
                 # The blob may be there although the answer does not say so: 5xx of something on
                 # the way, or 404 to a second PUT of a session that the first has closed.
-                unclear = status is None or status >= 500 or status == 404
+                if isinstance(error, NetworkError):
+                    unclear = error.sent
+                else:
+                    unclear = error.status is None or error.status >= 500 or error.status == 404
                 if not (unclear and self._is_there(digest)):
                     raise
             self._check_name(digest)
