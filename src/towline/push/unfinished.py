@@ -1,9 +1,9 @@
-"""Uploads that were left unfinished, and who may go on with them.
+"""Uploads that were left unfinished, and the process that may resume each.
 
-While a blob is sent, the cache has its session: where it goes on, what makes its bytes, what was
-acknowledged. A later process that is to bring the same blob to the same place takes it over, unless
-its owner still runs: no two ever write one session. On one machine that is seen at once; an owner
-elsewhere says every few seconds that it is alive.
+While a blob is sent, its session is in the cache: its address, the profile that makes its bytes,
+and how many bytes were acknowledged. A later process with the same blob for the same repository
+takes the session over, unless its owner still runs: two processes never write one session. On the
+same machine that is looked up; an owner elsewhere says every few seconds that it lives.
 """
 
 from __future__ import annotations
@@ -32,21 +32,23 @@ if TYPE_CHECKING:
     from towline.targets.layout import Layout
 
 LEAST = 1 << 20
-"""Bytes from which a blob is worth it: a smaller one is sent about as soon as it is asked for."""
+"""Bytes of the smallest blob whose session is kept: a smaller one is sent again as fast as its
+session is asked."""
 TELLING = 8 << 20
-"""Bytes of which some should have arrived, whatever the systems between had on their way."""
+"""Bytes sent of which a registry must hold some, however many were in buffers on the way. If it
+holds none, it keeps nothing of a cut body."""
 
 
 class Unfinished:
-    """Those of one `Pusher`. Safe from any thread."""
+    """The unfinished uploads of one `Pusher`. Safe from any thread."""
 
     def __init__(self, knowledge: Knowledge, record_hosts: Callable[[], None]) -> None:
-        """`record_hosts` has the cache remember what hosts have turned out to do."""
+        """`record_hosts` writes the facts of hosts into the cache."""
         self.knowledge = knowledge
         self.record_hosts = record_hosts
         self.owner = f"{_this_process()} {os.urandom(8).hex()}"
         self._left: dict[str, set[str]] = {}
-        """Of each repository, the blobs whose sessions are left to a later process."""
+        """By repository: the blobs whose sessions are left to a later process."""
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._beating: threading.Thread | None = None
@@ -54,28 +56,29 @@ class Unfinished:
     def of(
         self, blob: Blob, repository: Repository | Layout, profile: Profile, *, learn: bool
     ) -> KeptSession | None:
-        """The session of a blob at a target; None where it would not be worth it.
+        """The session of a blob at a target; None: no session is kept of it.
 
-        `learn`: whether to believe what others wrote.
+        `learn`: whether to take over sessions that other machines wrote without a shared key.
         """
         if blob.size < LEAST or not isinstance(repository, Repository):
             return None
         return KeptSession(self, blob, repository, profile, learn=learn)
 
     def is_running(self, owner: str) -> bool:
-        """Whether a process is at work on its sessions."""
+        """Whether the owner, a process, still runs, as far as that can be known."""
         machine, _, process = owner.rpartition(" ")[0].partition(" ")
         if machine and machine == _machine():
             return process == _process(process.partition(" ")[0])
         return bool(owner) and self.knowledge.is_alive(owner)
 
     def begin(self) -> None:
-        """From here on say that we are alive."""
+        """Say from here on, every few seconds, that this process lives."""
         with self._lock:
             if self._beating is None:
+                # At once, and not only by the thread: the session is about to be written.
                 self.knowledge.beat(self.owner)
                 self._beating = threading.Thread(target=self._beat, name="sessions", daemon=True)
-                with suppress(RuntimeError):  # no thread is to be had
+                with suppress(RuntimeError):  # the system gives no thread
                     self._beating.start()
 
     def _beat(self) -> None:
@@ -83,12 +86,12 @@ class Unfinished:
             self.knowledge.beat(self.owner)
 
     def leave(self, session: SavedSession) -> None:
-        """A session is whose that comes."""
+        """Note that a session is left to whatever process comes first."""
         with self._lock:
             self._left.setdefault(session.repository, set()).add(session.blob)
 
     def told(self) -> list[str]:
-        """What has been left, a sentence for each repository."""
+        """What was left to later processes, a sentence for each repository."""
         return [
             f"{len(blobs)} upload{'s' * (len(blobs) > 1)} to {name} can be resumed: push again, "
             "and what the registry holds of them is not sent again"
@@ -96,21 +99,21 @@ class Unfinished:
         ]
 
     def close(self) -> None:
-        """Say no more that we are alive."""
+        """Say no longer that this process lives."""
         self._closed.set()
-        if self._beating is not None and self._beating.ident:  # else it could not be started
+        if self._beating is not None and self._beating.ident:  # without one it never started
             self._beating.join()
 
 
 class Taken(NamedTuple):
-    """What an earlier process has left, and is ours now."""
+    """A session of an earlier process, which is ours now."""
 
     upload: Upload
-    """To be gone on with: `rewind` it first."""
+    """Call `rewind` before use."""
     profile: Profile
-    """By which the bytes that it holds are made, where they do not go as they are."""
+    """The profile that made the bytes which it holds, unless they go as they are."""
     made: tuple[Digest, int] | None
-    """Digest and size of the blob, if it came that far: then the blob may be there."""
+    """Digest and size of the blob, if all of it was sent: then the blob may be there."""
 
 
 class KeptSession:
@@ -137,25 +140,27 @@ class KeptSession:
         self._session = SavedSession(
             unfinished.owner, str(repository.name), blob.key, made_by, blob.size, ""
         )
-        # What makes two transfers the same one (`key.transfer_key`), told to nobody.
+        # The parts of a transfer's key (`key.transfer_key`) under an HMAC: who reads the cache
+        # learns no account from it.
         same = "\n".join((*self._session[1:4], repository.account))
         key = self._knowledge.account_key()
         self._key = hmac.digest(key, same.encode("utf-8", "surrogateescape"), "sha256").hex()
         self._is_ours = False
 
     def held(self, context: Context) -> int:
-        """Bytes that the registry holds of what an earlier process has left; asks it."""
+        """Bytes that the registry holds of the session of an earlier process. Asks it."""
         left = self._left()
         upload = self._resumed(left, context) if left else None
         return upload.acknowledged if upload and upload.rewind() else 0
 
     def take(self, context: Context) -> Taken | None:
-        """Take over what an earlier process has left: from here on it is nobody else's."""
+        """Take the session of an earlier process over; None: there is none that is of use."""
         left = self._left()
         if left is None:
             return None
         self._unfinished.begin()
         self._session = left._replace(owner=self._unfinished.owner)
+        # Of several processes that find the same session, one gets it here.
         swapped = self._knowledge.swap_session(self._key, left.owner, self._session)
         self._is_ours = swapped is True
         upload = self._resumed(left, context) if self._is_ours else None
@@ -163,17 +168,17 @@ class KeptSession:
         if upload is None or (profile is None and not self._blob.stored):
             return None
         digest, size = left.made
-        # Which blob a layer is is nobody else's to say.
+        # Another machine's word on which blob a layer is would end up in our manifest.
         made = None if left.learned or not digest else (Digest(digest), size)
         return Taken(upload, profile or self._profile, made)
 
     def _left(self) -> SavedSession | None:
-        """What an earlier process has left, and nobody is at work on."""
+        """The session of an earlier process that does not run any more; None: there is none."""
         left = self._knowledge.session(self._key)
         return None if left is None or self._unfinished.is_running(left.owner) else left
 
     def _resumed(self, left: SavedSession, context: Context) -> Upload | None:
-        """The upload that was left, where it is of use."""
+        """The upload of that session; None where it is of no use."""
         lost = not self._repository.may_go_on(in_chunks=left.acknowledged > 0)
         if lost or (left.learned and not self._learn):
             return None
@@ -183,13 +188,14 @@ class KeptSession:
         )
 
     def note(self, upload: Upload, profile: Profile, made: tuple[str, int]) -> None:
-        """Keep where the session stands, if that is worth it.
+        """Write to the cache how far the session is, if that is worth it.
 
-        `profile` makes the bytes that do not go as they are; `made`: all of it was sent.
-        Raises RegistryError, transient, where another process has taken it over: it took ours for
-        dead.
+        `profile` makes the bytes, unless they go as they are. `made`: digest and size, once all of
+        the blob was sent. Raises RegistryError, transient, where another process has taken the
+        session over because it took this one for dead.
         """
         before, url = self._session, str(upload.url)
+        # Written only when something changes that counts: bytes sent are not told one by one.
         sent = TELLING if upload.sent >= TELLING else 0
         known = (before.url, before.acknowledged, before.sent, before.made)
         if (url, upload.acknowledged, sent, made) == known:
@@ -216,16 +222,17 @@ class KeptSession:
                 transient=True,
             )
         self._is_ours = swapped is True
+        # A process that is killed tells nothing at its end: what hosts lose is written down now.
         self._unfinished.record_hosts()
 
     def forget(self) -> None:
-        """The session is over."""
+        """Drop the session from the cache: it is over."""
         if self._is_ours:
             self._knowledge.swap_session(self._key, self._unfinished.owner, None)
             self._is_ours = False
 
     def leave(self) -> bool:
-        """Let a later process go on with it; whether one may, as far as is known."""
+        """Leave the session to a later process. Returns whether one may resume it."""
         session = self._session._replace(owner="")
         owner, in_chunks = self._unfinished.owner, session.acknowledged > 0
         if not (self._is_ours and self._repository.may_go_on(in_chunks=in_chunks)):
@@ -238,16 +245,16 @@ class KeptSession:
         return left
 
 
-# Linux tells all that is needed; elsewhere every owner is as good as on another machine.
+# Only Linux tells this much of processes. Elsewhere every owner counts as on another machine.
 
 
 def _this_process() -> str:
-    """Names this process so that others on the machine see whether it still runs."""
+    """A name of this process, by which others on the machine can see whether it still runs."""
     return f"{_machine()} {_process(str(os.getpid()))}"
 
 
 def _machine() -> str:
-    """Where process numbers mean the same: since its start, in this container."""
+    """Names the boot and the PID namespace, within which a process number means one process."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123
             return f"{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115
@@ -256,10 +263,9 @@ def _machine() -> str:
 
 
 def _process(number: str) -> str:
-    """Number and start of a process that runs; without a start if it does not.
-
-    One that has ended and was not waited for (Z) does not run.
-    """
+    """The number and start time of a process that runs; the number alone if it does not."""
+    # The start time tells it from a later process with the same number. A process that has ended
+    # and was not waited for (state Z) does not run.
     with suppress(OSError, LookupError), open(f"/proc/{number}/stat", encoding="latin-1") as file:  # noqa: PTH123
         state, *_, start = file.read().rpartition(")")[2].split()[:20]
         return number if state in {"Z", "X"} else f"{number} {start}"

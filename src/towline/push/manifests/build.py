@@ -1,4 +1,7 @@
-"""The documents of a push: byte for byte where they can be, built where they must. No I/O."""
+"""Makes the manifests of a push: byte for byte as they came, or built where that cannot be.
+
+No I/O.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +25,16 @@ if TYPE_CHECKING:
     from towline.spec.media_types import Format
 
 _REFERENCE_DIGEST = "vnd.docker.reference.digest"
-"""Annotation by which an attestation names the image it speaks of."""
+"""The annotation by which BuildKit's attestation names the image that it is about."""
 
 
 class Documents(NamedTuple):
-    """What is put under a tag, and before it the children, each once."""
+    """The manifest that is put under a tag, and its children, which are put before it."""
 
     top: RawManifest
     children: tuple[RawManifest, ...] = ()
     differs: DigestDiffers | None = None
-    """Why the digest is not the source's; None when it is, or when the source had none and nothing
-    was converted."""
+    """Why the digest differs from the source's; None where it does not, or the source has none."""
 
 
 def preferred(image: Image, requested: Format | None, profile: Profile) -> Format:
@@ -47,7 +49,10 @@ def preferred(image: Image, requested: Format | None, profile: Profile) -> Forma
 
 
 def check(image: Image, fmt: Format, profile: Profile) -> None:
-    """Refuse what no manifest of that format can say, before anything is sent."""
+    """Refuse layers that a manifest of that format cannot hold, before anything is sent.
+
+    Raises UsageError.
+    """
     if fmt == "oci":
         return
     if profile.compression == "zstd" and not image.whole:
@@ -60,7 +65,10 @@ def check(image: Image, fmt: Format, profile: Profile) -> None:
 
 
 def check_preserved(tree: Tree, requested: Format | None) -> None:
-    """Refuse what would change the bytes of a manifest that came, before anything is sent."""
+    """Refuse options that would change the bytes of the source's manifest, before sending.
+
+    Raises UsageError.
+    """
     why = ""
     if tree.annotations:
         why = "annotations are added to it"
@@ -81,7 +89,7 @@ def check_preserved(tree: Tree, requested: Format | None) -> None:
 
 
 def documents(tree: Tree, made: Mapping[str, Made], requested: Format | None) -> Documents:
-    """All manifests of a tree whose blobs are known by now, children first."""
+    """All manifests of a tree, children first. `made` has every blob of it, by its key."""
     if isinstance(tree, Index):
         return _index(tree, made, requested)
     top = image_manifest(tree, made, requested)
@@ -113,7 +121,7 @@ def _differs(
 
 
 def image_manifest(image: Image, made: Mapping[str, Made], requested: Format | None) -> RawManifest:
-    """The manifest of one image: as it came if nothing of it changed, else built."""
+    """The manifest of one image: byte for byte as it came, if nothing changed; else built."""
     came = image.source.manifest
     requested = "oci" if image.annotations else requested
     if (
@@ -123,6 +131,7 @@ def image_manifest(image: Image, made: Mapping[str, Made], requested: Format | N
     ):
         return manifests.annotated(came, image.annotations)
     fmt = requested or _format(image, made)
+    # An artifact's config has a type of its own, which only OCI can keep. Else it is the format's.
     config_type = image.source.config_type if fmt == "oci" and image.source.oci else None
     default = media_types.OCI_CONFIG if fmt == "oci" else media_types.DOCKER_CONFIG
     config = Descriptor(config_type or default, image.config.identity, image.config.size)
@@ -140,7 +149,7 @@ def _format(image: Image, made: Mapping[str, Made]) -> Format:
 
 
 def _unchanged(image: Image, made: Mapping[str, Made]) -> bool:
-    """Whether the manifest that came lists exactly the blobs that are there now."""
+    """Whether the source's manifest lists exactly the blobs that are at the registry now."""
     came = image.source.manifest
     assert came is not None  # noqa: S101 - the caller's own condition
     parsed = manifests.parse(came.content, came.media_type)
@@ -158,7 +167,7 @@ def _layer(layer: Layer, made: Mapping[str, Made], fmt: Format) -> Descriptor:
     blob = made[layer.key]
     stored = layer.stored
     annotations = stored.annotations if stored and fmt == "oci" else {}
-    if blob.compression is None:  # no layer that we know: its type says what it is
+    if blob.compression is None:  # no layer of an image: only its own type says what it is
         assert stored is not None  # noqa: S101 - only what is stored can be of an unknown type
         return stored._replace(digest=blob.digest, size=blob.size)
     media_type = media_types.layer(fmt, blob.compression)
@@ -187,7 +196,7 @@ def _index(index: Index, made: Mapping[str, Made], requested: Format | None) -> 
     if index.source.assembled:
         return Documents(top, all_below)
     differs = _differs(came, top, index.annotations)
-    if differs == "recompressed":  # some of its children differ: say why they do
+    if differs == "recompressed":  # an index is never compressed: tell the children's reason
         differs = next((child.differs for child in below if child.differs), differs)
     return Documents(top, all_below, differs or ("platforms" if index.source.for_index else None))
 
@@ -198,7 +207,10 @@ def _index_format(came: RawManifest, children: Sequence[RawManifest]) -> Format:
 
 
 def _descriptors(listed: Sequence[Descriptor], children: Sequence[RawManifest]) -> list[Descriptor]:
-    """What the index says of each child, with the child's new digest, also where it is quoted."""
+    """The index's descriptor of each child, with the child's new digest.
+
+    An annotation that quotes the digest of another child gets the new one, too.
+    """
     renamed = {old.digest: new.digest for old, new in zip(listed, children, strict=True)}
     return [
         old._replace(

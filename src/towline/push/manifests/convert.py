@@ -1,4 +1,4 @@
-"""What an image becomes for a registry that refuses the type of its manifest. No I/O."""
+"""Converts the manifests of an image for a registry that refuses their type. No I/O."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from towline.spec.schema1_builder import Unsigned
 
 FORMATS: dict[Format, str] = {"docker": "docker's format (schema 2)", "oci": "OCI's format"}
-"""What messages call them."""
+"""The formats' names in messages."""
 SCHEMA1 = "signed schema 1"
 _CONFIGS = frozenset({None, media_types.OCI_CONFIG, media_types.DOCKER_CONFIG})
 
 
 class CannotConvert(Exception):
-    """The image has no such form; the text is a clause that says why."""
+    """The image has no form in that format. `str()` is a clause that says why."""
 
     def __init__(self, why: str, hint: str | None = None) -> None:
         super().__init__(why)
@@ -34,11 +34,9 @@ class CannotConvert(Exception):
 
 
 def families(documents: Documents) -> tuple[Format, ...]:
-    """What may be tried when a registry refuses one of these documents: the other family.
-
-    Where an index and its children are of both, its own comes first: it may be a child's type
-    that is refused.
-    """
+    """The families to try, in order, when a registry refuses the type of one of the documents."""
+    # Where an index and its children are of both families, the index's own comes first: it may be
+    # a child that is refused.
     own = media_types.family(documents.top.media_type)
     other: Format = "docker" if own == "oci" else "oci"
     mixed = any(media_types.family(child.media_type) != own for child in documents.children)
@@ -57,7 +55,7 @@ def to_family(tree: Tree, made: Mapping[str, Made], fmt: Format) -> Documents:
 
 
 def loses_annotations(tree: Tree, fmt: Format) -> bool:
-    """Whether the tree has annotations that its documents in that family cannot have."""
+    """Whether the tree has annotations that documents of that family cannot hold."""
     if fmt == "oci":
         return False
     index = manifests.parse(tree.source.manifest.content) if isinstance(tree, Index) else None
@@ -65,7 +63,7 @@ def loses_annotations(tree: Tree, fmt: Format) -> bool:
 
 
 def to_schema1(image: Tree, made: Mapping[str, Made], *, name: str, tag: str) -> Unsigned:
-    """The manifest of schema 1 of an image, not yet signed; `name` has no host.
+    """The image's manifest of schema 1, unsigned; `name` is the repository without its host.
 
     Raises CannotConvert.
     """
@@ -89,6 +87,7 @@ def _gzip_layers(image: Image, made: Mapping[str, Made]) -> Sequence[Digest]:
         if blob.compression != "gzip":
             raise CannotConvert(
                 f"{SCHEMA1} takes gzip layers alone, and layer {layer.id} is none",
+                # The hint is for layers that we compress; the source's own blobs stay as they are.
                 None if layer.stored and layer.stored.digest != layer.identity else _use_gzip(),
             )
         found.append(blob.digest)
@@ -105,7 +104,7 @@ def _check_annotations(tree: Tree, form: str) -> None:
 
 
 def _check_image(image: Image) -> None:
-    """Only what is an image through and through means the same in another family."""
+    """Raise CannotConvert for artifacts: only a plain image means the same in another family."""
     came = image.source.manifest
     parsed = manifests.parse(came.content, came.media_type) if came else None
     if isinstance(parsed, manifests.Manifest) and (parsed.subject or parsed.artifact_type):

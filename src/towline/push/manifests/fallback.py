@@ -1,7 +1,8 @@
-"""What is put in place when a registry refuses the type of a manifest.
+"""Puts an image in another format when a registry refuses the type of its manifest.
 
-In order: the other family of formats (docker's, OCI's), then signed schema 1 where that is allowed.
-Only for what was asked for without a format, and for one registry alone: a push has one digest.
+Tried in order: the other family of formats (docker's or OCI's), then signed schema 1, where that is
+allowed. Only where the user named no format, and for one registry alone: with several, one of them
+would hold another digest than the others.
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ _SCHEMA1_HINT = "add `allow_schema1=True`, should the registry be so old that it
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """A form that may be taken instead."""
+    """A form of the image that the registry may take."""
 
     name: str
     make: Callable[[], Documents]
-    """Raises CannotConvert, and what sending a blob raises."""
+    """Raises CannotConvert, and the errors of sending a blob."""
     loss: str = ""
-    """What is lost on the way, as the end of a sentence."""
+    """What the form loses, as the end of a sentence."""
 
 
 class Fallback:
-    """The documents of one tag, refused by one target, in another form."""
+    """Another form for the documents of one tag, which one target has refused."""
 
     def __init__(self, tag: Tag) -> None:
         self._tag = tag
@@ -56,10 +57,10 @@ class Fallback:
     def put(
         self, documents: Documents, refusal: RegistryError, send: Callable[[Blob], None]
     ) -> Documents:
-        """Put what documents of a refused type are converted to.
+        """Convert documents of a refused type and put them, in one form after the other.
 
-        `send` sees to a blob that the tree does not have. Raises what the last attempt raised,
-        with all that was refused before it in its message.
+        Returns the documents that were taken. `send` uploads a blob that is not in the tree. Raises
+        one error, whose message has all refusals.
         """
         if hint := self._never():
             raise _hinted(refusal, hint) from None
@@ -71,7 +72,7 @@ class Fallback:
                 tried.impossible(cannot)
             except TowlineError as error:
                 tried.failed(way.name, error)
-                if not refuses_type(error):
+                if not refuses_type(error):  # another form would meet the same error
                     break
         else:
             tried.hint = tried.hint or self._schema1_hint()
@@ -85,7 +86,7 @@ class Fallback:
         return converted._replace(differs="converted")
 
     def standing(self, documents: Documents, digest: str) -> Documents | None:
-        """What has that digest of all that the documents may have been converted to before."""
+        """The converted documents with that digest, if an earlier push has put them; else None."""
         if self._never():
             return None
         for way in self._ways(documents, self._unsigned):
@@ -99,7 +100,7 @@ class Fallback:
         return None
 
     def _never(self) -> str | None:
-        """What to do, where nothing may be converted."""
+        """A hint where nothing may be converted; None where it may."""
         wish = self._tag.wish
         if wish.preserve_digests:
             return "leave out `preserve_digests`: then the manifest may be converted"
@@ -123,13 +124,15 @@ class Fallback:
         from towline.push.manifests import schema1
 
         unsigned = self._schema1()
+        # Steps without a layer share one empty blob in schema 1, which the image does not have.
         if unsigned.lists_empty_layer:
             send(_empty_layer())
         environ = self._target.resources.environ
         return Documents(schema1.sign(unsigned.payload, environ, self._target.warn))
 
     def _unsigned(self) -> Documents:
-        """What has the digest of a signed one."""
+        """The documents of schema 1 without a signature."""
+        # Digest and size are those of the payload, whatever the signature and its time.
         payload = self._schema1().payload
         return Documents(RawManifest(payload, media_types.SCHEMA1_SIGNED, payload))
 
@@ -160,7 +163,7 @@ class Fallback:
 
 
 class _Tried:
-    """All that was tried, and what came of it, as one error."""
+    """All forms that were tried, and their refusals, as one error."""
 
     def __init__(self, refusal: RegistryError) -> None:
         self.hint = refusal.hint
@@ -177,14 +180,14 @@ class _Tried:
         self._last = error
 
     def _short(self, message: str) -> str:
-        """Without what the first message says too."""
+        """The message without the words that the first refusal has, too."""
         if message == self._refusal.message:
             return "the same"
         about, colon, _ = self._refusal.message.partition(": ")
         return message.removeprefix(about + colon)
 
     def error(self) -> TowlineError:
-        """Of the kind of the first refusal; of the last error, where that is no refusal."""
+        """The error: of the kind of the last error, or of the first refusal if all are refusals."""
         kind = self._refusal if refuses_type(self._last) else self._last
         hint = self.hint if refuses_type(self._last) else self._last.hint or self.hint
         error = _hinted(kind, hint)
@@ -193,7 +196,7 @@ class _Tried:
 
 
 def _hinted(error: TowlineError, hint: str | None) -> TowlineError:
-    """The same error with a hint, should it have none; others may hold the first one."""
+    """A copy of the error, with the hint if it has none. Others may hold the error itself."""
     hinted = copy.copy(error)
     hinted.hint = error.hint or hint
     return hinted

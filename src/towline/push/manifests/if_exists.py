@@ -1,8 +1,8 @@
-"""Tags that exist already: what stands there, and whether it is to stay (`--if-exists`).
+"""Tags that exist already: the manifest under them, and whether it stays (`--if-exists`).
 
-Asked before anything is sent, so that a push that is not wanted costs nothing, and once more right
-before the tag is written, because others push too. Between that and the writing nothing can be
-done: no registry offers it.
+A tag is looked at before anything is sent, so that an unwanted push costs nothing, and again right
+before it is written, because others push too. Between that look and the writing a race remains: no
+registry offers to compare and write at once.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 def kept(target: Target, rule: IfExists) -> dict[Reference, Descriptor | RegistryError]:
-    """Before anything is sent: tags that are not to be written, with what stands there.
+    """Before anything is sent: the tags that stay, each with the manifest under it.
 
-    An error where that, or the asking for it, ends the push of a tag. Raises AuthError and
-    NetworkError: then the other tags have no hope either.
+    Its value is an error where the push of that tag ends. Raises AuthError and NetworkError, which
+    would end the other tags as well.
     """
     found: dict[Reference, Descriptor | RegistryError] = {}
     for reference, tree in target.tags:
@@ -50,20 +50,22 @@ def _before(target: Target, reference: Reference, tree: Tree, rule: IfExists) ->
     if rule == "same":
         if _is_another(target, tree, found):
             raise _refusal(reference, found, rule)
-        return None  # its digest will tell
+        return None  # `at_last` decides, once our digest is known
     return stays(target, reference, found, rule)
 
 
 def at_last(
     target: Target, reference: Reference, is_right: Callable[[str], bool], rule: IfExists
 ) -> Descriptor | None:
-    """Right before the tag is written: what stands there, if it is to stay or is right already.
+    """Right before the tag is written: the manifest under it, if that stays or is right already.
 
-    A tag that was seen to hold a digest that is right is not written again: it may be immutable.
-    Raises RegistryError where the tag may not be written, and what the asking raises.
+    `is_right` says whether a digest is that of our image. Raises RegistryError where the tag may
+    not be written; AuthError, NetworkError.
     """
     if (tag := reference.tag) is None:
         return None
+    # A tag that holds our image is not written again: it may be immutable (ECR refuses even the
+    # same content). Without having seen that, `overwrite` needs no second look.
     stood = target.seen.get(tag)
     if rule == "overwrite" and (stood is None or not is_right(stood)):
         return None
@@ -79,7 +81,7 @@ def at_last(
 
 
 def look(target: Target, tag: str) -> Descriptor | None:
-    """What stands under a tag. Raises what the asking raises."""
+    """HEAD a tag, and note its digest. Raises AuthError, RegistryError, NetworkError."""
     found = target.retry(
         "the manifest", partial(target.repository.head_manifest, tag, target.context)
     )
@@ -88,7 +90,7 @@ def look(target: Target, tag: str) -> Descriptor | None:
 
 
 def seen(target: Target, tag: str) -> Digest | None:
-    """The digest that stands under a tag, or did when this push looked. Raises as `look` does."""
+    """The digest under a tag when this push first looked. Raises as `look` does."""
     if tag not in target.seen:
         look(target, tag)
     return target.seen[tag]
@@ -97,7 +99,7 @@ def seen(target: Target, tag: str) -> Digest | None:
 def stays(
     target: Target, reference: Reference, found: Descriptor, rule: IfExists
 ) -> Descriptor | None:
-    """A tag that exists and is left alone. Raises RegistryError where that ends its push."""
+    """Tell of a tag that is left as it is. Raises RegistryError with the rule `fail`."""
     if rule == "fail":
         raise _refusal(reference, found, rule)
     message = f"{reference} exists already and is left as it is"
@@ -116,10 +118,8 @@ def _refusal(reference: Reference, found: Descriptor, rule: IfExists) -> Registr
 
 
 def _is_another(target: Target, tree: Tree, found: Descriptor) -> bool:
-    """Whether what stands there cannot be our image, however ours will be compressed.
-
-    Whatever its layers and its format, an image has one config.
-    """
+    """Whether the manifest under the tag cannot be our image, however ours will be compressed."""
+    # The config tells: it is the same whatever the format and the compression of the layers.
     if not isinstance(tree, Image):
         return False
     get_manifest = target.repository.get_manifest

@@ -1,7 +1,8 @@
-"""Puts manifests in place: children first, the tag last.
+"""Puts manifests: children first, the tag last.
 
-Called when every blob that the documents list is confirmed, and never before. Two pushes that put
-the same document in the same place at the same moment put it once.
+Called only when every blob that the documents list is confirmed. Two pushes of one Pusher that put
+the same document in the same place at the same time put it once: two writers of one tag can make a
+registry forget one of them.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ FOREIGN = (
 
 
 def wants_foreign(error: TowlineError, manifest: RawManifest) -> bool:
-    """Whether a registry misses a foreign layer: those are never sent, so that nothing heals it."""
+    """Whether a registry wants a foreign layer as a blob. Such layers are never sent."""
     if not lacks_blobs(error) or manifest.media_type not in media_types.MANIFESTS:
         return False
     layers = getattr(parse(manifest.content, manifest.media_type), "layers", ())
@@ -41,8 +42,12 @@ def wants_foreign(error: TowlineError, manifest: RawManifest) -> bool:
 
 
 def put(target: Target, reference: Reference, documents: Documents) -> None:
-    """Put all documents, each with retries. Raises what the last attempt raised, and Cancelled."""
-    # GitLab refuses what refers to a sibling before that is there (BuildKit makes such).
+    """Put all documents, each with retries. Raises the error of the last attempt, and Cancelled.
+
+    Notes at the target whether its tag was written, or may have been.
+    """
+    # GitLab refuses a manifest whose `subject`, a sibling of it, is not there yet; BuildKit makes
+    # such indexes.
     for child in sorted(dict.fromkeys(documents.children), key=_refers):
         _Put(target, child.digest, child).wait()
     top = _Put(target, reference.tag or documents.top.digest, documents.top)
@@ -64,19 +69,19 @@ def _refers(manifest: RawManifest) -> bool:
 
 
 class _Put:
-    """One document on its way to one place."""
+    """The PUT of one document under a tag or its digest."""
 
     def __init__(self, target: Target, reference: str, manifest: RawManifest) -> None:
         self.begun = False
-        """Whether anything of it was sent, as far as is known."""
+        """Whether any of it may have been sent."""
         self._aftermath: str | None = None
-        """What the attempts so far have left behind; see `TowlineError.aftermath`."""
+        """What the attempts so far have left under the tag; see `TowlineError.aftermath`."""
         self._target = target
         self._reference = reference
         self._manifest = manifest
 
     def wait(self) -> None:
-        """Put it, or join one who does. Raises what the last attempt raised, and Cancelled."""
+        """Put it, or wait for another push that does. Raises as `put` does."""
         target, resources = self._target, self._target.resources
         repository = target.repository
         name, account = str(repository.name), repository.account
@@ -84,7 +89,7 @@ class _Put:
         while True:
             watch = resources.manifest_flights.join(key, target.watcher())
             if not watch.leads:
-                self.begun = True
+                self.begun = True  # by the push that leads, for all we know
             else:
                 threads = resources.put_threads(repository.name.host)
                 if error := not_begun(threads.submit(partial(self._carry_out, watch.flight))):
@@ -104,13 +109,16 @@ class _Put:
             self._announce(target)
         except TowlineError as error:
             flight.failed(self._told(error))
-        except BaseException as error:  # noqa: BLE001 - it is for the watchers, whatever it is
+        except BaseException as error:  # noqa: BLE001 - a thread's end: the watchers get it
             flight.failed(error)
         else:
             flight.done(None)
 
     def _announce(self, target: Target) -> None:
-        """Have the registry list it under what it refers to (distribution-spec, "Referrers")."""
+        """Have it listed under its subject, if it has one (distribution-spec, "Listing Referrers").
+
+        Raises as `Repository.announce_referrer` does.
+        """
         if self._manifest.media_type not in media_types.MANIFESTS:
             return  # signed schema 1 refers to nothing
         parsed = parse(self._manifest.content, self._manifest.media_type)
@@ -123,6 +131,7 @@ class _Put:
         )
 
     def _attempt(self, flight: Flight[None]) -> None:
+        # After a cancel no manifest is sent, even if the switch has not come through yet.
         if not flight.wanted:
             raise Cancelled
         self.begun = True
@@ -137,7 +146,7 @@ class _Put:
             raise
 
     def _told(self, error: TowlineError) -> TowlineError:
-        """The error that ends it, with what this or an earlier attempt has left behind."""
+        """The last error, with what this or an earlier attempt has left under the tag."""
         left = error.aftermath = self._aftermath
         if left and left not in error.message:
             error.args = (f"{error.message}; {left}",)

@@ -1,7 +1,7 @@
-"""Signs manifests of schema 1, with a key that is made once and kept in the user's data folder.
+"""Signs manifests of schema 1 with a key that is made once and kept in the user's data folder.
 
-Nobody trusts that key, and nobody need: registries of that time want a signature that fits the
-key beside it, and look no further. So where it cannot be kept, one for a single push does as well.
+Nobody has to trust that key: registries of that time only check that the signature fits the key
+beside it. So where the key cannot be kept, one for a single push does as well.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HALF = SIGNATURE_SIZE // 2
 
 
 def sign(payload: bytes, environ: Mapping[str, str], warn: Callable[[str], None]) -> RawManifest:
-    """The manifest with a signature of now."""
+    """The manifest with a signature (libtrust's JWS, with the present time)."""
     from cryptography.hazmat.primitives.asymmetric import utils
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
     from cryptography.hazmat.primitives.hashes import SHA256
@@ -45,7 +45,7 @@ def _bytes(number: int) -> bytes:
 
 
 def _key(environ: Mapping[str, str], warn: Callable[[str], None]) -> EllipticCurvePrivateKey:
-    """The user's key; a new one for this once where it cannot be kept or read."""
+    """The user's key; one for this push alone where it cannot be kept or read."""
     from cryptography.hazmat.primitives.asymmetric import ec
 
     fresh = ec.generate_private_key(ec.SECP256R1())
@@ -69,7 +69,7 @@ def _pem(key: EllipticCurvePrivateKey) -> bytes:
 
 
 def _read(pem: bytes) -> EllipticCurvePrivateKey:
-    """Raises ValueError for anything else than a key on P-256."""
+    """Parse a key. Raises ValueError for anything but one on P-256."""
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 

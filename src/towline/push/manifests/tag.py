@@ -1,7 +1,7 @@
-"""One tag of one target: what stands under it, and in which form the image is put there.
+"""One tag of one target: the manifest under it, and the form in which the image is put there.
 
-A registry that was seen to refuse a family of formats may hold the image in another form already:
-that counts as the same image, so that nothing is refused and converted again and again.
+A registry that was seen to refuse a family of formats may hold the image in the other form. That
+counts as the same image, so that the same push is not refused and converted each time.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
 
 
 class Tagging:
-    """The documents of a tag: as they are to be, or as the registry takes them."""
+    """The documents of a tag, in the form that is wanted or in one that the registry takes."""
 
     def __init__(self, tag: Tag) -> None:
         self._tag = tag
         self.documents = build.documents(tag.tree, tag.made, tag.wish.format)
-        """As they are to be."""
+        """In the form that is wanted."""
 
     def standing(self) -> Documents | None:
-        """What stands under the tag, if it is the image; as this push has seen it.
+        """The documents under the tag, if they are the image's, as this push has first seen it.
 
-        Should it have been moved meanwhile, the push was before that. Raises what the asking
-        raises.
+        Raises AuthError, RegistryError, NetworkError.
         """
+        # Should the tag have been moved since, this push counts as before that.
         where = self._tag.reference.tag or self.documents.top.digest
         digest = if_exists.seen(self._tag.target, where)
         return self._form_of(digest) if digest else None
 
     def kept(self) -> tuple[Documents, Descriptor] | None:
-        """What stands there and is not to be written again, as `--if-exists` has it.
+        """The documents under the tag and their descriptor, where the tag is not written again.
 
-        With `skip` that is whatever stands there. Raises RegistryError where the tag may not be
-        written, and what the asking raises.
+        With `--if-exists skip` the descriptor may be of any image. Raises RegistryError where the
+        tag may not be written; AuthError, NetworkError.
         """
         tag, rule = self._tag, self._tag.wish.if_exists
         found = if_exists.at_last(tag.target, tag.reference, self._is_image, rule)
@@ -57,7 +57,7 @@ class Tagging:
         return self._form_of(digest) is not None
 
     def _form_of(self, digest: str) -> Documents | None:
-        """The image in the form that has this digest, if it may stand there in that form."""
+        """The image's documents with that digest; None: it is another image's."""
         if self.documents.top.digest == digest:
             return self.documents
         if self._family not in self._tag.target.repository.formats_refused:
@@ -69,9 +69,10 @@ class Tagging:
         return media_types.family(self.documents.top.media_type)
 
     def put(self, send: Callable[[Blob], None]) -> Documents:
-        """Put them, or what they are converted to where their type is refused.
+        """Put the documents; where their type is refused, convert them and put those.
 
-        `send` sees to a blob that the tree does not have. Raises what the last attempt raised.
+        Returns the documents that were put. `send` uploads a blob that is not in the tree. Raises
+        the error of the last attempt, and Cancelled.
         """
         placed = self.documents
         try:
@@ -85,11 +86,11 @@ class Tagging:
         return placed
 
     def wants_foreign(self, error: RegistryError) -> bool:
-        """Whether it is refused for layers that are never sent."""
+        """Whether the documents were refused for foreign layers, which are never sent."""
         all_of_it = (*self.documents.children, self.documents.top)
         return any(wants_foreign(error, manifest) for manifest in all_of_it)
 
     def _fallback(self) -> Fallback:
-        from towline.push.manifests.fallback import Fallback  # of which most pushes have no need
+        from towline.push.manifests.fallback import Fallback  # most pushes need none
 
         return Fallback(self._tag)

@@ -1,4 +1,4 @@
-"""Looks again at what was pushed: is everything there, and is it what it says?"""
+"""Verifies a push: whether everything is at the registry, and has the bytes of its digest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 _NOT_FOUND = 404
 _LOOKS_AGAIN = 2
-"""How often what is missing is asked for again."""
+"""Times that something missing is asked for again."""
 _REGISTRY_HINT = (
     "push again with `verify=True`; if it stays so, the registry has lost or changed what it "
     "confirmed"
@@ -41,9 +41,9 @@ _CACHE_HINT = (
 
 
 def verify(tag: Tag, documents: Documents, how: Verify) -> Verification:
-    """Ask for the manifests and every blob, or (`full`) read them back and hash them.
+    """Ask for the manifests and every blob or, with `full`, read them back and hash them.
 
-    Raises RegistryError naming the first that is missing or wrong, and what the asking raises.
+    Raises RegistryError naming the first one that is missing or wrong; AuthError, NetworkError.
     """
     target, made = tag.target, tag.made
     children = list(dict.fromkeys(documents.children))
@@ -68,7 +68,7 @@ def verify(tag: Tag, documents: Documents, how: Verify) -> Verification:
 
 @contextmanager
 def _named(target: Target) -> Iterator[None]:
-    """Errors from within say that they end a verification: what it is of was pushed before."""
+    """Let errors say that a verification has failed: the image was pushed before that."""
     try:
         yield
     except TowlineError as error:
@@ -89,7 +89,7 @@ def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify
 
     found = _seen(target, read if how == "full" else look, expected=manifest.digest)
     if found != manifest.digest and how != "full":
-        found = read()  # the digest that a HEAD names may be anything
+        found = read()  # a HEAD may name a wrong digest: the bytes decide
     if found != manifest.digest:
         shown = found or "nothing"
         raise _wrong(f"{reference} holds {shown} instead of {manifest.digest}")
@@ -103,7 +103,8 @@ def _ask(target: Target, blob: Blob, made: Made) -> None:
 
 
 def _seen(target: Target, look: Callable[[], T], *, expected: object) -> T:
-    """What is found in the end: what a registry has just confirmed it may show a little later."""
+    """The last answer of `look`, which is asked again while it is not the expected one."""
+    # Harbor and load-balanced caches may show what they have confirmed only a little later.
     for pause in target.resources.look_again[:_LOOKS_AGAIN]:
         if (found := look()) == expected:
             return found
@@ -115,7 +116,7 @@ def _read(target: Target, blob: Blob, made: Made) -> None:
     hint = _SOURCE_HINT if blob.stored else _CACHE_HINT
     try:
         found = target.retry(blob.id, partial(_counted, target, blob, made))
-    except SourceError as error:  # its bytes are those of its digest, and no layer
+    except SourceError as error:  # its digest is right, but it cannot be decompressed
         raise _wrong(error.message, hint) from error
     except RegistryError as error:
         missing = error.status == _NOT_FOUND
