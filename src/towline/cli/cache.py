@@ -6,9 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from towline.cli import options, output
+from towline.cli import figures, options, output
 from towline.cli.command import Command
-from towline.cli.progress import figures
 from towline.errors import TowlineError, UsageError
 
 if TYPE_CHECKING:

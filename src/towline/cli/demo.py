@@ -14,9 +14,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from towline.cli import output
+from towline.cli import figures, output
 from towline.cli.command import Command
-from towline.cli.progress import figures
 from towline.cli.signals import cancel_on_signals
 from towline.errors import Cancelled, TowlineError, TransferCancelled
 

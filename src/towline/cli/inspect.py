@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from towline.cli import options, output
+from towline.cli import figures, options, output
 from towline.cli.command import Command
 from towline.cli.printable import one_line
-from towline.cli.progress import figures
 from towline.cli.pusher import opened, push_options
 
 if TYPE_CHECKING:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from towline.cli import options, output, words
+from towline.cli import figures, options, output, words
 from towline.cli.command import Command
-from towline.cli.progress import figures
 from towline.cli.pusher import opened, push_options, wanted
 from towline.errors import PartialFailure, TowlineError
 

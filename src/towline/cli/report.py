@@ -9,9 +9,8 @@ import errno
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from towline.cli import early, exit_codes
+from towline.cli import early, exit_codes, figures
 from towline.cli.printable import one_line, spelled
-from towline.cli.progress import figures
 from towline.errors import InvalidReference, PartialFailure, TowlineError, TransferCancelled
 from towline.events import Failed, Hinted
 

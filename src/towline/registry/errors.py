@@ -144,7 +144,7 @@ def shown(text: str, length: int) -> str:
 
 def described(response: Response) -> str:
     """The answer in words: its status, then what the headers and the body complain of."""
-    from towline.registry.auth.challenge import challenges
+    from towline.registry.challenge import challenges
 
     # The challenge of a 401 often says more than its body, so it stands first.
     found = challenges(response.headers.all("WWW-Authenticate"))

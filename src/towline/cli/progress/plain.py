@@ -6,8 +6,8 @@ import time
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from towline.cli import figures
 from towline.cli.printable import one_line, spelled
-from towline.cli.progress import figures
 from towline.cli.progress.base import NOTES, Face, Logged
 from towline.cli.progress.board import Board, percent
 from towline.events import (

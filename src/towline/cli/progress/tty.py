@@ -15,8 +15,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from towline.cli import figures
 from towline.cli.printable import one_line
-from towline.cli.progress import figures
 from towline.cli.progress.base import Face, Logged
 from towline.cli.progress.board import PUSHING, Board, Row, Total, percent
 from towline.cli.progress.plain import line_of, repository_of

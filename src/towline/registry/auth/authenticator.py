@@ -9,15 +9,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from towline.registry.auth.challenge import challenges
+from towline.registry.challenge import challenges
 from towline.wire.message import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from towline.registry.auth.challenge import Challenge
     from towline.registry.auth.docker_config import Credentials
     from towline.registry.auth.token import Scopes, Token
+    from towline.registry.challenge import Challenge
     from towline.wire.message import Response
     from towline.wire.url import Url
 

@@ -18,8 +18,8 @@ from towline.wire.url import quote, shown
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from towline.registry.auth.challenge import Challenge
     from towline.registry.auth.docker_config import Credentials
+    from towline.registry.challenge import Challenge
     from towline.wire.message import Response
     from towline.wire.url import Url
 
