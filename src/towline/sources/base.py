@@ -1,8 +1,8 @@
-"""What a push needs of an image, wherever it comes from.
+"""The interface of an image source, and the values that it gives.
 
-A source reads metadata when it is opened and layers when they are asked for. It promises that a
-layer can be opened as often as wanted, from any thread, with the same bytes each time; a source
-that cannot seek keeps that promise by spooling.
+A source reads metadata when it is opened, and layers when they are opened. It promises that a layer
+can be opened as often as needed, from any thread, with the same bytes each time. A source that
+cannot seek keeps that promise by spooling.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class PassedBy(SourceError):
-    """The bytes of a blob have gone by in what is read only once, and nobody has kept them."""
+    """The bytes of a blob have passed in a source that is read only once, and are not kept."""
 
 
 class SourceLayer(Protocol):
@@ -31,35 +31,34 @@ class SourceLayer(Protocol):
 
     @property
     def diff_id(self) -> Digest | None:
-        """Digest of the uncompressed tar by the config; None for blobs that are no layers."""
+        """The digest of the uncompressed tar, by the config; None for a blob that is no layer."""
         ...
 
     @property
     def stored(self) -> Descriptor | None:
-        """The blob as it lies in the source, if it is to be sent byte for byte; else None.
+        """The blob that is sent byte for byte, with the digest of the bytes that `open` gives.
 
-        Its digest is that of the bytes `open` gives. None means: `open` gives the plain tar, to
-        be compressed.
+        None: `open` gives the plain tar, which is compressed on the way.
         """
         ...
 
     @property
     def size(self) -> int:
-        """Bytes that `open` gives: of the stored blob, else of the plain tar."""
+        """Bytes that `open` gives: those of the stored blob, else of the plain tar."""
         ...
 
     @property
     def foreign(self) -> Descriptor | None:
-        """The manifest's descriptor of a foreign layer: skipped, its `urls` kept."""
+        """The descriptor of a foreign layer, which is not sent: the manifest keeps its `urls`."""
         ...
 
     @property
     def held(self) -> bool:
-        """Whether the source has the bytes; what it lacks is asked for at the destination."""
+        """Whether the source has the bytes. If not, the blob is looked for at the destination."""
         ...
 
     def open(self) -> Reader:
-        """A new reader at the first byte. Raises SourceError."""
+        """A new reader at the first byte; the caller closes it. Raises SourceError."""
         ...
 
 
@@ -67,9 +66,9 @@ class MissingLayer(NamedTuple):
     """A layer that the source describes and does not have."""
 
     source: str
-    """What errors call the source."""
+    """The source's name in errors."""
     name: str
-    """What the source calls the layer."""
+    """The layer's name in the source."""
     diff_id: Digest | None
     stored: Descriptor | None
     size: int = 0
@@ -83,7 +82,7 @@ class MissingLayer(NamedTuple):
 
 
 class ForeignLayer(NamedTuple):
-    """A layer that lies elsewhere: only what the manifest says of it is known."""
+    """A layer that lies elsewhere: only its descriptor in the manifest is known."""
 
     foreign: Descriptor
     diff_id: Digest | None
@@ -91,7 +90,7 @@ class ForeignLayer(NamedTuple):
 
     @property
     def stored(self) -> Descriptor:
-        """As the manifest has it: it goes into the new one unchanged."""
+        """The manifest's descriptor, which goes into a new manifest unchanged."""
         return self.foreign
 
     @property
@@ -105,64 +104,66 @@ class ForeignLayer(NamedTuple):
 
 
 class SourceImage(NamedTuple):
-    """One image: config, layers, and its manifest where it came with one."""
+    """One image: config, layers, and its manifest if it came with one."""
 
     config: bytes
-    """As stored, never re-encoded."""
+    """As it is stored, never re-encoded: its digest is the image's ID."""
     config_type: str | None
-    """Media type of the config where the source says it; None: the format's own."""
+    """The media type of the config, if the source tells it; None: the format's own."""
     layers: tuple[SourceLayer, ...]
-    """Base first; as many as the manifest has layers."""
+    """The base first; as many as the manifest lists."""
     manifest: RawManifest | None
-    """As it came. It goes byte for byte when every layer is stored; else it is built anew."""
+    """The manifest of the source. It goes byte for byte if every layer is stored; else it is built
+    anew."""
     platform: Platform
-    """By the index that lists the image where there is one, else by the config."""
+    """By the index that lists the image, else by the config."""
     oci: bool
-    """The source knows it as OCI only: a manifest that is built is an OCI one."""
+    """Whether the source has it in OCI's format alone: then a new manifest is OCI's, too."""
     annotations: tuple[tuple[str, str], ...] = ()
     """Of the manifest; kept when it is built anew."""
     for_index: bool = False
-    """It goes in the place of an index, whose other images are not here."""
+    """Whether it stands for an index whose other images are left out."""
     origin: RepositoryName | None = None
-    """The repository that holds it, where it is at a registry."""
+    """The repository that holds it, if the source is a registry."""
     seen_in: tuple[RepositoryName, ...] = ()
-    """Where the source says that its content has been, whose hosts may lack their ports."""
+    """Repositories that hold its content, by the source's word; their hosts may lack their
+    ports."""
     outline: bool = False
-    """Its config is not known, only which layers it has: enough to plan by, and to send those."""
+    """Whether the config is not known yet, only the layers: they can be planned and sent."""
 
 
 class SourceIndex(NamedTuple):
-    """An index and what it lists, in its order.
+    """An index and the manifests that it lists, in its order.
 
-    Until `platforms` has chosen among them, some of them may be absent.
+    Some may be absent, until `platforms` has chosen among them.
     """
 
     manifest: RawManifest
     children: tuple[SourceImage | SourceIndex, ...]
     descriptors: tuple[Descriptor, ...]
-    """What the index says of each child, in the same order."""
+    """The index's descriptor of each child, in the same order."""
     absent: tuple[Descriptor, ...] = ()
-    """What it lists and the source lacks, wholly or in part."""
+    """Manifests that it lists and the source lacks, wholly or in part."""
     for_index: bool = False
-    """It goes in the place of an index that lists more."""
+    """Whether it stands for an index that lists more."""
     sparse: bool = False
-    """Layers of its images were left out on purpose."""
+    """Whether layers of its images were left out on purpose."""
     assembled: bool = False
-    """It is made of what several sources hold, and is none of theirs."""
+    """Whether it was made here, of images from several sources."""
 
 
 class Found(NamedTuple):
-    """What an entry of a source is, once it is read."""
+    """The content of a source's entry, once it was read."""
 
     content: SourceImage | SourceIndex
     warnings: tuple[str, ...] = ()
-    """What a user should hear of how this was chosen (an index that is not whole)."""
+    """Sentences for the user about how it was chosen (an index that is not whole)."""
 
 
 class SourceEntry:
-    """One image or index of a source, and the names it goes by there.
+    """One image or index of a source, and its names there.
 
-    It is read when its content is asked for: a source may hold a thousand others.
+    It is read only when its content is asked for: a source may hold a thousand others.
     """
 
     def __init__(
@@ -174,7 +175,7 @@ class SourceEntry:
         self.names = names
         """As written in the source: `app:1`, `docker.io/library/app:1`, or a layout's bare tag."""
         self.known = known
-        """What stands there, where its digest is known unread; its size may be unknown (0)."""
+        """Its descriptor, if the digest is known before it is read; size 0: not known."""
         self._read = read
 
     @cached_property
@@ -183,29 +184,29 @@ class SourceEntry:
 
     @property
     def content(self) -> SourceImage | SourceIndex:
-        """Read it. Raises SourceError; of a source in a registry whatever that raises."""
+        """The content, read at the first call. Raises SourceError, and a registry's errors."""
         return self._found.content
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """As those of what it is. Raises as `content` does."""
+        """The warnings that belong to the content. Raises as `content` does."""
         return self._found.warnings
 
     def then(self, change: Callable[[Found], Found]) -> SourceEntry:
-        """The same, with what is to be done once its content is asked for."""
+        """An entry whose content is passed through `change` once it is read."""
         return SourceEntry(self.names, lambda: change(self._found), self.known)
 
 
 class Referrer(NamedTuple):
-    """What refers to an image and is none: a signature, an SBOM, an attestation."""
+    """A manifest that refers to an image: a signature, an SBOM, an attestation."""
 
     subject: Digest
-    """What it refers to."""
+    """The manifest to which it refers."""
     listed: Descriptor
     tag: str | None
-    """Where it lies, if that is what says whose it is."""
+    """Its tag, if only that tells its subject (cosign's)."""
     read: Callable[[], SourceImage | SourceIndex]
-    """Raises SourceError; of a source at a registry whatever that raises."""
+    """Raises SourceError; at a registry its errors, too."""
 
 
 class ImageSource(Protocol):
@@ -213,11 +214,11 @@ class ImageSource(Protocol):
 
     @property
     def transport(self) -> str:
-        """By which it would be named, such as `docker-archive`."""
+        """The transport that names such a source, such as `docker-archive`."""
         ...
 
     def entries(self) -> Sequence[SourceEntry]:
-        """Everything it holds, in its own order. Raises SourceError."""
+        """All images and indexes of the source, in its own order. Raises SourceError."""
         ...
 
     def close(self) -> None:

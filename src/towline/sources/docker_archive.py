@@ -1,8 +1,8 @@
 """`docker save` archives, by their `manifest.json` (docker image specification v1.2).
 
-Layers lie there as plain tars, or compressed, as jib and kaniko write them. A compressed one goes
-byte for byte under the digest that its name tells, which is checked while it is sent, or under
-the one found by hashing it once.
+Layers lie there as plain tars, or compressed, as jib and kaniko write them. A compressed layer goes
+byte for byte. Its digest is in its file's name and is checked while it is sent; if the name has
+none, the layer is hashed once.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ class DockerArchive:
         if not path:
             raise SourceError(f"{MANIFEST} in {self._files.name} names no config")
         content = stores.read(self._files, path)
+        # Docker since 25.0 names the config by its digest, as a layout does. Other names tell
+        # nothing.
         named = re.fullmatch(_BLOB, path.lstrip("/"))
         if named and named[1] != Digest.of(content).hex:
             raise SourceError(
@@ -122,6 +124,7 @@ class DockerArchive:
             self._check_changed(path, diff_id)
             lacking = MissingLayer(self._files.name, stores.shown(path), diff_id, None)
             return lacking, "zstd" if path.endswith("zst") else "none"
+        # `manifest.json` does not tell how a layer is compressed: its first bytes do.
         head = stores.read_all(self._files.open(path), min(size, compression.MAGIC_LENGTH))
         kind = compression.detect(head)
         named = re.fullmatch(_BLOB, path.lstrip("/"))
@@ -140,10 +143,9 @@ class DockerArchive:
         return stores.FileLayer(self._files, path, size, diff_id, stored), kind
 
     def _check_changed(self, path: str, diff_id: Digest) -> None:
-        """Of a missing layer: an engine that finds a layer changed names its file by what it is.
-
-        Raises SourceError.
-        """
+        """Raise SourceError if a missing layer is missing because the engine found it changed."""
+        # Docker's graph drivers name a layer's file by its DiffID. If the bytes have another
+        # digest, the file is named by that, and `manifest.json` still has the DiffID.
         listed = {
             str(each).lstrip("/")
             for image in self._listed
@@ -158,7 +160,7 @@ class DockerArchive:
                 raise self._changed(diff_id, match[1])
 
     def _tar(self, path: str) -> bool:
-        """Whether the file is a tar by its first header."""
+        """Whether the file is a tar, by its first header."""
         head = stores.read_all(self._files.open(path), min(self._files.size(path) or 0, 262))
         return head.endswith(b"ustar")
 
@@ -170,7 +172,7 @@ class DockerArchive:
         )
 
     def _foreign(self, described: object, *, held: bool) -> Descriptor | None:
-        """What `LayerSources` says of a layer that lies elsewhere."""
+        """The descriptor in `LayerSources` of a layer that lies elsewhere; None: it does not."""
         if not isinstance(described, dict) or not described.get("urls"):
             return None
         descriptor = stores.understood(
@@ -182,7 +184,7 @@ class DockerArchive:
 
 
 class UnnamedLayer:
-    """A compressed layer whose file does not tell its digest: it is read once to know it."""
+    """A compressed layer whose file's name has no digest: it is read once to know that."""
 
     foreign: Descriptor | None = None
     held = True
@@ -201,8 +203,8 @@ class UnnamedLayer:
 
     @property
     def stored(self) -> Descriptor:
-        """Its blob, hashed at the first question. Raises SourceError."""
-        with self._turn:
+        """The blob, hashed at the first call. Raises SourceError, Cancelled."""
+        with self._turn:  # a second thread waits: hashing twice would take longer
             if self._stored is None:
                 self._stored = Descriptor(self._media_type, self._hash(), self.size)
             return self._stored
@@ -225,10 +227,8 @@ class UnnamedLayer:
 
 
 def _told_digest(path: str, diff_id: Digest) -> Digest | None:
-    """The digest of a compressed layer by the name of its file, where the name is one.
-
-    A name that is the DiffID tells nothing of the compressed bytes.
-    """
+    """The digest of a compressed layer, by its file's name; None: the name has none."""
+    # Some writers name a compressed layer by its DiffID, which is not the digest of these bytes.
     match = re.fullmatch(_BLOB, path.lstrip("/")) or re.fullmatch(_NAMED_BY_DIGEST, path)
     if match is None or match[1] == diff_id.hex:
         return None

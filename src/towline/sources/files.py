@@ -1,8 +1,8 @@
 """The files of a source, read by name and by position, from any thread.
 
-`Files` are found by their names, in a folder or in a tar; what they mean is `docker_archive`'s and
-`oci_layout`'s, which see no difference. A `SharedFile` is opened once and read by many: it is
-closed when the source and the last of its readers have let go.
+`Files` are found by their names, in a folder or in a tar. `docker_archive` and `oci_layout`, which
+know their meaning, see no difference. A `SharedFile` is opened once and read by many: it is closed
+when the source and the last of its readers have released it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Files(Protocol):
 
     @property
     def name(self) -> str:
-        """What errors call the source."""
+        """The source's name in errors."""
         ...
 
     def size(self, path: str) -> int | None:
-        """Bytes of the file; None where there is none."""
+        """Bytes of the file; None: there is none."""
         ...
 
     def open(self, path: str) -> Reader:
@@ -44,7 +44,7 @@ class Files(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of it; open readers go on."""
+        """Release the files; readers that are open go on."""
         ...
 
 
@@ -58,7 +58,7 @@ class Archive(Files, Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether it has its end mark; without one it may have been cut between members."""
+        """Whether the tar has its end mark; without one it may have been cut between members."""
         ...
 
 
@@ -67,25 +67,25 @@ class SharedFile:
 
     def __init__(self, name: str, size: int) -> None:
         self.name = name
-        """What errors call it."""
+        """Its name in errors."""
         self.size = size
         """Bytes."""
-        self._holders = 1
+        self._holders = 1  # whoever makes it holds it
         self._lock = threading.Lock()
 
     def read_at(self, buffer: memoryview, position: int) -> int:
-        """Read once into `buffer`; the bytes read, 0 at the end. Raises SourceError."""
+        """Read once into `buffer`. Returns the bytes read, 0 at the end. Raises SourceError."""
         raise NotImplementedError
 
     def hold(self) -> None:
-        """Keep it open until `release`. Raises SourceError when it is closed already."""
+        """Keep the file open until `release`. Raises SourceError when it is closed already."""
         with self._lock:
             if not self._holders:
                 raise SourceError(f"{self.name} is closed already")
             self._holders += 1
 
     def release(self) -> None:
-        """Let go; the last one closes it. Who made it is the first."""
+        """End one `hold`, or that of whoever made it. After the last one the file is closed."""
         with self._lock:
             self._holders -= 1
             last = not self._holders
@@ -97,7 +97,7 @@ class SharedFile:
 
 
 class OpenFile(SharedFile):
-    """A file descriptor that it owns, counted from `base`."""
+    """A file with a descriptor of its own; positions are counted from `base`."""
 
     def __init__(self, descriptor: int, name: str, base: int = 0) -> None:
         super().__init__(name, max(0, os.fstat(descriptor).st_size - base))
@@ -105,8 +105,8 @@ class OpenFile(SharedFile):
         self._base = base
 
     def read_at(self, buffer: memoryview, position: int) -> int:
-        """Read by position: the descriptor's own offset stays as it is."""
-        try:
+        """See `SharedFile`."""
+        try:  # by position: the descriptor's offset stays, so that threads do not disturb another
             return os.preadv(self._descriptor, [buffer], self._base + position)
         except OSError as error:
             raise unreadable(self.name, error) from None
@@ -126,8 +126,8 @@ class SharedObject(SharedFile):
         file.seek(self._base)
 
     def read_at(self, buffer: memoryview, position: int) -> int:
-        """One reader at a time: the object has a single position."""
-        with self._turn:
+        """See `SharedFile`."""
+        with self._turn:  # the object has one position for all
             try:
                 self._file.seek(self._base + position)
                 data = self._file.read(len(buffer))
@@ -143,7 +143,7 @@ class SharedObject(SharedFile):
 class Section(io.RawIOBase):
     """A Reader of `size` bytes at `start`, which keeps its file open until it is closed.
 
-    It can seek, for those who want a file of their own (`tarfile`).
+    It can seek, for `tarfile`, which wants a file.
     """
 
     def __init__(self, file: SharedFile, start: int, size: int, what: str) -> None:
@@ -156,7 +156,7 @@ class Section(io.RawIOBase):
         self._file = file
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # narrower
-        """See `Reader`; SourceError when the file ends before the section does."""
+        """See `Reader`. Raises SourceError when the file ends before the section does."""
         left = max(0, self._size - self._at)
         if not left or not buffer:
             return 0
@@ -169,7 +169,7 @@ class Section(io.RawIOBase):
         return got
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to a place, which may lie behind the end: nothing is read there."""
+        """Go to a position; behind the end nothing is read."""
         origin = (0, self._at, self._size)[whence]
         self._at = max(0, origin + offset)
         return self._at
@@ -193,8 +193,8 @@ class Section(io.RawIOBase):
 class Folder:
     """The files below a folder. Links are followed, but not out of it.
 
-    What lies elsewhere may be no blob at all, and a digest is known to be wrong only when the
-    bytes are sent already.
+    A link may lead to any file of the user's. That its digest is wrong is known only when its bytes
+    were sent already.
     """
 
     def __init__(self, root: str) -> None:
@@ -230,7 +230,7 @@ class Folder:
         """See `Files`."""
 
     def _inside(self, path: str) -> str:
-        """Where the file lies, all links followed. Raises SourceError when that is elsewhere."""
+        """The file's real path. Raises SourceError when that is outside of the folder."""
         found = os.path.realpath(os.path.join(self._root, path))  # noqa: PTH118 - a text
         if os.path.commonpath((self._root, found)) != self._root:
             raise SourceError(
@@ -257,7 +257,7 @@ class FileLayer(NamedTuple):
 
 
 def fill(reader: Reader, buffer: memoryview) -> int:
-    """Read until the buffer is full; the bytes in it, fewer only at the end."""
+    """Read until the buffer is full. Returns the bytes in it: fewer only at the end."""
     done = 0
     while done < len(buffer) and (got := reader.readinto(buffer[done:])):
         done += got
@@ -265,7 +265,7 @@ def fill(reader: Reader, buffer: memoryview) -> int:
 
 
 def read_all(reader: Reader, size: int) -> bytes:
-    """`size` bytes from a reader, which is closed whatever happens; fewer if it ends before."""
+    """`size` bytes of a reader, fewer if it ends before. The reader is closed in any case."""
     content = bytearray(size)
     try:
         done = fill(reader, memoryview(content))
@@ -275,23 +275,23 @@ def read_all(reader: Reader, size: int) -> bytes:
 
 
 def unreadable(name: str, error: OSError | ValueError | EOFError) -> SourceError:
-    """What to say when the system cannot read `name`."""
+    """The error for a file that the system cannot read."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return SourceError(f"cannot read {name}: {reason[:1].lower()}{reason[1:]}")
 
 
 def missing(files: Files, path: str) -> SourceError:
-    """What to say of a file that should be there."""
+    """The error for a file that should be there."""
     return SourceError(f"{files.name} has no {shown(path)}")
 
 
 def shown(path: str) -> str:
-    """A name from a source as it can stand in a message, whatever characters it has."""
+    """A name from a source in a form for messages, whatever characters it has."""
     return path if path.isprintable() else repr(path)
 
 
 def read(files: Files, path: str) -> bytes:
-    """A manifest, config or index, whole. Raises SourceError when it is missing or too large."""
+    """All of a manifest, config or index. Raises SourceError if it is missing or too large."""
     size = files.size(path)
     if size is None:
         raise missing(files, path)
@@ -307,7 +307,7 @@ def read(files: Files, path: str) -> bytes:
 
 
 def read_json(files: Files, path: str) -> Any:  # noqa: ANN401 - any JSON
-    """A JSON document. Raises SourceError when it is none."""
+    """A JSON document. Raises SourceError where the file is none."""
     content = read(files, path)
     try:
         return json.loads(content)
@@ -316,7 +316,7 @@ def read_json(files: Files, path: str) -> Any:  # noqa: ANN401 - any JSON
 
 
 def understood(what: str, parse: Callable[[], T]) -> T:
-    """What `parse` makes of a document; SourceError where it says why it cannot."""
+    """The result of `parse`; its ValueError becomes a SourceError about `what`."""
     try:
         return parse()
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""Images and indexes by the documents that describe them, wherever those documents lie.
+"""Makes images and indexes of the documents that describe them, wherever those lie.
 
-A manifest lists a config and layers, an index lists manifests (image-spec). What is absent of an
-index is said; which of its images go, `platforms` decides.
+A manifest lists a config and layers, an index lists manifests (image-spec). Manifests that an index
+lists and the source lacks are noted; `platforms` decides which of its images go.
 """
 
 from __future__ import annotations
@@ -30,34 +30,35 @@ if TYPE_CHECKING:
 _NOWHERE = Platform("", "")
 _IMAGE_CONFIGS = frozenset({media_types.OCI_CONFIG, media_types.DOCKER_CONFIG})
 _SEEN_IN = "containerd.io/distribution.source."
-"""Annotations of what containerd exports, a host behind it: the repositories of that host, by
-commas, that the content came from or was pushed to. The host lacks its port."""
+"""The beginning of annotations in containerd's exports. A host follows, without its port; the value
+has the repositories there, between commas, that the content came from or was pushed to."""
 MAX_DEPTH = 8
-"""Indexes in indexes; real ones have two."""
+"""Levels of indexes in indexes; real ones have two."""
 MAX_CHILDREN = 10_000
-"""Manifests below one entry, each counted as often as it is listed."""
+"""Manifests below one entry, each counted as often as it is listed: a small index may list another
+one a thousand times, and that one a third."""
 
 
 class Absent(SourceError):
-    """A manifest or config is not here, while what lists it is."""
+    """The source lacks a manifest or config that another document of it lists."""
 
 
 class OciImages:
-    """Reads images; a subclass says where their bytes are."""
+    """Reads images; a subclass gives the bytes of their documents and layers."""
 
     origin: RepositoryName | None = None
-    """Where the bytes are, if they are at a registry."""
+    """The repository that holds the bytes, if the source is a registry."""
 
     sparse = False
     """Whether layers were left out on purpose."""
 
     def __init__(self, name: str) -> None:
-        """`name` is what errors call the place."""
+        """`name`: the source's name in errors."""
         self.name = name
         self._children = 0
-        """Below the entry that is being read."""
+        """Manifests below the entry that is being read."""
         self._seen_in: tuple[RepositoryName, ...] = ()
-        """Where that entry has been."""
+        """Repositories in which that entry has been."""
 
     def content(self, listed: Descriptor, what: str) -> bytes:
         """A manifest or config, checked against its digest. Raises Absent, SourceError."""
@@ -74,7 +75,7 @@ class OciImages:
         return self._read(listed, 0)
 
     def entry_of(self, raw: RawManifest, listed: Sequence[Descriptor]) -> SourceIndex:
-        """The index that lists these. Raises SourceError."""
+        """The index `raw`, which lists these descriptors. Raises SourceError."""
         self._children = 0
         return self._index(raw, listed, 0)
 
@@ -85,7 +86,7 @@ class OciImages:
         return self._index(raw, document.manifests, depth)
 
     def _index(self, raw: RawManifest, listed: Sequence[Descriptor], depth: int) -> SourceIndex:
-        """An index with those of its children that are here."""
+        """An index with those of its children that the source has."""
         self._children += len(listed)
         if depth > MAX_DEPTH or self._children > MAX_CHILDREN:
             raise self.too_many(raw)
@@ -105,14 +106,14 @@ class OciImages:
         )
 
     def too_many(self, raw: RawManifest) -> SourceError:
-        """The error for an index that has no end, as far as anybody would read."""
+        """The error for an index that lists more than is read."""
         return SourceError(
             f"the index {raw.digest} in {self.name} lists indexes more than "
             f"{MAX_DEPTH} deep, or more than {MAX_CHILDREN} manifests"
         )
 
     def document(self, listed: Descriptor) -> tuple[RawManifest, Manifest | Index]:
-        """A manifest or index, as bytes and read. Raises Absent, SourceError."""
+        """A manifest or index, as bytes and parsed. Raises Absent, SourceError."""
         content = self.content(listed, "manifest")
         document = stores.understood(
             f"the manifest {listed.digest} in {self.name}",
@@ -121,13 +122,10 @@ class OciImages:
         return RawManifest(content, document.media_type), document
 
     def image(self, raw: RawManifest, manifest: Manifest, platform: Platform | None) -> SourceImage:
-        """The image of a manifest. Raises Absent, SourceError.
-
-        `platform` is what an index says of it. What has a config of another kind is an artifact:
-        nothing of it is a layer that could be compressed anew.
-        """
+        """The image of a manifest; `platform` is the index's word. Raises Absent, SourceError."""
         content = self.content(manifest.config, "config")
         described = None
+        # With a config of another type it is an artifact, whose blobs are never compressed anew.
         if manifest.config.media_type in _IMAGE_CONFIGS:
             described = stores.understood(
                 f"the config {manifest.config.digest} in {self.name}",
@@ -162,7 +160,7 @@ class OciImages:
             yield self.layer(listed, diff_id if _is_layer(listed) else None)
 
     def check_algorithm(self, listed: Descriptor, what: str) -> None:
-        """Registries need know sha256 alone, and most know nothing else. Raises SourceError."""
+        """Raise SourceError for any algorithm but sha256: most registries know no other."""
         if listed.digest.algorithm != "sha256":
             raise SourceError(
                 f"{self.name} names the {what} {listed.digest.short} by "
@@ -171,7 +169,7 @@ class OciImages:
             )
 
     def check_plain(self, listed: Descriptor, diff_id: Digest | None) -> None:
-        """A layer that is not compressed is what the config calls it. Raises SourceError."""
+        """Raise SourceError if an uncompressed layer has another digest than its DiffID."""
         if is_plain(listed) and diff_id is not None and listed.digest != diff_id:
             raise SourceError(
                 f"the layer {listed.digest} in {self.name} is uncompressed, "
@@ -185,12 +183,12 @@ def _seen_in(listed: Descriptor) -> Iterator[RepositoryName]:
         for path in paths.split(",") if host != name else ():
             with suppress(InvalidReference):
                 place = references.parse(f"{host}/{path}").repository
-                if place.host == host:
+                if place.host == host:  # a first part that is no host would be read as a path
                     yield place
 
 
 def is_plain(listed: Descriptor) -> bool:
-    """Whether it is a layer that is not compressed."""
+    """Whether the descriptor is of an uncompressed layer, by its media type."""
     return media_types.layer_compression(listed.media_type) == "none"
 
 

@@ -38,9 +38,9 @@ INDEX = "index.json"
 CONTAINERD_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
 SPARSE = "towline.sparse"
-"""Annotation of `index.json` where layers were left out on purpose (`--omit-from`)."""
+"""The annotation of an `index.json` whose layers were left out on purpose (`--omit-from`)."""
 REFERRER = "io.containerd.manifest.subject"
-"""Docker since 29.1 marks so what refers to an image beside it, and gives it no name."""
+"""The annotation by which Docker, since 29.1, marks a signature beside an image; it has no name."""
 
 
 class OciLayout:
@@ -78,12 +78,12 @@ class OciLayout:
 
     @property
     def may_have_referrers(self) -> bool:
-        """Whether anything in it refers to something."""
+        """Whether the layout has any manifest that refers to another."""
         names = (name for each in self._listed for name in _names(each))
         return bool(self._referrers) or any(map(subject_of, names))
 
     def referrers(self, subjects: Collection[Digest], *, patient: bool = True) -> list[Referrer]:
-        """What refers to these manifests."""
+        """The manifests that refer to one of these. `patient` is for sources at a registry."""
         del patient
         found: list[tuple[str | None, Descriptor, str | None]] = [
             (each.annotations[REFERRER], each, None) for each in self._referrers
@@ -97,17 +97,17 @@ class OciLayout:
         ]
 
     def says_most(self) -> bool:
-        """Whether it says more of its images than the `manifest.json` beside it.
+        """Whether `index.json` says more of its images than the `manifest.json` beside it.
 
-        It does where every layer is compressed, since its manifests then go byte for byte, and
-        where it has an index, since platforms stand nowhere else. Raises SourceError where an
-        image of it contradicts itself: Docker 25.0 wrote some that had no layers (moby#47065).
+        It does if every layer is compressed, as its manifests then go byte for byte, and if it has
+        an index, as nothing else tells platforms. Raises SourceError for an image that contradicts
+        itself: Docker 25.0 wrote some without layers (moby#47065).
         """
         plain = index = False
         may_be_index = any(each.media_type not in media_types.IMAGES for each in self._listed)
         for each in self._listed:
             if plain and not may_be_index:
-                return False  # whatever the others are: there may be a thousand
+                return False  # the others, perhaps a thousand, would change nothing
             try:
                 raw, document = self._blobs.document(each)
                 if isinstance(document, Index):
@@ -120,7 +120,7 @@ class OciLayout:
         return index or bool(self._listed and not plain)
 
     def _is_one_image(self) -> bool:
-        """Whether `index.json` is the index of one image: nothing named, each platform once."""
+        """Whether `index.json` is itself the index of one image: no names, each platform once."""
         platforms = [each.platform for each in self._listed if not is_attestation(each)]
         return (
             len(self._listed) > 1
@@ -131,7 +131,7 @@ class OciLayout:
         )
 
     def _roots(self) -> Iterable[tuple[Descriptor, tuple[str, ...]]]:
-        """What `index.json` lists, each digest once, with all names it has there."""
+        """The descriptors of `index.json`, each digest once, with all its names."""
         names: dict[Digest, dict[str, None]] = {}
         for each in self._listed:
             names.setdefault(each.digest, {}).update(dict.fromkeys(_names(each)))
@@ -153,7 +153,7 @@ def _is_referrer(listed: Descriptor) -> bool:
 
 
 class LayoutBlobs(OciImages):
-    """`blobs/ALGORITHM/ENCODED` of one layout."""
+    """The blobs of one layout, `blobs/ALGORITHM/ENCODED` (image-spec, "Blobs")."""
 
     def __init__(self, files: Files) -> None:
         super().__init__(files.name)
@@ -197,5 +197,5 @@ class LayoutBlobs(OciImages):
 
 
 def path_of(digest: Digest) -> str:
-    """Where a blob lies in a layout."""
+    """The path of a blob in a layout."""
     return f"blobs/{digest.algorithm}/{digest.hex}"

@@ -1,7 +1,7 @@
-"""What a SOURCE means, and the image source that it opens: read `open_source` from top to bottom.
+"""Opens a SOURCE: read `open_source` from top to bottom.
 
-A SOURCE is recognised by its content, whatever it is called; a transport in front of it, as
-skopeo's users know them (containers-transports), says which list of images counts.
+A SOURCE is recognised by its content, not by its name. A transport in front of it (as in skopeo:
+containers-transports) says which list of images counts.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 Transport = Literal["docker-archive", "oci", "oci-archive", "docker-daemon", "docker"]
 _WITH_PATH = ("docker-archive", "oci", "oci-archive")
 _DECOMPRESSING = frozenset({"gzip", "bz2", "lzma", "zipfile", "compression"})
-"""Modules of the standard library whose file objects can seek, but only by starting anew."""
+"""Modules of the standard library whose file objects seek only by decompressing from the start."""
 _OTHERS = {b"BZh": "bzip2 -dc", b"\xfd7zXZ\x00": "xz -dc", b"\x04\x22\x4d\x18": "lz4 -dc"}
-"""First bytes of compressions that are not read, and what makes plain bytes of them."""
+"""First bytes of compressions that are not read, and the command that decompresses each."""
 
 
 class Location(NamedTuple):
-    """Where an image is said to be."""
+    """A SOURCE, parsed."""
 
     text: str
     """As it was written."""
@@ -56,19 +56,19 @@ class Location(NamedTuple):
     path: str
     """A file or folder, `-` for standard input; for a daemon or registry, the image's name."""
     ref: str | None = None
-    """Which of the images that lie there; None when it was not said."""
+    """Names one of the images there; None: nothing was said."""
 
     @property
     def standard_input(self) -> bool:
-        """Whether the bytes come by standard input."""
+        """Whether it is standard input."""
         return self.path == "-" and self.transport not in {"docker-daemon", "docker"}
 
 
 def parse(text: str) -> Location:
-    """Read a SOURCE; a text that names no transport is a path.
+    """Parse a SOURCE; a text without a transport is a path.
 
-    Raises UsageError when the transport has nothing after it, or a name that is no path has a login
-    before it.
+    Raises UsageError when nothing follows the transport, or when a name that is no path begins with
+    a login.
     """
     word, colon, rest = text.partition(":")
     known: tuple[Transport, ...] = get_args(Transport)
@@ -92,7 +92,7 @@ def parse(text: str) -> Location:
 
 def _refuse_login(text: str) -> None:
     if reference.without_login(text) != text and not os.path.lexists(text):
-        reference.parse(text)  # says so
+        reference.parse(text)  # raises, with a hint, and does not repeat the password
 
 
 def open_source(
@@ -102,13 +102,13 @@ def open_source(
     environ: Mapping[str, str] | None = None,
     known_first: str | None = "",
 ) -> ImageSource:
-    """Open an archive or layout and read what lists its images.
+    """Open an archive or layout, and read the list of its images.
 
-    What can be read only once is spooled before this returns, and told of by Notes, with
-    `known_first`: what of it has to be known before its blobs are. Where that is None, a pipe
-    gives a `PassingSource`, whose blobs are to be taken as they pass. A caller's file object is
-    read from its present position and not closed. Raises SourceError when there is no image
-    there, UsageError when the text of the source makes no sense.
+    A stream that can be read only once is spooled before this returns; Notes tell of it, and why:
+    `known_first` names what has to be known before its blobs. With `known_first` None a pipe
+    becomes a `PassingSource`, whose blobs are taken as they pass. A caller's file object is read
+    from its present position, and not closed. Raises SourceError when there is no image,
+    UsageError when the text of the source makes no sense.
     """
     context = context or Context()
     environ = os.environ if environ is None else environ
@@ -180,10 +180,11 @@ def _of_path(source: Location, context: Context) -> Folder | SharedFile | Reader
 
 
 def _standard_input() -> int:
-    """A descriptor of our own."""
+    """A descriptor of standard input that is ours to close. Raises SourceError."""
     hint = "pipe an archive into it, or name a file"
     try:
-        descriptor = -1 if sys.stdin is None else os.dup(0)  # closed at the start: not ours
+        # Where it was closed when Python started, 0 is by now any file that was opened since.
+        descriptor = -1 if sys.stdin is None else os.dup(0)
     except OSError:
         descriptor = -1
     if descriptor < 0:
@@ -195,7 +196,7 @@ def _standard_input() -> int:
 
 
 def _of_descriptor(descriptor: int, name: str, context: Context) -> SharedFile | Reader:
-    """An open file, from its present position; the descriptor is now its own."""
+    """An open file, read from its present position; it closes the descriptor."""
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return OpenFile(descriptor, name, os.lseek(descriptor, 0, os.SEEK_CUR))
     from towline.sources.spool import PipeReader
@@ -204,14 +205,14 @@ def _of_descriptor(descriptor: int, name: str, context: Context) -> SharedFile |
 
 
 def _of_object(file: BinaryIO) -> tuple[str, SharedFile | Reader]:
-    """What errors call a caller's object, and the object as it can be read."""
+    """A caller's file object: its name in errors, and a file or reader of it."""
     if not hasattr(file, "read"):
         raise UsageError(
             f"the source is of type {type(file).__name__}", hint="give a path or an open file"
         )
     name = getattr(file, "name", None)
     name = name if isinstance(name, str) else "the file object"
-    seekable = getattr(file, "seekable", None)  # of what only looks like a file, `read` is enough
+    seekable = getattr(file, "seekable", None)  # an object that only has `read` is enough
     try:
         if not isinstance(file.read(0), bytes):
             raise UsageError("the source is a text file", hint="open it in binary mode")
@@ -221,7 +222,7 @@ def _of_object(file: BinaryIO) -> tuple[str, SharedFile | Reader]:
             return name, ObjectReader(file, name)
         if not isinstance(getattr(file, "raw", file), io.FileIO):
             return name, SharedObject(file, name)
-        if file.writable():
+        if file.writable():  # else the descriptor would lack what is still in its buffer
             file.flush()
         return name, OpenFile(os.dup(file.fileno()), name, file.tell())
     except (OSError, ValueError) as error:  # closed, or broken
@@ -229,7 +230,7 @@ def _of_object(file: BinaryIO) -> tuple[str, SharedFile | Reader]:
 
 
 def _in_place(file: SharedFile) -> SharedFile | Reader:
-    """The file itself; where it is compressed as a whole, a reader that keeps it open."""
+    """The file itself or, if it is compressed as a whole, a reader that keeps it open."""
     try:
         head = read_all(Section(file, 0, min(file.size, 8), file.name), 8)
         _refuse_others(head, file.name)
@@ -253,13 +254,13 @@ def _refuse_others(head: bytes, name: str) -> None:
 
 
 def by_its_list(members: Archive, transport: Transport | None, context: Context) -> ImageSource:
-    """Which list? `index.json` where it says more, else docker's own `manifest.json`."""
+    """The source by one of its lists: `index.json` where it says more, else `manifest.json`."""
     index = transport != "docker-archive" and members.size(oci_layout.INDEX) is not None
     manifest = transport != "oci-archive" and members.size(docker_archive.MANIFEST) is not None
     if index and not manifest:
         return OciLayout(members)
     if index:
-        # Docker 25.0 writes broken ones: `manifests` may be null (moby#47210).
+        # Docker 25.0 writes a broken `index.json`, whose `manifests` may be null (moby#47210).
         with suppress(SourceError):
             if OciLayout(members).says_most():
                 return OciLayout(members)
@@ -269,7 +270,7 @@ def by_its_list(members: Archive, transport: Transport | None, context: Context)
 
 
 def _no_list(members: Archive, transport: Transport | None) -> SourceError:
-    """Why there is no image in a tar, and what to do about it."""
+    """The error for a tar without a list of images, with what to do about it."""
     name, lists = members.name, {oci_layout.INDEX, docker_archive.MANIFEST}
     if transport and lists & members.files.keys():
         other = "docker-archive" if transport == "oci-archive" else "oci-archive"

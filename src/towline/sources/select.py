@@ -1,4 +1,4 @@
-"""Which of a source's images is meant: pure rules over the names it holds them under."""
+"""Finds the image of a source that a REF means, by the source's names for it. Pure."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ _SHOWN = 20
 def select(
     entries: Sequence[SourceEntry], ref: str | None, source: str, spelled: str = ""
 ) -> SourceEntry:
-    """The one entry that is meant; `source` is what errors call the source.
+    """The one entry that is meant; `source` is the source's name in errors.
 
-    `spelled`: transport and path, to which a REF can be added; empty where that cannot be.
-
-    A REF is a name as the source has it, an image name that means the same, a bare tag, or `@N`,
-    the N-th from 0. Raises SourceError naming what is there when it fits none, or several, or
-    when several are there and no REF was given.
+    `spelled`: transport and path, to which a REF can be added; empty where none can. A REF is a
+    name as the source has it, an image name that means the same, a bare tag, or `@N`, the N-th
+    entry from 0. Raises SourceError, which lists the entries, when the REF fits none or several,
+    and when there are several and no REF.
     """
-    if ref is None:
+    if ref is None:  # cosign's tags beside an image are not what is meant
         images = [entry for entry in entries if not any(map(subject_of, entry.names))]
         if len(images) == 1 or len(entries) == 1:
             return (images or entries)[0]
@@ -58,7 +57,7 @@ def tagged(
     """All tags of a source with their entries, sorted by tag.
 
     A REF picks a repository by its name, or one tag of it. Raises SourceError when there are
-    several repositories and no REF, when there is no tag, or when a tag stands for two entries.
+    several repositories and no REF, when there is no tag, and when one tag stands for two entries.
     """
     known = [(name, entry) for entry in entries for name in _named(entry)]
     repositories = {repository for (repository, _), _ in known if repository}
@@ -92,7 +91,7 @@ def _unique(
 
 
 def _matching(entries: Sequence[SourceEntry], ref: str) -> list[SourceEntry]:
-    """By the strictest rule that fits anything."""
+    """The entries that fit a REF, by the first rule that fits any: the rules go from strict."""
     if ref.startswith("@") and ref[1:].isdecimal():
         place = int(ref[1:])
         return list(entries[place : place + 1])
@@ -104,7 +103,7 @@ def _matching(entries: Sequence[SourceEntry], ref: str) -> list[SourceEntry]:
 
 
 def _named(entry: SourceEntry) -> list[tuple[RepositoryName | None, str]]:
-    """Repository and tag of each name of an entry; no repository for the bare tags of a layout."""
+    """Repository and tag of each name of an entry; None for the repository of a bare tag."""
     found: list[tuple[RepositoryName | None, str]] = []
     for name in entry.names:
         full = _full(name)
@@ -112,7 +111,7 @@ def _named(entry: SourceEntry) -> list[tuple[RepositoryName | None, str]]:
             found.append((None, name))
         elif full and full.tag:
             found.append((full.repository, full.tag))
-    # A layout says the tag once with its repository and once without.
+    # containerd writes a tag twice into a layout: with its repository, and without.
     told = {tag for repository, tag in found if repository}
     return [pair for pair in found if pair[0] or pair[1] not in told]
 
@@ -123,7 +122,7 @@ def _belongs(name: tuple[RepositoryName | None, str], wanted: Reference) -> bool
 
 
 def _full(name: str) -> Reference | None:
-    """An image name in full, `latest` where it has neither tag nor digest; None for none."""
+    """An image name in full, with `latest` if it has neither tag nor digest; None: it is none."""
     found = _reference(name)
     return found.with_tag(found.target) if found and not found.digest else found
 
@@ -136,7 +135,7 @@ def _reference(name: str) -> Reference | None:
 
 
 def _name_one(entries: Sequence[SourceEntry], spelled: str) -> str | None:
-    """How one of them is named; or that all are meant, where they have the tags for that."""
+    """A hint that shows how to name one of the entries or, if all have tags, how to push all."""
     if not entries or not spelled:
         return None
     first = shown(entries[0].names[0]) if entries[0].names else "@0"
