@@ -12,6 +12,8 @@ def one_line(text: str) -> str:
     lines = text.splitlines()
     if len(lines) > 1:
         text = " ".join(lines)
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 

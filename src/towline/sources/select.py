@@ -106,10 +106,9 @@ def _named(entry: SourceEntry) -> list[tuple[RepositoryName | None, str]]:
     """Repository and tag of each name of an entry; None for the repository of a bare tag."""
     found: list[tuple[RepositoryName | None, str]] = []
     for name in entry.names:
-        full = _full(name)
         if ":" not in name and "/" not in name:
             found.append((None, name))
-        elif full and full.tag:
+        elif (full := _full(name)) and full.tag:
             found.append((full.repository, full.tag))
     # containerd writes a tag twice into a layout: with its repository, and without.
     told = {tag for repository, tag in found if repository}
