@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from towline.testing.images import make_image
+from towline.testing.images import ImageSpec, make_image, make_images
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,3 +73,11 @@ def test_a_copy_to_files_needs_no_more_for_a_large_image(
     peak("push", str(tmp_path / "image"), name, "-q", "--cache", "none")
     most = peak("copy", name, f"{kind}:{tmp_path}/to:app:1", "-q", "--cache", "none")
     assert most < 64 * MiB
+
+
+def test_many_small_images_at_once_need_little(oci_registry: TestRegistry, tmp_path: Path) -> None:
+    images = [ImageSpec([{"own": b"%d" % n}], names=[str(n)]) for n in range(60)]
+    make_images(tmp_path / "images", images, "oci")
+    name = oci_registry.name("app")
+    peak("push", "-a", str(tmp_path / "images"), name, "-q", "--cache", "none")
+    assert peak("copy", "-a", name, f"oci:{tmp_path}/to", "-q", "--cache", "none") < 64 * MiB

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from towline.layers.buffers import Spares
 from towline.layers.decoders import decoder_of
 from towline.layers.encoders import encoder_of
-from towline.layers.pipelines import Source, Work, checked, encoded, stored
+from towline.layers.pipelines import STORED_BLOCK, Source, Work, checked, encoded, stored
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ class Blob:
 class BlobStream:
     """The bytes of one blob, made from one reader; iterated once, by one thread.
 
-    With `encoding` None the stored bytes go as they are. If `diff_id_of` is then their compression,
-    they are decompressed too, for the DiffID; errors call them `name`. Streams that share `spares`
-    share the memory for blocks beyond each one's first. `lend` has work done by another thread, if
-    one is free; `look` is told of each block.
+    With `encoding` None the stored bytes go as they are: about `size`, which bounds the buffer. If
+    `diff_id_of` is then their compression, they are decompressed too, for the DiffID; errors call
+    them `name`. Streams that share `spares` share the memory for blocks beyond each one's first.
+    `lend` has work done by another thread, if one is free; `look` is told of each block.
 
     Raises SourceError from the reader, or when a stored blob that is decompressed is damaged;
     Cancelled when `cancel` is thrown. The stream closes the reader when it ends, or fails.
@@ -65,6 +65,7 @@ class BlobStream:
         pool: Pool,
         cancel: Cancel,
         *,
+        size: int = STORED_BLOCK,
         diff_id_of: Compression | None = None,
         spares: Spares | None = None,
         lend: Lend = lambda _work: False,
@@ -91,7 +92,7 @@ class BlobStream:
             decoder = decoder_of(diff_id_of, name)
             blocks = checked(self._source, decoder, self._plain, work)
         else:
-            blocks = stored(self._source)
+            blocks = stored(self._source, min(size, STORED_BLOCK))
             self._plain = self._hash if encoding or diff_id_of else None
         self._blocks = self._run(blocks)
 

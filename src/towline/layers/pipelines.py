@@ -95,9 +95,9 @@ class Work:
                 self.check()
 
 
-def stored(source: Source) -> Generator[memoryview, None, None]:
+def stored(source: Source, block: int) -> Generator[memoryview, None, None]:
     """The bytes as they are."""
-    room = memoryview(bytearray(STORED_BLOCK))
+    room = memoryview(bytearray(block))
     while count := source.fill(room):
         yield room[:count]
 

@@ -88,6 +88,15 @@ def test_bytes_do_not_depend_on_threads_or_on_spares() -> None:
         assert len({made(t, s, name) for t, s in [(1, 0), (1, 9), (3, 0), (8, 9)]}) == 1
 
 
+@pytest.mark.parametrize("size", [5, len(SAMPLE)])
+def test_stored_bytes_come_whole_however_many_there_should_be(
+    executor: Executor, size: int
+) -> None:
+    stream = BlobStream(BytesReader(SAMPLE), None, executor, Cancel(), size=size)
+    assert b"".join(map(bytes, stream)) == SAMPLE
+    assert stream.blob.size == len(SAMPLE)
+
+
 def test_the_position_is_what_was_read(executor: Executor) -> None:
     stream = BlobStream(BytesReader(SAMPLE), None, executor, Cancel())
     assert stream.position == 0

@@ -201,6 +201,7 @@ class Uploads:
             profile,
             trace.encoding(self._resources.encoders, about),
             cancel,
+            size=blob.size,
             diff_id_of=blob.stored_compression if self._wish.check_diffids else None,
             spares=self._resources.spares,
             lend=self._resources.lent.offer,
