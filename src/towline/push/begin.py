@@ -100,17 +100,17 @@ def begin(
     wish: Wish,
     context: Context,
     *,
-    begun: Mapping[RepositoryName, Target],
+    passed: Mapping[RepositoryName, Target],
 ) -> Begun:
     """Settle what can be settled at once, and describe the rest.
 
-    `begun` are targets that there are already. What the source's registry is asked
-    counts for the first of the targets.
+    `passed` are targets that have got blobs already. What the source's registry is asked counts
+    for the first of the targets.
     """
     wish = opened.taught(wish)
     early: dict[Reference, TagOutcome] = {}
     places = destinations.by_repository(wanted)
-    targets = {name: begun.get(name) or target_at(resources, name, context) for name in places}
+    targets = {name: passed.get(name) or target_at(resources, name, context) for name in places}
     if opened.origin:
         first = next(iter(targets.values()))
         first.context, first.costs = opened.context, opened.costs

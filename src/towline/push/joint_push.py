@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from towline.push.resources import Resources
     from towline.push.target_push import TargetPush
     from towline.push.upload.choice import Choice
-    from towline.push.upload.scheduler import Task
     from towline.spec.digest import Digest
     from towline.spec.media_types import Format
 
@@ -102,14 +101,14 @@ class _Together:
 
     def alone(self, run: TargetPush) -> None:
         """A target from its beginning to its end."""
-        self._plan_alone(run, run.learn(self.known))
+        self._plan_alone(run, partial(run.learn, self.known))
 
-    def _plan_alone(self, run: TargetPush, taught: Sequence[Entry]) -> None:
-        self.plan([run], taught)
-        self._send_alone(run, over=run.early())
+    def _plan_alone(self, run: TargetPush, learn: Callable[[], Sequence[Entry]]) -> None:
+        self.plan([run], learn())
+        self._send_alone(run, run.early)
 
-    def _send_alone(self, run: TargetPush, *, over: bool) -> None:
-        if not over:
+    def _send_alone(self, run: TargetPush, early: Callable[[], bool]) -> None:
+        if not early():
             self.start([run])
             run.finish()
 
@@ -130,22 +129,20 @@ class _Together:
         """Start each target on the way to its end."""
         learning = {run: threads.submit(partial(run.learn, self.known)) for run in self._runs}
         come, late = _meet(learning, lambda run, _: not run.hopeless)
-        going = [threads.submit(partial(self._plan_late, run, learning[run])) for run in late]
+        going = [
+            threads.submit(partial(self._plan_alone, run, learning[run].result)) for run in late
+        ]
         if come:
             self.plan(list(come), [entry for some in come.values() for entry in some])
         looking = {run: threads.submit(run.early) for run in come}
         looked, late = _meet(looking, lambda _, over: not over)
-        going += [threads.submit(partial(self._send_late, run, looking[run])) for run in late]
+        going += [
+            threads.submit(partial(self._send_alone, run, looking[run].result)) for run in late
+        ]
         left = [run for run, over in looked.items() if not over]
         self.start(left)
         going += [threads.submit(run.finish) for run in left]
         return going
-
-    def _plan_late(self, run: TargetPush, learning: Future[list[Entry]]) -> None:
-        self._plan_alone(run, learning.result())
-
-    def _send_late(self, run: TargetPush, looking: Future[bool]) -> None:
-        self._send_alone(run, over=looking.result())
 
     def plan(self, runs: Sequence[TargetPush], taught: Sequence[Entry]) -> None:
         """Decide the ways of targets that are planned together."""
@@ -167,21 +164,14 @@ class _Together:
         configs: they are small, and tell whether the small layers can go in one request each.
         """
         from towline.push.upload.scheduler import Uploads  # an unchanged image needs none
+        from towline.push.upload.target_blobs import start
 
         uploads = Uploads(self._resources, self._wish, self._choice)
         for run in runs:
             run.begin(uploads)
         for blob in sorted(self._blobs, key=lambda blob: (blob.held, blob.is_layer, -blob.size)):
-            tasks: list[Task] = []
-            try:
-                for run in runs:
-                    if blob not in run.plans or blob.key in run.delivered:
-                        continue
-                    if task := run.awaited.join(blob):
-                        tasks.append(task)
-            finally:  # when cancelled too: somebody else may have joined what was begun
-                if tasks:
-                    uploads.start(tasks)
+            wanting = [run for run in runs if blob in run.plans and blob.key not in run.delivered]
+            start(uploads, blob, [run.awaited for run in wanting])
 
 
 def _meet(

@@ -22,7 +22,7 @@ from towline.push.target import Costs, target_at
 from towline.push.target_push import TargetPush
 from towline.push.upload.choice import Choice
 from towline.push.upload.scheduler import Uploads
-from towline.push.upload.target_blobs import TargetBlobs
+from towline.push.upload.target_blobs import TargetBlobs, start
 from towline.sources.base import PassedBy, SourceIndex
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from towline.push.interface.options import Wish
     from towline.push.resources import Resources
     from towline.push.target import Target
-    from towline.push.upload.scheduler import Task
     from towline.reference import Reference, RepositoryName
     from towline.sources.base import SourceImage
     from towline.sources.passing import PassesBy, PassingBlob
@@ -111,16 +110,11 @@ def send_layers(
 def _begin(uploads: Uploads, passages: Sequence[Passage], passing: PassingBlob) -> None:
     """Have a blob asked for and sent where it is wanted; elsewhere it goes by."""
     wanting = [passage for passage in passages if passage.wants_blobs]
-    release = _after(len(wanting), passing)
     blob = _blob(passing)
-    tasks: list[Task] = []
-    try:
-        for passage in wanting:
-            if task := passage.join(blob, release):
-                tasks.append(task)  # noqa: PERF401 - kept when a later one raises
-    finally:  # when cancelled too: somebody else may have joined what was begun
-        if tasks:
-            uploads.start(tasks)
+    for passage in wanting:
+        passage.plan(blob)
+    release = _after(len(wanting), passing)
+    start(uploads, blob, [passage.blobs for passage in wanting], release)
 
 
 class _after:  # noqa: N801 - reads as what it is
@@ -158,7 +152,7 @@ class Passage:
         target.costs = Costs(target.context)
         target.passed = {}
         self._rules = Rules(wish.profile, trust_learned=wish.learn)
-        self._blobs = TargetBlobs(
+        self.blobs = TargetBlobs(
             target, wish, rules=self._rules, plans={}, delivered=target.passed, uploads=uploads
         )
         Telling(target).started()
@@ -175,34 +169,33 @@ class Passage:
             return False
         return not kept or len(kept) < len(self.target.tags)
 
-    def join(self, blob: Blob, ended: _after) -> Task | None:
-        """Watch a blob's upload; a task where nobody carries it out yet."""
+    def plan(self, blob: Blob) -> None:
+        """Decide which way a blob takes."""
         knowledge, target = self.target.resources.knowledge, self.target
         known = known_blobs.known(knowledge, [blob])
         place = known_blobs.destination(knowledge, target.repository, known)
         plan = steps(blob, place, known.get(blob.identity, ()), self._rules)
         target.pull_from(step.origin for step in plan if isinstance(step, Mount))
-        self._blobs.plans[blob] = plan
-        return self._blobs.join(blob, ended)
+        self.blobs.plans[blob] = plan
 
     def settle(self) -> None:
         """Take in what has ended so far; a blob that has failed ends it all. Raises Cancelled.
 
         Where the source can be asked again, one of which too much had passed by does not.
         """
-        self._blobs.settle()
-        for error in self._blobs.errors.values():
+        self.blobs.settle()
+        for error in self.blobs.errors.values():
             if self._once or not isinstance(error.__cause__ or error, PassedBy):
                 self.target.failure, self.wants_blobs = error, False
-                self._blobs.leave()
+                self.blobs.leave()
                 break
 
     def wait(self) -> None:
         """Until each blob is there or one has failed. Raises Cancelled."""
-        self._blobs.wait([] if self._once else [_NOTHING])
+        self.blobs.wait([] if self._once else [_NOTHING])
         self.settle()
 
     def leave(self) -> None:
         """Await nothing any more."""
-        self._blobs.leave()
+        self.blobs.leave()
         self.target.patience = Patience()

@@ -292,7 +292,7 @@ class Pusher:
             opening(source, self._resources, context, parsed, wish=wish, outline=True) as opened,
         ):
             wanted = opened.wanted(parsed)
-            begun = begin(self._resources, opened, wanted, wish, context, begun={})
+            begun = begin(self._resources, opened, wanted, wish, context, passed={})
             joint_push.prepare(self._resources, begun.runs, wish)
             planned = dry_run.estimate(begun, wish, check=wishes.get("check_push", False))
             planned = {tag: opened.told_of_export(planned[tag]) for tag in wanted}
@@ -310,7 +310,7 @@ class Pusher:
         passed: Mapping[RepositoryName, Target],
     ) -> Mapping[Reference, TagOutcome]:
         """What came of each tag that is wanted, in that order. Raises Cancelled."""
-        begun = begin(self._resources, opened, wanted, wish, context, begun=passed)
+        begun = begin(self._resources, opened, wanted, wish, context, passed=passed)
         targets = [run.target for run in begun.runs]
         left = 0
         if targets and not wish.referrers and opened.knows_referrers:

@@ -23,7 +23,7 @@ from towline.transfers.retry import Attempts
 from towline.transfers.single_flight import Restart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from towline.push.image import Blob, Tree
     from towline.push.interface.options import Wish
@@ -34,12 +34,28 @@ if TYPE_CHECKING:
     from towline.transfers.single_flight import Watch
 
 
-class TargetBlobs:
-    """The blobs of one target, each with its steps in `plans`.
+def start(
+    uploads: Uploads,
+    blob: Blob,
+    targets: Iterable[TargetBlobs],
+    ended: Callable[[], object] = lambda: None,
+) -> None:
+    """Begin the uploads of a blob to several targets, those together that nobody carries out yet.
 
-    `join` gives a task that the caller starts, so that the tasks of several targets can be started
-    together.
+    `ended` is called at the end of each, from any thread.
     """
+    tasks: list[Task] = []
+    try:
+        for target in targets:
+            if task := target.join(blob, ended):
+                tasks.append(task)  # noqa: PERF401 - kept when a later one raises
+    finally:  # when cancelled too: somebody else may have joined what was begun
+        if tasks:
+            uploads.start(tasks)
+
+
+class TargetBlobs:
+    """The blobs of one target, each with its steps in `plans`."""
 
     def __init__(
         self,
@@ -68,11 +84,8 @@ class TargetBlobs:
         self._doubted: set[Blob] = set()
         """Blobs that a HEAD confirms and the manifest PUT calls unknown: they are sent again."""
 
-    def join(self, blob: Blob, ended: Callable[[], object] = lambda: None) -> Task | None:
-        """Watch the upload of a blob. Returns a task where nobody carries the upload out yet.
-
-        `ended` is called when the upload is over, from any thread.
-        """
+    def join(self, blob: Blob, ended: Callable[[], object]) -> Task | None:
+        """Watch the upload of a blob. Returns a task where nobody carries it out yet."""
         repository = self._target.repository
         key = transfer_key(repository.name, repository.account, blob, self._profile)
         watch = self._resources.flights.join(key, self._target.watcher())
@@ -160,8 +173,7 @@ class TargetBlobs:
                 self._keep(blob, delivered._replace(sent_bytes=0) if joined else delivered)
 
     def _join_again(self, blob: Blob) -> None:
-        if task := self.join(blob):
-            self._uploads.start([task])
+        start(self._uploads, blob, [self])
 
     def _keep(self, blob: Blob, delivered: Delivered) -> None:
         self.delivered[blob.key] = delivered
