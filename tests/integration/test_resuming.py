@@ -488,7 +488,8 @@ def test_a_host_that_loses_all_gets_one_body_again(
         until(lambda: noted(cache, SENT) > 0)
     with pushing(image, place, *words):
         until(lambda: noted(cache, ACKNOWLEDGED) > 0)
-        time.sleep(0.3)  # in the middle of the next chunk
+        chunks = uploaded(registry)
+        until(lambda: uploaded(registry) > chunks)  # in the middle of the next
     before = len(registry.requests())
     result = pushed(image, place, cache=cache)
     assert outcomes(result) == ["pushed"]
@@ -496,6 +497,11 @@ def test_a_host_that_loses_all_gets_one_body_again(
     # The chunk that was cut is logged when the registry has noticed.
     assert [method for method in asked if method != "PATCH"] == ["GET", "POST", "PUT"]
     assert stored(cache) == []
+
+
+def uploaded(registry: DockerRegistry) -> int:
+    """Bytes of unfinished uploads that it has written down."""
+    return sum(path.stat().st_size for path in registry.root.rglob("_uploads/*/data"))
 
 
 SENT, ACKNOWLEDGED = 7, 6

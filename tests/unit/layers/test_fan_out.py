@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from tests.support.layers import BytesReader, Writer, sample
+from tests.support.processes import until
 from towline.context import SLICE, Cancel, Patience
 from towline.errors import Cancelled, NetworkError, SourceError
 from towline.layers import profile
@@ -150,22 +151,16 @@ def test_a_stalled_one_is_left_behind_when_its_patience_is_spent(
 def test_one_that_stalls_on_what_fits_into_its_queue_keeps_no_other(
     spread: Callable[..., BytesReader],
 ) -> None:
-    gate, good = Gate(40 - DEPTH), Writer()
-    opening = threading.Timer(1, gate.open)
-    opening.start()
-    stalled, began, ended = Writer(gate), time.monotonic(), list[float]()
-    watching = threading.Thread(target=lambda: ended.append(_seconds_until(good, began)))
-    watching.start()
+    good, left = Writer(), [40 - DEPTH]
+
+    def wait_for_the_other(_: Cancel) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            until(lambda: good.blob is not None)
+
+    stalled = Writer(wait_for_the_other)
     spread([stalled, good])
-    watching.join()
-    assert ended[0] < 1, "there was nothing left to read for it"
-    assert stalled.whole, "it has all the time there is"
-
-
-def _seconds_until(writer: Writer, began: float) -> float:
-    while writer.blob is None:
-        time.sleep(0.01)
-    return time.monotonic() - began
+    assert stalled.whole, "the other had nothing left to read for it"
 
 
 def test_patience_is_one_for_all_reads_for_a_target(spread: Callable[..., BytesReader]) -> None:
