@@ -8,13 +8,10 @@ engine exports the image.
 
 from __future__ import annotations
 
-import threading
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from towline.context import acquired
 from towline.errors import SourceError
-from towline.events import Note
 from towline.sources import engine_images
 from towline.sources.base import Found, SourceEntry, SourceImage, SourceIndex
 from towline.sources.engine_content import EngineContent
@@ -26,6 +23,7 @@ from towline.sources.engine_documents import (
     path_of,
     without_manifest,
 )
+from towline.sources.engine_exporter import Exporter
 from towline.sources.oci_layout import OciLayout
 from towline.sources.select import select
 from towline.spec.descriptor import Descriptor
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
     from towline.sources.engine_export import EngineExport
     from towline.sources.engine_images import Listed
     from towline.sources.passing import PassingBlob, PassingTar
-    from towline.wire.exchange import Unread
 
 
 class EngineSource:
@@ -69,19 +66,13 @@ class EngineSource:
         self.name = name
         self._client = client
         self._context = context
-        self._environ = environ
         self._all_tags = all_tags
         self._wants_outline = outline
-        self._turn = threading.Lock()
-        self._exports: dict[tuple[Digest, ...], EngineExport] = {}
-        self._archives: dict[tuple[Digest, ...], ImageSource] = {}
-        """The same, by their own lists of what is in them."""
+        self._exporter = Exporter(client, context, environ, self.held)
         self._layers_of: dict[Digest, set[str]] = {}
         """Digests, without their algorithm, of the layers of images that are described."""
         self._passed: dict[Digest, bytes] = {}
         """Documents of an export that has passed by."""
-        self._tar: PassingTar | None = None
-        """That export."""
         self._contents: dict[Digest, SourceImage | SourceIndex] = {}
         """What images are by what is known of them without an export."""
 
@@ -111,10 +102,7 @@ class EngineSource:
 
     def close(self) -> None:
         """See `ImageSource`."""
-        for archive in self._archives.values():
-            archive.close()
-        for export in self._exports.values():
-            export.release()
+        self._exporter.close()
         self._client.close()
 
     def entries(self) -> Sequence[SourceEntry]:
@@ -249,21 +237,9 @@ class EngineSource:
 
     def passing(self) -> Generator[PassingBlob, None, None]:
         """See `PassesBy`: until the last that is wanted; what is missed is exported once more."""
-        from towline.sources.engine_export import ExportStream
-        from towline.sources.passing import PassingTar
-
         (image,) = self._images
-        unread = self._ask([image], self._context)
-        name = f"the export of {image.title}"
-        stream = ExportStream(unread, name, self._client.gone)
-        self._tar = tar = PassingTar(stream, name, self._context.cancel)
         held = {digest.hex for digest in self.held(image.diff_ids)}
-        try:
-            yield from tar.passing(lambda: self._has_passed(image, tar, held))
-        except SourceError as error:
-            raise stream.explained(error) from error
-        finally:
-            stream.close()
+        return self._exporter.passing(image, lambda tar: self._has_passed(image, tar, held))
 
     def _has_passed(self, image: Listed, tar: PassingTar, held: set[str]) -> bool:
         """Whether all is here that describes the image, and has passed that has to be sent."""
@@ -293,7 +269,7 @@ class EngineSource:
                     f"{self._client.name} does not hold all of {image.title}",
                     hint="copy it from its registry, or pull it anew",
                 )
-        archive = self._archive(images)
+        archive = self._exporter.archive(images)
         found = {}
         for image in images:
             content = _content(archive, image)
@@ -327,7 +303,7 @@ class EngineSource:
         """A plain layer: by its DiffID, else by its place in the archive's own list."""
         if reader := self._export([image]).open(diff_id.hex):
             return reader
-        content = _content(self._archive([image]), image)
+        content = _content(self._exporter.archive([image]), image)
         if isinstance(content, SourceIndex) or len(content.layers) <= place:
             raise SourceError(f"{image.title} has changed in {self._client.name} meanwhile")
         return content.layers[place].open()
@@ -342,63 +318,9 @@ class EngineSource:
         return reader
 
     def _export(self, images: Sequence[Listed]) -> EngineExport:
-        """Have the engine export images, once."""
-        key = tuple(image.id for image in images)
-        with acquired(self._turn, self._context):
-            if key not in self._exports:
-                self._exports[key] = self._new_export(images)
-            return self._exports[key]
-
-    def _ask(self, images: Sequence[Listed], context: Context) -> Unread:
-        """Begin an export."""
-        title = ", ".join(image.title for image in images)
-        size = sum(image.size for image in images)
-        message = f"{self._client.name} prepares its export of {title}, about {size} bytes"
-        self._context.emit(Note(reference="", message=message))
-        # By its ID: a name may be another image's by now. Only names tell several apart.
-        asked = [images[0].id] if len(images) == 1 else [n for each in images for n in each.names]
-        return self._client.export(asked, context)
-
-    def _new_export(self, images: Sequence[Listed]) -> EngineExport:
-        from towline.sources.engine_export import EngineExport  # of what is there none is made
-
-        title = ", ".join(image.title for image in images)
-        held = self.held({diff_id for each in images for diff_id in each.diff_ids})
-        unwanted = {digest.hex for digest in held}
-        if self._tar:
-            missed = {digest.hex for digest in self._tar.missed}
-            unwanted |= set(map(named_by, self._tar.passed)) - missed
-        export = EngineExport(
-            partial(self._ask, images),
-            self._client.gone,
-            f"the export of {title}",
-            self._context,
-            self._environ,
-            expected=sum(image.size for image in images),
-            unwanted=unwanted,
-        )
-        if len(images) == 1 and images[0].id in self._layers_of:
-            export.want_only(self._layers_of[images[0].id])
-        return export
-
-    def _archive(self, images: Sequence[Listed]) -> ImageSource:
-        """An export by its own list of what is in it, which comes last."""
-        from towline.sources.open_source import by_its_list
-        from towline.sources.tar_members import TarMembers
-
-        export = self._export(images)
-        key = tuple(image.id for image in images)
-        with acquired(self._turn, self._context):
-            if key not in self._archives:
-                export.await_end()
-                export.hold()
-                try:
-                    members = TarMembers(export, export.name, self._context.cancel)
-                    self._archives[key] = by_its_list(members, None, self._context)
-                except BaseException:
-                    export.release()
-                    raise
-            return self._archives[key]
+        """One that is kept: of a single image what is known to be wanted."""
+        wanted = self._layers_of.get(images[0].id) if len(images) == 1 else None
+        return self._exporter.kept(images, wanted)
 
 
 class EngineLayer(NamedTuple):
