@@ -188,6 +188,12 @@ def own(blob: Blob) -> Candidate:
     return Candidate(blob.stored.digest, blob.stored.size, compression, None, learned=told)
 
 
+def there(blob: Blob, candidate: Candidate) -> Delivered:
+    """What comes of a blob where the candidate is there already."""
+    made = Made(candidate.digest, candidate.size, candidate.compression)
+    return Delivered(made, "exists", blob.label or "reused", candidate.profile)
+
+
 def _mounts(blob: Blob, target: Destination, fitting: Sequence[Entry], rules: Rules) -> list[Mount]:
     elsewhere = [
         entry

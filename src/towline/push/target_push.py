@@ -13,7 +13,7 @@ from towline.push.image import Blob, tree_blobs
 from towline.push.manifests import if_exists
 from towline.push.manifests.tag import Tagging
 from towline.push.outcomes import Outcomes, Placed
-from towline.push.plan import Ask, Delivered, Made, Mount, own, steps
+from towline.push.plan import Ask, Mount, own, steps, there
 from towline.push.reporting import Telling
 from towline.push.target import Tag
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from towline.push.image import Tree
     from towline.push.interface.options import Wish
     from towline.push.manifests.build import Documents
-    from towline.push.plan import Rules, Step
+    from towline.push.plan import Delivered, Rules, Step
     from towline.push.target import Target
     from towline.push.upload.scheduler import Uploads
     from towline.push.upload.target_blobs import TargetBlobs
@@ -187,9 +187,12 @@ class TargetPush:
         """
         if self._fatal:
             raise self._fatal
-        guesses = {blob.key: _guess(blob, plan) for blob, plan in self.plans.items()}
-        found = {key: guess for key, guess in guesses.items() if guess}
-        if len(found) < len(guesses) or self._wish.check_diffids or self.target.referrers:
+        found = {
+            blob.key: there(blob, plan[0].candidate)
+            for blob, plan in self.plans.items()
+            if plan and isinstance(plan[0], Ask)
+        }
+        if len(found) < len(self.plans) or self._wish.check_diffids or self.target.referrers:
             return None
         standing = {}
         for reference, tree in self.left:
@@ -251,13 +254,3 @@ class TargetPush:
         self.awaited.wait(self._trees)
         seconds = context.clock() - began
         self._resources.client.rates.note(host, context.meter.sent_bytes, seconds)
-
-
-def _guess(blob: Blob, plan: Sequence[Step]) -> Delivered | None:
-    """The blob as it will turn out if the first place to ask has it."""
-    if not plan or not isinstance(plan[0], Ask):
-        return None
-    candidate = plan[0].candidate
-    made = Made(candidate.digest, candidate.size, candidate.compression)
-    label = blob.label or "reused"
-    return Delivered(made, "exists", label, candidate.profile)

@@ -11,7 +11,7 @@ from towline.push import reporting
 from towline.push.image import images, nowhere, tree_blobs
 from towline.push.interface.result import PlannedLayer, PlanResult
 from towline.push.manifests import build
-from towline.push.plan import Ask, Delivered, Made, Mount, Send, own
+from towline.push.plan import Ask, Mount, Send, own, there
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from towline.push.interface.options import Wish
     from towline.push.interface.result import TagOutcome, TagPlan
     from towline.push.manifests.build import Documents
-    from towline.push.plan import Candidate, Step
+    from towline.push.plan import Delivered, Step
     from towline.push.target import Target
     from towline.push.target_push import TargetPush
     from towline.reference import Reference
@@ -102,13 +102,13 @@ def _walk(target: Target, blob: Blob, steps: tuple[Step, ...]) -> Delivered | No
                 size = None if blob.stored else candidate.size
                 has_blob = partial(target.repository.has_blob, candidate.digest, size=size)
                 if target.retry(blob.id, partial(has_blob, target.context)):
-                    return _delivered(blob, candidate)
+                    return there(blob, candidate)
             case Mount(candidate, origin):
-                found = _delivered(blob, candidate)
-                return Delivered(found.made, "mounted", found.label, mounted_from=origin.path)
+                found = there(blob, candidate)
+                return found._replace(outcome="mounted", mounted_from=origin.path)
             case Send() if blob.label is not None:
-                made = _delivered(blob, own(blob)).made
-                return Delivered(made, "pushed", blob.label, sent_bytes=made.size)
+                made = own(blob)
+                return there(blob, made)._replace(outcome="pushed", sent_bytes=made.size)
     return None
 
 
@@ -119,11 +119,6 @@ def _held(target: Target, wish: Wish, blob: Blob) -> int:
     with suppress(TowlineError):
         return kept.held(target.context) if kept else 0
     return 0
-
-
-def _delivered(blob: Blob, candidate: Candidate) -> Delivered:
-    made = Made(candidate.digest, candidate.size, candidate.compression)
-    return Delivered(made, "exists", blob.label or "reused")
 
 
 def _result(
