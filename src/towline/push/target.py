@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from towline.context import Meter, Patience
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from towline.push.plan import Delivered, Made
     from towline.push.resources import Resources
     from towline.reference import Reference, RepositoryName
+    from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
+    from towline.spec.manifest import RawManifest
     from towline.targets.layout import Layout
     from towline.targets.place import Place
 
@@ -156,6 +159,16 @@ class Target:
         attempts = Attempts(self.resources.policy, self.repository.side)
         gate = self.resources.gate
         return retry(work, attempts, gate, self.repository.name.host, self.context, told)
+
+    def head_manifest(self, reference: str) -> Descriptor | None:
+        """What stands under a tag or digest. Raises what the last attempt raised."""
+        ask = partial(self.repository.head_manifest, reference, self.context)
+        return self.retry("the manifest", ask)
+
+    def get_manifest(self, reference: str) -> RawManifest | None:
+        """The manifest under a tag or digest. Raises what the last attempt raised."""
+        ask = partial(self.repository.get_manifest, reference, self.context)
+        return self.retry("the manifest", ask)
 
 
 class Tag(NamedTuple):

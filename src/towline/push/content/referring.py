@@ -140,8 +140,7 @@ def _there(target: Target, where: str) -> Collection[Digest]:
     context = target.context
     try:
         if not isinstance(where, Digest):
-            head = partial(target.repository.head_manifest, where, context)
-            found = target.retry("the manifest", head)
+            found = target.head_manifest(where)
             return (found.digest,) if found else ()
         if target.layout:
             return ()

@@ -7,7 +7,6 @@ registry offers to compare and write at once.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError
@@ -82,9 +81,7 @@ def at_last(
 
 def look(target: Target, tag: str) -> Descriptor | None:
     """HEAD a tag, and note its digest. Raises AuthError, RegistryError, NetworkError."""
-    found = target.retry(
-        "the manifest", partial(target.repository.head_manifest, tag, target.context)
-    )
+    found = target.head_manifest(tag)
     target.seen[tag] = found.digest if found else None
     return found
 
@@ -122,9 +119,7 @@ def _is_another(target: Target, tree: Tree, found: Descriptor) -> bool:
     # The config tells: it is the same whatever the format and the compression of the layers.
     if not isinstance(tree, Image):
         return False
-    get_manifest = target.repository.get_manifest
-    raw = target.retry("the manifest", partial(get_manifest, found.digest, target.context))
-    if raw is None:
+    if (raw := target.get_manifest(found.digest)) is None:
         return False
     try:
         parsed = manifests.parse(raw.content, raw.media_type)

@@ -77,19 +77,14 @@ def _named(target: Target) -> Iterator[None]:
 
 
 def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify) -> None:
-    repository, context = target.repository, target.context
-
-    def read() -> str | None:
-        found = target.retry("the manifest", partial(repository.get_manifest, reference, context))
+    def look(*, full: bool) -> str | None:
+        ask = target.get_manifest if full else target.head_manifest
+        found = ask(reference)
         return found.digest if found else None
 
-    def look() -> str | None:
-        found = target.retry("the manifest", partial(repository.head_manifest, reference, context))
-        return found.digest if found else None
-
-    found = _seen(target, read if how == "full" else look, expected=manifest.digest)
+    found = _seen(target, partial(look, full=how == "full"), expected=manifest.digest)
     if found != manifest.digest and how != "full":
-        found = read()  # a HEAD may name a wrong digest: the bytes decide
+        found = look(full=True)  # a HEAD may name a wrong digest: the bytes decide
     if found != manifest.digest:
         shown = found or "nothing"
         raise _wrong(f"{reference} holds {shown} instead of {manifest.digest}")

@@ -81,9 +81,7 @@ def remote(reference: Reference, target: Target) -> InspectResult:
 
 def manifest(reference: Reference, target: Target) -> RawManifest:
     """The manifest under a reference. Raises RegistryError where there is none."""
-    get_manifest = target.repository.get_manifest
-    raw = target.retry("the manifest", partial(get_manifest, reference.target, target.context))
-    if raw is None:
+    if (raw := target.get_manifest(reference.target)) is None:
         raise _missing(reference, target)
     return raw
 
@@ -154,9 +152,7 @@ def _config(content: bytes) -> dict[str, Any] | None:
 
 def head(reference: Reference, target: Target) -> Descriptor:
     """What a registry holds under a reference, by one HEAD. Raises RegistryError for nothing."""
-    head_manifest = target.repository.head_manifest
-    found = target.retry("the manifest", partial(head_manifest, reference.target, target.context))
-    if found is None:
+    if (found := target.head_manifest(reference.target)) is None:
         raise _missing(reference, target)
     return found
 
