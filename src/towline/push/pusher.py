@@ -135,6 +135,56 @@ class Pusher:
         several = all_tags or not isinstance(destination, str)
         return self._answer(outcomes, said, several=several)
 
+    def _push(
+        self,
+        opened: Opened | Assembled,
+        wanted: Wanted,
+        wish: Wish,
+        context: Context,
+        passed: Mapping[RepositoryName, Target],
+    ) -> Mapping[Reference, TagOutcome]:
+        """What came of each tag that is wanted, in that order. Raises Cancelled."""
+        begun = begin(self._resources, opened, wanted, wish, context, passed=passed)
+        targets = [run.target for run in begun.runs]
+        left = 0
+        if targets and not wish.referrers and opened.knows_referrers:
+            from towline.push.content import referring  # which most have no need of
+
+            left = referring.left_behind(targets, opened)
+        try:
+            joint_push.push(self._resources, begun.runs, wish)
+        except Cancelled:
+            reporting.check_untouched(wanted, targets, begun.outcomes)
+            raise
+        finally:
+            for target in targets:
+                if target.layout:
+                    target.layout.close()
+        ended = begun.outcomes
+        outcomes = {tag: ended[tag] for tag in wanted}
+        if left and any(getattr(each, "status", "") == "pushed" for each in outcomes.values()):
+            referring.tell(targets[0], left)
+        if opened.origin:
+            copying.name_sides(outcomes.values())
+        context.trace.came_to(outcomes.values())
+        return outcomes
+
+    def _answer(
+        self, outcomes: Mapping[Reference, Told | TowlineError], said: int, *, several: bool
+    ) -> Told | list[Told]:
+        """What the caller gets, who is told of what went wrong beside the targets too.
+
+        That is what was warned of since `said` warnings, and listeners that have failed.
+        """
+        warnings = (*self._said[said:], *self._faults)
+        told = (
+            each
+            if isinstance(each, TowlineError)
+            else replace(each, warnings=(*each.warnings, *warnings))
+            for each in outcomes.values()
+        )
+        return destinations.answer(outcomes, [*map(self._edge.outcome, told)], several=several)
+
     @signatures.method
     def copy(
         self,
@@ -300,55 +350,6 @@ class Pusher:
                 copying.name_sides(planned.values())
         several = all_tags or not isinstance(destination, str)
         return self._answer(planned, said, several=several)
-
-    def _push(
-        self,
-        opened: Opened | Assembled,
-        wanted: Wanted,
-        wish: Wish,
-        context: Context,
-        passed: Mapping[RepositoryName, Target],
-    ) -> Mapping[Reference, TagOutcome]:
-        """What came of each tag that is wanted, in that order. Raises Cancelled."""
-        begun = begin(self._resources, opened, wanted, wish, context, passed=passed)
-        targets = [run.target for run in begun.runs]
-        left = 0
-        if targets and not wish.referrers and opened.knows_referrers:
-            from towline.push.content import referring  # which most have no need of
-
-            left = referring.left_behind(targets, opened)
-        try:
-            joint_push.push(self._resources, begun.runs, wish)
-        except Cancelled:
-            reporting.check_untouched(wanted, targets, begun.outcomes)
-            raise
-        finally:
-            for target in targets:
-                if target.layout:
-                    target.layout.close()
-        outcomes = {tag: begun.outcomes[tag] for tag in wanted}
-        if left and any(getattr(each, "status", "") == "pushed" for each in outcomes.values()):
-            referring.tell(targets[0], left)
-        if opened.origin:
-            copying.name_sides(outcomes.values())
-        context.trace.came_to(outcomes.values())
-        return outcomes
-
-    def _answer(
-        self, outcomes: Mapping[Reference, Told | TowlineError], said: int, *, several: bool
-    ) -> Told | list[Told]:
-        """What the caller gets, who is told of what went wrong beside the targets too.
-
-        That is what was warned of since `said` warnings, and listeners that have failed.
-        """
-        warnings = (*self._said[said:], *self._faults)
-        told = (
-            each
-            if isinstance(each, TowlineError)
-            else replace(each, warnings=(*each.warnings, *warnings))
-            for each in outcomes.values()
-        )
-        return destinations.answer(outcomes, [*map(self._edge.outcome, told)], several=several)
 
     @contextmanager
     def _carried(self, wishes: PushOptions, parsed: Sequence[Reference] = ()) -> Iterator[Context]:
