@@ -41,10 +41,10 @@ _DEFAULT_VARIANTS = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
 def parse(text: str) -> Platform:
     """A platform as OS/ARCH or OS/ARCH/VARIANT. Raises UsageError."""
     parts = text.strip().lower().split("/")
-    if len(parts) not in {2, 3} or not all(parts):
+    if len(parts) not in {2, 3} or not all(parts) or "," in text:
         raise UsageError(
             f"a platform is OS/ARCH or OS/ARCH/VARIANT, not {text!r}",
-            hint="as in linux/amd64 or linux/arm/v7",
+            hint="as in linux/amd64 or linux/arm/v7, each of several by itself",
         )
     system, architecture, *variant = parts
     architecture, _, told = _ARCHITECTURES.get(architecture, architecture).partition("/")
