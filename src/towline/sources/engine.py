@@ -1,9 +1,8 @@
-"""Images of a Docker engine, or of Podman's service: described without an export where they can be.
+"""Images of a Docker engine, or of Podman's service, described without an export where possible.
 
-An engine says what an image is, by digest, and has no single layers to give: all of an image, or
-nothing. So its config and manifests are looked for by their digests where they may be known
-already, and a layer is opened only if somebody has to send it; then, once, the
-engine exports the image.
+An engine tells an image's digest, but gives no single layers: all of an image, or nothing. So
+config and manifests are looked for, by their digests, where they may be known already. Only if a
+layer has to be sent does the engine export the image, once.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class EngineSource:
-    """An ImageSource; a subclass says what is known elsewhere of the images."""
+    """An ImageSource of an engine; a subclass finds documents of its images elsewhere."""
 
     transport = "docker-daemon"
     once = False
@@ -59,9 +58,9 @@ class EngineSource:
         all_tags: bool = False,
         outline: bool = False,
     ) -> None:
-        """`name` is an image's name or ID; with `all_tags` all of its repository are meant.
+        """`name`: an image's name or ID; with `all_tags`, that of a repository.
 
-        `outline`: rather a rough description than an export.
+        `outline`: describe an image roughly rather than export it.
         """
         self.name = name
         self._client = client
@@ -70,32 +69,35 @@ class EngineSource:
         self._wants_outline = outline
         self._exporter = Exporter(client, context, environ, self.held)
         self._layers_of: dict[Digest, set[str]] = {}
-        """Digests, without their algorithm, of the layers of images that are described."""
+        """By images that are described: the digests of their layers, without the algorithm."""
         self._passed: dict[Digest, bytes] = {}
-        """Documents of an export that has passed by."""
+        """Documents of an export that has passed."""
         self._contents: dict[Digest, SourceImage | SourceIndex] = {}
-        """What images are by what is known of them without an export."""
+        """Images that could be described without an export."""
 
-    # What a subclass knows, of documents (configs and manifests) by their digests.
+    # What a subclass knows of documents (configs and manifests), by their digests.
 
     def remembered(self, digest: Digest) -> bytes | None:
-        """A document from the last time; its digest is checked."""
+        """A document that an earlier push has kept, its digest checked; None: there is none."""
         raise NotImplementedError
 
     def fetch(self, digest: Digest, *, manifest: bool) -> bytes | None:
-        """Likewise from where it may have been pushed to; `manifest`: it is one, or an index."""
+        """A document from a registry to which it may have been pushed; None: it is not there.
+
+        `manifest`: it is a manifest or an index, not a config.
+        """
         raise NotImplementedError
 
     def keep(self, content: bytes) -> None:
-        """Remember a document for the next time."""
+        """Keep a document for later pushes."""
         raise NotImplementedError
 
     def held(self, diff_ids: Collection[Digest]) -> Collection[Digest]:
-        """Those layers, and the blobs that they became, which will hardly have to be sent."""
+        """Those of the layers, and of the blobs made of them, that need hardly be sent."""
         raise NotImplementedError
 
     def near(self, root: Digest, diff_ids: Collection[Digest]) -> bool:
-        """Whether what is wanted of an image may well be where it is to go."""
+        """Whether the image is probably at its destination already."""
         raise NotImplementedError
 
     # What is pushed.
@@ -129,12 +131,12 @@ class EngineSource:
 
     @property
     def origins(self) -> tuple[Reference, ...]:
-        """Where the engine has its images from, or has pushed them to."""
+        """The repositories from which the engine has its images, or to which it has pushed them."""
         return tuple(dict.fromkeys(place for image in self._images for place in image.origins))
 
     @property
     def export_size(self) -> int:
-        """Bytes that an export would have, more or less; 0: none is needed."""
+        """Bytes of an export, about; 0: no export is needed."""
         return sum(image.size for image in self._images if not self._at_hand(image))
 
     # Without an export.
@@ -142,10 +144,11 @@ class EngineSource:
     def _find(
         self, image: Listed, digest: Digest, *, manifest: bool, anywhere: bool = True
     ) -> bytes | None:
-        """A document of an image, from wherever it is known without an export."""
+        """A document of an image, from anywhere but an export; None: it was not found."""
         content = self._passed.get(digest) or self.remembered(digest)
         if content is None and image.root is not None:
             content = self._content.read(digest.hex)
+            # Read from the store's own files, which nobody has checked on the way.
             if content is not None and Digest.of(content) != digest:
                 content = None
         if content is None and anywhere:
@@ -153,7 +156,7 @@ class EngineSource:
         return content
 
     def _at_hand(self, image: Listed) -> bool:
-        """Whether its layers can be had without an export."""
+        """Whether the image's layers can be read without an export."""
         layers = self._layers_of.get(image.id)
         if not layers:
             return layers is not None
@@ -164,14 +167,14 @@ class EngineSource:
         return EngineContent(self._client.info())
 
     def _without_export(self, image: Listed) -> SourceImage | SourceIndex | None:
-        """The image as far as its documents are known, or can be asked for elsewhere."""
+        """The image, if its documents are known or can be had elsewhere; else None."""
         content = self._contents.get(image.id) or self._described(image, partial(self._find, image))
         if content is not None:
             self._contents[image.id] = content
         return content
 
     def _described(self, image: Listed, find: Find) -> SourceImage | SourceIndex | None:
-        """The image as its documents describe it; None where one of them is not found."""
+        """The image by its documents, which `find` finds; None: one of them is missing."""
         top = find(image.id, manifest=image.root is not None)
         if top is None:
             return None
@@ -192,14 +195,14 @@ class EngineSource:
         return content if layout.says_most() else without_manifest(content)
 
     def _outline(self, image: Listed) -> SourceImage:
-        """The image as far as it can be told without its config."""
+        """The image as far as it is known without its config."""
         layers = self._layers(image, image.diff_ids, ())
         return SourceImage(b"", None, layers, None, image.platform, oci=False, outline=True)
 
     def early_outline(self) -> SourceImage | None:
-        """An image of which only an export tells more, whose layers can be sent before that.
+        """An image whose layers can be sent before its config has come; None: it is none.
 
-        Its config may come last, while the layers are known by their DiffIDs.
+        Only an export has its config, which may come last, while inspect tells the DiffIDs.
         """
         (image, *more) = self._images
         if more or image.containerd or self._all_tags or not image.diff_ids:
@@ -209,7 +212,9 @@ class EngineSource:
     def _layers(
         self, image: Listed, diff_ids: Sequence[Digest], filled: Sequence[bool]
     ) -> tuple[SourceLayer, ...]:
-        """Plain tars, of about these sizes: the engine makes them anew for each export."""
+        """The layers as plain tars, which the engine makes for each export; sizes are about so."""
+        # The history has a size for each step; steps without a layer are left out, if the config
+        # tells them. Where the numbers do not fit, each layer gets its share of the whole.
         sizes = self._client.layer_sizes(image.id)
         if len(sizes) == len(filled):
             sizes = [size for size, is_layer in zip(sizes, filled, strict=True) if is_layer]
@@ -223,7 +228,7 @@ class EngineSource:
     # By an export that passes by.
 
     def passes(self) -> bool:
-        """Whether to take its blobs from `passing` first: an export will hardly be avoided."""
+        """Whether to take the blobs from `passing`, as an export will hardly be avoided."""
         if len(self._images) != 1 or not self._images[0].containerd:
             return False
         (image,) = self._images
@@ -236,13 +241,13 @@ class EngineSource:
         return not self.near(image.id, {layer.diff_id for layer in layers if layer.diff_id})
 
     def passing(self) -> Generator[PassingBlob, None, None]:
-        """See `PassesBy`: until the last that is wanted; what is missed is exported once more."""
+        """See `PassesBy`. Ends behind the last wanted blob; missed ones are exported once more."""
         (image,) = self._images
         held = {digest.hex for digest in self.held(image.diff_ids)}
         return self._exporter.passing(image, lambda tar: self._has_passed(image, tar, held))
 
     def _has_passed(self, image: Listed, tar: PassingTar, held: set[str]) -> bool:
-        """Whether all is here that describes the image, and has passed that has to be sent."""
+        """Whether the image's documents are known, and all blobs that must be sent have passed."""
 
         def find(digest: Digest, **_: bool) -> bytes | None:
             if content := self._checked(digest, tar.documents.get(path_of(digest))):
@@ -257,7 +262,7 @@ class EngineSource:
     # By an export that is kept.
 
     def _by_export(self, images: Sequence[Listed]) -> dict[Digest, SourceImage | SourceIndex]:
-        """What an export says of images; it is remembered for the next time."""
+        """Images by an export; their documents are kept for later pushes."""
         if len(images) == 1:
             (image,) = images
             export = self._export(images)
@@ -278,11 +283,11 @@ class EngineSource:
         return found
 
     def _find_in(self, export: EngineExport, digest: Digest, **_: bool) -> bytes | None:
-        """A document of an export, as soon as it has come."""
+        """A document of an export, waited for; None: the export does not have it."""
         return self._checked(digest, export.read(digest.hex))
 
     def _checked(self, digest: Digest, content: bytes | None) -> bytes | None:
-        """A document that is remembered for the next time, if it is the one of that digest."""
+        """The document, which is kept for later pushes, if it has that digest; else None."""
         if content is None or Digest.of(content) != digest:
             return None
         self.keep(content)
@@ -291,7 +296,7 @@ class EngineSource:
     def _keep_documents(
         self, image: Listed, content: SourceImage | SourceIndex, images: Sequence[Listed]
     ) -> None:
-        """Remember what describes an image of an export."""
+        """Keep the documents of an image of an export for later pushes."""
         if isinstance(content, SourceImage):
             self.keep(content.config)
         find = partial(self._find_in, self._export(images))
@@ -300,7 +305,8 @@ class EngineSource:
             gather(Descriptor("", image.id, len(top)), find)
 
     def _open_layer(self, image: Listed, diff_id: Digest, place: int) -> Reader:
-        """A plain layer: by its DiffID, else by its place in the archive's own list."""
+        """Open a plain layer of an export. Raises SourceError, Cancelled."""
+        # Docker names the layer's file by its DiffID; else its place in `manifest.json` tells.
         if reader := self._export([image]).open(diff_id.hex):
             return reader
         content = _content(self._exporter.archive([image]), image)
@@ -318,13 +324,13 @@ class EngineSource:
         return reader
 
     def _export(self, images: Sequence[Listed]) -> EngineExport:
-        """One that is kept: of a single image what is known to be wanted."""
+        """The export of these images that is kept; of a single image only the wanted layers."""
         wanted = self._layers_of.get(images[0].id) if len(images) == 1 else None
         return self._exporter.kept(images, wanted)
 
 
 class EngineLayer(NamedTuple):
-    """A layer that is plain in the engine; it is opened by an export."""
+    """A layer that the engine has as plain files; opening it takes an export."""
 
     diff_id: Digest
     size: int
@@ -335,7 +341,7 @@ class EngineLayer(NamedTuple):
 
 
 def _leaves(content: SourceImage | SourceIndex) -> list[SourceImage]:
-    """The image, or those of an index and of the indexes in it."""
+    """The image itself, or the images of an index and of the indexes in it."""
     if isinstance(content, SourceImage):
         return [content]
     return [image for child in content.children for image in _leaves(child)]

@@ -1,7 +1,7 @@
-"""Where the Docker engine is, by the rules of docker's own client; Podman's service likewise.
+"""Finds the address of a Docker engine, by the rules of docker's client, or of Podman's service.
 
-What is named counts alone: `engine`, `DOCKER_HOST`, `DOCKER_CONTEXT`, `currentContext` of
-docker's configuration, `CONTAINER_HOST`. Else the sockets are tried where engines have them.
+The first that is named counts alone: `engine`, `DOCKER_HOST`, `DOCKER_CONTEXT`, `currentContext` of
+docker's configuration, `CONTAINER_HOST`. If none is, the usual sockets are tried.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Address:
     text: str
     """As it is written, and shown."""
     named_by: str
-    """What said so; empty: nobody, it is one of the usual places."""
+    """The option, variable or file that names it; empty: it is one of the usual places."""
     socket: str = ""
-    """Path of a socket."""
+    """The path of a socket."""
     command: tuple[str, ...] = ()
-    """A command over whose standard input and output it is spoken to."""
+    """A command (`ssh`) that carries the connection over its standard input and output."""
     origin: str = "http://docker"
-    """Scheme and authority of its URLs."""
+    """Scheme and authority of the engine's URLs."""
     trust: tls.Trust = tls.Trust()  # noqa: RUF009 - a tuple never changes
 
     def __str__(self) -> str:
@@ -49,9 +49,9 @@ class Address:
 
 
 def find(engine: str | None, environ: Mapping[str, str]) -> tuple[Address, ...]:
-    """The places to look at, in that order: one where one is named, else the usual ones.
+    """The addresses to try, in order: the one that is named, else the usual ones.
 
-    Raises UsageError for an `engine` that is no address, SourceError for another one.
+    Raises UsageError for an `engine` that is no address, SourceError for any other such name.
     """
     if engine is not None:
         try:
@@ -86,7 +86,7 @@ def _address(
     trust: tls.Trust | None,
     program: str = "docker",
 ) -> Address:
-    """What a URL means; `trust` is given where it is spoken to over TLS. Raises SourceError."""
+    """Parse a URL; `trust` is given where TLS is spoken. Raises SourceError."""
     scheme, mark, rest = text.partition("://")
     if not mark:
         scheme, rest = "tcp", text
@@ -115,7 +115,9 @@ def _tcp(text: str, named_by: str, authority: str, trust: tls.Trust | None) -> A
 
 
 def _ssh(match: re.Match[str], program: str) -> tuple[str, ...]:
-    """How docker's client does it, but for BatchMode: nothing is asked on a terminal."""
+    """The command by which docker's client reaches an engine through ssh."""
+    # BatchMode is ours: ssh asks nothing on the terminal. `--` keeps a host that begins with a
+    # dash from being an option.
     words = ["ssh", "-o", "ConnectTimeout=30", "-o", "BatchMode=yes", "-T"]
     if match["user"]:
         words += ["-l", match["user"]]
@@ -129,14 +131,14 @@ def _ssh(match: re.Match[str], program: str) -> tuple[str, ...]:
 
 
 def _quoted(path: str) -> str:
-    """For the shell at the other end."""
+    """The path quoted for the shell at the other end."""
     import shlex
 
     return shlex.quote(path)
 
 
 def _variables_trust(environ: Mapping[str, str]) -> tls.Trust | None:
-    """TLS as docker's variables ask for it; None: none."""
+    """The TLS that docker's variables ask for; None: they ask for none."""
     verify = bool(environ.get("DOCKER_TLS_VERIFY"))
     if not verify and not environ.get("DOCKER_TLS"):
         return None
@@ -145,7 +147,7 @@ def _variables_trust(environ: Mapping[str, str]) -> tls.Trust | None:
 
 
 def _trust(folder: Path, *, insecure: bool) -> tls.Trust:
-    """`ca.pem`, `cert.pem` and `key.pem` of a folder, as far as they are there."""
+    """The `ca.pem`, `cert.pem` and `key.pem` of a folder, as far as it has them."""
     there = {
         name: path for name in ("ca", "cert", "key") if (path := folder / f"{name}.pem").is_file()
     }
@@ -154,27 +156,27 @@ def _trust(folder: Path, *, insecure: bool) -> tls.Trust:
 
 
 def config_folder(environ: Mapping[str, str]) -> Path:
-    """Where docker keeps its configuration."""
+    """The folder of docker's configuration."""
     told = environ.get("DOCKER_CONFIG")
     return Path(told) if told else Path(environ.get("HOME") or Path.home()) / ".docker"
 
 
 def _context(environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """The name of the context that is in use, and what says so; None: nothing does."""
+    """The name of the context in use, and what names it; None: nothing does."""
     if name := environ.get("DOCKER_CONTEXT"):
         return name, "DOCKER_CONTEXT"
     path = config_folder(environ) / "config.json"
     try:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
-        return None  # who needs it for its logins says what is wrong with it
+        return None  # where its logins are looked for, it is told what is wrong with it
     name = document.get("currentContext") if isinstance(document, dict) else None
     return (name, str(path)) if isinstance(name, str) and name else None
 
 
 def _of_context(name: str, said_by: str, environ: Mapping[str, str]) -> Address:
-    """The endpoint of a context of docker's. Raises SourceError where there is none."""
-    import hashlib
+    """The address in one of docker's contexts. Raises SourceError where there is none."""
+    import hashlib  # docker names a context's folder by the SHA-256 of its name
 
     folder = config_folder(environ) / "contexts"
     key = hashlib.sha256(name.encode()).hexdigest()

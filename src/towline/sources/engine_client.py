@@ -1,7 +1,7 @@
-"""What is asked of a Docker engine, or of Podman's service: four questions over its API.
+"""Asks a Docker engine, or Podman's service, for images over its API.
 
-The version of the API is negotiated, never fixed: engines refuse versions that they have left
-behind (29.0 refused all below 1.44), and those that they do not know yet.
+The API's version is negotiated, never fixed: an engine refuses versions that it has given up (29.0
+refused all below 1.44), and those that it does not know yet.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NEWEST = (1, 55)
-"""Of Engine 29.7; nothing that is asked has changed since 1.24."""
+"""That of Engine 29.7. Nothing that is asked here has changed since 1.24."""
 _OLDEST = (1, 24)
 _WHOLE_ANSWER = 64 << 20
 """Bytes of a list of images."""
 _DAYS = 20 * 86400.0
-"""Seconds for which an export may be prepared: an overlay2 engine writes all of it to its own disk
-before the first byte comes. A poll takes no more than 24 days."""
+"""Seconds to wait for an export's first byte: an engine with overlay2, and Podman, first write all
+of it to their own disk. A `poll` takes no more than 24 days."""
 _TEMPORARY_ERRORS = 8 << 10
-"""Bytes of what an `ssh` that failed has said."""
+"""Bytes that are read of the words of an `ssh` that failed."""
 
 
 _NO_FILE = "no such file or directory"
 
 
 class _Unreachable(Exception):
-    """Nobody answers at an address, and why."""
+    """No engine answers at an address, and why."""
 
     def __init__(self, address: Address, why: str, hint: str | None = None) -> None:
         super().__init__(why)
@@ -65,9 +65,9 @@ def connect(
     log: Log = silent,
     secrets: Secrets | None = None,
 ) -> EngineClient:
-    """The first engine that answers, where `name` is to be found.
+    """The first engine that answers; `name`, the image's, is for the error's hint.
 
-    Raises SourceError when there is none, UsageError for an `engine` that is no address.
+    Raises SourceError when none answers, UsageError for an `engine` that is no address.
     """
     tried: list[_Unreachable] = []
     for address in engine_address.find(engine, environ):
@@ -99,7 +99,7 @@ class EngineClient:
         secrets: Secrets | None,
     ) -> None:
         self.name = f"the engine at {address.text}"
-        """What errors call it."""
+        """Its name in errors."""
         self._address = address
         self._context = context
         self._environ = environ
@@ -114,11 +114,11 @@ class EngineClient:
         )
         self._podman = False
         self._version = ""
-        """Of the API, as it stands in paths; empty: they stand without one."""
+        """The API's version in paths; empty: paths have none."""
 
     def ping(self) -> None:
-        """Find out who is there, and which version of the API both know. Raises SourceError."""
-        # HEAD alone leaves a proxy in between unable to answer for the engine.
+        """Find out which engine it is, and the API's version. Raises SourceError."""
+        # A proxy in between may refuse HEAD: then GET is asked, as docker's client does.
         answer = self._first("HEAD")
         if "Api-Version" not in answer.headers:
             answer = self._first("GET")
@@ -133,7 +133,7 @@ class EngineClient:
         self._version = self._agreed(told)
 
     def _agreed(self, told: str | None) -> str:
-        """The newest version that both know."""
+        """The newest version of the API that both sides know. Raises SourceError."""
         if pinned := self._environ.get("DOCKER_API_VERSION"):
             return pinned.removeprefix("v")
         if told is None:
@@ -193,30 +193,35 @@ class EngineClient:
     # What is asked.
 
     def inspect(self, name: str) -> dict[str, Any] | None:
-        """What the engine says of an image; None: it has none of that name. Raises SourceError."""
+        """The engine's description of an image; None: there is none. Raises SourceError."""
         answer = self._get(f"/images/{urls.quote(name)}/json?manifests=1")
         if answer.status == 404 and self._podman:  # noqa: PLR2004 - not found
-            # As docker would, Podman takes a short name to be the Hub's; its own builds are here.
+            # Podman's compatible API takes a short name as the Hub's; its own builds are under
+            # `localhost/`.
             answer = self._get(f"/images/localhost/{urls.quote(name)}/json")
         if answer.status == 404:  # noqa: PLR2004 - not found
             return None
         return self._json(answer, dict)
 
     def images(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[dict[str, Any]]:
-        """The images that it has. Raises SourceError."""
+        """The engine's list of images. Raises SourceError."""
         query = f"?filters={urls.quote(json.dumps(filters))}" if filters else ""
         found = self._json(self._get(f"/images/json{query}"), list)
         return [each for each in found if isinstance(each, dict)]
 
     def info(self) -> dict[str, Any]:
-        """What the engine says of itself; nothing of one on another machine. Raises SourceError."""
+        """The engine's description of itself; empty if it may be on another machine."""
+        # It is needed to find the engine's files, which only a socket's engine shares with us.
         if not self._address.socket:
             return {}
         answer = self._get("/info")
         return self._json(answer, dict) if answer.ok else {}  # a proxy may allow images alone
 
     def layer_sizes(self, name: str) -> list[int]:
-        """Bytes that each line of an image's history has added, base first. Raises SourceError."""
+        """Bytes that each step of an image's history has added, the base first.
+
+        Raises SourceError.
+        """
         lines = self._json(self._get(f"/images/{urls.quote(name)}/history"), list)
         sizes = [line.get("Size") for line in lines if isinstance(line, dict)]
         return [size if isinstance(size, int) else 0 for size in reversed(sizes)]
@@ -225,7 +230,7 @@ class EngineClient:
         """A tar of images, as it comes. Raises SourceError."""
         if self._podman:
             query = "".join(f"&references={urls.quote(name)}" for name in names)
-            # As an OCI archive each layer would be compressed there, by one thread.
+            # Not as an OCI archive: for that Podman compresses each layer, with one thread.
             target = f"/libpod/images/export?format=docker-archive{query}"
         else:
             target = "/images/get?" + "&".join(f"names={urls.quote(name)}" for name in names)
@@ -247,7 +252,7 @@ class EngineClient:
             raise self.gone(error) from None
 
     def _json(self, answer: Response, kind: type[T]) -> T:
-        """What it answers. Raises SourceError."""
+        """The JSON of an answer. Raises SourceError."""
         if not answer.ok:
             raise self._refused(answer)
         try:
@@ -259,12 +264,12 @@ class EngineClient:
         return found
 
     def _refused(self, answer: Response) -> SourceError:
-        """Its own words."""
+        """The error for a refusal, in the engine's own words."""
         said = said_in(answer.body) or answer.reason
         return SourceError(f"{self.name} answers {answer.status}: {said}")
 
     def gone(self, error: Exception, read: int | None = None) -> SourceError:
-        """It answered before, and does not any more; in an export, after so many bytes of it."""
+        """The error for an engine that does not answer any more; `read`: bytes of an export."""
         said = words(error) if isinstance(error, OSError) else str(error)
         said = said.removeprefix(self._authority).strip()
         after = "" if read is None else f", after {read} bytes of its export"
@@ -277,6 +282,7 @@ class EngineClient:
         return self._address.origin.partition("://")[2]
 
     def _url(self, target: str) -> urls.Url:
+        # Podman's own API has versions of its own; the ping of both must have none.
         libpod = target.startswith("/libpod/")
         version = "4.0.0" if libpod else self._version
         prefix = f"/v{version}" if version and target != "/_ping" else ""
@@ -291,7 +297,7 @@ class EngineClient:
         return command.channel(cancel, timeout)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connections, and end the commands."""
         self._pool.close()
         for command in self._commands:
             command.close()
@@ -300,7 +306,7 @@ class EngineClient:
 
 
 def said_in(body: bytes) -> str:
-    """The message in an answer, or in the line that ends a torn export; empty: there is none."""
+    """The message in an answer, or in the line at the end of a torn export; or ""."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -314,7 +320,7 @@ def said_in(body: bytes) -> str:
 
 
 def _nobody(name: str, tried: Sequence[_Unreachable]) -> SourceError:
-    """No engine answers: where was looked, and the way that needs none of this."""
+    """The error where no engine answers: the places tried, and the way by a pipe as a hint."""
     looked = ", ".join(
         str(place.address) + (f": {place.why}" if place.why != _NO_FILE else "") for place in tried
     )

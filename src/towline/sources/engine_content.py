@@ -1,7 +1,7 @@
-"""The files of a containerd store, where the engine is of this machine and they may be read.
+"""The files of a containerd store, if the engine is on this machine and they may be read.
 
-A blob lies there under its digest, as it came: no export is needed, and none of it passes through
-the engine. That is so for root, and for a rootless engine's own user.
+A blob lies there under its digest, byte for byte as it came, so that no export is needed. Only root
+may read them, or the user of a rootless engine.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 
 _STORE = "io.containerd.content.v1.content/blobs/sha256"
 _OF_THE_SYSTEM = "/var/lib/containerd"
-"""Of a containerd that the engine has not started itself."""
+"""The folder of a containerd that the engine has not started itself."""
 
 
 class EngineContent:
     """Blobs by their digests, without the algorithm."""
 
     def __init__(self, info: Mapping[str, Any]) -> None:
-        """`info`: what the engine says of itself."""
-        # One that dockerd starts is below its own folder.
+        """`info`: the engine's answer to `/info`."""
+        # A containerd that dockerd starts is below dockerd's own folder.
         places = (f"{info.get('DockerRootDir')}/containerd/daemon", _OF_THE_SYSTEM)
         self._folders = [f"{place}/{_STORE}" for place in places]
 
     def holds(self, names: Iterable[str]) -> bool:
-        """Whether all of these can be read."""
+        """Whether all of these blobs can be read."""
         return all(any(os.access(path, os.R_OK) for path in self._paths(name)) for name in names)
 
     def read(self, name: str) -> bytes | None:
-        """A config or manifest; None where it is not there, or too large for one."""
+        """A config or manifest; None: it is not there. Of a larger blob only a part is read."""
         reader = self.open(name)
         return read_all(reader, configs.MAX_SIZE) if reader else None
 
     def open(self, name: str) -> Reader | None:
-        """A blob; None where it is not there, or may not be read."""
+        """A reader of a blob; None: it is not there, or may not be read."""
         for path in self._paths(name):
             try:
                 file = OpenFile(os.open(path, os.O_RDONLY), path)

@@ -1,4 +1,4 @@
-"""The manifests and configs of an engine's image, wherever they are found, read as a layout's."""
+"""The manifests and configs of an engine's image, found anywhere, read as those of a layout."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 class Find(Protocol):
-    """How a document is found by its digest."""
+    """Finds a document by its digest."""
 
     def __call__(self, digest: Digest, *, manifest: bool, anywhere: bool = True) -> bytes | None:
-        """Its bytes; None where it is not found. Without `anywhere` nobody else is asked."""
+        """The document's bytes; None: not found. Without `anywhere` no registry is asked."""
         ...
 
 
 class Gathered(NamedTuple):
-    """What describes an image of a containerd store."""
+    """The documents of an image of a containerd store."""
 
     documents: dict[str, bytes]
-    """By their paths in a layout."""
+    """Manifests and configs, by their paths in a layout."""
     sizes: dict[str, int]
-    """Of the blobs that they list, as far as the engine holds them."""
+    """Bytes of the layers that the engine holds, by their paths."""
 
 
 def gather(
@@ -44,12 +44,13 @@ def gather(
     absent: Container[Digest] | None = None,
     holds: Callable[[Digest], bool] = lambda _: True,
 ) -> Gathered | None:
-    """The manifests and configs below a descriptor.
+    """The manifests and configs below a descriptor; None: one is missing.
 
-    What is `absent` is left out where it is not here; if it is, so are those of its layers that the
-    engine `holds`: it pulls none whose unpacked files it has already. None where another one is not
-    found; with `absent` None that one is left out.
+    `absent`: manifests that the engine has not, or not whole; one that is missing is left out. With
+    `absent` None any that is missing is left out. `holds`: whether the engine holds a layer.
     """
+    # Of an image that is not whole some layers may be held: an engine does not pull a layer whose
+    # unpacked files it has already.
     gathered = Gathered({}, {})
     todo = [root]
     while todo:
@@ -76,7 +77,7 @@ def gather(
 
 
 class DescribedFiles:
-    """A layout of which everything is known but its layers, which an export holds."""
+    """The `Files` of a layout whose documents are known, and whose layers an export has."""
 
     def __init__(
         self, name: str, root: Descriptor, gathered: Gathered, open_blob: Callable[[str], Reader]
@@ -102,10 +103,8 @@ class DescribedFiles:
 
 
 def without_manifest(content: SourceImage | SourceIndex) -> SourceImage | SourceIndex:
-    """An image with plain layers, as its `manifest.json` describes it in an archive.
-
-    The same image is to have the same digest, whether its bytes come by an export or not.
-    """
+    """An image with plain layers in the form in which an export's `manifest.json` describes it."""
+    # So the same image gets the same digest, whether its bytes come by an export or not.
     if isinstance(content, SourceIndex):
         return content
     zstd = any(
@@ -117,7 +116,7 @@ def without_manifest(content: SourceImage | SourceIndex) -> SourceImage | Source
 
 
 def config_of(content: bytes) -> configs.ImageConfig | None:
-    """What a config says; None where it is none."""
+    """A config, parsed; None: the content is none."""
     try:
         return configs.parse(content)
     except ValueError:
@@ -132,10 +131,10 @@ def _document(content: bytes, media_type: str) -> Manifest | Index | None:
 
 
 def named_by(path: str) -> str:
-    """The digest in a blob's path, without its algorithm."""
+    """The digest in a blob's path, without the algorithm."""
     return path.rpartition("/")[2]
 
 
 def path_of(digest: Digest) -> str:
-    """Where a layout has a blob."""
+    """The path of a blob in a layout."""
     return f"blobs/{digest.algorithm}/{digest.hex}"

@@ -1,8 +1,8 @@
-"""An engine's export, kept in a temporary file without a name: of the layers only what is wanted.
+"""An engine's export, kept in a temporary file without a name, without the layers nobody wants.
 
-A thread walks the tar as it comes; whoever reads waits for what has not come yet, and what has come
-is sent while the rest is on its way. Where a layer need not be kept there is a hole in the file;
-should somebody read there all the same, the engine is asked once more and the holes are filled.
+A thread reads the tar as it comes. A reader waits for bytes that have not come yet, so that layers
+are sent while the rest is still on its way. A layer that need not be kept leaves a hole in the
+file. If it is read all the same, the engine exports once more, and the holes are filled.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 _BLOCK = 512
 _HEAD = 4 << 10
-"""Bytes of a member that are kept anyway: how it is compressed is seen there."""
+"""Bytes at a member's beginning that are always kept: they tell how it is compressed."""
 _TAIL = 8 << 10
-"""Bytes of a stream in whose end an engine's last words are looked for."""
+"""Bytes at a stream's end that are searched for the engine's error."""
 _PIECE = 1 << 20
 """Bytes that are written at once."""
 _TICK = 0.1
-"""Seconds after which who waits looks whether the push was cancelled."""
+"""Seconds between two looks whether the push was cancelled."""
 _NAMED = re.compile(r"(?:^|/)([0-9a-f]{64})(?:/layer\.tar|\.tar|\.json)?$")
 
 
 class EngineExport(SharedFile):
-    """The tar as a file that can be read anywhere, from any thread, while it is still written."""
+    """The tar as a file that any thread can read at any position, while it is still written."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class EngineExport(SharedFile):
         expected: int,
         unwanted: set[str],
     ) -> None:
-        """`ask` begins an export, as often as needed; `gone` says what it means that one broke off.
+        """`ask` begins an export, as often as needed; `gone` makes the error of one that broke off.
 
-        `unwanted` are digests, without their algorithm, of members that are not kept unless they
-        are asked for before they come; `expected` is about how many bytes will come. Raises
-        SourceError: there is no room.
+        `unwanted`: digests, without the algorithm, of members that are not kept unless they are
+        asked for before they come. `expected`: about how many bytes will come. Raises SourceError
+        where no temporary file can be made.
         """
         super().__init__(name, 0)
         self._ask, self._gone = ask, gone
@@ -71,7 +71,7 @@ class EngineExport(SharedFile):
         self._news = threading.Condition()
         self._members: dict[str, Span] = {}
         self._written = 0
-        """Bytes from the beginning that have come."""
+        """Bytes that have come, holes included."""
         self._holes: list[tuple[int, int]] = []
         self._unwanted = unwanted
         self._wanted: set[str] | None = None
@@ -87,7 +87,7 @@ class EngineExport(SharedFile):
     # What is read.
 
     def open(self, hexadecimal: str) -> Reader | None:
-        """The member that is named by a digest, as soon as it begins; None where there is none.
+        """A reader of the member named by a digest, as soon as it begins; None: there is none.
 
         Raises SourceError for an export that failed, and Cancelled.
         """
@@ -97,7 +97,7 @@ class EngineExport(SharedFile):
         return Section(self, span.start, span.size, f"{hexadecimal} in {self.name}")
 
     def read(self, hexadecimal: str) -> bytes | None:
-        """A config or manifest, whole; None where there is none, or it would be too large for one.
+        """All of a config or manifest; None: there is none, or it is too large to be one.
 
         Raises as `open` does.
         """
@@ -113,18 +113,18 @@ class EngineExport(SharedFile):
         return self._members.get(hexadecimal)
 
     def await_end(self) -> None:
-        """Wait for all of it; its size is known then. Raises SourceError, Cancelled."""
+        """Wait for the end of the export, and set `size`. Raises SourceError, Cancelled."""
         self._wait(lambda: False)
         self.size = self._written
 
     def read_at(self, buffer: memoryview, position: int) -> int:
-        """See `SharedFile`: waits until these bytes have come."""
+        """See `SharedFile`. Waits until these bytes have come. Raises Cancelled, too."""
         self._wait(lambda: self._written > position)
         end = min(position + len(buffer), self._written)
         for start, stop in self._holes:
             if start <= position < stop:
                 self._fill()
-            elif position < start:  # who reads ahead wants no hole filled
+            elif position < start:  # up to the hole: a buffer that reaches into it fills none
                 end = min(end, start)
                 break
         try:
@@ -133,7 +133,7 @@ class EngineExport(SharedFile):
             raise unreadable(self.name, error) from None
 
     def _wait(self, come: Callable[[], bool]) -> None:
-        """Until it has come, or the export has ended."""
+        """Wait until `come` is true, or the export has ended. Raises its error, Cancelled."""
         with self._news:
             while not (come() or self._ended):
                 self._context.cancel.check()
@@ -150,7 +150,7 @@ class EngineExport(SharedFile):
     # What is written.
 
     def _drain(self) -> None:
-        """The thread."""
+        """The thread's work."""
         error: BaseException | None = None
         try:
             self._take()
@@ -161,7 +161,7 @@ class EngineExport(SharedFile):
             self._news.notify_all()
 
     def _take(self) -> None:
-        """One export from its beginning to its end, or to the end of what is wanted."""
+        """Read one export to its end, or until all that is wanted has come."""
         unread = self._ask(self._context.but(cancel=self._stop))
         stream = ExportStream(unread, self.name, self._gone)
         kept = _Kept(stream, self)
@@ -172,7 +172,7 @@ class EngineExport(SharedFile):
                 if match:
                     self._begin(match[1], Span(member.offset_data, member.size))
                 end = member.offset_data + -(-content_size(member) // _BLOCK) * _BLOCK
-                # `tarfile` looks whether a member has an end.
+                # The last block is kept: `tarfile` reads a member's last byte.
                 hole = (member.offset_data + _HEAD, end - _BLOCK)
                 if match and match[1] in self._unwanted and hole[0] < hole[1]:
                     _take_to(tar, hole[0])
@@ -199,13 +199,16 @@ class EngineExport(SharedFile):
         self._context.emit(Note(reference="", message=message))
 
     def _begin(self, hexadecimal: str, span: Span) -> None:
-        """A member begins that is named by a digest."""
+        """Note that a member begins that is named by a digest."""
         with self._news:
             self._members[hexadecimal] = span
             self._news.notify_all()
 
     def come(self, part: memoryview, at: int, end: int) -> None:
-        """Keep these bytes at that position; all before `end` has come then. Raises SourceError."""
+        """Write these bytes at position `at`; everything before `end` has come. Raises SourceError.
+
+        `part` is empty for a hole.
+        """
         self._room.write(self._descriptor, part, at)
         with self._news:
             self._written = max(self._written, end)
@@ -220,17 +223,17 @@ class EngineExport(SharedFile):
 
     @property
     def _enough(self) -> bool:
-        """Whether all that is wanted has come."""
+        """Whether all members that are wanted have come."""
         with self._news:
             return self._wanted is not None and self._wanted <= self._members.keys()
 
     def want_only(self, names: set[str]) -> None:
-        """No other members will be asked for: behind the last of them it is hung up."""
+        """Note that no other members will be read: the export is ended behind the last of them."""
         with self._news:
             self._wanted = names
 
     def _fill(self) -> None:
-        """Have the engine export it once more, whole, when this time is over."""
+        """Have the engine export once more, when this export is over, and keep all of it."""
         self.await_end()
         with self._filling:
             if self._holes:
@@ -244,16 +247,16 @@ class _Kept:
 
     def __init__(self, stream: ExportStream, export: EngineExport) -> None:
         self.position = 0
-        """Bytes so far."""
+        """Bytes read so far."""
         self.size = 0
-        """Bytes of those that were written."""
+        """Bytes written so far."""
         self.keeps = True
-        """Whether the next bytes are to be written."""
+        """Whether the next bytes are written."""
         self._stream = stream
         self._export = export
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """See `Reader`: all of the buffer, but at the end."""
+        """See `Reader`. Fills the buffer, but for the end."""
         done = fill(self._stream, buffer)
         part = buffer[: done if self.keeps else 0]
         self._export.come(part, self.position, self.position + done)
@@ -267,19 +270,19 @@ class _Kept:
 
 
 def _take_to(tar: Forward, position: int) -> None:
-    """Read on to there, in large pieces; less at the end."""
+    """Read on to a position, or to the tar's end, in large pieces."""
     piece = memoryview(bytearray(min(_PIECE, position - tar.tell())))
     while (left := position - tar.tell()) and tar.readinto(piece[:left]):
         pass
 
 
 class ExportStream:
-    """A Reader of an engine's export as it comes; it hangs up when it is closed."""
+    """A Reader of an engine's export as it comes; closing it ends the export."""
 
     def __init__(
         self, unread: Unread, name: str, gone: Callable[[TowlineError, int], SourceError]
     ) -> None:
-        """`gone` says what it means that an export broke off after so many bytes."""
+        """`gone` makes the error of an export that broke off after so many bytes."""
         self._unread = unread
         self._name = name
         self._gone = gone
@@ -302,10 +305,9 @@ class ExportStream:
         return count
 
     def explained(self, error: SourceError) -> SourceError:
-        """Why the tar makes no sense: the engine has given up in its middle, and perhaps says why.
-
-        What it says after it has begun is no status but a line of JSON at the end of a torn tar.
-        """
+        """The engine's reason for a torn tar, if it gives one; else `error`."""
+        # An engine that fails after the first byte cannot change the status, which was 200: it
+        # appends a line of JSON to the tar.
         room = memoryview(bytearray(_PIECE))
         while self.readinto(room):
             pass

@@ -1,4 +1,4 @@
-"""Has an engine export images, as few times as can be: as they pass by, or into a file."""
+"""Has an engine export images, as rarely as possible: blobs pass, or a file keeps them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Exporter:
         environ: Mapping[str, str],
         held: Callable[[Collection[Digest]], Collection[Digest]],
     ) -> None:
-        """`held`: of layers, by their DiffIDs, what will hardly have to be sent."""
+        """`held` gives those of some layers, and the blobs made of them, that need not be sent."""
         self._client = client
         self._context = context
         self._environ = environ
@@ -42,15 +42,16 @@ class Exporter:
         self._turn = threading.Lock()
         self._kept: dict[tuple[Digest, ...], EngineExport] = {}
         self._archives: dict[tuple[Digest, ...], ImageSource] = {}
-        """The same, by their own lists of what is in them."""
+        """The exports as sources, by the lists of images in them."""
         self._passed: PassingTar | None = None
+        """The export that has passed."""
 
     def passing(
         self, image: Listed, enough: Callable[[PassingTar], bool]
     ) -> Generator[PassingBlob, None, None]:
         """Each compressed blob of an export, as it passes, until there is `enough`.
 
-        Raises SourceError, and Cancelled.
+        Raises SourceError, Cancelled.
         """
         from towline.sources.engine_export import ExportStream
         from towline.sources.passing import PassingTar
@@ -67,12 +68,13 @@ class Exporter:
             stream.close()
 
     def kept(self, images: Sequence[Listed], wanted: set[str] | None) -> EngineExport:
-        """An export of these images, kept in a file: made at the first call.
+        """An export of these images, kept in a file; it is begun at the first call.
 
-        `wanted` are digests, without their algorithm, behind the last of which it ends; None: all.
+        `wanted`: digests, without the algorithm; the export is ended behind the last of them. None:
+        all of it is wanted.
         """
         key = tuple(image.id for image in images)
-        with acquired(self._turn, self._context):
+        with acquired(self._turn, self._context):  # several layers are opened at once
             if key not in self._kept:
                 self._kept[key] = self._new(images)
                 if wanted is not None:
@@ -80,7 +82,7 @@ class Exporter:
             return self._kept[key]
 
     def _new(self, images: Sequence[Listed]) -> EngineExport:
-        from towline.sources.engine_export import EngineExport  # of what is there none is made
+        from towline.sources.engine_export import EngineExport  # most pushes need no export
 
         held = self._held({diff_id for each in images for diff_id in each.diff_ids})
         unwanted = {digest.hex for digest in held}
@@ -98,18 +100,19 @@ class Exporter:
         )
 
     def _ask(self, images: Sequence[Listed], context: Context) -> Unread:
-        """Begin an export."""
+        """Have the engine begin an export. Raises SourceError."""
         size = sum(image.size for image in images)
         message = (
             f"{self._client.name} prepares its export of {_titles(images)}, about {size} bytes"
         )
         self._context.emit(Note(reference="", message=message))
-        # By its ID: a name may be another image's by now. Only names tell several apart.
+        # One image by its ID: its name may be another image's by now. Several by their names: an
+        # export by ID has no names to tell them apart.
         asked = [images[0].id] if len(images) == 1 else [n for each in images for n in each.names]
         return self._client.export(asked, context)
 
     def archive(self, images: Sequence[Listed]) -> ImageSource:
-        """An export of these images, by its own list of what is in it, which comes last."""
+        """An export of these images as a source, by its list of images, which comes last."""
         from towline.sources.open_source import by_its_list
         from towline.sources.tar_members import TarMembers
 
@@ -128,7 +131,7 @@ class Exporter:
             return self._archives[key]
 
     def close(self) -> None:
-        """Close what is kept; readers that are still open go on."""
+        """Close the exports; readers that are open go on."""
         for archive in self._archives.values():
             archive.close()
         for export in self._kept.values():

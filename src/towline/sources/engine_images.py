@@ -1,4 +1,4 @@
-"""What an engine says of its images, and which of them are meant."""
+"""Parses an engine's descriptions of its images, and finds the images that a name means."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
     from towline.sources.engine_client import EngineClient
 
 _ALIKE = 5
-"""Names that are suggested."""
+"""Names that a hint suggests."""
 
 
 class Listed(NamedTuple):
-    """What the engine says of an image."""
+    """An engine's description of an image."""
 
     id: Digest
-    """Of the config; in a containerd store of the manifest or index."""
+    """The digest of the config; in a containerd store that of the manifest or index."""
     names: tuple[str, ...]
     diff_ids: tuple[Digest, ...]
     size: int
-    """Bytes of an export, more or less."""
+    """Bytes of an export, about."""
     platform: Platform
     root: Descriptor | None
-    """The manifest or index of an image in a containerd store, where the engine tells of it."""
+    """The manifest or index of an image in a containerd store, if the engine tells (API 1.48)."""
     containerd: bool
-    """Whether it is in a containerd store, which sends blobs as they are, by their digests."""
+    """Whether it is in a containerd store, which exports blobs as they are, named by digests."""
     origins: tuple[Reference, ...]
-    """By digest, in the repositories that the engine knows it from."""
+    """The image by its digest in each repository that the engine knows it from."""
     absent: frozenset[Digest]
-    """What the index lists and the engine does not hold, or not whole."""
+    """Manifests that the index lists and the engine does not hold, or not whole."""
 
     @property
     def title(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return self.names[0] if self.names else self.id.short
 
     @property
@@ -64,7 +64,7 @@ def one(client: EngineClient, name: str) -> Listed:
 
 
 def all_tags(client: EngineClient, name: str) -> list[Listed]:
-    """The images under all tags of a repository, each once, with those names of theirs.
+    """The images under all tags of a repository, each once, with its names in that repository.
 
     Raises SourceError where there is none.
     """
@@ -87,7 +87,7 @@ def all_tags(client: EngineClient, name: str) -> list[Listed]:
 
 
 def _listed(found: Mapping[str, Any]) -> Listed:
-    """What an inspect says. Raises SourceError."""
+    """Parse the answer of inspect. Raises SourceError."""
     return files.understood("what the engine says of its image", lambda: _read(found))
 
 
@@ -117,7 +117,7 @@ def _read(found: Mapping[str, Any]) -> Listed:
 
 
 def _origins(found: Mapping[str, Any], digest: Digest) -> tuple[Reference, ...]:
-    """`RepoDigests`, and `Identity.Pull` of a containerd store (API 1.53)."""
+    """The references in `RepoDigests`, and those in `Identity.Pull` (containerd, API 1.53)."""
     identity = found.get("Identity")
     pulls = reading.array(identity, "Pull") if isinstance(identity, dict) else []
     places = [each.get("Repository") for each in pulls if isinstance(each, dict)]
@@ -127,7 +127,7 @@ def _origins(found: Mapping[str, Any], digest: Digest) -> tuple[Reference, ...]:
 
 
 def _content_size(parts: Sequence[Mapping[str, Any]]) -> int:
-    """Bytes of what a containerd store holds of an image, all platforms together."""
+    """Bytes that a containerd store holds of an image, of all platforms together."""
     sizes = [each.get("Size") for each in parts if each.get("Available")]
     return sum(int(size.get("Content") or 0) for size in sizes if isinstance(size, dict))
 

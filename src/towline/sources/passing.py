@@ -1,10 +1,10 @@
-"""A tar that is read once, from front to end: what passes by is offered, and need not be kept.
+"""A tar that is read once, from front to end: its blobs are offered as they pass.
 
-In layouts, and in what a containerd store exports, each blob is named by its digest and sized by
-its header, so that it can be asked for and sent before it is known which manifest lists it. Those
-that are compressed pass by. Small members, manifests and configs among them, are kept in memory,
-since the lists of images come last. At the first member that is neither, such as a plain layer,
-the rest of the tar is spooled.
+In layouts, and in exports of a containerd store, each blob is named by its digest and its header
+tells its size. So it can be asked for and sent before it is known which manifest lists it.
+Compressed blobs pass. Small members, such as manifests and configs, are kept in memory, as the
+lists of images come last. From the first other member on, such as a plain layer, the rest of the
+tar is spooled.
 """
 
 from __future__ import annotations
@@ -33,21 +33,22 @@ if TYPE_CHECKING:
     from towline.spec.compression import Compression
 
 BLOCK = 256 << 10
-"""Bytes of a blob that are handed on at once."""
+"""Bytes of a blob that are passed on at once."""
 WINDOW = 4 << 20
-"""Bytes of one blob that are held while it passes: so far its upload can begin anew."""
+"""Bytes of one blob that are held while it passes: until more have come, its upload can begin
+anew."""
 ROOM = 12 << 20
-"""Bytes of all blobs that are held."""
+"""Bytes of all blobs together that are held."""
 KEPT = 8 << 20
 """Bytes of small members that are kept."""
 _LOOK = 0.1
-"""Seconds after which a wait looks whether it is still wanted."""
+"""Seconds between two looks whether a wait is still wanted."""
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
 _HINT = "write it to a file, and push that: a file can be read again"
 
 
 class PassingBlob:
-    """A blob that passes by: a few blocks of it, between who reads the pipe and who sends them."""
+    """A blob that passes: the thread that reads the pipe puts blocks, another one sends them."""
 
     def __init__(self, digest: Digest, size: int, kind: Compression, source: str) -> None:
         self.digest = digest
@@ -59,21 +60,21 @@ class PassingBlob:
         self._source = source
         self._moved = Condition()
         self._blocks: deque[bytes | bytearray] = deque()
-        """Those that are held, of `BLOCK` bytes each but for the last of all."""
+        """The blocks that are held, of `BLOCK` bytes each but for the blob's last one."""
         self._dropped = 0
-        """Bytes before them."""
+        """Bytes of the blob before those blocks."""
         self._put = 0
         """Bytes that have come."""
         self._taken = 0
-        """Bytes that the present reader has had."""
+        """Bytes that the present reader has taken."""
         self._error: BaseException | None = None
         self.let_go = False
-        """Whether nobody wants any more of it."""
+        """Whether nobody wants more of the blob."""
         self.missed = False
-        """Whether somebody wanted what had gone by."""
+        """Whether a reader wanted bytes that were not held any more."""
 
     def open(self) -> Reader:
-        """The reader, at the first byte. Raises PassedBy where that is not held any more."""
+        """A reader at the first byte. Raises PassedBy where that is not held any more."""
         with self._moved:
             if self._dropped or self.let_go:
                 raise self._gone()
@@ -85,14 +86,14 @@ class PassingBlob:
         return passed_by(self._source, f"the blob {self.digest}")
 
     def release(self) -> None:
-        """Nobody wants any more of it: the rest is read and forgotten."""
+        """Note that nobody wants more of the blob: the rest is read and dropped."""
         with self._moved:
             self.let_go = True
             self._blocks.clear()
             self._moved.notify_all()
 
     def put(self, block: bytes | bytearray, cancel: Cancel) -> None:
-        """Hand on the next block, once there is room for it. Raises Cancelled."""
+        """Add the next block, once there is room for it. Raises Cancelled."""
         with self._moved:
             while not self.let_go and not self._has_room():
                 self._moved.wait(_LOOK)
@@ -105,19 +106,20 @@ class PassingBlob:
     def _has_room(self) -> bool:
         if self._put - self._dropped < self.window:
             return True
+        # The oldest block is dropped only when the reader has taken it.
         if self._taken - self._dropped < len(self._blocks[0]):
             return False
         self._dropped += len(self._blocks.popleft())
         return True
 
     def end(self, error: BaseException) -> None:
-        """There will be no more of it, though it is not whole."""
+        """Note that no more of it comes, though it is not whole."""
         with self._moved:
             self._error = error
             self._moved.notify_all()
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """See `Reader`: of the one that was opened last."""
+        """See `Reader`. There is one reader at a time, the one that was opened last."""
         with self._moved:
             while self._taken == self._put < self.size:
                 if self._error is not None:
@@ -136,33 +138,33 @@ class PassingBlob:
             return count
 
     def close(self) -> None:
-        """See `Reader`; the next one begins anew."""
+        """See `Reader`. The next reader begins at the first byte."""
 
 
 def passed_by(source: str, what: str) -> PassedBy:
-    """What to say when bytes are wanted that have gone by."""
+    """The error for bytes that have passed and are not held any more."""
     return PassedBy(f"{what} has passed by in {source}, which can be read only once", hint=_HINT)
 
 
 class PassesBy(Protocol):
-    """A source whose blobs are to be taken as they pass, before it is asked for anything else."""
+    """A source whose blobs are taken as they pass, before anything else is asked of it."""
 
     @property
     def once(self) -> bool:
-        """Whether what has passed by is gone for good; else it can be asked for again."""
+        """Whether blobs that have passed are gone for good (a pipe), or can be had again."""
         ...
 
     def passing(self) -> Generator[PassingBlob, None, None]:
         """Each blob, as it passes.
 
-        Whoever gets one opens it in another thread, and releases it at the end. Raises
-        SourceError, and Cancelled.
+        The caller opens it in another thread, and releases it at the end. Raises SourceError,
+        Cancelled.
         """
         ...
 
 
 class PassingSource:
-    """An ImageSource, and one that passes by: a pipe."""
+    """An ImageSource in a pipe, whose blobs are taken as they pass."""
 
     once = True
 
@@ -174,9 +176,9 @@ class PassingSource:
         environ: Mapping[str, str],
         listed: Callable[[Archive], ImageSource],
     ) -> None:
-        """`listed` makes the source of what is known at the end. Raises SourceError."""
+        """`listed` makes an ImageSource of the members, at the end. Raises SourceError."""
         self.name = name
-        """What errors call it."""
+        """Its name in errors."""
         self._context = context
         self._environ = environ
         self._listed = listed
@@ -196,7 +198,7 @@ class PassingSource:
         return self._known().transport
 
     def _known(self) -> ImageSource:
-        """The source that it has turned out to be."""
+        """The source, by the list of images that has come."""
         if self._source is None:
             self._source = self._listed(self._tar)
         return self._source
@@ -207,7 +209,7 @@ class PassingSource:
         self._tar.close()
 
     def passing(self) -> Generator[PassingBlob, None, None]:
-        """See `PassesBy`; the tar has been read to its end then."""
+        """See `PassesBy`. At the end the whole tar has been read."""
         tar = self._tar
         if why := (yield from tar.passing()):
             file = spool(tar.stream, self.name, self._context, self._environ, why)
@@ -220,30 +222,30 @@ class PassingSource:
 
 
 class PassingTar:
-    """The `Archive` of a tar that passes by: it is in memory, on disk, or gone."""
+    """The `Archive` of a tar that passes: each member is in memory, on disk, or gone."""
 
     def __init__(self, reader: Reader, name: str, cancel: Cancel) -> None:
         self.name = name
         self.stream = Forward(reader)
-        """What has not passed yet."""
+        """The rest of the tar, which has not passed yet."""
         self.documents: dict[str, bytes] = {}
         """Small members, by their names."""
         self.passed: dict[str, tuple[int, bytes]] = {}
-        """Sizes and first bytes of what has gone by."""
+        """Sizes and first bytes of the blobs that have passed, by their names."""
         self.tail: TarMembers | None = None
         self.ended = False
         self._cancel = cancel
         self._kept = 0
         """Bytes of the documents."""
         self._blobs: list[PassingBlob] = []
-        """Those of which something is held, or was missed."""
+        """Blobs of which bytes are held, or were missed."""
 
     def passing(
         self, enough: Callable[[], bool] = lambda: False
     ) -> Generator[PassingBlob, None, str]:
         """Each blob, as it passes, until there is `enough`, or to the end.
 
-        It ends also before a member that can neither pass by nor be kept: why is what it returns.
+        Ends before a member that can neither pass nor be kept, too, and then returns why; else "".
         """
         headers = TarHeaders(self.stream, self.name, self._cancel, None)
         for member in headers:
@@ -268,11 +270,12 @@ class PassingTar:
             if enough():
                 return ""
         self.ended = headers.ended
-        self.stream.drain()  # or the command before the pipe dies of it
+        # To the end: a command before the pipe that can write no more would die of SIGPIPE.
+        self.stream.drain()
         return ""
 
     def _kind(self, member: tarfile.TarInfo) -> Compression:
-        """How the content is compressed, by its beginning."""
+        """How the content is compressed, by its first bytes."""
         return compression.detect(self._head(member)) if member.isreg() else "none"
 
     def _head(self, member: tarfile.TarInfo) -> bytes:
@@ -298,7 +301,8 @@ class PassingTar:
             raise
 
     def _wait_for_room(self, size: int) -> None:
-        """Until so many bytes may be held: those that are held are whole, and wait for nobody."""
+        """Wait until so many bytes may be held."""
+        # No deadlock: all blobs before this one are whole, so their uploads wait for nobody here.
         while True:
             self._blobs = [blob for blob in self._blobs if blob.missed or not blob.let_go]
             if sum(blob.window for blob in self._blobs if not blob.let_go) + size <= ROOM:
@@ -306,16 +310,16 @@ class PassingTar:
             self._cancel.wait(_LOOK / 10)
 
     def _fill(self, block: bytearray, member: tarfile.TarInfo, start: int) -> None:
-        """The next bytes of a member's content, of which `start` have gone by."""
+        """Read the next bytes of a member's content, of which `start` were read before."""
         got = fill(self.stream, memoryview(block))
         if got < len(block):
             raise torn(self.name, f"its member {member.name!r}", start + got, member.size)
 
-    # What is known of it.
+    # As an archive.
 
     @property
     def missed(self) -> set[Digest]:
-        """The blobs that somebody wanted when they had gone by."""
+        """The blobs that a reader wanted when they had passed."""
         return {blob.digest for blob in self._blobs if blob.missed}
 
     @property
@@ -334,7 +338,7 @@ class PassingTar:
         return self.passed[name][0] if name in self.passed else None
 
     def open(self, path: str) -> Reader:
-        """See `Files`; of what has passed by the first bytes alone."""
+        """See `Files`. A member that has passed has its first bytes alone."""
         name = clamped(path)
         if self.tail and self.tail.size(path) is not None:
             return self.tail.open(path)
@@ -351,7 +355,7 @@ class PassingTar:
 
 
 class _Beginning:
-    """A Reader of bytes in memory, and of an error where there are more that are not."""
+    """A Reader of bytes in memory, which raises `error` behind them, if there is one."""
 
     def __init__(self, content: bytes, error: SourceError | None = None) -> None:
         self._rest = memoryview(content)

@@ -1,8 +1,8 @@
-"""Which images of an index go: one rule for every source. Pure.
+"""Chooses which images of an index are pushed, by one rule for every source. Pure.
 
-Without a wish all go; where an index is not whole, the one image that is. One platform gives its
-manifest, several an index of those alone, every manifest in it byte for byte. An attestation goes
-and stays with its image.
+Without `--platform` all are pushed; if the index is not whole, the only image that is. One platform
+gives its manifest. Several give an index of those alone, in which every manifest is byte for byte
+as it was. An attestation goes with its image.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _ARCHITECTURES = {
     "armhf": "arm/v7",
     "armel": "arm/v6",
 }
-"""What people write, and Go's name for it (as containerd reads it)."""
+"""Names that people write, and Go's names for them (containerd's rules)."""
 _DEFAULT_VARIANTS = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
-"""What an architecture without a variant is (containerd's rule)."""
+"""The variant of an architecture without one (containerd's rules)."""
 
 
 def parse(text: str) -> Platform:
-    """A platform as OS/ARCH or OS/ARCH/VARIANT. Raises UsageError."""
+    """Parse OS/ARCH or OS/ARCH/VARIANT. Raises UsageError."""
     parts = text.strip().lower().split("/")
     if len(parts) not in {2, 3} or not all(parts) or "," in text:
         raise UsageError(
@@ -54,9 +54,9 @@ def parse(text: str) -> Platform:
 def chosen(
     entry: SourceEntry, platforms: Sequence[Platform], source: str, *, attestations: bool = True
 ) -> SourceEntry:
-    """The entry with what is meant of it; one that cannot be used says so when it is read.
+    """The entry with the chosen images of it; `source` is the source's name in errors.
 
-    `source` is what errors call the source.
+    An entry without these platforms raises SourceError only when it is read.
     """
 
     def choose(found: Found) -> Found:
@@ -80,9 +80,9 @@ def chosen(
 def worth_reading(
     listed: Sequence[Descriptor], platforms: Sequence[Platform]
 ) -> Sequence[Descriptor]:
-    """Of what an index lists that which may be of these platforms, and what speaks of that.
+    """The descriptors of an index that may be of these platforms, and their attestations.
 
-    All of it where nothing is: then it is to be said what there is.
+    All of them where none may be: the error then tells which platforms there are.
     """
     wanted = {
         each.digest
@@ -101,7 +101,7 @@ def _may_be(platform: Platform, wanted: Platform) -> bool:
 def _of_platforms(
     index: SourceIndex, platforms: Sequence[Platform], source: str, *, attestations: bool
 ) -> tuple[SourceImage | SourceIndex, tuple[str, ...]]:
-    """The one image of these platforms, or the index of them, and what is to be warned of."""
+    """The one image of these platforms, or the index of them, and the warnings about it."""
     leaves, absent = _leaves(index), _absent(index)
     found = _find(platforms, [image for image, _ in leaves], absent, source)
     if len(found) == 1:
@@ -121,7 +121,7 @@ def _find(
     absent: Sequence[Descriptor],
     source: str,
 ) -> list[SourceImage]:
-    """The images of these platforms, in their own order. Raises SourceError where one has none."""
+    """The images of these platforms, in their own order. Raises SourceError if one has none."""
     found: list[SourceImage] = []
     for wanted in platforms:
         matching = _matching(wanted, images, source)
@@ -135,7 +135,7 @@ def _find(
 
 
 def _matching(wanted: Platform, images: Sequence[SourceImage], source: str) -> list[SourceImage]:
-    """Those of that very platform; where no variant was said, also the only one that there is."""
+    """The images of a platform; without a variant, the only variant that there is will do."""
     exact = [image for image in images if _same(image.platform, wanted)]
     if exact or wanted.variant:
         return exact
@@ -163,7 +163,7 @@ def _names(images: Sequence[SourceImage]) -> list[str]:
 
 
 def _leaves(index: SourceIndex) -> list[tuple[SourceImage, Descriptor]]:
-    """The images of an index and of the indexes in it, and what is said of each."""
+    """The images of an index and of the indexes in it, each with its descriptor."""
     found: list[tuple[SourceImage, Descriptor]] = []
     for child, listed in zip(index.children, index.descriptors, strict=True):
         found += _leaves(child) if isinstance(child, SourceIndex) else [(child, listed)]
@@ -171,13 +171,14 @@ def _leaves(index: SourceIndex) -> list[tuple[SourceImage, Descriptor]]:
 
 
 def _absent(index: SourceIndex) -> list[Descriptor]:
-    """What is not here, in the index and in those in it."""
+    """The absent manifests of an index and of the indexes in it."""
     inner = [child for child in index.children if isinstance(child, SourceIndex)]
     return [*index.absent, *(each for child in inner for each in _absent(child))]
 
 
 def _only(index: SourceIndex, keep: Container[Digest]) -> SourceIndex:
-    """The index with these images alone; itself where those are all."""
+    """The index with these images alone; the index itself if it has no others."""
+    # The document is changed as little as can be: fields that we do not know stay.
     document = json.loads(index.manifest.content)
     children: list[SourceImage | SourceIndex] = []
     descriptors: list[Descriptor] = []
@@ -215,7 +216,7 @@ def _only(index: SourceIndex, keep: Container[Digest]) -> SourceIndex:
 
 
 def _the_whole_one(index: SourceIndex, source: str) -> tuple[SourceImage, tuple[str, ...]]:
-    """Of an index that is not whole the only image that is, and a warning. Raises SourceError."""
+    """The only whole image of an index, and a warning. Raises SourceError if there is no one."""
     empty = _empty(index)
     missing = ", ".join(map(_title, (*_absent(index), *empty)))
     images = [
@@ -234,11 +235,9 @@ def _the_whole_one(index: SourceIndex, source: str) -> tuple[SourceImage, tuple[
 
 
 def _empty(index: SourceIndex) -> list[Descriptor]:
-    """Of an index with a whole image what has none of its layers here, only what describes them.
-
-    An engine has no more of platforms that it was not asked to pull. An image that has some of its
-    layers is one that was made without those that lie elsewhere.
-    """
+    """The images of an index without any of their layers, if another image of it is whole."""
+    # Of platforms that it was not asked to pull an engine has manifests and configs alone. An image
+    # with some of its layers is another case: it was made without those that lie elsewhere.
     leaves = _leaves(index)
     whole = (_held(image) == len(image.layers) for image, _ in leaves if image.platform.known)
     if index.sparse or not any(whole):
@@ -247,7 +246,7 @@ def _empty(index: SourceIndex) -> list[Descriptor]:
 
 
 def _held(image: SourceImage) -> int:
-    """How many of its layers are here, or need not be."""
+    """How many layers of the image the source has, or need not have."""
     return sum(bool(layer.held or layer.foreign) for layer in image.layers)
 
 
@@ -256,7 +255,7 @@ def _speaks_of(listed: Descriptor, digests: Container[str]) -> bool:
 
 
 def _title(listed: Descriptor) -> str:
-    """How what is absent is named."""
+    """The name of an absent manifest in messages."""
     if listed.platform and listed.platform.known:
         return str(listed.platform)
     return f"{'the attestation' if is_attestation(listed) else 'manifest'} {listed.digest}"

@@ -1,8 +1,8 @@
-"""Images at a registry: read there, and nothing of them kept on disk.
+"""Images at a registry, read without keeping anything on disk.
 
-A HEAD says what stands under a tag, and everything else is asked for by its digest, so that a tag
-that is moved meanwhile changes nothing. Manifests and configs are read side by side before they
-are needed; layers when they are sent. A read that breaks goes on where it stopped.
+A HEAD gives the digest under a tag, and everything else is asked for by digest, so that a tag that
+is moved meanwhile changes nothing. Manifests and configs are read ahead, side by side; layers when
+they are sent. A read that breaks goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -44,32 +44,32 @@ T = TypeVar("T")
 
 _GONE = frozenset({404, 410})
 _WORTH_IT = 64 << 10
-"""Bytes after which a read that broke is taken up again at once."""
+"""Bytes that a read must have brought for the next one to begin without a pause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A repository that is read from, and what its reads have in common."""
+    """A repository that is read, with all that its reads share."""
 
     repository: Repository
     context: Context
     policy: Policy
     gate: Gate
     threads: Threads
-    """Of its host: what may be asked side by side."""
+    """Those of its host, for questions side by side."""
 
     @property
     def host(self) -> str:
-        """Whose gate its reads pass."""
+        """The host, whose gate the reads pass."""
         return self.repository.name.host
 
     def retry(self, what: str, work: Callable[[], T]) -> T:
-        """Call `work` until it succeeds or trying again is of no use."""
+        """Call `work` until it succeeds. Raises its error when trying again is of no use."""
         told = partial(self.tell, what)
         return retry(work, self.attempts(), self.gate, self.host, self.context, told)
 
     def attempts(self) -> Attempts:
-        """Failures of this side alone count."""
+        """A new count of failures, of the source's side alone."""
         return Attempts(self.policy, "source")
 
     def tell(self, what: str, seconds: float, reason: str) -> None:
@@ -79,7 +79,7 @@ class Reading:
         self.context.emit(event)
 
     def side_by_side(self, work: Iterable[Callable[[], T]]) -> list[T]:
-        """What each of them returns. Raises what one of them raised."""
+        """The results, in order. Raises the first error of them in that order."""
         futures = [self.threads.submit(one) for one in work]
         try:
             return [future.result() for future in futures]
@@ -89,9 +89,9 @@ class Reading:
 
 
 class RemoteSource(OciImages):
-    """An ImageSource: one image, or tags of a repository.
+    """An ImageSource at a registry: one image, or tags of a repository.
 
-    Its methods raise AuthError, RegistryError, NetworkError and Cancelled beside what they say.
+    Beside what they name, its methods raise AuthError, RegistryError, NetworkError and Cancelled.
     """
 
     transport = "docker"
@@ -106,9 +106,9 @@ class RemoteSource(OciImages):
         globs: Sequence[str] = (),
         wanted: Sequence[Platform] = (),
     ) -> None:
-        """Of all tags those that fit one of `globs`, if there are any.
+        """With `all_tags`: those that match one of `globs`, or all if there are none.
 
-        Of indexes no more is read than what may be of the platforms that are `wanted`.
+        Of an index only what may be of the `wanted` platforms is read.
         """
         super().__init__(str(reference))
         self.origin = reference.repository
@@ -120,10 +120,11 @@ class RemoteSource(OciImages):
         self._contents: dict[Digest, bytes] = {}
 
     def close(self) -> None:
-        """See `ImageSource`: connections are the registry client's."""
+        """See `ImageSource`. Nothing to close: the connections are the registry client's."""
 
     def entries(self) -> Sequence[SourceEntry]:
-        """See `ImageSource`: by HEAD alone. Raises SourceError where there is nothing."""
+        """See `ImageSource`. Raises SourceError where there is no image."""
+        # By HEAD alone: at Docker Hub a GET of a manifest counts as a pull.
         if not self._all_tags:
             tag = self._reference.tag
             return [self._entry((tag,) if tag else (), self._reference.target)]
@@ -131,7 +132,7 @@ class RemoteSource(OciImages):
         try:
             tags = reading.retry("tags", partial(reading.repository.tags, reading.context))
         except RegistryError as error:
-            if error.code != "NAME_UNKNOWN":  # 404 alone may be of a registry that lists no tags
+            if error.code != "NAME_UNKNOWN":  # a bare 404 may mean that it lists no tags at all
                 raise
             raise SourceError(f"no tags to push for {self.name}: {error.message}") from None
         if self._globs:
@@ -155,11 +156,12 @@ class RemoteSource(OciImages):
         return super()._index(raw, platforms.worth_reading(listed, self._wanted), depth)
 
     def referrers(self, subjects: Collection[Digest], *, patient: bool = True) -> list[Referrer]:
-        """What refers to these manifests: as listed, and what cosign's tags hold.
+        """The manifests that refer to these: as listed, and under cosign's tags.
 
-        Those tags are asked for one by one: a repository may have 50,000 others. Where all tags
-        go, they go by themselves. `patient`: questions that fail are asked again.
+        With `patient`, questions that fail are asked again.
         """
+        # cosign's tags are asked for one by one: a repository may have 50,000 others. With
+        # `all_tags` they are among the tags themselves.
         reading = self._reading if patient else replace(self._reading, policy=Policy(retries=0))
         repository, context = reading.repository, reading.context
 
@@ -183,7 +185,7 @@ class RemoteSource(OciImages):
     # Manifests and configs.
 
     def read_ahead(self, roots: Iterable[Descriptor]) -> None:
-        """Read what describes these images, a level of their indexes after the other."""
+        """Read the manifests and configs of these images, all of a level side by side."""
         level = list({each.digest: each for each in roots}.values())
         configs: dict[Digest, Descriptor] = {}
         for _ in range(MAX_DEPTH + 1):
@@ -202,7 +204,7 @@ class RemoteSource(OciImages):
         self._fetch_all(configs.values(), "config")
 
     def _fetch_all(self, wanted: Iterable[Descriptor], what: str) -> None:
-        """Those that are there; where one is absent it is said when it is asked for."""
+        """Read these documents side by side. One that is absent raises only when it is needed."""
 
         def fetch(listed: Descriptor) -> None:
             try:
@@ -213,7 +215,7 @@ class RemoteSource(OciImages):
         self._reading.side_by_side(partial(fetch, listed) for listed in wanted)
 
     def content(self, listed: Descriptor, what: str) -> bytes:
-        """See `OciImages`: it is read once."""
+        """See `OciImages`. Each document is read once."""
         if (content := self._contents.get(listed.digest)) is None:
             self.check_algorithm(listed, what)
             content = self._manifest(listed) if what == "manifest" else self._config(listed)
@@ -247,7 +249,7 @@ class RemoteSource(OciImages):
     # Layers.
 
     def layer(self, listed: Descriptor, diff_id: Digest | None) -> SourceLayer:
-        """See `OciImages`: it goes as it is, and is looked for when it is opened."""
+        """See `OciImages`. Whether the registry has the layer is seen when it is opened."""
         if listed.urls and media_types.is_foreign(listed.media_type):
             return ForeignLayer(listed, diff_id)
         self.check_plain(listed, diff_id)
@@ -266,24 +268,24 @@ class RemoteLayer:
 
     @property
     def size(self) -> int:
-        """As the manifest has it."""
+        """Bytes, by the manifest."""
         return self.stored.size
 
     def open(self) -> RemoteReader:
-        """See `SourceLayer`. Raises AuthError, RegistryError, NetworkError, Cancelled too."""
+        """See `SourceLayer`. Raises AuthError, RegistryError, NetworkError, Cancelled, too."""
         return RemoteReader(self.reading, self.stored)
 
 
 class RemoteReader:
     """A `layers.reader.Reader` of one blob, over as many answers as it takes.
 
-    A digest names the same bytes for ever, so what is read after a break fits to what was read
-    before it; whoever reads the blob hashes it, and finds out if it does not. A registry that
-    redirects to an address that holds good for a while is asked for another each time.
+    A digest always names the same bytes, so those after a break fit to those before it; the caller
+    hashes the blob, and would find out. Each time the registry itself is asked: it may redirect to
+    an address that ends after a while.
     """
 
     def __init__(self, reading: Reading, listed: Descriptor) -> None:
-        """Ask for it: what cannot be read at all is to fail before anything is sent elsewhere."""
+        """Ask for the blob: one that cannot be read fails before anything is sent elsewhere."""
         self._reading = reading
         self._listed = listed
         self._at = 0
@@ -302,7 +304,7 @@ class RemoteReader:
         return count
 
     def _persistently(self, work: Callable[[], T]) -> T:
-        """What `work` returns; it is done again, and asks for the rest, as often as it breaks."""
+        """The result of `work`, which is called again, for the rest, each time that it breaks."""
         while True:
             try:
                 with on_side("source"):
@@ -311,7 +313,7 @@ class RemoteReader:
                 self._broken(error)
 
     def _receive(self, room: memoryview) -> int:
-        """The next bytes of the blob, and at its end no more than the manifest says there are."""
+        """Read the next bytes of the blob into `room`. Returns their number."""
         if self._unread is None:
             self._unread = self._ask(room)
         count = self._unread.readinto(room)
@@ -323,16 +325,18 @@ class RemoteReader:
             )
         if self._at + count == self._listed.size:
             with suppress(TowlineError):
-                self._unread.readinto(memoryview(bytearray(1)))  # the connection is free again
+                # Only an answer that was read to its end frees its connection for others.
+                self._unread.readinto(memoryview(bytearray(1)))
             self.close()
         return count
 
     def _ask(self, room: memoryview) -> Unread:
-        """The rest of the blob, where the registry gives the whole one without its beginning."""
+        """Ask for the rest of the blob."""
         reading = self._reading
         digest = self._listed.digest
         reading.gate.wait(reading.host, reading.context.cancel)
         unread, at = reading.repository.blob_from(digest, self._at, reading.context)
+        # Where `Range` is ignored the whole blob comes: its beginning is read and dropped.
         while at < self._at:
             count = unread.readinto(room[: self._at - at])
             if not count:
@@ -342,10 +346,11 @@ class RemoteReader:
         return unread
 
     def _broken(self, error: TowlineError) -> None:
-        """Wait until it is worth asking once more. Raises what the read ends with, if it does."""
+        """Wait before the next attempt. Raises the error that ends the read, if it ends."""
         self.close()
         reading = self._reading
         reading.context.cancel.check()
+        # 416: nothing is left after the bytes that we have, so the blob is shorter than listed.
         if getattr(error, "status", None) in {*_GONE, 416}:
             raise self._lacking(error) from error
         seconds = back_off(error, self._attempts, reading.gate, reading.host, self._at)

@@ -1,7 +1,7 @@
-"""What can be read only once, a pipe or a compressed archive, is kept in a temporary file.
+"""Keeps a stream that can be read only once (a pipe, a compressed archive) in a temporary file.
 
-The file has no name (`tempfile.TemporaryFile`), so that nothing is left behind. One pass, plain
-bytes in it: a compressed stream is decompressed on its way to the disk.
+The file has no name (`tempfile.TemporaryFile`), so that it is never left behind. It holds plain
+bytes: a compressed stream is decompressed once, on its way to the disk.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ BLOCK = 1 << 20
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """A full disk, a full quota, a limit on the size of files."""
 _PIPE_SIZE = 1 << 20
-"""Bytes that whoever writes may be ahead; any user may have as many in a pipe (pipe(7))."""
+"""Bytes by which the writer of a pipe may be ahead; any user may ask for as many (pipe(7))."""
 _WAKE_MS = 200
-"""How often a read that waits for data looks whether the push was cancelled."""
+"""Milliseconds between two looks whether the push was cancelled, while a read waits for data."""
 _MAGIC_IN_REACH = 18
 """Bytes that hold a zstd frame's header (RFC 8878, section 3.1.1)."""
 
@@ -40,10 +40,10 @@ _MAGIC_IN_REACH = 18
 def spool(
     reader: Reader, name: str, context: Context, environ: Mapping[str, str], why: str = ""
 ) -> OpenFile:
-    """Write what `reader` gives, decompressed, to a temporary file, and close the reader.
+    """Write all of `reader`, decompressed, to a temporary file, and close the reader.
 
-    `TMPDIR` says where; Notes tell why, where and how much. Raises SourceError when there is no
-    room, or when the stream is damaged.
+    `TMPDIR` names the folder; Notes tell why, where and how much. Raises SourceError when there is
+    no room, or when the stream is damaged; Cancelled.
     """
     if why:
         _tell(context, f"{name} is not sent as it passes: {why}")
@@ -67,7 +67,7 @@ def _tell(context: Context, message: str) -> None:
 
 
 def _copy(reader: Reader, descriptor: int, room: Room, context: Context) -> int:
-    """All that the reader gives; the bytes written. Raises SourceError."""
+    """Write all that the reader gives. Returns the bytes written. Raises SourceError, Cancelled."""
     written, what = 0, f"spooling {room.name}"
     with memoryview(bytearray(BLOCK)) as block:
         while got := reader.readinto(block):
@@ -80,9 +80,9 @@ def _copy(reader: Reader, descriptor: int, room: Room, context: Context) -> int:
 
 
 def check_window(head: bytes, kind: compression.Compression, name: str) -> int | None:
-    """Raises SourceError for a zstd window larger than is read.
+    """Raise SourceError for a larger zstd window than is read.
 
-    Gives the bytes that there will be in all, where the stream says it at its beginning.
+    Returns the bytes that the stream will decompress to, if it tells them at its beginning.
     """
     if kind != "zstd" or not head.startswith(b"\x28\xb5\x2f\xfd"):
         return None
@@ -104,7 +104,7 @@ def check_window(head: bytes, kind: compression.Compression, name: str) -> int |
 
 
 def folder_in(environ: Mapping[str, str]) -> str:
-    """Where a spool goes."""
+    """The folder for spools."""
     import tempfile
 
     if folder := environ.get("TMPDIR"):
@@ -112,8 +112,8 @@ def folder_in(environ: Mapping[str, str]) -> str:
 
     try:
         return tempfile.gettempdir()
-    except FileNotFoundError:  # nothing can be written in any of the usual ones: all are full
-        return "/tmp"  # noqa: S108 - to fail there with a sentence
+    except FileNotFoundError:  # Python could write to none of the usual folders: all are full
+        return "/tmp"  # noqa: S108 - writing there fails with a sentence of ours
 
 
 class Head:
@@ -143,14 +143,14 @@ class Head:
 
 
 class Room(NamedTuple):
-    """Where something is spooled, and how much room it needs."""
+    """The place for a spool, and the bytes that it needs, if they are known."""
 
     name: str
     folder: str
     needed: int | None = None
 
     def file(self) -> io.FileIO:
-        """A file there that has no name. Raises SourceError."""
+        """A new file without a name. Raises SourceError."""
         import tempfile
 
         try:
@@ -162,7 +162,7 @@ class Room(NamedTuple):
             ) from None
 
     def write(self, descriptor: int, part: memoryview, at: int) -> None:
-        """Write all of it at that position. Raises SourceError."""
+        """Write all of `part` at position `at`. Raises SourceError."""
         while part:
             try:
                 done = os.pwrite(descriptor, part, at)
@@ -171,7 +171,7 @@ class Room(NamedTuple):
             part, at = part[done:], at + done
 
     def _error(self, error: OSError, descriptor: int, written: int) -> SourceError:
-        """What to say when nothing more can be written."""
+        """The error for a file to which nothing more can be written."""
         if error.errno not in FULL:
             return unreadable(f"the spool of {self.name} under {self.folder}", error)
         room = os.fstatvfs(descriptor)
@@ -186,7 +186,7 @@ class Room(NamedTuple):
 
 
 class PipeReader:
-    """A descriptor that it owns; a read that waits for data ends when the push is cancelled."""
+    """A Reader of a descriptor, which it closes. Cancelling the push ends a wait for data."""
 
     def __init__(self, descriptor: int, name: str, cancel: Cancel) -> None:
         self._descriptor = descriptor
@@ -195,22 +195,23 @@ class PipeReader:
         self._closed = False
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
-        # 64 KiB are less than a millisecond of an export: at each wait of ours it would wait too.
-        with suppress(OSError):  # no pipe, or the user has many of that size
+        # A pipe's 64 KiB are less than a millisecond of an export: each time that we wait, its
+        # writer would wait too.
+        with suppress(OSError):  # it is no pipe, or the user has many pipes of that size
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
 
     def readinto(self, buffer: memoryview, /) -> int:
         """See `Reader`."""
         while True:
-            # A poll by steps: a thread that cancels has nothing to write to that cannot be
-            # closed, and reused, under its hands.
+            # Short polls instead of a second pipe to wake this one: the thread that cancels could
+            # write to a descriptor that was closed, and given to another file, meanwhile.
             while not self._poll.poll(_WAKE_MS):
                 self._cancel.check()
             self._cancel.check()
             try:
                 return os.readv(self._descriptor, [buffer])
-            except BlockingIOError:
-                continue  # somebody else who has the pipe was faster
+            except BlockingIOError:  # another process reads from the pipe, too, and was faster
+                continue
             except OSError as error:
                 raise unreadable(self._name, error) from None
 
@@ -222,7 +223,7 @@ class PipeReader:
 
 
 class ObjectReader:
-    """A caller's object, which the caller closes."""
+    """A Reader of a caller's object, which the caller closes."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file = file

@@ -1,8 +1,8 @@
-"""The members of a tar: found by `tarfile`, which reads the headers alone, and read in place.
+"""The members of a tar: `tarfile` reads the headers, and contents are read in place.
 
 Reads ustar, GNU and pax archives (POSIX.1-2024, "pax"; GNU tar's manual, "Basic Tar Format").
-Nothing is unpacked: a name is a name, and a link leads to another member or nowhere. What the
-members mean is `docker_archive`'s and `oci_layout`'s.
+Nothing is unpacked, so a link leads to another member or nowhere. `docker_archive` and `oci_layout`
+know what the members mean.
 """
 
 from __future__ import annotations
@@ -23,55 +23,55 @@ if TYPE_CHECKING:
     from towline.sources.files import SharedFile
 
 MAX_MEMBERS = 100_000
-"""More is no image archive; the names are held in memory."""
+"""No image archive has more; their names are held in memory."""
 MAX_NAME = 4096
-"""Characters of a member's name, or of the name a link stands for; no system opens a longer one."""
+"""Characters of a member's name, or of a link's target; no system opens a longer one."""
 MAX_NAMES = 16 << 20
-"""Characters of all names together: 100,000 blobs under their digests have half of it."""
+"""Characters of all names together: 100,000 blobs named by their digests have half as many."""
 MAX_EXTENSION = 16 << 10
-"""Bytes of one extended header: two names and little more. `tarfile` takes a time that grows with
-the square of it."""
+"""Bytes of one extended header: two names and little more. The time that `tarfile` takes grows with
+the square of them."""
 _BLOCK = 512
 _EXTENSIONS = frozenset((b"x", b"g", b"X", b"L", b"K"))
-"""Types of headers that say more of the member after them, in pax and GNU archives."""
+"""Types of headers that describe the member after them, in pax and GNU archives."""
 _MAX_HOPS = 16
 """Links to links that are followed."""
 _BACK = 64 << 10
-"""Bytes behind us that can be read again: extended headers, a name, a link, and a beginning."""
+"""Bytes that can be read again: extended headers, a name, a link, and a member's beginning."""
 _PIECE = 256 << 10
 _AHEAD = 8 << 10
-"""Bytes read at once for headers; Python's own measure, 128 KiB from 3.14 on, is mostly content."""
+"""Bytes read at once for headers. Python 3.14 would read 128 KiB, which are mostly content."""
 
 
 class TarStream(Protocol):
-    """What `tarfile` reads headers from."""
+    """The stream from which `tarfile` reads headers."""
 
     def read(self, size: int, /) -> bytes:
-        """So many bytes; fewer at the end alone."""
+        """So many bytes, fewer only at the end."""
         ...
 
     def tell(self) -> int:
-        """Bytes from the beginning."""
+        """The position: bytes from the beginning."""
         ...
 
     def seek(self, position: int, /) -> object:
-        """Go there; back by an extended header and a block or two at most."""
+        """Go to a position; backwards by an extended header and a block or two at most."""
         ...
 
 
 class TarHeaders:
     """The members of a tar, one after the other; iterated once.
 
-    A stream of unknown size, a pipe, is read forward: whoever takes a member's content finds out
-    where it is torn. Raises SourceError when it is no tar, is torn, or has members that an image
-    has not: outside of the archive, sparse, or too many.
+    Iterating raises SourceError when the stream is no tar, is torn, or has members that no image
+    archive has: outside of the archive, sparse, or too many. Of a stream of unknown size (a pipe)
+    only the reader of a member's content finds out that it is torn there.
     """
 
     def __init__(self, stream: TarStream, name: str, cancel: Cancel, size: int | None) -> None:
-        """`size` in bytes; None where that is not known before the end."""
+        """`size`: bytes of the tar; None: not known before its end."""
         self.name = name
         self.ended = False
-        """Whether it has its end mark; without one it may have been cut between members."""
+        """Whether the tar has its end mark; without one it may have been cut between members."""
         self._stream = stream
         self._cancel = cancel
         self._size = size
@@ -80,7 +80,7 @@ class TarHeaders:
         self._members = 0
 
     def __iter__(self) -> Iterator[tarfile.TarInfo]:
-        """Each member; the stream is behind its headers. `tarfile` ends alike at any bad header."""
+        """Each member; the stream then stands behind its headers."""
         self._check_beginning()
         at = 0
         try:
@@ -90,8 +90,10 @@ class TarHeaders:
             while member := tar.next():
                 at = tar.offset
                 self._check(member)
+                # `tarfile` keeps all members: 100,000 of them are memory for nothing.
                 tar.members.clear()  # type: ignore[attr-defined]  # a list, as ever
-                tar.pax_headers = {}  # what is said of all members is the name of none
+                # Nor is a global header kept: it would set the names of all members after it.
+                tar.pax_headers = {}
                 yield member
         except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
             raise self._damaged(at) from error
@@ -108,12 +110,12 @@ class TarHeaders:
         return self._stream.read(_BLOCK)
 
     def _header_type(self) -> type[tarfile.TarInfo]:
-        """`tarfile`'s headers, looked at before what they say is believed."""
+        """A type of `tarfile`'s headers that checks each of them before `tarfile` believes it."""
         check = self._check_header
 
         class Header(tarfile.TarInfo):
-            # The one step that every header goes through on all of Python 3.11 to 3.14, those
-            # behind extended headers too: frombuf and fromtarfile are not always asked for these.
+            # The one method that Python 3.11 to 3.14 call for every header, those behind extended
+            # headers too; `frombuf` and `fromtarfile` are not always called for these.
             def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
                 check(self)
                 return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
@@ -121,9 +123,12 @@ class TarHeaders:
         return Header
 
     def _check_header(self, header: tarfile.TarInfo) -> None:
-        """Refuse what `tarfile` would read without bounds, or twice; the stream is behind it."""
+        """Refuse a header that `tarfile` would read without bounds, or twice.
+
+        The stream stands behind the header.
+        """
         self._cancel.check()
-        if header.size < 0:
+        if header.size < 0:  # it leads back, and the same headers come again for ever
             self._refuse("it has a size below 0")
         if header.type == tarfile.GNUTYPE_SPARSE:
             self._refuse_sparse()
@@ -138,7 +143,7 @@ class TarHeaders:
         self._stream.seek(at)
 
     def _check(self, member: tarfile.TarInfo) -> None:
-        """Bound what is held in memory: an archive of a few kilobytes may unpack to much of it."""
+        """Bound the memory for names: a compressed archive of a few kilobytes may have millions."""
         self._members += 1
         self._names += len(member.name) + len(member.linkname)
         if max(len(member.name), len(member.linkname)) > MAX_NAME:
@@ -155,7 +160,8 @@ class TarHeaders:
             self._refuse(f"its member {member.name!r} points outside the archive")
 
     def _check_end(self, at: int) -> None:
-        """`tarfile` ends alike at an end mark, at the end of the file, and at anything else."""
+        """Raise SourceError if the tar does not end where `tarfile` has stopped."""
+        # It stops without an error at an end mark, at the end of the file, and at a bad header.
         block = self._block(at)
         if block:
             self._check_block(at, block)
@@ -168,7 +174,7 @@ class TarHeaders:
             raise torn(self.name, f"a header, at byte {at + len(block)}", len(block), _BLOCK)
 
     def _damaged(self, at: int) -> SourceError:
-        """What to say of a header at or behind byte `at` that `tarfile` cannot take."""
+        """The error for a header, at byte `at` or behind it, that `tarfile` cannot read."""
         if not at:
             return self._no_tar("it has no tar header")
         self._check_block(at, self._block(at))
@@ -191,7 +197,7 @@ class TarHeaders:
 
 
 def torn(name: str, what: str, held: int, size: int) -> SourceError:
-    """What to say of an archive that ends inside something, after so many of its bytes."""
+    """The error for an archive that ends inside `what`, after `held` of its `size` bytes."""
     return SourceError(
         f"{name} is torn: it ends inside {what}, after {held} of its {size} bytes",
         hint="make the archive again, or copy it again",
@@ -205,7 +211,7 @@ def content_size(member: tarfile.TarInfo) -> int:
 
 
 class Span(NamedTuple):
-    """Where a file's content lies."""
+    """The place of a file's content."""
 
     start: int
     """Bytes from the beginning of the archive."""
@@ -213,16 +219,16 @@ class Span(NamedTuple):
 
 
 class TarMembers:
-    """The `Files` of a tar, which it lets go of when it is closed.
+    """The `Files` of a tar, which it releases when it is closed.
 
-    Raises SourceError as `TarHeaders` does.
+    Making one raises SourceError as `TarHeaders` does.
     """
 
     def __init__(self, archive: SharedFile, name: str, cancel: Cancel) -> None:
         self.name = name
         self.files: dict[str, Span] = {}
         self.links: dict[str, str] = {}
-        """Names of symbolic and hard links, and the names they stand for."""
+        """Symbolic and hard links: their names, and those of their targets."""
         self._archive = archive
         with io.BufferedReader(Section(archive, 0, archive.size, name), _AHEAD) as stream:
             headers = TarHeaders(stream, name, cancel, archive.size)
@@ -247,7 +253,7 @@ class TarMembers:
         self._archive.release()
 
     def _find(self, path: str) -> Span | None:
-        """The file under that name, through links; None where there is none."""
+        """The file under that name, through links; None: there is none."""
         name = clamped(path)
         for _ in range(_MAX_HOPS):
             if name not in self.links:
@@ -257,6 +263,7 @@ class TarMembers:
 
     def _add(self, member: tarfile.TarInfo) -> None:
         path = clamped(member.name)
+        # Of two members with one name the later one counts, as when a tar is unpacked.
         self.files.pop(path, None)
         self.links.pop(path, None)
         if member.issym():
@@ -268,27 +275,28 @@ class TarMembers:
 
 
 def clamped(path: str) -> str:
-    """The normal form of a path, from the root of the archive: above it is nothing."""
+    """A path's normal form, from the archive's root; `..` leads no higher than that."""
     return posixpath.normpath("/" + path).lstrip("/")
 
 
 class Forward:
-    """A reader as the stream of a tar: it goes forward, and back by a few blocks."""
+    """A reader as a `TarStream`: it goes forward, and back by a few blocks."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._behind = bytearray()
-        """The last bytes that were read."""
+        """The last bytes of the reader, which can be read again."""
         self._end = 0
-        """Bytes that were read."""
+        """Bytes that were read from the reader."""
         self._at = 0
+        """The position; at most `_end`."""
 
     def tell(self) -> int:
         """See `TarStream`."""
         return self._at
 
     def seek(self, position: int, /) -> None:
-        """See `TarStream`; behind the end it stays at the end."""
+        """See `TarStream`. A position behind the end is the end."""
         while position > self._end and self._more(position - self._end):
             pass
         self._at = min(position, self._end)
@@ -303,7 +311,7 @@ class Forward:
         return data
 
     def _more(self, wanted: int) -> int:
-        """Read so many bytes at most, to be read again."""
+        """Read at most so many bytes, and hold them to be read again."""
         room = bytearray(min(wanted, _BACK))
         got = self._reader.readinto(memoryview(room))
         self._behind += room[:got]
@@ -318,7 +326,7 @@ class Forward:
             buffer[: len(data)] = data
             return len(data)
         got = self._reader.readinto(buffer)
-        # `tarfile` reads the last byte of a member again, to know that it is there.
+        # `tarfile` reads a member's last byte again, to see that it is there.
         self._behind = bytearray(buffer[max(0, got - 1) : got]) if got else self._behind
         self._end += got
         self._at += got
