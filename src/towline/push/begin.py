@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from towline.context import SLICE, Cancel
 from towline.errors import Cancelled, SourceError, TowlineError
-from towline.push import settled
 from towline.push.content.source_images import Opened, opening, registry_reference
 from towline.push.image import Gatherer, images
 from towline.push.interface import copying, destinations, options
@@ -117,6 +116,8 @@ def begin(
     if wish.omit_from:
         _omit(resources, [*targets.values()], wish, context)
     if opened.origin:
+        from towline.push import settled  # which most have no need of
+
         for name, tags in places.items():
             early |= settled.settled(targets[name], tags, wanted, wish)
         wanted = {tag: entry for tag, entry in wanted.items() if tag not in early}
