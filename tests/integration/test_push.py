@@ -548,7 +548,8 @@ def test_tags_of_one_repository_share_what_their_push_costs(
         asked = len(registry.asked()) - before
         planned = pusher.plan(made.path, [f"{name}:3", f"{name}:4"])
     assert first.requests + second.requests == asked
-    assert second.requests == 1  # the manifest
+    # The manifest; Debian's does not take several tags by one request, which was tried.
+    assert second.requests == (1 if "embedded" in request.node.name else 2)
     # Debian's gets one small blob twice: it takes none with the request that opens a session.
     bodies = Counter(path[-64:] for _, path in registry.requests() if "digest=" in path)
     for layer in first.layers:

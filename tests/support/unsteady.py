@@ -81,8 +81,8 @@ class Script:
     """By the kind of the request and its number among those, from 1."""
     always: dict[Kind, Trouble] = field(default_factory=dict)
     mounts: Mounts = "yes"
-    posts: bool = False
-    """Whether a blob is taken in the request that else opens a session."""
+    saves: bool = False
+    """Whether it takes a blob in one request, and several tags by one."""
     pace: float = 0.0
     """Seconds that each answer takes."""
 
@@ -256,7 +256,7 @@ class Unsteady(Scripted):
                 return Reply(201, {"Location": place, "Docker-Content-Digest": digest})
         session = f"s{next(self._session_numbers)}"
         self.sessions[session] = bytearray()
-        if "digest" in query and self.script.posts:
+        if "digest" in query and self.script.saves:
             self.sessions[session] += asked.body
             return self._keep(asked, name, session)
         if "digest" in query:
@@ -297,7 +297,9 @@ class Unsteady(Scripted):
                 self.premature.append(asked.target)
             entry = (asked.header("Content-Type") or "", asked.body)
             repository.manifests[digest] = repository.manifests[target] = entry
-            return Reply(201, {"Docker-Content-Digest": digest})
+            tags = parse_qs(asked.query).get("tag", []) if self.script.saves else []
+            repository.manifests |= dict.fromkeys(tags, entry)
+            return Reply(201, {"Docker-Content-Digest": digest, "OCI-Tag": ", ".join(tags)})
         if target not in repository.manifests:
             return complaint(404, "MANIFEST_UNKNOWN")
         media_type, content = repository.manifests[target]

@@ -147,7 +147,7 @@ def check_untouched(
     """Raises TransferCancelled naming the tags that a cancelled push has seen to, if any."""
     done = {tag for tag, outcome in ended.items() if isinstance(outcome, PushResult)}
     in_place = done.union(*(target.written for target in targets))
-    in_doubt = {tag for target in targets for tag in target.in_doubt}
+    in_doubt = {tag for target in targets for tag in target.in_doubt} - in_place
     if not in_place and not in_doubt:
         return
     wanted = list(references)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import Cancelled, RegistryError, TowlineError
 from towline.events import Note
@@ -18,7 +18,7 @@ from towline.spec.descriptor import Descriptor
 from towline.transfers.threads import Threads, not_begun
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from towline.push.image import Tree
     from towline.push.interface.options import Wish
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from towline.reference import Reference
     from towline.spec.digest import Digest
     from towline.targets.layout import Layout
+
+
+T = TypeVar("T")
+
+_TOGETHER = 10
+"""Tags by one request: who takes several should take as many; zot takes 46."""
 
 
 class TagPush:
@@ -52,20 +58,62 @@ class TagPush:
         """Manifests that are in place."""
 
     def put_all(self, tags: Sequence[tuple[Reference, Tree]]) -> None:
-        """Put the first tag, then all others side by side.
+        """Put the first tag, then all others side by side; several by one request where it can be.
 
         What form of the documents the registry takes, and which blobs it has lost, the first finds
         out for all. Raises Cancelled, once the tags that are in place have an outcome.
         """
+        if self._together:
+            self._put_together(tags)
         for reference, tree in tags[:1]:
             self._conclude(reference, tree, self._put(reference, tree))
+        if self._together is None:
+            self._put_together(tags)
+        puts = self._side_by_side([partial(self._put, *tag) for tag in tags[1:]])
+        for tag, put in zip(tags[1:], puts, strict=True):
+            with suppress(Cancelled):
+                self._conclude(*tag, put())
+        self._target.context.cancel.check()
+
+    @property
+    def _together(self) -> bool | None:
+        """Whether several tags may go by one request; None: that is still to be found out."""
+        # Other rules want each tag looked at right before it is written.
+        if self._target.layout or self._wish.if_exists != "overwrite":
+            return False
+        return self._target.registry.sets_tags_together
+
+    def _put_together(self, tags: Sequence[tuple[Reference, Tree]]) -> None:
+        """Put what goes under several tags by few requests, which only save those of `_put`.
+
+        What they have not written, or fail with, is seen to there.
+        """
+        trees: dict[Tree, list[Reference]] = {}
+        for reference, tree in tags:
+            trees.setdefault(tree, []).append(reference)
+        batches = [
+            partial(self._put_batch, tree, references[at : at + _TOGETHER])
+            for tree, references in trees.items()
+            for at in range(0, len(references), _TOGETHER)
+            if len(references) > 1
+        ]
+        for some in (batches[:1], batches[1:]):  # the first may find out that it cannot be
+            for put in self._side_by_side(some):
+                with suppress(TowlineError, Cancelled):
+                    put()
+
+    def _put_batch(self, tree: Tree, references: Sequence[Reference]) -> None:
+        if self._together is not False:
+            self._blobs.check(tree)
+            with self._target.context.span("tagged"):
+                Tagging(self._tag(references[0], tree)).put_together(references)
+
+    def _side_by_side(self, works: Sequence[Callable[[], T]]) -> Iterator[Callable[[], T]]:
+        """Begin all of them; for each in turn what gives its result."""
         at_once = 1 if self._target.layout else self._target.resources.at_once
         with Threads(at_once, "towline-tag") as threads:
-            puts = [(tag, threads.submit(partial(self._put, *tag))) for tag in tags[1:]]
-            for tag, put in puts:
-                with suppress(Cancelled):
-                    self._conclude(*tag, self._put(*tag) if not_begun(put) else put.result())
-        self._target.context.cancel.check()
+            for work, begun in [(work, threads.submit(work)) for work in works]:
+                yield work if not_begun(begun) else begun.result
 
     def _put(self, reference: Reference, tree: Tree) -> Placed | Descriptor | TowlineError:
         """What is put, what stands there and is to stay, or what went wrong. Raises Cancelled."""

@@ -102,8 +102,8 @@ class Target:
     warnings: list[str] = field(default_factory=list)
     seen: dict[str, Digest | None] = field(default_factory=dict)
     """The digest that a tag held when it was last looked at; None for nothing."""
-    written: list[Reference] = field(default_factory=list)
-    """Tags that were written."""
+    written: dict[Reference, Digest] = field(default_factory=dict)
+    """Tags that were written, and what they hold."""
     in_doubt: list[Reference] = field(default_factory=list)
     """Tags that were being written as a cancel came, or as their push failed."""
     patience: Patience = field(default_factory=Patience)

@@ -80,6 +80,8 @@ class HostFacts:
     """It has linked a blob from another repository."""
     posts: bool | None = None
     """Whether it takes a blob in the POST that else opens a session; None: not tried."""
+    tags_together: bool | None = None
+    """Whether it sets several tags by one PUT of a manifest; None: not tried."""
     chunks_kept: bool = field(default=False, compare=False)
     """It has kept a blob that came in several chunks; in this run."""
     failures: Counter[Shape] = field(default_factory=Counter)

@@ -18,6 +18,8 @@ from towline.spec.descriptor import Descriptor
 from towline.spec.manifest import MAX_SIZE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from towline.reference import RepositoryName
     from towline.registry.transport import Conversation
     from towline.spec.digest import Digest
@@ -86,6 +88,26 @@ def put_manifest(
     match = (("If-Match", if_match),) if if_match else ()
     # The type exactly as the document has it, without parameters.
     headers = (("Content-Type", manifest.media_type), *match)
+    return Call("PUT", path, action, read, headers, manifest.content)
+
+
+def put_tags(
+    name: RepositoryName, manifest: RawManifest, tags: Sequence[str]
+) -> Call[frozenset[str]]:
+    """end-7b: the tags among those asked for that the answer names as set."""
+    action = f"put the manifest of {name} under {len(tags)} tags"
+
+    def read(response: Response) -> frozenset[str]:
+        errors.check_success(response, action)
+        if errors.named_instead(response, manifest.digest):
+            return frozenset()
+        # In one header or in several: zot and olareg send one for each tag.
+        named = ",".join(response.headers.all(distribution.OCI_TAG)).split(",")
+        return frozenset(tags).intersection(tag.strip() for tag in named)
+
+    query = "&".join(f"tag={tag}" for tag in tags)
+    path = f"{distribution.manifest_path(name.path, manifest.digest)}?{query}"
+    headers = (("Content-Type", manifest.media_type),)
     return Call("PUT", path, action, read, headers, manifest.content)
 
 
@@ -284,7 +306,7 @@ class Putting:
         immutable = isinstance(error, RegistryError | AuthError) and (
             error.status in {409, 412} or errors.is_immutable(error.message.lower())
         )
-        lost = _is_lost(error)
+        lost = is_lost(error)
         if not lost and not immutable:
             return False
         found = self._standing()
@@ -346,7 +368,7 @@ class Putting:
         return f"{self._where} now holds {found}, which is not what was pushed"
 
 
-def _is_lost(error: TowlineError) -> bool:
+def is_lost(error: TowlineError) -> bool:
     """Whether the manifest may have been stored in spite of the error."""
     # `beside`: the request for a token failed, and the manifest was never sent.
     if isinstance(error, NetworkError):

@@ -10,7 +10,7 @@ import hashlib
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from towline.errors import RegistryError, TowlineError
+from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import errors, manifests
 from towline.registry.blobs import (
     Mounted,
@@ -266,6 +266,25 @@ class Repository:
         """
         with on_side(self.side):
             manifests.Putting(self._talk(context), target, manifest, self._damaged).carry_out()
+
+    @property
+    def sets_tags_together(self) -> bool | None:
+        """Whether this registry is known to set several tags by one request; None: not known."""
+        return self._facts.tags_together
+
+    def put_tags(
+        self, manifest: RawManifest, tags: Sequence[str], context: Context
+    ) -> frozenset[str]:
+        """Put a manifest under several tags by one request; those that are said to be set."""
+        with on_side(self.side):
+            try:
+                named = self._talk(context).call(manifests.put_tags(self.name, manifest, tags))
+            except (RegistryError, NetworkError):
+                # Who has taken some before has other reasons.
+                self._facts.tags_together = self._facts.tags_together or False
+                raise
+        self._facts.tags_together = bool(named)
+        return named
 
     def announce_referrer(self, manifest: RawManifest, subject: Digest, context: Context) -> bool:
         """Make sure that a manifest is listed under its subject; see `referrers.announce`."""

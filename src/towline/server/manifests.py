@@ -64,7 +64,7 @@ def put(call: Call) -> Response:
     if document.subject and call.registry.referrers:
         headers[distribution.OCI_SUBJECT] = document.subject.digest
     if by_digest and tags:
-        headers["OCI-Tag"] = ", ".join(tags)
+        headers[distribution.OCI_TAG] = ", ".join(tags)
     return Response(201, headers)
 
 

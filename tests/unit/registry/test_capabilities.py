@@ -26,6 +26,8 @@ FACTS = [
     HostFacts(mounts=True),
     HostFacts(posts=True),
     HostFacts(posts=False),
+    HostFacts(tags_together=True),
+    HostFacts(tags_together=False),
     HostFacts(oci_refused=True, body_max=1 << 16),
 ]
 
@@ -35,7 +37,7 @@ def test_every_fact_is_among_those_that_are_tried() -> None:
     assert all(len({getattr(one, name) for one in FACTS}) > 1 for name in names)
 
 
-NO_LIMITS = {"head_refused", "bodies_survive", "chunks_survive", "mounts", "posts"}
+NO_LIMITS = {"head_refused", "bodies_survive", "chunks_survive", "mounts", "posts", "tags_together"}
 
 
 @pytest.mark.parametrize("facts", FACTS)

@@ -12,13 +12,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import Cancelled, TowlineError
-from towline.registry.manifests import lacks_blobs
+from towline.registry.manifests import is_lost, lacks_blobs
 from towline.spec import media_types
 from towline.spec.manifest import parse
 from towline.transfers.single_flight import Restart
 from towline.transfers.threads import not_begun
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from towline.push.manifests.build import Documents
     from towline.push.target import Target
     from towline.reference import Reference
@@ -46,11 +48,12 @@ def put(target: Target, reference: Reference, documents: Documents) -> None:
 
     Notes at the target whether its tag was written, or may have been.
     """
-    # GitLab refuses a manifest whose `subject`, a sibling of it, is not there yet; BuildKit makes
-    # such indexes.
-    for child in sorted(dict.fromkeys(documents.children), key=_refers):
-        _Put(target, child.digest, child).wait()
-    top = _Put(target, reference.tag or documents.top.digest, documents.top)
+    digest = documents.top.digest
+    if target.written.get(reference) == digest:
+        return  # together with others
+    _put_children(target, documents)
+    doubt = f"{reference} may have been written" if reference in target.in_doubt else None
+    top = _Put(target, reference.tag or digest, documents.top, doubt)
     try:
         top.wait()
     except Cancelled:
@@ -61,7 +64,39 @@ def put(target: Target, reference: Reference, documents: Documents) -> None:
         if error.aftermath:
             target.in_doubt.append(reference)
         raise
-    target.written.append(reference)
+    target.written[reference] = digest
+
+
+def put_together(target: Target, references: Sequence[Reference], documents: Documents) -> None:
+    """Put all documents, the last under several tags by one request (distribution-spec, end-7b).
+
+    Tried once: a tag that is not among those written afterwards is to be put by itself. Raises what
+    the attempt raised, and Cancelled.
+    """
+    top = documents.top
+    if top.media_type not in media_types.MANIFESTS or _refers(top):
+        return  # it names its tag, or is to be announced
+    if top.digest not in target.written.values():  # else its children are there
+        _put_children(target, documents)
+    target.context.cancel.check()
+    tags = [str(reference.tag) for reference in references]
+    try:
+        named = target.registry.put_tags(top, tags, target.context)
+    except Cancelled:
+        target.in_doubt += references
+        raise
+    except TowlineError as error:
+        if is_lost(error):
+            target.in_doubt += references
+        raise
+    target.written |= {each: top.digest for each in references if each.tag in named}
+
+
+def _put_children(target: Target, documents: Documents) -> None:
+    # GitLab refuses a manifest whose `subject`, a sibling of it, is not there yet; BuildKit makes
+    # such indexes.
+    for child in sorted(dict.fromkeys(documents.children), key=_refers):
+        _Put(target, child.digest, child).wait()
 
 
 def _refers(manifest: RawManifest) -> bool:
@@ -71,10 +106,12 @@ def _refers(manifest: RawManifest) -> bool:
 class _Put:
     """The PUT of one document under a tag or its digest."""
 
-    def __init__(self, target: Target, reference: str, manifest: RawManifest) -> None:
+    def __init__(
+        self, target: Target, reference: str, manifest: RawManifest, doubt: str | None = None
+    ) -> None:
         self.begun = False
         """Whether any of it may have been sent."""
-        self._aftermath: str | None = None
+        self._aftermath = doubt
         """What the attempts so far have left under the tag; see `TowlineError.aftermath`."""
         self._target = target
         self._reference = reference

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError
 from towline.push.manifests import build, if_exists
-from towline.push.manifests.put import put, wants_foreign
+from towline.push.manifests.put import put, put_together, wants_foreign
 from towline.registry.manifests import refuses_type
 from towline.spec import media_types
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from towline.push.image import Blob
     from towline.push.manifests.build import Documents
     from towline.push.manifests.fallback import Fallback
     from towline.push.target import Tag
+    from towline.reference import Reference
     from towline.spec.descriptor import Descriptor
     from towline.spec.media_types import Format
 
@@ -84,6 +85,17 @@ class Tagging:
         refused = placed.top.media_type != self.documents.top.media_type
         self._tag.target.repository.note_format(self._family, refused=refused)
         return placed
+
+    def put_together(self, references: Sequence[Reference]) -> None:
+        """Put the image under several tags by one request; see `put.put_together`.
+
+        But for tags that were seen to hold it: they may be immutable.
+        """
+        target, digest = self._tag.target, self.documents.top.digest
+        due = [tag for tag in references if target.seen.get(str(tag.tag)) != digest]
+        due = [tag for tag in due if tag not in target.written]
+        if due and self._family not in target.repository.formats_refused:
+            put_together(target, due, self.documents)
 
     def wants_foreign(self, error: RegistryError) -> bool:
         """Whether the documents were refused for foreign layers, which are never sent."""
