@@ -47,6 +47,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             add_help=False,
         )
+        self.color = False  # Python 3.14 colours help: `--verify[=…]` would not be found in it
         self.name = name
         self.command = command
         self.options = [option for group in command.options for option in group.options]

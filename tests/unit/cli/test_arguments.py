@@ -220,3 +220,10 @@ def test_a_wrong_variable_is_told_by_its_name() -> None:
 )
 def test_every_option_is_shown_by_the_help(option: options.Option) -> None:
     assert option.name in Parser("push", load("push")).format_help()
+
+
+def test_a_value_that_may_be_left_out_is_shown_as_it_is_written_in_colour_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "--verify[=head|full]" in Parser("push", load("push")).format_help()
