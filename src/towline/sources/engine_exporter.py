@@ -87,7 +87,7 @@ class Exporter:
         held = self._held({diff_id for each in images for diff_id in each.diff_ids})
         unwanted = {digest.hex for digest in held}
         if self._passed:
-            missed = {digest.hex for digest in self._passed.missed}
+            missed = {digest.hex for digest in self._passed.held.missed}
             unwanted |= set(map(named_by, self._passed.passed)) - missed
         return EngineExport(
             partial(self._ask, images),

@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 BLOCK = 256 << 10
 """Bytes of a blob that are passed on at once."""
 WINDOW = 4 << 20
-"""Bytes of one blob that are held while it passes: until more have come, its upload can begin
+"""Bytes of one blob that are held after they were sent: until there are more, its upload can begin
 anew."""
-ROOM = 12 << 20
-"""Bytes of all blobs together that are held."""
+ROOM = 20 << 20
+"""Bytes of all blobs together that are held. Over 20 ms of round trip, 6 MB of 150 MB/s come before
+the upload of a blob is open."""
 KEPT = 8 << 20
 """Bytes of small members that are kept."""
 _LOOK = 0.1
@@ -47,18 +48,31 @@ _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
 _HINT = "write it to a file, and push that: a file can be read again"
 
 
+class Held:
+    """What is held of all blobs that pass."""
+
+    def __init__(self) -> None:
+        self.moved = Condition()
+        """Notified of each change in one of them."""
+        self.size = 0
+        """Bytes."""
+        self.missed: set[Digest] = set()
+        """Blobs of which a reader wanted bytes that were not held any more."""
+
+
 class PassingBlob:
     """A blob that passes: the thread that reads the pipe puts blocks, another one sends them."""
 
-    def __init__(self, digest: Digest, size: int, kind: Compression, source: str) -> None:
+    def __init__(
+        self, digest: Digest, size: int, kind: Compression, source: str, held: Held
+    ) -> None:
         self.digest = digest
         self.size = size
         """Bytes."""
         self.compression = kind
-        self.window = min(size, WINDOW)
-        """Bytes that are held at most."""
         self._source = source
-        self._moved = Condition()
+        self._held = held
+        self._moved = held.moved
         self._blocks: deque[bytes | bytearray] = deque()
         """The blocks that are held, of `BLOCK` bytes each but for the blob's last one."""
         self._dropped = 0
@@ -70,8 +84,6 @@ class PassingBlob:
         self._error: BaseException | None = None
         self.let_go = False
         """Whether nobody wants more of the blob."""
-        self.missed = False
-        """Whether a reader wanted bytes that were not held any more."""
 
     def open(self) -> Reader:
         """A reader at the first byte. Raises PassedBy where that is not held any more."""
@@ -82,35 +94,29 @@ class PassingBlob:
         return self
 
     def _gone(self) -> PassedBy:
-        self.missed = True
+        self._held.missed.add(self.digest)
         return passed_by(self._source, f"the blob {self.digest}")
 
     def release(self) -> None:
         """Note that nobody wants more of the blob: the rest is read and dropped."""
         with self._moved:
             self.let_go = True
+            self._held.size -= sum(map(len, self._blocks))
             self._blocks.clear()
             self._moved.notify_all()
 
     def put(self, block: bytes | bytearray, cancel: Cancel) -> None:
         """Add the next block, once there is room for it. Raises Cancelled."""
         with self._moved:
-            while not self.let_go and not self._has_room():
+            # No deadlock: all blobs before this one are whole, so their uploads wait for nobody.
+            while not self.let_go and self._held.size >= ROOM:
                 self._moved.wait(_LOOK)
                 cancel.check()
             if not self.let_go:
                 self._blocks.append(block)
                 self._put += len(block)
+                self._held.size += len(block)
                 self._moved.notify_all()
-
-    def _has_room(self) -> bool:
-        if self._put - self._dropped < self.window:
-            return True
-        # The oldest block is dropped only when the reader has taken it.
-        if self._taken - self._dropped < len(self._blocks[0]):
-            return False
-        self._dropped += len(self._blocks.popleft())
-        return True
 
     def end(self, error: BaseException) -> None:
         """Note that no more of it comes, though it is not whole."""
@@ -121,19 +127,23 @@ class PassingBlob:
     def readinto(self, buffer: memoryview, /) -> int:
         """See `Reader`. There is one reader at a time, the one that was opened last."""
         with self._moved:
-            while self._taken == self._put < self.size:
+            while self._taken == self._put < self.size and not self.let_go:
                 if self._error is not None:
                     raise self._error
-                if self.let_go:
-                    raise self._gone()
                 self._moved.wait()
             if self._taken == self.size:
                 return 0
+            if self.let_go:
+                raise self._gone()
             place, start = divmod(self._taken - self._dropped, BLOCK)
             block = self._blocks[place]
             count = min(len(buffer), len(block) - start)
             buffer[:count] = memoryview(block)[start : start + count]
             self._taken += count
+            while self._taken - self._dropped > WINDOW:
+                oldest = len(self._blocks.popleft())
+                self._dropped += oldest
+                self._held.size -= oldest
             self._moved.notify_all()
             return count
 
@@ -237,8 +247,7 @@ class PassingTar:
         self._cancel = cancel
         self._kept = 0
         """Bytes of the documents."""
-        self._blobs: list[PassingBlob] = []
-        """Blobs of which bytes are held, or were missed."""
+        self.held = Held()
 
     def passing(
         self, enough: Callable[[], bool] = lambda: False
@@ -286,10 +295,8 @@ class PassingTar:
     def _pass(
         self, digest: Digest, member: tarfile.TarInfo, kind: Compression
     ) -> Iterator[PassingBlob]:
-        blob = PassingBlob(digest, member.size, kind, self.name)
+        blob = PassingBlob(digest, member.size, kind, self.name, self.held)
         self.passed[clamped(member.name)] = (member.size, self._head(member))
-        self._wait_for_room(blob.window)
-        self._blobs.append(blob)
         try:
             yield blob
             for start in range(0, member.size, BLOCK):
@@ -300,15 +307,6 @@ class PassingTar:
             blob.end(error if isinstance(error, SourceError) else Cancelled())
             raise
 
-    def _wait_for_room(self, size: int) -> None:
-        """Wait until so many bytes may be held."""
-        # No deadlock: all blobs before this one are whole, so their uploads wait for nobody here.
-        while True:
-            self._blobs = [blob for blob in self._blobs if blob.missed or not blob.let_go]
-            if sum(blob.window for blob in self._blobs if not blob.let_go) + size <= ROOM:
-                return
-            self._cancel.wait(_LOOK / 10)
-
     def _fill(self, block: bytearray, member: tarfile.TarInfo, start: int) -> None:
         """Read the next bytes of a member's content, of which `start` were read before."""
         got = fill(self.stream, memoryview(block))
@@ -316,11 +314,6 @@ class PassingTar:
             raise torn(self.name, f"its member {member.name!r}", start + got, member.size)
 
     # As an archive.
-
-    @property
-    def missed(self) -> set[Digest]:
-        """The blobs that a reader wanted when they had passed."""
-        return {blob.digest for blob in self._blobs if blob.missed}
 
     @property
     def files(self) -> Mapping[str, object]:

@@ -19,7 +19,7 @@ from towline.errors import Cancelled, SourceError
 from towline.sources import open_source as opening
 from towline.sources.base import PassedBy
 from towline.sources.files import read_all
-from towline.sources.passing import KEPT, ROOM, WINDOW, PassingBlob, PassingSource, PassingTar
+from towline.sources.passing import KEPT, ROOM, WINDOW, Held, PassingBlob, PassingSource, PassingTar
 from towline.spec import manifest
 from towline.spec.digest import Digest
 from towline.testing.images import make_image
@@ -133,16 +133,26 @@ def test_more_small_members_than_are_kept_are_spooled(tmp_path: Path) -> None:
     source.close()
 
 
-def test_a_blob_can_be_begun_anew_until_more_of_it_has_passed_than_is_held() -> None:
-    blob = PassingBlob(Digest("sha256:" + "0" * 64), 2 * WINDOW, "gzip", "the pipe")
+def test_a_blob_can_be_begun_anew_until_more_of_it_was_sent_than_is_held() -> None:
+    blob = PassingBlob(Digest("sha256:" + "0" * 64), 2 * WINDOW, "gzip", "the pipe", Held())
     block, cancel = bytes(256 << 10), Cancel()
     for _ in range(WINDOW // len(block)):
         blob.put(block, cancel)
     for _ in range(2):
         assert len(read_all(blob.open(), WINDOW)) == WINDOW
     blob.put(block, cancel)
+    assert len(read_all(blob.open(), WINDOW + len(block))) == WINDOW + len(block)
     with pytest.raises(PassedBy):
         blob.open()
+
+
+def test_who_reads_on_in_a_blob_that_was_let_go_hears_that_it_has_passed() -> None:
+    blob = PassingBlob(Digest("sha256:" + "0" * 64), 2 * MiB, "gzip", "the pipe", Held())
+    blob.put(bytes(256 << 10), Cancel())
+    reader = blob.open()
+    blob.release()
+    with pytest.raises(PassedBy):
+        reader.readinto(memoryview(bytearray(9)))
 
 
 def test_a_blob_that_nobody_reads_waits_until_it_is_let_go_or_all_is_cancelled() -> None:
@@ -152,6 +162,7 @@ def test_a_blob_that_nobody_reads_waits_until_it_is_let_go_or_all_is_cancelled()
     threading.Timer(0.2, cancel.cancel).start()
     with pytest.raises(Cancelled):
         list(source.passing())
+    assert source._tar.held.size == ROOM
     source = passing(data)
     for blob in source.passing():
         threading.Timer(0.2, blob.release).start()
