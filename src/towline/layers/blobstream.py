@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from towline.layers.buffers import Spares
 from towline.layers.decoders import decoder_of
 from towline.layers.encoders import encoder_of
-from towline.layers.pipelines import STORED_BLOCK, Source, Work, checked, encoded, stored
+from towline.layers.pipelines import STORED_BLOCK, Source, Work, checked, encoded, nobody, stored
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class BlobStream:
         size: int = STORED_BLOCK,
         diff_id_of: Compression | None = None,
         spares: Spares | None = None,
-        lend: Lend = lambda _work: False,
+        lend: Lend = nobody,
         look: Look | None = None,
         name: str = "the layer",
     ) -> None:

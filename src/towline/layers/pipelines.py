@@ -78,6 +78,11 @@ Lend = Callable[[Callable[[], None]], bool]
 """Has work that never raises done by another thread, if one is free to begin it now; says so."""
 
 
+def nobody(_work: Callable[[], None]) -> bool:
+    """A `Lend` that lends no thread."""
+    return False
+
+
 class Work:
     """A pool whose results are waited for until the cancel switch is thrown."""
 

@@ -20,6 +20,7 @@ from towline.context import Cancel, wait_patiently
 from towline.errors import Cancelled, NetworkError, TowlineError
 from towline.layers.blobstream import BlobStream
 from towline.layers.fan_out import FanOut, Outpaced
+from towline.layers.pipelines import nobody
 from towline.sources.base import PassedBy
 from towline.transfers.retry import Attempts, back_off, speaks_of_strain
 from towline.transfers.threads import not_begun
@@ -196,6 +197,8 @@ class Uploads:
         for upload in uploads:
             if profile:
                 upload.make_by(profile)
+        # Who reads stored bytes for several sends nothing itself, and can as well hash them.
+        lend = nobody if blob.stored and len(uploads) > 1 else self._resources.lent.offer
         return BlobStream(
             trace.reading(blob.open(), about),
             profile,
@@ -204,7 +207,7 @@ class Uploads:
             size=blob.size,
             diff_id_of=blob.stored_compression if self._wish.check_diffids else None,
             spares=self._resources.spares,
-            lend=self._resources.lent.offer,
+            lend=lend,
             look=self._choice.look,
             name=f"layer {blob.id}",
         )
