@@ -141,6 +141,16 @@ def test_a_total_line_comes_every_ten_seconds_at_most() -> None:
     assert totals[1][1] == "40 MB of 200 MB (20%), 20 MB sent, 1 MB/s, 1 min 20 s left"
 
 
+def test_no_end_is_foretold_when_all_is_read_and_not_all_of_it_sent() -> None:
+    now = 0.0
+    lines = Lines(lambda: now)
+    lines.show([layer("a", "Pushing", 0, 4 * MB)])
+    lines.show([layer("a", "Pushing", 4 * MB, sent=MB)])
+    now = 10.0
+    told = lines.show([layer("a", "Pushing", 4 * MB, sent=2 * MB)])
+    assert told == "4 MB of 4 MB (100%), 2 MB sent, 200 kB/s\n"
+
+
 def test_what_was_verified_is_one_line() -> None:
     asked = Verified(reference=REFERENCE, manifests=1, blobs=7, diff_ids=0, bytes=0)
     read = Verified(reference=REFERENCE, manifests=3, blobs=7, diff_ids=6, bytes=12 * MB)

@@ -67,10 +67,10 @@ class Total(NamedTuple):
 
     @property
     def seconds_left(self) -> float | None:
-        """At the pace of late."""
-        if self.total is None or not self.pace:
+        """At the pace of late; None where all is read: what of it is still to go is unknown."""
+        if self.total is None or self.current >= self.total or not self.pace:
             return None
-        return max(0, self.total - self.current) / self.pace
+        return (self.total - self.current) / self.pace
 
 
 def percent(current: int, total: int | None) -> int | None:
