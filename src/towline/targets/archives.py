@@ -1,7 +1,7 @@
-"""Archives that are written to: whole, under their names only at the end, always the same bytes.
+"""Archives as destinations: written at the end, as a whole, and always with the same bytes.
 
-What comes is kept in a folder beside the file, of which the archive is made when all of it is
-there. A copy that goes on after one that was ended finds there what has come already.
+Blobs are kept in a folder beside the file, and the archive is made of it when all of them have
+come. A copy that follows one that was ended finds there the blobs that came before.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Archive(Layout):
-    """An OCI archive: a layout in a tar."""
+    """An OCI archive: a layout in a tar (image-spec, "OCI Image Layout")."""
 
     whole = True
 
@@ -52,16 +52,17 @@ class Archive(Layout):
         super().__init__(name, self._file.parent / f".{self._file.name}.partial")
         self._lock = -1
         self._entries: dict[tuple[str, ...], Descriptor] = {}
-        """What `index.json` is to list."""
+        """The entries of the new `index.json`."""
         self._wanted: set[Digest] = set()
-        """Manifests, configs and layers that are listed."""
+        """Manifests, configs and layers of the new archive."""
 
     def begin(self) -> None:
-        """From now on there will be another archive, or none. Raises TowlineError."""
+        """Begin a new archive, for this copy alone. Raises TowlineError."""
         if self._file.is_dir():
             raise self._wrong("it is a folder", hint=f"use oci:{self._file}")
         self.begun = True
         self.prepare()
+        # A lock on the folder: it ends with the process, however that ends.
         self._lock = os.open(self._root, os.O_RDONLY)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,7 +73,7 @@ class Archive(Layout):
             ) from None
 
     def close(self) -> None:
-        """Let others write it; what was kept for an archive that is not there yet stays."""
+        """Release the lock. Blobs that were kept for an unfinished archive stay."""
         lock, self._lock = self._lock, -1
         if lock >= 0:
             os.close(lock)
@@ -80,14 +81,14 @@ class Archive(Layout):
     def has_blob(
         self, digest: str, context: Context, *, size: int | None = None, in_storage: bool = False
     ) -> bool:
-        """Whether it has come before, lies in the archive that is there, or is not wanted."""
+        """Whether the blob has come before, is in the present archive, or is left out."""
         if digest in self.omitted or path_of(Digest(digest)) in self._before:
             return True
         return super().has_blob(digest, context, size=size, in_storage=in_storage)
 
     @contextmanager
     def _files(self) -> Iterator[TarMembers | None]:
-        """The archive that is there; None where there is none, or it is no archive."""
+        """The present archive; None: there is none, or the file is none."""
         files = None
         with suppress(OSError, SourceError):
             opened = OpenFile(os.open(self._file, os.O_RDONLY), str(self._file))
@@ -103,19 +104,19 @@ class Archive(Layout):
 
     @cached_property
     def _before(self) -> Collection[str]:
-        """Names of the files in the archive that is there."""
+        """Names of the files in the present archive."""
         with self._files() as files:
             return frozenset(files.files) if files else ()
 
     def head_manifest(self, target: str, context: Context) -> Descriptor | None:
-        """What stands there under a tag, if it is whole; once another is begun, what is in that."""
+        """The manifest under a tag of the present archive, or of the new one once it is begun."""
         if self.begun and not isinstance(target, Digest):
             put = (entry for (_, tag, _), entry in self._entries.items() if tag == target)
             return next(put, None)
         return None if self.omitted else super().head_manifest(target, context)
 
     def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
-        """Have a manifest in it, and what it lists."""
+        """Take a manifest and the blobs that it lists into the archive."""
         super().put_manifest(target, manifest, context)
         self._wanted.add(manifest.digest)
         document = parse(manifest.content, manifest.media_type)
@@ -129,7 +130,10 @@ class Archive(Layout):
         self._entries[key, value, listed.digest] = entry
 
     def publish(self, context: Context) -> None:
-        """Write the archive, and put it in its place. Raises TowlineError, SourceError."""
+        """Write the archive, and put it in its place.
+
+        Raises TowlineError, SourceError, Cancelled.
+        """
         with self._files() as before:
             write_whole(self._file, self._tar(before, context), self._root)
         with writing(self._root):
@@ -139,7 +143,7 @@ class Archive(Layout):
         for name, content in sorted(self._documents().items()):
             yield from _member(name, len(content), [content])
         for digest in sorted(self._wanted - set(self.omitted)):
-            if found := self._found(digest, before):  # else it is foreign
+            if found := self._found(digest, before):  # a foreign layer has not come
                 size, reader = found
                 with closing(reader):
                     blocks = self._checked(digest, reader, context)
@@ -147,13 +151,14 @@ class Archive(Layout):
         yield bytes(2 * tarfile.BLOCKSIZE)
 
     def _documents(self) -> dict[str, bytes]:
-        """What says what is in it."""
+        """The files that describe the archive, by their names."""
         entries = [entry for _, entry in sorted(self._entries.items())]
         annotations = {SPARSE: "true"} if self.left_out else None
         return {LAYOUT: LAYOUT_CONTENT, INDEX: build_index("oci", entries, annotations).content}
 
     def _checked(self, digest: Digest, reader: Reader, context: Context) -> Iterator[bytes]:
-        """Blocks of what may have lain there for long. Raises TowlineError, Cancelled."""
+        """The blocks of a blob. Raises TowlineError if it is damaged, Cancelled."""
+        # It may have been kept, or have been in the present archive, for long.
         found = hashlib.new(digest.algorithm)
         for block in takewhile(bool, pieces(reader)):
             context.cancel.check()
@@ -168,12 +173,12 @@ class Archive(Layout):
 
 
 class DockerArchive(Archive):
-    """What `docker load` reads: plain layers, and images by their names."""
+    """An archive for `docker load`: plain layers, and images with their names."""
 
     def __init__(self, name: Place) -> None:
         super().__init__(name)
         self._images: dict[tuple[Digest, ...], list[str]] = {}
-        """Names of the images, by configs and layers."""
+        """By config and layers: the names of an image."""
 
     def start_upload(
         self, context: Context, known: Descriptor | None = None, about: int = 0
@@ -185,11 +190,11 @@ class DockerArchive(Archive):
 
     @contextmanager
     def _files(self) -> Iterator[TarMembers | None]:
-        """Nothing: what is there does not say which manifest it was made of."""
+        """None: a docker archive does not tell of which manifests it was made."""
         yield None
 
     def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
-        """Have an image in it. Raises SourceError where its layers are not those of its config."""
+        """Take an image into the archive. Raises SourceError if its layers are not its config's."""
         document = parse(manifest.content, manifest.media_type)
         assert isinstance(document, Manifest)  # noqa: S101 - see `copying` in `push`
         config = document.config.digest
@@ -204,7 +209,7 @@ class DockerArchive(Archive):
                 )
         self._wanted |= {config, *layers}
         names = self._images.setdefault((config, *layers), [])
-        if not isinstance(target, Digest):  # else it has no name
+        if not isinstance(target, Digest):  # without a tag it has no name
             names.append(f"{self.name.path}:{target}")
 
     def _documents(self) -> dict[str, bytes]:
@@ -220,16 +225,16 @@ class DockerArchive(Archive):
 
 
 def _member(name: str, size: int, blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """A file of a tar, which has no owner and is of no time."""
+    """The bytes of a tar's member, without owner and time: the same content, the same bytes."""
     info = tarfile.TarInfo(name)
     info.size = size
-    yield info.tobuf(tarfile.GNU_FORMAT)  # ustar ends at 8 GiB
+    yield info.tobuf(tarfile.GNU_FORMAT)  # ustar holds no member above 8 GiB
     yield from blocks
     yield bytes(-size % tarfile.BLOCKSIZE)
 
 
 def opened(name: Place) -> Layout:
-    """The folder or file of a name, in a repository's part. Nothing is made yet."""
+    """The folder or file of that name as a destination. Nothing is written yet."""
     match name.kind:
         case "oci":
             return Layout(name)

@@ -1,4 +1,4 @@
-"""Files on their way into a folder: each has its name when all of it is there."""
+"""Files that get their names only when all of them is written."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 _PARTIAL = ".partial"
 _FORGOTTEN = 3600.0
-"""Seconds without a byte after which nobody writes a file any more: a kill has ended it."""
+"""Seconds without a byte after which an unfinished file is nobody's: its process was killed."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What the system refuses is said in a sentence: TowlineError."""
+    """Turn an OSError into a TowlineError with a sentence about `path`."""
     try:
         yield
     except OSError as error:
@@ -42,20 +42,20 @@ def writing(path: Path) -> Iterator[None]:
 
 
 class PartialFile:
-    """A file without its own name yet; one that is not finished is removed."""
+    """A file under a temporary name. `drop` removes it, unless `rename` came before."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / f".{os.urandom(8).hex()}{_PARTIAL}"
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
 
     def write(self, block: bytes | memoryview) -> None:
-        """Write all of it. Raises OSError."""
+        """Write all of the block. Raises OSError."""
         rest = memoryview(block)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
 
     def rename(self, path: Path) -> None:
-        """It is whole. Raises OSError."""
+        """Give the whole file its name. Raises OSError."""
         descriptor, self._descriptor = self._descriptor, -1
         os.close(descriptor)
         self._path.replace(path)
@@ -70,7 +70,7 @@ class PartialFile:
 
 
 def write_whole(path: Path, pieces: Iterable[bytes], folder: Path | None = None) -> None:
-    """Put a file in its place, whole; it is written in `folder`. Raises TowlineError."""
+    """Write a file in `folder`, and put it in its place as a whole. Raises TowlineError."""
     with writing(path):
         file = PartialFile(folder or path.parent)
         try:
@@ -82,7 +82,7 @@ def write_whole(path: Path, pieces: Iterable[bytes], folder: Path | None = None)
 
 
 def remove_forgotten(folder: Path) -> None:
-    """Remove what copies that were killed have left unfinished."""
+    """Remove the unfinished files of copies that were killed."""
     for path in folder.glob(f".*{_PARTIAL}"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > _FORGOTTEN:
@@ -90,23 +90,23 @@ def remove_forgotten(folder: Path) -> None:
 
 
 class BlobFile:
-    """A blob that is written to a layout; see `registry.upload.upload.Upload`."""
+    """A blob that is written to a layout: the interface of `registry.upload.upload.Upload`."""
 
     acknowledged = 0
-    """What was not finished is begun anew."""
+    """Always 0: an unfinished blob is begun anew."""
     resumed = False
 
     def __init__(self, root: Path, context: Context) -> None:
-        """`root`: of the layout, which has its folders already."""
+        """`root`: the layout, which has its folders already."""
         self.sent = 0
-        """Bytes that were written."""
+        """Bytes written."""
         self._root = root
         self._context = context
         with writing(root):
             self._file = PartialFile(root / "blobs" / "sha256")
 
     def write(self, block: bytes | memoryview) -> None:
-        """Write a block. Raises TowlineError and Cancelled."""
+        """Write a block. Raises TowlineError, Cancelled."""
         self._context.cancel.check()
         view = memoryview(block).cast("B")
         with writing(self._root):
@@ -118,24 +118,24 @@ class BlobFile:
         self._file.write(block)
 
     def commit(self, digest: str) -> None:
-        """Everything is written, and has this digest."""
+        """After the last byte: give the blob its name. Raises TowlineError."""
         with writing(self._root):
             self._file.rename(self._root / path_of(Digest(digest)))
 
     def rewind(self) -> bool:
-        """Another one is to be begun."""
+        """False: a new file is begun after a failure."""
         return False
 
     def cancel(self) -> None:
-        """Remove what is not finished."""
+        """Remove the unfinished file."""
         self._file.drop()
 
 
 class PlainFile(BlobFile):
-    """A blob of which the plain bytes are kept, under their own digest.
+    """A blob that is decompressed, and kept under the digest of its plain bytes.
 
-    A link named by the digest of the compressed ones leads there. Raises SourceError where they
-    are damaged.
+    A link with the digest of the compressed bytes leads there. `write` and `commit` raise
+    SourceError, too, if the compressed bytes are damaged.
     """
 
     def __init__(self, root: Path, context: Context) -> None:
@@ -175,7 +175,10 @@ class PlainFile(BlobFile):
 
 
 def plain_digest(root: Path, digest: Digest) -> Digest:
-    """The digest of the plain bytes of what a `PlainFile` has kept. Raises SourceError."""
+    """The digest of a blob's plain bytes, by the link that a `PlainFile` has made.
+
+    Raises SourceError where there is none.
+    """
     try:
         return Digest(f"sha256:{(root / path_of(digest)).resolve().name}")
     except ValueError:

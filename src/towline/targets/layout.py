@@ -1,7 +1,7 @@
-"""OCI layouts that are written to (image-spec, "OCI Image Layout"), as a push sees a repository.
+"""OCI layouts as destinations (image-spec, "OCI Image Layout"), with a repository's interface.
 
-Blobs are files named by their digests, so that what is there is not fetched again; `index.json`
-is read, changed and replaced under a lock, so that it keeps what others have put there.
+Blobs are files named by their digests, so that one that is there is not fetched again. `index.json`
+is read, changed and replaced under a lock, so that it keeps the entries of others.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ _BLOCK = 1 << 20
 
 
 class Layout:
-    """A folder in a repository's part: `registry.repository.Repository` tells the verbs.
+    """A folder with the interface of `registry.repository.Repository`.
 
-    They raise TowlineError where the system refuses, or something else lies there.
+    Its methods raise TowlineError where the system refuses, or where the folder holds something
+    else.
     """
 
     side: Side = "destination"
@@ -61,41 +62,41 @@ class Layout:
     limits: list[str] = []  # noqa: RUF012 - never changed
     formats_refused: frozenset[Format] = frozenset()
     begun = False
-    """Whether another archive is on its way, so that what stands there does not count."""
+    """Whether a new archive is under way, so that the present one does not count."""
     whole = False
-    """Whether it is written as a whole, or not at all: an archive."""
+    """Whether it is written as a whole at the end, as an archive is."""
 
     def __init__(self, name: Place, root: Path | None = None) -> None:
-        """`root`: where blobs are kept, if that is not the folder of that name."""
+        """`root`: the folder for blobs, if it is not the one of that name."""
         self.name = name
         self.omitted: Collection[str] = frozenset()
-        """Digests of layers that are not wanted in an archive."""
+        """Digests of layers that are left out of an archive (`--omit-from`)."""
         self.left_out: dict[Digest, int] = {}
-        """Those that would be in it, with their sizes."""
+        """The layers that were left out, with their sizes in bytes."""
         self._root = root or Path(name.file)
         self._prepared = False
 
-    # Of its own: what is written at once, or at the end.
+    # Beside a repository's methods: an archive is written at the end.
 
     def begin(self) -> None:
-        """Something will be written."""
+        """Called before anything is written; a layout needs nothing."""
 
     def publish(self, context: Context) -> None:
-        """All that is wanted is there: what was put is in its place already."""
+        """Called at the end; a layout's files are in their places already."""
 
     def close(self) -> None:
-        """Nothing will be written any more."""
+        """Called when nothing more is written."""
 
     def account_mac(self, key: bytes, digest: str) -> str:
-        """There are no accounts."""
+        """Empty: there are no accounts."""
         del key, digest
         return ""
 
     def note_format(self, fmt: Format, *, refused: bool) -> None:
-        """Every format is taken."""
+        """Nothing to note: every format is taken."""
 
     def some_tags(self, context: Context) -> tuple[str, ...]:
-        """None: what is there costs nothing to ask for."""
+        """None: other tags are asked for to learn, and here a blob is asked for as cheaply."""
         del context
         return ()
 
@@ -115,7 +116,7 @@ class Layout:
             return False
 
     def mount(self, *_: object, **__: object) -> None:
-        """Nothing is mounted: each folder is a host of its own."""
+        """None, as after a refusal: each folder is a host of its own."""
 
     def start_upload(
         self, context: Context, known: Descriptor | None = None, about: int = 0
@@ -126,7 +127,7 @@ class Layout:
         return BlobFile(self._root, context)
 
     def prepare(self) -> None:
-        """Make a layout where there is none. Raises TowlineError where something else is there."""
+        """Make a layout if there is none. Raises TowlineError if something else is there."""
         if self._prepared:
             return
         if self._root.is_file():
@@ -147,11 +148,11 @@ class Layout:
         self._prepared = True
 
     def read_blob(self, digest: str, context: Context, limit: int) -> bytes:
-        """A small blob."""
+        """A small blob of at most `limit` bytes, its digest checked."""
         return self.open_blob(digest, context).read_all(limit)
 
     def open_blob(self, digest: str, context: Context) -> BlobReader:
-        """A blob to be read; its digest is checked at the end."""
+        """A reader of a blob, which checks the digest at the end."""
         del context
         with self._files() as before:
             found = self._found(Digest(digest), before)
@@ -161,7 +162,7 @@ class Layout:
         return BlobReader(digest, str(self.name), reader)
 
     def _found(self, digest: Digest, files: Files | None) -> tuple[int, Reader] | None:
-        """Size and content of a blob that has come, or was there before."""
+        """Size and reader of a blob that has come, or was there before; None: it has not."""
         path = path_of(digest)
         for place in (Folder(str(self._root)), files):
             if place is not None and (size := place.size(path)) is not None:
@@ -187,7 +188,7 @@ class Layout:
 
     @contextmanager
     def _files(self) -> Iterator[Files | None]:
-        """What is there now; None: nothing yet."""
+        """The files of the present layout; None: there is none yet."""
         folder = Folder(str(self._root))
         try:
             yield folder if folder.size(INDEX) is not None else None
@@ -195,7 +196,7 @@ class Layout:
             raise self._wrong(error.message) from error
 
     def get_manifest(self, target: str, context: Context) -> RawManifest | None:
-        """A manifest or index; None: there is none."""
+        """A manifest or index by tag or digest; None: there is none."""
         if not isinstance(target, Digest):
             listed = self.head_manifest(target, context)
             return self.get_manifest(listed.digest, context) if listed else None
@@ -221,7 +222,7 @@ class Layout:
         return True
 
     def _list(self, listed: Descriptor, key: str, value: str) -> None:
-        """Have `index.json` list it so annotated, for what had this tag, and keep all else."""
+        """List a manifest in `index.json` with this annotation, in the place of the one before."""
         entry = listed._replace(annotations={key: value}).as_json()
         with self._locked(), self._files() as files:
             document = _document(files)
@@ -231,7 +232,8 @@ class Layout:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Nobody else changes `index.json` meanwhile: two that wrote it would lose an image."""
+        """Lock the layout while `index.json` is changed: one of two changes would be lost."""
+        # The folder is locked, since the file is replaced: a lock would stay with the old one.
         with writing(self._root):
             descriptor = os.open(self._root, os.O_RDONLY)
         try:
@@ -242,7 +244,8 @@ class Layout:
 
 
 def _document(files: Files | None) -> dict[str, Any]:
-    """`index.json` as it is to be changed; a new one where there is none."""
+    """The present `index.json`, or a new one. Raises SourceError."""
+    # Unparsed, so that fields which we do not know stay in it.
     document = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX}
     if files is not None:
         found = read_json(files, INDEX)
@@ -253,7 +256,7 @@ def _document(files: Files | None) -> dict[str, Any]:
 
 
 def pieces(reader: Reader) -> Iterator[bytes]:
-    """What a reader gives, in blocks; b"" for ever after its end."""
+    """The blocks that a reader gives; b"" for ever after its end."""
     with memoryview(bytearray(_BLOCK)) as block:
         while got := reader.readinto(block):
             yield bytes(block[:got])
@@ -261,10 +264,8 @@ def pieces(reader: Reader) -> Iterator[bytes]:
 
 
 def _replaces(entry: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether another entry of `index.json` goes where this one comes.
-
-    A tag that belongs to a name, as Docker writes them, is that name's.
-    """
+    """Whether an entry of `index.json` takes the place of another one."""
+    # An entry with an image's full name, as Docker writes them, keeps its tag: it is that name's.
     new, old = entry["annotations"], other.get("annotations") or {}
     if REF_NAME in new:
         return old.get(REF_NAME) == new[REF_NAME] and CONTAINERD_NAME not in old
@@ -272,7 +273,7 @@ def _replaces(entry: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _listed(files: Files | None) -> tuple[Descriptor, ...]:
-    """What `index.json` lists. Raises SourceError."""
+    """The entries of `index.json`. Raises SourceError."""
     if files is None:
         return ()
     document = understood(INDEX, lambda: parse(read(files, INDEX), media_types.OCI_INDEX))
@@ -280,7 +281,7 @@ def _listed(files: Files | None) -> tuple[Descriptor, ...]:
 
 
 def _is_whole(blobs: LayoutBlobs, listed: Descriptor) -> bool:
-    """Whether all is there that an entry lists, and what that lists."""
+    """Whether all manifests and blobs below an entry are there."""
     try:
         content = blobs.entry(listed)
     except SourceError:

@@ -1,4 +1,4 @@
-"""The names of folders and files that images are written to, in a repository's place."""
+"""The names of folders and files that are destinations, in the form of repository names."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Kind = Literal["oci", "oci-archive", "docker-archive"]
 
 
 class Place(RepositoryName):
-    """A folder or file. `host` is how it is written, `path` the name of its images, if any.
+    """A folder or file: `host` is transport and path, `path` the name of its images, if any.
 
-    What is shared by a host (threads, slots, patience) each place has for itself.
+    As a host of its own it has its own threads, slots and patience.
     """
 
     __slots__ = ()
@@ -31,7 +31,7 @@ class Place(RepositoryName):
 
     @property
     def is_at_registry(self) -> bool:
-        """It is not."""
+        """False."""
         return False
 
     @property
@@ -51,9 +51,9 @@ class Place(RepositoryName):
 
 
 def parse(text: str) -> Reference:
-    """`oci:DIR[:REF]`, `oci-archive:FILE[:REF]` or `docker-archive:FILE[:REF]`.
+    """Parse `oci:DIR[:REF]`, `oci-archive:FILE[:REF]` or `docker-archive:FILE[:REF]`.
 
-    A layout has tags, a docker archive names: REF is one of its kind. Raises UsageError.
+    REF is a tag in a layout, and an image name in a docker archive. Raises UsageError.
     """
     location = open_source.parse(text)
     if location.path == "-":
@@ -69,7 +69,7 @@ def parse(text: str) -> Reference:
 
 
 def check_apart(source: Location, places: Iterable[Reference]) -> None:
-    """Raises UsageError for an archive, or a layout's image, that is to become itself."""
+    """Raise UsageError if an archive, or an image of a layout, is copied to itself."""
     for place in places:
         name = place.repository
         if not isinstance(name, Place) or source.transport in {"docker", "docker-daemon"}:
@@ -80,10 +80,10 @@ def check_apart(source: Location, places: Iterable[Reference]) -> None:
 
 
 def named(places: Iterable[Reference], source: Reference | None) -> list[Reference]:
-    """The destinations; a docker archive without a name has that of the source, if it has one.
+    """The destinations; a docker archive without a name gets that of the source, if it has one.
 
-    Raises UsageError where one file is to have images of several repositories: it is written
-    once, whole.
+    Raises UsageError for images of several repositories in one file, which is written once, as a
+    whole.
     """
     found = [_named(place, source) for place in places]
     names: dict[str, RepositoryName] = {}
@@ -100,7 +100,7 @@ def named(places: Iterable[Reference], source: Reference | None) -> list[Referen
 
 
 def check_named(places: Iterable[Reference]) -> None:
-    """Raises UsageError for a docker archive of which nobody has said what its tags are tags of."""
+    """Raise UsageError for a docker archive without an image name: its tags need one."""
     for place in places:
         name = place.repository
         if isinstance(name, Place) and name.kind == "docker-archive" and not name.path:
