@@ -1,7 +1,7 @@
 """An OCI registry for tests, demos and small trusted networks.
 
-Shares the specification with the client and nothing else, so that they cannot share a
-misunderstanding of it.
+Shares `spec` and `errors` with the client and nothing else, so that the two cannot share a
+misunderstanding of the specification.
 """
 
 from __future__ import annotations

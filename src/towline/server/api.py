@@ -1,4 +1,4 @@
-"""Which endpoint a request is for, and what every answer has in common."""
+"""Finds the endpoint of a request, and gives every answer what all answers have."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _version(call: Call) -> Response:
     return Response(200, {"Content-Type": "application/json"}, b"{}")
 
 
-# The name may hold any of these words itself: the last ones of the path decide.
+# A repository's name may hold these words itself, as in `a/blobs/b`: the last ones count.
 _ROUTES: tuple[tuple[re.Pattern[str], Mapping[str, Endpoint]], ...] = (
     (re.compile(r"/v2/?()()"), dict.fromkeys(_READS, _version)),
     (re.compile(r"/v2/_catalog()()"), dict.fromkeys(_READS, listing.catalog)),
@@ -60,9 +60,9 @@ _ROUTES: tuple[tuple[re.Pattern[str], Mapping[str, Endpoint]], ...] = (
 
 
 def answer(registry: Registry, request: Request, interrupt: Callable[[], None]) -> Response:
-    """Do what a request asks; `interrupt` ends the reading of its body, from another thread.
+    """The answer to a request. `interrupt` ends the reading of its body, from another thread.
 
-    Raises BadRequest and Cut: the connection cannot go on.
+    Raises BadRequest and Cut, after which the connection cannot go on.
     """
     try:
         response = _do(registry, request, interrupt)

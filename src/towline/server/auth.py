@@ -1,6 +1,6 @@
-"""Who may come in: Basic authentication against an htpasswd file of bcrypt hashes.
+"""Basic authentication against an htpasswd file of bcrypt hashes.
 
-Everybody who comes in may do everything; a registry of many people's rights is another program.
+Every user may do everything: there are no rights of single users.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _REMEMBERED = 1000
+"""Logins that are remembered as good."""
 _CHECKS_AT_ONCE = 2
-"""A check costs a core for a good part of a second, by design of the hash."""
+"""Checks at the same time: each takes a core for a good part of a second, as bcrypt is meant to."""
 _BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
 
 _NOBODY = b"$2b$04$" + b"." * 53
@@ -56,7 +57,7 @@ class Guard:
             raise UsageError(f"cannot read {path}: {reason}") from None
 
     def admits(self, authorization: str) -> bool:
-        """Whether the value of an `Authorization` header names a user with the right password."""
+        """Whether the value of an `Authorization` header has a user and the right password."""
         scheme, _, encoded = authorization.partition(" ")
         try:
             given = base64.b64decode(encoded.strip(), validate=True)
@@ -66,7 +67,8 @@ class Guard:
         if scheme.lower() != "basic" or not colon:
             return False
         known, hashed = self._hash_of(user.decode("utf-8", "replace"))
-        # Remembered by a keyed hash of all three: a changed password is forgotten by itself.
+        # Remembered under an HMAC of user, password and hash: after a change of the password in the
+        # file the old one does not match any more, and no password is kept in memory.
         seen = hmac.digest(self._key, b"\0".join((user, password, hashed)), hashlib.sha256)
         if seen in self._known:
             return True
@@ -74,7 +76,7 @@ class Guard:
 
         with self._turns:
             try:
-                # It reads 72 bytes; htpasswd cuts a longer password there too.
+                # bcrypt takes 72 bytes, and htpasswd cuts a longer password there, too.
                 good = bcrypt.checkpw(password[:72], hashed) and known
             except ValueError:  # the password has a zero byte
                 good = False
@@ -86,18 +88,16 @@ class Guard:
         return good
 
     def _hash_of(self, user: str) -> tuple[bool, bytes]:
-        """Whether there is such a user, and the hash to compare with.
-
-        Without one it is another user's, always the same, so that the time which an answer takes
-        does not tell who is a user.
-        """
+        """Whether there is such a user, and the hash to compare the password with."""
         with self._lock:
-            # While it is being replaced, or cannot be read, what was read last holds.
+            # If the file is being replaced, or cannot be read, the last content counts.
             with suppress(OSError, UnicodeDecodeError, UsageError):
                 self._refresh()
             if hashed := self._hashes.get(user):
                 return True, hashed
             others = list(self._hashes.values()) or [_NOBODY]
+        # For an unknown user another user's hash is checked, always the same one: so the time that
+        # an answer takes does not tell who is a user.
         chosen = hmac.digest(self._key, user.encode(), hashlib.sha256)
         return False, others[int.from_bytes(chosen) % len(others)]
 

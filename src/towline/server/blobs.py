@@ -1,4 +1,4 @@
-"""Blobs by digest: read whole or in part, asked for, deleted (distribution-spec, end-2, end-10)."""
+"""Blobs by digest: read in whole or in part, and deleted (distribution-spec, end-2, end-10)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read(call: Call) -> Response:
     """GET or HEAD of a blob."""
     digest = call.digest()
     repository = call.repository
-    # Who asks by HEAD may be a push that relies on the answer; who reads relies on nothing.
+    # A HEAD may be of a push that relies on the answer: it keeps the blob from being collected.
     size = repository.ask_blob(digest) if call.head else repository.blob(digest)
     if size is None:
         raise Refused(distribution.BLOB_UNKNOWN, digest=digest)
@@ -46,10 +46,10 @@ def content(call: Call, path: Path, digest: Digest, size: int, media_type: str) 
         distribution.DOCKER_CONTENT_DIGEST: digest,
         "ETag": etag,
         "Accept-Ranges": "bytes",
-        # A proxy may keep it, but has to ask whether it is still there: blobs are deleted.
+        # A proxy may keep a blob, but has to ask each time: blobs can be deleted.
         "Cache-Control": "no-cache",
     }
-    # Several may be given, and weak ones: the digest in any of them is this content.
+    # There may be several tags, and weak ones (`W/`): a digest in any of them is this content.
     if etag in call.request.headers.get("if-none-match", ""):
         return Response(304, headers)
     if call.head:  # a Range counts for GET alone (RFC 9110, section 14.2)
@@ -62,18 +62,20 @@ def content(call: Call, path: Path, digest: Digest, size: int, media_type: str) 
         headers["Content-Range"] = f"bytes {first}-{first + length - 1}/{size}"
     try:
         file = path.open("rb", buffering=0)
-    except FileNotFoundError:  # a collection took it between two looks
+    except FileNotFoundError:  # collected since it was looked for
         raise Refused(distribution.BLOB_UNKNOWN, digest=call.last) from None
     return Response(status, headers, FilePart(file, first, length))
 
 
 def _part(call: Call, size: int, etag: str) -> tuple[int, int] | None:
-    """Offset and length that were asked for; length 0 or less where there is nothing.
+    """Offset and length of the part that was asked for; None: the whole.
 
-    A range that ends before it begins is refused like one behind the end (RFC 9110, 15.5.17).
+    Length 0 or less: there is no such part (RFC 9110, section 15.5.17). That is so behind the end,
+    and for a range that ends before it begins.
     """
     wanted = _RANGE.fullmatch(call.request.headers.get("range", "").replace(" ", ""))
-    if not wanted or wanted[0] == "bytes=-":  # several ranges, other units: the whole is right too
+    # Several ranges, and other units, may be answered with the whole (RFC 9110, section 14.2).
+    if not wanted or wanted[0] == "bytes=-":
         return None
     if call.request.headers.get("if-range", etag) != etag:
         return None

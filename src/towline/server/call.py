@@ -1,4 +1,4 @@
-"""What every endpoint is given: the registry's parts, and one request taken apart."""
+"""The arguments of every endpoint: the registry's parts, and a request taken apart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """One registry: its parts, and how it was asked to be."""
+    """One registry: its parts and options."""
 
     storage: Storage
     sessions: Sessions
@@ -31,9 +31,9 @@ class Registry:
     schema1: bool
     """Whether manifests of schema 1 are accepted."""
     referrers: bool
-    """Whether there is a list of referrers; without one, clients keep it under a tag."""
+    """Whether it lists referrers; if not, clients keep the list under a tag."""
     report: Callable[[BaseException], None]
-    """Told of faults of the registry's own."""
+    """Is told of the registry's own faults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Call:
     registry: Registry
     request: Request
     name: str
-    """The repository's name, which matches the grammar; empty where the endpoint has none."""
+    """The repository's name, which matches the grammar; empty for an endpoint without one."""
     last: str
     """The last part of the path: a digest, a tag, a session's id, or empty."""
     interrupt: Callable[[], None]
@@ -61,7 +61,7 @@ class Call:
 
     @property
     def repository(self) -> Repository:
-        """The repository; it need not exist."""
+        """The repository, which need not exist."""
         return Repository(self.registry.storage, self.name)
 
     def digest(self) -> Digest:

@@ -1,7 +1,7 @@
-"""One connection: its requests answered one after the other, until either side ends it.
+"""One connection: answers its requests one after the other, until either side ends it.
 
-Decides when a connection goes on and how it ends: a body that was not read to its end, and
-anything malformed, closes it, after the answer has had time to arrive.
+Decides whether a connection goes on. It ends after a body that was not read to its end, and after
+anything malformed, when the answer has had time to arrive.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
     from towline.server.log import RequestLog
 
 _BLOCK = 256 << 10
-"""Bytes that are read of a file and sent together: what stays in a processor's cache."""
+"""Bytes of a file that are read and sent at once: as many as stay in a processor's cache."""
 _LINGER_SECONDS = 2.0
-"""How long an answer given early stays readable for a client that is still sending."""
+"""Seconds in which a client that is still sending can read an early answer."""
 _SECRET = frozenset({"authorization", "proxy-authorization", "cookie"})
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all connections of one server share."""
+    """The parts that all connections of one server share."""
 
     registry: Registry
     log: RequestLog
     faults: Faults
     bodies: PerClient
-    """Which clients have how many bodies under way."""
+    """Counts the bodies that each client has under way."""
 
 
 class PerClient:
-    """Counts what each client has under way, against a bound; safe from any thread."""
+    """Counts how much each client has under way, up to a bound. Safe from any thread."""
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
@@ -57,7 +57,7 @@ class PerClient:
 
     @contextmanager
     def one(self, client: str) -> Iterator[bool]:
-        """Count one more while the block runs; yields whether that is within the bound."""
+        """Count one more while the block runs. Yields whether that is within the bound."""
         with self._lock:
             fits = self._counts[client] < self._bound
             self._counts[client] += fits
@@ -78,7 +78,7 @@ class Connection:
         self._server = server
         self._framing = Framing(sock, server.registry.limits)
         self.idle = True
-        """Between two requests: ending it now loses nothing."""
+        """Whether it is between two requests, where ending it loses nothing."""
 
     def serve(self) -> None:
         """Answer requests until the connection ends."""
@@ -99,12 +99,12 @@ class Connection:
                 self.idle = True
 
     def end(self, how: int = socket.SHUT_RDWR) -> None:
-        """Let every blocked call of it return, from another thread."""
+        """Shut the socket down, from another thread: calls that wait for it return."""
         with suppress(OSError):
             self._socket.shutdown(how)
 
     def _answer(self, request: Request) -> bool:
-        """Answer one request; whether the connection goes on."""
+        """Answer one request. Returns whether the connection goes on. Raises Cut, OSError."""
         begun = time.monotonic()
         counted: AbstractContextManager[bool] = nullcontext(enter_result=True)
         if not request.body.finished:
@@ -134,17 +134,17 @@ class Connection:
             headers = {"Retry-After": "1"}
             return Refused(distribution.TOOMANYREQUESTS, message, headers=headers).response()
 
-        def interrupt() -> None:  # its reading, not the answer
+        def interrupt() -> None:  # ends the reading alone: the answer can still be sent
             self.end(socket.SHUT_RD)
 
         try:
             fault = server.faults.before(request)
             return fault or api.answer(server.registry, request, interrupt)
-        except BadRequest as bad:  # its body is malformed
+        except BadRequest as bad:  # the body is malformed
             return _bad(bad)
 
     def _note(self, request: Request, status: int, begun: float) -> None:
-        """Log it before the answer goes out: who has the answer may look it up."""
+        """Log a request. Before its answer is sent: whoever has that may look the request up."""
         headers = {key: value for key, value in request.headers.items() if key not in _SECRET}
         seconds = time.monotonic() - begun
         received = request.body.received
@@ -153,11 +153,15 @@ class Connection:
         )
 
     def _drained(self, body: Body) -> bool:
-        """Read what is left of a body, if that is little: the next request begins behind it."""
+        """Read the rest of a body if it is short, since the next request begins behind it.
+
+        Returns whether the body was read to its end.
+        """
         if body.finished:
             return True
+        # The client was not told to send it, and may do so or not: no rest can be awaited.
         if body.is_held_back:
-            return False  # it was not asked for: the client may send it, or not
+            return False
         limit = body.received + self._server.registry.limits.drain_bytes
         if body.length is not None and body.length > limit:
             return False
@@ -167,7 +171,8 @@ class Connection:
         return body.finished
 
     def _linger(self) -> None:
-        """Let the client read its answer: closing on unread bytes resets it (RFC 9112, 9.6)."""
+        """Let the client read its answer before the connection ends (RFC 9112, section 9.6)."""
+        # A socket that is closed with unread bytes sends a reset, which may delete the answer.
         deadline = time.monotonic() + _LINGER_SECONDS
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
@@ -178,11 +183,12 @@ class Connection:
                     return
 
     def _send(self, response: Response, *, head_only: bool = False) -> bool:
-        """Send an answer; whether all of it. Raises Cut where a file is shorter than it was.
+        """Send an answer. Returns whether all of it was sent (faults cut some).
 
-        Files go by copying, not by sendfile, which is slower to a reader on the same machine: it
-        would have to fetch from memory what is in the processor's cache now.
+        Raises Cut where a file has become shorter, OSError.
         """
+        # Files are read and sent, not by `sendfile`: to a reader on the same machine that is
+        # slower, as it has to fetch from memory what is in the processor's cache after a copy.
         head, content = response.head(), response.content
         if head_only or response.status in BODILESS:
             self._socket.sendall(head)
@@ -195,7 +201,7 @@ class Connection:
         view = memoryview(bytearray(min(_BLOCK, length) or 1))
         content.file.seek(content.offset)
         left = length - (count := content.file.readinto(view[:length]))
-        self._socket.sendall(head + view[:count])  # together: small blobs are one packet
+        self._socket.sendall(head + view[:count])  # in one write: a small blob is one packet
         while left and (count := content.file.readinto(view[:left])):
             self._socket.sendall(view[:count])
             left -= count
@@ -205,13 +211,13 @@ class Connection:
 
 
 def _client(sock: socket.socket) -> str:
-    """The client's address; of IPv6 the first 64 bits, which belong to one household."""
+    """The client's address; of IPv6 the first 64 bits, which belong to one network."""
     host = sock.getpeername()[0].partition("%")[0]
     return socket.inet_pton(socket.AF_INET6, host)[:8].hex() if ":" in host else host
 
 
 def _bad(bad: BadRequest) -> Response:
-    """The answer to what is no request, in the form of the specification's errors."""
+    """The answer to bytes that are no request, in the specification's form of errors."""
     response = Refused(distribution.UNSUPPORTED, str(bad), status=bad.status).response()
     response.close = True
     return response

@@ -1,4 +1,4 @@
-"""Manifests as a registry reads them: what they are, and what must be there before they are."""
+"""Manifests as a registry reads them: their type, and the content that they refer to."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
 
 _SCHEMA1 = frozenset({media_types.SCHEMA1, media_types.SCHEMA1_SIGNED})
 _SAYS_NOTHING = frozenset({"", "application/json", media_types.OCTET_STREAM})
-"""Content-Types of whoever does not care."""
+"""Content-Types that tell nothing of the manifest's type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a registry needs of a manifest."""
+    """The parts of a manifest that a registry needs."""
 
     media_type: str
     blobs: tuple[Descriptor, ...] = ()
-    """What the repository must hold: the config and every layer that it serves."""
+    """Blobs that the repository must hold: the config, and every layer that is not foreign."""
     children: tuple[Descriptor, ...] = ()
     """Manifests of an index."""
     unsized: tuple[Digest, ...] = ()
-    """More blobs of which the document does not tell the size: layers of schema 1."""
+    """More such blobs, whose sizes the document does not tell: the layers of schema 1."""
     payload: bytes | None = None
-    """What the digest is of, where that is not the whole: schema 1."""
+    """The bytes that the digest is of, if they are not the whole content: schema 1."""
     subject: Descriptor | None = None
     artifact_type: str | None = None
-    """As the list of referrers shows it."""
+    """The type in the list of referrers."""
     annotations: Mapping[str, str] = field(default_factory=dict)
 
     def digests(self) -> Iterator[Digest]:
-        """Of everything that it lists."""
+        """The digests of everything that it lists."""
         yield from (descriptor.digest for descriptor in (*self.blobs, *self.children))
         yield from self.unsized
 
@@ -54,14 +54,14 @@ class Document:
 
 
 def read(content: bytes, content_type: str) -> Document:
-    """Read a manifest that came with a Content-Type; ValueError with one clause when it is none."""
+    """Parse a manifest that came with a Content-Type. Raises ValueError with the reason."""
     declared = content_type.partition(";")[0].strip().lower()
     if declared in _SAYS_NOTHING:
         declared = ""
     if declared in _SCHEMA1 or (not declared and _says_schema1(content)):
         schema = schema1.parse(content)
         return Document(
-            # Signatures are not part of what the digest is of.
+            # The digest is that of the payload, without the signatures.
             media_types.SCHEMA1 if schema.payload == content else media_types.SCHEMA1_SIGNED,
             unsized=tuple(dict.fromkeys(schema.layers)),
             payload=schema.payload,
@@ -81,10 +81,10 @@ def read(content: bytes, content_type: str) -> Document:
         annotations=parsed.annotations,
     )
     if isinstance(parsed, manifest.Index):
-        if "manifests" not in raw:  # or anything would be an index that lists none
+        if "manifests" not in raw:  # else any JSON object would be an empty index
             raise ValueError("it has no manifests")
         return replace(document, children=parsed.manifests)
-    # A layer may be missing that is not to be distributed and says where it is.
+    # A foreign layer that says where it is need not be here.
     held = (
         layer
         for layer in parsed.layers

@@ -1,4 +1,4 @@
-"""Faults on demand, for tests of clients: refusals, cuts and silence at a chosen place."""
+"""Faults for tests of clients: refusals, cuts and silence at a chosen request."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Failure:
     content: bytes | None
 
     def fits(self, request: Request) -> bool:
-        """Whether a request is meant: its path by a part, a pattern or a regular expression."""
+        """Whether it is meant for this request, by its path: see `Faults.fail`."""
         if self.method not in {"*", request.method}:
             return False
         if self.path in request.target or self.path in request.path:
@@ -50,7 +50,7 @@ class _Failure:
 
 
 class Faults:
-    """What was ordered to go wrong; nothing at first. Safe from any thread."""
+    """The faults that were ordered. Safe from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -58,7 +58,7 @@ class Faults:
         self.clear()
 
     def clear(self) -> None:
-        """Order nothing any more; requests that are being stalled go on at once."""
+        """Drop all orders. Requests that are being stalled go on at once."""
         with self._lock:
             self._stop.set()
             self._stop = threading.Event()
@@ -77,34 +77,33 @@ class Faults:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
     ) -> None:
-        """Answer the next `times` requests of that method (`*`: any) and path so.
+        """Answer the next `times` requests of that method (`*`: any) and path with `status`.
 
-        Without `content` the body is an error as the specification has it.
-
-        `path` is a part of the path with its query, a pattern of the whole path (`/v2/*/blobs/*`),
-        or a regular expression that is searched for in it.
+        `path`: a part of the path with its query, a pattern of the whole path (`/v2/*/blobs/*`), or
+        a regular expression that is searched in it. Without `content` the answer's body is an error
+        in the specification's form.
         """
         failure = _Failure(method, path, status, times, headers or {}, content)
         with self._lock:
             self._failures.append(failure)
 
     def cut(self, after_bytes: int, times: int = 1) -> None:
-        """Close the connection of the next `times` bodies after that many bytes.
+        """Close the connection after that many bytes of each of the next `times` bodies.
 
-        Bodies of requests, and blobs and manifests in answers; those that are shorter pass.
+        Bodies are those of requests, and blobs and manifests in answers. Shorter ones pass.
         """
         with self._lock:
             self._cut_after, self._cuts = after_bytes, times
 
     def stall(self, seconds: float) -> None:
-        """Wait so long before answering each request from now on."""
+        """Wait so many seconds before each answer from now on."""
         with self._lock:
             self._stall = seconds
 
     def before(self, request: Request) -> Response | None:
-        """The answer to give in place of the true one, if any.
+        """The answer to give instead of the true one; None: none was ordered.
 
-        May wait first, and may make the request's body break off.
+        May wait before it returns, and may make the request's body break off.
         """
         with self._lock:
             stop, stall = self._stop, self._stall
@@ -128,7 +127,7 @@ class Faults:
         return None
 
     def cut_of(self, length: int) -> int | None:
-        """Bytes after which an answer of that length breaks off, using up a cut; None if whole."""
+        """Bytes after which to cut an answer of that length, which uses a cut up; None: never."""
         with self._lock:
             if self._cuts <= 0 or length <= self._cut_after:
                 return None
@@ -136,14 +135,14 @@ class Faults:
             return self._cut_after
 
     def spend_cut(self) -> bool:
-        """Use up a cut; False where none is left."""
+        """Use a cut up. False: none was left."""
         with self._lock:
             self._cuts -= 1
             return self._cuts >= 0
 
 
 class _CutBody(Body):
-    """A body that breaks off, unless it ends before or another one used the cut up."""
+    """A body that breaks off, unless it ends before, or another one has used the cut up."""
 
     def __init__(self, body: Body, after: int, faults: Faults) -> None:
         super().__init__(body.source, body.length)

@@ -1,7 +1,7 @@
-"""Files that are whole or not there, whenever the process is killed.
+"""Files that are whole, or not there, whenever the process is killed.
 
-Everything is written beside its place, synced and renamed into it. Knows nothing of what the files
-mean.
+Everything is written beside its place, synced, and renamed into it. This module does not know the
+files' meaning.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TOUCH_AFTER = 60.0
-"""Seconds; what was asked for more recently is not noted down again."""
+"""Seconds: a file that was asked for more recently is not marked again, which would cost a write
+for each question."""
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def is_no_room(error: OSError) -> bool:
-    """Whether the disk, a quota or a limit of the file size was what failed."""
+    """Whether the error is of a full disk, a full quota, or a limit of the file size."""
     return error.errno in _NO_ROOM
 
 
 def touched(path: Path) -> os.stat_result | None:
-    """A file's status; None without a file. Its time becomes now, to note that it was asked for."""
+    """A file's status; None: there is no file. Sets its time to note that it was asked for."""
     try:
         status = path.stat()
         if time.time() - status.st_mtime > TOUCH_AFTER:
@@ -39,7 +40,7 @@ def touched(path: Path) -> os.stat_result | None:
 
 
 def last_asked(path: Path) -> float:
-    """When a file was last asked for, as `touched` notes it; 0 where there is none."""
+    """The time at which a file was last asked for, as `touched` notes it; 0: there is none."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
@@ -47,10 +48,10 @@ def last_asked(path: Path) -> float:
 
 
 class Files:
-    """Writes below one root.
+    """Writes files below one root.
 
-    `durable` also survives a power cut: each change is synced before it is told. A root that is
-    removed at the end has no use for that.
+    With `durable` they survive a power cut: each change is synced before an answer tells of it. A
+    root that is removed at the end does without.
     """
 
     def __init__(self, scratch: Path, *, durable: bool) -> None:
@@ -58,7 +59,7 @@ class Files:
         self._durable = durable
 
     def write(self, path: Path, content: bytes) -> None:
-        """Replace a file's content; a reader sees all of the old or all of the new."""
+        """Replace a file's content. A reader sees all of the old or all of the new."""
         beside = self._scratch / f"new-{secrets.token_hex(8)}"
         try:
             with beside.open("xb") as file:
@@ -70,7 +71,7 @@ class Files:
             raise
 
     def mark(self, path: Path) -> None:
-        """Make an empty file, or note the present time in the one that is there."""
+        """Make an empty file, or set the time of the one that is there to now."""
         try:
             path.touch()
         except FileNotFoundError:
@@ -82,13 +83,13 @@ class Files:
         """Put a synced file into its place."""
         try:
             source.replace(target)
-        except FileNotFoundError:
+        except FileNotFoundError:  # its folder may be missing: that is not asked for each time
             self.make_directory(target.parent)
             source.replace(target)
         self.sync_directory(target.parent)
 
     def remove(self, path: Path) -> bool:
-        """Remove a file; whether it was there."""
+        """Remove a file. Returns whether it was there."""
         try:
             path.unlink()
         except (FileNotFoundError, NotADirectoryError):
@@ -97,7 +98,7 @@ class Files:
         return True
 
     def clear(self, folder: Path) -> None:
-        """Remove a folder with its files; it stays if a new file comes meanwhile."""
+        """Remove a folder with its files. It stays if another file is put there meanwhile."""
         for path in folder.iterdir() if folder.is_dir() else ():
             path.unlink(missing_ok=True)
         with suppress(OSError):
@@ -105,7 +106,7 @@ class Files:
             self.sync_directory(folder.parent)
 
     def make_directory(self, path: Path) -> None:
-        """Make a folder and those above it."""
+        """Make a folder and those above it, each synced into the one above."""
         missing = [path]
         while not missing[-1].parent.is_dir():
             missing.append(missing[-1].parent)
@@ -114,12 +115,12 @@ class Files:
             self.sync_directory(folder.parent)
 
     def sync(self, descriptor: int) -> None:
-        """Have an open file's content on the disk."""
+        """Sync an open file's content, if the root is durable."""
         if self._durable:
             os.fsync(descriptor)
 
     def sync_directory(self, path: Path) -> None:
-        """Have a folder's entries on the disk."""
+        """Sync a folder's entries, if the root is durable: a rename is in these."""
         if not self._durable:
             return
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

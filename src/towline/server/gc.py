@@ -1,11 +1,11 @@
-"""Throws away blobs that no repository needs, and writes down the index of what there is.
+"""Removes blobs that no repository needs, and writes the index of all tags.
 
-What a manifest of a repository lists stays. So does what was put or asked for a short while ago,
-for a push asks or uploads first and puts its manifest afterwards. The clock is the time on the
-blob's file: whoever asks for a blob, mounts it or puts a manifest that lists it, sets it anew.
+A blob that a manifest lists stays. So does one that was uploaded or asked for a short while ago,
+because a push puts its manifest only afterwards. The time on the blob's file tells: it is set when
+the blob is asked for, mounted, or listed by a manifest that is put.
 
-Beside a running server that clock alone decides. Where no server runs, a blob that a manifest has
-listed since it was last asked for is nobody's any more, and goes at once.
+Beside a running server this time alone decides. Without a server no push is under way: a blob that
+a manifest has listed since it was last asked for, and that none lists now, is removed at once.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from towline.server.repository import StoredManifest
 
 GRACE = 3600.0
-"""Seconds for which a blob is kept that nothing refers to yet."""
+"""Seconds for which a blob is kept that no manifest lists."""
 
 
 @dataclass(slots=True)
 class Swept:
-    """What a collection came to."""
+    """The blobs, and their bytes, that a collection has removed."""
 
     blobs: int = 0
     bytes: int = 0
@@ -45,29 +45,29 @@ class Swept:
 
 @dataclass(slots=True)
 class _Marks:
-    """What a collection has found before it removes anything."""
+    """The findings of a collection, before it removes anything."""
 
     storage: Storage
     young: float
-    """Files last asked for after that moment stay."""
+    """A time (seconds since the epoch): files that were asked for after it stay."""
     alone: bool
-    """No server runs, and none can begin."""
+    """Whether no server runs, and none can start."""
     needed: set[Digest] = field(default_factory=set)
-    """By anybody: manifests, what they list, and what repositories still hold for a push."""
+    """Manifests, the content that they list, and blobs that repositories hold for a push."""
     loose: list[tuple[Repository, Digest]] = field(default_factory=list)
-    """What a repository holds and needs no longer."""
+    """Blobs that a repository holds, and no manifest of it lists."""
 
     def wanted(self, repository: Repository, digest: Digest) -> bool:
-        """Whether a push may be about to list a blob that no manifest lists."""
+        """Whether a push may be about to list a blob that no manifest lists yet."""
         return repository.asked(digest) > self.young or self.asked_anywhere(digest)
 
     def asked_anywhere(self, digest: Digest) -> bool:
-        """Whether a push in whatever repository may rely on a blob."""
+        """Whether a push to any repository may rely on a blob."""
         return not self.alone and last_asked(self.storage.path(digest)) > self.young
 
 
 def collect_once(root: Path) -> Swept:
-    """Collect and write the index, whether or not a server runs on that root.
+    """Collect and write the index, whether a server runs on that root or not.
 
     Raises TowlineError when the root holds no registry, or cannot be used.
     """
@@ -77,7 +77,7 @@ def collect_once(root: Path) -> Swept:
     try:
         alone = storage.hold()
         if alone:
-            Sessions(storage, Limits())  # gives up what is too old
+            Sessions(storage, Limits())  # removes sessions that are too old
         swept = collect(storage, alone=alone)
         write_index(storage)
     finally:
@@ -86,13 +86,12 @@ def collect_once(root: Path) -> Swept:
 
 
 def collect(storage: Storage, grace: float = GRACE, *, alone: bool = False) -> Swept:
-    """Remove what nothing refers to; safe beside pushes and other collections in any process.
-
-    Marking takes no lock: what comes to be needed meanwhile has a young file.
-    """
+    """Remove blobs that nothing refers to. Safe beside pushes, and collections in any process."""
+    # Marking takes no lock: a blob that is needed only since then has a young file.
     marks = _Marks(storage, time.time() - max(grace, 2 * TOUCH_AFTER), alone)
     for name in list(storage.names()):
         _mark(Repository(storage, name), marks)
+    # A lock for each blob and not for all: pushes wait for one removal at most.
     for repository, digest in marks.loose:
         with storage.sweeping():
             _let_go(repository, digest, marks)
@@ -129,9 +128,9 @@ def _mark(repository: Repository, marks: _Marks) -> None:
 def _listed_by(repository: Repository, found: StoredManifest) -> Iterator[Digest]:
     try:
         yield from documents.read(found.path.read_bytes(), found.media_type).digests()
-    except FileNotFoundError:  # deleted at this moment
+    except FileNotFoundError:  # the manifest was deleted since
         return
-    except (OSError, ValueError):  # what it lists cannot be known: it might be anything
+    except (OSError, ValueError):  # unreadable: it might list any blob, so all stay
         yield from repository.blobs()
 
 
@@ -141,14 +140,15 @@ def _let_go(repository: Repository, digest: Digest, marks: _Marks) -> None:
         marks.needed.add(digest)
         return
     repository.unlink_blob(digest)
-    # Who asks first notes it on the file and then looks for the hold: one of us sees the other.
+    # Here the hold is dropped first, and the mark looked for afterwards. `Repository.ask_blob`
+    # marks first, and looks for the hold afterwards: one of the two sees the other.
     if marks.asked_anywhere(digest):
         repository.link_blob(digest)
         marks.needed.add(digest)
 
 
 def write_index(storage: Storage) -> None:
-    """Make `index.json` tell every tag, so that the root reads as an OCI layout."""
+    """Write every tag into `index.json`, so that the root can be read as an OCI layout."""
     listed: list[dict[str, Any]] = []
     for name in sorted(storage.names()):
         repository = Repository(storage, name)

@@ -1,8 +1,8 @@
 """HTTP/1.1 on a socket: requests framed by h11, and answers. Knows nothing of registries.
 
-h11 forgives what may let one request hide in another (RFC 9112, section 11.2); that is refused
-here, and the connection ends. Knows how long to wait and how much to take; what a request means,
-and when a connection is kept, is decided elsewhere.
+h11 accepts some forms in which one request can hide in another (RFC 9112, section 11.2). They are
+refused here, and the connection ends. This module knows how long to wait and how much to read; what
+a request means, and whether a connection is kept, is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ if TYPE_CHECKING:
     from towline.server.limits import Limits
 
 _FORGIVEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n|\n[ \t]")
-"""Control characters, a line feed or a carriage return alone, folded headers."""
+"""Control characters, line feeds or carriage returns alone, folded headers: h11 takes them."""
 _LENGTHS = re.compile(rb"\n(?:content-length|transfer-encoding):[ \t]*([^\r]*)", re.IGNORECASE)
 _LENGTH = re.compile(rb"(?:[0-9]{1,18}|chunked)[ \t]*", re.IGNORECASE)
 _MOST_HEADERS = 100
 _RECEIVE = 16 << 10
-"""Bytes taken at once of a head, and of what may follow it."""
+"""Bytes read at once for a head."""
 _RECEIVE_BODY = 256 << 10
-"""As much as stays in a processor's cache while it is hashed and written."""
+"""Bytes read at once of a body: as many as stay in a processor's cache while they are hashed and
+written."""
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 BODILESS = frozenset({204, 304})
 """Statuses whose answers have no body (RFC 9110, section 6.4.1)."""
 
 
 class BadRequest(Exception):
-    """What arrived is no request that can be answered; the connection cannot go on."""
+    """The bytes are no request that can be carried out. The connection cannot go on."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -46,12 +47,12 @@ class BadRequest(Exception):
 
 
 class Cut(Exception):
-    """The client went away, or fell silent, in the middle of a request."""
+    """The client has gone, or fallen silent, in the middle of a request."""
 
 
 @dataclass(slots=True)
 class Request:
-    """One request; its body is still on the way."""
+    """One request; its body is still to be read."""
 
     method: str
     path: str
@@ -61,13 +62,13 @@ class Request:
     """Names in lower case; several of one name are joined by commas."""
     body: Body
     target: str = ""
-    """As it came, for the log."""
+    """The request target as it came, for the log."""
     keep_alive: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """A piece of an open file as the body of an answer; who sends it closes it."""
+    """A part of an open file as the body of an answer; whoever sends it closes the file."""
 
     file: FileIO
     offset: int
@@ -82,14 +83,12 @@ class Response:
     headers: dict[str, str] = field(default_factory=dict)
     content: bytes | FilePart = b""
     length: int | None = None
-    """Content-Length where it differs from the content sent: answers to HEAD."""
+    """The Content-Length, if it is not the content's: answers to HEAD."""
     close: bool = False
 
     def head(self) -> bytes:
-        """Its head, written by hand.
-
-        h11 would take a third of a small request's time to check our own words.
-        """
+        """The answer's head."""
+        # By hand: h11 would check our own words, which takes a third of a small request's time.
         length = self.length
         if length is None:
             content = self.content
@@ -104,16 +103,13 @@ class Response:
 
 
 class Framing:
-    """The requests of one socket, one after the other.
-
-    `http` is h11's view of the last one: a new one for each, since what has come behind a request
-    is kept here.
-    """
+    """The requests of one socket, one after the other."""
 
     def __init__(self, sock: socket.socket, limits: Limits) -> None:
         self.http = h11.Connection(h11.SERVER)
+        """h11's state of the present request; each request has a new one."""
         self.rest = b""
-        """What has come behind the last head, or behind the last body in chunks."""
+        """Bytes that have come behind the last head, or behind the last body in chunks."""
         self._socket = sock
         self._limits = limits
 
@@ -129,7 +125,7 @@ class Framing:
         target, version = head.target.decode(), head.http_version
         if version not in {b"1.1", b"1.0"}:
             raise BadRequest(505, "only HTTP/1.1 is spoken here")
-        if target.startswith(("http://", "https://")):  # as proxies send it
+        if target.startswith(("http://", "https://")):  # as to a proxy (RFC 9112, section 3.2.2)
             target = "/" + target.partition("://")[2].partition("/")[2]
         if not target.startswith("/"):
             raise BadRequest(400, "the request target is malformed")
@@ -155,7 +151,7 @@ class Framing:
         )
 
     def _head(self) -> h11.Request | None:
-        """The next request's head, as `request` says."""
+        """The next request's head; see `request`."""
         limits, data, head = self._limits, self.rest, b""
         self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
         deadline = time.monotonic() + limits.idle_seconds
@@ -185,7 +181,8 @@ class Framing:
         return event
 
     def _check(self, head: bytes) -> None:
-        """Refuse what h11 forgives, and a head that came whole and is too long."""
+        """Refuse forms that h11 accepts, and a head that is too long. Raises BadRequest."""
+        # h11 bounds only a head that has not come as a whole yet.
         if len(head) > self._limits.head_bytes:
             raise BadRequest(431, f"the headers are longer than {self._limits.head_bytes} bytes")
         if _FORGIVEN.search(head):
@@ -195,20 +192,20 @@ class Framing:
             raise BadRequest(400, "one Content-Length or one Transfer-Encoding, and only one")
 
     def event(self) -> object:
-        """What h11 makes of what has come. Raises BadRequest."""
+        """h11's next event. Raises BadRequest."""
         try:
             return self.http.next_event()
         except h11.RemoteProtocolError as error:
             raise BadRequest(error.error_status_hint, str(error)) from error
 
     def ask_to_go_on(self) -> None:
-        """Tell a client to send its body if it waits for that (`Expect: 100-continue`)."""
+        """Tell a client that waits for it to send its body (`Expect: 100-continue`)."""
         if self.http.they_are_waiting_for_100_continue:
             go_on = h11.InformationalResponse(status_code=100, headers=[], reason="Continue")
             self._socket.sendall(self.http.send(go_on))
 
     def receive(self, most: int = _RECEIVE_BODY) -> bytes:
-        """Some bytes of a body. Raises Cut where none come."""
+        """Some bytes of a body. Raises Cut if none come."""
         try:
             data = self._socket.recv(min(most, _RECEIVE_BODY))
         except OSError as error:
@@ -219,24 +216,24 @@ class Framing:
 
 
 class Body:
-    """The body of a request, read once from front to end; without a source it is empty."""
+    """The body of a request, read once, from front to end; without a source it is empty."""
 
     def __init__(self, source: Framing | None, length: int | None) -> None:
         self.source = source
         self.length = length
-        """Bytes that were announced; None when it comes in chunks."""
+        """Bytes, by the Content-Length; None: it comes in chunks."""
         self.received = 0
-        """Bytes that were read."""
+        """Bytes read so far."""
         self.finished = length == 0
-        """Whether every byte was read."""
+        """Whether all of it was read."""
 
     @property
     def is_held_back(self) -> bool:
-        """Whether the client waits to be told to send it (`Expect: 100-continue`)."""
+        """Whether the client waits until it is told to send it (`Expect: 100-continue`)."""
         return bool(self.source and self.source.http.they_are_waiting_for_100_continue)
 
     def read(self) -> bytes | bytearray:
-        """The bytes that have come, at least one; none at its end. Raises BadRequest and Cut."""
+        """The bytes that have come, at least one; b"" at the end. Raises BadRequest, Cut."""
         if self.finished or self.source is None:
             return b""
         self.source.ask_to_go_on()
@@ -244,7 +241,8 @@ class Body:
             chunks = self._chunks(self.source)
             self.received += len(chunks)
             return chunks
-        # Of a known length, just bytes: h11 would copy them twice, a fifth of an upload's cost.
+        # A body of a known length is taken as it is: h11 would copy it twice, which is a fifth of
+        # an upload's processor time.
         left = self.length - self.received
         block, self.source.rest = self.source.rest[:left], self.source.rest[left:]
         block = block or self.source.receive(left)
@@ -253,7 +251,8 @@ class Body:
         return block
 
     def _chunks(self, source: Framing) -> bytearray:
-        """Every chunk, or piece of one, that has come: some clients send crumbs."""
+        """All chunks, and parts of one, that have come."""
+        # Gathered, because some clients send chunks of a few bytes: each would be a write.
         gathered = bytearray()
         while not self.finished:
             event = source.event()

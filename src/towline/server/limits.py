@@ -1,4 +1,4 @@
-"""How much one client may ask of the registry; every number is documented in `docs/`."""
+"""Bounds on what clients may ask of the registry; `docs/` documents each number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Limits:
     idle_seconds: float = 60.0
     """Without a byte, between requests and within one."""
     drain_bytes: int = 256 << 10
-    """Of a refused body, read so that the connection can go on; beyond, it is closed."""
+    """Of a refused body that are read, so that the connection can go on; for more it is closed."""
     manifest_bytes: int = 4 << 20
     """More is 413 (distribution-spec, "Pushing Manifests")."""
     connections: int = 512
@@ -26,10 +26,11 @@ class Limits:
     sessions: int = 10_000
     """Open upload sessions; more is 429."""
     session_seconds: float = 24 * 3600.0
-    """An upload session untouched for so long is given up."""
+    """An upload session that is not used for so long is removed."""
     mounts_apart: bool = False
-    """Blobs are mounted from repositories with the same first part alone: those of one test."""
+    """Whether blobs are mounted only from repositories with the same first part: one test's."""
     page: int = 1000
-    """Entries of a catalog or of referrers in one answer; tags are listed whole unless `n` says."""
+    """Entries of a catalog or of referrers in one answer. Tags are listed whole, unless `n` is
+    given."""
     page_bytes: int = 4 << 20
-    """Of referrers in one answer: what clients read of a manifest, and the answer is one."""
+    """Of referrers in one answer. The answer is a manifest, and clients read no more of one."""

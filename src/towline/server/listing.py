@@ -29,20 +29,20 @@ def tags(call: Call) -> Response:
 
 
 def catalog(call: Call) -> Response:
-    """The names of all repositories, by pages (an endpoint of docker's, `_catalog`)."""
+    """The names of all repositories, in pages (`_catalog`, which Docker's registry had first)."""
     names, limit = call.registry.storage.names(), call.registry.limits.page
     return _page(call, "repositories", names, limit)
 
 
 def referrers(call: Call) -> Response:
-    """The manifests whose subject is a digest; an empty list where there are none.
+    """The manifests whose subject is a digest; an empty list if there are none.
 
-    A page ends after so many entries, or once so many bytes were looked at: with a filter it may
-    be empty and still not the last.
+    A page ends after so many entries, or once so many bytes of descriptors were read. With a filter
+    it may be empty without being the last.
     """
     if not call.registry.referrers:
         raise no_endpoint(call.request.path)
-    # A plus sign that was not encoded arrives as a space.
+    # Media types have plus signs; one that is not encoded means a space in a query.
     wanted = (call.parameter("artifactType") or "").replace(" ", "+")
     headers = {"Content-Type": media_types.OCI_INDEX}
     if wanted:
@@ -64,7 +64,10 @@ def referrers(call: Call) -> Response:
 def _page(
     call: Call, what: str, entries: Iterable[str], limit: int | None = None, **beside: str
 ) -> Response:
-    """The entries after `last`, at most `n` and never more than `limit`, and where the rest is."""
+    """The entries after `last`: at most `n`, never more than `limit`, and a link to the rest.
+
+    `beside`: other fields of the document.
+    """
     after, asked = call.parameter("last") or "", call.parameter("n")
     if asked and not _NUMBER.fullmatch(asked):
         raise Refused(distribution.UNSUPPORTED, "n is no number")

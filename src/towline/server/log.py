@@ -1,4 +1,4 @@
-"""What was asked of the registry: the log that tests and the demo read."""
+"""The log of the registry's requests, which tests and the demo read."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
-    """One request as the registry saw it, noted just before its answer is sent."""
+    """One request, logged just before its answer is sent."""
 
     method: str
     path: str
     """With its query, as it came."""
     status: int
-    """0 when the client was cut off before an answer."""
+    """0: the client had gone before an answer."""
     received: int
     """Bytes of the body that were read."""
     seconds: float
-    """From the end of its headers to the answer."""
+    """From the end of the headers to the answer."""
     headers: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Names in lower case; without credentials."""
 
 
 class RequestLog:
-    """The last requests, oldest first; bounded, so that a long life costs no memory."""
+    """The last requests, the oldest first. Bounded, so that a long-lived server needs no memory."""
 
     def __init__(self, size: int, listener: Callable[[LoggedRequest], None] | None = None) -> None:
         self._listener = listener
         self._entries: deque[LoggedRequest] = deque(maxlen=size)
         self._lock = threading.Lock()
         self.count = 0
-        """Requests since the start, forgotten ones too."""
+        """Requests since the start, with those that are dropped."""
 
     def add(self, entry: LoggedRequest) -> None:
-        """Note a request."""
+        """Add a request, and tell the listener."""
         with self._lock:
             self._entries.append(entry)
             self.count += 1
@@ -48,7 +48,7 @@ class RequestLog:
             self._listener(entry)
 
     def since(self, mark: int = 0) -> list[LoggedRequest]:
-        """The requests from number `mark` on, counted from 0, as far as they are remembered."""
+        """The requests from number `mark` on, counted from 0, as far as they are still there."""
         with self._lock:
             forgotten = self.count - len(self._entries)
             return list(islice(self._entries, max(0, mark - forgotten), None))

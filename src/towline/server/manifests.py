@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def read(call: Call) -> Response:
-    """GET or HEAD of a manifest: as it was stored, whatever `Accept` says."""
+    """GET or HEAD of a manifest: always as it was stored, whatever `Accept` says."""
     found = call.repository.resolve(_reference(call.last))
     if found is None:
         if not call.repository.exists:
@@ -30,9 +30,9 @@ def read(call: Call) -> Response:
 
 
 def put(call: Call) -> Response:
-    """PUT: store a manifest whose parts are here, then point the tags to it.
+    """PUT: store a manifest whose content is here, then set its tags.
 
-    The tag is that of the path, or they are those asked for beside a digest (end-7b).
+    That is the tag in the path or, beside a digest there, those in the query (end-7b).
     """
     reference = _reference(call.last)
     by_digest = isinstance(reference, Digest)
@@ -46,7 +46,7 @@ def put(call: Call) -> Response:
         raise _invalid(str(error)) from None
     if document.payload is not None and not call.registry.schema1:
         raise _invalid("schema 1 is only taken with `--schema1`")
-    # Of schema 1 the signatures are not part of what the digest is of.
+    # A digest of schema 1 is that of the payload, without the signatures.
     signed = content if document.payload is None else document.payload
     digest = Digest.of(signed)
     if isinstance(reference, Digest):
@@ -60,7 +60,7 @@ def put(call: Call) -> Response:
         "Location": distribution.manifest_path(call.name, digest),
         distribution.DOCKER_CONTENT_DIGEST: digest,
     }
-    # By this header clients know that they need not keep a list under a tag.
+    # The header tells clients that they need not keep a list of referrers under a tag.
     if document.subject and call.registry.referrers:
         headers[distribution.OCI_SUBJECT] = document.subject.digest
     if by_digest and tags:
@@ -73,7 +73,7 @@ def _invalid(message: str) -> Refused:
 
 
 def delete(call: Call) -> Response:
-    """DELETE of a tag alone, or of a manifest with all its tags."""
+    """DELETE of a tag alone, or, by digest, of a manifest with all its tags."""
     reference = _reference(call.last)
     repository = call.repository
     if not repository.exists:
@@ -92,7 +92,7 @@ def delete(call: Call) -> Response:
 
 
 def _reference(text: str) -> Digest | str:
-    """A digest, or a tag; refuses what is neither."""
+    """A digest, or a tag. Raises Refused for anything else."""
     if ":" in text:
         return digest_of(text)
     _check_tag(text)
@@ -105,7 +105,7 @@ def _check_tag(text: str) -> None:
 
 
 def _content(call: Call) -> bytes:
-    """The whole body, unless it is larger than a manifest may be."""
+    """The whole body. Raises Refused if it is larger than a manifest may be."""
     limit = call.registry.limits.manifest_bytes
     content = bytearray()
     if (call.body.length or 0) <= limit:
@@ -136,7 +136,7 @@ def _store(call: Call, content: bytes, digest: Digest, document: Document, tags:
 
 
 def _missing(repository: Repository, document: Document) -> Iterator[Digest]:
-    """What the document refers to and the repository does not hold.
+    """The digests that the document lists and the repository does not hold.
 
     Raises Refused where something has another size than the document says.
     """

@@ -20,7 +20,7 @@ _STATUSES = {
     distribution.TOOMANYREQUESTS: 429,
     distribution.UNAUTHORIZED: 401,
 }
-"""Of codes that stand for one status; the others' is 400 unless it is given."""
+"""The status of codes that have one of their own; the others' is 400, unless it is given."""
 _MESSAGES = {
     distribution.BLOB_UNKNOWN: "blob unknown to repository",
     distribution.BLOB_UPLOAD_UNKNOWN: "upload unknown",
@@ -28,13 +28,13 @@ _MESSAGES = {
     distribution.MANIFEST_UNKNOWN: "manifest unknown",
     distribution.NAME_UNKNOWN: "there is no such repository",
 }
-"""Of codes that say it all."""
+"""The messages of codes that need no other."""
 
 
 class Refused(Exception):
-    """A request that is answered with an error of one of the specification's codes.
+    """A request is refused with one of the specification's codes.
 
-    One error is told for each of `details`; `detail` is that of the only one.
+    The answer has an error for each of `details`, or one with `detail`.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Refused(Exception):
 
 
 def no_endpoint(path: str) -> Refused:
-    """Nothing is served under that path."""
+    """The refusal of a path that is no endpoint."""
     message = f"there is no endpoint {path[:200]}"
     return Refused(distribution.UNSUPPORTED, message, status=404)
 

@@ -1,18 +1,19 @@
-"""One repository: which blobs and manifests it holds, what its tags point to, who refers to whom.
+"""One repository: the blobs and manifests that it holds, its tags, and its referrers.
 
-Order is what keeps it true when the process is killed: content before the sign of it, a manifest
-before its tag when writing, tags before their manifest when deleting. Reads take no lock. What lies
-in its folder:
+The order of changes keeps it consistent when the process is killed: content comes before the mark
+that it is held, a manifest before its tag, and in deleting tags go before their manifest. Reads
+take no lock. Its folder has:
 
-    _blobs/ALG/HEX           empty: the repository holds this blob; its time is that of the last
-                             question for it, or 0 once a manifest has listed it
+    _blobs/ALG/HEX           empty: the repository holds this blob; the file's time is that of the
+                             last question for it, or 0 once a manifest has listed it
     _manifests/ALG/HEX       two lines: the media type, and the digest of the stored bytes
     _tags/TAG                the digest
-    _tagged/ALG/HEX/TAG      empty: what a tag leaves behind at its manifest, to find it by
-    _referrers/ALG/HEX/ALG-HEX   the descriptor of a manifest whose subject the folder names
+    _tagged/ALG/HEX/TAG      empty: finds the tags of a manifest
+    _referrers/ALG/HEX/ALG-HEX   the descriptor of a manifest whose subject is the folder's digest
 
-No part of a repository's name begins with an underscore, so the two cannot be confused. Names,
-tags and digests are checked before they come here: paths are made of nothing else.
+No part of a repository's name begins with an underscore, so that nested repositories are never
+confused with these. Names, tags and digests are checked before they come here, as they become
+paths.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ class StoredManifest:
     digest: Digest
     media_type: str
     stored: Digest
-    """That of the bytes; of schema 1, whose own digest leaves the signatures out, another one."""
+    """The digest of the bytes. That of schema 1 is another one, which leaves the signatures out."""
     path: Path
     """The file with its bytes."""
     size: int
 
 
 class Repository:
-    """One repository by its name, which was checked; what is first put into it makes it exist."""
+    """One repository, by its checked name. It exists from the first thing that is put into it."""
 
     def __init__(self, storage: Storage, name: str) -> None:
         self.name = name
@@ -69,44 +70,45 @@ class Repository:
     # Blobs
 
     def blob(self, digest: Digest) -> int | None:
-        """Bytes of a blob that the repository holds, else None."""
+        """Bytes of a blob; None: the repository does not hold it."""
         return self._storage.size(digest) if at(self._blobs, digest).exists() else None
 
     def ask_blob(self, digest: Digest) -> int | None:
-        """Like `blob`, and keeps it from collections for a while: the answer may be relied on."""
+        """Bytes of a blob, which is not collected for a while then; None: it is not held."""
         hold = at(self._blobs, digest)
         if touched(hold) is None:
             return None
         size = self._storage.keep(digest)
-        # A collection drops the hold first and then looks at the note: one of us sees the other.
+        # The blob is marked first, and the hold looked for afterwards. A collection (`gc._let_go`)
+        # drops the hold first, and looks for the mark afterwards: one of the two sees the other.
         return size if hold.exists() else None
 
     def list_blobs(self, digests: Iterable[Digest]) -> None:
-        """Note that a manifest lists these: they may be collected once none does."""
+        """Note that a manifest lists these blobs: once none does, they may be collected at once."""
         for digest in digests:
             with suppress(FileNotFoundError, PermissionError):
                 os.utime(at(self._blobs, digest), (0, 0))
 
     def asked(self, digest: Digest) -> float:
-        """When a blob was last asked for here; 0 if a manifest has listed it since."""
+        """The time at which a blob was last asked for here; 0: a manifest has listed it since."""
         return last_asked(at(self._blobs, digest))
 
     def link_blob(self, digest: Digest) -> None:
-        """Hold a blob from now on."""
+        """Hold a blob."""
         self._files.mark(at(self._blobs, digest))
 
     def unlink_blob(self, digest: Digest) -> bool:
-        """Hold it no longer; whether it was held."""
+        """Hold a blob no longer. Returns whether it was held."""
         return self._files.remove(at(self._blobs, digest))
 
     def blobs(self) -> Iterator[Digest]:
-        """Every blob that it holds."""
+        """Every blob that the repository holds."""
         return _digests(self._blobs)
 
     # Manifests
 
     def manifest(self, digest: Digest) -> StoredManifest | None:
-        """A manifest by its digest."""
+        """A manifest by its digest; None: there is none."""
         try:
             media_type, text = at(self._manifests, digest).read_text().splitlines()
         except FileNotFoundError:
@@ -117,18 +119,18 @@ class Repository:
         return None if size is None else StoredManifest(digest, media_type, stored, path, size)
 
     def resolve(self, reference: str) -> StoredManifest | None:
-        """A manifest by its digest, or by a tag."""
+        """A manifest by its digest, or by a tag; None: there is none."""
         digest = reference if isinstance(reference, Digest) else self.tagged(reference)
         return self.manifest(digest) if digest else None
 
     def put_manifest(self, digest: Digest, media_type: str, stored: Digest) -> None:
-        """Hold a manifest whose bytes are the blob `stored`; within `unswept` and `changing`."""
+        """Hold a manifest whose bytes are the blob `stored`. Within `unswept` and `changing`."""
         held = self.manifest(digest)
-        if held is None or held.media_type != media_type:  # a further tag writes nothing anew
+        if held is None or held.media_type != media_type:  # nothing to write for a second tag
             self._files.write(at(self._manifests, digest), f"{media_type}\n{stored}\n".encode())
 
     def delete_manifest(self, digest: Digest, subject: Digest | None) -> None:
-        """Forget a manifest, its tags first; within `changing`."""
+        """Delete a manifest, its tags first. Within `changing`."""
         tags_of = at(self._tagged, digest)
         tags = [tag for tag in _entries(tags_of) if self.tagged(tag) == digest]
         for tag in tags:
@@ -141,40 +143,41 @@ class Repository:
             self._files.remove(at(self._referrers, subject) / digest.replace(":", "-"))
 
     def manifests(self) -> Iterator[Digest]:
-        """Every manifest that it holds."""
+        """Every manifest that the repository holds."""
         return _digests(self._manifests)
 
     # Tags
 
     def tagged(self, tag: str) -> Digest | None:
-        """What a tag points to."""
+        """The digest under a tag; None: there is no such tag."""
         try:
             return Digest((self._tags / tag).read_text().strip())
         except FileNotFoundError:
             return None
 
     def set_tag(self, tag: str, digest: Digest) -> None:
-        """Point a tag to a manifest that is held; within `changing`."""
+        """Set a tag to a manifest that is held. Within `changing`."""
         before = self.tagged(tag)
         if before == digest:
             return
+        # The mark at the manifest first: a tag without one would outlive its manifest.
         self._files.mark(at(self._tagged, digest) / tag)
         self._files.write(self._tags / tag, f"{digest}\n".encode())
         self._untag(before, tag)
 
     def delete_tag(self, tag: str) -> bool:
-        """Remove a tag alone; whether it was there. Within `changing`."""
+        """Remove a tag alone. Returns whether it was there. Within `changing`."""
         before = self.tagged(tag)
         removed = self._files.remove(self._tags / tag)
         self._untag(before, tag)
         return removed
 
     def _untag(self, digest: Digest | None, tag: str) -> None:
-        """Forget that a manifest had a tag."""
+        """Remove the mark of a tag at its manifest."""
         if digest:
             tags_of = at(self._tagged, digest)
             self._files.remove(tags_of / tag)
-            with suppress(OSError):  # others are there
+            with suppress(OSError):  # the manifest has other tags
                 tags_of.rmdir()
 
     def tags(self) -> list[str]:
@@ -184,15 +187,13 @@ class Repository:
     # Referrers
 
     def add_referrer(self, subject: Digest, digest: Digest, descriptor: dict[str, Any]) -> None:
-        """Note that a manifest names another, which need not exist, as its subject."""
+        """Note that a manifest has this subject, which need not exist."""
         path = at(self._referrers, subject) / digest.replace(":", "-")
         self._files.write(path, json.dumps(descriptor, ensure_ascii=False).encode())
 
     def referrers(self, subject: Digest, after: str) -> Iterator[tuple[Digest, bytes]]:
-        """The manifests with that subject, by digest, behind one of them; each with its descriptor.
-
-        One at a time: a descriptor has the manifest's annotations, so it may be large.
-        """
+        """The manifests with that subject, sorted by digest, after `after`; with descriptors."""
+        # One at a time: a descriptor holds the manifest's annotations, so it may be large.
         folder = at(self._referrers, subject)
         behind = after.replace(":", "-")
         for entry in sorted(entry for entry in _entries(folder) if entry > behind):

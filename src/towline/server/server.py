@@ -1,4 +1,4 @@
-"""A registry on a socket: accepts connections, gives each a thread, keeps house, stops cleanly."""
+"""A registry on a socket: a thread for each connection, housekeeping, and a clean stop."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 _BACKLOG = 128
 _HOUSEKEEPING = 300.0
+"""Seconds between two collections."""
 _GRACE_SECONDS = 0.5
-"""For requests that are under way when the server stops."""
+"""Seconds for requests that are under way when the server stops."""
 _END_SECONDS = 5.0
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
@@ -45,11 +46,11 @@ _BUSY = (
 class Server:
     """An OCI registry in this process (distribution-spec 1.1).
 
-    `root` None keeps everything in a temporary folder, removed at the end; `port` 0 takes a free
-    one. Use it in a `with` block, or call `start` and `stop`. Without `referrers` it is a registry
-    of version 1.0, whose clients list referrers under a tag. The last `kept_requests` requests are
-    remembered, each is told to `on_request`; `report` is told of faults of the registry's own.
-    Raises TowlineError when the root or the address cannot be used.
+    With `root` None everything is kept in a temporary folder, which is removed at the end; `port` 0
+    takes a free one. Use it in a `with` block, or call `start` and `stop`. Without `referrers` it
+    is a registry of version 1.0, whose clients list referrers under a tag. The last `kept_requests`
+    requests are kept, and each is told to `on_request`; `report` is told of the registry's own
+    faults. Raises TowlineError when the root or the address cannot be used.
     """
 
     def __init__(
@@ -85,9 +86,9 @@ class Server:
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self.log = RequestLog(kept_requests, on_request)
-        """What was asked."""
+        """The log of requests."""
         self.faults = Faults()
-        """Faults to order, for tests of clients."""
+        """Takes orders for faults, for tests of clients."""
         bodies = PerClient(limits.client_bodies)
         self._shared = Shared(self._registry, self.log, self.faults, bodies)
 
@@ -118,16 +119,16 @@ class Server:
 
     @property
     def root(self) -> Path:
-        """Where everything is stored."""
+        """The folder that stores everything."""
         return self._registry.storage.root
 
     @property
     def requests(self) -> list[LoggedRequest]:
-        """What was asked so far, oldest first."""
+        """The requests so far, the oldest first."""
         return self.log.since()
 
     def ask(self, path: str) -> bytes | None:
-        """What a GET of `path` gives, else None; asked from within: no fault, no log."""
+        """The content of a GET of `path`; None: it is refused. Neither logged nor made to fail."""
         bare, _, query = path.partition("?")
         request = Request("GET", bare, parse_qs(query), {}, Body(None, 0), path)
         answer = api.answer(self._registry, request, lambda: None)
@@ -144,7 +145,7 @@ class Server:
         return host, port
 
     def start(self) -> None:
-        """Accept from now on, in threads of its own."""
+        """Accept connections from now on, in threads. Raises TowlineError."""
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
         try:
             self._listener = socket.create_server(self._address, family=family, backlog=_BACKLOG)
@@ -165,14 +166,14 @@ class Server:
             thread.start()
 
     def stop(self) -> None:
-        """End every connection, write the index, release the root."""
+        """End every connection, write the index, and release the root."""
         if self._stopping.is_set():
             return
         self._stopping.set()
         self.faults.clear()
         listener = self._listener
         if listener is not None:
-            with suppress(OSError):  # closing alone would leave `accept` waiting
+            with suppress(OSError):  # closing it alone would leave `accept` waiting
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
         for thread in self._threads:
@@ -188,7 +189,7 @@ class Server:
         with self._lock:
             open_now = dict(self._open)
         for connection in open_now.values():
-            if connection and connection.idle:  # a client's next request will find it closed
+            if connection and connection.idle:  # as if the client's next request came too late
                 connection.end()
         for thread in open_now:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -212,7 +213,7 @@ class Server:
             try:
                 sock, _ = self._listener.accept()
             except OSError:
-                if self._stopping.wait(0.05):  # out of descriptors: others will be given back
+                if self._stopping.wait(0.05):  # no file can be opened: others will be closed
                     return
                 continue
             self._take(sock)
@@ -225,22 +226,23 @@ class Server:
                 self._open[thread] = None
         if busy:
             with suppress(OSError), sock:
-                sock.settimeout(0)  # whoever does not read at once is not waited for
+                sock.settimeout(0)  # a client that does not read at once must not hold this thread
                 sock.send(_BUSY)
             return
         try:
             thread.start()
-        except RuntimeError:  # no more threads: they come back when connections end
+        except RuntimeError:  # the system gives no more threads, until connections end
             sock.close()
             with self._lock:
                 del self._open[thread]
 
     def _serve(self, sock: socket.socket) -> None:
-        """One connection in its own thread, TLS's handshake included: a slow one delays nobody."""
+        """Serve one connection in its own thread."""
+        # TLS's handshake, too: a slow one in the accepting thread would delay all others.
         this = threading.current_thread()
         try:
             with suppress(OSError):
-                # Else the end of a small answer waits for the acknowledgement of its beginning.
+                # Without it the end of a small answer waits for its beginning's acknowledgement.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if self._tls:
                     sock.settimeout(self._registry.limits.head_seconds)
@@ -257,10 +259,10 @@ class Server:
 
 
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """For `Server`'s `tls`. Raises UsageError where the files cannot be used."""
+    """The `tls` of a `Server`. Raises UsageError where the files cannot be used."""
 
     def encrypted() -> str:
-        # Else OpenSSL itself asks for a passphrase on the terminal, and no signal ends that.
+        # Without this OpenSSL asks for a passphrase on the terminal, and no signal ends that.
         raise UsageError(
             f"the key in {key} is encrypted, and no passphrase is asked for",
             hint=f"give a key without a passphrase: openssl pkey -in {key} -out FILE",

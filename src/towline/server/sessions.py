@@ -1,8 +1,8 @@
-"""Upload sessions: the bytes of a blob on their way in (distribution-spec, "Pushing blobs").
+"""Upload sessions: the bytes of a blob that have come so far (distribution-spec, "Pushing blobs").
 
-A session is one file, so it survives a restart; its name carries a mark of the repository, so it
-is found from there alone. Bytes are hashed as they pass; what cannot be known any more (after a
-restart, or when the closing digest has another algorithm) is hashed again from the file.
+A session is one file, so that it survives a restart. The file's name has a hash of the repository's
+name, so that only requests to that repository find it. Bytes are hashed as they come. After a
+restart, or for a closing digest of another algorithm, the file is hashed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Session:
-    """One open upload. Everything but `offset` may only be used inside `taken`."""
+    """One open upload. Only `offset` may be used outside of `taken`."""
 
     def __init__(self, session: str, path: Path, offset: int) -> None:
         self.id = session
@@ -38,7 +38,7 @@ class Session:
         self.offset = offset
         """Bytes received and kept."""
         self.closed = False
-        """Committed, cancelled or expired, while somebody waited for it."""
+        """Whether it was committed, cancelled or expired, while another request waited for it."""
         self.touched = time.monotonic()
         self._hash = None if offset else hashlib.sha256()
         self._turn = threading.Lock()
@@ -46,12 +46,13 @@ class Session:
 
     @contextmanager
     def taken(self, interrupt: Callable[[], None]) -> Iterator[bool]:
-        """Take the right to write; who has it is interrupted: the client's newest request counts.
+        """Take the right to write; a request that has it is interrupted.
 
-        A client that lost its connection comes back before the registry has noticed. `interrupt`
-        ends the caller's own reading when it is its turn to be replaced. Yields whether somebody
-        was interrupted: how far that one came, the client cannot know.
+        `interrupt` ends the caller's own reading, when a later request takes the right. Yields
+        whether a request was interrupted: the client cannot know how far that one came.
         """
+        # The newest request counts: a client that lost its connection comes back before this
+        # registry has noticed that.
         before, self._interrupt = self._interrupt, interrupt
         if before:
             before()
@@ -69,7 +70,7 @@ class Session:
             self._hash = hashlib.new(algorithm)
 
     def append(self, body: Body) -> None:
-        """Take a request's body; what had arrived before a cut is kept.
+        """Append a request's body; bytes that came before a cut are kept.
 
         Raises Cut or BadRequest from the body, OSError from the disk.
         """
@@ -77,7 +78,7 @@ class Session:
         try:
             os.lseek(descriptor, self.offset, os.SEEK_SET)
             while block := memoryview(body.read()):
-                while block:  # a full disk takes a part of it
+                while block:  # a disk that is nearly full takes only a part
                     written = os.write(descriptor, block)
                     if self._hash:
                         self._hash.update(block[:written])
@@ -88,7 +89,7 @@ class Session:
             os.close(descriptor)
 
     def digest(self, algorithm: str) -> Digest:
-        """The digest of what was received."""
+        """The digest of the bytes received."""
         if self._hash is None or self._hash.name != algorithm:
             with self.path.open("rb") as file:
                 self._hash = hashlib.file_digest(file, algorithm)
@@ -107,7 +108,7 @@ class Sessions:
         self.expire()
 
     def start(self, name: str) -> Session | None:
-        """A new session for a repository; None when there are too many."""
+        """A new session for a repository; None: too many are open."""
         with self._lock:
             if self._count >= self._limits.sessions:
                 return None
@@ -124,8 +125,8 @@ class Sessions:
             return self._open.setdefault(path, Session(session, path, 0))
 
     def find(self, name: str, session: str) -> Session | None:
-        """An open session of a repository."""
-        if not _ID.fullmatch(session):  # it becomes a part of a path
+        """An open session of a repository; None: there is none."""
+        if not _ID.fullmatch(session):  # it becomes part of a path
             return None
         path = self._path(name, session)
         with self._lock:
@@ -135,7 +136,7 @@ class Sessions:
             return found
 
     def close(self, session: Session) -> None:
-        """Forget a session and what it received; inside its `taken`."""
+        """Remove a session and its bytes. Inside its `taken`."""
         with self._lock:
             if session.closed:
                 return
@@ -145,7 +146,7 @@ class Sessions:
         session.path.unlink(missing_ok=True)
 
     def expire(self) -> None:
-        """Remove sessions, and files that a crash left half written, after `session_seconds`."""
+        """Remove sessions that were not used for `session_seconds`, and unfinished files as old."""
         oldest, now = time.time() - self._limits.session_seconds, time.monotonic()
         for path in self._folder.iterdir():
             with suppress(FileNotFoundError):

@@ -1,14 +1,14 @@
-"""What the registry holds: one copy of every blob, and the repositories that share them.
+"""The root of a registry: one copy of every blob, and the locks for changes and collections.
 
-Opens a root and adopts uploaded files as blobs. What a repository knows of its blobs, manifests
-and tags is `repository`'s, which stands on this; open uploads are `sessions`'; throwing away is
-`gc`'s. Where everything lies below the root, which `docs/` describes for people:
+`repository` stands on this, and knows a repository's blobs, manifests and tags; `sessions` has the
+open uploads, and `gc` removes blobs. The root has the following (`docs/` describes it for people):
 
     oci-layout  index.json  blobs/ALG/HEX      an OCI image layout (image-spec, "Image Layout")
     repositories/NAME/       see `repository`
     uploads/                 open sessions, and files that are being written
     lock                     held by the one server of this root
-    sweep.lock  sweep.turn   held by changes and by collections; by those who wait for it
+    sweep.lock               held by changes and by collections
+    sweep.turn               held while waiting for `sweep.lock`
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ _EMPTY_INDEX = (
 
 
 def at(folder: Path, digest: Digest) -> Path:
-    """A digest's place in a folder of them."""
+    """The path of a digest in a folder of digests."""
     algorithm, _, encoded = digest.partition(":")
     return folder / algorithm / encoded
 
 
 class Storage:
-    """One root; safe from any thread, and beside collections in other processes.
+    """One root. Safe from any thread, and beside collections in other processes.
 
-    None is a temporary folder, removed at the end. Raises TowlineError when the root cannot be
-    used.
+    Without a root it is a temporary folder, removed at the end. Raises TowlineError when the root
+    cannot be used.
     """
 
     def __init__(self, root: Path | None = None) -> None:
@@ -82,7 +82,7 @@ class Storage:
             raise TowlineError(message, hint="choose another folder with `--root`") from error
 
     def hold(self) -> bool:
-        """Lock the root for this server; False while another one has it."""
+        """Lock the root for this server. False: another one has it."""
         try:
             self._held = _lock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -99,11 +99,9 @@ class Storage:
 
     @contextmanager
     def unswept(self) -> Iterator[None]:
-        """While the block runs, no collection in any process removes anything. Must not be nested.
-
-        Collections and these blocks wait for each other in one queue, `sweep.turn`: neither starves
-        the other.
-        """
+        """While the block runs, no collection in any process removes anything. Never nested."""
+        # Changes share `sweep.lock`. Without the queue at `sweep.turn` a collection might wait for
+        # ever, as there may always be a change that shares the lock.
         with ExitStack() as held:
             with _locked(self._sweep_turn, fcntl.LOCK_EX):
                 held.enter_context(_locked(self._sweep_lock, fcntl.LOCK_SH))
@@ -119,35 +117,39 @@ class Storage:
             yield
 
     def changing(self, name: str) -> threading.Lock:
-        """The lock under which a repository's manifests and tags change."""
+        """The lock for changes of a repository's manifests and tags."""
+        # Repositories share 64 locks, so that their number costs no memory.
         return self._changing[hash(name) % _STRIPES]
 
     def path(self, digest: Digest) -> Path:
-        """The one copy of a blob or manifest."""
+        """The path of the one copy of a blob or manifest."""
         return at(self.blobs, digest)
 
     def size(self, digest: Digest) -> int | None:
-        """Bytes of a blob, in whatever repository; None where there is none."""
+        """Bytes of a blob of any repository; None: there is none."""
         try:
             return self.path(digest).stat().st_size
         except FileNotFoundError:
             return None
 
     def keep(self, digest: Digest) -> int | None:
-        """Like `size`, within `unswept`: a collection that is under way leaves the blob alone."""
+        """Bytes of a blob, which no collection removes for a while; None: there is none.
+
+        Within `unswept`.
+        """
         status = touched(self.path(digest))
         return status.st_size if status else None
 
     def adopt(self, source: Path, digest: Digest) -> None:
-        """Make a file, synced and of that digest, the one copy of a blob; within `unswept`."""
+        """Make a synced file of that digest the one copy of a blob. Within `unswept`."""
         if self.keep(digest) is not None:
             source.unlink()
             return
-        os.utime(source)  # its last byte may have come long ago
+        os.utime(source)  # its last byte may have come long ago, and a collection looks at the time
         self.files.move(source, self.path(digest))
 
     def names(self) -> Iterator[str]:
-        """Every repository's name, in no order; walks the folders."""
+        """The names of all repositories, in no order."""
         for folder, below, _ in os.walk(self.repositories):
             if "_blobs" in below or "_manifests" in below:
                 yield os.path.relpath(folder, self.repositories)
@@ -164,7 +166,7 @@ def _locked(path: Path, kind: int) -> Iterator[None]:
 
 
 def _lock(path: Path, kind: int) -> int:
-    # A descriptor of its own: such a lock belongs to the opened file, not to the process.
+    # Each lock has a descriptor of its own: a `flock` belongs to the open file, not to a thread.
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, kind)

@@ -1,4 +1,4 @@
-"""Upload sessions as endpoints (distribution-spec, "Pushing blobs"; end-4 to end-6, 11, 13, 14)."""
+"""The endpoints of upload sessions (distribution-spec, "Pushing blobs"; end-4 to 6, 11, 13, 14)."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def start(call: Call) -> Response:
     session.use(algorithm)
     if wanted is None:
         return Response(202, _session_headers(call, session))
-    # POST with a digest: the whole blob is in this request (end-4b).
+    # A POST with a digest has the whole blob as its body (end-4b).
     with session.taken(call.interrupt):
         return _finish(call, session, wanted)
 
 
 def _mounted(call: Call, digest: Digest) -> bool:
-    """Link a blob that another repository holds into this one; False where none does."""
+    """Link a blob that another repository holds into this one. False: none holds it."""
     storage, origin = call.registry.storage, call.parameter("from")
     apart = call.registry.limits.mounts_apart
     if apart and (origin or "").partition("/")[0] != call.name.partition("/")[0]:
         return False
     with storage.unswept():
-        if origin is None:  # a mount from wherever the blob is (end-11)
+        if origin is None:  # a mount from any repository (end-11)
             found = storage.keep(digest) is not None
         elif distribution.NAME.fullmatch(origin):
             found = Repository(storage, origin).ask_blob(digest) is not None
@@ -60,12 +60,12 @@ def _mounted(call: Call, digest: Digest) -> bool:
 
 
 def status(call: Call) -> Response:
-    """GET: how far a session has come."""
+    """GET: the bytes that a session holds."""
     return Response(204, _session_headers(call, _session(call)))
 
 
 def append(call: Call) -> Response:
-    """PATCH: take a chunk, or a stream of unknown length."""
+    """PATCH: append a chunk, or a body of unknown length."""
     session = _session(call)
     with session.taken(call.interrupt) as uncertain:
         _take(call, session, uncertain=uncertain)
@@ -73,7 +73,7 @@ def append(call: Call) -> Response:
 
 
 def finish(call: Call) -> Response:
-    """PUT: take what is left, and make the whole a blob if its digest is right."""
+    """PUT: append the rest, and make the whole a blob if its digest is right."""
     wanted = digest_of(call.parameter("digest") or "")
     session = _session(call)
     with session.taken(call.interrupt) as uncertain:
@@ -82,7 +82,7 @@ def finish(call: Call) -> Response:
 
 
 def cancel(call: Call) -> Response:
-    """DELETE: give a session up."""
+    """DELETE: cancel a session."""
     session = _session(call)
     with session.taken(call.interrupt):
         call.registry.sessions.close(session)
@@ -97,9 +97,9 @@ def _session(call: Call) -> Session:
 
 
 def _take(call: Call, session: Session, *, uncertain: bool) -> None:
-    """Append the request's body in its right place, or refuse it and keep the session.
+    """Append the request's body at the right place, or refuse it and keep the session.
 
-    `uncertain`: the client cannot know how far the request came that this one has interrupted.
+    `uncertain`: this request has interrupted another, and its client cannot know how far that came.
     """
     if session.closed:
         raise Refused(distribution.BLOB_UPLOAD_UNKNOWN, upload=session.id)
@@ -118,14 +118,14 @@ def _take(call: Call, session: Session, *, uncertain: bool) -> None:
             raise Refused(distribution.SIZE_INVALID, message)
     elif uncertain and call.body.length != 0:
         wrong = "another request of this session was under way"
-    if wrong:  # the session goes on, from where `Range` says
+    if wrong:  # the session stays, and its `Range` says where to go on
         headers = _session_headers(call, session)
         raise Refused(distribution.BLOB_UPLOAD_INVALID, wrong, status=416, headers=headers)
     try:
         session.append(call.body)
     except OSError as error:
         if is_no_room(error):
-            call.registry.sessions.close(session)  # what it holds is part of what fills the disk
+            call.registry.sessions.close(session)  # its bytes are part of what fills the disk
         raise
 
 
@@ -158,7 +158,8 @@ def _created(call: Call, digest: Digest) -> Response:
 def _session_headers(call: Call, session: Session) -> dict[str, str]:
     return {
         "Location": distribution.uploads_path(call.name) + session.id,
-        # Nothing and one byte look alike: the specification has no form for an empty session.
+        # `0-0` for nothing, too, as for one byte: the specification has no form for an empty
+        # session.
         "Range": f"0-{max(0, session.offset - 1)}",
         distribution.DOCKER_UPLOAD_UUID: session.id,
     }
