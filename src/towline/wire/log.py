@@ -36,6 +36,8 @@ def silent(_line: str) -> None:
 
 def sent(log: Log, request: Request) -> None:
     """Log a request's head."""
+    if log is silent:
+        return
     log(f"> {request.method} {url(request.url)}")
     for name, value in request.headers:
         log(f">   {name}: {field(name, value)}")
@@ -45,6 +47,8 @@ def sent(log: Log, request: Request) -> None:
 
 def received(log: Log, response: Response, seconds: float) -> None:
     """Log an answer's head; `seconds`: since the request began."""
+    if log is silent:
+        return
     log(f"< {response.status} {response.reason} ({seconds:.3f} s, to {response.method})")
     for name, value in response.headers:
         log(f"<   {name}: {field(name, value)}")

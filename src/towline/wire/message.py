@@ -22,16 +22,19 @@ Shunned = Literal["this machine", "a private network", "another machine"]
 class Headers:
     """Header fields in their order; names are compared without case."""
 
-    __slots__ = ("_fields",)
+    __slots__ = ("_fields", "_values")
 
     def __init__(self, fields: Iterable[tuple[str, str]] = ()) -> None:
         self._fields = tuple(fields)
+        self._values: dict[str, list[str]] = {}
+        for name, value in self._fields:
+            self._values.setdefault(name.lower(), []).append(value)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self._fields)
 
     def __contains__(self, name: str) -> bool:
-        return bool(self.all(name))
+        return name.lower() in self._values
 
     def get(self, name: str) -> str | None:
         """The first value of that name."""
@@ -40,8 +43,7 @@ class Headers:
 
     def all(self, name: str) -> list[str]:
         """Every value of that name."""
-        wanted = name.lower()
-        return [value for key, value in self._fields if key.lower() == wanted]
+        return self._values.get(name.lower(), [])
 
     def number(self, name: str) -> int | None:
         """The first value as a whole number; None when it is missing or something else."""
