@@ -86,10 +86,8 @@ class DockerArchive:
                 f"the config {path} in {self._files.name} is damaged: "
                 f"its bytes have the digest {Digest.of(content)}"
             )
-        config = stores.understood(
-            f"the config {stores.shown(path)} in {self._files.name}",
-            lambda: configs.parse(content),
-        )
+        with stores.understood(f"the config {stores.shown(path)} in {self._files.name}"):
+            config = configs.parse(content)
         layers = self._layers(listed, config.diff_ids)
         image = SourceImage(
             config=content,
@@ -175,10 +173,8 @@ class DockerArchive:
         """The descriptor in `LayerSources` of a layer that lies elsewhere; None: it does not."""
         if not isinstance(described, dict) or not described.get("urls"):
             return None
-        descriptor = stores.understood(
-            f"LayerSources of {MANIFEST} in {self._files.name}",
-            lambda: Descriptor.from_json(described),
-        )
+        with stores.understood(f"LayerSources of {MANIFEST} in {self._files.name}"):
+            descriptor = Descriptor.from_json(described)
         elsewhere = media_types.is_foreign(descriptor.media_type) or not held
         return descriptor if elsewhere else None
 

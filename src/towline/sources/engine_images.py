@@ -86,12 +86,9 @@ def all_tags(client: EngineClient, name: str) -> list[Listed]:
     return list(images.values())
 
 
+@files.understood("what the engine says of its image")
 def _listed(found: Mapping[str, Any]) -> Listed:
     """Parse the answer of inspect. Raises SourceError."""
-    return files.understood("what the engine says of its image", lambda: _read(found))
-
-
-def _read(found: Mapping[str, Any]) -> Listed:
     rootfs = found.get("RootFS")
     root, driver = found.get("Descriptor"), found.get("GraphDriver")
     driver_name = driver.get("Name") if isinstance(driver, dict) else ""

@@ -12,19 +12,18 @@ import json
 import os
 import stat
 import threading
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
 from towline.errors import SourceError
 from towline.spec import manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterator, Mapping
 
     from towline.layers.reader import Reader
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
-
-T = TypeVar("T")
 
 
 class Files(Protocol):
@@ -315,9 +314,10 @@ def read_json(files: Files, path: str) -> Any:  # noqa: ANN401 - any JSON
         raise SourceError(f"{shown(path)} in {files.name} is not JSON ({error})") from None
 
 
-def understood(what: str, parse: Callable[[], T]) -> T:
-    """The result of `parse`; its ValueError becomes a SourceError about `what`."""
+@contextmanager
+def understood(what: str) -> Iterator[None]:
+    """A ValueError in this block becomes a SourceError about `what`."""
     try:
-        return parse()
+        yield
     except ValueError as error:
         raise SourceError(f"{what} cannot be used: {error}") from None

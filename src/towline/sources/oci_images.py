@@ -115,10 +115,8 @@ class OciImages:
     def document(self, listed: Descriptor) -> tuple[RawManifest, Manifest | Index]:
         """A manifest or index, as bytes and parsed. Raises Absent, SourceError."""
         content = self.content(listed, "manifest")
-        document = stores.understood(
-            f"the manifest {listed.digest} in {self.name}",
-            lambda: manifests.parse(content, listed.media_type),
-        )
+        with stores.understood(f"the manifest {listed.digest} in {self.name}"):
+            document = manifests.parse(content, listed.media_type)
         return RawManifest(content, document.media_type), document
 
     def image(self, raw: RawManifest, manifest: Manifest, platform: Platform | None) -> SourceImage:
@@ -127,10 +125,8 @@ class OciImages:
         described = None
         # With a config of another type it is an artifact, whose blobs are never compressed anew.
         if manifest.config.media_type in _IMAGE_CONFIGS:
-            described = stores.understood(
-                f"the config {manifest.config.digest} in {self.name}",
-                lambda: configs.parse(content),
-            )
+            with stores.understood(f"the config {manifest.config.digest} in {self.name}"):
+                described = configs.parse(content)
         return SourceImage(
             config=content,
             config_type=manifest.config.media_type,

@@ -51,10 +51,8 @@ class OciLayout:
         self.transport = "oci" if isinstance(files, stores.Folder) else "oci-archive"
         self._blobs = LayoutBlobs(files)
         self._raw = RawManifest(stores.read(files, INDEX), media_types.OCI_INDEX)
-        document = stores.understood(
-            f"{INDEX} in {files.name}",
-            lambda: manifests.parse(self._raw.content, media_types.OCI_INDEX),
-        )
+        with stores.understood(f"{INDEX} in {files.name}"):
+            document = manifests.parse(self._raw.content, media_types.OCI_INDEX)
         if isinstance(document, Manifest):
             raise SourceError(f"{INDEX} in {files.name} is an image manifest, not an index")
         self._blobs.sparse = SPARSE in document.annotations

@@ -276,7 +276,8 @@ def _listed(files: Files | None) -> tuple[Descriptor, ...]:
     """The entries of `index.json`. Raises SourceError."""
     if files is None:
         return ()
-    document = understood(INDEX, lambda: parse(read(files, INDEX), media_types.OCI_INDEX))
+    with understood(INDEX):
+        document = parse(read(files, INDEX), media_types.OCI_INDEX)
     return getattr(document, "manifests", ())
 
 
