@@ -107,23 +107,23 @@ def _check_parts(text: str) -> None:
     name = text.removeprefix("docker://")
     if "/" in name:
         return
-    if _may_be_a_registry(name):
-        raise UsageError(
-            f"{name} is a registry, and no repository is named behind it",
-            hint=f"name one: {name}/REPOSITORY:TAG",
-        )
+    _check_no_registry(name, "REPOSITORY:TAG")
     raise UsageError(
         f"{name} names no registry to push to",
         hint=f"name one: REGISTRY/{name}, or in full docker.io/library/{name}",
     )
 
 
-def _may_be_a_registry(name: str) -> bool:
-    """Whether a name of one part is more likely a host than a repository with a tag."""
+def _check_no_registry(name: str, more: str) -> None:
+    """A name of one part may more likely be a host than a repository with a tag."""
     host, colon, port = name.partition(":")
     if colon and not port.isdecimal():
-        return False
-    return host == "localhost" or "." in host or len(port) > _MOST_DIGITS
+        return
+    if host == "localhost" or "." in host or len(port) > _MOST_DIGITS:
+        raise UsageError(
+            f"{name} is a registry, and no repository is named behind it",
+            hint=f"name one: {name}/{more}",
+        )
 
 
 def _check_account(parsed: Iterable[Reference], account: str | None) -> None:
@@ -192,11 +192,8 @@ def repository(text: str) -> RepositoryName:
     Raises InvalidReference, and UsageError for a tag or digest, or for a registry alone.
     """
     name = text.removeprefix("docker://")
-    if "/" not in name and _may_be_a_registry(name):
-        raise UsageError(
-            f"{name} is a registry, and no repository is named behind it",
-            hint=f"name one: {name}/REPOSITORY",
-        )
+    if "/" not in name:
+        _check_no_registry(name, "REPOSITORY")
     parsed = reference.parse(text)
     if parsed.tag or parsed.digest:
         raise UsageError(

@@ -132,7 +132,8 @@ def _result(
 ) -> PlanResult:
     documents = _documents(tree, found, wish)
     send_bytes = sum(
-        _to_send(blob, found[blob.key]) - held.get(blob.key, 0) for blob in tree_blobs([tree])
+        (come.sent_bytes if (come := found[blob.key]) else blob.size) - held.get(blob.key, 0)
+        for blob in tree_blobs([tree])
     )
     host = reference.repository.host
     unbuilt = build.media_type(tree, wish.format, wish.profile)
@@ -153,10 +154,6 @@ def _result(
         seconds_estimate=run.target.resources.client.rates.seconds(host, send_bytes),
         **run.outcomes.costs.share()._asdict(),
     )
-
-
-def _to_send(blob: Blob, found: Delivered | None) -> int:
-    return blob.size if found is None else found.sent_bytes
 
 
 def _documents(tree: Tree, found: Mapping[str, Delivered | None], wish: Wish) -> Documents | None:
