@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack, cast
+from typing import Any, Unpack, cast, overload
 
 from towline.context import Cancel
 from towline.push.interface import signatures
@@ -97,13 +97,21 @@ def copy(
         return pusher.copy(source, destination, all_tags=all_tags, **wishes)
 
 
+@overload
+def tag(
+    reference: str, tags: str, *, cancel: Cancel | None = None, **options: Unpack[PusherOptions]
+) -> PushResult: ...
+@overload
+def tag(
+    reference: str, tags: Several, *, cancel: Cancel | None = None, **options: Unpack[PusherOptions]
+) -> list[PushResult]: ...
 def tag(
     reference: str,
     tags: str | Several,
     *,
     cancel: Cancel | None = None,
     **options: Unpack[PusherOptions],
-) -> list[PushResult]:
+) -> PushResult | list[PushResult]:
     """Set further tags to what stands under a reference; see `Pusher.tag`."""
     with Pusher(**options) as pusher:
         return pusher.tag(reference, tags, cancel=cancel)

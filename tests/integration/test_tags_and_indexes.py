@@ -40,8 +40,8 @@ def test_further_tags_are_set_and_no_blob_moves(registry: Place, tmp_path: Path)
     assert not [path for _, path in asked if "/blobs/" in path]
     assert len([method for method, path in asked if method == "GET" and "manif" in path]) == 1
     assert towline.tags(name) == ["1", "2", "stable"]
-    (again,) = towline.tag(f"{name}@{pushed.digest}", "stable")
-    assert again.status == "unchanged"
+    assert towline.tag(f"{name}@{pushed.digest}", "stable").status == "unchanged"
+    assert [one.tag for one in towline.tag(f"{name}:1", ["stable"])] == ["stable"]
 
 
 def test_a_tag_of_nothing_and_what_is_no_tag_are_refused(oci_registry: TestRegistry) -> None:

@@ -55,8 +55,7 @@ def _tag(args: argparse.Namespace) -> int:
     reference, *tags = args.words
 
     def bring(pusher: Pusher, cancel: Cancel) -> PushResult | list[PushResult]:
-        tagged = pusher.tag(reference, tags, cancel=cancel)
-        return tagged if len(tags) > 1 else tagged[0]
+        return pusher.tag(reference, wanted(args, tags), cancel=cancel)
 
     return _perform(args, bring)
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack, cast
+from typing import TYPE_CHECKING, Self, Unpack, cast, overload
 
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, TowlineError, UsageError
@@ -205,13 +205,20 @@ class Pusher:
         meant = copying.meant(source)
         return self._bring(meant, destination, wishes, all_tags=all_tags, places=True)
 
+    @overload
+    def tag(self, reference: str, tags: str, *, cancel: Cancel | None = None) -> PushResult: ...
+    @overload
+    def tag(
+        self, reference: str, tags: Several, *, cancel: Cancel | None = None
+    ) -> list[PushResult]: ...
     def tag(
         self, reference: str, tags: str | Several, *, cancel: Cancel | None = None
-    ) -> list[PushResult]:
+    ) -> PushResult | list[PushResult]:
         """Set further tags to what stands under a reference; no blob moves.
 
-        A result for each tag, in the order given. Raises UsageError, AuthError, RegistryError,
-        NetworkError, TransferCancelled; PartialFailure when some of several failed.
+        One tag as a text gives a result, several a list in the order given. Raises UsageError,
+        AuthError, RegistryError, NetworkError, TransferCancelled; PartialFailure when several were
+        asked for and some failed.
         """
         from towline.push.operations import tagging
 
@@ -221,8 +228,7 @@ class Pusher:
             target = target_at(self._resources, found.repository, Context(cancel, self._emit))
             outcomes = tagging.tag(target, found, places)
         outcomes = [self._edge.outcome(outcome) for outcome in outcomes]
-        told = destinations.answer(places, outcomes, several=len(places) > 1)
-        return told if isinstance(told, list) else [told]
+        return destinations.answer(places, outcomes, several=not isinstance(tags, str))
 
     @signatures.index_method
     def index(
