@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.pushing import client_of
-from tests.support.scripted import CUT, HTML, Reply, complaint
+from tests.support.scripted import CUT, HANG, HTML, Reply, complaint
 from towline.registry.capabilities import HostFacts
 from towline.registry.upload.upload import Upload
 from towline.spec.digest import Digest
@@ -115,6 +115,15 @@ def test_who_takes_none_is_asked_once_and_gets_every_blob_in_a_session(
     for data in (SMALL, *OTHERS):
         assert client.push(data, known=True) <= 2
         assert registry.blobs[Digest.of(data)] == data
+    assert len(registry.requests("POST", "digest=")) == 1
+
+
+def test_who_never_answers_it_gets_every_blob_in_a_session(registry: Scripted) -> None:
+    registry.on("POST", r"uploads/\?digest=", HANG, forever=True)
+    with client_of(registry, timeout=0.5, answer_timeouts=(0.5, 0.5)) as client:
+        client.repository.has_blob(Digest.of(b"nothing"), client.context)
+        for data in (SMALL, *OTHERS):
+            assert client.push(data, known=True) == 1
     assert len(registry.requests("POST", "digest=")) == 1
 
 
