@@ -536,6 +536,23 @@ def test_a_plan_writes_nothing_and_says_what_a_push_would_do(
     assert moved.digest == pushed.digest
 
 
+def test_a_small_blob_costs_one_request_where_the_registry_takes_it_so(
+    request: pytest.FixtureRequest, registry: Place, tmp_path: Path
+) -> None:
+    with towline.Pusher(cache="none") as pusher:
+        for number in range(2):
+            layers = [{"f": bytes([number, layer])} for layer in range(20)]
+            made = make_image(tmp_path / f"{number}.tar", layers)
+            before = len(registry.requests())
+            pusher.push(made.path, f"{registry.name('app')}:{number}")
+    asked = [one for one in registry.requests()[before:] if "/blobs/uploads/" in one[1]]
+    whole = [one for one in asked if one[0] == "POST" and "?digest=" in one[1]]
+    if "embedded" in request.node.name:
+        assert (len(whole), len(asked)) == (21, 21)
+    else:
+        assert (len(whole), len(asked)) == (0, 42)
+
+
 def test_tags_of_one_repository_share_what_their_push_costs(
     request: pytest.FixtureRequest, registry: Place, tmp_path: Path
 ) -> None:

@@ -128,6 +128,17 @@ def test_all_tags_but_the_first_are_put_side_by_side(registry: Scripted, tmp_pat
     assert puts.most == AT_ONCE
 
 
+def test_one_blob_alone_finds_out_whether_small_ones_go_by_one_request(
+    registry: Scripted, tmp_path: Path
+) -> None:
+    made = tiny_layers(tmp_path / "image.tar", 20)
+    later = Counting(registry)
+    registry.on("POST", r"uploads/\?digest=", later, forever=True)
+    towline.push(made.path, f"{registry.host}/app:1", cache="none")
+    assert len(registry.requests("POST", "digest=")) == 1
+    assert len(registry.requests("POST")) == len(registry.requests("PUT", "/blobs/")) == 21
+
+
 def test_a_connection_is_opened_while_the_source_is(tmp_path: Path) -> None:
     made = tiny_layers(tmp_path / "image.tar", 1)
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as threads:
