@@ -385,6 +385,45 @@ def test_what_a_containerd_store_exports_passes_without_a_byte_on_any_disk(
     assert (len(engine.exports), "spool" in done.stderr) == (1, False)
 
 
+ONE = {"platforms": ["linux/amd64"], "absent": ["linux/arm64"], "attestations": True}
+
+
+@pytest.mark.parametrize(
+    ("store", "spec", "passes"),
+    [
+        ("containerd", ONE, True),
+        ("containerd", {"platforms": ["linux/amd64", "linux/arm64"]}, False),
+        ("overlay2", {}, False),
+    ],
+)
+def test_of_the_one_platform_that_is_held_an_export_passes(
+    engine: ScriptedEngine,
+    oci_registry: OciRegistry,
+    tmp_path: Path,
+    store: str,
+    spec: dict[str, Any],
+    *,
+    passes: bool,
+) -> None:
+    notes: list[str] = []
+
+    def hear(event: towline.Event) -> None:
+        if isinstance(event, towline.Note):
+            notes.append(event.message)
+
+    layers = ({"a": os.urandom(6 << 20)},)
+    image = held(engine, tmp_path, store, "app:1", layers=layers, **spec)
+    place = f"{oci_registry.name('app')}:1"
+    options: Any = {"engine": engine.url, "cache": "none", "on_event": hear}
+    with pytest.raises(SourceError, match="linux/s390x"):
+        towline.push("docker-daemon:app:1", place, platform="linux/s390x", **options)
+    assert not [each for each in oci_registry.requests if "digest=" in each.path]
+    notes.clear()
+    result = towline.push("docker-daemon:app:1", place, platform="linux/amd64", **options)
+    assert result.digest == towline.digest(image.archive, platform="linux/amd64")
+    assert passes == (not any(note.startswith("spooled") for note in notes))
+
+
 @pytest.mark.parametrize("version", ["25.0", "28"])
 def test_an_export_is_hung_up_on_after_the_last_blob_that_is_wanted(
     tmp_path: Path, oci_registry: OciRegistry, version: str

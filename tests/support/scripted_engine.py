@@ -100,7 +100,7 @@ class Held:
                 "ID": each["digest"],
                 "Descriptor": each,
                 "Available": f"blobs/sha256/{each['digest'][7:]}" in held,
-                "Kind": "image",
+                "Kind": "attestation" if "unknown" in str(each.get("platform")) else "image",
                 "Size": {"Content": each["size"], "Total": each["size"]},
             }
             for each in top.get("manifests", [self.listed])

@@ -24,8 +24,9 @@ from towline.sources.engine_documents import (
 )
 from towline.sources.engine_exporter import Exporter
 from towline.sources.oci_layout import OciLayout
+from towline.sources.platforms import may_be
 from towline.sources.select import select
-from towline.spec.descriptor import Descriptor
+from towline.spec.descriptor import Descriptor, Platform
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -55,16 +56,19 @@ class EngineSource:
         context: Context,
         environ: Mapping[str, str],
         *,
-        all_tags: bool = False,
-        outline: bool = False,
+        platforms: Sequence[Platform],
+        all_tags: bool,
+        outline: bool,
     ) -> None:
         """`name`: an image's name or ID; with `all_tags`, that of a repository.
 
-        `outline`: describe an image roughly rather than export it.
+        `platforms` are wanted, all where there is none; `outline`: describe an image roughly rather
+        than export it.
         """
         self.name = name
         self._client = client
         self._context = context
+        self._platforms = platforms
         self._all_tags = all_tags
         self._wants_outline = outline
         self._exporter = Exporter(client, context, environ, self.held)
@@ -207,6 +211,8 @@ class EngineSource:
         (image, *more) = self._images
         if more or image.containerd or self._all_tags or not image.diff_ids:
             return None
+        if not self._all_wanted(image):
+            return None
         return self._outline(image) if self._without_export(image) is None else None
 
     def _layers(
@@ -232,6 +238,8 @@ class EngineSource:
         if len(self._images) != 1 or not self._images[0].containerd:
             return False
         (image,) = self._images
+        if not self._all_wanted(image):
+            return False
         content = self._without_export(image)
         if content is None:
             return True
@@ -239,6 +247,11 @@ class EngineSource:
         if self._at_hand(image) or not all(layer.stored for layer in layers):
             return False
         return not self.near(image.id, {layer.diff_id for layer in layers if layer.diff_id})
+
+    def _all_wanted(self, image: Listed) -> bool:
+        """Whether all that the engine holds of the image is of the wanted platforms."""
+        fits = all(may_be(image.platform, wanted) for wanted in self._platforms)
+        return not self._platforms or (image.alone and fits)
 
     def passing(self) -> Generator[PassingBlob, None, None]:
         """See `PassesBy`. Ends behind the last wanted blob; missed ones are exported once more."""

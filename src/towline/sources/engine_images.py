@@ -39,6 +39,8 @@ class Listed(NamedTuple):
     """The image by its digest in each repository that the engine knows it from."""
     absent: frozenset[Digest]
     """Manifests that the index lists and the engine does not hold, or not whole."""
+    alone: bool
+    """Whether the engine tells that it holds one image of the index, or that there is none."""
 
     @property
     def title(self) -> str:
@@ -95,6 +97,9 @@ def _listed(found: Mapping[str, Any]) -> Listed:
     layers = reading.texts(rootfs, "Layers") if isinstance(rootfs, dict) else ()
     digest = Digest(str(found.get("Id")))
     parts = [each for each in reading.array(found, "Manifests") if isinstance(each, dict)]
+    images = [each for each in parts if each.get("Kind") == "image" and each.get("Available")]
+    # Before API 1.48 the snapshotter's name tells: the graph driver's is overlay2.
+    containerd = isinstance(root, dict) or driver_name == "overlayfs"
     return Listed(
         id=digest,
         names=reading.texts(found, "RepoTags"),
@@ -106,10 +111,10 @@ def _listed(found: Mapping[str, Any]) -> Listed:
             reading.text(found, "Variant") or None,
         ),
         root=Descriptor.from_json(root) if isinstance(root, dict) else None,
-        # Before API 1.48 the snapshotter's name tells: the graph driver's is overlay2.
-        containerd=isinstance(root, dict) or driver_name == "overlayfs",
+        containerd=containerd,
         origins=_origins(found, digest),
         absent=frozenset(Digest(str(each["ID"])) for each in parts if not each.get("Available")),
+        alone=len(images) == 1 or not containerd,
     )
 
 

@@ -87,13 +87,14 @@ def worth_reading(
     wanted = {
         each.digest
         for each in listed
-        if each.platform is None or any(_may_be(each.platform, one) for one in platforms)
+        if each.platform is None or any(may_be(each.platform, one) for one in platforms)
     }
     found = [each for each in listed if each.digest in wanted or _speaks_of(each, wanted)]
     return found if wanted and platforms else listed
 
 
-def _may_be(platform: Platform, wanted: Platform) -> bool:
+def may_be(platform: Platform, wanted: Platform) -> bool:
+    """Whether this platform may be meant by that one, which may lack its variant."""
     alike = not wanted.variant and _same(platform._replace(variant=None), wanted)
     return alike or _same(platform, wanted)
 

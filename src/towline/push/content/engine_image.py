@@ -39,8 +39,8 @@ class EngineImage(EngineSource):
         context: Context,
         places: Iterable[RepositoryName],
         *,
-        all_tags: bool = False,
-        outline: bool = False,
+        wish: Wish,
+        outline: bool,
     ) -> None:
         """`places` are pushed to; `outline`: a rough description will do.
 
@@ -56,7 +56,13 @@ class EngineImage(EngineSource):
             secrets=resources.secrets,
         )
         super().__init__(
-            name, client, context, resources.environ, all_tags=all_tags, outline=outline
+            name,
+            client,
+            context,
+            resources.environ,
+            platforms=wish.platforms,
+            all_tags=wish.all_tags,
+            outline=outline,
         )
         self._knowledge = resources.knowledge
         self._at = partial(target_at, resources, context=context)

@@ -74,8 +74,6 @@ def opening(
 def _known_first(places: Iterable[Reference], wish: Wish) -> str | None:
     """What has to be known before any blob can be sent; None: nothing."""
     names = {place.repository for place in places}
-    if wish.platforms:
-        return "not all of its platforms are wanted"
     if wish.check_diffids:
         return "its layers are to be compared with its configs"
     if wish.referrers:
@@ -120,7 +118,7 @@ class Opened:
             from towline.push.content.engine_image import EngineImage
 
             self._engine = EngineImage(
-                location.path, resources, context, places, all_tags=wish.all_tags, outline=outline
+                location.path, resources, context, places, wish=wish, outline=outline
             )
             self._source: ImageSource = self._engine
             return  # its REF is the name itself
@@ -133,6 +131,8 @@ class Opened:
             self._path = location.path if location else self.name
         if known_first is None and self._ref:
             known_first = f"{self._ref} may be one of several images in it"
+        if known_first is None and wish.platforms:
+            known_first = "not all of its platforms are wanted"
         self._source = open_source(
             location or source, context, environ=resources.environ, known_first=known_first
         )
