@@ -1,4 +1,4 @@
-"""What a push begins with: connections, its targets, what goes to each, and what needs no push."""
+"""The beginning of a push: connections, its targets, the images for each, and tags that stay."""
 
 from __future__ import annotations
 
@@ -41,18 +41,17 @@ _LONGEST = 1.0
 def connecting(
     resources: Resources, names: Iterable[RepositoryName], context: Context
 ) -> Iterator[Callable[[], None]]:
-    """Connect to each host while the source is opened; what is given waits for a single one.
+    """Connect to each host while the source is opened, and give up at the end of the block.
 
-    Nothing is asked: what the push does not need is not requested, and what fails here the first
-    question finds out once more, and tells. At the end of the block what is still under way is
-    given up.
+    Yields a function that waits for the connection, if there is only one. No request is made, and
+    errors are dropped: the first request meets them again.
     """
     cancel = Cancel()
     threads = []
     for host in {name.host for name in names if name.is_at_registry}:
         connect = partial(_connect, resources, host, context.but(cancel=cancel))
         thread = Thread(target=connect, name="towline-connecting", daemon=True)
-        with suppress(RuntimeError):  # no thread is to be had
+        with suppress(RuntimeError):  # the system gives no thread
             thread.start()
             threads.append(thread)
 
@@ -79,15 +78,15 @@ class Begun(NamedTuple):
     """A push that has begun."""
 
     early: dict[Reference, TagOutcome]
-    """What was settled before the source was read."""
+    """Outcomes of tags that were settled before the source was read."""
     runs: list[TargetPush]
-    """One for each repository, over trees that share their blobs."""
+    """One for each repository; their trees share blobs."""
     broken: dict[Reference, SourceError]
-    """Images that cannot be read, of several."""
+    """The errors of images that cannot be read, if there are several images."""
 
     @property
     def outcomes(self) -> dict[Reference, TagOutcome]:
-        """What came of each tag that has come to its end."""
+        """The outcome of each tag whose push has ended."""
         ended = {tag: outcome for run in self.runs for tag, outcome in run.outcomes.by_tag.items()}
         return self.early | ended | self.broken
 
@@ -101,10 +100,10 @@ def begin(
     *,
     passed: Mapping[RepositoryName, Target],
 ) -> Begun:
-    """Settle what can be settled at once, and describe the rest.
+    """Settle the tags that need nothing more, and describe what goes under the others.
 
-    `passed` are targets that have got blobs already. What the source's registry is asked counts
-    for the first of the targets.
+    `passed`: targets that have blobs of the source already. Requests to the source's registry count
+    for the first of the targets. Raises SourceError, UsageError, and a registry's errors.
     """
     wish = opened.taught(wish)
     early: dict[Reference, TagOutcome] = {}
@@ -116,7 +115,7 @@ def begin(
     if wish.omit_from:
         _omit(resources, [*targets.values()], wish, context)
     if opened.origin:
-        from towline.push import settled  # which most have no need of
+        from towline.push import settled  # most pushes need none of it
 
         for name, tags in places.items():
             early |= settled.settled(targets[name], tags, wanted, wish)
@@ -136,7 +135,7 @@ def begin(
     remaining = [targets[name] for name in left]
     _tell_hosts(remaining, wish)
     if wish.referrers:
-        from towline.push.content import referring  # which most have no need of
+        from towline.push.content import referring  # most pushes need none of it
 
         referring.attach(remaining, opened, gatherer)
     opened.charge(remaining)
@@ -148,9 +147,9 @@ def begin(
 def _trees(
     wanted: Wanted, gatherer: Gatherer
 ) -> tuple[dict[Reference, Tree], dict[Reference, SourceError]]:
-    """What goes under each destination; and of several images those that cannot be read, and why.
+    """The tree for each destination, and the errors of images that cannot be read.
 
-    Raises SourceError where there is one image alone.
+    Raises SourceError if the only image cannot be read.
     """
     found: dict[SourceEntry, Tree | SourceError] = {}
     for entry in dict.fromkeys(wanted.values()):
@@ -179,7 +178,7 @@ def _unreadable(reference: Reference, entry: SourceEntry, error: SourceError) ->
 
 
 def _omit(resources: Resources, targets: Sequence[Target], wish: Wish, context: Context) -> None:
-    """Have archives go without the layers that are where they will be pushed to."""
+    """Have archives leave out the layers that the images of `omit_from` have."""
     omitted: set[Digest] = set()
     plain = options.wish({})
     for source in wish.omit_from:
@@ -194,9 +193,9 @@ def _omit(resources: Resources, targets: Sequence[Target], wish: Wish, context: 
 
 
 def check(tree: Tree, wish: Wish) -> None:
-    """Mark what is annotated; raises UsageError for what no manifest can say as it is wanted."""
+    """Note a tree's annotations. Raises UsageError for what its manifests cannot hold."""
     if wish.annotations:
-        from towline.push.interface.annotations import mark  # which most have no need of
+        from towline.push.interface.annotations import mark  # most pushes need none
 
         mark(tree, wish.annotations)
     for image in images(tree):
@@ -206,7 +205,7 @@ def check(tree: Tree, wish: Wish) -> None:
 
 
 def _tell_hosts(targets: Sequence[Target], wish: Wish) -> None:
-    """What the targets are to know of the hosts of all."""
+    """Tell each target whether it is alone, and warn of a `cache_from` at no target's host."""
     hosts = {target.repository.name.host for target in targets}
     for lesson in wish.cache_from:
         if targets and lesson.repository.host not in hosts:

@@ -1,7 +1,7 @@
-"""What has to be at the destination in the end: blobs, and the documents that list them.
+"""The blobs that a destination must hold in the end, and the trees of images that list them.
 
-One blob is one `Blob` however many layers, images and tags use it, so that nothing is asked for
-or sent twice.
+A blob is one `Blob`, however many layers, images and tags use it, so that none is asked for or sent
+twice.
 """
 
 from __future__ import annotations
@@ -32,59 +32,57 @@ class Blob:
     """Bytes that the destination must hold."""
 
     identity: Digest
-    """The DiffID of a layer; of anything else its digest."""
+    """The DiffID of a layer, the digest of anything else."""
     stored: Descriptor | None
-    """What is sent byte for byte; None: the plain tar is compressed on the way."""
+    """The blob that is sent byte for byte; None: the plain tar is compressed on the way."""
     size: int
     """Bytes that `open` gives."""
     open: Callable[[], Reader]
     is_layer: bool
     shown: bool = True
-    """Whether progress speaks of it; docker's does not of configs."""
+    """Whether progress shows it; as docker's does not show configs, ours does not."""
     held: bool = True
-    """Whether the source has the bytes; what it lacks is asked for and mounted, and never sent."""
+    """Whether the source has the bytes; if not, it is asked for and mounted, and never sent."""
     origin: RepositoryName | None = None
-    """The repository that it is read from, where that is at a registry."""
+    """The repository that it is read from, if that is at a registry."""
     seen_in: tuple[RepositoryName, ...] = ()
-    """Where its source says that it has been, whose hosts may lack their ports."""
+    """Repositories that hold it, by the source's word; their hosts may lack their ports."""
 
     @property
     def key(self) -> str:
-        """Equal for equal bytes within one push."""
+        """A text that is equal for equal bytes within one push."""
         return self.stored.digest if self.stored else self.identity
 
     @property
     def id(self) -> str:
-        """What progress calls it."""
+        """Its short name in progress."""
         return self.identity.short
 
     @property
     def name(self) -> str:
-        """The same, saying so of a config."""
+        """Its name in messages, which tells a config."""
         return self.id if self.shown else f"the config {self.id}"
 
     @property
     def diff_id(self) -> Digest | None:
-        """Digest of the uncompressed tar, of a layer."""
+        """The digest of a layer's uncompressed tar; None for anything else."""
         return self.identity if self.is_layer else None
 
     @property
     def stored_compression(self) -> Compression | None:
-        """How the stored bytes are compressed; None when that is not known or nothing is stored."""
+        """How the stored bytes are compressed; None: not known, or nothing is stored."""
         return media_types.layer_compression(self.stored.media_type) if self.stored else None
 
     @property
     def label(self) -> str | None:
-        """What a result says of the stored bytes; None when nothing is stored.
-
-        A plain tar is stored for the profile alone that leaves it as it is.
-        """
+        """The word for the stored bytes in results; None: nothing is stored."""
         if self.stored is None:
             return None
+        # A plain tar is stored only with the profile `none`.
         return "none" if self.stored_compression == "none" else "source"
 
     def check(self, digest: Digest, diff_id: Digest | None) -> None:
-        """What was read must be what the image speaks of. Raises SourceError."""
+        """Raise SourceError if the bytes read have another digest or DiffID than the image says."""
         if self.stored and digest != self.stored.digest:
             raise SourceError(
                 f"the blob {self.stored.digest} is not what the source holds under that digest: "
@@ -100,7 +98,7 @@ class Blob:
 
 
 def nowhere(blobs: Sequence[Blob], repository: RepositoryName) -> SourceError:
-    """What to say of layers that the source lacks and the destination has not either."""
+    """The error for layers that neither the source nor the destination has."""
     first, *more = (blob.stored.digest if blob.stored else blob.identity for blob in blobs)
     said = f"the source lacks the layer {first}"
     try:
@@ -115,40 +113,40 @@ def nowhere(blobs: Sequence[Blob], repository: RepositoryName) -> SourceError:
 
 
 Layer = Blob | Descriptor
-"""A blob, or the descriptor of a foreign layer, which is left where its `urls` say."""
+"""A blob, or the descriptor of a foreign layer, which stays where its `urls` say."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Image:
-    """One image manifest to be."""
+    """One image, of which a manifest will be made."""
 
     source: SourceImage
     config: Blob
     layers: tuple[Layer, ...]
-    """Base first."""
+    """The base first."""
     annotations: Mapping[str, str] = field(default_factory=dict)
-    """Those that its manifest is to have beside its own."""
+    """Annotations that are added to the manifest's own."""
 
     @property
     def blobs(self) -> tuple[Blob, ...]:
-        """Everything that the manifest lists and the registry must hold."""
+        """All blobs that the registry must hold for the manifest."""
         layers = tuple(layer for layer in self.layers if isinstance(layer, Blob))
         return layers if self.source.outline else (*layers, self.config)
 
     @property
     def whole(self) -> bool:
-        """Whether every blob goes as it lies in the source, so that its manifest can too."""
+        """Whether every blob goes byte for byte, so that the manifest can, too."""
         return all(blob.stored is not None for blob in self.blobs)
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Index:
-    """One index to be, and what it lists, in its order."""
+    """One index, with its children in its order."""
 
     source: SourceIndex
     children: tuple[Image | Index, ...]
     annotations: Mapping[str, str] = field(default_factory=dict)
-    """Those that it is to have beside its own."""
+    """Annotations that are added to its own."""
 
     @property
     def blobs(self) -> tuple[Blob, ...]:
@@ -157,11 +155,11 @@ class Index:
 
 
 Tree = Image | Index
-"""What goes under a tag."""
+"""The content of a tag: an image, or an index with its images."""
 
 
 def images(tree: Tree) -> tuple[Image, ...]:
-    """The image itself, or all of an index and of the indexes in it."""
+    """The image itself, or all images of an index and of the indexes in it."""
     if isinstance(tree, Index):
         return tuple(image for child in tree.children for image in images(child))
     return (tree,)
@@ -237,12 +235,12 @@ def _config(source: SourceImage) -> Blob:
 
 
 def in_memory(content: bytes, stored: Descriptor, identity: Digest, *, is_layer: bool) -> Blob:
-    """A small blob whose bytes are at hand; progress does not speak of it."""
+    """A small blob whose bytes are in memory; progress does not show it."""
     return Blob(identity, stored, len(content), lambda: _Memory(content), is_layer, shown=False)
 
 
 class _Memory(io.BytesIO):
-    """What is at hand is read like any other blob."""
+    """A `layers.reader.Reader` of bytes in memory."""
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # narrower
         return super().readinto(buffer)

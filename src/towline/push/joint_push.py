@@ -1,7 +1,7 @@
-"""The order of things in a push to several targets: one plan, one read, each to its own end.
+"""The order of the steps of a push: one plan and one read for all targets, an end for each.
 
-A target that is late is waited for while the patience with it lasts, and is planned and sent to by
-itself from there on.
+A target that is late is waited for while the patience with it lasts. From then on it is planned and
+sent to by itself.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ T = TypeVar("T")
 
 
 def push(resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
-    """Carry out the runs of one push; each has an outcome for each of its tags then.
+    """Carry out the runs of one push. At the end each has an outcome for each of its tags.
 
-    Raises Cancelled, and what has nothing to do with any one target.
+    Raises Cancelled, and errors that do not belong to any one target.
     """
     story = _Together(resources, runs, wish)
     if len(runs) == 1:
@@ -49,14 +49,14 @@ def push(resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
 
 
 def prepare(resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
-    """Announce, learn and plan. Nothing is written."""
+    """Announce the layers, learn and plan, and write nothing."""
     _Together(resources, runs, wish).prepare()
 
 
 def bring_blobs(resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
-    """Bring the blobs there and nothing else; `Target.passed` and `failure` tell what came of it.
+    """Bring the blobs to the targets, and put no manifest. Raises Cancelled.
 
-    Raises Cancelled.
+    `Target.passed` then has the blobs of each target, and `Target.failure` its error.
     """
     story = _Together(resources, runs, wish)
     story.prepare()
@@ -87,20 +87,20 @@ class _Together:
         return Choice(self._wish.profile, self._resources.client.rates, self.known, zstd=zstd)
 
     def tell_what_bounded_it(self) -> None:
-        """If that was the link, say once what could have been done about it."""
+        """If the link was the limit of the push, tell once how `auto` would have helped."""
         if "_choice" in vars(self) and (told := self._choice.told()):
             target = self._runs[0].target
             target.context.emit(Note(reference=target.reference, message=told))
 
     def prepare(self) -> None:
-        """Let each learn, and plan for all."""
+        """Let each target learn, and plan for all together."""
         with Threads(len(self._runs), "towline-target") as threads:
             taught = [threads.submit(partial(run.learn, self.known)) for run in self._runs]
         if self._runs:
             self.plan(self._runs, [entry for one in taught for entry in one.result()])
 
     def alone(self, run: TargetPush) -> None:
-        """A target from its beginning to its end."""
+        """Carry out a push that has one target."""
         self._plan_alone(run, partial(run.learn, self.known))
 
     def _plan_alone(self, run: TargetPush, learn: Callable[[], Sequence[Entry]]) -> None:
@@ -113,20 +113,20 @@ class _Together:
             run.finish()
 
     def together(self) -> None:
-        """All targets, side by side."""
-        # Twice as many: a late target waits for its own step in a second one.
+        """Carry out a push that has several targets, side by side."""
+        # Two threads for each: a late target's next step waits, in a second one, for its first.
         with Threads(2 * len(self._runs), "towline-target") as threads:
             try:
                 for end in self._begin(threads):
                     end.result()
             except BaseException:
-                # Whatever ends one of them, the threads of all are waited for here.
+                # The threads of all are waited for at the end of the block: have them end, too.
                 for run in self._runs:
                     run.target.context.cancel.cancel()
                 raise
 
     def _begin(self, threads: Threads) -> list[Future[None]]:
-        """Start each target on the way to its end."""
+        """Start each target's way to its end; the futures end with it."""
         learning = {run: threads.submit(partial(run.learn, self.known)) for run in self._runs}
         come, late = _meet(learning, lambda run, _: not run.hopeless)
         going = [
@@ -145,7 +145,7 @@ class _Together:
         return going
 
     def plan(self, runs: Sequence[TargetPush], taught: Sequence[Entry]) -> None:
-        """Decide the ways of targets that are planned together."""
+        """Plan the steps of all blobs for targets that are planned together."""
         known = self.known
         if taught:
             repositories = [run.target.repository for run in runs]
@@ -158,11 +158,10 @@ class _Together:
             run.plan(known, rules, siblings)
 
     def start(self, runs: Sequence[TargetPush]) -> None:
-        """Begin every blob at every target, the largest first: they take the longest.
-
-        Before them what the source lacks: where it is nowhere, nothing else is worth sending. And
-        configs: they are small, and tell whether the small layers can go in one request each.
-        """
+        """Begin the uploads of every blob to every target."""
+        # First blobs that the source lacks: where one is nowhere, nothing is worth sending. Then
+        # configs, which are small and tell whether small layers can go in one request each. Then
+        # layers, the largest first, as they take the longest.
         from towline.push.upload.scheduler import Uploads  # an unchanged image needs none
         from towline.push.upload.target_blobs import start
 
@@ -177,10 +176,10 @@ class _Together:
 def _meet(
     coming: Mapping[TargetPush, Future[T]], goes_on: Callable[[TargetPush, T], bool]
 ) -> tuple[dict[TargetPush, T], list[TargetPush]]:
-    """Those who have come, each with what its future gave, and those who are late.
+    """The runs whose futures are done, with their results, and those that are late.
 
-    Late ones are waited for while the patience with them lasts; it is spent only where somebody
-    is there who `goes_on`. Raises what a future raised.
+    A late run is waited for while the patience with it lasts, which is spent only while another
+    run, of those that are done, `goes_on`. Raises the error of a future.
     """
     from concurrent.futures import wait
 

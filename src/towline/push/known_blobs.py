@@ -1,4 +1,4 @@
-"""What is known of the blobs: what was remembered, what was just learned, what to remember."""
+"""The knowledge of a push's blobs: read from the cache, merged with lessons, and recorded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def known(knowledge: Knowledge, blobs: Iterable[Blob]) -> Mapping[Digest, Sequence[Entry]]:
-    """Everything that is remembered of these blobs; what others wrote, as far as it is sound."""
+    """The entries of these blobs. Those that others wrote are checked for their form."""
     found = knowledge.entries([blob.identity for blob in blobs])
     return {diff_id: list(filter(is_sound, entries)) for diff_id, entries in found.items()}
 
@@ -30,7 +30,7 @@ def known(knowledge: Knowledge, blobs: Iterable[Blob]) -> Mapping[Digest, Sequen
 def merged(
     known: Mapping[Digest, Sequence[Entry]], taught: Iterable[Entry]
 ) -> Mapping[Digest, Sequence[Entry]]:
-    """What was just learned, as the oldest of all that is known: it ranks last."""
+    """The known entries with those that were just learned, as the oldest: these rank last."""
     entries = {diff_id: list(some) for diff_id, some in known.items()}
     for entry in taught:
         entries.setdefault(entry.diff_id, []).insert(0, entry)
@@ -40,7 +40,7 @@ def merged(
 def keep(
     knowledge: Knowledge, repositories: Iterable[Repository | Layout], taught: Iterable[Entry]
 ) -> None:
-    """Record what the registries of these repositories have taught, as far as they may."""
+    """Record entries that registries have taught, if those may teach: see `may_teach`."""
     teachers = {repository.name.host for repository in repositories if repository.may_teach}
     knowledge.record([e for e in taught if e.repository.partition("/")[0] in teachers])
 
@@ -48,7 +48,7 @@ def keep(
 def destination(
     knowledge: Knowledge, repository: Repository | Layout, entries: Mapping[Digest, Sequence[Entry]]
 ) -> Destination:
-    """A target as the plan sees it: its name, and how entries of our own account look."""
+    """A target for the plan: its name, and by which HMACs entries of our account are known."""
     digests = {entry.digest for some in entries.values() for entry in some}
     key = knowledge.account_key() if digests else b""
     accounts = {digest: repository.account_mac(key, digest) for digest in digests}
@@ -60,15 +60,16 @@ def remember(
     repository: Repository | Layout,
     delivered: Iterable[tuple[Blob, Delivered]],
 ) -> None:
-    """Record where blobs were just seen, at a registry: a folder is looked at as quickly."""
-    if not isinstance(repository, Repository):
+    """Record that blobs were just seen in a repository of a registry."""
+    if not isinstance(repository, Repository):  # a folder is asked as fast as the cache
         return
     key = knowledge.account_key()
     now = time.time()
     entries = [
         _entry(blob, found, repository, key, now)
         for blob, found in delivered
-        # What a source says of its own blobs is no lesson of the registry's.
+        # Not recorded: which layer a blob is, if a registry that may not teach has told it. Of a
+        # stored blob the source has told it.
         if repository.may_teach or blob.stored or not found.learned
     ]
     if entries:
@@ -78,7 +79,7 @@ def remember(
 def forget(
     knowledge: Knowledge, diff_id: Digest, digest: Digest, repository: RepositoryName
 ) -> None:
-    """A repository turned out not to hold a blob."""
+    """Drop the entries of a blob that a repository has turned out not to hold."""
     knowledge.forget(diff_id, digest, str(repository))
 
 

@@ -1,9 +1,9 @@
-"""What a registry itself can teach of layers of which nothing is known here.
+"""Learns from a registry which blobs it has of layers that nothing is known of.
 
-A manifest lists blobs and its config lists DiffIDs, in the same order. So a machine that has never
-pushed finds out which blobs of its layers the registry has. Such pairs are as good as whoever may
-write to that repository: they never leave its registry host, are marked `learned`, and are dropped
-whole where manifest and config do not fit together.
+A manifest lists blobs, and its config lists DiffIDs in the same order. So a machine that has never
+pushed finds out which blobs of its layers the registry has. Such pairs can be trusted as far as
+whoever may write to that repository: they are used at that registry host alone, marked `learned`,
+and dropped, all of them, where manifest and config do not fit together.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ if TYPE_CHECKING:
     Tags = Sequence[tuple[Reference, Tree]]
 
 _MOST_CHILDREN = 16
-"""Images of one index that are looked into; each costs two reads."""
+"""Images of one index that are read; each takes two requests."""
 _MOST_GUESSES = 2
-"""Tags that are alike; each costs three requests."""
+"""Similar tags that are tried; each takes three requests."""
 
 
 class Lesson(NamedTuple):
-    """What one reference has taught."""
+    """The pairs that one reference has taught."""
 
     reference: Reference
     entries: list[Entry]
-    """Its pairs, as far as no reference before it has taught them."""
+    """Its pairs, without those that a reference before it has taught."""
     wanted: frozenset[Digest]
-    """The DiffIDs among them that were asked about."""
+    """The DiffIDs among them that were asked for."""
 
 
 def learn(target: Target, wish: Wish, tags: Tags, unknown: set[Digest]) -> list[Lesson]:
-    """What the registry says of layers under `tags` by these DiffIDs, which are not known there.
+    """Lessons about the layers under `tags` with these DiffIDs, which are unknown at the host.
 
-    The tags themselves teach, then where the image has been before; then what `cache_from` names,
-    or, where a tag is absent, a guess. No more is read once nothing is left to learn. An answer
-    that makes no sense teaches nothing. Raises AuthError and NetworkError: then the push itself has
-    no hope.
+    Asked are the tags themselves, then where the image has been before, then what `cache_from`
+    names or, where a tag is absent, a similar tag; no more once nothing is left to learn. Documents
+    that make no sense teach nothing. Raises AuthError and NetworkError, with which the push itself
+    would fail.
     """
     learner = _Learner(target, tags, unknown)
     for reference, tree in tags:
@@ -83,9 +83,9 @@ def _diff_ids(trees: Iterable[Tree]) -> set[Digest]:
 
 
 def _guess(learner: _Learner, tags: Tags) -> None:
-    """Where a tag is absent, learn from another one: `latest`, else tags that are alike.
+    """Where a tag is absent, learn from another one: `latest`, else similar tags.
 
-    A guess that fails teaches nothing.
+    An error ends the guessing, and nothing else.
     """
     target = learner.target
     absent = [
@@ -101,7 +101,7 @@ def _guess(learner: _Learner, tags: Tags) -> None:
     try:
         if LATEST not in own and _may_read(target, if_exists.look(target, LATEST)):
             learner.ask(place.with_tag(LATEST))
-        # The Hub counts each manifest that is read as a pull.
+        # The Hub counts each GET of a manifest as a pull: no more than `latest` is read there.
         if layers <= learner.wanted and place.repository.host != HUB:
             there = target.repository.some_tags(target.context)
             others = [tag for tag in there if tag not in own and tag != LATEST]
@@ -112,7 +112,7 @@ def _guess(learner: _Learner, tags: Tags) -> None:
 
 
 def _may_read(target: Target, found: Descriptor | None) -> bool:
-    """Whether a manifest is there, and one read is all that it takes at the Hub."""
+    """Whether there is a manifest that may be read; at the Hub no index, which takes more GETs."""
     at_hub = target.repository.name.host == HUB
     return found is not None and not (at_hub and found.media_type in media_types.INDEXES)
 
@@ -125,21 +125,21 @@ def _tell(target: Target, lesson: Lesson) -> None:
 
 
 class _Learner:
-    """Asks one reference after another, as long as there is something to be learned."""
+    """Asks one reference after another, as long as something is left to learn."""
 
     def __init__(self, target: Target, tags: Tags, wanted: set[Digest]) -> None:
         self.target = target
         self.wanted = wanted
-        """DiffIDs of which nothing is known yet."""
+        """DiffIDs that nothing is known of yet."""
         self.lessons: list[Lesson] = []
         trees = (tree for _, tree in tags)
         self._platforms = {image.source.platform[:2] for tree in trees for image in images(tree)}
         self._read: set[Digest] = set()
-        """Manifests that have been read: several tags may hold the same."""
+        """Manifests that were read: several tags may hold the same one."""
         self._pairs: set[tuple[Digest, Digest, str]] = set()
 
     def ask(self, reference: Reference) -> None:
-        """Learn what lies under a reference can teach. Raises AuthError and NetworkError."""
+        """Learn from the manifest under a reference. Raises AuthError and NetworkError."""
         if not self.wanted:
             return
         target = self.target
@@ -162,14 +162,14 @@ class _Learner:
         self.lessons.append(Lesson(reference, new, frozenset(found)))
 
     def _is_new(self, entry: Entry) -> bool:
-        """Whether no other tag has taught it: a thousand may share a layer."""
+        """Whether no tag before has taught it: a thousand tags may share a layer."""
         pair = (entry.diff_id, entry.digest, entry.repository)
         before = len(self._pairs)
         self._pairs.add(pair)
         return len(self._pairs) > before
 
     def _digest(self, repository: Repository | Layout, tag: str) -> Digest | None:
-        """HEAD first: a manifest that is read counts as a pull where pulls are limited."""
+        """The digest under a tag, by HEAD: at Docker Hub a GET of a manifest counts as a pull."""
         target = self.target
         if repository.name == target.repository.name:
             return if_exists.seen(target, tag)
@@ -177,7 +177,7 @@ class _Learner:
         return head.digest if head else None
 
     def _manifests(self, repository: Repository | Layout, digest: Digest) -> Iterator[Manifest]:
-        """The image manifest of that digest, or those of an index, while there is a need."""
+        """The image manifest of that digest, or those of an index, while something is wanted."""
         if digest in self._read or not self.wanted:
             return
         self._read.add(digest)
@@ -193,7 +193,8 @@ class _Learner:
             yield from self._manifests(repository, child.digest)
 
     def _promising(self, children: Iterable[Descriptor]) -> Sequence[Descriptor]:
-        """Images of the platforms that are pushed; else all: not every index names platforms."""
+        """An index's images of the platforms that are pushed or, if there are none, all images."""
+        # Not every index names platforms; attestations have the platform `unknown`.
         found = [
             child
             for child in children
@@ -217,7 +218,7 @@ class _Learner:
 
 
 def fitting(manifest: Manifest, config: configs.ImageConfig) -> Sequence[tuple[Digest, Descriptor]]:
-    """DiffIDs with their blobs, all or none: one out of place makes all of them doubtful."""
+    """Each DiffID with its blob; none if the counts differ, as any of them may be out of place."""
     counts = {len(manifest.layers), len(config.diff_ids)}
     if config.filled:
         counts.add(sum(config.filled))
@@ -245,26 +246,27 @@ def _taught(
 
 
 _HASH = re.compile(r"(?=.*\d)(?=.*[a-f])[0-9a-f]{7,64}")
-"""A commit's, whole or short."""
+"""The hash of a commit, whole or short."""
 _BESIDE = re.compile(r"sha256-[0-9a-f]{64}.*")
-"""What refers to an image lies under such tags: signatures, and what else there is."""
+"""Tags of signatures and lists of referrers."""
 _TRUNKS = frozenset({("main",), ("master",), ("edge",)})
 
 
 class _Parts(NamedTuple):
-    """A tag as people read it: `v1.10-alpine` is 1 and 10, of alpine."""
+    """A tag taken apart: `v1.10-alpine` has the numbers 1 and 10, and the word `alpine`."""
 
     words: tuple[str, ...]
     numbers: tuple[float, ...]
     hashed: bool
-    """There is a commit's hash in it."""
+    """Whether it has the hash of a commit."""
 
 
 def alike(tag: str, others: Iterable[str]) -> list[str]:
-    """Other tags of a repository, the one first whose image is likely to share the most layers.
+    """The other tags of a repository, that first whose image probably shares the most layers.
 
-    That is one with the same words, then with the same leading numbers, then of the highest
-    version. A hash does not tell how old it is: those come last, and for one the trunk first.
+    First are tags with the same words, then with the same leading numbers, then with the highest
+    version. Tags with a hash are last, as it does not tell their age; if `tag` itself has a hash,
+    the trunk (`main`, `master`, `edge`) is first.
     """
     own = _parts(tag)
 
@@ -304,6 +306,6 @@ def _parts(tag: str) -> _Parts:
 
 
 def _shared(numbers: Sequence[float], others: Sequence[float]) -> int:
-    """How many leading numbers are the same."""
+    """How many leading numbers both share."""
     pairs = zip(numbers, others, strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(numbers), len(others)))

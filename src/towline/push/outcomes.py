@@ -1,4 +1,4 @@
-"""What came of the tags of one target: a result or an error for each, told once it is final."""
+"""The outcomes of the tags of one target: a result or an error for each, told once it is final."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Placed(NamedTuple):
-    """What stands under a tag in the end."""
+    """The manifests that are under a tag in the end."""
 
     documents: Documents
     status: Status
@@ -33,20 +33,20 @@ class Placed(NamedTuple):
 
 
 class Outcomes:
-    """Of one target; its tags share what its push costs, each what came since the one before it."""
+    """The outcomes of one target. Each tag is charged the costs since the tag before it."""
 
     def __init__(self, target: Target, profile: Profile) -> None:
         self.by_tag: dict[Reference, TagOutcome] = {}
-        """Of the tags whose push has come to its end."""
+        """The outcomes of tags whose push has ended."""
         self.costs = target.costs or Costs(target.context)
         self._target = target
         self._profile = profile
         self._telling = reporting.Telling(target)
         self._untold: dict[Reference, int] = {}
-        """Tags that are in place and not told of yet, with the bytes of their blobs."""
+        """Tags that are in place and not told yet, with the bytes of their blobs."""
 
     def left_alone(self, reference: Reference, standing: Descriptor | RegistryError) -> TagOutcome:
-        """A tag is not to be written: what stands there, or why that ends its push."""
+        """Note a tag that is left alone: `standing` is under it, or is the error of its push."""
         outcome: TagOutcome
         if isinstance(standing, RegistryError):
             outcome = standing
@@ -58,13 +58,13 @@ class Outcomes:
         return outcome
 
     def failed(self, references: Iterable[Reference], error: TowlineError) -> None:
-        """Why these tags are not as they are to be."""
+        """Note the error of these tags."""
         self.by_tag |= dict.fromkeys(references, error)
 
     def placed(
         self, reference: Reference, tree: Tree, placed: Placed, delivered: Mapping[str, Delivered]
     ) -> None:
-        """A tag holds the image."""
+        """Note a tag that holds the image."""
         documents, status, verified = placed
         if verified:
             self._telling.verified(reference, verified)
@@ -80,11 +80,12 @@ class Outcomes:
         self._telling.reused(reference, tree, delivered, self._profile)
         self._untold[reference] = reporting.total_bytes(tree, delivered)
         layout = self._target.layout
-        if not self._target.referrers and not (layout and layout.begun):  # else more follows
+        # Referrers follow, and an archive is still to be written: until then it is not final.
+        if not self._target.referrers and not (layout and layout.begun):
             self.tell()
 
     def charge(self, reference: Reference) -> None:
-        """What came since the last tag was for this one."""
+        """Add the costs since the last tag to this one."""
         result, cost = self.by_tag[reference], self.costs.share()
         if isinstance(result, PushResult):
             self.by_tag[reference] = replace(
@@ -95,7 +96,7 @@ class Outcomes:
             )
 
     def tell(self) -> None:
-        """Tell of the tags that are as they are to be."""
+        """Tell the tags that are in place."""
         for reference, total_bytes in self._untold.items():
             if isinstance(outcome := self.by_tag[reference], PushResult):
                 self._telling.ended(outcome, total_bytes)

@@ -1,8 +1,8 @@
-"""What is sent of a source while it passes by, before it is known which manifest lists it.
+"""Sends blobs of a source while they pass, before it is known which manifest lists them.
 
-A pipe that names its blobs by their digests needs no room on the disk: each is asked for and sent
-as it comes. When it has been read to its end, the push goes on like any other, with blobs that are
-there already.
+A pipe whose blobs are named by their digests needs no room on the disk: each blob is asked for and
+sent as it comes. At the end of the pipe the push goes on like any other, with blobs that are at the
+targets already.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 _NOTHING: Tree = Index(SourceIndex(RawManifest(b"", media_types.OCI_INDEX), (), ()), ())
-"""What is to be under a tag, while that is not known."""
+"""Stands for the tree of a tag while that is not known."""
 
 
 def send_ahead(
@@ -53,7 +53,7 @@ def send_ahead(
     wish: Wish,
     context: Context,
 ) -> Mapping[RepositoryName, Target]:
-    """Of a source that passes by, or is described late: the targets, which have got its blobs."""
+    """Send the blobs of a source that passes, or whose config comes late. Returns the targets."""
     begun = {name: target_at(resources, name, context) for name in places}
     for name, tags in places.items():
         begun[name].tags = tuple((tag, _NOTHING) for tag in tags if tag.tag)
@@ -66,13 +66,12 @@ def send_ahead(
 
 
 def pass_by(resources: Resources, source: PassesBy, targets: Sequence[Target], wish: Wish) -> None:
-    """Take what passes by of the source, and bring its blobs to the targets meanwhile.
+    """Read the source to its end, and bring its blobs to the targets meanwhile.
 
-    What became of them each target has then: those that have `passed`, or a `failure`.
-
-    Raises Cancelled, what reading raises, and for one target alone also why a blob has failed.
+    Each target then has the blobs that have `passed`, or a `failure`. Raises Cancelled, errors of
+    reading, and, with one target alone, the error of a blob.
     """
-    choice = Choice(wish.profile, resources.client.rates, {}, zstd=False)  # all go as they are
+    choice = Choice(wish.profile, resources.client.rates, {}, zstd=False)  # none is compressed
     uploads = Uploads(resources, wish, choice)
     passages = [Passage(target, wish, uploads, once=source.once) for target in targets]
     try:
@@ -93,9 +92,9 @@ def pass_by(resources: Resources, source: PassesBy, targets: Sequence[Target], w
 def send_layers(
     resources: Resources, outline: SourceImage, targets: Sequence[Target], wish: Wish
 ) -> None:
-    """Bring an image's layers to the targets while its config is still on its way.
+    """Bring an image's layers to the targets before its config has come.
 
-    What became of them each target has then, as with `pass_by`. Raises as that does.
+    Sets the same fields of the targets, and raises the same errors, as `pass_by`.
     """
     tree = Gatherer(wish.profile).tree(outline)
     for target in targets:
@@ -108,7 +107,7 @@ def send_layers(
 
 
 def _begin(uploads: Uploads, passages: Sequence[Passage], passing: PassingBlob) -> None:
-    """Have a blob asked for and sent where it is wanted; elsewhere it goes by."""
+    """Begin the uploads of a blob to the targets that want blobs."""
     wanting = [passage for passage in passages if passage.wants_blobs]
     blob = _blob(passing)
     for passage in wanting:
@@ -118,7 +117,7 @@ def _begin(uploads: Uploads, passages: Sequence[Passage], passing: PassingBlob) 
 
 
 class _after:  # noqa: N801 - reads as what it is
-    """Releases a blob when it was called so often: no target needs any more of it."""
+    """Releases a passing blob at the last of so many calls: no target needs it any longer."""
 
     def __init__(self, times: int, passing: PassingBlob) -> None:
         self._left = times
@@ -136,17 +135,17 @@ class _after:  # noqa: N801 - reads as what it is
 
 
 def _blob(passing: PassingBlob) -> Blob:
-    """All that is known of it: its digest, and how its bytes are compressed."""
+    """The passing blob with all that is known of it: digest, size and compression."""
     media_type = media_types.layer("oci", passing.compression)
     stored = Descriptor(media_type, passing.digest, passing.size)
     return Blob(passing.digest, stored, passing.size, passing.open, is_layer=False)
 
 
 class Passage:
-    """What becomes at one target of the blobs that pass by."""
+    """The passing blobs at one target."""
 
     def __init__(self, target: Target, wish: Wish, uploads: Uploads, *, once: bool) -> None:
-        """`once`: what has passed by is gone, so that nothing may fail."""
+        """`once`: blobs that have passed cannot be had again, so that none may fail."""
         self.target = target
         self._once = once
         target.costs = Costs(target.context)
@@ -156,12 +155,12 @@ class Passage:
             target, wish, rules=self._rules, plans={}, delivered=target.passed, uploads=uploads
         )
         Telling(target).started()
-        # Whoever is slow sets the pace: nobody could be served later.
+        # The slowest target sets the pace: none could be served later.
         target.patience = Patience(float("inf"))
         self.wants_blobs = self._wants_blobs(wish)
 
     def _wants_blobs(self, wish: Wish) -> bool:
-        """Whether there is a tag that is to be written, as far as can be told."""
+        """Whether any tag will be written, as far as is known; False after an error."""
         try:
             kept = if_exists.kept(self.target, wish.if_exists)
         except TowlineError as error:
@@ -170,7 +169,7 @@ class Passage:
         return not kept or len(kept) < len(self.target.tags)
 
     def plan(self, blob: Blob) -> None:
-        """Decide which way a blob takes."""
+        """Plan the steps of a blob."""
         knowledge, target = self.target.resources.knowledge, self.target
         known = known_blobs.known(knowledge, [blob])
         place = known_blobs.destination(knowledge, target.repository, known)
@@ -179,11 +178,12 @@ class Passage:
         self.blobs.plans[blob] = plan
 
     def settle(self) -> None:
-        """Take in what has ended so far; a blob that has failed ends it all. Raises Cancelled.
+        """Take in the uploads that have ended. A blob's failure ends the passage of all.
 
-        Where the source can be asked again, one of which too much had passed by does not.
+        Raises Cancelled.
         """
         self.blobs.settle()
+        # An engine can be asked again: there a blob that has passed too far is no failure.
         for error in self.blobs.errors.values():
             if self._once or not isinstance(error.__cause__ or error, PassedBy):
                 self.target.failure, self.wants_blobs = error, False
@@ -191,11 +191,11 @@ class Passage:
                 break
 
     def wait(self) -> None:
-        """Until each blob is there or one has failed. Raises Cancelled."""
+        """Wait until each blob is there, or one has failed. Raises Cancelled."""
         self.blobs.wait([] if self._once else [_NOTHING])
         self.settle()
 
     def leave(self) -> None:
-        """Await nothing any more."""
+        """Wait for no blob any more."""
         self.blobs.leave()
         self.target.patience = Patience()

@@ -1,9 +1,9 @@
-"""Which way each blob takes to each target: a rule over values, without a socket.
+"""Plans the steps by which each blob comes to each target: rules over values, without a socket.
 
-For a blob and a target a plan is a tuple of steps, walked until one succeeds: ask for digests
-that may be there, mount from where they are known to be, send (unless the source lacks it).
-`--dry-run` walks the same steps and only asks. The numbers are the Docker engine's: a small upload
-is cheaper than a round trip.
+A plan is a tuple of steps for a blob and a target. They are walked until one succeeds: ask for
+digests that may be there, mount from repositories that are known to hold them, send (unless the
+source lacks the blob). A dry run walks the same steps and only asks. The numbers of tries are the
+Docker engine's: a small upload is cheaper than a round trip.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ ASK_LIMIT = 3
 KiB = 1 << 10
 MiB = 1 << 20
 _MOUNT_TRIES = ((100 * KiB, 1), (10 * MiB, 3))
+"""Tries for layers of up to so many bytes."""
 _MOUNT_TRIES_ABOVE = 4
 _COMPRESSION_RANK: dict[Compression, int] = {"gzip": 0, "zstd": 1, "none": 2}
 
 
 class Candidate(NamedTuple):
-    """A blob that would do, if it is there."""
+    """A blob that would do, if the target has it."""
 
     digest: Digest
     size: int
@@ -42,15 +43,15 @@ class Candidate(NamedTuple):
     compression: Compression | None
     """None for blobs that are no layers."""
     profile: str | None
-    """As recorded when it was made by a profile; None when it came from elsewhere."""
+    """The profile that made it, as it is recorded; None: it was made elsewhere."""
     remembered: bool = False
-    """Knowledge says that it is there; to be forgotten where that is untrue."""
+    """Whether the cache says that the target has it; if not so, that entry is dropped."""
     learned: bool = False
-    """That it is this layer is somebody else's word, not of our own hashing."""
+    """Whether others have told that it is this layer, and not our own hashing."""
 
 
 class Made(NamedTuple):
-    """The blob that a wanted one became."""
+    """The blob that a layer or config has become at the target."""
 
     digest: Digest
     size: int
@@ -60,76 +61,76 @@ class Made(NamedTuple):
 
 
 class Delivered(NamedTuple):
-    """The registry has confirmed the blob."""
+    """A blob that the target has confirmed."""
 
     made: Made
     outcome: Outcome
     label: str
-    """What the result says of the compression: a profile's name, `source` or `reused`."""
+    """The word for its compression in results: a profile's name, `source` or `reused`."""
     profile: str | None = None
-    """As recorded, when it is known that a profile of ours made the bytes."""
+    """The profile of ours that made the bytes, as it is recorded; None: not known."""
     mounted_from: str | None = None
     sent_bytes: int = 0
     learned: bool = False
-    """As in `Candidate`: asking a registry for a blob does not tell which layer it is."""
+    """As in `Candidate`: a registry that confirms a blob does not tell which layer it is."""
 
     @property
     def candidate(self) -> Candidate:
-        """The same blob as one to ask for elsewhere, or later."""
+        """The same blob as a candidate for other targets, and for later."""
         made, learned = self.made, self.learned
         return Candidate(made.digest, made.size, made.compression, self.profile, learned=learned)
 
 
 class Ask(NamedTuple):
-    """HEAD the blob in the target."""
+    """Step: HEAD the blob at the target."""
 
     candidate: Candidate
 
 
 class Mount(NamedTuple):
-    """Have the registry take the blob from another of its repositories."""
+    """Step: have the registry link the blob from another of its repositories."""
 
     candidate: Candidate
     origin: RepositoryName
     ours: bool
-    """Last seen there with the credentials that we have now."""
+    """Whether it was last seen there with the credentials that we have now."""
 
 
 class Send:
-    """Upload it."""
+    """Step: upload the blob."""
 
 
 Step = Ask | Mount | Send
 
 
 class Rules(NamedTuple):
-    """What a push allows."""
+    """The rules that a push sets for its plans."""
 
     profile: Profile
-    """How layers are compressed when they must be sent."""
+    """The profile for layers that must be sent."""
     explicit: bool = False
-    """The profile was asked for by name: blobs of other profiles do not count."""
+    """Whether the user named the profile: then blobs of other profiles do not count."""
     formats: frozenset[Format] = frozenset({"docker", "oci"})
-    """Formats of the manifests that list the blob: zstd fits OCI alone."""
+    """Formats of the manifests that list the blob: only OCI's can list zstd."""
     mounts: bool = True
     trust_learned: bool = True
-    """Whether somebody else's word counts for which blob a layer is."""
+    """Whether entries that are learned count."""
     everywhere: frozenset[Digest] | None = None
-    """With several targets the digests that are known at all of them; None for one target."""
+    """With several targets: the digests that are known at all of their hosts; None: one target."""
 
 
 class Destination(NamedTuple):
-    """A target as the plan sees it."""
+    """A target, as far as the plan needs it."""
 
     name: RepositoryName
     accounts: Mapping[Digest, str]
-    """For each digest the HMAC that an entry seen with our present credentials carries."""
+    """By digest: the HMAC in entries that were seen with our present credentials."""
 
 
 def steps(
     blob: Blob, target: Destination, entries: Sequence[Entry], rules: Rules
 ) -> tuple[Step, ...]:
-    """The way of one blob to one target; `entries` are those of its DiffID, oldest first."""
+    """The steps of one blob to one target; `entries` are those of its DiffID, the oldest first."""
     fitting = [entry for entry in reversed(entries) if fits(blob, entry, rules)]
     asks: list[Step] = [Ask(candidate) for candidate in _asked(blob, target, fitting, rules)]
     mounts = _mounts(blob, target, fitting, rules) if rules.mounts else []
@@ -137,14 +138,14 @@ def steps(
         mounts = _hinted(blob, target)
     origin = blob.origin
     if origin and origin.host == target.name.host and origin != target.name and blob.stored:
-        # It costs what a question would, and most often nothing is left to be asked.
+        # A copy within one registry: a mount costs what a question would, and mostly succeeds.
         asks = [Mount(own(blob), origin, ours=False), *asks]
     send = [Send()] if blob.held else []
     return (*asks, *mounts, *send)
 
 
 def common(blobs: Iterable[Sequence[Entry]], hosts: frozenset[str]) -> frozenset[Digest]:
-    """Digests that are known at every one of several hosts: one push, one digest."""
+    """Digests that are known at all of these hosts: a push has one digest at all its targets."""
     found: dict[Digest, set[str]] = {}
     for entries in blobs:
         for entry in entries:
@@ -153,7 +154,7 @@ def common(blobs: Iterable[Sequence[Entry]], hosts: frozenset[str]) -> frozenset
 
 
 def fits(blob: Blob, entry: Entry | Candidate, rules: Rules) -> bool:
-    """Whether what is there may be what the push's manifests list."""
+    """Whether the manifests of the push may list this blob."""
     if blob.stored is not None:
         return entry.digest == blob.stored.digest
     if entry.learned and not rules.trust_learned:
@@ -166,7 +167,7 @@ def fits(blob: Blob, entry: Entry | Candidate, rules: Rules) -> bool:
     if rules.explicit and blob.held:
         return as_ours
     if rules.everywhere is not None and entry.digest not in rules.everywhere and blob.held:
-        return as_ours  # as good as what we would send elsewhere
+        return as_ours  # the same bytes as those that we would send to the other targets
     return entry.compression in {"gzip", "none"} or rules.formats == {"oci"}
 
 
@@ -181,7 +182,7 @@ def _asked(
 
 
 def own(blob: Blob) -> Candidate:
-    """The one digest that a blob sent byte for byte can have."""
+    """The candidate of a blob that is sent byte for byte, which has one digest alone."""
     assert blob.stored is not None  # noqa: S101 - the caller's own condition
     compression = media_types.layer_compression(blob.stored.media_type)
     told = blob.identity != blob.stored.digest  # by the source, until somebody decompresses it
@@ -189,7 +190,7 @@ def own(blob: Blob) -> Candidate:
 
 
 def there(blob: Blob, candidate: Candidate) -> Delivered:
-    """What comes of a blob where the candidate is there already."""
+    """The outcome of a blob whose candidate the target has already."""
     made = Made(candidate.digest, candidate.size, candidate.compression)
     return Delivered(made, "exists", blob.label or "reused", candidate.profile)
 
@@ -234,12 +235,10 @@ def _mount_tries(blob: Blob) -> int:
 
 
 def _rank(entry: Entry, target: Destination, rules: Rules) -> tuple[bool, int, bool, bool, int]:
-    """Stable over newest first.
-
-    What we saw ourselves comes before what we were told, whatever that claims to be. Then gzip
-    and the bytes that the profile would make: the same input keeps its digest. Then own
-    credentials, and likeness of name.
-    """
+    """A sorting key for entries; the sort is stable, so that of equal ones the newest is first."""
+    # Our own hashing goes before what others have told, whatever that claims to be. Then gzip, and
+    # the bytes that the profile would make, so that the same input keeps its digest. Then entries
+    # seen with our own credentials, and likeness of the name.
     return (
         entry.learned,
         _COMPRESSION_RANK[entry.compression],
@@ -254,13 +253,13 @@ def _ours(entry: Entry, target: Destination) -> bool:
 
 
 def _likeness(one: str, other: str) -> int:
-    """How many leading components two names share; the host is one."""
+    """How many leading components two names share; the host is one of them."""
     pairs = zip(one.split("/"), other.split("/"), strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), len(one.split("/")))
 
 
 def _unique(entries: Iterable[Entry]) -> list[Candidate]:
-    """Each digest once, as its first entry has it."""
+    """A candidate for each digest, by the first entry that has it."""
     found: dict[Digest, Candidate] = {}
     for entry in entries:
         found.setdefault(entry.digest, _candidate(entry))

@@ -1,4 +1,4 @@
-"""What is told of a push: its events while it runs, and the fields of its result at the end."""
+"""The reports of a push: its events while it runs, and the fields of its results."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 def layers(
     tree: Tree, delivered: Mapping[str, Delivered], told: set[Layer]
 ) -> tuple[LayerResult, ...]:
-    """An image's layers in its manifest's order; of an index every layer once.
+    """The results of an image's layers, in its manifest's order; of an index each layer once.
 
-    A layer that an image or its target's tags list twice was sent once: its bytes count at the
-    first place, and those that have counted are added to `told`.
+    A layer that is listed twice was sent once: its bytes count in the first place. `told` has the
+    layers that have counted, and is added to.
     """
     listed = [layer for image in images(tree) for layer in image.layers]
     if isinstance(tree, Index):
@@ -66,9 +66,9 @@ def planned(
     held: Mapping[str, int],
     profile: Profile,
 ) -> tuple[PlannedLayer, ...]:
-    """The layers of a push that was only planned; None where a layer would be compressed.
+    """The layers of a push that was only planned. One that would be compressed has no digest yet.
 
-    `held`: bytes of unfinished uploads that it would go on with.
+    `held`: by blob keys, the bytes of unfinished uploads that the push would resume.
     """
     known = {key: delivered for key, delivered in found.items() if delivered}
     results: list[PlannedLayer] = []
@@ -95,7 +95,7 @@ def as_it_stands(
     status: Status,
     cost: Cost,
 ) -> PushResult:
-    """The result of a tag, without a look at what its manifest lists."""
+    """The result of a tag with the manifest `standing` under it, without its layers."""
     return PushResult(
         reference=str(reference if reference.tag else reference._replace(digest=standing.digest)),
         tag=reference.tag,
@@ -109,7 +109,7 @@ def as_it_stands(
 
 
 def manifests(tree: Tree, documents: Documents) -> tuple[ManifestResult, ...]:
-    """The children of an index; nothing for an image."""
+    """The results of an index's children; empty for an image."""
     if not isinstance(tree, Index):
         return ()
     listed = parse(documents.top.content, documents.top.media_type)
@@ -126,7 +126,7 @@ def _platform(child: Tree, listed: Descriptor) -> str | None:
 
 
 def learned_from(target: Target, tree: Tree, found: Mapping[str, Delivered | None]) -> str | None:
-    """The reference that taught what the lowest of the layers is that needs no sending."""
+    """The reference that has taught the lowest of the layers that need not be sent."""
     for blob in tree_blobs([tree]):
         there, teacher = found.get(blob.key), target.teachers.get(blob.identity)
         if there and teacher and there.outcome in {"exists", "mounted"}:
@@ -144,7 +144,10 @@ def check_untouched(
     targets: Sequence[Target],
     ended: Mapping[Reference, TagOutcome],
 ) -> None:
-    """Raises TransferCancelled naming the tags that a cancelled push has seen to, if any."""
+    """Raise TransferCancelled naming the tags that a cancelled push has written, if there are any.
+
+    Tags that may have been written are named as well.
+    """
     done = {tag for tag, outcome in ended.items() if isinstance(outcome, PushResult)}
     in_place = done.union(*(target.written for target in targets))
     in_doubt = {tag for target in targets for tag in target.in_doubt} - in_place
@@ -166,19 +169,19 @@ def _listed(wanted: Iterable[Reference], some: Container[Reference]) -> str:
 
 
 class Telling:
-    """Docker's words, in docker's order."""
+    """Emits the events of one target, with docker's words in docker's order."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
 
     def started(self) -> None:
-        """Docker's first line."""
+        """Tell the repository, docker's first line."""
         target = self._target
         repository = str(target.repository.name)
         target.context.emit(PushStarted(reference=target.reference, repository=repository))
 
     def announce(self, passed: Container[str] | None = None) -> None:
-        """Docker's first words, top layer first; not again of what has `passed` already."""
+        """Announce the layers, the top one first; not those that have `passed` already."""
         target = self._target
         if passed is None:
             self.started()
@@ -191,19 +194,19 @@ class Telling:
                     self.layer(layer.digest.short, "Skipped foreign layer")
 
     def layer(self, shown: str, status: str, total: int | None = None) -> None:
-        """A layer's state, by the id that it is shown under."""
+        """Tell a layer's state; `shown` is its id."""
         reference = self._target.reference
         event = LayerProgress(reference=reference, id=shown, status=status, total=total)
         self._target.context.emit(event)
 
     def note(self, reference: Reference, message: str) -> None:
-        """Something worth a line."""
+        """Tell a note."""
         self._target.context.emit(Note(reference=str(reference), message=message))
 
     def reused(
         self, reference: Reference, tree: Tree, delivered: Mapping[str, Delivered], profile: Profile
     ) -> None:
-        """Which layers are there in another compression than they would be sent in."""
+        """Tell which layers are used in another compression than the profile's."""
         others: dict[str | None, dict[str, None]] = {}
         for blob in tree.blobs:
             found = delivered[blob.key]
@@ -215,11 +218,11 @@ class Telling:
             self.note(reference, f"not compressed with {profile.name} but {what}")
 
     def verified(self, reference: Reference, found: Verification) -> None:
-        """What was looked at again."""
+        """Tell what was verified."""
         self._target.context.emit(Verified(reference=str(reference), **found.as_dict()))
 
     def ended(self, result: PushResult, total_bytes: int) -> None:
-        """A tag is in place: what it holds, and what that cost."""
+        """Tell a tag that is in place, and what it cost."""
         emit, reference = self._target.context.emit, result.reference
         emit(TagPushed(reference=reference, tag=result.tag, digest=result.digest, size=result.size))
         emit(

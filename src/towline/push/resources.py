@@ -1,4 +1,4 @@
-"""What all pushes of one `Pusher` share: connections, knowledge, slots, threads, transfers."""
+"""The parts that all pushes of one `Pusher` share: connections, knowledge, slots, threads."""
 
 from __future__ import annotations
 
@@ -27,16 +27,18 @@ if TYPE_CHECKING:
     from towline.wire.secrets import Secrets
 
 AT_ONCE = 16
-"""Small things at once to each host beside the uploads: questions, small blobs, manifests."""
+"""Questions, small blobs and manifests that each host gets at once, beside the uploads."""
 SMALL = 1 << 20
-"""Bytes of the largest blob that is no upload of `--jobs`: it costs two round trips and no more."""
+"""Bytes of the largest small blob: its upload is mostly two round trips, so `--jobs` does not count
+it."""
 LOOK_AGAIN = (1.0, 2.0, 4.0)
-"""Seconds to wait, in turn, before a registry is asked again for what it has just confirmed."""
+"""Seconds to wait, in turn, before a registry is asked again for blobs that it has confirmed."""
 _REMEMBERED = 10_000
+"""Delivered blobs that are remembered."""
 
 
 class Resources:
-    """Made once a `Pusher`; nothing in it connects, opens or starts before it is needed."""
+    """The shared parts of one `Pusher`. None connects, opens or starts before it is needed."""
 
     def __init__(
         self, options: PusherOptions, warn: Callable[[str], None], secrets: Secrets
@@ -49,7 +51,7 @@ class Resources:
         secrets.add_environment(self.environ)
         secrets.add_address(_text(options.get("cache")))
         self.engine = options.get("engine")
-        """Where the Docker engine is; None: as docker's client finds it."""
+        """The Docker engine's address; None: it is found as docker's client finds it."""
         self.knowledge = open_knowledge(_text(options.get("cache")), self.environ, warn)
         self.gate = Gate()
         self.client = RegistryClient(
@@ -61,13 +63,13 @@ class Resources:
         self.look_again: tuple[float, ...] = LOOK_AGAIN
         jobs = self.limits.jobs
         self.slots = Slots(jobs)
-        # With one job nothing runs beside another.
+        # `--jobs 1` means that no request runs beside another.
         self.at_once = AT_ONCE if jobs > 1 else 1
         """Manifests that are put to a host at once."""
         self.small_slots = Slots(AT_ONCE) if jobs > 1 else self.slots
-        """For questions and small blobs."""
+        """The slots for questions and small blobs."""
         self.flights: SingleFlight[Delivered] = SingleFlight()
-        """Blobs on their way."""
+        """The uploads of blobs that are under way."""
         self.manifest_flights: SingleFlight[None] = SingleFlight()
         self._threads: dict[str, Threads] = {}
         self._closed = False
@@ -79,39 +81,41 @@ class Resources:
 
     @property
     def encoders(self) -> Threads:
-        """What compresses blocks. A blob that waits for its blocks never uses up their threads."""
+        """Threads that compress blocks."""
+        # Of their own: blobs that wait for their blocks would use up the threads that make them.
         return self._threads_of("encoder", processors())
 
     @property
     def lent(self) -> Threads:
-        """What is lent to a blob that could use a second thread: where few are on their way."""
+        """Threads that are lent to blobs, for reading and hashing, as far as some are free."""
         return self._threads_of("towline-lent", processors())
 
     def host_threads(self, host: str) -> Threads:
-        """What asks a host: its own, so that one that hangs keeps no other."""
+        """Threads that ask a host."""
+        # Of each host's own: a host that hangs would hold the threads of all.
         return self._threads_of(f"towline-host-{host}", AT_ONCE)
 
     def send_threads(self, host: str) -> Threads:
-        """What writes to a host its part of blobs for several; as many as there are slots."""
+        """Threads that write a host's part of blobs for several hosts."""
+        # As many as slots: whoever has a slot must not wait for a thread.
         return self._threads_of(f"towline-send-{host}", AT_ONCE + self.limits.jobs)
 
     def slots_for(self, hosts: Iterable[str], size: int) -> Slots:
-        """What is to be taken to send a blob of that many bytes."""
+        """The slots for an upload of so many bytes to these hosts."""
+        # While a host strains, a small blob counts as any other.
         strained = any(self.slots.has_fewer(host) for host in hosts)
         return self.small_slots if size <= SMALL and not strained else self.slots
 
     def blob_threads(self, hosts: Iterable[str], size: int) -> Threads:
-        """What brings blobs to one or several hosts, each blob from the first question on.
-
-        Small ones have threads of their own, so that they wait for no large one.
-        """
+        """Threads that bring blobs to one or several hosts, each blob from its first question on."""
+        # Small blobs have threads of their own, so that they wait for no large one.
         names = "+".join(sorted(set(hosts)))
         if size <= SMALL:
             return self._threads_of(f"towline-small-{names}", AT_ONCE)
         return self._threads_of(f"towline-blob-{names}", AT_ONCE + self.limits.jobs)
 
     def put_threads(self, host: str) -> Threads:
-        """What puts manifests to a host."""
+        """Threads that put manifests to a host."""
         return self._threads_of(f"towline-put-{host}", self.at_once)
 
     def _threads_of(self, name: str, count: int) -> Threads:
@@ -123,32 +127,33 @@ class Resources:
             return self._threads[name]
 
     def remember(self, key: Hashable, candidate: Candidate) -> None:
-        """A transfer has ended well: for those who looked what is known before it did."""
+        """Note a blob that was delivered, for pushes that were planned before that."""
         with self._lock:
             self._seen[key] = candidate
             if len(self._seen) > _REMEMBERED:
                 del self._seen[next(iter(self._seen))]
 
     def seen(self, key: Hashable) -> Candidate | None:
-        """What a transfer of that key came to, if there was one not long ago."""
+        """The blob of a transfer with that key, if one was delivered not long ago."""
         with self._lock:
             return self._seen.get(key)
 
     def check_open(self) -> None:
-        """Raises UsageError: when it is closed, and after a fork, nothing would ever start."""
+        """Raise UsageError if the Pusher is closed, or was made before a fork."""
         if self._closed:
             raise UsageError("this Pusher is closed", hint="make another")
-        if os.getpid() != self._process:  # the threads and their locks stayed behind
+        # A fork copies no threads, and perhaps locks that they held: nothing would ever start.
+        if os.getpid() != self._process:
             raise UsageError("this Pusher is of another process", hint="make one after the fork")
 
     def record_hosts(self) -> None:
-        """Remember what hosts have turned out to do: at the end, and before what may be cut."""
+        """Write the facts of hosts into the cache, so that a kill does not lose them."""
         for host, facts in self.client.facts().items():
             self.knowledge.record_host(host, facts)
 
     @property
     def unfinished(self) -> Unfinished:
-        """Uploads that earlier processes have left."""
+        """The uploads that were left unfinished."""
         from towline.push.unfinished import Unfinished  # an unchanged push has none
 
         with self._lock:
@@ -157,7 +162,7 @@ class Resources:
             return self._unfinished
 
     def left(self) -> Sequence[str]:
-        """What there is to say of the uploads that this `Pusher` has left unfinished."""
+        """Sentences about the uploads that this `Pusher` has left unfinished."""
         return self._unfinished.told() if self._unfinished else ()
 
     def close(self) -> None:
@@ -179,7 +184,7 @@ class Resources:
 def _settings(
     options: PusherOptions, limits: Limits, warn: Callable[[str], None], secrets: Secrets
 ) -> Settings:
-    """What the registry client needs to know."""
+    """The registry client's settings."""
     unverified = not options.get("tls_verify", True)
     return Settings(
         plain_http=options.get("plain_http", False),

@@ -1,8 +1,7 @@
-"""Tags that are settled before the image is read: its digest is known, and so is what stands there.
+"""Settles tags before the image is read, by a HEAD at the source and one at the destination.
 
-A source at a registry says by a HEAD what it holds. Where the destination says the same, or has a
-tag that is to stay, nothing else is asked for: a manifest that is read counts as a pull where pulls
-are limited.
+Where both name the same digest, or the destination has a tag that stays, nothing else is requested:
+at Docker Hub a GET of a manifest counts as a pull.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 def settled(
     target: Target, tags: Sequence[Reference], wanted: Wanted, wish: Wish
 ) -> dict[Reference, TagOutcome]:
-    """What came of those tags of a target that need nothing more."""
+    """The outcomes of those tags of a target that need nothing more."""
     costs = target.costs = target.costs or Costs(target.context)
     looked = _look(target, tags, wanted)
     found: dict[Reference, TagOutcome] = {}
@@ -61,7 +60,7 @@ def settled(
 def _look(
     target: Target, tags: Sequence[Reference], wanted: Wanted
 ) -> dict[Reference, Descriptor | TowlineError | None]:
-    """What stands under each tag, or why that cannot be told; the first one says for all."""
+    """The manifest under each tag, or the error of asking for it; None: there is none."""
 
     def look(tag: Reference) -> Descriptor | TowlineError | None:
         try:
@@ -71,6 +70,7 @@ def _look(
             return error
 
     first = look(tags[0])
+    # The first tag alone: a host that is down, or lets nobody in, is not asked for all of them.
     if isinstance(first, TowlineError) and not isinstance(first, RegistryError):
         return dict.fromkeys(tags, first)
     threads = target.resources.host_threads(target.repository.name.host)
@@ -81,7 +81,10 @@ def _look(
 def _left(
     target: Target, tag: Reference, known: Descriptor, standing: Descriptor, wish: Wish
 ) -> reporting.Left | None:
-    """How the tag is left as it is, if it is. Raises RegistryError where that ends its push."""
+    """The status of a tag that is left as it is; None: it is not.
+
+    Raises RegistryError where `--if-exists` ends the tag's push.
+    """
     rule = wish.if_exists
     if tag.tag and rule in {"skip", "fail"} and if_exists.stays(target, tag, standing, rule):
         return "skipped"

@@ -1,4 +1,4 @@
-"""The part of a push that concerns the tags of one target, once its blobs are there."""
+"""The tags of one target: put, verified and told, once its blobs are there."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class TagPush:
         outcomes: Outcomes,
         agreed: dict[Tree, tuple[str, Digest]],
     ) -> None:
-        """`agreed` is where the targets of a push write down a tree's first digest."""
+        """`agreed`: by tree, the first tag of the push that has it, with its digest; added to."""
         self._target = target
         self._wish = wish
         self._blobs = blobs
         self._outcomes = outcomes
         self._agreed = agreed
         self._there: set[Digest] = set()
-        """Manifests that are in place."""
+        """Manifests that this push has put, or has found there."""
 
     def put_all(self, tags: Sequence[tuple[Reference, Tree]]) -> None:
         """Put the first tag, then all others side by side; several by one request where it can be.
@@ -116,7 +116,10 @@ class TagPush:
                 yield work if not_begun(begun) else begun.result
 
     def _put(self, reference: Reference, tree: Tree) -> Placed | Descriptor | TowlineError:
-        """What is put, what stands there and is to stay, or what went wrong. Raises Cancelled."""
+        """Put a tag. Returns what was put, the descriptor that stays, or the error.
+
+        Raises Cancelled.
+        """
         pauses = self._target.resources.look_again
         try:
             for pause in (*pauses, None):
@@ -136,7 +139,8 @@ class TagPush:
                     if not lacks_blobs(error) or pause is None or tagging.wants_foreign(error):
                         raise
                     missed = error.message if pause == pauses[-1] else ""
-                # A registry may confirm a blob and yet not find it, or have lost it meanwhile.
+                # Harbor, and caches behind a load balancer, may confirm a blob and not find it for
+                # the manifest; or it was lost meanwhile.
                 self._target.context.cancel.wait(pause)
                 self._blobs.send_missing(tree, missed)
             return self._verified(tag, Placed(documents, "pushed"))
@@ -147,7 +151,7 @@ class TagPush:
         return Tag(self._target, self._wish, reference, tree, self._blobs.delivered)
 
     def _verified(self, tag: Tag, placed: Placed) -> Placed:
-        """What was put, looked at again where that is wanted. Raises what `verify` raises."""
+        """The placed tag, verified if the user wants that. Raises as `verify` does."""
         if not (how := self._wish.verify):
             return placed
         from towline.push.manifests import verify
@@ -168,9 +172,10 @@ class TagPush:
             self._outcomes.placed(reference, tree, put, self._blobs.delivered)
 
     def _compare(self, reference: Reference, tree: Tree, documents: Documents) -> None:
-        """Say so when another target of the push holds another digest of the same image."""
+        """Warn if another target of the push has another digest of the same image."""
+        # Signed schema 1 names its repository and tag, so that its digests always differ.
         if documents.top.media_type == media_types.SCHEMA1_SIGNED:
-            return  # it names its repository and tag
+            return
         mine = (str(reference), documents.top.digest)
         other, digest = self._agreed.setdefault(tree, mine)
         if digest != mine[1]:
@@ -180,7 +185,7 @@ class TagPush:
             )
 
     def put_referrer(self, each: Referral) -> None:
-        """Put it after its subject; if that fails, the tag that it goes with has failed."""
+        """Put a manifest after its subject. If that fails, the tag with the subject has failed."""
         if not isinstance(self._outcomes.by_tag[each.main], PushResult):
             return
         if each.subject not in self._there:
@@ -199,7 +204,7 @@ class TagPush:
         self._outcomes.charge(each.main)
 
     def publish(self, layout: Layout) -> None:
-        """Write an archive out, whole or not at all: then every tag of it has failed."""
+        """Write an archive as a whole. If that fails, every tag of it has failed."""
         outcomes = self._outcomes.by_tag
         failure = next((each for each in outcomes.values() if isinstance(each, TowlineError)), None)
         try:

@@ -1,4 +1,4 @@
-"""One repository that a push writes to, with what the push's own calls to it need."""
+"""One repository that a push writes to, with all that the push's own calls to it need."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class Cost(NamedTuple):
-    """What it took."""
+    """The cost of a tag, or of a push so far."""
 
     sent_bytes: int
     requests: int
@@ -40,23 +40,23 @@ class Cost(NamedTuple):
 
 
 class Costs:
-    """What a push to one target costs, from the making of this on.
+    """The costs of a push to one target, since this was made.
 
-    Its tags share that: each is told what came since the one before it, so that they add up.
+    Each tag is charged the costs since the tag before it, so that they add up to the whole.
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._before = self._so_far()
         self.layers: set[Layer] = set()
-        """Those whose bytes are told of already."""
+        """Layers whose bytes were charged already."""
 
     def _so_far(self) -> Cost:
         meter = self._context.meter
         return Cost(meter.sent_bytes, meter.requests, self._context.clock())
 
     def share(self) -> Cost:
-        """What came since this was asked for the last time."""
+        """The costs since the last call."""
         before, now = self._before, self._so_far()
         self._before = now
         return Cost(
@@ -67,14 +67,14 @@ class Costs:
 
 
 class Referral(NamedTuple):
-    """What refers to an image of a push and goes along with it."""
+    """A manifest that refers to an image of the push, and is pushed with it."""
 
     reference: Reference
     """Its tag, or its digest."""
     tree: Tree
     subject: Digest
     main: Reference
-    """The tag under which that is."""
+    """The tag that has the subject."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -84,51 +84,51 @@ class Target:
     resources: Resources
     repository: Repository | Layout
     tags: tuple[tuple[Reference, Tree], ...]
-    """Destination and what goes there, sorted by tag."""
+    """Each destination with its tree, sorted by tag."""
     context: Context
-    """Of the push's own calls to this repository; its meter counts for the result."""
+    """For the push's own calls to this repository; its meter counts for the result."""
     referrers: tuple[Referral, ...] = ()
-    """What is put after what it refers to."""
+    """Manifests that are put after their subjects."""
     alone: bool = True
     """Whether the push goes to no other registry."""
     costs: Costs | None = None
-    """Where those are counted already."""
+    """The costs, if they are counted from an earlier step on."""
     passed: dict[str, Delivered] | None = None
-    """Blobs that were brought there before it was known what lists them; None: none could be."""
+    """Blobs that were sent before it was known what lists them; None: the source does not pass."""
     teachers: dict[Digest, Reference] = field(default_factory=dict)
-    """From where it was learned which blob a layer is, by DiffID."""
+    """By DiffID: the reference that has taught which blob a layer is."""
     failure: TowlineError | None = None
-    """Why no blob can be brought there."""
+    """The error by which no blob can be brought there."""
     warnings: list[str] = field(default_factory=list)
     seen: dict[str, Digest | None] = field(default_factory=dict)
     """The digest that a tag held when it was last looked at; None for nothing."""
     written: dict[Reference, Digest] = field(default_factory=dict)
-    """Tags that were written, and what they hold."""
+    """Tags that were written, with their digests."""
     in_doubt: list[Reference] = field(default_factory=list)
-    """Tags that were being written as a cancel came, or as their push failed."""
+    """Tags that may have been written: a cancel or a failure came meanwhile."""
     patience: Patience = field(default_factory=Patience)
-    """For how long it may make the other targets of the push wait."""
+    """How long it may keep the other targets of the push waiting."""
 
     @property
     def layout(self) -> Layout | None:
-        """The folder or file that is written to, where it is not at a registry."""
+        """The folder or file that is written to; None: it is a registry's repository."""
         return None if isinstance(self.repository, Repository) else self.repository
 
     @property
     def registry(self) -> Repository:
-        """The repository of one that is at a registry."""
+        """The repository of a target at a registry."""
         assert isinstance(self.repository, Repository)  # noqa: S101 - its caller's own condition
         return self.repository
 
     @property
     def reference(self) -> str:
-        """What events of this target are told under."""
+        """The reference in events of this target: its only tag, or its repository."""
         if len(self.tags) == 1:
             return str(self.tags[0][0])
         return str(self.repository.name)
 
     def watcher(self) -> Context:
-        """The context in which this push watches transfers: events get its reference."""
+        """The context in which this push watches flights: their events get its reference."""
 
         def emit(event: Event) -> None:
             self.context.emit(replace(event, reference=self.reference))
@@ -136,7 +136,7 @@ class Target:
         return self.context.but(emit=emit)
 
     def pull_from(self, names: Iterable[RepositoryName]) -> None:
-        """Who mounts must be let in at the other repository too."""
+        """Have tokens ask for `pull` of repositories from which blobs may be mounted."""
         name = self.repository.name
         origins = {origin for origin in names if origin.host == name.host and origin != name}
         if origins:
@@ -150,7 +150,7 @@ class Target:
         self.context.emit(Warned(reference=self.reference, message=message))
 
     def retry(self, what: str, work: Callable[[], T]) -> T:
-        """Call `work` until it succeeds or trying again is of no use."""
+        """Call `work` until it succeeds. Raises its error when trying again is of no use."""
 
         def told(seconds: float, reason: str) -> None:
             event = Retrying(reference=self.reference, what=what, seconds=seconds, reason=reason)
@@ -161,18 +161,18 @@ class Target:
         return retry(work, attempts, gate, self.repository.name.host, self.context, told)
 
     def head_manifest(self, reference: str) -> Descriptor | None:
-        """What stands under a tag or digest. Raises what the last attempt raised."""
+        """The descriptor under a tag or digest; None: there is none. Raises the last error."""
         ask = partial(self.repository.head_manifest, reference, self.context)
         return self.retry("the manifest", ask)
 
     def get_manifest(self, reference: str) -> RawManifest | None:
-        """The manifest under a tag or digest. Raises what the last attempt raised."""
+        """The manifest under a tag or digest; None: there is none. Raises the last error."""
         ask = partial(self.repository.get_manifest, reference, self.context)
         return self.retry("the manifest", ask)
 
 
 class Tag(NamedTuple):
-    """A tag of a target, and what is to stand under it, of blobs that are there."""
+    """A tag of a target with the tree that goes under it; all blobs of that are there."""
 
     target: Target
     wish: Wish
@@ -182,19 +182,20 @@ class Tag(NamedTuple):
 
     @property
     def made(self) -> dict[str, Made]:
-        """What became of the tree's own blobs: the target may have those of a thousand others."""
+        """The tree's blobs as they are at the target, by their keys."""
+        # Only these: the target may have those of a thousand other tags.
         return {blob.key: self.delivered[blob.key].made for blob in self.tree.blobs}
 
 
 def target_at(
     resources: Resources, name: RepositoryName, context: Context, side: Side = "destination"
 ) -> Target:
-    """A repository, or what else is written to; what its calls cost is counted apart."""
+    """The target of that name. The costs of its calls are counted apart."""
     resources.check_open()
     context = context.but(meter=Meter())
     if name.is_at_registry:
         repository = resources.client.repository(name, side, context=context)
         return Target(resources, repository, (), context)
-    from towline.targets.archives import opened  # which most have no need of
+    from towline.targets.archives import opened  # most pushes need none of it
 
     return Target(resources, opened(cast("Place", name)), (), context)

@@ -1,6 +1,6 @@
-"""The part of a push that concerns one target: learn, plan, look, await its blobs, put its tags.
+"""One target's part of a push: learn, plan, look at the tags, await the blobs, put the tags.
 
-`joint_push` gives the order of things to the targets of a push; `upload` brings the blobs.
+`joint_push` calls these steps for all targets of a push, and `upload` brings the blobs.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ class TargetPush:
         """`agreed`: see `TagPush`."""
         self.target = target
         self.kept: dict[Reference, Descriptor | RegistryError] = {}
-        """Tags that are not to be written: what stands there, or why that ends their push."""
+        """Tags that are not written: the manifest under each, or the error of its push."""
         self.blobs = tree_blobs(self._trees)
         self._resources = target.resources
         self._wish = wish
         self.plans: dict[Blob, tuple[Step, ...]] = {}
-        """Which way each blob takes."""
+        """The steps of each blob."""
         self.delivered: dict[str, Delivered] = dict(target.passed or {})
-        """What came of the blobs that are there, by their keys."""
+        """The blobs that are at the target, by their keys."""
         self.awaited: TargetBlobs
-        """The blobs that are on their way; there from `begin` on."""
+        """The blobs whose uploads are awaited; set by `begin`."""
         self._rules: Rules
         self._fatal: TowlineError | None = target.failure
         self._agreed = agreed
@@ -57,22 +57,22 @@ class TargetPush:
 
     @property
     def left(self) -> tuple[tuple[Reference, Tree], ...]:
-        """The tags that are to be written."""
+        """The tags that will be written."""
         return tuple(pair for pair in self.target.tags if pair[0] not in self.kept)
 
     @property
     def _trees(self) -> list[Tree]:
-        """What is to be there: under the tags, and what goes along with that."""
+        """The trees of the tags that will be written, and of referrers."""
         referrers = [each.tree for each in self.target.referrers]
         return [*(tree for _, tree in self.left), *referrers]
 
     @property
     def hopeless(self) -> bool:
-        """Whether the target cannot even be asked."""
+        """Whether the target has failed already."""
         return self._fatal is not None
 
     def learn(self, known: Mapping[Digest, Sequence[Entry]]) -> list[Entry]:
-        """What the registry itself can say of layers that nothing is known of here."""
+        """Entries that the registry itself teaches, of layers that nothing is known of."""
         try:
             with self.target.context.span("learned"):
                 self._look_at_tags()
@@ -81,7 +81,7 @@ class TargetPush:
                 from towline.push import learning  # an unchanged image needs none
 
                 lessons = learning.learn(self.target, self._wish, self.left, unknown)
-        except TowlineError as error:  # it has been tried often enough
+        except TowlineError as error:  # retried already: the push itself would fail, too
             self._fatal = self.target.failure = error
             return []
         for lesson in lessons:
@@ -89,7 +89,7 @@ class TargetPush:
         return [entry for lesson in lessons for entry in lesson.entries]
 
     def _look_at_tags(self) -> None:
-        """Find those that are to be kept. Raises AuthError and NetworkError."""
+        """Find the tags that stay. Raises AuthError, NetworkError and UsageError."""
         self.kept = if_exists.kept(self.target, self._wish.if_exists)
         layout, kept = self.target.layout, len(self.kept)
         if layout and layout.whole and 0 < kept < len(self.target.tags):
@@ -100,12 +100,10 @@ class TargetPush:
         self.blobs = tree_blobs(self._trees)
 
     def _unknown(self, known: Mapping[Digest, Sequence[Entry]]) -> set[Digest]:
-        """DiffIDs of layers of which nothing is known at that host, and a pair would be of use.
-
-        What goes as it is has one digest, which needs no learning; only where it could be mounted
-        from can be of use, and that is looked up where somebody says where. A profile that was
-        asked for by name fits no blob of which nobody knows by which profile it was made.
-        """
+        """DiffIDs of layers that are worth learning: nothing is known of them at that host."""
+        # A stored blob has one digest, and only a repository to mount it from is worth learning,
+        # where somebody names one. With a profile that the user has named no learned blob fits, as
+        # nobody knows which profile made it.
         wish, host = self._wish, f"{self.target.repository.name.host}/"
         if not wish.learn:
             return set()
@@ -128,7 +126,7 @@ class TargetPush:
         rules: Rules,
         siblings: Iterable[RepositoryName],
     ) -> None:
-        """Decide which way each blob takes; `siblings` are pushed to as well."""
+        """Plan the steps of each blob; `siblings` are the other repositories of this push."""
         self._tell_layers_that_passed()
         place = known_blobs.destination(self._resources.knowledge, self.target.repository, known)
         self._rules = rules
@@ -139,7 +137,7 @@ class TargetPush:
         self.target.pull_from((*(mount.origin for mount in mounts), *siblings))
 
     def _tell_layers_that_passed(self) -> None:
-        """Remember of which layers the blobs are that were brought there without knowing that."""
+        """Record the layers of blobs that were sent before it was known which layers they are."""
         passed = self.target.passed or {}
         layers = [
             blob for blob in self.blobs if blob.is_layer and blob.stored and blob.key in passed
@@ -148,14 +146,14 @@ class TargetPush:
         known_blobs.remember(self._resources.knowledge, self.target.repository, found)
 
     def early(self) -> bool:
-        """Come to the end without asking for a single blob, if every tag is right, or hopeless.
+        """End the push without asking for a single blob, if every tag is right, or all have failed.
 
-        False when there is more to do.
+        Returns whether it has ended.
         """
         try:
             with self.target.context.span("looked"):
                 standing = self._standing()
-        except TowlineError as failure:  # retried already: nothing else will get through either
+        except TowlineError as failure:  # retried already: no other request would succeed either
             self._fail(failure)
             return True
         if standing is None:
@@ -175,16 +173,17 @@ class TargetPush:
             self.outcomes.left_alone(reference, standing)
 
     def _fail(self, error: TowlineError) -> None:
-        """None of the tags that were to be written is."""
+        """Note that no tag was written."""
         self._keep()
         self.outcomes.failed((reference for reference, _ in self.left), error)
 
     def _standing(self) -> dict[Reference, Documents] | None:
-        """What stands under the tags, if all of it is right.
+        """The documents under the tags, if all are right; None: some are not, or unknown.
 
-        The manifest can be written down when a digest is known for each of its blobs. A registry
-        that holds it under the tag holds its blobs. Raises what the asking raises.
+        Raises AuthError, RegistryError, NetworkError.
         """
+        # With a digest for each blob the manifest can be made without asking for any of them. A
+        # registry that has it under the tag has its blobs.
         if self._fatal:
             raise self._fatal
         found = {
@@ -200,13 +199,13 @@ class TargetPush:
             if (right := Tagging(tag).standing()) is None:
                 return None
             standing[reference] = right
-        if self._wish.verify:  # then each blob is asked for, and what is missing sent again
+        if self._wish.verify:  # then each blob is asked for, and one that is missing is sent again
             return None
         self.delivered = {**found, **self.delivered}
         return standing
 
     def begin(self, uploads: Uploads) -> None:
-        """Get ready to await the blobs that `uploads` brings there."""
+        """Prepare to await the blobs that `uploads` brings."""
         from towline.push.upload.target_blobs import TargetBlobs  # an unchanged image needs none
 
         try:
@@ -224,13 +223,13 @@ class TargetPush:
         )
 
     def bring(self) -> None:
-        """Await the blobs, of which it is not known yet what lists them. Raises Cancelled."""
+        """Await the blobs, and put no manifest: it is not known yet. Raises Cancelled."""
         self._await_blobs()
         self.target.passed = self.delivered
         self.target.failure = next(iter(self.awaited.errors.values()), None)
 
     def finish(self) -> None:
-        """Await the blobs, then put the manifests; an outcome for each tag. Raises Cancelled."""
+        """Await the blobs, put the manifests, and give each tag an outcome. Raises Cancelled."""
         from towline.push.tag_push import TagPush  # an unchanged image needs none
 
         if self._fatal:
