@@ -107,7 +107,7 @@ class Resources:
         return self.small_slots if size <= SMALL and not strained else self.slots
 
     def blob_threads(self, hosts: Iterable[str], size: int) -> Threads:
-        """Threads that bring blobs to one or several hosts, each blob from its first question on."""
+        """Threads that bring blobs to one or several hosts, each blob from its first question."""
         # Small blobs have threads of their own, so that they wait for no large one.
         names = "+".join(sorted(set(hosts)))
         if size <= SMALL:

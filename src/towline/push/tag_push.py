@@ -58,13 +58,14 @@ class TagPush:
         """Manifests that this push has put, or has found there."""
 
     def put_all(self, tags: Sequence[tuple[Reference, Tree]]) -> None:
-        """Put the first tag, then all others side by side; several by one request where it can be.
+        """Put the first tag, then all others side by side; or several in one request.
 
-        What form of the documents the registry takes, and which blobs it has lost, the first finds
-        out for all. Raises Cancelled, once the tags that are in place have an outcome.
+        Raises Cancelled, once the tags that are in place have an outcome.
         """
         if self._together:
             self._put_together(tags)
+        # The first one finds out for all which form of the documents the registry takes, and which
+        # blobs it has lost.
         for reference, tree in tags[:1]:
             self._conclude(reference, tree, self._put(reference, tree))
         if self._together is None:

@@ -1,4 +1,4 @@
-"""One index out of several sources, of any kind: each gives an image, or an index its children."""
+"""Assembles one index of several sources of any kind; an index among them gives its children."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _Child = tuple[SourceImage | SourceIndex, Descriptor]
 
 
 class Assembled:
-    """Several opened sources as the one that a push has: see `Opened`."""
+    """Several opened sources with the interface of one: see `Opened`."""
 
     def __init__(self, opened: Sequence[Opened]) -> None:
         self._opened = opened
@@ -67,11 +67,11 @@ class Assembled:
             opened.charge(targets)
 
     def read_ahead(self, entries: Iterable[SourceEntry]) -> None:
-        """See `Opened`: it was read to know what the index lists."""
+        """See `Opened`. Nothing to do: all was read to make the index."""
 
 
 def assembled(sources: Iterable[tuple[str, SourceImage | SourceIndex]]) -> SourceIndex:
-    """An index of all that the named sources give, in their order.
+    """An index of the images of several sources, each with its name in errors, in their order.
 
     Raises SourceError where two images are of one platform.
     """
@@ -107,6 +107,7 @@ def _children(content: SourceImage | SourceIndex) -> Iterator[_Child]:
     if (raw := content.manifest) is not None:
         yield content, Descriptor(raw.media_type, raw.digest, raw.size, platform=platform)
         return
-    # Its manifest is made when its layers are known; until then its config stands for it.
+    # Its manifest is made only when its layers are known. Until then the config's digest stands
+    # for it.
     kind = media_types.OCI_MANIFEST if content.oci else media_types.DOCKER_MANIFEST
     yield content, Descriptor(kind, Digest.of(content.config), 0, platform=platform)

@@ -1,8 +1,7 @@
-"""An engine's image as a push sees it: what describes it is known here, or at the destination.
+"""Images of an engine for a push: their documents are in the cache, or at the destinations.
 
-Configs and manifests are remembered by their digests from the last time, and the destinations
-hold those of what was pushed there; either way the bytes are checked by the digest that the
-engine itself names.
+The cache keeps configs and manifests by their digests, and a destination has those of images that
+were pushed there. The bytes are checked by the digest that the engine itself names.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class EngineImage(EngineSource):
         wish: Wish,
         outline: bool,
     ) -> None:
-        """`places` are pushed to; `outline`: a rough description will do.
+        """`places`: the destinations. `outline`: a rough description will do.
 
         Raises SourceError, and UsageError for a URL that is no address of an engine.
         """
@@ -67,17 +66,17 @@ class EngineImage(EngineSource):
         self._knowledge = resources.knowledge
         self._at = partial(target_at, resources, context=context)
         self._targets = [self._at(place) for place in places]
-        """Where the push goes; they are only read."""
+        """The push's targets, which are only read here."""
         self._lacking: set[Digest] = set()
-        """What none of them has."""
+        """Documents that none of them has."""
 
     def taught(self, wish: Wish) -> Wish:
-        """The wish, to learn also from where the engine has its images from, or has put them."""
+        """The wish, with repositories to learn from: see `EngineSource.origins`."""
         return wish._replace(origins=self._seen)
 
     @property
     def _seen(self) -> tuple[Reference, ...]:
-        """Where they were on the hosts that are pushed to."""
+        """The engine's origins of its images that are on the targets' hosts."""
         hosts = {name.host for name in self._places}
         return tuple(place for place in self.origins if place.repository.host in hosts)
 
@@ -87,12 +86,12 @@ class EngineImage(EngineSource):
 
     @cached_property
     def _origins(self) -> list[Target]:
-        """The repositories where they were seen, but for what is pushed to."""
+        """The repositories of those origins, without the targets themselves."""
         names = dict.fromkeys(place.repository for place in self._seen)
         return [self._at(name) for name in names if name not in self._places]
 
     def charge(self, targets: Iterable[Target]) -> None:
-        """Let the result of each target count what was asked there to describe the image."""
+        """Count the requests that described the image in the results of the targets."""
         asked = {each.repository.name: each.context.meter.requests for each in self._targets}
         elsewhere = sum(each.context.meter.requests for each in self._origins)
         for target in targets:
@@ -101,7 +100,7 @@ class EngineImage(EngineSource):
             elsewhere = 0  # counted for the first of them
 
     def told_of_export(self, plan: TagPlan) -> TagPlan:
-        """A plan that says so where layers would have to come out of the engine."""
+        """The plan, with a warning if the engine would have to export the image."""
         if isinstance(plan, TowlineError) or plan.status != "pushed" or not plan.send_bytes:
             return plan
         if not (size := self.export_size):
@@ -129,7 +128,7 @@ class EngineImage(EngineSource):
         self._knowledge.record_config(Digest.of(content), content)
 
     def held(self, diff_ids: Collection[Digest]) -> Collection[Digest]:
-        """See `EngineSource`: those that each of the targets was seen to hold."""
+        """See `EngineSource`. Those that each of the targets was seen to hold."""
         places = set(map(str, self._places))
         held: set[Digest] = set()
         for diff_id, entries in self._knowledge.entries(list(diff_ids)).items():
@@ -138,7 +137,7 @@ class EngineImage(EngineSource):
         return held
 
     def near(self, root: Digest, diff_ids: Collection[Digest]) -> bool:
-        """See `EngineSource`: each target's host was seen to hold all, or has the manifest."""
+        """See `EngineSource`. True if each host was seen to hold all, or has the manifest."""
         known = self._knowledge.entries(list(diff_ids))
         for target in self._targets:
             host = target.repository.name.host
@@ -153,7 +152,7 @@ class EngineImage(EngineSource):
 
 
 def _read(target: Target, digest: Digest, *, manifest: bool) -> bytes | None:
-    """From a destination; whatever goes wrong there, the push itself will meet it."""
+    """A document at a target; None: it is not there. Errors are left to the push to meet."""
     repository, context = target.repository, target.context
     try:
         if manifest:

@@ -1,8 +1,8 @@
-"""What refers to the images of a push: signatures, SBOMs, attestations.
+"""Manifests that refer to the images of a push: signatures, SBOMs, attestations.
 
-It is asked for at the source, for an index and for its images; what refers to that in turn comes
-along. It goes with the push that its subject goes with, and is put after it. Where it is not wanted
-it is counted, so that nobody misses it later.
+The source is asked for them, for an index and for its images, and for those that refer to them in
+turn. Each is pushed with its subject, and put after it. If the user does not want them they are
+counted, so that nobody misses them later.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from towline.sources.base import Referrer
 
 _DEPTH = 4
-"""Signatures of signatures, and so on; real ones have two."""
+"""Levels of signatures of signatures, and so on; real ones have two."""
 
 
 def attach(targets: Sequence[Target], opened: Opened | Assembled, gatherer: Gatherer) -> None:
-    """Have each target get what refers to its images, and is not listed there yet.
+    """Give each target the referrers of its images that are not listed there yet.
 
-    Raises SourceError, and what asking the source raises.
+    Raises SourceError, and the source's registry's errors.
     """
     trees = dict.fromkeys(tree for target in targets for _, tree in target.tags)
     own = {reference for target in targets for reference, _ in target.tags}
@@ -50,7 +50,7 @@ def attach(targets: Sequence[Target], opened: Opened | Assembled, gatherer: Gath
 
 
 def left_behind(targets: Sequence[Target], opened: Opened | Assembled) -> int:
-    """How many there are, as far as it can be told at once."""
+    """The number of referrers, as far as it is known at the first try."""
     trees = dict.fromkeys(tree for target in targets for _, tree in target.tags)
     tags = {reference.tag for target in targets for reference, _ in target.tags}
     try:
@@ -61,7 +61,7 @@ def left_behind(targets: Sequence[Target], opened: Opened | Assembled) -> int:
 
 
 def tell(target: Target, count: int) -> None:
-    """Say how many were left behind."""
+    """Tell how many referrers were left behind."""
     one = count == 1
     what = f"{count} that {'refers' if one else 'refer'} to it, such as a signature, "
     message = f"{what}{'was' if one else 'were'} left behind: `referrers=True` takes them along"
@@ -69,7 +69,7 @@ def tell(target: Target, count: int) -> None:
 
 
 def _subjects(trees: Iterable[Tree]) -> list[Digest]:
-    """Manifests that something may refer to: those that came, without attestations."""
+    """Manifests that may have referrers: those of the source, without attestations."""
     return list(dict.fromkeys(digest for tree in trees for digest in _came(tree)))
 
 
@@ -85,7 +85,7 @@ def _came(tree: Tree) -> Iterator[Digest]:
 def _found(
     opened: Opened | Assembled, subjects: Collection[Digest], *, patient: bool
 ) -> list[Referrer]:
-    """All that refers to these, and to that; what they refer to themselves comes first.
+    """All referrers of these subjects, and the referrers of those; subjects come first.
 
     `patient`: questions that fail are asked again.
     """
@@ -96,7 +96,7 @@ def _found(
         new = [
             each
             for each in (opened.referrers(level, patient=patient) if level else ())
-            # Some registries take a tag for a digest, and list an index's own images (oras#1728).
+            # Some registries read a tag as a digest, and list an index's own images (oras#1728).
             if each.listed.digest not in seen
         ]
         found |= {(each.listed.digest, each.tag): each for each in new}
@@ -106,7 +106,7 @@ def _found(
 
 
 def _refers(each: Referrer, tree: Tree) -> bool:
-    """Whether it is of its subject: what a tag lists may be anything."""
+    """Whether a manifest refers to the subject under which it is listed: a list may be wrong."""
     raw = tree.source.manifest
     if each.tag or raw is None:
         return raw is not None
@@ -115,7 +115,7 @@ def _refers(each: Referrer, tree: Tree) -> bool:
 
 
 def _missing(target: Target, found: Iterable[tuple[Referrer, Tree]]) -> Iterator[Referral]:
-    """What is to go to a target, each with the tag that it goes with."""
+    """The referrers that a target lacks, each with the tag that has its subject."""
     name = target.repository.name
     tag_of = {digest: tag for tag, tree in reversed(target.tags) for digest in _came(tree)}
     there: dict[str, Collection[Digest]] = {}
@@ -133,9 +133,9 @@ def _missing(target: Target, found: Iterable[tuple[Referrer, Tree]]) -> Iterator
 
 
 def _there(target: Target, where: str) -> Collection[Digest]:
-    """What lies under a tag at the destination, or is listed there as referring to a manifest.
+    """The manifest under a tag at the target, or the listed referrers of a digest.
 
-    Nothing where that cannot be told: then it is put again.
+    Empty after an error: then a referrer is put again.
     """
     context = target.context
     try:

@@ -1,4 +1,4 @@
-"""A source opened for a push: which of its images goes under which destination."""
+"""A source opened for a push, and the images of it for each destination."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from towline.spec.digest import Digest
 
 Wanted = dict[Reference, SourceEntry]
-"""What is to be under each destination, in the order of the results."""
+"""The entry for each destination, in the order of the results."""
 
 
 @contextmanager
@@ -50,10 +50,10 @@ def opening(
     outline: bool = False,
     ahead: bool = False,
 ) -> Iterator[Opened]:
-    """Open a source, and close it at the end; what is asked of its registry is counted apart.
+    """Open a source, and close it at the end of the block. Requests to its registry count apart.
 
-    `outline`: a rough description will do, where the source would take long to give more. `ahead`:
-    its blobs may be sent before it is known what lists them. Raises SourceError.
+    `outline`: a rough description will do, where a better one takes long. `ahead`: blobs may be
+    sent before it is known what lists them. Raises SourceError, UsageError.
     """
     resources.check_open()
     resources.client.write_to(each.repository.host for each in destinations)
@@ -72,7 +72,7 @@ def opening(
 
 
 def _known_first(places: Iterable[Reference], wish: Wish) -> str | None:
-    """What has to be known before any blob can be sent; None: nothing."""
+    """Why no blob can be sent before the images are known; None: it can."""
     names = {place.repository for place in places}
     if wish.check_diffids:
         return "its layers are to be compared with its configs"
@@ -99,19 +99,19 @@ class Opened:
         outline: bool,
         known_first: str | None,
     ) -> None:
-        """`places` are pushed to; `known_first`: see `open_source`."""
+        """`places`: the destinations; `known_first`: see `open_source`."""
         location = parse(source) if isinstance(source, str) else None
         self.context = context
         self.costs = Costs(context)
-        """Of reading what is at a registry."""
+        """The costs of reading from a registry."""
         self.name = _name(source)
-        """What errors and results call it."""
+        """Its name in errors and results."""
         self._wish = wish
         self._ref = location.ref if location else None
         self._engine: EngineImage | None = None
         self._remote: RemoteSource | None = None
         self.origin: RepositoryName | None = None
-        """Where it is at a registry."""
+        """Its repository, if it is at a registry."""
         self._path = ""
         self._passes = known_first is None
         if location and location.transport == "docker-daemon":
@@ -139,27 +139,27 @@ class Opened:
 
     @property
     def _spelled(self) -> str:
-        """What a REF can be added to; empty where nothing can."""
+        """Transport and path, to which a REF can be added; empty where none can."""
         return f"{self._source.transport}:{self._path}" if self._path else ""
 
     @property
     def passing(self) -> PassesBy | None:
-        """The source, where its blobs are to be taken as they pass, before anything else."""
+        """The source, if its blobs are taken as they pass, before anything else; else None."""
         if self._engine is not None:
             return self._engine if self._passes and self._engine.passes() else None
         return cast("PassesBy", self._source) if hasattr(self._source, "passing") else None
 
     @cached_property
     def outline(self) -> SourceImage | None:
-        """The image as far as its layers go, where its config comes out of an export as late."""
+        """The image by its layers, if only an export has its config, which comes late."""
         return self._engine.early_outline() if self._engine and self._passes else None
 
     def entry(self) -> SourceEntry:
-        """The one image that is meant."""
+        """The one image that is meant. Raises SourceError."""
         return select(self._entries(), self._ref, self.name, self._spelled)
 
     def names(self) -> tuple[str, ...]:
-        """What its images are called, where they are several and no one of them is named."""
+        """The names of its images; empty if it has one, or a REF names one."""
         entries = self._source.entries()
         if self._ref is not None or len(entries) == 1:
             return ()
@@ -168,7 +168,7 @@ class Opened:
         )
 
     def wanted(self, destinations: Sequence[Reference]) -> Wanted:
-        """The one image under each destination, or all tags of a repository in each of them."""
+        """The one image for each destination, or all tags of a repository for each of them."""
         if not self._wish.all_tags:
             return dict.fromkeys(destinations, self.entry())
         tags = tagged(self._entries(), self._ref, self.name, self._spelled)
@@ -177,7 +177,7 @@ class Opened:
         return {place.with_tag(tag): entry for place in destinations for tag, entry in tags}
 
     def _entries(self) -> list[SourceEntry]:
-        """All that it holds, of the platforms that are wanted."""
+        """All its entries, each with the wanted platforms."""
         wish = self._wish
         return [
             chosen(entry, wish.platforms, self.name, attestations=wish.attestations)
@@ -185,7 +185,7 @@ class Opened:
         ]
 
     def referrers(self, subjects: Collection[Digest], *, patient: bool) -> Sequence[Referrer]:
-        """What refers to these manifests there; see `RemoteSource.referrers`."""
+        """The referrers of these manifests; see `RemoteSource.referrers`."""
         if not self.knows_referrers:
             return ()
         source = cast("OciLayout | RemoteSource", self._source)
@@ -206,29 +206,29 @@ class Opened:
 
     @property
     def knows_referrers(self) -> bool:
-        """Whether it can say what refers to its images."""
+        """Whether the source can list referrers."""
         return getattr(self._source, "may_have_referrers", False)
 
     def taught(self, wish: Wish) -> Wish:
-        """The wish with what the source knows of where its layers have been seen."""
+        """The wish, with the repositories in which the source's layers have been seen."""
         return self._engine.taught(wish) if self._engine else wish
 
     def charge(self, targets: Iterable[Target]) -> None:
-        """Let the result of each target count what was asked there to describe the source."""
+        """Count the requests that described the source in the results of the targets."""
         if self._engine:
             self._engine.charge(targets)
 
     def told_of_export(self, plan: TagPlan) -> TagPlan:
-        """A plan that says so where the source would have to be exported first."""
+        """The plan, with a warning if the source would have to be exported first."""
         return self._engine.told_of_export(plan) if self._engine else plan
 
     def read_ahead(self, entries: Iterable[SourceEntry]) -> None:
-        """Read what describes these, where that was put off so far."""
+        """Read the documents of these entries, if that was put off so far."""
         if self._remote:
             self._remote.read_ahead(entry.known for entry in entries if entry.known)
 
     def close(self) -> None:
-        """Close it; what still reads a layer goes on."""
+        """Close the source; readers that are open go on."""
         self._source.close()
 
 
@@ -261,7 +261,7 @@ def _name(source: Source) -> str:
 
 
 def registry_reference(source: Source) -> Reference | None:
-    """The reference that a text means when it is no path that exists (`inspect`, `digest`)."""
+    """The reference that a text means (`inspect`, `digest`); None: it is an existing path."""
     if not isinstance(source, str):
         return None
     location = parse(source)

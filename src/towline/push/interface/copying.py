@@ -1,4 +1,4 @@
-"""What a copy has beyond a push: bare words are images at registries, and errors say which side."""
+"""The rules of a copy beyond a push: bare words are images at registries, errors name a side."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PATHS = ("/", "./", "../")
 
 
 def meant(source: Source) -> Source:
-    """The source with its transport, if it is a bare word: those are images at registries.
+    """The source; a bare word gets its transport, as it means an image at a registry.
 
     Raises UsageError where a file has that name.
     """
@@ -52,9 +52,9 @@ def meant(source: Source) -> Source:
 
 
 def at_registry(text: str) -> Reference:
-    """What is meant by a word that can only be an image at a registry.
+    """Parse a word that must mean an image at a registry.
 
-    Raises UsageError where it is none, or a file has that name.
+    Raises UsageError where it does not, or a file has that name.
     """
     word = str(meant(text))
     if not word.startswith(_REGISTRY):
@@ -65,10 +65,10 @@ def at_registry(text: str) -> Reference:
 def checked(
     source: Source, destinations: Sequence[Reference], wish: Wish
 ) -> tuple[list[Reference], Wish]:
-    """Destinations and wish as they go with the source.
+    """Destinations and wish, made to fit the source.
 
-    Raises UsageError for a source that is one of the destinations, or has a tag too much, and for
-    options that are not for folders and files.
+    Raises UsageError for a source that is one of the destinations or has a tag beside `all_tags`,
+    and for options that folders and files do not have.
     """
     location = parse(source) if isinstance(source, str) else None
     found = None
@@ -101,10 +101,9 @@ def checked(
 
 
 def _plain(wish: Wish, destinations: Sequence[Reference]) -> Wish:
-    """Layers of docker archives are plain: what is not compressed yet stays so.
-
-    Raises UsageError for what such an archive cannot do.
-    """
+    """The wish, made to fit docker archives. Raises UsageError for what they do not have."""
+    # Their layers are plain: if there is no other destination, none is compressed only to be
+    # decompressed again.
     archives = [each for each in destinations if str(each).startswith(_DOCKER_ARCHIVE)]
     wishes = {
         "compression": wish.explicit_profile and wish.profile.compression != "none",
@@ -126,9 +125,9 @@ def _plain(wish: Wish, destinations: Sequence[Reference]) -> Wish:
 def fitting(
     name: RepositoryName, tags: Iterable[tuple[Reference, Tree]]
 ) -> tuple[tuple[Reference, Tree], ...]:
-    """What goes there under each tag: a docker archive has images alone, and no indexes.
+    """The tree for each tag: a docker archive holds images, and no indexes.
 
-    Raises SourceError for an index of several.
+    Raises SourceError for an index of several images.
     """
     if not name.host.startswith(_DOCKER_ARCHIVE):
         return tuple(tags)
@@ -148,7 +147,7 @@ def _sole_image(reference: Reference, tree: Tree) -> Image:
 
 @contextmanager
 def sides_named() -> Iterator[None]:
-    """Errors leave the block with the side that they are of."""
+    """Have errors that leave the block name the side that they are of."""
     try:
         yield
     except TowlineError as error:
@@ -157,7 +156,7 @@ def sides_named() -> Iterator[None]:
 
 
 def name_sides(outcomes: Iterable[object]) -> None:
-    """Say in each error which end of the copy it is of: both are registries."""
+    """Name in each error the side of the copy that it is of, since both are registries."""
     errors = {id(each): each for each in outcomes if isinstance(each, TowlineError)}
     for error in errors.values():
         if isinstance(error, AuthError | RegistryError | NetworkError):

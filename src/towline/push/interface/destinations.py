@@ -1,4 +1,4 @@
-"""The words that say where to push."""
+"""Parses destinations, and makes the answer for the caller of their outcomes."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ if TYPE_CHECKING:
     from towline.reference import Reference, RepositoryName
 
 _ELSEWHERE = r"(?:oci|oci-archive|docker-archive|docker-daemon):(?![0-9]+/)"
-"""How a text begins that names a folder, a file or a daemon; a host has a port after it."""
+"""The beginning of a text that names a folder, a file or a daemon. A host has a port behind its
+colon."""
 
 _DAEMON = "docker-daemon:"
 _MOST_DIGITS = 3
-"""Of a number behind a name that is more likely its tag than a port."""
+"""Digits of a number behind a name that is more likely a tag than a port."""
 
 Told = TypeVar("Told", bound=PushResult | PlanResult)
-"""What a caller gets of a tag."""
+"""A caller's result of a tag."""
 
 
 def parse(
     destination: str | Sequence[str], wish: Wish, account: str | None, *, places: bool = False
 ) -> list[Reference]:
-    """Each destination once, in the order given; without a tag it is `latest`.
+    """Each destination once, in the order given; one without a tag gets `latest`.
 
-    With `all_tags` they have no tag: the source's own are put there; nor with `by_digest`. With
-    `places` there may be layouts and archives among them. `account` names the option that gives an
-    account for one registry alone. Raises InvalidReference, and UsageError for a digest, a tag with
-    one of the two, a name of one part, what is no registry's, and several registries of an account.
+    With `all_tags` (the source's tags are put) and `by_digest` they have no tag. With `places`
+    layouts and archives may be among them. `account` names the option that gives an account for one
+    registry alone. Raises InvalidReference, and UsageError for a digest, a tag beside one of these
+    two options, a name of one part, a destination that is not at a registry, and several registries
+    with one account.
     """
     all_tags, by_digest = wish.all_tags, wish.by_digest
     if all_tags and by_digest:
@@ -51,7 +53,7 @@ def parse(
 
 
 def _texts(destination: object) -> list[str]:
-    """Each as a text, in order. Raises UsageError for whatever else a program may have given."""
+    """The destinations as texts, in order. Raises UsageError for values of other types."""
     given: list[object] = [destination]
     if isinstance(destination, Iterable) and not isinstance(destination, str):
         given = list(destination)
@@ -62,7 +64,8 @@ def _texts(destination: object) -> list[str]:
 
 
 def _parsed(text: str, without: str | None, *, places: bool) -> Reference:
-    """`oci:DIR` would pass for a tag of the Hub's repository `oci`."""
+    """Parse one destination. Raises UsageError, InvalidReference."""
+    # `oci:DIR` would else be a tag of the Hub's repository `oci`.
     if not re.match(_ELSEWHERE, text):
         found = reference.parse(text)
         _check(found, without=without)
@@ -80,7 +83,7 @@ def _parsed(text: str, without: str | None, *, places: bool) -> Reference:
 
 
 def check_at_registry(text: str) -> None:
-    """Raises UsageError for what names a folder, a file or a daemon."""
+    """Raise UsageError for a text that names a folder, a file or a daemon."""
     if re.match(_ELSEWHERE, text):
         shown = reference.without_login(text)
         if text.startswith(_DAEMON):
@@ -91,7 +94,7 @@ def check_at_registry(text: str) -> None:
 
 
 def _check(found: Reference, *, without: str | None) -> None:
-    """`without`: the option with which there is no tag."""
+    """Raise UsageError for a digest, or for a tag beside the option `without`."""
     if found.digest is not None:
         raise UsageError(
             "cannot push a digest reference", hint=f"push to a tag: {found.with_tag('TAG')}"
@@ -103,7 +106,7 @@ def _check(found: Reference, *, without: str | None) -> None:
 
 
 def _check_parts(text: str) -> None:
-    """A name of one part is the Hub's where images are read; to push there is most often a slip."""
+    """Raise UsageError for a name of one part: it is the Hub's, and mostly a slip in a push."""
     name = text.removeprefix("docker://")
     if "/" in name:
         return
@@ -115,7 +118,7 @@ def _check_parts(text: str) -> None:
 
 
 def _check_no_registry(name: str, more: str) -> None:
-    """A name of one part may more likely be a host than a repository with a tag."""
+    """Raise UsageError for a name of one part that is more likely a host than a repository."""
     host, colon, port = name.partition(":")
     if colon and not port.isdecimal():
         return
@@ -139,7 +142,7 @@ def _check_account(parsed: Iterable[Reference], account: str | None) -> None:
 
 
 def by_repository(parsed: Iterable[Reference]) -> dict[RepositoryName, list[Reference]]:
-    """Destinations of one repository are one target, its tags sorted."""
+    """The destinations by their repositories, the tags of each sorted."""
     groups: dict[RepositoryName, list[Reference]] = {}
     for found in parsed:
         groups.setdefault(found.repository, []).append(found)
@@ -149,7 +152,10 @@ def by_repository(parsed: Iterable[Reference]) -> dict[RepositoryName, list[Refe
 def answer(
     references: Iterable[Reference], outcomes: Sequence[Told | TowlineError], *, several: bool
 ) -> Told | list[Told]:
-    """What the caller gets: a result, or a list where several were asked for; or what is raised."""
+    """The caller's result, or a list of them if several were asked for.
+
+    Raises the error of the only tag, or PartialFailure.
+    """
     errors = [outcome for outcome in outcomes if isinstance(outcome, TowlineError)]
     if errors and not several:
         raise errors[0]
@@ -166,9 +172,9 @@ def answer(
 
 
 def registry(text: str) -> str:
-    """The host of a registry, however it is spelled where logins are kept.
+    """The host of a registry, in any spelling that files of logins have.
 
-    Raises UsageError for what no image name could begin with.
+    Raises UsageError for a text with which no image name can begin.
     """
     from towline.registry.auth import docker_config
 
@@ -187,7 +193,7 @@ def registry(text: str) -> str:
 
 
 def repository(text: str) -> RepositoryName:
-    """A repository's name.
+    """Parse a repository's name.
 
     Raises InvalidReference, and UsageError for a tag or digest, or for a registry alone.
     """

@@ -1,8 +1,8 @@
-"""The edge of the library: what leaves a `Pusher` passes here, and leaves its secrets behind.
+"""The edge of the library: secrets are taken out of all words that leave a `Pusher`.
 
-Events, lines of the log, warnings and errors with all that they bring along. What images and
-registries hold as data (names, tags, configs) is left as it is: it is the result. The caller's own
-functions are told here, and whatever they do, the push goes on.
+Those are events, lines of the log, warnings, and errors with all that they keep. Data of images and
+registries (names, tags, configs) stays as it is. The caller's own functions are called here; the
+push goes on whatever they raise.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _WORDS = ("message", "status", "what", "reason")
-"""What events say in words; the rest of them is data."""
+"""The fields of events that are words; the others are data."""
 _DATA = frozenset({"references", "side"})
-"""What an error keeps that is none of its words."""
+"""Fields of an error that are no words."""
 
 
 class Edge:
-    """Of one run, whose secrets it knows."""
+    """The edge of one `Pusher`, with the secrets of its run."""
 
     def __init__(self, secrets: Secrets) -> None:
         self.secrets = secrets
 
     @contextmanager
     def crossed(self, pushed: Sequence[Reference] = ()) -> Iterator[None]:
-        """Errors leave the block without secrets.
+        """Take the secrets out of errors that leave the block.
 
-        `Cancelled` is for the inside: what leaves the library is `TransferCancelled`.
+        `Cancelled`, which is internal, becomes `TransferCancelled`.
         """
         try:
             yield
         except Cancelled as inside:
-            self._clear(inside)  # it is still to be had from what is raised now
+            self._clear(inside)  # the new error still has it as its context
             names = ", ".join(str(reference) for reference in pushed)
             what = f"the push to {names}" if names else "it"
             raise TransferCancelled(f"{what} was cancelled") from None
@@ -61,7 +61,7 @@ class Edge:
         return event if fit == said else replace(event, **fit)
 
     def outcome(self, outcome: T) -> T:
-        """A result whose warnings have none, or an error."""
+        """A result or an error, without secrets in its words."""
         if isinstance(outcome, BaseException):
             self._clear(outcome)
         elif isinstance(outcome, PushResult | PlanResult):
@@ -69,7 +69,7 @@ class Edge:
         return outcome
 
     def _clear(self, error: BaseException) -> None:
-        """Take them out of an error, and of whatever it was raised from, keeps or is made of."""
+        """Take the secrets out of an error, its causes, and all that it keeps."""
         todo, seen = [error], set()
         while todo:
             one = todo.pop()
@@ -77,22 +77,23 @@ class Edge:
                 continue
             seen.add(id(one))
             for name in _kept(one):
-                # Set to what it is, one of the interpreter's own may say more than before.
+                # Set only if it changes: an error of the interpreter's own may say more once an
+                # attribute of it was set, even to the same value.
                 before = getattr(one, name, None)
                 if (after := self._fit(before, todo)) is not before:
                     setattr(one, name, after)
             if one.__suppress_context__:
-                one.__context__ = None  # nobody was to see it
+                one.__context__ = None  # `from None`: it is not to be shown
             todo += filter(None, (one.__cause__, one.__context__))
             todo += getattr(one, "exceptions", ())
 
     def _fit(self, value: Any, errors: list[BaseException]) -> Any:  # noqa: ANN401 - whatever an error keeps
-        """The value without secrets, itself where it has none; errors in it are added to those."""
+        """The value without secrets, or itself if it has none. Errors in it go into `errors`."""
         match value:
             case str():
                 said = self.secrets.redact(value)
                 return value if said == value else said
-            case bytes() | bytearray():  # what could not be decoded
+            case bytes() | bytearray():  # as in a UnicodeDecodeError
                 text = value.decode("latin-1")
                 return value if self.secrets.redact(text) == text else b""
             case BaseException():
@@ -112,7 +113,7 @@ class Edge:
 
 
 def _kept(error: BaseException) -> set[str]:
-    """Names of what an error keeps, also where the interpreter has its place for it."""
+    """The names of an error's attributes, those in slots of the interpreter's classes too."""
     slots = {
         name
         for cls in type(error).__mro__
@@ -123,18 +124,18 @@ def _kept(error: BaseException) -> set[str]:
 
 
 class Listener(Generic[T]):
-    """Tells a function, from any thread; one that raises is told no more."""
+    """Calls a caller's function, from any thread. One that raises is called no more."""
 
     def __init__(self, name: str, hear: Callable[[T], object], fit: Callable[[T], T]) -> None:
-        """`fit` makes what is told fit to be heard."""
+        """`hear`: the caller's function; `fit` takes secrets out of its argument."""
         self._name = name
         self._hear = hear
         self._fit = fit
         self.fault: str | None = None
-        """What it raised, as a warning."""
+        """A warning about what it has raised; None: it has not."""
 
     def __call__(self, told: T) -> None:
-        """Pass it on."""
+        """Call the function."""
         if self.fault is not None:
             return
         fit = self._fit(told)

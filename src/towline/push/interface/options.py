@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Wish(NamedTuple):
-    """What one push was asked to do."""
+    """The options of one push, checked."""
 
     profile: Profile
     explicit_profile: bool = False
@@ -33,26 +33,26 @@ class Wish(NamedTuple):
     check_diffids: bool = False
     cache_from: tuple[Reference, ...] = ()
     origins: tuple[Reference, ...] = ()
-    """Where an engine has its image from, or has put it."""
+    """References that an engine knows its image from."""
     learn: bool = True
     if_exists: IfExists = "overwrite"
     allow_schema1: bool = False
     platforms: tuple[Platform, ...] = ()
-    """Empty: all that there are."""
+    """Empty: all platforms."""
     attestations: bool = True
     all_tags: bool = False
     by_digest: bool = False
     preserve_digests: bool = False
     annotations: Annotations | None = None
     tags: tuple[str, ...] = ()
-    """Patterns; empty: all that there are."""
+    """Patterns of tags; empty: all tags."""
     referrers: bool = False
     omit_from: tuple[str, ...] = ()
-    """Where the layers are that are left out of an archive."""
+    """Images whose layers are left out of an archive."""
 
     @property
     def as_it_is(self) -> bool:
-        """Whether the source's own digest is what is wanted, and a look at the tag is enough."""
+        """Whether the source's own digest is wanted, so that a HEAD of the tag can end the push."""
         kept = self.attestations and not self.annotations
         changed = self.platforms or self.format or self.explicit_profile or not kept
         more = self.verify or self.check_diffids or self.referrers or self.omit_from
@@ -104,7 +104,7 @@ def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
 
 
 def _require_cryptography() -> None:
-    """Raise UsageError where what signs schema 1 is not installed; nothing is loaded."""
+    """Raise UsageError if the package that signs schema 1 is not installed, without loading it."""
     from importlib.util import find_spec
 
     if find_spec("cryptography") is None:
@@ -116,7 +116,7 @@ def _require_cryptography() -> None:
 
 
 def known(options: Mapping[str, object], kind: type[PushOptions | PusherOptions]) -> None:
-    """Raises UsageError for a keyword that there is not, which a TypedDict does not stop."""
+    """Raise UsageError for an unknown keyword, which only a type checker would notice."""
     for name in options:
         if name not in kind.__annotations__:
             raise UsageError(f"there is no option {name!r}")
@@ -131,7 +131,7 @@ def _one_of(kind: Any, option: str, value: str) -> Any:  # noqa: ANN401 - a Lite
 
 
 class Limits(NamedTuple):
-    """How much at once, how long, how often."""
+    """The numbers of a `Pusher`: uploads at once, retries, seconds without a byte."""
 
     jobs: int = 5
     retries: int = 4
@@ -139,7 +139,7 @@ class Limits(NamedTuple):
 
 
 def limits(options: PusherOptions) -> Limits:
-    """Those that were given. Raises UsageError."""
+    """The numbers that were given. Raises UsageError."""
     usual = Limits()
     jobs = options.get("jobs", usual.jobs)
     retries = options.get("retries", usual.retries)
@@ -157,7 +157,7 @@ _FOR_EVER = float("inf")
 
 
 def _is_number(value: object, *kinds: type) -> bool:
-    """A program may give a text, where a type checker has not stopped it."""
+    """Whether the value is a number: a program without a type checker may give a text."""
     return isinstance(value, kinds)
 
 
@@ -171,7 +171,7 @@ def several(value: str | Sequence[str] | None) -> Sequence[str]:
 def account(
     creds: Creds | Callable[[str], Creds | None] | None,
 ) -> tuple[str, str] | Callable[[str], tuple[str, str] | None] | None:
-    """What `creds` says: a pair, or a function from a host to one. Raises UsageError."""
+    """The value of `creds`: a pair, or a function from a host to one. Raises UsageError."""
     if callable(creds):
         ask = creds
         return lambda host: pair(ask(host), "creds")
@@ -179,7 +179,7 @@ def account(
 
 
 def pair(creds: Creds | None, option: str) -> tuple[str, str] | None:
-    """`USER:PASSWORD`, or the two already apart. Raises UsageError for anything else."""
+    """User and password, of `USER:PASSWORD` or of a pair. Raises UsageError for anything else."""
     if creds is None:
         return None
     parts = creds.split(":", 1) if isinstance(creds, str) else creds
@@ -211,7 +211,7 @@ def size(value: int | str, option: str) -> int:
 
 
 def chunk_size(value: int | str) -> int | None:
-    """Bytes of a chunk; None for `auto`: one body wherever that is taken. Raises UsageError."""
+    """Bytes of a chunk; None (`auto`): one body wherever that is taken. Raises UsageError."""
     return None if value == "auto" else size(value, "chunk_size")
 
 
@@ -221,7 +221,7 @@ def rate(value: int | str | None) -> int | None:
 
 
 def given_to_one_host(options: PusherOptions) -> str | None:
-    """What names an account for the one host of the destinations; None: nothing does."""
+    """The option or variable that gives an account for one host alone; None: none does."""
     creds = options.get("creds")
     if callable(creds):
         return None

@@ -1,4 +1,4 @@
-"""What a push would do: the same plan, walked without writing (`--dry-run`)."""
+"""Estimates what a push would do: the same plan, walked without writing (`towline plan`)."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 
 def estimate(begun: Begun, wish: Wish, *, check: bool) -> dict[Reference, TagPlan]:
-    """What a push that has begun would do for each tag, or the last error of a question about it.
+    """The plan for each tag of a push that has begun, or the error of its questions.
 
-    `check` whether it would be let in.
+    `check`: find out whether a push would be let in.
     """
     planned: dict[Reference, TagPlan] = dict(begun.broken)
     planned |= {tag: _unchanged(outcome) for tag, outcome in begun.early.items()}
@@ -72,9 +72,9 @@ def _estimate(run: TargetPush, wish: Wish) -> dict[Reference, TagPlan]:
 
 
 def _check_push(target: Target) -> None:
-    """Open an upload session and give it back: nothing else tells whether a push is let in.
+    """Open an upload session and cancel it: nothing else tells whether a push is let in.
 
-    Raises what the last attempt raised.
+    Raises the error of the last attempt.
     """
     if target.layout:
         return
@@ -83,7 +83,7 @@ def _check_push(target: Target) -> None:
 
 
 def _unchanged(outcome: TagOutcome, target: Target | None = None) -> TagPlan:
-    """What is said of a tag that would be left as it is."""
+    """The plan for a tag that would be left as it is."""
     if isinstance(outcome, TowlineError):
         return outcome
     told = {name: getattr(outcome, name) for name in outcome.__dataclass_fields__}
@@ -95,7 +95,7 @@ def _unchanged(outcome: TagOutcome, target: Target | None = None) -> TagPlan:
 
 
 def _walk(target: Target, blob: Blob, steps: tuple[Step, ...]) -> Delivered | None:
-    """Where the blob would come from; None where it would be made and sent."""
+    """The outcome that a blob would have; None: it would be compressed and sent."""
     for step in steps:
         match step:
             case Ask(candidate):
@@ -113,7 +113,7 @@ def _walk(target: Target, blob: Blob, steps: tuple[Step, ...]) -> Delivered | No
 
 
 def _held(target: Target, wish: Wish, blob: Blob) -> int:
-    """Bytes of an upload that an earlier process has left, and that a push would go on with."""
+    """Bytes of an earlier process's upload that a push would resume."""
     unfinished = target.resources.unfinished
     kept = unfinished.of(blob, target.repository, wish.profile, learn=wish.learn)
     with suppress(TowlineError):

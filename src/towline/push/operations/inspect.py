@@ -1,4 +1,4 @@
-"""Looking without pushing: what an image is, and which digest it has or would have."""
+"""Inspects images without pushing, and tells the digest that they have, or would have."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def local(opened: Opened, wish: Wish) -> InspectResult:
-    """An image of an archive or a layout, as it lies there; or the names of several."""
+    """An image of an archive or a layout; or the names, if there are several."""
     name = opened.name
     if names := opened.names():
         return InspectResult(name, None, None, None, None, None, images=names)
@@ -151,7 +151,7 @@ def _config(content: bytes) -> dict[str, Any] | None:
 
 
 def head(reference: Reference, target: Target) -> Descriptor:
-    """What a registry holds under a reference, by one HEAD. Raises RegistryError for nothing."""
+    """The descriptor under a reference, by one HEAD. Raises RegistryError if there is none."""
     if (found := target.head_manifest(reference.target)) is None:
         raise _missing(reference, target)
     return found
@@ -160,7 +160,7 @@ def head(reference: Reference, target: Target) -> Descriptor:
 def local_digest(resources: Resources, entry: SourceEntry, wish: Wish, context: Context) -> Digest:
     """The digest that a push with these options to an empty registry would have.
 
-    Layers that would be compressed are compressed, and go nowhere.
+    Layers are compressed where a push would do so, and dropped.
     """
     tree: Tree = Gatherer(wish.profile, recompress=wish.explicit_profile).tree(entry.content)
     check(tree, wish)

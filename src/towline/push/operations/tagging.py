@@ -1,4 +1,4 @@
-"""Further tags for what a repository holds: no blob moves."""
+"""Sets further tags to a manifest that a repository holds: no blob moves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def places(reference: Reference, tags: Sequence[str]) -> list[Reference]:
-    """Each tag once, as a reference. Raises UsageError for what is none."""
+    """Each tag once, as a reference. Raises UsageError for a text that is no tag."""
     if not tags:
         raise UsageError("no tag is given", hint=f"towline tag {reference} TAG")
     for tag in tags:
@@ -35,9 +35,9 @@ def places(reference: Reference, tags: Sequence[str]) -> list[Reference]:
 
 
 def tag(target: Target, reference: Reference, places: Sequence[Reference]) -> list[TagOutcome]:
-    """Set each of the tags to what stands under the reference; what came of each.
+    """Set each of the tags to the manifest under the reference. Returns their outcomes, in order.
 
-    Raises RegistryError where nothing stands there, and what the asking raises.
+    Raises RegistryError if there is none; AuthError, NetworkError.
     """
     costs = Costs(target.context)
     known = inspect.head(reference, target)
