@@ -162,6 +162,11 @@ def _location(
 def _of_path(source: Location, context: Context) -> Folder | SharedFile | Reader:
     try:
         if not stat.S_ISDIR(os.stat(source.path).st_mode):  # noqa: PTH116 - pathlib costs start-up
+            if source.transport == "oci":
+                raise SourceError(
+                    f"{source.path} is no folder, so it is no OCI layout",
+                    hint=f"use the path alone: {source.path}",
+                )
             return _of_descriptor(os.open(source.path, os.O_RDONLY), source.path, context)
     except FileNotFoundError:
         raise SourceError(f"{source.path} does not exist") from None

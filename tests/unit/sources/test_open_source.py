@@ -277,6 +277,9 @@ def test_a_transport_that_does_not_fit_says_which_does(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="is a folder, not an archive") as caught:
         open_source(f"docker-archive:{folder}", QUIET)
     assert caught.value.hint == f"use oci:{folder}"
+    with pytest.raises(SourceError, match="is no folder, so it is no OCI layout") as caught:
+        open_source(f"oci:{legacy}", QUIET)
+    assert caught.value.hint == f"use the path alone: {legacy}"
 
 
 def test_an_oci_archive_by_name_is_read_by_its_index(tmp_path: Path) -> None:
