@@ -9,6 +9,7 @@ how much the reader gives at once. Where the blocks go is the caller's business.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import cycle
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _LENT_FOR = 256 << 10
 """Bytes of the smallest block whose hash is worth another thread."""
 Block = bytes | memoryview
-"""Bytes of a blob. A memoryview is valid until the next block is asked for."""
+"""Bytes of a blob. A memoryview is valid until the next block is asked for, or as `kept` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,9 @@ class BlobStream:
     ) -> None:
         from hashlib import sha256
 
+        self.kept = 0
+        """Blocks that may be asked for while a memoryview that was given is still in use; to be
+        set before the first of them."""
         self._source = Source(reader)
         self._cancel = cancel
         self._lend = lend
@@ -90,9 +94,9 @@ class BlobStream:
             )
         elif diff_id_of and diff_id_of != "none":
             decoder = decoder_of(diff_id_of, name)
-            blocks = checked(self._source, decoder, self._plain, work)
+            blocks = checked(self._source, decoder, self._plain, work, self._rooms(2, size))
         else:
-            blocks = stored(self._source, min(size, STORED_BLOCK))
+            blocks = stored(self._source, self._rooms(1, size))
             self._plain = self._hash if encoding or diff_id_of else None
         self._blocks = self._run(blocks)
 
@@ -135,6 +139,11 @@ class BlobStream:
         finally:
             blocks.close()
             self._source.close()
+
+    def _rooms(self, count: int, size: int) -> Iterator[memoryview]:
+        """Buffers for blocks in turn, each made when it is first needed."""
+        rooms = range(count + self.kept)
+        yield from cycle(memoryview(bytearray(min(size, STORED_BLOCK))) for _ in rooms)
 
     def _hash_beside(self, block: Block) -> Event | None:
         """Have another thread hash the block while it is sent. None: no thread is free."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from towline.context import Cancel, Patience
-    from towline.layers.blobstream import Blob, BlobStream
+    from towline.layers.blobstream import Blob, BlobStream, Block
 
 DEPTH = 3
 """Blocks that may wait in the queue of an upload."""
@@ -49,7 +49,7 @@ class Lane:
         self.patience = patience
         self.writing = writing
         """The switch of its writes: thrown when the upload is left behind, to end a stuck one."""
-        self.queue: deque[bytes] = deque()
+        self.queue: deque[Block] = deque()
         self.idle = False
         """Whether its thread waits for a block."""
         self.error: BaseException | None = None
@@ -66,7 +66,7 @@ class Lane:
         """Digest and size of the blob, once every block was taken."""
         return self._fan.stream.blob
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[Block]:
         """The blob's blocks in order."""
         while (block := self._fan.take(self)) is not None:
             yield block
@@ -80,6 +80,9 @@ class FanOut:
     """One read of a stream, for the lanes that were opened before `run`."""
 
     def __init__(self, stream: BlobStream, reading: Cancel) -> None:
+        # An upload may be writing a block while its queue is full and one more is read. One that
+        # was left behind may write it for longer: its session is given up, whatever it was sent.
+        stream.kept = DEPTH + 1
         self.stream = stream
         self._reading = reading
         """The stream's own switch: thrown when no upload is left."""
@@ -102,8 +105,7 @@ class FanOut:
         try:
             with closing(self.stream):
                 for block in self.stream:
-                    # A copy, for all: the stream uses a block's memory again for the next one.
-                    self._give(bytes(block))
+                    self._give(block)
         except BaseException as raised:  # noqa: BLE001 - the uploads hear of it
             error = raised
         with self._moved:
@@ -112,7 +114,7 @@ class FanOut:
                 lane.error = error
             self._moved.notify_all()
 
-    def _give(self, block: bytes) -> None:
+    def _give(self, block: Block) -> None:
         """Queue a block for every lane once all have room."""
         with self._moved:
             while slow := [lane for lane in self._lanes if len(lane.queue) >= DEPTH]:
@@ -141,7 +143,7 @@ class FanOut:
         for lane in slow:
             lane.patience.charge(began)
 
-    def take(self, lane: Lane) -> bytes | None:
+    def take(self, lane: Lane) -> Block | None:
         """The next block for a lane; None at the end. Raises the lane's error, if it has one."""
         with self._moved:
             lane.idle = not lane.queue

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from towline.layers.buffers import Buffers
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
     from concurrent.futures import Future
     from hashlib import _Hash
 
@@ -100,15 +100,16 @@ class Work:
                 self.check()
 
 
-def stored(source: Source, block: int) -> Generator[memoryview, None, None]:
-    """The bytes as they are."""
-    room = memoryview(bytearray(block))
-    while count := source.fill(room):
+def stored(source: Source, rooms: Iterable[memoryview]) -> Generator[memoryview, None, None]:
+    """The bytes as they are, read into these buffers in turn."""
+    for room in rooms:
+        if not (count := source.fill(room)):
+            return
         yield room[:count]
 
 
 def checked(
-    source: Source, decoder: Decoder, plain: _Hash, work: Work
+    source: Source, decoder: Decoder, plain: _Hash, work: Work, rooms: Iterable[memoryview]
 ) -> Generator[memoryview, None, None]:
     """The bytes as they are. Meanwhile the pool decodes them and hashes the plain bytes.
 
@@ -120,17 +121,16 @@ def checked(
             work.check()
             plain.update(piece)
 
-    # One is decoded while the other is filled: the pool is at most one block behind.
-    rooms = (memoryview(bytearray(STORED_BLOCK)), memoryview(bytearray(STORED_BLOCK)))
+    # One is decoded while the next is filled: the pool is at most one block behind.
     looking: Future[None] | None = None
-    while count := source.fill(rooms[0]):
+    for room in rooms:
+        count = source.fill(room)
         if looking:
             work.result(looking)
-        looking = work.submit(partial(look_into, rooms[0][:count]))
-        yield rooms[0][:count]
-        rooms = (rooms[1], rooms[0])
-    if looking:
-        work.result(looking)
+        if not count:
+            break
+        looking = work.submit(partial(look_into, room[:count]))
+        yield room[:count]
     decoder.finish()
 
 
