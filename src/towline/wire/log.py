@@ -25,7 +25,7 @@ _SECRETIVE = r"token|secret|passw|credential|signature|session|cookie|api-?key"
 """Words in names of fields that services have made up."""
 _LINKS = frozenset({"location", "link", "content-location"})
 _OPEN_PARAMETERS = frozenset(
-    {"digest", "mount", "from", "scope", "service", "n", "last", "account", "client_id"}
+    {"digest", "mount", "from", "tag", "scope", "service", "n", "last", "account", "client_id"}
 )
 _PARAMETER = r"([?&;])([^=&;?>\"\s]+)=([^&;>\"\s]*)"
 

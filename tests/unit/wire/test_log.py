@@ -17,6 +17,7 @@ from towline.wire.url import parse
         ("X-Next", "https://h/x?n=1&sig=abc", "https://h/x?n=1&sig=<hidden>"),
         ("Set-Cookie", "sid=1; Path=/", "<hidden>"),
         ("Location", "/x?_state=abc%3D&digest=sha256:1", "/x?_state=<hidden>&digest=sha256:1"),
+        ("Location", "/x?tag=1.2&tag=1", "/x?tag=1.2&tag=1"),
         (
             "Location",
             "https://s3/x?X-Amz-Signature=a&b=",
