@@ -52,9 +52,13 @@ def select(
 
 
 def tagged(
-    entries: Sequence[SourceEntry], ref: str | None, source: str, spelled: str = ""
+    entries: Sequence[SourceEntry],
+    ref: str | None,
+    source: str,
+    spelled: str = "",
+    globs: Sequence[str] = (),
 ) -> tuple[tuple[str, SourceEntry], ...]:
-    """All tags of a source with their entries, sorted by tag.
+    """All tags of a source with their entries, sorted by tag; of them those that fit a pattern.
 
     A REF picks a repository by its name, or one tag of it. Raises SourceError when there are
     several repositories and no REF, when there is no tag, and when one tag stands for two entries.
@@ -75,8 +79,13 @@ def tagged(
             f"{source} holds several repositories: {names}",
             hint=f"name one: {spelled}:{names.partition(',')[0]}" if spelled else None,
         )
+    if globs:
+        from fnmatch import fnmatchcase  # which most have no need of
+
+        known = [pair for pair in known if any(fnmatchcase(pair[0][1], glob) for glob in globs)]
     if not known:
-        raise SourceError(f"no tags to push for {shown(ref or source)}")
+        fits = f": it has none that fits {' or '.join(globs)}" if globs else ""
+        raise SourceError(f"no tags to push for {shown(ref or source)}{fits}")
     return tuple(sorted(_unique(known, source).items()))
 
 

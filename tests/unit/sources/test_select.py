@@ -94,6 +94,13 @@ def test_tags_of_several_repositories_need_one_of_them() -> None:
     assert tagged(ALL, "app:1", "x.tar") == (("1", APP),)
 
 
+def test_tags_are_picked_by_patterns() -> None:
+    one, two = entry("app:1.0", "app:latest"), entry("app:1.1")
+    assert tagged([one, two], None, "x.tar", "", ["1.*"]) == (("1.0", one), ("1.1", two))
+    with pytest.raises(SourceError, match=r"no tags to push for x\.tar: it has none that fits 2"):
+        tagged([one, two], None, "x.tar", "", ["2*"])
+
+
 @pytest.mark.parametrize(("entries", "ref"), [([UNNAMED], None), (ALL, "nothing"), (ALL, "UP")])
 def test_no_tags_is_an_error(entries: list[SourceEntry], ref: str | None) -> None:
     with pytest.raises(SourceError, match=f"no tags to push for {ref or 'x.tar'}"):

@@ -171,7 +171,7 @@ class Opened:
         """The one image for each destination, or all tags of a repository for each of them."""
         if not self._wish.all_tags:
             return dict.fromkeys(destinations, self.entry())
-        tags = tagged(self._entries(), self._ref, self.name, self._spelled)
+        tags = tagged(self._entries(), self._ref, self.name, self._spelled, self._wish.tags)
         if self._wish.referrers:  # what others have listed at the destination stays in the list
             tags = tuple((tag, entry) for tag, entry in tags if not is_list(tag))
         return {place.with_tag(tag): entry for place in destinations for tag, entry in tags}
