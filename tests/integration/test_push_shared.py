@@ -15,6 +15,7 @@ import pytest
 
 import towline
 from tests.support import readback
+from tests.support.processes import until
 from towline.server import Server
 from towline.testing.images import make_image
 
@@ -265,9 +266,11 @@ def test_a_joined_blob_that_the_manifest_cannot_list_is_not_taken(
     with towline.Pusher(cache=tmp_path / "cache") as pusher:
         pusher.push(made.path, f"{name}:known", compression="zstd")
         oci_registry.stall(0.2)
+        known = len(oci_registry.requests)
 
         def later() -> towline.PushResult:
-            threading.Event().wait(0.3)  # the other has asked for its tag, and asks for its layers
+            until(lambda: len(oci_registry.requests) > known)  # the other's tag
+            threading.Event().wait(0.1)  # it asks for its layers
             return pusher.push(made.path, f"{name}:docker", format="docker", no_learn=True)
 
         oci, docker = at_once(

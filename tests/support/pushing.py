@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 BLOCK = 1 << 16
 NAME = "team/app"
 AT_ONCE = Policy(retries=4, base=0.0)
+TIMEOUT = 5.0
+"""Seconds without a byte, where a test says nothing else."""
 
 
 class Client:
@@ -42,7 +44,7 @@ class Client:
         self.heard = Heard()
         self.context = Context()
         self.client = RegistryClient(
-            Settings(**{"log": self.heard, "timeout": 5.0, "plain_http": True, **settings}),
+            Settings(**{"log": self.heard, "timeout": TIMEOUT, "plain_http": True, **settings}),
             clock,
             recall=recall,
         )
