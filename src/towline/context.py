@@ -1,8 +1,8 @@
 """What every call of one transfer carries: its cancel switch, its listeners, its counts, its trace.
 
-Passed as an argument and never found in the air: context variables do not follow work into
-other threads. A transfer has a context of its own, because its watchers come and go; a push has
-one for the calls it makes itself.
+It is passed as an argument, since context variables do not follow work into other threads. Each
+transfer has a context of its own, because the pushes that watch it come and go; a push has one for
+the calls that it makes itself.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from towline.events import Emit, nowhere
 
 T = TypeVar("T")
 About = tuple[str, str]
-"""A blob as progress calls it, and the repository that it goes to."""
+"""A blob's id as progress shows it, and the repository that it goes to."""
 NOTHING: About = ("", "")
-"""No blob more than another."""
+"""The work is for no blob in particular."""
 
 PATIENCE = 2.0
-"""Seconds for which a target may hold others, in a push."""
+"""Seconds for which one slow target may hold up the others of a push, in all."""
 SLICE = 0.1
-"""Seconds after which patience, which other uploads of the target spend too, is looked at again."""
+"""Seconds between two looks at a target's patience, which its other uploads use up too."""
 
 
 class Cancel:
@@ -52,6 +52,7 @@ class Cancel:
             self._event.set()
             actions = list(self._actions.values()) if first else []
             self._actions.clear()
+        # Without the lock: the blocks that the actions wake take it when they end.
         for action in actions:
             action()
 
@@ -67,10 +68,10 @@ class Cancel:
 
     @contextmanager
     def on_cancel(self, action: Callable[[], object]) -> Iterator[None]:
-        """While the block runs, `action` is called when the switch is thrown.
+        """Call `action` if the switch is thrown while the block runs.
 
-        It is called at once if that has happened already. It may run in another thread while the
-        block is still going, so it must only wake (close a socket), never clean up.
+        At once if it was thrown before. The action runs in the thread that throws the switch,
+        while the block goes on, so it must only wake (shut a socket down), never clean up.
         """
         token = object()
         with self._lock:
@@ -87,7 +88,7 @@ class Cancel:
 
 
 class Meter:
-    """What was put on the wire, added up by `wire` and read by the result."""
+    """Counts of requests and bytes sent: `wire` adds to them, a push's result shows them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -104,30 +105,30 @@ class Meter:
 
 
 class Trace:
-    """Takes down what time is spent on, from any thread; this one takes down nothing."""
+    """Records what the time of a push is spent on, from any thread; this base records nothing."""
 
     def span(self, step: str, about: About, size: int) -> AbstractContextManager[object]:
-        """Around a block: what `Context.span` gives."""
+        """A context manager that records the time of its block as `step`, for `size` bytes."""
         del step, about, size
         return _UNTRACED
 
     def reading(self, reader: T, about: About) -> T:
-        """The reader of a blob, which takes down how long each read lasts."""
+        """The reader of a blob, wrapped so that the time of each read is recorded."""
         del about
         return reader
 
     def encoding(self, pool: T, about: About) -> T:
-        """The pool that encodes a blob, which takes down how long each block lasts."""
+        """The pool that encodes a blob, wrapped so that the time of each block is recorded."""
         del about
         return pool
 
     def answered(
         self, connection: int, asked: str, about: About, status: int, began: float
     ) -> None:
-        """A request that was begun at that moment of `time.monotonic` has its answer."""
+        """Record a request that began at `began` (of `time.monotonic`) and was answered now."""
 
     def came_to(self, outcomes: Iterable[object]) -> None:
-        """The push has ended: a result or an error for each tag."""
+        """Record the end of the push: a result or an error for each tag."""
 
 
 _NO_TRACE = Trace()
@@ -147,7 +148,7 @@ class Context:
         trace: Trace = _NO_TRACE,
         about: About = NOTHING,
     ) -> None:
-        """`clock`: seconds from some fixed moment; `about`: the blob that it is all for, if any."""
+        """`clock`: seconds from a fixed moment; `about`: the blob that the work is for, if one."""
         self.cancel = cancel or Cancel()
         self.emit = emit
         self.meter = meter or Meter()
@@ -163,7 +164,7 @@ class Context:
         meter: Meter | None = None,
         about: About | None = None,
     ) -> Context:
-        """The same under another switch, for other listeners, counted apart, or for one blob."""
+        """A copy with another switch, listener, meter or blob; the clock and trace stay."""
         return Context(
             cancel or self.cancel,
             emit or self.emit,
@@ -174,15 +175,15 @@ class Context:
         )
 
     def span(self, step: str, size: int = 0) -> AbstractContextManager[object]:
-        """Around a block: its time is spent on that step, with so many bytes."""
+        """A context manager that records the time of its block as `step`, for `size` bytes."""
         return self.trace.span(step, self.about, size)
 
 
 class acquired:  # noqa: N801 - reads as what it is: with acquired(lock, context)
-    """Hold a lock; the wait for it ends when the context is cancelled."""
+    """Hold a lock; raises `Cancelled` if the context is cancelled before the lock is free."""
 
     TICK = 0.1
-    """Seconds after which a waiting thread looks whether it is still wanted."""
+    """Seconds between two looks at the cancel switch: a lock's wait cannot be woken by it."""
 
     def __init__(self, lock: threading.Lock, context: Context) -> None:
         self._lock = lock
@@ -197,9 +198,9 @@ class acquired:  # noqa: N801 - reads as what it is: with acquired(lock, context
 
 
 class Patience:
-    """Seconds for which one target may hold the others of a push, in all.
+    """How many seconds more one target may hold up the others of its push.
 
-    Seconds of the clock on the wall: however many layers wait at one moment, it counts once.
+    It is counted in time on the clock: a second in which several layers wait counts once.
     """
 
     def __init__(self, seconds: float = PATIENCE) -> None:
@@ -209,11 +210,14 @@ class Patience:
 
     @property
     def spent(self) -> bool:
-        """Whether nobody waits for the target any more."""
+        """Whether the others no longer wait for the target."""
         return self._left <= 0
 
     def charge(self, began: float) -> None:
-        """Somebody has waited for it from that moment (of `time.monotonic`) until now."""
+        """Take off the time from `began` (of `time.monotonic`) until now, for which it was waited.
+
+        Time that was charged already is not charged again.
+        """
         with self._lock:
             now = time.monotonic()
             self._left -= now - max(began, self._charged_until)
@@ -221,11 +225,11 @@ class Patience:
 
 
 class HasPatience(Protocol):
-    """A target, or something of it."""
+    """A target or one of its uploads."""
 
     @property
     def patience(self) -> Patience:
-        """How much longer it may keep others waiting."""
+        """How much longer the target may keep others waiting."""
 
 
 def wait_patiently(
@@ -233,12 +237,13 @@ def wait_patiently(
     late: Callable[[], Iterable[HasPatience]],
     held: Callable[[], bool],
 ) -> None:
-    """Wait until nobody is late, but for those with whom the patience is spent.
+    """Wait until none is late except those whose patience is spent.
 
-    `wait` waits for a change, for that many seconds at most. Those who are late are charged for
-    the time in which somebody is `held` by them.
+    `wait(seconds)` returns at a change, or after that many seconds. `late` gives those that are
+    late; they are charged for the time in which `held` says that somebody is kept waiting.
     """
     while waited_for := [one for one in late() if not one.patience.spent]:
+        # Asked before the wait: whoever is held now is held for all of it, or until a change.
         began, charge = time.monotonic(), held()
         wait(SLICE)
         if charge:

@@ -10,8 +10,9 @@
      ├── TransferCancelled     nobody: it was asked for
      └── PartialFailure        several were asked for and some failed (an ExceptionGroup)
 
-What machines ask is an attribute (`transient`, `retry_after`, `side`, `hint`), not a class.
-Exit codes belong to the command; `Cancelled` is for the inside and never leaves the library.
+A class says who must act. What a program wants to know beyond that is an attribute (`transient`,
+`retry_after`, `side`, `hint`). Exit codes belong to the command. `Cancelled` is internal and never
+leaves the library.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ class TowlineError(Exception):
     """Anything that towline raises on purpose; `str()` is one sentence for a person."""
 
     hint: str | None
-    """What to do about it, one imperative clause; None where nothing is known."""
+    """What to do about it, one imperative clause; None where no advice is known."""
     transient: bool
-    """The same attempt may succeed a little later."""
+    """Whether the same attempt may succeed a little later."""
     retry_after: float | None
     """Seconds that the other side asked to wait, if it did."""
     another_way: bool
-    """The next attempt goes another way: it need not wait, and no retry is spent on it."""
+    """Whether the next attempt does it differently: it need not wait, and costs no retry."""
     side: Side | None
-    """Which end of the transfer failed, where that is known."""
+    """The end of the transfer that failed, where that is known."""
     beside: bool
-    """The request for a token failed, so that the request that was meant was never sent."""
+    """Whether a request for a token failed, so that the request proper was never sent."""
     aftermath: str | None
-    """What a failed write has left behind, one clause; empty: it was looked at, and is nothing.
+    """What a failed write has left behind at the destination, one clause.
 
-    None where nobody looked, because there was no need.
+    Empty where that was checked and nothing is left; None where no check was needed.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class _AnswerError(TowlineError):
     """An HTTP answer that is no success."""
 
     status: int | None
-    """HTTP status; None when the answer was broken before it had one."""
+    """HTTP status; None when the answer broke off before its status."""
     code: str | None
     """The registry's own code (distribution-spec, "Error Codes"), if it sent one."""
 
@@ -141,24 +142,24 @@ class NetworkError(TowlineError):
     """No HTTP answer: name resolution, connect, TLS, proxy or time-out."""
 
     hung_up: bool = False
-    """The other side ended the connection before a byte of an answer."""
+    """The other side closed the connection before the first byte of an answer."""
     stale: bool = False
-    """And it had been kept from an earlier request.
+    """The connection that hung up had been kept from an earlier request.
 
-    Most likely the other side had closed it while it was idle, and never saw this one.
+    Most likely the other side had closed it while it was idle, and never saw this request.
     """
     speaks_tls: bool = False
-    """The other side does, and was spoken to in plain http."""
+    """The other side speaks TLS, but the request was plain http."""
     sent: bool = False
-    """The request had begun to go out, so that it may have been carried out."""
+    """Part of the request was sent, so the other side may have carried it out."""
 
 
 class TransferCancelled(TowlineError):
     """The push was cancelled; nothing is written after this.
 
-    Where tags were finished before, `results` has one entry for each that was asked for, in that
-    order: its result, the error with which it had failed, or None; `references` has their full
-    names in the same order. Else both are empty.
+    If any tag was finished before, `results` has one entry for each tag asked for, in their order:
+    its result, the error with which it failed, or None. `references` has their full names in the
+    same order. Otherwise both are empty.
     """
 
     results: tuple[Any, ...]
@@ -180,7 +181,7 @@ class TransferCancelled(TowlineError):
 class PartialFailure(ExceptionGroup[TowlineError], TowlineError):
     """Several pushes were asked for and at least one failed; each failure is inside.
 
-    `results` has one entry for each that was asked for, in that order: a result, or the error;
+    `results` has one entry for each push asked for, in their order: its result or its error.
     `references` has their full names in the same order.
     """
 
@@ -194,7 +195,7 @@ class PartialFailure(ExceptionGroup[TowlineError], TowlineError):
         results: Sequence[Any] = (),
         references: Sequence[str] = (),
     ) -> Self:
-        """Errors are kept by the group itself, which makes its instances here."""
+        """Make the group with its errors: ExceptionGroup takes them here, not in `__init__`."""
         del results, references
         return super().__new__(cls, message, errors)
 
@@ -213,17 +214,17 @@ class PartialFailure(ExceptionGroup[TowlineError], TowlineError):
     def derive(  # type: ignore[override]  # only ever called with parts of this group
         self, excs: Sequence[TowlineError], /
     ) -> PartialFailure:
-        """The same failure with a part of its errors (`split` and `subgroup` ask for it)."""
+        """The same failure with some of its errors; `split` and `subgroup` call this."""
         return PartialFailure(self.message, excs, self.results, self.references)
 
     def __reduce__(self) -> tuple[Callable[..., TowlineError], tuple[Any, ...]]:
-        """By its own arguments: the group keeps its errors outside of `__dict__`."""
+        """Pickle by the arguments: the group's errors are not in `__dict__`."""
         parts = (self.message, list(self.exceptions), self.results, self.references)
         return PartialFailure, parts
 
 
 class Cancelled(BaseException):
-    """Inside only: unwinds the threads of a cancelled transfer.
+    """Unwinds the threads of a cancelled transfer; internal.
 
     A BaseException, so that no `except Exception` on the way can swallow it; the public edge
     turns it into `TransferCancelled`.

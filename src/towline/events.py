@@ -1,7 +1,7 @@
-"""What can be told while a push runs: one frozen dataclass each, plain text and numbers.
+"""The events of a push, one frozen dataclass each, of plain text and numbers.
 
-Words belong to whoever shows them (`cli/progress`); a library user gets these same objects.
-Events are for telling, never for deciding: nothing in the push reads them back.
+A library user gets the same objects as the command line, which makes sentences of them
+(`cli/progress`). A push never reads an event back: events inform, they decide nothing.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 Outcome = Literal["pushed", "exists", "mounted", "skipped", "resumed"]
-"""How a blob came to be at its destination; the same words in events, results and JSON."""
+"""How a blob got to its destination; the same words in events, results and JSON."""
 
 
 class Told:
-    """What events and results have in common.
+    """Equality, hash and repr of events and results.
 
-    Written once: made by `dataclass` for each of them, they take a third of its time.
+    Written once here: making them for each class takes `dataclass` a third of its time.
     """
 
     __slots__ = ()
@@ -44,7 +44,7 @@ class _Base(Told):
     event: ClassVar[str]
 
     reference: str
-    """The destination in full form, as in the result; empty where there is none yet."""
+    """The destination's full name, as in the result; empty where none is known yet."""
     time: float = field(default_factory=time.time)
     """Seconds since the epoch."""
 
@@ -77,22 +77,22 @@ class LayerProgress(_Base):
     current: int | None = None
     """Bytes read from the source so far, where the status is Pushing."""
     total: int | None = None
-    """Bytes that there are to read, where known."""
+    """Bytes to read in all, where known."""
     sent: int | None = None
     """Bytes of the blob put on the wire so far, resent ones too, where the status is Pushing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Working(_Base):
-    """Bytes move beside the sending: what is spooled, compressed for a digest, or read back."""
+    """Bytes moved that are not sent: spooled, compressed for a digest, or read back."""
 
     event: ClassVar[str] = "work"
     what: str
-    """As in `spooling standard input`; the same from the first event of it to the last."""
+    """What is done, as `spooling standard input`; the same text in every event of one piece."""
     current: int
     """Bytes done."""
     total: int | None = None
-    """Bytes that there are, where known; equal to `current` in the last event."""
+    """Bytes in all, where known; equal to `current` in the last event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -107,20 +107,20 @@ class Retrying(_Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Verified(_Base):
-    """What was pushed has been looked at again (`--verify`), and is as it should be."""
+    """What was pushed was read back (`--verify`) and is right."""
 
     event: ClassVar[str] = "verified"
     manifests: int
     blobs: int
     diff_ids: int
-    """DiffIDs that were computed from what was read back."""
+    """DiffIDs computed from layers that were read back."""
     bytes: int
     """Bytes of blobs read back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class TagPushed(_Base):
-    """The manifest is in place. `as_dict` adds docker's `aux` object."""
+    """The manifest is in place under its tag. `as_dict` adds docker's `aux` object."""
 
     event: ClassVar[str] = "tag"
     tag: str | None
@@ -138,7 +138,7 @@ class TagPushed(_Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Summary(_Base):
-    """A push ended well: what it cost."""
+    """A push ended well: its bytes, requests and time."""
 
     event: ClassVar[str] = "summary"
     sent_bytes: int
@@ -151,7 +151,7 @@ class Summary(_Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Note(_Base):
-    """Something worth a line that is neither progress nor a warning (where a pipe is spooled)."""
+    """A message that is neither progress nor a warning, such as where a pipe is spooled."""
 
     event: ClassVar[str] = "note"
     message: str
@@ -159,7 +159,7 @@ class Note(_Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Warned(_Base):
-    """Something is not as it should be; the push goes on."""
+    """A warning; the push goes on."""
 
     event: ClassVar[str] = "warning"
     message: str
@@ -176,7 +176,7 @@ class Failed(_Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Hinted(_Base):
-    """What to do about the failure told just before."""
+    """What to do about the failure of the event before."""
 
     event: ClassVar[str] = "hint"
     message: str
@@ -199,4 +199,4 @@ Emit = Callable[[Event], None]
 
 
 def nowhere(_event: Event) -> None:
-    """Tell nobody."""
+    """Drop the event."""

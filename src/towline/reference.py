@@ -25,7 +25,7 @@ _TRANSPORT = "docker://"
 _SCHEME = re.compile(r"https?://")
 _PORTS = range(1, 1 << 16)
 _LOGIN = r"(?s)(\w+://)?(?![./])(.+)@(?!sha\d+:)(.*)"
-"""What stands before the last @ that begins no digest."""
+"""A scheme, a login and the rest of a name; the login ends at the last @ that begins no digest."""
 
 
 class RepositoryName(NamedTuple):
@@ -39,7 +39,7 @@ class RepositoryName(NamedTuple):
 
     @property
     def is_at_registry(self) -> bool:
-        """Whether it is a registry's, and no folder or file in its stead."""
+        """True: a registry's repository, unlike the folder or file of a local destination."""
         return True
 
     @property
@@ -68,7 +68,7 @@ class Reference(NamedTuple):
 
     @property
     def target(self) -> str:
-        """What a manifest is asked for by: the digest, else the tag, else `latest`."""
+        """The last part of a manifest's address: the digest, else the tag, else `latest`."""
         return self.digest or self.tag or LATEST
 
     def with_tag(self, tag: str | None) -> Reference:
@@ -79,7 +79,8 @@ class Reference(NamedTuple):
 def parse(text: str) -> Reference:
     """Read a reference, with or without `docker://`.
 
-    Raises InvalidReference, which says which character is wrong.
+    Raises InvalidReference, whose `position` is the character at fault. The text of a name that
+    contains a login is never shown: `user:password@host` may end up in logs.
     """
     shown = without_login(text)
     if shown != text:
@@ -94,7 +95,7 @@ def parse(text: str) -> Reference:
 
 
 def without_login(text: str) -> str:
-    """What should be a name or an address, fit to be shown: a login before the host is hidden."""
+    """A name or an address with the login before its host, if any, replaced by `[hidden]`."""
     match = re.fullmatch(_LOGIN, text) if "@" in text else None
     if match is None or not (":" in match[2] or "/" in match[3]):
         return text
@@ -102,7 +103,7 @@ def without_login(text: str) -> str:
 
 
 class _Parser:
-    """One pass over one text; positions count in the text as it was given."""
+    """Reads one text once, left to right; positions count in the text as it was given."""
 
     def __init__(self, text: str, start: int) -> None:
         self.text = text
@@ -135,6 +136,7 @@ class _Parser:
             self.fail(f"{first[end + 1 :]!r} is no port number", self.at + end + 1)
         if end < len(first):
             self.fail(f"{first!r} is no registry host", self.at + end)
+        # Six digits tell that a port is too large; Python's `int` raises at some thousands.
         if match and (port := match["port"]) and int(port[:6]) not in _PORTS:
             self.fail(f"{port} is no port number", self.at + match.start("port"))
         self.at += len(first) + 1

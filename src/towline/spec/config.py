@@ -1,4 +1,4 @@
-"""Image configs (image-spec, "Image Configuration"): what a push needs to know of them."""
+"""Image configs (image-spec, "Image Configuration"): the fields that a push reads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ImageConfig(NamedTuple):
 
 
 def parse(content: bytes) -> ImageConfig:
-    """Read a config; ValueError with one clause when it is none."""
+    """Read an image config; raises ValueError, one clause, when the content is not one."""
     document = reading.document(content)
     rootfs = document.get("rootfs") if isinstance(document, dict) else None
     if not isinstance(rootfs, dict):
@@ -32,5 +32,6 @@ def parse(content: bytes) -> ImageConfig:
     return ImageConfig(
         diff_ids=tuple(Digest(text) for text in reading.texts(rootfs, "diff_ids")),
         platform=Platform.from_json(document),
+        # Entries of `ENV` or `CMD` are empty: only the others pair with a DiffID, in order.
         filled=tuple(not entry.get("empty_layer") for entry in history),
     )

@@ -25,7 +25,7 @@ class Platform(NamedTuple):
 
     @property
     def known(self) -> bool:
-        """False for what stands beside images in an index: attestations say `unknown/unknown`."""
+        """Whether it names an operating system; BuildKit's attestations say `unknown/unknown`."""
         return self.os != "unknown" and bool(self.os)
 
     @classmethod
@@ -52,7 +52,7 @@ class Platform(NamedTuple):
 
 
 class Descriptor(NamedTuple):
-    """What a manifest says of one blob or manifest."""
+    """Media type, digest and size of a blob or manifest, as manifests and indexes list them."""
 
     media_type: str
     digest: Digest
@@ -69,10 +69,14 @@ class Descriptor(NamedTuple):
 
     @classmethod
     def from_json(cls, value: Any) -> Descriptor:  # noqa: ANN401 - any JSON
-        """Read a descriptor; ValueError says which of the three required fields is wrong."""
+        """Read a descriptor.
+
+        Raises ValueError where it is no object, or its size or digest is missing or malformed.
+        """
         if not isinstance(value, dict):
             raise ValueError(f"a descriptor is an object, not {value!r:.60}")  # noqa: TRY004 - bad data, not a bad call
         size = value.get("size")
+        # `true` is an int to Python, and would count as one byte.
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise ValueError(f"the size of a descriptor is a number of bytes, not {size!r:.60}")
         platform = value.get("platform")
@@ -106,9 +110,9 @@ class Descriptor(NamedTuple):
 
 _REFERENCE_TYPE = "vnd.docker.reference.type"
 REFERENCE_DIGEST = "vnd.docker.reference.digest"
-"""Annotation by which an attestation names the image it speaks of."""
+"""Annotation in which BuildKit's attestation has the digest of the image that it describes."""
 
 
 def is_attestation(listed: Descriptor) -> bool:
-    """Whether an index lists it as BuildKit does what it says of an image."""
+    """Whether an index lists the manifest as an attestation of BuildKit's."""
     return listed.annotations.get(_REFERENCE_TYPE) == "attestation-manifest"

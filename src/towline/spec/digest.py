@@ -8,6 +8,7 @@ from typing import Self
 HEX_LENGTHS = {"sha256": 64, "sha512": 128}
 """Registered algorithms and the length of their lower-case hex encoding."""
 SHORT = 12
+"""Hex digits of a digest that docker shows."""
 _HEX = r"[0-9a-f]+"
 
 
@@ -21,7 +22,7 @@ class Digest(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        """Check the form; a str's value is set here."""
+        """Check the form, here since the value of a str is fixed before `__init__`."""
         algorithm, colon, encoded = text.partition(":")
         length = HEX_LENGTHS.get(algorithm)
         if not colon or length is None or len(encoded) != length or not re.fullmatch(_HEX, encoded):

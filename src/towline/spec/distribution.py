@@ -1,7 +1,6 @@
 """The distribution specification as data: names, tags, paths, headers, error codes.
 
-Client and server both read this page and share nothing else, so that they cannot share a
-misunderstanding.
+Client and server share only this package: each is then a check of how the other reads the text.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 """A repository's path ("Pulling manifests")."""
 NAME_MAX = 255
-"""Characters of host, slash and path together, as distribution has it."""
+"""Characters of host, slash and path together: the limit of CNCF distribution's parser."""
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 BASE = "/v2/"
 API_VERSION = "Docker-Distribution-Api-Version"
 """Header by which many registries name themselves."""
 VERSION_1_PING = "/v1/_ping"
-"""Where a registry of the protocol that came before says that it is one."""
+"""The ping of Docker's protocol 1, from before `/v2/`: whoever answers it may speak only that."""
 DOCKER_CONTENT_DIGEST = "Docker-Content-Digest"
 OCI_SUBJECT = "OCI-Subject"
 OCI_TAG = "OCI-Tag"
@@ -48,25 +47,25 @@ UNSUPPORTED = "UNSUPPORTED"
 
 
 def blob_path(name: str, digest: str) -> str:
-    """A blob (end-2, end-10)."""
+    """The path of a blob: read, ask or delete it (end-2, end-10)."""
     return f"{BASE}{name}/blobs/{digest}"
 
 
 def uploads_path(name: str) -> str:
-    """Where upload sessions are opened (end-4, end-11)."""
+    """The path at which upload sessions are opened and blobs mounted (end-4, end-11)."""
     return f"{BASE}{name}/blobs/uploads/"
 
 
 def manifest_path(name: str, reference: str) -> str:
-    """A manifest by tag or digest (end-3, end-7, end-9)."""
+    """The path of a manifest by tag or digest: read, put or delete it (end-3, end-7, end-9)."""
     return f"{BASE}{name}/manifests/{reference}"
 
 
 def tags_path(name: str) -> str:
-    """The list of tags (end-8)."""
+    """The path of a repository's list of tags (end-8)."""
     return f"{BASE}{name}/tags/list"
 
 
 def referrers_path(name: str, digest: str) -> str:
-    """What refers to a manifest (end-12)."""
+    """The path of the list of manifests whose `subject` is this one (end-12)."""
     return f"{BASE}{name}/referrers/{digest}"

@@ -1,4 +1,4 @@
-"""JSON as Go's encoder writes it: manifests are hashed, so their bytes have one right form."""
+"""JSON as Go's encoder writes it: an image built here gets the digest that docker gives it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 _ESCAPED = "[<>&\u2028\u2029]"
 _SURROGATE = "[\ud800-\udfff]"
-"""Half a character, or a byte that was no UTF-8 (kept by `surrogateescape`)."""
+"""Half of a UTF-16 pair, or a byte that was no UTF-8 (`surrogateescape` keeps those)."""
 _STRING_OR_SPACE = r'"[^"\\]*(?:\\.[^"\\]*)*"|[ \t\r\n]+'
 
 
 class Number(str):
-    """A number, as it was spelled."""
+    """A JSON number in its original spelling: `1e3` and `1000` are different bytes."""
 
     __slots__ = ()
 
 
 def encode(value: Any, *, indent: int | None = None) -> bytes:  # noqa: ANN401 - any JSON
-    r"""`value` with its keys in their order, HTML characters escaped, no final newline.
+    r"""`value` as JSON: keys in the order given, `<`, `>` and `&` escaped, no final newline.
 
     Control characters are spelled as Go does since 1.22: `\b` and `\f` have short forms too.
     """
@@ -29,9 +29,9 @@ def encode(value: Any, *, indent: int | None = None) -> bytes:  # noqa: ANN401 -
 
 
 def compact(text: str) -> str:
-    """JSON text without white space and with HTML characters escaped, else as it is spelled.
+    """JSON text without white space and with HTML characters escaped, else unchanged.
 
-    Keys keep their order, numbers and escapes their form. `text` must be valid JSON.
+    Keys keep their order, numbers and escapes their spelling. `text` must be valid JSON.
     """
     bare = re.sub(
         _STRING_OR_SPACE, lambda match: match[0] if match[0].startswith('"') else "", text
@@ -40,9 +40,10 @@ def compact(text: str) -> str:
 
 
 def members(text: str) -> dict[str, str]:
-    """The values of a JSON object by their keys, each as compact text; of equal keys the last.
+    """The values of a JSON object by their keys, each as compact text.
 
-    ValueError with one clause where the text is no JSON object.
+    Of equal keys the last one counts, as in Go. Raises ValueError, one clause, where the text is
+    no JSON object.
     """
     if not isinstance(loads(text), dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - bad data, not a bad call
@@ -58,7 +59,10 @@ def members(text: str) -> dict[str, str]:
 
 
 def loads(text: str) -> Any:  # noqa: ANN401 - any JSON
-    """Read JSON as strictly as Go does, numbers as `Number`. ValueError with one clause."""
+    """Read JSON as strictly as Go does, numbers as `Number`.
+
+    Raises ValueError, one clause, where the text is none; `NaN` and `Infinity` are none in Go.
+    """
     try:
         return _DECODER.decode(text)
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Image manifests and indexes (image-spec; schema 2): reading them, and their bytes when built."""
+"""Image manifests and indexes (image-spec; docker's schema 2): reading and building them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MAX_SIZE = 4 << 20
 """Bytes of a manifest that registries must accept; more is refused by many (distribution-spec)."""
 _INDENT = 3
-"""Spaces; schema 2 has had them since its first builder, and its digests rest on them."""
+"""Spaces: docker's builder of schema 2 indents by three, and the digest depends on it."""
 
 
 class RawManifest(NamedTuple):
@@ -25,16 +25,16 @@ class RawManifest(NamedTuple):
     content: bytes
     media_type: str
     signed: bytes | None = None
-    """Of one of schema 1 with its signatures inside: what they sign, and the digest is of."""
+    """The signed payload of a manifest of schema 1, which its digest is of; None for all others."""
 
     @property
     def digest(self) -> Digest:
-        """Digest of the content."""
+        """Digest of the content; of schema 1 with signatures inside, of the signed payload."""
         return Digest.of(self._counted)
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Bytes of what the digest is of."""
         return len(self._counted)
 
     @property
@@ -42,12 +42,12 @@ class RawManifest(NamedTuple):
         return self.content if self.signed is None else self.signed
 
     def descriptor(self) -> Descriptor:
-        """What an index says of it."""
+        """Its descriptor, as an index lists it, without a platform."""
         return Descriptor(self.media_type, self.digest, self.size)
 
 
 class Manifest(NamedTuple):
-    """An image manifest, read."""
+    """The fields of an image manifest (image-spec, "Image Manifest")."""
 
     media_type: str
     config: Descriptor
@@ -61,7 +61,7 @@ class Manifest(NamedTuple):
 
 
 class Index(NamedTuple):
-    """An image index or manifest list, read."""
+    """The fields of an image index or manifest list (image-spec, "Image Index")."""
 
     media_type: str
     manifests: tuple[Descriptor, ...]
@@ -75,8 +75,8 @@ class Index(NamedTuple):
 def parse(content: bytes, media_type: str | None = None) -> Manifest | Index:
     """Read a manifest or an index.
 
-    The document's own `mediaType` counts, then the one given, then its shape. ValueError with
-    one clause when it is neither.
+    The document's own `mediaType` counts first, then the one given, then its shape. Raises
+    ValueError, one clause, when it is neither.
     """
     document = reading.document(content)
     if not isinstance(document, dict):
@@ -118,9 +118,10 @@ def build(
 
 
 def annotated(raw: RawManifest, more: Mapping[str, str]) -> RawManifest:
-    """The document with these annotations too, and all else that it says; as it is, if it has them.
+    """The manifest or index with `more` annotations added and every other field kept.
 
-    Raises ValueError where it is none.
+    `raw` itself where it has them all already, so that its digest stays. Raises ValueError where
+    `raw` is not JSON.
     """
     if not more:
         return raw
@@ -137,7 +138,7 @@ def build_index(
     manifests: Sequence[Descriptor],
     annotations: Mapping[str, str] | None = None,
 ) -> RawManifest:
-    """The bytes of an index or manifest list, in the same form."""
+    """The bytes of an index or manifest list, in the same form as `build`'s."""
     media_type = media_types.OCI_INDEX if fmt == "oci" else media_types.DOCKER_LIST
     listed = [manifest.as_json() for manifest in manifests]
     return _built(media_type, {"manifests": listed}, annotations)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from towline.spec.compression import Compression
 
 Format = Literal["docker", "oci"]
-"""The two families of image manifests: schema 2, and OCI."""
+"""The two families of image manifests: `docker` (schema 2) and `oci`."""
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -34,7 +34,7 @@ OCTET_STREAM = "application/octet-stream"
 INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 IMAGES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 MANIFESTS = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
-"""What a reader accepts; listed one by one, since `*/*` is 404 at some registries."""
+"""The types of an Accept header, listed one by one: some registries answer 404 to `*/*`."""
 
 _LAYERS: dict[tuple[Format, Compression], str] = {
     ("oci", "none"): OCI_LAYER,
@@ -60,7 +60,7 @@ def layer(fmt: Format, compression: Compression) -> str:
 
 
 def layer_compression(media_type: str) -> Compression | None:
-    """How a layer of that media type is compressed; None when it is no layer that we know."""
+    """How a layer of that media type is compressed; None for a type that is no known layer's."""
     return _COMPRESSIONS.get(media_type)
 
 
@@ -70,7 +70,10 @@ def is_foreign(media_type: str) -> bool:
 
 
 def foreign(media_type: str, fmt: Format) -> str:
-    """The type of a foreign layer in a manifest of that family, where it has one there."""
+    """The media type of a foreign layer in a manifest of the family `fmt`.
+
+    Unchanged where the family has no counterpart: schema 2 knows no zstd.
+    """
     if fmt == "oci" and media_type.startswith(DOCKER_FOREIGN):
         return OCI_NONDISTRIBUTABLE + media_type.removeprefix(DOCKER_FOREIGN).replace(".", "+")
     if fmt == "docker" and media_type in {OCI_NONDISTRIBUTABLE, OCI_NONDISTRIBUTABLE + "+gzip"}:
@@ -79,5 +82,5 @@ def foreign(media_type: str, fmt: Format) -> str:
 
 
 def family(media_type: str) -> Format:
-    """Which family a manifest or index belongs to."""
+    """The family that a manifest's or index's media type belongs to."""
     return "docker" if media_type.startswith("application/vnd.docker.") else "oci"

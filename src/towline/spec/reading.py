@@ -1,4 +1,4 @@
-"""What somebody else wrote, read within bounds: JSON, numbers, values of the type expected."""
+"""Reads JSON and numbers that somebody else wrote, within bounds and with checked types."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 _DIGITS_MAX = 18
-"""Of a number: what is longer fits no store, and Python reads none of some thousands."""
+"""Digits of a number: 18 fit into 64 bits; Python's `int` raises beyond some thousands."""
 _NESTED_MAX = 100
-"""Levels of a document; images have less than ten, and what walks it further down may fall."""
+"""Levels of a document: images have less than ten; recursion over deeper ones may overflow."""
 _TOO_DEEP = f"nested more than {_NESTED_MAX} levels deep"
 
 
@@ -22,13 +22,17 @@ def number(text: str | bytes) -> int | None:
 
 
 def document(content: str | bytes) -> Any:  # noqa: ANN401 - any JSON
-    """JSON, its longer numbers as floats. ValueError with one clause when it is none."""
+    """A JSON document; whole numbers of more than 18 digits are read as floats.
+
+    Raises ValueError, one clause, when the content is no JSON or nested too deep.
+    """
     try:
         found = json.loads(content, parse_int=_whole)
     except ValueError as error:
         raise ValueError(f"not JSON ({error})") from None
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
+    # Level by level, not recursively: this is the check that lets others recurse.
     level = [found]
     for _ in range(_NESTED_MAX):
         level = [
@@ -47,7 +51,10 @@ def _whole(text: str) -> int | float:
 
 
 def array(document: Mapping[str, Any], key: str) -> list[Any]:
-    """A list, empty where there is none; ValueError when it is something else."""
+    """The list under `key`, empty where it is missing or null; raises ValueError for another type.
+
+    Go writes an empty list as null.
+    """
     value = document.get(key)
     if value is not None and not isinstance(value, list):
         raise ValueError(f"`{key}` is not a list")
@@ -55,18 +62,18 @@ def array(document: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def texts(document: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """A list of texts; ValueError when it is something else."""
+    """The list of texts under `key`; raises ValueError when the value is no list."""
     return tuple(str(each) for each in array(document, key))
 
 
 def text(document: Mapping[str, Any], key: str) -> str | None:
-    """A text; None where there is none or an empty one."""
+    """The text under `key`; None where it is missing or empty."""
     value = document.get(key)
     return str(value) if value else None
 
 
 def pairs(document: Mapping[str, Any], key: str) -> dict[str, str]:
-    """A map of texts, as annotations are; ValueError when it is something else."""
+    """The map of texts under `key`, such as annotations; raises ValueError for another type."""
     value = document.get(key)
     if value is not None and not isinstance(value, dict):
         raise ValueError(f"`{key}` is not a map")

@@ -1,7 +1,7 @@
-"""Tags named after a manifest, under which lies what refers to it: signatures, SBOMs, attestations.
+"""Tags named after an image: `sha256-HEX` and the like hold its signatures, SBOMs, attestations.
 
-One holds a list where a registry has none of its own (distribution-spec, "Referrers Tag Schema");
-cosign has others, with one manifest each.
+The tag without an ending holds the list of referrers, at registries without the referrers API
+(distribution-spec, "Referrers Tag Schema"). cosign's tags have an ending and one manifest each.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ _NAMED_AFTER = r"(sha256)-([0-9a-f]{64})(?:\.sig|\.att|\.sbom)?"
 
 
 def tag_of(subject: Digest) -> str:
-    """The tag that holds the list."""
+    """The tag that holds the list of the manifests that refer to `subject`."""
+    # Cut as the specification says: a sha512 digest would be longer than a tag may be.
     return f"{subject.algorithm[:32]}-{subject.hex[:64]}"
 
 
 def is_list(tag: str) -> bool:
-    """Whether a tag is one that holds such a list."""
+    """Whether a tag is one that holds a list of referrers."""
     subject = subject_of(tag)
     return subject is not None and tag_of(subject) == tag
 
 
 def cosign_tags(subject: Digest) -> tuple[str, ...]:
-    """Where cosign puts what it makes."""
+    """The tags under which cosign puts signatures, attestations and SBOMs of `subject`."""
     return tuple(f"{tag_of(subject)}{ending}" for ending in _COSIGN)
 
 
 def subject_of(tag: str) -> Digest | None:
-    """What a tag is named after; None for those of images."""
+    """The digest that a tag is named after; None for any other tag."""
     match = re.fullmatch(_NAMED_AFTER, tag)
     return Digest(f"{match[1]}:{match[2]}") if match else None

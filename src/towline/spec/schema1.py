@@ -1,8 +1,8 @@
-"""Image manifests of schema 1 (docker's "Image Manifest Version 2, Schema 1"): reading them.
+"""Reads image manifests of schema 1 (docker's "Image Manifest Version 2, Schema 1").
 
-A signed one carries its signatures inside. Its digest is that of the payload, the bytes that were
-signed: what is left when the signatures are taken out again, byte for byte. Signatures themselves
-are not checked here: whoever holds any key can make them.
+A signed one carries its signatures inside. Its digest is that of the payload: the bytes that were
+signed, which are left when the signatures are cut out again. The signatures are not checked here,
+since any key can make valid ones.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ _TYPES = frozenset({media_types.SCHEMA1, media_types.SCHEMA1_SIGNED})
 
 
 class Schema1(NamedTuple):
-    """What a registry needs of it."""
+    """The fields of a schema 1 manifest that a registry needs."""
 
     name: str
     tag: str
     layers: tuple[Digest, ...]
-    """Newest first, as it lists them; one may stand there more than once."""
+    """Newest first, as in `fsLayers`; the empty layer may occur more than once."""
     payload: bytes
-    """The bytes that its digest is of."""
+    """The bytes that the manifest's digest is of."""
 
 
 def is_schema1(document: dict[str, Any]) -> bool:
-    """Whether a document says so of itself."""
+    """Whether a JSON document has the marks of schema 1."""
     return document.get("schemaVersion") == _VERSION and "fsLayers" in document
 
 
 def raw(content: bytes, media_type: str) -> RawManifest:
-    """Any manifest as it came; one of schema 1 has the digest of its payload."""
+    """Any manifest with its bytes unchanged; one of schema 1 gets the digest of its payload."""
     if media_type in _TYPES:
         try:
             return RawManifest(content, media_type, parse(content).payload)
@@ -46,7 +46,7 @@ def raw(content: bytes, media_type: str) -> RawManifest:
 
 
 def parse(content: bytes) -> Schema1:
-    """Read one, signed or not. ValueError with one clause when it is none."""
+    """Read a schema 1 manifest, signed or not; raises ValueError, one clause, for anything else."""
     document = reading.document(content)
     if not isinstance(document, dict) or not is_schema1(document):
         raise ValueError("not of schema 1")
@@ -66,7 +66,11 @@ def parse(content: bytes) -> Schema1:
 
 
 def _payload(content: bytes, document: dict[str, Any]) -> bytes:
-    """The content without its signatures; each of them says, under its own seal, how to get it."""
+    """The content without its signatures.
+
+    Each signature says in its signed header how many bytes of the content to take and which tail
+    to add (`formatLength`, `formatTail`).
+    """
     signatures = reading.array(document, "signatures")
     if not signatures:
         return content

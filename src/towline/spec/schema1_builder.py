@@ -1,8 +1,8 @@
 """Builds image manifests of schema 1 out of an image config, byte for byte as docker's engine did.
 
-Schema 1 knows no config blob: each entry of the config's history becomes a small JSON text, the
-newest one holds the config itself, and entries that made no layer list an empty one. Signing is
-`jws`'s part.
+Schema 1 has no config blob: each entry of the config's history becomes a small JSON text, the
+newest of which contains the config. An entry that made no layer lists the empty layer. `jws` signs
+the result.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 EMPTY_LAYER = bytes.fromhex("1f8b080000096e8800ff621805a360148c5800080000ffff2eafb5ef00040000")
-"""The blob of a layer without files: gzip of 1,024 zero bytes, in the form that all share."""
+"""The blob of a layer without files: docker's gzip of 1,024 zero bytes, the same everywhere."""
 EMPTY_LAYER_DIGEST = Digest(
     "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4"
 )
 _INDENT = 3
 _NO_TIME = "0001-01-01T00:00:00Z"
-"""What Go's clock shows where nothing was set."""
+"""The zero value of Go's `time.Time`, which docker writes where `created` is missing."""
 _TIME = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)"
 _NANOSECONDS = 9
-"""Digits."""
+"""Digits of a fraction of a second that Go keeps."""
 _BASE_ID_SIZE = 32
-"""Bytes of the hash of a Windows base layer that name it."""
+"""Bytes that are kept of the SHA-384 that names a Windows base layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,14 @@ class Unsigned:
     """A manifest before it is signed."""
 
     payload: bytes
-    """What its digest is of."""
+    """The bytes to sign, which the digest is of."""
     lists_empty_layer: bool
     """Whether `EMPTY_LAYER` must be in the registry too."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One entry of the history, with the blob that it is listed with."""
+    """One entry of the history, and the blob of its layer or of the empty one."""
 
     blob: Digest
     created: str
@@ -60,9 +60,9 @@ def build(config: bytes, layers: Sequence[Digest], *, name: str, tag: str) -> Un
     """The manifest of an image.
 
     `layers` are the blobs of the config's layers, base first; `name` is the repository's path
-    without a host. ValueError with one clause where config and layers do not fit together.
+    without a host. Raises ValueError, one clause, where config and layers do not fit together.
     """
-    # Bytes that are no UTF-8 become U+FFFD, one for each, when they are written again.
+    # Go replaces each byte that is no UTF-8 by U+FFFD when it writes a string; so does `encode`.
     text = config.decode("utf-8", "surrogateescape")
     members = gojson.members(text)
     image = gojson.loads(text)
@@ -70,7 +70,8 @@ def build(config: bytes, layers: Sequence[Digest], *, name: str, tag: str) -> Un
     texts: list[str] = []
     above, parent = "", _base_id(image)
     for entry in entries[:-1]:
-        own = _id(entry.blob, above)  # the first is made of no parent, not even of a base layer
+        # Docker hashes an empty parent for the first id even where a base layer is its parent.
+        own = _id(entry.blob, above)
         texts.append(_v1(entry, own, parent))
         above = parent = own
     texts.append(_top(entries[-1], above, config, members))
@@ -122,7 +123,7 @@ def _entry(described: Mapping[str, Any], blobs: Any) -> _Entry:  # noqa: ANN401 
 
 
 def _v1(entry: _Entry, own: str, parent: str) -> str:
-    """The text of an entry but the newest: of no use but to be listed."""
+    """The JSON text of any entry but the newest: its id, parent, command and comment."""
     document: dict[str, Any] = {"id": own}
     if parent:
         document["parent"] = parent
@@ -138,19 +139,23 @@ def _v1(entry: _Entry, own: str, parent: str) -> str:
 
 
 def _top(entry: _Entry, parent: str, config: bytes, members: Mapping[str, str]) -> str:
-    """The text of the newest entry: the config, its values spelled as they are there."""
+    """The JSON text of the newest entry: the config, its values in their original spelling."""
     shown = {key: value for key, value in members.items() if key not in {"rootfs", "history"}}
     shown["id"] = f'"{_id(entry.blob, parent, config)}"'
     if parent:
         shown["parent"] = f'"{parent}"'
     if entry.empty:
         shown["throwaway"] = "true"
+    # Docker builds this entry as a Go map, whose keys are written sorted.
     pairs = (f"{gojson.encode(key).decode()}:{shown[key]}" for key in sorted(shown))
     return "{" + ",".join(pairs) + "}"
 
 
 def _id(blob: Digest, parent: str, config: bytes | None = None) -> str:
-    """An id that depends on all that is below; the space stays where there is no parent."""
+    """The id of an entry: a hash over its blob, its parent's id and, for the newest, the config.
+
+    The space after the blob's digest is hashed even where there is no parent.
+    """
     hashed = hashlib.sha256(f"{blob.hex} {parent}".encode())
     if config is not None:
         hashed.update(b" " + config)
@@ -158,7 +163,7 @@ def _id(blob: Digest, parent: str, config: bytes | None = None) -> str:
 
 
 def _base_id(image: Mapping[str, Any]) -> str:
-    """What stands for the base layer of Windows, which no registry holds; empty: there is none."""
+    """The id of an image's Windows base layer, which no registry holds; empty where it has none."""
     base = _text(_object(image.get("rootfs"), "rootfs"), "base_layer")
     return hashlib.sha384(base.encode()).digest()[:_BASE_ID_SIZE].hex() if base else ""
 
@@ -177,7 +182,7 @@ def _text(document: Mapping[str, Any], key: str) -> str:
 
 
 def _time(value: Any) -> str:  # noqa: ANN401 - any JSON
-    """As Go writes it: no zeros at the end of the fraction, `Z` for UTC."""
+    """A time in Go's spelling: no zeros at the end of the fraction, `Z` for UTC."""
     if value is None:
         return _NO_TIME
     match = re.fullmatch(_TIME, value) if isinstance(value, str) else None

@@ -1,6 +1,6 @@
-"""What users need to test code that pushes images: a real registry, and real small images.
+"""For users' tests of code that pushes images: a real registry, and real small images.
 
-`plugin` is a pytest plugin that is loaded by itself; the rest needs no pytest.
+pytest loads `plugin` by itself (its entry point is `pytest11`); the rest works without pytest.
 """
 
 from __future__ import annotations

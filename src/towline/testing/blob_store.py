@@ -1,6 +1,7 @@
-"""Blobs of images that are built for tests and demos: the same input, the same bytes.
+"""Blobs of images for tests and demos: the same input gives the same bytes.
 
-Layers are written through, never held: an image may be as large as the disk allows.
+Layers are written to disk as they grow, never held in memory: an image may be as large as the disk
+allows.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ if TYPE_CHECKING:
     from towline.spec.media_types import Format
 
 Content = bytes | os.PathLike[str]
-"""What a file of a layer holds: its bytes, or those of a file of this machine."""
+"""The content of a file of a layer: its bytes, or the path of a file on this machine."""
 _EXECUTABLE = 0o111
 
 
 class MadeLayer(NamedTuple):
-    """A layer as it lies in the store."""
+    """A layer in the store: its DiffID, and the descriptor of its blob."""
 
     diff_id: Digest
     blob: Descriptor
 
 
 class BlobStore:
-    """`blobs/sha256` below a folder."""
+    """The folder `blobs/sha256` below a root, as an OCI layout has it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -48,15 +49,15 @@ class BlobStore:
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, digest: Digest) -> Path:
-        """Where a blob lies."""
+        """The path of a blob's file."""
         return self._folder / digest.hex
 
     def names(self) -> list[str]:
-        """Every blob, by its path below the root."""
+        """The paths of all blobs, relative to the root."""
         return sorted(f"blobs/sha256/{blob.name}" for blob in self._folder.iterdir())
 
     def add(self, content: bytes, media_type: str) -> Descriptor:
-        """Keep a small blob."""
+        """Store a small blob."""
         descriptor = Descriptor(media_type, Digest.of(content), len(content))
         self.path(descriptor.digest).write_bytes(content)
         return descriptor
@@ -64,7 +65,7 @@ class BlobStore:
     def add_layer(
         self, files: Mapping[str, Content], compression: Compression, fmt: Format
     ) -> MadeLayer:
-        """Keep a layer of these files and the folders above them, compressed or not."""
+        """Store a layer of `files` and the folders above them, compressed or not."""
         growing = self.root / "growing"
         seen: set[str] = set()
         with growing.open("wb") as file:
@@ -83,7 +84,7 @@ class BlobStore:
 
 
 class PackedFile(io.RawIOBase):
-    """Compresses what is written, and knows the digests on either side."""
+    """A file that compresses what is written to it, and has the digests before and after."""
 
     def __init__(self, file: IO[bytes], compression: Compression) -> None:
         super().__init__()
@@ -103,7 +104,7 @@ class PackedFile(io.RawIOBase):
 
     @contextmanager
     def tar(self) -> Iterator[tarfile.TarFile]:
-        """A tar to be filled in the block; both are whole behind it."""
+        """A tar to fill in the block; after it, the tar and the file are complete."""
         with tarfile.open(fileobj=self, mode="w", format=tarfile.GNU_FORMAT) as tar:
             yield tar
         if self._compressor:
@@ -111,12 +112,12 @@ class PackedFile(io.RawIOBase):
 
     @property
     def diff_id(self) -> Digest:
-        """Digest of what was written."""
+        """Digest of the plain bytes."""
         return Digest(f"sha256:{self._plain.hexdigest()}")
 
     @property
     def digest(self) -> Digest:
-        """Digest of what it became."""
+        """Digest of the compressed bytes."""
         return Digest(f"sha256:{self._packed.hexdigest()}")
 
     def writable(self) -> bool:

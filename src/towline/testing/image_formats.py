@@ -1,4 +1,4 @@
-"""Arranges a store of blobs as the tools do that save images."""
+"""Writes a store of blobs in the archive formats of docker, podman and the like."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write(
 
 
 def _index(made: Sequence[Made]) -> bytes:
-    """`index.json`; names as containerd writes them."""
+    """The content of `index.json`, with names as containerd writes them."""
     listed = []
     for each in made:
         raw = each.root
@@ -66,7 +66,7 @@ def _index(made: Sequence[Made]) -> bytes:
 def _fill_layout(
     tar: tarfile.TarFile, store: BlobStore, made: Sequence[Made], *, saved_by_docker: bool
 ) -> None:
-    """A layout in a tar; docker adds the list that its older releases read."""
+    """Write a layout into the tar; docker adds `manifest.json`, which its older releases read."""
     for folder in ("blobs", "blobs/sha256"):
         tar.addfile(entry(folder, kind=tarfile.DIRTYPE, mode=0o755))
     for name in store.names():
@@ -92,7 +92,10 @@ def _blob(digest: Digest) -> str:
 
 
 def _fill_legacy(tar: tarfile.TarFile, store: BlobStore, made: Sequence[Made]) -> None:
-    """`manifest.json` alone, a folder for each layer; the same layer twice is a link."""
+    """Write `manifest.json` without an index, and a folder for each layer.
+
+    A layer that is in the tar already is a symbolic link, as docker before 25 writes it.
+    """
     listed: list[dict[str, Any]] = []
     written: dict[str, str] = {}  # DiffID to the path of its layer
     for each in made:
@@ -108,7 +111,7 @@ def _fill_legacy(tar: tarfile.TarFile, store: BlobStore, made: Sequence[Made]) -
 def _add_layers(
     tar: tarfile.TarFile, store: BlobStore, image: MadeImage, written: dict[str, str]
 ) -> list[str]:
-    """Put the layers that are not there yet into the tar; the paths of all."""
+    """Put an image's layers into the tar, unless they are in it; gives the paths of all."""
     paths, chain = [], ""
     for layer in image.layers:
         digest = layer.blob.digest

@@ -1,6 +1,7 @@
 """Builds real images: small ones for tests, larger ones for demos, always the same bytes.
 
-Every image is first a store of blobs on disk; `image_formats` arranges it as each tool would.
+Each image is first a store of blobs on disk, which `image_formats` then arranges as the tool would
+that writes the format.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ _EPOCH = "1970-01-01T00:00:00Z"
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """What to build."""
+    """One image to build."""
 
     layers: Sequence[Mapping[str, Content]] = ({"hello.txt": b"hello\n"},)
-    """Base first; the files of each by their paths."""
+    """The layers, base first: for each its files' contents by their paths."""
     platforms: Sequence[str] | None = None
-    """As `linux/arm64`; None: one image without an index."""
+    """Such as `linux/arm64`; None for one image without an index."""
     names: Sequence[str] = ("app:1",)
     absent: Sequence[str] = ()
-    """Platforms that the index lists and the archive does not hold."""
+    """Platforms that the index lists but the archive does not contain."""
     attestations: bool = False
-    """Whether something stands beside each image in its index, as BuildKit puts it there."""
+    """Whether the index has an attestation beside each image, as BuildKit writes them."""
 
 
 def make_image(
@@ -59,8 +60,8 @@ def make_image(
     `format` is `docker` (as docker 25 and later save it from the classic store),
     `docker-containerd` (from the containerd store: layers compressed), `docker-legacy` (no index;
     with `compression`, layers named by their digests, as jib and kaniko write them), `oci` (a
-    folder) or `oci-archive`. `compression` is that of the layers, None what the format usually
-    has; `archive` is that of the file around all.
+    folder) or `oci-archive`. `compression` is that of the layers (None: the format's usual one),
+    `archive` that of the archive file itself.
     """
     spec = ImageSpec(layers, platforms, names, absent, attestations)
     return make_images(path, [spec], format, compression=compression, archive=archive)[0]
@@ -86,7 +87,7 @@ def make_images(
 
 
 def _build(store: BlobStore, path: Path, spec: ImageSpec, compression: Compression) -> Made:
-    """Put what an image is made of into a store."""
+    """Put the blobs and manifests of an image into the store."""
     layers = [store.add_layer(files, compression, "oci") for files in spec.layers]
     images = []
     for platform in (PLATFORM,) if spec.platforms is None else spec.platforms:
@@ -99,7 +100,7 @@ def _build(store: BlobStore, path: Path, spec: ImageSpec, compression: Compressi
 
 
 def _add_manifest(store: BlobStore, content: bytes, layers: Sequence[MadeLayer]) -> RawManifest:
-    """A config's manifest, and both into the store."""
+    """Put a config and its manifest into the store, and give the manifest."""
     config = store.add(content, media_types.OCI_CONFIG)
     raw = manifest.build("oci", config, [layer.blob for layer in layers])
     store.add(raw.content, raw.media_type)
@@ -136,7 +137,7 @@ def _platform(text: str) -> Platform:
 def _listed(
     raw: RawManifest, platform: Platform, annotations: Mapping[str, str] | None = None
 ) -> Descriptor:
-    """What an index says of a manifest."""
+    """The descriptor of a manifest, as an index lists it."""
     marks = dict(annotations or {})
     return Descriptor(raw.media_type, raw.digest, raw.size, annotations=marks, platform=platform)
 

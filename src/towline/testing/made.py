@@ -1,4 +1,4 @@
-"""What was built, for a test to compare with."""
+"""The images that `make_image` has built, for a test to compare with."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MadeImage:
-    """One image of one platform, as it was built."""
+    """One built image, of one platform."""
 
     platform: str
     config: bytes
     layers: tuple[MadeLayer, ...]
     manifest: RawManifest
-    """As the archive holds it; a legacy docker archive holds none."""
+    """As in the archive; a legacy docker archive contains no manifest."""
 
     @property
     def diff_ids(self) -> tuple[Digest, ...]:
-        """Base first."""
+        """The layers' DiffIDs, base first."""
         return tuple(layer.diff_id for layer in self.layers)
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What lies under some names, as it was built."""
+    """What `make_image` has built: the images of one or more platforms, under some names."""
 
     path: Path
     names: tuple[str, ...]
     images: tuple[MadeImage, ...]
-    """Those that the archive holds, in the order of the index."""
+    """The images that the archive contains, in the order of the index."""
     root: RawManifest
     """The index, or the manifest of the only image."""
 
     @property
     def digest(self) -> Digest:
-        """Of the root."""
+        """Digest of `root`."""
         return self.root.digest
 
     @property
     def config(self) -> bytes:
-        """Of the first image."""
+        """The config of the first image."""
         return self.images[0].config
 
     @property
     def diff_ids(self) -> tuple[Digest, ...]:
-        """Of the first image, base first."""
+        """The DiffIDs of the first image, base first."""
         return self.images[0].diff_ids

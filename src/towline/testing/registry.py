@@ -1,4 +1,4 @@
-"""A registry as a test sees it: names of its own, what was asked and stored, faults to order."""
+"""A test's view of a registry: its own names, what was asked and stored, faults on demand."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ _CACHE = "TOWLINE_CACHE"
 class TestRegistry:
     """One test's view of a registry that other tests use too.
 
-    Every repository that `name` gives begins with this test's own prefix. What was stored is read
-    back from within, so that neither faults nor `requests` have to do with it.
+    Every repository that `name` gives begins with this test's own prefix. `manifest`, `blob` and
+    `tags` read the embedded registry's store directly: faults do not affect them, and they do not
+    appear in `requests`.
     """
 
     __test__ = False  # not a class of tests, whatever its name looks like
 
     def __init__(self, url: str, server: Server | None = None) -> None:
         self.url = url
-        """Scheme, host and port."""
+        """The registry's address: scheme, host and port."""
         self.host = urlsplit(url).netloc
-        """`HOST:PORT`, as a reference has it."""
+        """`HOST:PORT`, the first part of a reference."""
         self.prefix = f"t{os.urandom(6).hex()}"
         self._server = server
         self._mark = server.log.count if server else 0
@@ -44,7 +45,7 @@ class TestRegistry:
 
     @property
     def requests(self) -> list[LoggedRequest]:
-        """What the registry was asked during this test, oldest first."""
+        """The requests to the registry during this test, oldest first."""
         return self._own().log.since(self._mark)
 
     def manifest(self, name: str) -> dict[str, Any]:
@@ -93,7 +94,7 @@ class TestRegistry:
         times: int = 1,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Answer the next `times` requests of that method (`*`: any) and path so.
+        """Answer the next `times` requests of `method` (`*`: any) to `path` with `status`.
 
         `path` is a part of the path with its query, a pattern of the whole path
         (`/v2/*/blobs/*`), or a regular expression that is searched for in it.
@@ -101,14 +102,14 @@ class TestRegistry:
         self._own().faults.fail(method, path, status, times, headers=headers)
 
     def cut(self, after_bytes: int, times: int = 1) -> None:
-        """Close the connection of the next `times` bodies after that many bytes; shorter ones pass.
+        """Close the connection after `after_bytes` of the next `times` bodies; shorter ones pass.
 
-        Bodies of requests, and blobs and manifests in answers.
+        It counts the bodies of requests, and blobs and manifests in answers.
         """
         self._own().faults.cut(after_bytes, times)
 
     def stall(self, seconds: float) -> None:
-        """Wait so long before answering each request from now on."""
+        """Wait `seconds` before answering each request from now on."""
         self._own().faults.stall(seconds)
 
     def _own(self) -> Server:
@@ -126,7 +127,7 @@ class TestRegistry:
         return f"{self.prefix}/{name}"
 
     def _repositories(self) -> Iterator[str]:
-        """This test's: those that it named, then whatever else is below its prefix."""
+        """This test's repositories: those that `name` gave, then any others below its prefix."""
         yield from list(self._named)
         below = f"{self.prefix}/"
         content = self._read(f"/v2/_catalog?n=1000&last={self.prefix}")
@@ -135,7 +136,7 @@ class TestRegistry:
                 yield name
 
     def _read(self, path: str) -> bytes | None:
-        """What a GET gives; None where there is nothing."""
+        """The body of a GET; None where the registry answers with an error."""
         if self._server:
             return self._server.ask(path)
         from urllib.error import HTTPError
@@ -165,16 +166,16 @@ def view_of(url: str) -> TestRegistry:
 
 @contextmanager
 def oci_registry() -> Iterator[TestRegistry]:
-    """A registry of one's own while the block runs: what the fixture is, without pytest."""
+    """A fresh registry while the block runs: the fixture's counterpart without pytest."""
     with own_cache(), Server() as server:
         yield view(server)
 
 
 @contextmanager
 def own_cache() -> Iterator[None]:
-    """While the block runs, pushes that name no cache have one of their own, also of the command.
+    """While the block runs, give pushes that name no cache an empty one, the command's too.
 
-    So they know of nothing that was pushed before, and the user's cache hears nothing of them.
+    They then know of no earlier push, and leave nothing in the user's cache.
     """
     before = os.environ.get(_CACHE)
     with tempfile.TemporaryDirectory(prefix="towline-cache-") as folder:

@@ -1,1 +1,1 @@
-"""Where the time of a push went: taken down while it runs, told as a file at its end."""
+"""Records where the time of a push goes, and writes it to a file at the end (`--trace`)."""

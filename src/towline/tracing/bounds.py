@@ -1,4 +1,4 @@
-"""What bounded a push: the share of its time for which each thing was in the way."""
+"""What bounded a push: the processor, one thread, the link or the registry."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ if TYPE_CHECKING:
     from towline.tracing.recording import Recording, Span
 
 _WORK = frozenset({"read", "encoded", "sent"})
+"""Steps in which this machine works on a blob."""
 _ANSWERS = frozenset({"asked", "confirmed", "learned", "looked", "tagged", "verified"})
+"""Steps that wait for an answer of the registry."""
 
 Interval = tuple[float, float]
-"""Two moments."""
+"""The moments at which something began and ended."""
 
 
 class Share(NamedTuple):
-    """One thing that may have been in the way."""
+    """The share of a push's time in which one thing may have held it up."""
 
     name: str
     of_time: float
     """0 to 1."""
     why: str
-    """What was measured."""
+    """The measured figures, for people."""
 
 
 def shares(recording: Recording) -> list[Share]:
-    """The largest first. They are no parts of a whole: two may be in the way at once."""
+    """The shares, the largest first; they may sum to more than 1, since two may hold up at once."""
     seconds, cores = recording.ended - recording.began, processors()
     work = max(recording.own_cpu, recording.all_cpu)
     busiest, name = _busiest(recording)
     stalls = length(span.interval for span in recording.spans if span.step == "sent" and span.stood)
     at_work = [span.interval for span in recording.spans if span.step in _WORK]
     asking = [span.interval for span in recording.spans if span.step in _ANSWERS]
+    # Only the time in which no thread worked: answers that come meanwhile hold nothing up.
     waiting = length([*asking, *at_work]) - length(at_work)
     found = (
         Share(
@@ -64,10 +67,11 @@ def shares(recording: Recording) -> list[Share]:
 
 
 def _busiest(recording: Recording) -> tuple[float, str]:
-    """Seconds of the processor that one thread has had, and its name."""
+    """The processor seconds of the thread that has used the most, and its name."""
     spans: dict[int, list[Span]] = {}
     for span in recording.spans:
         spans.setdefault(span.thread, []).append(span)
+    # Between its first and last span: a thread of a pool may have worked for others before.
     worked = (
         (some[-1].cpu_ended - some[0].cpu_began, recording.threads[thread])
         for thread, some in spans.items()
@@ -76,12 +80,12 @@ def _busiest(recording: Recording) -> tuple[float, str]:
 
 
 def length(intervals: Iterable[Interval]) -> float:
-    """Seconds in which there was at least one of them."""
+    """Seconds that at least one of the intervals covers."""
     return sum(ended - began for began, ended in merged(intervals))
 
 
 def merged(intervals: Iterable[Interval], gap: float = 0.0) -> list[Interval]:
-    """The same, in order, those with no more than a gap of seconds between them made one."""
+    """The intervals in order; those that overlap or are at most `gap` seconds apart become one."""
     found: list[Interval] = []
     for began, ended in sorted(intervals):
         if found and began <= found[-1][1] + gap:
@@ -92,5 +96,5 @@ def merged(intervals: Iterable[Interval], gap: float = 0.0) -> list[Interval]:
 
 
 def words(seconds: float) -> str:
-    """A time for people."""
+    """A duration for people: milliseconds below a second."""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

@@ -1,7 +1,7 @@
-"""A trace as Perfetto and `chrome://tracing` read it: complete events, in microseconds.
+"""Writes a trace in the format of Perfetto and `chrome://tracing` ("Trace Event Format").
 
-Three processes to look at: what each thread did, how long each layer took, and what each connection
-was asked. Times count from the beginning of the push.
+It shows three processes: the threads and their steps, the layers and how long each took, and the
+connections and their requests. Times are microseconds from the beginning of the push.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def lines(recording: Recording, redact: Callable[[str], str]) -> Iterator[str]:
-    """One event a line; `redact` takes secrets out of a text."""
+    """The JSON document, one event a line; `redact` takes secrets out of a text."""
     ends = [redact(text) for text in (*recording.ends, *recording.errors)]
     about = {"version": __version__, "ends": ends}
     yield f'{{"displayTimeUnit": "ms", "otherData": {json.dumps(about)}, "traceEvents": ['
@@ -55,7 +55,7 @@ def _events(recording: Recording, redact: Callable[[str], str]) -> Iterator[Even
 
 
 class _Process:
-    """A group of tracks, none of which holds two things at once."""
+    """A process of the trace: its tracks, each of which shows one event at a time."""
 
     def __init__(self, number: int, name: str, began: float) -> None:
         self._number = number
@@ -64,7 +64,10 @@ class _Process:
         self._tracks: dict[Hashable, int] = {}
 
     def track(self, key: Hashable, name: str) -> Iterator[Event]:
-        """What names it, and at first the process, unless that was done."""
+        """The events that name the track of `key`, and with the first track the process.
+
+        None where the track has its name already.
+        """
         if key in self._tracks:
             return
         if not self._tracks:
@@ -74,12 +77,13 @@ class _Process:
 
     def _names(self, what: str, track: int, name: str) -> Event:
         args = {"name": name}
+        # "M": metadata, the names of a process or a track.
         return {"ph": "M", "pid": self._number, "tid": track, "name": what, "args": args}
 
     def event(self, key: Hashable, name: str, began: float, ended: float, args: Event) -> Event:
-        """What was done from one moment to another."""
+        """An event from `began` to `ended` on the track of `key`."""
         return {
-            "ph": "X",
+            "ph": "X",  # "complete": beginning and duration in one event
             "pid": self._number,
             "tid": self._tracks[key],
             "name": name,

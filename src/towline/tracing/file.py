@@ -1,4 +1,4 @@
-"""The file of a trace: its kind by its ending, written whole and then given its name."""
+"""Writes the file of a trace: `.json` or `.html` by its ending, renamed once it is complete."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def tracing(
     name: str | os.PathLike[str], redact: Callable[[str], str], warn: Callable[[str], None]
 ) -> Iterator[Recording]:
-    """Take down what the block does, and write that at its end, whichever that is.
+    """Record what the block does, and write the trace when it ends or fails.
 
-    `redact` takes secrets out of a text. Raises UsageError at once where there can be no such
-    file; what goes wrong at the end is warned of, since the push is over by then.
+    `redact` takes secrets out of a text. Raises UsageError, before the block, where the file
+    cannot be written. A failure to write it at the end is only a warning: the push is over.
     """
     path = Path(name)
     if path.suffix not in {".json", ".html"}:

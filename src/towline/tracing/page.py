@@ -1,6 +1,6 @@
 """A trace as one page for people: what bounded the push, and a bar for each layer.
 
-The page needs nothing but itself: no script, nothing from elsewhere, and it forbids itself both.
+The page has no script and loads nothing; its content policy forbids both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _MEGABYTE = 1_000_000
 _SLIVERS = 500
-"""Parts of a bar that are told apart."""
+"""Parts of a bar: spans closer than one part are drawn as one, which bounds the page's size."""
 _STYLE = """\
 :root { color-scheme: light dark; --page: #fff; --text: #1b1f24; --quiet: #57606a;
   --waited: #d8dee4; --asked: #8250df; --read: #0969da; --encoded: #9a6700; --sent: #1a7f37;
@@ -54,7 +54,7 @@ def lines(recording: Recording, redact: Callable[[str], str]) -> Iterator[str]:
 
 class _Page:
     def __init__(self, recording: Recording, text: Callable[[str], str]) -> None:
-        """`text` makes what was said fit for the page."""
+        """`text` redacts and escapes a text for the page."""
         self._recording = recording
         self._text = text
         self._began = recording.began
@@ -113,9 +113,9 @@ class _Page:
     def _row(
         self, name: str, spans: Iterable[Span], moments: Sequence[float], facts: Sequence[str]
     ) -> str:
-        """A heading, a bar on the time of the whole push, and the seconds of each step.
+        """A heading, a bar on the scale of the whole push, and the seconds of each step.
 
-        From the first moment to the last, what is no other step is waiting.
+        The time between the first and the last of `moments` in which no step ran is `waited`.
         """
         every: dict[str, list[Interval]] = {step: [] for step in STEPS}
         for span in spans:

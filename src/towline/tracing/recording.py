@@ -1,6 +1,7 @@
-"""What a push spends its time on, taken down in memory while it runs, from any thread.
+"""Records in memory what a push spends its time on, from any thread.
 
-A span is what one thread did from one moment to another. All moments are of `time.monotonic`.
+A span is one step of one thread, from its beginning to its end. All moments are of
+`time.monotonic`. Lists take what is appended from many threads without a lock.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STEPS = ("asked", "waited", "read", "encoded", "sent", "confirmed")
-"""Of a blob, in their order."""
+"""The steps of a blob, in their order."""
 _TAG = r":[^/:]+$"
 
 
@@ -41,19 +42,19 @@ class Span(NamedTuple):
     began: float
     ended: float
     cpu_began: float
-    """Seconds of the processor that the thread had had by then."""
+    """Processor seconds that the thread had used when the span began."""
     cpu_ended: float
     size: int
-    """Bytes read or sent, encoded ones as they came out."""
+    """Bytes read, sent, or put out by the encoder."""
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Its moments."""
+        """Its beginning and end."""
         return self.began, self.ended
 
     @property
     def stood(self) -> bool:
-        """Whether the thread has waited for most of the time."""
+        """Whether the thread used the processor for less than half of the span: it waited."""
         return (self.cpu_ended - self.cpu_began) * 2 < self.ended - self.began
 
 
@@ -70,44 +71,47 @@ class Request(NamedTuple):
 
 
 class Progress:
-    """What was told of one layer at one repository."""
+    """The progress of one layer to one repository: its first and last event, and its status."""
 
     def __init__(self, moment: float) -> None:
         self.began = self.ended = moment
         self.status = ""
         self.sent = 0
-        """Bytes."""
+        """Bytes on the wire."""
 
 
 class Recording(Trace):
-    """One push, from the making of this on."""
+    """The trace of one push, which begins when this is made."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
         self.requests: list[Request] = []
         self.threads: dict[int, str] = {}
-        """Names, by number."""
+        """Names of threads, by their idents."""
         self.layers: dict[About, Progress] = {}
         self.said: list[tuple[float, str]] = []
-        """Moments, and what was told then."""
+        """Retries, warnings and notes, each with its moment."""
         self.ends: list[str] = []
-        """What is in place."""
+        """A sentence for each tag that is in place."""
         self.errors: list[str] = []
-        """Why the rest is not."""
+        """The errors of the tags that failed."""
         self.started = time.time()
         """Seconds since the epoch."""
         self.began = self.ended = time.monotonic()
         self.own_cpu, self.all_cpu = _used()
-        """Seconds of the processors, of this process and of all; at the end of this push alone."""
+        """Processor seconds of this process and of the machine: at first those used so far.
+
+        In what `end` gives, those used during the push.
+        """
 
     def failed(self, error: BaseException) -> None:
-        """The push has failed, or that of one tag."""
+        """Record that the push failed, or that of one tag."""
         self.errors.append(str(error))
 
     def end(self) -> Recording:
-        """The push is over: what it has come to, as it is at this moment.
+        """End the push: a copy of the recording that no longer changes.
 
-        A thread that nobody waits for any more may go on for a while, and take down what it does.
+        A thread that the push no longer waits for may go on for a while and add to the original.
         """
         over = copy(self)
         over.ended = time.monotonic()
@@ -118,31 +122,31 @@ class Recording(Trace):
         return over
 
     def span(self, step: str, about: About, size: int = 0) -> _Around:
-        """Around a block: its time is spent on that step."""
+        """A context manager that adds a span for its block."""
         return _Around(self, step, about, size)
 
     def reading(self, reader: T, about: About) -> T:
-        """A reader that takes down each read."""
+        """The reader, wrapped so that each read is a span."""
         return cast("T", _Reading(self, reader, about))
 
     def encoding(self, pool: T, about: About) -> T:
-        """A pool that takes down whatever it does."""
+        """The pool, wrapped so that each piece of work is a span."""
         return cast("T", _Encoding(self, pool, about))
 
     def answered(
         self, connection: int, asked: str, about: About, status: int, began: float
     ) -> None:
-        """A request has its answer."""
+        """Add a request that has just been answered."""
         self.requests.append(Request(connection, asked, about, status, began, time.monotonic()))
 
     def came_to(self, outcomes: Iterable[object]) -> None:
-        """Take down the errors among them: results are told as events."""
+        """Record the errors among the outcomes; results arrive as events."""
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 self.failed(outcome)
 
     def hearing(self, emit: Emit) -> Emit:
-        """A listener that takes down what is told, and passes it on."""
+        """A listener that records each event and passes it on to `emit`."""
 
         def hear(event: Event) -> None:
             self._hear(event, time.monotonic())
@@ -170,7 +174,7 @@ class Recording(Trace):
 
 
 class _Around:
-    """A span while it lasts."""
+    """The context manager of one span."""
 
     __slots__ = ("_about", "_began", "_cpu", "_recording", "_step", "size")
 
@@ -194,7 +198,7 @@ class _Around:
 
 
 class _Reading:
-    """A reader whose reads are spans."""
+    """A wrapper of a reader whose reads are spans."""
 
     def __init__(self, recording: Recording, reader: Any, about: About) -> None:  # noqa: ANN401 - as it is given
         self._around = partial(recording.span, "read", about)
@@ -210,7 +214,7 @@ class _Reading:
 
 
 class _Encoding:
-    """A pool whose pieces of work are spans."""
+    """A wrapper of a pool whose pieces of work are spans."""
 
     def __init__(self, recording: Recording, pool: Any, about: About) -> None:  # noqa: ANN401 - as it is given
         self._around = partial(recording.span, "encoded", about)
@@ -228,9 +232,10 @@ class _Encoding:
 
 
 def _used() -> tuple[float, float]:
-    """Seconds that the processors have worked for this process, and for all there are.
+    """Processor seconds used so far by this process, and by all processes of the machine.
 
-    Of all only where every processor may be used and the system tells; else of this one again.
+    The second is that of this process again where it may not use every processor (others' work
+    on the rest is not in its way), or where there is no /proc/stat.
     """
     own = every = time.process_time()
     with suppress(OSError):

@@ -14,7 +14,7 @@ def test_the_last_push_that_tells_of_a_rate_is_what_is_estimated_by() -> None:
     assert rates.seconds("reg", MIB) is None
     rates.note("reg", 10 * MIB, 5.0)
     rates.note("reg", 8 * MIB, 2.0)
-    rates.note("reg", MIB - 1, 100.0)
+    rates.note("reg", 8 * MIB - 1, 100.0)
     rates.note("reg", 10 * MIB, 0.0)
     assert rates.seconds("reg", 8 * MIB) == 2.0
     assert rates.seconds("other", 8 * MIB) is None
