@@ -21,11 +21,11 @@ _ENDINGS = (".tar", ".tgz", ".gz", ".zst")
 def source_and_destinations(args: argparse.Namespace) -> tuple[str, list[str]]:
     """Source and destinations; a name that is no file's is an engine's. Raises UsageError."""
     if not args.words:
-        hint = "towline push image.tar REGISTRY/REPOSITORY:TAG"
+        hint = f"towline {args.command} image.tar REGISTRY/REPOSITORY:TAG"
         raise UsageError("nothing is named to be pushed", hint=hint)
     source, *destinations = args.words
     if not destinations:
-        return _alone(source)
+        return _alone(args.command, source)
     _check_source_options(args, source)
     from towline.push.interface.destinations import check_at_registry
 
@@ -113,7 +113,7 @@ def _names_an_image(text: str) -> bool:
     return True
 
 
-def _alone(name: str) -> tuple[str, list[str]]:
+def _alone(command: str, name: str) -> tuple[str, list[str]]:
     """An engine's image by its name, and where that says it goes. Raises UsageError."""
     from towline.sources import open_source
 
@@ -122,7 +122,7 @@ def _alone(name: str) -> tuple[str, list[str]]:
     # `oci:DIR` is an image named oci, too: the folder decides.
     layout = transport == "oci" and _exists(rest.partition(":")[0])
     if layout or name == "-" or name.startswith(_ARCHIVES) or _exists(name):
-        hint = f"towline push {name} REGISTRY/REPOSITORY:TAG"
+        hint = f"towline {command} {name} REGISTRY/REPOSITORY:TAG"
         raise UsageError(f"no destination is named for {name}", hint=hint)
     from towline import reference as references
 

@@ -62,17 +62,18 @@ def test_an_engine_is_looked_for_where_it_is_said_to_be(capsys: pytest.CaptureFi
     )
 
 
+@pytest.mark.parametrize("command", ["push", "plan"])
 def test_a_file_alone_wants_a_destination(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "here" / "app").touch()
     (tmp_path / "here" / "layout").mkdir()
     for word in ("app", "./app", "-", "oci:layout", "oci:layout:1", "docker-archive:none.tar"):
-        assert told(capsys, "push", word) == (
+        assert told(capsys, command, word) == (
             2,
             [
                 f"towline: error: no destination is named for {word}",
-                f"hint: towline push {word} REGISTRY/REPOSITORY:TAG",
+                f"hint: towline {command} {word} REGISTRY/REPOSITORY:TAG",
             ],
         )
 
