@@ -41,9 +41,9 @@ def document(content: str | bytes) -> Any:  # noqa: ANN401 - any JSON
             if isinstance(outer, dict | list)
             for inner in (outer.values() if isinstance(outer, dict) else outer)
         ]
-    if level:
-        raise ValueError(_TOO_DEEP)
-    return found
+        if not level:
+            return found
+    raise ValueError(_TOO_DEEP)
 
 
 def _whole(text: str) -> int | float:

@@ -206,8 +206,10 @@ def _views(text: str) -> Iterator[_View]:
             break
         # Compiled at its first use: most runs have none.
         view = _replaced(view, re.compile(_ESCAPED), _meaning)
-    printable = "".join(c if c.isprintable() else " " for c in view.text)
-    view = _replaced(_View(printable, view.at), _SPACES, lambda _: " ")
+    if not view.text.isprintable():
+        printable = "".join(c if c.isprintable() else " " for c in view.text)
+        view = _View(printable, view.at)
+    view = _replaced(view, _SPACES, lambda _: " ")
     if view.text != lower:
         yield view
 
