@@ -112,7 +112,7 @@ def tag(
     cancel: Cancel | None = None,
     **options: Unpack[PusherOptions],
 ) -> PushResult | list[PushResult]:
-    """Set further tags to what stands under a reference; see `Pusher.tag`."""
+    """Set further tags to the manifest of a reference; see `Pusher.tag`."""
     with Pusher(**options) as pusher:
         return pusher.tag(reference, tags, cancel=cancel)
 
@@ -135,7 +135,7 @@ def plan(
     all_tags: bool = False,
     **options: Unpack[Options],
 ) -> PlanResult | list[PlanResult]:
-    """What a push would do, with nothing written; takes what `push` takes. See `Pusher.plan`."""
+    """Tell what a push would do, and write nothing; takes what `push` takes. See `Pusher.plan`."""
     settings, wishes = _apart(options)
     with Pusher(**settings) as pusher:
         return pusher.plan(source, destination, all_tags=all_tags, **wishes)
@@ -144,7 +144,7 @@ def plan(
 def inspect(
     source: Source, *, cancel: Cancel | None = None, **options: Unpack[PusherOptions]
 ) -> InspectResult:
-    """What an image or index is, wherever it lies; see `Pusher.inspect`."""
+    """Describe an image or index, here or at a registry; see `Pusher.inspect`."""
     with Pusher(**options) as pusher:
         return pusher.inspect(source, cancel=cancel)
 
@@ -165,7 +165,7 @@ def digest(source: Source, **options: Unpack[Options]) -> str:
 
 
 def _apart(options: Mapping[str, Any]) -> tuple[PusherOptions, PushOptions]:
-    """The keywords of a pusher, and those of a push, which refuses any other."""
+    """Split keywords into those of a `Pusher` and the rest; `push` refuses unknown ones."""
     settings = {key: options[key] for key in options if key in PusherOptions.__annotations__}
     wishes = {key: options[key] for key in options if key not in settings}
     return cast("PusherOptions", settings), cast("PushOptions", wishes)

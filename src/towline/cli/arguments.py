@@ -1,7 +1,7 @@
-"""Reads a command's words and its `TOWLINE_…` variables into one namespace of what was given.
+"""Reads a command's words and the `TOWLINE_…` variables into one namespace.
 
-The command line wins over the environment. Everything that is wrong is a UsageError of one
-sentence; argparse's own texts never reach the user.
+The command line wins over the environment. Every mistake is a UsageError of one sentence;
+argparse's own messages never reach the user.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _RIVALS = {
     "insecure": {"tls_verify"},
     "tls_verify": {"insecure"},
 }
-"""Keywords that mean the same thing in two ways: the one that was typed silences the other."""
+"""Keywords that say the same thing in two ways: a typed one silences the variable of the other."""
 _NO_VALUE = "`{}` needs a value"
 _Formatter = argparse.RawDescriptionHelpFormatter
 
 
 class Parser(argparse.ArgumentParser):
-    """One command's parser. Its words are the command's business."""
+    """One command's parser, for its options; the command itself reads the other words."""
 
     def __init__(self, name: str, command: Command) -> None:
         super().__init__(
@@ -67,7 +67,7 @@ class Parser(argparse.ArgumentParser):
                 )
 
     def error(self, message: str) -> NoReturn:
-        """Say it our way. Raises UsageError."""
+        """Raise UsageError with a sentence of ours in place of argparse's."""
         if match := re.match(r"argument (\S+): (expected one|ignored explicit) argument", message):
             names = match[1].split("/")
             name = next((o.name for o in self.options if names[0] in o.spellings), names[-1])
@@ -76,19 +76,19 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=f"towline {self.name} --help lists the options")
 
     def print_help(self, _file: object = None) -> None:
-        """Help that was asked for is a result. Raises TowlineError when it cannot be written."""
+        """Print the help as a result; raises TowlineError when it cannot be written."""
         output.write([self.format_help().rstrip()])
 
     def format_help(self) -> str:
-        """With `--verify[=…]` as it must be written."""
-        # A formatter is made for each option too. To look for the terminal's width, as this one
-        # does, loads three compressors.
+        """The help, with `--verify[=…]` in place of argparse's `--verify [=…]`."""
+        # Only here, since argparse makes a formatter for each option it adds, too: asking for the
+        # terminal's width, as this one does, imports shutil and with it three compressors.
         self.formatter_class = _Formatter
         return super().format_help().replace(" [=", "[=")
 
 
 class _Give(argparse.Action):
-    """Keeps what an option was given, converted."""
+    """Converts the value of an option and puts it into the namespace."""
 
     def __init__(self, *, option: Option, **more: Any) -> None:  # noqa: ANN401 - argparse's own
         super().__init__(**more)
@@ -101,7 +101,7 @@ class _Give(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        """Convert and keep. Raises UsageError."""
+        """Convert the value and keep it; raises UsageError where it has the wrong form."""
         del parser
         written = values if isinstance(values, str) else "true"
         name = option_string or self.option.name
@@ -111,15 +111,15 @@ class _Give(argparse.Action):
 
 
 def parse(parser: Parser, words: Sequence[str], environ: Mapping[str, str]) -> argparse.Namespace:
-    """What was given: options by their keywords, what is no option in `words`.
+    """Read the words into a namespace: options by their keywords, all else in `words`.
 
-    `typed` has the keywords of what does not come from the environment, `strangers` what to say of
-    variables that are none of ours.
+    `typed` is the set of keywords that were typed rather than set by a variable; `strangers` are
+    warnings about `TOWLINE_…` variables that do not exist.
 
-    Raises UsageError; prints help and raises SystemExit where that was asked for.
+    Raises UsageError. Prints help and raises SystemExit where help was asked for.
     """
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
-    # argparse loses a `--` here and there; what comes after it is none of its business.
+    # argparse drops a `--` in some places but not in others, so it never sees one.
     end = words.index("--") if "--" in words else len(words)
     _check_values(words[:end], parser.options)
     given = _written_out(words[:end], parser.options)
@@ -135,7 +135,7 @@ def parse(parser: Parser, words: Sequence[str], environ: Mapping[str, str]) -> a
         raise UsageError(f"no {needs} is named", hint=hint)
     space.typed = set(vars(space))
     for option in parser.options:
-        # Who types one of two rivals means it, whatever is set for all commands.
+        # A typed option wins over the variable of its rival, which may be set for all commands.
         if option.dest in space.typed or _RIVALS.get(option.dest, set()) & space.typed:
             continue
         if variable := next((name for name in option.variables if environ.get(name)), None):
@@ -148,7 +148,10 @@ def parse(parser: Parser, words: Sequence[str], environ: Mapping[str, str]) -> a
 
 
 def _check_values(words: Sequence[str], options: Sequence[Option]) -> None:
-    """`--verify full` would push to a repository `full`. Raises UsageError."""
+    """Raise UsageError for `--verify full`, which would push to a repository `full`.
+
+    An existing file of that name is meant as a file.
+    """
     for name, word in pairwise(words):
         option = next((one for one in options if one.bare and name in one.spellings), None)
         if option and not word.startswith("-") and not os.path.lexists(word):
@@ -159,10 +162,10 @@ def _check_values(words: Sequence[str], options: Sequence[Option]) -> None:
 
 
 def _written_out(words: Sequence[str], options: Sequence[Option]) -> list[str]:
-    """The words as argparse understands them.
+    """The words in a form that argparse can read.
 
-    `--verify` alone becomes `--verify=head`, or the next word would be its value; of the words
-    behind `--to` each becomes a value of it, up to the next option.
+    `--verify` alone becomes `--verify=head`, since argparse would take the next word for its value.
+    Each word after `--to`, up to the next option, gets a `--to` of its own.
     """
     bare = {name: option.bare for option in options for name in option.spellings if option.bare}
     spreading = {name for option in options for name in option.spellings if option.spreads}
@@ -179,7 +182,7 @@ def _written_out(words: Sequence[str], options: Sequence[Option]) -> list[str]:
 
 
 def _strangers(environ: Mapping[str, str]) -> list[str]:
-    """What to say of variables that are called as ours, and are none."""
+    """Warnings about variables that begin with `TOWLINE_` but do not exist."""
     ours = {name for name in environ if name.startswith("TOWLINE_") and environ[name]}
     if ours <= VARIABLES:
         return []
@@ -196,14 +199,17 @@ def _strangers(environ: Mapping[str, str]) -> list[str]:
 
 
 def _keep(space: argparse.Namespace, option: Option, written: str, name: str) -> None:
-    """Keep what an option was given under `name`, its own or a variable's. Raises UsageError."""
+    """Convert and keep the value of an option; raises UsageError where it has the wrong form.
+
+    `name` is what the user wrote: the option's name, or its variable's.
+    """
     try:
         value = option.value_of(written)
     except ValueError as error:
         shown = "" if option.secret else f", not `{written}`"
         raise UsageError(f"`{name}` {error}{shown}") from None
     if value is None or (value is False and option.metavar is None):
-        return  # switched off by its variable: as if it were not there
+        return  # switched off by its variable: the same as not given
     if option.repeatable:
         value = [*getattr(space, option.dest, []), value]
     setattr(space, option.dest, value)
@@ -212,7 +218,7 @@ def _keep(space: argparse.Namespace, option: Option, written: str, name: str) ->
 def _unknown(parser: Parser, word: str) -> UsageError:
     from towline.cli import guesses
 
-    # What follows a short one may be a password.
+    # Never show what follows a short option, as in `-pSECRET`.
     name = word[:2] if word[:2] in guesses.OPTIONS else word.partition("=")[0]
     hint = guesses.OPTIONS.get(name)
     if not hint and name.startswith("--"):

@@ -1,4 +1,4 @@
-"""`towline cache`: what is remembered of registries, counted, thinned out or forgotten."""
+"""`towline cache`: counts what is remembered of registries, or drops old entries or all."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _stats(store: Knowledge, args: argparse.Namespace) -> None:
 
 
 def _upload(session: SavedSession) -> dict[str, object]:
-    """All but its address, which may let in who knows it."""
+    """The fields of a session without its address, which may contain a secret of the registry."""
     return {
         "repository": session.repository,
         "blob": session.blob,

@@ -1,4 +1,4 @@
-"""What a command of towline is, to the parser and to what carries it out."""
+"""The description of a command: its words and options, its help text, and its function."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 class Command(NamedTuple):
-    """One command: what it takes, what `--help` says of it, and what carries it out."""
+    """One command: its function, its part of `--help`, and the words and options that it takes."""
 
     run: Callable[[argparse.Namespace], int]
-    """Gives the exit code."""
+    """Carries the command out and gives its exit code."""
     usage: str
     about: str
     options: tuple[Group, ...] = ()
     words: int | None = None
-    """How many words it takes that are no options; None: any number."""
+    """The most words besides options that it takes; None for any number."""
     needs: str = ""
-    """What the first word names, if there must be one."""
+    """What the first word names (for the error without one); empty where it needs none."""

@@ -1,4 +1,4 @@
-"""`towline completion`: what completes our words in a shell, and the manual page, from one data."""
+"""`towline completion`: scripts for shells, and the manual page, from the options as data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SHELLS = ("bash", "zsh", "fish")
 _CHOICES = {"cache": ("stats", "prune", "clear"), "completion": (*_SHELLS, "man")}
 _FILES = frozenset({"push", "plan", "inspect", "digest", "index"})
-"""Commands whose words may be files."""
+"""Commands whose words a shell completes with names of files."""
 
 
 def _completion(args: argparse.Namespace) -> int:
@@ -37,7 +37,7 @@ def _completion(args: argparse.Namespace) -> int:
 
 
 def _whole() -> argparse.ArgumentParser:
-    """All commands and their options, as one parser that is never run."""
+    """All commands and their options as one parser, which only shtab reads."""
     import shtab
 
     whole = argparse.ArgumentParser("towline")
@@ -59,7 +59,7 @@ def _whole() -> argparse.ArgumentParser:
 
 
 def _manual() -> Iterator[str]:
-    """The page in the macros of man(7)."""
+    """The lines of the manual page, in the macros of man(7)."""
     yield f'.TH TOWLINE 1 "" "towline {__version__}"'
     yield from (".SH NAME", rf"towline \- {_plain(guide.ABOUT)}", ".SH SYNOPSIS", r"\fBtowline\fR")
     yield r"\fICOMMAND\fR ..."
@@ -82,7 +82,7 @@ def _manual() -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Without what roff would take for its own."""
+    """The text with everything escaped that roff would take for a request or a hyphen."""
     escaped = text.replace("\\", r"\e").replace("-", r"\-")
     return "\n".join(
         rf"\&{line}" if line.startswith((".", "'")) else line for line in escaped.split("\n")

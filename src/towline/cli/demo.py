@@ -1,6 +1,7 @@
-"""`towline demo`: a real image pushed to registries of its own, in every way that sends little.
+"""`towline demo`: pushes a real image to registries of its own, and shows how little is sent again.
 
-Everything lies in a temporary folder and everything is decided there: cache, configuration, port.
+Everything is in a temporary folder, cache and configuration too, so that the demo neither reads nor
+changes anything of the user's.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _REPOSITORY = "demo/python"
 _TAG = "1"
 _LAYER_BYTES = 40_000_000
-"""What a layer is cut at: a demonstration takes seconds, whatever is installed."""
+"""Most bytes of a layer, so that the demo takes seconds whatever is installed."""
 _LEFT_OUT = frozenset(
     {"__pycache__", "site-packages", "dist-packages", "test", "tests", "idlelib", "lib-dynload"}
 )
@@ -40,7 +41,7 @@ _COLUMNS = "{:<12}  {:<32}  {:>9}  {:>8}  {:>7}"
 
 
 def _demo(_args: argparse.Namespace) -> int:
-    """Run it; an untrue promise ends it with exit code 1."""
+    """Run the demo; a step that does not do as promised ends it with exit code 1."""
     import towline
     from towline.server import Server
 
@@ -73,7 +74,7 @@ def _demo(_args: argparse.Namespace) -> int:
 
 
 class _Demo:
-    """The steps, in order; each is a line of the table."""
+    """The steps of the demo, each of which writes a line of the table."""
 
     def __init__(self, folder: Path, server: Server, pusher: Pusher, cancel: Cancel) -> None:
         self._image = folder / "image.tar"
@@ -111,7 +112,7 @@ class _Demo:
     def _pushed(
         self, pusher: Pusher, destination: str
     ) -> tuple[PushResult, list[LoggedRequest], float]:
-        """The result of a push, what the registry was asked for it, and its seconds."""
+        """The result of a push, the requests that the registry got for it, and its seconds."""
         begun, before = time.monotonic(), len(self._server.requests)
         result = pusher.push(str(self._image), destination, cancel=self._cancel)
         return result, self._server.requests[before:], time.monotonic() - begun
@@ -141,7 +142,7 @@ class _Demo:
         _tell("read back", what, found.received, asked, time.monotonic() - begun)
 
     def _mount(self, first: PushResult) -> None:
-        """Another repository of the registry takes the layers from the first one."""
+        """Push to another repository of the registry, which mounts the layers from the first."""
         name = f"{self._server.host}/demo/copy:{_TAG}"
         copy, asked, seconds = self._pushed(self._pusher, name)
         mounted = [layer for layer in copy.layers if layer.outcome == "mounted"]
@@ -151,7 +152,7 @@ class _Demo:
         _tell("repository 2", what, 0, len(asked), seconds)
 
     def _other_machine(self, first: PushResult) -> None:
-        """Without any cache: what is there is learned from the registry."""
+        """Push without a cache: what is there is learned from the registry."""
         import towline
 
         with towline.Pusher(cache="none", environ=self._environ) as stranger:
@@ -161,7 +162,7 @@ class _Demo:
         _tell("no cache", "nothing sent", 0, len(asked), seconds)
 
     def _two_registries(self, first: PushResult, made: Made) -> None:
-        """One read for two registries, under one repository name: both must be whole."""
+        """Push to two registries, under one repository name, with one read; both must be whole."""
         from towline.cli.demo_readback import Reader, read_back
         from towline.server import Server
 
@@ -181,9 +182,9 @@ class _Demo:
 
 
 def _layers() -> list[Mapping[str, Path]]:
-    """The Python that is running, base first: real files of every size and kind.
+    """The layers of the demo's image, base first: the files of the running Python.
 
-    File names in the image, and the files of this machine that they hold.
+    For each layer the paths in the image, and the files of this machine behind them.
     """
     library = Path(sysconfig.get_path("stdlib"))
     kinds = (
@@ -209,7 +210,7 @@ def _below(root: Path, pattern: str) -> Iterator[Path]:
 
 
 def _cut(paths: Iterable[Path]) -> dict[str, Path]:
-    """As many of the files as a layer takes; what cannot be read is left out."""
+    """As many of the files as fit into a layer; files that cannot be read are left out."""
     taken: dict[str, Path] = {}
     room = _LAYER_BYTES
     for path in paths:
@@ -228,17 +229,17 @@ def _is_upload(request: LoggedRequest) -> bool:
 
 
 def _uploaded(requests: Iterable[LoggedRequest]) -> int:
-    """Bytes of blobs that the registry says it was sent."""
+    """Bytes of blobs that the registry has received."""
     return sum(request.received for request in requests if _is_upload(request))
 
 
 def _environ(folder: Path) -> dict[str, str]:
-    """Variables that lead nowhere outside of the demo's folder."""
+    """An environment that names nothing outside of the demo's folder."""
     return {"HOME": str(folder), "TMPDIR": str(folder)}
 
 
 def _tell(step: str, outcome: str, moved: int | str, requests: int | str, seconds: float) -> None:
-    """A line of the table; bytes and requests are empty where there is no wire."""
+    """Write a line of the table; bytes and requests are empty for a step that sends nothing."""
     size = figures.size(moved) if isinstance(moved, int) else moved
     output.write([_COLUMNS.format(step, outcome, size, requests, f"{seconds:.2f} s")])
 

@@ -1,6 +1,7 @@
-"""Reads an image back from a registry with other code than towline's own, and compares.
+"""Reads an image back from a registry and compares it, without towline's own code.
 
-The standard library's HTTP, hashes and gzip: what wrote the image has no part in judging it.
+It uses the standard library's HTTP, hashes and gzip: the code that wrote the image does not judge
+it.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ _GZIP = zlib.MAX_WBITS | 16
 
 @dataclass(frozen=True, slots=True)
 class ReadBack:
-    """What was read and agreed."""
+    """How much was read back and found right."""
 
     digests: int
     diff_ids: int
     received: int
-    """Bytes."""
+    """Bytes received."""
 
 
 class Reader:
@@ -45,7 +46,7 @@ class Reader:
         self.received = 0
 
     def _blocks(self, kind: str, name: str) -> Iterator[bytes]:
-        """Read a manifest or blob. Raises TowlineError unless it is there."""
+        """The bytes of a manifest or blob in blocks; raises TowlineError where it is missing."""
         with closing(http.client.HTTPConnection(self._host)) as connection:
             path = f"/v2/{self._path}/{kind}/{name}"
             connection.request("GET", path, headers={"Accept": _ACCEPT})
@@ -59,18 +60,18 @@ class Reader:
                 yield block
 
     def document(self, kind: str, name: str, digest: str) -> Any:  # noqa: ANN401 - JSON
-        """A manifest or config, which must have this digest."""
+        """A manifest or config, read as JSON; raises TowlineError unless it has this digest."""
         content = b"".join(self._blocks(kind, name))
         found = f"sha256:{hashlib.sha256(content).hexdigest()}"
         _agree(f"the digest of {kind}/{name}", found, digest)
         return json.loads(content)
 
     def layer(self, digest: str) -> str:
-        """A layer's DiffID; its bytes must have this digest."""
+        """The DiffID of a layer; raises TowlineError unless the blob has this digest."""
         packed, plain, gzip = hashlib.sha256(), hashlib.sha256(), zlib.decompressobj(_GZIP)
         for block in self._blocks("blobs", digest):
             packed.update(block)
-            # What is torn has another digest, which is what shall be told.
+            # A torn layer has another digest, and that is the error to tell.
             with suppress(zlib.error):
                 plain.update(gzip.decompress(block))
         _agree("the digest of a layer", f"sha256:{packed.hexdigest()}", digest)
@@ -78,7 +79,7 @@ class Reader:
 
 
 def read_back(reader: Reader, tag: str, digest: str, diff_ids: Sequence[str]) -> ReadBack:
-    """Read everything under a tag. Raises TowlineError where anything differs."""
+    """Read everything under a tag; raises TowlineError where anything differs."""
     manifest = reader.document("manifests", tag, digest)
     config = reader.document("blobs", manifest["config"]["digest"], manifest["config"]["digest"])
     found = [reader.layer(layer["digest"]) for layer in manifest["layers"]]

@@ -1,7 +1,7 @@
-"""Signals before there is anything to be cancelled: they end the process at once, with their code.
+"""Signals before a push begins: they end the process at once, with their exit code.
 
-Raising an exception instead, as Python does for SIGINT, is not to be relied upon here: modules are
-being imported, and what is raised in the middle of that may be swallowed, or come out as another.
+Raising an exception, as Python does for SIGINT, is not reliable here: it may arise in the middle of
+an import, which may swallow it or turn it into another one.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
-_WITHOUT_PROGRESS = {"inspect", "tags", "digest", "login", "logout", "cache", "serve", "demo"}
-"""Commands that say so little that what `--progress` says is not for them."""
+_WITHOUT_PROGRESS = frozenset(
+    {"inspect", "tags", "digest", "login", "logout", "cache", "serve", "demo", "completion"}
+)
+"""Commands that have no `--progress`, so that its variable does not change their errors."""
 
 
 def catch(words: Sequence[str], environ: Mapping[str, str]) -> None:
-    """From now on SIGINT and SIGTERM end the process, in whatever way they are told of."""
+    """Make SIGINT and SIGTERM end the process, with an error line or, where wanted, an object."""
     json = wants_json(words, environ)
 
     def end(number: int, _frame: FrameType | None) -> None:
         code, line = 128 + number, "towline: error: interrupted"
-        if json:  # by hand: nothing is imported in the middle of who knows what
+        if json:  # by hand: the signal may have come in the middle of an import
             line = (
                 f'{{"event": "error", "reference": "", "time": {time.time()}, '
                 f'"message": "interrupted", "exit_code": {code}}}'
             )
-        with suppress(OSError):  # closed: nobody listens
+        with suppress(OSError):  # standard error may be closed
             os.write(2, f"{line}\n".encode())
         os._exit(code)
 
@@ -42,7 +44,7 @@ def catch(words: Sequence[str], environ: Mapping[str, str]) -> None:
 
 
 def wants_json(words: Sequence[str], environ: Mapping[str, str]) -> bool:
-    """Whether standard error is for JSON, by a look at words that nobody has read yet."""
+    """Whether errors are to be JSON objects, guessed from words that are not parsed yet."""
     if words and words[0] in _WITHOUT_PROGRESS:
         return False
     if "--progress=json" in words or ("--progress", "json") in pairwise(words):

@@ -1,7 +1,7 @@
-"""Exit codes: one table.
+"""The table of exit codes.
 
-The first class that fits gives the number. An Interrupted carries the number of its signal; a
-PartialFailure in which everything failed in the same way has that way's.
+The first class that fits gives the number. An Interrupted carries the number of its signal. A
+PartialFailure in which every push failed with the same code has that code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 
 
 def of(error: BaseException) -> int:
-    """The number with which the command ends."""
+    """The exit code of a command that failed with `error`."""
     if isinstance(error, Interrupted):
         return error.exit_code
     if isinstance(error, PartialFailure):

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Writes sizes, times and counts for people."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def took(seconds: float) -> str:
 
 
 def left(seconds: float) -> str:
-    """A time to come, without fractions."""
+    """A time still to go, in whole seconds and at least one: `7 s`, `1 h 5 min`."""
     whole = max(1, round(seconds))
     if whole < _MINUTE:
         return f"{whole} s"

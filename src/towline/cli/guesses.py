@@ -1,6 +1,6 @@
-"""What fingers type that know docker, crane, skopeo, oras, buildah or regctl: what does it here.
+"""Hints for commands and options of docker, crane, skopeo, oras, buildah and regctl.
 
-Where nothing here does it, the program that does.
+Each hint says what does the same in towline, or which program does it where towline does not.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COMMANDS = {
     "save": "docker save NAME | towline push - DESTINATION",
     "validate": "towline push SOURCE DESTINATION --verify=full",
 }
-"""By the command that there is not."""
+"""Hints by the name of a command that towline does not have."""
 
 OPTIONS = {
     "--all": "--all-tags; all platforms of an index go by themselves",
@@ -63,11 +63,14 @@ OPTIONS = {
     "-t": "the tag stands in the destination: REGISTRY/REPOSITORY:TAG",
     "-v": "--debug",
 }
-"""By the option that a command has not."""
+"""Hints by the name of an option that the command does not have."""
 
 
 def near(word: str, known: Iterable[str], prefix: str = "") -> str | None:
-    """The one that was hardly missed, by what comes after their prefix; nothing merely alike."""
+    """The known name that `word` is a likely typing error of; None where none is close.
+
+    Names are compared without `prefix`, which would make all of them alike.
+    """
     from difflib import get_close_matches
 
     ends = [one.removeprefix(prefix) for one in known if one.startswith(prefix)]

@@ -1,4 +1,4 @@
-"""What `towline --help` tells, and the man page beside the commands' own."""
+"""The text of `towline --help`; the manual page takes its variables and exit codes from here."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def page(commands: Mapping[str, str]) -> list[str]:
 
 
 def documentation() -> str:
-    """The folder in which the pages of the documentation are: beside us, or in a clone."""
+    """The folder of the documentation: in the installed package, or in a clone."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - pathlib costs start-up
     installed = os.path.join(package, "docs")  # noqa: PTH118 - as above
     if os.path.isdir(installed):  # noqa: PTH112 - as above

@@ -1,4 +1,4 @@
-"""`towline login` and `logout`: keep a login, once its registry has said that it is good."""
+"""`towline login` and `logout`: save a login after its registry has accepted it, or remove it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ def _login(args: argparse.Namespace) -> int:
     from towline.push.interface.edge import Edge
     from towline.wire.secrets import Secrets
 
-    named = "authfile" in args  # a push has to be told of that file as well
+    # Asked before `_checked`, which drops the option. A login in a file of the user's own is one
+    # that pushes find only with the same option, so others do not matter for it.
+    named = "authfile" in args
     host, store = _host_and_store(args)
     user, secret = _account(args)
     checked = _checked(args, host, (user, secret))
     secrets = Secrets()
     secrets.add_account(user, secret)
-    with Edge(secrets).crossed():  # a helper may repeat what it was told
+    with Edge(secrets).crossed():  # a helper's error may repeat the password
         kept = store.save(host, user, secret)
     output.write([f"logged in to {host} as {user}; the login is kept in {kept}"])
     if not checked:
@@ -57,9 +59,9 @@ def _host_and_store(args: argparse.Namespace) -> tuple[str, LoginStore]:
 
 
 def _account(args: argparse.Namespace) -> tuple[str, str]:
-    """User and password, from wherever they come. Raises UsageError.
+    """The user and password, from options, variables or the terminal. Raises UsageError.
 
-    Leaves in `args.account` where from, for messages.
+    Sets `args.account` to where the password came from, for messages.
     """
     user = getattr(args, "username", None) or os.environ.get("TOWLINE_USERNAME", "")
     from_stdin = "password_stdin" in args
@@ -81,9 +83,9 @@ def _account(args: argparse.Namespace) -> tuple[str, str]:
 
 
 def _checked(args: argparse.Namespace, host: str, account: tuple[str, str]) -> bool:
-    """Whether the registry has looked at the account.
+    """Whether the registry has checked the account; False where it lets anyone in.
 
-    Raises AuthError when the registry does not let in whoever shows this account.
+    Raises AuthError when the registry refuses the account.
     """
     for name in ("username", "password_stdin", "authfile"):
         vars(args).pop(name, None)
@@ -97,7 +99,7 @@ def _checked(args: argparse.Namespace, host: str, account: tuple[str, str]) -> b
 
 
 def _warn_of_another(host: str, store: LoginStore, account: tuple[str, str] | None) -> None:
-    """Say so where a push would use another login than this, or one though there should be none."""
+    """Warn where a push would use another login than `account`, or any after a logout (None)."""
     from towline.reference import RepositoryName
     from towline.registry.auth.docker_config import TOKEN_USER
     from towline.registry.auth.keychain import Keychain

@@ -41,7 +41,7 @@ _MODULES = {
     "digest": "inspect",
     "logout": "login",
 }
-"""Of commands that are not alone in their module; the others' are called like them."""
+"""The modules of commands that share one; any other command's module has the command's name."""
 
 
 def load(name: str) -> Command:
@@ -54,9 +54,10 @@ def load(name: str) -> Command:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code. Never raises for what a user can cause.
+    """Run one command and give its exit code; raises nothing that a user can cause.
 
-    Without `argv` the process is this command's alone, and so are its signals.
+    Without `argv` the words are those of the process, whose signals and garbage collection are
+    then set for this one command.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     _keep_standard_descriptors()
@@ -102,7 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _keep_standard_descriptors() -> None:
-    """Fill those that were closed when we started, or a socket of ours would be taken for one."""
+    """Open /dev/null for each of descriptors 0 to 2 that was closed at the start.
+
+    Otherwise a socket would get that number, and messages would be written into it.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -111,7 +115,10 @@ def _keep_standard_descriptors() -> None:
 
 
 def _let_go_of_stderr() -> None:
-    """What a gone reader left unsaid must not fail again in the interpreter's last flush (120)."""
+    """Flush standard error, and drop what its gone reader did not take.
+
+    The interpreter's last flush would fail on it and end the process with 120.
+    """
     try:
         if sys.stderr is not None:
             sys.stderr.flush()
@@ -129,7 +136,7 @@ def _say(lines: Sequence[str]) -> int:
 
 
 def _check_command(name: str) -> None:
-    """Raises UsageError when there is none of that name, or not yet."""
+    """Raise UsageError unless `name` is a command."""
     if name in COMMANDS:
         return
     from towline.cli import guesses

@@ -1,8 +1,8 @@
-"""The options, as data: names, what they take, and the sentence of `--help`.
+"""The options as data: their names, what they take, and their line of `--help`.
 
-`dest` is the library's keyword. What a value means is the library's to say (sizes, profiles,
-references); here stands only what has to be known to read a command line. An option that was not
-given stays absent, so that every default has one home, the library.
+`dest` is the library's keyword. The library reads most values (sizes, profiles, references); this
+module knows only what reading a command line needs. An option that is not given is absent from the
+namespace, so that each default is in one place, the library.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def whole(least: int) -> Callable[[str], int]:
-    """A whole number, `least` or more."""
+    """A converter to a whole number of `least` or more; it raises ValueError for anything else."""
 
     def convert(value: str) -> int:
         if not (value.isascii() and value.isdigit()) or int(value) < least:
@@ -25,7 +25,7 @@ def whole(least: int) -> Callable[[str], int]:
 
 
 def seconds(value: str) -> float:
-    """A time above 0."""
+    """A number of seconds above 0; raises ValueError for anything else."""
     try:
         number = float(value)
     except ValueError:
@@ -36,7 +36,7 @@ def seconds(value: str) -> float:
 
 
 def switch(value: str) -> bool:
-    """On or off, as people write it in variables."""
+    """On or off, as people write it in variables; raises ValueError for anything else."""
     word = value.strip().lower()
     if word in {"1", "true", "yes", "on"}:
         return True
@@ -46,7 +46,7 @@ def switch(value: str) -> bool:
 
 
 def verify(value: str) -> str | None:
-    """`head` or `full`; as a variable also on or off."""
+    """`head` or `full`; in a variable also on (`head`) or off (None)."""
     if value in {"head", "full"}:
         return value
     try:
@@ -66,27 +66,27 @@ class Option(NamedTuple):
     convert: Callable[[str], object] | None = None
     """Text to value, where that is neither a switch, a choice nor just text; raises ValueError."""
     aliases: tuple[str, ...] = ()
-    """Other spellings that users' fingers know."""
+    """Names that other tools have for it."""
     bare: str | None = None
-    """The value when it stands alone; a value then needs `=`."""
+    """The value when the option is given without one; any other value then needs `=`."""
     repeatable: bool = False
     spreads: bool = False
-    """It takes all words up to the next option."""
+    """Whether it takes all words up to the next option."""
     secret: bool = False
-    """Its value is never shown."""
+    """Whether its value must not be shown in messages."""
     keyword: str | None = None
-    """Where it is kept, if not under its own name."""
+    """The library's keyword, where it is not the long name."""
     typed_only: bool = False
-    """No variable sets it here: the library reads that one itself."""
+    """Whether no variable sets it here, since the library reads the variable itself."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """As documented; the long one last."""
+        """The documented names, the long one last."""
         return tuple(self.spelled.split(", "))
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """Everything that it may be called."""
+        """All names and aliases."""
         return (*self.names, *self.aliases)
 
     @property
@@ -115,7 +115,7 @@ class Option(NamedTuple):
         return (*told, "TOWLINE_Q") if "-q" in self.names else told  # known by its short name
 
     def value_of(self, written: str) -> object:
-        """What a text means; a switch gets `true`. Raises ValueError with what it takes."""
+        """The value of a text (`true` for a switch); raises ValueError that says what it takes."""
         if self.convert:
             return self.convert(written)
         if self.metavar is None:
@@ -126,7 +126,7 @@ class Option(NamedTuple):
 
 
 class Group:
-    """Options that belong together, under one heading of `--help`."""
+    """Options under one heading of `--help`."""
 
     def __init__(self, title: str, *options: Option) -> None:
         self.title = title
@@ -341,9 +341,9 @@ _TO = Option(
 )
 
 REACH = (PATIENCE, TRANSPORT, CREDENTIALS)
-"""What every command that talks to a registry takes."""
+"""The options of every command that talks to a registry."""
 _MADE = (FORM, ENGINE, HOW, PATIENCE, KNOWLEDGE, EXISTING, TRANSPORT, CREDENTIALS)
-"""How an image is made and brought to its registry."""
+"""Options of all commands that make an image and send it."""
 PUSH = (WHAT, *_MADE, AFTER, RESULT, STDERR)
 COPY = (WHAT, WHICH_COPIED, *PUSH[1:])
 INDEX = (
@@ -365,11 +365,11 @@ ALL = _keywords(*COPY, LOGIN)
 PUSHER = _keywords(ENGINE, HOW, PATIENCE, TRANSPORT, CREDENTIALS) | {"cache"}
 """The keywords that a `Pusher` takes; the rest are its `push`'s."""
 COMMAND_ONLY = _keywords(RESULT, STDERR) | {"dry_run", "password_stdin", "username"}
-"""Those that the library does not know."""
+"""The keywords that the library does not have."""
 VARIABLES = frozenset(
     name
     for group in (*COPY, *INDEX, LOGIN)
     for option in group.options
     for name in option.variables
 ) | {"TOWLINE_USERNAME", "TOWLINE_PASSWORD", "TOWLINE_CACHE_KEY"}
-"""The variables that any of these, or the library, is read from."""
+"""The environment variables that these options or the library read."""

@@ -1,6 +1,6 @@
-"""Standard output: the result and nothing else; and the digest file.
+"""Writes the result to standard output, and the digest file.
 
-A reader that has gone away is no error of ours: what was asked for is done. A full disk is one.
+A reader that has gone away is no error, since the command has done its work. A full disk is one.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def write(lines: Iterable[str]) -> None:
             sys.stdout.write(_spelled(line) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        forget(sys.stdout.fileno())  # `| head -1`: what it wanted it has
+        forget(sys.stdout.fileno())  # as by `| head -1`
     except OSError as error:
         forget(sys.stdout.fileno())
         raise _failed(error.strerror) from error
 
 
 def write_as(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> None:  # noqa: ANN401 - whatever JSON can hold
-    """Print a result as `--output` says: as one JSON document, or these lines of text."""
+    """Print `value` as one JSON document where `--output` says so, else `lines`."""
     if _as_json(args):
         import json
 
@@ -48,7 +48,7 @@ def write_results(
     references: Sequence[str],
     lines: Iterable[str],
 ) -> None:
-    """Print one result, or a list of them and of errors, which have these references."""
+    """Print one result, or a list of results and errors; `references` names each of the list."""
     value = None
     if _as_json(args):
         from towline.cli import report
@@ -63,7 +63,7 @@ def _as_json(args: argparse.Namespace) -> bool:
 
 
 def _spelled(line: str) -> str:
-    """With escapes where standard output has no bytes for a part of it: of file names, say."""
+    """The line, with escapes for characters that standard output's encoding does not have."""
     if line.isascii():
         return line
     encoding = sys.stdout.encoding
@@ -81,14 +81,14 @@ def _failed(reason: str | None, where: str = "standard output") -> TowlineError:
 
 
 def forget(descriptor: int) -> None:
-    """Let the interpreter's last flush go nowhere instead of failing a second time."""
+    """Point the descriptor at /dev/null: the interpreter's last flush would fail a second time."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)
     os.close(nowhere)
 
 
 def check_digest_file(args: argparse.Namespace) -> None:
-    """Find out before a push, not after it, that the file cannot be written. Raises UsageError."""
+    """Raise UsageError, before a push begins, where the digest file cannot be written."""
     if "digest_file" not in args:
         return
     from contextlib import suppress
@@ -99,7 +99,7 @@ def check_digest_file(args: argparse.Namespace) -> None:
     target = Path(args.digest_file)
     folder, wrong = target.parent, ""
     try:
-        # From Python 3.14 on the questions below have no for an answer where they fail.
+        # From Python 3.14 on `is_dir` and `exists` below are False on any error: ask once first.
         with suppress(FileNotFoundError, NotADirectoryError):
             target.stat()
         if target.is_dir():
@@ -108,14 +108,17 @@ def check_digest_file(args: argparse.Namespace) -> None:
             wrong = f": there is no directory `{folder}`"
         elif not os.access(target if target.exists() else folder, os.W_OK):
             wrong = " cannot be written: permission denied"
-    except OSError as error:  # nobody may even look, or the name is too long
+    except OSError as error:  # a folder above may not be searched, or the name is too long
         wrong = f" cannot be written: {str(error.strerror).lower()}"
     if wrong:
         raise UsageError(f"`--digest-file {target}`{wrong}")
 
 
 def write_digests(args: argparse.Namespace, digests: Iterable[str]) -> None:
-    """With `--digest-file` one bare digest a line in that file. Raises TowlineError."""
+    """Write the digests, one a line, to the file of `--digest-file`, if it is given.
+
+    Raises TowlineError where it cannot be written.
+    """
     if "digest_file" not in args:
         return
     from pathlib import Path

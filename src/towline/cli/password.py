@@ -1,4 +1,4 @@
-"""Passwords that stand in no list of processes: by standard input, or asked for on the terminal."""
+"""Reads passwords from standard input or the terminal, where no list of processes shows them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def creds(args: argparse.Namespace) -> dict[str, tuple[str, str]]:
-    """The keyword `creds` with user and password, if they were given so. Raises UsageError."""
+    """The keyword `creds` by `-u` and `--password-stdin` or the variables; empty without them.
+
+    Raises UsageError where only one of user and password is given.
+    """
     user, from_stdin = getattr(args, "username", None), "password_stdin" in args
     if user is None and not from_stdin:
         return {}
@@ -36,7 +39,7 @@ def creds(args: argparse.Namespace) -> dict[str, tuple[str, str]]:
 
 
 def origin(args: argparse.Namespace) -> str:
-    """By what the account came that the library is given as `creds`."""
+    """The option or variable by which the account came that the library gets as `creds`."""
     if "account" in args:
         return str(args.account)
     if "password_stdin" in args:
@@ -47,9 +50,9 @@ def origin(args: argparse.Namespace) -> str:
 
 
 def piped(command: str) -> str:
-    """The password on standard input: all of it, but for the end of its last line.
+    """The password on standard input: all of it, without the end of its last line.
 
-    Raises UsageError when there is none.
+    Raises UsageError when it is empty.
     """
     content = sys.stdin.buffer.read() if sys.stdin else b""
     password = content.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "surrogateescape")
@@ -60,7 +63,10 @@ def piped(command: str) -> str:
 
 
 def asked(question: str, *, secret: bool = False) -> str:
-    """What is typed on the terminal; unseen if it is a secret. Raises UsageError without one."""
+    """Ask on the terminal, without echo for a secret, and give what is typed.
+
+    Raises UsageError without a terminal, or when nothing is typed.
+    """
     if sys.stdin is None or sys.stderr is None or not sys.stdin.isatty():
         raise UsageError(
             "there is no terminal to ask for user and password on",
@@ -80,7 +86,7 @@ def asked(question: str, *, secret: bool = False) -> str:
     except EOFError:
         pass
     except BaseException:
-        sys.stderr.write("\n")  # what is said next does not belong behind the question
+        sys.stderr.write("\n")  # the next message belongs on a line of its own
         raise
     if not line:
         sys.stderr.write("\n")
@@ -90,7 +96,7 @@ def asked(question: str, *, secret: bool = False) -> str:
 
 @contextmanager
 def _unwound_by_signals() -> Iterator[None]:
-    """While the block runs, a signal raises: a terminal left without its echo is of no use."""
+    """While the block runs, signals raise Interrupted, so that getpass turns the echo on again."""
     import signal
 
     from towline.cli.signals import Interrupted

@@ -23,7 +23,7 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace, source: str, destinations: list[str]) -> int:
-    """Plan a push whose words are known, and print a table or JSON of what it would do."""
+    """Plan a push of `source`, and print what it would do as a table or JSON."""
     output.check_digest_file(args)
     try:
         with opened(args) as (pusher, cancel):
@@ -46,7 +46,7 @@ def _print(args: argparse.Namespace, results: Any, references: Sequence[str] = (
 
 
 def _digests(results: Sequence[PlanResult]) -> Iterator[str]:
-    """Raises TowlineError where one is not known yet."""
+    """The digests of the results; raises TowlineError where one is not known before the push."""
     for result in results:
         if result.digest is None:
             raise TowlineError(

@@ -1,4 +1,4 @@
-"""What archives, registries and file names say, made fit to be shown: nothing moves the cursor."""
+"""Makes foreign text (of archives, registries, file names) safe to show on a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ _KEYWORD = r"`([a-z_0-9]+)(?:=(True|'[^']*'))?`"
 
 
 def one_line(text: str) -> str:
-    """On one line, with a mark for each character that cannot be printed."""
+    """The text on one line, with U+FFFD for each character that cannot be printed.
+
+    Escape sequences would move the cursor or change the terminal.
+    """
     lines = text.splitlines()
     if len(lines) > 1:
         text = " ".join(lines)
@@ -18,7 +21,7 @@ def one_line(text: str) -> str:
 
 
 def spelled(text: str) -> str:
-    """With the library's keywords as this command's options: `no_learn=True` as `--no-learn`."""
+    """The text with the library's keywords as options: `no_learn=True` becomes `--no-learn`."""
     if "`" not in text:
         return text
     from towline.cli.options import ALL

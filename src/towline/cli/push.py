@@ -1,4 +1,4 @@
-"""`towline push`, `copy`, `tag` and `index`: what writes tags, and what it prints where."""
+"""`towline push`, `copy`, `tag` and `index`: the commands that write tags."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _push(args: argparse.Namespace) -> int:
 
 def _copy(args: argparse.Namespace) -> int:
     if "tags" in args:
-        args.all_tags = True  # what it picks among
+        args.all_tags = True  # `--tags` chooses among all of them
     return _bring_one(args, *words.copied(args))
 
 
@@ -74,7 +74,7 @@ def _index(args: argparse.Namespace) -> int:
 
 
 def _perform(args: argparse.Namespace, bring: Bring) -> int:
-    """Do what writes tags with a pusher, show how it goes, and print the results."""
+    """Call `bring` with a pusher, show its progress, and print the results."""
     output.check_digest_file(args)
     try:
         with opened(args, layers=True) as (pusher, cancel):
@@ -82,9 +82,10 @@ def _perform(args: argparse.Namespace, bring: Bring) -> int:
     except (PartialFailure, TransferCancelled) as failure:
         if failure.results:
             try:
+                # A tag that was not finished has None as its result: show the failure for it.
                 results = [result or failure for result in failure.results]
                 _print(args, results, failure.references)
-            except TowlineError as error:  # that of the push is still to be told
+            except TowlineError as error:  # the push's own failure is raised below
                 from towline.cli import report
 
                 report.report(error, report.style_of(args))
@@ -94,12 +95,12 @@ def _perform(args: argparse.Namespace, bring: Bring) -> int:
 
 
 def _print(args: argparse.Namespace, results: Any, references: Sequence[str] = ()) -> None:  # noqa: ANN401 - one, or a list in which are errors
-    """Standard output and the digest file, of those that were pushed."""
+    """Print the results, and write the digests of those that were pushed."""
     every = results if isinstance(results, list) else [results]
     pushed = [result for result in every if not isinstance(result, BaseException)]
     try:
         output.write_digests(args, (result.digest for result in pushed))
-    finally:  # what has been pushed is told in one of the two places at least
+    finally:  # a digest file that fails must not keep the results from standard output
         output.write_results(args, results, references, (result.pinned for result in pushed))
 
 

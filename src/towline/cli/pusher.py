@@ -1,4 +1,4 @@
-"""The Pusher of one command: made of its options, cancelled by signals, heard on standard error."""
+"""Opens the Pusher of a command: its options, its signals, its progress on standard error."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 
 def pusher_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What was given of the keywords that a `Pusher` takes. Raises UsageError."""
+    """The given keywords that a `Pusher` takes; raises UsageError where they do not fit."""
     given = {name: value for name, value in vars(args).items() if name in PUSHER - COMMAND_ONLY}
     return {**given, **password.creds(args)}
 
 
 def push_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What was given of the keywords that `Pusher.push` takes."""
+    """The given keywords that `Pusher.push` takes."""
     library = ALL - PUSHER - COMMAND_ONLY
     return {name: value for name, value in vars(args).items() if name in library}
 
 
 def wanted(args: argparse.Namespace, destinations: list[str]) -> str | list[str]:
-    """The destinations as a `Pusher` takes them: one alone as a text, which gives one result."""
+    """The destinations as a `Pusher` takes them: a single one is a text and gives one result."""
     several = len(destinations) > 1 or "all_tags" in args
     return destinations if several else destinations[0]
 
 
 @contextmanager
 def opened(args: argparse.Namespace, *, layers: bool = False) -> Iterator[tuple[Pusher, Cancel]]:
-    """While the block runs, a Pusher with these options, and the switch that signals throw.
+    """While the block runs: a Pusher with the options, and the switch that signals throw.
 
-    Its events are shown on standard error; those of layers where they are what it is about.
+    Its events are shown on standard error, those of layers only with `layers`.
     """
     shown = progress.start(getattr(args, "progress", "auto"), layers=layers, debug="debug" in args)
     last_words = shown.face.reset.encode() + report.last_words(report.style_of(args))

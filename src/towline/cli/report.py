@@ -1,6 +1,6 @@
-"""An error as the user sees it: one sentence, for references the place, a hint; never a traceback.
+"""Shows an error to the user: one sentence, a hint, and a caret under a wrong character.
 
-With `--debug` the traceback comes before it; with `--progress json` all of it is objects.
+`--debug` shows the traceback before it; with `--progress json` everything is JSON objects.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _NO_THREAD = "can't start new thread"
-"""How Python says it."""
+"""The message of Python's RuntimeError where the system refuses a thread."""
 UNEXPECTED = "run it again with --debug and report what it shows: this should not have happened"
 
 
@@ -29,13 +29,13 @@ class Style(NamedTuple):
     json: bool = False
     debug: bool = False
     reference: str = ""
-    """The one destination, which events of errors are about."""
+    """The only destination, for the events of errors; empty where there are several."""
     account: str = "`creds`"
-    """What the account was given by that the library knows as `creds`."""
+    """The option or variable that gave the account, which the library calls `creds`."""
 
 
 def style_of(args: argparse.Namespace) -> Style:
-    """By what was given."""
+    """The style by the options given."""
     from towline.cli import password, words
 
     json = getattr(args, "progress", None) == "json"
@@ -44,16 +44,16 @@ def style_of(args: argparse.Namespace) -> Style:
 
 
 def sniff(words: Sequence[str], environ: Mapping[str, str]) -> Style:
-    """By a look at words that could not be read as a whole."""
+    """The style guessed from words that could not be parsed."""
     debug = "--debug" in words or environ.get("TOWLINE_DEBUG") in {"1", "true", "yes"}
     return Style(early.wants_json(words, environ), debug)
 
 
 def report(error: BaseException, style: Style) -> None:
-    """Show it on standard error."""
+    """Show an error on standard error."""
     for _, failure in _each(error):
         if isinstance(failure, TowlineError):
-            # Name the account by what was typed, which the library cannot know.
+            # Name the option that gave the account: the library knows it only as `creds`.
             said = failure.message.replace("(from `creds`)", f"(from {style.account})")
             failure.args = (said, *failure.args[1:])
     if style.json:
@@ -65,7 +65,7 @@ def report(error: BaseException, style: Style) -> None:
 
 
 def last_words(style: Style) -> bytes:
-    """What is said when a signal must end the process from outside its main thread."""
+    """The message, as bytes to write, for a signal that ends the process beside its main thread."""
     from towline.cli.signals import Interrupted
 
     error = Interrupted(TransferCancelled("interrupted"), 130)
@@ -74,12 +74,12 @@ def last_words(style: Style) -> bytes:
 
 
 def warn(message: str) -> None:
-    """A warning on standard error."""
+    """Write a warning to standard error."""
     write_lines([f"towline: warning: {message}"])
 
 
 def write_lines(lines: Iterable[str]) -> None:
-    """To standard error, if anybody is there."""
+    """Write lines to standard error; without effect where it is closed or its reader has gone."""
     if sys.stderr is None:
         return
     try:
@@ -134,13 +134,13 @@ def debug_object(line: str) -> str:
 
 
 def told(result: Any) -> dict[str, Any]:  # noqa: ANN401 - of any command
-    """What `--output json` prints of one."""
+    """What `--output json` prints of one result."""
     shown: dict[str, Any] = result.as_dict()
     return {**shown, "warnings": [spelled(warning) for warning in shown["warnings"]]}
 
 
 def listed(results: Sequence[Any], references: Sequence[str]) -> list[dict[str, Any]]:
-    """What `--output json` prints of several: results, and errors by their references."""
+    """What `--output json` prints of several: the results, and each error with its reference."""
     shown = []
     for place, result in enumerate(results):
         if isinstance(result, BaseException):
@@ -152,7 +152,7 @@ def listed(results: Sequence[Any], references: Sequence[str]) -> list[dict[str, 
 
 
 def _each(error: BaseException) -> Sequence[tuple[str, BaseException]]:
-    """What failed, with its reference where several were asked for."""
+    """Each failure, with its reference where there were several pushes."""
     if not isinstance(error, PartialFailure):
         return [("", error)]
     outcomes = zip(error.references, error.results, strict=True)
@@ -160,13 +160,13 @@ def _each(error: BaseException) -> Sequence[tuple[str, BaseException]]:
 
 
 def _count(failure: PartialFailure) -> str:
-    """How many of how many; each was told before."""
+    """The last line after the failures: how many of how many pushes failed."""
     asked = figures.counted(len(failure.results), "push", "pushes")
     return f"{len(failure.exceptions)} of {asked} failed"
 
 
 def message_of(error: BaseException) -> str:
-    """One line."""
+    """The error as one line."""
     if isinstance(error, TowlineError):
         return one_line(spelled(error.message))
     if isinstance(error, KeyboardInterrupt):
@@ -198,7 +198,7 @@ def _hint(error: BaseException) -> str | None:
 
 
 def _limit(error: BaseException) -> tuple[str, str] | None:
-    """Which limit of this machine was met, and what to do about it; None: it was another thing."""
+    """The limit of this machine that the error met, and what to do; None for any other error."""
     if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
         return "this process may open no more files", "raise the limit of open files (ulimit -n)"
     if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:

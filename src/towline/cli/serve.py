@@ -1,4 +1,4 @@
-"""`towline serve`: a registry of one's own, until a signal ends it."""
+"""`towline serve`: runs the embedded registry until a signal ends it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
 def _serve(args: argparse.Namespace) -> int:
-    """Serve until a signal; 0 then. Raises TowlineError when it cannot begin."""
+    """Serve until a signal, and give 0; raises TowlineError when the registry cannot start."""
     if "gc" in args:
         if "root" not in args:
             raise UsageError("`--gc` needs `--root`", hint="name the folder of the registry")
@@ -32,7 +32,7 @@ def _serve(args: argparse.Namespace) -> int:
         swept = collect_once(Path(args.root))
         output.write([f"removed {swept.blobs} blobs of {swept.bytes} bytes"])
         return 0
-    # Blocked before the first thread is made, which inherits it: the signal waits for us alone.
+    # Blocked before the first thread starts: threads inherit it, so `sigwait` gets every signal.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         with _server(args) as server:
@@ -44,7 +44,7 @@ def _serve(args: argparse.Namespace) -> int:
                 )
             output.write([f"listening on {server.url}"])
             signal.sigwait(_SIGNALS)
-            # The next one ends the process at once, as everywhere.
+            # A second signal ends the process at once, as in all commands.
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -79,18 +79,18 @@ def _server(args: argparse.Namespace) -> Server:
 
 
 def _tell(seen: LoggedRequest) -> None:
-    """`--debug`: a line for each request."""
+    """Write the line of `--debug` for one request."""
     line = f"{seen.method} {seen.path} {seen.status} {seen.received} bytes {seen.seconds:.3f} s"
     report.write_lines([one_line(line)])
 
 
 def _report(error: BaseException) -> None:
-    """A fault of the registry's own: its user sees 500, and whoever runs it sees why."""
+    """Show an error inside the registry, whose client only sees a 500."""
     report.write_lines(["towline: error: the registry failed", *report.traceback_of(error)])
 
 
 def _address(value: str) -> tuple[str, int]:
-    """`HOST:PORT`, with IPv6 in brackets."""
+    """Read `HOST:PORT`, with IPv6 in brackets; raises ValueError for anything else."""
     host, colon, port = value.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > _PORTS:

@@ -1,7 +1,8 @@
 """SIGINT and SIGTERM: the first cancels, the second ends the process at once.
 
-A thread of its own reads the signals from a pipe that the C handler fills: the main thread may
-sit in a call that cannot be interrupted, or hold the very lock that cancelling needs.
+A thread of its own reads the signals from a pipe, into which Python's C handler writes them. The
+main thread would not do: it may be in a call that cannot be interrupted, or hold a lock that
+cancelling needs.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 GRACE = 0.75
-"""Seconds between the first signal and the end, whatever still runs: with what a busy machine adds,
-less than one."""
+"""Seconds from the first signal to the end of the process, whatever still runs.
+
+It must be gone within a second, of which a busy machine takes the rest.
+"""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(TransferCancelled):
-    """A cancelled transfer, and the number with which its signal ends the command."""
+    """A transfer that a signal cancelled, with the exit code of that signal."""
 
     exit_code: int
 
@@ -41,8 +44,8 @@ class Interrupted(TransferCancelled):
 def cancel_on_signals(last_words: bytes = b"") -> Iterator[Cancel]:
     """While the block runs, a signal throws the switch; its TransferCancelled becomes Interrupted.
 
-    `last_words` go to standard error when the process must be ended from here. Works in the main
-    thread alone, where Python lets signals be handled; elsewhere nothing is caught.
+    `last_words` are written to standard error where the process is ended from here. In any other
+    thread than the main one, where Python forbids handlers, signals are left alone.
     """
     cancel = Cancel()
     if threading.current_thread() is not threading.main_thread():
@@ -59,7 +62,7 @@ def cancel_on_signals(last_words: bytes = b"") -> Iterator[Cancel]:
 
 
 class _Watch:
-    """The thread that hears signals, and what it has heard."""
+    """The thread that waits for signals, and the exit code of the first."""
 
     def __init__(self, cancel: Cancel, last_words: bytes) -> None:
         self._cancel = cancel
@@ -68,16 +71,16 @@ class _Watch:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Hear signals while the block runs."""
+        """Catch signals while the block runs."""
         reading, writing = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(writing, False)
         wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        # Python calls them, and they do nothing: the thread has the signal already.
+        # They do nothing, since the thread has read the signal; without them Python's would act.
         handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
         watch = threading.Thread(target=self._watch, args=(reading,), name="signals", daemon=True)
         try:
             watch.start()
-        except RuntimeError:  # no thread is to be had: signals do what they did before
+        except RuntimeError:  # the system refuses a thread: signals do what they did before
             os.close(reading)
             _restore(handlers, wakeup, writing)
             yield
@@ -91,9 +94,9 @@ class _Watch:
         heard = _hear(reading, None)
         if heard:
             self.code = 128 + heard
-            # An action of the switch that blocks must not keep the second signal from being heard.
+            # In another thread: an action that blocks must not keep this one from a second signal.
             cancel = threading.Thread(target=self._cancel.cancel, name="cancel", daemon=True)
-            with suppress(RuntimeError):  # no thread is to be had: then it ends after the grace
+            with suppress(RuntimeError):  # the system refuses a thread: it ends after the grace
                 cancel.start()
             self._end_soon(reading, self.code)
         os.close(reading)
@@ -101,12 +104,12 @@ class _Watch:
     def _end_soon(self, reading: int, code: int) -> None:
         end = time.monotonic() + GRACE
         if _hear(reading, GRACE) == 0:
-            # The block has ended in time. What follows is the interpreter's own end, where a
-            # stuck thread would be waited for: that, and nothing else, is cut short.
+            # The block has ended in time. The interpreter may now wait at its end for a stuck
+            # thread: only that wait is cut short, not what the main thread still prints.
             time.sleep(max(0.0, end - time.monotonic()))
             if threading.main_thread().is_alive():
                 return
-        with suppress(OSError, ValueError):  # closed: nobody listens
+        with suppress(OSError, ValueError):  # standard error may be closed
             number = sys.__stderr__.fileno() if sys.__stderr__ else -1
             # Unless that would block: a terminal may have been stopped.
             if self._last_words and select.select([], [number], [], 0)[1]:
@@ -115,7 +118,7 @@ class _Watch:
 
 
 def _hear(reading: int, seconds: float | None) -> int | None:
-    """The next signal; 0 when the block has ended; None when the time has."""
+    """The number of the next signal; 0 when the block has ended; None after `seconds`."""
     if not select.select([reading], [], [], seconds)[0]:
         return None
     found = os.read(reading, 64)

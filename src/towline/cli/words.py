@@ -1,4 +1,4 @@
-"""What the words of a push mean: a source and where it goes, or what is missing."""
+"""Finds the source and the destinations among the words of a push or copy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _ENDINGS = (".tar", ".tgz", ".gz", ".zst")
 
 
 def source_and_destinations(args: argparse.Namespace) -> tuple[str, list[str]]:
-    """Source and destinations; a name that is no file's is an engine's. Raises UsageError."""
+    """The source and destinations of a push; a source that is no file is an engine's image.
+
+    Raises UsageError where a word is missing or cannot be what its place means.
+    """
     if not args.words:
         hint = f"towline {args.command} image.tar REGISTRY/REPOSITORY:TAG"
         raise UsageError("nothing is named to be pushed", hint=hint)
@@ -41,9 +44,9 @@ def source_and_destinations(args: argparse.Namespace) -> tuple[str, list[str]]:
 
 
 def copied(args: argparse.Namespace) -> tuple[str, list[str]]:
-    """Source and destinations of a copy, in which a bare word is at a registry.
+    """The source and destinations of a copy; a bare word names an image at a registry.
 
-    Raises UsageError.
+    Raises UsageError where a word is missing or wrong.
     """
     from towline.push.interface.copying import meant
 
@@ -60,7 +63,7 @@ def copied(args: argparse.Namespace) -> tuple[str, list[str]]:
 
 
 def reference(args: argparse.Namespace) -> str:
-    """The one destination of a push in full form, for events of its errors; empty for others."""
+    """The full name of a push's only destination, for events of errors; empty for any other."""
     from towline import reference as references
 
     words = getattr(args, "words", [])
@@ -75,7 +78,7 @@ def reference(args: argparse.Namespace) -> str:
 
 @contextmanager
 def explained(args: argparse.Namespace) -> Iterator[None]:
-    """A word that is no file has been looked for in an engine: say that it was a file, too."""
+    """Add to an engine's "no such image" that there is no such file either."""
     try:
         yield
     except SourceError as error:
@@ -91,14 +94,17 @@ def explained(args: argparse.Namespace) -> Iterator[None]:
 
 
 def _check_source_options(args: argparse.Namespace, source: str) -> None:
-    """A variable may be set for many commands; who types it means this source."""
+    """Raise UsageError for a typed `--src-creds` where the source is not at a registry.
+
+    Its variable may be set for many commands, and is then no error.
+    """
     if "src_creds" in args.typed and not source.startswith(_REGISTRY):
         message = f"`--src-creds` is for a source in a registry, which `{source}` is not"
         raise UsageError(message, hint="--creds is for the destination's registry")
 
 
 def _names_an_image(text: str) -> bool:
-    """Whether it is no file, and could be an image's name, and hardly a file's."""
+    """Whether the text is a valid image name, no file, and without an ending that files have."""
     from towline import reference as references
 
     # `app.tar` is an image's name too, but who types it means a file.
@@ -114,7 +120,10 @@ def _names_an_image(text: str) -> bool:
 
 
 def _alone(command: str, name: str) -> tuple[str, list[str]]:
-    """An engine's image by its name, and where that says it goes. Raises UsageError."""
+    """The source and destination of a push of one word: an engine's image, to where its name says.
+
+    Raises UsageError where the word is a file, or has a digest.
+    """
     from towline.sources import open_source
 
     open_source.parse(name)

@@ -1,7 +1,7 @@
-"""What standard error shows while a push runs: bars, docker's words a line each, objects, nothing.
+"""Progress on standard error: bars, plain lines in docker's words, JSON objects, or nothing.
 
-Faces (`tty`, `plain`, `json`) turn events into text and know no streams; `base` feeds them from a
-thread of its own, so that a slow terminal never holds up a transfer.
+Faces (`tty`, `plain`, `json`) turn events into text and write nothing themselves. `base` feeds them
+from a thread of its own, so that a slow terminal never holds up a transfer.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 def start(mode: str, *, layers: bool = True, debug: bool = False) -> Progress:
     """Progress on standard error in one of the modes of `--progress`.
 
-    Without `layers` for commands that only look: warnings and notes, and on a terminal a bar for
-    what takes long (a pipe that is spooled, layers that are compressed).
+    Commands that only read leave `layers` out: they show warnings and notes, and on a terminal a
+    bar for what takes long (a pipe that is spooled, layers that are compressed).
     """
     face: Face
     if mode == "auto":
         terminal = sys.stderr is not None and sys.stderr.isatty()
-        # What `--debug` tells goes by so fast that nobody could read rows below it.
+        # No bars with `--debug`, whose lines scroll by too fast for rows below them.
         rows = terminal and os.environ.get("TERM") != "dumb" and not (debug and layers)
         mode = "tty" if rows else "plain"
     if mode == "tty":

@@ -1,7 +1,8 @@
-"""Between the push and a face: a queue in which the last byte count wins, and one thread.
+"""The queue and the thread between a push and a face.
 
-The push only ever appends here; nothing it does waits for a terminal. A face or a stream that
-fails is switched off, and the push never hears of it.
+A push only appends to the queue, so it never waits for a terminal. Of several byte counts of a
+layer the queue keeps the last. A face or a stream that fails is switched off without the push
+hearing of it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from towline.events import Event
 
 INTERVAL = 0.1
-"""Seconds between two looks at what is new."""
+"""Seconds between two writes of what is new."""
 
 
 class Logged(NamedTuple):
@@ -29,26 +30,29 @@ class Logged(NamedTuple):
 
 
 NOTES = (Warned, Note, Logged)
-"""What is told of work that has no progress."""
+"""The events that are shown for commands without progress."""
 
 
 class Face(Protocol):
-    """Turns what is told into text."""
+    """Turns events into text."""
 
     reset: str = ""
-    """What puts the terminal right when the face is left in the middle."""
+    """What puts the terminal right when the face stops in the middle of a frame."""
 
     def show(self, told: Sequence[Event | Logged]) -> str:
-        """What is to be written for these, and for the time that has gone by."""
+        """The text for these events; without any, for the time that has passed (rate, bars)."""
         ...
 
     def end(self) -> str:
-        """What is to be written last."""
+        """The last text."""
         return ""
 
 
 class Progress:
-    """A face on a stream, fed from any thread; a context manager that ends with all shown."""
+    """Shows events with a face on a stream; takes them from any thread.
+
+    A context manager: at its end everything told has been shown.
+    """
 
     def __init__(self, face: Face, stream: TextIO | None, interval: float = INTERVAL) -> None:
         self.face = face
@@ -56,15 +60,15 @@ class Progress:
         self._interval = interval
         self._lock = threading.Condition()
         self._told: list[Event | Logged] = []
-        """What is not shown yet."""
+        """The events not shown yet."""
         self._places: dict[tuple[str, str], int] = {}
-        """Where in it each layer and each piece of work was last told of."""
+        """The index in `_told` of the last event of each layer and each piece of work."""
         self._closing = threading.Event()
         self._broken = stream is None
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def emit(self, told: Event | Logged) -> None:
-        """Tell an event; returns at once. A byte count replaces the one before it."""
+        """Queue an event and return at once; a byte count replaces the one queued before it."""
         with self._lock:
             if self._broken and not isinstance(told, Warned):
                 return
@@ -79,13 +83,13 @@ class Progress:
             self._told.append(told)
 
     def log(self, line: str) -> None:
-        """Tell a line of `--debug`; returns at once."""
+        """Queue a line of `--debug` and return at once."""
         self.emit(Logged(line))
 
     def __enter__(self) -> Self:
         try:
             self._thread.start()
-        except RuntimeError:  # no thread is to be had: no face then, and warnings at the end
+        except RuntimeError:  # the system refuses a thread: warnings alone, at the end
             self._broken = True
         return self
 
@@ -115,11 +119,11 @@ class Progress:
         return told
 
     def _show(self, told: Sequence[Event | Logged], *, last: bool = False) -> None:
-        """Let the face write; without one, or where it fails, warnings still reach the user."""
+        """Write what the face makes of the events; where the face fails, warnings alone."""
         if not self._broken:
             try:
                 self._write(self.face.end() if last else self.face.show(told))
-            except Exception:  # noqa: BLE001 - whatever a face does wrong, the push goes on
+            except Exception:  # noqa: BLE001 - no error of a face may end the push
                 with self._lock:
                     self._broken = True
                 with suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What is known of every layer, and what it comes to: the model behind bars and total lines."""
+"""The state of every layer and their sum: the model behind bars and total lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PUSHED = "Pushed"
 _WAITING = frozenset({"Preparing", "Waiting"})
 _ELSEWHERE = ("Layer already exists", "Mounted from ", "Skipped foreign layer")
 _WINDOW = 10.0
-"""Seconds over which a rate is taken."""
+"""Seconds over which a rate is averaged."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -40,19 +40,19 @@ class Row:
 
     @property
     def settled(self) -> bool:
-        """At the destination without any byte sent."""
+        """Whether the layer is at the destination without a byte sent."""
         return self.status.startswith(_ELSEWHERE)
 
     @property
     def phase(self) -> str:
-        """`waiting`, not begun; `done`, nothing more will happen; else `under way`."""
+        """`waiting` before it begins, `done` when nothing more will happen, else `under way`."""
         if self.status in _WAITING:
             return "waiting"
         return "done" if self.status == PUSHED or self.settled else "under way"
 
 
 class Total(NamedTuple):
-    """The sum of all that is to be sent."""
+    """The sum over all layers that are sent."""
 
     current: int
     """Bytes read from the source."""
@@ -61,44 +61,47 @@ class Total(NamedTuple):
     sent: int
     """Bytes on the wire."""
     rate: float | None
-    """Bytes on the wire a second lately."""
+    """Bytes on the wire a second, over the last ten; None before the second sample."""
     pace: float | None
-    """Bytes read a second lately."""
+    """Bytes read a second, likewise."""
 
     @property
     def seconds_left(self) -> float | None:
-        """At the pace of late; None where all is read: what of it is still to go is unknown."""
+        """Seconds left by the pace of reading.
+
+        None where all is read: how much of it is still to be sent is not known.
+        """
         if self.total is None or self.current >= self.total or not self.pace:
             return None
         return (self.total - self.current) / self.pace
 
 
 def percent(current: int, total: int | None) -> int | None:
-    """Whole percents; None where there is no total."""
+    """Whole percent, at most 100; None without a total."""
     return min(100, current * 100 // total) if total else None
 
 
 class Board:
-    """Rows in the order in which the layers were told."""
+    """The rows of all layers, in the order of their first events."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], Row] = {}
         self._samples: deque[tuple[float, int, int]] = deque()
         self.works: dict[str, Working] = {}
-        """What goes on beside the sending, by what it is."""
+        """Work beside the sending that is not finished, by its description."""
 
     @property
     def rows(self) -> Iterable[Row]:
-        """All of them."""
+        """The rows of all layers."""
         return self._rows.values()
 
     @property
     def under_way(self) -> bool:
-        """Whether bytes are moving or about to."""
+        """Whether any layer or other work is in progress."""
         return bool(self.works) or any(row.phase == "under way" for row in self.rows)
 
     def apply(self, event: Event) -> Row | None:
-        """Take an event in; the row that has changed its word, if one has."""
+        """Take an event in, and give the row whose status it has changed, if any."""
         if isinstance(event, Working):
             self.works[event.what] = event
             if event.current == event.total:
@@ -118,7 +121,7 @@ class Board:
         return row if row.status != before else None
 
     def total(self, now: float) -> Total:
-        """The sum at this moment; also a sample for the rate."""
+        """The sum at the moment `now`, which also becomes a sample for the rate."""
         rows = [row for row in self.rows if not row.settled]
         current = sum(row.current for row in rows)
         known = all(row.total is not None for row in rows)

@@ -1,4 +1,4 @@
-"""Objects, one a line: every event as it is."""
+"""Every event as a JSON object, one a line."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class Objects(Face):
-    """`--progress json`."""
+    """The face of `--progress json`."""
 
     def __init__(self, *, notes_only: bool = False) -> None:
         self._kept = NOTES if notes_only else object
 
     def show(self, told: Sequence[Event | Logged]) -> str:
-        """A line each, of those that are wanted."""
+        """A line for each event that is wanted."""
         lines = []
         for event in told:
             if isinstance(event, Logged):

@@ -1,4 +1,4 @@
-"""Plain lines in docker's words: for logs, pipes and eyes that know `docker push`."""
+"""Plain lines in the words of `docker push`, for logs and pipes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from towline.events import Event
 
 TOTAL_EVERY = 10.0
-"""Seconds between two total lines at least."""
+"""Least seconds between two total lines."""
 
 
 def line_of(event: Event | Logged) -> str | None:
-    """The line of everything that is not a layer's."""
+    """The line of an event that is not a layer's; None where it has none."""
     line: str | None = None
     match event:
         case Logged():
@@ -66,23 +66,23 @@ def line_of(event: Event | Logged) -> str | None:
 
 
 class Lines(Face):
-    """A line when a word changes, and now and then a total."""
+    """A line for each change of a layer's status, and now and then a total."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._board = Board()
         self._repository = ""
-        """Of the lines just written."""
+        """The repository of the last lines."""
         self._begun: set[str] = set()
         self._next_total = clock() + TOTAL_EVERY
 
     def show(self, told: Sequence[Event | Logged]) -> str:
-        """The lines of these."""
+        """The lines of these events, and a total line where it is due."""
         return "".join(f"{line}\n" for line in self._lines(told))
 
     def _lines(self, told: Sequence[Event | Logged]) -> Iterator[str]:
         for layers, run in groupby(told, lambda event: isinstance(event, LayerProgress)):
-            # Layers that were told of at one time stand together, by repository.
+            # Layers told at one time are grouped by repository, so that its heading is shown once.
             for event in sorted(run, key=self._place) if layers else run:
                 line = self._line(event)
                 if line is not None:
@@ -105,7 +105,7 @@ class Lines(Face):
         return repository != self._repository, repository
 
     def _line(self, event: Event | Logged) -> str | None:
-        """The line of an event; of several repositories, each begins once."""
+        """The line of an event, if any; the beginning of a repository is shown only once."""
         if isinstance(event, Logged):
             return line_of(event)
         row = self._board.apply(event)
@@ -118,7 +118,7 @@ class Lines(Face):
 
 
 def repository_of(event: Event | Logged) -> str:
-    """The repository of what names it by its place alone; empty for the rest."""
+    """The repository of an event whose line does not name it; empty for all others."""
     if not isinstance(event, (LayerProgress, Retrying, Verified, TagPushed, Summary)):
         return ""
     head, _, last = event.reference.rpartition("/")
@@ -143,12 +143,12 @@ def _total_line(total: Total) -> str:
 
 
 class Quiet(Face):
-    """Warnings alone, and what `--debug` asked for; notes where they are wanted."""
+    """Shows only warnings and the lines of `--debug`, and with `notes` notes as well."""
 
     def __init__(self, *, notes: bool = False) -> None:
         self._kept = NOTES if notes else (Warned, Logged)
 
     def show(self, told: Sequence[Event | Logged]) -> str:
-        """The lines of these that stay."""
+        """The lines of those events that are shown."""
         kept = [line_of(event) for event in told if isinstance(event, self._kept)]
         return "".join(f"{line}\n" for line in kept)

@@ -1,11 +1,13 @@
 """Bars on a terminal: one row a layer in docker's order, and a total with rate and time left.
 
-rich draws them; it is loaded when the first bytes move, so that a push that sends nothing never
-waits for it, and until then the rows are words alone. Its live display is not used, because after
-a resize it clears as many rows as there were before. Here the cursor rests on the *first* row
-between two frames: a terminal that is resized moves and wraps rows as it likes but keeps the cursor
-on its line, so clearing from there down always clears our rows, all of them and nothing else. No
-row is as wide as the terminal, no frame as high.
+rich draws them. It is imported when the first bytes move, so that a push that sends nothing never
+waits for it; until then the rows are words alone.
+
+rich's live display is not used: after a resize it clears as many rows as it drew before, which are
+then more or fewer on the screen. Here the cursor rests on the *first* row between two frames. A
+terminal that is resized wraps rows anew but keeps the cursor on its line, so that clearing from
+there down clears exactly our rows. No row is as wide as the terminal and no frame as high, since
+either would scroll.
 """
 
 from __future__ import annotations
@@ -31,17 +33,18 @@ if TYPE_CHECKING:
     from towline.events import Event
 
 _REPAINT = 1.0
-"""Seconds after which rate and time left are drawn anew though nothing was told."""
+"""Seconds after which rate and time left are drawn again without any event."""
 _FALLBACK = (80, 24)
 _LABEL = 21
 """Columns before a bar: an id, a colon, a word."""
 _FIGURES = 22
+"""Columns after a bar, so that all bars end in one place."""
 _WIDE = 76
-"""Columns behind it, so that bars end at one place; where the terminal has more than so many."""
+"""Columns of a terminal above which `_LABEL` and `_FIGURES` are kept; narrower ones align less."""
 
 
 def size_of(stream: TextIO | None) -> tuple[int, int]:
-    """Columns and lines of the terminal at this moment."""
+    """The terminal's columns and lines now; 80 and 24 where it does not tell."""
     try:
         found = os.get_terminal_size(stream.fileno()) if stream else os.terminal_size(_FALLBACK)
     except (OSError, ValueError):
@@ -50,7 +53,7 @@ def size_of(stream: TextIO | None) -> tuple[int, int]:
 
 
 class Bars(Face):
-    """The frames, and when to draw one."""
+    """The face of bars: draws a frame when something has changed."""
 
     reset = "\r\x1b[J"
 
@@ -75,7 +78,7 @@ class Bars(Face):
         self._console: Console | None = None
 
     def show(self, told: Sequence[Event | Logged]) -> str:
-        """A frame, if there is anything new."""
+        """A frame, or nothing where neither events, nor the size, nor the time call for one."""
         above = [line for event in told if (line := self._take(event)) is not None]
         now, size = self._clock(), self._size()
         drawn_size, drawn_at = self._drawn
@@ -91,10 +94,10 @@ class Bars(Face):
         return f"{lasting}\r" + "\r\n".join(rows) + f"\x1b[J\r{up}"
 
     def end(self) -> str:
-        """Every row for the last time, however many, and what a script would read."""
+        """Every row, however many, and the last lines: verified, digests, summary."""
         rows: list[Row | str] = []
         for row in self._rows():
-            if isinstance(row, Row) and row.status == PUSHING:  # no bar is left half open
+            if isinstance(row, Row) and row.status == PUSHING:  # cancelled or failed
                 whole = f" of {figures.size(row.total)}" if row.total is not None else ""
                 rows.append(f"{row} stopped at {figures.size(row.current)}{whole}")
             else:
@@ -103,7 +106,7 @@ class Bars(Face):
         return "\r" + "".join(f"{line}\r\n" for line in [*drawn, *self._closing]) + "\x1b[J"
 
     def _take(self, event: Event | Logged) -> str | None:
-        """Take an event in; the line that stays above the rows, if it makes one."""
+        """Take an event in, and give the line that it leaves above the rows, if any."""
         if isinstance(event, Logged):
             return line_of(event)
         if isinstance(event, (PushStarted, LayerProgress)) and not self._layers:
@@ -122,7 +125,7 @@ class Bars(Face):
         return line
 
     def _rows(self) -> list[Row | str]:
-        """Every layer, under the name of its destination where there are several."""
+        """The rows of all layers, under their destinations' names where there are several."""
         by_reference: dict[str, list[Row | str]] = {}
         for row in self._board.rows:
             by_reference.setdefault(row.reference, []).append(row)
@@ -134,7 +137,7 @@ class Bars(Face):
         ]
 
     def _fitting(self, height: int, now: float) -> list[Row | Working | Total | str]:
-        """At most `height` rows: all of them, or those that tell most."""
+        """At most `height` rows: all, or those that matter most and a count of the rest."""
         total = self._board.total(now)
         below: list[Row | Working | Total | str] = [*self._board.works.values()]
         if any(row.phase == "under way" for row in self._board.rows):
@@ -150,7 +153,7 @@ class Bars(Face):
         return [*chosen, more, *below][-height:]
 
     def _drawn_rows(self, rows: Sequence[Row | Working | Total | str], width: int) -> list[str]:
-        """Each as one line of the terminal, with all that was there before cleared."""
+        """Each row as one line of the terminal, which clears what the line showed before."""
         if self._console is None and any(isinstance(row, Total | Working) for row in rows):
             from rich.console import Console
 
@@ -171,7 +174,10 @@ class Bars(Face):
 
 
 def _most_telling(rows: Sequence[Row], room: int) -> list[Row]:
-    """Those under way, then those that come next, then the latest done; in their own order."""
+    """The `room` rows to show: first those under way, then the next to come, then the latest done.
+
+    They keep the order that they have among all rows.
+    """
 
     def rank(place: int) -> tuple[int, int]:
         phase = rows[place].phase
@@ -181,7 +187,7 @@ def _most_telling(rows: Sequence[Row], room: int) -> list[Row]:
 
 
 def _drawn(row: Row | Working | Total | str, width: int) -> RenderableType:
-    """A row for rich."""
+    """A row as rich draws it."""
     from rich.text import Text
 
     if isinstance(row, Total):
@@ -204,7 +210,7 @@ def _drawn(row: Row | Working | Total | str, width: int) -> RenderableType:
 
 
 def _with_bar(width: int, label: str, current: int, total: int | None, said: str) -> RenderableType:
-    """A label, a bar, and figures; a bar that runs to and fro where the end is not known."""
+    """A label, a bar and figures; without a total the bar runs to and fro."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
