@@ -57,6 +57,19 @@ def held(
     return engine.hold(path, *names, containerd=store == "containerd")
 
 
+class Notes(list[str]):
+    """What a push has noted."""
+
+    def hear(self, event: towline.Event) -> None:
+        if isinstance(event, towline.Note):
+            self.append(event.message)
+
+    @property
+    def spooled(self) -> list[int]:
+        """Bytes of each temporary file."""
+        return [int(note.split()[1]) for note in self if note.startswith("spooled")]
+
+
 stores = pytest.mark.parametrize("store", ["overlay2", "containerd"])
 
 
@@ -155,14 +168,9 @@ def without_layers(said: dict[str, Any]) -> dict[str, Any]:
 def test_of_a_changed_image_the_changed_layer_alone_is_kept_and_sent(
     engine: ScriptedEngine, oci_registry: OciRegistry, tmp_path: Path, store: str
 ) -> None:
-    notes: list[str] = []
-
-    def hear(event: towline.Event) -> None:
-        if isinstance(event, towline.Note):
-            notes.append(event.message)
-
+    notes = Notes()
     place = f"{oci_registry.name('app')}:1"
-    with towline.Pusher(engine=engine.url, cache=tmp_path / "cache", on_event=hear) as pusher:
+    with towline.Pusher(engine=engine.url, cache=tmp_path / "cache", on_event=notes.hear) as pusher:
         held(engine, tmp_path, store, "app:1")
         pusher.push("docker-daemon:app:1", place)
         held(engine, tmp_path, store, "app:2", layers=(LAYERS[0], {"app": b"new"}))
@@ -170,12 +178,11 @@ def test_of_a_changed_image_the_changed_layer_alone_is_kept_and_sent(
         result = pusher.push("docker-daemon:app:2", place)
     assert [layer.outcome for layer in result.layers] == ["exists", "pushed"]
     assert result.sent_bytes < 2000
-    spooled = [int(note.split()[1]) for note in notes if note.startswith("spooled")]
     archive = tmp_path / f"{store}-app:2.tar"
     if store == "overlay2":
-        assert spooled < [archive.stat().st_size - 90_000]
+        assert notes.spooled < [archive.stat().st_size - 90_000]
     else:
-        assert spooled == []
+        assert notes.spooled == []
 
 
 def test_a_layer_that_was_passed_over_and_is_needed_after_all_is_exported_again(
@@ -405,23 +412,18 @@ def test_of_the_one_platform_that_is_held_an_export_passes(
     *,
     passes: bool,
 ) -> None:
-    notes: list[str] = []
-
-    def hear(event: towline.Event) -> None:
-        if isinstance(event, towline.Note):
-            notes.append(event.message)
-
+    notes = Notes()
     layers = ({"a": os.urandom(6 << 20)},)
     image = held(engine, tmp_path, store, "app:1", layers=layers, **spec)
     place = f"{oci_registry.name('app')}:1"
-    options: Any = {"engine": engine.url, "cache": "none", "on_event": hear}
+    options: Any = {"engine": engine.url, "cache": "none", "on_event": notes.hear}
     with pytest.raises(SourceError, match="linux/s390x"):
         towline.push("docker-daemon:app:1", place, platform="linux/s390x", **options)
     assert not [each for each in oci_registry.requests if "digest=" in each.path]
     notes.clear()
     result = towline.push("docker-daemon:app:1", place, platform="linux/amd64", **options)
     assert result.digest == towline.digest(image.archive, platform="linux/amd64")
-    assert passes == (not any(note.startswith("spooled") for note in notes))
+    assert passes == (not notes.spooled)
 
 
 @pytest.mark.parametrize("version", ["25.0", "28"])
@@ -444,21 +446,15 @@ def test_an_export_is_hung_up_on_after_the_last_blob_that_is_wanted(
 def test_an_engine_is_asked_again_for_a_blob_that_has_passed_and_did_not_arrive(
     engine: ScriptedEngine, oci_registry: OciRegistry, tmp_path: Path
 ) -> None:
-    notes: list[str] = []
-
-    def hear(event: towline.Event) -> None:
-        if isinstance(event, towline.Note):
-            notes.append(event.message)
-
+    notes = Notes()
     noise = ({"a": os.urandom(12 << 20)}, {"b": b"b"}, {"c": os.urandom(6 << 20)})
     image = held(engine, tmp_path, "containerd", "app:1", layers=noise)
     oci_registry.cut(after_bytes=8 << 20)
-    options: Any = {"engine": engine.url, "cache": tmp_path / "cache", "on_event": hear}
+    options: Any = {"engine": engine.url, "cache": tmp_path / "cache", "on_event": notes.hear}
     place = f"{oci_registry.name('app')}:1"
     result = towline.push("docker-daemon:app:1", place, verify="full", **options)
     assert (result.digest, len(engine.exports)) == (image.id, 2)
-    spooled = [int(note.split()[1]) for note in notes if note.startswith("spooled")]
-    assert 12 << 20 < spooled[0] < 13 << 20
+    assert 12 << 20 < notes.spooled[0] < 13 << 20
 
 
 def test_plain_layers_of_a_containerd_store_are_kept_and_compressed(
@@ -474,18 +470,13 @@ def test_plain_layers_of_a_containerd_store_are_kept_and_compressed(
 def test_a_known_image_passes_to_another_registry(
     engine: ScriptedEngine, oci_registry: OciRegistry, tmp_path: Path
 ) -> None:
-    notes: list[str] = []
-
-    def hear(event: towline.Event) -> None:
-        if isinstance(event, towline.Note):
-            notes.append(event.message)
-
+    notes = Notes()
     image = held(engine, tmp_path, "containerd", "app:1")
-    options: Any = {"engine": engine.url, "cache": tmp_path / "cache", "on_event": hear}
+    options: Any = {"engine": engine.url, "cache": tmp_path / "cache", "on_event": notes.hear}
     with towline.Pusher(**options) as pusher, Server() as other:
         for place in (oci_registry.name("app"), f"{other.host}/app"):
             assert pusher.push("docker-daemon:app:1", f"{place}:1").digest == image.id
-    assert [note for note in notes if "spool" in note] == []
+    assert notes.spooled == []
     assert len(engine.exports) == 2
 
 

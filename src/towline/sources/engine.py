@@ -19,11 +19,10 @@ from towline.sources.engine_documents import (
     config_of,
     gather,
     named_by,
-    path_of,
     without_manifest,
 )
 from towline.sources.engine_exporter import Exporter
-from towline.sources.oci_layout import OciLayout
+from towline.sources.oci_layout import OciLayout, path_of
 from towline.sources.platforms import may_be
 from towline.sources.select import select
 from towline.spec.descriptor import Descriptor, Platform

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from towline.sources.base import SourceImage, SourceIndex
-from towline.sources.oci_layout import INDEX
+from towline.sources.oci_layout import INDEX, path_of
 from towline.spec import config as configs
 from towline.spec import manifest as manifests
 from towline.spec import media_types
@@ -133,8 +133,3 @@ def _document(content: bytes, media_type: str) -> Manifest | Index | None:
 def named_by(path: str) -> str:
     """The digest in a blob's path, without the algorithm."""
     return path.rpartition("/")[2]
-
-
-def path_of(digest: Digest) -> str:
-    """The path of a blob in a layout."""
-    return f"blobs/{digest.algorithm}/{digest.hex}"
