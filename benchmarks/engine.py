@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
-from benchmarks import registry
+from benchmarks import links, registry
 from benchmarks.image import NAME
 from benchmarks.measure import CommandError, cost
 from benchmarks.peers import Docker, SkippedError, home_environ, towline_command
@@ -84,7 +84,7 @@ class _Course:
         self._place = place
         self._store = store
         self._server = place.program("docker-registry")
-        self._tcp = f"tcp://{registry.free_address()}"
+        self._tcp = f"tcp://{links.free_address()}"
         feature = f"--feature=containerd-snapshotter={str(store == 'containerd').lower()}"
         self.engine = Docker(place, [feature, "--host", self._tcp, "--tls=false"])
 

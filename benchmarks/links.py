@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.peers import SkippedError
-from benchmarks.registry import free_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,6 +36,12 @@ class Way(NamedTuple):
     """What pushers are told."""
     inside: tuple[str | Path, ...] = ()
     """Words before its command, which run it where that is."""
+
+
+def free_address() -> str:
+    """An address of this machine where nobody listens yet."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
 
 
 @contextmanager

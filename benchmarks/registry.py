@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.links import free_address
 from benchmarks.measure import cpu_of
 
 if TYPE_CHECKING:
@@ -118,12 +119,6 @@ def started(program: Path, folder: Path, way: Way | None = None) -> Iterator[Reg
 def _environ() -> dict[str, str]:
     # It would read REGISTRY_… as its own configuration, and traces to nowhere without this.
     return {"PATH": os.environ.get("PATH", os.defpath), "OTEL_TRACES_EXPORTER": "none"}
-
-
-def free_address() -> str:
-    """An address of this machine where nobody listens yet."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
 
 
 def _await(host: str) -> None:
