@@ -25,6 +25,7 @@ _ACCEPT = (
 )
 _BLOCK = 1 << 20
 _GZIP = zlib.MAX_WBITS | 16
+"""zlib's parameter for a gzip header and trailer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from towline.server import LoggedRequest, Server
 
 _PORTS = 65_535
+"""The largest number of a port."""
 _LISTEN = ("127.0.0.1", 5000)
+"""Loopback, since without `--htpasswd` anybody may write; the port is that of distribution."""
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 

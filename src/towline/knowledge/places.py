@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _ID_SIZE = 32
+"""Bytes of this machine's secret: the length that HMAC-SHA256 wants (RFC 2104, section 3)."""
 
 
 def default_cache_path(environ: Mapping[str, str]) -> str:

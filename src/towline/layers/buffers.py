@@ -10,6 +10,7 @@ from threading import Lock
 _SHARED = 7 << 19
 _SHARED_A_CORE = 1 << 20
 _MOST_CORES = 16
+"""Cores for which memory grows: at most 19.5 MiB, however large the machine."""
 
 
 class Spares:
@@ -52,6 +53,7 @@ class Buffers:
         """A buffer with any content; None: the stream may hold no more."""
         if self._free:
             return self._free.pop()
+        # The first one is never refused: a stream that had none could not go on at all.
         if self._made and not self._spares.take(self._size):
             return None
         self._made += 1

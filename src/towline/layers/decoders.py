@@ -28,6 +28,7 @@ STEP = 1 << 20
 MAX_ZSTD_WINDOW = 128 << 20
 """Bytes; the library's own bound, which only `zstd --long` exceeds."""
 _READ = 256 << 10
+"""Bytes read at once from the reader of a stream that is decoded."""
 _SLICE = 64 << 10
 """Bytes that a gzip member is given at once. When it ends, isal copies the rest: with many tiny
 members in a large piece that would take quadratic time."""

@@ -33,8 +33,12 @@ _GZIP_HEADER = bytes((0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 0xFF))
 _GZIP_END = b"\x03\x00"
 """An empty final deflate block, so that no block with content has to know that it is the last."""
 _GZIP_LEVEL = 1
+"""ISA-L's, at 593 MB/s a core and 0.434 of the size; zlib's level 6 takes 18 times as long for
+0.381 (decision 19)."""
 _GZIP_MEMORY = 8
+"""zlib's usual value. ISA-L makes other bytes with others, and so other digests: it must stay."""
 _RAW_DEFLATE = -15
+"""A window of 32 KiB, and no header or trailer: those are made here, once for all blocks."""
 _BEGINNING = 16
 """Bytes of a layer that are flushed by themselves.
 
@@ -45,6 +49,7 @@ another digest. So few bytes take another way through that code, and then there 
 
 
 _PIECE = 4 << 10
+"""Bytes of a piece that is tried."""
 _PIECES = range(1 << 16, GZIP_BLOCK, 1 << 17)
 """Where pieces of a whole block are tried: a block of which none shrinks is stored. ISA-L takes
 1.57 ms for a MiB of noise, trying and storing 0.18."""
@@ -177,7 +182,7 @@ class PartsEncoder:
         self._empty = True
 
     def head(self) -> bytes:
-        """Nothing."""
+        """Nothing: each part has its own header."""
         return b""
 
     def saw(self, block: memoryview) -> None:
@@ -190,7 +195,10 @@ class PartsEncoder:
         return self._compress(block)
 
     def tail(self) -> bytes:
-        """An empty layer is one part without content: no part at all is neither gzip nor zstd."""
+        """Nothing, except for an empty layer: one part without content.
+
+        A blob of no bytes at all would be neither gzip nor zstd.
+        """
         return self._compress(memoryview(b"")) if self._empty else b""
 
 

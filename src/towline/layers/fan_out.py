@@ -131,6 +131,7 @@ class FanOut:
         if not any(lane.idle for lane in self._lanes):
             self._moved.wait()
             return
+        # One at a time: with it gone, the other slow ones may hold nobody up any more.
         for lane in slow:
             if lane.patience.spent:
                 lane.error = Outpaced()

@@ -7,9 +7,13 @@ LIMIT = 1 << 17
 
 _MAGIC = b"\x1f\x8b"
 _DEFLATE = 8
+"""The only compression method that gzip has."""
 _FIXED = 10
+"""Bytes before the optional fields: magic, method, flags, time, extra flags, system."""
 _HEADER_CHECK, _EXTRA, _NAME, _COMMENT = 0x02, 0x04, 0x08, 0x10
+"""Flags of the optional fields (section 2.3.1)."""
 _RESERVED = 0xE0
+"""Flags that must be zero: they may stand for fields that we could not skip."""
 
 
 def length(data: bytes | bytearray) -> int | None:
@@ -31,6 +35,7 @@ def _end(data: bytes | bytearray) -> int | None:
     flags, end = data[3], _FIXED
     if data[2] != _DEFLATE or flags & _RESERVED:
         raise ValueError("its header names a method that nobody uses")
+    # The order of the fields: extra, name, comment, check sum of the header.
     if flags & _EXTRA:
         end += 2 + int.from_bytes(data[end : end + 2], "little")
     for text in (_NAME, _COMMENT):

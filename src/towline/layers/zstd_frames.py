@@ -17,8 +17,11 @@ BLOCK_LIMIT = 128 << 10
 _MAGIC = 0xFD2FB528
 _SKIPPABLE = range(0x184D2A50, 0x184D2A60)
 _WINDOW, _DICTIONARY, _CONTENT_SIZE = 1, (0, 1, 2, 4), (0, 2, 4, 8)
+"""Bytes of the fields of a frame's header; two by their flags (section 3.1.1.1)."""
 _SINGLE_SEGMENT, _CHECKSUM = 0x20, 0x04
+"""Flags of a frame's header (section 3.1.1.1.1)."""
 _RLE, _RESERVED = 1, 3
+"""Types of a block: one byte to repeat, and one that must not be used (section 3.1.1.2.2)."""
 
 
 class FrameWalker:
@@ -84,6 +87,7 @@ class FrameWalker:
 
     def _header(self, descriptor: int) -> None:
         single = bool(descriptor & _SINGLE_SEGMENT)
+        # A frame of a single segment has no window, but a size: one byte where the flag is 0.
         content_size = _CONTENT_SIZE[descriptor >> 6] or int(single)
         self._skip = (not single) * _WINDOW + _DICTIONARY[descriptor & 3] + content_size
         self._checksum = 4 if descriptor & _CHECKSUM else 0
@@ -94,7 +98,8 @@ class FrameWalker:
         kind, size = header >> 1 & 3, header >> 3
         if kind == _RESERVED:
             raise ValueError("it has a block of a kind that does not exist")
+        # The size of a repeated byte is how often it is repeated: the block has that byte alone.
         self._skip = 1 if kind == _RLE else size
-        if header & 1:
+        if header & 1:  # the last block of its frame
             self._skip += self._checksum
             self._expect(4, self._magic)

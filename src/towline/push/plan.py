@@ -29,8 +29,9 @@ ASK_LIMIT = 3
 KiB = 1 << 10
 MiB = 1 << 20
 _MOUNT_TRIES = ((100 * KiB, 1), (10 * MiB, 3))
-"""Tries for layers of up to so many bytes."""
+"""Tries for layers of up to so many bytes: docker's numbers, since each try is a round trip."""
 _MOUNT_TRIES_ABOVE = 4
+"""Tries for larger layers, and for those that cannot be sent."""
 _COMPRESSION_RANK: dict[Compression, int] = {"gzip": 0, "zstd": 1, "none": 2}
 
 

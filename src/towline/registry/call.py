@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+"""Statuses that send a request elsewhere (RFC 9110, section 15.4)."""
 REDIRECTS_MAX = 5
+"""Redirects in a row that are followed; more are most likely a circle."""
 
 
 class Call(NamedTuple, Generic[T]):

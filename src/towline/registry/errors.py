@@ -43,6 +43,7 @@ _MARKUP_READ = 8 << 10
 _DETAIL_READ = 1000
 """Characters of a detail that are searched for causes: one may stand behind a long path."""
 _DETAIL_SHOWN = 120
+"""Characters of a detail in a message, which is to be one sentence."""
 _CUT = "…"
 """Marks where a text was cut: the word before it may be a part of a secret (`wire/secrets`)."""
 _EPOCH = 1e9

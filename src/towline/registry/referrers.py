@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from towline.wire.message import Response
 
 PAGES_MAX = 100
+"""Pages of a list that are read: a registry that links back would be read for ever."""
 ROUNDS_MAX = 5
 """Times that the list is written, when others write it too."""
 SETTLED = 0.5

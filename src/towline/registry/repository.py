@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 
 _PIECE = 64 << 10
+"""Bytes read at once of a small blob."""
 
 
 class Repository:

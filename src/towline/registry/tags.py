@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TAGS_READ_MAX = 16 << 20
 """Bytes of one page of tags."""
 TAGS_READ_MAX_IN_ALL = 4 * TAGS_READ_MAX
+"""Bytes of all pages together: each page alone may be allowed, but not all of them in memory."""
 TAGS_PAGES_MAX = 2000
 """Some registries give a hundred tags a page, whatever is asked for."""
 _LINK = r"<([^<>]*)>\s*((?:;[^,]*)?)"

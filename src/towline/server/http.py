@@ -28,6 +28,7 @@ _FORGIVEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n|\n
 _LENGTHS = re.compile(rb"\n(?:content-length|transfer-encoding):[ \t]*([^\r]*)", re.IGNORECASE)
 _LENGTH = re.compile(rb"(?:[0-9]{1,18}|chunked)[ \t]*", re.IGNORECASE)
 _MOST_HEADERS = 100
+"""Header fields of a request: h11 bounds the bytes of a head, not their number."""
 _RECEIVE = 16 << 10
 """Bytes read at once for a head."""
 _RECEIVE_BODY = 256 << 10

@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from towline.server.log import LoggedRequest
 
 _BACKLOG = 128
+"""Connections that may wait to be accepted."""
 _HOUSEKEEPING = 300.0
 """Seconds between two collections."""
 _GRACE_SECONDS = 0.5
 """Seconds for requests that are under way when the server stops."""
 _END_SECONDS = 5.0
+"""Seconds for each thread to end after its connection was closed; it is left behind afterwards."""
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
     b"Content-Length: 0\r\nConnection: close\r\n\r\n"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from towline.spec.digest import Digest
 
 _STRIPES = 64
+"""Locks that all repositories share, so that their number costs no memory."""
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _EMPTY_INDEX = (
     b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
@@ -118,7 +119,6 @@ class Storage:
 
     def changing(self, name: str) -> threading.Lock:
         """The lock for changes of a repository's manifests and tags."""
-        # Repositories share 64 locks, so that their number costs no memory.
         return self._changing[hash(name) % _STRIPES]
 
     def path(self, digest: Digest) -> Path:

@@ -35,6 +35,7 @@ T = TypeVar("T")
 NEWEST = (1, 55)
 """That of Engine 29.7. Nothing that is asked here has changed since 1.24."""
 _OLDEST = (1, 24)
+"""The oldest API version for which every question here is known to be the same."""
 _WHOLE_ANSWER = 64 << 20
 """Bytes of a list of images."""
 _DAYS = 20 * 86400.0

@@ -39,6 +39,7 @@ _MAX_HOPS = 16
 _BACK = 64 << 10
 """Bytes that can be read again: extended headers, a name, a link, and a member's beginning."""
 _PIECE = 256 << 10
+"""Bytes read at once of what is passed over."""
 _AHEAD = 8 << 10
 """Bytes read at once for headers. Python 3.14 would read 128 KiB, which are mostly content."""
 

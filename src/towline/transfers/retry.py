@@ -32,6 +32,7 @@ _FIRST = 1 / 20
 _SHORTEST = 1 / 100
 """Seconds: a shorter interval is no limit any more."""
 _LONGEST = 5.0
+"""Seconds between two requests at most, whatever the host's numbers come to."""
 _EASED_AFTER = 15.0
 """Seconds without a 429 after which twice as many requests are tried."""
 _HOST_IS_BUSY = frozenset({429, 503})

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 Address = tuple[int, tuple[Any, ...]]
 
 _PROXY_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+"""Statuses of a proxy that may be gone at the next attempt."""
 _CONNECT_OK = range(200, 300)
+"""Statuses by which a proxy has made the tunnel (RFC 9110, section 9.3.6: any 2xx)."""
 _SPARE_FILES = 4
 """Open files that connections leave free: for modules that are still to be imported, and for
 sources."""

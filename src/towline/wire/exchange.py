@@ -39,6 +39,7 @@ _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
 _PIECES_A_SECOND = 20
 """Pieces in which a limited rate goes out, so that the line is never still for long."""
 _PIECE_LEAST, _PIECE_MOST = 1 << 10, 64 << 10
+"""Bytes of a piece: few at a low rate, but never so few that the calls cost more than they send."""
 
 T = TypeVar("T")
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 HEAD_MAX = 64 << 10
 """Bytes of a head, of a chunk's line or of trailers that are taken before their end has come."""
 _FIELDS_MAX = 200
+"""Header fields of an answer: h11 bounds the bytes of a head, not their number."""
 _INTERIM_MAX = 20
+"""Interim answers (1xx) before an answer: h11 would take them without end."""
 _WHOLE = 2
 """Within so many times the allowed silence a head must be whole. Without that, a server that sends
 a byte now and then would be read for ever."""

@@ -16,6 +16,7 @@ _BARE_HOST = r"(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::\d+)?|[A-Za-z0-9-]+:\d+)(
 _SHOWN = 500
 """Characters of a path in a message: the longest name of a repository, and some more."""
 _NO_ADDRESS_SHOWN = 60
+"""Characters that are shown of a text that is no address."""
 _UNSAFE = r"[^!-~]"
 _UNRESERVED = r"[^A-Za-z0-9._~:/-]"
 

@@ -134,8 +134,11 @@ class Limits(NamedTuple):
     """The numbers of a `Pusher`: uploads at once, retries, seconds without a byte."""
 
     jobs: int = 5
+    """As docker's `max-concurrent-uploads`."""
     retries: int = 4
+    """With the first attempt five, as docker makes."""
     timeout: float = 30.0
+    """Seconds without a byte either way (decisions 2 and 13)."""
 
 
 def limits(options: PusherOptions) -> Limits:

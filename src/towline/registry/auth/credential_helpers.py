@@ -30,6 +30,7 @@ _ANONYMOUS = (
     "no credentials username",
 )
 _ANSWER_MAX = 1 << 20
+"""Bytes of a helper's answer that are read as JSON: a login is far smaller."""
 _SHOWN = 200
 """Characters of what a helper says when it fails."""
 _TICK = 0.1

@@ -32,6 +32,7 @@ ANSWER_MAX = 1 << 20
 LIFE_MIN = 60.0
 """Seconds that a token is taken to live where its service says less, or nothing."""
 _LIFE_MAX = 365 * 24 * 3600.0
+"""Seconds that a token is taken to live at most, so that sums with it stay finite numbers."""
 TOO_MUCH = frozenset({400, 401, 403})
 """Statuses by which a service may mean that it would grant fewer scopes: the Hub's answers 400 to
 a repository of three parts."""

@@ -42,6 +42,7 @@ CANCEL_SECONDS = 2.0
 _CANCEL_SECONDS_LATE = 0.4
 """The same when the push itself is cancelled, which has to end within a second."""
 _QUESTIONS_MAX = 2
+"""Failed questions of what a session holds before the upload begins anew."""
 _SESSION = r"s?/[A-Za-z0-9_=~-][A-Za-z0-9._=~-]*"
 _RANGE = r"(bytes[= ])?0-(-?[0-9]{1,18})"
 
@@ -62,7 +63,7 @@ class Session:
         """The digest that the registry names for the blob, if it is another than ours."""
         self.is_open = False
         self._questions = _QUESTIONS_MAX
-        """Times that it may still be asked what it holds."""
+        """Failed questions of what the session holds that are still allowed."""
         if opened:
             self._begin(opened)
 
@@ -84,14 +85,16 @@ class Session:
             raise
 
     def post(self, content: memoryview, digest: str) -> bool:
-        """Open it with all of a blob in the request; whether that has kept the blob already.
+        """Send all of a blob in the request that opens a session; whether the blob is kept by it.
 
-        Raises what `open` raises: what else becomes of a request that only saves one is no error.
+        Where the registry does not keep it, the session is open as by `open`. Raises what `open`
+        raises; a failure of this request alone is no error, since it only saves another one.
         """
         if (known := self.talk.facts.posts) is False:  # another blob has found that out meanwhile
             self.open()
             return False
-        self.talk.facts.posts = known or False  # one blob tries, and no other until it is answered
+        # Until the answer is there, no other blob tries: each would be sent twice if it fails.
+        self.talk.facts.posts = known or False
         self.sent += len(content)
         self.talk.context.meter.add(sent_bytes=len(content))
         answer: Kept | Opened | None = None
@@ -99,12 +102,15 @@ class Session:
             answer = self.talk.call(post_blob(self.talk.name, digest, content))
             self.talk.facts.posts = isinstance(answer, Kept)
         except NetworkError as error:
+            # Nothing was sent, so nothing was found out. Otherwise the request itself may be what
+            # the registry, or a proxy before it, hangs up on: go on by the usual way.
             if not error.sent:
                 self.talk.facts.posts = known
                 raise
         except (AuthError, RegistryError) as error:
-            if error.status in {429, 503}:  # it wants to be left alone
+            if error.status in {429, 503}:  # the host is busy: another request would make it worse
                 raise
+            # A passing failure does not undo what an earlier blob has shown.
             self.talk.facts.posts = known is True and error.transient
         if isinstance(answer, Kept):
             self.kept_instead = answer.instead
@@ -150,11 +156,11 @@ class Session:
         return range_end(response)
 
     def resume(self, *, telling: bool, in_chunks: bool) -> bool:
-        """After a failure, ask the session. Whether it goes on, after `acknowledged` bytes.
+        """After a failure, ask the session what it holds; whether the upload goes on from there.
 
-        `telling`: so much was sent that an empty session means that the host keeps nothing of a
-        cut body. Raises AuthError, RegistryError or NetworkError once, where asking again later
-        makes sense.
+        `acknowledged` is then the bytes that it holds. `telling`: so much was sent that an empty
+        session shows that the host keeps nothing of a cut body. Raises AuthError, RegistryError or
+        NetworkError once, where asking again later makes sense.
         """
         if not (self.is_open and self._questions):
             return False
