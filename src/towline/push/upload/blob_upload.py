@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 Forget = Callable[[Digest, Digest, RepositoryName], None]
 """DiffID, digest and the repository that turned out not to hold it."""
+_TOLD_EVERY = 0.05
+"""Seconds between two events of a blob's bytes: on a fast link each block would be one."""
 
 
 class Blocks(Protocol):
@@ -262,14 +264,16 @@ class BlobUpload:
 
         Raises SourceError, AuthError, RegistryError, NetworkError, Cancelled.
         """
-        attempt = self.attempt()
+        attempt, due = self.attempt(), 0.0
         try:
             for block in blocks:
                 session = self._session(attempt)
                 with self.context.span("sent", len(block)):
                     session.write(block)
                 self._note(session)
-                self.tell("Pushing", blocks.position, self.blob.size, self._sent)
+                if self.context.clock() >= due or blocks.position >= self.blob.size:
+                    self.tell("Pushing", blocks.position, self.blob.size, self._sent)
+                    due = self.context.clock() + _TOLD_EVERY
             with self.context.span("confirmed"):
                 return self._commit(attempt, blocks.blob)
         except BaseException:
