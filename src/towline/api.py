@@ -33,7 +33,7 @@ def push(
         allow_schema1: Push signed schema 1 where a registry takes nothing else (extra `schema1`).
         by_digest: Put the manifest under its digest alone, without a tag.
         preserve_digests: Refuse any change of bytes of what has a manifest.
-        tags: With `all_tags`: those that fit one of these patterns.
+        tags: With `all_tags`: patterns, such as `1.*`; only tags that fit one of them are pushed.
         compression: Of layers that are not compressed yet: `gzip`, `gzip:best`, `none`,
             `zstd[:1-19]`, `auto`.
         annotation: What is added to the document under the tag, as `K=V` or a mapping; with

@@ -76,8 +76,10 @@ class BlobStream:
         from hashlib import sha256
 
         self.kept = 0
-        """Blocks that may be asked for while a memoryview that was given is still in use; to be
-        set before the first of them."""
+        """How many further blocks may be taken while the caller still uses one, a memoryview.
+
+        To be set before the first block is taken.
+        """
         self._source = Source(reader)
         self._cancel = cancel
         self._lend = lend

@@ -42,10 +42,10 @@ class Mounted(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """The registry has kept a blob that came whole."""
+    """The registry has kept a blob that was sent whole in one POST."""
 
     instead: Digest | None = None
-    """Another blob that it names as kept."""
+    """The digest that the answer names, where it is not that of the blob sent."""
 
 
 class Opened(NamedTuple):
@@ -120,12 +120,13 @@ def open_upload(name: RepositoryName) -> Call[Opened]:
 
 
 def post_blob(name: RepositoryName, digest: str, content: memoryview) -> Call[Kept | Opened]:
-    """end-4b: all of a blob in the request that else opens a session, which it may do instead."""
+    """Send all of a blob in one POST (end-4b); the registry may open a session instead."""
     action = f"push a blob to {name}"
     path = f"{distribution.uploads_path(name.path)}?digest={digest}"
 
     def read(response: Response) -> Kept | Opened:
-        # zot names the blob by its location alone; a session's, some say 201 of that as well.
+        # Some registries answer 201 to the session that they open instead, so the answer has to
+        # name the blob: in its header, or in its location as zot does.
         location = response.headers.get("Location") or ""
         named = errors.named(response) or digest.partition(":")[2] in location
         if response.status == 201 and named:

@@ -79,7 +79,7 @@ class HostFacts:
     mounts: bool = False
     """It has linked a blob from another repository."""
     posts: bool | None = None
-    """Whether it takes a blob in the POST that else opens a session; None: not tried."""
+    """Whether it takes a whole blob in the POST of an upload (end-4b); None: not tried."""
     tags_together: bool | None = None
     """Whether it sets several tags by one PUT of a manifest; None: not tried."""
     chunks_kept: bool = field(default=False, compare=False)

@@ -203,10 +203,11 @@ class Repository:
     def start_upload(
         self, context: Context, known: Descriptor | None = None, about: int = 0
     ) -> Upload:
-        """Begin an upload (distribution-spec, end-4a); a small blob may need no session.
+        """Begin an upload (distribution-spec, end-4a; end-4b for small blobs, without a session).
 
-        `known`: digest and size, if they are; the blob then takes a request less. `about`: bytes
-        that a blob of unknown size may come to.
+        `known`: the blob's digest and size, where they are known: that saves a request. `about`:
+        the bytes that a blob of unknown size may come to. Raises AuthError, RegistryError,
+        NetworkError.
         """
         from towline.registry.upload.upload import Upload  # an unchanged push needs none
 

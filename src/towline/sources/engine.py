@@ -248,7 +248,7 @@ class EngineSource:
         return not self.near(image.id, {layer.diff_id for layer in layers if layer.diff_id})
 
     def _all_wanted(self, image: Listed) -> bool:
-        """Whether all that the engine holds of the image is of the wanted platforms."""
+        """Whether everything that the engine holds of the image is of a wanted platform."""
         fits = all(may_be(image.platform, wanted) for wanted in self._platforms)
         return not self._platforms or (image.alone and fits)
 

@@ -40,7 +40,7 @@ class Listed(NamedTuple):
     absent: frozenset[Digest]
     """Manifests that the index lists and the engine does not hold, or not whole."""
     alone: bool
-    """Whether the engine tells that it holds one image of the index, or that there is none."""
+    """Whether it is one image: no index, or one of which the engine says that it holds only one."""
 
     @property
     def title(self) -> str:

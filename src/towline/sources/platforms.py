@@ -94,7 +94,7 @@ def worth_reading(
 
 
 def may_be(platform: Platform, wanted: Platform) -> bool:
-    """Whether this platform may be meant by that one, which may lack its variant."""
+    """Whether `wanted` may mean `platform`: without a variant it means every variant."""
     alike = not wanted.variant and _same(platform._replace(variant=None), wanted)
     return alike or _same(platform, wanted)
 

@@ -58,7 +58,7 @@ def tagged(
     spelled: str = "",
     globs: Sequence[str] = (),
 ) -> tuple[tuple[str, SourceEntry], ...]:
-    """All tags of a source with their entries, sorted by tag; of them those that fit a pattern.
+    """The tags of a source with their entries, sorted by tag; with `globs` those that fit one.
 
     A REF picks a repository by its name, or one tag of it. Raises SourceError when there are
     several repositories and no REF, when there is no tag, and when one tag stands for two entries.

@@ -82,6 +82,7 @@ class Archive(Layout):
         self, digest: str, context: Context, *, size: int | None = None, in_storage: bool = False
     ) -> bool:
         """Whether the blob has come before, is in the present archive, or is left out."""
+        # By name alone: `publish` checks the digest when it takes the blob over.
         if digest in self.omitted or path_of(Digest(digest)) in self._before:
             return True
         return super().has_blob(digest, context, size=size, in_storage=in_storage)
@@ -113,6 +114,7 @@ class Archive(Layout):
         if self.begun and not isinstance(target, Digest):
             put = (entry for (_, tag, _), entry in self._entries.items() if tag == target)
             return next(put, None)
+        # With layers left out it is always written anew: the present one may have other layers.
         return None if self.omitted else super().head_manifest(target, context)
 
     def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
@@ -134,6 +136,7 @@ class Archive(Layout):
 
         Raises TowlineError, SourceError, Cancelled.
         """
+        # Blobs that have not come again are taken over from the present archive.
         with self._files() as before:
             write_whole(self._file, self._tar(before, context), self._root)
         with writing(self._root):
@@ -148,7 +151,7 @@ class Archive(Layout):
                 with closing(reader):
                     blocks = self._checked(digest, reader, context)
                     yield from _member(path_of(digest), size, blocks)
-        yield bytes(2 * tarfile.BLOCKSIZE)
+        yield bytes(2 * tarfile.BLOCKSIZE)  # the end of an archive (POSIX, "ustar")
 
     def _documents(self) -> dict[str, bytes]:
         """The files that describe the archive, by their names."""

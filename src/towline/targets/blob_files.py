@@ -51,6 +51,7 @@ class PartialFile:
     def write(self, block: bytes | memoryview) -> None:
         """Write all of the block. Raises OSError."""
         rest = memoryview(block)
+        # The system may write a part: of a full disk, or of what a signal cuts.
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
 

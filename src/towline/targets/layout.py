@@ -110,6 +110,7 @@ class Layout:
     ) -> bool:
         """Whether the blob is there."""
         del context, in_storage
+        # A file gets this name only when it is whole, so its bytes are not hashed again.
         try:
             return self._path(digest).stat().st_size == size or size is None
         except OSError:

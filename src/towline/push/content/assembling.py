@@ -90,6 +90,7 @@ def assembled(sources: Iterable[tuple[str, SourceImage | SourceIndex]]) -> Sourc
                     hint="an index has one image of each: leave one out",
                 )
     descriptors = tuple(listed for _, listed in held.values())
+    # A Docker manifest list may hold only schema 2; an OCI index may hold both.
     docker = all(media_types.family(listed.media_type) == "docker" for listed in descriptors)
     return SourceIndex(
         build_index("docker" if docker else "oci", descriptors),

@@ -117,6 +117,7 @@ def _refers(each: Referrer, tree: Tree) -> bool:
 def _missing(target: Target, found: Iterable[tuple[Referrer, Tree]]) -> Iterator[Referral]:
     """The referrers that a target lacks, each with the tag that has its subject."""
     name = target.repository.name
+    # Reversed, so that of several tags with one manifest the first counts.
     tag_of = {digest: tag for tag, tree in reversed(target.tags) for digest in _came(tree)}
     there: dict[str, Collection[Digest]] = {}
     for each, tree in found:

@@ -60,6 +60,7 @@ def opening(
     reason = _known_first(destinations, wish) if ahead else ""
     with context.span("opened"):
         places = dict.fromkeys(each.repository for each in destinations)
+        # Apart, so that each result shows what reading the source cost, once.
         counted = context.but(meter=Meter())
         opened = Opened(
             source, resources, counted, places, wish=wish, outline=outline, known_first=reason

@@ -88,7 +88,7 @@ class PushOptions(TypedDict, total=False):
     preserve_digests: bool
     """Refuse any change of bytes of what has a manifest."""
     tags: str | Sequence[str]
-    """With `all_tags`: those that fit one of these patterns."""
+    """With `all_tags`: patterns, such as `1.*`; only tags that fit one of them are pushed."""
     compression: str
     """Of layers that are not compressed yet: `gzip`, `gzip:best`, `none`, `zstd[:1-19]`, `auto`."""
     annotation: str | Sequence[str] | Mapping[str, str]

@@ -99,6 +99,7 @@ def _walk(target: Target, blob: Blob, steps: tuple[Step, ...]) -> Delivered | No
     for step in steps:
         match step:
             case Ask(candidate):
+                # As in a push: only the cache's size has to be checked, not that of our source.
                 size = None if blob.stored else candidate.size
                 has_blob = partial(target.repository.has_blob, candidate.digest, size=size)
                 if target.retry(blob.id, partial(has_blob, target.context)):

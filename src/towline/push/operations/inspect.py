@@ -107,6 +107,7 @@ def _remote_image(
         platform = str(read.platform) or None
     except ValueError:  # an artifact: its config is no image config
         diff_ids, platform = (), None
+    # An artifact again, or an image that is damaged: nothing says which DiffID is which layer's.
     if len(diff_ids) != len(parsed.layers):
         diff_ids = [None] * len(parsed.layers)
     return InspectResult(

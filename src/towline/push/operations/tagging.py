@@ -48,6 +48,7 @@ def tag(target: Target, reference: Reference, places: Sequence[Reference]) -> li
             standing = if_exists.look(target, str(place.tag))
             same = standing is not None and standing.digest == known.digest
             if not same:
+                # By digest: a tag may have moved since the HEAD, and all places get one manifest.
                 raw = raw or inspect.manifest(reference._replace(digest=known.digest), target)
                 put.put(target, place, Documents(raw))
         except TowlineError as error:

@@ -125,7 +125,7 @@ class Held:
             self._content += block
 
     def finish(self, digest: str) -> bool:
-        """Send all of it, in the request that opens the session or in the one that closes it."""
+        """Send all of the blob, in one POST, or in the PUT that closes the session."""
         session, content = self._session, memoryview(self._content)
         if not session.is_open and session.post(content, digest):
             return True

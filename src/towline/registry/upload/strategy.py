@@ -27,7 +27,7 @@ _LARGE = 256 << 20
 _SMALL = 1 << 20
 """Bytes of a blob that is held until its digest is known: that saves the PATCH."""
 _TRIED = 64 << 10
-"""Bytes of a blob that may find out whether a host takes single POSTs: it may be sent twice."""
+"""Most bytes of the blob with which single POSTs are tried at a host: it may be sent twice."""
 _LARGE_AT_STAKE = CHUNK
 """Like `_LARGE`, where the host is known to keep nothing of a cut body: chunks may survive."""
 _OTHER_SHAPE = frozenset({400, 405, 501})
@@ -97,9 +97,10 @@ def choose(
 
 
 def in_one_post(facts: HostFacts, blob: Expected, chunk_size: int | None) -> bool:
-    """Whether to send it in the POST that else opens a session.
+    """Whether to send a blob in one POST, without a session.
 
-    A larger one goes in a session: that can be resumed, and what refuses it is told in time.
+    Larger blobs go in a session, which can be resumed, and which a registry can refuse to open
+    before their bytes are sent.
     """
     size = blob.known.size if blob.known else blob.about
     if facts.posts is False or not 0 < size <= (_SMALL if facts.posts else _TRIED):

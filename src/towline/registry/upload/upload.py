@@ -78,13 +78,13 @@ class Upload:
         """Bytes of the blob that were written in this attempt, with those that are not sent."""
 
     def open(self) -> None:
-        """Have a session, unless the blob is to go in the request that opens one.
+        """Open a session if there is none, unless the blob is to go in one POST.
 
         Raises AuthError, RegistryError, NetworkError.
         """
         talk, session = self._talk, self._session
         posted = in_one_post(talk.facts, self._blob, talk.chunk_size)
-        # What has not spoken as a registry yet is sent nothing that it has not asked for.
+        # No blob is sent, uninvited, to a host that has not yet answered as a registry does.
         if not (session.is_open or (posted and talk.transport.proven)):
             session.open()
 
