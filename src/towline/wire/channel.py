@@ -136,8 +136,15 @@ class Channel:
             room[: len(part)] = part
             self.give_back(data[len(part) :])
             return len(part)
-        while (count := self._arrived(partial(self._socket.recv_into, room))) is None:
+        take = self._socket.recv_into
+        while (count := self._arrived(partial(take, room))) is None:
             self._wait(select.POLLIN, seconds)
+        # TLS gives no more than a record at once, 16 KiB at most, and many may have arrived.
+        more: int | None = count
+        with suppress(OSError):  # the next call raises it
+            while self._tls and more and (rest := room[count:]):
+                more = self._arrived(partial(take, rest))
+                count += more or 0
         return count
 
     def give_back(self, data: bytes) -> None:
