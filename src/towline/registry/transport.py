@@ -159,7 +159,7 @@ class Transport:
         """Begin a request whose body is written to the exchange; its token lasts another minute."""
         if admission := self._admission(request.url, context):
             header = admission.header(scopes, context, lasting=BODY_MARGIN)
-            request = request.with_header("Authorization", header)
+            request = request.authorized(header)
         return self._pool.start(self._guarded(request, context), context)
 
     def refused(self, response: Response, scopes: Scopes, context: Context) -> bool:
@@ -179,7 +179,7 @@ class Transport:
         """Send a request with the token at hand, and ignore its outcome; wait for `seconds`."""
         # No token is fetched for it: the push may be ending within a second.
         if admission := self._admission(request.url, context):
-            request = request.with_header("Authorization", admission.auth.header(scopes))
+            request = request.authorized(admission.auth.header(scopes))
         try:
             self._pool.request(self._guarded(request, context), context, timeout=seconds)
         except TowlineError:

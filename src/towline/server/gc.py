@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from towline.errors import TowlineError
 from towline.server import documents
-from towline.server.files import TOUCH_AFTER, last_asked
+from towline.server.files import last_asked
 from towline.server.limits import Limits
 from towline.server.repository import Repository
 from towline.server.sessions import Sessions
@@ -31,8 +31,11 @@ if TYPE_CHECKING:
 
     from towline.server.repository import StoredManifest
 
-GRACE = 3600.0
-"""Seconds for which a blob is kept that no manifest lists."""
+_GRACE = 3600.0
+"""Seconds for which a blob is kept that no manifest lists.
+
+Far above `files.TOUCH_AFTER`: the time on a file may be that much older than the last question.
+"""
 
 
 @dataclass(slots=True)
@@ -85,10 +88,10 @@ def collect_once(root: Path) -> Swept:
     return swept
 
 
-def collect(storage: Storage, grace: float = GRACE, *, alone: bool = False) -> Swept:
+def collect(storage: Storage, *, alone: bool = False) -> Swept:
     """Remove blobs that nothing refers to. Safe beside pushes, and collections in any process."""
     # Marking takes no lock: a blob that is needed only since then has a young file.
-    marks = _Marks(storage, time.time() - max(grace, 2 * TOUCH_AFTER), alone)
+    marks = _Marks(storage, time.time() - _GRACE, alone)
     for name in list(storage.names()):
         _mark(Repository(storage, name), marks)
     # A lock for each blob and not for all: pushes wait for one removal at most.

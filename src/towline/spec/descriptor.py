@@ -85,7 +85,7 @@ class Descriptor(NamedTuple):
             digest=Digest(str(value.get("digest"))),
             size=size,
             urls=reading.texts(value, "urls"),
-            annotations=reading.pairs(value, "annotations"),
+            annotations=reading.annotations_of(value),
             platform=Platform.from_json(platform) if isinstance(platform, dict) else None,
             artifact_type=reading.text(value, "artifactType"),
         )

@@ -89,7 +89,7 @@ def parse(content: bytes, media_type: str | None = None) -> Manifest | Index:
     # Go writes an empty list as null, and some tools write none at all.
     listed = reading.array(document, "manifests" if is_index else "layers")
     descriptors = tuple(map(Descriptor.from_json, listed))
-    annotations = reading.pairs(document, "annotations")
+    annotations = reading.annotations_of(document)
     subject = document.get("subject")
     if subject is not None:
         subject = Descriptor.from_json(subject)
@@ -126,7 +126,7 @@ def annotated(raw: RawManifest, more: Mapping[str, str]) -> RawManifest:
     if not more:
         return raw
     document = reading.document(raw.content)
-    has = reading.pairs(document, "annotations")
+    has = reading.annotations_of(document)
     if {**has, **more} == has:
         return raw
     document["annotations"] = dict(sorted({**has, **more}.items()))

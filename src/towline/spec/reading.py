@@ -72,9 +72,9 @@ def text(document: Mapping[str, Any], key: str) -> str | None:
     return str(value) if value else None
 
 
-def pairs(document: Mapping[str, Any], key: str) -> dict[str, str]:
-    """The map of texts under `key`, such as annotations; raises ValueError for another type."""
-    value = document.get(key)
+def annotations_of(document: Mapping[str, Any]) -> dict[str, str]:
+    """The annotations of a manifest, an index or a descriptor; raises ValueError for no map."""
+    value = document.get("annotations")
     if value is not None and not isinstance(value, dict):
-        raise ValueError(f"`{key}` is not a map")
+        raise ValueError("`annotations` is not a map")
     return {str(name): str(each) for name, each in (value or {}).items()}

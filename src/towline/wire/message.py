@@ -76,9 +76,11 @@ class Request(NamedTuple):
         # Its headers and its body may hold secrets.
         return f"<Request {self.method} {self.url.redacted}>"
 
-    def with_header(self, name: str, value: str | None) -> Request:
-        """The request with one header field more, unless `value` is None or empty."""
-        return self._replace(headers=(*self.headers, (name, value))) if value else self
+    def authorized(self, header: str | None) -> Request:
+        """The request with this Authorization header; unchanged where it is None or empty."""
+        if not header:
+            return self
+        return self._replace(headers=(*self.headers, ("Authorization", header)))
 
     @property
     def has_body(self) -> bool:

@@ -112,7 +112,7 @@ class Admission:
         auth, scopes, context = self.auth, visit.scopes, visit.context
         header, renewals = self.header(scopes, context), 0
         while True:
-            request = visit.request.with_header("Authorization", header)
+            request = visit.request.authorized(header)
             response = visit.send(request)
             unknown = not (visit.optional or self.doubts_clocks or header in self._good)
             if response.status == 401 and unknown and auth.is_new(scopes, header, response):
