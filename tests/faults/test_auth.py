@@ -893,6 +893,16 @@ def test_a_token_service_that_is_nowhere_is_named(registry: Scripted, client: Cl
         client.push(DATA)
 
 
+def test_a_token_service_that_does_not_answer_is_told_with_what_it_was_asked_for(
+    registry: Scripted, client: Client
+) -> None:
+    challenge = {"WWW-Authenticate": 'Bearer realm="http://127.0.0.1:1/token"'}
+    registry.guard = lambda _: Reply(401, challenge)
+    expected = f"^cannot get a token for {registry.host}: cannot connect to 127.0.0.1:1: "
+    with pytest.raises(NetworkError, match=expected):
+        client.put()
+
+
 class TestExpiredLogins:
     """ECR's ways to say that a login has expired."""
 

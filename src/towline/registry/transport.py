@@ -242,10 +242,16 @@ class Transport:
             )
         for _ in range(REDIRECTS_MAX):
             guarded = self._guarded(request, context)
+            elsewhere = request.url.origin != asker.origin
             # Another host's realm is held to the limits of the host that named it.
-            if guarded.shuns is None and request.url.origin != asker.origin:
+            if guarded.shuns is None and elsewhere:
                 guarded = guarded._replace(shuns=self._pool.shunned_by(asker))
-            response = self._pool.request(guarded, context, limit=ANSWER_MAX)
+            try:
+                response = self._pool.request(guarded, context, limit=ANSWER_MAX)
+            except NetworkError as error:
+                if elsewhere:  # a host that nobody has named here
+                    error.args = (f"cannot get a token for {self.endpoint.host}: {error.message}",)
+                raise
             if request.method != "GET" or response.status not in REDIRECTS:
                 return response
             url = read_sent_on(response)
