@@ -334,7 +334,7 @@ def test_a_host_that_keeps_failing_gets_fewer_uploads_at_once_until_it_does_bett
     assert "1" in registry.manifests
     well = 2  # the closing of an upload that goes well may win a slot back too early
     assert strained.failures <= 8 + 4 + 2 + well, "at most so many at once, then one"
-    assert strained.most_afterwards == 8, "all of them again"
+    assert strained.most_afterwards in {8, 9}, "all of them again, and the small config beside them"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 501])

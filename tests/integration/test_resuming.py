@@ -68,10 +68,10 @@ def made(path: Path, sizes: list[int], seed: int = 1, **options: Any) -> Path:
     return path
 
 
-def held(server: Server) -> int:
+def held(root: Path) -> int:
     """Bytes of unfinished uploads that a registry holds."""
     size = 0
-    for path in server.root.rglob("session-*"):
+    for path in root.rglob("session-*"):
         with contextlib.suppress(FileNotFoundError):  # given back at this moment
             size += path.stat().st_size
     return size
@@ -98,9 +98,9 @@ def pushing(
 def killed(server: Server, image: Path, place: str, *words: str, **environ: str) -> int:
     """Kill a push in the middle of its layer; how many bytes the registry holds of that."""
     with pushing(image, place, *words, **environ):
-        until(lambda: held(server) > SIZE // 3)
+        until(lambda: held(server.root) > SIZE // 3)
     quiet = -1
-    while quiet != (quiet := held(server)):  # what was on its way still arrives
+    while quiet != (quiet := held(server.root)):  # what was on its way still arrives
         time.sleep(0.1)
     return quiet
 
@@ -125,7 +125,7 @@ def test_a_push_that_was_killed_goes_on_where_it_was(
     result = pushed(image, place)
     assert outcomes(result) == ["resumed"]
     assert result.layers[0].sent_bytes == result.layers[0].size - there
-    assert held(server) == 0
+    assert held(server.root) == 0
     again = pushed(image, f"{server.host}/app:2")
     assert again.sent_bytes == 0
 
@@ -179,7 +179,7 @@ def test_a_signal_leaves_what_can_be_gone_on_with_and_says_so(
 ) -> None:
     place = f"{server.host}/app:1"
     with pushing(image, place) as process:
-        until(lambda: held(server) > SIZE // 3)
+        until(lambda: held(server.root) > SIZE // 3)
         process.send_signal(number)
         _, said = process.communicate(timeout=20)
     assert process.returncode == 128 + number
@@ -191,11 +191,11 @@ def test_a_signal_leaves_what_can_be_gone_on_with_and_says_so(
 
 def test_without_a_cache_a_signal_gives_the_session_back(server: Server, image: Path) -> None:
     with pushing(image, f"{server.host}/app:1", "--cache", "none") as process:
-        until(lambda: held(server) > SIZE // 3)
+        until(lambda: held(server.root) > SIZE // 3)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
     assert "can be resumed" not in said
-    until(lambda: held(server) == 0)
+    until(lambda: held(server.root) == 0)
 
 
 def test_of_two_that_push_at_once_each_has_a_session_of_its_own(
@@ -203,7 +203,7 @@ def test_of_two_that_push_at_once_each_has_a_session_of_its_own(
 ) -> None:
     place = f"{server.host}/app:1"
     with pushing(image, place):
-        until(lambda: held(server) > SIZE // 3)
+        until(lambda: held(server.root) > SIZE // 3)
         result = pushed(image, place)
         assert outcomes(result) == ["pushed"]
         assert len([one for one in server.requests if one.method == "POST"]) >= 2
@@ -263,7 +263,7 @@ def test_a_push_that_a_registry_s_end_has_cut_goes_on_when_that_is_back(
     with serving(root) as first:
         place = f"{first.host}/app:1"
         with pushing(image, place, "--retries", "0") as process:
-            until(lambda: sum(one.stat().st_size for one in root.rglob("session-*")) > SIZE // 3)
+            until(lambda: held(root) > SIZE // 3)
             first.kill()
             _, said = process.communicate(timeout=60)
     assert process.returncode == 6
@@ -430,13 +430,13 @@ def test_killed_at_any_moment_the_next_push_sends_what_lacks(
         seconds = 0.4 + sum(sizes) / (rate * MiB)
         time.sleep(Random(seed).uniform(0.2, seconds))  # noqa: S311 - no secret
     time.sleep(0.2)
-    there = held(server) + sum(
+    there = held(server.root) + sum(
         path.stat().st_size for path in (server.root / "blobs").rglob("*") if path.is_file()
     )
     result = pushed(image, place)
     whole = sum(layer.size for layer in result.layers)
     assert result.sent_bytes <= ROOM * max(0, whole - there) + MiB // 2
-    assert held(server) < MiB, "less is not worth a question"
+    assert held(server.root) < MiB, "less is not worth a question"
 
 
 @pytest.mark.needs("docker-registry", "nginx")
