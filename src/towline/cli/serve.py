@@ -32,7 +32,8 @@ def _serve(args: argparse.Namespace) -> int:
         from towline.server.gc import collect_once
 
         swept = collect_once(Path(args.root))
-        output.write([f"removed {swept.blobs} blobs of {swept.bytes} bytes"])
+        blobs = "1 blob" if swept.blobs == 1 else f"{swept.blobs} blobs"
+        output.write([f"removed {blobs} of {swept.bytes} bytes"])
         return 0
     # Blocked before the first thread starts: threads inherit it, so `sigwait` gets every signal.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)

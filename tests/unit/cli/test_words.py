@@ -121,9 +121,27 @@ def test_nothing_goes_to_a_daemon(command: str, capsys: pytest.CaptureFixture[st
     )
 
 
+@pytest.mark.parametrize("place", ["dir:/srv/app", "containers-storage:app:1"])
+def test_what_skopeo_alone_writes_to_is_said_to_be_none_of_ours(
+    place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, lines = told(capsys, "copy", "docker://reg.example/app", place)
+    assert (code, lines[0]) == (
+        2,
+        f"towline: error: {place} is a place that towline does not write to",
+    )
+    assert "oci-archive:FILE" in lines[1]
+
+
 @pytest.mark.parametrize(
     "destination",
-    ["docker.io/library/oci:foo", "docker://docker.io/oci:foo", "oci/foo", "oci:5000/app:1"],
+    [
+        "docker.io/library/oci:foo",
+        "docker://docker.io/oci:foo",
+        "oci/foo",
+        "oci:5000/app:1",
+        "dir:80/app",
+    ],
 )
 def test_a_repository_or_a_registry_may_have_the_name_of_a_transport(
     destination: str, capsys: pytest.CaptureFixture[str]
@@ -139,7 +157,7 @@ def test_a_repository_or_a_registry_may_have_the_name_of_a_transport(
         (["image.tar", "app"], "app names no registry", "docker.io/library/app"),
         (["image.tar", "docker://app"], "app names no registry", "docker.io/library/app"),
         (["image.tar", "to", "reg.example/a"], "to names no registry", "docker.io/library/to"),
-        (["image.tar", "dir:out"], "dir:out names no registry", "docker.io/library/dir:out"),
+        (["image.tar", "dir:out"], "dir:out is a place that towline does not write to", "oci:DIR"),
         (["image.tar", "app:1"], "app:1 names no registry", "REGISTRY/app:1"),
         (["image.tar", "localhost:5601"], "no repository is named", "localhost:5601/REPOSITORY"),
         (["image.tar", "reg.example:80"], "no repository is named", "reg.example:80/REPOSITORY"),

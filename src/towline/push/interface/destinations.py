@@ -21,6 +21,8 @@ _ELSEWHERE = r"(?:oci|oci-archive|docker-archive|docker-daemon):(?![0-9]+/)"
 colon."""
 
 _DAEMON = "docker-daemon:"
+_SKOPEOS = r"(?:dir|containers-storage|ostree|sif):(?![0-9]+/)"
+"""The beginning of a place that skopeo writes to beside those that we have."""
 _MOST_DIGITS = 3
 """Digits of a number behind a name that is more likely a tag than a port."""
 
@@ -65,6 +67,11 @@ def _texts(destination: object) -> list[str]:
 
 def _parsed(text: str, without: str | None, *, places: bool) -> Reference:
     """Parse one destination. Raises UsageError, InvalidReference."""
+    if re.match(_SKOPEOS, text):
+        hint = (
+            "towline copy writes to registries, oci:DIR, oci-archive:FILE and docker-archive:FILE"
+        )
+        raise UsageError(f"{text} is a place that towline does not write to", hint=hint)
     # `oci:DIR` would else be a tag of the Hub's repository `oci`.
     if not re.match(_ELSEWHERE, text):
         found = reference.parse(text)
