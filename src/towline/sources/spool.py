@@ -185,6 +185,14 @@ class Room(NamedTuple):
         )
 
 
+def _widen(descriptor: int) -> None:
+    """Let the writer of a pipe be further ahead."""
+    # A pipe's 64 KiB are less than a millisecond of an export: each time that we wait, its writer
+    # would wait too.
+    with suppress(OSError):  # it is no pipe, or the user has many pipes of that size
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+
+
 class PipeReader:
     """A Reader of a descriptor, which it closes. Cancelling the push ends a wait for data."""
 
@@ -195,10 +203,7 @@ class PipeReader:
         self._closed = False
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
-        # A pipe's 64 KiB are less than a millisecond of an export: each time that we wait, its
-        # writer would wait too.
-        with suppress(OSError):  # it is no pipe, or the user has many pipes of that size
-            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        _widen(descriptor)
 
     def readinto(self, buffer: memoryview, /) -> int:
         """See `Reader`."""
@@ -228,6 +233,9 @@ class ObjectReader:
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file = file
         self._name = name
+        # Many objects have no descriptor, or one of something else.
+        with suppress(AttributeError, OSError, TypeError, ValueError):
+            _widen(file.fileno())
 
     def readinto(self, buffer: memoryview, /) -> int:
         """See `Reader`."""

@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from towline.context import Cancel
-from towline.sources.spool import PipeReader
+from towline.sources.spool import ObjectReader, PipeReader
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
@@ -135,12 +135,18 @@ def test_a_compressed_pipe_is_decompressed_on_its_way(tmp_path: Path, packed: An
     assert f"spooled {len(data)} bytes" in said["notes"][1]
 
 
-def test_whoever_writes_a_pipe_may_be_ahead_by_more_than_the_usual_64_kib() -> None:
+@pytest.mark.parametrize("as_object", [False, True])
+def test_whoever_writes_a_pipe_may_be_ahead_by_more_than_the_usual_64_kib(
+    *, as_object: bool
+) -> None:
     ours, theirs = os.pipe()
     os.set_blocking(theirs, False)
-    reader = PipeReader(ours, "a pipe", Cancel())
-    assert os.write(theirs, bytes(2 * MIB)) == MIB
-    reader.close()
+    with os.fdopen(ours, "rb") as file:
+        if as_object:
+            ObjectReader(file, "a pipe")
+        else:
+            PipeReader(os.dup(ours), "a pipe", Cancel()).close()
+        assert os.write(theirs, bytes(2 * MIB)) == MIB
     os.close(theirs)
 
 
