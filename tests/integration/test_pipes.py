@@ -8,13 +8,17 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import threading
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 import towline
 from tests.support import readback
+from tests.support.scripted import scripted
+from tests.support.sources import tar_of
 from towline.spec.digest import Digest
 from towline.testing.images import ImageSpec, make_image, make_images
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from tests.integration.conftest import Place
+    from tests.support.scripted import Asked
     from towline.testing.image_formats import Form
     from towline.testing.registry import TestRegistry
 
@@ -283,6 +288,30 @@ def test_a_tag_that_is_to_stay_costs_no_blob(registry: Place, tmp_path: Path, ru
             with pytest.raises(towline.RegistryError, match="exists already"):
                 towline.push(pipe, name, if_exists="fail")
     assert {method for method, _ in registry.requests()[before:]} == {"HEAD"}
+
+
+def test_a_large_blob_that_takes_the_only_slot_needs_no_room_of_those_before_it(
+    tmp_path: Path,
+) -> None:
+    # Without the first one, those before the last leave less room than is held of what was sent.
+    layers = [{"file": os.urandom(size << 10)} for size in (*[2800] * 7, 12_000)]
+    made = make_image(tmp_path / "x.tar", layers, format="oci-archive")
+    with tarfile.open(made.path) as tar:
+        files = [each for each in tar if each.isreg()]
+        parts = [(each, cast("BinaryIO", tar.extractfile(each)).read()) for each in files]
+    data = tar_of(*sorted(parts, key=lambda part: part[0].size))
+    with (
+        scripted() as registry,
+        piped(data) as pipe,
+        towline.Pusher(jobs=1, cache="none") as pusher,
+    ):
+
+        def wait(_: Asked) -> None:
+            time.sleep(1)  # so that the pipe fills what room there is
+
+        registry.on("POST", "/uploads/", wait)
+        result = pusher.push(pipe, f"{registry.host}/app:1")
+        assert result.digest == made.digest
 
 
 def test_a_cancelled_pipe_stops_at_once(oci_registry: TestRegistry, tmp_path: Path) -> None:

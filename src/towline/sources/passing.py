@@ -108,7 +108,6 @@ class PassingBlob:
     def put(self, block: bytes | bytearray, cancel: Cancel) -> None:
         """Add the next block, once there is room for it. Raises Cancelled."""
         with self._moved:
-            # No deadlock: all blobs before this one are whole, so their uploads wait for nobody.
             while not self.let_go and self._held.size >= ROOM:
                 self._moved.wait(_LOOK)
                 cancel.check()
@@ -297,6 +296,7 @@ class PassingTar:
     ) -> Iterator[PassingBlob]:
         blob = PassingBlob(digest, member.size, kind, self.name, self.held)
         self.passed[clamped(member.name)] = (member.size, self._head(member))
+        self._wait_for_room(min(member.size, WINDOW + BLOCK))
         try:
             yield blob
             for start in range(0, member.size, BLOCK):
@@ -306,6 +306,16 @@ class PassingTar:
         except BaseException as error:
             blob.end(error if isinstance(error, SourceError) else Cancelled())
             raise
+
+    def _wait_for_room(self, size: int) -> None:
+        """Wait until so many more bytes may be held."""
+        # No deadlock: all blobs before the next one are whole, so their uploads wait for nobody
+        # here. Once it has begun it may take their slot (the largest goes first, and with `--jobs
+        # 1` there is one for all), so from then on it needs no room of theirs.
+        with self.held.moved:
+            while self.held.size + size > ROOM:
+                self.held.moved.wait(_LOOK)
+                self._cancel.check()
 
     def _fill(self, block: bytearray, member: tarfile.TarInfo, start: int) -> None:
         """Read the next bytes of a member's content, of which `start` were read before."""
