@@ -20,9 +20,9 @@ from towline.testing.images import make_image
 if TYPE_CHECKING:
     from pathlib import Path
 
-MOST = 8 * 2 * 8 + 64 + 4 * 13 + 32 + 64
-"""Of 8 pushes two for each target; for manifests; for each host; for blobs; and for compressing,
-of which a large machine has more."""
+MOST = 8 * (2 * 8 + 4) + 64 + 4 * 13 + 32 + 64
+"""Of 8 pushes two for each target, and one for each host to connect to; for manifests; for each
+host; for blobs; and for compressing, of which a large machine has more."""
 _MANY = """
 import sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
