@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from towline.push.interface.options import Wish
     from towline.reference import Reference, RepositoryName
 
-_ELSEWHERE = r"(?:oci|oci-archive|docker-archive|docker-daemon):(?![0-9]+/)"
-"""The beginning of a text that names a folder, a file or a daemon. A host has a port behind its
-colon."""
-
+_PLACES = ("oci:", "oci-archive:", "docker-archive:")
 _DAEMON = "docker-daemon:"
-_SKOPEOS = r"(?:dir|containers-storage|ostree|sif):(?![0-9]+/)"
-"""The beginning of a place that skopeo writes to beside those that we have."""
+_TRANSPORTS = r"oci|oci-archive|docker-archive|docker-daemon|dir|containers-storage|ostree|sif"
+_ELSEWHERE = rf"(?:{_TRANSPORTS}):(?![0-9]+/)"
+"""The beginning of a text that names a folder, a file or a daemon, also of skopeo's alone. A host
+has a port behind its colon."""
+
 _MOST_DIGITS = 3
 """Digits of a number behind a name that is more likely a tag than a port."""
 
@@ -67,18 +67,13 @@ def _texts(destination: object) -> list[str]:
 
 def _parsed(text: str, without: str | None, *, places: bool) -> Reference:
     """Parse one destination. Raises UsageError, InvalidReference."""
-    if re.match(_SKOPEOS, text):
-        hint = (
-            "towline copy writes to registries, oci:DIR, oci-archive:FILE and docker-archive:FILE"
-        )
-        raise UsageError(f"{text} is a place that towline does not write to", hint=hint)
     # `oci:DIR` would else be a tag of the Hub's repository `oci`.
     if not re.match(_ELSEWHERE, text):
         found = reference.parse(text)
         _check(found, without=without)
         _check_parts(text)
         return found
-    if text.startswith(_DAEMON) or not places:
+    if not (places and text.startswith(_PLACES)):
         check_at_registry(text)
     if without == "by_digest":
         raise UsageError(f"`by_digest` is for registries, which {text} is not")
@@ -96,6 +91,10 @@ def check_at_registry(text: str) -> None:
         if text.startswith(_DAEMON):
             said = f"{shown} is in a daemon, and nothing is written to one"
             raise UsageError(said, hint="docker load puts an archive into it")
+        if not text.startswith(_PLACES):
+            said = f"{shown} is a place that towline does not write to"
+            places = "oci:DIR, oci-archive:FILE and docker-archive:FILE"
+            raise UsageError(said, hint=f"towline copy writes to registries, {places}")
         said = f"{shown} is not at a registry, and a push goes to registries alone"
         raise UsageError(said, hint=f"towline copy … {shown}")
 
