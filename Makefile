@@ -35,7 +35,10 @@ image:
 test:
 	$(BOOTSTRAP) test
 	@tools/fetch-debian $(COMPONENTS) || true
-	@PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	@# pytest keeps what failed, and else leaves an empty folder.
+	@status=0; \
+	PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS) || status=$$?; \
+	rmdir "$${TMPDIR:-/tmp}/pytest-of-$$(id -un)" 2>/dev/null; exit $$status
 
 lint:
 	$(BOOTSTRAP) lint
