@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import towline
 from tests.support.pushing import client_of
 from tests.support.scripted import CUT, HANG, HTML, Reply, complaint
 from towline.registry.capabilities import HostFacts
 from towline.registry.upload.upload import Upload
 from towline.spec.digest import Digest
+from towline.testing import make_image
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.pushing import Client
     from tests.support.scripted import Asked, Scripted
 
@@ -96,13 +100,21 @@ def test_what_a_user_wants_in_smaller_bodies_goes_in_a_session(
     assert methods(registry) == "POST PATCH PATCH PUT"
 
 
-REFUSALS = {
-    **{str(status): Reply(status) for status in (200, 201, 204, 302, 400, 403, 404, 405, 411, 413)},
-    **{str(status): Reply(status) for status in (415, 500, 501, 502)},
-    "a session by 201": Reply(201, {"Location": "/v2/team/app/blobs/uploads/gone"}),
+CLEAR = {
+    **{str(status): Reply(status) for status in (400, 403, 404, 405, 411, 413, 415, 501)},
     "another digest": complaint(400, "DIGEST_INVALID"),
+}
+CHANCE = {
+    **{str(status): Reply(status) for status in (200, 201, 204, 302, 408, 500, 502, 504)},
+    **{str(status): Reply(status, {"Retry-After": "0"}) for status in (429, 503)},
+    "a full disk": complaint(500, "UNKNOWN", "no space left on device"),
     "a page": HTML,
     "a cut": CUT,
+}
+REFUSALS = {
+    **CLEAR,
+    **CHANCE,
+    "a session by 201": Reply(201, {"Location": "/v2/team/app/blobs/uploads/gone"}),
     "early": Reply(405, early=1, reset=True),
 }
 
@@ -116,6 +128,47 @@ def test_who_takes_none_is_asked_once_and_gets_every_blob_in_a_session(
         assert client.push(data, known=True) <= 2
         assert registry.blobs[Digest.of(data)] == data
     assert len(registry.requests("POST", "digest=")) == 1
+
+
+def tries_again(registry: Scripted, folder: Path) -> bool:
+    """Push an image, then another by another process; whether that one tries single POSTs."""
+    for number in range(2):
+        registry.asked.clear()
+        made = make_image(folder / f"{number}.tar", [{"a": bytes([number])}])
+        name, cache = f"{registry.host}/team/app:{number}", folder / "knowledge.sqlite"
+        assert towline.push(made.path, name, cache=cache).status == "pushed"
+    return len(registry.requests("POST", "digest=")) == 1
+
+
+@pytest.mark.parametrize("answer", CHANCE.values(), ids=CHANCE)
+def test_a_failure_of_the_very_first_one_says_nothing_to_later_pushes(
+    registry: Scripted, tmp_path: Path, answer: Reply
+) -> None:
+    registry.on("POST", r"uploads/\?digest=", answer)
+    assert tries_again(registry, tmp_path)
+
+
+@pytest.mark.parametrize("answer", [None, *CLEAR.values()], ids=["a session", *CLEAR])
+def test_a_session_or_a_clear_refusal_does(
+    registry: Scripted, tmp_path: Path, answer: Reply | None
+) -> None:
+    registry.on("POST", r"uploads/\?digest=", *([answer] if answer else []))
+    assert not tries_again(registry, tmp_path)
+
+
+def test_a_refusal_of_a_repository_says_nothing_of_others(
+    registry: Scripted, tmp_path: Path
+) -> None:
+    registry.on("POST", "", complaint(403, "DENIED"), forever=True)
+    made, cache = make_image(tmp_path / "image.tar"), tmp_path / "knowledge.sqlite"
+    with pytest.raises(towline.AuthError, match="DENIED"):
+        towline.push(made.path, f"{registry.host}/others/app:1", cache=cache)
+    assert registry.requests("POST", "digest=")
+    registry.forget("POST")
+    takes(registry)
+    registry.asked.clear()
+    towline.push(made.path, f"{registry.host}/team/app:1", cache=cache)
+    assert registry.requests("POST", "digest=")
 
 
 def test_who_never_answers_it_gets_every_blob_in_a_session(registry: Scripted) -> None:

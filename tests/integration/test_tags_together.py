@@ -161,6 +161,20 @@ def test_who_does_not_offer_it_is_asked_once_and_has_every_tag(made: Made, answe
         assert sorted(puts(registry)[4:]) == ["d", "e", "f"]
 
 
+@pytest.mark.parametrize("answer", [Reply(500), Reply(429, {"Retry-After": "0"}), CUT, Reply(400)])
+def test_only_an_answer_about_it_is_remembered(
+    offering: Scripted, tmp_path: Path, answer: Reply
+) -> None:
+    offering.forget("PUT")
+    offering.on("PUT", r"\?tag=", answer)
+    offer(offering)
+    for number in range(2):
+        made = make_image(tmp_path / f"{number}.tar", [{"a": bytes([number])}])
+        seen = len(offering.asked)
+        pushed(towline.push(made.path, places(offering), cache=tmp_path / "cache"))
+    assert ("b+c" in puts(offering, seen)) is (answer.status != 400)
+
+
 @pytest.mark.parametrize("rule", ["same", "skip", "fail"])
 def test_under_other_rules_each_tag_is_looked_at_right_before_it_is_written(
     offering: Scripted, made: Made, rule: str

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Shape = Literal["put", "patch", "chunk"]
 """How a body goes: all of it in one PUT, all of it in one PATCH, or as one of several PATCHes."""
+Offer = Literal["posts", "tags_together"]
+"""What a registry may offer, and is found out by trying: a field of `HostFacts`."""
 
 MiB = 1 << 20
 CHUNK = 16 * MiB
@@ -43,7 +45,7 @@ _REFUSES = {
     "docker_refused": "no manifests of docker's format",
     "oci_refused": "no OCI manifests",
 }
-_OF_THIS_RUN = frozenset({"chunks_kept", "failures"})
+_OF_THIS_RUN = frozenset({"chunks_kept", "failures", "tried"})
 
 
 @dataclass(slots=True)
@@ -86,6 +88,8 @@ class HostFacts:
     """It has kept a blob that came in several chunks; in this run."""
     failures: Counter[Shape] = field(default_factory=Counter)
     """Bodies of a shape that were cut or met a server's error, one after the other; of this run."""
+    tried: set[Offer] = field(default_factory=set, compare=False)
+    """Offers that were tried in this run, whether or not that has told anything."""
 
     @classmethod
     def recalled(cls, facts: Mapping[str, str], now: float) -> HostFacts:
@@ -119,6 +123,15 @@ class HostFacts:
         values = {name: getattr(self, name) for name in self.__slots__ if name not in _OF_THIS_RUN}
         facts = {name: "" if value is None else str(int(value)) for name, value in values.items()}
         return {**facts, _SEEN: str(int(now))}
+
+    def offers(self, offer: Offer) -> bool | None:
+        """Whether the host offers it; None: not known, and worth a try.
+
+        A try that tells nothing is the last one of this run, and none for a later run: what hangs
+        on it, or breaks down over it, would do so each time; what failed by chance will not.
+        """
+        known: bool | None = getattr(self, offer)
+        return False if known is None and offer in self.tried else known
 
     def went_on(self, *, in_chunks: bool) -> None:
         """Note that a cut upload was resumed."""

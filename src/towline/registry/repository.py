@@ -10,7 +10,7 @@ import hashlib
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from towline.errors import NetworkError, RegistryError, TowlineError
+from towline.errors import RegistryError, TowlineError
 from towline.registry import errors, manifests
 from towline.registry.blobs import (
     Mounted,
@@ -272,18 +272,20 @@ class Repository:
     @property
     def sets_tags_together(self) -> bool | None:
         """Whether this registry is known to set several tags by one request; None: not known."""
-        return self._facts.tags_together
+        return self._facts.offers("tags_together")
 
     def put_tags(
         self, manifest: RawManifest, tags: Sequence[str], context: Context
     ) -> frozenset[str]:
         """Put a manifest under several tags by one request; those that are said to be set."""
         with on_side(self.side):
+            self._facts.tried.add("tags_together")
             try:
                 named = self._talk(context).call(manifests.put_tags(self.name, manifest, tags))
-            except (RegistryError, NetworkError):
+            except RegistryError as error:
                 # Who has taken some before has other reasons.
-                self._facts.tags_together = self._facts.tags_together or False
+                if self._facts.tags_together is None and not error.transient:
+                    self._facts.tags_together = False
                 raise
         self._facts.tags_together = bool(named)
         return named

@@ -90,35 +90,39 @@ class Session:
         Where the registry does not keep it, the session is open as by `open`. Raises what `open`
         raises; a failure of this request alone is no error, since it only saves another one.
         """
-        if (known := self.talk.facts.posts) is False:  # another blob has found that out meanwhile
+        facts, refused = self.talk.facts, False
+        if facts.offers("posts") is False:  # another blob has found that out meanwhile
             self.open()
             return False
         # Until the answer is there, no other blob tries: each would be sent twice if it fails.
-        self.talk.facts.posts = known or False
+        facts.tried.add("posts")
         self.sent += len(content)
         self.talk.context.meter.add(sent_bytes=len(content))
         answer: Kept | Opened | None = None
         try:
             answer = self.talk.call(post_blob(self.talk.name, digest, content))
-            self.talk.facts.posts = isinstance(answer, Kept)
         except NetworkError as error:
             # Nothing was sent, so nothing was found out. Otherwise the request itself may be what
             # the registry, or a proxy before it, hangs up on: go on by the usual way.
             if not error.sent:
-                self.talk.facts.posts = known
+                facts.tried.discard("posts")
                 raise
         except (AuthError, RegistryError) as error:
             if error.status in {429, 503}:  # the host is busy: another request would make it worse
                 raise
-            # A passing failure does not undo what an earlier blob has shown.
-            self.talk.facts.posts = known is True and error.transient
+            # A server's failure says nothing of the way, be it passing or a full disk.
+            refused = not error.transient and (error.status or 0) not in {500, 507}
         if isinstance(answer, Kept):
-            self.kept_instead = answer.instead
+            facts.posts, self.kept_instead = True, answer.instead
             return True
         if answer:
             self._begin(answer)
         else:
             self.open()
+        # Only now: a refusal may be of the repository or the account, and then this POST has
+        # failed as well.
+        if answer or refused:
+            facts.posts = False
         return False
 
     @property

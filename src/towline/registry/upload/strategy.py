@@ -103,7 +103,8 @@ def in_one_post(facts: HostFacts, blob: Expected, chunk_size: int | None) -> boo
     before their bytes are sent.
     """
     size = blob.known.size if blob.known else blob.about
-    if facts.posts is False or not 0 < size <= (_SMALL if facts.posts else _TRIED):
+    offered = facts.offers("posts")
+    if offered is False or not 0 < size <= (_SMALL if offered else _TRIED):
         return False
     return choose(facts, blob, 0, chunk_size) in {"put", "held"}
 
