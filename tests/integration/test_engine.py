@@ -564,7 +564,8 @@ def test_an_engine_that_is_too_old_is_refused(tmp_path: Path, oci_registry: OciR
 
 def test_what_is_no_engine_is_told_so(oci_registry: OciRegistry) -> None:
     with pytest.raises(SourceError, match=r"is no Docker engine: it says 404 to a ping"):
-        towline.digest("docker-daemon:app", engine=f"tcp://{oci_registry.host}")
+        towline.digest("docker-daemon:app", engine=f"tcp://{oci_registry.host}/behind")
+    assert {request.path for request in oci_registry.requests} == {"/behind/_ping"}
 
 
 def test_where_no_engine_answers_it_is_told_where_was_looked(tmp_path: Path) -> None:

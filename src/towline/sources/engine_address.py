@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 from towline.errors import SourceError, UsageError
 from towline.reference import without_login
 from towline.wire import tls
+from towline.wire import url as urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 DEFAULT_CONTEXT = "default"
-_PORTS = {"http": 2375, "https": 2376}
-_TCP = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^:/@\[\]\s]+)(?::[0-9]+)?")
+DEFAULT_SOCKET = "/var/run/docker.sock"
+_SHORT_TCP = re.compile(r"(?P<host>\[[^\]]*\]|[^:/]*)(?::(?P<port>[0-9]*))?(?P<path>/(?!/).*)?")
 _SSH = re.compile(
     r"(?:(?P<user>[^@:/\s]+)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/@\[\]\s]+)"
-    r"(?::(?P<port>[0-9]+))?(?P<path>/.*)?"
+    r"(?::(?P<port>[0-9]+))?(?P<path>/[^?#]*)?"
 )
 
 
@@ -40,8 +42,8 @@ class Address:
     """The path of a socket."""
     command: tuple[str, ...] = ()
     """A command (`ssh`) that carries the connection over its standard input and output."""
-    origin: str = "http://docker"
-    """Scheme and authority of the engine's URLs."""
+    url: urls.Url = urls.Url("http", "docker", 80, "/")  # noqa: RUF009 - a tuple never changes
+    """What the URLs of the engine's API begin with."""
     trust: tls.Trust = tls.Trust()  # noqa: RUF009 - a tuple never changes
 
     def __str__(self) -> str:
@@ -55,11 +57,11 @@ def find(engine: str | None, environ: Mapping[str, str]) -> tuple[Address, ...]:
     """
     if engine is not None:
         try:
-            return (_address(engine, "`engine`", _variables_trust(environ)),)
+            return (_named(engine, "`engine`", environ),)
         except SourceError as error:
             raise UsageError(error.message, hint=error.hint) from None
     if host := environ.get("DOCKER_HOST"):
-        return (_address(host, "DOCKER_HOST", _variables_trust(environ)),)
+        return (_named(host, "DOCKER_HOST", environ),)
     if (named := _context(environ)) and named[0] != DEFAULT_CONTEXT:
         return (_of_context(*named, environ),)
     if host := environ.get("CONTAINER_HOST"):
@@ -68,7 +70,7 @@ def find(engine: str | None, environ: Mapping[str, str]) -> tuple[Address, ...]:
 
 
 def _usual_places(environ: Mapping[str, str]) -> Iterator[str]:
-    yield "/var/run/docker.sock"
+    yield DEFAULT_SOCKET
     runtime, home = environ.get("XDG_RUNTIME_DIR"), environ.get("HOME")
     if runtime:
         yield f"{runtime}/docker.sock"
@@ -80,20 +82,40 @@ def _usual_places(environ: Mapping[str, str]) -> Iterator[str]:
     yield "/run/podman/podman.sock"
 
 
-def _address(
-    text: str,
-    named_by: str,
-    trust: tls.Trust | None,
-    program: str = "docker",
-) -> Address:
-    """Parse a URL; `trust` is given where TLS is spoken. Raises SourceError."""
+def _named(text: str, named_by: str, environ: Mapping[str, str]) -> Address:
+    """The address in an option or a variable, which docker's client takes in short, too.
+
+    Raises SourceError.
+    """
+    trust = _variables_trust(environ)
+    text = text.strip()
     scheme, mark, rest = text.partition("://")
     if not mark:
         scheme, rest = "tcp", text
-    if scheme == "unix" and rest.startswith("/"):
+    if not text:
+        text = "tcp://localhost:2376" if trust else f"unix://{DEFAULT_SOCKET}"
+    elif scheme == "unix" and not rest:
+        text = f"unix://{DEFAULT_SOCKET}"
+    elif scheme == "tcp" and (match := _SHORT_TCP.fullmatch(rest)):
+        # The port is the same with TLS: of 2376 docker's client thinks only where nothing is said.
+        text = f"tcp://{match['host'] or 'localhost'}:{match['port'] or 2375}{match['path'] or ''}"
+    elif scheme in urls.DEFAULT_PORTS:  # it takes them in contexts alone
+        raise _no_address(text, named_by)
+    return _address(text, named_by, trust)
+
+
+def _address(text: str, named_by: str, trust: tls.Trust | None, program: str = "docker") -> Address:
+    """Parse a whole URL; `trust` is given where TLS is spoken. Raises SourceError."""
+    scheme, _, rest = text.partition("://")
+    if "://" in rest:
+        raise _no_address(text, named_by)
+    if scheme == "unix" and rest:
         return Address(text, named_by, socket=rest)
-    if scheme in {"tcp", "http", "https"} and _TCP.fullmatch(rest := rest.rstrip("/")):
-        return _tcp(text, named_by, rest, trust or (tls.Trust() if scheme == "https" else None))
+    if scheme in {"tcp", *urls.DEFAULT_PORTS} and "@" not in rest:
+        with suppress(ValueError):
+            secure = trust is not None or scheme == "https"
+            url = urls.parse(f"{'https' if secure else 'http'}://{rest}")
+            return Address(text, named_by, url=url, trust=trust or tls.Trust())
     if scheme == "ssh" and (match := _SSH.fullmatch(rest)):
         return Address(text, named_by, command=_ssh(match, program))
     if scheme == "npipe":
@@ -101,17 +123,14 @@ def _address(
             f"{named_by} is {text}, a named pipe, which is of Windows and is not spoken to",
             hint="pipe the image in: docker save NAME | towline push - DESTINATION",
         )
-    raise SourceError(
+    raise _no_address(text, named_by)
+
+
+def _no_address(text: str, named_by: str) -> SourceError:
+    return SourceError(
         f"{named_by} is {without_login(text)}, which is no address of an engine",
         hint="as in unix:///var/run/docker.sock, tcp://HOST:2376 or ssh://USER@HOST",
     )
-
-
-def _tcp(text: str, named_by: str, authority: str, trust: tls.Trust | None) -> Address:
-    scheme = "http" if trust is None else "https"
-    if not re.search(r":[0-9]+$", authority):
-        authority = f"{authority}:{_PORTS[scheme]}"
-    return Address(text, named_by, origin=f"{scheme}://{authority}", trust=trust or tls.Trust())
 
 
 def _ssh(match: re.Match[str], program: str) -> tuple[str, ...]:

@@ -280,14 +280,15 @@ class EngineClient:
 
     @property
     def _authority(self) -> str:
-        return self._address.origin.partition("://")[2]
+        return self._address.url.authority
 
     def _url(self, target: str) -> urls.Url:
         # Podman's own API has versions of its own; the ping of both must have none.
         libpod = target.startswith("/libpod/")
         version = "4.0.0" if libpod else self._version
         prefix = f"/v{version}" if version and target != "/_ping" else ""
-        return urls.parse(self._address.origin).at(f"{prefix}{target}")
+        base = self._address.url.target.partition("?")[0].rstrip("/")
+        return self._address.url.at(f"{base}{prefix}{target}")
 
     def _dial(self, cancel: Cancel, timeout: float) -> Channel:
         if self._address.socket:

@@ -66,17 +66,57 @@ def test_the_usual_places_are_dockers_the_rootless_the_desktops_and_podmans() ->
 
 
 @pytest.mark.parametrize(
-    ("text", "origin"),
+    ("text", "url"),
     [
-        ("tcp://docker:2375", "http://docker:2375"),
-        ("tcp://docker", "http://docker:2375"),
-        ("tcp://[::1]:9/", "http://[::1]:9"),
-        ("127.0.0.1:2375", "http://127.0.0.1:2375"),
+        ("tcp://docker:2375", "http://docker:2375/"),
+        ("tcp://docker", "http://docker:2375/"),
+        ("tcp://docker:", "http://docker:2375/"),
+        ("docker", "http://docker:2375/"),
+        ("127.0.0.1:9", "http://127.0.0.1:9/"),
+        ("tcp://[::1]:9/", "http://[::1]:9/"),
+        ("[::1]:", "http://[::1]:2375/"),
+        ("tcp://", "http://localhost:2375/"),
+        (" tcp://:9 ", "http://localhost:9/"),
+        (":9/behind/a/proxy", "http://localhost:9/behind/a/proxy"),
     ],
 )
-def test_tcp_without_tls_is_http(text: str, origin: str) -> None:
+def test_tcp_without_tls_is_http_and_what_is_missing_is_what_dockers_client_takes(
+    text: str, url: str
+) -> None:
     (address,) = find(None, {"DOCKER_HOST": text})
-    assert (address.origin, address.trust) == (origin, Trust())
+    assert (str(address.url), address.trust) == (url, Trust())
+    (optional,) = find(text, {})
+    assert str(optional.url) == url
+
+
+@pytest.mark.parametrize(
+    ("text", "socket"),
+    [
+        ("unix://", "/var/run/docker.sock"),
+        (" ", "/var/run/docker.sock"),
+        ("unix://here.sock", "here.sock"),
+        ("unix:///a/b c.sock", "/a/b c.sock"),
+    ],
+)
+def test_a_socket_without_a_path_is_the_usual_one(text: str, socket: str) -> None:
+    (address,) = find(None, {"DOCKER_HOST": text})
+    assert (address.socket, address.text) == (socket, f"unix://{socket}")
+
+
+def test_the_port_of_tls_is_dockers_only_where_nothing_is_named() -> None:
+    for text, port in (("tcp://docker", 2375), ("tcp://", 2375), (" ", 2376)):
+        (address,) = find(None, {"DOCKER_HOST": text, "DOCKER_TLS_VERIFY": "1"})
+        assert (address.url.scheme, address.url.port) == ("https", port)
+
+
+def test_the_address_of_a_context_is_whole(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "DOCKER_CONTEXT": "far"}
+    context(tmp_path, "far", {"Host": "tcp://far"})
+    assert str(find(None, environ)[0].url) == "http://far/"
+    for number, short in enumerate(("unix://", "tcp://", ":2375", "far:2375", "")):
+        context(tmp_path, str(number), {"Host": short})
+        with pytest.raises(SourceError, match=rf"docker's context {number} is .*no address"):
+            find(None, {**environ, "DOCKER_CONTEXT": str(number)})
 
 
 def test_tls_is_as_dockers_variables_say(tmp_path: Path) -> None:
@@ -84,9 +124,9 @@ def test_tls_is_as_dockers_variables_say(tmp_path: Path) -> None:
         (tmp_path / f"{name}.pem").touch()
     environ = {"DOCKER_HOST": "tcp://docker:2376", "DOCKER_CERT_PATH": str(tmp_path)}
     (plain,) = find(None, environ)
-    assert plain.origin == "http://docker:2376"
+    assert str(plain.url) == "http://docker:2376/"
     (verified,) = find(None, {**environ, "DOCKER_TLS_VERIFY": "1"})
-    assert verified.origin == "https://docker:2376"
+    assert str(verified.url) == "https://docker:2376/"
     assert verified.trust == Trust(
         authorities=(tmp_path / "ca.pem",),
         certificate=tmp_path / "cert.pem",
@@ -100,9 +140,9 @@ def test_the_certificates_of_a_context_are_its_own(tmp_path: Path) -> None:
     context(tmp_path, "far", {"Host": "tcp://far:2376", "SkipTLSVerify": False}, "ca.pem")
     context(tmp_path, "lax", {"Host": "tcp://lax:2376", "SkipTLSVerify": True})
     (far,) = find(None, {"HOME": str(tmp_path), "DOCKER_CONTEXT": "far"})
-    assert (far.origin, len(far.trust.authorities)) == ("https://far:2376", 1)
+    assert (str(far.url), len(far.trust.authorities)) == ("https://far:2376/", 1)
     (lax,) = find(None, {"HOME": str(tmp_path), "DOCKER_CONTEXT": "lax"})
-    assert (lax.origin, lax.trust) == ("https://lax:2376", Trust(insecure=True))
+    assert (str(lax.url), lax.trust) == ("https://lax:2376/", Trust(insecure=True))
 
 
 def test_ssh_is_run_as_docker_runs_it() -> None:
@@ -129,19 +169,26 @@ def test_a_host_that_looks_like_an_option_is_none() -> None:
     ("text", "said"),
     [
         ("npipe:////./pipe/docker_engine", "a named pipe, which is of Windows"),
+        ("npipe://", "a named pipe, which is of Windows"),
         ("ftp://host", "no address of an engine"),
-        ("unix://relative", "no address of an engine"),
+        ("http://host:2375", "no address of an engine"),
+        ("fd://", "no address of an engine"),
+        ("unix://tcp://host", "no address of an engine"),
+        ("tcp://unix:///a.sock", "no address of an engine"),
+        ("tcp:host", "no address of an engine"),
+        ("tcp://host:port", "no address of an engine"),
+        ("tcp://host:99999", "no address of an engine"),
+        ("two words", "no address of an engine"),
         ("tcp://user:pass@host:1", "no address of an engine"),
         ("ssh://me:secret@far", "no address of an engine"),
-        ("", "no address of an engine"),
+        ("ssh://far/a.sock?x", "no address of an engine"),
     ],
 )
 def test_what_is_no_address_is_refused_by_whoever_named_it(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=f"`engine` is .*{said}"):
         find(text, {})
-    if text:
-        with pytest.raises(SourceError, match=f"DOCKER_HOST is .*{said}"):
-            find(None, {"DOCKER_HOST": text})
+    with pytest.raises(SourceError, match=f"DOCKER_HOST is .*{said}"):
+        find(None, {"DOCKER_HOST": text})
 
 
 def test_a_context_that_is_not_there_is_told_with_what_named_it(tmp_path: Path) -> None:
