@@ -15,7 +15,7 @@ import pytest
 import towline
 import towline.testing
 from towline.cli import options as cli_options
-from towline.cli import printable
+from towline.cli import wording
 from towline.events import Outcome
 from towline.push.interface import result, signatures
 
@@ -139,4 +139,4 @@ def test_the_library_speaks_of_its_keywords_and_the_command_of_its_options() -> 
         "give both: `cert` and `key`": "give both: `--cert` and `--key`",
         "run `towline cache clear`": "run `towline cache clear`",
     }.items():
-        assert printable.spelled(text) == wanted
+        assert wording.spelled(text) == wanted

@@ -21,7 +21,7 @@ from towline.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from towline.cli.command import Command
+    from towline.cli.options import Command
 
 _RIVALS = {
     "creds": {"username", "password_stdin"},

@@ -6,8 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from towline.cli import figures, options, output
-from towline.cli.command import Command
+from towline.cli import options, output, wording
+from towline.cli.options import Command
 from towline.errors import TowlineError, UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _stats(store: Knowledge, args: argparse.Namespace) -> None:
         f"path:    {stats.path}",
         f"layers:  {stats.diff_ids}",
         f"entries: {stats.entries}",
-        f"size:    {figures.size(stats.bytes)}",
+        f"size:    {wording.size(stats.bytes)}",
         f"uploads: {len(sessions)} unfinished",
         *(f"  {session.blob} to {session.repository}" for session in sessions),
     )

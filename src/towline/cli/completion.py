@@ -9,8 +9,8 @@ from towline._version import __version__
 from towline.cli import help as guide
 from towline.cli import output
 from towline.cli.arguments import Parser
-from towline.cli.command import Command
 from towline.cli.main import COMMANDS, load
+from towline.cli.options import Command
 from towline.errors import UsageError
 
 if TYPE_CHECKING:

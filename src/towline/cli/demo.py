@@ -21,8 +21,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from towline.cli import figures, output
-from towline.cli.command import Command
+from towline.cli import output, wording
+from towline.cli.options import Command
 from towline.cli.signals import cancel_on_signals
 from towline.errors import Cancelled, TowlineError, TransferCancelled
 
@@ -110,8 +110,8 @@ class _Demo:
 
         begun = time.monotonic()
         made = make_image(self._image, layers=_layers(), names=["python:demo"])
-        size = figures.size(self._image.stat().st_size)
-        what = f"{figures.counted(len(made.diff_ids), 'layer')}, {size}"
+        size = wording.size(self._image.stat().st_size)
+        what = f"{wording.counted(len(made.diff_ids), 'layer')}, {size}"
         _tell("build", what, "", "", time.monotonic() - begun)
         return made
 
@@ -124,7 +124,7 @@ class _Demo:
 
     def _push(self) -> PushResult:
         first, asked, seconds = self._pushed()
-        what = f"{figures.counted(len(first.layers), 'layer')} pushed"
+        what = f"{wording.counted(len(first.layers), 'layer')} pushed"
         uploaded = sum(request.received for request in asked if _is_upload(request))
         _tell("push", what, uploaded, len(asked), seconds)
         return first
@@ -250,7 +250,7 @@ def _is_upload(request: LoggedRequest) -> bool:
 
 def _tell(step: str, outcome: str, moved: int | str, requests: int | str, seconds: float) -> None:
     """Write a line of the table; bytes and requests are empty for a step that sends nothing."""
-    size = figures.size(moved) if isinstance(moved, int) else moved
+    size = wording.size(moved) if isinstance(moved, int) else moved
     output.write([_COLUMNS.format(step, outcome, size, requests, f"{seconds:.2f} s")])
 
 

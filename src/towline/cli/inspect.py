@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from towline.cli import figures, options, output
-from towline.cli.command import Command
-from towline.cli.printable import one_line
+from towline.cli import options, output, wording
+from towline.cli.options import Command
 from towline.cli.pusher import opened, push_options
+from towline.cli.wording import one_line
 
 if TYPE_CHECKING:
     import argparse
@@ -28,24 +28,24 @@ def _lines(result: InspectResult) -> Iterator[str]:
         "reference": result.reference,
         "digest": result.digest,
         "media type": result.media_type,
-        "size": figures.counted(result.size, "byte") if result.size is not None else None,
+        "size": wording.counted(result.size, "byte") if result.size is not None else None,
         "platform": result.platform,
     }
     for name, value in facts.items():
         if value is not None:
             yield f"{name + ':':<12}{one_line(value)}"
     if result.images:
-        yield figures.counted(len(result.images), "image") + ":"
+        yield wording.counted(len(result.images), "image") + ":"
     for name in result.images:
         yield f"  {one_line(name)}"
     if result.layers:
-        yield figures.counted(len(result.layers), "layer") + ":"
+        yield wording.counted(len(result.layers), "layer") + ":"
     for layer in result.layers:
         digest = layer.digest or layer.diff_id
-        size = "not here" if layer.size is None else figures.size(layer.size)
+        size = "not here" if layer.size is None else wording.size(layer.size)
         yield f"  {digest}  {size}  {one_line(layer.media_type)}"
     if result.manifests:
-        yield figures.counted(len(result.manifests), "manifest") + ":"
+        yield wording.counted(len(result.manifests), "manifest") + ":"
     for child in result.manifests:
         yield f"  {child.digest}  {one_line(child.platform or '-')}  {one_line(child.media_type)}"
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import sys
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from towline.cli import options, output, password, report
-from towline.cli.command import Command
-from towline.cli.pusher import opened
+from towline.cli import options, output, report
+from towline.cli.options import Command
+from towline.cli.pusher import opened, piped
 from towline.errors import AuthError, TowlineError, UsageError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
+    from types import FrameType
 
     from towline.registry.auth.login_store import LoginStore
 
@@ -67,19 +70,70 @@ def _account(args: argparse.Namespace) -> tuple[str, str]:
     from_stdin = "password_stdin" in args
     if from_stdin and not user:
         raise UsageError("`--password-stdin` needs a user: `-u USER`")
-    user = user or password.asked("Username: ")
+    user = user or _asked("Username: ")
     if not user or ":" in user:
         shown = user.partition(":")[0]
         raise UsageError(f"{shown!r} is no user name: it is empty or a colon is behind it")
     if from_stdin:
         args.account = "`--password-stdin`"
-        return user, password.piped("login")
+        return user, piped("login")
     secret = os.environ.get("TOWLINE_PASSWORD")
     args.account = "TOWLINE_PASSWORD" if secret else "the terminal"
-    secret = secret or password.asked("Password: ", secret=True)
+    secret = secret or _asked("Password: ", secret=True)
     if not secret:
         raise UsageError("the password is empty")
     return user, secret
+
+
+def _asked(question: str, *, secret: bool = False) -> str:
+    """Ask on the terminal, without echo for a secret, and give what is typed.
+
+    Raises UsageError without a terminal, or when nothing is typed.
+    """
+    if sys.stdin is None or sys.stderr is None or not sys.stdin.isatty():
+        raise UsageError(
+            "there is no terminal to ask for user and password on",
+            hint="give them: … | towline login … -u USER --password-stdin",
+        )
+    line = ""
+    try:
+        if secret:
+            from getpass import getpass
+
+            with _unwound_by_signals():
+                return getpass(question)
+        # Not `input`: its question would go to standard output, which is for the result.
+        sys.stderr.write(question)
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+    except EOFError:
+        pass
+    except BaseException:
+        sys.stderr.write("\n")  # the next message belongs on a line of its own
+        raise
+    if not line:
+        sys.stderr.write("\n")
+        raise UsageError("nothing was typed")
+    return line.rstrip("\r\n")
+
+
+@contextmanager
+def _unwound_by_signals() -> Iterator[None]:
+    """While the block runs, signals raise Interrupted, so that getpass turns the echo on again."""
+    import signal
+
+    from towline.cli.signals import Interrupted
+    from towline.errors import TransferCancelled
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(TransferCancelled("interrupted"), 128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _checked(args: argparse.Namespace, host: str, account: tuple[str, str]) -> bool:

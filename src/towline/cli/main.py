@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from towline.cli.command import Command
+    from towline.cli.options import Command
 
 
 COMMANDS = {
@@ -35,6 +35,7 @@ COMMANDS = {
 }
 _MODULES = {
     "copy": "push",
+    "plan": "push",
     "tag": "push",
     "index": "push",
     "tags": "inspect",

@@ -1,4 +1,4 @@
-"""The options as data: their names, what they take, and their line of `--help`.
+"""The commands and their options as data: their names, what they take, and their part of `--help`.
 
 `dest` is the library's keyword. The library reads most values (sizes, profiles, references); this
 module knows only what reading a command line needs. An option that is not given is absent from the
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
 
@@ -131,6 +132,20 @@ class Group:
     def __init__(self, title: str, *options: Option) -> None:
         self.title = title
         self.options = options
+
+
+class Command(NamedTuple):
+    """One command: its function, its part of `--help`, and the words and options that it takes."""
+
+    run: Callable[[argparse.Namespace], int]
+    """Carries the command out and gives its exit code."""
+    usage: str
+    about: str
+    options: tuple[Group, ...] = ()
+    words: int | None = None
+    """The most words besides options that it takes; None for any number."""
+    needs: str = ""
+    """What the first word names (for the error without one); empty where it needs none."""
 
 
 PLATFORM = Option(

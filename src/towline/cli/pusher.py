@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from towline.cli import password, progress, report, words
+from towline.cli import progress, report, words
 from towline.cli.options import ALL, COMMAND_ONLY, PUSHER
 from towline.cli.signals import cancel_on_signals
+from towline.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 def pusher_options(args: argparse.Namespace) -> dict[str, Any]:
     """The given keywords that a `Pusher` takes; raises UsageError where they do not fit."""
     given = {name: value for name, value in vars(args).items() if name in PUSHER - COMMAND_ONLY}
-    return {**given, **password.creds(args)}
+    return {**given, **_creds(args)}
 
 
 def push_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -53,3 +56,39 @@ def opened(args: argparse.Namespace, *, layers: bool = False) -> Iterator[tuple[
             settings["log"] = shown.log
         with towline.Pusher(**settings, on_event=shown.emit) as pusher:
             yield pusher, cancel
+
+
+def _creds(args: argparse.Namespace) -> dict[str, tuple[str, str]]:
+    """The keyword `creds` by `-u` and `--password-stdin` or the variables; empty without them.
+
+    Raises UsageError where only one of user and password is given.
+    """
+    user, from_stdin = getattr(args, "username", None), "password_stdin" in args
+    if user is None and not from_stdin:
+        return {}
+    user = user or os.environ.get("TOWLINE_USERNAME")
+    password = os.environ.get("TOWLINE_PASSWORD", "")
+    if "creds" in args:
+        raise UsageError("`--creds` and `-u` say the same thing twice")
+    if not user:
+        raise UsageError("`--password-stdin` needs a user: `-u USER`")
+    if ":" in user:
+        raise UsageError("a user name has no colon: the password comes by standard input")
+    if not (from_stdin or password):
+        raise UsageError("`-u` needs its password by standard input: `--password-stdin`")
+    if from_stdin and "-" in args.words:
+        raise UsageError("standard input cannot be both the image and the password")
+    return {"creds": (user, piped(args.command) if from_stdin else password)}
+
+
+def piped(command: str) -> str:
+    """The password on standard input: all of it, without the end of its last line.
+
+    Raises UsageError when it is empty.
+    """
+    content = sys.stdin.buffer.read() if sys.stdin else b""
+    password = content.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "surrogateescape")
+    if not password:
+        hint = f"pipe it in: … | towline {command} … -u USER --password-stdin"
+        raise UsageError("no password came by standard input", hint=hint)
+    return password

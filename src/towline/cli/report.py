@@ -9,8 +9,8 @@ import errno
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from towline.cli import early, exit_codes, figures
-from towline.cli.printable import one_line, spelled
+from towline.cli import early, exit_codes, wording
+from towline.cli.wording import one_line, spelled
 from towline.errors import InvalidReference, PartialFailure, TowlineError, TransferCancelled
 from towline.events import Failed, Hinted
 
@@ -36,11 +36,22 @@ class Style(NamedTuple):
 
 def style_of(args: argparse.Namespace) -> Style:
     """The style by the options given."""
-    from towline.cli import password, words
+    from towline.cli import words
 
     json = getattr(args, "progress", None) == "json"
     debug = getattr(args, "debug", False)
-    return Style(json, debug, words.reference(args) if json else "", password.origin(args))
+    return Style(json, debug, words.reference(args) if json else "", _origin(args))
+
+
+def _origin(args: argparse.Namespace) -> str:
+    """The option or variable by which the account came that the library gets as `creds`."""
+    if "account" in args:
+        return str(args.account)
+    if "password_stdin" in args:
+        return "`--password-stdin`"
+    if "username" in args:
+        return "TOWLINE_PASSWORD"
+    return "`creds`" if "creds" in getattr(args, "typed", ()) else "TOWLINE_CREDS"
 
 
 def sniff(words: Sequence[str], environ: Mapping[str, str]) -> Style:
@@ -161,7 +172,7 @@ def _each(error: BaseException) -> Sequence[tuple[str, BaseException]]:
 
 def _count(failure: PartialFailure) -> str:
     """The last line after the failures: how many of how many pushes failed."""
-    asked = figures.counted(len(failure.results), "push", "pushes")
+    asked = wording.counted(len(failure.results), "push", "pushes")
     return f"{len(failure.exceptions)} of {asked} failed"
 
 

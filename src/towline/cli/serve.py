@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from towline.cli import options, output, report
-from towline.cli.command import Command
-from towline.cli.options import Group, Option
-from towline.cli.printable import one_line
+from towline.cli.options import Command, Group, Option
+from towline.cli.wording import one_line
 from towline.errors import UsageError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from towline.cli.printable import one_line
+from towline.cli.wording import one_line
 from towline.events import LayerProgress, Working
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from towline.cli.printable import spelled
 from towline.cli.progress.base import NOTES, Face, Logged
 from towline.cli.report import debug_object
+from towline.cli.wording import spelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,10 +6,10 @@ import time
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from towline.cli import figures
-from towline.cli.printable import one_line, spelled
+from towline.cli import wording
 from towline.cli.progress.base import NOTES, Face, Logged
 from towline.cli.progress.board import Board, percent
+from towline.cli.wording import one_line, spelled
 from towline.events import (
     LayerProgress,
     Note,
@@ -40,24 +40,24 @@ def line_of(event: Event | Logged) -> str | None:
         case PushStarted():
             line = f"The push refers to repository [{event.repository}]"
         case Retrying():
-            wait = figures.counted(max(1, round(event.seconds)), "second")
+            wait = wording.counted(max(1, round(event.seconds)), "second")
             line = f"{event.what}: Retrying in {wait} ({event.reason})"
         case Verified():
-            manifests = figures.counted(event.manifests, "manifest")
-            blobs = figures.counted(event.blobs, "blob")
+            manifests = wording.counted(event.manifests, "manifest")
+            blobs = wording.counted(event.blobs, "blob")
             line = f"verified: {manifests} and {blobs} are there"
             if event.bytes:
-                diff_ids = figures.counted(event.diff_ids, "DiffID")
-                size = figures.size(event.bytes)
+                diff_ids = wording.counted(event.diff_ids, "DiffID")
+                size = wording.size(event.bytes)
                 line = f"verified: {manifests} and {blobs} read back ({size}), {diff_ids} computed"
         case TagPushed():
             tag = f"{event.tag}: " if event.tag else ""
             line = f"{tag}digest: {event.digest} size: {event.size}"
         case Summary():
-            sent = f"sent {figures.size(event.sent_bytes)}" if event.sent_bytes else "nothing sent"
-            requests = figures.counted(event.requests, "request")
-            took = figures.took(event.seconds)
-            line = f"{sent} of {figures.size(event.total_bytes)}, {requests}, {took}"
+            sent = f"sent {wording.size(event.sent_bytes)}" if event.sent_bytes else "nothing sent"
+            requests = wording.counted(event.requests, "request")
+            took = wording.took(event.seconds)
+            line = f"{sent} of {wording.size(event.total_bytes)}, {requests}, {took}"
         case Note():
             line = f"towline: note: {event.message}"
         case Warned():
@@ -128,17 +128,17 @@ def repository_of(event: Event | Logged) -> str:
 def _moved(current: int, total: int | None) -> str:
     """`612 MB of 1.2 GB (51%)`."""
     if total is None:
-        return figures.size(current)
-    return f"{figures.size(current)} of {figures.size(total)} ({percent(current, total) or 0}%)"
+        return wording.size(current)
+    return f"{wording.size(current)} of {wording.size(total)} ({percent(current, total) or 0}%)"
 
 
 def _total_line(total: Total) -> str:
     """`612 MB of 1.2 GB (51%), 201 MB sent, 28 MB/s, 7 s left`."""
-    parts = [_moved(total.current, total.total), f"{figures.size(total.sent)} sent"]
+    parts = [_moved(total.current, total.total), f"{wording.size(total.sent)} sent"]
     if total.rate is not None:
-        parts.append(f"{figures.size(total.rate)}/s")
+        parts.append(f"{wording.size(total.rate)}/s")
     if total.seconds_left is not None:
-        parts.append(f"{figures.left(total.seconds_left)} left")
+        parts.append(f"{wording.left(total.seconds_left)} left")
     return ", ".join(parts)
 
 

@@ -17,11 +17,11 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from towline.cli import figures
-from towline.cli.printable import one_line
+from towline.cli import wording
 from towline.cli.progress.base import Face, Logged
 from towline.cli.progress.board import PUSHING, Board, Row, Total, percent
 from towline.cli.progress.plain import line_of, repository_of
+from towline.cli.wording import one_line
 from towline.events import LayerProgress, PushStarted, Summary, TagPushed, Verified, Working
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ class Bars(Face):
         rows: list[Row | str] = []
         for row in self._rows():
             if isinstance(row, Row) and row.status == PUSHING:  # cancelled or failed
-                whole = f" of {figures.size(row.total)}" if row.total is not None else ""
-                rows.append(f"{row} stopped at {figures.size(row.current)}{whole}")
+                whole = f" of {wording.size(row.total)}" if row.total is not None else ""
+                rows.append(f"{row} stopped at {wording.size(row.current)}{whole}")
             else:
                 rows.append(row)
         drawn = self._drawn_rows(rows, self._size()[0] - 1)
@@ -149,7 +149,7 @@ class Bars(Face):
         chosen = _most_telling(layers, max(0, height - len(below) - 1))
         counts = Counter(row.phase for row in layers if row not in chosen)
         said = ", ".join(f"{counts[word]} {word}" for word in sorted(counts))
-        more = f"and {figures.counted(counts.total(), 'more layer')}: {said}"
+        more = f"and {wording.counted(counts.total(), 'more layer')}: {said}"
         return [*chosen, more, *below][-height:]
 
     def _drawn_rows(self, rows: Sequence[Row | Working | Total | str], width: int) -> list[str]:
@@ -191,20 +191,20 @@ def _drawn(row: Row | Working | Total | str, width: int) -> RenderableType:
     from rich.text import Text
 
     if isinstance(row, Total):
-        said = f"{figures.size(row.sent)} sent"
+        said = f"{wording.size(row.sent)} sent"
         if row.rate is not None:
-            said += f"  {figures.size(row.rate)}/s"
+            said += f"  {wording.size(row.rate)}/s"
         if row.seconds_left is not None:
-            said += f"  {figures.left(row.seconds_left)} left"
+            said += f"  {wording.left(row.seconds_left)} left"
         return _with_bar(width, "total", row.current, row.total, said)
     if isinstance(row, Working):
-        whole = f"/{figures.size(row.total)}" if row.total is not None else ""
-        said = f"{figures.size(row.current)}{whole}"
+        whole = f"/{wording.size(row.total)}" if row.total is not None else ""
+        said = f"{wording.size(row.current)}{whole}"
         return _with_bar(width, one_line(row.what), row.current, row.total, said)
     if isinstance(row, str):
         return Text(row)
     if row.status == PUSHING:
-        said = f"{figures.size(row.sent)} sent"
+        said = f"{wording.size(row.sent)} sent"
         return _with_bar(width, str(row), row.current, row.total, said)
     return Text(str(row), {"done": "green", "waiting": "dim"}.get(row.phase, "yellow"))
 
