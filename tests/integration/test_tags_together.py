@@ -108,6 +108,17 @@ def test_two_tags_cost_no_request_more_to_find_it_out(offering: Scripted, made: 
     assert len(offering.requests("PUT", r"\?tag=b$")) == 1
 
 
+def test_further_tags_of_what_is_there_go_together_too(offering: Scripted, made: Made) -> None:
+    with towline.Pusher(cache="none") as pusher:
+        pusher.push(made.path, f"{offering.host}/app:a")
+        pushed(pusher.tag(f"{offering.host}/app:a", ["b", "c", "d"]))
+        assert puts(offering) == ["a", "b+c+d"]
+        results = pusher.tag(f"{offering.host}/app:a", ["e", "b", "f"])
+        assert [result.status for result in results] == ["pushed", "unchanged", "pushed"]
+        assert puts(offering)[2:] == ["e+f"]
+        assert len(offering.requests("GET", "/manifests/")) == 2
+
+
 def test_no_more_than_ten_go_together(offering: Scripted, made: Made) -> None:
     tags = [f"{offering.host}/app:{number:02}" for number in range(23)]
     with towline.Pusher(cache="none") as pusher:

@@ -6,7 +6,6 @@ at Docker Hub a GET of a manifest counts as a pull.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError, TowlineError
@@ -31,7 +30,10 @@ def settled(
 ) -> dict[Reference, TagOutcome]:
     """The outcomes of those tags of a target that need nothing more."""
     costs = target.costs = target.costs or Costs(target.context)
-    looked = _look(target, tags, wanted)
+    digests = {tag: wanted[tag].known for tag in tags}  # of images at a registry
+    looked = if_exists.look_at_all(
+        target, {tag: tag.tag or (known.digest if known else "") for tag, known in digests.items()}
+    )
     found: dict[Reference, TagOutcome] = {}
     for tag in tags:
         entry = wanted[tag]
@@ -55,27 +57,6 @@ def settled(
         if isinstance(outcome, PushResult):
             telling.ended(outcome, 0)
     return found
-
-
-def _look(
-    target: Target, tags: Sequence[Reference], wanted: Wanted
-) -> dict[Reference, Descriptor | TowlineError | None]:
-    """The manifest under each tag, or the error of asking for it; None: there is none."""
-
-    def look(tag: Reference) -> Descriptor | TowlineError | None:
-        try:
-            known = wanted[tag].known  # of an image at a registry
-            return if_exists.look(target, tag.tag or (known.digest if known else ""))
-        except TowlineError as error:
-            return error
-
-    first = look(tags[0])
-    # The first tag alone: a host that is down, or lets nobody in, is not asked for all of them.
-    if isinstance(first, TowlineError) and not isinstance(first, RegistryError):
-        return dict.fromkeys(tags, first)
-    threads = target.resources.host_threads(target.repository.name.host)
-    rest = {tag: threads.submit(partial(look, tag)) for tag in tags[1:]}
-    return {tags[0]: first} | {tag: future.result() for tag, future in rest.items()}
 
 
 def _left(

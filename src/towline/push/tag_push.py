@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from towline.errors import Cancelled, RegistryError, TowlineError
 from towline.events import Note
 from towline.push.interface.result import PushResult
+from towline.push.manifests.put import TOGETHER
 from towline.push.manifests.tag import Tagging
 from towline.push.outcomes import Placed
 from towline.push.target import Tag
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-
-_TOGETHER = 10
-"""Tags by one request: who takes several should take as many; zot takes 46."""
 
 
 class TagPush:
@@ -93,9 +91,9 @@ class TagPush:
         for reference, tree in tags:
             trees.setdefault(tree, []).append(reference)
         batches = [
-            partial(self._put_batch, tree, references[at : at + _TOGETHER])
+            partial(self._put_batch, tree, references[at : at + TOGETHER])
             for tree, references in trees.items()
-            for at in range(0, len(references), _TOGETHER)
+            for at in range(0, len(references), TOGETHER)
             if len(references) > 1
         ]
         for some in (batches[:1], batches[1:]):  # the first may find out that it cannot be

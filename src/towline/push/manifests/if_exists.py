@@ -7,15 +7,16 @@ registry offers to compare and write at once.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from towline.errors import RegistryError
+from towline.errors import RegistryError, TowlineError
 from towline.events import Note
 from towline.push.image import Image
 from towline.spec import manifest as manifests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from towline.push.image import Tree
     from towline.push.interface.signatures import IfExists
@@ -84,6 +85,30 @@ def look(target: Target, tag: str) -> Descriptor | None:
     found = target.head_manifest(tag)
     target.seen[tag] = found.digest if found else None
     return found
+
+
+def look_at_all(
+    target: Target, where: Mapping[Reference, str]
+) -> dict[Reference, Descriptor | TowlineError | None]:
+    """The manifest at each place, or the error of asking for it; None: there is none.
+
+    `where`: the tag or digest of each place. Raises Cancelled.
+    """
+
+    def found(place: Reference) -> Descriptor | TowlineError | None:
+        try:
+            return look(target, where[place])
+        except TowlineError as error:
+            return error
+
+    first, *others = where
+    one = found(first)
+    # The first alone: a host that is down, or lets nobody in, is not asked for all of them.
+    if isinstance(one, TowlineError) and not isinstance(one, RegistryError):
+        return dict.fromkeys(where, one)
+    threads = target.resources.host_threads(target.repository.name.host)
+    rest = {place: threads.submit(partial(found, place)) for place in others}
+    return {first: one} | {place: future.result() for place, future in rest.items()}
 
 
 def seen(target: Target, tag: str) -> Digest | None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from towline.transfers.single_flight import Flight
 
 
+TOGETHER = 10
+"""Tags by one request: who takes several should take as many; zot takes 46."""
 FOREIGN = (
     "the registry takes no layers that lie elsewhere: let it take their urls (in distribution, "
     "validation.manifests.urls.allow), or push to another"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from towline import reference as references
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from towline.push.interface.result import Status, TagOutcome
     from towline.push.target import Target
     from towline.reference import Reference
-    from towline.spec.manifest import RawManifest
 
 
 def places(reference: Reference, tags: Sequence[str]) -> list[Reference]:
@@ -41,24 +41,48 @@ def tag(target: Target, reference: Reference, places: Sequence[Reference]) -> li
     """
     costs = Costs(target.context)
     known = inspect.head(reference, target)
-    raw: RawManifest | None = None
+    looked = if_exists.look_at_all(target, {place: str(place.tag) for place in places})
+    due = [
+        place
+        for place, found in looked.items()
+        if not isinstance(found, TowlineError) and (not found or found.digest != known.digest)
+    ]
     outcomes: dict[Reference, TagOutcome] = {}
-    for place in places:
-        try:
-            standing = if_exists.look(target, str(place.tag))
-            same = standing is not None and standing.digest == known.digest
-            if not same:
-                # By digest: a tag may have moved since the HEAD, and all places get one manifest.
-                raw = raw or inspect.manifest(reference._replace(digest=known.digest), target)
-                put.put(target, place, Documents(raw))
-        except TowlineError as error:
-            outcomes[place] = error
-            continue
-        except Cancelled:
-            reporting.check_untouched(places, [target], outcomes)
-            raise
-        status: Status = "unchanged" if same else "pushed"
-        result = reporting.as_it_stands(target, place, known, status, costs.share())
-        reporting.Telling(target).ended(result, 0)
-        outcomes[place] = result
+    try:
+        # By digest: a tag may have moved since the HEAD, and all places get one manifest.
+        exactly = reference._replace(digest=known.digest)
+        documents = Documents(inspect.manifest(exactly, target)) if due else None
+        if documents:
+            _put_together(target, due, documents)
+        for place, found in looked.items():
+            if isinstance(found, TowlineError):
+                outcomes[place] = found
+                continue
+            try:
+                if documents and place in due:
+                    put.put(target, place, documents)
+            except TowlineError as error:
+                outcomes[place] = error
+                continue
+            status: Status = "pushed" if place in due else "unchanged"
+            outcomes[place] = result = reporting.as_it_stands(
+                target, place, known, status, costs.share()
+            )
+            reporting.Telling(target).ended(result, 0)
+    except Cancelled:
+        reporting.check_untouched(places, [target], outcomes)
+        raise
     return list(outcomes.values())
+
+
+def _put_together(target: Target, due: Sequence[Reference], documents: Documents) -> None:
+    """Put what is due by few requests, where the registry takes that. Raises Cancelled.
+
+    What they have not written is to be put by itself.
+    """
+    for at in range(0, len(due), put.TOGETHER):
+        together = target.registry.sets_tags_together
+        # To find out costs a request, which pays for three tags or more.
+        if together is not False and len(due) >= (2 if together else 3):
+            with suppress(TowlineError):
+                put.put_together(target, due[at : at + put.TOGETHER], documents)
