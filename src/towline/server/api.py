@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from towline.server import blobs, listing, manifests, uploads
+from towline.server import blobs, listing, manifests
 from towline.server.call import Call
-from towline.server.files import is_no_room
 from towline.server.http import BadRequest, Cut, Response
 from towline.server.refusals import Refused, no_endpoint
+from towline.server.storage import is_no_room
 from towline.spec import distribution
 
 if TYPE_CHECKING:
@@ -42,14 +42,14 @@ _ROUTES: tuple[tuple[re.Pattern[str], Mapping[str, Endpoint]], ...] = (
             "DELETE": manifests.delete,
         },
     ),
-    (re.compile(r"/v2/(.+)/blobs/uploads/?()"), {"POST": uploads.start}),
+    (re.compile(r"/v2/(.+)/blobs/uploads/?()"), {"POST": blobs.start}),
     (
         re.compile(r"/v2/(.+)/blobs/uploads/([^/]+)"),
         {
-            **dict.fromkeys(_READS, uploads.status),
-            "PATCH": uploads.append,
-            "PUT": uploads.finish,
-            "DELETE": uploads.cancel,
+            **dict.fromkeys(_READS, blobs.status),
+            "PATCH": blobs.append,
+            "PUT": blobs.finish,
+            "DELETE": blobs.cancel,
         },
     ),
     (
@@ -59,13 +59,13 @@ _ROUTES: tuple[tuple[re.Pattern[str], Mapping[str, Endpoint]], ...] = (
 )
 
 
-def answer(registry: Registry, request: Request, interrupt: Callable[[], None]) -> Response:
-    """The answer to a request. `interrupt` ends the reading of its body, from another thread.
+def answer(registry: Registry, request: Request) -> Response:
+    """The answer to a request.
 
     Raises BadRequest and Cut, after which the connection cannot go on.
     """
     try:
-        response = _do(registry, request, interrupt)
+        response = _do(registry, request)
     except Refused as refused:
         response = refused.response()
     except (BadRequest, Cut):
@@ -81,7 +81,7 @@ def answer(registry: Registry, request: Request, interrupt: Callable[[], None]) 
     return response
 
 
-def _do(registry: Registry, request: Request, interrupt: Callable[[], None]) -> Response:
+def _do(registry: Registry, request: Request) -> Response:
     """Find the endpoint, and let it answer. Raises Refused."""
     if registry.guard and not registry.guard.admits(request.headers.get("authorization", "")):
         headers = {"WWW-Authenticate": 'Basic realm="towline"'}
@@ -105,4 +105,4 @@ def _do(registry: Registry, request: Request, interrupt: Callable[[], None]) -> 
     name, last = match[1], match[2]
     if name and not (distribution.NAME.fullmatch(name) and len(name) <= distribution.NAME_MAX):
         raise Refused(distribution.NAME_INVALID, f"{name[:100]!r} is no repository name")
-    return endpoint(Call(registry, request, name, last, interrupt))
+    return endpoint(Call(registry, request, name, last))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,14 +12,39 @@ from towline.server.refusals import digest_of
 from towline.server.repository import Repository
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from towline.server.auth import Guard
+    from towline.server.faults import Faults
     from towline.server.http import Body, Request
     from towline.server.limits import Limits
+    from towline.server.log import RequestLog
     from towline.server.sessions import Sessions
     from towline.server.storage import Storage
     from towline.spec.digest import Digest
+
+
+class PerClient:
+    """Counts how much each client has under way, up to a bound. Safe from any thread."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    @contextmanager
+    def one(self, client: str) -> Iterator[bool]:
+        """Count one more while the block runs. Yields whether that is within the bound."""
+        with self._lock:
+            fits = self._counts[client] < self._bound
+            self._counts[client] += fits
+        try:
+            yield fits
+        finally:
+            with self._lock:
+                self._counts[client] -= fits
+                if not self._counts[client]:
+                    del self._counts[client]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +62,10 @@ class Registry:
     """Whether it lists referrers; if not, clients keep the list under a tag."""
     report: Callable[[BaseException], None]
     """Is told of the registry's own faults."""
+    log: RequestLog
+    faults: Faults
+    bodies: PerClient
+    """Counts the bodies that each client has under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +78,6 @@ class Call:
     """The repository's name, which matches the grammar; empty for an endpoint without one."""
     last: str
     """The last part of the path: a digest, a tag, a session's id, or empty."""
-    interrupt: Callable[[], None]
-    """Ends the reading of this request's body, from another thread."""
 
     @property
     def head(self) -> bool:

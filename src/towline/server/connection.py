@@ -7,11 +7,8 @@ anything malformed, when the answer has had time to arrive.
 from __future__ import annotations
 
 import socket
-import threading
 import time
-from collections import Counter
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from towline.server import api
@@ -21,13 +18,10 @@ from towline.server.refusals import Refused
 from towline.spec import distribution
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from towline.server.call import Registry
-    from towline.server.faults import Faults
     from towline.server.http import Body, Request
-    from towline.server.log import RequestLog
 
 _BLOCK = 256 << 10
 """Bytes of a file that are read and sent at once: as many as stay in a processor's cache."""
@@ -36,47 +30,13 @@ _LINGER_SECONDS = 2.0
 _SECRET = frozenset({"authorization", "proxy-authorization", "cookie"})
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """The parts that all connections of one server share."""
-
-    registry: Registry
-    log: RequestLog
-    faults: Faults
-    bodies: PerClient
-    """Counts the bodies that each client has under way."""
-
-
-class PerClient:
-    """Counts how much each client has under way, up to a bound. Safe from any thread."""
-
-    def __init__(self, bound: int) -> None:
-        self._bound = bound
-        self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
-
-    @contextmanager
-    def one(self, client: str) -> Iterator[bool]:
-        """Count one more while the block runs. Yields whether that is within the bound."""
-        with self._lock:
-            fits = self._counts[client] < self._bound
-            self._counts[client] += fits
-        try:
-            yield fits
-        finally:
-            with self._lock:
-                self._counts[client] -= fits
-                if not self._counts[client]:
-                    del self._counts[client]
-
-
 class Connection:
     """Serves one socket; made and run in its own thread."""
 
-    def __init__(self, sock: socket.socket, server: Shared) -> None:
+    def __init__(self, sock: socket.socket, registry: Registry) -> None:
         self._socket = sock
-        self._server = server
-        self._framing = Framing(sock, server.registry.limits)
+        self._registry = registry
+        self._framing = Framing(sock, registry.limits)
         self.idle = True
         """Whether it is between two requests, where ending it loses nothing."""
 
@@ -98,17 +58,17 @@ class Connection:
                 goes_on = self._answer(request)
                 self.idle = True
 
-    def end(self, how: int = socket.SHUT_RDWR) -> None:
+    def end(self) -> None:
         """Shut the socket down, from another thread: calls that wait for it return."""
         with suppress(OSError):
-            self._socket.shutdown(how)
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def _answer(self, request: Request) -> bool:
         """Answer one request. Returns whether the connection goes on. Raises Cut, OSError."""
         begun = time.monotonic()
         counted: AbstractContextManager[bool] = nullcontext(enter_result=True)
         if not request.body.finished:
-            counted = self._server.bodies.one(_client(self._socket))
+            counted = self._registry.bodies.one(_client(self._socket))
         try:
             with counted as fits:
                 response = self._response(request, fits=fits)
@@ -128,18 +88,12 @@ class Connection:
         return whole and not response.close
 
     def _response(self, request: Request, *, fits: bool) -> Response:
-        server = self._server
         if not fits:
             message = "too many bodies of this client are under way"
             headers = {"Retry-After": "1"}
             return Refused(distribution.TOOMANYREQUESTS, message, headers=headers).response()
-
-        def interrupt() -> None:  # ends the reading alone: the answer can still be sent
-            self.end(socket.SHUT_RD)
-
         try:
-            fault = server.faults.before(request)
-            return fault or api.answer(server.registry, request, interrupt)
+            return self._registry.faults.before(request) or api.answer(self._registry, request)
         except BadRequest as bad:  # the body is malformed
             return _bad(bad)
 
@@ -148,7 +102,7 @@ class Connection:
         headers = {key: value for key, value in request.headers.items() if key not in _SECRET}
         seconds = time.monotonic() - begun
         received = request.body.received
-        self._server.log.add(
+        self._registry.log.add(
             LoggedRequest(request.method, request.target, status, received, seconds, headers)
         )
 
@@ -162,7 +116,7 @@ class Connection:
         # The client was not told to send it, and may do so or not: no rest can be awaited.
         if body.is_held_back:
             return False
-        limit = body.received + self._server.registry.limits.drain_bytes
+        limit = body.received + self._registry.limits.drain_bytes
         if body.length is not None and body.length > limit:
             return False
         with suppress(BadRequest):
@@ -196,7 +150,7 @@ class Connection:
         if not isinstance(content, FilePart):
             self._socket.sendall(head + content)
             return True
-        cut = self._server.faults.cut_of(content.length)
+        cut = self._registry.faults.cut_of(content.length)
         length = content.length if cut is None else cut
         view = memoryview(bytearray(min(_BLOCK, length) or 1))
         content.file.seek(content.offset)

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from towline.errors import TowlineError
 from towline.server import documents
-from towline.server.files import last_asked
 from towline.server.limits import Limits
 from towline.server.repository import Repository
 from towline.server.sessions import Sessions
-from towline.server.storage import Storage
+from towline.server.storage import Storage, last_asked
 from towline.spec import gojson, media_types
 from towline.spec.digest import HEX_LENGTHS, Digest
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 _GRACE = 3600.0
 """Seconds for which a blob is kept that no manifest lists.
 
-Far above `files.TOUCH_AFTER`: the time on a file may be that much older than the last question.
+Far above `storage.TOUCH_AFTER`: the time on a file may be that much older than the last question.
 """
 
 

@@ -8,7 +8,9 @@ a request means, and whether a connection is kept, is decided elsewhere.
 from __future__ import annotations
 
 import re
+import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -17,7 +19,6 @@ from urllib.parse import parse_qs, unquote
 import h11
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping
     from io import FileIO
 
@@ -205,6 +206,11 @@ class Framing:
             go_on = h11.InformationalResponse(status_code=100, headers=[], reason="Continue")
             self._socket.sendall(self.http.send(go_on))
 
+    def interrupt(self) -> None:
+        """End the reading, from another thread; an answer can still be sent."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)
+
     def receive(self, most: int = _RECEIVE_BODY) -> bytes:
         """Some bytes of a body. Raises Cut if none come."""
         try:
@@ -232,6 +238,11 @@ class Body:
     def is_held_back(self) -> bool:
         """Whether the client waits until it is told to send it (`Expect: 100-continue`)."""
         return bool(self.source and self.source.http.they_are_waiting_for_100_continue)
+
+    def interrupt(self) -> None:
+        """End the reading of it, from another thread: `read` raises Cut."""
+        if self.source:
+            self.source.interrupt()
 
     def read(self) -> bytes | bytearray:
         """The bytes that have come, at least one; b"" at the end. Raises BadRequest, Cut."""

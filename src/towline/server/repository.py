@@ -24,8 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from towline.server.files import last_asked, touched
-from towline.server.storage import at
+from towline.server.storage import at, last_asked, touched
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from urllib.parse import parse_qs
 
 from towline.errors import TowlineError, UsageError
 from towline.server import api, gc
-from towline.server.call import Registry
-from towline.server.connection import Connection, PerClient, Shared
+from towline.server.call import PerClient, Registry
+from towline.server.connection import Connection
 from towline.server.faults import Faults
 from towline.server.http import Body, Request
 from towline.server.limits import Limits
@@ -77,8 +77,22 @@ class Server:
             storage.close()
             hint = "stop it, or choose another folder with `--root`"
             raise TowlineError(f"another server uses {root}", hint=hint)
+        self.log = RequestLog(kept_requests, on_request)
+        """The log of requests."""
+        self.faults = Faults()
+        """Takes orders for faults, for tests of clients."""
         self._registry = Registry(
-            storage, Sessions(storage, limits), limits, guard, read_only, schema1, referrers, report
+            storage=storage,
+            sessions=Sessions(storage, limits),
+            limits=limits,
+            guard=guard,
+            read_only=read_only,
+            schema1=schema1,
+            referrers=referrers,
+            report=report,
+            log=self.log,
+            faults=self.faults,
+            bodies=PerClient(limits.client_bodies),
         )
         self._tls = tls
         self._address = (host, port)
@@ -87,12 +101,6 @@ class Server:
         self._open: dict[threading.Thread, Connection | None] = {}
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
-        self.log = RequestLog(kept_requests, on_request)
-        """The log of requests."""
-        self.faults = Faults()
-        """Takes orders for faults, for tests of clients."""
-        bodies = PerClient(limits.client_bodies)
-        self._shared = Shared(self._registry, self.log, self.faults, bodies)
 
     def __enter__(self) -> Self:
         self.start()
@@ -133,7 +141,7 @@ class Server:
         """The content of a GET of `path`; None: it is refused. Neither logged nor made to fail."""
         bare, _, query = path.partition("?")
         request = Request("GET", bare, parse_qs(query), {}, Body(None, 0), path)
-        answer = api.answer(self._registry, request, lambda: None)
+        answer = api.answer(self._registry, request)
         content = answer.content
         if not isinstance(content, bytes):
             with content.file as file:
@@ -249,7 +257,7 @@ class Server:
                 if self._tls:
                     sock.settimeout(self._registry.limits.head_seconds)
                     sock = self._tls.wrap_socket(sock, server_side=True)
-                connection = Connection(sock, self._shared)
+                connection = Connection(sock, self._registry)
                 with self._lock:
                     self._open[this] = connection
                 if not self._stopping.is_set():

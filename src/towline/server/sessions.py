@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from towline.server.http import Body
@@ -42,27 +42,26 @@ class Session:
         self.touched = time.monotonic()
         self._hash = None if offset else hashlib.sha256()
         self._turn = threading.Lock()
-        self._interrupt: Callable[[], None] | None = None
+        self._taken: Body | None = None
 
     @contextmanager
-    def taken(self, interrupt: Callable[[], None]) -> Iterator[bool]:
-        """Take the right to write; a request that has it is interrupted.
+    def taken(self, body: Body) -> Iterator[bool]:
+        """Take the right to write `body`; the body that has it is read no further.
 
-        `interrupt` ends the caller's own reading, when a later request takes the right. Yields
-        whether a request was interrupted: the client cannot know how far that one came.
+        Yields whether there was one: its client cannot know how far it came.
         """
         # The newest request counts: a client that lost its connection comes back before this
         # registry has noticed that.
-        before, self._interrupt = self._interrupt, interrupt
+        before, self._taken = self._taken, body
         if before:
-            before()
+            before.interrupt()
         with self._turn:
             try:
                 yield before is not None
             finally:
                 self.touched = time.monotonic()
-                if self._interrupt is interrupt:
-                    self._interrupt = None
+                if self._taken is body:
+                    self._taken = None
 
     def use(self, algorithm: str) -> None:
         """Hash with that algorithm, if nothing has been hashed yet."""
