@@ -16,9 +16,8 @@ from towline.errors import AuthError, Cancelled, NetworkError, RegistryError
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
-from towline.wire.channel import Channel
+from towline.wire.channel import Channel, Kept
 from towline.wire.exchange import Exchange, Manner
-from towline.wire.kept import Kept
 from towline.wire.log import silent
 from towline.wire.message import Request
 from towline.wire.secrets import Secrets

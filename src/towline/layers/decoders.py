@@ -9,10 +9,9 @@ end raises SourceError.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from towline.errors import SourceError
-from towline.layers import gzip_header
 from towline.layers.zstd_frames import BLOCK_LIMIT, FrameWalker
 
 if TYPE_CHECKING:
@@ -32,21 +31,32 @@ _READ = 256 << 10
 _SLICE = 64 << 10
 """Bytes that a gzip member is given at once. When it ends, isal copies the rest: with many tiny
 members in a large piece that would take quadratic time."""
+_HEADER_MAX = 1 << 17
+"""Bytes of the longest header: an extra field of 64 KiB and two long texts fit."""
+_GZIP_MAGIC = b"\x1f\x8b"
+_DEFLATE = 8
+"""The only compression method that gzip has."""
+_FIXED = 10
+"""Bytes before the optional fields: magic, method, flags, time, extra flags, system."""
+_HEADER_CHECK, _EXTRA, _NAME, _COMMENT = 0x02, 0x04, 0x08, 0x10
+"""Flags of the optional fields (section 2.3.1)."""
+_RESERVED = 0xE0
+"""Flags that must be zero: they may stand for fields that we could not skip."""
 
 
-class Decoder(Protocol):
-    """Decodes one stream."""
+class Decoder:
+    """Decodes one stream; this one is of bytes that are plain already."""
 
-    def feed(self, data: memoryview, /) -> Iterator[bytes]:
+    def feed(self, data: memoryview) -> Iterator[bytes]:
         """The plain bytes that `data` adds, in pieces of at most `STEP`.
 
         Take them all before feeding more. Raises SourceError when the stream is damaged.
         """
-        ...
+        for start in range(0, len(data), STEP):
+            yield bytes(data[start : start + STEP])
 
     def finish(self) -> None:
         """The stream has ended. Raises SourceError when it ends too early."""
-        ...
 
 
 def decoder_of(compression: Compression, name: str) -> Decoder:
@@ -57,7 +67,7 @@ def decoder_of(compression: Compression, name: str) -> Decoder:
         case "zstd":
             return ZstdDecoder(name)
         case "none":
-            return PlainDecoder()
+            return Decoder()
 
 
 def decoded(reader: Reader, compression: Compression, name: str) -> Reader:
@@ -67,7 +77,7 @@ def decoded(reader: Reader, compression: Compression, name: str) -> Reader:
     return DecodedReader(reader, decoder_of(compression, name))
 
 
-class GzipDecoder:
+class GzipDecoder(Decoder):
     """Members one after another (RFC 1952, section 2.2)."""
 
     def __init__(self, name: str) -> None:
@@ -97,12 +107,16 @@ class GzipDecoder:
 
     def _begin(self, data: memoryview) -> memoryview:
         """Collect a header. isal's own reader does not, where it comes in several parts."""
-        taken = min(len(data), gzip_header.LIMIT - len(self._header))
+        taken = min(len(data), _HEADER_MAX - len(self._header))
         self._header += data[:taken]
         try:
-            length = gzip_header.length(self._header)
+            length = _header_length(self._header)
         except ValueError as error:
-            raise self._damaged(error) from None
+            if self._members:
+                what = "has something else behind the end of its gzip data"
+            else:
+                what = f"is no gzip data: {error}"
+            raise SourceError(f"{self._name} {what}") from None
         if length is None:
             return data[taken:]
         rest = data[taken - (len(self._header) - length) :]
@@ -122,18 +136,38 @@ class GzipDecoder:
                 f"{self._name} is damaged: {_words(error)} in its gzip data"
             ) from error
 
-    def _damaged(self, error: ValueError) -> SourceError:
-        if self._members:
-            return SourceError(f"{self._name} has something else behind the end of its gzip data")
-        return SourceError(f"{self._name} is no gzip data: {error}")
-
     def finish(self) -> None:
         """See Decoder."""
         if self._member is not None or self._header or not self._members:
             raise SourceError(f"{self._name} is cut short: it ends inside its gzip data")
 
 
-class ZstdDecoder:
+def _header_length(data: bytes | bytearray) -> int | None:
+    """The length of the header at the beginning of `data`; None: more bytes are needed.
+
+    Raises ValueError when that is no header (RFC 1952, section 2.3).
+    """
+    if data[:2] != _GZIP_MAGIC[: len(data)]:
+        raise ValueError("it does not begin as gzip does")
+    if len(data) < _FIXED:
+        return None
+    flags, end = data[3], _FIXED
+    if data[2] != _DEFLATE or flags & _RESERVED:
+        raise ValueError("its header names a method that nobody uses")
+    # The order of the fields: extra, name, comment, check sum of the header.
+    if flags & _EXTRA:
+        end += 2 + int.from_bytes(data[end : end + 2], "little")
+    for text in (_NAME, _COMMENT):
+        if flags & text:
+            end = data.find(0, end) + 1 or len(data) + 1
+    if flags & _HEADER_CHECK:
+        end += 2
+    if len(data) >= _HEADER_MAX and end > len(data):
+        raise ValueError("its header does not end")
+    return end if end <= len(data) else None
+
+
+class ZstdDecoder(Decoder):
     """Frames one after another, skippable ones passed over (RFC 8878, section 3)."""
 
     def __init__(self, name: str) -> None:
@@ -153,7 +187,11 @@ class ZstdDecoder:
                 taken = self._frames.advance(data, STEP // BLOCK_LIMIT)
                 plain = self._stream.decompress(data[:taken])
             except ValueError as error:
-                raise self._damaged(error) from None
+                if self._frames.frames:
+                    what = "is damaged: among its zstd frames is something else"
+                else:
+                    what = f"is no zstd data: {error}"
+                raise SourceError(f"{self._name} {what}") from None
             except self._error as error:
                 if "too much memory" in str(error):
                     raise SourceError(
@@ -165,27 +203,10 @@ class ZstdDecoder:
             data = data[taken:]
             yield plain
 
-    def _damaged(self, error: ValueError) -> SourceError:
-        if self._frames.frames:
-            return SourceError(f"{self._name} is damaged: among its zstd frames is something else")
-        return SourceError(f"{self._name} is no zstd data: {error}")
-
     def finish(self) -> None:
         """See Decoder."""
         if not self._frames.between or not self._frames.frames:
             raise SourceError(f"{self._name} is cut short: it ends inside its zstd data")
-
-
-class PlainDecoder:
-    """Passes on bytes that are plain already."""
-
-    def feed(self, data: memoryview) -> Iterator[bytes]:
-        """See Decoder."""
-        for start in range(0, len(data), STEP):
-            yield bytes(data[start : start + STEP])
-
-    def finish(self) -> None:
-        """Plain bytes may end anywhere."""
 
 
 class DecodedReader:

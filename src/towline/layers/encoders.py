@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,8 +46,6 @@ ISA-L's code for x86, at the start of a stream that has neither dictionary nor h
 of the stream's address in memory instead of the data: one layer in some thousands came out with
 another digest. So few bytes take another way through that code, and then there is history.
 """
-
-
 _PIECE = 4 << 10
 """Bytes of a piece that is tried."""
 _PIECES = range(1 << 16, GZIP_BLOCK, 1 << 17)
@@ -57,34 +55,28 @@ _STORED_MAX = 0xFFFF
 """Bytes of a stored deflate block (RFC 1951, section 3.2.4)."""
 
 
-class Encoder(Protocol):
+class Encoder:
     """One blob's encoder. `encode` may be called from several threads at once, the rest not."""
 
-    @property
-    def block_size(self) -> int:
-        """Plain bytes of each block but the last."""
-        ...
-
-    @property
-    def history(self) -> int:
-        """Bytes before a block that `encode` needs."""
-        ...
+    block_size: int
+    """Plain bytes of each block but the last."""
+    history = 0
+    """Bytes before a block that `encode` needs."""
 
     def head(self) -> bytes:
         """The bytes before the first block."""
-        ...
+        return b""
 
-    def saw(self, block: memoryview, /) -> None:
+    def saw(self, block: memoryview) -> None:
         """Note a block's plain bytes; called for each block, in order."""
-        ...
 
-    def encode(self, history: memoryview, block: memoryview, /) -> bytes:
+    def encode(self, history: memoryview, block: memoryview) -> bytes:
         """The bytes of one block. `history` is empty for the first."""
-        ...
+        raise NotImplementedError
 
     def tail(self) -> bytes:
         """The bytes behind the last block; called once all blocks were seen."""
-        ...
+        return b""
 
 
 def encoder_of(profile: Profile) -> Encoder | None:
@@ -100,7 +92,7 @@ def encoder_of(profile: Profile) -> Encoder | None:
             return None
 
 
-class GzipEncoder:
+class GzipEncoder(Encoder):
     """One gzip member (RFC 1952), flushed at every block's end and after its very first bytes.
 
     A block starts with the 32 KiB before it as its dictionary, so cutting costs next to nothing
@@ -171,19 +163,13 @@ def _stored(block: memoryview) -> bytes:
     return b"".join(parts)
 
 
-class PartsEncoder:
+class PartsEncoder(Encoder):
     """Parts that each stand alone: gzip members (RFC 1952, section 2.2), zstd frames (RFC 8878)."""
-
-    history = 0
 
     def __init__(self, block_size: int, compress: Callable[[memoryview], bytes]) -> None:
         self.block_size = block_size
         self._compress = compress
         self._empty = True
-
-    def head(self) -> bytes:
-        """Nothing: each part has its own header."""
-        return b""
 
     def saw(self, block: memoryview) -> None:
         """Note whether the layer has any bytes."""

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from towline.context import Cancel, Context
-    from towline.wire.channel import Channel
-    from towline.wire.kept import Kept
+    from towline.wire.channel import Channel, Kept
     from towline.wire.message import Request
     from towline.wire.secrets import Secrets
 

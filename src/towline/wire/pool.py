@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 from towline._version import __version__
 from towline.errors import NetworkError
 from towline.wire import log, proxy, tls
+from towline.wire.channel import Kept
 from towline.wire.connect import Way, check_shunned, connect, is_out_of_files
 from towline.wire.exchange import ANSWER_TIMEOUTS, Died, Exchange, Manner, Unread
-from towline.wire.kept import Kept
 from towline.wire.message import ANSWER_MAX
 from towline.wire.secrets import Secrets
 
