@@ -391,10 +391,10 @@ class TestLargeLayers:
         self, registry: Scripted, client: Client
     ) -> None:
         registry.on("PATCH", "/uploads/", lambda asked: None, CUT)
-        client.repository._facts.body_max = 1 << 18
+        client.repository.facts.body_max = 1 << 18
         send(client.repository.start_upload(client.context), b"y" * MiB)
-        assert client.repository.resumes
-        client.repository._facts.body_max = None
+        assert client.repository.facts.resumes
+        client.repository.facts.body_max = None
         before = len(registry.asked)
         self.upload(client, 300 * MiB)
         self.upload(client, 200 * MiB)

@@ -155,7 +155,7 @@ class TestLimits:
 
     def limits(self, place: Scripted, kept: dict[str, Mapping[str, str]], **how: Any) -> list[str]:
         with client_of(place, recall=lambda name: kept.get(name, {}), **how) as client:
-            return client.repository.limits
+            return client.repository.facts.limits()
 
     def test_what_was_said_unverified_is_not_believed_where_it_is_verified(
         self, place: Scripted, authority: Authority

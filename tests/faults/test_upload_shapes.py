@@ -62,7 +62,7 @@ class TestMounts:
         registry.on("POST", "mount=", Reply(201, OTHER_NAMED))
         assert isinstance(self.mounted(registry, client), Mounted)
         assert [asked.method for asked in registry.asked] == ["POST", "HEAD"]
-        assert client.repository.mounts
+        assert client.repository.facts.mounts
 
     @pytest.mark.parametrize("asked", [None, Reply(403), Reply(500), CUT])
     def test_a_201_that_names_another_blob_is_a_refusal_where_ours_is_not_seen(
@@ -71,7 +71,7 @@ class TestMounts:
         registry.on("POST", "mount=", Reply(201, OTHER_NAMED))
         registry.on("HEAD", "blobs", lambda _: asked, forever=True)
         assert self.mounted(registry, client) is None
-        assert not client.repository.mounts
+        assert not client.repository.facts.mounts
 
     def test_a_202_is_a_session_that_is_used(self, registry: Scripted, client: Client) -> None:
         upload = self.mounted(registry, client)
@@ -225,7 +225,7 @@ class TestShapes:
     ) -> None:
         registry.on("PATCH", "", refusal, forever=True)
         with client_of(registry) as fresh:
-            fresh.repository._facts.put_refused = True
+            fresh.repository.facts.put_refused = True
             with pytest.raises(RegistryError):
                 fresh.push(DATA, known=True)
         client.push(DATA, known=True)
@@ -523,7 +523,7 @@ class TestResuming:
     def test_what_goes_on_says_where_it_belongs(
         self, registry: Scripted, client: Client, *, known: bool
     ) -> None:
-        client.repository._facts.put_refused = True
+        client.repository.facts.put_refused = True
         upload = self.cut(registry, client, 100_000, None, known=known)
         assert upload.rewind()
         send_all(upload, DATA)
@@ -639,7 +639,7 @@ class TestResuming:
         with pytest.raises(NetworkError):
             send_all(upload, DATA[:size])
         assert not upload.rewind()
-        assert client.repository.resumes is resumes
+        assert client.repository.facts.resumes is resumes
 
     @pytest.mark.parametrize(("acknowledged", "resumes"), [(0, None), (1, False)])
     def test_of_chunks_a_host_should_hold_those_that_it_has_acknowledged(
@@ -652,7 +652,7 @@ class TestResuming:
             with pytest.raises(RegistryError):
                 send_all(upload, DATA)
             assert not upload.rewind()
-            assert client.repository.resumes is resumes
+            assert client.repository.facts.resumes is resumes
 
 
 def test_bodies_and_empty_bodies_say_what_they_are(registry: Scripted, client: Client) -> None:

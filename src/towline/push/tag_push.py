@@ -80,7 +80,7 @@ class TagPush:
         # Other rules want each tag looked at right before it is written.
         if self._target.layout or self._wish.if_exists != "overwrite":
             return False
-        return self._target.registry.sets_tags_together
+        return self._target.repository.facts.offers("tags_together")
 
     def _put_together(self, tags: Sequence[tuple[Reference, Tree]]) -> None:
         """Put what goes under several tags by few requests, which only save those of `_put`.

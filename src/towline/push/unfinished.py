@@ -179,7 +179,7 @@ class KeptSession:
 
     def _resumed(self, left: SavedSession, context: Context) -> Upload | None:
         """The upload of that session; None where it is of no use."""
-        lost = not self._repository.may_go_on(in_chunks=left.acknowledged > 0)
+        lost = not self._repository.facts.may_go_on(in_chunks=left.acknowledged > 0)
         if lost or (left.learned and not self._learn):
             return None
         known, size = self._blob.stored, self._blob.size
@@ -210,7 +210,7 @@ class KeptSession:
             saved=time.time(),
         )
         in_chunks = upload.acknowledged > 0
-        if not (upload.is_at_home and self._repository.may_go_on(in_chunks=in_chunks)):
+        if not (upload.is_at_home and self._repository.facts.may_go_on(in_chunks=in_chunks)):
             return
         self._unfinished.begin()
         owner = self._unfinished.owner if self._is_ours else None
@@ -235,7 +235,7 @@ class KeptSession:
         """Leave the session to a later process. Returns whether one may resume it."""
         session = self._session._replace(owner="")
         owner, in_chunks = self._unfinished.owner, session.acknowledged > 0
-        if not (self._is_ours and self._repository.may_go_on(in_chunks=in_chunks)):
+        if not (self._is_ours and self._repository.facts.may_go_on(in_chunks=in_chunks)):
             self.forget()
             return False
         self._is_ours = False

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from towline.spec.media_types import Format
+
 Shape = Literal["put", "patch", "chunk"]
 """How a body goes: all of it in one PUT, all of it in one PATCH, or as one of several PATCHes."""
 Offer = Literal["posts", "tags_together"]
@@ -140,6 +142,10 @@ class HostFacts:
         else:
             self.bodies_survive = True
 
+    def may_go_on(self, *, in_chunks: bool) -> bool:
+        """Whether a cut upload may be resumed there: False if the host was seen to lose them."""
+        return (self.chunks_survive if in_chunks else self.bodies_survive) is not False
+
     def lost(self, *, in_chunks: bool) -> None:
         """Note that a cut upload could not be resumed. It changes nothing if one was before."""
         if in_chunks:
@@ -187,6 +193,14 @@ class HostFacts:
             if self.body_max is not None and size > self.body_max:
                 # The limit is that of the other shape (PUT or PATCH) alone.
                 self.body_max = None
+
+    def refuses(self, fmt: Format) -> bool:
+        """Whether a manifest of that format was refused when last tried."""
+        return bool(getattr(self, f"{fmt}_refused"))
+
+    def note_format(self, fmt: Format, *, refused: bool) -> None:
+        """Note whether a manifest of that format was refused."""
+        setattr(self, f"{fmt}_refused", refused)
 
     def limits(self) -> list[str]:
         """The limits of the host as phrases; each completes "HOST takes …"."""

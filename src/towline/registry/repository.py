@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
-    from towline.spec.media_types import Format
     from towline.wire.exchange import Unread
 
 
@@ -66,7 +65,8 @@ class Repository:
     ) -> None:
         self.name = name
         self._transport = transport
-        self._facts = facts
+        self.facts = facts
+        """What its host takes and does, as far as that is known."""
         self.side: Side = side
         """Which end of a transfer it is."""
         self._chunk_size = chunk_size
@@ -113,21 +113,6 @@ class Repository:
 
         message = f"{self.account}\n{digest}".encode("utf-8", "surrogateescape")
         return hmac.digest(key, message, "sha256").hex()
-
-    @property
-    def formats_refused(self) -> frozenset[Format]:
-        """Formats whose manifests were refused when last tried."""
-        formats: tuple[Format, ...] = ("docker", "oci")
-        return frozenset(fmt for fmt in formats if getattr(self._facts, f"{fmt}_refused"))
-
-    def note_format(self, fmt: Format, *, refused: bool) -> None:
-        """Note whether a manifest of that format was refused."""
-        setattr(self._facts, f"{fmt}_refused", refused)
-
-    @property
-    def limits(self) -> list[str]:
-        """The registry's known limits, a sentence each."""
-        return [f"{self.name.host} takes {limit}" for limit in self._facts.limits()]
 
     def has_blob(
         self,
@@ -187,18 +172,8 @@ class Repository:
             # From here on it is an upload like any other, with the destination's scope alone.
             return Upload(self._talk(context), answer, known, about)
         if answer is not None:
-            self._facts.mounts = True
+            self.facts.mounts = True
         return answer
-
-    @property
-    def mounts(self) -> bool:
-        """Whether this registry has been seen to link a blob from another repository."""
-        return self._facts.mounts
-
-    @property
-    def resumes(self) -> bool | None:
-        """Whether an upload that is cut goes on there; None: not known."""
-        return self._facts.resumes
 
     def start_upload(
         self, context: Context, known: Descriptor | None = None, about: int = 0
@@ -215,11 +190,6 @@ class Repository:
         with on_side("destination"):
             upload.open()
         return upload
-
-    def may_go_on(self, *, in_chunks: bool) -> bool:
-        """Whether a cut upload may be resumed there: False if the host was seen to lose them."""
-        facts = self._facts
-        return (facts.chunks_survive if in_chunks else facts.bodies_survive) is not False
 
     def resume_upload(
         self,
@@ -255,7 +225,7 @@ class Repository:
             self.name,
             self._scopes if scopes is None else scopes,
             context,
-            self._facts,
+            self.facts,
             self._mistaken,
             self._chunk_size,
         )
@@ -269,25 +239,20 @@ class Repository:
         with on_side(self.side):
             manifests.Putting(self._talk(context), target, manifest, self._damaged).carry_out()
 
-    @property
-    def sets_tags_together(self) -> bool | None:
-        """Whether this registry is known to set several tags by one request; None: not known."""
-        return self._facts.offers("tags_together")
-
     def put_tags(
         self, manifest: RawManifest, tags: Sequence[str], context: Context
     ) -> frozenset[str]:
         """Put a manifest under several tags by one request; those that are said to be set."""
         with on_side(self.side):
-            self._facts.tried.add("tags_together")
+            self.facts.tried.add("tags_together")
             try:
                 named = self._talk(context).call(manifests.put_tags(self.name, manifest, tags))
             except RegistryError as error:
                 # Who has taken some before has other reasons.
-                if self._facts.tags_together is None and not error.transient:
-                    self._facts.tags_together = False
+                if self.facts.tags_together is None and not error.transient:
+                    self.facts.tags_together = False
                 raise
-        self._facts.tags_together = bool(named)
+        self.facts.tags_together = bool(named)
         return named
 
     def announce_referrer(self, manifest: RawManifest, subject: Digest, context: Context) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from towline.errors import SourceError, TowlineError
+from towline.registry.capabilities import HostFacts
 from towline.registry.repository import BlobReader
 from towline.sources.base import SourceIndex
 from towline.sources.files import Folder, read, read_json, understood
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from towline.sources.base import SourceImage
     from towline.sources.files import Files
     from towline.spec.descriptor import Descriptor
-    from towline.spec.media_types import Format
     from towline.targets.place import Place
 
 LAYOUT = "oci-layout"
@@ -57,10 +57,6 @@ class Layout:
     side: Side = "destination"
     account = ""
     may_teach = False
-    mounts = False
-    resumes: bool | None = None
-    limits: list[str] = []  # noqa: RUF012 - never changed
-    formats_refused: frozenset[Format] = frozenset()
     begun = False
     """Whether a new archive is under way, so that the present one does not count."""
     whole = False
@@ -69,6 +65,7 @@ class Layout:
     def __init__(self, name: Place, root: Path | None = None) -> None:
         """`root`: the folder for blobs, if it is not the one of that name."""
         self.name = name
+        self.facts = HostFacts()
         self.omitted: Collection[str] = frozenset()
         """Digests of layers that are left out of an archive (`--omit-from`)."""
         self.left_out: dict[Digest, int] = {}
@@ -91,9 +88,6 @@ class Layout:
         """Empty: there are no accounts."""
         del key, digest
         return ""
-
-    def note_format(self, fmt: Format, *, refused: bool) -> None:
-        """Nothing to note: every format is taken."""
 
     def some_tags(self, context: Context) -> tuple[str, ...]:
         """None: other tags are asked for to learn, and here a blob is asked for as cheaply."""

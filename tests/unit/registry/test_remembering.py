@@ -49,15 +49,15 @@ def test_of_a_host_that_does_all_nothing_is_kept() -> None:
 def test_what_is_found_out_is_known_to_the_next() -> None:
     store = Store()
     with store.used() as repository:
-        repository._facts.too_large("put", 20 << 20)
+        repository.facts.too_large("put", 20 << 20)
     with store.used() as repository:
-        assert "16777216" in repository.limits[0]
+        assert "16777216" in repository.facts.limits()[0]
 
 
 def test_what_was_known_before_does_not_become_newer_by_being_used() -> None:
     store = Store(**learned(HostFacts(chunks_refused=True), days=6))
     with store.used() as repository:
-        assert repository.limits
+        assert repository.facts.limits()
     at_the_end = time.time() - 6 * DAY + REMEMBERED
     assert HostFacts.recalled(store.facts, at_the_end - 60) == HostFacts(chunks_refused=True)
     assert HostFacts.recalled(store.facts, at_the_end + 60) == HostFacts()
@@ -66,15 +66,15 @@ def test_what_was_known_before_does_not_become_newer_by_being_used() -> None:
 def test_what_has_turned_out_otherwise_is_known_no_more() -> None:
     store = Store(**learned(HostFacts(oci_refused=True), days=1))
     with store.used() as repository:
-        repository.note_format("oci", refused=False)
+        repository.facts.note_format("oci", refused=False)
     with store.used() as repository:
-        assert repository.limits == []
+        assert repository.facts.limits() == []
 
 
 def test_a_fact_too_old_is_not_revived_by_a_new_one() -> None:
     store = Store(**learned(HostFacts(oci_refused=True), days=8))
     with store.used() as repository:
-        repository._facts.lost(in_chunks=False)
+        repository.facts.lost(in_chunks=False)
     with store.used() as repository:
-        assert repository.resumes is False
-        assert repository.limits == []
+        assert repository.facts.resumes is False
+        assert repository.facts.limits() == []

@@ -61,7 +61,7 @@ class Tagging:
         """The image's documents with that digest; None: it is another image's."""
         if self.documents.top.digest == digest:
             return self.documents
-        if self._family not in self._tag.target.repository.formats_refused:
+        if not self._tag.target.repository.facts.refuses(self._family):
             return None
         return self._fallback().standing(self.documents, digest)
 
@@ -83,7 +83,7 @@ class Tagging:
                 raise
             placed = self._fallback().put(placed, refusal, send)
         refused = placed.top.media_type != self.documents.top.media_type
-        self._tag.target.repository.note_format(self._family, refused=refused)
+        self._tag.target.repository.facts.note_format(self._family, refused=refused)
         return placed
 
     def put_together(self, references: Sequence[Reference]) -> None:
@@ -94,7 +94,7 @@ class Tagging:
         target, digest = self._tag.target, self.documents.top.digest
         due = [tag for tag in references if target.seen.get(str(tag.tag)) != digest]
         due = [tag for tag in due if tag not in target.written]
-        if due and self._family not in target.repository.formats_refused:
+        if due and not target.repository.facts.refuses(self._family):
             put_together(target, due, self.documents)
 
     def wants_foreign(self, error: RegistryError) -> bool:

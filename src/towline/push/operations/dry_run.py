@@ -46,8 +46,8 @@ def estimate(begun: Begun, wish: Wish, *, check: bool) -> dict[Reference, TagPla
 
 def _estimate(run: TargetPush, wish: Wish) -> dict[Reference, TagPlan]:
     early = run.early()
-    for limit in run.target.repository.limits:
-        run.target.warn(limit)
+    for limit in run.target.repository.facts.limits():
+        run.target.warn(f"{run.target.repository.name.host} takes {limit}")
     if early:
         return {
             tag: _unchanged(outcome, run.target) for tag, outcome in run.outcomes.by_tag.items()
@@ -91,7 +91,7 @@ def _unchanged(outcome: TagOutcome, target: Target | None = None) -> TagPlan:
     if target is None:
         return PlanResult(**told)
     told["warnings"] = tuple(target.warnings)
-    return PlanResult(**told, resumable=target.repository.resumes)
+    return PlanResult(**told, resumable=target.repository.facts.resumes)
 
 
 def _walk(target: Target, blob: Blob, steps: tuple[Step, ...]) -> Delivered | None:
@@ -150,7 +150,7 @@ def _result(
         digest_differs=documents.differs if documents else None,
         learned_from=reporting.learned_from(run.target, tree, found),
         warnings=tuple(run.target.warnings),
-        resumable=run.target.repository.resumes,
+        resumable=run.target.repository.facts.resumes,
         send_bytes=send_bytes,
         seconds_estimate=run.target.resources.client.rates.seconds(host, send_bytes),
         **run.outcomes.costs.share()._asdict(),

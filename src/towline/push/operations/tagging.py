@@ -81,7 +81,7 @@ def _put_together(target: Target, due: Sequence[Reference], documents: Documents
     What they have not written is to be put by itself.
     """
     for at in range(0, len(due), put.TOGETHER):
-        together = target.registry.sets_tags_together
+        together = target.registry.facts.offers("tags_together")
         # To find out costs a request, which pays for three tags or more.
         if together is not False and len(due) >= (2 if together else 3):
             with suppress(TowlineError):

@@ -213,7 +213,7 @@ class BlobUpload:
         self._attempt = attempt
         # A registry that does mount has said that the origin lacks the blob. Some mount nothing
         # (ECR by default), and with other credentials than those of the entry nothing is known.
-        if mount.ours and self.repository.mounts:
+        if mount.ours and self.repository.facts.mounts:
             self._forget(self.blob.identity, digest, origin)
         return False
 
