@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -199,15 +200,32 @@ def test_a_place_that_is_of_another_kind_or_nowhere_is_said_so(
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
     for place, said, hint in [
         ("oci:{}/file", "it is a file", "use oci-archive:"),
         ("oci-archive:{}/folder", "it is a folder", "use oci:"),
         ("docker-archive:{}/none/d.tar", "no such file or directory", ""),
+        ("oci-archive:{}/pipe", "it is no regular file", "name a file"),
+        ("docker-archive:{}/pipe", "it is no regular file", "name a file"),
+        ("oci-archive:{}/link", "it is no regular file", "name a file"),
     ]:
         with pytest.raises(towline.TowlineError, match=said) as caught:
             copied(f"{source.host}/app:one", place.format(tmp_path))
         assert (caught.value.hint or "").startswith(hint)
     assert not (tmp_path / "none").exists()
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_to_an_archive_stays_a_link(source: Source, tmp_path: Path) -> None:
+    (tmp_path / "large").mkdir()
+    (tmp_path / "a.tar").symlink_to("large/a.tar")
+    for tag in ("one", "two"):  # to a file that is not there yet, and to one that is
+        result = copied(f"{source.host}/app:one", f"oci-archive:{tmp_path}/a.tar:{tag}")
+        assert result.status == "pushed"
+    assert (tmp_path / "a.tar").is_symlink()
+    assert [each.name for each in (tmp_path / "large").iterdir()] == ["a.tar"]
+    assert towline.digest(f"oci-archive:{tmp_path}/a.tar:two") == source.image
 
 
 def test_an_archive_keeps_all_of_its_tags_when_one_of_them_is_new(

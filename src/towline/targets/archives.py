@@ -48,7 +48,8 @@ class Archive(Layout):
     whole = True
 
     def __init__(self, name: Place) -> None:
-        self._file = Path(name.file)
+        # A link is kept: what it leads to is written, beside which there is room for all of it.
+        self._file = Path(os.path.realpath(name.file) if os.path.islink(name.file) else name.file)
         super().__init__(name, self._file.parent / f".{self._file.name}.partial")
         self._lock = -1
         self._entries: dict[tuple[str, ...], Descriptor] = {}
@@ -58,8 +59,12 @@ class Archive(Layout):
 
     def begin(self) -> None:
         """Begin a new archive, for this copy alone. Raises TowlineError."""
-        if self._file.is_dir():
-            raise self._wrong("it is a folder", hint=f"use oci:{self._file}")
+        file = Path(self.name.file)
+        if file.is_dir():
+            raise self._wrong("it is a folder", hint=f"use oci:{file}")
+        if file.exists() and not file.is_file():
+            # A pipe or a device (/dev/null) would be gone: a file would stand in its place.
+            raise self._wrong("it is no regular file", hint="name a file")
         self.begun = True
         self.prepare()
         # A lock on the folder: it ends with the process, however that ends.
@@ -92,7 +97,9 @@ class Archive(Layout):
         """The present archive; None: there is none, or the file is none."""
         files = None
         with suppress(OSError, SourceError):
-            opened = OpenFile(os.open(self._file, os.O_RDONLY), str(self._file))
+            # Nobody may write to what turns out to be a pipe: that is not waited for.
+            descriptor = os.open(self._file, os.O_RDONLY | os.O_NONBLOCK)
+            opened = OpenFile(descriptor, str(self._file))
             try:
                 files = TarMembers(opened, opened.name, Cancel())
             except SourceError:
