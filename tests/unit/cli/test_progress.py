@@ -213,6 +213,19 @@ def test_lines_of_several_destinations_stand_under_their_repository() -> None:
     assert lines.show([layer("a", "Pushed", reference=f"{two}:1")]) == ""
 
 
+@pytest.mark.parametrize(
+    ("repository", "reference"),
+    [("two.example/app", f"two.example/app@{DIGEST}"), ("oci:out/x", "oci:out/x:team/app:1")],
+    ids=["a digest", "a tag of a layout"],
+)
+def test_a_repository_is_told_from_what_is_named_in_it(repository: str, reference: str) -> None:
+    lines = Lines()
+    names = (repository, "one.example/app")
+    lines.show([PushStarted(reference=name, repository=name) for name in names])
+    told = TagPushed(reference=reference, tag=None, digest=DIGEST, size=1576)
+    assert lines.show([told]) == f"[{repository}]\ndigest: {DIGEST} size: 1576\n"
+
+
 def test_two_tags_of_one_repository_name_it_once() -> None:
     told = [
         PushStarted(reference=f"reg.example/app:{tag}", repository="reg.example/app")

@@ -22,7 +22,7 @@ from towline.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from towline.cli.progress.board import Total
     from towline.events import Event
@@ -86,7 +86,7 @@ class Lines(Face):
             for event in sorted(run, key=self._place) if layers else run:
                 line = self._line(event)
                 if line is not None:
-                    repository = repository_of(event)
+                    repository = repository_of(event, self._begun)
                     if len(self._begun) > 1 and repository not in {"", self._repository}:
                         self._repository = repository
                         yield f"[{repository}]"
@@ -101,7 +101,7 @@ class Lines(Face):
                 yield _total_line(total)
 
     def _place(self, event: Event | Logged) -> tuple[bool, str]:
-        repository = repository_of(event)
+        repository = repository_of(event, self._begun)
         return repository != self._repository, repository
 
     def _line(self, event: Event | Logged) -> str | None:
@@ -117,12 +117,16 @@ class Lines(Face):
         return f"{row.id}: {row.status}" if row else line_of(event)
 
 
-def repository_of(event: Event | Logged) -> str:
-    """The repository of an event whose line does not name it; empty for all others."""
+def repository_of(event: Event | Logged, begun: Iterable[str]) -> str:
+    """Which of these an event is of whose line does not name its repository; empty for all others.
+
+    `begun`: the repositories to which pushes have begun.
+    """
     if not isinstance(event, (LayerProgress, Retrying, Verified, TagPushed, Summary)):
         return ""
-    head, _, last = event.reference.rpartition("/")
-    return f"{head}/{last.partition(':')[0]}"
+    # A tag of a layout may have slashes and colons itself.
+    reference = f"{event.reference}:"
+    return next((each for each in begun if reference.startswith((f"{each}:", f"{each}@"))), "")
 
 
 def _moved(current: int, total: int | None) -> str:

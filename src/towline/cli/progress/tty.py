@@ -114,7 +114,7 @@ class Bars(Face):
         self._board.apply(event)
         line = line_of(event)
         if isinstance(event, TagPushed) and len(self._repositories) > 1:
-            self._closing.append(f"[{repository_of(event)}]")
+            self._closing.append(f"[{repository_of(event, self._repositories)}]")
         if isinstance(event, (Verified, TagPushed, Summary)):
             self._closing.append(line or "")
             return None
