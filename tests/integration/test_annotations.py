@@ -166,10 +166,11 @@ def test_what_cannot_be_is_refused_before_anything_is_sent(
 def test_with_preserved_digests_and_in_docker_archives_they_are_refused(
     oci_registry: TestRegistry, tmp_path: Path
 ) -> None:
-    with pytest.raises(towline.UsageError, match="annotations are added to it"):
-        towline.push(
-            index(tmp_path), oci_registry.name("app"), annotation="a=b", preserve_digests=True
-        )
+    given: dict[str, Any] = {"annotation": "a=b", "preserve_digests": True}
+    for source, kept in ((index(tmp_path), "sha256:.*"), (archive(tmp_path), "the manifest")):
+        said = f"keeps {kept} as it is, but annotations are added to it"
+        with pytest.raises(towline.UsageError, match=said):
+            towline.push(source, oci_registry.name("app"), **given)
     with pytest.raises(towline.UsageError, match="not for a docker archive"):
         towline.copy(f"{archive(tmp_path)}", f"docker-archive:{tmp_path}/o.tar", annotation="a=b")
 

@@ -237,6 +237,15 @@ def test_a_certificate_that_cannot_be_used_is_exit_2_where_no_tls_is_spoken_too(
     assert oci_registry.requests == []
 
 
+@pytest.mark.parametrize("verb", ["inspect", "digest"])
+def test_a_path_that_leads_nowhere_is_no_reference_and_the_hint_says_so(
+    tmp_path: Path, verb: str
+) -> None:
+    path = tmp_path / "none.tar"
+    hint = f"hint: check its path, if {path} is to be a file: there is none"
+    assert hint in refused(2, verb, str(path), says="cannot stand here in the repository name")
+
+
 def test_a_certificate_without_its_key_is_told_what_it_lacks(tmp_path: Path) -> None:
     certificate = make_authority(tmp_path).issue().cert
     words = ("tags", "reg.example/app", "--cert", str(certificate))

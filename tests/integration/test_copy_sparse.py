@@ -109,6 +109,14 @@ def test_it_is_the_same_bytes_each_time_also_after_a_whole_one(host: str, tmp_pa
     assert whole.status == "pushed"
 
 
+def test_an_image_to_leave_out_that_cannot_be_read_names_its_side_once(
+    host: str, tmp_path: Path
+) -> None:
+    to, nowhere = f"oci-archive:{tmp_path}/s.tar", "127.0.0.1:1/app:1"
+    with pytest.raises(towline.NetworkError, match=r"^at the source: cannot connect to"):
+        copied(f"{host}/app:2", to, omit_from=nowhere, retries=0)
+
+
 @pytest.mark.parametrize("to", ["docker-archive:x.tar", "oci:x", "reg.example/app:1"])
 def test_it_is_for_oci_archives_alone(host: str, to: str) -> None:
     with pytest.raises(towline.UsageError, match="`omit_from` is for OCI archives"):

@@ -54,7 +54,7 @@ def _folder(environ: Mapping[str, str], variable: str, below_home: str) -> str:
     if not base.startswith("/"):  # the specification has relative paths ignored
         if not home.startswith("/"):
             raise KnowledgeError(
-                f"there is no place for a cache: neither {variable} nor HOME is set"
+                f"there is no place for a cache: neither {variable} nor HOME is an absolute path"
             )
         base = f"{home.rstrip('/')}/{below_home}"
     return f"{base.rstrip('/')}/towline"

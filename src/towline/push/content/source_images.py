@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from towline import reference as references
 from towline.context import Meter
+from towline.errors import InvalidReference
 from towline.push.interface import copying
 from towline.push.target import Costs
 from towline.reference import Reference
@@ -270,4 +271,8 @@ def registry_reference(source: Source) -> Reference | None:
         return references.parse(location.path)
     if location.transport or location.standard_input or os.path.exists(source):  # noqa: PTH110 - pathlib costs start-up
         return None
-    return references.parse(source)
+    try:
+        return references.parse(source)
+    except InvalidReference as error:
+        error.hint = error.hint or f"check its path, if {source} is to be a file: there is none"
+        raise

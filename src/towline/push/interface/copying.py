@@ -161,6 +161,8 @@ def name_sides(outcomes: Iterable[object]) -> None:
     for error in errors.values():
         if isinstance(error, AuthError | RegistryError | NetworkError):
             side = error.side or "destination"
+            if error.message.startswith(f"at the {side}: "):
+                continue  # of a source that was opened within another
             if side == "source" and error.hint:
                 error.hint = error.hint.replace("`creds=", "`src_creds=")
             error.args = (f"at the {side}: {error.message}", *error.args[1:])

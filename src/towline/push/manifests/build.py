@@ -83,8 +83,8 @@ def check_preserved(tree: Tree, requested: Format | None) -> None:
     if came and requested not in {None, media_types.family(came.media_type)}:
         why = f"it is no manifest of the format {requested!r}"
     if why:
-        digest = f" {came.digest}" if came else ""
-        msg = f"`preserve_digests` keeps{digest} as it is, but {why}"
+        kept = came.digest if came else "the manifest"
+        msg = f"`preserve_digests` keeps {kept} as it is, but {why}"
         raise UsageError(msg, hint="leave out one of the two")
 
 
