@@ -49,7 +49,8 @@ class Archive(Layout):
 
     def __init__(self, name: Place) -> None:
         # A link is kept: what it leads to is written, beside which there is room for all of it.
-        self._file = Path(os.path.realpath(name.file) if os.path.islink(name.file) else name.file)
+        file = Path(name.file)
+        self._file = Path(os.path.realpath(file)) if file.is_symlink() else file
         super().__init__(name, self._file.parent / f".{self._file.name}.partial")
         self._lock = -1
         self._entries: dict[tuple[str, ...], Descriptor] = {}
