@@ -192,7 +192,9 @@ def test_they_go_through_a_layout_and_an_archive(
     with towline.Pusher(on_event=told.append) as pusher:
         pusher.push(f"{to}:1", f"{registry.name('other')}:1")
         assert [each for each in told if "4 that refer" in getattr(each, "message", "")]
-        pusher.push(to, f"{registry.name('app')}:1", referrers=True)
+        before = len(registry.asked())
+        pushed = pusher.push(to, f"{registry.name('app')}:1", referrers=True)
+    assert pushed.requests == len(registry.asked()) - before
     (one,) = listed(registry.url, registry.path("app"), source.index)
     assert one["digest"] == source.signatures[0]
     assert towline.digest(f"{registry.name('app')}:{source.tag}") == source.tagged

@@ -128,8 +128,10 @@ def test_a_machine_without_memory_learns_from_the_registry_and_needs_no_export(
     place = f"{oci_registry.name('app')}:1"
     options: Any = {"engine": engine.url}
     first = towline.push("docker-daemon:app:1", place, cache=tmp_path / "one", **options)
+    before = len(oci_registry.requests)
     again = towline.push("docker-daemon:app:1", place, cache=tmp_path / "two", **options)
     assert (again.status, again.digest, again.sent_bytes) == ("unchanged", first.digest, 0)
+    assert again.requests == len(oci_registry.requests) - before
     assert len(engine.exports) == 1
 
 

@@ -9,11 +9,12 @@ from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.context import SLICE, Cancel
-from towline.errors import Cancelled, SourceError, TowlineError
+from towline.errors import Cancelled, RegistryError, SourceError, TowlineError
 from towline.push.content.source_images import Opened, opening, registry_reference
 from towline.push.image import Gatherer, images
 from towline.push.interface import copying, destinations, options
-from towline.push.manifests import build
+from towline.push.manifests import build, if_exists
+from towline.push.reporting import Outcomes, announce
 from towline.push.target import target_at
 from towline.push.target_push import TargetPush
 
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
     from towline.push.content.source_images import Wanted
     from towline.push.image import Tree
     from towline.push.interface.options import Wish
-    from towline.push.interface.result import TagOutcome
+    from towline.push.interface.result import Status, TagOutcome
     from towline.push.resources import Resources
     from towline.push.target import Target
     from towline.reference import Reference, RepositoryName
     from towline.sources.base import SourceEntry
+    from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
 
 
@@ -77,18 +79,20 @@ def _connect(resources: Resources, host: str, context: Context) -> None:
 class Begun(NamedTuple):
     """A push that has begun."""
 
-    early: dict[Reference, TagOutcome]
-    """Outcomes of tags that were settled before the source was read."""
+    outcomes: list[Outcomes]
+    """One for each repository, with the tags that were settled before the source was read."""
     runs: list[TargetPush]
-    """One for each repository; their trees share blobs."""
+    """One for each repository that has other tags; their trees share blobs."""
     broken: dict[Reference, SourceError]
     """The errors of images that cannot be read, if there are several images."""
 
     @property
-    def outcomes(self) -> dict[Reference, TagOutcome]:
+    def ended(self) -> dict[Reference, TagOutcome]:
         """The outcome of each tag whose push has ended."""
-        ended = {tag: outcome for run in self.runs for tag, outcome in run.outcomes.by_tag.items()}
-        return self.early | ended | self.broken
+        found: dict[Reference, TagOutcome] = dict(self.broken)
+        for each in self.outcomes:
+            found |= each.by_tag
+        return found
 
 
 def begin(
@@ -106,7 +110,6 @@ def begin(
     for the first of the targets. Raises SourceError, UsageError, and a registry's errors.
     """
     wish = opened.taught(wish)
-    early: dict[Reference, TagOutcome] = {}
     places = destinations.by_repository(wanted)
     targets = {name: passed.get(name) or target_at(resources, name, context) for name in places}
     if opened.origin:
@@ -114,12 +117,12 @@ def begin(
         first.context, first.costs = opened.context, opened.costs
     if wish.omit_from:
         _omit(resources, [*targets.values()], wish, context)
+    outcomes = {name: Outcomes(target, wish.profile) for name, target in targets.items()}
     if opened.origin:
-        from towline.push import settled  # most pushes need none of it
-
         for name, tags in places.items():
-            early |= settled.settled(targets[name], tags, wanted, wish)
-        wanted = {tag: entry for tag, entry in wanted.items() if tag not in early}
+            _settle(outcomes[name], tags, wanted, wish)
+        settled = {tag for each in outcomes.values() for tag in each.by_tag}
+        wanted = {tag: entry for tag, entry in wanted.items() if tag not in settled}
         opened.read_ahead(wanted.values())
     gatherer = Gatherer(wish.profile, recompress=wish.explicit_profile)
     found, broken = _trees(wanted, gatherer)
@@ -140,8 +143,53 @@ def begin(
         referring.attach(remaining, opened, gatherer)
     opened.charge(remaining)
     agreed: dict[Tree, tuple[str, Digest]] = {}
-    runs = [TargetPush(target, wish, agreed) for target in remaining]
-    return Begun(early, runs, broken)
+    runs = [TargetPush(targets[name], wish, outcomes[name], agreed) for name in left]
+    return Begun([*outcomes.values()], runs, broken)
+
+
+def _settle(outcomes: Outcomes, tags: Sequence[Reference], wanted: Wanted, wish: Wish) -> None:
+    """Settle tags of a target before the image is read: a HEAD at the source and one here.
+
+    Where both name the same digest, or the destination has a tag that stays, nothing else is
+    requested: at Docker Hub a GET of a manifest counts as a pull.
+    """
+    target = outcomes.target
+    digests = {tag: wanted[tag].known for tag in tags}  # of images at a registry
+    looked = if_exists.look_at_all(
+        target, {tag: tag.tag or (known.digest if known else "") for tag, known in digests.items()}
+    )
+    found: list[tuple[Reference, Descriptor | TowlineError, Status]] = []
+    for tag in tags:
+        known, standing = digests[tag], looked[tag]
+        if isinstance(standing, TowlineError):
+            found.append((tag, standing, "skipped"))
+        elif standing and known:
+            try:
+                left = _left(target, tag, known, standing, wish)
+            except RegistryError as error:
+                found.append((tag, error, "skipped"))
+                continue
+            if left:
+                found.append((tag, standing, left))
+    if target.layout and target.layout.whole and len(found) < len(tags):
+        return  # an archive is written with all of its tags
+    if len(found) == len(tags):
+        announce(target)
+    for settled in found:
+        outcomes.left_alone(*settled)
+
+
+def _left(
+    target: Target, tag: Reference, known: Descriptor, standing: Descriptor, wish: Wish
+) -> Status | None:
+    """The status of a tag that is left as it is; None: it is not.
+
+    Raises RegistryError where `--if-exists` ends the tag's push.
+    """
+    rule = wish.if_exists
+    if tag.tag and rule in {"skip", "fail"} and if_exists.stays(target, tag, standing, rule):
+        return "skipped"
+    return "unchanged" if wish.as_it_is and standing.digest == known.digest else None
 
 
 def _trees(

@@ -15,7 +15,7 @@ from towline.push import known_blobs, plan
 from towline.push.image import images
 from towline.push.manifests import build
 from towline.push.plan import Rules
-from towline.push.reporting import Telling
+from towline.push.reporting import announce
 from towline.transfers.threads import Threads
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class _Together:
         self._runs = runs
         self._wish = wish
         for run in runs:
-            Telling(run.target).announce(run.target.passed)
+            announce(run.target)
         self._blobs = dict.fromkeys(blob for run in runs for blob in run.blobs)
         self.known: Known = known_blobs.known(resources.knowledge, self._blobs)
 

@@ -17,8 +17,8 @@ from towline.push import joint_push, known_blobs
 from towline.push.image import Blob, Gatherer, Index
 from towline.push.manifests import if_exists
 from towline.push.plan import Mount, Rules, steps
-from towline.push.reporting import Telling
-from towline.push.target import Costs, target_at
+from towline.push.reporting import Outcomes, tell_started
+from towline.push.target import target_at
 from towline.push.target_push import TargetPush
 from towline.push.upload.choice import Choice
 from towline.push.upload.scheduler import Uploads
@@ -98,9 +98,8 @@ def send_layers(
     """
     tree = Gatherer(wish.profile).tree(outline)
     for target in targets:
-        target.costs = Costs(target.context)
         target.tags = tuple((tag, tree) for tag, _ in target.tags)
-    runs = [TargetPush(target, wish, {}) for target in targets]
+    runs = [TargetPush(target, wish, Outcomes(target, wish.profile), {}) for target in targets]
     joint_push.bring_blobs(resources, runs, wish)
     if len(targets) == 1 and targets[0].failure:
         raise targets[0].failure
@@ -148,13 +147,12 @@ class Passage:
         """`once`: blobs that have passed cannot be had again, so that none may fail."""
         self.target = target
         self._once = once
-        target.costs = Costs(target.context)
         target.passed = {}
         self._rules = Rules(wish.profile, trust_learned=wish.learn)
         self.blobs = TargetBlobs(
             target, wish, rules=self._rules, plans={}, delivered=target.passed, uploads=uploads
         )
-        Telling(target).started()
+        tell_started(target)
         # The slowest target sets the pace: none could be served later.
         target.patience = Patience(float("inf"))
         self.wants_blobs = self._wants_blobs(wish)

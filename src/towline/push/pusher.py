@@ -154,13 +154,13 @@ class Pusher:
         try:
             joint_push.push(self._resources, begun.runs, wish)
         except Cancelled:
-            reporting.check_untouched(wanted, targets, begun.outcomes)
+            reporting.check_untouched(wanted, targets, begun.ended)
             raise
         finally:
             for target in targets:
                 if target.layout:
                     target.layout.close()
-        ended = begun.outcomes
+        ended = begun.ended
         outcomes = {tag: ended[tag] for tag in wanted}
         if left and any(getattr(each, "status", "") == "pushed" for each in outcomes.values()):
             referring.tell(targets[0], left)
@@ -220,13 +220,13 @@ class Pusher:
         AuthError, RegistryError, NetworkError, TransferCancelled; PartialFailure when several were
         asked for and some failed.
         """
-        from towline.push.operations import tagging
+        from towline.push import tag_push  # which most have no need of
 
         found = copying.at_registry(reference)
-        places = tagging.places(found, [tags] if isinstance(tags, str) else tags)
+        places = destinations.beside(found, [tags] if isinstance(tags, str) else tags)
         with self._edge.crossed(places):
             target = target_at(self._resources, found.repository, Context(cancel, self._emit))
-            outcomes = tagging.tag(target, found, places)
+            outcomes = tag_push.tag(target, found, places)
         outcomes = [self._edge.outcome(outcome) for outcome in outcomes]
         return destinations.answer(places, outcomes, several=not isinstance(tags, str))
 
@@ -270,7 +270,7 @@ class Pusher:
 
         Raises UsageError, SourceError, AuthError, RegistryError, NetworkError, TransferCancelled.
         """
-        from towline.push.operations import inspect
+        from towline.push import inspect
 
         context = Context(cancel, self._emit)
         with self._edge.crossed():
@@ -287,13 +287,13 @@ class Pusher:
 
         Raises UsageError, SourceError, AuthError, RegistryError, NetworkError, TransferCancelled.
         """
-        from towline.push.operations import inspect
+        from towline.push import inspect
 
         wish = options.wish(wishes)
         with self._carried(wishes) as context:
             if reference := registry_reference(source):
                 if wish.as_it_is:
-                    return inspect.head(reference, self._read(reference.repository, context)).digest
+                    return self._read(reference.repository, context).existing(reference).digest
                 source = f"docker://{reference}"
             with opening(source, self._resources, context, wish=wish) as opened:
                 return inspect.local_digest(self._resources, opened.entry(), wish, context)
@@ -336,7 +336,7 @@ class Pusher:
         Takes what `push` takes, and raises what it raises. With `check_push` an upload session is
         opened at each repository, and given back, to see whether a push would be let in.
         """
-        from towline.push.operations import dry_run
+        from towline.push import dry_run
 
         wish = options.wish(wishes, all_tags=all_tags)
         wish = wish._replace(verify=None)  # there is nothing to verify yet

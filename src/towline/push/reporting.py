@@ -1,15 +1,15 @@
-"""The reports of a push: its events while it runs, and the fields of its results."""
+"""The reports of a push: its events while it runs, and the outcome of each tag, told once final."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, NamedTuple
 
-from towline.errors import TransferCancelled
+from towline.errors import TowlineError, TransferCancelled
 from towline.events import LayerProgress, Note, PushStarted, Summary, TagPushed, Verified
 from towline.layers.profile import AUTO
 from towline.push.image import Blob, Index, images, tree_blobs
-from towline.push.interface.result import LayerResult, ManifestResult, PlannedLayer, PushResult
+from towline.push.interface.result import LayerResult, ManifestResult, PushResult
 from towline.spec.manifest import parse
 
 if TYPE_CHECKING:
@@ -20,13 +20,173 @@ if TYPE_CHECKING:
     from towline.push.interface.result import Status, TagOutcome, Verification
     from towline.push.manifests.build import Documents
     from towline.push.plan import Delivered
-    from towline.push.target import Cost, Target
+    from towline.push.target import Target
     from towline.reference import Reference
     from towline.spec.descriptor import Descriptor
     from towline.spec.manifest import RawManifest
 
 
-def layers(
+def tell_started(target: Target) -> None:
+    """Tell the repository, docker's first line."""
+    repository = str(target.repository.name)
+    target.context.emit(PushStarted(reference=target.reference, repository=repository))
+
+
+def announce(target: Target) -> None:
+    """Announce the layers, the top one first, in docker's words; not those that have passed."""
+    passed = target.passed
+    if passed is None:
+        tell_started(target)
+    for tree in dict.fromkeys(tree for _, tree in target.tags):
+        for layer in (layer for image in images(tree) for layer in reversed(image.layers)):
+            if not isinstance(layer, Blob):
+                tell_layer(target, layer.digest.short, "Skipped foreign layer")
+            elif passed is None or layer.key not in passed:
+                tell_layer(target, layer.id, "Preparing", layer.size)
+
+
+def tell_layer(target: Target, shown: str, status: str, total: int | None = None) -> None:
+    """Tell a layer's state; `shown` is its id."""
+    event = LayerProgress(reference=target.reference, id=shown, status=status, total=total)
+    target.context.emit(event)
+
+
+def _ended(target: Target, result: PushResult, total_bytes: int) -> None:
+    """Tell a tag that is in place, and what it cost."""
+    emit, reference = target.context.emit, result.reference
+    emit(TagPushed(reference=reference, tag=result.tag, digest=result.digest, size=result.size))
+    emit(
+        Summary(
+            reference=reference,
+            sent_bytes=result.sent_bytes,
+            total_bytes=total_bytes,
+            requests=result.requests,
+            seconds=result.seconds,
+        )
+    )
+
+
+class Placed(NamedTuple):
+    """The manifests that are under a tag in the end."""
+
+    documents: Documents
+    status: Status
+    verified: Verification | None = None
+
+
+class Outcomes:
+    """The outcomes of one target's tags: a result or an error for each, told once it is final.
+
+    Each tag is charged the costs since the tag before it.
+    """
+
+    def __init__(self, target: Target, profile: Profile) -> None:
+        self.target = target
+        self.by_tag: dict[Reference, TagOutcome] = {}
+        """The outcomes of tags whose push has ended."""
+        self._profile = profile
+        self._untold: dict[Reference, int] = {}
+        """Tags that are in place and not told yet, with the bytes of their blobs."""
+
+    def left_alone(
+        self,
+        reference: Reference,
+        standing: Descriptor | TowlineError,
+        status: Status = "skipped",
+    ) -> TagOutcome:
+        """Note a tag that needs nothing more: `standing` is under it, or is the error of its push.
+
+        Returns its outcome.
+        """
+        outcome: TagOutcome
+        if isinstance(standing, TowlineError):
+            outcome = standing
+        else:
+            outcome = self._result(reference, standing, status)
+            _ended(self.target, outcome, 0)
+        self.by_tag[reference] = outcome
+        return outcome
+
+    def _result(
+        self, reference: Reference, standing: Descriptor | RawManifest, status: Status
+    ) -> PushResult:
+        """The result of a tag with the manifest `standing` under it, without its layers."""
+        tag = reference.tag
+        return PushResult(
+            reference=str(reference if tag else reference._replace(digest=standing.digest)),
+            tag=tag,
+            digest=standing.digest,
+            size=standing.size,
+            media_type=standing.media_type,
+            status=status,
+            warnings=tuple(self.target.warnings),
+            **self.target.costs.share()._asdict(),
+        )
+
+    def failed(self, references: Iterable[Reference], error: TowlineError) -> None:
+        """Note the error of these tags."""
+        self.by_tag |= dict.fromkeys(references, error)
+
+    def placed(
+        self, reference: Reference, tree: Tree, placed: Placed, delivered: Mapping[str, Delivered]
+    ) -> None:
+        """Note a tag that holds the image."""
+        target = self.target
+        documents, status, verified = placed
+        if verified:
+            target.context.emit(Verified(reference=str(reference), **verified.as_dict()))
+        self.by_tag[reference] = replace(
+            self._result(reference, documents.top, status),
+            layers=_layers(tree, delivered, target.costs.layers),
+            manifests=manifests(tree, documents),
+            digest_differs=documents.differs,
+            learned_from=learned_from(target, tree, delivered),
+            verified=verified,
+        )
+        self._tell_reused(reference, tree, delivered)
+        sizes = {blob.key: delivered[blob.key].made.size for blob in tree.blobs}
+        self._untold[reference] = sum(sizes.values())
+        layout = target.layout
+        # Referrers follow, and an archive is still to be written: until then it is not final.
+        if not target.referrers and not (layout and layout.begun):
+            self.tell()
+
+    def _tell_reused(
+        self, reference: Reference, tree: Tree, delivered: Mapping[str, Delivered]
+    ) -> None:
+        """Tell which layers are used in another compression than the profile's."""
+        profile = self._profile
+        others: dict[str | None, dict[str, None]] = {}
+        for blob in tree.blobs:
+            found = delivered[blob.key]
+            wanted = profile is AUTO or found.made.compression == profile.compression
+            if found.label == "reused" and not wanted:
+                others.setdefault(found.made.compression, {})[blob.id] = None
+        for compression, ids in others.items():
+            what = f"used as the registry holds them, in {compression}: {', '.join(ids)}"
+            message = f"not compressed with {profile.name} but {what}"
+            self.target.context.emit(Note(reference=str(reference), message=message))
+
+    def charge(self, reference: Reference) -> None:
+        """Add the costs since the last tag to this one."""
+        result, cost = self.by_tag[reference], self.target.costs.share()
+        if isinstance(result, PushResult):
+            self.by_tag[reference] = replace(
+                result,
+                sent_bytes=result.sent_bytes + cost.sent_bytes,
+                requests=result.requests + cost.requests,
+                seconds=result.seconds + cost.seconds,
+            )
+
+    def tell(self) -> None:
+        """Tell the tags that are in place."""
+        for reference, total_bytes in self._untold.items():
+            if isinstance(outcome := self.by_tag[reference], PushResult):
+                _ended(self.target, outcome, total_bytes)
+        self._untold.clear()
+
+
+def _layers(
     tree: Tree, delivered: Mapping[str, Delivered], told: set[Layer]
 ) -> tuple[LayerResult, ...]:
     """The results of an image's layers, in its manifest's order; of an index each layer once.
@@ -39,13 +199,14 @@ def layers(
         listed = list(dict.fromkeys(listed))
     results = []
     for layer in listed:
-        result = _layer(layer, delivered)
+        result = layer_result(layer, delivered)
         results.append(replace(result, sent_bytes=0) if layer in told else result)
         told.add(layer)
     return tuple(results)
 
 
-def _layer(layer: Layer, delivered: Mapping[str, Delivered]) -> LayerResult:
+def layer_result(layer: Layer, delivered: Mapping[str, Delivered]) -> LayerResult:
+    """The result of one layer; a foreign one stays where it is."""
     if not isinstance(layer, Blob):
         return LayerResult(None, layer.digest, layer.size, "skipped", "source")
     found = delivered[layer.key]
@@ -57,54 +218,6 @@ def _layer(layer: Layer, delivered: Mapping[str, Delivered]) -> LayerResult:
         compression=found.label,
         mounted_from=found.mounted_from,
         sent_bytes=found.sent_bytes,
-    )
-
-
-def planned(
-    tree: Tree,
-    found: Mapping[str, Delivered | None],
-    held: Mapping[str, int],
-    profile: Profile,
-) -> tuple[PlannedLayer, ...]:
-    """The layers of a push that was only planned. One that would be compressed has no digest yet.
-
-    `held`: by blob keys, the bytes of unfinished uploads that the push would resume.
-    """
-    known = {key: delivered for key, delivered in found.items() if delivered}
-    results: list[PlannedLayer] = []
-    for layer in dict.fromkeys(layer for image in images(tree) for layer in image.layers):
-        if isinstance(layer, Blob) and layer.key not in known:
-            planned_layer = PlannedLayer(
-                layer.diff_id, None, None, "pushed", profile.name, plain_size=layer.size
-            )
-        else:
-            planned_layer = PlannedLayer(**{**_layer(layer, known).as_dict(), "sent_bytes": 0})
-        if isinstance(layer, Blob) and held.get(layer.key):
-            planned_layer = replace(planned_layer, outcome="resumed")
-        results.append(planned_layer)
-    return tuple(results)
-
-
-Left = Literal["skipped", "unchanged"]
-
-
-def as_it_stands(
-    target: Target,
-    reference: Reference,
-    standing: Descriptor | RawManifest,
-    status: Status,
-    cost: Cost,
-) -> PushResult:
-    """The result of a tag with the manifest `standing` under it, without its layers."""
-    return PushResult(
-        reference=str(reference if reference.tag else reference._replace(digest=standing.digest)),
-        tag=reference.tag,
-        digest=standing.digest,
-        size=standing.size,
-        media_type=standing.media_type,
-        status=status,
-        warnings=tuple(target.warnings),
-        **cost._asdict(),
     )
 
 
@@ -134,11 +247,6 @@ def learned_from(target: Target, tree: Tree, found: Mapping[str, Delivered | Non
     return None
 
 
-def total_bytes(tree: Tree, delivered: Mapping[str, Delivered]) -> int:
-    """Bytes of all blobs of a tree, as they are stored at the destination."""
-    return sum(delivered[key].made.size for key in {blob.key for blob in tree.blobs})
-
-
 def check_untouched(
     references: Iterable[Reference],
     targets: Sequence[Target],
@@ -166,71 +274,3 @@ def check_untouched(
 
 def _listed(wanted: Iterable[Reference], some: Container[Reference]) -> str:
     return ", ".join(str(tag) for tag in wanted if tag in some)
-
-
-class Telling:
-    """Emits the events of one target, with docker's words in docker's order."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-
-    def started(self) -> None:
-        """Tell the repository, docker's first line."""
-        target = self._target
-        repository = str(target.repository.name)
-        target.context.emit(PushStarted(reference=target.reference, repository=repository))
-
-    def announce(self, passed: Container[str] | None = None) -> None:
-        """Announce the layers, the top one first; not those that have `passed` already."""
-        target = self._target
-        if passed is None:
-            self.started()
-        for tree in dict.fromkeys(tree for _, tree in target.tags):
-            for layer in (layer for image in images(tree) for layer in reversed(image.layers)):
-                if isinstance(layer, Blob):
-                    if passed is None or layer.key not in passed:
-                        self.layer(layer.id, "Preparing", layer.size)
-                else:
-                    self.layer(layer.digest.short, "Skipped foreign layer")
-
-    def layer(self, shown: str, status: str, total: int | None = None) -> None:
-        """Tell a layer's state; `shown` is its id."""
-        reference = self._target.reference
-        event = LayerProgress(reference=reference, id=shown, status=status, total=total)
-        self._target.context.emit(event)
-
-    def note(self, reference: Reference, message: str) -> None:
-        """Tell a note."""
-        self._target.context.emit(Note(reference=str(reference), message=message))
-
-    def reused(
-        self, reference: Reference, tree: Tree, delivered: Mapping[str, Delivered], profile: Profile
-    ) -> None:
-        """Tell which layers are used in another compression than the profile's."""
-        others: dict[str | None, dict[str, None]] = {}
-        for blob in tree.blobs:
-            found = delivered[blob.key]
-            wanted = profile is AUTO or found.made.compression == profile.compression
-            if found.label == "reused" and not wanted:
-                others.setdefault(found.made.compression, {})[blob.id] = None
-        for compression, ids in others.items():
-            what = f"used as the registry holds them, in {compression}: {', '.join(ids)}"
-            self.note(reference, f"not compressed with {profile.name} but {what}")
-
-    def verified(self, reference: Reference, found: Verification) -> None:
-        """Tell what was verified."""
-        self._target.context.emit(Verified(reference=str(reference), **found.as_dict()))
-
-    def ended(self, result: PushResult, total_bytes: int) -> None:
-        """Tell a tag that is in place, and what it cost."""
-        emit, reference = self._target.context.emit, result.reference
-        emit(TagPushed(reference=reference, tag=result.tag, digest=result.digest, size=result.size))
-        emit(
-            Summary(
-                reference=reference,
-                sent_bytes=result.sent_bytes,
-                total_bytes=total_bytes,
-                requests=result.requests,
-                seconds=result.seconds,
-            )
-        )

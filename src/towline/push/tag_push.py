@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import Cancelled, RegistryError, TowlineError
 from towline.events import Note
+from towline.layers import profile
 from towline.push.interface.result import PushResult
-from towline.push.manifests.put import TOGETHER
+from towline.push.manifests import if_exists
+from towline.push.manifests.build import Documents
+from towline.push.manifests.put import TOGETHER, put, put_together
 from towline.push.manifests.tag import Tagging
-from towline.push.outcomes import Placed
+from towline.push.reporting import Outcomes, Placed, check_untouched
 from towline.push.target import Tag
 from towline.registry.manifests import lacks_blobs
 from towline.spec import media_types
@@ -23,8 +26,7 @@ if TYPE_CHECKING:
 
     from towline.push.image import Tree
     from towline.push.interface.options import Wish
-    from towline.push.manifests.build import Documents
-    from towline.push.outcomes import Outcomes
+    from towline.push.interface.result import TagOutcome
     from towline.push.target import Referral, Target
     from towline.push.upload.target_blobs import TargetBlobs
     from towline.reference import Reference
@@ -69,9 +71,9 @@ class TagPush:
         if self._together is None:
             self._put_together(tags)
         puts = self._side_by_side([partial(self._put, *tag) for tag in tags[1:]])
-        for tag, put in zip(tags[1:], puts, strict=True):
+        for tag, ended in zip(tags[1:], puts, strict=True):
             with suppress(Cancelled):
-                self._conclude(*tag, put())
+                self._conclude(*tag, ended())
         self._target.context.cancel.check()
 
     @property
@@ -97,9 +99,9 @@ class TagPush:
             if len(references) > 1
         ]
         for some in (batches[:1], batches[1:]):  # the first may find out that it cannot be
-            for put in self._side_by_side(some):
+            for ended in self._side_by_side(some):
                 with suppress(TowlineError, Cancelled):
-                    put()
+                    ended()
 
     def _put_batch(self, tree: Tree, references: Sequence[Reference]) -> None:
         if self._together is not False:
@@ -222,3 +224,52 @@ class TagPush:
             where = " or ".join(self._wish.omit_from)
             message = f"left out of {layout.name}: {what}, which {where} has"
             self._target.context.emit(Note(reference=self._target.reference, message=message))
+
+
+def tag(target: Target, reference: Reference, places: Sequence[Reference]) -> list[TagOutcome]:
+    """Set tags to the manifest under a reference. Returns their outcomes, in order.
+
+    Raises RegistryError if there is none; AuthError, NetworkError.
+    """
+    known = target.existing(reference)
+    looked = if_exists.look_at_all(target, {place: str(place.tag) for place in places})
+    due = [
+        place
+        for place, found in looked.items()
+        if not isinstance(found, TowlineError) and (not found or found.digest != known.digest)
+    ]
+    outcomes = Outcomes(target, profile.AUTO)
+    try:
+        # By digest: a tag may have moved since the HEAD, and all places get one manifest.
+        exactly = reference._replace(digest=known.digest)
+        documents = Documents(target.existing_manifest(exactly)) if due else None
+        if documents:
+            _tag_together(target, due, documents)
+        for place, found in looked.items():
+            if isinstance(found, TowlineError):
+                outcomes.failed([place], found)
+                continue
+            try:
+                if documents and place in due:
+                    put(target, place, documents)
+            except TowlineError as error:
+                outcomes.failed([place], error)
+            else:
+                outcomes.left_alone(place, known, "pushed" if place in due else "unchanged")
+    except Cancelled:
+        check_untouched(places, [target], outcomes.by_tag)
+        raise
+    return [outcomes.by_tag[place] for place in places]
+
+
+def _tag_together(target: Target, due: Sequence[Reference], documents: Documents) -> None:
+    """Put what is due by few requests, where the registry takes that. Raises Cancelled.
+
+    What they have not written is to be put by itself.
+    """
+    for at in range(0, len(due), TOGETHER):
+        together = target.registry.facts.offers("tags_together")
+        # To find out costs a request, which pays for three tags or more.
+        if together is not False and len(due) >= (2 if together else 3):
+            with suppress(TowlineError):
+                put_together(target, due[at : at + TOGETHER], documents)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from towline.context import Meter, Patience
+from towline.errors import RegistryError
 from towline.events import Retrying, Warned
 from towline.registry.repository import Repository
 from towline.transfers.retry import Attempts, retry
@@ -87,12 +88,12 @@ class Target:
     """Each destination with its tree, sorted by tag."""
     context: Context
     """For the push's own calls to this repository; its meter counts for the result."""
+    costs: Costs
+    """What its tags are charged."""
     referrers: tuple[Referral, ...] = ()
     """Manifests that are put after their subjects."""
     alone: bool = True
     """Whether the push goes to no other registry."""
-    costs: Costs | None = None
-    """The costs, if they are counted from an earlier step on."""
     passed: dict[str, Delivered] | None = None
     """Blobs that were sent before it was known what lists them; None: the source does not pass."""
     teachers: dict[Digest, Reference] = field(default_factory=dict)
@@ -170,6 +171,28 @@ class Target:
         ask = partial(self.repository.get_manifest, reference, self.context)
         return self.retry("the manifest", ask)
 
+    def existing(self, reference: Reference) -> Descriptor:
+        """The descriptor under a reference, by one HEAD. Raises RegistryError if there is none."""
+        if (found := self.head_manifest(reference.target)) is None:
+            raise self._missing(reference)
+        return found
+
+    def existing_manifest(self, reference: Reference) -> RawManifest:
+        """The manifest under a reference. Raises RegistryError if there is none."""
+        if (raw := self.get_manifest(reference.target)) is None:
+            raise self._missing(reference)
+        return raw
+
+    def _missing(self, reference: Reference) -> RegistryError:
+        self.registry.check_version(self.context)
+        named = reference if reference.digest else reference.with_tag(reference.target)
+        return RegistryError(
+            f"there is no {named} at the registry",
+            status=404,
+            code="MANIFEST_UNKNOWN",
+            hint=f"towline tags {reference.repository} lists what is there",
+        )
+
 
 class Tag(NamedTuple):
     """A tag of a target with the tree that goes under it; all blobs of that are there."""
@@ -195,7 +218,7 @@ def target_at(
     context = context.but(meter=Meter())
     if name.is_at_registry:
         repository = resources.client.repository(name, side, context=context)
-        return Target(resources, repository, (), context)
+        return Target(resources, repository, (), context, Costs(context))
     from towline.targets.archives import opened  # most pushes need none of it
 
-    return Target(resources, opened(cast("Place", name)), (), context)
+    return Target(resources, opened(cast("Place", name)), (), context, Costs(context))

@@ -12,9 +12,8 @@ from towline.push import known_blobs
 from towline.push.image import Blob, tree_blobs
 from towline.push.manifests import if_exists
 from towline.push.manifests.tag import Tagging
-from towline.push.outcomes import Outcomes, Placed
 from towline.push.plan import Ask, Mount, own, steps, there
-from towline.push.reporting import Telling
+from towline.push.reporting import Placed, tell_layer
 from towline.push.target import Tag
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from towline.push.interface.options import Wish
     from towline.push.manifests.build import Documents
     from towline.push.plan import Delivered, Rules, Step
+    from towline.push.reporting import Outcomes
     from towline.push.target import Target
     from towline.push.upload.scheduler import Uploads
     from towline.push.upload.target_blobs import TargetBlobs
@@ -36,7 +36,13 @@ if TYPE_CHECKING:
 class TargetPush:
     """A push to one target. Its steps are called in the order in which they stand here."""
 
-    def __init__(self, target: Target, wish: Wish, agreed: dict[Tree, tuple[str, Digest]]) -> None:
+    def __init__(
+        self,
+        target: Target,
+        wish: Wish,
+        outcomes: Outcomes,
+        agreed: dict[Tree, tuple[str, Digest]],
+    ) -> None:
         """`agreed`: see `TagPush`."""
         self.target = target
         self.kept: dict[Reference, Descriptor | RegistryError] = {}
@@ -53,7 +59,7 @@ class TargetPush:
         self._rules: Rules
         self._fatal: TowlineError | None = target.failure
         self._agreed = agreed
-        self.outcomes = Outcomes(target, wish.profile)
+        self.outcomes = outcomes
 
     @property
     def left(self) -> tuple[tuple[Reference, Tree], ...]:
@@ -158,10 +164,9 @@ class TargetPush:
             return True
         if standing is None:
             return False
-        telling = Telling(self.target)
         for blob in self.blobs:
             if blob.is_layer and blob.key not in (self.target.passed or ()):
-                telling.layer(blob.id, "Layer already exists")
+                tell_layer(self.target, blob.id, "Layer already exists")
         self._keep()
         for reference, tree in self.left:
             unchanged = Placed(standing[reference], "unchanged")

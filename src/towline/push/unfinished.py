@@ -140,7 +140,7 @@ class KeptSession:
         self._session = SavedSession(
             unfinished.owner, str(repository.name), blob.key, made_by, blob.size, ""
         )
-        # The parts of a transfer's key (`key.transfer_key`) under an HMAC: who reads the cache
+        # The parts of a transfer's key (`transfer_key`) under an HMAC: who reads the cache
         # learns no account from it.
         same = "\n".join((*self._session[1:4], repository.account))
         key = self._knowledge.account_key()

@@ -2,7 +2,7 @@
 
 The first caller leads: it has the work done, and says how that ended. Others watch. A flight
 belongs to no caller: its leader may leave while others still wait. It is cancelled when the last
-watcher has left. Equal keys make it the same work (`push/upload/key`).
+watcher has left. Equal keys make it the same work (`push/upload/target_blobs`).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 
 from towline.layers import profile as profiles
 from towline.push.image import Blob
-from towline.push.upload.key import transfer_key
+from towline.push.upload.target_blobs import transfer_key
 from towline.reference import RepositoryName
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor

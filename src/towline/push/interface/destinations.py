@@ -155,6 +155,18 @@ def by_repository(parsed: Iterable[Reference]) -> dict[RepositoryName, list[Refe
     return {name: sorted(tags, key=lambda one: str(one.tag)) for name, tags in groups.items()}
 
 
+def beside(found: Reference, tags: Sequence[str]) -> list[Reference]:
+    """Tags of the same repository, each once. Raises UsageError for a text that is no tag."""
+    if not tags:
+        raise UsageError("no tag is given", hint=f"towline tag {found} TAG")
+    for tag in tags:
+        if "/" in tag or ":" in tag:
+            alone = tag.rpartition(":")[2]
+            hint = None if "/" in alone else f"give the tag alone: towline tag {found} {alone}"
+            raise UsageError(f"{tag} is no tag: tags are set beside {found}", hint=hint)
+    return list(dict.fromkeys(reference.parse(f"{found.repository}:{tag}") for tag in tags))
+
+
 def answer(
     references: Iterable[Reference], outcomes: Sequence[Told | TowlineError], *, several: bool
 ) -> Told | list[Told]:

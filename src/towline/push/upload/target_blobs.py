@@ -17,20 +17,21 @@ from towline.push import known_blobs
 from towline.push.image import nowhere
 from towline.push.plan import Ask, Send, fits, own
 from towline.push.upload.blob_upload import BlobUpload
-from towline.push.upload.key import transfer_key
 from towline.push.upload.scheduler import Task
 from towline.transfers.retry import Attempts
 from towline.transfers.single_flight import Restart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
+    from towline.layers.profile import Profile
     from towline.push.image import Blob, Tree
     from towline.push.interface.options import Wish
     from towline.push.plan import Delivered, Rules, Step
     from towline.push.target import Target
     from towline.push.unfinished import KeptSession
     from towline.push.upload.scheduler import Uploads
+    from towline.reference import RepositoryName
     from towline.transfers.single_flight import Watch
 
 
@@ -52,6 +53,17 @@ def start(
     finally:  # when cancelled too: somebody else may have joined what was begun
         if tasks:
             uploads.start(tasks)
+
+
+def transfer_key(name: RepositoryName, account: str, blob: Blob, profile: Profile) -> Hashable:
+    """The key that makes two transfers one: registry, repository, account, what fixes the bytes."""
+    # Without the host and its port, the same layer to two registries would be one transfer, and
+    # one registry would lack it. Without what fixes the bytes, different blobs of one DiffID in
+    # two images would be one. The profile counts only where it compresses the blob: a layer that
+    # is unpacked is the plain tar that another push may have as it is. The scheme is not in it:
+    # all pushes of a `Pusher` speak to a host in the same way.
+    made_by = () if blob.stored or profile.compression == "none" else (profile.recorded,)
+    return (str(name), account, blob.key, *made_by)
 
 
 class TargetBlobs:

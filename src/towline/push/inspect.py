@@ -64,7 +64,7 @@ def _layer(layer: Layer) -> InspectedLayer:
 
 def remote(reference: Reference, target: Target) -> InspectResult:
     """An image or index of a registry. Raises RegistryError where there is none."""
-    raw = manifest(reference, target)
+    raw = target.existing_manifest(reference)
     try:
         parsed = manifests.parse(raw.content, raw.media_type)
     except ValueError as error:
@@ -77,24 +77,6 @@ def remote(reference: Reference, target: Target) -> InspectResult:
         partial(read_blob, parsed.config.digest, target.context, configs.MAX_SIZE),
     )
     return _remote_image(reference, raw, parsed, content)
-
-
-def manifest(reference: Reference, target: Target) -> RawManifest:
-    """The manifest under a reference. Raises RegistryError where there is none."""
-    if (raw := target.get_manifest(reference.target)) is None:
-        raise _missing(reference, target)
-    return raw
-
-
-def _missing(reference: Reference, target: Target) -> RegistryError:
-    target.registry.check_version(target.context)
-    named = reference if reference.digest else reference.with_tag(reference.target)
-    return RegistryError(
-        f"there is no {named} at the registry",
-        status=404,
-        code="MANIFEST_UNKNOWN",
-        hint=f"towline tags {reference.repository} lists what is there",
-    )
 
 
 def _remote_image(
@@ -149,13 +131,6 @@ def _config(content: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return document if isinstance(document, dict) else None
-
-
-def head(reference: Reference, target: Target) -> Descriptor:
-    """The descriptor under a reference, by one HEAD. Raises RegistryError if there is none."""
-    if (found := target.head_manifest(reference.target)) is None:
-        raise _missing(reference, target)
-    return found
 
 
 def local_digest(resources: Resources, entry: SourceEntry, wish: Wish, context: Context) -> Digest:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
 from towline.push import reporting
-from towline.push.image import images, nowhere, tree_blobs
+from towline.push.image import Blob, images, nowhere, tree_blobs
 from towline.push.interface.result import PlannedLayer, PlanResult
 from towline.push.manifests import build
 from towline.push.plan import Ask, Mount, Send, own, there
@@ -16,12 +17,14 @@ from towline.push.plan import Ask, Mount, Send, own, there
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from towline.layers.profile import Profile
     from towline.push.begin import Begun
-    from towline.push.image import Blob, Tree
+    from towline.push.image import Tree
     from towline.push.interface.options import Wish
-    from towline.push.interface.result import TagOutcome, TagPlan
+    from towline.push.interface.result import TagPlan
     from towline.push.manifests.build import Documents
     from towline.push.plan import Delivered, Step
+    from towline.push.reporting import Outcomes
     from towline.push.target import Target
     from towline.push.target_push import TargetPush
     from towline.reference import Reference
@@ -33,7 +36,8 @@ def estimate(begun: Begun, wish: Wish, *, check: bool) -> dict[Reference, TagPla
     `check`: find out whether a push would be let in.
     """
     planned: dict[Reference, TagPlan] = dict(begun.broken)
-    planned |= {tag: _unchanged(outcome) for tag, outcome in begun.early.items()}
+    for outcomes in begun.outcomes:
+        planned |= _unchanged(outcomes)
     for run in begun.runs:
         try:
             if check:
@@ -49,19 +53,16 @@ def _estimate(run: TargetPush, wish: Wish) -> dict[Reference, TagPlan]:
     for limit in run.target.repository.facts.limits():
         run.target.warn(f"{run.target.repository.name.host} takes {limit}")
     if early:
-        return {
-            tag: _unchanged(outcome, run.target) for tag, outcome in run.outcomes.by_tag.items()
-        }
+        return _unchanged(run.outcomes)
     found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.plans.items()}
     held = {
         blob.key: _held(run.target, wish, blob)
         for blob in run.plans
         if blob.held and ((there := found[blob.key]) is None or there.outcome == "pushed")
     }
-    planned = {
-        tag: _unchanged(run.outcomes.left_alone(tag, standing), run.target)
-        for tag, standing in run.kept.items()
-    }
+    for tag, standing in run.kept.items():
+        run.outcomes.left_alone(tag, standing)
+    planned = _unchanged(run.outcomes)
     for tag, tree in run.left:
         missing = [blob for blob in tree_blobs([tree]) if not blob.held and not found[blob.key]]
         if missing:
@@ -82,16 +83,19 @@ def _check_push(target: Target) -> None:
     target.retry("an upload", start_upload).cancel()
 
 
-def _unchanged(outcome: TagOutcome, target: Target | None = None) -> TagPlan:
-    """The plan for a tag that would be left as it is."""
-    if isinstance(outcome, TowlineError):
-        return outcome
-    told = {name: getattr(outcome, name) for name in outcome.__dataclass_fields__}
-    told["layers"] = tuple(PlannedLayer(**layer.as_dict()) for layer in outcome.layers)
-    if target is None:
-        return PlanResult(**told)
-    told["warnings"] = tuple(target.warnings)
-    return PlanResult(**told, resumable=target.repository.facts.resumes)
+def _unchanged(outcomes: Outcomes) -> dict[Reference, TagPlan]:
+    """The plans for the tags of a target that would be left as they are."""
+    target = outcomes.target
+    planned: dict[Reference, TagPlan] = {}
+    for tag, outcome in outcomes.by_tag.items():
+        if isinstance(outcome, TowlineError):
+            planned[tag] = outcome
+            continue
+        told = {name: getattr(outcome, name) for name in outcome.__dataclass_fields__}
+        told["layers"] = tuple(PlannedLayer(**layer.as_dict()) for layer in outcome.layers)
+        told["warnings"] = tuple(target.warnings)
+        planned[tag] = PlanResult(**told, resumable=target.repository.facts.resumes)
+    return planned
 
 
 def _walk(target: Target, blob: Blob, steps: tuple[Step, ...]) -> Delivered | None:
@@ -145,7 +149,7 @@ def _result(
         size=documents.top.size if documents else None,
         media_type=documents.top.media_type if documents else unbuilt,
         status="pushed",
-        layers=reporting.planned(tree, found, held, wish.profile),
+        layers=_layers(tree, found, held, wish.profile),
         manifests=reporting.manifests(tree, documents) if documents else (),
         digest_differs=documents.differs if documents else None,
         learned_from=reporting.learned_from(run.target, tree, found),
@@ -153,8 +157,34 @@ def _result(
         resumable=run.target.repository.facts.resumes,
         send_bytes=send_bytes,
         seconds_estimate=run.target.resources.client.rates.seconds(host, send_bytes),
-        **run.outcomes.costs.share()._asdict(),
+        **run.target.costs.share()._asdict(),
     )
+
+
+def _layers(
+    tree: Tree,
+    found: Mapping[str, Delivered | None],
+    held: Mapping[str, int],
+    profile: Profile,
+) -> tuple[PlannedLayer, ...]:
+    """The layers of a push that was only planned. One that would be compressed has no digest yet.
+
+    `held`: by blob keys, the bytes of unfinished uploads that the push would resume.
+    """
+    known = {key: delivered for key, delivered in found.items() if delivered}
+    results: list[PlannedLayer] = []
+    for layer in dict.fromkeys(layer for image in images(tree) for layer in image.layers):
+        if isinstance(layer, Blob) and layer.key not in known:
+            planned_layer = PlannedLayer(
+                layer.diff_id, None, None, "pushed", profile.name, plain_size=layer.size
+            )
+        else:
+            there = reporting.layer_result(layer, known)
+            planned_layer = PlannedLayer(**{**there.as_dict(), "sent_bytes": 0})
+        if isinstance(layer, Blob) and held.get(layer.key):
+            planned_layer = replace(planned_layer, outcome="resumed")
+        results.append(planned_layer)
+    return tuple(results)
 
 
 def _documents(tree: Tree, found: Mapping[str, Delivered | None], wish: Wish) -> Documents | None:

@@ -1,1 +1,0 @@
-"""What a `Pusher` does beside pushing: plan, inspect, tag."""
