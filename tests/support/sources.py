@@ -9,7 +9,7 @@ import tarfile
 from typing import TYPE_CHECKING, Any
 
 from towline.context import Context
-from towline.sources import platforms
+from towline.sources import select
 from towline.sources.base import SourceIndex
 from towline.sources.files import read_all
 from towline.sources.open_source import open_source
@@ -45,9 +45,9 @@ def entries(path: Path) -> Sequence[SourceEntry]:
 
 def chosen(path: Path, *wanted: str, attestations: bool = True) -> list[SourceEntry]:
     """The entries as a push with these platforms gets them."""
-    parsed = [platforms.parse(text) for text in wanted]
+    parsed = [select.parse_platform(text) for text in wanted]
     return [
-        platforms.chosen(entry, parsed, path.name, attestations=attestations)
+        select.chosen(entry, parsed, path.name, attestations=attestations)
         for entry in entries(path)
     ]
 

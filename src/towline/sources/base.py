@@ -32,7 +32,6 @@ class SourceLayer(Protocol):
     @property
     def diff_id(self) -> Digest | None:
         """The digest of the uncompressed tar, by the config; None for a blob that is no layer."""
-        ...
 
     @property
     def stored(self) -> Descriptor | None:
@@ -40,26 +39,21 @@ class SourceLayer(Protocol):
 
         None: `open` gives the plain tar, which is compressed on the way.
         """
-        ...
 
     @property
     def size(self) -> int:
         """Bytes that `open` gives: those of the stored blob, else of the plain tar."""
-        ...
 
     @property
     def foreign(self) -> Descriptor | None:
         """The descriptor of a foreign layer, which is not sent: the manifest keeps its `urls`."""
-        ...
 
     @property
     def held(self) -> bool:
         """Whether the source has the bytes. If not, the blob is looked for at the destination."""
-        ...
 
     def open(self) -> Reader:
         """A new reader at the first byte; the caller closes it. Raises SourceError."""
-        ...
 
 
 class MissingLayer(NamedTuple):
@@ -215,12 +209,9 @@ class ImageSource(Protocol):
     @property
     def transport(self) -> str:
         """The transport that names such a source, such as `docker-archive`."""
-        ...
 
     def entries(self) -> Sequence[SourceEntry]:
         """All images and indexes of the source, in its own order. Raises SourceError."""
-        ...
 
     def close(self) -> None:
         """Close files; readers that are still open keep working until they are closed."""
-        ...

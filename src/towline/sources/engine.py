@@ -23,8 +23,7 @@ from towline.sources.engine_documents import (
 )
 from towline.sources.engine_exporter import Exporter
 from towline.sources.oci_layout import OciLayout, path_of
-from towline.sources.platforms import may_be
-from towline.sources.select import select
+from towline.sources.select import may_be, select
 from towline.spec.descriptor import Descriptor, Platform
 from towline.spec.digest import Digest
 

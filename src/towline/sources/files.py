@@ -32,19 +32,15 @@ class Files(Protocol):
     @property
     def name(self) -> str:
         """The source's name in errors."""
-        ...
 
     def size(self, path: str) -> int | None:
         """Bytes of the file; None: there is none."""
-        ...
 
     def open(self, path: str) -> Reader:
         """A new reader of the whole file. Raises SourceError."""
-        ...
 
     def close(self) -> None:
         """Release the files; readers that are open go on."""
-        ...
 
 
 class Archive(Files, Protocol):
@@ -53,12 +49,10 @@ class Archive(Files, Protocol):
     @property
     def files(self) -> Mapping[str, object]:
         """The files by their names."""
-        ...
 
     @property
     def ended(self) -> bool:
         """Whether the tar has its end mark; without one it may have been cut between members."""
-        ...
 
 
 class SharedFile:

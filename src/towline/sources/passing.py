@@ -161,7 +161,6 @@ class PassesBy(Protocol):
     @property
     def once(self) -> bool:
         """Whether blobs that have passed are gone for good (a pipe), or can be had again."""
-        ...
 
     def passing(self) -> Generator[PassingBlob, None, None]:
         """Each blob, as it passes.
@@ -169,7 +168,6 @@ class PassesBy(Protocol):
         The caller opens it in another thread, and releases it at the end. Raises SourceError,
         Cancelled.
         """
-        ...
 
 
 class PassingSource:

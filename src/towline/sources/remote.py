@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, TypeVar
 from towline.errors import NetworkError, RegistryError, SourceError, TowlineError
 from towline.events import Retrying
 from towline.registry.errors import on_side
-from towline.sources import platforms
 from towline.sources.base import ForeignLayer, Found, Referrer, SourceEntry
 from towline.sources.oci_images import MAX_CHILDREN, MAX_DEPTH, Absent, OciImages
+from towline.sources.select import worth_reading
 from towline.spec import config as configs
 from towline.spec import manifest as manifests
 from towline.spec import media_types
@@ -153,7 +153,7 @@ class RemoteSource(OciImages):
         return SourceEntry(names, lambda: Found(self.entry(known)), known)
 
     def _index(self, raw: RawManifest, listed: Sequence[Descriptor], depth: int) -> SourceIndex:
-        return super()._index(raw, platforms.worth_reading(listed, self._wanted), depth)
+        return super()._index(raw, worth_reading(listed, self._wanted), depth)
 
     def referrers(self, subjects: Collection[Digest], *, patient: bool = True) -> list[Referrer]:
         """The manifests that refer to these: as listed, and under cosign's tags.
@@ -196,7 +196,7 @@ class RemoteSource(OciImages):
                 if isinstance(document, manifests.Manifest):
                     configs[document.config.digest] = document.config
                     continue
-                children = platforms.worth_reading(document.manifests, self._wanted)
+                children = worth_reading(document.manifests, self._wanted)
                 below |= {each.digest: each for each in children}
                 if len(below) > MAX_CHILDREN:
                     raise self.too_many(raw)

@@ -1,22 +1,48 @@
-"""Finds the image of a source that a REF means, by the source's names for it. Pure."""
+"""Finds what of a source is meant, by one rule for every source. Pure.
+
+A REF means one of its images, by the source's names for it. Of an index all images are pushed
+without `--platform`; if it is not whole, the only image that is. One platform gives its manifest.
+Several give an index of those alone, in which every manifest is byte for byte as it was. An
+attestation goes with its image.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from towline import reference
-from towline.errors import InvalidReference, SourceError
+from towline.errors import InvalidReference, SourceError, UsageError
+from towline.sources.base import Found, SourceImage, SourceIndex
 from towline.sources.files import shown
+from towline.spec import gojson
+from towline.spec.descriptor import REFERENCE_DIGEST, Platform, is_attestation
+from towline.spec.manifest import RawManifest
 from towline.spec.referrers import subject_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Sequence
 
     from towline.reference import Reference, RepositoryName
     from towline.sources.base import SourceEntry
+    from towline.spec.descriptor import Descriptor
+    from towline.spec.digest import Digest
 
 _SHOWN = 20
 """Names that an error lists; a layout may have hundreds."""
+_INDENT = 3
+"""Spaces, as in every manifest that is built here."""
+_ARCHITECTURES = {
+    "x86_64": "amd64",
+    "x86-64": "amd64",
+    "i386": "386",
+    "aarch64": "arm64",
+    "armhf": "arm/v7",
+    "armel": "arm/v6",
+}
+"""Names that people write, and Go's names for them (containerd's rules)."""
+_DEFAULT_VARIANTS = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
+"""The variant of an architecture without one (containerd's rules)."""
 
 
 def select(
@@ -63,11 +89,15 @@ def tagged(
     A REF picks a repository by its name, or one tag of it. Raises SourceError when there are
     several repositories and no REF, when there is no tag, and when one tag stands for two entries.
     """
-    known = [(name, entry) for entry in entries for name in _named(entry)]
-    repositories = {repository for (repository, _), _ in known if repository}
+    known = [(*name, entry) for entry in entries for name in _named(entry)]
+    repositories = {repository for repository, _, _ in known if repository}
     if ref is not None:
         wanted = _reference(ref)
-        known = [pair for pair in known if wanted and _belongs(pair[0], wanted)]
+        known = [
+            (repository, tag, entry)
+            for repository, tag, entry in known
+            if wanted and repository == wanted.repository and wanted.tag in {None, tag}
+        ]
         if not known and not (wanted and wanted.repository in repositories):
             raise SourceError(
                 f"no tags to push for {shown(ref)}: An image does not exist locally with the tag: "
@@ -82,21 +112,15 @@ def tagged(
     if globs:
         from fnmatch import fnmatchcase  # which most have no need of
 
-        known = [pair for pair in known if any(fnmatchcase(pair[0][1], glob) for glob in globs)]
+        known = [each for each in known if any(fnmatchcase(each[1], glob) for glob in globs)]
     if not known:
         fits = f": it has none that fits {' or '.join(globs)}" if globs else ""
         raise SourceError(f"no tags to push for {shown(ref or source)}{fits}")
-    return tuple(sorted(_unique(known, source).items()))
-
-
-def _unique(
-    known: Iterable[tuple[tuple[RepositoryName | None, str], SourceEntry]], source: str
-) -> dict[str, SourceEntry]:
     tags: dict[str, SourceEntry] = {}
-    for (_, tag), entry in known:
+    for _, tag, entry in known:
         if tags.setdefault(tag, entry) is not entry:
             raise SourceError(f"the tag {tag} stands for two images in {source}")
-    return tags
+    return tuple(sorted(tags.items()))
 
 
 def _matching(entries: Sequence[SourceEntry], ref: str) -> list[SourceEntry]:
@@ -122,11 +146,6 @@ def _named(entry: SourceEntry) -> list[tuple[RepositoryName | None, str]]:
     # containerd writes a tag twice into a layout: with its repository, and without.
     told = {tag for repository, tag in found if repository}
     return [pair for pair in found if pair[0] or pair[1] not in told]
-
-
-def _belongs(name: tuple[RepositoryName | None, str], wanted: Reference) -> bool:
-    repository, tag = name
-    return repository == wanted.repository and wanted.tag in {None, tag}
 
 
 def _full(name: str) -> Reference | None:
@@ -161,3 +180,230 @@ def _listed(entries: Sequence[SourceEntry]) -> str:
     ]
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+# Platforms.
+
+
+def parse_platform(text: str) -> Platform:
+    """Parse OS/ARCH or OS/ARCH/VARIANT. Raises UsageError."""
+    parts = text.strip().lower().split("/")
+    if len(parts) not in {2, 3} or not all(parts) or "," in text:
+        raise UsageError(
+            f"a platform is OS/ARCH or OS/ARCH/VARIANT, not {text!r}",
+            hint="as in linux/amd64 or linux/arm/v7, each of several by itself",
+        )
+    system, architecture, *variant = parts
+    architecture, _, told = _ARCHITECTURES.get(architecture, architecture).partition("/")
+    return Platform(system, architecture, variant[0] if variant else told or None)
+
+
+def chosen(
+    entry: SourceEntry, platforms: Sequence[Platform], source: str, *, attestations: bool = True
+) -> SourceEntry:
+    """The entry with the chosen images of it; `source` is the source's name in errors.
+
+    An entry without these platforms raises SourceError only when it is read.
+    """
+
+    def choose(found: Found) -> Found:
+        content = found.content
+        warnings: tuple[str, ...] = ()
+        if isinstance(content, SourceImage):
+            _find(platforms, [content], (), source)
+            return found
+        if platforms:
+            content, warnings = _of_platforms(content, platforms, source, attestations=attestations)
+        elif not attestations:
+            listed = (*(each for _, each in _leaves(content)), *_absent(content))
+            content = _only(content, {each.digest for each in listed if not is_attestation(each)})
+        if isinstance(content, SourceIndex) and (_absent(content) or _empty(content)):
+            content, warnings = _the_whole_one(content, source)
+        return Found(content, (*found.warnings, *warnings))
+
+    return entry.then(choose)
+
+
+def worth_reading(
+    listed: Sequence[Descriptor], platforms: Sequence[Platform]
+) -> Sequence[Descriptor]:
+    """The descriptors of an index that may be of these platforms, and their attestations.
+
+    All of them where none may be: the error then tells which platforms there are.
+    """
+    wanted = {
+        each.digest
+        for each in listed
+        if each.platform is None or any(may_be(each.platform, one) for one in platforms)
+    }
+    found = [each for each in listed if each.digest in wanted or _speaks_of(each, wanted)]
+    return found if wanted and platforms else listed
+
+
+def may_be(platform: Platform, wanted: Platform) -> bool:
+    """Whether `wanted` may mean `platform`: without a variant it means every variant."""
+    alike = not wanted.variant and _same(platform._replace(variant=None), wanted)
+    return alike or _same(platform, wanted)
+
+
+def _of_platforms(
+    index: SourceIndex, platforms: Sequence[Platform], source: str, *, attestations: bool
+) -> tuple[SourceImage | SourceIndex, tuple[str, ...]]:
+    """The one image of these platforms, or the index of them, and the warnings about it."""
+    leaves, absent = _leaves(index), _absent(index)
+    found = _find(platforms, [image for image, _ in leaves], absent, source)
+    if len(found) == 1:
+        return found[0]._replace(for_index=True), ()
+    digests = {listed.digest for image, listed in leaves if image in found}
+    if not attestations:
+        return _only(index, digests), ()
+    theirs = [each for _, each in leaves if _speaks_of(each, digests)]
+    lost = [each for each in absent if _speaks_of(each, digests)]
+    content = _only(index, digests.union(each.digest for each in theirs))
+    return content, tuple(f"{source} does not hold {_title(each)}" for each in lost)
+
+
+def _find(
+    platforms: Sequence[Platform],
+    images: Sequence[SourceImage],
+    absent: Sequence[Descriptor],
+    source: str,
+) -> list[SourceImage]:
+    """The images of these platforms, in their own order. Raises SourceError if one has none."""
+    found: list[SourceImage] = []
+    for wanted in platforms:
+        matching = _of_platform(wanted, images, source)
+        if not matching:
+            listed = any(each.platform and _same(each.platform, wanted) for each in absent)
+            held = ", ".join(_names(images)) or "no platform that is named"
+            lacks = f"names {wanted}, but does not hold it" if listed else f"has no {wanted}"
+            raise SourceError(f"{source} {lacks}; it holds {held}")
+        found += matching
+    return [image for image in images if image in found]
+
+
+def _of_platform(wanted: Platform, images: Sequence[SourceImage], source: str) -> list[SourceImage]:
+    """The images of a platform; without a variant, the only variant that there is will do."""
+    exact = [image for image in images if _same(image.platform, wanted)]
+    if exact or wanted.variant:
+        return exact
+    kin = [image for image in images if _same(image.platform._replace(variant=None), wanted)]
+    if len(variants := _names(kin)) > 1:
+        raise SourceError(
+            f"{source} has {wanted} in several variants: {', '.join(variants)}",
+            hint=f"say which, as in `platform={variants[0]!r}`",
+        )
+    return kin
+
+
+def _same(one: Platform, other: Platform) -> bool:
+    return _normal(one) == _normal(other)
+
+
+def _normal(platform: Platform) -> tuple[str, str, str]:
+    variant = platform.variant or _DEFAULT_VARIANTS.get(platform.architecture, "")
+    return platform.os, platform.architecture, f"v{variant}" if variant.isdigit() else variant
+
+
+def _names(images: Sequence[SourceImage]) -> list[str]:
+    known = (str(image.platform) for image in images if image.platform.known)
+    return list(dict.fromkeys(known))
+
+
+def _leaves(index: SourceIndex) -> list[tuple[SourceImage, Descriptor]]:
+    """The images of an index and of the indexes in it, each with its descriptor."""
+    found: list[tuple[SourceImage, Descriptor]] = []
+    for child, listed in zip(index.children, index.descriptors, strict=True):
+        found += _leaves(child) if isinstance(child, SourceIndex) else [(child, listed)]
+    return found
+
+
+def _absent(index: SourceIndex) -> list[Descriptor]:
+    """The absent manifests of an index and of the indexes in it."""
+    inner = [child for child in index.children if isinstance(child, SourceIndex)]
+    return [*index.absent, *(each for child in inner for each in _absent(child))]
+
+
+def _only(index: SourceIndex, keep: Container[Digest]) -> SourceIndex:
+    """The index with these images alone; the index itself if it has no others."""
+    # The document is changed as little as can be: fields that we do not know stay.
+    document = json.loads(index.manifest.content)
+    children: list[SourceImage | SourceIndex] = []
+    descriptors: list[Descriptor] = []
+    absent = tuple(each for each in index.absent if each.digest in keep)
+    rewritten = {each.digest: each for each in absent}
+    for child, listed in zip(index.children, index.descriptors, strict=True):
+        if isinstance(child, SourceIndex):
+            inner = _only(child, keep)
+            if not inner.children and not inner.absent:
+                continue
+            raw = inner.manifest
+            children.append(inner)
+            descriptors.append(listed._replace(digest=raw.digest, size=raw.size))
+        elif listed.digest in keep:
+            children.append(child)
+            descriptors.append(listed)
+        else:
+            continue
+        rewritten[listed.digest] = descriptors[-1]
+    listing = [
+        {**each, "digest": new.digest, "size": new.size}
+        for each in document["manifests"]
+        if (new := rewritten.get(each["digest"]))
+    ]
+    if listing == document["manifests"]:
+        return index
+    content = gojson.encode({**document, "manifests": listing}, indent=_INDENT)
+    return SourceIndex(
+        RawManifest(content, index.manifest.media_type),
+        tuple(children),
+        tuple(descriptors),
+        absent,
+        for_index=True,
+    )
+
+
+def _the_whole_one(index: SourceIndex, source: str) -> tuple[SourceImage, tuple[str, ...]]:
+    """The only whole image of an index, and a warning. Raises SourceError if there is no one."""
+    empty = _empty(index)
+    missing = ", ".join(map(_title, (*_absent(index), *empty)))
+    images = [
+        image for image, listed in _leaves(index) if image.platform.known and listed not in empty
+    ]
+    if len(images) != 1:
+        raise SourceError(
+            f"{source} does not hold all that its index names: {missing} missing",
+            hint="choose what is there by `platform`, or save the image with all its platforms",
+        )
+    warning = (
+        f"{source} holds {images[0].platform} alone of its index, "
+        f"so that image is pushed by itself, without {missing}"
+    )
+    return images[0]._replace(for_index=True), (warning,)
+
+
+def _empty(index: SourceIndex) -> list[Descriptor]:
+    """The images of an index without any of their layers, if another image of it is whole."""
+    # Of platforms that it was not asked to pull an engine has manifests and configs alone. An image
+    # with some of its layers is another case: it was made without those that lie elsewhere.
+    leaves = _leaves(index)
+    whole = (_held(image) == len(image.layers) for image, _ in leaves if image.platform.known)
+    if index.sparse or not any(whole):
+        return []
+    return [listed for image, listed in leaves if image.layers and not _held(image)]
+
+
+def _held(image: SourceImage) -> int:
+    """How many layers of the image the source has, or need not have."""
+    return sum(bool(layer.held or layer.foreign) for layer in image.layers)
+
+
+def _speaks_of(listed: Descriptor, digests: Container[str]) -> bool:
+    return is_attestation(listed) and listed.annotations.get(REFERENCE_DIGEST) in digests
+
+
+def _title(listed: Descriptor) -> str:
+    """The name of an absent manifest in messages."""
+    if listed.platform and listed.platform.known:
+        return str(listed.platform)
+    return f"{'the attestation' if is_attestation(listed) else 'manifest'} {listed.digest}"

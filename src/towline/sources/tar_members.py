@@ -49,15 +49,12 @@ class TarStream(Protocol):
 
     def read(self, size: int, /) -> bytes:
         """So many bytes, fewer only at the end."""
-        ...
 
     def tell(self) -> int:
         """The position: bytes from the beginning."""
-        ...
 
     def seek(self, position: int, /) -> object:
         """Go to a position; backwards by an extended header and a block or two at most."""
-        ...
 
 
 class TarHeaders:

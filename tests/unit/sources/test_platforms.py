@@ -7,8 +7,8 @@ import pytest
 
 from tests.support.sources import chosen, docker_archive, image_of, images_of, member, tar_of
 from towline.errors import SourceError, UsageError
-from towline.sources import platforms
 from towline.sources.base import SourceIndex
+from towline.sources.select import parse_platform
 from towline.spec.descriptor import Platform
 from towline.spec.manifest import parse
 from towline.testing.images import make_image
@@ -38,7 +38,7 @@ def shown(entry: SourceEntry) -> list[str]:
     ],
 )
 def test_a_platform_is_read_as_people_write_it(text: str, platform: Platform) -> None:
-    assert platforms.parse(text) == platform
+    assert parse_platform(text) == platform
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_platform_is_read_as_people_write_it(text: str, platform: Platform) ->
 )
 def test_what_is_no_platform_is_a_wrong_use(text: str) -> None:
     with pytest.raises(UsageError, match="a platform is OS/ARCH or OS/ARCH/VARIANT") as caught:
-        platforms.parse(text)
+        parse_platform(text)
     assert caught.value.hint
 
 

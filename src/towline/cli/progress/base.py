@@ -41,7 +41,6 @@ class Face(Protocol):
 
     def show(self, told: Sequence[Event | Logged]) -> str:
         """The text for these events; without any, for the time that has passed (rate, bars)."""
-        ...
 
     def end(self) -> str:
         """The last text."""

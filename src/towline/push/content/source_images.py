@@ -15,8 +15,7 @@ from towline.push.target import Costs
 from towline.reference import Reference
 from towline.sources.base import SourceEntry, SourceIndex
 from towline.sources.open_source import open_source, parse
-from towline.sources.platforms import chosen
-from towline.sources.select import select, tagged
+from towline.sources.select import chosen, select, tagged
 from towline.spec.referrers import is_list
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from towline import reference as references
 from towline.errors import UsageError
 from towline.layers import profile as profiles
 from towline.push.interface.signatures import Attestations, Format, IfExists, PushOptions, Verify
-from towline.sources import platforms
+from towline.sources.select import parse_platform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -91,7 +91,7 @@ def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
         learn=not options.get("no_learn", False),
         if_exists=_one_of(IfExists, "if_exists", options.get("if_exists", "overwrite")),
         allow_schema1=options.get("allow_schema1", False),
-        platforms=tuple(platforms.parse(text) for text in several(options.get("platform"))),
+        platforms=tuple(parse_platform(text) for text in several(options.get("platform"))),
         attestations=_one_of(Attestations, "attestations", kept) == "keep",
         all_tags=all_tags,
         by_digest=options.get("by_digest", False),
