@@ -155,8 +155,8 @@ def _settle(outcomes: Outcomes, tags: Sequence[Reference], wanted: Wanted, wish:
     """
     target = outcomes.target
     digests = {tag: wanted[tag].known for tag in tags}  # of images at a registry
-    looked = if_exists.look_at_all(
-        target, {tag: tag.tag or (known.digest if known else "") for tag, known in digests.items()}
+    looked = target.look_at_all(
+        {tag: tag.tag or (known.digest if known else "") for tag, known in digests.items()}
     )
     found: list[tuple[Reference, Descriptor | TowlineError, Status]] = []
     for tag in tags:

@@ -17,7 +17,6 @@ from towline.errors import RegistryError, TowlineError
 from towline.events import Note
 from towline.knowledge.base import Entry
 from towline.push.image import images, tree_blobs
-from towline.push.manifests import if_exists
 from towline.reference import HUB, LATEST
 from towline.spec import config as configs
 from towline.spec import manifest as manifests
@@ -91,7 +90,7 @@ def _guess(learner: _Learner, tags: Tags) -> None:
     absent = [
         (reference, tree)
         for reference, tree in tags
-        if reference.tag is None or if_exists.seen(target, reference.tag) is None
+        if reference.tag is None or target.first_seen(reference.tag) is None
     ]
     layers = _diff_ids(tree for _, tree in absent) & learner.wanted
     if not layers:
@@ -99,7 +98,7 @@ def _guess(learner: _Learner, tags: Tags) -> None:
     place = absent[0][0]
     own = {reference.tag for reference, _ in target.tags}
     try:
-        if LATEST not in own and _may_read(target, if_exists.look(target, LATEST)):
+        if LATEST not in own and _may_read(target, target.look(LATEST)):
             learner.ask(place.with_tag(LATEST))
         # The Hub counts each GET of a manifest as a pull: no more than `latest` is read there.
         if layers <= learner.wanted and place.repository.host != HUB:
@@ -172,7 +171,7 @@ class _Learner:
         """The digest under a tag, by HEAD: at Docker Hub a GET of a manifest counts as a pull."""
         target = self.target
         if repository.name == target.repository.name:
-            return if_exists.seen(target, tag)
+            return target.first_seen(tag)
         head = target.retry("the manifest", partial(repository.head_manifest, tag, target.context))
         return head.digest if head else None
 

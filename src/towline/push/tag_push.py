@@ -10,13 +10,12 @@ from towline.errors import Cancelled, RegistryError, TowlineError
 from towline.events import Note
 from towline.layers import profile
 from towline.push.interface.result import PushResult
-from towline.push.manifests import if_exists
 from towline.push.manifests.build import Documents
-from towline.push.manifests.put import TOGETHER, put, put_together
-from towline.push.manifests.tag import Tagging
+from towline.push.manifests.if_exists import TaggedImage
+from towline.push.manifests.put import TOGETHER, put, put_together, wants_foreign
 from towline.push.reporting import Outcomes, Placed, check_untouched
 from towline.push.target import Tag
-from towline.registry.manifests import lacks_blobs
+from towline.registry.manifests import lacks_blobs, refuses_type
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.transfers.threads import Threads, not_begun
@@ -107,7 +106,13 @@ class TagPush:
         if self._together is not False:
             self._blobs.check(tree)
             with self._target.context.span("tagged"):
-                Tagging(self._tag(references[0], tree)).put_together(references)
+                image = TaggedImage(self._tag(references[0], tree))
+                target, digest = self._target, image.documents.top.digest
+                # Not those that were seen to hold it: they may be immutable.
+                due = [tag for tag in references if target.seen.get(str(tag.tag)) != digest]
+                due = [tag for tag in due if tag not in target.written]
+                if due and not target.repository.facts.refuses(image.family):
+                    put_together(target, due, image.documents)
 
     def _side_by_side(self, works: Sequence[Callable[[], T]]) -> Iterator[Callable[[], T]]:
         """Begin all of them; for each in turn what gives its result."""
@@ -125,28 +130,47 @@ class TagPush:
         try:
             for pause in (*pauses, None):
                 self._blobs.check(tree)
-                tag = self._tag(reference, tree)
-                tagging = Tagging(tag)
-                if kept := tagging.kept():
+                image = TaggedImage(self._tag(reference, tree))
+                if kept := image.kept():
                     documents, standing = kept
                     if self._wish.if_exists == "skip":
                         return standing
-                    return self._verified(tag, Placed(documents, "unchanged"))
+                    return self._verified(image.tag, Placed(documents, "unchanged"))
                 try:
                     with self._target.context.span("tagged"):
-                        documents = tagging.put(partial(self._blobs.send_also, tree))
+                        documents = self._put_image(image)
                     break
                 except RegistryError as error:
-                    if not lacks_blobs(error) or pause is None or tagging.wants_foreign(error):
+                    sent = (*image.documents.children, image.documents.top)
+                    foreign = any(wants_foreign(error, each) for each in sent)
+                    if not lacks_blobs(error) or pause is None or foreign:
                         raise
                     missed = error.message if pause == pauses[-1] else ""
                 # Harbor, and caches behind a load balancer, may confirm a blob and not find it for
                 # the manifest; or it was lost meanwhile.
                 self._target.context.cancel.wait(pause)
                 self._blobs.send_missing(tree, missed)
-            return self._verified(tag, Placed(documents, "pushed"))
+            return self._verified(image.tag, Placed(documents, "pushed"))
         except TowlineError as error:
             return error
+
+    def _put_image(self, image: TaggedImage) -> Documents:
+        """Put the documents; where their type is refused, convert them and put those.
+
+        Returns the documents that were put. Raises the error of the last attempt, and Cancelled.
+        """
+        tag, placed = image.tag, image.documents
+        try:
+            put(self._target, tag.reference, placed)
+        except RegistryError as refusal:
+            if not refuses_type(refusal):
+                raise
+            from towline.push.manifests.fallback import Fallback  # most pushes need none
+
+            placed = Fallback(tag).put(placed, refusal, partial(self._blobs.send_also, tag.tree))
+        refused = placed.top.media_type != image.documents.top.media_type
+        self._target.repository.facts.note_format(image.family, refused=refused)
+        return placed
 
     def _tag(self, reference: Reference, tree: Tree) -> Tag:
         return Tag(self._target, self._wish, reference, tree, self._blobs.delivered)
@@ -194,14 +218,14 @@ class TagPush:
             return
         try:
             self._blobs.check(each.tree)
-            tagging = Tagging(self._tag(each.reference, each.tree))
-            tagging.put(partial(self._blobs.send_also, each.tree))
+            image = TaggedImage(self._tag(each.reference, each.tree))
+            self._put_image(image)
         except TowlineError as error:
             told = f"{each.main} is in place, but not {each.reference}, which refers to it"
             error.args = (f"{told}: {error.message}", *error.args[1:])
             self._outcomes.failed([each.main], error)
             return
-        self._there.add(tagging.documents.top.digest)
+        self._there.add(image.documents.top.digest)
         self._outcomes.charge(each.main)
 
     def publish(self, layout: Layout) -> None:
@@ -232,7 +256,7 @@ def tag(target: Target, reference: Reference, places: Sequence[Reference]) -> li
     Raises RegistryError if there is none; AuthError, NetworkError.
     """
     known = target.existing(reference)
-    looked = if_exists.look_at_all(target, {place: str(place.tag) for place in places})
+    looked = target.look_at_all({place: str(place.tag) for place in places})
     due = [
         place
         for place, found in looked.items()

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from towline.context import Meter, Patience
-from towline.errors import RegistryError
+from towline.errors import RegistryError, TowlineError
 from towline.events import Retrying, Warned
 from towline.registry.repository import Repository
 from towline.transfers.retry import Attempts, retry
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from towline.context import Context
-    from towline.errors import Side, TowlineError
+    from towline.errors import Side
     from towline.events import Event
     from towline.push.image import Layer, Tree
     from towline.push.interface.options import Wish
@@ -170,6 +170,41 @@ class Target:
         """The manifest under a tag or digest; None: there is none. Raises the last error."""
         ask = partial(self.repository.get_manifest, reference, self.context)
         return self.retry("the manifest", ask)
+
+    def look(self, tag: str) -> Descriptor | None:
+        """HEAD a tag, and note its digest. Raises AuthError, RegistryError, NetworkError."""
+        found = self.head_manifest(tag)
+        self.seen[tag] = found.digest if found else None
+        return found
+
+    def first_seen(self, tag: str) -> Digest | None:
+        """The digest under a tag when this push first looked. Raises as `look` does."""
+        if tag not in self.seen:
+            self.look(tag)
+        return self.seen[tag]
+
+    def look_at_all(
+        self, where: Mapping[Reference, str]
+    ) -> dict[Reference, Descriptor | TowlineError | None]:
+        """The manifest at each place, or the error of asking for it; None: there is none.
+
+        `where`: the tag or digest of each place. Raises Cancelled.
+        """
+
+        def found(place: Reference) -> Descriptor | TowlineError | None:
+            try:
+                return self.look(where[place])
+            except TowlineError as error:
+                return error
+
+        first, *others = where
+        one = found(first)
+        # The first alone: a host that is down, or lets nobody in, is not asked for all of them.
+        if isinstance(one, TowlineError) and not isinstance(one, RegistryError):
+            return dict.fromkeys(where, one)
+        threads = self.resources.host_threads(self.repository.name.host)
+        rest = {place: threads.submit(partial(found, place)) for place in others}
+        return {first: one} | {place: future.result() for place, future in rest.items()}
 
     def existing(self, reference: Reference) -> Descriptor:
         """The descriptor under a reference, by one HEAD. Raises RegistryError if there is none."""

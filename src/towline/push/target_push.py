@@ -11,7 +11,6 @@ from towline.errors import RegistryError, TowlineError, UsageError
 from towline.push import known_blobs
 from towline.push.image import Blob, tree_blobs
 from towline.push.manifests import if_exists
-from towline.push.manifests.tag import Tagging
 from towline.push.plan import Ask, Mount, own, steps, there
 from towline.push.reporting import Placed, tell_layer
 from towline.push.target import Tag
@@ -201,7 +200,7 @@ class TargetPush:
         standing = {}
         for reference, tree in self.left:
             tag = Tag(self.target, self._wish, reference, tree, found)
-            if (right := Tagging(tag).standing()) is None:
+            if (right := if_exists.TaggedImage(tag).standing()) is None:
                 return None
             standing[reference] = right
         if self._wish.verify:  # then each blob is asked for, and one that is missing is sent again

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from towline.push.image import Blob, Image, Layer
-from towline.push.manifests import build, convert
-from towline.push.manifests.convert import CannotConvert
+from towline.push.manifests import build
+from towline.push.manifests.build import CannotConvert
 from towline.push.plan import Made
 from towline.sources.base import SourceImage
 from towline.spec import manifest, media_types
@@ -54,17 +54,17 @@ def test_a_foreign_layer_has_a_type_in_each_family(docker: str, oci: str) -> Non
 
 
 def test_a_foreign_layer_is_converted_and_keeps_its_urls() -> None:
-    (foreign,) = layers(convert.to_family(image(FOREIGN), MADE, "oci"))
+    (foreign,) = layers(build.to_family(image(FOREIGN), MADE, "oci"))
     assert foreign == FOREIGN._replace(media_type=media_types.OCI_NONDISTRIBUTABLE + "+gzip")
-    (again,) = layers(convert.to_family(image(foreign), MADE, "docker"))
+    (again,) = layers(build.to_family(image(foreign), MADE, "docker"))
     assert again == FOREIGN
 
 
 def test_annotations_are_lost_in_dockers_format_alone() -> None:
     annotated = image(annotations=(("a", "b"),))
-    assert convert.loses_annotations(annotated, "docker")
-    assert not convert.loses_annotations(annotated, "oci")
-    assert not convert.loses_annotations(image(), "docker")
+    assert build.loses_annotations(annotated, "docker")
+    assert not build.loses_annotations(annotated, "oci")
+    assert not build.loses_annotations(image(), "docker")
 
 
 def came(**more: object) -> manifest.RawManifest:
@@ -87,20 +87,20 @@ SUBJECT = Descriptor(media_types.OCI_MANIFEST, LAYER, 5)
 )
 def test_an_artifact_has_no_other_form(tree: Image, why: str) -> None:
     with pytest.raises(CannotConvert, match=why):
-        convert.to_family(tree, MADE, "docker")
+        build.to_family(tree, MADE, "docker")
     with pytest.raises(CannotConvert, match=why):
-        convert.to_schema1(tree, MADE, name="app", tag="1")
+        build.to_schema1(tree, MADE, name="app", tag="1")
 
 
 def test_a_foreign_layer_of_zstd_has_no_place_in_schema_2() -> None:
     zstd = FOREIGN._replace(media_type=media_types.OCI_NONDISTRIBUTABLE + "+zstd")
     with pytest.raises(CannotConvert, match="zstd"):
-        convert.to_family(image(zstd), MADE, "docker")
+        build.to_family(image(zstd), MADE, "docker")
 
 
 def test_a_foreign_layer_has_no_place_in_schema_1() -> None:
     with pytest.raises(CannotConvert, match="foreign"):
-        convert.to_schema1(image(FOREIGN), MADE, name="app", tag="1")
+        build.to_schema1(image(FOREIGN), MADE, name="app", tag="1")
 
 
 def test_plain_layers_that_came_so_are_not_told_to_be_compressed() -> None:
@@ -108,12 +108,12 @@ def test_plain_layers_that_came_so_are_not_told_to_be_compressed() -> None:
     diff_id = Digest("sha256:" + "d" * 64)
     stored = image(Blob(diff_id, kept, 7, io.BytesIO, is_layer=True))
     with pytest.raises(CannotConvert) as caught:
-        convert.to_schema1(stored, {LAYER: Made(LAYER, 7, "zstd")}, name="app", tag="1")
+        build.to_schema1(stored, {LAYER: Made(LAYER, 7, "zstd")}, name="app", tag="1")
     assert caught.value.hint is None
 
 
 def test_schema_1_is_of_the_blobs_that_were_made() -> None:
-    unsigned = convert.to_schema1(image(), MADE, name="team/app", tag="1")
+    unsigned = build.to_schema1(image(), MADE, name="team/app", tag="1")
     document = json.loads(unsigned.payload)
     assert (document["name"], document["tag"]) == ("team/app", "1")
     assert document["fsLayers"] == [{"blobSum": LAYER}]

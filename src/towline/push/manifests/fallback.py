@@ -8,24 +8,29 @@ would hold another digest than the others.
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
+from towline.knowledge import places
+from towline.knowledge.base import KnowledgeError
 from towline.push.image import in_memory
-from towline.push.manifests import convert, put
-from towline.push.manifests.build import Documents
-from towline.push.manifests.convert import FORMATS, SCHEMA1, CannotConvert
+from towline.push.manifests import build, put
+from towline.push.manifests.build import FORMATS, SCHEMA1, CannotConvert, Documents
 from towline.registry.manifests import refuses_type
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import EMPTY_LAYER_DIFF_ID
+from towline.spec.jws import SIGNATURE_SIZE, Draft, PublicKey
 from towline.spec.manifest import RawManifest
 from towline.spec.schema1_builder import EMPTY_LAYER, EMPTY_LAYER_DIGEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
     from towline.errors import RegistryError
     from towline.push.image import Blob
@@ -34,6 +39,9 @@ if TYPE_CHECKING:
     from towline.spec.schema1_builder import Unsigned
 
 _SCHEMA1_HINT = "add `allow_schema1=True`, should the registry be so old that it takes nothing else"
+
+KEY_FILE = "schema1-key.pem"
+_HALF = SIGNATURE_SIZE // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +121,20 @@ class Fallback:
 
     def _ways(self, documents: Documents, schema1: Callable[[], Documents]) -> Iterator[_Way]:
         tag = self._tag
-        for fmt in convert.families(documents):
-            loses = convert.loses_annotations(tag.tree, fmt)
-            make = partial(convert.to_family, tag.tree, tag.made, fmt)
+        for fmt in build.families(documents):
+            loses = build.loses_annotations(tag.tree, fmt)
+            make = partial(build.to_family, tag.tree, tag.made, fmt)
             yield _Way(FORMATS[fmt], make, " and has no annotations" if loses else "")
         if tag.wish.allow_schema1:
             yield _Way(SCHEMA1, schema1, ", which most registries have given up")
 
     def _signed(self, send: Callable[[Blob], None]) -> Documents:
-        from towline.push.manifests import schema1
-
         unsigned = self._schema1()
         # Steps without a layer share one empty blob in schema 1, which the image does not have.
         if unsigned.lists_empty_layer:
             send(_empty_layer())
         environ = self._target.resources.environ
-        return Documents(schema1.sign(unsigned.payload, environ, self._target.warn))
+        return Documents(sign(unsigned.payload, environ, self._target.warn))
 
     def _unsigned(self) -> Documents:
         """The documents of schema 1 without a signature."""
@@ -140,7 +146,7 @@ class Fallback:
         path, name = self._target.repository.name.path, self._tag.reference.tag
         if name is None:
             raise CannotConvert("signed schema 1 names its tag, and there is none")
-        return convert.to_schema1(self._tag.tree, self._tag.made, name=path, tag=name)
+        return build.to_schema1(self._tag.tree, self._tag.made, name=path, tag=name)
 
     def _schema1_hint(self) -> str | None:
         if self._tag.wish.allow_schema1:
@@ -205,3 +211,66 @@ def _hinted(error: TowlineError, hint: str | None) -> TowlineError:
 def _empty_layer() -> Blob:
     stored = Descriptor(media_types.DOCKER_LAYER_GZIP, EMPTY_LAYER_DIGEST, len(EMPTY_LAYER))
     return in_memory(EMPTY_LAYER, stored, EMPTY_LAYER_DIFF_ID, is_layer=True)
+
+
+# Nobody has to trust the key that signs: registries of that time only check that the signature fits
+# the key beside it. It is made once and kept in the user's data folder; where it cannot be kept, a
+# key for a single push does as well.
+
+
+def sign(payload: bytes, environ: Mapping[str, str], warn: Callable[[str], None]) -> RawManifest:
+    """The manifest of schema 1 with a signature (libtrust's JWS, with the present time)."""
+    from cryptography.hazmat.primitives.asymmetric import utils
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    key = _key(environ, warn)
+    numbers = key.public_key().public_numbers()
+    draft = Draft(payload, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    signature = utils.decode_dss_signature(key.sign(draft.signed_bytes, ECDSA(SHA256())))
+    content = draft.sealed(
+        PublicKey(_half(numbers.x), _half(numbers.y)), b"".join(map(_half, signature))
+    )
+    return RawManifest(content, media_types.SCHEMA1_SIGNED, payload)
+
+
+def _half(number: int) -> bytes:
+    return number.to_bytes(_HALF, "big")
+
+
+def _key(environ: Mapping[str, str], warn: Callable[[str], None]) -> EllipticCurvePrivateKey:
+    """The user's key; one for this push alone where it cannot be kept or read."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    fresh = ec.generate_private_key(ec.SECP256R1())
+    try:
+        return _parsed_key(places.kept(environ, KEY_FILE, _pem(fresh)))
+    except (KnowledgeError, OSError):
+        return fresh
+    except ValueError as error:
+        warn(f"the key in {KEY_FILE} of the user's data folder is of no use: {error}")
+        return fresh
+
+
+def _pem(key: EllipticCurvePrivateKey) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _parsed_key(pem: bytes) -> EllipticCurvePrivateKey:
+    """Parse a key. Raises ValueError for anything but one on P-256."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError) as error:
+        raise ValueError("it cannot be read") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ValueError("it is no key on the curve P-256")  # noqa: TRY004 - bad data
+    return key

@@ -7,23 +7,23 @@ registry offers to compare and write at once.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
-from towline.errors import RegistryError, TowlineError
+from towline.errors import RegistryError
 from towline.events import Note
 from towline.push.image import Image
+from towline.push.manifests import build
 from towline.spec import manifest as manifests
+from towline.spec import media_types
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from towline.push.image import Tree
     from towline.push.interface.signatures import IfExists
-    from towline.push.target import Target
+    from towline.push.manifests.build import Documents
+    from towline.push.target import Tag, Target
     from towline.reference import Reference
     from towline.spec.descriptor import Descriptor
-    from towline.spec.digest import Digest
+    from towline.spec.media_types import Format
 
 
 def kept(target: Target, rule: IfExists) -> dict[Reference, Descriptor | RegistryError]:
@@ -45,77 +45,13 @@ def kept(target: Target, rule: IfExists) -> dict[Reference, Descriptor | Registr
 def _before(target: Target, reference: Reference, tree: Tree, rule: IfExists) -> Descriptor | None:
     if rule == "overwrite" or reference.tag is None:
         return None
-    if (found := look(target, reference.tag)) is None:
+    if (found := target.look(reference.tag)) is None:
         return None
     if rule == "same":
         if _is_another(target, tree, found):
             raise _refusal(reference, found, rule)
-        return None  # `at_last` decides, once our digest is known
+        return None  # `TaggedImage.kept` decides, once our digest is known
     return stays(target, reference, found, rule)
-
-
-def at_last(
-    target: Target, reference: Reference, is_right: Callable[[str], bool], rule: IfExists
-) -> Descriptor | None:
-    """Right before the tag is written: the manifest under it, if that stays or is right already.
-
-    `is_right` says whether a digest is that of our image. Raises RegistryError where the tag may
-    not be written; AuthError, NetworkError.
-    """
-    if (tag := reference.tag) is None:
-        return None
-    # A tag that holds our image is not written again: it may be immutable (ECR refuses even the
-    # same content). Without having seen that, `overwrite` needs no second look.
-    stood = target.seen.get(tag)
-    if rule == "overwrite" and (stood is None or not is_right(stood)):
-        return None
-    if (found := look(target, tag)) is None:
-        return None
-    if rule in {"skip", "fail"}:
-        return stays(target, reference, found, rule)
-    if is_right(found.digest):
-        return found
-    if rule == "same":
-        raise _refusal(reference, found, rule)
-    return None
-
-
-def look(target: Target, tag: str) -> Descriptor | None:
-    """HEAD a tag, and note its digest. Raises AuthError, RegistryError, NetworkError."""
-    found = target.head_manifest(tag)
-    target.seen[tag] = found.digest if found else None
-    return found
-
-
-def look_at_all(
-    target: Target, where: Mapping[Reference, str]
-) -> dict[Reference, Descriptor | TowlineError | None]:
-    """The manifest at each place, or the error of asking for it; None: there is none.
-
-    `where`: the tag or digest of each place. Raises Cancelled.
-    """
-
-    def found(place: Reference) -> Descriptor | TowlineError | None:
-        try:
-            return look(target, where[place])
-        except TowlineError as error:
-            return error
-
-    first, *others = where
-    one = found(first)
-    # The first alone: a host that is down, or lets nobody in, is not asked for all of them.
-    if isinstance(one, TowlineError) and not isinstance(one, RegistryError):
-        return dict.fromkeys(where, one)
-    threads = target.resources.host_threads(target.repository.name.host)
-    rest = {place: threads.submit(partial(found, place)) for place in others}
-    return {first: one} | {place: future.result() for place, future in rest.items()}
-
-
-def seen(target: Target, tag: str) -> Digest | None:
-    """The digest under a tag when this push first looked. Raises as `look` does."""
-    if tag not in target.seen:
-        look(target, tag)
-    return target.seen[tag]
 
 
 def stays(
@@ -153,3 +89,65 @@ def _is_another(target: Target, tree: Tree, found: Descriptor) -> bool:
     return not isinstance(parsed, manifests.Manifest) or (
         parsed.config.digest != tree.config.identity
     )
+
+
+class TaggedImage:
+    """The image of a tag, in the form that is wanted or in one that the registry takes.
+
+    A registry that was seen to refuse a family of formats may hold the image in the other form.
+    That counts as the same image, so that the same push is not refused and converted each time.
+    """
+
+    def __init__(self, tag: Tag) -> None:
+        self.tag = tag
+        self.documents = build.documents(tag.tree, tag.made, tag.wish.format)
+        """In the form that is wanted."""
+
+    @property
+    def family(self) -> Format:
+        """The family of formats that is wanted."""
+        return media_types.family(self.documents.top.media_type)
+
+    def standing(self) -> Documents | None:
+        """The documents under the tag, if they are the image's, as this push has first seen it.
+
+        Raises AuthError, RegistryError, NetworkError.
+        """
+        # Should the tag have been moved since, this push counts as before that.
+        digest = self.tag.target.first_seen(self.tag.reference.tag or self.documents.top.digest)
+        return self._form_of(digest) if digest else None
+
+    def kept(self) -> tuple[Documents, Descriptor] | None:
+        """The documents under the tag and their descriptor, where the tag is not written again.
+
+        Looks right before the tag is written. With `--if-exists skip` the descriptor may be of any
+        image. Raises RegistryError where the tag may not be written; AuthError, NetworkError.
+        """
+        target, reference, rule = self.tag.target, self.tag.reference, self.tag.wish.if_exists
+        if (name := reference.tag) is None:
+            return None
+        # A tag that holds our image is not written again: it may be immutable (ECR refuses even the
+        # same content). Without having seen that, `overwrite` needs no second look.
+        stood = target.seen.get(name)
+        if rule == "overwrite" and (stood is None or not self._form_of(stood)):
+            return None
+        if (found := target.look(name)) is None:
+            return None
+        right = self._form_of(found.digest)
+        if rule in {"skip", "fail"}:
+            stays(target, reference, found, rule)
+        elif rule == "same" and not right:
+            raise _refusal(reference, found, rule)
+        elif not right:
+            return None
+        return right or self.documents, found
+
+    def _form_of(self, digest: str) -> Documents | None:
+        """The image's documents with that digest; None: it is another image's."""
+        if self.documents.top.digest == digest:
+            return self.documents
+        if not self.tag.target.repository.facts.refuses(self.family):
+            return None
+        from towline.push.manifests.fallback import Fallback  # most pushes need none
+
+        return Fallback(self.tag).standing(self.documents, digest)
