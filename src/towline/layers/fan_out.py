@@ -80,8 +80,7 @@ class FanOut:
     """One read of a stream, for the lanes that were opened before `run`."""
 
     def __init__(self, stream: BlobStream, reading: Cancel) -> None:
-        # An upload may be writing a block while its queue is full and one more is read. One that
-        # was left behind may write it for longer: its session is given up, whatever it was sent.
+        # An upload may be writing a block while its queue is full and one more is read.
         stream.kept = DEPTH + 1
         self.stream = stream
         self._reading = reading
@@ -137,6 +136,9 @@ class FanOut:
                 lane.error = Outpaced()
                 lane.queue.clear()
                 self._lanes.remove(lane)
+                # Its thread may still hold a block that is written over from here on. The switch
+                # ends what it sends before it returns (`Channel.send`), so nothing of that goes
+                # out: its session, also as a later process finds it, holds right bytes alone.
                 lane.writing.cancel()
                 return
         began = time.monotonic()

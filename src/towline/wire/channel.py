@@ -103,9 +103,17 @@ class Channel:
     def send(self, views: list[memoryview]) -> bool:
         """Send all of `views`; what was sent is taken off the list.
 
-        Returns False as soon as the other side sends something: it may be refusing the rest.
-        Raises OSError, Silence.
+        Returns False as soon as the other side sends something: it may be refusing the rest. Once
+        the switch is thrown nothing more is sent of them. Raises OSError, Silence, Cancelled.
         """
+        try:
+            # Not only while it waits: whoever throws the switch may then write over these bytes.
+            with self.cancel.on_cancel(self.wake):
+                return self._send(views)
+        finally:
+            self.cancel.check()  # whatever came of it on a socket that was shut down
+
+    def _send(self, views: list[memoryview]) -> bool:
         while views:
             if self.heard():
                 return False
