@@ -1,15 +1,16 @@
 """Credential helpers: programs that keep logins.
 
 `docker-credential-NAME get` reads a server's name from standard input and answers in JSON. Where it
-fails, the message is on *standard output*. One helper is run at a time: that of macOS hangs when
-several are.
+fails, the message is on *standard output*, but that of gcloud's on standard error. One helper is
+run at a time: that of macOS hangs when several are.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from towline.context import Context, acquired
 from towline.errors import AuthError
@@ -129,12 +130,13 @@ def _run(
         raise HelperMissing(f"the credential helper {program} is not installed")
     try:
         with (
+            _scratch() as complaints,
             acquired(_one_at_a_time, context or Context()),
             subprocess.Popen(
                 [path, verb],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=complaints,
                 env=dict(environ),
             ) as process,
         ):
@@ -145,18 +147,32 @@ def _run(
                 # A child of the helper may keep its output open: that is not waited for.
                 process.kill()
                 raise
+            complaints.seek(0)
+            said = output.strip() or complaints.read(_ANSWER_MAX)
     except subprocess.TimeoutExpired:
         raise AuthError(
             f"the credential helper {program} did not answer within {seconds:g} s"
         ) from None
     except OSError as error:
         raise HelperMissing(f"the credential helper {program} cannot be run: {error}") from None
-    words = errors.shown(output.decode("utf-8", "replace"), _SHOWN)
     if not process.returncode:
         return output
+    words = errors.shown(said.decode("utf-8", "replace"), _SHOWN)
+    if process.returncode < 0:
+        words = words or f"signal {-process.returncode}"
     if not words or words.lower().startswith(_ANONYMOUS):
         return None
     raise AuthError(f"the credential helper {program} failed: {words}")
+
+
+def _scratch() -> IO[bytes]:
+    """A file for standard error. No pipe: a daemon that the helper starts may keep that open."""
+    import tempfile
+
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:  # nowhere may be written
+        return open(os.devnull, "r+b")  # noqa: PTH123 - pathlib costs start-up
 
 
 def _answer(

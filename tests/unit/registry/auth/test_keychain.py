@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -330,16 +332,25 @@ class TestHelpers:
         assert found.credentials is None
         assert found.warned == []
 
+    @pytest.mark.parametrize(
+        ("script", "said"),
+        [
+            ("echo the vault is sealed\nexit 1\n", "the vault is sealed"),
+            ("echo the vault is sealed >&2\nexit 1\n", "the vault is sealed"),
+            ("kill -9 $$\n", "signal 9"),
+        ],
+        ids=["standard output", "standard error", "killed"],
+    )
     def test_a_helper_that_fails_is_warned_of_in_its_own_words_and_the_search_goes_on(
-        self, tmp_path: Path, environ: dict[str, str]
+        self, tmp_path: Path, environ: dict[str, str], script: str, said: str
     ) -> None:
-        self.helper(tmp_path, "echo the vault is sealed\nexit 1\n")
+        self.helper(tmp_path, script)
         self.config(tmp_path, credsStore="box")
         (tmp_path / ".dockercfg").write_text(json.dumps({HOST: auth("legacy")}))
         found = Found(environ={**environ, "HOME": str(tmp_path)})
         assert found.user == "legacy"
         (warning,) = found.warned
-        assert "docker-credential-box failed: the vault is sealed" in warning
+        assert f"docker-credential-box failed: {said}" in warning
         assert "config.json" in warning
 
     @pytest.mark.parametrize("output", ["secret-ish junk", "[]", '{"Username":"me"}', ""])
@@ -382,6 +393,15 @@ class TestHelpers:
         with pytest.raises(AuthError, match=r"docker-credential-box did not answer within 0.3 s"):
             credential_helpers.get("box", HOST, environ, seconds=0.3)
         assert time.monotonic() - began < 10
+
+    def test_a_daemon_that_it_starts_may_keep_its_standard_error(
+        self, tmp_path: Path, environ: dict[str, str]
+    ) -> None:
+        self.helper(tmp_path, f"sleep 60 >&- &\necho $! > {tmp_path}/daemon\n{self.LOGIN}")
+        try:
+            assert credential_helpers.get("box", HOST, environ) == ("me", "word")
+        finally:
+            os.kill(int((tmp_path / "daemon").read_text()), signal.SIGKILL)
 
     def test_nor_is_one_waited_for_whose_child_keeps_its_output_open(
         self, tmp_path: Path, environ: dict[str, str]
