@@ -26,75 +26,44 @@ class PassedBy(SourceError):
     """The bytes of a blob have passed in a source that is read only once, and are not kept."""
 
 
-class SourceLayer(Protocol):
+class SourceLayer(NamedTuple):
     """One layer, or any other blob that a manifest lists."""
 
-    @property
-    def diff_id(self) -> Digest | None:
-        """The digest of the uncompressed tar, by the config; None for a blob that is no layer."""
-
-    @property
-    def stored(self) -> Descriptor | None:
-        """The blob that is sent byte for byte, with the digest of the bytes that `open` gives.
-
-        None: `open` gives the plain tar, which is compressed on the way.
-        """
-
-    @property
-    def size(self) -> int:
-        """Bytes that `open` gives: those of the stored blob, else of the plain tar."""
-
-    @property
-    def foreign(self) -> Descriptor | None:
-        """The descriptor of a foreign layer, which is not sent: the manifest keeps its `urls`."""
-
-    @property
-    def held(self) -> bool:
-        """Whether the source has the bytes. If not, the blob is looked for at the destination."""
-
-    def open(self) -> Reader:
-        """A new reader at the first byte; the caller closes it. Raises SourceError."""
-
-
-class MissingLayer(NamedTuple):
-    """A layer that the source describes and does not have."""
-
-    source: str
-    """The source's name in errors."""
-    name: str
-    """The layer's name in the source."""
     diff_id: Digest | None
+    """The digest of the uncompressed tar, by the config; None for a blob that is no layer."""
     stored: Descriptor | None
-    size: int = 0
-    """Bytes, as far as the source tells."""
+    """The blob that is sent byte for byte, with the digest of the bytes that `open` gives.
+
+    None: `open` gives the plain tar, which is compressed on the way.
+    """
+    size: int
+    """Bytes that `open` gives: those of the stored blob, else of the plain tar."""
+    open: Callable[[], Reader]
+    """Gives a new reader at the first byte; the caller closes it. Raises SourceError."""
     foreign: Descriptor | None = None
-    held: bool = False
-
-    def open(self) -> Reader:
-        """Raises SourceError: there is nothing here."""
-        raise SourceError(f"{self.source} lacks the layer {self.name}")
+    """The descriptor of a foreign layer, which is not sent: the manifest keeps its `urls`."""
+    held: bool = True
+    """Whether the source has the bytes. If not, the blob is looked for at the destination."""
 
 
-class ForeignLayer(NamedTuple):
+def missing_layer(
+    source: str, name: str, diff_id: Digest | None, stored: Descriptor | None, size: int = 0
+) -> SourceLayer:
+    """A layer that the source describes and does not have; `size` as far as it tells."""
+
+    def lacking() -> Reader:
+        raise SourceError(f"{source} lacks the layer {name}")
+
+    return SourceLayer(diff_id, stored, size, lacking, held=False)
+
+
+def foreign_layer(listed: Descriptor, diff_id: Digest | None) -> SourceLayer:
     """A layer that lies elsewhere: only its descriptor in the manifest is known."""
 
-    foreign: Descriptor
-    diff_id: Digest | None
-    held: bool = False
+    def elsewhere() -> Reader:
+        raise SourceError(f"the foreign layer {listed.digest} is not in the source")
 
-    @property
-    def stored(self) -> Descriptor:
-        """The manifest's descriptor, which goes into a new manifest unchanged."""
-        return self.foreign
-
-    @property
-    def size(self) -> int:
-        """As the manifest has it."""
-        return self.foreign.size
-
-    def open(self) -> Reader:
-        """Raises SourceError: there is nothing here."""
-        raise SourceError(f"the foreign layer {self.foreign.digest} is not in the source")
+    return SourceLayer(diff_id, listed, listed.size, elsewhere, foreign=listed, held=False)
 
 
 class SourceImage(NamedTuple):

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from towline.errors import SourceError
 from towline.sources import files as stores
 from towline.sources.base import (
-    ForeignLayer,
     Found,
-    MissingLayer,
     SourceEntry,
     SourceImage,
+    SourceLayer,
+    foreign_layer,
+    missing_layer,
 )
 from towline.spec import compression, media_types
 from towline.spec import config as configs
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from towline.context import Cancel
-    from towline.layers.reader import Reader
-    from towline.sources.base import SourceLayer
-    from towline.sources.files import Archive, Files
+    from towline.sources.files import Archive
     from towline.spec.compression import Compression
 
 MANIFEST = "manifest.json"
@@ -44,7 +42,7 @@ _MEDIA_TYPES: dict[Compression, str] = {
     "zstd": media_types.OCI_LAYER_ZSTD,
 }
 _BLOCK = 1 << 20
-_Layer = tuple["SourceLayer", "Compression"]
+_Layer = tuple[SourceLayer, "Compression"]
 
 
 class DockerArchive:
@@ -117,10 +115,10 @@ class DockerArchive:
         size = self._files.size(path)
         foreign = self._foreign(described, held=size is not None)
         if foreign:
-            return ForeignLayer(foreign, diff_id), "none"
+            return foreign_layer(foreign, diff_id), "none"
         if size is None:
             self._check_changed(path, diff_id)
-            lacking = MissingLayer(self._files.name, stores.shown(path), diff_id, None)
+            lacking = missing_layer(self._files.name, stores.shown(path), diff_id, None)
             return lacking, "zstd" if path.endswith("zst") else "none"
         # `manifest.json` does not tell how a layer is compressed: its first bytes do.
         head = stores.read_all(self._files.open(path), min(size, compression.MAGIC_LENGTH))
@@ -128,17 +126,24 @@ class DockerArchive:
         named = re.fullmatch(_BLOB, path.lstrip("/"))
         if kind == "none" and named and named[1] != diff_id.hex:
             raise self._changed(diff_id, named[1])
-        if kind == "none":
-            return stores.FileLayer(self._files, path, size, diff_id, None), kind
-        media_type = _MEDIA_TYPES[kind]
-        digest = _told_digest(path, diff_id)
-        if digest is None:
-            unnamed = UnnamedLayer(
-                self._files, path, diff_id=diff_id, media_type=media_type, cancel=self._cancel
-            )
-            return unnamed, kind
-        stored = Descriptor(media_type, digest, size)
-        return stores.FileLayer(self._files, path, size, diff_id, stored), kind
+        stored = None
+        if kind != "none":
+            digest = _told_digest(path, diff_id) or self._hashed(path)
+            stored = Descriptor(_MEDIA_TYPES[kind], digest, size)
+        return SourceLayer(diff_id, stored, size, partial(self._files.open, path)), kind
+
+    def _hashed(self, path: str) -> Digest:
+        """The digest of a file whose name has none: it is read once to know that."""
+        digest = hashlib.sha256()
+        reader = self._files.open(path)
+        try:
+            with memoryview(bytearray(_BLOCK)) as block:
+                while got := reader.readinto(block):
+                    self._cancel.check()
+                    digest.update(block[:got])
+        finally:
+            reader.close()
+        return Digest(f"sha256:{digest.hexdigest()}")
 
     def _check_changed(self, path: str, diff_id: Digest) -> None:
         """Raise SourceError if a missing layer is missing because the engine found it changed."""
@@ -177,49 +182,6 @@ class DockerArchive:
             descriptor = Descriptor.from_json(described)
         elsewhere = media_types.is_foreign(descriptor.media_type) or not held
         return descriptor if elsewhere else None
-
-
-class UnnamedLayer:
-    """A compressed layer whose file's name has no digest: it is read once to know that."""
-
-    foreign: Descriptor | None = None
-    held = True
-
-    def __init__(
-        self, files: Files, path: str, *, diff_id: Digest, media_type: str, cancel: Cancel
-    ) -> None:
-        self.diff_id: Digest | None = diff_id
-        self.size = files.size(path) or 0
-        self._files = files
-        self._path = path
-        self._media_type = media_type
-        self._cancel = cancel
-        self._turn = threading.Lock()
-        self._stored: Descriptor | None = None
-
-    @property
-    def stored(self) -> Descriptor:
-        """The blob, hashed at the first call. Raises SourceError, Cancelled."""
-        with self._turn:  # a second thread waits: hashing twice would take longer
-            if self._stored is None:
-                self._stored = Descriptor(self._media_type, self._hash(), self.size)
-            return self._stored
-
-    def _hash(self) -> Digest:
-        digest = hashlib.sha256()
-        reader = self.open()
-        try:
-            with memoryview(bytearray(_BLOCK)) as block:
-                while got := reader.readinto(block):
-                    self._cancel.check()
-                    digest.update(block[:got])
-        finally:
-            reader.close()
-        return Digest(f"sha256:{digest.hexdigest()}")
-
-    def open(self) -> Reader:
-        """See `SourceLayer`."""
-        return self._files.open(self._path)
 
 
 def _told_digest(path: str, diff_id: Digest) -> Digest | None:

@@ -8,11 +8,11 @@ layer has to be sent does the engine export the image, once.
 from __future__ import annotations
 
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from towline.errors import SourceError
 from towline.sources import engine_images
-from towline.sources.base import Found, SourceEntry, SourceImage, SourceIndex
+from towline.sources.base import Found, SourceEntry, SourceImage, SourceIndex, SourceLayer
 from towline.sources.engine_content import EngineContent
 from towline.sources.engine_documents import (
     DescribedFiles,
@@ -28,12 +28,12 @@ from towline.spec.descriptor import Descriptor, Platform
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+    from collections.abc import Collection, Generator, Mapping, Sequence
 
     from towline.context import Context
     from towline.layers.reader import Reader
     from towline.reference import Reference
-    from towline.sources.base import ImageSource, SourceLayer
+    from towline.sources.base import ImageSource
     from towline.sources.engine_client import EngineClient
     from towline.sources.engine_documents import Find
     from towline.sources.engine_export import EngineExport
@@ -225,7 +225,7 @@ class EngineSource:
         if len(sizes) != len(diff_ids):
             sizes = [image.size // max(1, len(diff_ids))] * len(diff_ids)
         return tuple(
-            EngineLayer(diff_id, size, partial(self._open_layer, image, diff_id, place))
+            SourceLayer(diff_id, None, size, partial(self._open_layer, image, diff_id, place))
             for place, (diff_id, size) in enumerate(zip(diff_ids, sizes, strict=True))
         )
 
@@ -338,17 +338,6 @@ class EngineSource:
         """The export of these images that is kept; of a single image only the wanted layers."""
         wanted = self._layers_of.get(images[0].id) if len(images) == 1 else None
         return self._exporter.kept(images, wanted)
-
-
-class EngineLayer(NamedTuple):
-    """A layer that the engine has as plain files; opening it takes an export."""
-
-    diff_id: Digest
-    size: int
-    open: Callable[[], Reader]
-    stored: Descriptor | None = None
-    foreign: Descriptor | None = None
-    held: bool = True
 
 
 def _leaves(content: SourceImage | SourceIndex) -> list[SourceImage]:

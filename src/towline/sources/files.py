@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from towline.errors import SourceError
 from towline.spec import manifest
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from towline.layers.reader import Reader
-    from towline.spec.descriptor import Descriptor
-    from towline.spec.digest import Digest
 
 
 class Files(Protocol):
@@ -231,22 +229,6 @@ class Folder:
                 hint=f"copy it with what its links point to: cp -RL {self.name} COPY",
             )
         return found
-
-
-class FileLayer(NamedTuple):
-    """A layer, or another blob, in a file of its own."""
-
-    files: Files
-    path: str
-    size: int
-    diff_id: Digest | None
-    stored: Descriptor | None
-    foreign: Descriptor | None = None
-    held: bool = True
-
-    def open(self) -> Reader:
-        """See `SourceLayer`."""
-        return self.files.open(self.path)
 
 
 def fill(reader: Reader, buffer: memoryview) -> int:

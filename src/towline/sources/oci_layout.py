@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from towline.errors import SourceError
 from towline.sources import files as stores
 from towline.sources.base import (
-    ForeignLayer,
     Found,
-    MissingLayer,
     Referrer,
     SourceEntry,
     SourceImage,
     SourceIndex,
+    SourceLayer,
+    foreign_layer,
+    missing_layer,
 )
 from towline.sources.oci_images import Absent, OciImages, is_plain
 from towline.spec import manifest as manifests
@@ -30,7 +31,6 @@ from towline.spec.referrers import subject_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from towline.sources.base import SourceLayer
     from towline.sources.files import Files
     from towline.spec.descriptor import Descriptor
 
@@ -162,13 +162,13 @@ class LayoutBlobs(OciImages):
         path = path_of(listed.digest)
         size = self._files.size(path)
         if listed.urls and (size is None or media_types.is_foreign(listed.media_type)):
-            return ForeignLayer(listed, diff_id)
+            return foreign_layer(listed, diff_id)
         self.check_plain(listed, diff_id)
         stored = None if is_plain(listed) and diff_id is not None else listed
         if size is None:
-            return MissingLayer(self.name, listed.digest, diff_id, stored, listed.size)
+            return missing_layer(self.name, listed.digest, diff_id, stored, listed.size)
         self._check_size(listed, size, "layer")
-        return stores.FileLayer(self._files, path, listed.size, diff_id, stored)
+        return SourceLayer(diff_id, stored, size, partial(self._files.open, path))
 
     def content(self, listed: Descriptor, what: str) -> bytes:
         """See `OciImages`."""

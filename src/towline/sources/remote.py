@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from towline.errors import NetworkError, RegistryError, SourceError, TowlineError
 from towline.events import Retrying
 from towline.registry.errors import on_side
-from towline.sources.base import ForeignLayer, Found, Referrer, SourceEntry
+from towline.sources.base import Found, Referrer, SourceEntry, SourceLayer, foreign_layer
 from towline.sources.oci_images import MAX_CHILDREN, MAX_DEPTH, Absent, OciImages
 from towline.sources.select import worth_reading
 from towline.spec import config as configs
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from towline.context import Context
     from towline.reference import Reference
     from towline.registry.repository import Repository
-    from towline.sources.base import SourceIndex, SourceLayer
+    from towline.sources.base import SourceIndex
     from towline.spec.descriptor import Descriptor, Platform
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
@@ -251,29 +251,10 @@ class RemoteSource(OciImages):
     def layer(self, listed: Descriptor, diff_id: Digest | None) -> SourceLayer:
         """See `OciImages`. Whether the registry has the layer is seen when it is opened."""
         if listed.urls and media_types.is_foreign(listed.media_type):
-            return ForeignLayer(listed, diff_id)
+            return foreign_layer(listed, diff_id)
         self.check_plain(listed, diff_id)
-        return RemoteLayer(self._reading, listed, diff_id)
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteLayer:
-    """A layer, or another blob, at a registry."""
-
-    reading: Reading
-    stored: Descriptor
-    diff_id: Digest | None
-    foreign: Descriptor | None = None
-    held: bool = True
-
-    @property
-    def size(self) -> int:
-        """Bytes, by the manifest."""
-        return self.stored.size
-
-    def open(self) -> RemoteReader:
-        """See `SourceLayer`. Raises AuthError, RegistryError, NetworkError, Cancelled, too."""
-        return RemoteReader(self.reading, self.stored)
+        reader = partial(RemoteReader, self._reading, listed)
+        return SourceLayer(diff_id, listed, listed.size, reader)
 
 
 class RemoteReader:
