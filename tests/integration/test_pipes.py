@@ -17,7 +17,8 @@ import pytest
 
 import towline
 from tests.support import readback
-from tests.support.scripted import scripted
+from tests.support.quick import quick
+from tests.support.scripted import CUT, Reply, scripted
 from tests.support.sources import tar_of
 from towline.spec.digest import Digest
 from towline.testing.images import ImageSpec, make_image, make_images
@@ -148,6 +149,25 @@ def test_a_pipe_goes_to_several_registries_at_once(
         if one_host
         else []
     )
+
+
+@pytest.mark.parametrize(
+    "failure", [Reply(503), Reply(429, {"Retry-After": "1"}), CUT], ids=["503", "429", "cut"]
+)
+@pytest.mark.parametrize("size", [300_000, 24 * MiB])
+def test_one_failure_at_one_of_several_registries_costs_it_no_blob(
+    tmp_path: Path, size: int, failure: Reply
+) -> None:
+    made = make_image(tmp_path / "x.tar", [{"f": os.urandom(size)}], format="oci-archive")
+    with (
+        scripted() as sound,
+        scripted() as failing,
+        piped(made.path.read_bytes()) as pipe,
+        quick(towline.Pusher(cache="none")) as pusher,
+    ):
+        failing.on("POST", "/uploads/", failure)
+        both = pusher.push(pipe, [f"{each.host}/app:1" for each in (sound, failing)])
+    assert [result.digest for result in both] == [made.digest] * 2
 
 
 def test_all_tags_of_a_pipe_are_pushed(registry: Place, tmp_path: Path) -> None:

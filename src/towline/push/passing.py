@@ -8,10 +8,8 @@ targets already.
 from __future__ import annotations
 
 from contextlib import closing
-from threading import Lock
 from typing import TYPE_CHECKING
 
-from towline.context import Patience
 from towline.errors import TowlineError
 from towline.push import joint_push, known_blobs
 from towline.push.image import Blob, Gatherer, Index
@@ -39,7 +37,8 @@ if TYPE_CHECKING:
     from towline.push.target import Target
     from towline.reference import Reference, RepositoryName
     from towline.sources.base import SourceImage
-    from towline.sources.passing import PassesBy, PassingBlob
+    from towline.sources.passing import PassesBy
+    from towline.sources.passing_blob import PassingBlob, Share
 
 
 _NOTHING: Tree = Index(SourceIndex(RawManifest(b"", media_types.OCI_INDEX), (), ()), ())
@@ -106,38 +105,21 @@ def send_layers(
 
 
 def _begin(uploads: Uploads, passages: Sequence[Passage], passing: PassingBlob) -> None:
-    """Begin the uploads of a blob to the targets that want blobs."""
-    wanting = [passage for passage in passages if passage.wants_blobs]
-    blob = _blob(passing)
-    for passage in wanting:
+    """Begin the uploads of a blob to the targets that want blobs, each for itself."""
+    # First all shares: no byte of the blob may be dropped for one target that another wants.
+    wanting = [(passage, passing.share()) for passage in passages if passage.wants_blobs]
+    for passage, share in wanting:
+        blob = _blob(passing, share)
         passage.plan(blob)
-    release = _after(len(wanting), passing)
-    start(uploads, blob, [passage.blobs for passage in wanting], release)
+        if not start(uploads, blob, [passage.blobs], share.release):
+            share.stand_aside()
 
 
-class _after:  # noqa: N801 - reads as what it is
-    """Releases a passing blob at the last of so many calls: no target needs it any longer."""
-
-    def __init__(self, times: int, passing: PassingBlob) -> None:
-        self._left = times
-        self._lock = Lock()
-        self._passing = passing
-        if not times:
-            passing.release()
-
-    def __call__(self) -> None:
-        with self._lock:
-            self._left -= 1
-            last = not self._left
-        if last:
-            self._passing.release()
-
-
-def _blob(passing: PassingBlob) -> Blob:
+def _blob(passing: PassingBlob, share: Share) -> Blob:
     """The passing blob with all that is known of it: digest, size and compression."""
     media_type = media_types.layer("oci", passing.compression)
     stored = Descriptor(media_type, passing.digest, passing.size)
-    return Blob(passing.digest, stored, passing.size, passing.open, is_layer=False)
+    return Blob(passing.digest, stored, passing.size, share.open, is_layer=False)
 
 
 class Passage:
@@ -153,8 +135,6 @@ class Passage:
             target, wish, rules=self._rules, plans={}, delivered=target.passed, uploads=uploads
         )
         tell_started(target)
-        # The slowest target sets the pace: none could be served later.
-        target.patience = Patience(float("inf"))
         self.wants_blobs = self._wants_blobs(wish)
 
     def _wants_blobs(self, wish: Wish) -> bool:
@@ -196,4 +176,3 @@ class Passage:
     def leave(self) -> None:
         """Wait for no blob any more."""
         self.blobs.leave()
-        self.target.patience = Patience()

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from towline.sources.engine_documents import Find
     from towline.sources.engine_export import EngineExport
     from towline.sources.engine_images import Listed
-    from towline.sources.passing import PassingBlob, PassingTar
+    from towline.sources.passing import PassingTar
+    from towline.sources.passing_blob import PassingBlob
 
 
 class EngineSource:

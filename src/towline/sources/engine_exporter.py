@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from towline.sources.engine_client import EngineClient
     from towline.sources.engine_export import EngineExport
     from towline.sources.engine_images import Listed
-    from towline.sources.passing import PassingBlob, PassingTar
+    from towline.sources.passing import PassingTar
+    from towline.sources.passing_blob import PassingBlob
     from towline.spec.digest import Digest
     from towline.wire.exchange import Unread
 

@@ -10,14 +10,12 @@ tar is spooled.
 from __future__ import annotations
 
 import re
-from collections import deque
-from threading import Condition
 from typing import TYPE_CHECKING, Protocol
 
 from towline.errors import Cancelled, SourceError
 from towline.layers import decoders
-from towline.sources.base import ImageSource, PassedBy, SourceEntry
 from towline.sources.files import fill, missing
+from towline.sources.passing_blob import BLOCK, WINDOW, Held, PassingBlob, passed_by
 from towline.sources.spool import Head, check_window, spool
 from towline.sources.tar_members import Forward, TarHeaders, TarMembers, clamped, torn
 from towline.spec import compression, manifest
@@ -29,130 +27,13 @@ if TYPE_CHECKING:
 
     from towline.context import Cancel, Context
     from towline.layers.reader import Reader
+    from towline.sources.base import ImageSource, SourceEntry
     from towline.sources.files import Archive
     from towline.spec.compression import Compression
 
-BLOCK = 256 << 10
-"""Bytes of a blob that are passed on at once."""
-WINDOW = 4 << 20
-"""Bytes of one blob that are held after they were sent: until there are more, its upload can begin
-anew."""
-ROOM = 20 << 20
-"""Bytes of all blobs together that are held. Over 20 ms of round trip, 6 MB of 150 MB/s come before
-the upload of a blob is open."""
 KEPT = 8 << 20
 """Bytes of small members that are kept."""
-_LOOK = 0.1
-"""Seconds between two looks whether a wait is still wanted."""
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
-_HINT = "write it to a file, and push that: a file can be read again"
-
-
-class Held:
-    """What is held of all blobs that pass."""
-
-    def __init__(self) -> None:
-        self.moved = Condition()
-        """Notified of each change in one of them."""
-        self.size = 0
-        """Bytes."""
-        self.missed: set[Digest] = set()
-        """Blobs of which a reader wanted bytes that were not held any more."""
-
-
-class PassingBlob:
-    """A blob that passes: the thread that reads the pipe puts blocks, another one sends them."""
-
-    def __init__(
-        self, digest: Digest, size: int, kind: Compression, source: str, held: Held
-    ) -> None:
-        self.digest = digest
-        self.size = size
-        """Bytes."""
-        self.compression = kind
-        self._source = source
-        self._held = held
-        self._moved = held.moved
-        self._blocks: deque[bytes | bytearray] = deque()
-        """The blocks that are held, of `BLOCK` bytes each but for the blob's last one."""
-        self._dropped = 0
-        """Bytes of the blob before those blocks."""
-        self._put = 0
-        """Bytes that have come."""
-        self._taken = 0
-        """Bytes that the present reader has taken."""
-        self._error: BaseException | None = None
-        self.let_go = False
-        """Whether nobody wants more of the blob."""
-
-    def open(self) -> Reader:
-        """A reader at the first byte. Raises PassedBy where that is not held any more."""
-        with self._moved:
-            if self._dropped or self.let_go:
-                raise self._gone()
-            self._taken = 0
-        return self
-
-    def _gone(self) -> PassedBy:
-        self._held.missed.add(self.digest)
-        return passed_by(self._source, f"the blob {self.digest}")
-
-    def release(self) -> None:
-        """Note that nobody wants more of the blob: the rest is read and dropped."""
-        with self._moved:
-            self.let_go = True
-            self._held.size -= sum(map(len, self._blocks))
-            self._blocks.clear()
-            self._moved.notify_all()
-
-    def put(self, block: bytes | bytearray, cancel: Cancel) -> None:
-        """Add the next block, once there is room for it. Raises Cancelled."""
-        with self._moved:
-            while not self.let_go and self._held.size >= ROOM:
-                self._moved.wait(_LOOK)
-                cancel.check()
-            if not self.let_go:
-                self._blocks.append(block)
-                self._put += len(block)
-                self._held.size += len(block)
-                self._moved.notify_all()
-
-    def end(self, error: BaseException) -> None:
-        """Note that no more of it comes, though it is not whole."""
-        with self._moved:
-            self._error = error
-            self._moved.notify_all()
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """See `Reader`. There is one reader at a time, the one that was opened last."""
-        with self._moved:
-            while self._taken == self._put < self.size and not self.let_go:
-                if self._error is not None:
-                    raise self._error
-                self._moved.wait()
-            if self._taken == self.size:
-                return 0
-            if self.let_go:
-                raise self._gone()
-            place, start = divmod(self._taken - self._dropped, BLOCK)
-            block = self._blocks[place]
-            count = min(len(buffer), len(block) - start)
-            buffer[:count] = memoryview(block)[start : start + count]
-            self._taken += count
-            while self._taken - self._dropped > WINDOW:
-                oldest = len(self._blocks.popleft())
-                self._dropped += oldest
-                self._held.size -= oldest
-            self._moved.notify_all()
-            return count
-
-    def close(self) -> None:
-        """See `Reader`. The next reader begins at the first byte."""
-
-
-def passed_by(source: str, what: str) -> PassedBy:
-    """The error for bytes that have passed and are not held any more."""
-    return PassedBy(f"{what} has passed by in {source}, which can be read only once", hint=_HINT)
 
 
 class PassesBy(Protocol):
@@ -165,8 +46,8 @@ class PassesBy(Protocol):
     def passing(self) -> Generator[PassingBlob, None, None]:
         """Each blob, as it passes.
 
-        The caller opens it in another thread, and releases it at the end. Raises SourceError,
-        Cancelled.
+        The caller takes its shares at once, and releases them at the end, from other threads.
+        Raises SourceError, Cancelled.
         """
 
 
@@ -294,7 +175,10 @@ class PassingTar:
     ) -> Iterator[PassingBlob]:
         blob = PassingBlob(digest, member.size, kind, self.name, self.held)
         self.passed[clamped(member.name)] = (member.size, self._head(member))
-        self._wait_for_room(min(member.size, WINDOW + BLOCK))
+        # No deadlock: all blobs before this one are whole, so their uploads wait for nobody here.
+        # Once it has begun it may take their slot (the largest goes first, and with `--jobs 1`
+        # there is one for all), so from then on it needs no room of theirs.
+        self.held.wait_for_room(min(member.size, WINDOW + BLOCK), self._cancel)
         try:
             yield blob
             for start in range(0, member.size, BLOCK):
@@ -304,16 +188,6 @@ class PassingTar:
         except BaseException as error:
             blob.end(error if isinstance(error, SourceError) else Cancelled())
             raise
-
-    def _wait_for_room(self, size: int) -> None:
-        """Wait until so many more bytes may be held."""
-        # No deadlock: all blobs before the next one are whole, so their uploads wait for nobody
-        # here. Once it has begun it may take their slot (the largest goes first, and with `--jobs
-        # 1` there is one for all), so from then on it needs no room of theirs.
-        with self.held.moved:
-            while self.held.size + size > ROOM:
-                self.held.moved.wait(_LOOK)
-                self._cancel.check()
 
     def _fill(self, block: bytearray, member: tarfile.TarInfo, start: int) -> None:
         """Read the next bytes of a member's content, of which `start` were read before."""

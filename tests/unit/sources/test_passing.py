@@ -18,8 +18,9 @@ from towline.context import Cancel, Context
 from towline.errors import Cancelled, SourceError
 from towline.sources import open_source as opening
 from towline.sources.base import PassedBy
-from towline.sources.files import read_all
-from towline.sources.passing import KEPT, ROOM, WINDOW, Held, PassingBlob, PassingSource, PassingTar
+from towline.sources.files import fill, read_all
+from towline.sources.passing import KEPT, PassingSource, PassingTar
+from towline.sources.passing_blob import BLOCK, ROOM, WINDOW, Held, PassingBlob, Share
 from towline.spec import manifest
 from towline.spec.digest import Digest
 from towline.testing.images import make_image
@@ -27,6 +28,7 @@ from towline.testing.images import make_image
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from towline.layers.reader import Reader
     from towline.sources.base import ImageSource
     from towline.sources.files import Archive
     from towline.testing.image_formats import Form
@@ -64,12 +66,12 @@ def taken(source: PassingSource) -> dict[Digest, bytes]:
     found: dict[Digest, bytes] = {}
     threads = []
 
-    def take(blob: PassingBlob) -> None:
-        found[blob.digest] = read_all(blob.open(), blob.size)
-        blob.release()
+    def take(blob: PassingBlob, share: Share) -> None:
+        found[blob.digest] = read_all(share.open(), blob.size)
+        share.release()
 
     for blob in source.passing():
-        threads.append(threading.Thread(target=take, args=[blob]))
+        threads.append(threading.Thread(target=take, args=[blob, blob.share()]))
         threads[-1].start()
     for thread in threads:
         thread.join()
@@ -133,26 +135,91 @@ def test_more_small_members_than_are_kept_are_spooled(tmp_path: Path) -> None:
     source.close()
 
 
+def some(reader: Reader, size: int) -> bytes:
+    """The next bytes of a reader, which stays open."""
+    content = bytearray(size)
+    return bytes(content[: fill(reader, memoryview(content))])
+
+
+def passing_blob(size: int, patience: float = 60) -> PassingBlob:
+    digest = Digest("sha256:" + "0" * 64)
+    return PassingBlob(digest, size, "gzip", "the pipe", Held(patience))
+
+
 def test_a_blob_can_be_begun_anew_until_more_of_it_was_sent_than_is_held() -> None:
-    blob = PassingBlob(Digest("sha256:" + "0" * 64), 2 * WINDOW, "gzip", "the pipe", Held())
-    block, cancel = bytes(256 << 10), Cancel()
-    for _ in range(WINDOW // len(block)):
-        blob.put(block, cancel)
+    blob = passing_blob(2 * WINDOW)
+    share, cancel = blob.share(), Cancel()
+    for _ in range(WINDOW // BLOCK):
+        blob.put(bytes(BLOCK), cancel)
     for _ in range(2):
-        assert len(read_all(blob.open(), WINDOW)) == WINDOW
-    blob.put(block, cancel)
-    assert len(read_all(blob.open(), WINDOW + len(block))) == WINDOW + len(block)
+        assert len(read_all(share.open(), WINDOW)) == WINDOW
+        share.close()
+    blob.put(bytes(BLOCK), cancel)
+    assert len(read_all(share.open(), WINDOW + BLOCK)) == WINDOW + BLOCK
     with pytest.raises(PassedBy):
-        blob.open()
+        share.open()
 
 
 def test_who_reads_on_in_a_blob_that_was_let_go_hears_that_it_has_passed() -> None:
-    blob = PassingBlob(Digest("sha256:" + "0" * 64), 2 * MiB, "gzip", "the pipe", Held())
-    blob.put(bytes(256 << 10), Cancel())
-    reader = blob.open()
-    blob.release()
+    blob = passing_blob(2 * BLOCK)
+    share = blob.share()
+    blob.put(bytes(BLOCK), Cancel())
+    reader = share.open()
+    share.release()
     with pytest.raises(PassedBy):
         reader.readinto(memoryview(bytearray(9)))
+
+
+def test_what_one_target_takes_is_held_for_the_others_until_they_have_it() -> None:
+    content = os.urandom(WINDOW + 4 * BLOCK)
+    blob = passing_blob(len(content))
+    first, second, third = blob.share(), blob.share(), blob.share()
+    third.stand_aside()
+    for start in range(0, len(content), BLOCK):
+        blob.put(content[start : start + BLOCK], Cancel())
+    first.open()
+    half = some(second.open(), len(content) // 2)
+    assert read_all(first, len(content)) == content
+    assert half + some(second, len(content) - len(half)) == content
+    with pytest.raises(PassedBy):
+        third.open()
+
+
+def test_who_has_to_begin_anew_keeps_the_others_waiting_for_a_while_at_most() -> None:
+    blob = passing_blob(2 * ROOM, patience=0.3)
+    fast, failing = blob.share(), blob.share()
+    cancel = Cancel()
+
+    def put() -> None:
+        for _ in range(2 * ROOM // BLOCK):
+            blob.put(bytes(BLOCK), cancel)
+
+    reader, again = fast.open(), failing.open()
+    putting = threading.Thread(target=put)
+    putting.start()
+    assert read_all(again, MiB)
+    assert some(reader, ROOM)  # all of which is held for the other
+    failing.open().close()
+    assert len(some(reader, ROOM)) == ROOM
+    putting.join()
+    with pytest.raises(PassedBy):
+        failing.open()
+
+
+def test_the_first_bytes_wait_for_all_who_want_them_until_the_blob_is_whole() -> None:
+    blob = passing_blob(2 * BLOCK)
+    early, late, gone = blob.share(), blob.share(), blob.share()
+    blob.put(bytes(BLOCK), Cancel())
+    got: list[int] = []
+    reading = threading.Thread(target=lambda: got.append(len(read_all(early.open(), BLOCK))))
+    reading.start()
+    gone.release()
+    reading.join(0.1)
+    assert not got
+    blob.put(bytes(BLOCK), Cancel())  # the last one: early may hold what late is waiting for
+    reading.join()
+    assert got == [BLOCK]
+    assert len(read_all(late.open(), 2 * BLOCK)) == 2 * BLOCK
 
 
 def test_a_blob_that_nobody_reads_waits_until_it_is_let_go_or_all_is_cancelled() -> None:
@@ -161,11 +228,11 @@ def test_a_blob_that_nobody_reads_waits_until_it_is_let_go_or_all_is_cancelled()
     source = passing(data, cancel=cancel)
     threading.Timer(0.2, cancel.cancel).start()
     with pytest.raises(Cancelled):
-        list(source.passing())
+        _ = [blob.share() for blob in source.passing()]
     assert source._tar.held.size == ROOM
     source = passing(data)
     for blob in source.passing():
-        threading.Timer(0.2, blob.release).start()
+        threading.Timer(0.2, blob.share().release).start()
     source.close()
 
 
@@ -179,8 +246,8 @@ def test_a_tar_is_read_no_further_than_to_where_there_is_enough() -> None:
     tar = PassingTar(reader, "the pipe", Cancel())
     passed: list[Digest] = []
     for blob in tar.passing(lambda: len(passed) == 2):
+        blob.share().release()
         passed.append(blob.digest)
-        blob.release()
     assert passed == [Digest.of(blob) for blob in blobs[:2]]
     assert reader.rest.tell() < 2 * MiB + 8 * 512
 
@@ -246,12 +313,13 @@ def test_who_reads_a_blob_hears_that_the_pipe_is_torn() -> None:
 
     def read(blob: PassingBlob) -> None:
         try:
-            read_all(blob.open(), blob.size)
+            read_all(share.open(), blob.size)
         except SourceError as error:
             heard.append(str(error))
 
     going = source.passing()
-    thread = threading.Thread(target=read, args=[next(going)])
+    share = (blob := next(going)).share()
+    thread = threading.Thread(target=read, args=[blob])
     thread.start()
     with pytest.raises(SourceError, match="the pipe is torn: it ends inside its member") as caught:
         next(going)

@@ -40,10 +40,11 @@ def start(
     blob: Blob,
     targets: Iterable[TargetBlobs],
     ended: Callable[[], object] = lambda: None,
-) -> None:
+) -> bool:
     """Begin the uploads of a blob to several targets, those together that nobody carries out yet.
 
-    `ended` is called at the end of each, from any thread.
+    `ended` is called at the end of each, from any thread. Returns whether any was begun: the others
+    have joined another push's.
     """
     tasks: list[Task] = []
     try:
@@ -53,6 +54,7 @@ def start(
     finally:  # when cancelled too: somebody else may have joined what was begun
         if tasks:
             uploads.start(tasks)
+    return bool(tasks)
 
 
 def transfer_key(name: RepositoryName, account: str, blob: Blob, profile: Profile) -> Hashable:
