@@ -133,7 +133,7 @@ def begin(
         target = targets[name]
         target.tags = copying.fitting(name, ((each, found[each]) for each in tags))
         for entry in dict.fromkeys(wanted[reference] for reference, _ in target.tags):
-            for warning in entry.warnings:
+            for warning in entry.content.warnings:
                 target.warn(warning)
     remaining = [targets[name] for name in left]
     _tell_hosts(remaining, wish)

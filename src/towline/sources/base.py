@@ -93,6 +93,8 @@ class SourceImage(NamedTuple):
     ports."""
     outline: bool = False
     """Whether the config is not known yet, only the layers: they can be planned and sent."""
+    warnings: tuple[str, ...] = ()
+    """Sentences for the user about how it was chosen (an index that is not whole)."""
 
 
 class SourceIndex(NamedTuple):
@@ -113,14 +115,8 @@ class SourceIndex(NamedTuple):
     """Whether layers of its images were left out on purpose."""
     assembled: bool = False
     """Whether it was made here, of images from several sources."""
-
-
-class Found(NamedTuple):
-    """The content of a source's entry, once it was read."""
-
-    content: SourceImage | SourceIndex
     warnings: tuple[str, ...] = ()
-    """Sentences for the user about how it was chosen (an index that is not whole)."""
+    """As an image's."""
 
 
 class SourceEntry:
@@ -132,7 +128,7 @@ class SourceEntry:
     def __init__(
         self,
         names: tuple[str, ...],
-        read: Callable[[], Found],
+        read: Callable[[], SourceImage | SourceIndex],
         known: Descriptor | None = None,
     ) -> None:
         self.names = names
@@ -142,22 +138,9 @@ class SourceEntry:
         self._read = read
 
     @cached_property
-    def _found(self) -> Found:
-        return self._read()
-
-    @property
     def content(self) -> SourceImage | SourceIndex:
         """The content, read at the first call. Raises SourceError, and a registry's errors."""
-        return self._found.content
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """The warnings that belong to the content. Raises as `content` does."""
-        return self._found.warnings
-
-    def then(self, change: Callable[[Found], Found]) -> SourceEntry:
-        """An entry whose content is passed through `change` once it is read."""
-        return SourceEntry(self.names, lambda: change(self._found), self.known)
+        return self._read()
 
 
 class Referrer(NamedTuple):

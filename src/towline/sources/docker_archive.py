@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from towline.errors import SourceError
 from towline.sources import files as stores
 from towline.sources.base import (
-    Found,
     SourceEntry,
     SourceImage,
     SourceLayer,
@@ -67,11 +66,11 @@ class DockerArchive:
     def entries(self) -> Sequence[SourceEntry]:
         """See `ImageSource`."""
         return [
-            SourceEntry(_texts(listed.get("RepoTags")), partial(self._found, listed))
+            SourceEntry(_texts(listed.get("RepoTags")), partial(self._image, listed))
             for listed in self._listed
         ]
 
-    def _found(self, listed: dict[str, Any]) -> Found:
+    def _image(self, listed: dict[str, Any]) -> SourceImage:
         path = str(listed.get("Config") or "")
         if not path:
             raise SourceError(f"{MANIFEST} in {self._files.name} names no config")
@@ -87,7 +86,7 @@ class DockerArchive:
         with stores.understood(f"the config {stores.shown(path)} in {self._files.name}"):
             config = configs.parse(content)
         layers = self._layers(listed, config.diff_ids)
-        image = SourceImage(
+        return SourceImage(
             config=content,
             config_type=None,
             layers=tuple(layer for layer, _ in layers),
@@ -95,7 +94,6 @@ class DockerArchive:
             platform=config.platform,
             oci=any(kind == "zstd" for _, kind in layers),  # schema 2 has no such layers
         )
-        return Found(image)
 
     def _layers(self, listed: dict[str, Any], diff_ids: Sequence[Digest]) -> list[_Layer]:
         paths = _texts(listed.get("Layers"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import SourceError
 from towline.sources import engine_images
-from towline.sources.base import Found, SourceEntry, SourceImage, SourceIndex, SourceLayer
+from towline.sources.base import SourceEntry, SourceImage, SourceIndex, SourceLayer
 from towline.sources.engine_content import EngineContent
 from towline.sources.engine_documents import (
     DescribedFiles,
@@ -120,11 +120,11 @@ class EngineSource:
             unknown = [each for each in unknown if each.is_index]
         if unknown:
             described |= self._by_export(unknown)
-        return [
-            SourceEntry(image.names, partial(Found, content))
-            for image in images
-            if (content := described[image.id])
-        ]
+
+        def entry(image: Listed, content: SourceImage | SourceIndex) -> SourceEntry:
+            return SourceEntry(image.names, lambda: content)
+
+        return [entry(image, content) for image in images if (content := described[image.id])]
 
     @cached_property
     def _images(self) -> list[Listed]:

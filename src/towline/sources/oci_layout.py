@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING
 from towline.errors import SourceError
 from towline.sources import files as stores
 from towline.sources.base import (
-    Found,
     Referrer,
     SourceEntry,
-    SourceImage,
-    SourceIndex,
     SourceLayer,
     foreign_layer,
     missing_layer,
@@ -29,7 +26,7 @@ from towline.spec.manifest import Index, Manifest, RawManifest
 from towline.spec.referrers import subject_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from towline.sources.files import Files
     from towline.spec.descriptor import Descriptor
@@ -68,9 +65,9 @@ class OciLayout:
         if not self._listed:
             raise SourceError(f"{self._files.name} holds no image: its {INDEX} lists none")
         if self._is_one_image():
-            return [_entry((), lambda: self._blobs.entry_of(self._raw, self._listed))]
+            return [SourceEntry((), lambda: self._blobs.entry_of(self._raw, self._listed))]
         return [
-            _entry(names, partial(self._blobs.entry, descriptor))
+            SourceEntry(names, partial(self._blobs.entry, descriptor))
             for descriptor, names in self._roots()
         ]
 
@@ -135,10 +132,6 @@ class OciLayout:
             names.setdefault(each.digest, {}).update(dict.fromkeys(_names(each)))
         roots = {each.digest: each for each in self._listed}
         return [(roots[digest], tuple(found)) for digest, found in names.items()]
-
-
-def _entry(names: tuple[str, ...], read: Callable[[], SourceImage | SourceIndex]) -> SourceEntry:
-    return SourceEntry(names, lambda: Found(read()))
 
 
 def _names(listed: Descriptor) -> tuple[str, ...]:

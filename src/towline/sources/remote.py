@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from towline.errors import NetworkError, RegistryError, SourceError, TowlineError
 from towline.events import Retrying
 from towline.registry.errors import on_side
-from towline.sources.base import Found, Referrer, SourceEntry, SourceLayer, foreign_layer
+from towline.sources.base import Referrer, SourceEntry, SourceLayer, foreign_layer
 from towline.sources.oci_images import MAX_CHILDREN, MAX_DEPTH, Absent, OciImages
 from towline.sources.select import worth_reading
 from towline.spec import config as configs
@@ -150,7 +150,7 @@ class RemoteSource(OciImages):
             reading.repository.check_version(reading.context)
             what = "image" if ":" in target else "tag"
             raise SourceError(f"{what} does not exist: {self._reference}")
-        return SourceEntry(names, lambda: Found(self.entry(known)), known)
+        return SourceEntry(names, partial(self.entry, known), known)
 
     def _index(self, raw: RawManifest, listed: Sequence[Descriptor], depth: int) -> SourceIndex:
         return super()._index(raw, worth_reading(listed, self._wanted), depth)

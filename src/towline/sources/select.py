@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from towline import reference
 from towline.errors import InvalidReference, SourceError, UsageError
-from towline.sources.base import Found, SourceImage, SourceIndex
+from towline.sources.base import SourceEntry, SourceImage, SourceIndex
 from towline.sources.files import shown
 from towline.spec import gojson
 from towline.spec.descriptor import REFERENCE_DIGEST, Platform, is_attestation
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
     from towline.reference import Reference, RepositoryName
-    from towline.sources.base import SourceEntry
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
 
@@ -206,22 +205,21 @@ def chosen(
     An entry without these platforms raises SourceError only when it is read.
     """
 
-    def choose(found: Found) -> Found:
-        content = found.content
-        warnings: tuple[str, ...] = ()
+    def read() -> SourceImage | SourceIndex:
+        content = entry.content
         if isinstance(content, SourceImage):
             _find(platforms, [content], (), source)
-            return found
+            return content
         if platforms:
-            content, warnings = _of_platforms(content, platforms, source, attestations=attestations)
+            content = _of_platforms(content, platforms, source, attestations=attestations)
         elif not attestations:
             listed = (*(each for _, each in _leaves(content)), *_absent(content))
             content = _only(content, {each.digest for each in listed if not is_attestation(each)})
         if isinstance(content, SourceIndex) and (_absent(content) or _empty(content)):
-            content, warnings = _the_whole_one(content, source)
-        return Found(content, (*found.warnings, *warnings))
+            content = _the_whole_one(content, source)
+        return content
 
-    return entry.then(choose)
+    return SourceEntry(entry.names, read, entry.known)
 
 
 def worth_reading(
@@ -248,19 +246,20 @@ def may_be(platform: Platform, wanted: Platform) -> bool:
 
 def _of_platforms(
     index: SourceIndex, platforms: Sequence[Platform], source: str, *, attestations: bool
-) -> tuple[SourceImage | SourceIndex, tuple[str, ...]]:
-    """The one image of these platforms, or the index of them, and the warnings about it."""
+) -> SourceImage | SourceIndex:
+    """The one image of these platforms, or the index of them."""
     leaves, absent = _leaves(index), _absent(index)
     found = _find(platforms, [image for image, _ in leaves], absent, source)
     if len(found) == 1:
-        return found[0]._replace(for_index=True), ()
+        return found[0]._replace(for_index=True)
     digests = {listed.digest for image, listed in leaves if image in found}
     if not attestations:
-        return _only(index, digests), ()
+        return _only(index, digests)
     theirs = [each for _, each in leaves if _speaks_of(each, digests)]
     lost = [each for each in absent if _speaks_of(each, digests)]
     content = _only(index, digests.union(each.digest for each in theirs))
-    return content, tuple(f"{source} does not hold {_title(each)}" for each in lost)
+    warnings = tuple(f"{source} does not hold {_title(each)}" for each in lost)
+    return content._replace(warnings=warnings)
 
 
 def _find(
@@ -363,8 +362,8 @@ def _only(index: SourceIndex, keep: Container[Digest]) -> SourceIndex:
     )
 
 
-def _the_whole_one(index: SourceIndex, source: str) -> tuple[SourceImage, tuple[str, ...]]:
-    """The only whole image of an index, and a warning. Raises SourceError if there is no one."""
+def _the_whole_one(index: SourceIndex, source: str) -> SourceImage:
+    """The only whole image of an index. Raises SourceError if there is no one."""
     empty = _empty(index)
     missing = ", ".join(map(_title, (*_absent(index), *empty)))
     images = [
@@ -379,7 +378,7 @@ def _the_whole_one(index: SourceIndex, source: str) -> tuple[SourceImage, tuple[
         f"{source} holds {images[0].platform} alone of its index, "
         f"so that image is pushed by itself, without {missing}"
     )
-    return images[0]._replace(for_index=True), (warning,)
+    return images[0]._replace(for_index=True, warnings=(warning,))
 
 
 def _empty(index: SourceIndex) -> list[Descriptor]:

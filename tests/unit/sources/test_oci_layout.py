@@ -169,7 +169,7 @@ def test_the_only_whole_platform_of_an_index_goes_with_a_warning(
     )
     [entry] = chosen(made.path)
     assert image_of(entry).manifest == made.images[0].manifest
-    [warning] = entry.warnings
+    [warning] = entry.content.warnings
     assert "linux/arm64/v8 alone" in warning
     assert "without linux/amd64" in warning
 
@@ -204,7 +204,7 @@ def test_a_platform_whose_layer_is_not_here_is_not_whole(tmp_path: Path) -> None
     ]
     [entry] = chosen(layout.done(*listed))
     assert image_of(entry).manifest == made.root
-    assert entry.warnings
+    assert entry.content.warnings
 
 
 def test_images_that_lack_some_layers_stay_in_their_index(layout: Layout) -> None:
@@ -219,7 +219,7 @@ def test_images_that_lack_some_layers_stay_in_their_index(layout: Layout) -> Non
     [entry] = chosen(layout.done(partly, wholly))
     assert len(images_of(entry)) == 2
     [entry] = chosen(layout.done(whole, wholly))
-    assert (image_of(entry).platform, len(entry.warnings)) == (whole.platform, 1)
+    assert (image_of(entry).platform, len(entry.content.warnings)) == (whole.platform, 1)
     [entry] = chosen(layout.folder, "linux/s390x")
     assert image_of(entry).platform == wholly.platform
 
@@ -231,7 +231,7 @@ def test_a_missing_attestation_leaves_the_image_it_stands_beside(tmp_path: Path)
     (made.path / "blobs" / "sha256" / index.manifests[1].digest.hex).unlink()
     [entry] = chosen(made.path)
     assert image_of(entry).manifest == made.images[0].manifest
-    assert "without the attestation" in entry.warnings[0]
+    assert "without the attestation" in entry.content.warnings[0]
 
 
 def test_a_foreign_layer_that_is_not_here_keeps_its_urls(layout: Layout) -> None:

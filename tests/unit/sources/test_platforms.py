@@ -61,7 +61,7 @@ def test_one_platform_is_its_image(tmp_path: Path, form: Form, wanted: str) -> N
     assert str(image.platform) == meant.get(wanted, wanted)
     assert image.manifest in [each.manifest for each in made.images]
     assert image.for_index
-    assert entry.warnings == ()
+    assert entry.content.warnings == ()
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -120,7 +120,7 @@ def test_platforms_that_are_not_wanted_may_be_absent(tmp_path: Path, form: Form)
     make_image(tmp_path / "x", platforms=ALL, format=form, absent=ALL[2:], attestations=True)
     [entry] = chosen(tmp_path / "x", *ALL[:2])
     assert shown(entry) == [ALL[0], "unknown/unknown", ALL[1], "unknown/unknown"]
-    assert entry.warnings == ()
+    assert entry.content.warnings == ()
     [entry] = chosen(tmp_path / "x", ALL[4])
     with pytest.raises(SourceError, match="x names windows/amd64, but does not hold it; it holds"):
         _ = entry.content

@@ -1,19 +1,18 @@
 from __future__ import annotations
 
-from functools import partial
 from typing import cast
 
 import pytest
 
 from towline.errors import SourceError
-from towline.sources.base import Found, SourceEntry, SourceImage
+from towline.sources.base import SourceEntry, SourceImage
 from towline.sources.select import select, tagged
 
 IMAGE = cast("SourceImage", None)
 
 
 def entry(*names: str) -> SourceEntry:
-    return SourceEntry(names, partial(Found, IMAGE))
+    return SourceEntry(names, lambda: IMAGE)
 
 
 APP = entry("app:1", "app:latest")

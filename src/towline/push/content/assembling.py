@@ -6,7 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError
-from towline.sources.base import Found, SourceEntry, SourceImage, SourceIndex
+from towline.sources.base import SourceEntry, SourceImage, SourceIndex
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
@@ -38,12 +38,12 @@ class Assembled:
         for opened, entry in zip(self._opened, entries, strict=True):
             opened.read_ahead([entry])
         names = (opened.name for opened in self._opened)
-        contents = (entry.content for entry in entries)
-        index = assembled(zip(names, contents, strict=True))
-        found = Found(index, tuple(chain.from_iterable(entry.warnings for entry in entries)))
-        raw = index.manifest
-        known = Descriptor(raw.media_type, raw.digest, raw.size)
-        return dict.fromkeys(destinations, SourceEntry((), lambda: found, known))
+        contents = [entry.content for entry in entries]
+        index = assembled(zip(names, contents, strict=True))._replace(
+            warnings=tuple(chain.from_iterable(content.warnings for content in contents))
+        )
+        known = index.manifest.descriptor()
+        return dict.fromkeys(destinations, SourceEntry((), lambda: index, known))
 
     def referrers(self, subjects: Collection[Digest], *, patient: bool) -> list[Referrer]:
         """See `Opened`."""
