@@ -57,48 +57,16 @@ if TYPE_CHECKING:
     from towline.push.interface.signatures import PusherOptions, PushOptions
     from towline.push.pusher import Pusher
 
-_HOMES = {
-    "towline.api": ("copy", "digest", "index", "inspect", "plan", "push", "tag", "tags"),
-    "towline.context": ("Cancel",),
-    "towline.errors": (
-        "AuthError",
-        "InvalidReference",
-        "NetworkError",
-        "PartialFailure",
-        "RegistryError",
-        "SourceError",
-        "TowlineError",
-        "TransferCancelled",
-        "UsageError",
-    ),
-    "towline.events": (
-        "Event",
-        "Failed",
-        "Hinted",
-        "LayerProgress",
-        "Note",
-        "PushStarted",
-        "Retrying",
-        "Summary",
-        "TagPushed",
-        "Verified",
-        "Warned",
-        "Working",
-    ),
-    "towline.push.interface.signatures": ("PushOptions", "PusherOptions"),
-    "towline.push.pusher": ("Pusher",),
-    "towline.push.interface.result": (
-        "InspectResult",
-        "InspectedLayer",
-        "LayerResult",
-        "ManifestResult",
-        "PlanResult",
-        "PlannedLayer",
-        "PushResult",
-        "Verification",
-    ),
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_HOMES = (
+    "towline.errors",
+    "towline.events",
+    "towline.context",
+    "towline.push.interface.result",
+    "towline.push.interface.signatures",
+    "towline.push.pusher",
+    "towline.api",
+)
+"""The modules of the public names: each imports only ones before it, so none is loaded in vain."""
 
 __all__ = [
     "AuthError",
@@ -147,13 +115,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - type checkers read the imports above
-    home = _HOME.get(name)
-    if home is None:
+    if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
     from importlib import import_module
 
-    value = getattr(import_module(home), name)
+    value = next(vars(home)[name] for home in map(import_module, _HOMES) if name in vars(home))
     globals()[name] = value
     return value
 

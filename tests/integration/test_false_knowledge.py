@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Place
     from tests.support.redis_server import RedisServer
     from towline.knowledge.base import Entry
-    from towline.testing.made import Made
+    from towline.testing.image_formats import Made
 
 pytestmark = pytest.mark.needs("redis-server")
 

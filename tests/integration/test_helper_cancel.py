@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.scripted import Asked
-    from towline.testing.made import Made
+    from towline.testing.image_formats import Made
 
 SECOND = 1.0
 LOADED = 1.0

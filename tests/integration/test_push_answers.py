@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.scripted import Asked, Scripted
-    from towline.testing.made import Made
+    from towline.testing.image_formats import Made
 
 LAYER = [{"hello": b"hello\n", "room": bytes(1 << 20)}]
 """One layer, so that it is certain which blob a request is about; too large to go in one PUT."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.scripted import Asked, Scripted
-    from towline.testing.made import Made
+    from towline.testing.image_formats import Made
 
 ROOM = bytes(1 << 20)
 """What makes a layer count as one of `jobs`."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from towline.events import Event
-    from towline.testing.made import Made
+    from towline.testing.image_formats import Made
 
 KiB = 1 << 10
 SECOND = 1.0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tests.support.scripted import Asked, Scripted
     from towline.events import Event
-    from towline.testing.made import Made
+    from towline.testing.image_formats import Made
 
 LOADED = 2.0
 """Seconds that a busy machine may take beside."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import Place
     from towline.events import Event
-    from towline.testing.made import Made
+    from towline.testing.image_formats import Made
 
 MiB = 1 << 20
 BUDGET = 2.0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.integration.conftest import Place
-    from towline.testing.made import Made
+    from towline.testing.image_formats import Made
     from towline.testing.registry import TestRegistry
 
 KiB = 1 << 10

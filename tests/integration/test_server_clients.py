@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from towline.testing.made import Made
+    from towline.testing.image_formats import Made
 
 PLATFORMS = ["linux/amd64", "linux/arm64"]
 SKOPEOS = components.find_all("skopeo")

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from towline.spec.compression import Compression
-    from towline.testing.image_formats import Form
-    from towline.testing.made import Made
+    from towline.testing.image_formats import Form, Made
 
 LAYERS = [{"etc/a": b"a" * 5000}, {"etc/b": b"b"}, {"etc/a": b"a" * 5000}]
 PLATFORMS = ["linux/amd64", "linux/arm64"]

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.integration.conftest import Place
-    from towline.testing.image_formats import Form
-    from towline.testing.made import Made
+    from towline.testing.image_formats import Form, Made
     from towline.testing.registry import TestRegistry
 
 BASE = [{"etc/a": b"a" * 5000}, {"etc/b": b"b" * 900}]

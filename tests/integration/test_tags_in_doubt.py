@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.scripted import Asked
-    from towline.testing.made import Made
+    from towline.testing.image_formats import Made
 
 BUSY = Reply(503, {"Retry-After": "0"})
 

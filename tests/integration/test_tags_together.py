@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import Place
     from tests.support.scripted import Asked
-    from towline.testing.made import Made
+    from towline.testing.image_formats import Made
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.browser import Page
-    from towline.testing.made import Made
+    from towline.testing.image_formats import Made
     from towline.testing.registry import TestRegistry
 
 KiB = 1 << 10

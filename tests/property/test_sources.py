@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from towline.push.interface.signatures import Source
-    from towline.testing.made import Made
+    from towline.testing.image_formats import Made
 
 # Each example is some five pushes, so they are not many, and not made smaller when one fails.
 SOME = settings(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.unsteady import Kind, Mounts
-    from towline.testing.made import Made
+    from towline.testing.image_formats import Made
 
 KiB = 1 << 10
 STUCK = 60.0

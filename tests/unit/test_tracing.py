@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from towline.tracing.bounds import length, merged, shares
+from towline.tracing.page import length, merged, shares
 from towline.tracing.recording import Recording, Span
 from towline.transfers.threads import processors
 

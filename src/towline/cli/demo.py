@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from towline.push.interface.result import PushResult
     from towline.push.pusher import Pusher
     from towline.server import LoggedRequest, Server
-    from towline.testing.made import Made
+    from towline.testing.image_formats import Made
 
 _REPOSITORY = "demo/python"
 _TAG = "1"

@@ -1,10 +1,11 @@
-"""Writes a store of blobs in the archive formats of docker, podman and the like."""
+"""Images that were built, and how a store of their blobs is written in the formats of archives."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 import tarfile
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from towline import reference
@@ -18,12 +19,55 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from towline.spec.compression import Compression
-    from towline.testing.blob_store import BlobStore
-    from towline.testing.made import Made, MadeImage
+    from towline.spec.manifest import RawManifest
+    from towline.testing.blob_store import BlobStore, MadeLayer
 
 Form = Literal["docker", "docker-containerd", "docker-legacy", "oci", "oci-archive"]
 
 _LAYOUT = gojson.encode({"imageLayoutVersion": "1.0.0"})
+
+
+@dataclass(frozen=True, slots=True)
+class MadeImage:
+    """One built image, of one platform."""
+
+    platform: str
+    config: bytes
+    layers: tuple[MadeLayer, ...]
+    manifest: RawManifest
+    """As in the archive; a legacy docker archive contains no manifest."""
+
+    @property
+    def diff_ids(self) -> tuple[Digest, ...]:
+        """The layers' DiffIDs, base first."""
+        return tuple(layer.diff_id for layer in self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What `make_image` has built: the images of one or more platforms, under some names."""
+
+    path: Path
+    names: tuple[str, ...]
+    images: tuple[MadeImage, ...]
+    """The images that the archive contains, in the order of the index."""
+    root: RawManifest
+    """The index, or the manifest of the only image."""
+
+    @property
+    def digest(self) -> Digest:
+        """Digest of `root`."""
+        return self.root.digest
+
+    @property
+    def config(self) -> bytes:
+        """The config of the first image."""
+        return self.images[0].config
+
+    @property
+    def diff_ids(self) -> tuple[Digest, ...]:
+        """The DiffIDs of the first image, base first."""
+        return self.images[0].diff_ids
 
 
 def write(

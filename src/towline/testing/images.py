@@ -18,8 +18,7 @@ from towline.spec.compression import Compression
 from towline.spec.descriptor import Descriptor, Platform
 from towline.testing import image_formats
 from towline.testing.blob_store import BlobStore, Content, MadeLayer
-from towline.testing.image_formats import Form
-from towline.testing.made import Made, MadeImage
+from towline.testing.image_formats import Form, Made, MadeImage
 
 if TYPE_CHECKING:
     from towline.spec.manifest import RawManifest

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
     from towline.sources.base import ImageSource
     from towline.spec.compression import Compression
-    from towline.testing.image_formats import Form
-    from towline.testing.made import Made
+    from towline.testing.image_formats import Form, Made
 
 LAYERS = [{"etc/a": b"a" * 300_000}, {"etc/b": b"b"}]
 
