@@ -174,11 +174,6 @@ class Gatherer:
         self._recompress = recompress
         self._blobs: dict[str, Blob] = {}
 
-    @property
-    def blobs(self) -> tuple[Blob, ...]:
-        """Every blob once, in the order in which they were met."""
-        return tuple(self._blobs.values())
-
     def tree(self, content: SourceImage | SourceIndex) -> Tree:
         """Gather one image or index. Raises SourceError where it contradicts itself."""
         if isinstance(content, SourceIndex):

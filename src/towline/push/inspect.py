@@ -12,7 +12,7 @@ from towline.push.begin import check
 from towline.push.image import Blob, Gatherer, Index
 from towline.push.interface.result import InspectedLayer, InspectResult, ManifestResult
 from towline.push.manifests import build
-from towline.push.plan import Made
+from towline.push.plan import Made, own
 from towline.spec import config as configs
 from towline.spec import manifest as manifests
 from towline.spec import media_types, reading
@@ -146,7 +146,7 @@ def local_digest(resources: Resources, entry: SourceEntry, wish: Wish, context: 
 
 def _make(resources: Resources, blob: Blob, wish: Wish, context: Context) -> Made:
     if blob.stored is not None:
-        return Made(blob.stored.digest, blob.stored.size, blob.stored_compression)
+        return own(blob)
     stream = BlobStream(blob.open(), wish.profile, resources.encoders, context.cancel)
     what = f"compressing {blob.id}"
     for _ in stream:

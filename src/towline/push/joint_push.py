@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from towline.context import wait_patiently
 from towline.events import Note
-from towline.push import known_blobs, plan
+from towline.push import plan
 from towline.push.image import images
 from towline.push.manifests import build
 from towline.push.plan import Rules
@@ -77,7 +77,7 @@ class _Together:
         for run in runs:
             announce(run.target)
         self._blobs = dict.fromkeys(blob for run in runs for blob in run.blobs)
-        self.known: Known = known_blobs.known(resources.knowledge, self._blobs)
+        self.known: Known = resources.known(self._blobs)
 
     @cached_property
     def _choice(self) -> Choice:
@@ -146,11 +146,9 @@ class _Together:
 
     def plan(self, runs: Sequence[TargetPush], taught: Sequence[Entry]) -> None:
         """Plan the steps of all blobs for targets that are planned together."""
-        known = self.known
-        if taught:
-            repositories = [run.target.repository for run in runs]
-            known_blobs.keep(self._resources.knowledge, repositories, taught)
-            known = known_blobs.merged(known, taught)
+        known = {identity: list(entries) for identity, entries in self.known.items()}
+        for entry in taught:  # as the oldest: what was learned ranks last
+            known.setdefault(entry.diff_id, []).insert(0, entry)
         hopeful = [run for run in runs if not run.hopeless] or runs
         rules = _rules(hopeful, known, self._wish)
         siblings = [run.target.repository.name for run in self._runs]

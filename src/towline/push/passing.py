@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
-from towline.push import joint_push, known_blobs
+from towline.push import joint_push
 from towline.push.image import Blob, Gatherer, Index
 from towline.push.manifests import if_exists
 from towline.push.plan import Mount, Rules, steps
@@ -148,10 +148,9 @@ class Passage:
 
     def plan(self, blob: Blob) -> None:
         """Plan the steps of a blob."""
-        knowledge, target = self.target.resources.knowledge, self.target
-        known = known_blobs.known(knowledge, [blob])
-        place = known_blobs.destination(knowledge, target.repository, known)
-        plan = steps(blob, place, known.get(blob.identity, ()), self._rules)
+        target = self.target
+        known = target.resources.known([blob])
+        plan = steps(blob, target.as_planned(known), known.get(blob.identity, ()), self._rules)
         target.pull_from(step.origin for step in plan if isinstance(step, Mount))
         self.blobs.plans[blob] = plan
 

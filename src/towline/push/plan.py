@@ -35,30 +35,21 @@ _MOUNT_TRIES_ABOVE = 4
 _COMPRESSION_RANK: dict[Compression, int] = {"gzip": 0, "zstd": 1, "none": 2}
 
 
-class Candidate(NamedTuple):
-    """A blob that would do, if the target has it."""
+class Made(NamedTuple):
+    """The blob that a layer or config has become, at a target or elsewhere."""
 
     digest: Digest
     size: int
     """Bytes."""
     compression: Compression | None
     """None for blobs that are no layers."""
-    profile: str | None
-    """The profile that made it, as it is recorded; None: it was made elsewhere."""
+    profile: str | None = None
+    """The profile that made it, as it is recorded; None: not known, or it was made elsewhere."""
     remembered: bool = False
     """Whether the cache says that the target has it; if not so, that entry is dropped."""
     learned: bool = False
-    """Whether others have told that it is this layer, and not our own hashing."""
-
-
-class Made(NamedTuple):
-    """The blob that a layer or config has become at the target."""
-
-    digest: Digest
-    size: int
-    """Bytes."""
-    compression: Compression | None
-    """None for blobs that are no layers."""
+    """Whether others have told that it is this layer, and not our own hashing: a registry that
+    confirms a blob does not tell which layer it is."""
 
 
 class Delivered(NamedTuple):
@@ -68,30 +59,20 @@ class Delivered(NamedTuple):
     outcome: Outcome
     label: str
     """The word for its compression in results: a profile's name, `source` or `reused`."""
-    profile: str | None = None
-    """The profile of ours that made the bytes, as it is recorded; None: not known."""
     mounted_from: str | None = None
     sent_bytes: int = 0
-    learned: bool = False
-    """As in `Candidate`: a registry that confirms a blob does not tell which layer it is."""
-
-    @property
-    def candidate(self) -> Candidate:
-        """The same blob as a candidate for other targets, and for later."""
-        made, learned = self.made, self.learned
-        return Candidate(made.digest, made.size, made.compression, self.profile, learned=learned)
 
 
 class Ask(NamedTuple):
     """Step: HEAD the blob at the target."""
 
-    candidate: Candidate
+    candidate: Made
 
 
 class Mount(NamedTuple):
     """Step: have the registry link the blob from another of its repositories."""
 
-    candidate: Candidate
+    candidate: Made
     origin: RepositoryName
     ours: bool
     """Whether it was last seen there with the credentials that we have now."""
@@ -113,7 +94,6 @@ class Rules(NamedTuple):
     """Whether the user named the profile: then blobs of other profiles do not count."""
     formats: frozenset[Format] = frozenset({"docker", "oci"})
     """Formats of the manifests that list the blob: only OCI's can list zstd."""
-    mounts: bool = True
     trust_learned: bool = True
     """Whether entries that are learned count."""
     everywhere: frozenset[Digest] | None = None
@@ -134,8 +114,8 @@ def steps(
     """The steps of one blob to one target; `entries` are those of its DiffID, the oldest first."""
     fitting = [entry for entry in reversed(entries) if fits(blob, entry, rules)]
     asks: list[Step] = [Ask(candidate) for candidate in _asked(blob, target, fitting, rules)]
-    mounts = _mounts(blob, target, fitting, rules) if rules.mounts else []
-    if rules.mounts and not mounts and blob.held and blob.stored:
+    mounts = _mounts(blob, target, fitting, rules)
+    if not mounts and blob.held and blob.stored:
         mounts = _hinted(blob, target)
     origin = blob.origin
     if origin and origin.host == target.name.host and origin != target.name and blob.stored:
@@ -154,7 +134,7 @@ def common(blobs: Iterable[Sequence[Entry]], hosts: frozenset[str]) -> frozenset
     return frozenset(digest for digest, at in found.items() if at >= hosts)
 
 
-def fits(blob: Blob, entry: Entry | Candidate, rules: Rules) -> bool:
+def fits(blob: Blob, entry: Entry | Made, rules: Rules) -> bool:
     """Whether the manifests of the push may list this blob."""
     if blob.stored is not None:
         return entry.digest == blob.stored.digest
@@ -172,9 +152,7 @@ def fits(blob: Blob, entry: Entry | Candidate, rules: Rules) -> bool:
     return entry.compression in {"gzip", "none"} or rules.formats == {"oci"}
 
 
-def _asked(
-    blob: Blob, target: Destination, fitting: Sequence[Entry], rules: Rules
-) -> list[Candidate]:
+def _asked(blob: Blob, target: Destination, fitting: Sequence[Entry], rules: Rules) -> list[Made]:
     if blob.stored is not None:
         known = any(entry.repository == str(target.name) for entry in fitting)
         return [own(blob)._replace(remembered=known)]
@@ -182,18 +160,17 @@ def _asked(
     return _unique(sorted(here, key=lambda entry: _rank(entry, target, rules)))[:ASK_LIMIT]
 
 
-def own(blob: Blob) -> Candidate:
+def own(blob: Blob) -> Made:
     """The candidate of a blob that is sent byte for byte, which has one digest alone."""
     assert blob.stored is not None  # noqa: S101 - the caller's own condition
     compression = media_types.layer_compression(blob.stored.media_type)
     told = blob.identity != blob.stored.digest  # by the source, until somebody decompresses it
-    return Candidate(blob.stored.digest, blob.stored.size, compression, None, learned=told)
+    return Made(blob.stored.digest, blob.stored.size, compression, None, learned=told)
 
 
-def there(blob: Blob, candidate: Candidate) -> Delivered:
+def there(blob: Blob, candidate: Made) -> Delivered:
     """The outcome of a blob whose candidate the target has already."""
-    made = Made(candidate.digest, candidate.size, candidate.compression)
-    return Delivered(made, "exists", blob.label or "reused", candidate.profile)
+    return Delivered(candidate, "exists", blob.label or "reused")
 
 
 def _mounts(blob: Blob, target: Destination, fitting: Sequence[Entry], rules: Rules) -> list[Mount]:
@@ -259,16 +236,16 @@ def _likeness(one: str, other: str) -> int:
     return next((n for n, (a, b) in enumerate(pairs) if a != b), len(one.split("/")))
 
 
-def _unique(entries: Iterable[Entry]) -> list[Candidate]:
+def _unique(entries: Iterable[Entry]) -> list[Made]:
     """A candidate for each digest, by the first entry that has it."""
-    found: dict[Digest, Candidate] = {}
+    found: dict[Digest, Made] = {}
     for entry in entries:
         found.setdefault(entry.digest, _candidate(entry))
     return list(found.values())
 
 
-def _candidate(entry: Entry) -> Candidate:
-    return Candidate(
+def _candidate(entry: Entry) -> Made:
+    return Made(
         entry.digest,
         entry.size,
         entry.compression,

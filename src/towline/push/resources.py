@@ -7,6 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from towline.errors import UsageError
+from towline.knowledge.base import is_sound
 from towline.knowledge.open import open_knowledge
 from towline.layers.buffers import Spares
 from towline.push.interface.options import account, chunk_size, environment, limits, pair, rate
@@ -18,12 +19,15 @@ from towline.transfers.threads import Threads, processors
 from towline.wire.log import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
+    from towline.knowledge.base import Entry
+    from towline.push.image import Blob
     from towline.push.interface.options import Limits
     from towline.push.interface.signatures import PusherOptions
-    from towline.push.plan import Candidate, Delivered
+    from towline.push.plan import Delivered, Made
     from towline.push.unfinished import Unfinished
+    from towline.spec.digest import Digest
     from towline.wire.secrets import Secrets
 
 AT_ONCE = 16
@@ -75,7 +79,7 @@ class Resources:
         self._closed = False
         self._process = os.getpid()
         self.spares = Spares()
-        self._seen: dict[Hashable, Candidate] = {}
+        self._seen: dict[Hashable, Made] = {}
         self._unfinished: Unfinished | None = None
         self._lock = Lock()
 
@@ -126,14 +130,19 @@ class Resources:
                     self._threads[name].close()
             return self._threads[name]
 
-    def remember(self, key: Hashable, candidate: Candidate) -> None:
+    def known(self, blobs: Iterable[Blob]) -> Mapping[Digest, Sequence[Entry]]:
+        """What the cache knows of blobs. Entries that others wrote are checked for their form."""
+        found = self.knowledge.entries([blob.identity for blob in blobs])
+        return {diff_id: list(filter(is_sound, entries)) for diff_id, entries in found.items()}
+
+    def remember(self, key: Hashable, made: Made) -> None:
         """Note a blob that was delivered, for pushes that were planned before that."""
         with self._lock:
-            self._seen[key] = candidate
+            self._seen[key] = made
             if len(self._seen) > _REMEMBERED:
                 del self._seen[next(iter(self._seen))]
 
-    def seen(self, key: Hashable) -> Candidate | None:
+    def seen(self, key: Hashable) -> Made | None:
         """The blob of a transfer with that key, if one was delivered not long ago."""
         with self._lock:
             return self._seen.get(key)

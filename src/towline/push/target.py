@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
@@ -9,16 +10,19 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 from towline.context import Meter, Patience
 from towline.errors import RegistryError, TowlineError
 from towline.events import Retrying, Warned
+from towline.knowledge.base import Entry
+from towline.push.plan import Destination
 from towline.registry.repository import Repository
+from towline.spec import media_types
 from towline.transfers.retry import Attempts, retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from towline.context import Context
     from towline.errors import Side
     from towline.events import Event
-    from towline.push.image import Layer, Tree
+    from towline.push.image import Blob, Layer, Tree
     from towline.push.interface.options import Wish
     from towline.push.plan import Delivered, Made
     from towline.push.resources import Resources
@@ -135,6 +139,45 @@ class Target:
             self.context.emit(replace(event, reference=self.reference))
 
         return self.context.but(emit=emit)
+
+    def as_planned(self, entries: Mapping[Digest, Sequence[Entry]]) -> Destination:
+        """The target for the plan: its name, and the HMACs of our account in these entries."""
+        repository, knowledge = self.repository, self.resources.knowledge
+        digests = {entry.digest for some in entries.values() for entry in some}
+        key = knowledge.account_key() if digests else b""
+        accounts = {digest: repository.account_mac(key, digest) for digest in digests}
+        return Destination(repository.name, accounts)
+
+    def remember(self, found: Iterable[tuple[Blob, Made]]) -> None:
+        """Record in the cache that blobs were just seen here."""
+        repository, knowledge = self.repository, self.resources.knowledge
+        if not isinstance(repository, Repository):  # a folder is asked as fast as the cache
+            return
+        key = knowledge.account_key()
+        entries = [
+            Entry(
+                diff_id=blob.identity,
+                digest=made.digest,
+                size=made.size,
+                media_type=(
+                    blob.stored.media_type
+                    if blob.stored
+                    else media_types.layer("oci", made.compression or "none")
+                ),
+                compression=made.compression or "none",
+                profile=made.profile,
+                repository=str(repository.name),
+                account=repository.account_mac(key, made.digest),
+                learned=made.learned,
+                seen=time.time(),
+            )
+            for blob, made in found
+            # Not recorded: which layer a blob is, if a registry that may not teach has told it. Of
+            # a stored blob the source has told it.
+            if repository.may_teach or blob.stored or not made.learned
+        ]
+        if entries:
+            knowledge.record(entries)
 
     def pull_from(self, names: Iterable[RepositoryName]) -> None:
         """Have tokens ask for `pull` of repositories from which blobs may be mounted."""

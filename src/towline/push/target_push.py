@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError, TowlineError, UsageError
-from towline.push import known_blobs
 from towline.push.image import Blob, tree_blobs
 from towline.push.manifests import if_exists
 from towline.push.plan import Ask, Mount, own, steps, there
@@ -91,7 +90,10 @@ class TargetPush:
             return []
         for lesson in lessons:
             self.target.teachers |= dict.fromkeys(lesson.wanted, lesson.reference)
-        return [entry for lesson in lessons for entry in lesson.entries]
+        entries = [entry for lesson in lessons for entry in lesson.entries]
+        if entries and self.target.repository.may_teach:
+            self._resources.knowledge.record(entries)
+        return entries
 
     def _look_at_tags(self) -> None:
         """Find the tags that stay. Raises AuthError, NetworkError and UsageError."""
@@ -133,7 +135,7 @@ class TargetPush:
     ) -> None:
         """Plan the steps of each blob; `siblings` are the other repositories of this push."""
         self._tell_layers_that_passed()
-        place = known_blobs.destination(self._resources.knowledge, self.target.repository, known)
+        place = self.target.as_planned(known)
         self._rules = rules
         self.plans = {
             blob: steps(blob, place, known.get(blob.identity, ()), rules) for blob in self.blobs
@@ -147,8 +149,9 @@ class TargetPush:
         layers = [
             blob for blob in self.blobs if blob.is_layer and blob.stored and blob.key in passed
         ]
-        found = [(blob, passed[blob.key]._replace(learned=own(blob).learned)) for blob in layers]
-        known_blobs.remember(self._resources.knowledge, self.target.repository, found)
+        self.target.remember(
+            (blob, passed[blob.key].made._replace(learned=own(blob).learned)) for blob in layers
+        )
 
     def early(self) -> bool:
         """End the push without asking for a single blob, if every tag is right, or all have failed.

@@ -21,8 +21,8 @@ from towline.knowledge.base import Knowledge
 from towline.layers import profile as profiles
 from towline.layers.blobstream import BlobStream
 from towline.push.image import Blob
-from towline.push.plan import Ask, Candidate, Delivered, Mount, Send
-from towline.push.unfinished import KeptSession, Unfinished
+from towline.push.plan import Ask, Delivered, Made, Mount, Send
+from towline.push.unfinished import Unfinished
 from towline.push.upload.blob_upload import BlobUpload
 from towline.reference import RepositoryName
 from towline.spec import media_types
@@ -50,8 +50,19 @@ def digest(letter: str) -> Digest:
     return Digest("sha256:" + letter * 64)
 
 
-def candidate(letter: str, *, remembered: bool = True, learned: bool = False) -> Candidate:
-    return Candidate(digest(letter), 9, "gzip", None, remembered=remembered, learned=learned)
+class Forgetful(Knowledge):
+    """Keeps nothing but what it was told to forget: the last digit of a digest, and where."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[tuple[str, str]] = []
+
+    def forget(self, diff_id: Digest, digest: Digest, repository: str) -> None:
+        assert diff_id == DIFF
+        self.forgotten.append((digest[-1], repository.partition("/")[2]))
+
+
+def candidate(letter: str, *, remembered: bool = True, learned: bool = False) -> Made:
+    return Made(digest(letter), 9, "gzip", None, remembered=remembered, learned=learned)
 
 
 def base(registry: Scripted, name: str = "base") -> RepositoryName:
@@ -72,7 +83,7 @@ class Case:
         size: int = 9,
     ) -> None:
         self.registry = registry
-        self.forgotten: list[tuple[str, str]] = []
+        self.knowledge = Forgetful()
         self.events: list[Event] = []
         self.content = content
         self.client = Client(registry.host)
@@ -84,14 +95,8 @@ class Case:
             [*steps, Send()],
             profile=self.profile,
             context=self.transfer,
-            forget=lambda _, found, name: self.forgotten.append((found[-1], name.path)),
-            unfinished=self.kept,
-        )
-
-    def kept(self) -> KeptSession | None:
-        upload = self.upload
-        return Unfinished(Knowledge(), lambda: None).of(
-            upload.blob, upload.repository, self.profile, learn=True
+            unfinished=Unfinished(self.knowledge, lambda: None),
+            learn=True,
         )
 
     def words(self) -> list[str]:
@@ -172,7 +177,7 @@ def test_what_was_remembered_and_is_not_there_is_forgotten_here_alone(registry: 
     asks = [Ask(candidate("a")), Ask(candidate("b", remembered=False))]
     with upload(registry, *asks) as case:
         assert case.upload.ask_or_mount() is None
-        assert case.forgotten == [("a", NAME)]
+        assert case.knowledge.forgotten == [("a", NAME)]
 
 
 def test_without_a_candidate_nothing_is_asked(registry: Scripted) -> None:
@@ -212,15 +217,14 @@ def test_a_question_that_keeps_failing_can_be_given_up_but_not_the_sending(
         assert case.upload.skip()
         assert case.upload.ask_or_mount() is None
         assert not case.upload.skip()
-        assert case.forgotten == [], "who is not let in has learned nothing of the blob"
+        assert case.knowledge.forgotten == [], "who is not let in has learned nothing of the blob"
 
 
 def test_that_a_blob_is_there_does_not_tell_which_layer_it_is(registry: Scripted) -> None:
     registry.on("HEAD", "/blobs/", YES)
     with upload(registry, Ask(candidate("a", learned=True))) as case:
         delivered = case.found()
-        assert delivered.learned
-        assert delivered.candidate.learned
+        assert delivered.made.learned
 
 
 # Mount.
@@ -232,7 +236,7 @@ def test_a_mount_ends_it_and_names_where_from(registry: Scripted) -> None:
         delivered = case.found()
         assert (delivered.outcome, delivered.mounted_from) == ("mounted", "base")
         assert case.words() == ["Mounted from base"]
-        assert case.forgotten == []
+        assert case.knowledge.forgotten == []
 
 
 @pytest.mark.parametrize(("ours", "forgotten"), [(True, [("a", "base")]), (False, [])])
@@ -246,7 +250,7 @@ def test_a_session_instead_of_a_mount_is_used_and_the_entry_forgotten_if_it_was_
         case.client.repository.mount(digest("f"), base(registry, "other"), case.transfer)
         assert case.send().outcome == "pushed"
         assert case.asked() == ["mount f from other", "mount a from base"], "no other is opened"
-        assert case.forgotten == forgotten
+        assert case.knowledge.forgotten == forgotten
 
 
 def test_a_registry_that_was_never_seen_to_mount_says_nothing_of_the_blob_by_a_session(
@@ -254,7 +258,7 @@ def test_a_registry_that_was_never_seen_to_mount_says_nothing_of_the_blob_by_a_s
 ) -> None:
     with upload(registry, Mount(candidate("a"), base(registry), ours=True)) as case:
         case.send()
-        assert case.forgotten == []
+        assert case.knowledge.forgotten == []
 
 
 def test_the_last_session_serves_and_a_refusal_takes_none_away(registry: Scripted) -> None:
@@ -275,10 +279,10 @@ def test_the_first_block_opens_the_session_and_each_is_told(registry: Scripted) 
     with upload(registry) as case:
         delivered = case.send()
     (content,) = registry.blobs.values()
-    assert delivered.made == (Digest.of(content), len(content), "gzip")
+    assert delivered.made == Made(Digest.of(content), len(content), "gzip", GZIP.recorded)
     assert (delivered.outcome, delivered.label) == ("pushed", "gzip")
     assert delivered.sent_bytes == len(content)
-    assert not delivered.learned, "what we compressed ourselves is that layer"
+    assert not delivered.made.learned, "what we compressed ourselves is that layer"
     assert case.asked() == ["POST"]
     assert case.words()[0] == "Pushing"
     assert case.words()[-1] == "Pushed"
@@ -298,7 +302,7 @@ def test_which_layer_a_stored_blob_is_is_known_when_it_was_looked_into(
     packed = gzip.compress(CONTENT)
     stored = Descriptor(media_types.OCI_LAYER_GZIP, Digest.of(packed), len(packed))
     with upload(registry, stored=stored, content=packed) as case:
-        assert case.send(looked_into=looked_into).learned != looked_into
+        assert case.send(looked_into=looked_into).made.learned != looked_into
 
 
 def test_bytes_that_are_not_what_the_image_says_are_not_committed(registry: Scripted) -> None:

@@ -12,9 +12,10 @@ import zstandard
 from tests.support.layers import BytesReader
 from tests.support.pushing import Client
 from towline.context import Context
-from towline.knowledge.base import Entry
+from towline.knowledge.base import Entry, Knowledge
 from towline.layers import profile as profiles
 from towline.push.image import Blob
+from towline.push.unfinished import Unfinished
 from towline.push.upload.blob_upload import BlobUpload
 from towline.push.upload.choice import Choice
 from towline.registry.capabilities import Rates
@@ -63,8 +64,8 @@ class Push:
             [],
             profile=AUTO,
             context=self.context,
-            forget=lambda *_: None,
-            unfinished=lambda: None,
+            unfinished=Unfinished(Knowledge(), lambda: None),
+            learn=True,
         )
         return choice.profile(blob, [upload], self.context.cancel).name
 

@@ -277,11 +277,6 @@ def test_what_all_registries_have_is_what_each_of_them_has() -> None:
     assert common(known, frozenset({"one"})) == {digest("a"), digest("b"), digest("c")}
 
 
-def test_without_mounts_there_are_none() -> None:
-    known = [entry("a", "reg.example:5000/team/base")]
-    assert plan(layer(), known, rules=Rules(GZIP, mounts=False)) == ["send"]
-
-
 def test_a_config_is_treated_like_any_blob() -> None:
     stored = Descriptor(media_types.DOCKER_CONFIG, digest("c"), 2)
     config = Blob(digest("c"), stored, 2, lambda: io.BytesIO(b"{}"), is_layer=False)

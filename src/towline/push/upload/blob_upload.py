@@ -7,7 +7,6 @@ failed. When to try again is decided by the scheduler, how often by `transfers.r
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -16,10 +15,8 @@ from towline.errors import AuthError, Cancelled, RegistryError, TowlineError
 from towline.events import LayerProgress, Retrying
 from towline.layers.profile import AUTO
 from towline.push.image import nowhere
-from towline.push.plan import Ask, Candidate, Delivered, Made, Mount, Send, own
-from towline.reference import RepositoryName
+from towline.push.plan import Ask, Delivered, Made, Mount, Send, own
 from towline.registry.blobs import Mounted
-from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,14 +27,14 @@ if TYPE_CHECKING:
     from towline.layers.profile import Profile
     from towline.push.image import Blob
     from towline.push.plan import Step
-    from towline.push.unfinished import KeptSession
+    from towline.push.unfinished import KeptSession, Unfinished
+    from towline.reference import RepositoryName
     from towline.registry.repository import Repository
     from towline.registry.upload.upload import Upload
+    from towline.spec.digest import Digest
     from towline.targets.blob_files import BlobFile
     from towline.targets.layout import Layout
 
-Forget = Callable[[Digest, Digest, RepositoryName], None]
-"""DiffID, digest and the repository that turned out not to hold it."""
 _TOLD_EVERY = 0.05
 """Seconds between two events of a blob's bytes: on a fast link each block would be one."""
 
@@ -93,13 +90,12 @@ class BlobUpload:
         *,
         profile: Profile,
         context: Context,
-        forget: Forget,
-        unfinished: Callable[[], KeptSession | None],
+        unfinished: Unfinished,
+        learn: bool,
     ) -> None:
         """`context`: of the flight, whose watchers are told of progress.
 
-        `unfinished` is called once, when bytes must be sent. It gives the blob's session in the
-        cache, or None for a blob that gets none.
+        `learn`: see `Unfinished.of`.
         """
         self.blob = blob
         self.repository = repository
@@ -107,8 +103,8 @@ class BlobUpload:
         self._steps = deque(steps)
         self.profile = profile
         """The profile that compresses the layer; `auto` until the layer is about to be read."""
-        self._forget = forget
         self._unfinished = unfinished
+        self._learn = learn
         self._kept: KeptSession | None = None
         self._is_new = True
         self._attempt: _Attempt | None = None
@@ -157,17 +153,17 @@ class BlobUpload:
         self._steps.popleft()
         return bool(self._steps)
 
-    def ask_first(self, candidate: Candidate) -> None:
+    def ask_first(self, candidate: Made) -> None:
         """Ask for this blob before anything else."""
         asked = {step.candidate.digest for step in self._steps if isinstance(step, Ask)}
         if candidate.digest not in asked:
             self._steps.appendleft(Ask(candidate))
 
-    def mount_first(self, candidate: Candidate, origin: RepositoryName) -> None:
+    def mount_first(self, candidate: Made, origin: RepositoryName) -> None:
         """Mount this blob before anything else."""
         self._steps.appendleft(Mount(candidate, origin, ours=False))
 
-    def _is_there(self, candidate: Candidate) -> bool:
+    def _is_there(self, candidate: Made) -> bool:
         # The size of a stored blob is our source's. That of a candidate is the cache's, and would
         # stand in the manifest.
         size = None if self.blob.stored else candidate.size
@@ -180,7 +176,7 @@ class BlobUpload:
                 raise
             return False  # only the plain upload's own error counts
         if not there and candidate.remembered:
-            self._forget(self.blob.identity, candidate.digest, self.repository.name)
+            self._forget(candidate.digest, self.repository.name)
         return there
 
     def _is_mounted(self, mount: Mount) -> bool:
@@ -214,10 +210,14 @@ class BlobUpload:
         # A registry that does mount has said that the origin lacks the blob. Some mount nothing
         # (ECR by default), and with other credentials than those of the entry nothing is known.
         if mount.ours and self.repository.facts.mounts:
-            self._forget(self.blob.identity, digest, origin)
+            self._forget(digest, origin)
         return False
 
     # Receive the bytes.
+
+    def _forget(self, digest: Digest, holder: RepositoryName) -> None:
+        """Have the cache forget that a repository holds the blob with that digest."""
+        self._unfinished.knowledge.forget(self.blob.identity, digest, str(holder))
 
     def _take_up(self) -> bool:
         """Take over, once, the session that an earlier process has left.
@@ -226,7 +226,10 @@ class BlobUpload:
         """
         if not self._is_new:
             return False
-        self._is_new, self._kept = False, self._unfinished()
+        self._is_new = False
+        self._kept = self._unfinished.of(
+            self.blob, self.repository, self.profile, learn=self._learn
+        )
         attempt = _Attempt(self.context)
         taken = self._kept.take(attempt.context) if self._kept else None
         if taken is None:
@@ -319,32 +322,23 @@ class BlobUpload:
             upload.abandon()
             raise
 
-    def _candidate(self, digest: Digest, size: int) -> Candidate:
+    def _candidate(self, digest: Digest, size: int) -> Made:
         if self.blob.stored is not None:
             return own(self.blob)
         profile = self.profile
-        return Candidate(digest, size, profile.compression, profile.recorded)
+        return Made(digest, size, profile.compression, profile.recorded)
 
     # What came of it.
 
     def _done(
-        self, candidate: Candidate, outcome: Outcome, mounted_from: str | None = None
+        self, candidate: Made, outcome: Outcome, mounted_from: str | None = None
     ) -> Delivered:
         self.drop()
         if self._kept is not None:
             self._kept.forget()
-        made = Made(candidate.digest, candidate.size, candidate.compression)
         ours = self._sent and candidate.profile == self.profile.recorded
         label = self.blob.label or (self.profile.name if ours else "reused")
-        return Delivered(
-            made,
-            outcome,
-            label,
-            candidate.profile,
-            mounted_from,
-            self._sent,
-            learned=candidate.learned,
-        )
+        return Delivered(candidate, outcome, label, mounted_from, self._sent)
 
     @property
     def _sent(self) -> int:

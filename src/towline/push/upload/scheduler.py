@@ -250,11 +250,11 @@ class Uploads:
     def _arrived(self, task: Task, delivered: Delivered) -> None:
         if task.sending:
             self._resources.slots.more(task.host)
-        self._resources.remember(task.key, delivered.candidate)
+        self._resources.remember(task.key, delivered.made)
         task.flight.done(delivered)
         for sibling in task.siblings:
             sibling.follows = True
-            sibling.upload.mount_first(delivered.candidate, task.upload.repository.name)
+            sibling.upload.mount_first(delivered.made, task.upload.repository.name)
             self._start_alone(sibling)
 
     def _failed(self, task: Task, error: BaseException) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from towline.errors import SourceError, TowlineError
 from towline.layers.blobstream import BlobStream
-from towline.push import known_blobs
 from towline.push.image import nowhere
 from towline.push.plan import Ask, Send, fits, own
 from towline.push.upload.blob_upload import BlobUpload
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from towline.push.interface.options import Wish
     from towline.push.plan import Delivered, Rules, Step
     from towline.push.target import Target
-    from towline.push.unfinished import KeptSession
     from towline.push.upload.scheduler import Uploads
     from towline.reference import RepositoryName
     from towline.transfers.single_flight import Watch
@@ -114,8 +112,8 @@ class TargetBlobs:
             self.plans[blob],
             profile=self._profile,
             context=watch.flight.context.but(about=(blob.name, str(repository.name))),
-            forget=partial(known_blobs.forget, self._resources.knowledge),
-            unfinished=partial(self._unfinished, blob),
+            unfinished=self._resources.unfinished,
+            learn=self._rules.trust_learned,
         )
         seen = self._resources.seen(key) if blob not in self._doubted else None
         # Another push of this Pusher may have delivered it since the steps were planned.
@@ -123,12 +121,6 @@ class TargetBlobs:
             upload.ask_first(seen)
         attempts = Attempts(self._resources.policy)
         return Task(key, upload, watch.flight, attempts, self._target.patience)
-
-    def _unfinished(self, blob: Blob) -> KeptSession | None:
-        """The blob's session in the cache; None for a blob that gets none."""
-        return self._resources.unfinished.of(
-            blob, self._target.repository, self._profile, learn=self._rules.trust_learned
-        )
 
     def wait(self, trees: Sequence[Tree]) -> None:
         """Wait until each blob is there or has failed, or no tree can become whole any more.
@@ -181,7 +173,7 @@ class TargetBlobs:
             self.errors[blob] = error
         else:
             # The other push may have delivered a blob that our manifest must not list (zstd).
-            if joined and not fits(blob, delivered.candidate, self._rules):
+            if joined and not fits(blob, delivered.made, self._rules):
                 self._join_again(blob)
             else:
                 self._keep(blob, delivered._replace(sent_bytes=0) if joined else delivered)
@@ -191,9 +183,7 @@ class TargetBlobs:
 
     def _keep(self, blob: Blob, delivered: Delivered) -> None:
         self.delivered[blob.key] = delivered
-        known_blobs.remember(
-            self._resources.knowledge, self._target.repository, [(blob, delivered)]
-        )
+        self._target.remember([(blob, delivered.made)])
 
     def check_unsent(self) -> None:
         """Check the DiffIDs of stored layers that were at the target already, and not read."""
