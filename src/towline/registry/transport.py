@@ -20,8 +20,7 @@ from towline.context import acquired
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.reference import RepositoryName
 from towline.registry import errors
-from towline.registry.auth.admission import Admission, Visit
-from towline.registry.auth.authenticator import BODY_MARGIN, Authenticator
+from towline.registry.auth.admission import BODY_MARGIN, Admission, Visit
 from towline.registry.call import REDIRECTS, REDIRECTS_MAX, Call, astray, read_sent_on, sent_on
 from towline.registry.endpoints import host_of
 from towline.spec import distribution
@@ -167,19 +166,17 @@ class Transport:
         admission = self._admission(response.url, context)
         if response.status != 401 or admission is None:
             return False
-        return admission.renewed(scopes, response, admission.auth.header(scopes), context)
+        return admission.renewed(scopes, response, admission.at_hand(scopes), context)
 
     def grants(self, scopes: Scopes, context: Context) -> bool:
         """Whether a token for all of these scopes can be had; fetches it, if there is none yet."""
-        admission = self._at_home(self.endpoint.base(context), context)
-        admission.header(scopes, context)
-        return admission.auth.grants(scopes)
+        return self._at_home(self.endpoint.base(context), context).grants(scopes, context)
 
     def quietly(self, request: Request, scopes: Scopes, context: Context, seconds: float) -> None:
         """Send a request with the token at hand, and ignore its outcome; wait for `seconds`."""
         # No token is fetched for it: the push may be ending within a second.
         if admission := self._admission(request.url, context):
-            request = request.authorized(admission.auth.header(scopes))
+            request = request.authorized(admission.at_hand(scopes))
         try:
             self._pool.request(self._guarded(request, context), context, timeout=seconds)
         except TowlineError:
@@ -212,10 +209,10 @@ class Transport:
 
     def _at_home(self, base: Url, context: Context) -> Admission:
         admission = self._home
-        if admission is None or admission.auth.base != base:  # the scheme has changed since
+        if admission is None or admission.base != base:  # the scheme has changed since
             with acquired(self._lock, context):
                 admission = self._home
-                if admission is None or admission.auth.base != base:
+                if admission is None or admission.base != base:
                     admission = self._home = self._made(base, self.credentials, self._again)
         return admission
 
@@ -225,8 +222,8 @@ class Transport:
         credentials: Credentials | None,
         again: Callable[[Context], Credentials | None] | None = None,
     ) -> Admission:
-        authenticator = Authenticator(base, credentials, self._clock, self._log)
-        return Admission(authenticator, partial(self._ask, base), again)
+        ask = partial(self._ask, base)
+        return Admission(base, credentials, ask, again, clock=self._clock, log=self._log)
 
     def _ask(self, asker: Url, request: Request, context: Context) -> Response:
         """The answer of a token service that `asker` names, or of the registry's base."""
@@ -321,7 +318,7 @@ class Transport:
         return error
 
     def _say_account(self, error: AuthError) -> None:
-        account = self._home.auth.credentials if self._home else self.credentials
+        account = self._home.credentials if self._home else self.credentials
         if account is None:
             error.args = (f"{error.message}; {self._keychain.nothing_found(self.endpoint.host)}",)
             error.hint = f"towline login {self.endpoint.host}, or pass `creds='USER:PASSWORD'`"
@@ -334,7 +331,7 @@ class Transport:
         match = re.fullmatch(_UPLOAD, response.url.target.partition("?")[0])
         other = self._others.get((response.url.origin, match[1])) if match else None
         if other is not None:
-            error.args = (f"{error.message}; it was asked as {other.auth.credentials}",)
+            error.args = (f"{error.message}; it was asked as {other.credentials}",)
             return
         error.args = (f"{error.message}; no credentials are sent there",)
         if response.method == "POST":  # an upload was redirected there: it is a registry

@@ -1,7 +1,6 @@
 """Access tokens: how a token service is asked for one, and what its answer means.
 
-No I/O: requests are yielded, and answers sent in. What a token says of itself is read for the log
-alone: only the registry can judge it.
+What a token says of itself is read for the log alone: only the registry can judge it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from towline.wire.message import Request
 from towline.wire.url import quote, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable
 
     from towline.registry.auth.docker_config import Credentials
     from towline.registry.challenge import Challenge
@@ -81,7 +80,7 @@ class TokenService(NamedTuple):
     challenge: Challenge
     credentials: Credentials | None
 
-    def ask(self, scopes: Scopes) -> Generator[Request, Response, Response]:
+    def ask(self, scopes: Scopes, send: Callable[[Request], Response]) -> Response:
         """Ask for a token. Raises AuthError and RegistryError for a realm that cannot be used."""
         # A password goes by GET, which all services take; only a refresh token must be posted
         # (ACR). A form has all scopes in one field, a query has a parameter for each.
@@ -97,7 +96,7 @@ class TokenService(NamedTuple):
             }
             body = "&".join(f"{name}={quote(value)}" for name, value in form.items() if value)
             headers = (("Content-Type", "application/x-www-form-urlencoded"),)
-            response = yield Request("POST", realm, headers, body.encode())
+            response = send(Request("POST", realm, headers, body.encode()))
             # Services that take no POST say 404 (GCR), 401 (Artifactory), 400 (ACR) or 405.
             if response.status not in {400, 401, 404, 405} or not credentials.password:
                 return response
@@ -105,9 +104,9 @@ class TokenService(NamedTuple):
         for scope in scopes:
             url = url.with_query("scope", scope)
         if credentials is None or credentials.basic is None:
-            return (yield Request("GET", url))
+            return send(Request("GET", url))
         url = url.with_query("account", credentials.username)
-        return (yield Request("GET", url, (("Authorization", credentials.basic),)))
+        return send(Request("GET", url, (("Authorization", credentials.basic),)))
 
     def _realm(self) -> Url:
         text = self.challenge.parameters.get("realm", "")
