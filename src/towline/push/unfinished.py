@@ -194,7 +194,7 @@ class KeptSession:
         the blob was sent. Raises RegistryError, transient, where another process has taken the
         session over because it took this one for dead.
         """
-        before, url = self._session, str(upload.url)
+        before, url = self._session, str(upload.session.url)
         # Written only when something changes that counts: bytes sent are not told one by one.
         sent = TELLING if upload.sent >= TELLING else 0
         known = (before.url, before.acknowledged, before.sent, before.made)
@@ -209,8 +209,8 @@ class KeptSession:
             made=made,
             saved=time.time(),
         )
-        in_chunks = upload.acknowledged > 0
-        if not (upload.is_at_home and self._repository.facts.may_go_on(in_chunks=in_chunks)):
+        goes_on = self._repository.facts.may_go_on(in_chunks=upload.acknowledged > 0)
+        if not (upload.session.is_at_home and goes_on):
             return
         self._unfinished.begin()
         owner = self._unfinished.owner if self._is_ours else None

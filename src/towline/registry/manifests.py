@@ -229,6 +229,7 @@ def get(talk: Conversation, target: str) -> Got | None:
             f"what came for {talk.name}:{target} has the digest {digest}, but {talk.name.host} "
             f"names {found.named}",
             transient=True,
+            side=talk.side,
             hint="check what lies between here and the registry: it changes what is sent",
         )
     return found
@@ -353,6 +354,7 @@ class Putting:
             f"{self._talk.name.host} {names}; {left}",
             status=put.status,
             transient=True,
+            side=self._talk.side,
             hint=hint,
         )
         error.aftermath = left if found != _ABSENT and self._is_tag else ""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import errors
 from towline.registry.call import Call
-from towline.registry.errors import on_side
 from towline.registry.manifests import MANIFEST_READ_MAX, get, put_manifest
 from towline.registry.tags import next_page
 from towline.spec import distribution, media_types, reading
@@ -109,25 +108,24 @@ def announce(talk: Conversation, manifest: RawManifest, subject: Digest) -> bool
     Raises AuthError, NetworkError, and RegistryError also where the tag holds something else or
     others overwrite it all the time.
     """
-    with on_side("destination"):
-        # ECR and the Hub have sent `OCI-Subject` without having the list; Quay has it and sends
-        # no such header.
-        there = _pages(talk, subject)
-        if any(entry.digest == manifest.digest for entry in there or ()):
-            return False
-        parsed = parse(manifest.content, manifest.media_type)
-        kind = None  # without a type of its own it has its config's
-        if isinstance(parsed, Manifest):
-            kind = parsed.artifact_type or parsed.config.media_type
-        entry = manifest.descriptor()._replace(annotations=parsed.annotations, artifact_type=kind)
-        for _ in range(ROUNDS_MAX):
-            if _is_listed(talk, tag_of(subject), entry):
-                return True
+    # ECR and the Hub have sent `OCI-Subject` without having the list; Quay has it and sends no such
+    # header.
+    there = _pages(talk, subject)
+    if any(entry.digest == manifest.digest for entry in there or ()):
+        return False
+    parsed = parse(manifest.content, manifest.media_type)
+    kind = None  # without a type of its own it has its config's
+    if isinstance(parsed, Manifest):
+        kind = parsed.artifact_type or parsed.config.media_type
+    entry = manifest.descriptor()._replace(annotations=parsed.annotations, artifact_type=kind)
+    for _ in range(ROUNDS_MAX):
+        if _is_listed(talk, tag_of(subject), entry):
+            return True
     raise RegistryError(
         f"the list of what refers to {subject} in {talk.name} is written by others all the time: "
         f"{manifest.digest} is not in it",
         transient=True,
-        side="destination",
+        side=talk.side,
     )
 
 
@@ -172,5 +170,6 @@ def _entries(talk: Conversation, tag: str, found: Got | None) -> tuple[Descripto
         return parsed.manifests
     raise RegistryError(
         f"{talk.name}:{tag} holds no list of what refers to its subject, and is left as it is",
+        side=talk.side,
         hint="remove that tag, or push to a registry that has the referrers API",
     )

@@ -126,9 +126,7 @@ class Repository:
 
         `in_storage`: ask the storage, too, to which the registry redirects.
         """
-        talk = self._talk(context)
-        with on_side(self.side):
-            seen = talk.call(head_blob(self.name, digest, in_storage=in_storage))
+        seen = self._talk(context).call(head_blob(self.name, digest, in_storage=in_storage))
         if seen.there is not None or not in_storage:
             return seen.has(size)
         # The HEAD says nothing (405, 501): a GET is begun, and broken off before its body.
@@ -187,8 +185,7 @@ class Repository:
         from towline.registry.upload.upload import Upload  # an unchanged push needs none
 
         upload = Upload(self._talk(context), None, known, about)
-        with on_side("destination"):
-            upload.open()
+        upload.open()
         return upload
 
     def resume_upload(
@@ -217,12 +214,13 @@ class Repository:
             return None
         talk = self._talk(context)
         upload = Upload(talk, opened, known, about, acknowledged, telling=telling)
-        return upload if upload.is_at_home else None
+        return upload if upload.session.is_at_home else None
 
     def _talk(self, context: Context, scopes: Scopes | None = None) -> Conversation:
         return Conversation(
             self._transport,
             self.name,
+            self.side,
             self._scopes if scopes is None else scopes,
             context,
             self.facts,
@@ -236,22 +234,20 @@ class Repository:
         Where the answer is lost, or names no digest or another one, the tag is looked at. An
         error's `aftermath` says what was left under the tag.
         """
-        with on_side(self.side):
-            manifests.Putting(self._talk(context), target, manifest, self._damaged).carry_out()
+        manifests.Putting(self._talk(context), target, manifest, self._damaged).carry_out()
 
     def put_tags(
         self, manifest: RawManifest, tags: Sequence[str], context: Context
     ) -> frozenset[str]:
         """Put a manifest under several tags by one request; those that are said to be set."""
-        with on_side(self.side):
-            self.facts.tried.add("tags_together")
-            try:
-                named = self._talk(context).call(manifests.put_tags(self.name, manifest, tags))
-            except RegistryError as error:
-                # Who has taken some before has other reasons.
-                if self.facts.tags_together is None and not error.transient:
-                    self.facts.tags_together = False
-                raise
+        self.facts.tried.add("tags_together")
+        try:
+            named = self._talk(context).call(manifests.put_tags(self.name, manifest, tags))
+        except RegistryError as error:
+            # Who has taken some before has other reasons.
+            if self.facts.tags_together is None and not error.transient:
+                self.facts.tags_together = False
+            raise
         self.facts.tags_together = bool(named)
         return named
 
@@ -265,24 +261,21 @@ class Repository:
         """What is listed as referring to a manifest; see `referrers.listed`."""
         from towline.registry import referrers
 
-        with on_side(self.side):
-            return referrers.listed(self._talk(context), subject)
+        return referrers.listed(self._talk(context), subject)
 
     def head_manifest(self, target: str, context: Context) -> Descriptor | None:
         """What lies under a tag or digest; None: nothing."""
-        with on_side(self.side):
-            found = manifests.look_at(self._talk(context), target)
-            if not isinstance(found, Unclear):
-                return found
-            if found.status == 403 and self.side == "destination":
-                return None  # Artifactory says so of a tag that is not there
-            manifest = self.get_manifest(target, context)
+        found = manifests.look_at(self._talk(context), target)
+        if not isinstance(found, Unclear):
+            return found
+        if found.status == 403 and self.side == "destination":
+            return None  # Artifactory says so of a tag that is not there
+        manifest = self.get_manifest(target, context)
         return manifest.descriptor() if manifest else None
 
     def get_manifest(self, target: str, context: Context) -> RawManifest | None:
         """A manifest or index whose bytes agree with its digest; None: there is none."""
-        with on_side(self.side):
-            found = manifests.get(self._talk(context), target)
+        found = manifests.get(self._talk(context), target)
         return found.manifest if found else None
 
     def read_blob(self, digest: str, context: Context, limit: int) -> bytes:
@@ -317,23 +310,20 @@ class Repository:
 
     def ask_base(self, context: Context) -> None:
         """Ask the registry itself whether this account is let in (end-1)."""
-        with on_side(self.side):
-            self._transport.call(base(self.name.host), (), context)
+        self._talk(context, ()).call(base(self.name.host))
 
     def some_tags(self, context: Context) -> Sequence[str]:
         """The first page of tags, up to 1000; empty where the registry refuses so many at once."""
         from towline.registry.tags import first_page, tags
 
-        with on_side(self.side):
-            page = self._talk(context).call(tags(self.name, first_page(self.name)))
+        page = self._talk(context).call(tags(self.name, first_page(self.name)))
         return () if isinstance(page, Unclear) else page.tags
 
     def tags(self, context: Context) -> list[str]:
         """Every tag, in the registry's order."""
         from towline.registry.tags import every_tag
 
-        with on_side(self.side):
-            return every_tag(self._talk(context))
+        return every_tag(self._talk(context))
 
 
 class BlobReader:

@@ -50,7 +50,9 @@ def tags(name: RepositoryName, target: str) -> Call[TagsPage | Unclear]:
         if not response.ok:
             raise errors.refusal(response, action)
         if response.truncated:
-            raise _too_many(name, f"a page of them is larger than {TAGS_READ_MAX} bytes")
+            raise RegistryError(
+                f"cannot {action}: a page of them is larger than {TAGS_READ_MAX} bytes"
+            )
         try:
             document = reading.document(response.body)
         except ValueError:
@@ -82,16 +84,13 @@ def every_tag(talk: Conversation) -> list[str]:
         size += page.size
         # An empty page ends the list, as does a link that was followed before: some never end.
         target = page.next if page.tags else None
-        if target and len(seen) >= TAGS_PAGES_MAX:
-            raise _too_many(name, f"they have more than {TAGS_PAGES_MAX} pages")
-        if target and size >= TAGS_READ_MAX_IN_ALL:
-            raise _too_many(name, f"they are more than {TAGS_READ_MAX_IN_ALL} bytes")
+        if target and (len(seen) >= TAGS_PAGES_MAX or size >= TAGS_READ_MAX_IN_ALL):
+            pages = f"{TAGS_PAGES_MAX} pages" if len(seen) >= TAGS_PAGES_MAX else ""
+            most = pages or f"{TAGS_READ_MAX_IN_ALL} bytes"
+            raise RegistryError(
+                f"cannot list the tags of {name}: they have more than {most}", side=talk.side
+            )
     return list(found)
-
-
-def _too_many(name: RepositoryName, how: str) -> RegistryError:
-    """The error for a list of tags that does not end within reason."""
-    return RegistryError(f"cannot list the tags of {name}: {how}")
 
 
 def next_page(response: Response) -> str | None:

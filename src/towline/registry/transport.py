@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.context import Context
+    from towline.errors import Side
     from towline.registry.auth.docker_config import Credentials
     from towline.registry.auth.keychain import Keychain
     from towline.registry.auth.token import Scopes
@@ -347,6 +348,8 @@ class Conversation(NamedTuple):
 
     transport: Transport
     name: RepositoryName
+    side: Side
+    """Which end of a transfer the repository is: that of every error of a call."""
     scopes: Scopes
     context: Context
     facts: HostFacts
@@ -357,4 +360,5 @@ class Conversation(NamedTuple):
 
     def call(self, call: Call[T], *, extra: int = 0) -> T:
         """Carry a call out; see `Transport.call`."""
-        return self.transport.call(call, self.scopes, self.context, extra=extra)
+        with errors.on_side(self.side):
+            return self.transport.call(call, self.scopes, self.context, extra=extra)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING
 
 from towline.context import Context, acquired
 from towline.errors import AuthError
@@ -43,13 +43,6 @@ class HelperMissing(Exception):
     """The program is not installed or cannot be run; `str()` is a sentence for a warning."""
 
 
-class Login(NamedTuple):
-    """A user's name, and the password or token."""
-
-    username: str
-    secret: str
-
-
 def servers(host: str) -> tuple[str, ...]:
     """The names under which a host's login may be kept, the usual one first."""
     return _HUB_SERVERS if host == HUB else (host, f"https://{host}")
@@ -62,8 +55,8 @@ def get(
     *,
     seconds: float = SECONDS,
     context: Context | None = None,
-) -> Login | None:
-    """Ask the helper `name` for a host's login, for at most `seconds`; None: it has none.
+) -> tuple[str, str] | None:
+    """Ask the helper `name` for a host's user and secret, for at most `seconds`; None: it has none.
 
     Raises HelperMissing, AuthError with the helper's own words when it fails, and Cancelled, after
     which the helper is killed.
@@ -83,7 +76,7 @@ def get(
                 "than a login"
             ) from None
         if isinstance(username, str) and isinstance(secret, str) and secret:
-            return Login(username, secret)
+            return username, secret
     return None
 
 
@@ -124,6 +117,7 @@ def _run(
     import shutil
     import subprocess
 
+    context = context or Context()  # `store` and `erase` have none: nobody cancels them
     program = f"docker-credential-{name}"
     path = shutil.which(program, path=environ.get("PATH"))
     if path is None or "/" in name:  # a name with a slash would lead out of PATH
@@ -131,7 +125,7 @@ def _run(
     try:
         with (
             _scratch() as complaints,
-            acquired(_one_at_a_time, context or Context()),
+            acquired(_one_at_a_time, context),
             subprocess.Popen(
                 [path, verb],
                 stdin=subprocess.PIPE,
@@ -176,16 +170,11 @@ def _scratch() -> IO[bytes]:
 
 
 def _answer(
-    process: subprocess.Popen[bytes], line: bytes, seconds: float, context: Context | None
+    process: subprocess.Popen[bytes], line: bytes, seconds: float, context: Context
 ) -> bytes:
-    """The helper's output.
-
-    Raises subprocess.TimeoutExpired and, if there is a context, Cancelled.
-    """
+    """The helper's output. Raises subprocess.TimeoutExpired, Cancelled."""
     from subprocess import TimeoutExpired
 
-    if context is None:  # `store` and `erase`: nobody cancels them
-        return process.communicate(line, timeout=seconds)[0]
     end = time.monotonic() + seconds
     told: bytes | None = line
     while True:

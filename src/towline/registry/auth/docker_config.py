@@ -23,8 +23,6 @@ _SCHEME = r"(?i)https?://"
 _SHOWN = 5
 """Hosts of a file that are named in a message."""
 _API = r"/v[12](?:/.*)?|/"
-
-
 TOKEN_USER = "<token>"  # noqa: S105 - the name that helpers and files give instead of a user's
 """Where it stands for a user, the password is an identity token."""
 
@@ -78,12 +76,6 @@ class Credentials(NamedTuple):
         return f"<Credentials of {self}>"
 
 
-class Flaw(str):
-    """A sentence about what is wrong with an entry of a file."""
-
-    __slots__ = ()
-
-
 class CredentialFile(NamedTuple):
     """One file (or variable) with logins."""
 
@@ -108,25 +100,25 @@ class CredentialFile(NamedTuple):
                 return program
         return ""
 
-    def entry(self, name: RepositoryName) -> Credentials | Flaw | None:
+    def entry(self, name: RepositoryName) -> Credentials | str | None:
         """The login for a repository: of the keys that fit, the best one that can be used.
 
-        A Flaw where none can be used; None where no key fits. Credentials without user and tokens
-        mean that a helper has the login.
+        A sentence where none can be used; None where no key fits. Credentials without user and
+        tokens mean that a helper has the login.
         """
         fitting = [(rank, key) for key in self.auths if (rank := _rank(key, name))]
         entries = [self._entry(key) for _, key in sorted(fitting, reverse=True)]
-        usable = [entry for entry in entries if not isinstance(entry, Flaw)]
+        usable = [entry for entry in entries if not isinstance(entry, str)]
         return next(iter(usable or entries), None)
 
-    def _entry(self, key: str) -> Credentials | Flaw:
+    def _entry(self, key: str) -> Credentials | str:
         import base64
 
         value, source = self.auths[key], f"{self.where}, entry {key}"
         if value is None:
             return Credentials(source=source)
         if not isinstance(value, dict):
-            return Flaw(f"the entry {key} of {self.where} is not a JSON object")
+            return f"the entry {key} of {self.where} is not a JSON object"
         username, password = _text(value, "username"), _text(value, "password")
         if encoded := value.get("auth"):
             try:
@@ -136,7 +128,7 @@ class CredentialFile(NamedTuple):
             username, colon, password = pair.partition(":")
             if not colon:
                 what = "has an `auth` that is not USER:PASSWORD in base64"
-                return Flaw(f"the entry {key} of {self.where} {what}")
+                return f"the entry {key} of {self.where} {what}"
             password = password.rstrip("\0")  # some files are padded with NULs
         if username == TOKEN_USER:
             return Credentials.of(username, password, source)

@@ -99,7 +99,7 @@ class Keychain:
         if program := file.helper(name.host):
             return self._from_helper(file, program, name, context)
         entry = file.entry(name)
-        if isinstance(entry, docker_config.Flaw):
+        if isinstance(entry, str):
             self._note_trouble(name.host, entry)
         elif entry and (entry.username or entry.identity_token or entry.registry_token):
             return entry

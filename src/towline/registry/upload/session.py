@@ -27,7 +27,6 @@ from towline.registry.blobs import (
     post_blob,
     session_url,
 )
-from towline.registry.errors import on_side
 from towline.spec import distribution
 from towline.wire.message import Request
 
@@ -169,8 +168,7 @@ class Session:
         if not (self.is_open and self._questions):
             return False
         try:
-            with on_side("destination"):
-                held = self.held()
+            held = self.held()
         except TowlineError as error:
             self._questions -= 1
             if error.transient and self._questions:

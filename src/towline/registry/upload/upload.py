@@ -30,7 +30,6 @@ from towline.spec.digest import Digest
 if TYPE_CHECKING:
     from towline.registry.blobs import Opened
     from towline.registry.transport import Conversation
-    from towline.wire.url import Url
 
 _TELLING = 1 << 20
 """Bytes of a cut body. A host that then holds none of them keeps nothing of a cut body."""
@@ -67,7 +66,7 @@ class Upload:
         `telling`: so much was sent to it that the registry should hold some of it.
         """
         self._talk = talk
-        self._session = Session(talk, opened, acknowledged)
+        self.session = Session(talk, opened, acknowledged)
         self._telling = telling
         self._blob = Expected(known, about)
         self._body: OneBody | Chunks | Held | None = None
@@ -82,7 +81,7 @@ class Upload:
 
         Raises AuthError, RegistryError, NetworkError.
         """
-        talk, session = self._talk, self._session
+        talk, session = self._talk, self.session
         posted = in_one_post(talk.facts, self._blob, talk.chunk_size)
         # No blob is sent, uninvited, to a host that has not yet answered as a registry does.
         if not (session.is_open or (posted and talk.transport.proven)):
@@ -91,22 +90,12 @@ class Upload:
     @property
     def sent(self) -> int:
         """Bytes of the blob that were sent, whatever became of them."""
-        return self._session.sent
+        return self.session.sent
 
     @property
     def acknowledged(self) -> int:
         """Bytes that the registry is known to hold of an unfinished blob."""
-        return self._session.acknowledged
-
-    @property
-    def url(self) -> Url:
-        """The address at which its session goes on."""
-        return self._session.url
-
-    @property
-    def is_at_home(self) -> bool:
-        """Whether `url` is that of a session of this repository; see `Session.is_at_home`."""
-        return self._session.is_at_home
+        return self.session.acknowledged
 
     @property
     def resumed(self) -> bool:
@@ -126,7 +115,7 @@ class Upload:
             self._body.write(view[held:])
 
     def _new_body(self) -> OneBody | Chunks | Held:
-        session, blob, facts = self._session, self._blob, self._talk.facts
+        session, blob, facts = self.session, self._blob, self._talk.facts
         self.open()
         if not session.is_open:
             return Held(session, facts.chunk(None))
@@ -158,7 +147,7 @@ class Upload:
                 raise error
             try:
                 if self._body is None or not self._body.finish(digest):
-                    self._session.close(digest, self._written)
+                    self.session.close(digest, self._written)
             except (RegistryError, NetworkError) as error:
                 self._judge(error, digest)
                 # The blob may be there although the answer does not say so: 5xx of something on
@@ -173,7 +162,7 @@ class Upload:
         in_chunks = isinstance(self._body, Chunks) and self._body.several
         chunk = self._talk.facts.chunk(self._talk.chunk_size)
         self._talk.facts.kept(self._written - self._start, chunk, in_chunks=in_chunks)
-        self._session.over()
+        self.session.over()
 
     @property
     def _is_unsent(self) -> bool:
@@ -184,7 +173,7 @@ class Upload:
         """Note what a failed commit teaches. Bytes that were altered are sent again, once."""
         if not isinstance(error, RegistryError):
             return
-        self._session.spoil()
+        self.session.spoil()
         chunks = self._body if isinstance(self._body, Chunks) and self._body.several else None
         if chunks and error.status in _NOT_KEPT and not error.another_way:
             # ECR Public takes each chunk, and refuses the digest at the end (400).
@@ -199,10 +188,10 @@ class Upload:
 
     def _check_name(self, digest: str) -> None:
         """If the registry names another digest, make sure that our blob is there."""
-        other, talk = self._session.kept_instead, self._talk
+        other, talk = self.session.kept_instead, self._talk
         if other is None or self._is_there(digest):
             return
-        self._session.spoil()
+        self.session.spoil()
         transient = digest not in talk.mistaken
         talk.mistaken.add(digest)
         raise RegistryError(
@@ -227,13 +216,13 @@ class Upload:
         """
         self._break_off()
         if not self._is_unsent and not self._goes_on():
-            self._session.over()
+            self.session.over()
             return False
-        self._body, self._start, self._written = None, self._session.acknowledged, 0
+        self._body, self._start, self._written = None, self.session.acknowledged, 0
         return True
 
     def _goes_on(self) -> bool:
-        acknowledged = self._session.acknowledged
+        acknowledged = self.session.acknowledged
         # Only chunks are acknowledged, so that tells how an earlier process has sent it.
         in_chunks = isinstance(self._body, Chunks) if self._body else acknowledged > 0
         telling = self._telling or self._written - self._start >= _TELLING
@@ -241,17 +230,17 @@ class Upload:
             telling = acknowledged > self._start
             if not self._talk.facts.takes_chunks:
                 return False
-        return self._session.resume(telling=telling, in_chunks=in_chunks)
+        return self.session.resume(telling=telling, in_chunks=in_chunks)
 
     def cancel(self) -> None:
         """Cancel the session at the registry. Never raises, never waits long."""
         self._break_off()
-        self._session.give_up()
+        self.session.give_up()
 
     def abandon(self) -> None:
         """Leave the session as it is, to a later process that resumes it."""
         self._break_off()
-        self._session.over()
+        self.session.over()
 
     def _break_off(self) -> None:
         if isinstance(self._body, OneBody):
