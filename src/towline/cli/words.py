@@ -48,7 +48,7 @@ def copied(args: argparse.Namespace) -> tuple[str, list[str]]:
 
     Raises UsageError where a word is missing or wrong.
     """
-    from towline.push.interface.copying import meant
+    from towline.push.interface.destinations import meant
 
     if not args.words:
         hint = "towline copy REGISTRY/REPOSITORY:TAG REGISTRY/REPOSITORY:TAG"

@@ -9,10 +9,10 @@ from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.context import SLICE, Cancel
-from towline.errors import Cancelled, RegistryError, SourceError, TowlineError
+from towline.errors import Cancelled, RegistryError, SourceError, TowlineError, UsageError
 from towline.push.content.source_images import Opened, opening, registry_reference
-from towline.push.image import Gatherer, images
-from towline.push.interface import copying, destinations, options
+from towline.push.image import Gatherer, Index, images
+from towline.push.interface import destinations, options
 from towline.push.manifests import build, if_exists
 from towline.push.reporting import Outcomes, announce
 from towline.push.target import target_at
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from towline.context import Context
     from towline.push.content.assembling import Assembled
     from towline.push.content.source_images import Wanted
-    from towline.push.image import Tree
-    from towline.push.interface.options import Wish
+    from towline.push.image import Image, Tree
+    from towline.push.interface.options import Annotations, Wish
     from towline.push.interface.result import Status, TagOutcome
     from towline.push.resources import Resources
     from towline.push.target import Target
@@ -131,7 +131,7 @@ def begin(
     left = destinations.by_repository(found)
     for name, tags in left.items():
         target = targets[name]
-        target.tags = copying.fitting(name, ((each, found[each]) for each in tags))
+        target.tags = _fitting(name, ((each, found[each]) for each in tags))
         for entry in dict.fromkeys(wanted[reference] for reference, _ in target.tags):
             for warning in entry.content.warnings:
                 target.warn(warning)
@@ -225,6 +225,29 @@ def _unreadable(reference: Reference, entry: SourceEntry, error: SourceError) ->
     return SourceError(said, hint=error.hint)
 
 
+def _fitting(
+    name: RepositoryName, tags: Iterable[tuple[Reference, Tree]]
+) -> tuple[tuple[Reference, Tree], ...]:
+    """The tree for each tag: a docker archive holds images, and no indexes.
+
+    Raises SourceError for an index of several images.
+    """
+    if not name.host.startswith("docker-archive:"):
+        return tuple(tags)
+    return tuple((reference, _sole_image(reference, tree)) for reference, tree in tags)
+
+
+def _sole_image(reference: Reference, tree: Tree) -> Image:
+    found = [image for image in images(tree) if image.source.platform.known]
+    if len(found) == 1:
+        return found[0]
+    platforms = ", ".join(str(image.source.platform) for image in found)
+    raise SourceError(
+        f"{reference} is to be one image, and the source has {len(found)}: {platforms}",
+        hint=f"choose one: `platform='{found[0].source.platform}'`" if found else None,
+    )
+
+
 def _omit(resources: Resources, targets: Sequence[Target], wish: Wish, context: Context) -> None:
     """Have archives leave out the layers that the images of `omit_from` have."""
     omitted: set[Digest] = set()
@@ -243,13 +266,30 @@ def _omit(resources: Resources, targets: Sequence[Target], wish: Wish, context: 
 def check(tree: Tree, wish: Wish) -> None:
     """Note a tree's annotations. Raises UsageError for what its manifests cannot hold."""
     if wish.annotations:
-        from towline.push.interface.annotations import mark  # most pushes need none
-
-        mark(tree, wish.annotations)
+        _annotate(tree, wish.annotations)
     for image in images(tree):
         build.check(image, build.preferred(image, wish.format, wish.profile), wish.profile)
     if wish.preserve_digests:
         build.check_preserved(tree, wish.format)
+
+
+def _annotate(tree: Tree, wanted: Annotations) -> None:
+    """Note in each part of a tree what its document is to have.
+
+    Raises UsageError where an index is to be annotated, and there is none.
+    """
+    if not isinstance(tree, Index):
+        if wanted.indexes:
+            raise UsageError(
+                "there is no index to annotate: what is pushed is one image",
+                hint="leave `index:` out",
+            )
+        tree.annotations = {**wanted.images, **wanted.top}
+        return
+    tree.annotations = {**wanted.indexes, **wanted.top}
+    for image in images(tree):
+        if image.source.platform.known:  # what stands beside an image says what it is itself
+            image.annotations = wanted.images
 
 
 def _tell_hosts(targets: Sequence[Target], wish: Wish) -> None:

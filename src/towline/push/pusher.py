@@ -19,8 +19,8 @@ from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import Note, Warned, nowhere
 from towline.push import joint_push, reporting
 from towline.push.begin import begin, connecting
-from towline.push.content.source_images import Opened, opening, registry_reference
-from towline.push.interface import copying, destinations, options, signatures
+from towline.push.content.source_images import Opened, name_sides, opening, registry_reference
+from towline.push.interface import destinations, options, signatures
 from towline.push.interface.edge import Edge, Listener
 from towline.push.interface.result import InspectResult, PlanResult, PushResult
 from towline.push.interface.signatures import PusherOptions, PushOptions, Several, Source
@@ -116,7 +116,7 @@ class Pusher:
             raise UsageError("check_push goes with `plan`: a push finds out by itself")
         wish = options.wish(wishes, all_tags=all_tags)
         parsed = destinations.parse(destination, wish, self._account, places=places)
-        parsed, wish = copying.checked(source, parsed, wish)
+        parsed, wish = destinations.checked(source, parsed, wish)
         names, said = destinations.by_repository(parsed), len(self._said)
         with (
             self._carried(wishes, parsed) as context,
@@ -165,7 +165,7 @@ class Pusher:
         if left and any(getattr(each, "status", "") == "pushed" for each in outcomes.values()):
             referring.tell(targets[0], left)
         if opened.origin:
-            copying.name_sides(outcomes.values())
+            name_sides(outcomes.values())
         context.trace.came_to(outcomes.values())
         return outcomes
 
@@ -202,7 +202,7 @@ class Pusher:
         As `push` in all else. Whole indexes go byte for byte. Where a tag holds the source's
         digest already, one HEAD at each end is all that is asked.
         """
-        meant = copying.meant(source)
+        meant = destinations.meant(source)
         return self._bring(meant, destination, wishes, all_tags=all_tags, places=True)
 
     @overload
@@ -222,7 +222,7 @@ class Pusher:
         """
         from towline.push import tag_push  # which most have no need of
 
-        found = copying.at_registry(reference)
+        found = destinations.at_registry(reference)
         places = destinations.beside(found, [tags] if isinstance(tags, str) else tags)
         with self._edge.crossed(places):
             target = target_at(self._resources, found.repository, Context(cancel, self._emit))
@@ -251,7 +251,7 @@ class Pusher:
         given = [*sources] if isinstance(sources, list | tuple) else [cast("Source", sources)]
         if not given:
             raise UsageError("no source is given", hint="name the images that the index is to list")
-        meant = [copying.meant(source) for source in given]
+        meant = [destinations.meant(source) for source in given]
         said = len(self._said)
         with self._carried(wishes, parsed) as context, ExitStack() as stack:
             each = [
@@ -341,7 +341,7 @@ class Pusher:
         wish = options.wish(wishes, all_tags=all_tags)
         wish = wish._replace(verify=None)  # there is nothing to verify yet
         parsed = destinations.parse(destination, wish, self._account, places=True)
-        parsed, wish = copying.checked(source, parsed, wish)
+        parsed, wish = destinations.checked(source, parsed, wish)
         said = len(self._said)
         with (
             self._carried(wishes, parsed) as context,
@@ -353,7 +353,7 @@ class Pusher:
             planned = dry_run.estimate(begun, wish, check=wishes.get("check_push", False))
             planned = {tag: opened.told_of_export(planned[tag]) for tag in wanted}
             if opened.origin:
-                copying.name_sides(planned.values())
+                name_sides(planned.values())
         several = all_tags or not isinstance(destination, str)
         return self._answer(planned, said, several=several)
 

@@ -207,7 +207,7 @@ class DockerArchive(Archive):
     def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
         """Take an image into the archive. Raises SourceError if its layers are not its config's."""
         document = parse(manifest.content, manifest.media_type)
-        assert isinstance(document, Manifest)  # noqa: S101 - see `copying` in `push`
+        assert isinstance(document, Manifest)  # noqa: S101 - see `begin` in `push`
         config = document.config.digest
         diff_ids = configs.parse(self.read_blob(config, context, configs.MAX_SIZE)).diff_ids
         layers = [plain_digest(self._root, each.digest) for each in document.layers]

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from towline import reference as references
 from towline.context import Meter
-from towline.errors import InvalidReference
-from towline.push.interface import copying
+from towline.errors import AuthError, InvalidReference, NetworkError, RegistryError, TowlineError
 from towline.push.target import Costs
 from towline.reference import Reference
 from towline.sources.base import SourceEntry, SourceIndex
@@ -66,10 +65,33 @@ def opening(
             source, resources, counted, places, wish=wish, outline=outline, known_first=reason
         )
     try:
-        with copying.sides_named() if opened.origin else nullcontext():
+        with _sides_named() if opened.origin else nullcontext():
             yield opened
     finally:
         opened.close()
+
+
+@contextmanager
+def _sides_named() -> Iterator[None]:
+    """Have errors that leave the block name the side that they are of."""
+    try:
+        yield
+    except TowlineError as error:
+        name_sides([error])
+        raise
+
+
+def name_sides(outcomes: Iterable[object]) -> None:
+    """Name in each error the side of the copy that it is of, since both are registries."""
+    errors = {id(each): each for each in outcomes if isinstance(each, TowlineError)}
+    for error in errors.values():
+        if isinstance(error, AuthError | RegistryError | NetworkError):
+            side = error.side or "destination"
+            if error.message.startswith(f"at the {side}: "):
+                continue  # of a source that was opened within another
+            if side == "source" and error.hint:
+                error.hint = error.hint.replace("`creds=", "`src_creds=")
+            error.args = (f"at the {side}: {error.message}", *error.args[1:])
 
 
 def _known_first(places: Iterable[Reference], wish: Wish) -> str | None:

@@ -1,23 +1,31 @@
-"""Parses destinations, and makes the answer for the caller of their outcomes."""
+"""Parses the words that say where, and makes the answer for the caller of their outcomes."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from towline import reference
 from towline.errors import PartialFailure, TowlineError, UsageError
+from towline.layers import profile as profiles
 from towline.push.interface.result import PlanResult, PushResult
+from towline.sources import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from towline.push.interface.options import Wish
+    from towline.push.interface.signatures import Source
     from towline.reference import Reference, RepositoryName
 
-_PLACES = ("oci:", "oci-archive:", "docker-archive:")
+_REGISTRY = "docker://"
+_OCI_ARCHIVE = "oci-archive:"
+_DOCKER_ARCHIVE = "docker-archive:"
+_PLACES = ("oci:", _OCI_ARCHIVE, _DOCKER_ARCHIVE)
 _DAEMON = "docker-daemon:"
+_PATHS = ("/", "./", "../")
 _TRANSPORTS = r"oci|oci-archive|docker-archive|docker-daemon|dir|containers-storage|ostree|sif"
 _ELSEWHERE = rf"(?:{_TRANSPORTS}):(?![0-9]+/)"
 """The beginning of a text that names a folder, a file or a daemon, also of skopeo's alone. A host
@@ -113,7 +121,7 @@ def _check(found: Reference, *, without: str | None) -> None:
 
 def _check_parts(text: str) -> None:
     """Raise UsageError for a name of one part: it is the Hub's, and mostly a slip in a push."""
-    name = text.removeprefix("docker://")
+    name = text.removeprefix(_REGISTRY)
     if "/" in name:
         return
     _check_no_registry(name, "REPOSITORY:TAG")
@@ -145,6 +153,95 @@ def _check_account(parsed: Iterable[Reference], account: str | None) -> None:
             + ", ".join(hosts),
             hint=f"save a login for each: towline login {next(iter(hosts))}",
         )
+
+
+def meant(source: Source) -> Source:
+    """The source; a bare word gets its transport, as it means an image at a registry.
+
+    Raises UsageError where a file has that name.
+    """
+    if not isinstance(source, str) or source == "-" or source.startswith(_PATHS):
+        return source
+    location = open_source.parse(source)
+    if location.transport:
+        return source
+    if os.path.lexists(source):
+        raise UsageError(
+            f"{source} is a path here, and a bare word is an image at a registry",
+            hint=f"./{source} is the path, docker://{source} the image",
+        )
+    return f"{_REGISTRY}{source}"
+
+
+def at_registry(text: str) -> Reference:
+    """Parse a word that must mean an image at a registry.
+
+    Raises UsageError where it does not, or a file has that name.
+    """
+    word = str(meant(text))
+    if not word.startswith(_REGISTRY):
+        raise UsageError(f"{text} is not at a registry", hint="name REGISTRY/REPOSITORY:TAG")
+    return reference.parse(word)
+
+
+def checked(
+    source: Source, destinations: Sequence[Reference], wish: Wish
+) -> tuple[list[Reference], Wish]:
+    """Destinations and wish, made to fit the source: files have other rules than registries.
+
+    Raises UsageError for a source that is one of the destinations or has a tag beside `all_tags`,
+    and for options that folders and files do not have.
+    """
+    location = open_source.parse(source) if isinstance(source, str) else None
+    found = None
+    if location and location.transport == "docker":
+        found = reference.parse(location.path)
+        found = found if wish.all_tags or found.digest else found.with_tag(found.target)
+        if wish.all_tags and (found.tag or found.digest):
+            raise UsageError(
+                f"the source of `all_tags` has no tag or digest: {found}",
+                hint=f"use {found.repository}",
+            )
+        if found in destinations:
+            raise UsageError(f"source and destination are the same: {found}")
+    others = [each for each in destinations if not str(each).startswith(_OCI_ARCHIVE)]
+    if wish.omit_from and others:
+        raise UsageError(
+            f"`omit_from` is for OCI archives, which {others[0]} is not",
+            hint="copy to oci-archive:FILE",
+        )
+    if all(each.repository.is_at_registry for each in destinations):
+        return list(destinations), wish
+    from towline.targets import place
+
+    if location:
+        place.check_apart(location, destinations)
+    named = place.named(destinations, found)
+    if wish.all_tags:
+        place.check_named(named)
+    return named, _plain(wish, destinations)
+
+
+def _plain(wish: Wish, destinations: Sequence[Reference]) -> Wish:
+    """The wish, made to fit docker archives. Raises UsageError for what they do not have."""
+    # Their layers are plain: if there is no other destination, none is compressed only to be
+    # decompressed again.
+    archives = [each for each in destinations if str(each).startswith(_DOCKER_ARCHIVE)]
+    wishes = {
+        "compression": wish.explicit_profile and wish.profile.compression != "none",
+        "verify": wish.verify,
+        "if_exists": wish.if_exists != "overwrite",
+        "referrers": wish.referrers,
+        "annotation": wish.annotations,
+    }
+    for option in (option for option, wished in wishes.items() if wished and archives):
+        raise UsageError(
+            f"`{option}` is not for a docker archive, which has plain layers and no manifests: "
+            f"{archives[0]}",
+            hint="use oci-archive:FILE",
+        )
+    alone = len(archives) == len(destinations)
+    return wish._replace(profile=profiles.parse("none")) if alone else wish
 
 
 def by_repository(parsed: Iterable[Reference]) -> dict[RepositoryName, list[Reference]]:
@@ -215,7 +312,7 @@ def repository(text: str) -> RepositoryName:
 
     Raises InvalidReference, and UsageError for a tag or digest, or for a registry alone.
     """
-    name = text.removeprefix("docker://")
+    name = text.removeprefix(_REGISTRY)
     if "/" not in name:
         _check_no_registry(name, "REPOSITORY")
     parsed = reference.parse(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from towline import reference as references
@@ -13,14 +14,29 @@ from towline.push.interface.signatures import Attestations, Format, IfExists, Pu
 from towline.sources.select import parse_platform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from towline.layers.profile import Profile
-    from towline.push.interface.annotations import Annotations
     from towline.push.interface.signatures import Creds, PusherOptions
     from towline.reference import Reference
     from towline.spec import media_types
     from towline.spec.descriptor import Platform
+
+
+_KEY_VALUE = "write KEY=VALUE, manifest:KEY=VALUE or index:KEY=VALUE"
+
+
+class Annotations(NamedTuple):
+    """Annotations that are asked for, by the documents that they go into.
+
+    Docker's formats have none, so a document that gets one is made in OCI's (`build`).
+    """
+
+    top: Mapping[str, str]
+    """The one under the tag, whichever that is."""
+    images: Mapping[str, str]
+    """The manifest of each image."""
+    indexes: Mapping[str, str]
 
 
 class Wish(NamedTuple):
@@ -73,9 +89,7 @@ def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
         verify = _one_of(Verify, "verify", verify)
     annotations = None
     if options.get("annotation"):
-        from towline.push.interface.annotations import parse  # which most have no need of
-
-        annotations = parse(options["annotation"])
+        annotations = _annotations(options["annotation"])
         if fmt == "docker":
             msg = "docker's manifest formats have no annotations"
             raise UsageError(msg, hint="use `format='oci'`")
@@ -101,6 +115,29 @@ def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
         referrers=options.get("referrers", False),
         omit_from=tuple(several(options.get("omit_from"))),
     )
+
+
+def _annotations(given: str | Sequence[str] | Mapping[str, str]) -> Annotations:
+    """Read `[manifest:|index:]K=V`, one or several, or a mapping. Raises UsageError."""
+    if not isinstance(given, Mapping):
+        given = dict(map(_pair, (given,) if isinstance(given, str) else given))
+    found: dict[str, dict[str, str]] = {"": {}, "manifest": {}, "index": {}}
+    for name, value in given.items():
+        where, colon, key = name.partition(":")
+        if not colon or not where.startswith(("manifest", "index")):
+            where, key = "", name
+        # Buildx's `manifest-descriptor:` and `manifest[PLATFORM]:` are none of ours, and no keys.
+        if where not in found or not key:
+            raise UsageError(f"{name!r} is no annotation's key", hint=_KEY_VALUE)
+        found[where][key] = value
+    return Annotations(found[""], found["manifest"], found["index"])
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"`annotation` needs a key and a value, not {text!r}", hint=_KEY_VALUE)
+    return name, value
 
 
 def _require_cryptography() -> None:
