@@ -6,8 +6,8 @@ misunderstanding of the specification.
 
 from __future__ import annotations
 
+from towline.server.call import LoggedRequest
 from towline.server.limits import Limits
-from towline.server.log import LoggedRequest
 from towline.server.server import Server, tls_context
 
 __all__ = ["Limits", "LoggedRequest", "Server", "tls_context"]

@@ -104,15 +104,14 @@ def start(call: Call) -> Response:
     if mount is not None and _mounted(call, digest_of(mount)):
         return _created(call, digest_of(mount))
     wanted = digest_of(digest) if digest is not None else None
-    algorithm = call.parameter("digest-algorithm") or (wanted.algorithm if wanted else "sha256")
-    if algorithm not in HEX_LENGTHS:
+    algorithm = call.parameter("digest-algorithm")
+    if algorithm and algorithm not in HEX_LENGTHS:
         message = f"the algorithm {algorithm[:50]!r} is not known here"
         raise Refused(distribution.DIGEST_INVALID, message)
     session = call.registry.sessions.start(call.name)
     if session is None:
         message, headers = "too many uploads are open", {"Retry-After": "10"}
         raise Refused(distribution.TOOMANYREQUESTS, message, headers=headers)
-    session.use(algorithm)
     if wanted is None:
         return Response(202, _session_headers(call, session))
     # A POST with a digest has the whole blob as its body (end-4b).
@@ -156,7 +155,6 @@ def finish(call: Call) -> Response:
     wanted = digest_of(call.parameter("digest") or "")
     session = _session(call)
     with session.taken(call.body) as uncertain:
-        session.use(wanted.algorithm)
         return _finish(call, session, wanted, uncertain=uncertain)
 
 

@@ -1,27 +1,69 @@
-"""The arguments of every endpoint: the registry's parts, and a request taken apart."""
+"""The arguments of every endpoint: the registry's parts, its log too, and a request taken apart."""
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from towline.server.refusals import digest_of
 from towline.server.repository import Repository
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from towline.server.auth import Guard
     from towline.server.faults import Faults
     from towline.server.http import Body, Request
     from towline.server.limits import Limits
-    from towline.server.log import RequestLog
     from towline.server.sessions import Sessions
     from towline.server.storage import Storage
     from towline.spec.digest import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedRequest:
+    """One request, logged just before its answer is sent."""
+
+    method: str
+    path: str
+    """With its query, as it came."""
+    status: int
+    """0: the client had gone before an answer."""
+    received: int
+    """Bytes of the body that were read."""
+    seconds: float
+    """From the end of the headers to the answer."""
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Names in lower case; without credentials."""
+
+
+class RequestLog:
+    """The last requests, the oldest first. Bounded, so that a long-lived server needs no memory."""
+
+    def __init__(self, size: int, listener: Callable[[LoggedRequest], None] | None = None) -> None:
+        self._listener = listener
+        self._entries: deque[LoggedRequest] = deque(maxlen=size)
+        self._lock = threading.Lock()
+        self.count = 0
+        """Requests since the start, with those that are dropped."""
+
+    def add(self, entry: LoggedRequest) -> None:
+        """Add a request, and tell the listener."""
+        with self._lock:
+            self._entries.append(entry)
+            self.count += 1
+        if self._listener:
+            self._listener(entry)
+
+    def since(self, mark: int = 0) -> list[LoggedRequest]:
+        """The requests from number `mark` on, counted from 0, as far as they are still there."""
+        with self._lock:
+            forgotten = self.count - len(self._entries)
+            return list(islice(self._entries, max(0, mark - forgotten), None))
 
 
 class PerClient:

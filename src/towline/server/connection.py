@@ -12,8 +12,8 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from towline.server import api
+from towline.server.call import LoggedRequest
 from towline.server.http import BODILESS, BadRequest, Cut, FilePart, Framing, Response
-from towline.server.log import LoggedRequest
 from towline.server.refusals import Refused
 from towline.spec import distribution
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
 from towline.server import documents
@@ -21,8 +21,9 @@ from towline.server.limits import Limits
 from towline.server.repository import Repository
 from towline.server.sessions import Sessions
 from towline.server.storage import Storage, last_asked
-from towline.spec import gojson, media_types
+from towline.spec.descriptor import Descriptor
 from towline.spec.digest import HEX_LENGTHS, Digest
+from towline.spec.manifest import build_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,13 +152,12 @@ def _let_go(repository: Repository, digest: Digest, marks: _Marks) -> None:
 
 def write_index(storage: Storage) -> None:
     """Write every tag into `index.json`, so that the root can be read as an OCI layout."""
-    listed: list[dict[str, Any]] = []
+    listed: list[Descriptor] = []
     for name in sorted(storage.names()):
         repository = Repository(storage, name)
         for tag in sorted(repository.tags()):
             if found := repository.resolve(tag):
-                entry = {"mediaType": found.media_type, "digest": found.stored, "size": found.size}
-                name_of_it = {"org.opencontainers.image.ref.name": f"{name}:{tag}"}
-                listed.append({**entry, "annotations": name_of_it})
-    index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": listed}
-    storage.files.write(storage.index, gojson.encode(index))
+                named = {"org.opencontainers.image.ref.name": f"{name}:{tag}"}
+                held = Descriptor(found.media_type, found.stored, found.size, annotations=named)
+                listed.append(held)
+    storage.files.write(storage.index, build_index("oci", listed).content)

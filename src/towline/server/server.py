@@ -13,12 +13,11 @@ from urllib.parse import parse_qs
 
 from towline.errors import TowlineError, UsageError
 from towline.server import api, gc
-from towline.server.call import PerClient, Registry
+from towline.server.call import PerClient, Registry, RequestLog
 from towline.server.connection import Connection
 from towline.server.faults import Faults
 from towline.server.http import Body, Request
 from towline.server.limits import Limits
-from towline.server.log import RequestLog
 from towline.server.sessions import Sessions
 from towline.server.storage import Storage
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from towline.server.auth import Guard
-    from towline.server.log import LoggedRequest
+    from towline.server.call import LoggedRequest
 
 _BACKLOG = 128
 """Connections that may wait to be accepted."""

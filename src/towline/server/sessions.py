@@ -1,8 +1,8 @@
 """Upload sessions: the bytes of a blob that have come so far (distribution-spec, "Pushing blobs").
 
 A session is one file, so that it survives a restart. The file's name has a hash of the repository's
-name, so that only requests to that repository find it. Bytes are hashed as they come. After a
-restart, or for a closing digest of another algorithm, the file is hashed.
+name, so that only requests to that repository find it. Bytes are hashed by sha256 as they come.
+After a restart, or for a closing digest of another algorithm, the file is hashed.
 """
 
 from __future__ import annotations
@@ -63,11 +63,6 @@ class Session:
                 if self._taken is body:
                     self._taken = None
 
-    def use(self, algorithm: str) -> None:
-        """Hash with that algorithm, if nothing has been hashed yet."""
-        if not self.offset:
-            self._hash = hashlib.new(algorithm)
-
     def append(self, body: Body) -> None:
         """Append a request's body; bytes that came before a cut are kept.
 
@@ -89,10 +84,10 @@ class Session:
 
     def digest(self, algorithm: str) -> Digest:
         """The digest of the bytes received."""
-        if self._hash is None or self._hash.name != algorithm:
-            with self.path.open("rb") as file:
-                self._hash = hashlib.file_digest(file, algorithm)
-        return Digest(f"{algorithm}:{self._hash.hexdigest()}")
+        if self._hash and algorithm == "sha256":
+            return Digest(f"sha256:{self._hash.hexdigest()}")
+        with self.path.open("rb") as file:
+            return Digest(f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}")
 
 
 class Sessions:

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 from towline.errors import TowlineError
 from towline.spec import distribution
 from towline.spec.digest import HEX_LENGTHS
+from towline.spec.manifest import build_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 _STRIPES = 64
 """Locks that all repositories share, so that their number costs no memory."""
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-_EMPTY_INDEX = (
-    b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
-)
 TOUCH_AFTER = 60.0
 """Seconds: a file that was asked for more recently is not marked again, which would cost a write
 for each question."""
@@ -188,7 +186,7 @@ class Storage:
                 folder.mkdir(parents=True, exist_ok=True)
             for path, content in (
                 (self.root / "oci-layout", _LAYOUT),
-                (self.index, _EMPTY_INDEX),
+                (self.index, build_index("oci", ()).content),
                 (self._lock, b""),
                 (self._sweep_lock, b""),
                 (self._sweep_turn, b""),

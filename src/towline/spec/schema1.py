@@ -22,8 +22,6 @@ _TYPES = frozenset({media_types.SCHEMA1, media_types.SCHEMA1_SIGNED})
 class Schema1(NamedTuple):
     """The fields of a schema 1 manifest that a registry needs."""
 
-    name: str
-    tag: str
     layers: tuple[Digest, ...]
     """Newest first, as in `fsLayers`; the empty layer may occur more than once."""
     payload: bytes
@@ -58,8 +56,6 @@ def parse(content: bytes) -> Schema1:
     if not layers or len(layers) != len(history):
         raise ValueError(f"`fsLayers` has {len(layers)} entries and `history` {len(history)}")
     return Schema1(
-        name=str(document.get("name") or ""),
-        tag=str(document.get("tag") or ""),
         layers=tuple(Digest(str(each.get("blobSum"))) for each in layers),
         payload=_payload(content, document),
     )

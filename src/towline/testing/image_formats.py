@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from towline import reference
 from towline.spec import gojson, media_types
-from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
+from towline.spec.manifest import build_index
 from towline.testing.blob_store import PackedFile, add_file, entry
 
 if TYPE_CHECKING:
@@ -91,7 +91,6 @@ def _index(made: Sequence[Made]) -> bytes:
     """The content of `index.json`, with names as containerd writes them."""
     listed = []
     for each in made:
-        raw = each.root
         for name in each.names or (None,):
             annotations = {}
             if name is not None:
@@ -100,11 +99,8 @@ def _index(made: Sequence[Made]) -> bytes:
                     full = reference.parse(name)
                     annotations["io.containerd.image.name"] = str(full)
                     annotations["org.opencontainers.image.ref.name"] = full.target
-            root = Descriptor(raw.media_type, raw.digest, raw.size, annotations=annotations)
-            listed.append(root.as_json())
-    return gojson.encode(
-        {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": listed}
-    )
+            listed.append(each.root.descriptor()._replace(annotations=annotations))
+    return build_index("oci", listed).content
 
 
 def _fill_layout(

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 from towline._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Callable, Iterator
 
     from towline.tracing.recording import Recording
 
     Event = dict[str, Any]
+
+_THREADS, _LAYERS, _CONNECTIONS = 1, 2, 3
+"""The numbers of the processes."""
 
 
 def lines(recording: Recording, redact: Callable[[str], str]) -> Iterator[str]:
@@ -33,61 +36,49 @@ def lines(recording: Recording, redact: Callable[[str], str]) -> Iterator[str]:
 
 
 def _events(recording: Recording, redact: Callable[[str], str]) -> Iterator[Event]:
-    threads = _Process(1, "threads", recording.began)
-    for number, name in recording.threads.items():
-        yield from threads.track(number, redact(name))
-    for span in recording.spans:
-        blob, repository = map(redact, span.about)
-        args = {"blob": blob, "repository": repository, "bytes": span.size}
-        yield threads.event(span.thread, span.step, span.began, span.ended, args)
-    layers = _Process(2, "layers", recording.began)
-    for about, told in recording.layers.items():
-        blob, repository = map(redact, about)
-        yield from layers.track(about, f"{blob} {repository}")
-        args = {"status": redact(told.status), "bytes": told.sent}
-        yield layers.event(about, blob, told.began, told.ended, args)
-    connections = _Process(3, "connections", recording.began)
+    processes = {_THREADS: "threads", _LAYERS: "layers", _CONNECTIONS: "connections"}
+    for process, name in processes.items():
+        yield _names("process_name", process, 0, f"towline: {name}")
+    # Tracks are numbered anew: viewers take no numbers above 32 bits, which threads have.
+    threads = {thread: track for track, thread in enumerate(recording.threads, 1)}
+    for thread, name in recording.threads.items():
+        yield _names("thread_name", _THREADS, threads[thread], redact(name))
+    for track, ((blob, repository), _) in enumerate(recording.layers.items(), 1):
+        yield _names("thread_name", _LAYERS, track, f"{redact(blob)} {redact(repository)}")
+    connections: dict[int, int] = {}
     for request in recording.requests:
-        yield from connections.track(request.connection, "connection")
-        args = {"status": request.status, "blob": redact(request.about[0])}
-        moments = (request.began, request.ended)
-        yield connections.event(request.connection, redact(request.asked), *moments, args)
+        connections.setdefault(request.connection, len(connections) + 1)
+    for track in connections.values():
+        yield _names("thread_name", _CONNECTIONS, track, "connection")
 
-
-class _Process:
-    """A process of the trace: its tracks, each of which shows one event at a time."""
-
-    def __init__(self, number: int, name: str, began: float) -> None:
-        self._number = number
-        self._name = name
-        self._began = began
-        self._tracks: dict[Hashable, int] = {}
-
-    def track(self, key: Hashable, name: str) -> Iterator[Event]:
-        """The events that name the track of `key`, and with the first track the process.
-
-        None where the track has its name already.
-        """
-        if key in self._tracks:
-            return
-        if not self._tracks:
-            yield self._names("process_name", 0, f"towline: {self._name}")
-        self._tracks[key] = number = len(self._tracks) + 1
-        yield self._names("thread_name", number, name)
-
-    def _names(self, what: str, track: int, name: str) -> Event:
-        args = {"name": name}
-        # "M": metadata, the names of a process or a track.
-        return {"ph": "M", "pid": self._number, "tid": track, "name": what, "args": args}
-
-    def event(self, key: Hashable, name: str, began: float, ended: float, args: Event) -> Event:
-        """An event from `began` to `ended` on the track of `key`."""
+    def event(
+        process: int, track: int, name: str, interval: tuple[float, float], args: Event
+    ) -> Event:
+        """An event on one track, which shows one event at a time."""
+        began, ended = interval
         return {
             "ph": "X",  # "complete": beginning and duration in one event
-            "pid": self._number,
-            "tid": self._tracks[key],
+            "pid": process,
+            "tid": track,
             "name": name,
-            "ts": round((began - self._began) * 1e6, 1),
+            "ts": round((began - recording.began) * 1e6, 1),
             "dur": round((ended - began) * 1e6, 1),
             "args": args,
         }
+
+    for span in recording.spans:
+        blob, repository = map(redact, span.about)
+        told = {"blob": blob, "repository": repository, "bytes": span.size}
+        yield event(_THREADS, threads[span.thread], span.step, span.interval, told)
+    for track, ((blob, _), layer) in enumerate(recording.layers.items(), 1):
+        told = {"status": redact(layer.status), "bytes": layer.sent}
+        yield event(_LAYERS, track, redact(blob), (layer.began, layer.ended), told)
+    for request in recording.requests:
+        asked, moments = redact(request.asked), (request.began, request.ended)
+        told = {"status": request.status, "blob": redact(request.about[0])}
+        yield event(_CONNECTIONS, connections[request.connection], asked, moments, told)
+
+
+def _names(what: str, process: int, track: int, name: str) -> Event:
+    # "M": metadata, the name of a process or of a track.
+    return {"ph": "M", "pid": process, "tid": track, "name": what, "args": {"name": name}}
