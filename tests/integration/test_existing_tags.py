@@ -45,7 +45,9 @@ class TestRules:
         assert towline.digest(f"docker://{name}") == push(first, name, "overwrite").digest
 
     @pytest.mark.parametrize("rule", ["overwrite", "same"])
-    @pytest.mark.parametrize("options", [{}, {"cache": "none"}])
+    @pytest.mark.parametrize(
+        "options", [{}, {"cache": "none"}, {"check_diffids": True}, {"verify": "head"}]
+    )
     def test_a_tag_that_holds_the_same_is_right_and_not_written_again(
         self, registry: Place, first: Path, rule: str, options: dict[str, Any]
     ) -> None:
@@ -225,7 +227,9 @@ class TestImmutable:
         assert len(closed.requests("PUT", "/manifests/")) == before + 1
         assert towline.digest(f"docker://{name}") == pushed.digest
 
-    @pytest.mark.parametrize("options", [{}, {"cache": "none"}])
+    @pytest.mark.parametrize(
+        "options", [{}, {"cache": "none"}, {"check_diffids": True}, {"verify": "head"}]
+    )
     @pytest.mark.parametrize("refusal", IMMUTABLE)
     def test_the_same_image_is_done_without_a_put(
         self, closed: Scripted, first: Path, refusal: Reply, options: dict[str, Any]

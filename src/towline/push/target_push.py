@@ -198,7 +198,7 @@ class TargetPush:
             for blob, plan in self.plans.items()
             if plan and isinstance(plan[0], Ask)
         }
-        if len(found) < len(self.plans) or self._wish.check_diffids or self.target.referrers:
+        if len(found) < len(self.plans):
             return None
         standing = {}
         for reference, tree in self.left:
@@ -206,7 +206,8 @@ class TargetPush:
             if (right := if_exists.TaggedImage(tag).standing()) is None:
                 return None
             standing[reference] = right
-        if self._wish.verify:  # then each blob is asked for, and one that is missing is sent again
+        # To verify, each blob is asked for, and one that is missing is sent again.
+        if self._wish.verify or self._wish.check_diffids or self.target.referrers:
             return None
         self.delivered = {**found, **self.delivered}
         return standing
