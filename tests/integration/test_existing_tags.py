@@ -54,6 +54,7 @@ class TestRules:
         name = registry.name("app") + ":1"
         pushed = push(first, name, "overwrite")
         before = len(registry.requests())
+        assert towline.plan(first, name, if_exists=rule, **options).status == "unchanged"
         again = push(first, name, rule, **options)
         assert (again.status, again.digest) == ("unchanged", pushed.digest)
         assert not [one for one in registry.requests()[before:] if one[0] == "PUT"]

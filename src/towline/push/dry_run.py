@@ -136,6 +136,8 @@ def _result(
     held: Mapping[str, int],
 ) -> PlanResult:
     documents = _documents(tree, found, wish)
+    digest = documents.top.digest if documents else None
+    stands = digest and run.target.seen.get(reference.tag or "") == digest
     send_bytes = sum(
         (come.sent_bytes if (come := found[blob.key]) else blob.size) - held.get(blob.key, 0)
         for blob in tree_blobs([tree])
@@ -145,10 +147,10 @@ def _result(
     return PlanResult(
         reference=str(reference),
         tag=reference.tag,
-        digest=documents.top.digest if documents else None,
+        digest=digest,
         size=documents.top.size if documents else None,
         media_type=documents.top.media_type if documents else unbuilt,
-        status="pushed",
+        status="unchanged" if stands else "pushed",
         layers=_layers(tree, found, held, wish.profile),
         manifests=reporting.manifests(tree, documents) if documents else (),
         digest_differs=documents.differs if documents else None,
