@@ -49,7 +49,7 @@ class TestRules:
         "options", [{}, {"cache": "none"}, {"check_diffids": True}, {"verify": "head"}]
     )
     def test_a_tag_that_holds_the_same_is_right_and_not_written_again(
-        self, registry: Place, first: Path, rule: str, options: dict[str, Any]
+        self, registry: Place, first: Path, rule: Any, options: dict[str, Any]
     ) -> None:
         name = registry.name("app") + ":1"
         pushed = push(first, name, "overwrite")
