@@ -402,11 +402,11 @@ ONE = {"platforms": ["linux/amd64"], "absent": ["linux/arm64"], "attestations": 
     ("store", "spec", "passes"),
     [
         ("containerd", ONE, True),
-        ("containerd", {"platforms": ["linux/amd64", "linux/arm64"]}, False),
+        ("containerd", {"platforms": ["linux/amd64", "linux/arm64"], "attestations": True}, True),
         ("overlay2", {}, False),
     ],
 )
-def test_of_the_one_platform_that_is_held_an_export_passes(
+def test_of_one_platform_alone_a_containerd_store_exports_what_passes(
     engine: ScriptedEngine,
     oci_registry: OciRegistry,
     tmp_path: Path,
@@ -426,7 +426,9 @@ def test_of_the_one_platform_that_is_held_an_export_passes(
     notes.clear()
     result = towline.push("docker-daemon:app:1", place, platform="linux/amd64", **options)
     assert result.digest == towline.digest(image.archive, platform="linux/amd64")
+    assert result.digest_differs == ("platforms" if store == "containerd" else None)
     assert passes == (not notes.spooled)
+    assert engine.exports[-1].endswith("linux%22%7D") == (store == "containerd")
 
 
 @pytest.mark.parametrize("version", ["25.0", "28"])

@@ -163,6 +163,36 @@ def test_an_engine_on_another_machine_exports_what_is_pushed(
         assert result.digest == made.digest
 
 
+@pytest.mark.parametrize("engine", ["containerd"], indirect=True)
+def test_of_one_platform_a_containerd_store_on_another_machine_exports_no_other(
+    engine: DockerEngine, oci_registry: OciRegistry, tmp_path: Path
+) -> None:
+    made = make_image(
+        tmp_path / "parts.tar",
+        LAYERS,
+        ["linux/amd64", "linux/arm64", "linux/arm/v6"],
+        "docker-containerd",
+        names=["parts:1"],
+        attestations=True,
+    )
+    engine.load(made.path)
+    environ = fake_ssh.to_a_socket(tmp_path, engine.url, tmp_path / "words")
+    told: list[towline.Event] = []
+    for platform in ("linux/arm64", "linux/arm"):
+        result = towline.push(
+            "docker-daemon:parts:1",
+            f"{oci_registry.name('app')}:1",
+            engine="ssh://far.example",
+            environ=environ,
+            cache="none",
+            on_event=told.append,
+            platform=platform,
+        )
+        assert result.digest == towline.digest(made.path, platform=platform)
+    # It is read as it passes: an export that is kept is told of by a second note.
+    assert [note for note in notes(told) if "prepares its export" not in note] == []
+
+
 @pytest.mark.peer("docker")
 @pytest.mark.parametrize("engine", ["containerd"], indirect=True)
 def test_what_docker_saves_of_a_containerd_store_passes_through_a_pipe(

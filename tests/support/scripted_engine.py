@@ -18,6 +18,8 @@ import urllib.parse
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tests.support.sources import member, tar_of
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
@@ -90,6 +92,22 @@ class Held:
             repositories = [name.partition("@")[0] for name in self.repo_digests]
             said["Identity"] = {"Pull": [{"Repository": name} for name in repositories]}
         return said
+
+    def exported(self, platform: dict[str, Any] | None) -> bytes:
+        """All of it, or one platform's image, of which alone the list then speaks."""
+        if platform is None:
+            return self.archive.read_bytes()
+        listed = self.document(f"blobs/sha256/{self.id[7:]}")["manifests"]
+        (one,) = [each for each in listed if each.get("platform") == platform]
+        manifest = self.document(f"blobs/sha256/{one['digest'][7:]}")
+        below = (manifest["config"], *manifest["layers"])
+        wanted = [one["digest"], *(each["digest"] for each in below)]
+        names = {f"blobs/sha256/{digest[7:]}" for digest in wanted}
+        index = {"schemaVersion": 2, "manifests": [one]}
+        with tarfile.open(self.archive) as tar:
+            blobs = [(each, tar.extractfile(each)) for each in tar if each.name in names]
+            content = [(each, file.read()) for each, file in blobs if file]
+        return tar_of(*content, member("index.json", json.dumps(index).encode()))
 
     def manifests(self) -> list[dict[str, Any]]:
         top = self.document(f"blobs/sha256/{self.id[7:]}")
@@ -185,7 +203,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             said = [{"Id": each.id, "RepoTags": list(each.names)} for each in images]
             self.say(200, json.dumps(said).encode())
         elif path == "/images/get" and self.engine.version != "podman":
-            self.export(query["names"])
+            told = query.get("platform")
+            self.export(query["names"], json.loads(told[0]) if told else None)
         elif path == "/libpod/images/export" and query["format"] == ["docker-archive"]:
             self.export(query["references"])
         elif match := re.fullmatch(r"/images/(.+)/(json|history)", path):
@@ -200,7 +219,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.refuse(404, "page not found")
 
-    def export(self, names: list[str]) -> None:
+    def export(self, names: list[str], platform: dict[str, Any] | None = None) -> None:
         found = [self.engine.find(name) for name in names]
         image = found[0]
         if image is None:
@@ -208,7 +227,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         assert all(each and each.archive == image.archive for each in found)
         self.engine.before_export()
-        content = self.engine.bend_export(image.archive.read_bytes())
+        content = self.engine.bend_export(image.exported(platform))
         self.send_response(200)
         self.tell("application/x-tar")
         self.send_header("Transfer-Encoding", "chunked")

@@ -130,7 +130,8 @@ class EngineSource:
     def _images(self) -> list[Listed]:
         if self._all_tags:
             return engine_images.all_tags(self._client, self.name)
-        return [engine_images.one(self._client, self.name)]
+        image = engine_images.one(self._client, self.name)
+        return [image.of(self._platforms[0]) if len(self._platforms) == 1 else image]
 
     @property
     def origins(self) -> tuple[Reference, ...]:
@@ -195,6 +196,8 @@ class EngineSource:
         open_blob = partial(self._open_blob, image)
         layout = OciLayout(DescribedFiles(self._client.name, root, gathered, open_blob))
         content = layout.entries()[0].content
+        if image.within:
+            return content._replace(for_index=True)
         return content if layout.says_most() else without_manifest(content)
 
     def _outline(self, image: Listed) -> SourceImage:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from towline.context import Cancel, Context
     from towline.sources.engine_address import Address
+    from towline.spec.descriptor import Platform
     from towline.wire.channel import Channel
     from towline.wire.exchange import Unread
     from towline.wire.log import Log
@@ -227,14 +228,18 @@ class EngineClient:
         sizes = [line.get("Size") for line in lines if isinstance(line, dict)]
         return [size if isinstance(size, int) else 0 for size in reversed(sizes)]
 
-    def export(self, names: Sequence[str], context: Context) -> Unread:
-        """A tar of images, as it comes. Raises SourceError."""
+    def export(
+        self, names: Sequence[str], context: Context, platform: Platform | None = None
+    ) -> Unread:
+        """A tar of images, or of that platform's alone, as it comes. Raises SourceError."""
         if self._podman:
             query = "".join(f"&references={urls.quote(name)}" for name in names)
             # Not as an OCI archive: for that Podman compresses each layer, with one thread.
             target = f"/libpod/images/export?format=docker-archive{query}"
         else:
             target = "/images/get?" + "&".join(f"names={urls.quote(name)}" for name in names)
+            if platform:
+                target += f"&platform={urls.quote(json.dumps(platform.as_json()))}"
         request = Request("GET", self._url(target))
         try:
             unread = self._pool.open(request, context, patience=_DAYS)

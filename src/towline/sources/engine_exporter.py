@@ -109,8 +109,11 @@ class Exporter:
         self._context.emit(Note(reference="", message=message))
         # One image by its ID: its name may be another image's by now. Several by their names: an
         # export by ID has no names to tell them apart.
-        asked = [images[0].id] if len(images) == 1 else [n for each in images for n in each.names]
-        return self._client.export(asked, context)
+        if len(images) > 1:
+            return self._client.export([n for each in images for n in each.names], context)
+        (image,) = images
+        platform = image.platform if image.within else None
+        return self._client.export([image.within or image.id], context, platform)
 
     def archive(self, images: Sequence[Listed]) -> ImageSource:
         """An export of these images as a source, by its list of images, which comes last."""

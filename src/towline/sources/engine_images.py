@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from towline import reference as references
 from towline.errors import InvalidReference, SourceError
 from towline.sources import files
+from towline.sources.select import may_be
 from towline.spec import media_types, reading
 from towline.spec.descriptor import Descriptor, Platform
 from towline.spec.digest import Digest
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
 
 _ALIKE = 5
 """Names that a hint suggests."""
+
+
+class Part(NamedTuple):
+    """The image of one platform in an index, as a containerd store tells of it (API 1.48)."""
+
+    root: Descriptor
+    """Its manifest."""
+    platform: Platform
+    size: int
+    """Bytes of what the store holds of it."""
+    whole: bool
+    """Whether it holds all of it."""
 
 
 class Listed(NamedTuple):
@@ -41,6 +54,10 @@ class Listed(NamedTuple):
     """Manifests that the index lists and the engine does not hold, or not whole."""
     alone: bool
     """Whether it is one image: no index, or one of which the engine says that it holds only one."""
+    parts: tuple[Part, ...]
+    """The images of an index."""
+    within: Digest | None = None
+    """The index of which it is a part by itself."""
 
     @property
     def title(self) -> str:
@@ -51,6 +68,24 @@ class Listed(NamedTuple):
     def is_index(self) -> bool:
         """Whether it is an image for several platforms, or one with attestations."""
         return self.root is not None and self.root.media_type in media_types.INDEXES
+
+    def of(self, wanted: Platform) -> Listed:
+        """The one image of an index that this platform may mean; else all of it, as it is."""
+        # An engine exports such a part by itself, since the same version that tells of parts.
+        meant = [each for each in self.parts if may_be(each.platform, wanted)]
+        if not self.is_index or len(meant) != 1 or not meant[0].whole:
+            return self
+        (part,) = meant
+        return self._replace(
+            id=part.root.digest,
+            diff_ids=(),  # those that are told may be another platform's
+            size=part.size,
+            platform=part.platform,
+            root=part.root,
+            absent=frozenset(),
+            alone=True,
+            within=self.id,
+        )
 
 
 def one(client: EngineClient, name: str) -> Listed:
@@ -97,7 +132,7 @@ def _listed(found: Mapping[str, Any]) -> Listed:
     layers = reading.texts(rootfs, "Layers") if isinstance(rootfs, dict) else ()
     digest = Digest(str(found.get("Id")))
     parts = [each for each in reading.array(found, "Manifests") if isinstance(each, dict)]
-    images = [each for each in parts if each.get("Kind") == "image" and each.get("Available")]
+    images = [each for each in parts if each.get("Kind") == "image"]
     # Before API 1.48 the snapshotter's name tells: the graph driver's is overlay2.
     containerd = isinstance(root, dict) or driver_name == "overlayfs"
     return Listed(
@@ -114,8 +149,15 @@ def _listed(found: Mapping[str, Any]) -> Listed:
         containerd=containerd,
         origins=_origins(found, digest),
         absent=frozenset(Digest(str(each["ID"])) for each in parts if not each.get("Available")),
-        alone=len(images) == 1 or not containerd,
+        alone=sum(bool(each.get("Available")) for each in images) == 1 or not containerd,
+        parts=tuple(_part(each) for each in images if each.get("Descriptor")),
     )
+
+
+def _part(told: Mapping[str, Any]) -> Part:
+    root = Descriptor.from_json(told["Descriptor"])
+    platform = root.platform or Platform("", "")
+    return Part(root, platform, _content_size([told]), bool(told.get("Available")))
 
 
 def _origins(found: Mapping[str, Any], digest: Digest) -> tuple[Reference, ...]:

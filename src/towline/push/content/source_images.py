@@ -153,9 +153,9 @@ class Opened:
         if isinstance(source, str | os.PathLike):
             self._path = location.path if location else self.name
         if known_first is None and self._ref:
-            known_first = f"{self._ref} may be one of several images in it"
+            known_first = f"{self._ref} may be one of several images in it, which it lists last"
         if known_first is None and wish.platforms:
-            known_first = "not all of its platforms are wanted"
+            known_first = "which layers are of the wanted platforms is said last"
         self._source = open_source(
             location or source, context, environ=resources.environ, known_first=known_first
         )
