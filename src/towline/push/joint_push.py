@@ -30,45 +30,11 @@ if TYPE_CHECKING:
     from towline.spec.digest import Digest
     from towline.spec.media_types import Format
 
-    Known = Mapping[Digest, Sequence[Entry]]
-
 T = TypeVar("T")
 
 
-def push(resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
-    """Carry out the runs of one push. At the end each has an outcome for each of its tags.
-
-    Raises Cancelled, and errors that do not belong to any one target.
-    """
-    story = _Together(resources, runs, wish)
-    if len(runs) == 1:
-        story.alone(runs[0])
-    elif runs:
-        story.together()
-    story.tell_what_bounded_it()
-
-
-def prepare(resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
-    """Announce the layers, learn and plan, and write nothing."""
-    _Together(resources, runs, wish).prepare()
-
-
-def bring_blobs(resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
-    """Bring the blobs to the targets, and put no manifest. Raises Cancelled.
-
-    `Target.passed` then has the blobs of each target, and `Target.failure` its error.
-    """
-    story = _Together(resources, runs, wish)
-    story.prepare()
-    story.start(hopeful := [run for run in runs if not run.hopeless])
-    with Threads(len(runs), "towline-target") as threads:
-        ends = [threads.submit(run.bring) for run in hopeful]
-    for end in ends:
-        end.result()
-
-
-class _Together:
-    """One push."""
+class JointPush:
+    """A push to all of its targets: `push` carries it out, `prepare` only plans it."""
 
     def __init__(self, resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
         self._resources = resources
@@ -77,43 +43,51 @@ class _Together:
         for run in runs:
             announce(run.target)
         self._blobs = dict.fromkeys(blob for run in runs for blob in run.blobs)
-        self.known: Known = resources.known(self._blobs)
+        self._known = resources.known(self._blobs)
 
     @cached_property
     def _choice(self) -> Choice:
         from towline.push.upload.choice import Choice  # an unchanged image needs none
 
         zstd = _formats(self._runs, self._wish) == {"oci"}
-        return Choice(self._wish.profile, self._resources.client.rates, self.known, zstd=zstd)
+        return Choice(self._wish.profile, self._resources.client.rates, self._known, zstd=zstd)
 
-    def tell_what_bounded_it(self) -> None:
-        """If the link was the limit of the push, tell once how `auto` would have helped."""
+    def push(self) -> None:
+        """Carry out the runs. At the end each has an outcome for each of its tags.
+
+        Raises Cancelled, and errors that do not belong to any one target.
+        """
+        if len(self._runs) == 1:
+            run = self._runs[0]
+            self._plan([run], run.learn(self._known))
+            self._send(run, run.early())
+        elif self._runs:
+            self._push_side_by_side()
+        # If the link was the limit of the push, it is told once how `auto` would have helped.
         if "_choice" in vars(self) and (told := self._choice.told()):
             target = self._runs[0].target
             target.context.emit(Note(reference=target.reference, message=told))
 
     def prepare(self) -> None:
-        """Let each target learn, and plan for all together."""
+        """Let each target learn, plan for all together, and write nothing."""
         with Threads(len(self._runs), "towline-target") as threads:
-            taught = [threads.submit(partial(run.learn, self.known)) for run in self._runs]
+            taught = [threads.submit(partial(run.learn, self._known)) for run in self._runs]
         if self._runs:
-            self.plan(self._runs, [entry for one in taught for entry in one.result()])
+            self._plan(self._runs, [entry for one in taught for entry in one.result()])
 
-    def alone(self, run: TargetPush) -> None:
-        """Carry out a push that has one target."""
-        self._plan_alone(run, partial(run.learn, self.known))
+    def bring_blobs(self) -> None:
+        """Bring the blobs to the targets, and put no manifest. Raises Cancelled.
 
-    def _plan_alone(self, run: TargetPush, learn: Callable[[], Sequence[Entry]]) -> None:
-        self.plan([run], learn())
-        self._send_alone(run, run.early)
+        `Target.passed` then has the blobs of each target, and `Target.failure` its error.
+        """
+        self.prepare()
+        self._start(hopeful := [run for run in self._runs if not run.hopeless])
+        with Threads(len(self._runs), "towline-target") as threads:
+            ends = [threads.submit(run.bring) for run in hopeful]
+        for end in ends:
+            end.result()
 
-    def _send_alone(self, run: TargetPush, early: Callable[[], bool]) -> None:
-        if not early():
-            self.start([run])
-            run.finish()
-
-    def together(self) -> None:
-        """Carry out a push that has several targets, side by side."""
+    def _push_side_by_side(self) -> None:
         # Two threads for each: a late target's next step waits, in a second one, for its first.
         with Threads(2 * len(self._runs), "towline-target") as threads:
             try:
@@ -127,26 +101,35 @@ class _Together:
 
     def _begin(self, threads: Threads) -> list[Future[None]]:
         """Start each target's way to its end; the futures end with it."""
-        learning = {run: threads.submit(partial(run.learn, self.known)) for run in self._runs}
+        learning = {run: threads.submit(partial(run.learn, self._known)) for run in self._runs}
         come, late = _meet(learning, lambda run, _: not run.hopeless)
-        going = [
-            threads.submit(partial(self._plan_alone, run, learning[run].result)) for run in late
-        ]
+        going = [threads.submit(partial(self._learned_late, run, learning[run])) for run in late]
         if come:
-            self.plan(list(come), [entry for some in come.values() for entry in some])
+            self._plan(list(come), [entry for some in come.values() for entry in some])
         looking = {run: threads.submit(run.early) for run in come}
         looked, late = _meet(looking, lambda _, over: not over)
-        going += [
-            threads.submit(partial(self._send_alone, run, looking[run].result)) for run in late
-        ]
+        going += [threads.submit(partial(self._looked_late, run, looking[run])) for run in late]
         left = [run for run, over in looked.items() if not over]
-        self.start(left)
+        self._start(left)
         going += [threads.submit(run.finish) for run in left]
         return going
 
-    def plan(self, runs: Sequence[TargetPush], taught: Sequence[Entry]) -> None:
+    def _learned_late(self, run: TargetPush, learning: Future[list[Entry]]) -> None:
+        self._plan([run], learning.result())
+        self._send(run, run.early())
+
+    def _looked_late(self, run: TargetPush, looking: Future[bool]) -> None:
+        self._send(run, looking.result())
+
+    def _send(self, run: TargetPush, over: bool) -> None:  # noqa: FBT001 - what `early` has returned
+        """Carry out the rest of one target's push by itself, unless it is over."""
+        if not over:
+            self._start([run])
+            run.finish()
+
+    def _plan(self, runs: Sequence[TargetPush], taught: Sequence[Entry]) -> None:
         """Plan the steps of all blobs for targets that are planned together."""
-        known = {identity: list(entries) for identity, entries in self.known.items()}
+        known = {identity: list(entries) for identity, entries in self._known.items()}
         for entry in taught:  # as the oldest: what was learned ranks last
             known.setdefault(entry.diff_id, []).insert(0, entry)
         hopeful = [run for run in runs if not run.hopeless] or runs
@@ -155,7 +138,7 @@ class _Together:
         for run in runs:
             run.plan(known, rules, siblings)
 
-    def start(self, runs: Sequence[TargetPush]) -> None:
+    def _start(self, runs: Sequence[TargetPush]) -> None:
         """Begin the uploads of every blob to every target."""
         # First blobs that the source lacks: where one is nowhere, nothing is worth sending. Then
         # configs, which are small and tell whether small layers can go in one request each. Then

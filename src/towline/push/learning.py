@@ -9,14 +9,14 @@ and dropped, all of them, where manifest and config do not fit together.
 from __future__ import annotations
 
 import re
-import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import RegistryError, TowlineError
 from towline.events import Note
-from towline.knowledge.base import Entry
 from towline.push.image import images, tree_blobs
+from towline.push.plan import Made
+from towline.push.target import entry_of
 from towline.reference import HUB, LATEST
 from towline.spec import config as configs
 from towline.spec import manifest as manifests
@@ -25,6 +25,7 @@ from towline.spec import media_types
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from towline.knowledge.base import Entry
     from towline.push.image import Tree
     from towline.push.interface.options import Wish
     from towline.push.target import Target
@@ -43,18 +44,8 @@ _MOST_GUESSES = 2
 """Similar tags that are tried; each takes three requests."""
 
 
-class Lesson(NamedTuple):
-    """The pairs that one reference has taught."""
-
-    reference: Reference
-    entries: list[Entry]
-    """Its pairs, without those that a reference before it has taught."""
-    wanted: frozenset[Digest]
-    """The DiffIDs among them that were asked for."""
-
-
-def learn(target: Target, wish: Wish, tags: Tags, unknown: set[Digest]) -> list[Lesson]:
-    """Lessons about the layers under `tags` with these DiffIDs, which are unknown at the host.
+def learn(target: Target, wish: Wish, tags: Tags, unknown: set[Digest]) -> list[Entry]:
+    """What the registry teaches of layers under `tags` with these DiffIDs, unknown at the host.
 
     Asked are the tags themselves, then where the image has been before, then what `cache_from`
     names or, where a tag is absent, a similar tag; no more once nothing is left to learn. Documents
@@ -71,10 +62,13 @@ def learn(target: Target, wish: Wish, tags: Tags, unknown: set[Digest]) -> list[
     if learner.wanted and not wish.cache_from:
         _guess(learner, tags)
     own = {reference for reference, _ in tags}
-    for lesson in learner.lessons:
-        if lesson.wanted and lesson.reference not in own:
-            _tell(target, lesson)
-    return learner.lessons
+    for reference, found in learner.taught.items():
+        target.teachers |= dict.fromkeys(found, reference)
+        if reference not in own:
+            layers = "1 layer is" if len(found) == 1 else f"{len(found)} layers are"
+            message = f"{layers} known from {reference}"
+            target.context.emit(Note(reference=target.reference, message=message))
+    return learner.entries
 
 
 def _diff_ids(trees: Iterable[Tree]) -> set[Digest]:
@@ -116,13 +110,6 @@ def _may_read(target: Target, found: Descriptor | None) -> bool:
     return found is not None and not (at_hub and found.media_type in media_types.INDEXES)
 
 
-def _tell(target: Target, lesson: Lesson) -> None:
-    count = len(lesson.wanted)
-    layers = "1 layer is" if count == 1 else f"{count} layers are"
-    message = f"{layers} known from {lesson.reference}"
-    target.context.emit(Note(reference=target.reference, message=message))
-
-
 class _Learner:
     """Asks one reference after another, as long as something is left to learn."""
 
@@ -130,7 +117,10 @@ class _Learner:
         self.target = target
         self.wanted = wanted
         """DiffIDs that nothing is known of yet."""
-        self.lessons: list[Lesson] = []
+        self.entries: list[Entry] = []
+        """What was learned, each blob of a layer once."""
+        self.taught: dict[Reference, set[Digest]] = {}
+        """By references that have taught some of them: which DiffIDs."""
         trees = (tree for _, tree in tags)
         self._platforms = {image.source.platform[:2] for tree in trees for image in images(tree)}
         self._read: set[Digest] = set()
@@ -157,15 +147,13 @@ class _Learner:
         except (RegistryError, ValueError):
             self.wanted |= found
             return
-        new = [entry for entry in entries if self._is_new(entry)]
-        self.lessons.append(Lesson(reference, new, frozenset(found)))
-
-    def _is_new(self, entry: Entry) -> bool:
-        """Whether no tag before has taught it: a thousand tags may share a layer."""
-        pair = (entry.diff_id, entry.digest, entry.repository)
-        before = len(self._pairs)
-        self._pairs.add(pair)
-        return len(self._pairs) > before
+        if found:
+            self.taught[reference] = found
+        for entry in entries:  # a thousand tags may share a layer
+            pair = (entry.diff_id, entry.digest, entry.repository)
+            if pair not in self._pairs:
+                self._pairs.add(pair)
+                self.entries.append(entry)
 
     def _digest(self, repository: Repository | Layout, tag: str) -> Digest | None:
         """The digest under a tag, by HEAD: at Docker Hub a GET of a manifest counts as a pull."""
@@ -211,9 +199,14 @@ class _Learner:
         config = configs.parse(target.retry("the config", read_config))
         key = target.resources.knowledge.account_key()
         return [
-            _taught(diff_id, layer, repository, repository.account_mac(key, layer.digest))
+            entry_of(diff_id, _made(layer), layer.media_type, repository, key)
             for diff_id, layer in fitting(manifest, config)
         ]
+
+
+def _made(layer: Descriptor) -> Made:
+    compression = media_types.layer_compression(layer.media_type)
+    return Made(layer.digest, layer.size, compression, learned=True)
 
 
 def fitting(manifest: Manifest, config: configs.ImageConfig) -> Sequence[tuple[Digest, Descriptor]]:
@@ -225,23 +218,6 @@ def fitting(manifest: Manifest, config: configs.ImageConfig) -> Sequence[tuple[D
     if len(counts) > 1 or not known:
         return []
     return list(zip(config.diff_ids, manifest.layers, strict=True))
-
-
-def _taught(
-    diff_id: Digest, layer: Descriptor, repository: Repository | Layout, account: str
-) -> Entry:
-    return Entry(
-        diff_id=diff_id,
-        digest=layer.digest,
-        size=layer.size,
-        media_type=layer.media_type,
-        compression=media_types.layer_compression(layer.media_type) or "none",
-        profile=None,
-        repository=str(repository.name),
-        account=account,
-        learned=True,
-        seen=time.time(),
-    )
 
 
 _HASH = re.compile(r"(?=.*\d)(?=.*[a-f])[0-9a-f]{7,64}")

@@ -11,8 +11,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
-from towline.push import joint_push
 from towline.push.image import Blob, Gatherer, Index
+from towline.push.joint_push import JointPush
 from towline.push.manifests import if_exists
 from towline.push.plan import Mount, Rules, steps
 from towline.push.reporting import Outcomes, tell_started
@@ -99,7 +99,7 @@ def send_layers(
     for target in targets:
         target.tags = tuple((tag, tree) for tag, _ in target.tags)
     runs = [TargetPush(target, wish, Outcomes(target, wish.profile), {}) for target in targets]
-    joint_push.bring_blobs(resources, runs, wish)
+    JointPush(resources, runs, wish).bring_blobs()
     if len(targets) == 1 and targets[0].failure:
         raise targets[0].failure
 

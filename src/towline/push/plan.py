@@ -157,7 +157,10 @@ def _asked(blob: Blob, target: Destination, fitting: Sequence[Entry], rules: Rul
         known = any(entry.repository == str(target.name) for entry in fitting)
         return [own(blob)._replace(remembered=known)]
     here = [entry for entry in fitting if entry.repository == str(target.name)]
-    return _unique(sorted(here, key=lambda entry: _rank(entry, target, rules)))[:ASK_LIMIT]
+    found: dict[Digest, Made] = {}
+    for entry in sorted(here, key=lambda entry: _rank(entry, target, rules)):
+        found.setdefault(entry.digest, _candidate(entry))
+    return list(found.values())[:ASK_LIMIT]
 
 
 def own(blob: Blob) -> Made:
@@ -180,7 +183,13 @@ def _mounts(blob: Blob, target: Destination, fitting: Sequence[Entry], rules: Ru
         if entry.repository != str(target.name) and _host(entry.repository) == target.name.host
     ]
     ranked = sorted(elsewhere, key=lambda entry: _rank(entry, target, rules))
-    return [_mount(blob, target, entry) for entry in ranked[: _mount_tries(blob)]]
+    limited = (tries for limit, tries in _MOUNT_TRIES if blob.held and blob.size <= limit)
+    mounts = []
+    for entry in ranked[: next(limited, _MOUNT_TRIES_ABOVE)]:
+        host, _, path = entry.repository.partition("/")
+        candidate = own(blob) if blob.stored else _candidate(entry)
+        mounts.append(Mount(candidate, RepositoryName(host, path), _ours(entry, target)))
+    return mounts
 
 
 def _hinted(blob: Blob, target: Destination) -> list[Mount]:
@@ -198,18 +207,6 @@ def _hinted(blob: Blob, target: Destination) -> list[Mount]:
         return []
     likeliest = max(paths, key=lambda path: _likeness(path, target.name.path))
     return [Mount(own(blob), RepositoryName(host, likeliest), ours=False)]
-
-
-def _mount(blob: Blob, target: Destination, entry: Entry) -> Mount:
-    host, _, path = entry.repository.partition("/")
-    candidate = own(blob) if blob.stored else _candidate(entry)
-    return Mount(candidate, RepositoryName(host, path), _ours(entry, target))
-
-
-def _mount_tries(blob: Blob) -> int:
-    if not blob.held:
-        return _MOUNT_TRIES_ABOVE
-    return next((tries for limit, tries in _MOUNT_TRIES if blob.size <= limit), _MOUNT_TRIES_ABOVE)
 
 
 def _rank(entry: Entry, target: Destination, rules: Rules) -> tuple[bool, int, bool, bool, int]:
@@ -234,14 +231,6 @@ def _likeness(one: str, other: str) -> int:
     """How many leading components two names share; the host is one of them."""
     pairs = zip(one.split("/"), other.split("/"), strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), len(one.split("/")))
-
-
-def _unique(entries: Iterable[Entry]) -> list[Made]:
-    """A candidate for each digest, by the first entry that has it."""
-    found: dict[Digest, Made] = {}
-    for entry in entries:
-        found.setdefault(entry.digest, _candidate(entry))
-    return list(found.values())
 
 
 def _candidate(entry: Entry) -> Made:

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Self, Unpack, cast, overload
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import Note, Warned, nowhere
-from towline.push import joint_push, reporting
+from towline.push import reporting
 from towline.push.begin import begin, connecting
 from towline.push.content.source_images import Opened, name_sides, opening, registry_reference
 from towline.push.interface import destinations, options, signatures
 from towline.push.interface.edge import Edge, Listener
 from towline.push.interface.result import InspectResult, PlanResult, PushResult
 from towline.push.interface.signatures import PusherOptions, PushOptions, Several, Source
+from towline.push.joint_push import JointPush
 from towline.push.resources import Resources
 from towline.push.target import Target, target_at
 from towline.reference import RepositoryName
@@ -152,7 +153,7 @@ class Pusher:
 
             left = referring.left_behind(targets, opened)
         try:
-            joint_push.push(self._resources, begun.runs, wish)
+            JointPush(self._resources, begun.runs, wish).push()
         except Cancelled:
             reporting.check_untouched(wanted, targets, begun.ended)
             raise
@@ -349,7 +350,7 @@ class Pusher:
         ):
             wanted = opened.wanted(parsed)
             begun = begin(self._resources, opened, wanted, wish, context, passed={})
-            joint_push.prepare(self._resources, begun.runs, wish)
+            JointPush(self._resources, begun.runs, wish).prepare()
             planned = dry_run.estimate(begun, wish, check=wishes.get("check_push", False))
             planned = {tag: opened.told_of_export(planned[tag]) for tag in wanted}
             if opened.origin:

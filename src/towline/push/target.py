@@ -155,21 +155,12 @@ class Target:
             return
         key = knowledge.account_key()
         entries = [
-            Entry(
-                diff_id=blob.identity,
-                digest=made.digest,
-                size=made.size,
-                media_type=(
-                    blob.stored.media_type
-                    if blob.stored
-                    else media_types.layer("oci", made.compression or "none")
-                ),
-                compression=made.compression or "none",
-                profile=made.profile,
-                repository=str(repository.name),
-                account=repository.account_mac(key, made.digest),
-                learned=made.learned,
-                seen=time.time(),
+            entry_of(
+                blob.identity,
+                made,
+                blob.stored.media_type if blob.stored else None,
+                repository,
+                key,
             )
             for blob, made in found
             # Not recorded: which layer a blob is, if a registry that may not teach has told it. Of
@@ -270,6 +261,24 @@ class Target:
             code="MANIFEST_UNKNOWN",
             hint=f"towline tags {reference.repository} lists what is there",
         )
+
+
+def entry_of(
+    diff_id: Digest, made: Made, media_type: str | None, repository: Repository | Layout, key: bytes
+) -> Entry:
+    """The entry of a blob that was just seen in a repository; `key` hides the account."""
+    return Entry(
+        diff_id=diff_id,
+        digest=made.digest,
+        size=made.size,
+        media_type=media_type or media_types.layer("oci", made.compression or "none"),
+        compression=made.compression or "none",
+        profile=made.profile,
+        repository=str(repository.name),
+        account=repository.account_mac(key, made.digest),
+        learned=made.learned,
+        seen=time.time(),
+    )
 
 
 class Tag(NamedTuple):

@@ -84,13 +84,10 @@ class TargetPush:
                     return []
                 from towline.push import learning  # an unchanged image needs none
 
-                lessons = learning.learn(self.target, self._wish, self.left, unknown)
+                entries = learning.learn(self.target, self._wish, self.left, unknown)
         except TowlineError as error:  # retried already: the push itself would fail, too
             self._fatal = self.target.failure = error
             return []
-        for lesson in lessons:
-            self.target.teachers |= dict.fromkeys(lesson.wanted, lesson.reference)
-        entries = [entry for lesson in lessons for entry in lesson.entries]
         if entries and self.target.repository.may_teach:
             self._resources.knowledge.record(entries)
         return entries
