@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,6 @@ _MEDIA_TYPES: dict[Compression, str] = {
     "gzip": media_types.DOCKER_LAYER_GZIP,
     "zstd": media_types.OCI_LAYER_ZSTD,
 }
-_BLOCK = 1 << 20
 _Layer = tuple[SourceLayer, "Compression"]
 
 
@@ -133,14 +133,10 @@ class DockerArchive:
     def _hashed(self, path: str) -> Digest:
         """The digest of a file whose name has none: it is read once to know that."""
         digest = hashlib.sha256()
-        reader = self._files.open(path)
-        try:
-            with memoryview(bytearray(_BLOCK)) as block:
-                while got := reader.readinto(block):
-                    self._cancel.check()
-                    digest.update(block[:got])
-        finally:
-            reader.close()
+        with closing(self._files.open(path)) as reader:
+            for block in stores.blocks(reader):
+                self._cancel.check()
+                digest.update(block)
         return Digest(f"sha256:{digest.hexdigest()}")
 
     def _check_changed(self, path: str, diff_id: Digest) -> None:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from towline.layers.reader import Reader
 
 
+BLOCK = 1 << 20
+"""Bytes of a large file that are read at once."""
+
+
 class Files(Protocol):
     """Read-only files by their paths, relative to the root of the source."""
 
@@ -237,6 +241,13 @@ def fill(reader: Reader, buffer: memoryview) -> int:
     while done < len(buffer) and (got := reader.readinto(buffer[done:])):
         done += got
     return done
+
+
+def blocks(reader: Reader) -> Iterator[memoryview]:
+    """All that a reader gives, block by block; each block is overwritten by the next one."""
+    room = memoryview(bytearray(BLOCK))
+    while got := reader.readinto(room):
+        yield room[:got]
 
 
 def read_all(reader: Reader, size: int) -> bytes:

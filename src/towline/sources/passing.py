@@ -13,10 +13,9 @@ import re
 from typing import TYPE_CHECKING, Protocol
 
 from towline.errors import Cancelled, SourceError
-from towline.layers import decoders
 from towline.sources.files import fill, missing
 from towline.sources.passing_blob import BLOCK, WINDOW, Held, PassingBlob, passed_by
-from towline.sources.spool import Head, check_window, spool
+from towline.sources.spool import decompressed, spool
 from towline.sources.tar_members import Forward, TarHeaders, TarMembers, clamped, torn
 from towline.spec import compression, manifest
 from towline.spec.digest import Digest
@@ -70,10 +69,8 @@ class PassingSource:
         self._context = context
         self._environ = environ
         self._listed = listed
-        head = Head(reader)
-        kind = compression.detect(head.content)
-        check_window(head.content, kind, name)
-        self._tar = PassingTar(decoders.decoded(head, kind, name), name, context.cancel)
+        plain, _ = decompressed(reader, name)
+        self._tar = PassingTar(plain, name, context.cancel)
         self._source: ImageSource | None = None
 
     def entries(self) -> Sequence[SourceEntry]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from towline.errors import SourceError
 from towline.events import Note, Working
 from towline.layers import decoders
-from towline.sources.files import OpenFile, fill, unreadable
+from towline.sources.files import OpenFile, blocks, fill, unreadable
 from towline.spec import compression
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from towline.context import Cancel, Context
     from towline.layers.reader import Reader
 
-BLOCK = 1 << 20
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """A full disk, a full quota, a limit on the size of files."""
 _PIPE_SIZE = 1 << 20
@@ -48,18 +47,30 @@ def spool(
     if why:
         _tell(context, f"{name} is not sent as it passes: {why}")
     folder = folder_in(environ)
-    head = Head(reader)
-    kind = compression.detect(head.content)
+    plain, needed = decompressed(reader, name)
     try:
-        plain = decoders.decoded(head, kind, name)
-        room = Room(name, folder, check_window(head.content, kind, name))
+        room = Room(name, folder, needed)
         with room.file() as file:
             _tell(context, f"spooling {name} to a temporary file under {folder}")
             written = _copy(plain, file.fileno(), room, context)
             _tell(context, f"spooled {written} bytes of {name} under {folder}")
             return OpenFile(os.dup(file.fileno()), f"the spool of {name}")
     finally:
+        plain.close()
+
+
+def decompressed(reader: Reader, name: str) -> tuple[Reader, int | None]:
+    """The stream without its compression, and its bytes then, if it tells them at its beginning.
+
+    It closes the reader, too. Raises SourceError, and for a larger zstd window than is read.
+    """
+    head = _Head(reader)
+    try:
+        kind = compression.detect(head.content)
+        return decoders.decoded(head, kind, name), _check_window(head.content, kind, name)
+    except BaseException:
         head.close()
+        raise
 
 
 def _tell(context: Context, message: str) -> None:
@@ -69,17 +80,16 @@ def _tell(context: Context, message: str) -> None:
 def _copy(reader: Reader, descriptor: int, room: Room, context: Context) -> int:
     """Write all that the reader gives. Returns the bytes written. Raises SourceError, Cancelled."""
     written, what = 0, f"spooling {room.name}"
-    with memoryview(bytearray(BLOCK)) as block:
-        while got := reader.readinto(block):
-            context.cancel.check()
-            room.write(descriptor, block[:got], written)
-            written += got
-            context.emit(Working(reference="", what=what, current=written, total=room.needed))
+    for block in blocks(reader):
+        context.cancel.check()
+        room.write(descriptor, block, written)
+        written += len(block)
+        context.emit(Working(reference="", what=what, current=written, total=room.needed))
     context.emit(Working(reference="", what=what, current=written, total=written))
     return written
 
 
-def check_window(head: bytes, kind: compression.Compression, name: str) -> int | None:
+def _check_window(head: bytes, kind: compression.Compression, name: str) -> int | None:
     """Raise SourceError for a larger zstd window than is read.
 
     Returns the bytes that the stream will decompress to, if it tells them at its beginning.
@@ -116,7 +126,7 @@ def folder_in(environ: Mapping[str, str]) -> str:
         return "/tmp"  # noqa: S108 - writing there fails with a sentence of ours
 
 
-class Head:
+class _Head:
     """A Reader whose first bytes can be looked at before they are read."""
 
     def __init__(self, reader: Reader) -> None:

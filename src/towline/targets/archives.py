@@ -13,14 +13,13 @@ import shutil
 import tarfile
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from towline.context import Cancel
 from towline.errors import SourceError, TowlineError
 from towline.sources.docker_archive import MANIFEST
-from towline.sources.files import OpenFile
+from towline.sources.files import OpenFile, blocks
 from towline.sources.oci_layout import INDEX, SPARSE, path_of
 from towline.sources.tar_members import TarMembers
 from towline.spec import config as configs
@@ -28,7 +27,7 @@ from towline.spec import gojson
 from towline.spec.digest import Digest
 from towline.spec.manifest import Manifest, build_index, parse
 from towline.targets.blob_files import PlainFile, plain_digest, write_whole, writing
-from towline.targets.layout import LAYOUT, LAYOUT_CONTENT, Layout, pieces
+from towline.targets.layout import LAYOUT, LAYOUT_CONTENT, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -157,8 +156,8 @@ class Archive(Layout):
             if found := self._found(digest, before):  # a foreign layer has not come
                 size, reader = found
                 with closing(reader):
-                    blocks = self._checked(digest, reader, context)
-                    yield from _member(path_of(digest), size, blocks)
+                    checked = self._checked(digest, reader, context)
+                    yield from _member(path_of(digest), size, checked)
         yield bytes(2 * tarfile.BLOCKSIZE)  # the end of an archive (POSIX, "ustar")
 
     def _documents(self) -> dict[str, bytes]:
@@ -171,10 +170,10 @@ class Archive(Layout):
         """The blocks of a blob. Raises TowlineError if it is damaged, Cancelled."""
         # It may have been kept, or have been in the present archive, for long.
         found = hashlib.new(digest.algorithm)
-        for block in takewhile(bool, pieces(reader)):
+        for block in blocks(reader):
             context.cancel.check()
             found.update(block)
-            yield block
+            yield bytes(block)
         if found.hexdigest() != digest.hex:
             raise TowlineError(
                 f"{digest}, which {self._file} is to hold, is damaged where it was kept",
@@ -235,12 +234,12 @@ class DockerArchive(Archive):
         return {MANIFEST: gojson.encode(images)}
 
 
-def _member(name: str, size: int, blocks: Iterable[bytes]) -> Iterator[bytes]:
+def _member(name: str, size: int, content: Iterable[bytes]) -> Iterator[bytes]:
     """The bytes of a tar's member, without owner and time: the same content, the same bytes."""
     info = tarfile.TarInfo(name)
     info.size = size
     yield info.tobuf(tarfile.GNU_FORMAT)  # ustar holds no member above 8 GiB
-    yield from blocks
+    yield from content
     yield bytes(-size % tarfile.BLOCKSIZE)
 
 

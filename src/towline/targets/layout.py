@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import contextmanager
-from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 
 LAYOUT = "oci-layout"
 LAYOUT_CONTENT = b'{"imageLayoutVersion":"1.0.0"}'
-_BLOCK = 1 << 20
 
 
 class Layout:
@@ -248,14 +246,6 @@ def _document(files: Files | None) -> dict[str, Any]:
             raise SourceError(f"its {INDEX} is no index")
         document = found
     return {**document, "manifests": document.get("manifests") or []}
-
-
-def pieces(reader: Reader) -> Iterator[bytes]:
-    """The blocks that a reader gives; b"" for ever after its end."""
-    with memoryview(bytearray(_BLOCK)) as block:
-        while got := reader.readinto(block):
-            yield bytes(block[:got])
-    yield from repeat(b"")
 
 
 def _replaces(entry: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
