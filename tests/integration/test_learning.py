@@ -241,6 +241,58 @@ def test_tags_that_hold_one_image_teach_once(registry: Place, tmp_path: Path) ->
     assert (asked.count("HEAD"), asked.count("GET")) == (10, 2)
 
 
+MANY = [f"{number:02}" for number in range(40)]
+
+
+def looks(requests: list[tuple[str, str]]) -> int:
+    return sum(method == "HEAD" and "/manifests/" in path for method, path in requests)
+
+
+def test_many_new_tags_are_not_looked_at_one_by_one(registry: Place, tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS, names=[f"app:{tag}" for tag in MANY])
+    results = towline.push(made.path, registry.name("app"), cache="none", all_tags=True)
+    assert {result.status for result in results} == {"pushed"}
+    assert looks(registry.requests()) < 20
+    assert len([path for _, path in registry.requests() if "/tags/list" in path]) <= 2
+
+
+def test_of_many_tags_those_that_are_there_teach_and_are_left_as_they_are(
+    registry: Place, tmp_path: Path
+) -> None:
+    name = registry.name("app")
+    made = make_image(tmp_path / "image.tar", LAYERS, names=[f"app:{tag}" for tag in MANY])
+    push(made.path, f"{name}:{MANY[-1]}")
+    before = len(registry.requests())
+    results = towline.push(made.path, name, cache="none", all_tags=True)
+    assert [result.status for result in results] == ["pushed"] * 39 + ["unchanged"]
+    assert (results[0].learned_from, results[0].sent_bytes) == (f"{name}:{MANY[-1]}", 0)
+    assert looks(registry.requests()[before:]) < 20
+
+
+@pytest.mark.parametrize("status", [403, 429, 500])
+def test_where_no_list_is_given_each_of_many_tags_is_looked_at(
+    oci_registry: TestRegistry, tmp_path: Path, status: int
+) -> None:
+    name = oci_registry.name("app")
+    made = make_image(tmp_path / "image.tar", LAYERS, names=[f"app:{tag}" for tag in MANY])
+    push(made.path, f"{name}:{MANY[-1]}")
+    oci_registry.fail("GET", "/tags/list", status, times=9)
+    results = towline.push(made.path, name, cache="none", all_tags=True)
+    assert [result.status for result in results] == ["pushed"] * 39 + ["unchanged"]
+    assert results[0].learned_from == f"{name}:{MANY[-1]}"
+
+
+@pytest.mark.parametrize("rule", ["same", "skip", "fail"])
+def test_under_other_rules_each_of_many_tags_is_looked_at(
+    oci_registry: TestRegistry, tmp_path: Path, rule: str
+) -> None:
+    made = make_image(tmp_path / "image.tar", LAYERS, names=[f"app:{tag}" for tag in MANY])
+    towline.push(made.path, oci_registry.name("app"), if_exists=rule, cache="none", all_tags=True)  # type: ignore[call-overload]
+    asked = [(one.method, one.path) for one in oci_registry.requests]
+    assert looks(asked) >= 2 * len(MANY), "before anything is sent, and before each is written"
+    assert len([path for _, path in asked if "/tags/list" in path]) <= 2
+
+
 @pytest.mark.parametrize("status", [403, 404, 429, 500])
 def test_a_list_of_tags_that_is_refused_keeps_no_push(
     oci_registry: TestRegistry, tmp_path: Path, status: int

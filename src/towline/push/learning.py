@@ -19,8 +19,8 @@ from towline.push.plan import Made
 from towline.push.target import entry_of
 from towline.reference import HUB, LATEST
 from towline.spec import config as configs
+from towline.spec import distribution, media_types
 from towline.spec import manifest as manifests
-from towline.spec import media_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -42,6 +42,8 @@ _MOST_CHILDREN = 16
 """Images of one index that are read; each takes two requests."""
 _MOST_GUESSES = 2
 """Similar tags that are tried; each takes three requests."""
+_LISTED_AFTER = 16
+"""Absent tags that are looked at one by one before all tags of the repository are listed."""
 
 
 def learn(target: Target, wish: Wish, tags: Tags, unknown: set[Digest]) -> list[Entry]:
@@ -52,10 +54,13 @@ def learn(target: Target, wish: Wish, tags: Tags, unknown: set[Digest]) -> list[
     that make no sense teach nothing. Raises AuthError and NetworkError, with which the push itself
     would fail.
     """
-    learner = _Learner(target, tags, unknown)
+    learner, absent = _Learner(target, tags, unknown), 0
     for reference, tree in tags:
         if reference.tag and not learner.wanted.isdisjoint(_diff_ids([tree])):
             learner.ask(reference)
+            absent += target.seen.get(reference.tag) is None
+            if absent == _LISTED_AFTER:
+                _note_absent(target, tags)
     for reference in (*wish.origins, *wish.cache_from):
         if reference.repository.host == target.repository.name.host:
             learner.ask(reference)
@@ -73,6 +78,26 @@ def learn(target: Target, wish: Wish, tags: Tags, unknown: set[Digest]) -> list[
 
 def _diff_ids(trees: Iterable[Tree]) -> set[Digest]:
     return {blob.identity for blob in tree_blobs(trees)}
+
+
+def _note_absent(target: Target, tags: Tags) -> None:
+    """Note which of the tags are absent by a list of all: each would cost a HEAD.
+
+    A tag that is there, and that an old list lacks, teaches nothing and is written without a look.
+    That is what `overwrite` wants; under any other rule each tag was looked at before.
+    """
+    if target.layout:
+        return
+    pages = max(1, len(tags) // _LISTED_AFTER)
+    try:
+        there = frozenset(target.registry.tags(target.context, pages=pages))
+    except TowlineError as error:
+        # A list that is refused, or too long, says nothing of our tags; no repository, all.
+        if not (isinstance(error, RegistryError) and error.code == distribution.NAME_UNKNOWN):
+            return
+        there = frozenset()
+    absent = (tag for reference, _ in tags if (tag := reference.tag) and tag not in there)
+    target.seen = {**dict.fromkeys(absent), **target.seen}
 
 
 def _guess(learner: _Learner, tags: Tags) -> None:

@@ -319,11 +319,11 @@ class Repository:
         page = self._talk(context).call(tags(self.name, first_page(self.name)))
         return () if isinstance(page, Unclear) else page.tags
 
-    def tags(self, context: Context) -> list[str]:
-        """Every tag, in the registry's order."""
-        from towline.registry.tags import every_tag
+    def tags(self, context: Context, *, pages: int | None = None) -> list[str]:
+        """Every tag, in the registry's order. Raises RegistryError if they take more pages."""
+        from towline.registry.tags import TAGS_PAGES_MAX, every_tag
 
-        return every_tag(self._talk(context))
+        return every_tag(self._talk(context), pages or TAGS_PAGES_MAX)
 
 
 class BlobReader:

@@ -68,8 +68,11 @@ def tags(name: RepositoryName, target: str) -> Call[TagsPage | Unclear]:
     return Call("GET", target, action, read, limit=TAGS_READ_MAX, follow=True)
 
 
-def every_tag(talk: Conversation) -> list[str]:
-    """All pages, in the registry's order. Raises AuthError, RegistryError, NetworkError."""
+def every_tag(talk: Conversation, pages: int) -> list[str]:
+    """All pages, in the registry's order; more than `pages` of them are a RegistryError.
+
+    Raises AuthError, RegistryError, NetworkError.
+    """
     name, found, size = talk.name, dict[str, None](), 0
     seen: set[str] = set()
     target: str | None = first_page(name)
@@ -84,9 +87,8 @@ def every_tag(talk: Conversation) -> list[str]:
         size += page.size
         # An empty page ends the list, as does a link that was followed before: some never end.
         target = page.next if page.tags else None
-        if target and (len(seen) >= TAGS_PAGES_MAX or size >= TAGS_READ_MAX_IN_ALL):
-            pages = f"{TAGS_PAGES_MAX} pages" if len(seen) >= TAGS_PAGES_MAX else ""
-            most = pages or f"{TAGS_READ_MAX_IN_ALL} bytes"
+        if target and (len(seen) >= pages or size >= TAGS_READ_MAX_IN_ALL):
+            most = f"{pages} pages" if len(seen) >= pages else f"{TAGS_READ_MAX_IN_ALL} bytes"
             raise RegistryError(
                 f"cannot list the tags of {name}: they have more than {most}", side=talk.side
             )
