@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
+import pkgutil
 import shutil
 import tempfile
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 
+import towline
 from tests.support import components, docker_registry, redis_server
 
 if TYPE_CHECKING:
@@ -101,6 +104,19 @@ USERS_OWN = (
 # Would hide what is left in a stream's buffer when a child ends.
 PYTHONS_OWN = {"PYTHONUNBUFFERED"}
 PROXIES = {"http_proxy", "https_proxy", "no_proxy", "all_proxy", "no_color"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def everything_is_imported() -> None:
+    """Import all of towline before there are threads.
+
+    What two threads import at once Python 3.11 may fail to compile (SystemError: "AST constructor
+    recursion depth mismatch"): pytest rewrites the modules of plugins, of which towline is one, and
+    hypothesis has code run whenever garbage is collected, also in the middle of that.
+    """
+    for module in pkgutil.walk_packages(towline.__path__, "towline."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
 
 @pytest.fixture(scope="session", autouse=True)
