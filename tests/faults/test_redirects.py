@@ -94,6 +94,28 @@ def test_a_write_that_is_sent_to_another_host_is_an_error_that_names_it(
     assert len(registry.requests(method)) <= 5
 
 
+@pytest.mark.parametrize(
+    ("method", "pattern", "answer"),
+    [
+        ("GET", "manifests", 302),
+        ("POST", "uploads", 307),
+        ("POST", "uploads", 202),  # the session is there
+    ],
+    ids=["a read", "an upload's opening", "its session"],
+)
+def test_a_host_that_nobody_has_named_and_does_not_answer_is_told_with_who_sends_there(
+    registry: Scripted, client: Client, method: str, pattern: str, answer: int
+) -> None:
+    location = {"Location": "http://127.0.0.1:1/elsewhere"}
+    registry.on(method, pattern, Reply(answer, location), forever=True)
+    said = f"cannot connect to 127.0.0.1:1: connection refused; {registry.host} sends there"
+    with pytest.raises(NetworkError, match=said):
+        if method == "GET":
+            client.repository.get_manifest("1", client.context)
+        else:
+            client.push(DATA)
+
+
 @pytest.mark.parametrize("status", [301, 302, 303])
 def test_a_write_that_is_sent_on_as_a_read_is_not_followed(
     registry: Scripted, client: Client, status: int

@@ -145,6 +145,7 @@ class Transport:
                 if isinstance(error, NetworkError) and isinstance(call.target, str):
                     self.endpoint.explain(error, context)
                     error.hint = errors.SPEAKS_HTTPS if error.speaks_tls else error.hint
+                self._say_who_sent(error, request.url, base)
                 raise
             if not hops and self.endpoint.gives_way(base, response, context):
                 request = None
@@ -160,7 +161,16 @@ class Transport:
         if admission := self._admission(request.url, context):
             header = admission.header(scopes, context, lasting=BODY_MARGIN)
             request = request.authorized(header)
-        return self._pool.start(self._guarded(request, context), context)
+        try:
+            return self._pool.start(self._guarded(request, context), context)
+        except NetworkError as error:
+            self._say_who_sent(error, request.url, self.endpoint.base(context))
+            raise
+
+    def _say_who_sent(self, error: TowlineError, url: Url, base: Url) -> None:
+        """Say in an error of the network who sends to a host that nobody has named here."""
+        if isinstance(error, NetworkError) and url.origin != base.origin:
+            error.args = (f"{error.message}; {self.endpoint.host} sends there",)
 
     def refused(self, response: Response, scopes: Scopes, context: Context) -> bool:
         """After a refused body: if it was a 401, renew the token. Whether to send it again."""
