@@ -70,6 +70,10 @@ WRITES: dict[str, Callable[[Client], object]] = {
     "PATCH": lambda client: client.push(DATA),
     "PUT": lambda client: client.push(DATA, known=True),
 }
+ASKS: dict[str, Callable[[Client], object]] = {
+    **WRITES,
+    "GET": lambda client: client.repository.get_manifest("1", client.context),
+}
 
 
 @pytest.mark.parametrize(
@@ -110,10 +114,7 @@ def test_a_host_that_nobody_has_named_and_does_not_answer_is_told_with_who_sends
     registry.on(method, pattern, Reply(answer, location), forever=True)
     said = f"cannot connect to 127.0.0.1:1: connection refused; {registry.host} sends there"
     with pytest.raises(NetworkError, match=said):
-        if method == "GET":
-            client.repository.get_manifest("1", client.context)
-        else:
-            client.push(DATA)
+        ASKS[method](client)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303])

@@ -291,7 +291,7 @@ def test_a_tag_that_holds_something_else_afterwards_fails_the_verification(
         return reply
 
     registry.on("PUT", "/manifests/", moved)
-    with pytest.raises(towline.RegistryError, match=r"1 holds sha256:\w+ instead of sha256:"):
+    with pytest.raises(towline.RegistryError, match=r"failed: the tag 1 holds sha256:\w+ instead"):
         pusher.push(made.path, f"{registry.host}/app:1", verify="head")
 
 

@@ -86,8 +86,8 @@ def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify
     if found != manifest.digest and how != "full":
         found = look(full=True)  # a HEAD may name a wrong digest: the bytes decide
     if found != manifest.digest:
-        shown = found or "nothing"
-        raise _wrong(f"{reference} holds {shown} instead of {manifest.digest}")
+        named = reference if reference == manifest.digest else f"the tag {reference}"
+        raise _wrong(f"{named} holds {found or 'nothing'} instead of {manifest.digest}")
 
 
 def _ask(target: Target, blob: Blob, made: Made) -> None:
