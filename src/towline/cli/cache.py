@@ -61,7 +61,7 @@ def _stats(store: Knowledge, args: argparse.Namespace) -> None:
         f"uploads: {len(sessions)} unfinished",
         *(f"  {session.blob} to {session.repository}" for session in sessions),
     )
-    output.write_as(args, shown, lines)
+    output.write_as(args, lambda: shown, lines)
 
 
 def _upload(session: SavedSession) -> dict[str, object]:
@@ -79,14 +79,14 @@ def _prune(store: Knowledge, args: argparse.Namespace) -> None:
     days = getattr(args, "older_than", _DEFAULT_DAYS)
     dropped = store.prune(time.time() - days * _DAY)
     said = f"dropped {dropped} entries not seen for {days} days"
-    output.write_as(args, {"dropped": dropped}, [said])
+    output.write_as(args, lambda: {"dropped": dropped}, [said])
 
 
 def _clear(store: Knowledge, args: argparse.Namespace) -> None:
     stats = store.stats()
     dropped = stats.entries + stats.sessions
     store.clear()
-    output.write_as(args, {"dropped": dropped}, [f"dropped all {dropped} entries"])
+    output.write_as(args, lambda: {"dropped": dropped}, [f"dropped all {dropped} entries"])
 
 
 _OLDER = options.Option(

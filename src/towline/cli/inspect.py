@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def _inspect(args: argparse.Namespace) -> int:
     with opened(args) as (pusher, cancel):
         result = pusher.inspect(args.words[0], cancel=cancel)
-    output.write_as(args, result.as_dict(), _lines(result))
+    output.write_as(args, result.as_dict, _lines(result))
     return 0
 
 
@@ -60,7 +60,7 @@ def _digest(args: argparse.Namespace) -> int:
 def _tags(args: argparse.Namespace) -> int:
     with opened(args) as (pusher, cancel):
         found = pusher.tags(args.words[0], cancel=cancel)
-    output.write_as(args, found, found)
+    output.write_as(args, lambda: found, found)
     return 0
 
 

@@ -12,7 +12,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from towline.errors import TowlineError
@@ -33,33 +33,13 @@ def write(lines: Iterable[str]) -> None:
         raise _failed(error.strerror) from error
 
 
-def write_as(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> None:  # noqa: ANN401 - whatever JSON can hold
-    """Print `value` as one JSON document where `--output` says so, else `lines`."""
-    if _as_json(args):
+def write_as(args: argparse.Namespace, value: Callable[[], Any], lines: Iterable[str]) -> None:
+    """Print what `value` gives as one JSON document where `--output` says so, else `lines`."""
+    if getattr(args, "output", "text") == "json":
         import json
 
-        lines = [json.dumps(value, indent=2)]
+        lines = [json.dumps(value(), indent=2)]
     write(lines)
-
-
-def write_results(
-    args: argparse.Namespace,
-    results: Any,  # noqa: ANN401 - of any command: one, or a list
-    references: Sequence[str],
-    lines: Iterable[str],
-) -> None:
-    """Print one result, or a list of results and errors; `references` names each of the list."""
-    value = None
-    if _as_json(args):
-        from towline.cli import report
-
-        several = isinstance(results, list)
-        value = report.listed(results, references) if several else report.told(results)
-    write_as(args, value, lines)
-
-
-def _as_json(args: argparse.Namespace) -> bool:
-    return getattr(args, "output", "text") == "json"
 
 
 def _spelled(line: str) -> str:

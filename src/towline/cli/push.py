@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
-from towline.cli import options, output, wording, words
+from towline.cli import options, output, report, wording, words
 from towline.cli.options import Command
 from towline.cli.pusher import opened, push_options, wanted
 from towline.errors import PartialFailure, TowlineError, TransferCancelled, UsageError
@@ -91,8 +91,6 @@ def _perform(
                 some = [result or failure for result in failure.results]
                 _print(args, some, failure.references, planned=planned)
             except TowlineError as error:  # the push's own failure is raised below
-                from towline.cli import report
-
                 report.report(error, report.style_of(args))
         raise
     _print(args, results, planned=planned)
@@ -113,7 +111,14 @@ def _print(
         output.write_digests(args, map(_digest, good))
     finally:  # a digest file that fails must not keep the results from standard output
         lines = chain.from_iterable(map(_table, good)) if planned else (one.pinned for one in good)
-        output.write_results(args, results, references, lines)
+        output.write_as(args, lambda: _told(results, references), lines)
+
+
+def _told(results: Any, references: Sequence[str]) -> Any:  # noqa: ANN401 - as JSON has it
+    if isinstance(results, list):
+        pairs = zip_longest(results, references, fillvalue="")
+        return [report.told(result, reference) for result, reference in pairs]
+    return report.told(results)
 
 
 def _digest(result: PushResult | PlanResult) -> str:

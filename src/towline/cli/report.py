@@ -144,22 +144,13 @@ def debug_object(line: str) -> str:
     return json.dumps({"event": "debug", "reference": "", "time": time.time(), "message": line})
 
 
-def told(result: Any) -> dict[str, Any]:  # noqa: ANN401 - of any command
-    """What `--output json` prints of one result."""
+def told(result: Any, reference: str = "") -> dict[str, Any]:  # noqa: ANN401 - of any command
+    """What `--output json` prints of a result, or of the error in its place."""
+    if isinstance(result, BaseException):
+        error = {"exit_code": exit_codes.of(result), "message": message_of(result)}
+        return {"reference": reference, "error": error}
     shown: dict[str, Any] = result.as_dict()
     return {**shown, "warnings": [spelled(warning) for warning in shown["warnings"]]}
-
-
-def listed(results: Sequence[Any], references: Sequence[str]) -> list[dict[str, Any]]:
-    """What `--output json` prints of several: the results, and each error with its reference."""
-    shown = []
-    for place, result in enumerate(results):
-        if isinstance(result, BaseException):
-            error = {"exit_code": exit_codes.of(result), "message": message_of(result)}
-            shown.append({"reference": references[place], "error": error})
-        else:
-            shown.append(told(result))
-    return shown
 
 
 def _each(error: BaseException) -> Sequence[tuple[str, BaseException]]:
