@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from towline import reference
+from towline.sources.oci_layout import path_of
 from towline.spec import gojson, media_types
 from towline.spec.digest import Digest
 from towline.spec.manifest import build_index
@@ -115,9 +116,9 @@ def _fill_layout(
     if saved_by_docker:
         listed = [
             {
-                "Config": _blob(Digest.of(image.config)),
+                "Config": path_of(Digest.of(image.config)),
                 "RepoTags": list(each.names) or None,
-                "Layers": [_blob(layer.blob.digest) for layer in image.layers],
+                "Layers": [path_of(layer.blob.digest) for layer in image.layers],
                 "LayerSources": {layer.diff_id: layer.blob.as_json() for layer in image.layers},
             }
             for each in made
@@ -125,10 +126,6 @@ def _fill_layout(
         ]
         add_file(tar, "manifest.json", gojson.encode(listed))
     add_file(tar, "oci-layout", _LAYOUT)
-
-
-def _blob(digest: Digest) -> str:
-    return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
 def _fill_legacy(tar: tarfile.TarFile, store: BlobStore, made: Sequence[Made]) -> None:

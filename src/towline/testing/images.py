@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from towline.sources.select import parse_platform
 from towline.spec import gojson, manifest, media_types
 from towline.spec.compression import Compression
-from towline.spec.descriptor import Descriptor, Platform
+from towline.spec.descriptor import Platform
 from towline.testing import image_formats
 from towline.testing.blob_store import BlobStore, Content, MadeLayer
 from towline.testing.image_formats import Form, Made, MadeImage
@@ -90,7 +91,7 @@ def _build(store: BlobStore, path: Path, spec: ImageSpec, compression: Compressi
     layers = [store.add_layer(files, compression, "oci") for files in spec.layers]
     images = []
     for platform in (PLATFORM,) if spec.platforms is None else spec.platforms:
-        content = _config(_platform(platform), layers)
+        content = _config(parse_platform(platform), layers)
         raw = _add_manifest(store, content, layers)
         images.append(MadeImage(platform, content, tuple(layers), raw))
     root = images[0].manifest if spec.platforms is None else _add_index(store, spec, images)
@@ -110,7 +111,7 @@ def _add_index(store: BlobStore, spec: ImageSpec, images: Sequence[MadeImage]) -
     listed = []
     for image in images:
         raw = image.manifest
-        listed.append(_listed(raw, _platform(image.platform)))
+        listed.append(raw.descriptor()._replace(platform=parse_platform(image.platform)))
         if spec.attestations:  # what BuildKit says of an image, in the form of one
             said = gojson.encode({"subject": [{"digest": raw.digest}]})
             blob = store.add(said, "application/vnd.in-toto+json")
@@ -120,25 +121,13 @@ def _add_index(store: BlobStore, spec: ImageSpec, images: Sequence[MadeImage]) -
                 "vnd.docker.reference.digest": str(raw.digest),
                 "vnd.docker.reference.type": "attestation-manifest",
             }
-            listed.append(_listed(attestation, unknown, marks))
+            about = attestation.descriptor()._replace(annotations=marks, platform=unknown)
+            listed.append(about)
         if image.platform in spec.absent:  # docker saves one platform of what it has pulled
             store.path(raw.digest).unlink()
     index = manifest.build_index("oci", listed)
     store.add(index.content, index.media_type)
     return index
-
-
-def _platform(text: str) -> Platform:
-    system, architecture, *variant = text.split("/")
-    return Platform(system, architecture, variant[0] if variant else None)
-
-
-def _listed(
-    raw: RawManifest, platform: Platform, annotations: Mapping[str, str] | None = None
-) -> Descriptor:
-    """The descriptor of a manifest, as an index lists it."""
-    marks = dict(annotations or {})
-    return Descriptor(raw.media_type, raw.digest, raw.size, annotations=marks, platform=platform)
 
 
 def _config(platform: Platform, layers: Sequence[MadeLayer]) -> bytes:
