@@ -125,7 +125,7 @@ def add(
     config: dict[str, Any],
 ) -> None:
     """One layer more."""
-    made = layout.add_layer(dict(sorted(files.items())), "none", "oci")
+    made = layout.add_layer(dict(sorted(files.items())), "none")
     layers.append(made.blob)
     config["rootfs"]["diff_ids"].append(made.diff_id)
     config.setdefault("history", []).append({"created_by": "towline: make image"})

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
     from towline.spec.compression import Compression
-    from towline.spec.media_types import Format
 
 Content = bytes | os.PathLike[str]
 """The content of a file of a layer: its bytes, or the path of a file on this machine."""
@@ -62,9 +61,7 @@ class BlobStore:
         self.path(descriptor.digest).write_bytes(content)
         return descriptor
 
-    def add_layer(
-        self, files: Mapping[str, Content], compression: Compression, fmt: Format
-    ) -> MadeLayer:
+    def add_layer(self, files: Mapping[str, Content], compression: Compression) -> MadeLayer:
         """Store a layer of `files` and the folders above them, compressed or not."""
         growing = self.root / "growing"
         seen: set[str] = set()
@@ -78,7 +75,7 @@ class BlobStore:
                             seen.add(folder)
                             tar.addfile(entry(folder, kind=tarfile.DIRTYPE, mode=0o755))
                     add_file(tar, name, content)
-        blob = Descriptor(media_types.layer(fmt, compression), packed.digest, packed.size)
+        blob = Descriptor(media_types.layer("oci", compression), packed.digest, packed.size)
         growing.rename(self.path(blob.digest))
         return MadeLayer(packed.diff_id, blob)
 

@@ -88,7 +88,7 @@ def make_images(
 
 def _build(store: BlobStore, path: Path, spec: ImageSpec, compression: Compression) -> Made:
     """Put the blobs and manifests of an image into the store."""
-    layers = [store.add_layer(files, compression, "oci") for files in spec.layers]
+    layers = [store.add_layer(files, compression) for files in spec.layers]
     images = []
     for platform in (PLATFORM,) if spec.platforms is None else spec.platforms:
         content = _config(parse_platform(platform), layers)
