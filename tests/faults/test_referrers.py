@@ -15,8 +15,8 @@ from towline.errors import RegistryError
 from towline.registry.referrers import ROUNDS_MAX
 from towline.spec import media_types
 from towline.spec.digest import Digest
+from towline.spec.distribution import tag_of
 from towline.spec.manifest import RawManifest
-from towline.spec.referrers import tag_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from tests.support.subjects import signature
 from towline.cli.main import main
 from towline.server import Server
 from towline.spec.digest import Digest
-from towline.spec.referrers import cosign_tags, is_list, subject_of, tag_of
+from towline.spec.distribution import cosign_tags, is_list, subject_of, tag_of
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towline.spec import config, manifest
+from towline.spec import manifest
 
 KEYS = [
     "annotations",
@@ -76,11 +76,11 @@ def test_any_json_is_a_manifest_or_refused(document: Any) -> None:
 )
 def test_any_json_is_a_config_or_refused(document: Any) -> None:
     with contextlib.suppress(ValueError):
-        hash(config.parse(json.dumps(document).encode()))
+        hash(manifest.parse_config(json.dumps(document).encode()))
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_no_manifest_with_a_reason(content: bytes) -> None:
-    for parse in (manifest.parse, config.parse):
+    for parse in (manifest.parse, manifest.parse_config):
         with contextlib.suppress(ValueError):
             parse(content)

@@ -13,9 +13,9 @@ from towline.push.image import Blob, Gatherer, Index
 from towline.push.interface.result import InspectedLayer, InspectResult, ManifestResult
 from towline.push.manifests import build
 from towline.push.plan import Made, own
-from towline.spec import config as configs
 from towline.spec import manifest as manifests
 from towline.spec import media_types, reading
+from towline.spec.manifest import MAX_SIZE, parse_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +74,7 @@ def remote(reference: Reference, target: Target) -> InspectResult:
     read_blob = target.repository.read_blob
     content = target.retry(
         "the config",
-        partial(read_blob, parsed.config.digest, target.context, configs.MAX_SIZE),
+        partial(read_blob, parsed.config.digest, target.context, MAX_SIZE),
     )
     return _remote_image(reference, raw, parsed, content)
 
@@ -84,7 +84,7 @@ def _remote_image(
 ) -> InspectResult:
     config = _config(content)
     try:
-        read = configs.parse(content)
+        read = parse_config(content)
         diff_ids: Sequence[Digest | None] = read.diff_ids
         platform = str(read.platform) or None
     except ValueError:  # an artifact: its config is no image config

@@ -18,9 +18,9 @@ from towline.push.image import images, tree_blobs
 from towline.push.plan import Made
 from towline.push.target import entry_of
 from towline.reference import HUB, LATEST
-from towline.spec import config as configs
 from towline.spec import distribution, media_types
 from towline.spec import manifest as manifests
+from towline.spec.manifest import MAX_SIZE, ImageConfig, parse_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -220,8 +220,8 @@ class _Learner:
 
     def _entries(self, repository: Repository | Layout, manifest: Manifest) -> list[Entry]:
         target, digest = self.target, manifest.config.digest
-        read_config = partial(repository.read_blob, digest, target.context, configs.MAX_SIZE)
-        config = configs.parse(target.retry("the config", read_config))
+        read_config = partial(repository.read_blob, digest, target.context, MAX_SIZE)
+        config = parse_config(target.retry("the config", read_config))
         key = target.resources.knowledge.account_key()
         return [
             entry_of(diff_id, _made(layer), layer.media_type, repository, key)
@@ -234,7 +234,7 @@ def _made(layer: Descriptor) -> Made:
     return Made(layer.digest, layer.size, compression, learned=True)
 
 
-def fitting(manifest: Manifest, config: configs.ImageConfig) -> Sequence[tuple[Digest, Descriptor]]:
+def fitting(manifest: Manifest, config: ImageConfig) -> Sequence[tuple[Digest, Descriptor]]:
     """Each DiffID with its blob; none if the counts differ, as any of them may be out of place."""
     counts = {len(manifest.layers), len(config.diff_ids)}
     if config.filled:

@@ -17,8 +17,8 @@ from towline.registry.call import Call
 from towline.registry.manifests import MANIFEST_READ_MAX, get, put_manifest
 from towline.registry.tags import next_page
 from towline.spec import distribution, media_types, reading
+from towline.spec.distribution import tag_of
 from towline.spec.manifest import Index, Manifest, build_index, parse
-from towline.spec.referrers import tag_of
 
 if TYPE_CHECKING:
     from towline.reference import RepositoryName

@@ -23,9 +23,9 @@ from towline.sources.base import (
     missing_layer,
 )
 from towline.spec import compression, media_types
-from towline.spec import config as configs
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
+from towline.spec.manifest import parse_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,7 @@ class DockerArchive:
                 f"its bytes have the digest {Digest.of(content)}"
             )
         with stores.understood(f"the config {stores.shown(path)} in {self._files.name}"):
-            config = configs.parse(content)
+            config = parse_config(content)
         layers = self._layers(listed, config.diff_ids)
         return SourceImage(
             config=content,

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from towline.sources.files import OpenFile, Section, read_all
-from towline.spec import config as configs
+from towline.spec.manifest import MAX_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -38,7 +38,7 @@ class EngineContent:
     def read(self, name: str) -> bytes | None:
         """A config or manifest; None: it is not there. Of a larger blob only a part is read."""
         reader = self.open(name)
-        return read_all(reader, configs.MAX_SIZE) if reader else None
+        return read_all(reader, MAX_SIZE) if reader else None
 
     def open(self, name: str) -> Reader | None:
         """A reader of a blob; None: it is not there, or may not be read."""

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from towline.sources.base import SourceImage, SourceIndex
 from towline.sources.oci_layout import INDEX, path_of
-from towline.spec import config as configs
 from towline.spec import manifest as manifests
 from towline.spec import media_types
-from towline.spec.manifest import Index, Manifest
+from towline.spec.manifest import ImageConfig, Index, Manifest, parse_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -111,14 +110,14 @@ def without_manifest(content: SourceImage | SourceIndex) -> SourceImage | Source
         layer.stored and media_types.layer_compression(layer.stored.media_type) == "zstd"
         for layer in content.layers
     )
-    platform = configs.parse(content.config).platform
+    platform = parse_config(content.config).platform
     return SourceImage(content.config, None, content.layers, None, platform, oci=zstd)
 
 
-def config_of(content: bytes) -> configs.ImageConfig | None:
+def config_of(content: bytes) -> ImageConfig | None:
     """A config, parsed; None: the content is none."""
     try:
-        return configs.parse(content)
+        return parse_config(content)
     except ValueError:
         return None
 

@@ -20,7 +20,7 @@ from towline.sources.engine_client import said_in
 from towline.sources.files import Section, SharedFile, fill, read_all, unreadable
 from towline.sources.spool import Room, folder_in
 from towline.sources.tar_members import Forward, Span, TarHeaders, content_size, torn
-from towline.spec import config as configs
+from towline.spec.manifest import MAX_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -102,7 +102,7 @@ class EngineExport(SharedFile):
         Raises as `open` does.
         """
         span = self._find(hexadecimal)
-        if span is None or span.size > configs.MAX_SIZE:
+        if span is None or span.size > MAX_SIZE:
             return None
         return read_all(Section(self, span.start, span.size, hexadecimal), span.size)
 

@@ -13,11 +13,10 @@ from towline import reference as references
 from towline.errors import InvalidReference, SourceError
 from towline.sources import files as stores
 from towline.sources.base import SourceImage, SourceIndex
-from towline.spec import config as configs
 from towline.spec import manifest as manifests
 from towline.spec import media_types
 from towline.spec.descriptor import Platform
-from towline.spec.manifest import Index, Manifest, RawManifest
+from towline.spec.manifest import ImageConfig, Index, Manifest, RawManifest, parse_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -126,7 +125,7 @@ class OciImages:
         # With a config of another type it is an artifact, whose blobs are never compressed anew.
         if manifest.config.media_type in _IMAGE_CONFIGS:
             with stores.understood(f"the config {manifest.config.digest} in {self.name}"):
-                described = configs.parse(content)
+                described = parse_config(content)
         return SourceImage(
             config=content,
             config_type=manifest.config.media_type,
@@ -140,7 +139,7 @@ class OciImages:
         )
 
     def _layers(
-        self, raw: RawManifest, manifest: Manifest, described: configs.ImageConfig | None
+        self, raw: RawManifest, manifest: Manifest, described: ImageConfig | None
     ) -> Iterator[SourceLayer]:
         diff_ids: Sequence[Digest | None] = [None] * len(manifest.layers)
         # Attestations have an image's config too, but nothing that can be unpacked.

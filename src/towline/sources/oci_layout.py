@@ -22,8 +22,8 @@ from towline.spec import manifest as manifests
 from towline.spec import media_types
 from towline.spec.descriptor import is_attestation
 from towline.spec.digest import Digest
+from towline.spec.distribution import subject_of
 from towline.spec.manifest import Index, Manifest, RawManifest
-from towline.spec.referrers import subject_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -20,10 +20,10 @@ from towline.registry.errors import on_side
 from towline.sources.base import Referrer, SourceEntry, SourceLayer, foreign_layer
 from towline.sources.oci_images import MAX_CHILDREN, MAX_DEPTH, Absent, OciImages
 from towline.sources.select import worth_reading
-from towline.spec import config as configs
 from towline.spec import manifest as manifests
 from towline.spec import media_types
-from towline.spec.referrers import cosign_tags
+from towline.spec.distribution import cosign_tags
+from towline.spec.manifest import MAX_SIZE
 from towline.transfers.retry import Attempts, Policy, back_off, retry
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ class RemoteSource(OciImages):
 
     def _config(self, listed: Descriptor) -> bytes:
         reading, digest = self._reading, listed.digest
-        read = partial(reading.repository.read_blob, digest, reading.context, configs.MAX_SIZE)
+        read = partial(reading.repository.read_blob, digest, reading.context, MAX_SIZE)
         try:
             content = reading.retry(digest.short, read)
         except RegistryError as error:

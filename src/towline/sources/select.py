@@ -17,8 +17,8 @@ from towline.sources.base import SourceEntry, SourceImage, SourceIndex
 from towline.sources.files import shown
 from towline.spec import gojson
 from towline.spec.descriptor import REFERENCE_DIGEST, Platform, is_attestation
+from towline.spec.distribution import subject_of
 from towline.spec.manifest import RawManifest
-from towline.spec.referrers import subject_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence

@@ -1,11 +1,11 @@
-"""Image manifests and indexes (image-spec; docker's schema 2): reading and building them."""
+"""Image manifests, indexes and configs (image-spec; docker's schema 2): read and built."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.spec import gojson, media_types, reading
-from towline.spec.descriptor import Descriptor
+from towline.spec.descriptor import Descriptor, Platform
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from towline.spec.media_types import Format
 
 MAX_SIZE = 4 << 20
-"""Bytes of a manifest that registries must accept; more is refused by many (distribution-spec)."""
+"""Bytes of a manifest that registries must accept; many refuse more (distribution-spec). They fetch
+configs, too, and refuse larger ones."""
 _INDENT = 3
 """Spaces: docker's builder of schema 2 indents by three, and the digest depends on it."""
 
@@ -72,6 +73,16 @@ class Index(NamedTuple):
         return hash((self.media_type, self.manifests))  # annotations have none
 
 
+class ImageConfig(NamedTuple):
+    """The parts of a config that a push reads; its bytes are never re-encoded."""
+
+    diff_ids: tuple[Digest, ...]
+    """Digests of the uncompressed layers, base first (`rootfs.diff_ids`)."""
+    platform: Platform
+    filled: tuple[bool, ...]
+    """For each `history` entry whether it made a layer (not `empty_layer`)."""
+
+
 def parse(content: bytes, media_type: str | None = None) -> Manifest | Index:
     """Read a manifest or an index.
 
@@ -102,6 +113,21 @@ def parse(content: bytes, media_type: str | None = None) -> Manifest | Index:
         annotations,
         subject,
         reading.text(document, "artifactType"),
+    )
+
+
+def parse_config(content: bytes) -> ImageConfig:
+    """Read an image config; raises ValueError, one clause, when the content is not one."""
+    document = reading.document(content)
+    rootfs = document.get("rootfs") if isinstance(document, dict) else None
+    if not isinstance(rootfs, dict):
+        raise ValueError("no image config: it has no `rootfs`")  # noqa: TRY004 - bad data, not a bad call
+    history = [entry for entry in reading.array(document, "history") if isinstance(entry, dict)]
+    return ImageConfig(
+        diff_ids=tuple(Digest(text) for text in reading.texts(rootfs, "diff_ids")),
+        platform=Platform.from_json(document),
+        # Entries of `ENV` or `CMD` are empty: only the others pair with a DiffID, in order.
+        filled=tuple(not entry.get("empty_layer") for entry in history),
     )
 
 

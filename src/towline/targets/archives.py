@@ -22,10 +22,9 @@ from towline.sources.docker_archive import MANIFEST
 from towline.sources.files import OpenFile, blocks
 from towline.sources.oci_layout import INDEX, SPARSE, path_of
 from towline.sources.tar_members import TarMembers
-from towline.spec import config as configs
 from towline.spec import gojson
 from towline.spec.digest import Digest
-from towline.spec.manifest import Manifest, build_index, parse
+from towline.spec.manifest import MAX_SIZE, Manifest, build_index, parse, parse_config
 from towline.targets.blob_files import PlainFile, plain_digest, write_whole, writing
 from towline.targets.layout import LAYOUT, LAYOUT_CONTENT, Layout
 
@@ -208,7 +207,7 @@ class DockerArchive(Archive):
         document = parse(manifest.content, manifest.media_type)
         assert isinstance(document, Manifest)  # noqa: S101 - see `begin` in `push`
         config = document.config.digest
-        diff_ids = configs.parse(self.read_blob(config, context, configs.MAX_SIZE)).diff_ids
+        diff_ids = parse_config(self.read_blob(config, context, MAX_SIZE)).diff_ids
         layers = [plain_digest(self._root, each.digest) for each in document.layers]
         for layer, diff_id in zip(layers, diff_ids, strict=True):
             if layer != diff_id:

@@ -6,10 +6,9 @@ import pytest
 
 from towline.push.learning import fitting
 from towline.spec import media_types
-from towline.spec.config import ImageConfig
 from towline.spec.descriptor import Descriptor, Platform
 from towline.spec.digest import Digest
-from towline.spec.manifest import Manifest
+from towline.spec.manifest import ImageConfig, Manifest
 
 
 def digest(letter: str) -> Digest:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from towline.spec import compression, config, gojson, manifest, media_types
+from towline.spec import compression, gojson, manifest, media_types
 from towline.spec.descriptor import Descriptor, Platform
 from towline.spec.digest import Digest
 
@@ -99,7 +99,7 @@ def test_a_config_tells_its_layers_and_its_platform() -> None:
             "history": [{}, {"empty_layer": True}, {}],
         }
     ).encode()
-    parsed = config.parse(content)
+    parsed = manifest.parse_config(content)
     assert parsed.diff_ids == (A, B)
     assert str(parsed.platform) == "linux/arm64/v8"
     assert parsed.filled == (True, False, True)
@@ -108,7 +108,7 @@ def test_a_config_tells_its_layers_and_its_platform() -> None:
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"rootfs":{"diff_ids":["x"]}}'])
 def test_what_is_no_config_is_refused_with_a_clause(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"^[^\n]+$"):
-        config.parse(content)
+        manifest.parse_config(content)
 
 
 @pytest.mark.parametrize(

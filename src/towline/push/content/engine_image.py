@@ -14,8 +14,8 @@ from towline.errors import TowlineError
 from towline.push.target import target_at
 from towline.sources import engine_client
 from towline.sources.engine import EngineSource
-from towline.spec import config as configs
 from towline.spec.digest import Digest
+from towline.spec.manifest import MAX_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -158,6 +158,6 @@ def _read(target: Target, digest: Digest, *, manifest: bool) -> bytes | None:
         if manifest:
             found = repository.get_manifest(digest, context)
             return found.content if found else None
-        return repository.read_blob(digest, context, configs.MAX_SIZE)
+        return repository.read_blob(digest, context, MAX_SIZE)
     except TowlineError:
         return None

@@ -15,7 +15,7 @@ from towline.reference import Reference
 from towline.sources.base import SourceEntry, SourceIndex
 from towline.sources.open_source import open_source, parse
 from towline.sources.select import chosen, select, tagged
-from towline.spec.referrers import is_list
+from towline.spec.distribution import is_list
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
