@@ -79,7 +79,6 @@ class TarHeaders:
 
     def __iter__(self) -> Iterator[tarfile.TarInfo]:
         """Each member; the stream then stands behind its headers."""
-        self._check_beginning()
         at = 0
         try:
             tar = tarfile.TarFile(
@@ -96,16 +95,6 @@ class TarHeaders:
         except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
             raise self._damaged(at) from error
         self._check_end(at)
-
-    def _check_beginning(self) -> None:
-        first = self._block(0)
-        if len(first) < _BLOCK:
-            raise self._no_tar("it is too short" if first else "it is empty")
-        self._stream.seek(0)
-
-    def _block(self, at: int) -> bytes:
-        self._stream.seek(at)
-        return self._stream.read(_BLOCK)
 
     def _header_type(self) -> type[tarfile.TarInfo]:
         """A type of `tarfile`'s headers that checks each of them before `tarfile` believes it."""
@@ -161,27 +150,26 @@ class TarHeaders:
         """Raise SourceError if the tar does not end where `tarfile` has stopped."""
         # It stops without an error at an end mark, at the end of the file, and at a bad header.
         block = self._block(at)
-        if block:
-            self._check_block(at, block)
-            if any(block):
-                raise SourceError(f"{self.name} is a damaged tar: it has no header at byte {at}")
-            self.ended = True
-
-    def _check_block(self, at: int, block: bytes) -> None:
-        if len(block) < _BLOCK:
-            raise torn(self.name, f"a header, at byte {at + len(block)}", len(block), _BLOCK)
+        if any(block) or 0 < len(block) < _BLOCK:
+            raise self._damaged(at)
+        self.ended = bool(block)
 
     def _damaged(self, at: int) -> SourceError:
         """The error for a header, at byte `at` or behind it, that `tarfile` cannot read."""
-        if not at:
-            return self._no_tar("it has no tar header")
-        self._check_block(at, self._block(at))
-        return SourceError(f"{self.name} is a damaged tar: it has no header at byte {at}")
-
-    def _no_tar(self, why: str) -> SourceError:
-        piped = self.name == "standard input"
-        hint = "did the command before the pipe fail?" if piped else None
+        block = self._block(at)
+        if at and len(block) < _BLOCK:
+            return torn(self.name, f"a header, at byte {at + len(block)}", len(block), _BLOCK)
+        if at:
+            return SourceError(f"{self.name} is a damaged tar: it has no header at byte {at}")
+        why = "it is too short" if block else "it is empty"
+        if len(block) == _BLOCK:
+            why = "it has no tar header"
+        hint = "did the command before the pipe fail?" if self.name == "standard input" else None
         return SourceError(f"{self.name} is not a tar archive: {why}", hint=hint)
+
+    def _block(self, at: int) -> bytes:
+        self._stream.seek(at)
+        return self._stream.read(_BLOCK)
 
     def _check_whole(self, start: int, size: int, what: str) -> None:
         if self._size is not None and start + size > self._size:
