@@ -26,8 +26,8 @@ from tests.support.knowledge import (
 )
 from towline.knowledge.base import MAX_CONFIG_SIZE, SavedSession
 from towline.knowledge.redis import Address, RedisKnowledge
-from towline.knowledge.sessions import read, written
 from towline.knowledge.sqlite import SqliteKnowledge
+from towline.knowledge.store import read, written
 from towline.spec import media_types
 from towline.spec.digest import Digest
 

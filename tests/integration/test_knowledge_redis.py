@@ -299,7 +299,7 @@ def test_what_nobody_can_read_is_passed_over(
 ) -> None:
     store.record([entry()])
     raw.lpush(f"{prefix}layer:{DIFF_ID}", value)
-    raw.hset(f"{prefix}host:reg", "scheme", value)
+    raw.set(f"{prefix}facts:reg", value)
     assert store.entries([DIFF_ID]) == {DIFF_ID: [entry()]}
     assert store.host_facts("reg") == {}
     store.record([entry(repository="reg/b")])
@@ -314,10 +314,22 @@ def test_what_is_no_text_at_all_is_somebody_elses_word(
     odd = json.loads('"\\ud800"')
     value = json.dumps([BLOB, odd, odd, 0, 1, odd, "gzip", odd, 1.0, odd])
     raw.lpush(f"{prefix}layer:{DIFF_ID}", value)
-    raw.hset(f"{prefix}host:reg", "mounts", json.dumps([odd, odd]))
+    raw.set(f"{prefix}facts:reg", json.dumps([odd, odd]))
     (found,) = store.entries([DIFF_ID])[DIFF_ID]
     assert found.learned
     assert store.host_facts("reg") == {}
+
+
+@NEEDS_REDIS
+def test_facts_are_believed_of_their_host_alone(
+    store: RedisKnowledge, raw: redis.Redis, prefix: str
+) -> None:
+    store.record_host("reg", {"mounts": "1"})
+    value = raw.get(f"{prefix}facts:reg")
+    assert isinstance(value, bytes)
+    raw.set(f"{prefix}facts:other", value)
+    raw.set(f"{prefix}facts:reg", value.replace(b"1", b"0"))
+    assert store.host_facts("reg") == store.host_facts("other") == {}
 
 
 @NEEDS_REDIS

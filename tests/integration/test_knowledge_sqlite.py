@@ -19,7 +19,7 @@ from tests.support.knowledge import BLOB, DIFF_ID, OURS, entry
 from towline.knowledge import sqlite
 from towline.knowledge.base import Entry, KnowledgeError, is_sound
 from towline.knowledge.open import open_knowledge
-from towline.knowledge.sqlite import MAX_CONFIGS, SqliteKnowledge
+from towline.knowledge.sqlite import SqliteKnowledge
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -99,6 +99,17 @@ def test_a_cache_of_another_version_is_left_alone(path: Path) -> None:
         SqliteKnowledge(path, OURS)
 
 
+def test_a_cache_of_an_earlier_version_is_gone_on_with(path: Path) -> None:
+    fill(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as earlier:
+        earlier.execute("DROP TABLE value")
+        earlier.execute("PRAGMA user_version = 1")
+    with closing(SqliteKnowledge(path, OURS)) as store:
+        store.record_host("reg", {"mounts": "1"})
+        assert store.host_facts("reg") == {"mounts": "1"}
+        assert store.stats().entries == 200
+
+
 def test_a_damaged_page_is_one_sentence_with_its_cure(path: Path) -> None:
     fill(path)
     content = bytearray(path.read_bytes())
@@ -121,8 +132,7 @@ def test_an_entry_that_makes_no_sense_is_damage_too(store: SqliteKnowledge, path
 
 COLUMNS = [
     *(("entry", name) for name in Entry._fields if name != "diff_id"),
-    *(("entry", "mac"), ("entry", "place"), ("host", "value"), ("host", "mac")),
-    *(("config", "content"), ("config", "seen"), ("secret", "value")),
+    *(("entry", "mac"), ("entry", "place"), ("value", "content"), ("value", "until")),
 ]
 ODD = [None, "text", b"bytes", -1, 2**63 - 1, float("nan"), float("inf")]
 
@@ -192,14 +202,6 @@ def test_a_failed_transaction_leaves_nothing(store: SqliteKnowledge) -> None:
         store.record([entry(), broken])
     assert store.stats().entries == 0
     store.record([entry()])
-
-
-def test_only_the_newest_configs_are_kept(store: SqliteKnowledge) -> None:
-    configs = [b"%d" % number for number in range(MAX_CONFIGS + 5)]
-    for config in configs:
-        store.record_config(Digest.of(config), config)
-    kept = [config for config in configs if store.config(Digest.of(config)) is not None]
-    assert kept == configs[5:]
 
 
 def test_clearing_gives_the_room_back(store: SqliteKnowledge, path: Path) -> None:

@@ -24,7 +24,6 @@ from tests.support.raw_client import RawClient
 from tests.support.scripted import HANG, Scripted, complaint, scripted
 from tests.support.serving import TOWLINE, serving
 from tests.support.serving import towline as command
-from towline.knowledge.sessions import LEASE
 from towline.server.server import Server
 from towline.spec.digest import Digest
 from towline.testing import make_image
@@ -137,7 +136,7 @@ def test_a_compression_that_was_chosen_for_a_link_is_kept_to(
     there = killed(server, image, place, "--compression", "auto", "--cache", str(cache))
     (left,) = (json.loads(text)[3] for text in stored(cache))
     with contextlib.closing(sqlite3.connect(cache)) as database:  # a link that wants another one
-        database.execute("DELETE FROM host")
+        database.execute("DELETE FROM value WHERE kind = 'facts'")
         database.commit()
     with towline.Pusher(cache=cache) as pusher:
         pusher._resources.client.rates._rates[server.host] = 100_000
@@ -228,12 +227,10 @@ def test_an_owner_on_another_machine_is_dead_when_it_says_nothing(
 ) -> None:
     place, cache = f"{server.host}/app:1", tmp_path / "cache"
     killed(server, image, place, "--cache", str(cache))
-    seconds = 0 if alive else LEASE + 1
+    elsewhere, until = "another/pid:[1] 1 1 x", time.time() + (600 if alive else -1)
+    rewrite(cache, OWNER, elsewhere)
     with contextlib.closing(sqlite3.connect(cache)) as database:
-        text, elsewhere = stored(cache)[0], "another/pid:[1] 1 1 x"
-        parts = [elsewhere, *json.loads(text)[1:]]
-        row = (elsewhere, json.dumps(parts), time.time() - seconds)
-        database.execute("UPDATE session SET owner = ?, text = ?, alive = ?", row)
+        database.execute("INSERT INTO value VALUES ('alive', ?, ?, ?)", (elsewhere, until, b"1"))
         database.commit()
     assert outcomes(pushed(image, place, cache=cache)) == ["pushed" if alive else "resumed"]
 
@@ -245,9 +242,7 @@ def test_who_was_taken_for_dead_begins_anew_and_leaves_the_session_alone(
     words = ("--cache", str(cache), "--chunk-size", "1M", "--output", "json")
     with pushing(image, place, *words) as process:
         until(lambda: noted(cache, ACKNOWLEDGED) > MiB)
-        with contextlib.closing(sqlite3.connect(cache)) as database:
-            database.execute("UPDATE session SET owner = 'somebody else'")
-            database.commit()
+        rewrite(cache, OWNER, "somebody else")
         out, said = process.communicate(timeout=60)
     assert "another process goes on with an upload" in said
     (layer,) = json.loads(out)["layers"]
@@ -280,7 +275,7 @@ def test_a_session_that_holds_other_bytes_ends_in_a_fresh_upload(
     with RawClient(server.host) as client:
         session = client.open_upload("app")
         assert client.ask("PATCH", session, os.urandom(there)).status == 202
-    rewrite(cache, server.url + session)
+    rewrite(cache, ADDRESS, server.url + session)
     result = pushed(image, place, cache=cache)
     assert outcomes(result) == ["pushed"]
     assert result.sent_bytes > SIZE
@@ -392,7 +387,7 @@ class TestHostsThatLoseSessions:
                 f"{registry.url}/v2/app/manifests/1",
                 f"{registry.url}/v2/app/blobs/uploads/..",
             ):
-                rewrite(cache, address)
+                rewrite(cache, ADDRESS, address)
                 before = len(registry.requests("GET"))
                 result = towline.plan(image, f"{registry.host}/app:1", cache=cache, creds="a:b")
                 assert outcomes(result) == ["pushed"]
@@ -404,16 +399,18 @@ class TestHostsThatLoseSessions:
 def stored(cache: Path) -> list[str]:
     """The texts of sessions in a SQLite cache."""
     with contextlib.closing(sqlite3.connect(cache)) as database, contextlib.suppress(sqlite3.Error):
-        return [text for (text,) in database.execute("SELECT text FROM session")]
+        found = database.execute("SELECT content FROM value WHERE kind = 'session'")
+        return [text.decode() for (text,) in found]
     return []
 
 
-def rewrite(cache: Path, address: str) -> None:
+def rewrite(cache: Path, at: int, value: str) -> None:
     """As somebody would who has no key: the entry is another machine's by then."""
     parts = json.loads(stored(cache)[0])
-    parts[5] = address
+    parts[at] = value
     with contextlib.closing(sqlite3.connect(cache)) as database:
-        database.execute("UPDATE session SET text = ?", (json.dumps(parts),))
+        content = json.dumps(parts, separators=(",", ":")).encode()
+        database.execute("UPDATE value SET content = ? WHERE kind = 'session'", (content,))
         database.commit()
 
 
@@ -504,7 +501,7 @@ def uploaded(registry: DockerRegistry) -> int:
     return sum(path.stat().st_size for path in registry.root.rglob("_uploads/*/data"))
 
 
-SENT, ACKNOWLEDGED = 7, 6
+OWNER, ADDRESS, ACKNOWLEDGED, SENT = 0, 5, 6, 7
 
 
 def noted(cache: Path, what: int) -> int:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from towline.errors import RegistryError
 from towline.knowledge.base import SavedSession
-from towline.knowledge.sessions import read, written
 from towline.knowledge.signing import Signer
+from towline.knowledge.store import read, written
 from towline.registry.blobs import session_url
 from towline.registry.tags import next_page
 from towline.registry.upload.session import range_end

@@ -166,7 +166,7 @@ class Knowledge:
         return False
 
     def beat(self, owner: str) -> None:
-        """Note that this owner of sessions lives, for the next ten seconds (`sessions.LEASE`)."""
+        """Note that this owner of sessions lives, for the next ten seconds (`store.LEASE`)."""
 
     def is_alive(self, owner: str) -> bool:
         """Whether the owner has called `beat` in the last ten seconds."""
@@ -212,10 +212,3 @@ def _is_repository(name: str) -> bool:
     except InvalidReference:
         return False
     return str(reference.repository) == name == str(reference)
-
-
-def is_content_of(digest: Digest, content: bytes) -> bool:
-    """Whether the content that a store gives has this digest."""
-    import hashlib
-
-    return hashlib.new(digest.algorithm, content).hexdigest() == digest.hex

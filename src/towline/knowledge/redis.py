@@ -11,7 +11,6 @@ wait and try again by itself: a cache that must be waited for is worse than none
 from __future__ import annotations
 
 import json
-import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,22 +18,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from towline.errors import UsageError
-from towline.knowledge.base import (
-    MAX_CONFIG_SIZE,
-    MAX_ENTRIES,
-    Entry,
-    Knowledge,
-    KnowledgeError,
-    Stats,
-    is_content_of,
-)
+from towline.knowledge.base import MAX_ENTRIES, Entry, KnowledgeError, Stats
+from towline.knowledge.store import UNREADABLE, Store, beginning
 from towline.spec.digest import Digest
 from towline.spec.media_types import layer_compression
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from towline.knowledge.base import SavedSession
     from towline.knowledge.signing import Signer
     from towline.spec.compression import Compression
 
@@ -43,11 +34,6 @@ PATIENCE = 1.0
 _BATCH = 500
 """Keys in one round trip."""
 _GLOB = str.maketrans({character: "\\" + character for character in "\\*?[]^"})
-CONFIG_LIFE = 90 * 24 * 3600
-"""Seconds an image config is kept."""
-
-_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
-"""Errors of reading values that are not ours."""
 _COMPRESSIONS: dict[str, Compression] = {"none": "none", "gzip": "gzip", "zstd": "zstd"}
 
 # Drop the values that begin with ARGV[1]; append ARGV[2], if given, and keep the last ARGV[3].
@@ -61,11 +47,12 @@ if ARGV[2] then
 end
 """
 
-# If the session begins with ARGV[1] (empty: if there is none), put ARGV[2] there (empty: nothing).
+# See `Store._swap`: ARGV[1] is what was there before, ARGV[2] what comes, ARGV[3] its life.
 _SWAP = """
 local old = redis.call('GET', KEYS[1]) or ''
 if string.sub(old, 1, #ARGV[1]) ~= ARGV[1] or (ARGV[1] == '' and old ~= '') then return 0 end
 if ARGV[2] == '' then redis.call('DEL', KEYS[1])
+elseif ARGV[3] == '0' then redis.call('SET', KEYS[1], ARGV[2])
 else redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end
 return 1
 """
@@ -107,15 +94,12 @@ class Address:
         return cls(url, f"{parts.scheme}://{place}", prefix)
 
 
-class RedisKnowledge(Knowledge):
-    """A `Knowledge` in the Redis at an address.
-
-    Every method, `__init__` too, raises KnowledgeError when the Redis cannot be used.
-    """
+class RedisKnowledge(Store):
+    """A `Knowledge` in the Redis at an address."""
 
     def __init__(self, address: Address, signer: Signer) -> None:
+        super().__init__(signer)
         self._address = address
-        self._signer = signer
         self._client = _connect(address)
 
     def entries(self, diff_ids: Sequence[Digest]) -> Mapping[Digest, Sequence[Entry]]:
@@ -140,92 +124,35 @@ class RedisKnowledge(Knowledge):
                 rest = [entry.size, entry.media_type, entry.compression, entry.profile]
                 value = _json([*same, *rest, entry.seen or now, self._signer.sign(entry)])
                 key = self._key("layer", entry.diff_id)
-                pipeline.eval(_REPLACE, 1, key, _beginning(same), value, MAX_ENTRIES)
+                pipeline.eval(_REPLACE, 1, key, beginning(same), value, MAX_ENTRIES)
             pipeline.execute()
 
     def forget(self, diff_id: Digest, digest: Digest, repository: str) -> None:
         """Whatever the account, and however it was known."""
         with self._using() as client:
-            client.eval(_REPLACE, 1, self._key("layer", diff_id), _beginning([digest, repository]))
+            client.eval(_REPLACE, 1, self._key("layer", diff_id), beginning([digest, repository]))
 
-    def host_facts(self, host: str) -> Mapping[str, str]:
-        """Only what this machine wrote or, with a key that machines share, what its holders did."""
+    def _get(self, kind: str, name: str) -> bytes | None:
         with self._using() as client:
-            values = client.hgetall(self._key("host", host))
-            return self._signer.admit_facts(host, _understood_facts(values))
+            found = client.get(self._key(kind, name))
+            # Raises TypeError for anything but bytes.
+            return None if found is None else b"" + found
 
-    def record_host(self, host: str, facts: Mapping[str, str]) -> None:
-        """One round trip for all of them."""
-        signed = self._signer.sign_facts(host, facts)
-        values = {name: _json([value, mac]) for name, value, mac in signed}
-        if values:
-            with self._using() as client:
-                client.hset(self._key("host", host), mapping=values)
-
-    def config(self, digest: Digest) -> bytes | None:
-        """Checked against its digest, so it needs no MAC."""
+    def _all(self, kind: str) -> Iterator[tuple[str, bytes]]:
+        prefix = self._key(kind, "")
         with self._using() as client:
-            content: bytes | None = client.get(self._key("config", digest))
-            return content if content is not None and is_content_of(digest, content) else None
+            for keys in _batches(client, prefix):
+                for key, value in zip(keys, _each(client, "get", keys), strict=True):
+                    if value is not None:  # its time may be over meanwhile
+                        yield key.decode("utf-8", "replace").removeprefix(prefix), value
 
-    def record_config(self, digest: Digest, content: bytes) -> None:
-        """Kept for 90 days."""
-        if len(content) <= MAX_CONFIG_SIZE:
-            with self._using() as client:
-                client.set(self._key("config", digest), content, ex=CONFIG_LIFE)
-
-    def account_key(self) -> bytes:
-        """Made by whichever machine is the first to ask."""
-        if self._account_key is None:
-            key = self._key("secret", "account")
-            with self._using() as client:
-                client.set(key, os.urandom(32), nx=True)
-                # Raises TypeError for anything but bytes; `bytes(number)` would be zeros.
-                self._account_key = b"" + client.get(key)
-        return self._account_key
-
-    def session(self, key: str) -> SavedSession | None:
-        """One round trip."""
-        from towline.knowledge.sessions import read  # an unchanged push needs none
-
+    def _put(self, kind: str, name: str, value: bytes, life: int = 0) -> None:
         with self._using() as client:
-            text: bytes | None = client.get(self._key("session", key))
-        return read(text, key, self._signer) if text else None
+            client.set(self._key(kind, name), value, ex=life or None)
 
-    def sessions(self) -> Sequence[SavedSession]:
-        """Some hundreds at a time."""
+    def _swap(self, kind: str, name: str, before: bytes, after: bytes, life: int = 0) -> bool:
         with self._using() as client:
-            return [session for _, session in self._sessions(client) if session]
-
-    def _sessions(self, client: Any) -> Iterator[tuple[bytes, SavedSession | None]]:  # noqa: ANN401 - see `_connect`
-        from towline.knowledge.sessions import read
-
-        prefix = self._key("session", "")
-        for keys in _batches(client, prefix):
-            for key, text in zip(keys, _each(client, "get", keys), strict=True):
-                name = key.decode("utf-8", "replace").removeprefix(prefix)
-                yield key, read(text, name, self._signer) if text else None
-
-    def swap_session(self, key: str, owner: str | None, after: SavedSession | None) -> bool:
-        """A script, which is atomic. Redis drops sessions that are too old."""
-        from towline.knowledge.sessions import LIFE, beginning, written
-
-        before = "" if owner is None else beginning(owner)
-        text = written(after, key, self._signer) if after else ""
-        with self._using() as client:
-            return bool(client.eval(_SWAP, 1, self._key("session", key), before, text, LIFE))
-
-    def beat(self, owner: str) -> None:
-        """Write a key that expires."""
-        from towline.knowledge.sessions import LEASE
-
-        with self._using() as client:
-            client.set(self._key("alive", owner), b"", ex=LEASE)
-
-    def is_alive(self, owner: str) -> bool:
-        """Whether the key of `beat` has not expired."""
-        with self._using() as client:
-            return bool(client.exists(self._key("alive", owner)))
+            return bool(client.eval(_SWAP, 1, self._key(kind, name), before, after, life))
 
     def stats(self) -> Stats:
         """Asks for every key of ours, some hundreds at a time."""
@@ -234,12 +161,12 @@ class RedisKnowledge(Knowledge):
             for keys in _batches(client, self._key("layer", "")):
                 for values in _each(client, "lrange", keys, 0, -1):
                     entries += len(values)
-                    diff_ids += any(map(_is_of_layer, values))
+                    # A config has an entry, too, by its digest.
+                    diff_ids += any(layer_compression(str(_part(v, -5))) for v in values)
             for keys in _batches(client, self._address.prefix):
                 # None for a key that has expired meanwhile.
                 size += sum(filter(None, _each(client, "memory_usage", keys)))
-            left = sum(len(keys) for keys in _batches(client, self._key("session", "")))
-        return Stats(self._address.shown, diff_ids, entries, size, left)
+        return Stats(self._address.shown, diff_ids, entries, size, len(self.sessions()))
 
     def prune(self, older_than: float) -> int:
         """Removes exactly the values that it has read: one recorded meanwhile stays."""
@@ -249,13 +176,11 @@ class RedisKnowledge(Knowledge):
                 removal = client.pipeline(transaction=False)
                 for key, values in zip(keys, _each(client, "lrange", keys, 0, -1), strict=True):
                     for value in values:
-                        if _seen(value) < older_than:
+                        seen = _part(value, -2)
+                        if not isinstance(seen, int | float) or seen < older_than:
                             removal.lrem(key, 0, value)
                 dropped += sum(removal.execute())
-            for key, session in [*self._sessions(client)]:
-                if session is None or session.saved < older_than:
-                    dropped += client.delete(key)
-        return dropped
+        return dropped + self._prune_sessions(older_than)
 
     def clear(self) -> None:
         """Drop our keys but the secrets, some hundreds at a time."""
@@ -279,7 +204,7 @@ class RedisKnowledge(Knowledge):
         try:
             yield self._client
         # The library does not wrap errors of the system, nor those of odd answers and options.
-        except (RedisError, OSError, *_UNREADABLE) as error:
+        except (RedisError, OSError, *UNREADABLE) as error:
             raise _unusable(self._address, error) from error
 
 
@@ -345,11 +270,6 @@ def _json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _beginning(parts: Sequence[object]) -> str:
-    """The beginning of the text of a longer JSON array with these first elements."""
-    return _json(parts)[:-1] + ","
-
-
 def _understood(diff_id: Digest, values: Iterable[bytes]) -> Iterator[tuple[Entry, str]]:
     """Entries with their MACs. Values of any other form are passed over."""
     for value in values:
@@ -368,31 +288,14 @@ def _understood(diff_id: Digest, values: Iterable[bytes]) -> Iterator[tuple[Entr
                 learned=bool(learned),
                 seen=float(seen),
             )
-        except _UNREADABLE:
+        except UNREADABLE:
             continue
         yield entry, str(mac)
 
 
-def _understood_facts(values: Mapping[bytes, bytes]) -> Iterator[tuple[str, str, str]]:
-    for name, signed in values.items():
-        try:
-            value, mac = json.loads(signed)
-            yield name.decode(), str(value), str(mac)
-        except _UNREADABLE:
-            continue
-
-
-def _is_of_layer(value: bytes) -> bool:
-    """Whether an entry is a layer's; a config has one too, by its digest."""
+def _part(value: bytes, at: int) -> object:
+    """An element of an entry's array; None for a value that cannot be read."""
     try:
-        return layer_compression(str(json.loads(value)[-5])) is not None
-    except _UNREADABLE:
-        return False
-
-
-def _seen(value: bytes) -> float:
-    """When an entry was last seen; 0 for a value that cannot be read, so that it is dropped."""
-    try:
-        return float(json.loads(value)[-2])
-    except _UNREADABLE:
-        return 0.0
+        return json.loads(value)[at]
+    except UNREADABLE:
+        return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from towline.knowledge.base import Entry
 
@@ -61,18 +61,6 @@ class Signer(NamedTuple):
                 known = admitted.pop(same, believed)
                 admitted[same] = believed if known.learned else known
         return list(admitted.values())
-
-    def sign_facts(self, host: str, facts: Mapping[str, str]) -> list[tuple[str, str, str]]:
-        """Name, value and MAC of each fact of a host."""
-        return [(name, value, self.mac("fact", host, name, value)) for name, value in facts.items()]
-
-    def admit_facts(self, host: str, signed: Iterable[tuple[str, str, str]]) -> dict[str, str]:
-        """The facts that we, or holders of the shared key, have written; all others are ignored."""
-        return {
-            name: value
-            for name, value, mac in signed
-            if self.is_ours(mac, "fact", host, name, value)
-        }
 
 
 def _parts(entry: Entry) -> tuple[str, ...]:

@@ -6,21 +6,15 @@ that ends leaves no connection behind. SQLite itself keeps processes apart, in W
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from towline.knowledge.base import (
-    MAX_CONFIG_SIZE,
-    MAX_ENTRIES,
-    Entry,
-    Knowledge,
-    KnowledgeError,
-    Stats,
-    is_content_of,
-)
+from towline.knowledge.base import MAX_ENTRIES, Entry, KnowledgeError, Stats
+from towline.knowledge.store import Store
 from towline.spec.digest import Digest
 from towline.spec.media_types import layer_compression
 
@@ -29,14 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import UnionType
 
-    from towline.knowledge.base import SavedSession
     from towline.knowledge.signing import Signer
 
     _Kinds = tuple[type | UnionType, ...]
 
 APPLICATION_ID = 0x746F776C
 """Marks the file in its header ("towl"), so that no other database is taken for ours."""
-VERSION = 1
+VERSION = 2
 PATIENCE = 2.0
 """Seconds to wait for another process that writes; a write takes well under a millisecond."""
 _SMALLEST_DATABASE = 512
@@ -48,28 +41,20 @@ _NO_DATABASE = "not a database"
 # `place` orders the entries of a DiffID, because clocks may be set back. Without a rowid the
 # entries of a DiffID lie side by side, so that a look-up reads one page or two.
 _SCHEMA = f"""
-CREATE TABLE entry (
+CREATE TABLE IF NOT EXISTS entry (
     diff_id BLOB NOT NULL, digest BLOB NOT NULL, repository TEXT NOT NULL, account TEXT NOT NULL,
     learned INTEGER NOT NULL, place INTEGER NOT NULL, size INTEGER NOT NULL,
     media_type TEXT NOT NULL, compression TEXT NOT NULL, profile TEXT, seen REAL NOT NULL,
     mac TEXT NOT NULL,
     PRIMARY KEY (diff_id, digest, repository, account, learned)
 ) WITHOUT ROWID;
-CREATE TABLE host (
-    host TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, mac TEXT NOT NULL,
-    PRIMARY KEY (host, name)
-) WITHOUT ROWID;
-CREATE TABLE config (
-    place INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, content BLOB NOT NULL,
-    seen REAL NOT NULL
+CREATE TABLE IF NOT EXISTS value (
+    kind TEXT NOT NULL, name TEXT NOT NULL, until REAL NOT NULL, content BLOB NOT NULL,
+    PRIMARY KEY (kind, name)
 );
-CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
-
-MAX_CONFIGS = 1000
-"""Image configs kept; the oldest is dropped first."""
 
 _ENTRIES = """
 SELECT digest, size, media_type, compression, profile, repository, account, learned, seen, mac
@@ -88,26 +73,14 @@ DELETE FROM entry WHERE diff_id = :diff_id AND place <= (
     SELECT place FROM entry WHERE diff_id = :diff_id ORDER BY place DESC LIMIT 1 OFFSET :kept
 )
 """
-# Made when first needed, at the same `user_version`: older versions of towline go on using a file
-# that has this table beside theirs.
-_SESSIONS = """
-CREATE TABLE IF NOT EXISTS session (
-    key TEXT PRIMARY KEY, owner TEXT NOT NULL, text TEXT NOT NULL, alive REAL NOT NULL
-) WITHOUT ROWID
-"""
-_HAS_SESSIONS = "SELECT 1 FROM sqlite_master WHERE name = 'session'"
-_DROP_OLDEST_CONFIGS = "DELETE FROM config WHERE place <= (SELECT max(place) FROM config) - ?"
 
 
-class SqliteKnowledge(Knowledge):
-    """A `Knowledge` in the file at `path`, which is made if it does not exist.
-
-    Every method, `__init__` too, raises KnowledgeError when the file cannot be used.
-    """
+class SqliteKnowledge(Store):
+    """A `Knowledge` in the file at `path`, which is made if it does not exist."""
 
     def __init__(self, path: str | os.PathLike[str], signer: Signer) -> None:
+        super().__init__(signer)
         self._path = os.fspath(path)
-        self._signer = signer
         self._lock = threading.Lock()
         self._database = _open(self._path)
 
@@ -148,104 +121,30 @@ class SqliteKnowledge(Knowledge):
                 "DELETE FROM entry WHERE diff_id = ? AND digest = ? AND repository = ?", key
             )
 
-    def host_facts(self, host: str) -> Mapping[str, str]:
-        """The facts of a host; those with another machine's MAC are left out."""
-        query = "SELECT name, value, mac FROM host WHERE host = ?"
-        return self._signer.admit_facts(host, self._rows((str, str, str), query, host))
-
-    def record_host(self, host: str, facts: Mapping[str, str]) -> None:
-        """One transaction for all of them."""
-        signed = self._signer.sign_facts(host, facts)
-        with self._writing() as database:
-            database.executemany(
-                "INSERT OR REPLACE INTO host VALUES (?, ?, ?, ?)",
-                [(host, *fact) for fact in signed],
-            )
-
-    def config(self, digest: Digest) -> bytes | None:
-        """Checked against its digest, so it needs no MAC."""
-        query = "SELECT content FROM config WHERE digest = ?"
-        found = (row[0] for row in self._rows((bytes,), query, _packed(digest)))
-        return next((content for content in found if is_content_of(digest, content)), None)
-
-    def record_config(self, digest: Digest, content: bytes) -> None:
-        """The newest thousand are kept."""
-        if len(content) > MAX_CONFIG_SIZE:
-            return
-        with self._writing() as database:
-            database.execute(
-                "INSERT OR REPLACE INTO config (digest, content, seen) VALUES (?, ?, ?)",
-                (_packed(digest), content, time.time()),
-            )
-            database.execute(_DROP_OLDEST_CONFIGS, (MAX_CONFIGS,))
-
-    def account_key(self) -> bytes:
-        """Made by whichever process is the first to ask."""
-        if self._account_key is None:
-            fresh = os.urandom(32)
-            if not (found := self._secret()):
-                with self._writing() as database:
-                    database.execute("INSERT OR IGNORE INTO secret VALUES ('account', ?)", (fresh,))
-                found = self._secret()
-            self._account_key = found or fresh
-        return self._account_key
-
-    def _secret(self) -> bytes | None:
-        rows = self._rows((bytes,), "SELECT value FROM secret WHERE name = 'account'")
+    def _get(self, kind: str, name: str) -> bytes | None:
+        query = "SELECT content FROM value WHERE kind = ? AND name = ? AND until > ?"
+        rows = self._rows((bytes,), query, kind, name, time.time())
         return rows[0][0] if rows else None
 
-    def session(self, key: str) -> SavedSession | None:
-        """One look-up."""
-        return next(iter(self._sessions(key)), None)
+    def _all(self, kind: str) -> list[tuple[str, bytes]]:
+        query = "SELECT name, content FROM value WHERE kind = ? AND until > ?"
+        return self._rows((str, bytes), query, kind, time.time())
 
-    def sessions(self) -> Sequence[SavedSession]:
-        """Reads the whole table."""
-        return self._sessions()
-
-    def _sessions(self, key: str | None = None) -> list[SavedSession]:
-        """The session of a key, or all of them."""
-        from towline.knowledge.sessions import LIFE, read  # an unchanged push needs none
-
-        with self._using() as database:
-            if not database.execute(_HAS_SESSIONS).fetchone():
-                return []
-            query = "SELECT key, text FROM session WHERE key = coalesce(?, key) AND alive > ?"
-            rows = database.execute(query, (key, time.time() - LIFE)).fetchall()
-        found = (read(text, key, self._signer) for key, text in rows)
-        return [session for session in found if session]
-
-    def swap_session(self, key: str, owner: str | None, after: SavedSession | None) -> bool:
-        """One transaction, in which sessions that are too old are dropped first."""
-        from towline.knowledge.sessions import LIFE, written
-
-        now = time.time()
+    def _put(self, kind: str, name: str, value: bytes, life: int = 0) -> None:
         with self._writing() as database:
-            database.execute(_SESSIONS)
-            database.execute("DELETE FROM session WHERE alive <= ?", (now - LIFE,))
-            found = database.execute("SELECT owner FROM session WHERE key = ?", (key,)).fetchone()
-            if found != (None if owner is None else (owner,)):
+            _replace(database, kind, name, value, life)
+
+    def _swap(self, kind: str, name: str, before: bytes, after: bytes, life: int = 0) -> bool:
+        with self._writing() as database:
+            query = (
+                "SELECT CAST(content AS BLOB) FROM value WHERE kind = ? AND name = ? AND until > ?"
+            )
+            found = database.execute(query, (kind, name, time.time())).fetchone()
+            old = found[0] if found else b""
+            if bool(old) != bool(before) or not old.startswith(before):
                 return False
-            if after is None:
-                database.execute("DELETE FROM session WHERE key = ?", (key,))
-            else:
-                row = (key, after.owner, written(after, key, self._signer), now)
-                database.execute("INSERT OR REPLACE INTO session VALUES (?, ?, ?, ?)", row)
+            _replace(database, kind, name, after, life)
             return True
-
-    def beat(self, owner: str) -> None:
-        """Note the time at each session of the owner."""
-        with self._writing() as database:
-            database.execute(_SESSIONS)
-            database.execute("UPDATE session SET alive = ? WHERE owner = ?", (time.time(), owner))
-
-    def is_alive(self, owner: str) -> bool:
-        """Whether the latest time at the owner's sessions is new enough."""
-        from towline.knowledge.sessions import LEASE
-
-        query = "SELECT max(alive) FROM session WHERE owner = ?"
-        with self._using() as database:
-            (alive,) = database.execute(query, (owner,)).fetchone()
-        return alive is not None and alive > time.time() - LEASE
 
     def stats(self) -> Stats:
         """Reads the whole table."""
@@ -263,19 +162,15 @@ class SqliteKnowledge(Knowledge):
         """Also gives the room back to the file system."""
         with self._writing() as database:
             dropped = database.execute("DELETE FROM entry WHERE seen < ?", (older_than,)).rowcount
-            database.execute("DELETE FROM config WHERE seen < ?", (older_than,))
-            database.execute(_SESSIONS)
-            old = database.execute("DELETE FROM session WHERE alive < ?", (older_than,))
-            dropped += old.rowcount
+        dropped += self._prune_sessions(older_than)
         self._shrink()
         return dropped
 
     def clear(self) -> None:
         """Also gives the room back to the file system."""
         with self._writing() as database:
-            database.execute(_SESSIONS)
-            for table in ("entry", "host", "config", "session"):
-                database.execute(f"DELETE FROM {table}")  # noqa: S608 - words of our own
+            database.execute("DELETE FROM entry")
+            database.execute("DELETE FROM value WHERE kind != 'secret'")
         self._shrink()
 
     def _shrink(self) -> None:
@@ -368,11 +263,14 @@ def _prepare(database: sqlite3.Connection, path: str) -> None:
     """Make the tables in an empty file; refuse one that is not ours."""
     import sqlite3
 
-    if _marks(database) == (0, 0):
+    application, version = _marks(database)
+    # An earlier version's file lacks a table. What it has in others is learned anew.
+    earlier = application == APPLICATION_ID and version < VERSION
+    if earlier or (application, version) == (0, 0):
         database.execute("PRAGMA auto_vacuum = INCREMENTAL")
         database.execute("BEGIN EXCLUSIVE")
         (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables == 0:  # else another process has made them at this moment
+        if earlier or tables == 0:  # else another process has made them at this moment
             for statement in _SCHEMA.split(";"):
                 database.execute(statement)
         database.execute("COMMIT")
@@ -404,6 +302,16 @@ def _unusable(path: str, reason: object) -> KnowledgeError:
 
 def _not_ours(path: str) -> KnowledgeError:
     return KnowledgeError(f"{path} is no cache of towline's, so it was left alone")
+
+
+def _replace(database: sqlite3.Connection, kind: str, name: str, value: bytes, life: int) -> None:
+    """Put a value, or nothing where it is empty; values whose time is over are dropped, too."""
+    now = time.time()
+    drop = "DELETE FROM value WHERE (kind = ? AND name = ?) OR until <= ?"
+    database.execute(drop, (kind, name, now))
+    if value:
+        until = now + life if life else math.inf
+        database.execute("INSERT INTO value VALUES (?, ?, ?, ?)", (kind, name, until, value))
 
 
 def _packed(digest: Digest) -> bytes | str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import RegistryError
 from towline.knowledge.base import SavedSession
-from towline.knowledge.sessions import LEASE
+from towline.knowledge.store import LEASE
 from towline.layers.profile import AUTO, of_record
 from towline.registry.repository import Repository
 from towline.spec.digest import Digest

@@ -53,15 +53,6 @@ def test_the_order_is_kept_and_what_we_saw_ourselves_wins() -> None:
     assert OURS.admit_all([]) == []
 
 
-def test_facts_are_believed_for_their_host_and_name_alone() -> None:
-    ((name, value, mac),) = OURS.sign_facts("reg", {"scheme": "https"})
-    assert OURS.admit_facts("reg", [(name, value, mac)]) == {"scheme": "https"}
-    assert OURS.admit_facts("other", [(name, value, mac)]) == {}
-    assert OURS.admit_facts("reg", [("rate", value, mac)]) == {}
-    assert OURS.admit_facts("reg", [(name, "http", mac)]) == {}
-    assert THEIRS.admit_facts("reg", [(name, value, mac)]) == {}
-
-
 def test_a_fact_never_passes_for_an_entry() -> None:
     assert DIFF_ID not in BLOB
     assert OURS.mac("fact", "a") != OURS.mac("entry", "a")
