@@ -307,7 +307,8 @@ def test_a_push_that_joins_one_from_a_damaged_archive_sends_from_its_own(
 
     first = threading.Thread(target=push_damaged)
     first.start()
-    threading.Event().wait(0.05)
+    # Each answer is held back, so that most often the other joins what has begun here.
+    until(lambda: any(each.method == "POST" for each in oci_registry.requests))
     result = pusher.push(made.path, f"{name}:good", no_learn=True)
     first.join(PATIENCE)
     assert errors

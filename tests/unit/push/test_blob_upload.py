@@ -12,8 +12,9 @@ from urllib.parse import parse_qs
 import pytest
 
 from tests.support.layers import BytesReader
+from tests.support.processes import until
 from tests.support.pushing import NAME, Client
-from tests.support.scripted import CUT, HANG, Reply, Scripted, scripted
+from tests.support.scripted import CUT, Reply, Scripted, scripted
 from towline.context import Cancel, Context
 from towline.errors import AuthError, Cancelled, NetworkError, RegistryError, SourceError
 from towline.events import LayerProgress, Retrying
@@ -361,16 +362,21 @@ def test_what_is_found_elsewhere_meanwhile_is_mounted_first(registry: Scripted) 
 def test_a_switch_ends_a_write_that_is_stuck_and_the_transfer_may_go_on(
     whose: str, registry: Scripted
 ) -> None:
-    registry.on("PATCH", "/s0", HANG)
+    registry.on("PATCH", "/s0", Reply(early=0, hang=True))
     with upload(registry, size=LARGE) as case:
         switch = case.transfer.cancel
         if whose != "of the transfer":
             switch = case.upload.attempt().cancel
-        timer = threading.Timer(0.1, switch.cancel)
-        timer.start()
+
+        def throw() -> None:
+            until(lambda: bool(registry.requests("PATCH")))
+            switch.cancel()
+
+        thrower = threading.Thread(target=throw)
+        thrower.start()
         with pytest.raises(Cancelled):
             case.send()
-        timer.join()
+        thrower.join()
         if whose != "of the transfer":
             assert case.send().outcome == "pushed"
             assert len(registry.blobs) == 1
