@@ -109,18 +109,20 @@ def begin(
     `passed`: targets that have blobs of the source already. Requests to the source's registry count
     for the first of the targets. Raises SourceError, UsageError, and a registry's errors.
     """
-    wish = opened.taught(wish)
     places = destinations.by_repository(wanted)
-    targets = {name: passed.get(name) or target_at(resources, name, context) for name in places}
+    targets = passed or targets_of(resources, places, wish, context)
+    for target in targets.values():
+        target.origins = opened.origins
     if opened.origin:
         first = next(iter(targets.values()))
         first.context, first.costs = opened.context, opened.costs
     if wish.omit_from:
         _omit(resources, [*targets.values()], wish, context)
-    outcomes = {name: Outcomes(target, wish.profile) for name, target in targets.items()}
+    agreed: dict[Tree, tuple[str, Digest]] = {}
+    outcomes = {name: Outcomes(target, agreed) for name, target in targets.items()}
     if opened.origin:
         for name, tags in places.items():
-            _settle(outcomes[name], tags, wanted, wish)
+            _settle(outcomes[name], tags, wanted)
         settled = {tag for each in outcomes.values() for tag in each.by_tag}
         wanted = {tag: entry for tag, entry in wanted.items() if tag not in settled}
         opened.read_ahead(wanted.values())
@@ -132,9 +134,9 @@ def begin(
     for name, tags in left.items():
         target = targets[name]
         target.tags = _fitting(name, ((each, found[each]) for each in tags))
-        for entry in dict.fromkeys(wanted[reference] for reference, _ in target.tags):
-            for warning in entry.content.warnings:
-                target.warn(warning)
+        warnings = (each for tag, _ in target.tags for each in wanted[tag].content.warnings)
+        for warning in dict.fromkeys(warnings):
+            target.warn(warning)
     remaining = [targets[name] for name in left]
     _tell_hosts(remaining, wish)
     if wish.referrers:
@@ -142,12 +144,18 @@ def begin(
 
         referring.attach(remaining, opened, gatherer)
     opened.charge(remaining)
-    agreed: dict[Tree, tuple[str, Digest]] = {}
-    runs = [TargetPush(targets[name], wish, outcomes[name], agreed) for name in left]
+    runs = [TargetPush(targets[name], outcomes[name]) for name in left]
     return Begun([*outcomes.values()], runs, broken)
 
 
-def _settle(outcomes: Outcomes, tags: Sequence[Reference], wanted: Wanted, wish: Wish) -> None:
+def targets_of(
+    resources: Resources, names: Iterable[RepositoryName], wish: Wish, context: Context
+) -> dict[RepositoryName, Target]:
+    """The targets of a push."""
+    return {name: target_at(resources, name, context, wish) for name in names}
+
+
+def _settle(outcomes: Outcomes, tags: Sequence[Reference], wanted: Wanted) -> None:
     """Settle tags of a target before the image is read: a HEAD at the source and one here.
 
     Where both name the same digest, or the destination has a tag that stays, nothing else is
@@ -165,7 +173,7 @@ def _settle(outcomes: Outcomes, tags: Sequence[Reference], wanted: Wanted, wish:
             found.append((tag, standing, "skipped"))
         elif standing and known:
             try:
-                left = _left(target, tag, known, standing, wish)
+                left = _left(target, tag, known, standing)
             except RegistryError as error:
                 found.append((tag, error, "skipped"))
                 continue
@@ -179,13 +187,12 @@ def _settle(outcomes: Outcomes, tags: Sequence[Reference], wanted: Wanted, wish:
         outcomes.left_alone(*settled)
 
 
-def _left(
-    target: Target, tag: Reference, known: Descriptor, standing: Descriptor, wish: Wish
-) -> Status | None:
+def _left(target: Target, tag: Reference, known: Descriptor, standing: Descriptor) -> Status | None:
     """The status of a tag that is left as it is; None: it is not.
 
     Raises RegistryError where `--if-exists` ends the tag's push.
     """
+    wish = target.wish
     rule = wish.if_exists
     if tag.tag and rule in {"skip", "fail"} and if_exists.stays(target, tag, standing, rule):
         return "skipped"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from towline.reference import Reference
 
 
-def estimate(begun: Begun, wish: Wish, *, check: bool) -> dict[Reference, TagPlan]:
+def estimate(begun: Begun, *, check: bool) -> dict[Reference, TagPlan]:
     """The plan for each tag of a push that has begun, or the error of its questions.
 
     `check`: find out whether a push would be let in.
@@ -42,13 +42,13 @@ def estimate(begun: Begun, wish: Wish, *, check: bool) -> dict[Reference, TagPla
         try:
             if check:
                 _check_push(run.target)
-            planned |= _estimate(run, wish)
+            planned |= _estimate(run)
         except TowlineError as error:
             planned |= dict.fromkeys((tag for tag, _ in run.target.tags), error)
     return planned
 
 
-def _estimate(run: TargetPush, wish: Wish) -> dict[Reference, TagPlan]:
+def _estimate(run: TargetPush) -> dict[Reference, TagPlan]:
     early = run.early()
     for limit in run.target.repository.facts.limits():
         run.target.warn(f"{run.target.repository.name.host} takes {limit}")
@@ -56,7 +56,7 @@ def _estimate(run: TargetPush, wish: Wish) -> dict[Reference, TagPlan]:
         return _unchanged(run.outcomes)
     found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.plans.items()}
     held = {
-        blob.key: _held(run.target, wish, blob)
+        blob.key: _held(run.target, blob)
         for blob in run.plans
         if blob.held and ((there := found[blob.key]) is None or there.outcome == "pushed")
     }
@@ -68,7 +68,7 @@ def _estimate(run: TargetPush, wish: Wish) -> dict[Reference, TagPlan]:
         if missing:
             planned[tag] = nowhere(missing, run.target.repository.name)
         else:
-            planned[tag] = _result(run, wish, tag, tree, found=found, held=held)
+            planned[tag] = _result(run, tag, tree, found=found, held=held)
     return planned
 
 
@@ -117,10 +117,10 @@ def _walk(target: Target, blob: Blob, steps: tuple[Step, ...]) -> Delivered | No
     return None
 
 
-def _held(target: Target, wish: Wish, blob: Blob) -> int:
+def _held(target: Target, blob: Blob) -> int:
     """Bytes of an earlier process's upload that a push would resume."""
     unfinished = target.resources.unfinished
-    kept = unfinished.of(blob, target.repository, wish.profile, learn=wish.learn)
+    kept = unfinished.of(blob, target.repository, target.wish.profile, learn=target.wish.learn)
     with suppress(TowlineError):
         return kept.held(target.context) if kept else 0
     return 0
@@ -128,13 +128,13 @@ def _held(target: Target, wish: Wish, blob: Blob) -> int:
 
 def _result(
     run: TargetPush,
-    wish: Wish,
     reference: Reference,
     tree: Tree,
     *,
     found: Mapping[str, Delivered | None],
     held: Mapping[str, int],
 ) -> PlanResult:
+    wish = run.target.wish
     documents = _documents(tree, found, wish)
     digest = documents.top.digest if documents else None
     stands = digest and run.target.seen.get(reference.tag or "") == digest

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from towline.knowledge.base import Entry
     from towline.push.interface.options import Wish
-    from towline.push.resources import Resources
     from towline.push.target_push import TargetPush
     from towline.push.upload.choice import Choice
     from towline.spec.digest import Digest
@@ -36,14 +35,15 @@ T = TypeVar("T")
 class JointPush:
     """A push to all of its targets: `push` carries it out, `prepare` only plans it."""
 
-    def __init__(self, resources: Resources, runs: Sequence[TargetPush], wish: Wish) -> None:
-        self._resources = resources
+    def __init__(self, runs: Sequence[TargetPush]) -> None:
+        """`runs`: one for each target, at least one; all are of the same push."""
         self._runs = runs
-        self._wish = wish
+        self._resources = runs[0].target.resources
+        self._wish = runs[0].target.wish
         for run in runs:
             announce(run.target)
         self._blobs = dict.fromkeys(blob for run in runs for blob in run.blobs)
-        self._known = resources.known(self._blobs)
+        self._known = self._resources.known(self._blobs)
 
     @cached_property
     def _choice(self) -> Choice:
@@ -61,7 +61,7 @@ class JointPush:
             run = self._runs[0]
             self._plan([run], run.learn(self._known))
             self._send(run, run.early())
-        elif self._runs:
+        else:
             self._push_side_by_side()
         # If the link was the limit of the push, it is told once how `auto` would have helped.
         if "_choice" in vars(self) and (told := self._choice.told()):
@@ -72,8 +72,7 @@ class JointPush:
         """Let each target learn, plan for all together, and write nothing."""
         with Threads(len(self._runs), "towline-target") as threads:
             taught = [threads.submit(partial(run.learn, self._known)) for run in self._runs]
-        if self._runs:
-            self._plan(self._runs, [entry for one in taught for entry in one.result()])
+        self._plan(self._runs, [entry for one in taught for entry in one.result()])
 
     def bring_blobs(self) -> None:
         """Bring the blobs to the targets, and put no manifest. Raises Cancelled.

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from towline.knowledge.base import Entry
     from towline.push.image import Tree
-    from towline.push.interface.options import Wish
     from towline.push.target import Target
     from towline.reference import Reference
     from towline.registry.repository import Repository
@@ -46,7 +45,7 @@ _LISTED_AFTER = 16
 """Absent tags that are looked at one by one before all tags of the repository are listed."""
 
 
-def learn(target: Target, wish: Wish, tags: Tags, unknown: set[Digest]) -> list[Entry]:
+def learn(target: Target, tags: Tags, unknown: set[Digest]) -> list[Entry]:
     """What the registry teaches of layers under `tags` with these DiffIDs, unknown at the host.
 
     Asked are the tags themselves, then where the image has been before, then what `cache_from`
@@ -61,10 +60,10 @@ def learn(target: Target, wish: Wish, tags: Tags, unknown: set[Digest]) -> list[
             absent += target.seen.get(reference.tag) is None
             if absent == _LISTED_AFTER:
                 _note_absent(target, tags)
-    for reference in (*wish.origins, *wish.cache_from):
+    for reference in (*target.origins, *target.wish.cache_from):
         if reference.repository.host == target.repository.name.host:
             learner.ask(reference)
-    if learner.wanted and not wish.cache_from:
+    if learner.wanted and not target.wish.cache_from:
         _guess(learner, tags)
     own = {reference for reference, _ in tags}
     for reference, found in learner.taught.items():

@@ -11,12 +11,12 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
+from towline.push.begin import targets_of
 from towline.push.image import Blob, Gatherer, Index
 from towline.push.joint_push import JointPush
 from towline.push.manifests import if_exists
 from towline.push.plan import Mount, Rules, steps
 from towline.push.reporting import Outcomes, tell_started
-from towline.push.target import target_at
 from towline.push.target_push import TargetPush
 from towline.push.upload.choice import Choice
 from towline.push.upload.scheduler import Uploads
@@ -53,26 +53,29 @@ def send_ahead(
     context: Context,
 ) -> Mapping[RepositoryName, Target]:
     """Send the blobs of a source that passes, or whose config comes late. Returns the targets."""
-    begun = {name: target_at(resources, name, context) for name in places}
+    begun = targets_of(resources, places, wish, context)
     for name, tags in places.items():
         begun[name].tags = tuple((tag, _NOTHING) for tag in tags if tag.tag)
     targets = list(begun.values())
     if source := opened.passing:
-        pass_by(resources, source, targets, wish)
+        pass_by(source, targets)
     elif outline := opened.outline:
-        send_layers(resources, outline, targets, opened.taught(wish))
+        for target in targets:
+            target.origins = opened.origins
+        send_layers(outline, targets)
     return begun
 
 
-def pass_by(resources: Resources, source: PassesBy, targets: Sequence[Target], wish: Wish) -> None:
+def pass_by(source: PassesBy, targets: Sequence[Target]) -> None:
     """Read the source to its end, and bring its blobs to the targets meanwhile.
 
     Each target then has the blobs that have `passed`, or a `failure`. Raises Cancelled, errors of
     reading, and, with one target alone, the error of a blob.
     """
+    resources, wish = targets[0].resources, targets[0].wish
     choice = Choice(wish.profile, resources.client.rates, {}, zstd=False)  # none is compressed
     uploads = Uploads(resources, wish, choice)
-    passages = [Passage(target, wish, uploads, once=source.once) for target in targets]
+    passages = [Passage(target, uploads, once=source.once) for target in targets]
     try:
         with closing(source.passing()) as passing:
             for blob in passing:
@@ -88,18 +91,16 @@ def pass_by(resources: Resources, source: PassesBy, targets: Sequence[Target], w
             passage.leave()
 
 
-def send_layers(
-    resources: Resources, outline: SourceImage, targets: Sequence[Target], wish: Wish
-) -> None:
+def send_layers(outline: SourceImage, targets: Sequence[Target]) -> None:
     """Bring an image's layers to the targets before its config has come.
 
     Sets the same fields of the targets, and raises the same errors, as `pass_by`.
     """
-    tree = Gatherer(wish.profile).tree(outline)
+    tree = Gatherer(targets[0].wish.profile).tree(outline)
     for target in targets:
         target.tags = tuple((tag, tree) for tag, _ in target.tags)
-    runs = [TargetPush(target, wish, Outcomes(target, wish.profile), {}) for target in targets]
-    JointPush(resources, runs, wish).bring_blobs()
+    runs = [TargetPush(target, Outcomes(target, {})) for target in targets]
+    JointPush(runs).bring_blobs()
     if len(targets) == 1 and targets[0].failure:
         raise targets[0].failure
 
@@ -125,22 +126,22 @@ def _blob(passing: PassingBlob, share: Share) -> Blob:
 class Passage:
     """The passing blobs at one target."""
 
-    def __init__(self, target: Target, wish: Wish, uploads: Uploads, *, once: bool) -> None:
+    def __init__(self, target: Target, uploads: Uploads, *, once: bool) -> None:
         """`once`: blobs that have passed cannot be had again, so that none may fail."""
         self.target = target
         self._once = once
         target.passed = {}
-        self._rules = Rules(wish.profile, trust_learned=wish.learn)
+        self._rules = Rules(target.wish.profile, trust_learned=target.wish.learn)
         self.blobs = TargetBlobs(
-            target, wish, rules=self._rules, plans={}, delivered=target.passed, uploads=uploads
+            target, rules=self._rules, plans={}, delivered=target.passed, uploads=uploads
         )
         tell_started(target)
-        self.wants_blobs = self._wants_blobs(wish)
+        self.wants_blobs = self._wants_blobs()
 
-    def _wants_blobs(self, wish: Wish) -> bool:
+    def _wants_blobs(self) -> bool:
         """Whether any tag will be written, as far as is known; False after an error."""
         try:
-            kept = if_exists.kept(self.target, wish.if_exists)
+            kept = if_exists.kept(self.target)
         except TowlineError as error:
             self.target.failure = error
             return False

@@ -153,7 +153,8 @@ class Pusher:
 
             left = referring.left_behind(targets, opened)
         try:
-            JointPush(self._resources, begun.runs, wish).push()
+            if begun.runs:
+                JointPush(begun.runs).push()
         except Cancelled:
             reporting.check_untouched(wanted, targets, begun.ended)
             raise
@@ -226,7 +227,9 @@ class Pusher:
         found = destinations.at_registry(reference)
         places = destinations.beside(found, [tags] if isinstance(tags, str) else tags)
         with self._edge.crossed(places):
-            target = target_at(self._resources, found.repository, Context(cancel, self._emit))
+            target = target_at(
+                self._resources, found.repository, Context(cancel, self._emit), options.wish({})
+            )
             outcomes = tag_push.tag(target, found, places)
         outcomes = [self._edge.outcome(outcome) for outcome in outcomes]
         return destinations.answer(places, outcomes, several=not isinstance(tags, str))
@@ -350,8 +353,9 @@ class Pusher:
         ):
             wanted = opened.wanted(parsed)
             begun = begin(self._resources, opened, wanted, wish, context, passed={})
-            JointPush(self._resources, begun.runs, wish).prepare()
-            planned = dry_run.estimate(begun, wish, check=wishes.get("check_push", False))
+            if begun.runs:
+                JointPush(begun.runs).prepare()
+            planned = dry_run.estimate(begun, check=wishes.get("check_push", False))
             planned = {tag: opened.told_of_export(planned[tag]) for tag in wanted}
             if opened.origin:
                 name_sides(planned.values())
@@ -375,7 +379,7 @@ class Pusher:
 
     def _read(self, name: RepositoryName, context: Context) -> Target:
         """A repository that is only read from."""
-        return target_at(self._resources, name, context, self._reads_as)
+        return target_at(self._resources, name, context, options.wish({}), self._reads_as)
 
     @property
     def _faults(self) -> tuple[str, ...]:

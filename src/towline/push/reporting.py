@@ -10,12 +10,12 @@ from towline.events import LayerProgress, Note, PushStarted, Summary, TagPushed,
 from towline.layers.profile import AUTO
 from towline.push.image import Blob, Index, images, tree_blobs
 from towline.push.interface.result import LayerResult, ManifestResult, PushResult
+from towline.spec import media_types
 from towline.spec.manifest import parse
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
 
-    from towline.layers.profile import Profile
     from towline.push.image import Layer, Tree
     from towline.push.interface.result import Status, TagOutcome, Verification
     from towline.push.manifests.build import Documents
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from towline.push.target import Target
     from towline.reference import Reference
     from towline.spec.descriptor import Descriptor
+    from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
 
 
@@ -80,11 +81,12 @@ class Outcomes:
     Each tag is charged the costs since the tag before it.
     """
 
-    def __init__(self, target: Target, profile: Profile) -> None:
+    def __init__(self, target: Target, agreed: dict[Tree, tuple[str, Digest]]) -> None:
+        """`agreed`: by tree, the first tag of the push that has it, with its digest; added to."""
         self.target = target
+        self._agreed = agreed
         self.by_tag: dict[Reference, TagOutcome] = {}
         """The outcomes of tags whose push has ended."""
-        self._profile = profile
         self._untold: dict[Reference, int] = {}
         """Tags that are in place and not told yet, with the bytes of their blobs."""
 
@@ -133,6 +135,7 @@ class Outcomes:
         """Note a tag that holds the image."""
         target = self.target
         documents, status, verified = placed
+        self._compare(reference, tree, documents)
         if verified:
             target.context.emit(Verified(reference=str(reference), **verified.as_dict()))
         self.by_tag[reference] = replace(
@@ -151,11 +154,24 @@ class Outcomes:
         if not target.referrers and not (layout and layout.begun):
             self.tell()
 
+    def _compare(self, reference: Reference, tree: Tree, documents: Documents) -> None:
+        """Warn if another target of the push has another digest of the same image."""
+        # Signed schema 1 names its repository and tag, so that its digests always differ.
+        if documents.top.media_type == media_types.SCHEMA1_SIGNED:
+            return
+        mine = (str(reference), documents.top.digest)
+        other, digest = self._agreed.setdefault(tree, mine)
+        if digest != mine[1]:
+            self.target.warn(
+                f"{reference} has the digest {mine[1]}, {other} has {digest}: "
+                "the same image, of layers that were compressed in different ways"
+            )
+
     def _tell_reused(
         self, reference: Reference, tree: Tree, delivered: Mapping[str, Delivered]
     ) -> None:
         """Tell which layers are used in another compression than the profile's."""
-        profile = self._profile
+        profile = self.target.wish.profile
         others: dict[str | None, dict[str, None]] = {}
         for blob in tree.blobs:
             found = delivered[blob.key]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import Cancelled, RegistryError, TowlineError
 from towline.events import Note
-from towline.layers import profile
 from towline.push.interface.result import PushResult
 from towline.push.manifests.build import Documents
 from towline.push.manifests.if_exists import TaggedImage
@@ -16,7 +15,6 @@ from towline.push.manifests.put import TOGETHER, put, put_together, wants_foreig
 from towline.push.reporting import Outcomes, Placed, check_untouched
 from towline.push.target import Tag
 from towline.registry.manifests import lacks_blobs, refuses_type
-from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.transfers.threads import Threads, not_begun
 
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from towline.push.image import Tree
-    from towline.push.interface.options import Wish
     from towline.push.interface.result import TagOutcome
     from towline.push.target import Referral, Target
     from towline.push.upload.target_blobs import TargetBlobs
@@ -39,20 +36,11 @@ T = TypeVar("T")
 class TagPush:
     """The tags of one target. Its steps are called in the order in which they stand here."""
 
-    def __init__(
-        self,
-        target: Target,
-        wish: Wish,
-        blobs: TargetBlobs,
-        outcomes: Outcomes,
-        agreed: dict[Tree, tuple[str, Digest]],
-    ) -> None:
-        """`agreed`: by tree, the first tag of the push that has it, with its digest; added to."""
+    def __init__(self, target: Target, blobs: TargetBlobs, outcomes: Outcomes) -> None:
         self._target = target
-        self._wish = wish
+        self._wish = target.wish
         self._blobs = blobs
         self._outcomes = outcomes
-        self._agreed = agreed
         self._there: set[Digest] = set()
         """Manifests that this push has put, or has found there."""
 
@@ -173,7 +161,7 @@ class TagPush:
         return placed
 
     def _tag(self, reference: Reference, tree: Tree) -> Tag:
-        return Tag(self._target, self._wish, reference, tree, self._blobs.delivered)
+        return Tag(self._target, reference, tree, self._blobs.delivered)
 
     def _verified(self, tag: Tag, placed: Placed) -> Placed:
         """The placed tag, verified if the user wants that. Raises as `verify` does."""
@@ -192,22 +180,8 @@ class TagPush:
         elif isinstance(put, Descriptor):
             self._outcomes.left_alone(reference, put)
         else:
-            self._compare(reference, tree, put.documents)
             self._there.update(each.digest for each in (*put.documents.children, put.documents.top))
             self._outcomes.placed(reference, tree, put, self._blobs.delivered)
-
-    def _compare(self, reference: Reference, tree: Tree, documents: Documents) -> None:
-        """Warn if another target of the push has another digest of the same image."""
-        # Signed schema 1 names its repository and tag, so that its digests always differ.
-        if documents.top.media_type == media_types.SCHEMA1_SIGNED:
-            return
-        mine = (str(reference), documents.top.digest)
-        other, digest = self._agreed.setdefault(tree, mine)
-        if digest != mine[1]:
-            self._target.warn(
-                f"{reference} has the digest {mine[1]}, {other} has {digest}: "
-                "the same image, of layers that were compressed in different ways"
-            )
 
     def put_referrer(self, each: Referral) -> None:
         """Put a manifest after its subject. If that fails, the tag with the subject has failed."""
@@ -262,7 +236,7 @@ def tag(target: Target, reference: Reference, places: Sequence[Reference]) -> li
         for place, found in looked.items()
         if not isinstance(found, TowlineError) and (not found or found.digest != known.digest)
     ]
-    outcomes = Outcomes(target, profile.AUTO)
+    outcomes = Outcomes(target, {})
     try:
         # By digest: a tag may have moved since the HEAD, and all places get one manifest.
         exactly = reference._replace(digest=known.digest)

@@ -94,12 +94,16 @@ class Target:
     """For the push's own calls to this repository; its meter counts for the result."""
     costs: Costs
     """What its tags are charged."""
+    wish: Wish
+    """The options of the push."""
     referrers: tuple[Referral, ...] = ()
     """Manifests that are put after their subjects."""
     alone: bool = True
     """Whether the push goes to no other registry."""
     passed: dict[str, Delivered] | None = None
     """Blobs that were sent before it was known what lists them; None: the source does not pass."""
+    origins: tuple[Reference, ...] = ()
+    """References at its host that an engine knows the image from."""
     teachers: dict[Digest, Reference] = field(default_factory=dict)
     """By DiffID: the reference that has taught which blob a layer is."""
     failure: TowlineError | None = None
@@ -285,7 +289,6 @@ class Tag(NamedTuple):
     """A tag of a target with the tree that goes under it; all blobs of that are there."""
 
     target: Target
-    wish: Wish
     reference: Reference
     tree: Tree
     delivered: Mapping[str, Delivered]
@@ -298,14 +301,18 @@ class Tag(NamedTuple):
 
 
 def target_at(
-    resources: Resources, name: RepositoryName, context: Context, side: Side = "destination"
+    resources: Resources,
+    name: RepositoryName,
+    context: Context,
+    wish: Wish,
+    side: Side = "destination",
 ) -> Target:
-    """The target of that name. The costs of its calls are counted apart."""
+    """The target of that name, for a push with these options. Its costs are counted apart."""
     resources.check_open()
     context = context.but(meter=Meter())
     if name.is_at_registry:
         repository = resources.client.repository(name, side, context=context)
-        return Target(resources, repository, (), context, Costs(context))
+        return Target(resources, repository, (), context, Costs(context), wish)
     from towline.targets.archives import opened  # most pushes need none of it
 
-    return Target(resources, opened(cast("Place", name)), (), context, Costs(context))
+    return Target(resources, opened(cast("Place", name)), (), context, Costs(context), wish)

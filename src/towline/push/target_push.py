@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from towline.knowledge.base import Entry
     from towline.push.image import Tree
-    from towline.push.interface.options import Wish
     from towline.push.manifests.build import Documents
     from towline.push.plan import Delivered, Rules, Step
     from towline.push.reporting import Outcomes
@@ -34,20 +33,13 @@ if TYPE_CHECKING:
 class TargetPush:
     """A push to one target. Its steps are called in the order in which they stand here."""
 
-    def __init__(
-        self,
-        target: Target,
-        wish: Wish,
-        outcomes: Outcomes,
-        agreed: dict[Tree, tuple[str, Digest]],
-    ) -> None:
-        """`agreed`: see `TagPush`."""
+    def __init__(self, target: Target, outcomes: Outcomes) -> None:
         self.target = target
         self.kept: dict[Reference, Descriptor | RegistryError] = {}
         """Tags that are not written: the manifest under each, or the error of its push."""
         self.blobs = tree_blobs(self._trees)
         self._resources = target.resources
-        self._wish = wish
+        self._wish = target.wish
         self.plans: dict[Blob, tuple[Step, ...]] = {}
         """The steps of each blob."""
         self.delivered: dict[str, Delivered] = dict(target.passed or {})
@@ -56,7 +48,6 @@ class TargetPush:
         """The blobs whose uploads are awaited; set by `begin`."""
         self._rules: Rules
         self._fatal: TowlineError | None = target.failure
-        self._agreed = agreed
         self.outcomes = outcomes
 
     @property
@@ -84,7 +75,7 @@ class TargetPush:
                     return []
                 from towline.push import learning  # an unchanged image needs none
 
-                entries = learning.learn(self.target, self._wish, self.left, unknown)
+                entries = learning.learn(self.target, self.left, unknown)
         except TowlineError as error:  # retried already: the push itself would fail, too
             self._fatal = self.target.failure = error
             return []
@@ -94,7 +85,7 @@ class TargetPush:
 
     def _look_at_tags(self) -> None:
         """Find the tags that stay. Raises AuthError, NetworkError and UsageError."""
-        self.kept = if_exists.kept(self.target, self._wish.if_exists)
+        self.kept = if_exists.kept(self.target)
         layout, kept = self.target.layout, len(self.kept)
         if layout and layout.whole and 0 < kept < len(self.target.tags):
             raise UsageError(
@@ -111,7 +102,7 @@ class TargetPush:
         wish, host = self._wish, f"{self.target.repository.name.host}/"
         if not wish.learn:
             return set()
-        somewhere = bool(wish.cache_from or wish.origins)
+        somewhere = bool(wish.cache_from or self.target.origins)
         return {
             blob.identity
             for blob in tree_blobs(tree for _, tree in self.left)
@@ -199,7 +190,7 @@ class TargetPush:
             return None
         standing = {}
         for reference, tree in self.left:
-            tag = Tag(self.target, self._wish, reference, tree, found)
+            tag = Tag(self.target, reference, tree, found)
             if (right := if_exists.TaggedImage(tag).standing()) is None:
                 return None
             standing[reference] = right
@@ -220,7 +211,6 @@ class TargetPush:
             self._fatal, self.plans = error, {}
         self.awaited = TargetBlobs(
             self.target,
-            self._wish,
             rules=self._rules,
             plans=self.plans,
             delivered=self.delivered,
@@ -244,7 +234,7 @@ class TargetPush:
         if self._wish.check_diffids:
             self.awaited.check_unsent()
         self._keep()
-        tags = TagPush(self.target, self._wish, self.awaited, self.outcomes, self._agreed)
+        tags = TagPush(self.target, self.awaited, self.outcomes)
         tags.put_all(self.left)
         for each in self.target.referrers:
             tags.put_referrer(each)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from towline.push.content.source_images import Opened, Wanted
-    from towline.push.interface.options import Wish
     from towline.push.target import Target
     from towline.reference import Reference, RepositoryName
     from towline.sources.base import Referrer
@@ -55,11 +54,10 @@ class Assembled:
         """See `Opened`."""
         return any(opened.knows_referrers for opened in self._opened)
 
-    def taught(self, wish: Wish) -> Wish:
+    @property
+    def origins(self) -> tuple[Reference, ...]:
         """See `Opened`."""
-        for opened in self._opened:
-            wish = opened.taught(wish)
-        return wish
+        return tuple(chain.from_iterable(opened.origins for opened in self._opened))
 
     def charge(self, targets: Sequence[Target]) -> None:
         """See `Opened`."""

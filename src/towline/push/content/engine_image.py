@@ -64,18 +64,14 @@ class EngineImage(EngineSource):
             outline=outline,
         )
         self._knowledge = resources.knowledge
-        self._at = partial(target_at, resources, context=context)
+        self._at = partial(target_at, resources, context=context, wish=wish)
         self._targets = [self._at(place) for place in places]
         """The push's targets, which are only read here."""
         self._lacking: set[Digest] = set()
         """Documents that none of them has."""
 
-    def taught(self, wish: Wish) -> Wish:
-        """The wish, with repositories to learn from: see `EngineSource.origins`."""
-        return wish._replace(origins=self._seen)
-
     @property
-    def _seen(self) -> tuple[Reference, ...]:
+    def near_origins(self) -> tuple[Reference, ...]:
         """The engine's origins of its images that are on the targets' hosts."""
         hosts = {name.host for name in self._places}
         return tuple(place for place in self.origins if place.repository.host in hosts)
@@ -87,7 +83,7 @@ class EngineImage(EngineSource):
     @cached_property
     def _origins(self) -> list[Target]:
         """The repositories of those origins, without the targets themselves."""
-        names = dict.fromkeys(place.repository for place in self._seen)
+        names = dict.fromkeys(place.repository for place in self.near_origins)
         return [self._at(name) for name in names if name not in self._places]
 
     def charge(self, targets: Iterable[Target]) -> None:

@@ -232,9 +232,10 @@ class Opened:
         """Whether the source can list referrers."""
         return getattr(self._source, "may_have_referrers", False)
 
-    def taught(self, wish: Wish) -> Wish:
-        """The wish, with the repositories in which the source's layers have been seen."""
-        return self._engine.taught(wish) if self._engine else wish
+    @property
+    def origins(self) -> tuple[Reference, ...]:
+        """References at the targets' hosts that an engine knows its image from."""
+        return self._engine.near_origins if self._engine else ()
 
     def charge(self, targets: Iterable[Target]) -> None:
         """Count the requests that described the source in the results of the targets."""

@@ -48,8 +48,6 @@ class Wish(NamedTuple):
     verify: Verify | None = None
     check_diffids: bool = False
     cache_from: tuple[Reference, ...] = ()
-    origins: tuple[Reference, ...] = ()
-    """References that an engine knows its image from."""
     learn: bool = True
     if_exists: IfExists = "overwrite"
     allow_schema1: bool = False

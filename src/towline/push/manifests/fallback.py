@@ -109,7 +109,7 @@ class Fallback:
 
     def _never(self) -> str | None:
         """A hint where nothing may be converted; None where it may."""
-        wish = self._tag.wish
+        wish = self._target.wish
         if wish.preserve_digests:
             return "leave out `preserve_digests`: then the manifest may be converted"
         if fmt := wish.format:
@@ -125,7 +125,7 @@ class Fallback:
             loses = build.loses_annotations(tag.tree, fmt)
             make = partial(build.to_family, tag.tree, tag.made, fmt)
             yield _Way(FORMATS[fmt], make, " and has no annotations" if loses else "")
-        if tag.wish.allow_schema1:
+        if self._target.wish.allow_schema1:
             yield _Way(SCHEMA1, schema1, ", which most registries have given up")
 
     def _signed(self, send: Callable[[Blob], None]) -> Documents:
@@ -149,7 +149,7 @@ class Fallback:
         return build.to_schema1(self._tag.tree, self._tag.made, name=path, tag=name)
 
     def _schema1_hint(self) -> str | None:
-        if self._tag.wish.allow_schema1:
+        if self._target.wish.allow_schema1:
             return None
         try:
             self._schema1()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from towline.spec.media_types import Format
 
 
-def kept(target: Target, rule: IfExists) -> dict[Reference, Descriptor | RegistryError]:
+def kept(target: Target) -> dict[Reference, Descriptor | RegistryError]:
     """Before anything is sent: the tags that stay, each with the manifest under it.
 
     Its value is an error where the push of that tag ends. Raises AuthError and NetworkError, which
@@ -35,14 +35,15 @@ def kept(target: Target, rule: IfExists) -> dict[Reference, Descriptor | Registr
     found: dict[Reference, Descriptor | RegistryError] = {}
     for reference, tree in target.tags:
         try:
-            if standing := _before(target, reference, tree, rule):
+            if standing := _before(target, reference, tree):
                 found[reference] = standing
         except RegistryError as error:
             found[reference] = error
     return found
 
 
-def _before(target: Target, reference: Reference, tree: Tree, rule: IfExists) -> Descriptor | None:
+def _before(target: Target, reference: Reference, tree: Tree) -> Descriptor | None:
+    rule = target.wish.if_exists
     if rule == "overwrite" or reference.tag is None:
         return None
     if (found := target.look(reference.tag)) is None:
@@ -100,7 +101,7 @@ class TaggedImage:
 
     def __init__(self, tag: Tag) -> None:
         self.tag = tag
-        self.documents = build.documents(tag.tree, tag.made, tag.wish.format)
+        self.documents = build.documents(tag.tree, tag.made, tag.target.wish.format)
         """In the form that is wanted."""
 
     @property
@@ -123,7 +124,11 @@ class TaggedImage:
         Looks right before the tag is written. With `--if-exists skip` the descriptor may be of any
         image. Raises RegistryError where the tag may not be written; AuthError, NetworkError.
         """
-        target, reference, rule = self.tag.target, self.tag.reference, self.tag.wish.if_exists
+        target, reference, rule = (
+            self.tag.target,
+            self.tag.reference,
+            self.tag.target.wish.if_exists,
+        )
         if (name := reference.tag) is None:
             return None
         # A tag that holds our image is not written again: it may be immutable (ECR refuses even the

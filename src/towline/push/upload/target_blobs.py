@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from towline.layers.profile import Profile
     from towline.push.image import Blob, Tree
-    from towline.push.interface.options import Wish
     from towline.push.plan import Delivered, Rules, Step
     from towline.push.target import Target
     from towline.push.upload.scheduler import Uploads
@@ -72,7 +71,6 @@ class TargetBlobs:
     def __init__(
         self,
         target: Target,
-        wish: Wish,
         *,
         rules: Rules,
         plans: dict[Blob, tuple[Step, ...]],
@@ -86,7 +84,7 @@ class TargetBlobs:
         """The errors of blobs that are not."""
         self._target = target
         self._resources = target.resources
-        self._profile = wish.profile
+        self._profile = target.wish.profile
         self._rules = rules
         self._uploads = uploads
         self._watches: dict[Watch[Delivered], Blob] = {}
