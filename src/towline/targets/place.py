@@ -79,11 +79,13 @@ def check_apart(source: Location, places: Iterable[Reference]) -> None:
             raise UsageError(f"source and destination are the same: {place}")
 
 
-def named(places: Iterable[Reference], source: Reference | None) -> list[Reference]:
+def named(
+    places: Iterable[Reference], source: Reference | None, *, all_tags: bool
+) -> list[Reference]:
     """The destinations; a docker archive without a name gets that of the source, if it has one.
 
     Raises UsageError for images of several repositories in one file, which is written once, as a
-    whole.
+    whole; with `all_tags` for a docker archive without a name, too: its tags need one.
     """
     found = [_named(place, source) for place in places]
     names: dict[str, RepositoryName] = {}
@@ -96,17 +98,11 @@ def named(places: Iterable[Reference], source: Reference | None) -> list[Referen
                 "for one of them",
                 hint="use a file for each",
             )
-    return found
-
-
-def check_named(places: Iterable[Reference]) -> None:
-    """Raise UsageError for a docker archive without an image name: its tags need one."""
-    for place in places:
-        name = place.repository
-        if isinstance(name, Place) and name.kind == "docker-archive" and not name.path:
+        if all_tags and str(place).startswith("docker-archive:") and not name.path:
             raise UsageError(
                 f"with `all_tags` the images in {name} need a name", hint=f"as in {name}:NAME"
             )
+    return found
 
 
 def _named(place: Reference, source: Reference | None) -> Reference:

@@ -43,11 +43,8 @@ def oci_registry(
     request: pytest.FixtureRequest, _oci_server: Server | None
 ) -> Iterator[TestRegistry]:
     """A real OCI registry on loopback: a repository prefix and a cache of this test's own."""
-    from towline.testing.registry import own_cache, view, view_of
+    from towline.testing.registry import TestRegistry, own_cache
 
+    url = _oci_server.url if _oci_server else request.config.getoption("--oci-registry")
     with own_cache():
-        if _oci_server is None:
-            yield view_of(request.config.getoption("--oci-registry"))
-            return
-        yield view(_oci_server)
-        _oci_server.faults.clear()
+        yield TestRegistry(url, _oci_server)

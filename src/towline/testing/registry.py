@@ -28,12 +28,15 @@ class TestRegistry:
     __test__ = False  # not a class of tests, whatever its name looks like
 
     def __init__(self, url: str, server: Server | None = None) -> None:
-        self.url = url
+        """`url`: without a scheme it is http; `server`: the embedded registry, if it is that."""
+        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         """The registry's address: scheme, host and port."""
-        self.host = urlsplit(url).netloc
+        self.host = urlsplit(self.url).netloc
         """`HOST:PORT`, the first part of a reference."""
         self.prefix = f"t{os.urandom(6).hex()}"
         self._server = server
+        if server:
+            server.faults.clear()  # those of the test before
         self._mark = server.log.count if server else 0
         self._named: dict[str, None] = {}
 
@@ -152,23 +155,11 @@ class TestRegistry:
             return None
 
 
-def view(server: Server) -> TestRegistry:
-    """A new view of a running server: a prefix of its own, and no faults."""
-    server.faults.clear()
-    return TestRegistry(server.url, server)
-
-
-def view_of(url: str) -> TestRegistry:
-    """A new view of somebody else's registry; without a scheme it is http."""
-    url = url if "://" in url else f"http://{url}"
-    return TestRegistry(url.rstrip("/"))
-
-
 @contextmanager
 def oci_registry() -> Iterator[TestRegistry]:
     """A fresh registry while the block runs: the fixture's counterpart without pytest."""
     with own_cache(), Server() as server:
-        yield view(server)
+        yield TestRegistry(server.url, server)
 
 
 @contextmanager

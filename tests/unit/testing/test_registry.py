@@ -17,7 +17,6 @@ import pytest
 
 from tests.support.raw_client import RawClient, sha256
 from towline.testing import TestRegistry, oci_registry
-from towline.testing.registry import view, view_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +46,7 @@ def test_names_begin_with_a_prefix_of_ones_own(registry: TestRegistry) -> None:
     host, prefix, last = registry.name("app").split("/")
     assert (host, last) == (registry.host, "app")
     assert prefix == registry.prefix
-    assert view_of(registry.url).prefix != prefix
+    assert TestRegistry(registry.url).prefix != prefix
 
 
 def test_what_was_pushed_is_read_back(registry: TestRegistry, client: RawClient) -> None:
@@ -91,11 +90,11 @@ def test_the_next_view_begins_anew() -> None:
     from towline.server import Server
 
     with Server() as server, RawClient(server.host) as client:
-        first = view(server)
+        first = TestRegistry(server.url, server)
         client.ask("GET", "/v2/")
         first.fail("GET", "/v2/", 500, times=100)
         first.stall(5)
-        second = view(server)
+        second = TestRegistry(server.url, server)
         assert client.ask("GET", "/v2/").status == 200
         assert (len(second.requests), len(first.requests)) == (1, 2)
 

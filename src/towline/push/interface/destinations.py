@@ -216,9 +216,7 @@ def checked(
 
     if location:
         place.check_apart(location, destinations)
-    named = place.named(destinations, found)
-    if wish.all_tags:
-        place.check_named(named)
+    named = place.named(destinations, found, all_tags=wish.all_tags)
     return named, _plain(wish, destinations)
 
 
