@@ -47,8 +47,9 @@ class Unfinished:
         self.knowledge = knowledge
         self.record_hosts = record_hosts
         self.owner = f"{_this_process()} {os.urandom(8).hex()}"
-        self._left: dict[str, set[str]] = {}
-        """By repository: the blobs whose sessions are left to a later process."""
+        self._left: dict[tuple[str, bool], set[str]] = {}
+        """The blobs whose sessions are left to a later process; by repository, and by whether its
+        host is known to keep what it has of them."""
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._beating: threading.Thread | None = None
@@ -85,17 +86,18 @@ class Unfinished:
         while not self._closed.wait(LEASE / 3):
             self.knowledge.beat(self.owner)
 
-    def leave(self, session: SavedSession) -> None:
-        """Note that a session is left to whatever process comes first."""
+    def leave(self, session: SavedSession, *, goes_on: bool) -> None:
+        """Note that a session is left to whatever process comes first; `goes_on`: surely of use."""
         with self._lock:
-            self._left.setdefault(session.repository, set()).add(session.blob)
+            self._left.setdefault((session.repository, goes_on), set()).add(session.blob)
 
     def told(self) -> list[str]:
         """What was left to later processes, a sentence for each repository."""
         return [
-            f"{len(blobs)} upload{'s' * (len(blobs) > 1)} to {name} can be resumed: push again, "
-            "and what the registry holds of them is not sent again"
-            for name, blobs in self._left.items()
+            f"{len(blobs)} upload{'s' * (len(blobs) > 1)} to {name} {'can' if goes_on else 'may'} "
+            f"be resumed: push again, and what the registry {'holds' if goes_on else 'has kept'} "
+            "is not sent again"
+            for (name, goes_on), blobs in self._left.items()
         ]
 
     def close(self) -> None:
@@ -179,8 +181,8 @@ class KeptSession:
 
     def _resumed(self, left: SavedSession, context: Context) -> Upload | None:
         """The upload of that session; None where it is of no use."""
-        lost = not self._repository.facts.may_go_on(in_chunks=left.acknowledged > 0)
-        if lost or (left.learned and not self._learn):
+        goes_on = self._repository.facts.goes_on(in_chunks=left.acknowledged > 0)
+        if goes_on is False or (left.learned and not self._learn):
             return None
         known, size = self._blob.stored, self._blob.size
         return self._repository.resume_upload(
@@ -209,8 +211,8 @@ class KeptSession:
             made=made,
             saved=time.time(),
         )
-        goes_on = self._repository.facts.may_go_on(in_chunks=upload.acknowledged > 0)
-        if not (upload.session.is_at_home and goes_on):
+        goes_on = self._repository.facts.goes_on(in_chunks=upload.acknowledged > 0)
+        if goes_on is False or not upload.session.is_at_home:
             return
         self._unfinished.begin()
         owner = self._unfinished.owner if self._is_ours else None
@@ -234,14 +236,15 @@ class KeptSession:
     def leave(self) -> bool:
         """Leave the session to a later process. Returns whether one may resume it."""
         session = self._session._replace(owner="")
-        owner, in_chunks = self._unfinished.owner, session.acknowledged > 0
-        if not (self._is_ours and self._repository.facts.may_go_on(in_chunks=in_chunks)):
+        owner = self._unfinished.owner
+        goes_on = self._repository.facts.goes_on(in_chunks=session.acknowledged > 0)
+        if goes_on is False or not self._is_ours:
             self.forget()
             return False
         self._is_ours = False
         left = self._knowledge.swap_session(self._key, owner, session) is True
         if left:
-            self._unfinished.leave(session)
+            self._unfinished.leave(session, goes_on=goes_on is True)
         return left
 
 

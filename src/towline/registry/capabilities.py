@@ -142,9 +142,9 @@ class HostFacts:
         else:
             self.bodies_survive = True
 
-    def may_go_on(self, *, in_chunks: bool) -> bool:
-        """Whether a cut upload may be resumed there: False if the host was seen to lose them."""
-        return (self.chunks_survive if in_chunks else self.bodies_survive) is not False
+    def goes_on(self, *, in_chunks: bool) -> bool | None:
+        """Whether a cut upload can be resumed there; None: not tried yet."""
+        return self.chunks_survive if in_chunks else self.bodies_survive
 
     def lost(self, *, in_chunks: bool) -> None:
         """Note that a cut upload could not be resumed. It changes nothing if one was before."""
