@@ -29,18 +29,24 @@ def catch(words: Sequence[str], environ: Mapping[str, str]) -> None:
     json = wants_json(words, environ)
 
     def end(number: int, _frame: FrameType | None) -> None:
-        code, line = 128 + number, "towline: error: interrupted"
-        if json:  # by hand: the signal may have come in the middle of an import
-            line = (
-                f'{{"event": "error", "reference": "", "time": {time.time()}, '
-                f'"message": "interrupted", "exit_code": {code}}}'
-            )
+        code = 128 + number
         with suppress(OSError):  # standard error may be closed
-            os.write(2, f"{line}\n".encode())
+            os.write(2, interrupted(code, "" if json else None))
         os._exit(code)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
+
+
+def interrupted(code: int, reference: str | None) -> bytes:
+    """The last line of a process that a signal ends, or an object if there is a `reference`."""
+    line = "towline: error: interrupted"
+    if reference is not None:  # by hand: the signal may have come in the middle of an import
+        line = (
+            f'{{"event": "error", "reference": "{reference}", "time": {time.time()}, '
+            f'"message": "interrupted", "exit_code": {code}}}'
+        )
+    return f"{line}\n".encode()
 
 
 def wants_json(words: Sequence[str], environ: Mapping[str, str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
-from towline.cli import options, output, report, wording, words
+from towline.cli import options, output, wording, words
 from towline.cli.options import Command
 from towline.cli.pusher import opened, push_options, wanted
 from towline.errors import PartialFailure, TowlineError, TransferCancelled, UsageError
@@ -91,6 +91,8 @@ def _perform(
                 some = [result or failure for result in failure.results]
                 _print(args, some, failure.references, planned=planned)
             except TowlineError as error:  # the push's own failure is raised below
+                from towline.cli import report
+
                 report.report(error, report.style_of(args))
         raise
     _print(args, results, planned=planned)
@@ -115,6 +117,8 @@ def _print(
 
 
 def _told(results: Any, references: Sequence[str]) -> Any:  # noqa: ANN401 - as JSON has it
+    from towline.cli import report
+
     if isinstance(results, list):
         pairs = zip_longest(results, references, fillvalue="")
         return [report.told(result, reference) for result, reference in pairs]

@@ -7,7 +7,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from towline.cli import progress, report, words
+from towline.cli import early, progress, words
 from towline.cli.options import ALL, COMMAND_ONLY, PUSHER
 from towline.cli.signals import cancel_on_signals
 from towline.errors import UsageError
@@ -45,7 +45,11 @@ def opened(args: argparse.Namespace, *, layers: bool = False) -> Iterator[tuple[
     Its events are shown on standard error, those of layers only with `layers`.
     """
     shown = progress.start(getattr(args, "progress", "auto"), layers=layers, debug="debug" in args)
-    last_words = shown.face.reset.encode() + report.last_words(report.style_of(args))
+    reference = words.reference(args) if getattr(args, "progress", "") == "json" else None
+
+    def last_words(code: int) -> bytes:
+        return shown.face.reset.encode() + early.interrupted(code, reference)
+
     with words.explained(args), shown, cancel_on_signals(last_words) as cancel:
         import towline
 

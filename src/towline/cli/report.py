@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.cli import early, exit_codes, wording
 from towline.cli.wording import one_line, spelled
-from towline.errors import InvalidReference, PartialFailure, TowlineError, TransferCancelled
+from towline.errors import InvalidReference, PartialFailure, TowlineError
 from towline.events import Failed, Hinted
 
 if TYPE_CHECKING:
@@ -73,15 +73,6 @@ def report(error: BaseException, style: Style) -> None:
     if style.debug:
         write_lines(traceback_of(error))
     write_lines(_text(error))
-
-
-def last_words(style: Style) -> bytes:
-    """The message, as bytes to write, for a signal that ends the process beside its main thread."""
-    from towline.cli.signals import Interrupted
-
-    error = Interrupted(TransferCancelled("interrupted"), 130)
-    lines = _objects(error, style) if style.json else _text(error)
-    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def warn(message: str) -> None:

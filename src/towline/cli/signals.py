@@ -20,7 +20,7 @@ from towline.context import Cancel
 from towline.errors import TransferCancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 GRACE = 0.75
 """Seconds from the first signal to the end of the process, whatever still runs.
@@ -41,11 +41,14 @@ class Interrupted(TransferCancelled):
 
 
 @contextmanager
-def cancel_on_signals(last_words: bytes = b"") -> Iterator[Cancel]:
+def cancel_on_signals(
+    last_words: Callable[[int], bytes] = lambda _code: b"",
+) -> Iterator[Cancel]:
     """While the block runs, a signal throws the switch; its TransferCancelled becomes Interrupted.
 
-    `last_words` are written to standard error where the process is ended from here. In any other
-    thread than the main one, where Python forbids handlers, signals are left alone.
+    `last_words`, called with the exit code, gives what is written to standard error where the
+    process is ended from here. In any other thread than the main one, where Python forbids
+    handlers, signals are left alone.
     """
     cancel = Cancel()
     if threading.current_thread() is not threading.main_thread():
@@ -64,7 +67,7 @@ def cancel_on_signals(last_words: bytes = b"") -> Iterator[Cancel]:
 class _Watch:
     """The thread that waits for signals, and the exit code of the first."""
 
-    def __init__(self, cancel: Cancel, last_words: bytes) -> None:
+    def __init__(self, cancel: Cancel, last_words: Callable[[int], bytes]) -> None:
         self._cancel = cancel
         self._last_words = last_words
         self.code: int | None = None
@@ -112,8 +115,9 @@ class _Watch:
         with suppress(OSError, ValueError):  # standard error may be closed
             number = sys.__stderr__.fileno() if sys.__stderr__ else -1
             # Unless that would block: a terminal may have been stopped.
-            if self._last_words and select.select([], [number], [], 0)[1]:
-                os.write(number, self._last_words)
+            words = self._last_words(code)
+            if words and select.select([], [number], [], 0)[1]:
+                os.write(number, words)
         os._exit(code)
 
 
