@@ -147,6 +147,8 @@ def test_annotations_are_not_lost_where_a_registry_takes_dockers_formats_alone(
     ("given", "said"),
     [
         ({"annotation": "a"}, "needs a key and a value"),
+        ({"annotation": {"a": 5}}, "a text, not 5"),
+        ({"annotation": {"a": None}}, "a text, not None"),
         ({"annotation": "=b"}, "no annotation's key"),
         ({"annotation": "index:=b"}, "no annotation's key"),
         ({"annotation": "manifest-descriptor:a=b"}, "no annotation's key"),

@@ -121,6 +121,9 @@ def _annotations(given: str | Sequence[str] | Mapping[str, str]) -> Annotations:
         given = dict(map(_pair, (given,) if isinstance(given, str) else given))
     found: dict[str, dict[str, str]] = {"": {}, "manifest": {}, "index": {}}
     for name, value in given.items():
+        if not all(isinstance(each, str) for each in (name, value)):
+            # Clients that are written in Go would not read the manifest.
+            raise UsageError(f"an annotation is a text, not {value!r}", hint=_KEY_VALUE)
         where, colon, key = name.partition(":")
         if not colon or not where.startswith(("manifest", "index")):
             where, key = "", name
