@@ -143,14 +143,18 @@ class JointPush:
         # configs, which are small and tell whether small layers can go in one request each. Then
         # layers, the largest first, as they take the longest.
         from towline.push.upload.scheduler import Uploads  # an unchanged image needs none
-        from towline.push.upload.target_blobs import start
 
         uploads = Uploads(self._resources, self._wish, self._choice)
         for run in runs:
             run.begin(uploads)
         for blob in sorted(self._blobs, key=lambda blob: (blob.held, blob.is_layer, -blob.size)):
-            wanting = [run for run in runs if blob in run.plans and blob.key not in run.delivered]
-            start(uploads, blob, [run.awaited for run in wanting])
+            tasks = []
+            try:
+                for run in runs:
+                    if blob in run.plans and blob.key not in run.delivered:
+                        tasks.append(run.awaited.join(blob))  # noqa: PERF401 - see below
+            finally:  # when a later one is cancelled too: others may have joined what was begun
+                uploads.start([task for task in tasks if task])
 
 
 def _meet(

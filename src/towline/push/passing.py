@@ -20,7 +20,7 @@ from towline.push.reporting import Outcomes, tell_started
 from towline.push.target_push import TargetPush
 from towline.push.upload.choice import Choice
 from towline.push.upload.scheduler import Uploads
-from towline.push.upload.target_blobs import TargetBlobs, start
+from towline.push.upload.target_blobs import TargetBlobs
 from towline.sources.base import PassedBy, SourceIndex
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
@@ -112,7 +112,9 @@ def _begin(uploads: Uploads, passages: Sequence[Passage], passing: PassingBlob) 
     for passage, share in wanting:
         blob = _blob(passing, share)
         passage.plan(blob)
-        if not start(uploads, blob, [passage.blobs], share.release):
+        if task := passage.blobs.join(blob, share.release):
+            uploads.start([task])
+        else:
             share.stand_aside()
 
 

@@ -87,9 +87,10 @@ class Uploads:
         """Hosts at which a sibling could not mount the blob: the next ones are not held back."""
 
     def start(self, tasks: Sequence[Task]) -> None:
-        """Begin the uploads of one blob. Their flights tell how they end."""
-        if len(tasks) == 1:
-            self._start_alone(tasks[0])
+        """Begin the uploads of one blob, if there are any. Their flights tell how they end."""
+        if len(tasks) <= 1:
+            for task in tasks:
+                self._start_alone(task)
             return
         hosts, size = [task.host for task in tasks], tasks[0].upload.blob.size
         threads = self._resources.blob_threads(hosts, size)

@@ -21,7 +21,7 @@ from towline.transfers.retry import Attempts
 from towline.transfers.single_flight import Restart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from towline.layers.profile import Profile
     from towline.push.image import Blob, Tree
@@ -30,28 +30,6 @@ if TYPE_CHECKING:
     from towline.push.upload.scheduler import Uploads
     from towline.reference import RepositoryName
     from towline.transfers.single_flight import Watch
-
-
-def start(
-    uploads: Uploads,
-    blob: Blob,
-    targets: Iterable[TargetBlobs],
-    ended: Callable[[], object] = lambda: None,
-) -> bool:
-    """Begin the uploads of a blob to several targets, those together that nobody carries out yet.
-
-    `ended` is called at the end of each, from any thread. Returns whether any was begun: the others
-    have joined another push's.
-    """
-    tasks: list[Task] = []
-    try:
-        for target in targets:
-            if task := target.join(blob, ended):
-                tasks.append(task)  # noqa: PERF401 - kept when a later one raises
-    finally:  # when cancelled too: somebody else may have joined what was begun
-        if tasks:
-            uploads.start(tasks)
-    return bool(tasks)
 
 
 def transfer_key(name: RepositoryName, account: str, blob: Blob, profile: Profile) -> Hashable:
@@ -94,13 +72,17 @@ class TargetBlobs:
         self._doubted: set[Blob] = set()
         """Blobs that a HEAD confirms and the manifest PUT calls unknown: they are sent again."""
 
-    def join(self, blob: Blob, ended: Callable[[], object]) -> Task | None:
-        """Watch the upload of a blob. Returns a task where nobody carries it out yet."""
+    def join(self, blob: Blob, ended: Callable[[], object] | None = None) -> Task | None:
+        """Watch the upload of a blob. Returns a task, to be started, where nobody has one yet.
+
+        `ended` is called at its end, from any thread. Raises Cancelled.
+        """
         repository = self._target.repository
         key = transfer_key(repository.name, repository.account, blob, self._profile)
         watch = self._resources.flights.join(key, self._target.watcher())
         self._watches[watch] = blob
-        watch.flight.future.add_done_callback(lambda _: ended())
+        if ended:
+            watch.flight.future.add_done_callback(lambda _: ended())
         watch.flight.future.add_done_callback(lambda _: self._ended.put(watch))
         if not watch.leads:
             return None
@@ -177,7 +159,8 @@ class TargetBlobs:
                 self._keep(blob, delivered._replace(sent_bytes=0) if joined else delivered)
 
     def _join_again(self, blob: Blob) -> None:
-        start(self._uploads, blob, [self])
+        if task := self.join(blob):
+            self._uploads.start([task])
 
     def _keep(self, blob: Blob, delivered: Delivered) -> None:
         self.delivered[blob.key] = delivered
