@@ -25,6 +25,7 @@ from tests.support.raw_client import RawClient
 from tests.support.scripted import HANG, Scripted, complaint, scripted
 from tests.support.serving import TOWLINE, serving
 from tests.support.serving import towline as command
+from towline.reference import parse
 from towline.server.server import Server
 from towline.spec.digest import Digest
 from towline.testing import make_image
@@ -140,7 +141,8 @@ def test_a_compression_that_was_chosen_for_a_link_is_kept_to(
         database.execute("DELETE FROM value WHERE kind = 'facts'")
         database.commit()
     with towline.Pusher(cache=cache) as pusher:
-        pusher._resources.client.rates._rates[server.host] = 100_000
+        facts = pusher._resources.client.repository(parse(place).repository).facts
+        facts.rate = 100_000
         result = pusher.push(image, place, compression="auto", verify="full")
     (layer,) = result.layers
     assert (layer.outcome, layer.sent_bytes) == ("resumed", layer.size - there)

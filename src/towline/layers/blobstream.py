@@ -137,7 +137,8 @@ class BlobStream:
                 else:
                     hashed.wait()
                 self._size += len(block)
-            self._blob = self._outcome()
+            diff_id = _digest(self._plain) if self._plain else None
+            self._blob = Blob(_digest(self._hash), self._size, diff_id)
         finally:
             blocks.close()
             self._source.close()
@@ -158,13 +159,6 @@ class BlobStream:
             hashed.set()
 
         return hashed if self._lend(hash_it) else None
-
-    def _outcome(self) -> Blob:
-        return Blob(
-            digest=_digest(self._hash),
-            size=self._size,
-            diff_id=_digest(self._plain) if self._plain else None,
-        )
 
 
 def _digest(hashed: _Hash) -> Digest:

@@ -132,9 +132,8 @@ class GzipDecoder(Decoder):
             while not member.needs_input and not member.eof:
                 yield member.decompress(b"", STEP)
         except self._error as error:
-            raise SourceError(
-                f"{self._name} is damaged: {_words(error)} in its gzip data"
-            ) from error
+            words = re.sub(r"^Error -?\d+ ", "", str(error)).lower()  # without the number
+            raise SourceError(f"{self._name} is damaged: {words} in its gzip data") from error
 
     def finish(self) -> None:
         """See Decoder."""
@@ -239,8 +238,3 @@ class DecodedReader:
         """Close the reader below."""
         self._reader.close()
         self._piece = memoryview(b"")
-
-
-def _words(error: Exception) -> str:
-    """The library's sentence without its number."""
-    return re.sub(r"^Error -?\d+ ", "", str(error)).lower()

@@ -142,7 +142,6 @@ def _result(
         (come.sent_bytes if (come := found[blob.key]) else blob.size) - held.get(blob.key, 0)
         for blob in tree_blobs([tree])
     )
-    host = reference.repository.host
     unbuilt = build.media_type(tree, wish.format, wish.profile)
     return PlanResult(
         reference=str(reference),
@@ -158,7 +157,7 @@ def _result(
         warnings=tuple(run.target.warnings),
         resumable=run.target.repository.facts.resumes,
         send_bytes=send_bytes,
-        seconds_estimate=run.target.resources.client.rates.seconds(host, send_bytes),
+        seconds_estimate=run.target.repository.facts.seconds(send_bytes),
         **run.target.costs.share()._asdict(),
     )
 

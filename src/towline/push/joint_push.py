@@ -50,7 +50,7 @@ class JointPush:
         from towline.push.upload.choice import Choice  # an unchanged image needs none
 
         zstd = _formats(self._runs, self._wish) == {"oci"}
-        return Choice(self._wish.profile, self._resources.client.rates, self._known, zstd=zstd)
+        return Choice(self._wish.profile, self._known, zstd=zstd)
 
     def push(self) -> None:
         """Carry out the runs. At the end each has an outcome for each of its tags.

@@ -73,7 +73,7 @@ def pass_by(source: PassesBy, targets: Sequence[Target]) -> None:
     reading, and, with one target alone, the error of a blob.
     """
     resources, wish = targets[0].resources, targets[0].wish
-    choice = Choice(wish.profile, resources.client.rates, {}, zstd=False)  # none is compressed
+    choice = Choice(wish.profile, {}, zstd=False)  # none is compressed
     uploads = Uploads(resources, wish, choice)
     passages = [Passage(target, uploads, once=source.once) for target in targets]
     try:

@@ -243,8 +243,8 @@ class TargetPush:
         self.outcomes.tell()
 
     def _await_blobs(self) -> None:
-        context, host = self.target.context, self.target.repository.name.host
+        context = self.target.context
         began = context.clock()
         self.awaited.wait(self._trees)
         seconds = context.clock() - began
-        self._resources.client.rates.note(host, context.meter.sent_bytes, seconds)
+        self.target.repository.facts.note_rate(context.meter.sent_bytes, seconds)

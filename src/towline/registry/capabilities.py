@@ -47,7 +47,10 @@ _REFUSES = {
     "docker_refused": "no manifests of docker's format",
     "oci_refused": "no OCI manifests",
 }
-_OF_THIS_RUN = frozenset({"chunks_kept", "failures", "tried"})
+_APART = frozenset({"chunks_kept", "failures", "tried", "rate", "has_news_of_rate"})
+"""Facts of this run alone, and the rate, which is stored by itself."""
+_SURVIVAL = {True: "chunks_survive", False: "bodies_survive"}
+"""The fact of uploads in chunks, and of those in one body."""
 
 
 @dataclass(slots=True)
@@ -90,6 +93,10 @@ class HostFacts:
     """It has kept a blob that came in several chunks; in this run."""
     failures: Counter[Shape] = field(default_factory=Counter)
     """Bodies of a shape that were cut or met a server's error, one after the other; of this run."""
+    rate: int | None = field(default=None, compare=False)
+    """Bytes a second at which blobs went there the last time, for plans to estimate by."""
+    has_news_of_rate: bool = field(default=False, compare=False)
+    """Whether that was in this run."""
     tried: set[Offer] = field(default_factory=set, compare=False)
     """Offers that were tried in this run, whether or not that has told anything."""
 
@@ -99,13 +106,13 @@ class HostFacts:
 
         `now`: seconds since the epoch.
         """
-        found = cls()
         # A shared cache may say anything: each value is checked like an answer.
         numbers = {name: int(text) for name, text in facts.items() if re.fullmatch(_NUMBER, text)}
+        found = cls(rate=numbers.get(_RATE) or None)
         if not 0 <= now - numbers.get(_SEEN, 0) <= REMEMBERED:
             return found
         for name, kind in cls.__annotations__.items():
-            if kind == "bool" and name not in _OF_THIS_RUN:
+            if kind == "bool" and name not in _APART:
                 setattr(found, name, bool(numbers.get(name)))
             elif kind == "bool | None" and name in numbers:
                 setattr(found, name, bool(numbers[name]))
@@ -117,12 +124,27 @@ class HostFacts:
         found.body_max = body_max if body_max >= _SMALLER[-1] else None
         return found
 
+    def note_rate(self, sent_bytes: int, seconds: float) -> None:
+        """Note that blobs of `sent_bytes` in all were sent in so many seconds."""
+        if sent_bytes >= _TELLING and seconds > 0:
+            self.rate, self.has_news_of_rate = round(sent_bytes / seconds) or 1, True
+
+    def seconds(self, size: int) -> float | None:
+        """Seconds that sending `size` bytes would take; None where no rate is known."""
+        return size / self.rate if self.rate else None
+
+    def news(self, before: HostFacts, now: float) -> dict[str, str]:
+        """What is to be stored for a later run, since `before`."""
+        # What was only recalled keeps its date: after a week it is found out again.
+        facts = self.to_recall(now) if self != before else {}
+        return {**facts, _RATE: str(self.rate)} if self.has_news_of_rate else facts
+
     def to_recall(self, now: float) -> dict[str, str]:
         """The facts for a later run.
 
         Those that are not so are in it too: a store keeps what is not written over.
         """
-        values = {name: getattr(self, name) for name in self.__slots__ if name not in _OF_THIS_RUN}
+        values = {name: getattr(self, name) for name in self.__slots__ if name not in _APART}
         facts = {name: "" if value is None else str(int(value)) for name, value in values.items()}
         return {**facts, _SEEN: str(int(now))}
 
@@ -137,21 +159,16 @@ class HostFacts:
 
     def went_on(self, *, in_chunks: bool) -> None:
         """Note that a cut upload was resumed."""
-        if in_chunks:
-            self.chunks_survive = True
-        else:
-            self.bodies_survive = True
+        setattr(self, _SURVIVAL[in_chunks], True)
 
     def goes_on(self, *, in_chunks: bool) -> bool | None:
         """Whether a cut upload can be resumed there; None: not tried yet."""
-        return self.chunks_survive if in_chunks else self.bodies_survive
+        known: bool | None = getattr(self, _SURVIVAL[in_chunks])
+        return known
 
     def lost(self, *, in_chunks: bool) -> None:
         """Note that a cut upload could not be resumed. It changes nothing if one was before."""
-        if in_chunks:
-            self.chunks_survive = self.chunks_survive or False
-        else:
-            self.bodies_survive = self.bodies_survive or False
+        setattr(self, _SURVIVAL[in_chunks], bool(getattr(self, _SURVIVAL[in_chunks])))
 
     @property
     def resumes(self) -> bool | None:
@@ -278,39 +295,3 @@ class HostFacts:
         if self.body_max is not None:
             size = min(size, self.body_max)
         return max(size, self.chunk_min)
-
-
-class Rates:
-    """How fast blobs went to each host the last time, in bytes a second, for plans to estimate by.
-
-    Safe from any thread: of two rates that are noted at once one stays.
-    """
-
-    def __init__(self) -> None:
-        self._rates: dict[str, int] = {}
-        self._noted: set[str] = set()
-
-    def recall(self, host: str, facts: Mapping[str, str]) -> None:
-        """Take over the rate that an earlier run stored."""
-        text = facts.get(_RATE, "")
-        if re.fullmatch(_NUMBER, text) and int(text):
-            self._rates.setdefault(host, int(text))
-
-    def note(self, host: str, sent_bytes: int, seconds: float) -> None:
-        """Note that blobs of `sent_bytes` in all were sent to the host in so many seconds."""
-        if sent_bytes >= _TELLING and seconds > 0:
-            self._rates[host] = round(sent_bytes / seconds) or 1
-            self._noted.add(host)
-
-    def seconds(self, host: str, size: int) -> float | None:
-        """Seconds that sending `size` bytes would take; None where no rate is known."""
-        rate = self.rate(host)
-        return size / rate if rate else None
-
-    def rate(self, host: str) -> int | None:
-        """Bytes a second; None where that is not known."""
-        return self._rates.get(host)
-
-    def to_recall(self, host: str) -> dict[str, str]:
-        """The rate for a later run; empty where none was noted in this one."""
-        return {_RATE: str(self._rates[host])} if host in self._noted else {}

@@ -13,7 +13,7 @@ from towline.context import Context, acquired
 from towline.reference import RepositoryName
 from towline.registry import errors
 from towline.registry.auth.keychain import Keychain
-from towline.registry.capabilities import HostFacts, Rates
+from towline.registry.capabilities import HostFacts
 from towline.registry.endpoints import Endpoint, host_of, trust_of
 from towline.registry.repository import Repository
 from towline.registry.transport import Transport
@@ -115,8 +115,6 @@ class RegistryClient:
         self._recalled: dict[str, HostFacts] = {}
         self._names: dict[str, str] = {}
         """By host: the name under which its facts are kept."""
-        self.rates = Rates()
-        """How fast blobs went to the hosts."""
         self._warnings = Warnings(settings.warn or silent)
         self._transports: dict[tuple[str, Credentials | None], Transport] = {}
 
@@ -166,7 +164,6 @@ class RegistryClient:
             self._facts[host] = HostFacts.recalled(known, time.time())
             # A copy, for `facts` to see what has changed since.
             self._recalled[host] = replace(self._facts[host])
-            self.rates.recall(host, known)
         return self._facts[host]
 
     def _name(self, host: str) -> str:
@@ -258,18 +255,13 @@ class RegistryClient:
         """The facts to store, by the names that `recall` is asked for; only of hosts with news."""
         now = time.time()
         with self._lock:
-            # What was only recalled keeps its date: after a week it is found out again.
             found = {
-                host: facts.to_recall(now) if facts != self._recalled[host] else {}
+                self._names[host]: facts.news(self._recalled[host], now)
                 for host, facts in self._facts.items()
+                # If it fell back to http, what it does there says nothing of https.
+                if self._name(host) == host or self._names[host] != host
             }
-            for host, facts in found.items():
-                facts.update(self.rates.to_recall(host))
-            for host, name in self._names.items():
-                # It fell back to http: what it does there says nothing of https.
-                if self._name(host) != host == name:
-                    found.pop(host)
-        return {self._names[host]: facts for host, facts in found.items() if facts}
+        return {name: facts for name, facts in found.items() if facts}
 
     def close(self) -> None:
         """Close the connections. None is kept from here on, though somebody may still ask."""

@@ -53,7 +53,13 @@ class Threads:
 
         with self._changed:
             if self._closed:
-                future.set_exception(closed())
+                # Not `Cancelled`: a flight that ends so is begun anew.
+                future.set_exception(
+                    UsageError(
+                        "this Pusher was closed while it was used",
+                        hint="close it when its pushes are over",
+                    )
+                )
             elif self._has_thread():
                 self._queue.append(run)
                 self._changed.notify()
@@ -119,14 +125,6 @@ class Threads:
 def not_begun(future: Future[T]) -> BaseException | None:
     """Why `submit` has not queued the work; None: it has. For work that never raises."""
     return future.exception() if future.done() and not future.cancelled() else None
-
-
-def closed() -> UsageError:
-    """The error for work that is submitted after `close`."""
-    # Not `Cancelled`: a flight that ends so is begun anew.
-    return UsageError(
-        "this Pusher was closed while it was used", hint="close it when its pushes are over"
-    )
 
 
 def no_thread() -> TowlineError:

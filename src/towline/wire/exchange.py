@@ -69,10 +69,6 @@ class Unread(NamedTuple):
     """Break off, if the body was not read to its end."""
 
 
-def _nothing(_room: memoryview) -> int:
-    return 0
-
-
 class Exchange:
     """A request under way. Not for two threads at once; `close` may be called at any time."""
 
@@ -196,12 +192,12 @@ class Exchange:
         `patience`: seconds to wait for the head, where those of the connection are too few.
         """
         if self._refusal is not None:
-            return Unread(self._refusal, _nothing, self.close)
+            return Unread(self._refusal, lambda _room: 0, self.close)
         self._end_body()
         seconds = self._channel.timeout
         head = self._read(lambda: self._framing.head(patience or seconds))
         if head.status >= 400:  # noqa: PLR2004 - a refusal: its words are wanted at once
-            return Unread(self._answer(head, seconds, ANSWER_MAX), _nothing, self.close)
+            return Unread(self._answer(head, seconds, ANSWER_MAX), lambda _room: 0, self.close)
         self._answered = True
         response = self._response(head, b"", truncated=False)
 

@@ -139,7 +139,11 @@ class Secrets:
 
     def redact(self, text: str) -> str:
         """The text with every secret replaced."""
-        sought = self._gathered()
+        with self._lock:
+            if self._sought is None:
+                every = (*self._given.values(), *self._passing.values())
+                self._sought = tuple(set().union(*every))
+            sought = self._sought
         spans = [span for view in _views(text) for span in _found(view, sought)] if sought else ()
         parts: list[str] = []
         end = 0
@@ -148,13 +152,6 @@ class Secrets:
                 parts += [text[end:start], HIDDEN] if start > end or not parts else []
                 end = stop
         return "".join([*parts, text[end:]])
-
-    def _gathered(self) -> tuple[str, ...]:
-        with self._lock:
-            if self._sought is None:
-                every = (*self._given.values(), *self._passing.values())
-                self._sought = tuple(set().union(*every))
-            return self._sought
 
 
 def _spellings(secret: str) -> set[str]:

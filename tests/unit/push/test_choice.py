@@ -18,7 +18,6 @@ from towline.push.image import Blob
 from towline.push.unfinished import Unfinished
 from towline.push.upload.blob_upload import BlobUpload
 from towline.push.upload.choice import Choice
-from towline.registry.capabilities import Rates
 from towline.spec import media_types
 from towline.spec.digest import Digest
 from towline.transfers.threads import processors
@@ -38,13 +37,6 @@ def layer(name: str, size: int = MiB) -> Blob:
     return Blob(Digest.of(name.encode()), None, size, lambda: BytesReader(b""), is_layer=True)
 
 
-def remembering(rate: int | None) -> Rates:
-    rates = Rates()
-    if rate:
-        rates.recall(HOST, {"rate": str(rate)})
-    return rates
-
-
 class Push:
     """One to a host, whose clock stands still but for `pass_by`."""
 
@@ -56,6 +48,9 @@ class Push:
     def pass_by(self, seconds: float, sent: int = 0) -> None:
         self.now += seconds
         self.context.meter.add(sent_bytes=sent)
+
+    def remember(self, rate: int | None) -> None:
+        self.client.repository.facts.rate = rate
 
     def profile(self, choice: Choice, blob: Blob) -> str:
         upload = BlobUpload(
@@ -141,11 +136,13 @@ def test_the_rate_that_is_remembered_of_the_host_decides(
     zstd: bool,  # noqa: FBT001 - a column
     name: str,
 ) -> None:
-    assert push.profile(Choice(AUTO, remembering(rate), {}, zstd=zstd), layer("one")) == name
+    push.remember(rate)
+    assert push.profile(Choice(AUTO, {}, zstd=zstd), layer("one")) == name
 
 
 def test_what_this_push_has_seen_counts_more_and_a_layer_keeps_its_profile(push: Push) -> None:
-    choice = Choice(AUTO, remembering(FAST), {}, zstd=True)
+    push.remember(FAST)
+    choice = Choice(AUTO, {}, zstd=True)
     assert push.profile(choice, layer("one")) == "gzip"
     push.pass_by(4.0, sent=4 * SLOW)
     assert push.profile(choice, layer("two")) == "zstd:9"
@@ -159,18 +156,19 @@ def test_a_layer_keeps_the_profile_in_which_it_was_made(push: Push) -> None:
         two.identity: [made_as(two, GZIP), made_as(two, "zstd:9/1")],
         three.identity: [made_as(three, GZIP, learned=True)],
     }
-    docker = Choice(AUTO, remembering(SLOW), known, zstd=False)
+    push.remember(SLOW)
+    docker = Choice(AUTO, known, zstd=False)
     assert [push.profile(docker, each) for each in (one, two, three)] == [
         "gzip",
         "gzip",
         "gzip:best",
     ]
-    oci = Choice(AUTO, remembering(SLOW), known, zstd=True)
+    oci = Choice(AUTO, known, zstd=True)
     assert [push.profile(oci, each) for each in (one, two)] == ["gzip", "zstd:9"]
 
 
 def test_a_large_layer_waits_until_the_first_has_told_of_a_rate(push: Push) -> None:
-    choice = Choice(AUTO, remembering(None), {}, zstd=True)
+    choice = Choice(AUTO, {}, zstd=True)
     assert push.profile(choice, layer("one", 99 * MiB)) == "gzip:best"
     push.pass_by(0.5, sent=10 * MiB)
     assert push.profile(choice, layer("small")) == "gzip", "it is not worth waiting for"
@@ -179,7 +177,8 @@ def test_a_large_layer_waits_until_the_first_has_told_of_a_rate(push: Push) -> N
 
 
 def test_a_named_profile_is_what_it_is(push: Push) -> None:
-    assert push.profile(Choice(GZIP, remembering(SLOW), {}, zstd=True), layer("one")) == "gzip"
+    push.remember(SLOW)
+    assert push.profile(Choice(GZIP, {}, zstd=True), layer("one")) == "gzip"
 
 
 WORDS = b"some words that come again and again " * 30_000
@@ -196,7 +195,7 @@ def seen(choice: Choice, push: Push, seconds: float, busy: float) -> str | None:
 
 
 def test_a_push_that_the_link_has_bounded_is_told_what_auto_would_have_saved(push: Push) -> None:
-    told = seen(Choice(GZIP, remembering(None), {}, zstd=True), push, 8.0, busy=1.0)
+    told = seen(Choice(GZIP, {}, zstd=True), push, 8.0, busy=1.0)
     assert told is not None
     assert "`auto` would have sent about 90% less" in told
     assert "idle for 88%" in told
@@ -206,4 +205,4 @@ def test_a_push_that_the_link_has_bounded_is_told_what_auto_would_have_saved(pus
     ("wished", "seconds", "busy"), [(GZIP, 8.0, 7.0), (GZIP, 2.0, 0.1), (AUTO, 8.0, 1.0)]
 )
 def test_no_other_push_is_told_so(push: Push, wished: Profile, seconds: float, busy: float) -> None:
-    assert seen(Choice(wished, remembering(None), {}, zstd=True), push, seconds, busy) is None
+    assert seen(Choice(wished, {}, zstd=True), push, seconds, busy) is None

@@ -16,12 +16,11 @@ from towline.transfers.threads import processors
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from towline.context import Cancel, Context
+    from towline.context import Cancel
     from towline.knowledge.base import Entry
     from towline.layers.profile import Profile
     from towline.push.image import Blob
     from towline.push.upload.blob_upload import BlobUpload
-    from towline.registry.capabilities import Rates
     from towline.spec.digest import Digest
 
 MiB = 1 << 20
@@ -46,8 +45,9 @@ _WORTH_TELLING = 0.05
 class _Seen:
     """The bytes sent to a host since the first layer was read for it."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, upload: BlobUpload) -> None:
+        context = self._context = upload.context
+        self._facts = upload.repository.facts
         self._before = context.meter.sent_bytes
         self._began = context.clock()
 
@@ -58,21 +58,20 @@ class _Seen:
 
     @property
     def rate(self) -> float | None:
-        """Bytes a second; None while that is not known."""
+        """Bytes a second, in this push or else the last one; None while that is not known."""
         sent, seconds = self._context.meter.sent_bytes - self._before, self.seconds
         telling = sent >= _TELLING or seconds >= _TELLING_SECONDS
-        return sent / seconds if telling and sent else None
+        return sent / seconds if telling and sent else self._facts.rate
 
 
 class Choice:
     """The choice for one push. Safe from any thread."""
 
     def __init__(
-        self, wished: Profile, rates: Rates, known: Mapping[Digest, Sequence[Entry]], *, zstd: bool
+        self, wished: Profile, known: Mapping[Digest, Sequence[Entry]], *, zstd: bool
     ) -> None:
-        """`rates`: those of earlier pushes. `zstd`: whether all manifests may be OCI."""
+        """`zstd`: whether all manifests may be OCI."""
         self._wished = wished
-        self._rates = rates
         self._known = known
         self._zstd = zstd
         self._lock = Lock()
@@ -89,7 +88,7 @@ class Choice:
 
         It is the same each time that the layer is read in this push. Raises Cancelled.
         """
-        hosts = {upload.repository.name.host: upload.context for upload in uploads}
+        hosts = {upload.repository.name.host: upload for upload in uploads}
         with self._lock:
             first = [host for host in hosts if host not in self._seen]
             self._seen |= {host: _Seen(hosts[host]) for host in first}
@@ -110,10 +109,10 @@ class Choice:
         with self._lock:
             return self._chosen.setdefault(blob.key, chosen)
 
-    def _wait_for_rates(self, hosts: Mapping[str, Context], cancel: Cancel) -> None:
+    def _wait_for_rates(self, hosts: Iterable[str], cancel: Cancel) -> None:
         """Wait until the first layer has shown how fast the link is, for a second at most."""
         while any(
-            self._rate(host) is None and self._seen[host].seconds < _TELLING_SECONDS
+            self._seen[host].rate is None and self._seen[host].seconds < _TELLING_SECONDS
             for host in hosts
         ):
             cancel.wait(_LOOK)
@@ -136,12 +135,9 @@ class Choice:
     def _may_be(self, profile: Profile) -> bool:
         return profile.compression != "zstd" or self._zstd
 
-    def _rate(self, host: str) -> float | None:
-        return self._seen[host].rate or self._rates.rate(host)
-
     def _fed(self, hosts: Iterable[str]) -> Profile | None:
         """The smallest profile that keeps the fastest host busy; None: a rate is not known."""
-        rates = [self._rate(host) for host in hosts]
+        rates = [self._seen[host].rate for host in hosts]
         known = [rate for rate in rates if rate is not None]
         if len(known) < len(rates):
             return None

@@ -57,11 +57,6 @@ class Expected(NamedTuple):
             return size > _LARGE_AT_STAKE
         return facts.chunks_survive is True and size > _LARGE
 
-    @property
-    def is_small(self) -> bool:
-        """Whether it is small and of unknown digest: it is made before anything is sent."""
-        return self.known is None and 0 < self.about <= _SMALL
-
 
 def choose(
     facts: HostFacts, blob: Expected, start: int, chunk_size: int | None
@@ -78,7 +73,8 @@ def choose(
     ways: list[Shape | Literal["held"]] = []  # the ways of a whole blob, the best first
     if blob.known and not facts.put_refused:
         ways.append("put")
-    if blob.is_small and not facts.put_refused:
+    # A small blob of unknown digest is made before anything is sent.
+    if not blob.known and 0 < blob.about <= _SMALL and not facts.put_refused:
         ways.append("held")
     # Without a size a PATCH has an open length, which nginx before 1.3.9 refuses (411).
     if not facts.patch_refused and (blob.known or not facts.length_wanted):
