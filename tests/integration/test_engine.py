@@ -295,6 +295,37 @@ def test_a_plan_asks_for_no_export_and_says_what_one_would_take(
     assert image.archive.exists()
 
 
+def test_other_blobs_of_its_layers_at_the_host_keep_no_export_from_passing(
+    engine: ScriptedEngine, oci_registry: OciRegistry, tmp_path: Path
+) -> None:
+    notes = Notes()
+    layers = ({"a": os.urandom(6 << 20)},)
+    plain = make_image(tmp_path / "plain.tar", layers, format="docker")
+    image = held(engine, tmp_path, "containerd", "app:1", layers=layers)
+    place = f"{oci_registry.name('app')}:1"
+    with towline.Pusher(engine=engine.url, cache=tmp_path / "cache", on_event=notes.hear) as pusher:
+        pusher.push(plain.path, place)
+        plan = pusher.plan("docker-daemon:app:1", place)
+        assert any("would have to export" in warning for warning in plan.warnings)
+        pusher.digest("docker-daemon:app:1")  # from now on its documents are known
+        notes.clear()
+        pushed = pusher.push("docker-daemon:app:1", place)
+    assert (pushed.digest, notes.spooled) == (image.id, [])
+
+
+@stores
+def test_who_knows_nothing_asks_three_times_whether_an_image_is_unchanged(
+    engine: ScriptedEngine, oci_registry: OciRegistry, tmp_path: Path, store: str
+) -> None:
+    held(engine, tmp_path, store, "app:1")
+    place = f"{oci_registry.name('app')}:1"
+    towline.push("docker-daemon:app:1", place, engine=engine.url, cache="none")
+    engine.asked.clear()
+    again = towline.push("docker-daemon:app:1", place, engine=engine.url, cache="none")
+    assert (again.status, engine.exports) == ("unchanged", [])
+    assert again.requests <= 3
+
+
 def test_inspect_and_digest_look_into_an_engine(
     engine: ScriptedEngine, pusher: towline.Pusher, tmp_path: Path
 ) -> None:

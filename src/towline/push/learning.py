@@ -145,8 +145,12 @@ class _Learner:
         """What was learned, each blob of a layer once."""
         self.taught: dict[Reference, set[Digest]] = {}
         """By references that have taught some of them: which DiffIDs."""
-        trees = (tree for _, tree in tags)
-        self._platforms = {image.source.platform[:2] for tree in trees for image in images(tree)}
+        ours = [image for _, tree in tags for image in images(tree)]
+        self._platforms = {image.source.platform[:2] for image in ours}
+        # What is there already of the images themselves need not be read from there.
+        self._configs = {image.config.identity: image.source.config for image in ours}
+        sources = [*(image.source for image in ours), *(tree.source for _, tree in tags)]
+        self._raws = {each.manifest.digest: each.manifest for each in sources if each.manifest}
         self._read: set[Digest] = set()
         """Manifests that were read: several tags may hold the same one."""
         self._pairs: set[tuple[Digest, Digest, str]] = set()
@@ -192,8 +196,10 @@ class _Learner:
         if digest in self._read or not self.wanted:
             return
         self._read.add(digest)
-        get_manifest = partial(repository.get_manifest, digest, self.target.context)
-        raw = self.target.retry("the manifest", get_manifest)
+        raw = self._raws.get(digest)
+        if raw is None:
+            get_manifest = partial(repository.get_manifest, digest, self.target.context)
+            raw = self.target.retry("the manifest", get_manifest)
         if raw is None:
             return
         parsed = manifests.parse(raw.content, raw.media_type)
@@ -219,8 +225,11 @@ class _Learner:
 
     def _entries(self, repository: Repository | Layout, manifest: Manifest) -> list[Entry]:
         target, digest = self.target, manifest.config.digest
-        read_config = partial(repository.read_blob, digest, target.context, MAX_SIZE)
-        config = parse_config(target.retry("the config", read_config))
+        content = self._configs.get(digest)
+        if content is None:
+            read_config = partial(repository.read_blob, digest, target.context, MAX_SIZE)
+            content = target.retry("the config", read_config)
+        config = parse_config(content)
         key = target.resources.knowledge.account_key()
         return [
             entry_of(diff_id, _made(layer), layer.media_type, repository, key)

@@ -73,15 +73,13 @@ class EngineSource:
         self._exporter = Exporter(client, context, environ, self.held)
         self._layers_of: dict[Digest, set[str]] = {}
         """By images that are described: the digests of their layers, without the algorithm."""
-        self._passed: dict[Digest, bytes] = {}
-        """Documents of an export that has passed."""
         self._contents: dict[Digest, SourceImage | SourceIndex] = {}
         """Images that could be described without an export."""
 
     # What a subclass knows of documents (configs and manifests), by their digests.
 
     def remembered(self, digest: Digest) -> bytes | None:
-        """A document that an earlier push has kept, its digest checked; None: there is none."""
+        """A document that was kept, also by an earlier push, its digest checked; or None."""
         raise NotImplementedError
 
     def fetch(self, digest: Digest, *, manifest: bool) -> bytes | None:
@@ -92,15 +90,18 @@ class EngineSource:
         raise NotImplementedError
 
     def keep(self, content: bytes) -> None:
-        """Keep a document for later pushes."""
+        """Keep a document, for later pushes too."""
         raise NotImplementedError
 
     def held(self, diff_ids: Collection[Digest]) -> Collection[Digest]:
         """Those of the layers, and of the blobs made of them, that need hardly be sent."""
         raise NotImplementedError
 
-    def near(self, root: Digest, diff_ids: Collection[Digest]) -> bool:
-        """Whether the image is probably at its destination already."""
+    def near(self, root: Digest, layers: Mapping[Digest, Digest]) -> bool:
+        """Whether the image is probably at its destination already.
+
+        `layers`: their digests, by DiffIDs.
+        """
         raise NotImplementedError
 
     # What is pushed.
@@ -149,7 +150,7 @@ class EngineSource:
         self, image: Listed, digest: Digest, *, manifest: bool, anywhere: bool = True
     ) -> bytes | None:
         """A document of an image, from anywhere but an export; None: it was not found."""
-        content = self._passed.get(digest) or self.remembered(digest)
+        content = self.remembered(digest)
         if content is None and image.root is not None:
             content = self._content.read(digest.hex)
             # Read from the store's own files, which nobody has checked on the way.
@@ -248,7 +249,10 @@ class EngineSource:
         layers = [layer for each in _leaves(content) for layer in each.layers]
         if self._at_hand(image) or not all(layer.stored for layer in layers):
             return False
-        return not self.near(image.id, {layer.diff_id for layer in layers if layer.diff_id})
+        digests = {
+            layer.diff_id: layer.stored.digest for layer in layers if layer.diff_id and layer.stored
+        }
+        return not self.near(image.id, digests)
 
     def _all_wanted(self, image: Listed) -> bool:
         """Whether everything that the engine holds of the image is of a wanted platform."""
@@ -265,9 +269,7 @@ class EngineSource:
         """Whether the image's documents are known, and all blobs that must be sent have passed."""
 
         def find(digest: Digest, **_: bool) -> bytes | None:
-            if content := self._checked(digest, tar.documents.get(path_of(digest))):
-                self._passed[digest] = content
-            return content
+            return self._checked(digest, tar.documents.get(path_of(digest)))
 
         if image.id not in self._layers_of and self._described(image, find) is None:
             return False

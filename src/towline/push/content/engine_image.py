@@ -18,7 +18,7 @@ from towline.spec.digest import Digest
 from towline.spec.manifest import MAX_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from towline.context import Context
     from towline.push.interface.options import Wish
@@ -67,6 +67,10 @@ class EngineImage(EngineSource):
         self._at = partial(target_at, resources, context=context, wish=wish)
         self._targets = [self._at(place) for place in places]
         """The push's targets, which are only read here."""
+        self._documents: dict[Digest, bytes] = {}
+        """What this push has kept: the cache may keep nothing."""
+        self._fetched: set[tuple[RepositoryName, Digest]] = set()
+        """Repositories that have them."""
         self._lacking: set[Digest] = set()
         """Documents that none of them has."""
 
@@ -97,16 +101,18 @@ class EngineImage(EngineSource):
 
     def told_of_export(self, plan: TagPlan) -> TagPlan:
         """The plan, with a warning if the engine would have to export the image."""
-        if isinstance(plan, TowlineError) or plan.status != "pushed" or not plan.send_bytes:
+        if isinstance(plan, TowlineError) or plan.status != "pushed":
             return plan
-        if not (size := self.export_size):
+        # What a containerd store's layers are may be known of an export alone, so that there will
+        # be one even if nothing of it is sent.
+        if not (size := self.export_size) or not (plan.send_bytes or self.passes()):
             return plan
         message = f"the engine would have to export {self.name} first, about {size} bytes"
         return replace(plan, warnings=(*plan.warnings, message))
 
     def remembered(self, digest: Digest) -> bytes | None:
         """See `EngineSource`."""
-        return self._knowledge.config(digest)
+        return self._documents.get(digest) or self._knowledge.config(digest)
 
     def fetch(self, digest: Digest, *, manifest: bool) -> bytes | None:
         """See `EngineSource`."""
@@ -114,14 +120,17 @@ class EngineImage(EngineSource):
         for target in places:
             content = _read(target, digest, manifest=manifest)
             if content is not None and Digest.of(content) == digest:
-                self._knowledge.record_config(digest, content)
+                self._fetched.add((target.repository.name, digest))
+                self.keep(content)
                 return content
         self._lacking.add(digest)
         return None
 
     def keep(self, content: bytes) -> None:
         """See `EngineSource`."""
-        self._knowledge.record_config(Digest.of(content), content)
+        digest = Digest.of(content)
+        self._documents[digest] = content
+        self._knowledge.record_config(digest, content)
 
     def held(self, diff_ids: Collection[Digest]) -> Collection[Digest]:
         """See `EngineSource`. Those that each of the targets was seen to hold."""
@@ -132,19 +141,26 @@ class EngineImage(EngineSource):
                 held |= {diff_id, *(entry.digest for entry in entries)}
         return held
 
-    def near(self, root: Digest, diff_ids: Collection[Digest]) -> bool:
+    def near(self, root: Digest, layers: Mapping[Digest, Digest]) -> bool:
         """See `EngineSource`. True if each host was seen to hold all, or has the manifest."""
-        known = self._knowledge.entries(list(diff_ids))
+        known = self._knowledge.entries(list(layers))
         for target in self._targets:
             host = target.repository.name.host
             beside = [each for each in self._origins if each.repository.name.host == host]
             seen = all(
-                any(entry.repository.startswith(f"{host}/") for entry in known.get(diff_id, ()))
-                for diff_id in diff_ids
+                any(
+                    entry.digest == digest and entry.repository.startswith(f"{host}/")
+                    for entry in known.get(diff_id, ())
+                )
+                for diff_id, digest in layers.items()
             )
-            if not seen and not any(_read(each, root, manifest=True) for each in (target, *beside)):
+            if not seen and not any(self._has(each, root) for each in (target, *beside)):
                 return False
         return True
+
+    def _has(self, target: Target, root: Digest) -> bool:
+        fetched = (target.repository.name, root) in self._fetched
+        return fetched or _read(target, root, manifest=True) is not None
 
 
 def _read(target: Target, digest: Digest, *, manifest: bool) -> bytes | None:
