@@ -17,7 +17,7 @@ from towline.testing.images import make_image
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from towline.spec.compression import Compression
+    from towline.spec.media_types import Compression
     from towline.testing.image_formats import Form, Made
 
 LAYERS = [{"etc/a": b"a" * 5000}, {"etc/b": b"b"}, {"etc/a": b"a" * 5000}]

@@ -25,7 +25,7 @@ from towline.transfers.threads import Threads
 if TYPE_CHECKING:
     from towline.layers.blobstream import Blob
     from towline.layers.pipelines import Lend
-    from towline.spec.compression import Compression
+    from towline.spec.media_types import Compression
 
 SAMPLE = sample(ZSTD_BLOCK + 2 * GZIP_BLOCK, "property")
 POOLS = {threads: ThreadPoolExecutor(threads) for threads in (1, 2, 5)}

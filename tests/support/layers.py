@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from towline.layers.blobstream import Blob
     from towline.layers.fan_out import Lane
     from towline.layers.profile import Profile
-    from towline.spec.compression import Compression
+    from towline.spec.media_types import Compression
 
 
 class BytesReader:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from towline.errors import InvalidReference
 from towline.reference import parse
-from towline.spec.compression import Compression
+from towline.spec.media_types import Compression
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from towline.knowledge.signing import Signer
-    from towline.spec.compression import Compression
+    from towline.spec.media_types import Compression
 
 PATIENCE = 1.0
 """Seconds to wait for a connection, and for an answer."""

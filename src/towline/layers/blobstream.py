@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from towline.layers.pipelines import Lend, Look, Pool
     from towline.layers.profile import Profile
     from towline.layers.reader import Reader
-    from towline.spec.compression import Compression
+    from towline.spec.media_types import Compression
 
 _LENT_FOR = 256 << 10
 """Bytes of the smallest block whose hash is worth another thread."""

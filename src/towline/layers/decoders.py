@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from isal import igzip_lib
 
     from towline.layers.reader import Reader
-    from towline.spec.compression import Compression
+    from towline.spec.media_types import Compression
 
 STEP = 1 << 20
 """Plain bytes that a decoder gives at most at once, however well the stream is compressed."""

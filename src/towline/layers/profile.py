@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from towline.errors import UsageError
 
 if TYPE_CHECKING:
-    from towline.spec.compression import Compression
+    from towline.spec.media_types import Compression
 
 GZIP_BEST_LEVEL = 6
 """Of libdeflate. Level 7 makes 0.4 % less at three quarters of the speed, 9 as much at a third."""

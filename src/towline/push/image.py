@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from towline.layers.reader import Reader
     from towline.reference import RepositoryName
     from towline.sources.base import SourceLayer
-    from towline.spec.compression import Compression
+    from towline.spec.media_types import Compression
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from towline.knowledge.base import Entry
     from towline.layers.profile import Profile
     from towline.push.image import Blob
-    from towline.spec.compression import Compression
     from towline.spec.digest import Digest
-    from towline.spec.media_types import Format
+    from towline.spec.media_types import Compression, Format
 
 ASK_LIMIT = 3
 """HEADs for one layer at most: each is a round trip."""

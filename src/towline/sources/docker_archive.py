@@ -22,7 +22,7 @@ from towline.sources.base import (
     foreign_layer,
     missing_layer,
 )
-from towline.spec import compression, media_types
+from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
 from towline.spec.manifest import parse_config
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from towline.context import Cancel
     from towline.sources.files import Archive
-    from towline.spec.compression import Compression
+    from towline.spec.media_types import Compression
 
 MANIFEST = "manifest.json"
 _BLOB = r"blobs/sha256/([0-9a-f]{64})"
@@ -119,8 +119,8 @@ class DockerArchive:
             lacking = missing_layer(self._files.name, stores.shown(path), diff_id, None)
             return lacking, "zstd" if path.endswith("zst") else "none"
         # `manifest.json` does not tell how a layer is compressed: its first bytes do.
-        head = stores.read_all(self._files.open(path), min(size, compression.MAGIC_LENGTH))
-        kind = compression.detect(head)
+        head = stores.read_all(self._files.open(path), min(size, media_types.MAGIC_LENGTH))
+        kind = media_types.detect(head)
         named = re.fullmatch(_BLOB, path.lstrip("/"))
         if kind == "none" and named and named[1] != diff_id.hex:
             raise self._changed(diff_id, named[1])

@@ -29,7 +29,7 @@ from towline.sources.files import (
     unreadable,
 )
 from towline.sources.oci_layout import OciLayout
-from towline.spec import compression
+from towline.spec import media_types
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -239,7 +239,7 @@ def _in_place(file: SharedFile) -> SharedFile | Reader:
     try:
         head = read_all(Section(file, 0, min(file.size, 8), file.name), 8)
         _refuse_others(head, file.name)
-        if compression.detect(head) == "none":
+        if media_types.detect(head) == "none":
             return file
         compressed = Section(file, 0, file.size, file.name)
     except BaseException:

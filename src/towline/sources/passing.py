@@ -17,7 +17,7 @@ from towline.sources.files import fill, missing
 from towline.sources.passing_blob import BLOCK, WINDOW, Held, PassingBlob, passed_by
 from towline.sources.spool import decompressed, spool
 from towline.sources.tar_members import Forward, TarHeaders, TarMembers, clamped, torn
-from towline.spec import compression, manifest
+from towline.spec import manifest, media_types
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from towline.layers.reader import Reader
     from towline.sources.base import ImageSource, SourceEntry
     from towline.sources.files import Archive
-    from towline.spec.compression import Compression
+    from towline.spec.media_types import Compression
 
 KEPT = 8 << 20
 """Bytes of small members that are kept."""
@@ -160,10 +160,10 @@ class PassingTar:
 
     def _kind(self, member: tarfile.TarInfo) -> Compression:
         """How the content is compressed, by its first bytes."""
-        return compression.detect(self._head(member)) if member.isreg() else "none"
+        return media_types.detect(self._head(member)) if member.isreg() else "none"
 
     def _head(self, member: tarfile.TarInfo) -> bytes:
-        head = self.stream.read(min(member.size, compression.MAGIC_LENGTH))
+        head = self.stream.read(min(member.size, media_types.MAGIC_LENGTH))
         self.stream.seek(member.offset_data)
         return head
 

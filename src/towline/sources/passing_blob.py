@@ -16,8 +16,8 @@ from towline.sources.base import PassedBy
 if TYPE_CHECKING:
     from towline.context import Cancel
     from towline.layers.reader import Reader
-    from towline.spec.compression import Compression
     from towline.spec.digest import Digest
+    from towline.spec.media_types import Compression
 
 BLOCK = 256 << 10
 """Bytes of a blob that are passed on at once."""

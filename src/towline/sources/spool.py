@@ -17,7 +17,7 @@ from towline.errors import SourceError
 from towline.events import Note, Working
 from towline.layers import decoders
 from towline.sources.files import OpenFile, blocks, fill, unreadable
-from towline.spec import compression
+from towline.spec import media_types
 
 if TYPE_CHECKING:
     import io
@@ -66,7 +66,7 @@ def decompressed(reader: Reader, name: str) -> tuple[Reader, int | None]:
     """
     head = _Head(reader)
     try:
-        kind = compression.detect(head.content)
+        kind = media_types.detect(head.content)
         return decoders.decoded(head, kind, name), _check_window(head.content, kind, name)
     except BaseException:
         head.close()
@@ -89,7 +89,7 @@ def _copy(reader: Reader, descriptor: int, room: Room, context: Context) -> int:
     return written
 
 
-def _check_window(head: bytes, kind: compression.Compression, name: str) -> int | None:
+def _check_window(head: bytes, kind: media_types.Compression, name: str) -> int | None:
     """Raise SourceError for a larger zstd window than is read.
 
     Returns the bytes that the stream will decompress to, if it tells them at its beginning.

@@ -1,12 +1,13 @@
-"""Media types (image-spec, "Media Types"; the image manifest of schema 2) and what they mean."""
+"""Media types (image-spec, "Media Types"; the image manifest of schema 2) and what they mean.
+
+Also the compressions of layers and archives by their first bytes, where no media type tells them.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from towline.spec.compression import Compression
-
+Compression = Literal["none", "gzip", "zstd"]
 Format = Literal["docker", "oci"]
 """The two families of image manifests: `docker` (schema 2) and `oci`."""
 
@@ -35,6 +36,12 @@ INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 IMAGES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 MANIFESTS = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
 """The types of an Accept header, listed one by one: some registries answer 404 to `*/*`."""
+
+MAGIC_LENGTH = 4
+"""Bytes of the head that `detect` needs."""
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE = frozenset(bytes((0x50 + n, 0x2A, 0x4D, 0x18)) for n in range(16))
 
 _LAYERS: dict[tuple[Format, Compression], str] = {
     ("oci", "none"): OCI_LAYER,
@@ -84,3 +91,11 @@ def foreign(media_type: str, fmt: Format) -> str:
 def family(media_type: str) -> Format:
     """The family that a manifest's or index's media type belongs to."""
     return "docker" if media_type.startswith("application/vnd.docker.") else "oci"
+
+
+def detect(head: bytes) -> Compression:
+    """The compression of a stream by its first `MAGIC_LENGTH` bytes; `none` if they match none."""
+    if head.startswith(_GZIP):
+        return "gzip"
+    # zstd:chunked and seekable files may open with a skippable frame (RFC 8878, section 3.1.2).
+    return "zstd" if head.startswith(_ZSTD) or head[:4] in _ZSTD_SKIPPABLE else "none"

@@ -12,7 +12,7 @@ from towline.errors import SourceError, TowlineError
 from towline.layers.decoders import decoder_of
 from towline.sources.oci_layout import path_of
 from towline.sources.spool import FULL
-from towline.spec import compression
+from towline.spec import media_types
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -148,13 +148,13 @@ class PlainFile(BlobFile):
     def _keep(self, block: memoryview) -> None:
         if self._decoder is None:
             self._head += bytes(block)
-            if len(self._head) >= compression.MAGIC_LENGTH:
+            if len(self._head) >= media_types.MAGIC_LENGTH:
                 self._begin()
         else:
             self._decode(self._decoder, block)
 
     def _begin(self) -> Decoder:
-        decoder = decoder_of(compression.detect(self._head), "a layer of the source")
+        decoder = decoder_of(media_types.detect(self._head), "a layer of the source")
         self._decode(decoder, memoryview(self._head))
         self._decoder = decoder
         return decoder

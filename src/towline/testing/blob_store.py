@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
 
-    from towline.spec.compression import Compression
+    from towline.spec.media_types import Compression
 
 Content = bytes | os.PathLike[str]
 """The content of a file of a layer: its bytes, or the path of a file on this machine."""

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from towline.spec.compression import Compression
     from towline.spec.manifest import RawManifest
+    from towline.spec.media_types import Compression
     from towline.testing.blob_store import BlobStore, MadeLayer
 
 Form = Literal["docker", "docker-containerd", "docker-legacy", "oci", "oci-archive"]

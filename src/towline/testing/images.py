@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from towline.sources.select import parse_platform
 from towline.spec import gojson, manifest, media_types
-from towline.spec.compression import Compression
 from towline.spec.descriptor import Platform
+from towline.spec.media_types import Compression
 from towline.testing import image_formats
 from towline.testing.blob_store import BlobStore, Content, MadeLayer
 from towline.testing.image_formats import Form, Made, MadeImage

@@ -22,7 +22,7 @@ from towline.transfers.threads import Threads
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from towline.spec.compression import Compression
+    from towline.spec.media_types import Compression
 
 T = TypeVar("T")
 

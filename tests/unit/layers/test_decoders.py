@@ -15,7 +15,7 @@ from towline.errors import SourceError
 from towline.layers.decoders import STEP, decoded, decoder_of
 
 if TYPE_CHECKING:
-    from towline.spec.compression import Compression
+    from towline.spec.media_types import Compression
 
 PLAIN = sample(300_000)
 GZIP = gzip.compress(PLAIN, mtime=0)

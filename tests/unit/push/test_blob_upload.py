@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tests.support.scripted import Asked
     from towline.events import Event
     from towline.push.plan import Step
-    from towline.spec.compression import Compression
+    from towline.spec.media_types import Compression
 
 CONTENT = b"the bytes of a layer"
 DIFF = Digest.of(CONTENT)

@@ -20,8 +20,8 @@ from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
     from towline.push.image import Layer
-    from towline.spec.compression import Compression
     from towline.spec.manifest import RawManifest
+    from towline.spec.media_types import Compression
 
 GZIP = profiles.parse("gzip")
 ZSTD = profiles.parse("zstd")

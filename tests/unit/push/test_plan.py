@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from towline.push.plan import Step
-    from towline.spec.compression import Compression
+    from towline.spec.media_types import Compression
 
 MiB = 1 << 20
 DIFF = Digest("sha256:" + "d" * 64)

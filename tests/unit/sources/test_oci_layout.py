@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from towline.layers.reader import Reader
-    from towline.spec.compression import Compression
+    from towline.spec.media_types import Compression
     from towline.testing.image_formats import Form
 
 BOTH = ["linux/amd64", "linux/arm64/v8"]

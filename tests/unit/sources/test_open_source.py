@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from towline.sources.base import ImageSource
-    from towline.spec.compression import Compression
+    from towline.spec.media_types import Compression
     from towline.testing.image_formats import Form, Made
 
 LAYERS = [{"etc/a": b"a" * 300_000}, {"etc/b": b"b"}]

@@ -20,7 +20,7 @@ from towline.testing.images import make_image
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from towline.spec.compression import Compression
+    from towline.spec.media_types import Compression
 
 MIB = 1 << 20
 CHILD = """

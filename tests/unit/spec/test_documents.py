@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from towline.spec import compression, gojson, manifest, media_types
+from towline.spec import gojson, manifest, media_types
 from towline.spec.descriptor import Descriptor, Platform
 from towline.spec.digest import Digest
 
@@ -117,4 +117,4 @@ def test_what_is_no_config_is_refused_with_a_clause(content: bytes) -> None:
      (b"\x5f\x2a\x4d\x18", "zstd"), (b"abcd", "none"), (b"", "none"), (b"\x1f", "none")],
 )  # fmt: skip
 def test_compressions_are_known_by_their_first_bytes(head: bytes, found: str) -> None:
-    assert compression.detect(head) == found
+    assert media_types.detect(head) == found
