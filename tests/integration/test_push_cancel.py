@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -346,6 +347,37 @@ def test_a_signal_ends_the_command_within_a_second(
     assert ("may have been written" in last) == (method == "PUT")
     puts = registry.requests("PUT", "/manifests/")
     assert len(puts) == (1 if method == "PUT" else 0)
+
+
+@pytest.fixture
+def full_pipe() -> Iterator[int]:
+    """The writing end of a pipe that takes nothing more, since nobody reads it."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(4096))
+    os.set_blocking(writing, True)
+    yield writing
+    os.close(writing)
+    os.close(reading)
+
+
+@pytest.mark.parametrize("over", [False, True], ids=["under way", "over"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_whose_standard_error_nobody_reads(
+    number: signal.Signals, made: Made, registry: Scripted, full_pipe: int, *, over: bool
+) -> None:
+    if not over:
+        registry.on("PUT", "/manifests/", HANG, forever=True)
+    command = [sys.executable, "-m", "towline", "push", str(made.path), f"{registry.host}/app:1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=full_pipe) as process:
+        until(lambda: bool(registry.requests("PUT", "/manifests/")))
+        process.send_signal(number)
+        try:
+            assert process.wait(PATIENCE) == 128 + number
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("seed", range(50))

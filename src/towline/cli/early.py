@@ -7,6 +7,7 @@ an import, which may swallow it or turn it into another one.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 from contextlib import suppress
@@ -31,11 +32,17 @@ def catch(words: Sequence[str], environ: Mapping[str, str]) -> None:
     def end(number: int, _frame: FrameType | None) -> None:
         code = 128 + number
         with suppress(OSError):  # standard error may be closed
-            os.write(2, interrupted(code, "" if json else None))
+            if takes_more(2):
+                os.write(2, interrupted(code, "" if json else None))
         os._exit(code)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
+
+
+def takes_more(descriptor: int) -> bool:
+    """Whether a line can be written at once: nobody may read, and a terminal may be stopped."""
+    return bool(select.select([], [descriptor], [], 0)[1])
 
 
 def interrupted(code: int, reference: str | None) -> bytes:

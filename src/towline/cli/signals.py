@@ -16,6 +16,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from towline.cli.early import takes_more
 from towline.context import Cancel
 from towline.errors import TransferCancelled
 
@@ -27,6 +28,8 @@ GRACE = 0.75
 
 It must be gone within a second, of which a busy machine takes the rest.
 """
+_TICK = 0.05
+"""Seconds between looks whether what is still printed is read."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -108,15 +111,19 @@ class _Watch:
         end = time.monotonic() + GRACE
         if _hear(reading, GRACE) == 0:
             # The block has ended in time. The interpreter may now wait at its end for a stuck
-            # thread: only that wait is cut short, not what the main thread still prints.
+            # thread: that wait is cut short, what the main thread still prints only where nobody
+            # reads it.
             time.sleep(max(0.0, end - time.monotonic()))
-            if threading.main_thread().is_alive():
-                return
+            main = threading.main_thread()
+            if main.is_alive():
+                while takes_more(1) and takes_more(2):
+                    main.join(_TICK)
+                    if not main.is_alive():
+                        return
         with suppress(OSError, ValueError):  # standard error may be closed
             number = sys.__stderr__.fileno() if sys.__stderr__ else -1
-            # Unless that would block: a terminal may have been stopped.
             words = self._last_words(code)
-            if words and select.select([], [number], [], 0)[1]:
+            if words and takes_more(number):
                 os.write(number, words)
         os._exit(code)
 
