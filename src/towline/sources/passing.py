@@ -202,8 +202,8 @@ class PassingTar:
 
     def size(self, path: str) -> int | None:
         """See `Files`."""
-        name = clamped(path)
-        if self.tail and (size := self.tail.size(path)) is not None:
+        name = self._led_to(path)
+        if self.tail and (size := self.tail.size(name)) is not None:
             return size
         if name in self.documents:
             return len(self.documents[name])
@@ -211,14 +211,18 @@ class PassingTar:
 
     def open(self, path: str) -> Reader:
         """See `Files`. A member that has passed has its first bytes alone."""
-        name = clamped(path)
-        if self.tail and self.tail.size(path) is not None:
-            return self.tail.open(path)
+        name = self._led_to(path)
+        if self.tail and self.tail.size(name) is not None:
+            return self.tail.open(name)
         if name in self.documents:
             return _Beginning(self.documents[name])
         if name in self.passed:
             return _Beginning(self.passed[name][1], passed_by(self.name, name))
         raise missing(self, path)
+
+    def _led_to(self, path: str) -> str:
+        # The target of a link may have come before what is spooled.
+        return self.tail.led_to(path) if self.tail else clamped(path)
 
     def close(self) -> None:
         """See `Files`."""

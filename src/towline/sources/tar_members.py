@@ -239,13 +239,16 @@ class TarMembers:
         self._archive.release()
 
     def _find(self, path: str) -> Span | None:
-        """The file under that name, through links; None: there is none."""
+        return self.files.get(self.led_to(path))
+
+    def led_to(self, path: str) -> str:
+        """The name at the end of the links that a path leads through; "" where there are many."""
         name = clamped(path)
         for _ in range(_MAX_HOPS):
             if name not in self.links:
-                return self.files.get(name)
+                return name
             name = self.links[name]
-        return None
+        return ""
 
     def _add(self, member: tarfile.TarInfo) -> None:
         path = clamped(member.name)

@@ -280,6 +280,14 @@ def rest_of(tar: PassingTar) -> bytearray:
     return content
 
 
+def test_a_link_leads_to_what_came_before_it_too() -> None:
+    source = passing(tar_of(member("1/layer.tar", b"layer"), link("0/layer.tar", "../1/layer.tar")))
+    assert taken(source) == {}
+    assert source._tar.size("0/layer.tar") == 5
+    assert read_all(source._tar.open("0/layer.tar"), 5) == b"layer"
+    source.close()
+
+
 def test_a_tar_without_end_is_refused() -> None:
     header = tar_of(member("x"))[:512]
     with pytest.raises(SourceError, match="more than 100000 members"):
