@@ -25,7 +25,8 @@ NOTHING: About = ("", "")
 PATIENCE = 2.0
 """Seconds for which one slow target may hold up the others of a push, in all."""
 SLICE = 0.1
-"""Seconds between two looks at a target's patience, which its other uploads use up too."""
+"""Seconds between two looks at a target's patience, which its other uploads use up too, and at the
+cancel switch while a lock is waited for."""
 
 
 class Cancel:
@@ -179,22 +180,15 @@ class Context:
         return self.trace.span(step, self.about, size)
 
 
-class acquired:  # noqa: N801 - reads as what it is: with acquired(lock, context)
+@contextmanager
+def acquired(lock: threading.Lock, context: Context) -> Iterator[None]:
     """Hold a lock; raises `Cancelled` if the context is cancelled before the lock is free."""
-
-    TICK = 0.1
-    """Seconds between two looks at the cancel switch: a lock's wait cannot be woken by it."""
-
-    def __init__(self, lock: threading.Lock, context: Context) -> None:
-        self._lock = lock
-        self._context = context
-
-    def __enter__(self) -> None:
-        while not self._lock.acquire(timeout=self.TICK):
-            self._context.cancel.check()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    while not lock.acquire(timeout=SLICE):  # a lock's wait cannot be woken by the cancel switch
+        context.cancel.check()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Patience:
