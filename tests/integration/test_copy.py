@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import pytest
 
 import towline
 from tests.support import readback
+from tests.support.scripted import Reply, scripted
 from towline.cli.main import main
 from towline.server import Server
 from towline.server.auth import Guard
@@ -22,12 +24,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.integration.conftest import Place
+    from tests.support.scripted import Asked
     from towline.testing import TestRegistry
 
 BIG = b"".join(hashlib.sha256(str(n).encode()).digest() * 2 for n in range(20_000))
 """Over a megabyte that compresses to half of it."""
 LAYERS = [{"etc/os-release": b"ID=towline\n", "usr/lib/big": BIG}, {"app/hello": b"hello\n"}]
 BOTH = ["linux/amd64", "linux/arm64"]
+TIMEOUT = 20.0
+"""Seconds after which what has not come is taken for lost."""
 
 
 class Source:
@@ -134,6 +139,31 @@ def test_all_tags_that_fit_are_copied_and_equal_ones_read_no_manifest(
     assert {result.status for result in again} == {"unchanged"}
     assert sum(result.requests for result in again) <= 2 * 3 + 1
     assert {one.partition(" ")[0] for one in source.asked if "manifests" in one} == {"HEAD"}
+
+
+def test_of_all_tags_neither_end_waits_for_the_other(tmp_path: Path) -> None:
+    made = make_image(tmp_path / "image", LAYERS, format="oci")
+    with scripted() as source, scripted() as destination:
+        for registry in (source, destination):
+            towline.push(made.path, [f"{registry.host}/app:{tag}" for tag in "12"], cache="none")
+        asked_there = threading.Event()
+
+        def there(asked: Asked) -> Reply:
+            asked_there.set()
+            return destination.sound(asked)
+
+        def here(asked: Asked) -> Reply:
+            return source.sound(asked) if asked_there.wait(TIMEOUT) else Reply(500)
+
+        destination.on("HEAD", "/manifests/", there, forever=True)
+        source.on("HEAD", "/manifests/", here, forever=True)
+        results = towline.copy(
+            f"{source.host}/app", f"{destination.host}/app", all_tags=True, cache="none"
+        )
+    assert [(result.tag, result.status) for result in results] == [
+        ("1", "unchanged"),
+        ("2", "unchanged"),
+    ]
 
 
 def test_patterns_alone_mean_all_tags_that_fit(

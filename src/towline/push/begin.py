@@ -162,16 +162,13 @@ def _settle(outcomes: Outcomes, tags: Sequence[Reference], wanted: Wanted) -> No
     requested: at Docker Hub a GET of a manifest counts as a pull.
     """
     target = outcomes.target
-    digests = {tag: wanted[tag].known for tag in tags}  # of images at a registry
-    looked = target.look_at_all(
-        {tag: tag.tag or (known.digest if known else "") for tag, known in digests.items()}
-    )
+    looked = target.look_at_all({tag: _place(tag, wanted[tag]) for tag in tags})
     found: list[tuple[Reference, Descriptor | TowlineError, Status]] = []
     for tag in tags:
-        known, standing = digests[tag], looked[tag]
+        standing = looked[tag]
         if isinstance(standing, TowlineError):
             found.append((tag, standing, "skipped"))
-        elif standing and known:
+        elif standing and (known := wanted[tag].known):
             try:
                 left = _left(target, tag, known, standing)
             except RegistryError as error:
@@ -185,6 +182,11 @@ def _settle(outcomes: Outcomes, tags: Sequence[Reference], wanted: Wanted) -> No
         announce(target)
     for settled in found:
         outcomes.left_alone(*settled)
+
+
+def _place(tag: Reference, entry: SourceEntry) -> str:
+    """The tag, or the digest under which an image at a registry goes without one."""
+    return tag.tag or (entry.known.digest if entry.known else "")
 
 
 def _left(target: Target, tag: Reference, known: Descriptor, standing: Descriptor) -> Status | None:

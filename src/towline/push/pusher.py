@@ -180,9 +180,9 @@ class Pusher:
         """
         warnings = (*self._said[said:], *self._faults)
         told = (
-            each
-            if isinstance(each, TowlineError)
-            else replace(each, warnings=(*each.warnings, *warnings))
+            replace(each, warnings=(*each.warnings, *warnings))
+            if warnings and not isinstance(each, TowlineError)
+            else each
             for each in outcomes.values()
         )
         return destinations.answer(outcomes, [*map(self._edge.outcome, told)], several=several)

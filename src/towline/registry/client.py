@@ -193,7 +193,8 @@ class RegistryClient:
         return self._transports[key]
 
     def _notice(self, host: str, response: Response) -> None:
-        self._warnings.tell(response)
+        if "Warning" in response.headers:
+            self._warnings.tell(response)
         if few := errors.few_left(response):
             self._few_left(host, *few)
 

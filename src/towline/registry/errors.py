@@ -287,6 +287,8 @@ def few_left(response: Response) -> tuple[int, float] | None:
     and where the window is too long to spread requests over it: the Hub's has six hours.
     """
     headers = response.headers
+    if "RateLimit-Remaining" not in headers:
+        return None
     # The Hub writes `200;w=21600`, GitLab has a header for the window's end.
     left, _, left_window = (headers.get("RateLimit-Remaining") or "").partition(";w=")
     limit, _, window = (headers.get("RateLimit-Limit") or "").partition(";w=")

@@ -129,13 +129,20 @@ class SourceEntry:
         self,
         names: tuple[str, ...],
         read: Callable[[], SourceImage | SourceIndex],
-        known: Descriptor | None = None,
+        know: Callable[[], Descriptor | None] = lambda: None,
     ) -> None:
         self.names = names
         """As written in the source: `app:1`, `docker.io/library/app:1`, or a layout's bare tag."""
-        self.known = known
-        """Its descriptor, if the digest is known before it is read; size 0: not known."""
         self._read = read
+        self._know = know
+
+    @cached_property
+    def known(self) -> Descriptor | None:
+        """Its descriptor, if the digest is known before it is read; size 0: not known.
+
+        A registry has been asked for it before, and is awaited: raises as `content` does.
+        """
+        return self._know()
 
     @cached_property
     def content(self) -> SourceImage | SourceIndex:

@@ -28,6 +28,7 @@ from towline.transfers.retry import Attempts, Policy, back_off, retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
+    from concurrent.futures import Future
 
     from towline.context import Context
     from towline.reference import Reference
@@ -118,16 +119,20 @@ class RemoteSource(OciImages):
         self._globs = globs
         self._wanted = wanted
         self._contents: dict[Digest, bytes] = {}
+        self._asked: list[Future[Descriptor]] = []
 
     def close(self) -> None:
-        """See `ImageSource`. Nothing to close: the connections are the registry client's."""
+        """See `ImageSource`. The connections are the registry client's."""
+        for future in self._asked:
+            future.cancel()
 
     def entries(self) -> Sequence[SourceEntry]:
         """See `ImageSource`. Raises SourceError where there is no image."""
         # By HEAD alone: at Docker Hub a GET of a manifest counts as a pull.
         if not self._all_tags:
             tag = self._reference.tag
-            return [self._entry((tag,) if tag else (), self._reference.target)]
+            known = self._head(self._reference.target)
+            return [self._entry((tag,) if tag else (), lambda: known)]
         reading = self._reading
         try:
             tags = reading.retry("tags", partial(reading.repository.tags, reading.context))
@@ -140,9 +145,12 @@ class RemoteSource(OciImages):
         if not tags:
             fits = f" that fits {' or '.join(self._globs)}" if self._globs else ""
             raise SourceError(f"no tags to push for {self.name}: it has none{fits}")
-        return reading.side_by_side(partial(self._entry, (tag,), tag) for tag in tags)
+        # Awaited when they are needed: a destination is asked meanwhile.
+        self._asked = [reading.threads.submit(partial(self._head, tag)) for tag in tags]
+        asked = zip(tags, self._asked, strict=True)
+        return [self._entry((tag,), future.result) for tag, future in asked]
 
-    def _entry(self, names: tuple[str, ...], target: str) -> SourceEntry:
+    def _head(self, target: str) -> Descriptor:
         reading = self._reading
         head = partial(reading.repository.head_manifest, target, reading.context)
         known = reading.retry(target, head)
@@ -150,7 +158,10 @@ class RemoteSource(OciImages):
             reading.repository.check_version(reading.context)
             what = "image" if ":" in target else "tag"
             raise SourceError(f"{what} does not exist: {self._reference}")
-        return SourceEntry(names, partial(self.entry, known), known)
+        return known
+
+    def _entry(self, names: tuple[str, ...], know: Callable[[], Descriptor]) -> SourceEntry:
+        return SourceEntry(names, lambda: self.entry(know()), know)
 
     def _index(self, raw: RawManifest, listed: Sequence[Descriptor], depth: int) -> SourceIndex:
         return super()._index(raw, worth_reading(listed, self._wanted), depth)

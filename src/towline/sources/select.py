@@ -219,7 +219,7 @@ def chosen(
             content = _the_whole_one(content, source)
         return content
 
-    return SourceEntry(entry.names, read, entry.known)
+    return SourceEntry(entry.names, read, lambda: entry.known)
 
 
 def worth_reading(

@@ -171,7 +171,7 @@ class Exchange:
         return self._answer(head, self._channel.timeout, limit)
 
     def _end_body(self) -> Response | None:
-        end = self._framing.end()
+        end = self._framing.end() if self.request.has_body else b""
         refusal = self._send([memoryview(end)], 0) if end else None
         self._body_ended = refusal is None
         return refusal

@@ -42,7 +42,7 @@ class Assembled:
             warnings=tuple(chain.from_iterable(content.warnings for content in contents))
         )
         known = index.manifest.descriptor()
-        return dict.fromkeys(destinations, SourceEntry((), lambda: index, known))
+        return dict.fromkeys(destinations, SourceEntry((), lambda: index, lambda: known))
 
     def referrers(self, subjects: Collection[Digest], *, patient: bool) -> list[Referrer]:
         """See `Opened`."""

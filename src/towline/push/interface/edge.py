@@ -65,7 +65,8 @@ class Edge:
         if isinstance(outcome, BaseException):
             self._clear(outcome)
         elif isinstance(outcome, PushResult | PlanResult):
-            return replace(outcome, warnings=tuple(map(self.secrets.redact, outcome.warnings)))
+            fit = tuple(map(self.secrets.redact, outcome.warnings))
+            return outcome if fit == outcome.warnings else replace(outcome, warnings=fit)
         return outcome
 
     def _clear(self, error: BaseException) -> None:

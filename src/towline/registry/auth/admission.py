@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.context import acquired
@@ -103,7 +103,7 @@ class Admission:
         Returns the last answer, which may still be a refusal. Raises AuthError, RegistryError and
         NetworkError: of the token service, or of sending.
         """
-        with self._first_alone(visit.context):
+        with nullcontext() if self._met else self._first_alone(visit.context):
             try:
                 response = self._tried(visit)
             except AuthError:  # of the token service
