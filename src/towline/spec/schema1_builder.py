@@ -1,17 +1,20 @@
 """Builds image manifests of schema 1 out of an image config, byte for byte as docker's engine did.
 
 Schema 1 has no config blob: each entry of the config's history becomes a small JSON text, the
-newest of which contains the config. An entry that made no layer lists the empty layer. `jws` signs
-the result.
+newest of which contains the config. An entry that made no layer lists the empty layer.
+
+The result is signed inside the JSON itself, in libtrust's "pretty" form of JSON Web Signatures (RFC
+7515), with one signature by ES256. Any key will do: registries check only that a signature fits the
+key beside it. The caller has the key and does the signing.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.spec import gojson, reading
 from towline.spec.digest import Digest
@@ -32,10 +35,16 @@ _NANOSECONDS = 9
 """Digits of a fraction of a second that Go keeps."""
 _BASE_ID_SIZE = 32
 """Bytes that are kept of the SHA-384 that names a Windows base layer."""
+ALGORITHM = "ES256"
+SIGNATURE_SIZE = 64
+"""Bytes: the two numbers of a signature, 32 bytes each (RFC 7518, section 3.4)."""
+_P256 = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
+"""The bytes before the point in the DER form of a key on P-256 (RFC 5480)."""
+_ID_SIZE, _GROUP = 30, 4
+"""Bytes of the hash that libtrust makes an id of, and letters between two of its colons."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unsigned:
+class Unsigned(NamedTuple):
     """A manifest before it is signed."""
 
     payload: bytes
@@ -44,8 +53,7 @@ class Unsigned:
     """Whether `EMPTY_LAYER` must be in the registry too."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     """One entry of the history, and the blob of its layer or of the empty one."""
 
     blob: Digest
@@ -194,3 +202,80 @@ def _time(value: Any) -> str:  # noqa: ANN401 - any JSON
     shown = (fraction or "")[:_NANOSECONDS].rstrip("0")
     utc = zone == "Z" or zone[1:] == "00:00"
     return f"{seconds}{'.' if shown else ''}{shown}{'Z' if utc else zone}"
+
+
+# Signatures.
+
+
+class PublicKey(NamedTuple):
+    """A public key: a point on the curve P-256."""
+
+    x: bytes
+    """32 bytes, and so has `y`."""
+    y: bytes
+
+    @property
+    def id(self) -> str:
+        """The name that libtrust gives the key: base32 of its hash, in groups of four."""
+        digest = hashlib.sha256(_P256 + self.x + self.y).digest()[:_ID_SIZE]
+        text = base64.b32encode(digest).decode()
+        return ":".join(text[at : at + _GROUP] for at in range(0, len(text), _GROUP))
+
+    def as_json(self) -> dict[str, str]:
+        """The JSON Web Key (RFC 7517), its members sorted."""
+        x, y = _encoded(self.x), _encoded(self.y)
+        return {"crv": "P-256", "kid": self.id, "kty": "EC", "x": x, "y": y}
+
+
+class Draft(NamedTuple):
+    """A payload to be signed, and the time that its signature will state."""
+
+    payload: bytes
+    """An indented JSON object."""
+    time: str
+    """RFC 3339, UTC, whole seconds."""
+
+    @property
+    def length(self) -> int:
+        """Bytes of the payload up to the end of its last value.
+
+        Raises ValueError when the payload is no JSON object or an empty one.
+        """
+        body = self.payload.rstrip()
+        inner = body[:-1].rstrip()
+        if not body.endswith(b"}") or inner.endswith((b",", b"{")) or not inner:
+            raise ValueError("what is signed is no JSON object with something in it")
+        return len(inner)
+
+    @property
+    def protected(self) -> str:
+        """The signed part of the header: how to cut the payload out of the sealed document."""
+        header = {
+            "formatLength": self.length,
+            "formatTail": _encoded(self.payload[self.length :]),
+            "time": self.time,
+        }
+        return _encoded(gojson.encode(header))
+
+    @property
+    def signed_bytes(self) -> bytes:
+        """The bytes to sign (RFC 7515, section 5.1)."""
+        return f"{self.protected}.{_encoded(self.payload)}".encode()
+
+    def sealed(self, key: PublicKey, signature: bytes) -> bytes:
+        """The payload with its signature inside; `signature` is `SIGNATURE_SIZE` bytes."""
+        entry = {
+            "header": {"jwk": key.as_json(), "alg": ALGORITHM},
+            "signature": _encoded(signature),
+            "protected": self.protected,
+        }
+        # As libtrust writes it: `signatures` is one more member, indented as the first one is.
+        line = self.payload.partition(b"\n")[2]
+        indent = line[: len(line) - len(line.lstrip(b" "))]
+        listed = gojson.encode([entry], indent=len(indent)).replace(b"\n", b"\n" + indent)
+        head = self.payload[: self.length]
+        return head + b",\n" + indent + b'"signatures": ' + listed + b"\n}"
+
+
+def _encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

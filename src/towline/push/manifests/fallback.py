@@ -23,9 +23,14 @@ from towline.registry.manifests import refuses_type
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import EMPTY_LAYER_DIFF_ID
-from towline.spec.jws import SIGNATURE_SIZE, Draft, PublicKey
 from towline.spec.manifest import RawManifest
-from towline.spec.schema1_builder import EMPTY_LAYER, EMPTY_LAYER_DIGEST
+from towline.spec.schema1_builder import (
+    EMPTY_LAYER,
+    EMPTY_LAYER_DIGEST,
+    SIGNATURE_SIZE,
+    Draft,
+    PublicKey,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

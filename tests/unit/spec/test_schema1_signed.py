@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.support.signatures import plain, verify
 from towline.spec import gojson, schema1
-from towline.spec.jws import Draft, PublicKey
+from towline.spec.schema1_builder import Draft, PublicKey
 
 TIME = "2015-09-11T04:13:48Z"
 KEY = ec.generate_private_key(ec.SECP256R1())
