@@ -9,6 +9,7 @@ from towline.cli import options, output, wording, words
 from towline.cli.options import Command
 from towline.cli.pusher import opened, push_options, wanted
 from towline.errors import PartialFailure, TowlineError, TransferCancelled, UsageError
+from towline.spec.digest import SHORT
 
 if TYPE_CHECKING:
     import argparse
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from towline.push.pusher import Pusher
 
     Brought = PushResult | PlanResult | Sequence[PushResult | PlanResult]
-
-_SHORT = 12
 
 
 def _push(args: argparse.Namespace) -> int:
@@ -161,7 +160,7 @@ def _row(layer: PlannedLayer) -> tuple[str, ...]:
     if layer.plain_size is not None:
         size = f"{wording.size(layer.plain_size)} plain"
     return (
-        digest.partition(":")[2][:_SHORT],
+        digest.partition(":")[2][:SHORT],
         "push" if layer.outcome == "pushed" else str(layer.outcome),
         size,
         layer.compression,

@@ -267,8 +267,9 @@ def by_its_list(members: Archive, transport: Transport | None, context: Context)
     if index:
         # Docker 25.0 writes a broken `index.json`, whose `manifests` may be null (moby#47210).
         with suppress(SourceError):
-            if OciLayout(members).says_most():
-                return OciLayout(members)
+            layout = OciLayout(members)
+            if layout.says_most():
+                return layout
     if manifest:
         return DockerArchive(members, context.cancel)
     raise _no_list(members, transport)

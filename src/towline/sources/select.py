@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 """Names that an error lists; a layout may have hundreds."""
-_INDENT = 3
-"""Spaces, as in every manifest that is built here."""
 _ARCHITECTURES = {
     "x86_64": "amd64",
     "x86-64": "amd64",
@@ -352,7 +350,7 @@ def _only(index: SourceIndex, keep: Container[Digest]) -> SourceIndex:
     ]
     if listing == document["manifests"]:
         return index
-    content = gojson.encode({**document, "manifests": listing}, indent=_INDENT)
+    content = gojson.encode({**document, "manifests": listing}, indent=gojson.INDENT)
     return SourceIndex(
         RawManifest(content, index.manifest.media_type),
         tuple(children),

@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+INDENT = 3
+"""Spaces: docker's builder of manifests indents by three, and the digest depends on it."""
 _ESCAPED = "[<>&\u2028\u2029]"
 _SURROGATE = "[\ud800-\udfff]"
 """Half of a UTF-16 pair, or a byte that was no UTF-8 (`surrogateescape` keeps those)."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 MAX_SIZE = 4 << 20
 """Bytes of a manifest that registries must accept; many refuse more (distribution-spec). They fetch
 configs, too, and refuse larger ones."""
-_INDENT = 3
-"""Spaces: docker's builder of schema 2 indents by three, and the digest depends on it."""
 
 
 class RawManifest(NamedTuple):
@@ -156,7 +154,7 @@ def annotated(raw: RawManifest, more: Mapping[str, str]) -> RawManifest:
     if {**has, **more} == has:
         return raw
     document["annotations"] = dict(sorted({**has, **more}.items()))
-    return RawManifest(gojson.encode(document, indent=_INDENT), raw.media_type)
+    return RawManifest(gojson.encode(document, indent=gojson.INDENT), raw.media_type)
 
 
 def build_index(
@@ -176,4 +174,4 @@ def _built(
     document = {"schemaVersion": 2, "mediaType": media_type, **content}
     if annotations:
         document["annotations"] = dict(sorted(annotations.items()))
-    return RawManifest(gojson.encode(document, indent=_INDENT), media_type)
+    return RawManifest(gojson.encode(document, indent=gojson.INDENT), media_type)

@@ -27,7 +27,6 @@ EMPTY_LAYER = bytes.fromhex("1f8b080000096e8800ff621805a360148c5800080000ffff2ea
 EMPTY_LAYER_DIGEST = Digest(
     "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4"
 )
-_INDENT = 3
 _NO_TIME = "0001-01-01T00:00:00Z"
 """The zero value of Go's `time.Time`, which docker writes where `created` is missing."""
 _TIME = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)"
@@ -91,7 +90,7 @@ def build(config: bytes, layers: Sequence[Digest], *, name: str, tag: str) -> Un
         "fsLayers": [{"blobSum": entry.blob} for entry in reversed(entries)],
         "history": [{"v1Compatibility": text} for text in reversed(texts)],
     }
-    payload = gojson.encode(document, indent=_INDENT)
+    payload = gojson.encode(document, indent=gojson.INDENT)
     return Unsigned(payload, any(entry.empty for entry in entries))
 
 
