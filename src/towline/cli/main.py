@@ -110,7 +110,8 @@ def _keep_standard_descriptors() -> None:
     """
     for descriptor in range(3):
         try:
-            os.fstat(descriptor)
+            # What Node or ssh shares may be non-blocking: then a full pipe would fail.
+            os.set_blocking(descriptor, True)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free: this one
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,6 +154,21 @@ def test_a_result_that_cannot_be_written_is_exit_1(
 ) -> None:
     assert shell(f"{words} {redirection}") == (1, "", f"{UNWRITTEN}{reason}\n")
     assert shell(f"{words} {redirection} 2>&-") == (1, "", "")
+
+
+def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_all_of_it() -> None:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writing, False)
+    words = [*TOWLINE, "push", "--help"]
+    with subprocess.Popen(words, stdout=writing) as process:
+        os.close(writing)
+        with suppress(subprocess.TimeoutExpired):  # the pipe is full by then, or it has failed
+            process.wait(1)
+        with os.fdopen(reading, "rb") as pipe:
+            said = pipe.read()
+    assert (process.returncode, said) == (0, towline("push", "--help").stdout.encode())
+    assert len(said) > 4096
 
 
 def test_without_standard_error_the_exit_code_tells() -> None:
