@@ -24,10 +24,10 @@ from tests.support.knowledge import (
     Place,
     entry,
 )
-from towline.knowledge.base import MAX_CONFIG_SIZE, SavedSession
+from towline.knowledge.base import SavedSession
 from towline.knowledge.redis import Address, RedisKnowledge
 from towline.knowledge.sqlite import SqliteKnowledge
-from towline.knowledge.store import read, written
+from towline.knowledge.store import MAX_CONFIG_SIZE, read, written
 from towline.spec import media_types
 from towline.spec.digest import Digest
 
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.support.redis_server import RedisServer
-    from towline.knowledge.base import Entry, Knowledge
+    from towline.knowledge.base import Entry
     from towline.knowledge.signing import Signer
+    from towline.knowledge.store import Knowledge
 
 NEEDS_REDIS = pytest.mark.needs("redis-server")
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.redis_server import RedisServer
-    from towline.knowledge.base import Knowledge
+    from towline.knowledge.store import Knowledge
 
 NEEDS_REDIS = pytest.mark.needs("redis-server")
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-    from towline.knowledge.base import Knowledge
+    from towline.knowledge.store import Knowledge
 
 DIFF_ID = Digest.of(b"a layer")
 OTHER_DIFF_ID = Digest.of(b"another layer")

@@ -13,7 +13,8 @@ from towline.errors import TowlineError, UsageError
 if TYPE_CHECKING:
     import argparse
 
-    from towline.knowledge.base import Knowledge, SavedSession
+    from towline.knowledge.base import SavedSession
+    from towline.knowledge.store import Knowledge
 
 _DAY = 24 * 3600.0
 _DEFAULT_DAYS = 90

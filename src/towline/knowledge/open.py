@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from towline.errors import UsageError
-from towline.knowledge.base import Knowledge
 from towline.knowledge.places import default_cache_path, machine_id
 from towline.knowledge.safe import DEADLINE, SafeKnowledge
 from towline.knowledge.signing import Signer
+from towline.knowledge.store import Knowledge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

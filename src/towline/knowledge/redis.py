@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from towline.errors import UsageError
 from towline.knowledge.base import MAX_ENTRIES, Entry, KnowledgeError, Stats
-from towline.knowledge.store import UNREADABLE, Store, beginning
+from towline.knowledge.store import UNREADABLE, Knowledge, beginning
 from towline.spec.digest import Digest
 from towline.spec.media_types import layer_compression
 
@@ -94,11 +94,11 @@ class Address:
         return cls(url, f"{parts.scheme}://{place}", prefix)
 
 
-class RedisKnowledge(Store):
+class RedisKnowledge(Knowledge):
     """A `Knowledge` in the Redis at an address."""
 
     def __init__(self, address: Address, signer: Signer) -> None:
-        super().__init__(signer)
+        self._signer = signer
         self._address = address
         self._client = _connect(address)
 

@@ -8,7 +8,8 @@ from contextlib import suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from towline.knowledge.base import Knowledge, KnowledgeError
+from towline.knowledge.base import KnowledgeError
+from towline.knowledge.store import Knowledge
 
 if TYPE_CHECKING:
     from collections.abc import Callable

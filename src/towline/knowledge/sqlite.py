@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from towline.knowledge.base import MAX_ENTRIES, Entry, KnowledgeError, Stats
-from towline.knowledge.store import Store
+from towline.knowledge.store import Knowledge
 from towline.spec.digest import Digest
 from towline.spec.media_types import layer_compression
 
@@ -75,11 +75,11 @@ DELETE FROM entry WHERE diff_id = :diff_id AND place <= (
 """
 
 
-class SqliteKnowledge(Store):
+class SqliteKnowledge(Knowledge):
     """A `Knowledge` in the file at `path`, which is made if it does not exist."""
 
     def __init__(self, path: str | os.PathLike[str], signer: Signer) -> None:
-        super().__init__(signer)
+        self._signer = signer
         self._path = os.fspath(path)
         self._lock = threading.Lock()
         self._database = _open(self._path)

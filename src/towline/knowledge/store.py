@@ -1,6 +1,7 @@
-"""What all stores do alike: beside lists of entries they keep values, each of a kind, with a name.
+"""What stores have in common: lists of entries, and values, each of a kind and with a name.
 
-Facts of a host, image configs, upload sessions and the key of accounts are such values.
+Facts of a host, image configs, upload sessions and the key of accounts are such values. A store
+never fails a push: it raises `KnowledgeError`, which `safe` turns into one warning.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from towline.knowledge.base import MAX_CONFIG_SIZE, Knowledge, SavedSession
+from towline.knowledge.base import SavedSession, Stats
+from towline.knowledge.signing import Signer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from towline.knowledge.signing import Signer
+    from towline.knowledge.base import Entry
     from towline.spec.digest import Digest
 
+MAX_CONFIG_SIZE = 64 << 10
+"""Bytes of the largest image config that is remembered; a larger one is fetched again."""
 CONFIG_LIFE = 90 * 24 * 3600
 """Seconds for which an image config is kept."""
 SESSION_LIFE = 7 * 24 * 3600
@@ -27,36 +31,83 @@ UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError,
 """Errors of reading values that are not ours."""
 
 
-class Store(Knowledge):
-    """A `Knowledge` that remembers. A subclass says how lists of entries and values are kept.
+class Knowledge:
+    """What is remembered. This class itself keeps nothing: a subclass says how that is done.
 
-    Every method, `__init__` too, raises KnowledgeError when the store cannot be used.
+    As it is it serves as `--cache none`, and stands in for a store that fails. Stores are safe from
+    any thread; those in SQLite and Redis are safe from several processes, and every method of
+    theirs, `__init__` too, raises KnowledgeError when the store cannot be used.
     """
 
-    def __init__(self, signer: Signer) -> None:
-        self._signer = signer
+    _account_key: bytes | None = None
+    _signer = Signer(b"", shared=False)
+
+    # What a subclass has to do.
+
+    def entries(self, diff_ids: Sequence[Digest]) -> Mapping[Digest, Sequence[Entry]]:
+        """The entries of each DiffID, oldest first; DiffIDs without entries are left out.
+
+        Entries that others wrote into a shared store are marked as `learned`, or left out (see
+        `signing`).
+        """
+        del diff_ids
+        return {}
+
+    def record(self, entries: Sequence[Entry]) -> None:
+        """Add entries; one that is there already moves to the newest place.
+
+        It is the same entry if DiffID, digest, repository, account and `learned` are equal.
+        """
+
+    def forget(self, diff_id: Digest, digest: Digest, repository: str) -> None:
+        """Drop the entries of that blob in that repository."""
 
     def _get(self, kind: str, name: str) -> bytes | None:
         """A value; None: there is none, or its time is over."""
-        raise NotImplementedError
+        del kind, name
+        return None
 
     def _all(self, kind: str) -> Iterable[tuple[str, bytes]]:
         """The names and values of that kind."""
-        raise NotImplementedError
+        del kind
+        return ()
 
     def _put(self, kind: str, name: str, value: bytes, life: int = 0) -> None:
         """Keep a value, for `life` seconds or, with 0, for good."""
-        raise NotImplementedError
 
     def _swap(self, kind: str, name: str, before: bytes, after: bytes, life: int = 0) -> bool:
         """If the value begins with `before` (empty: if there is none), put `after` in its place.
 
         An empty `after` drops it. Returns whether it was so. This is one atomic operation.
         """
-        raise NotImplementedError
+        del kind, name, before, after, life
+        return False
+
+    def stats(self) -> Stats:
+        """The store's place and counts."""
+        return Stats("none", 0, 0, 0)
+
+    def prune(self, older_than: float) -> int:
+        """Drop what was last seen before that time (seconds since the epoch).
+
+        Returns the number of entries and sessions that were dropped.
+        """
+        del older_than
+        return 0
+
+    def clear(self) -> None:
+        """Drop everything but the store itself and the account key."""
+
+    def close(self) -> None:
+        """Close files and connections."""
+
+    # What is made of that.
 
     def host_facts(self, host: str) -> Mapping[str, str]:
-        """Those that this machine wrote or, with a key that machines share, its holders."""
+        """Facts of a registry host, by name; never a secret.
+
+        Those that this machine wrote or, with a key that machines share, its holders.
+        """
         try:
             text, mac = json.loads(self._get("facts", host) or b"[0, 0]")
             if self._signer.is_ours(mac, "facts", host, text):
@@ -67,14 +118,14 @@ class Store(Knowledge):
         return {}
 
     def record_host(self, host: str, facts: Mapping[str, str]) -> None:
-        """Read, changed and written: of two processes that write at once the last one counts."""
+        """Add or replace facts of a host. Of two that do so at once the last one counts."""
         if facts:
             text = json.dumps({**self.host_facts(host), **facts})
             signed = json.dumps([text, self._signer.mac("facts", host, text)])
             self._put("facts", host, signed.encode())
 
     def config(self, digest: Digest) -> bytes | None:
-        """Checked against its digest, so it needs no MAC."""
+        """The image config with that digest, which is checked; None: it is not remembered."""
         import hashlib
 
         content = self._get("config", digest)
@@ -82,12 +133,12 @@ class Store(Knowledge):
         return content if same else None
 
     def record_config(self, digest: Digest, content: bytes) -> None:
-        """Kept for 90 days."""
+        """Remember an image config for 90 days, if it is small enough."""
         if len(content) <= MAX_CONFIG_SIZE:
             self._put("config", digest, content, CONFIG_LIFE)
 
     def account_key(self) -> bytes:
-        """Made by whoever is the first to ask."""
+        """The key of the credentials' HMAC. It is kept in the store, so that machines agree."""
         if self._account_key is None:
             found = self._get("secret", "account")
             if not found:
@@ -98,17 +149,24 @@ class Store(Knowledge):
         return self._account_key
 
     def session(self, key: str) -> SavedSession | None:
-        """One look-up."""
+        """The upload session of a transfer, if one is under way or was left behind.
+
+        One that others wrote into a shared store is marked as `learned`, or left out (`signing`).
+        """
         text = self._get("session", key)
         return read(text, key, self._signer) if text else None
 
     def sessions(self) -> Sequence[SavedSession]:
-        """Those that can be read."""
+        """All upload sessions, in any order."""
         found = (read(text, key, self._signer) for key, text in self._all("session"))
         return [session for session in found if session]
 
     def swap_session(self, key: str, owner: str | None, after: SavedSession | None) -> bool:
-        """The text of a session begins with its owner, which is compared."""
+        """If the session belongs to `owner` (None: there is no session), put `after` in its place.
+
+        `after` None drops it. Returns False, and changes nothing, where it belongs to another. Of
+        two processes that want the same session one gets it: this is one atomic operation.
+        """
         before = "" if owner is None else beginning([owner])
         text = written(after, key, self._signer) if after else ""
         return self._swap("session", key, before.encode(), text.encode(), SESSION_LIFE)
@@ -123,11 +181,11 @@ class Store(Knowledge):
         return dropped
 
     def beat(self, owner: str) -> None:
-        """A value that is soon over."""
+        """Note that this owner of sessions lives, for the next ten seconds (`LEASE`)."""
         self._put("alive", owner, b"1", LEASE)
 
     def is_alive(self, owner: str) -> bool:
-        """Whether the value of `beat` is not over yet."""
+        """Whether the owner has called `beat` in the last ten seconds."""
         return self._get("alive", owner) is not None
 
 

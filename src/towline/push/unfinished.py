@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.context import Context
-    from towline.knowledge.base import Knowledge
+    from towline.knowledge.store import Knowledge
     from towline.layers.profile import Profile
     from towline.push.image import Blob
     from towline.registry.upload.upload import Upload

@@ -86,11 +86,6 @@ class Repository:
         )
 
     @property
-    def endpoint(self) -> str:
-        """The registry: scheme and host once the scheme is decided, the host alone before."""
-        return self._transport.endpoint.key
-
-    @property
     def may_teach(self) -> bool:
         """Whether what the registry says of layers may be remembered.
 

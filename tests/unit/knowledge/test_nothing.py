@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from tests.support.knowledge import BLOB, DIFF_ID, entry
-from towline.knowledge.base import Knowledge
+from towline.knowledge.store import Knowledge
 
 
 def test_nothing_is_remembered() -> None:

@@ -7,9 +7,10 @@ import pytest
 
 from tests.support.knowledge import DIFF_ID, entry
 from towline.errors import UsageError
-from towline.knowledge.base import Knowledge, KnowledgeError
+from towline.knowledge.base import KnowledgeError
 from towline.knowledge.open import open_knowledge, open_store
 from towline.knowledge.redis import Address
+from towline.knowledge.store import Knowledge
 
 if TYPE_CHECKING:
     from pathlib import Path

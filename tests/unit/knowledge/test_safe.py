@@ -8,9 +8,10 @@ import pytest
 
 from tests.support.given_time import GivenTime
 from tests.support.knowledge import BLOB, DIFF_ID, OURS, entry
-from towline.knowledge.base import Knowledge, KnowledgeError
+from towline.knowledge.base import KnowledgeError
 from towline.knowledge.safe import QUICK, SafeKnowledge
 from towline.knowledge.sqlite import SqliteKnowledge
+from towline.knowledge.store import Knowledge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,7 +18,7 @@ from tests.support.scripted import CUT, Reply, Scripted, scripted
 from towline.context import Cancel, Context
 from towline.errors import AuthError, Cancelled, NetworkError, RegistryError, SourceError
 from towline.events import LayerProgress, Retrying
-from towline.knowledge.base import Knowledge
+from towline.knowledge.store import Knowledge
 from towline.layers import profile as profiles
 from towline.layers.blobstream import BlobStream
 from towline.push.image import Blob

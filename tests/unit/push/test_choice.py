@@ -12,7 +12,8 @@ import zstandard
 from tests.support.layers import BytesReader
 from tests.support.pushing import Client
 from towline.context import Context
-from towline.knowledge.base import Entry, Knowledge
+from towline.knowledge.base import Entry
+from towline.knowledge.store import Knowledge
 from towline.layers import profile as profiles
 from towline.push.image import Blob
 from towline.push.unfinished import Unfinished
