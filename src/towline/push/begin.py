@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from towline.context import Context
-    from towline.push.content.assembling import Assembled
-    from towline.push.content.source_images import Wanted
+    from towline.push.content.source_images import Assembled, Wanted
     from towline.push.image import Image, Tree
     from towline.push.interface.options import Annotations, Wish
     from towline.push.interface.result import Status, TagOutcome

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from towline.errors import SourceError
 from towline.sources.base import SourceImage, SourceIndex
@@ -231,14 +231,11 @@ def _config(source: SourceImage) -> Blob:
 
 def in_memory(content: bytes, stored: Descriptor, identity: Digest, *, is_layer: bool) -> Blob:
     """A small blob whose bytes are in memory; progress does not show it."""
-    return Blob(identity, stored, len(content), lambda: _Memory(content), is_layer, shown=False)
-
-
-class _Memory(io.BytesIO):
-    """A `layers.reader.Reader` of bytes in memory."""
-
-    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # narrower
-        return super().readinto(buffer)
+    opened = partial(io.BytesIO, content)
+    # Its `readinto` takes more kinds of buffers than a Reader's.
+    return Blob(
+        identity, stored, len(content), cast("Callable[[], Reader]", opened), is_layer, shown=False
+    )
 
 
 def tree_blobs(trees: Iterable[Tree]) -> tuple[Blob, ...]:

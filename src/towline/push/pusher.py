@@ -19,7 +19,13 @@ from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import Note, Warned, nowhere
 from towline.push import reporting
 from towline.push.begin import begin, connecting
-from towline.push.content.source_images import Opened, name_sides, opening, registry_reference
+from towline.push.content.source_images import (
+    Assembled,
+    Opened,
+    name_sides,
+    opening,
+    registry_reference,
+)
 from towline.push.interface import destinations, options, signatures
 from towline.push.interface.edge import Edge, Listener
 from towline.push.interface.result import InspectResult, PlanResult, PushResult
@@ -35,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from towline.errors import Side
-    from towline.push.content.assembling import Assembled
     from towline.push.content.source_images import Wanted
     from towline.push.interface.destinations import Told
     from towline.push.interface.options import Wish
@@ -248,8 +253,6 @@ class Pusher:
 
         Raises what `push` raises; SourceError also where two images are of one platform.
         """
-        from towline.push.content.assembling import Assembled
-
         wish = options.wish(wishes)
         parsed = destinations.parse(destination, wish, self._account)
         given = [*sources] if isinstance(sources, list | tuple) else [cast("Source", sources)]

@@ -22,8 +22,7 @@ from towline.spec.manifest import parse
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from towline.push.content.assembling import Assembled
-    from towline.push.content.source_images import Opened
+    from towline.push.content.source_images import Assembled, Opened
     from towline.push.image import Gatherer, Tree
     from towline.push.target import Target
     from towline.sources.base import Referrer

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from towline.errors import TowlineError
 from towline.knowledge import places
@@ -24,6 +22,7 @@ from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import EMPTY_LAYER_DIFF_ID
 from towline.spec.manifest import RawManifest
+from towline.spec.media_types import Format
 from towline.spec.schema1_builder import (
     EMPTY_LAYER,
     EMPTY_LAYER_DIGEST,
@@ -33,14 +32,13 @@ from towline.spec.schema1_builder import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
     from towline.errors import RegistryError
     from towline.push.image import Blob
     from towline.push.target import Tag
-    from towline.spec.media_types import Format
     from towline.spec.schema1_builder import Unsigned
 
 _SCHEMA1_HINT = "add `allow_schema1=True`, should the registry be so old that it takes nothing else"
@@ -49,15 +47,8 @@ KEY_FILE = "schema1-key.pem"
 _HALF = SIGNATURE_SIZE // 2
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """A form of the image that the registry may take."""
-
-    name: str
-    make: Callable[[], Documents]
-    """Raises CannotConvert, and the errors of sending a blob."""
-    loss: str = ""
-    """What the form loses, as the end of a sentence."""
+_Form = Format | Literal["schema1"]
+_NAMES: dict[_Form, str] = {"oci": FORMATS["oci"], "docker": FORMATS["docker"], "schema1": SCHEMA1}
 
 
 class Fallback:
@@ -78,38 +69,36 @@ class Fallback:
         if hint := self._never():
             raise _hinted(refusal, hint) from None
         tried = _Tried(refusal)
-        for way in self._ways(documents, partial(self._signed, send)):
+        for form in self._forms(documents):
             try:
-                return self._put(way, documents, refusal)
+                converted = self._converted(form, send)
+                put.put(self._target, self._tag.reference, converted)
             except CannotConvert as cannot:
                 tried.impossible(cannot)
             except TowlineError as error:
-                tried.failed(way.name, error)
+                tried.failed(_NAMES[form], error)
                 if not refuses_type(error):  # another form would meet the same error
                     break
+            else:
+                said = " ".join(str(part) for part in (refusal.status, refusal.code) if part)
+                self._warn(documents, form, f" ({said})")
+                return converted
         else:
             tried.hint = tried.hint or self._schema1_hint()
         raise tried.error() from None
-
-    def _put(self, way: _Way, documents: Documents, refusal: RegistryError) -> Documents:
-        converted = way.make()
-        put.put(self._target, self._tag.reference, converted)
-        said = " ".join(str(part) for part in (refusal.status, refusal.code) if part)
-        self._warn(documents, way, f" ({said})")
-        return converted._replace(differs="converted")
 
     def standing(self, documents: Documents, digest: str) -> Documents | None:
         """The converted documents with that digest, if an earlier push has put them; else None."""
         if self._never():
             return None
-        for way in self._ways(documents, self._unsigned):
+        for form in self._forms(documents):
             try:
-                converted = way.make()
+                converted = self._converted(form)
             except CannotConvert:
                 continue
             if converted.top.digest == digest:
-                self._warn(documents, way)
-                return converted._replace(differs="converted")
+                self._warn(documents, form)
+                return converted
         return None
 
     def _never(self) -> str | None:
@@ -124,28 +113,31 @@ class Fallback:
             return f"push to {host} by itself: then the manifest may be converted"
         return None
 
-    def _ways(self, documents: Documents, schema1: Callable[[], Documents]) -> Iterator[_Way]:
-        tag = self._tag
-        for fmt in build.families(documents):
-            loses = build.loses_annotations(tag.tree, fmt)
-            make = partial(build.to_family, tag.tree, tag.made, fmt)
-            yield _Way(FORMATS[fmt], make, " and has no annotations" if loses else "")
-        if self._target.wish.allow_schema1:
-            yield _Way(SCHEMA1, schema1, ", which most registries have given up")
+    def _forms(self, documents: Documents) -> list[_Form]:
+        """The forms to try, in order."""
+        schema1: list[_Form] = ["schema1"] if self._target.wish.allow_schema1 else []
+        return [*build.families(documents), *schema1]
 
-    def _signed(self, send: Callable[[Blob], None]) -> Documents:
+    def _converted(self, form: _Form, send: Callable[[Blob], None] | None = None) -> Documents:
+        """The documents in another form; without `send`, schema 1 is not signed.
+
+        Raises CannotConvert, and the errors of sending a blob.
+        """
+        if form != "schema1":
+            found = build.to_family(self._tag.tree, self._tag.made, form)
+            return found._replace(differs="converted")
         unsigned = self._schema1()
+        if send is None:
+            # Digest and size are those of the payload, whatever the signature and its time.
+            top = RawManifest(unsigned.payload, media_types.SCHEMA1_SIGNED, unsigned.payload)
+            return Documents(top, differs="converted")
         # Steps without a layer share one empty blob in schema 1, which the image does not have.
         if unsigned.lists_empty_layer:
-            send(_empty_layer())
+            stored = Descriptor(media_types.DOCKER_LAYER_GZIP, EMPTY_LAYER_DIGEST, len(EMPTY_LAYER))
+            send(in_memory(EMPTY_LAYER, stored, EMPTY_LAYER_DIFF_ID, is_layer=True))
         environ = self._target.resources.environ
-        return Documents(sign(unsigned.payload, environ, self._target.warn))
-
-    def _unsigned(self) -> Documents:
-        """The documents of schema 1 without a signature."""
-        # Digest and size are those of the payload, whatever the signature and its time.
-        payload = self._schema1().payload
-        return Documents(RawManifest(payload, media_types.SCHEMA1_SIGNED, payload))
+        signed = sign(unsigned.payload, environ, self._target.warn)
+        return Documents(signed, differs="converted")
 
     def _schema1(self) -> Unsigned:
         path, name = self._target.repository.name.path, self._tag.reference.tag
@@ -162,12 +154,17 @@ class Fallback:
             return None
         return _SCHEMA1_HINT
 
-    def _warn(self, documents: Documents, way: _Way, said: str = "") -> None:
+    def _warn(self, documents: Documents, form: _Form, said: str = "") -> None:
+        loss = ""
+        if form == "schema1":
+            loss = ", which most registries have given up"
+        elif build.loses_annotations(self._tag.tree, form):
+            loss = " and has no annotations"
         name = self._target.repository.name
         refused: Format = media_types.family(documents.top.media_type)
         message = (
             f"{name.host} refused {FORMATS[refused]}{said}: what is pushed to {name} was "
-            f"converted to {way.name}{way.loss}, so its digest is another one"
+            f"converted to {_NAMES[form]}{loss}, so its digest is another one"
         )
         if message not in self._target.warnings:
             self._target.warn(message)
@@ -211,11 +208,6 @@ def _hinted(error: TowlineError, hint: str | None) -> TowlineError:
     hinted = copy.copy(error)
     hinted.hint = error.hint or hint
     return hinted
-
-
-def _empty_layer() -> Blob:
-    stored = Descriptor(media_types.DOCKER_LAYER_GZIP, EMPTY_LAYER_DIGEST, len(EMPTY_LAYER))
-    return in_memory(EMPTY_LAYER, stored, EMPTY_LAYER_DIFF_ID, is_layer=True)
 
 
 # Nobody has to trust the key that signs: registries of that time only check that the signature fits
