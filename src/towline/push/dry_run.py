@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
@@ -79,8 +78,7 @@ def _check_push(target: Target) -> None:
     """
     if target.layout:
         return
-    start_upload = partial(target.registry.start_upload, target.context)
-    target.retry("an upload", start_upload).cancel()
+    target.retry("an upload", target.registry.start_upload, target.context).cancel()
 
 
 def _unchanged(outcomes: Outcomes) -> dict[Reference, TagPlan]:
@@ -105,8 +103,8 @@ def _walk(target: Target, blob: Blob, steps: tuple[Step, ...]) -> Delivered | No
             case Ask(candidate):
                 # As in a push: only the cache's size has to be checked, not that of our source.
                 size = None if blob.stored else candidate.size
-                has_blob = partial(target.repository.has_blob, candidate.digest, size=size)
-                if target.retry(blob.id, partial(has_blob, target.context)):
+                has_blob, digest = target.repository.has_blob, candidate.digest
+                if target.retry(blob.id, has_blob, digest, target.context, size=size):
                     return there(blob, candidate)
             case Mount(candidate, origin):
                 found = there(blob, candidate)

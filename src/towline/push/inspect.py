@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from towline.errors import RegistryError
@@ -71,11 +70,8 @@ def remote(reference: Reference, target: Target) -> InspectResult:
         raise RegistryError(f"what is at {reference} cannot be read: {error}") from None
     if isinstance(parsed, manifests.Index):
         return _index(str(reference), raw, parsed.manifests)
-    read_blob = target.repository.read_blob
-    content = target.retry(
-        "the config",
-        partial(read_blob, parsed.config.digest, target.context, MAX_SIZE),
-    )
+    read_blob, digest = target.repository.read_blob, parsed.config.digest
+    content = target.retry("the config", read_blob, digest, target.context, MAX_SIZE)
     return _remote_image(reference, raw, parsed, content)
 
 

@@ -9,7 +9,6 @@ and dropped, all of them, where manifest and config do not fit together.
 from __future__ import annotations
 
 import re
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import RegistryError, TowlineError
@@ -188,7 +187,7 @@ class _Learner:
         target = self.target
         if repository.name == target.repository.name:
             return target.first_seen(tag)
-        head = target.retry("the manifest", partial(repository.head_manifest, tag, target.context))
+        head = target.retry("the manifest", repository.head_manifest, tag, target.context)
         return head.digest if head else None
 
     def _manifests(self, repository: Repository | Layout, digest: Digest) -> Iterator[Manifest]:
@@ -198,8 +197,8 @@ class _Learner:
         self._read.add(digest)
         raw = self._raws.get(digest)
         if raw is None:
-            get_manifest = partial(repository.get_manifest, digest, self.target.context)
-            raw = self.target.retry("the manifest", get_manifest)
+            context = self.target.context
+            raw = self.target.retry("the manifest", repository.get_manifest, digest, context)
         if raw is None:
             return
         parsed = manifests.parse(raw.content, raw.media_type)
@@ -227,8 +226,8 @@ class _Learner:
         target, digest = self.target, manifest.config.digest
         content = self._configs.get(digest)
         if content is None:
-            read_config = partial(repository.read_blob, digest, target.context, MAX_SIZE)
-            content = target.retry("the config", read_config)
+            read_blob = repository.read_blob
+            content = target.retry("the config", read_blob, digest, target.context, MAX_SIZE)
         config = parse_config(content)
         key = target.resources.knowledge.account_key()
         return [

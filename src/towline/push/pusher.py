@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack, cast, overload
 
@@ -313,7 +312,7 @@ class Pusher:
         name = destinations.repository(repository)
         with self._edge.crossed():
             target = self._read(name, Context(cancel, self._emit))
-            return sorted(target.retry("the tags", partial(target.registry.tags, target.context)))
+            return sorted(target.retry("the tags", target.registry.tags, target.context))
 
     def check_login(self, registry: str, *, cancel: Cancel | None = None) -> bool:
         """Ask a registry, `HOST[:PORT]`, whether the credentials that would be used are good.
@@ -326,7 +325,7 @@ class Pusher:
         host = destinations.registry(registry)
         with self._edge.crossed():
             target = self._read(RepositoryName(host, ""), Context(cancel, self._emit))
-            target.retry("the login", partial(self._resources.client.log_in, host, target.context))
+            target.retry("the login", self._resources.client.log_in, host, target.context)
         return target.context.meter.requests > 1
 
     @signatures.method

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar, cast
 
 from towline.context import Meter, Patience
 from towline.errors import RegistryError, TowlineError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from towline.targets.layout import Layout
     from towline.targets.place import Place
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -188,8 +189,8 @@ class Target:
         self.warnings.append(message)
         self.context.emit(Warned(reference=self.reference, message=message))
 
-    def retry(self, what: str, work: Callable[[], T]) -> T:
-        """Call `work` until it succeeds. Raises its error when trying again is of no use."""
+    def retry(self, what: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `work` until it succeeds. Raises its last error when trying again is of no use."""
 
         def told(seconds: float, reason: str) -> None:
             event = Retrying(reference=self.reference, what=what, seconds=seconds, reason=reason)
@@ -197,17 +198,18 @@ class Target:
 
         attempts = Attempts(self.resources.policy, self.repository.side)
         gate = self.resources.gate
-        return retry(work, attempts, gate, self.repository.name.host, self.context, told)
+        call = partial(work, *args, **kwargs)
+        return retry(call, attempts, gate, self.repository.name.host, self.context, told)
 
     def head_manifest(self, reference: str) -> Descriptor | None:
         """The descriptor under a tag or digest; None: there is none. Raises the last error."""
-        ask = partial(self.repository.head_manifest, reference, self.context)
-        return self.retry("the manifest", ask)
+        head = self.repository.head_manifest
+        return self.retry("the manifest", head, reference, self.context)
 
     def get_manifest(self, reference: str) -> RawManifest | None:
         """The manifest under a tag or digest; None: there is none. Raises the last error."""
-        ask = partial(self.repository.get_manifest, reference, self.context)
-        return self.retry("the manifest", ask)
+        get = self.repository.get_manifest
+        return self.retry("the manifest", get, reference, self.context)
 
     def look(self, tag: str) -> Descriptor | None:
         """HEAD a tag, and note its digest. Raises AuthError, RegistryError, NetworkError."""

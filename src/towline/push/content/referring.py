@@ -7,7 +7,6 @@ counted, so that nobody misses them later.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
@@ -144,7 +143,7 @@ def _there(target: Target, where: str) -> Collection[Digest]:
             return (found.digest,) if found else ()
         if target.layout:
             return ()
-        ask = partial(target.registry.referrers, where, context)
-        return {each.digest for each in target.retry("what refers to it", ask)}
+        ask = target.registry.referrers
+        return {each.digest for each in target.retry("what refers to it", ask, where, context)}
     except TowlineError:
         return ()

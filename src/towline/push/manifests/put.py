@@ -142,7 +142,7 @@ class _Put:
     def _carry_out(self, flight: Flight[None]) -> None:
         target = replace(self._target, context=flight.context)
         try:
-            target.retry("the manifest", partial(self._attempt, flight))
+            target.retry("the manifest", self._attempt, flight)
             if ":" not in self._reference:
                 self._aftermath = f"{target.repository.name}:{self._reference} was written"
             self._announce(target)
@@ -165,9 +165,8 @@ class _Put:
             return
         announce = target.repository.announce_referrer
         subject = parsed.subject.digest
-        target.retry(
-            "the list of referrers", partial(announce, self._manifest, subject, target.context)
-        )
+        what = "the list of referrers"
+        target.retry(what, announce, self._manifest, subject, target.context)
 
     def _attempt(self, flight: Flight[None]) -> None:
         # After a cancel no manifest is sent, even if the switch has not come through yet.

@@ -91,9 +91,8 @@ def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify
 
 
 def _ask(target: Target, blob: Blob, made: Made) -> None:
-    has_blob = partial(target.repository.has_blob, in_storage=True)
-    asked = partial(has_blob, made.digest, target.context)
-    if not _seen(target, partial(target.retry, blob.id, asked), expected=True):
+    has_blob = partial(target.repository.has_blob, made.digest, target.context, in_storage=True)
+    if not _seen(target, partial(target.retry, blob.id, has_blob), expected=True):
         raise _wrong(_missing(made))
 
 
@@ -110,7 +109,7 @@ def _seen(target: Target, look: Callable[[], T], *, expected: object) -> T:
 def _read(target: Target, blob: Blob, made: Made) -> None:
     hint = _SOURCE_HINT if blob.stored else _CACHE_HINT
     try:
-        found = target.retry(blob.id, partial(_counted, target, blob, made))
+        found = target.retry(blob.id, _counted, target, blob, made)
     except SourceError as error:  # its digest is right, but it cannot be decompressed
         raise _wrong(error.message, hint) from error
     except RegistryError as error:

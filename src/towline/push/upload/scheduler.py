@@ -12,6 +12,7 @@ slots, whose holders wait for nobody.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -149,7 +150,8 @@ class Uploads:
         if self._gate.remaining(task.host):
             return None
         task.sending = True
-        return self._send(task)
+        with closing(self._stream([task.upload], task.cancel)) as stream:
+            return task.upload.receive(stream)
 
     def _ask(self, task: Task) -> Future[Delivered | None]:
         """Have a thread of the host ask for the blob, unless one does so already."""
@@ -183,13 +185,6 @@ class Uploads:
                 return asked.result()
             except CancelledError:
                 raise Cancelled from None
-
-    def _send(self, task: Task) -> Delivered:
-        stream = self._stream([task.upload], task.cancel)
-        try:
-            return task.upload.receive(stream)
-        finally:
-            stream.close()
 
     def _stream(self, uploads: Sequence[BlobUpload], cancel: Cancel) -> BlobStream:
         blob, context = uploads[0].blob, uploads[0].context

@@ -7,7 +7,6 @@ that want the same wait for its result, and begin anew where they cannot use it.
 from __future__ import annotations
 
 import queue
-from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -228,10 +227,11 @@ class TargetBlobs:
         with self._mending:
             for blob in dict.fromkeys(tree.blobs):
                 digest = self.delivered[blob.key].made.digest
-                has_blob = partial(target.repository.has_blob, digest, target.context)
                 if digest in missed:
                     self._doubted.add(blob)
-                if blob in self._doubted or not target.retry("a blob", has_blob):
+                has_blob, context = target.repository.has_blob, target.context
+                doubted = blob in self._doubted
+                if doubted or not target.retry("a blob", has_blob, digest, context):
                     self.plans[blob] = (Send(),) if blob.held else ()
                     self._join_again(blob)
             self.wait([tree])
