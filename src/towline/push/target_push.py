@@ -47,7 +47,6 @@ class TargetPush:
         self.awaited: TargetBlobs
         """The blobs whose uploads are awaited; set by `begin`."""
         self._rules: Rules
-        self._fatal: TowlineError | None = target.failure
         self.outcomes = outcomes
 
     @property
@@ -64,7 +63,7 @@ class TargetPush:
     @property
     def hopeless(self) -> bool:
         """Whether the target has failed already."""
-        return self._fatal is not None
+        return self.target.failure is not None
 
     def learn(self, known: Mapping[Digest, Sequence[Entry]]) -> list[Entry]:
         """Entries that the registry itself teaches, of layers that nothing is known of."""
@@ -77,7 +76,7 @@ class TargetPush:
 
                 entries = learning.learn(self.target, self.left, unknown)
         except TowlineError as error:  # retried already: the push itself would fail, too
-            self._fatal = self.target.failure = error
+            self.target.failure = error
             return []
         if entries and self.target.repository.may_teach:
             self._resources.knowledge.record(entries)
@@ -179,8 +178,8 @@ class TargetPush:
         """
         # With a digest for each blob the manifest can be made without asking for any of them. A
         # registry that has it under the tag has its blobs.
-        if self._fatal:
-            raise self._fatal
+        if self.target.failure:
+            raise self.target.failure
         found = {
             blob.key: there(blob, plan[0].candidate)
             for blob, plan in self.plans.items()
@@ -208,7 +207,7 @@ class TargetPush:
             if self.target.layout:
                 self.target.layout.begin()
         except TowlineError as error:
-            self._fatal, self.plans = error, {}
+            self.target.failure, self.plans = error, {}
         self.awaited = TargetBlobs(
             self.target,
             rules=self._rules,
@@ -227,8 +226,8 @@ class TargetPush:
         """Await the blobs, put the manifests, and give each tag an outcome. Raises Cancelled."""
         from towline.push.tag_push import TagPush  # an unchanged image needs none
 
-        if self._fatal:
-            self._fail(self._fatal)
+        if self.target.failure:
+            self._fail(self.target.failure)
             return
         self._await_blobs()
         if self._wish.check_diffids:
