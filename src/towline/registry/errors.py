@@ -314,6 +314,7 @@ def on_side(side: Side) -> Iterator[None]:
 
 # What to do about a refusal.
 
+ALTERED = "check what lies between here and the registry: it changes what is sent"
 SPEAKS_HTTPS = "the registry speaks https: leave out `plain_http=True`"
 CLOCKS = (
     "the token is new: check that the account may do this here, and that the clocks of the "

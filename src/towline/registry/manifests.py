@@ -51,14 +51,6 @@ _BLOBS_UNKNOWN = frozenset({distribution.MANIFEST_BLOB_UNKNOWN, distribution.BLO
 _LACKING = r"unknown blob|blob unknown|blob .*(?:not found|does not exist)"
 
 
-class Put(NamedTuple):
-    """A manifest was taken."""
-
-    status: int
-    digest: Digest | None
-    """As the registry says, if it says anything."""
-
-
 class Got(NamedTuple):
     """A manifest, and what came with it."""
 
@@ -76,13 +68,13 @@ def place(name: RepositoryName, target: str) -> str:
 
 def put_manifest(
     name: RepositoryName, target: str, manifest: RawManifest, *, if_match: str | None = None
-) -> Call[Put]:
+) -> Call[Response]:
     """end-7. With `if_match` the registry replaces only what has that `ETag`."""
     action = f"put the manifest of {place(name, target)}"
 
-    def read(response: Response) -> Put:
+    def read(response: Response) -> Response:
         errors.check_success(response, action)
-        return Put(response.status, errors.named(response))
+        return response
 
     path = distribution.manifest_path(name.path, target)
     match = (("If-Match", if_match),) if if_match else ()
@@ -230,7 +222,7 @@ def get(talk: Conversation, target: str) -> Got | None:
             f"names {found.named}",
             transient=True,
             side=talk.side,
-            hint="check what lies between here and the registry: it changes what is sent",
+            hint=errors.ALTERED,
         )
     return found
 
@@ -258,6 +250,7 @@ class Putting:
         self._aftermath: str | None = None
         self._is_tag = ":" not in target
         self._where = place(talk.name, target)
+        self._how_to_look = f"(`towline digest {self._where}` shows what it holds)"
 
     def carry_out(self) -> None:
         """Put the manifest, and look at the tag where the answer leaves something open.
@@ -265,21 +258,21 @@ class Putting:
         Raises AuthError, RegistryError and NetworkError; their `aftermath` says what was left
         under the tag.
         """
-        put = self._put(put_manifest(self._talk.name, self._target, self._manifest))
+        answer = self._put(put_manifest(self._talk.name, self._target, self._manifest))
         digest = self._manifest.digest
-        if put is None or put.digest == digest:
+        if answer is None or errors.named(answer) == digest:
             return
         found = self._standing()
-        if found is None and put.digest is None and put.status == 201:
+        if found is None and errors.named(answer) is None and answer.status == 201:
             # ECR and many others name no digest, and some show manifests only to those who may
             # pull: believed.
             return
         if found != digest and (given := self._given()) is not None:
             found = given  # a HEAD may lag behind or name a wrong digest: the bytes decide
         if found != digest:
-            raise self._altered(put, found)
+            raise self._altered(answer, found)
 
-    def _put(self, call: Call[Put]) -> Put | None:
+    def _put(self, call: Call[Response]) -> Response | None:
         """Send the manifest. None: the answer was no success, but the manifest is in place."""
         try:
             return self._talk.call(call)
@@ -290,13 +283,11 @@ class Putting:
                 # The registry had closed the kept connection, and the tag shows that nothing
                 # came of it: that was no attempt.
                 return self._put(call._replace(fresh=True))
-            mistaken, digest = self._talk.mistaken, self._manifest.digest
             # A 415 is about the type, though zot and Quay say MANIFEST_INVALID with it.
             refused = error if isinstance(error, RegistryError) and error.status != 415 else None
             if refused and refused.code in _MISTAKES and not lacks_blobs(refused):
                 # It may have been altered on the way: try again, once.
-                error.transient = error.transient or digest not in mistaken
-                mistaken.add(digest)
+                error.transient |= self._talk.is_first_mistake(self._manifest.digest)
             error.aftermath = self._aftermath
             raise
 
@@ -338,21 +329,16 @@ class Putting:
             return None
         return found.manifest.digest if found else _ABSENT
 
-    @property
-    def _how_to_look(self) -> str:
-        return f"(`towline digest {self._where}` shows what it holds)"
-
-    def _altered(self, put: Put, found: str | None) -> RegistryError:
+    def _altered(self, answer: Response, found: str | None) -> RegistryError:
         """The error for a PUT that was taken, after which something else, or nothing, is there."""
         names, hint = "names no digest", "ask whoever runs the registry why it said yes to it"
-        if put.digest:
-            names = f"names {put.digest}"
-            hint = "check what lies between here and the registry: it changes what is sent"
+        if named := errors.named(answer):
+            names, hint = f"names {named}", errors.ALTERED
         left = self._left(found)
         error = RegistryError(
             f"the manifest of {self._where} was sent as {self._manifest.digest}, but "
             f"{self._talk.name.host} {names}; {left}",
-            status=put.status,
+            status=answer.status,
             transient=True,
             side=self._talk.side,
             hint=hint,

@@ -368,6 +368,12 @@ class Conversation(NamedTuple):
     chunk_size: int | None
     """Bytes of the largest body that the user wants; None: as many as the host takes."""
 
+    def is_first_mistake(self, digest: str) -> bool:
+        """Note that these bytes were refused as damaged. Whether to send them once more."""
+        known = digest in self.mistaken
+        self.mistaken.add(digest)
+        return not known
+
     def call(self, call: Call[T], *, extra: int = 0) -> T:
         """Carry a call out; see `Transport.call`."""
         with errors.on_side(self.side):

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError, TowlineError
+from towline.registry import errors
 from towline.registry.blobs import head_blob
 from towline.registry.errors import on_side
 from towline.registry.upload.bodies import Chunks, Held, OneBody
@@ -182,9 +183,8 @@ class Upload:
             return
         if error.status == 404:  # the session is gone: a new one may do
             error.transient = True
-        elif error.code in _MISTAKES and digest not in self._talk.mistaken:
-            self._talk.mistaken.add(digest)
-            error.transient = True
+        elif error.code in _MISTAKES:
+            error.transient |= self._talk.is_first_mistake(digest)
 
     def _check_name(self, digest: str) -> None:
         """If the registry names another digest, make sure that our blob is there."""
@@ -192,14 +192,12 @@ class Upload:
         if other is None or self._is_there(digest):
             return
         self.session.spoil()
-        transient = digest not in talk.mistaken
-        talk.mistaken.add(digest)
         raise RegistryError(
             f"a blob of {talk.name} was sent as {digest}, but {talk.name.host} names {other} and "
             "has no such blob",
             status=201,
-            transient=transient,
-            hint="check what lies between here and the registry: it changes what is sent",
+            transient=talk.is_first_mistake(digest),
+            hint=errors.ALTERED,
         )
 
     def _is_there(self, digest: str) -> bool:
