@@ -17,7 +17,7 @@ from tests.support.pushing import Client, client_of, send
 from tests.support.scripted import CUT, Reply, Scripted, complaint, scripted
 from towline.errors import AuthError, Cancelled, NetworkError, RegistryError
 from towline.reference import RepositoryName
-from towline.registry.blobs import Mounted
+from towline.registry.blobs import Confirmed
 from towline.spec.digest import Digest
 from towline.testing.images import make_image
 
@@ -168,7 +168,7 @@ def test_a_mount_asks_for_the_destination_first_and_each_origin_after(
     origin = RepositoryName(registry.host, "library/base")
     registry.on("POST", "mount=", Reply(201))
     repository = client.repo("team/app", pull_from=(origin,))
-    assert repository.mount(DIGEST, origin, client.context) == Mounted()
+    assert repository.mount(DIGEST, origin, client.context) == Confirmed()
     assert scopes_of(tokens.asked[-1]) == [
         "repository:team/app:pull,push",
         "repository:library/base:pull",
@@ -199,7 +199,7 @@ def test_a_token_for_a_mount_is_fetched_once_and_takes_no_other_ones_place(
     repository = client.repo("team/app", pull_from=(origin,))
     for _ in range(2):
         repository.has_blob(DIGEST, client.context)
-        assert repository.mount(DIGEST, origin, client.context) == Mounted()
+        assert repository.mount(DIGEST, origin, client.context) == Confirmed()
     assert len(tokens.asked) == 2
     shown = [one.header("Authorization") for one in registry.requests("", "^/v2/")]
     assert shown == [None, "Bearer t0", "Bearer t1", "Bearer t0", "Bearer t1"]
@@ -971,7 +971,7 @@ class TestExpiredLogins:
         with client_of(registry, environ=environ) as client:
             repository = client.repo("team/app", pull_from=(origin,))
             for _ in range(2):
-                assert repository.mount(DIGEST, origin, client.context) == Mounted()
+                assert repository.mount(DIGEST, origin, client.context) == Confirmed()
         given = [scopes_of(one) for one in tokens.asked]
         assert given[-1] == ["repository:team/app:pull,push", "repository:library/base:pull"]
 

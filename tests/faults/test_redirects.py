@@ -18,7 +18,7 @@ from tests.support.quick import quick
 from tests.support.scripted import Asked, Reply, Scripted, complaint, scripted
 from towline.errors import AuthError, NetworkError, RegistryError
 from towline.reference import RepositoryName
-from towline.registry.blobs import Mounted
+from towline.registry.blobs import Confirmed
 from towline.spec.digest import Digest
 from towline.testing.images import make_image
 
@@ -222,7 +222,7 @@ class TestAnUploadThatIsOpenedElsewhere:
         other.on("POST", "uploads", Reply(201))
         origin = RepositoryName(registry.host, "library/base")
         repository = client.repo("team/app", pull_from=(origin,))
-        assert repository.mount(DIGEST, origin, client.context) == Mounted()
+        assert repository.mount(DIGEST, origin, client.context) == Confirmed()
 
     def test_is_sent_on_again_by_the_other_host(self, other: Scripted, client: Client) -> None:
         there = Reply(308, {"Location": "/v2/third/app/blobs/uploads/"})

@@ -11,7 +11,7 @@ from tests.support.pushing import BLOCK, Client, client_of, send
 from tests.support.scripted import CUT, HTML, Asked, Reply, Scripted, complaint
 from towline.errors import NetworkError, RegistryError
 from towline.reference import RepositoryName
-from towline.registry.blobs import Mounted
+from towline.registry.blobs import Confirmed
 from towline.registry.upload.upload import Upload
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
@@ -50,7 +50,7 @@ class TestMounts:
 
     def test_a_201_is_a_mount(self, registry: Scripted, client: Client) -> None:
         registry.on("POST", "mount=", Reply(201, {"Docker-Content-Digest": "sha256:other"}))
-        assert self.mounted(registry, client) == Mounted()
+        assert self.mounted(registry, client) == Confirmed()
         (asked,) = registry.asked
         assert asked.query == f"mount={DIGEST}&from=library/base"
         assert asked.header("Content-Length") == "0"
@@ -60,7 +60,7 @@ class TestMounts:
     ) -> None:
         registry.blobs[DIGEST] = DATA
         registry.on("POST", "mount=", Reply(201, OTHER_NAMED))
-        assert isinstance(self.mounted(registry, client), Mounted)
+        assert isinstance(self.mounted(registry, client), Confirmed)
         assert [asked.method for asked in registry.asked] == ["POST", "HEAD"]
         assert client.repository.facts.mounts
 

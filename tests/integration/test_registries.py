@@ -13,7 +13,7 @@ from tests.support.docker_registry import PASSWORD, USER, Options
 from tests.support.pushing import Client, client_of, send
 from towline.errors import AuthError, NetworkError, RegistryError
 from towline.reference import RepositoryName
-from towline.registry.blobs import Mounted
+from towline.registry.blobs import Confirmed
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class TestTokens:
         client.push(DATA)
         origin = client.repository.name
         other = client.repo("other/app", pull_from=(origin,))
-        assert other.mount(DIGEST, origin, client.context) == Mounted()
+        assert other.mount(DIGEST, origin, client.context) == Confirmed()
         assert service.granted[-1] == ["repository:other/app:pull,push", "repository:team/app:pull"]
 
     def test_tokens_that_end_after_two_seconds_cost_no_blob(
@@ -271,7 +271,7 @@ def test_a_mount_of_what_is_not_there_opens_a_session(docker_registry: DockerReg
         other = client.repo("mounts/app", pull_from=(origin,))
         upload = other.mount(DIGEST, origin, client.context)
         assert upload is not None
-        assert not isinstance(upload, Mounted)
+        assert not isinstance(upload, Confirmed)
         send(upload, DATA)
         assert other.has_blob(DIGEST, client.context)
 

@@ -34,18 +34,11 @@ class Seen(NamedTuple):
         return self.there is True and (None in {size, self.size} or size == self.size)
 
 
-class Mounted(NamedTuple):
-    """The registry has linked the blob from another repository."""
+class Confirmed(NamedTuple):
+    """The registry has the blob: sent whole in one POST, or linked from another repository."""
 
     instead: Digest | None = None
-    """The digest that the answer names, where it is not the one that was asked for."""
-
-
-class Kept(NamedTuple):
-    """The registry has kept a blob that was sent whole in one POST."""
-
-    instead: Digest | None = None
-    """The digest that the answer names, where it is not that of the blob sent."""
+    """The digest that the answer names, where it is not the blob's."""
 
 
 class Opened(NamedTuple):
@@ -119,18 +112,18 @@ def open_upload(name: RepositoryName) -> Call[Opened]:
     return Call("POST", distribution.uploads_path(name.path), action, read, moves=True)
 
 
-def post_blob(name: RepositoryName, digest: str, content: memoryview) -> Call[Kept | Opened]:
+def post_blob(name: RepositoryName, digest: str, content: memoryview) -> Call[Confirmed | Opened]:
     """Send all of a blob in one POST (end-4b); the registry may open a session instead."""
     action = f"push a blob to {name}"
     path = f"{distribution.uploads_path(name.path)}?digest={digest}"
 
-    def read(response: Response) -> Kept | Opened:
+    def read(response: Response) -> Confirmed | Opened:
         # Some registries answer 201 to the session that they open instead, so the answer has to
         # name the blob: in its header, or in its location as zot does.
         location = response.headers.get("Location") or ""
         named = errors.named(response) or digest.partition(":")[2] in location
         if response.status == 201 and named:
-            return Kept(errors.named_instead(response, digest))
+            return Confirmed(errors.named_instead(response, digest))
         if response.status not in {201, 202}:
             raise errors.no_success(response, action)
         return _opened(response, action)
@@ -138,7 +131,7 @@ def post_blob(name: RepositoryName, digest: str, content: memoryview) -> Call[Ke
     return Call("POST", path, action, read, (BINARY,), content, moves=True)
 
 
-def mount(name: RepositoryName, digest: str, origin: str) -> Call[Mounted | Opened | None]:
+def mount(name: RepositoryName, digest: str, origin: str) -> Call[Confirmed | Opened | None]:
     """end-11. None: refused, in whatever way; only the upload's own error counts."""
     from towline.wire.url import quote
 
@@ -146,9 +139,9 @@ def mount(name: RepositoryName, digest: str, origin: str) -> Call[Mounted | Open
 
     # ECR and Quay say no by 202, Harbor by 401 for a project that it does not have, Quay of old by
     # 400, ECR Public by an error.
-    def read(response: Response) -> Mounted | Opened | None:
+    def read(response: Response) -> Confirmed | Opened | None:
         if response.status == 201:
-            return Mounted(errors.named_instead(response, digest))
+            return Confirmed(errors.named_instead(response, digest))
         # 202 is the specification's way to decline. It opens a session, which saves a POST.
         if response.status == 202 and response.headers.get("Location"):
             return _opened(response, action)

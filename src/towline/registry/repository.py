@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from towline.errors import RegistryError, TowlineError
 from towline.registry import errors, manifests
 from towline.registry.blobs import (
-    Mounted,
+    Confirmed,
     Opened,
     base,
     get_blob,
@@ -142,7 +142,7 @@ class Repository:
         size: int | None = None,
         known: Descriptor | None = None,
         about: int = 0,
-    ) -> Mounted | Upload | None:
+    ) -> Confirmed | Upload | None:
         """Link a blob of another repository (distribution-spec, end-11).
 
         Returns an Upload where the registry opens a session instead; `known` and `about` are for
@@ -155,7 +155,7 @@ class Repository:
             if not self._transport.grants(self._mount_scopes, context):
                 return None
             answer = talk.call(mount(self.name, digest, origin.path))
-            if isinstance(answer, Mounted) and not _is_linked(answer, talk, digest, size):
+            if isinstance(answer, Confirmed) and not _is_linked(answer, talk, digest, size):
                 return None
         except TowlineError:
             return None
@@ -361,7 +361,7 @@ class BlobReader:
         self._content.close()
 
 
-def _is_linked(answer: Mounted, talk: Conversation, digest: str, size: int | None) -> bool:
+def _is_linked(answer: Confirmed, talk: Conversation, digest: str, size: int | None) -> bool:
     """Whether the mounted blob is the one that was meant and, if `size` is given, of that size."""
     # Something on the way may have rewritten the header: only a HEAD tells whether it is ours.
     if answer.instead and not talk.call(head_blob(talk.name, digest)).there:

@@ -16,7 +16,7 @@ from towline.events import LayerProgress, Retrying
 from towline.layers.profile import AUTO
 from towline.push.image import nowhere
 from towline.push.plan import Ask, Delivered, Made, Mount, Send, own
-from towline.registry.blobs import Mounted
+from towline.registry.blobs import Confirmed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -197,7 +197,7 @@ class BlobUpload:
         except BaseException:
             attempt.close()
             raise
-        if isinstance(answer, Mounted):
+        if isinstance(answer, Confirmed):
             attempt.close()
             return True
         if answer is None:  # refused, which says nothing of the blob; no session was opened

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from towline.context import Cancel
 from towline.errors import AuthError, Cancelled, NetworkError, RegistryError, TowlineError
 from towline.registry.blobs import (
-    Kept,
+    Confirmed,
     ask_upload,
     close_upload,
     open_upload,
@@ -97,7 +97,7 @@ class Session:
         facts.tried.add("posts")
         self.sent += len(content)
         self.talk.context.meter.add(sent_bytes=len(content))
-        answer: Kept | Opened | None = None
+        answer: Confirmed | Opened | None = None
         try:
             answer = self.talk.call(post_blob(self.talk.name, digest, content))
         except NetworkError as error:
@@ -111,7 +111,7 @@ class Session:
                 raise
             # A server's failure says nothing of the way, be it passing or a full disk.
             refused = not error.transient and (error.status or 0) not in {500, 507}
-        if isinstance(answer, Kept):
+        if isinstance(answer, Confirmed):
             facts.posts, self.kept_instead = True, answer.instead
             return True
         if answer:
