@@ -157,7 +157,7 @@ def test_what_the_engine_has_pulled_costs_a_sister_repository_no_export(
     assert [layer.outcome for layer in plan.layers] == ["mounted", "mounted"]
     result = towline.push("docker-daemon:app:1", place, **options)
     assert [layer.outcome for layer in result.layers] == ["mounted", "mounted"]
-    assert (result.digest, engine.exports) == (first.digest, [])
+    assert (result.digest, result.sent_bytes, engine.exports) == (first.digest, 0, [])
 
 
 def without_layers(said: dict[str, Any]) -> dict[str, Any]:

@@ -230,9 +230,12 @@ class _Learner:
             content = target.retry("the config", read_blob, digest, target.context, MAX_SIZE)
         config = parse_config(content)
         key = target.resources.knowledge.account_key()
+        pairs = fitting(manifest, config)
+        if pairs and digest in self._configs:  # which can be mounted with the layers
+            pairs = [*pairs, (digest, manifest.config)]
         return [
-            entry_of(diff_id, _made(layer), layer.media_type, repository, key)
-            for diff_id, layer in fitting(manifest, config)
+            entry_of(identity, _made(listed), listed.media_type, repository, key)
+            for identity, listed in pairs
         ]
 
 
