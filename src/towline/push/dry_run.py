@@ -39,8 +39,10 @@ def estimate(begun: Begun, *, check: bool) -> dict[Reference, TagPlan]:
         planned |= _unchanged(outcomes)
     for run in begun.runs:
         try:
-            if check:
-                _check_push(run.target)
+            if check and not run.target.layout:
+                # Nothing else tells whether a push is let in.
+                repository, context = run.target.registry, run.target.context
+                run.target.retry("an upload", repository.start_upload, context).cancel()
             planned |= _estimate(run)
         except TowlineError as error:
             planned |= dict.fromkeys((tag for tag, _ in run.target.tags), error)
@@ -69,16 +71,6 @@ def _estimate(run: TargetPush) -> dict[Reference, TagPlan]:
         else:
             planned[tag] = _result(run, tag, tree, found=found, held=held)
     return planned
-
-
-def _check_push(target: Target) -> None:
-    """Open an upload session and cancel it: nothing else tells whether a push is let in.
-
-    Raises the error of the last attempt.
-    """
-    if target.layout:
-        return
-    target.retry("an upload", target.registry.start_upload, target.context).cancel()
 
 
 def _unchanged(outcomes: Outcomes) -> dict[Reference, TagPlan]:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from towline.context import wait_patiently
 from towline.events import Note
-from towline.push import plan
 from towline.push.image import images
 from towline.push.manifests import build
-from towline.push.plan import Rules
+from towline.push.plan import Rules, common
 from towline.push.reporting import announce
 from towline.transfers.threads import Threads
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from towline.push.interface.options import Wish
     from towline.push.target_push import TargetPush
     from towline.push.upload.choice import Choice
-    from towline.spec.digest import Digest
     from towline.spec.media_types import Format
 
 T = TypeVar("T")
@@ -132,7 +130,14 @@ class JointPush:
         for entry in taught:  # as the oldest: what was learned ranks last
             known.setdefault(entry.diff_id, []).insert(0, entry)
         hopeful = [run for run in runs if not run.hopeless] or runs
-        rules = _rules(hopeful, known, self._wish)
+        hosts = frozenset(run.target.repository.name.host for run in hopeful)
+        rules = Rules(
+            profile=self._wish.profile,
+            explicit=self._wish.explicit_profile,
+            formats=_formats(hopeful, self._wish),
+            trust_learned=self._wish.learn,
+            everywhere=common(known.values(), hosts) if len(hopeful) > 1 else None,
+        )
         siblings = [run.target.repository.name for run in self._runs]
         for run in runs:
             run.plan(known, rules, siblings)
@@ -177,19 +182,6 @@ def _meet(
     )
     behind = late()
     return {run: future.result() for run, future in coming.items() if run not in behind}, behind
-
-
-def _rules(
-    runs: Sequence[TargetPush], known: Mapping[Digest, Sequence[Entry]], wish: Wish
-) -> Rules:
-    hosts = frozenset(run.target.repository.name.host for run in runs)
-    return Rules(
-        profile=wish.profile,
-        explicit=wish.explicit_profile,
-        formats=_formats(runs, wish),
-        trust_learned=wish.learn,
-        everywhere=plan.common(known.values(), hosts) if len(runs) > 1 else None,
-    )
 
 
 def _formats(runs: Sequence[TargetPush], wish: Wish) -> frozenset[Format]:

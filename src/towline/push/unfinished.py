@@ -46,7 +46,8 @@ class Unfinished:
         """`record_hosts` writes the facts of hosts into the cache."""
         self.knowledge = knowledge
         self.record_hosts = record_hosts
-        self.owner = f"{_this_process()} {os.urandom(8).hex()}"
+        # Others on the machine can see by it whether this process still runs.
+        self.owner = f"{_machine()} {_process(str(os.getpid()))} {os.urandom(8).hex()}"
         self._left: dict[tuple[str, bool], set[str]] = {}
         """The blobs whose sessions are left to a later process; by repository, and by whether its
         host is known to keep what it has of them."""
@@ -249,11 +250,6 @@ class KeptSession:
 
 
 # Only Linux tells this much of processes. Elsewhere every owner counts as on another machine.
-
-
-def _this_process() -> str:
-    """A name of this process, by which others on the machine can see whether it still runs."""
-    return f"{_machine()} {_process(str(os.getpid()))}"
 
 
 def _machine() -> str:

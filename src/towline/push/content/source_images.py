@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, cast
@@ -77,20 +77,13 @@ def opening(
             source, resources, counted, places, wish=wish, outline=outline, known_first=reason
         )
     try:
-        with _sides_named() if opened.origin else nullcontext():
-            yield opened
+        yield opened
+    except TowlineError as error:
+        if opened.origin:
+            name_sides([error])
+        raise
     finally:
         opened.close()
-
-
-@contextmanager
-def _sides_named() -> Iterator[None]:
-    """Have errors that leave the block name the side that they are of."""
-    try:
-        yield
-    except TowlineError as error:
-        name_sides([error])
-        raise
 
 
 def name_sides(outcomes: Iterable[object]) -> None:

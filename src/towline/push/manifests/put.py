@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from towline.push.manifests.build import Documents
     from towline.push.target import Target
     from towline.reference import Reference
+    from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
     from towline.transfers.single_flight import Flight
 
@@ -76,7 +77,7 @@ def put_together(target: Target, references: Sequence[Reference], documents: Doc
     the attempt raised, and Cancelled.
     """
     top = documents.top
-    if top.media_type not in media_types.MANIFESTS or _refers(top):
+    if top.media_type not in media_types.MANIFESTS or _subject(top):
         return  # it names its tag, or is to be announced
     if top.digest not in target.written.values():  # else its children are there
         _put_children(target, documents)
@@ -97,12 +98,17 @@ def put_together(target: Target, references: Sequence[Reference], documents: Doc
 def _put_children(target: Target, documents: Documents) -> None:
     # GitLab refuses a manifest whose `subject`, a sibling of it, is not there yet; BuildKit makes
     # such indexes.
-    for child in sorted(dict.fromkeys(documents.children), key=_refers):
+    children = dict.fromkeys(documents.children)
+    for child in sorted(children, key=lambda child: _subject(child) is not None):
         _Put(target, child.digest, child).wait()
 
 
-def _refers(manifest: RawManifest) -> bool:
-    return parse(manifest.content, manifest.media_type).subject is not None
+def _subject(manifest: RawManifest) -> Digest | None:
+    """The manifest that this one refers to, if any; signed schema 1 refers to nothing."""
+    if manifest.media_type not in media_types.MANIFESTS:
+        return None
+    subject = parse(manifest.content, manifest.media_type).subject
+    return subject.digest if subject else None
 
 
 class _Put:
@@ -145,28 +151,20 @@ class _Put:
             target.retry("the manifest", self._attempt, flight)
             if ":" not in self._reference:
                 self._aftermath = f"{target.repository.name}:{self._reference} was written"
-            self._announce(target)
+            # Have it listed under its subject (distribution-spec, "Listing Referrers").
+            if subject := _subject(self._manifest):
+                announce, what = target.repository.announce_referrer, "the list of referrers"
+                target.retry(what, announce, self._manifest, subject, target.context)
         except TowlineError as error:
-            flight.failed(self._told(error))
+            # What this or an earlier attempt has left under the tag.
+            left = error.aftermath = self._aftermath
+            if left and left not in error.message:
+                error.args = (f"{error.message}; {left}",)
+            flight.failed(error)
         except BaseException as error:  # noqa: BLE001 - a thread's end: the watchers get it
             flight.failed(error)
         else:
             flight.done(None)
-
-    def _announce(self, target: Target) -> None:
-        """Have it listed under its subject, if it has one (distribution-spec, "Listing Referrers").
-
-        Raises as `Repository.announce_referrer` does.
-        """
-        if self._manifest.media_type not in media_types.MANIFESTS:
-            return  # signed schema 1 refers to nothing
-        parsed = parse(self._manifest.content, self._manifest.media_type)
-        if parsed.subject is None:
-            return
-        announce = target.repository.announce_referrer
-        subject = parsed.subject.digest
-        what = "the list of referrers"
-        target.retry(what, announce, self._manifest, subject, target.context)
 
     def _attempt(self, flight: Flight[None]) -> None:
         # After a cancel no manifest is sent, even if the switch has not come through yet.
@@ -182,10 +180,3 @@ class _Put:
             if wants_foreign(error, self._manifest):
                 error.transient, error.hint = False, FOREIGN
             raise
-
-    def _told(self, error: TowlineError) -> TowlineError:
-        """The last error, with what this or an earlier attempt has left under the tag."""
-        left = error.aftermath = self._aftermath
-        if left and left not in error.message:
-            error.args = (f"{error.message}; {left}",)
-        return error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,7 +12,7 @@ from towline.push.image import tree_blobs
 from towline.push.interface.result import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from towline.layers import blobstream
     from towline.push.image import Blob
@@ -48,7 +47,7 @@ def verify(tag: Tag, documents: Documents, how: Verify) -> Verification:
     target, made = tag.target, tag.made
     children = list(dict.fromkeys(documents.children))
     blobs = tree_blobs([tag.tree])
-    with _named(target):
+    try:
         _manifest(target, tag.reference.tag or documents.top.digest, documents.top, how)
         for child in children:
             _manifest(target, child.digest, child, how)
@@ -57,6 +56,9 @@ def verify(tag: Tag, documents: Documents, how: Verify) -> Verification:
                 _read(target, blob, made[blob.key])
             else:
                 _ask(target, blob, made[blob.key])
+    except TowlineError as error:  # it is told what has failed: the image was pushed before that
+        error.args = (f"verification of {target.reference} failed: {error.message}",)
+        raise
     read = blobs if how == "full" else ()
     return Verification(
         manifests=1 + len(children),
@@ -64,16 +66,6 @@ def verify(tag: Tag, documents: Documents, how: Verify) -> Verification:
         diff_ids=sum(blob.diff_id is not None for blob in read),
         bytes=sum(made[blob.key].size for blob in read),
     )
-
-
-@contextmanager
-def _named(target: Target) -> Iterator[None]:
-    """Let errors say that a verification has failed: the image was pushed before that."""
-    try:
-        yield
-    except TowlineError as error:
-        error.args = (f"verification of {target.reference} failed: {error.message}",)
-        raise
 
 
 def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify) -> None:
