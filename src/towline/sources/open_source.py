@@ -42,8 +42,6 @@ Transport = Literal["docker-archive", "oci", "oci-archive", "docker-daemon", "do
 _WITH_PATH = ("docker-archive", "oci", "oci-archive")
 _DECOMPRESSING = frozenset({"gzip", "bz2", "lzma", "zipfile", "compression"})
 """Modules of the standard library whose file objects seek only by decompressing from the start."""
-_OTHERS = {b"BZh": "bzip2 -dc", b"\xfd7zXZ\x00": "xz -dc", b"\x04\x22\x4d\x18": "lz4 -dc"}
-"""First bytes of compressions that are not read, and the command that decompresses each."""
 
 
 class Location(NamedTuple):
@@ -238,7 +236,6 @@ def _in_place(file: SharedFile) -> SharedFile | Reader:
     """The file itself or, if it is compressed as a whole, a reader that keeps it open."""
     try:
         head = read_all(Section(file, 0, min(file.size, 8), file.name), 8)
-        _refuse_others(head, file.name)
         if media_types.detect(head) == "none":
             return file
         compressed = Section(file, 0, file.size, file.name)
@@ -247,15 +244,6 @@ def _in_place(file: SharedFile) -> SharedFile | Reader:
         raise
     file.release()
     return compressed
-
-
-def _refuse_others(head: bytes, name: str) -> None:
-    for magic, command in _OTHERS.items():
-        if head.startswith(magic):
-            raise SourceError(
-                f"{name} is compressed in a way that is not read",
-                hint=f"pipe it: {command} {name} | towline push - DESTINATION",
-            )
 
 
 def by_its_list(members: Archive, transport: Transport | None, context: Context) -> ImageSource:

@@ -31,6 +31,8 @@ MAX_NAMES = 16 << 20
 MAX_EXTENSION = 16 << 10
 """Bytes of one extended header: two names and little more. The time that `tarfile` takes grows with
 the square of them."""
+_OTHERS = {b"BZh": "bzip2 -dc", b"\xfd7zXZ\x00": "xz -dc", b"\x04\x22\x4d\x18": "lz4 -dc"}
+"""First bytes of compressions that are not read, and the command that decompresses each."""
 _BLOCK = 512
 _EXTENSIONS = frozenset((b"x", b"g", b"X", b"L", b"K"))
 """Types of headers that describe the member after them, in pax and GNU archives."""
@@ -161,10 +163,16 @@ class TarHeaders:
             return torn(self.name, f"a header, at byte {at + len(block)}", len(block), _BLOCK)
         if at:
             return SourceError(f"{self.name} is a damaged tar: it has no header at byte {at}")
+        piped = self.name == "standard input"
+        for magic, command in _OTHERS.items():
+            if block.startswith(magic):
+                said = f"{self.name} is compressed in a way that is not read"
+                plain = command if piped else f"{command} {self.name}"
+                return SourceError(said, hint=f"pipe it: {plain} | towline push - DESTINATION")
         why = "it is too short" if block else "it is empty"
         if len(block) == _BLOCK:
             why = "it has no tar header"
-        hint = "did the command before the pipe fail?" if self.name == "standard input" else None
+        hint = "did the command before the pipe fail?" if piped else None
         return SourceError(f"{self.name} is not a tar archive: {why}", hint=hint)
 
     def _block(self, at: int) -> bytes:

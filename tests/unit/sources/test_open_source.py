@@ -297,10 +297,10 @@ def test_a_folder_without_an_index_is_no_layout(tmp_path: Path) -> None:
     ("data", "command"), [(bz2.compress(b"x"), "bzip2 -dc"), (lzma.compress(b"x"), "xz -dc")]
 )
 def test_another_compression_is_named_with_the_way_round(
-    tmp_path: Path, data: bytes, command: str
+    tmp_path: Path, pipe_of: Callable[[bytes], str], data: bytes, command: str
 ) -> None:
     (tmp_path / "x").write_bytes(data)
-    with pytest.raises(SourceError, match="compressed in a way that is not read") as caught:
-        entries(tmp_path / "x")
-    assert caught.value.hint
-    assert command in caught.value.hint
+    for path in (str(tmp_path / "x"), pipe_of(data)):
+        with pytest.raises(SourceError, match="compressed in a way that is not read") as caught:
+            open_source(path, QUIET)
+        assert caught.value.hint == f"pipe it: {command} {path} | towline push - DESTINATION"
