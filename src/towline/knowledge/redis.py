@@ -47,7 +47,7 @@ if ARGV[2] then
 end
 """
 
-# See `Store._swap`: ARGV[1] is what was there before, ARGV[2] what comes, ARGV[3] its life.
+# See `Knowledge._swap`: ARGV[1] is what was there before, ARGV[2] what comes, ARGV[3] its life.
 _SWAP = """
 local old = redis.call('GET', KEYS[1]) or ''
 if string.sub(old, 1, #ARGV[1]) ~= ARGV[1] or (ARGV[1] == '' and old ~= '') then return 0 end

@@ -156,11 +156,7 @@ def get_manifest(name: RepositoryName, target: str, *, checked: bool = True) -> 
 
 def _media_type(response: Response) -> str:
     """The document's own type, which counts before the header: proxies rewrite that."""
-    try:
-        document = reading.document(response.body)
-    except ValueError:
-        return response.media_type
-    own = document.get("mediaType") if isinstance(document, dict) else None
+    own = reading.mapping(response.body).get("mediaType")
     return own if isinstance(own, str) and own else response.media_type
 
 

@@ -53,11 +53,7 @@ def tags(name: RepositoryName, target: str) -> Call[TagsPage | Unclear]:
             raise RegistryError(
                 f"cannot {action}: a page of them is larger than {TAGS_READ_MAX} bytes"
             )
-        try:
-            document = reading.document(response.body)
-        except ValueError:
-            document = None
-        listed = document.get("tags", "") if isinstance(document, dict) else ""
+        listed = reading.mapping(response.body).get("tags", "")
         if not isinstance(listed, list | None):
             raise errors.no_success(response, action)
         # Distribution says `null` for none; Nexus lists nulls among them, Artifactory digests.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from towline.errors import NetworkError, RegistryError, SourceError, TowlineError
 from towline.sources import engine_address
+from towline.spec import reading
 from towline.wire import url as urls
 from towline.wire.channel import Silence, words
 from towline.wire.local import Command, dial_unix
@@ -314,12 +315,7 @@ class EngineClient:
 
 def said_in(body: bytes) -> str:
     """The message in an answer, or in the line at the end of a torn export; or ""."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return ""
-    if not isinstance(document, dict):
-        return ""
+    document = reading.mapping(body)
     detail = document.get("errorDetail")
     inner = detail.get("message") if isinstance(detail, dict) else None
     found = document.get("message") or document.get("error") or document.get("cause") or inner

@@ -46,6 +46,15 @@ def document(content: str | bytes) -> Any:  # noqa: ANN401 - any JSON
     raise ValueError(_TOO_DEEP)
 
 
+def mapping(content: str | bytes) -> dict[str, Any]:
+    """A JSON object; empty where the content is anything else."""
+    try:
+        found = document(content)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
 def _whole(text: str) -> int | float:
     return int(text) if len(text) <= _DIGITS_MAX else float(text)
 

@@ -239,13 +239,14 @@ def _parse(where: str, content: str) -> CredentialFile:
 
 def of_document(where: str, document: Mapping[str, Any]) -> CredentialFile:
     """The logins of a file that holds this JSON."""
-    auths = document.get("auths")
-    if where.endswith(".dockercfg") and auths is None:
-        auths = document
-    helpers = document.get("credHelpers")
+    old = where.endswith(".dockercfg") and document.get("auths") is None
+    auths = document if old else mapping(document, "auths")
     return CredentialFile(
-        where,
-        auths if isinstance(auths, dict) else {},
-        helpers if isinstance(helpers, dict) else {},
-        _text(document, "credsStore"),
+        where, auths, mapping(document, "credHelpers"), _text(document, "credsStore")
     )
+
+
+def mapping(document: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The object under a key; empty where something else is there, or nothing."""
+    found = document.get(key)
+    return found if isinstance(found, dict) else {}

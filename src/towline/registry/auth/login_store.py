@@ -55,8 +55,7 @@ class LoginStore:
         with self._alone():
             document = self._read()
             kept = _others(document, host)
-            auths = document.get("auths")
-            if not isinstance(auths, dict) or len(kept) == len(auths):
+            if kept == docker_config.mapping(document, "auths"):
                 return erased
             self._write({**document, "auths": kept})
             return True
@@ -140,6 +139,5 @@ def store_of(environ: Mapping[str, str], authfile: str | None = None) -> LoginSt
 
 def _others(document: Mapping[str, Any], host: str) -> dict[str, Any]:
     """The entries of all other hosts."""
-    auths = document.get("auths")
-    entries = auths if isinstance(auths, dict) else {}
+    entries = docker_config.mapping(document, "auths")
     return {key: entries[key] for key in entries if not docker_config.names_host(key, host)}

@@ -137,12 +137,7 @@ class TokenService(NamedTuple):
             raise AuthError(
                 error.message + who, status=response.status, code=error.code, hint=error.hint
             )
-        try:
-            document = reading.document(response.body)
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            document = {}
+        document = reading.mapping(response.body)
         # Docker's own format and OAuth's name it differently; some send an empty one, too.
         value = document.get("access_token") or document.get("token")
         if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
