@@ -1,18 +1,104 @@
-"""The library's functions: one method of `Pusher` each, with a pusher made for the call."""
+"""The library's functions: one method of `Pusher` each, with a pusher made for the call.
+
+`_function` and `_index_function` let type checkers see them as `signatures` has methods seen.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Unpack, cast, overload
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeVar, Unpack, cast, overload
 
 from towline.context import Cancel
-from towline.push.interface import signatures
 from towline.push.interface.result import InspectResult, PlanResult, PushResult
-from towline.push.interface.signatures import Options, PusherOptions, PushOptions, Several, Source
+from towline.push.interface.signatures import PusherOptions, PushOptions, Several, Source
 from towline.push.pusher import Pusher
 
 
-@signatures.function
+class Options(PusherOptions, PushOptions, total=False):
+    """Keywords of the functions that make a `Pusher` for one push."""
+
+
+R = TypeVar("R")
+
+
+class _Function(Protocol[R]):
+    """Of the package: the same with a `Pusher`'s keywords too."""
+
+    @overload
+    def __call__(
+        self,
+        source: Source,
+        destination: str,
+        *,
+        all_tags: Literal[False] = False,
+        **options: Unpack[Options],
+    ) -> R: ...
+    @overload
+    def __call__(
+        self,
+        source: Source,
+        destination: Several,
+        *,
+        all_tags: bool = False,
+        **options: Unpack[Options],
+    ) -> list[R]: ...
+    @overload
+    def __call__(
+        self,
+        source: Source,
+        destination: str,
+        *,
+        all_tags: Literal[True],
+        **options: Unpack[Options],
+    ) -> list[R]: ...
+    @overload
+    def __call__(
+        self,
+        source: Source,
+        destination: str | Several,
+        *,
+        all_tags: bool = False,
+        **options: Unpack[Options],
+    ) -> R | list[R]: ...
+
+
+class _IndexFunction(Protocol[R]):
+    """`towline.index`: the same with a `Pusher`'s keywords too."""
+
+    @overload
+    def __call__(
+        self,
+        sources: Source | Sequence[Source],
+        destination: str,
+        **options: Unpack[Options],
+    ) -> R: ...
+    @overload
+    def __call__(
+        self,
+        sources: Source | Sequence[Source],
+        destination: Several,
+        **options: Unpack[Options],
+    ) -> list[R]: ...
+    @overload
+    def __call__(
+        self,
+        sources: Source | Sequence[Source],
+        destination: str | Several,
+        **options: Unpack[Options],
+    ) -> R | list[R]: ...
+
+
+def _function(called: Callable[..., R | list[R]]) -> _Function[R]:
+    """Let a function of the package be seen so."""
+    return cast("_Function[R]", called)
+
+
+def _index_function(called: Callable[..., R | list[R]]) -> _IndexFunction[R]:
+    """Let `towline.index` be seen so."""
+    return cast("_IndexFunction[R]", called)
+
+
+@_function
 def push(
     source: Source,
     destination: str | Several,
@@ -83,7 +169,7 @@ def push(
         return pusher.push(source, destination, all_tags=all_tags, **wishes)
 
 
-@signatures.function
+@_function
 def copy(
     source: Source,
     destination: str | Several,
@@ -117,7 +203,7 @@ def tag(
         return pusher.tag(reference, tags, cancel=cancel)
 
 
-@signatures.index_function
+@_index_function
 def index(
     sources: Source | Sequence[Source], destination: str | Several, **options: Unpack[Options]
 ) -> PushResult | list[PushResult]:
@@ -127,7 +213,7 @@ def index(
         return pusher.index(sources, destination, **wishes)
 
 
-@signatures.function
+@_function
 def plan(
     source: Source,
     destination: str | Several,

@@ -14,6 +14,7 @@ import pytest
 
 import towline
 import towline.testing
+from towline import api
 from towline.cli import options as cli_options
 from towline.cli import wording
 from towline.events import Outcome
@@ -91,7 +92,7 @@ def sentences(kind: str) -> dict[str, str]:
 
 def test_the_help_of_push_tells_every_option_with_its_sentence() -> None:
     wanted = sentences("PushOptions") | sentences("PusherOptions")
-    assert set(wanted) == set(signatures.Options.__annotations__)
+    assert set(wanted) == set(api.Options.__annotations__)
     _, _, told = inspect.getdoc(towline.push).partition("Keywords:\n")  # type: ignore[union-attr]
     flat = " ".join(told.split())
     assert flat == " ".join(f"{key}: {text}" for key, text in wanted.items())

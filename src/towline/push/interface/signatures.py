@@ -1,9 +1,8 @@
 """How the library's functions are called: their keywords, and what they give.
 
-`method` and `function` say once what a caller of `push`, `copy` and `plan` gets, a result for one
-destination and a list for several, for the methods of `Pusher` and for the functions, whose
-keywords are more; those of `index` say it of that. They change nothing but what type checkers and
-editors see.
+`method` says once what a caller of `Pusher.push`, `copy` and `plan` gets, a result for one
+destination and a list for several; `index_method` says it of `index`. They change nothing but what
+type checkers and editors see. `api` says the same of the functions, whose keywords are more.
 """
 
 from __future__ import annotations
@@ -118,10 +117,6 @@ class PushOptions(TypedDict, total=False):
     """A switch that any thread may throw."""
 
 
-class Options(PusherOptions, PushOptions, total=False):
-    """Keywords of the functions that make a `Pusher` for one push."""
-
-
 R = TypeVar("R")
 
 
@@ -166,47 +161,6 @@ class Method(Protocol[R]):
     ) -> R | list[R]: ...
 
 
-class Function(Protocol[R]):
-    """Of the package: the same with a `Pusher`'s keywords too."""
-
-    @overload
-    def __call__(
-        self,
-        source: Source,
-        destination: str,
-        *,
-        all_tags: Literal[False] = False,
-        **options: Unpack[Options],
-    ) -> R: ...
-    @overload
-    def __call__(
-        self,
-        source: Source,
-        destination: Several,
-        *,
-        all_tags: bool = False,
-        **options: Unpack[Options],
-    ) -> list[R]: ...
-    @overload
-    def __call__(
-        self,
-        source: Source,
-        destination: str,
-        *,
-        all_tags: Literal[True],
-        **options: Unpack[Options],
-    ) -> list[R]: ...
-    @overload
-    def __call__(
-        self,
-        source: Source,
-        destination: str | Several,
-        *,
-        all_tags: bool = False,
-        **options: Unpack[Options],
-    ) -> R | list[R]: ...
-
-
 class IndexMethod(Protocol[R]):
     """`Pusher.index`."""
 
@@ -233,47 +187,11 @@ class IndexMethod(Protocol[R]):
     ) -> R | list[R]: ...
 
 
-class IndexFunction(Protocol[R]):
-    """`towline.index`: the same with a `Pusher`'s keywords too."""
-
-    @overload
-    def __call__(
-        self,
-        sources: Source | Sequence[Source],
-        destination: str,
-        **options: Unpack[Options],
-    ) -> R: ...
-    @overload
-    def __call__(
-        self,
-        sources: Source | Sequence[Source],
-        destination: Several,
-        **options: Unpack[Options],
-    ) -> list[R]: ...
-    @overload
-    def __call__(
-        self,
-        sources: Source | Sequence[Source],
-        destination: str | Several,
-        **options: Unpack[Options],
-    ) -> R | list[R]: ...
-
-
 def method(called: Callable[..., R | list[R]]) -> Method[R]:
     """Let a method of `Pusher` be seen so."""
     return cast("Method[R]", called)
 
 
-def function(called: Callable[..., R | list[R]]) -> Function[R]:
-    """Let a function of the package be seen so."""
-    return cast("Function[R]", called)
-
-
 def index_method(called: Callable[..., R | list[R]]) -> IndexMethod[R]:
     """Let `Pusher.index` be seen so."""
     return cast("IndexMethod[R]", called)
-
-
-def index_function(called: Callable[..., R | list[R]]) -> IndexFunction[R]:
-    """Let `towline.index` be seen so."""
-    return cast("IndexFunction[R]", called)
