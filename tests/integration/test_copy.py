@@ -166,6 +166,24 @@ def test_of_all_tags_neither_end_waits_for_the_other(tmp_path: Path) -> None:
     ]
 
 
+def test_a_tag_of_nothing_keeps_no_other_from_being_copied(
+    source: Source, oci_registry: TestRegistry
+) -> None:
+    towline.tag(f"{source.host}/app:1", ["2", "3"])
+    towline.copy(f"{source.host}/app:1", f"{oci_registry.name('app')}:1")
+    source.server.faults.fail("HEAD", "/v2/app/manifests/2", 404, times=99)
+    source.server.faults.fail("GET", "/v2/app/manifests/2", 404, times=99)
+    with pytest.raises(towline.PartialFailure) as caught:
+        towline.copy(f"{source.host}/app", oci_registry.name("app"), all_tags=True)
+    one, two, three = caught.value.results
+    assert isinstance(one, towline.PushResult)
+    assert isinstance(three, towline.PushResult)
+    assert (one.status, three.status) == ("unchanged", "pushed")
+    assert isinstance(two, towline.SourceError)
+    assert two.message.endswith(f"tag does not exist: {source.host}/app:2")
+    assert oci_registry.tags("app") == ["1", "3"]
+
+
 def test_patterns_alone_mean_all_tags_that_fit(
     source: Source, oci_registry: TestRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:

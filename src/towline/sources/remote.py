@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from towline.errors import NetworkError, RegistryError, SourceError, TowlineError
 from towline.events import Retrying
 from towline.registry.errors import on_side
+from towline.registry.manifests import place
 from towline.sources.base import Referrer, SourceEntry, SourceLayer, foreign_layer
 from towline.sources.oci_images import MAX_CHILDREN, MAX_DEPTH, Absent, OciImages
 from towline.sources.select import worth_reading
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from towline.context import Context
     from towline.reference import Reference
     from towline.registry.repository import Repository
-    from towline.sources.base import SourceIndex
+    from towline.sources.base import SourceImage, SourceIndex
     from towline.spec.descriptor import Descriptor, Platform
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
@@ -119,7 +120,7 @@ class RemoteSource(OciImages):
         self._globs = globs
         self._wanted = wanted
         self._contents: dict[Digest, bytes] = {}
-        self._asked: list[Future[Descriptor]] = []
+        self._asked: list[Future[Descriptor | None]] = []
 
     def close(self) -> None:
         """See `ImageSource`. The connections are the registry client's."""
@@ -130,9 +131,10 @@ class RemoteSource(OciImages):
         """See `ImageSource`. Raises SourceError where there is no image."""
         # By HEAD alone: at Docker Hub a GET of a manifest counts as a pull.
         if not self._all_tags:
-            tag = self._reference.tag
-            known = self._head(self._reference.target)
-            return [self._entry((tag,) if tag else (), lambda: known)]
+            tag, target = self._reference.tag, self._reference.target
+            if (known := self._head(target)) is None:
+                raise self._lacks(target)
+            return [self._entry((tag,) if tag else (), target, lambda: known)]
         reading = self._reading
         try:
             tags = reading.retry("tags", partial(reading.repository.tags, reading.context))
@@ -148,20 +150,28 @@ class RemoteSource(OciImages):
         # Awaited when they are needed: a destination is asked meanwhile.
         self._asked = [reading.threads.submit(partial(self._head, tag)) for tag in tags]
         asked = zip(tags, self._asked, strict=True)
-        return [self._entry((tag,), future.result) for tag, future in asked]
+        return [self._entry((tag,), tag, future.result) for tag, future in asked]
 
-    def _head(self, target: str) -> Descriptor:
+    def _head(self, target: str) -> Descriptor | None:
         reading = self._reading
         head = partial(reading.repository.head_manifest, target, reading.context)
-        known = reading.retry(target, head)
-        if known is None:
-            reading.repository.check_version(reading.context)
-            what = "image" if ":" in target else "tag"
-            raise SourceError(f"{what} does not exist: {self._reference}")
-        return known
+        return reading.retry(target, head)
 
-    def _entry(self, names: tuple[str, ...], know: Callable[[], Descriptor]) -> SourceEntry:
-        return SourceEntry(names, lambda: self.entry(know()), know)
+    def _entry(
+        self, names: tuple[str, ...], target: str, know: Callable[[], Descriptor | None]
+    ) -> SourceEntry:
+        def read() -> SourceImage | SourceIndex:
+            if (known := know()) is None:
+                raise self._lacks(target)
+            return self.entry(known)
+
+        return SourceEntry(names, read, know)
+
+    def _lacks(self, target: str) -> SourceError:
+        """The error for a tag or digest of nothing. Raises what `check_version` does."""
+        self._reading.repository.check_version(self._reading.context)
+        what = "image" if ":" in target else "tag"
+        return SourceError(f"{what} does not exist: {place(self._reference.repository, target)}")
 
     def _index(self, raw: RawManifest, listed: Sequence[Descriptor], depth: int) -> SourceIndex:
         return super()._index(raw, worth_reading(listed, self._wanted), depth)
