@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import towline
 from tests.support.guards import Tokens
+from tests.support.processes import until
 from tests.support.pushing import client_of
 from tests.support.scripted import CUT, Asked, Reply, Scripted
 from towline.errors import NetworkError
@@ -148,7 +148,7 @@ def test_a_connection_that_was_closed_while_idle_is_not_used(registry: Scripted)
     registry.on("HEAD", "blobs", Reply(404, close=True))
     with client_of(registry) as client:
         client.repository.has_blob(DIGEST, client.context)
-        time.sleep(0.1)  # for the end of the connection to arrive
+        until(lambda: registry._connections[0].fileno() < 0)  # its end has arrived
         client.put("1", MANIFEST.content)
     assert [asked.connection for asked in registry.asked] == [0, 1]
 
