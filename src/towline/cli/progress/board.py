@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.cli.wording import one_line
@@ -22,18 +21,18 @@ _WINDOW = 10.0
 """Seconds over which a rate is averaged."""
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Row:
     """One layer at one destination."""
 
-    reference: str
-    id: str
-    status: str
-    current: int = 0
-    """Bytes read from the source."""
-    total: int | None = None
-    sent: int = 0
-    """Bytes on the wire."""
+    def __init__(self, reference: str, layer: str) -> None:
+        self.reference = reference
+        self.id = layer
+        self.status = ""
+        self.current = 0
+        """Bytes read from the source."""
+        self.total: int | None = None
+        self.sent = 0
+        """Bytes on the wire."""
 
     def __str__(self) -> str:
         return f"{self.id}: {self.status}"
@@ -108,7 +107,7 @@ class Board:
                 del self.works[event.what]
         if not isinstance(event, LayerProgress):
             return None
-        fresh = Row(event.reference, event.id, "")
+        fresh = Row(event.reference, event.id)
         row = self._rows.setdefault((event.reference, event.id), fresh)
         if event.total is not None:
             row.total = event.total
