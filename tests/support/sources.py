@@ -9,7 +9,7 @@ import tarfile
 from typing import TYPE_CHECKING, Any
 
 from towline.context import Context
-from towline.sources import select
+from towline.sources import base, select
 from towline.sources.base import SourceIndex
 from towline.sources.files import read_all
 from towline.sources.open_source import open_source
@@ -58,16 +58,7 @@ def image_of(entry: SourceEntry) -> SourceImage:
 
 
 def images_of(entry: SourceEntry) -> tuple[SourceImage, ...]:
-    content = entry.content
-    return leaves(content) if isinstance(content, SourceIndex) else (content,)
-
-
-def leaves(index: SourceIndex) -> tuple[SourceImage, ...]:
-    return tuple(
-        image
-        for child in index.children
-        for image in (leaves(child) if isinstance(child, SourceIndex) else (child,))
-    )
+    return tuple(base.images_of(entry.content))
 
 
 def content_of(layer: SourceLayer) -> bytes:

@@ -119,6 +119,13 @@ class SourceIndex(NamedTuple):
     """As an image's."""
 
 
+def images_of(content: SourceImage | SourceIndex) -> list[SourceImage]:
+    """The image itself, or the images of an index and of the indexes in it."""
+    if isinstance(content, SourceImage):
+        return [content]
+    return [image for child in content.children for image in images_of(child)]
+
+
 class SourceEntry:
     """One image or index of a source, and its names there.
 

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 from towline.errors import SourceError
 from towline.sources import engine_images
-from towline.sources.base import SourceEntry, SourceImage, SourceIndex, SourceLayer
+from towline.sources.base import (
+    SourceEntry,
+    SourceImage,
+    SourceIndex,
+    SourceLayer,
+    images_of,
+)
 from towline.sources.engine_content import EngineContent
 from towline.sources.engine_documents import (
     DescribedFiles,
@@ -246,7 +252,7 @@ class EngineSource:
         content = self._without_export(image)
         if content is None:
             return True
-        layers = [layer for each in _leaves(content) for layer in each.layers]
+        layers = [layer for each in images_of(content) for layer in each.layers]
         if self._at_hand(image) or not all(layer.stored for layer in layers):
             return False
         digests = {
@@ -344,13 +350,6 @@ class EngineSource:
         """The export of these images that is kept; of a single image only the wanted layers."""
         wanted = self._layers_of.get(images[0].id) if len(images) == 1 else None
         return self._exporter.kept(images, wanted)
-
-
-def _leaves(content: SourceImage | SourceIndex) -> list[SourceImage]:
-    """The image itself, or the images of an index and of the indexes in it."""
-    if isinstance(content, SourceImage):
-        return [content]
-    return [image for child in content.children for image in _leaves(child)]
 
 
 def _content(archive: ImageSource, image: Listed) -> SourceImage | SourceIndex:

@@ -20,7 +20,7 @@ from towline.errors import (
 )
 from towline.push.target import Costs
 from towline.reference import Reference
-from towline.sources.base import SourceEntry, SourceImage, SourceIndex
+from towline.sources.base import SourceEntry, SourceImage, SourceIndex, images_of
 from towline.sources.open_source import open_source, parse
 from towline.sources.select import chosen, select, tagged
 from towline.spec import media_types
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from towline.push.resources import Resources
     from towline.push.target import Target
     from towline.reference import RepositoryName
-    from towline.sources.base import ImageSource, Referrer, SourceLayer
+    from towline.sources.base import ImageSource, Referrer
     from towline.sources.oci_layout import OciLayout
     from towline.sources.passing import PassesBy
     from towline.sources.remote import RemoteSource
@@ -228,7 +228,8 @@ class Opened:
         return {
             layer.stored.digest
             for entry in entries
-            for layer in _layers(entry.content)
+            for image in images_of(entry.content)
+            for layer in image.layers
             if layer.stored
         }
 
@@ -259,14 +260,6 @@ class Opened:
     def close(self) -> None:
         """Close the source; readers that are open go on."""
         self._source.close()
-
-
-def _layers(content: SourceImage | SourceIndex) -> Iterator[SourceLayer]:
-    if isinstance(content, SourceIndex):
-        for child in content.children:
-            yield from _layers(child)
-    else:
-        yield from content.layers
 
 
 def _remote(
