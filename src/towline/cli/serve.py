@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from towline.cli import options, output, report
 from towline.cli.options import Command, Group, Option
-from towline.cli.wording import one_line
+from towline.cli.wording import counted, one_line
 from towline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ def _serve(args: argparse.Namespace) -> int:
         from towline.server.gc import collect_once
 
         swept = collect_once(Path(args.root))
-        blobs = "1 blob" if swept.blobs == 1 else f"{swept.blobs} blobs"
-        output.write([f"removed {blobs} of {swept.bytes} bytes"])
+        output.write([f"removed {counted(swept.blobs, 'blob')} of {swept.bytes} bytes"])
         return 0
     # Blocked before the first thread starts: threads inherit it, so `sigwait` gets every signal.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
