@@ -91,16 +91,12 @@ def _zstd(text: str, level: str) -> Profile:
     if not level.isdigit() or int(level) not in ZSTD_LEVELS:
         msg = f"{text!r} is no zstd level"
         raise UsageError(msg, hint="use zstd:1 to zstd:19")
-    name = f"zstd:{int(level)}"
-    return Profile(name, "zstd", f"{name}/1{_other_library()}", int(level))
-
-
-def _other_library() -> str:
-    """The version of a libzstd that is not the bundled one, to tell its bytes apart; or ""."""
     import zstandard
 
     version = zstandard.ZSTD_VERSION
-    return "" if version == _LIBRARY else "+" + ".".join(str(part) for part in version)
+    other = "" if version == _LIBRARY else "+" + ".".join(str(part) for part in version)
+    name = f"zstd:{int(level)}"
+    return Profile(name, "zstd", f"{name}/1{other}", int(level))
 
 
 def family() -> str:

@@ -214,16 +214,10 @@ class RegistryClient:
     def _made_pool(self) -> Pool:
         settings = self._settings
         if self._pool is None:
-            given = tls.Trust(settings.insecure)
-            if settings.ca or settings.cert or settings.key:
-                from pathlib import Path  # it costs start-up
-
-                ca, cert, key = (
-                    Path(each) if each else None
-                    for each in (settings.ca, settings.cert, settings.key)
-                )
-                given = tls.Trust(settings.insecure, (ca,) if ca else (), cert, key)
-                tls.check(given)
+            authorities = (settings.ca,) if settings.ca else ()
+            cert, key = settings.cert or None, settings.key or None
+            given = tls.Trust(settings.insecure, authorities, cert, key)
+            tls.check(given)
 
             def trust(url: Url) -> tls.Trust:
                 return trust_of(host_of(url), given, settings.environ)

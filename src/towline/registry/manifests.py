@@ -141,7 +141,10 @@ def get_manifest(name: RepositoryName, target: str, *, checked: bool = True) -> 
         errors.check_success(response, action)
         if response.truncated:
             raise RegistryError(f"cannot {action}: it is larger than {MANIFEST_READ_MAX} bytes")
-        manifest = schema1.raw(response.body, _media_type(response))
+        # The document's own type counts before the header: proxies rewrite that.
+        own = reading.mapping(response.body).get("mediaType")
+        media_type = own if isinstance(own, str) and own else response.media_type
+        manifest = schema1.raw(response.body, media_type)
         if checked and target.startswith("sha256:") and manifest.digest != target:
             raise RegistryError(
                 f"cannot {action}: what came has the digest {manifest.digest}", transient=True
@@ -152,12 +155,6 @@ def get_manifest(name: RepositoryName, target: str, *, checked: bool = True) -> 
     return Call(
         "GET", path, action, read, (ACCEPT_MANIFESTS,), limit=MANIFEST_READ_MAX, follow=True
     )
-
-
-def _media_type(response: Response) -> str:
-    """The document's own type, which counts before the header: proxies rewrite that."""
-    own = reading.mapping(response.body).get("mediaType")
-    return own if isinstance(own, str) and own else response.media_type
 
 
 def lacks_blobs(error: Exception) -> bool:

@@ -281,7 +281,8 @@ def _found(view: _View, sought: Sequence[str]) -> Iterator[tuple[int, int]]:
         start = text.find(secret)
         while start >= 0:
             end = start + len(secret)
-            if len(secret) >= _ANYWHERE or _is_word(text, start, end):
+            beside = text[start - 1 : start] + text[end : end + 1]
+            if len(secret) >= _ANYWHERE or not any(map(str.isalnum, beside)):
                 yield _span(view, start, end)
             start = text.find(secret, start + 1)
         # A text may quote only its beginning, up to a quotation mark in it, say.
@@ -311,10 +312,6 @@ def _cut(view: _View, secret: str, part: str, cut: int) -> Iterator[tuple[int, i
 def _shared(one: str, other: str) -> int:
     """The length of the beginning that both have in common."""
     return len(os.path.commonprefix([one, other]))  # noqa: RUF071 - by characters, as they are
-
-
-def _is_word(text: str, start: int, end: int) -> bool:
-    return not (text[start - 1 : start].isalnum() or text[end : end + 1].isalnum())
 
 
 def _span(view: _View, start: int, end: int) -> tuple[int, int]:

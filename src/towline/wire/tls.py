@@ -15,7 +15,8 @@ from towline.errors import UsageError
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
-    from pathlib import Path
+
+    StrPath = str | os.PathLike[str]
 
 
 class Trust(NamedTuple):
@@ -23,11 +24,11 @@ class Trust(NamedTuple):
 
     insecure: bool = False
     """Take any certificate."""
-    authorities: tuple[Path, ...] = ()
+    authorities: tuple[StrPath, ...] = ()
     """PEM files of certificates to trust besides the system's."""
-    certificate: Path | None = None
+    certificate: StrPath | None = None
     """PEM file of a client certificate; it may hold the key too."""
-    key: Path | None = None
+    key: StrPath | None = None
 
 
 def context(trust: Trust) -> ssl.SSLContext:
@@ -90,7 +91,7 @@ def _trust_the_system(made: ssl.SSLContext) -> None:
 
 
 @contextmanager
-def _reading(path: Path, what: str, hint: str | None = None) -> Iterator[None]:
+def _reading(path: StrPath, what: str, hint: str | None = None) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
