@@ -16,6 +16,7 @@ from towline.errors import TowlineError
 from towline.server import Limits, Server
 from towline.server.gc import collect_once
 from towline.spec.digest import Digest
+from towline.testing.images import make_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,6 +165,17 @@ def test_a_folder_without_a_registry_is_left_alone(root: Path) -> None:
     with pytest.raises(TowlineError, match="holds no registry"):
         collect_once(root)
     assert not list(root.iterdir())
+
+
+def test_somebodys_layout_is_left_alone(tmp_path: Path) -> None:
+    """No repository holds what is in it, so that a collection would remove all of it."""
+    layout = make_image(tmp_path / "layout", format="oci").path
+    before = sorted(layout.rglob("*"))
+    with pytest.raises(TowlineError, match="holds no registry"):
+        collect_once(layout)
+    with pytest.raises(TowlineError, match="holds blobs, and is no registry"):
+        Server(layout)
+    assert sorted(layout.rglob("*")) == before
 
 
 def test_uploads_survive_a_restart_and_end_when_nobody_comes_back(root: Path) -> None:

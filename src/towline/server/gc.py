@@ -74,7 +74,7 @@ def collect_once(root: Path) -> Swept:
 
     Raises TowlineError when the root holds no registry, or cannot be used.
     """
-    if not (root / "oci-layout").exists():
+    if not (root / "repositories").exists():
         raise TowlineError(f"{root} holds no registry")
     storage = Storage(root)
     try:

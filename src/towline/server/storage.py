@@ -181,6 +181,12 @@ class Storage:
         self.files = Files(self.uploads, durable=not self._temporary)
         self._changing = [threading.Lock() for _ in range(_STRIPES)]
         self._held: int | None = None
+        if self.blobs.exists() and not self.repositories.exists():
+            # Somebody's layout: no repository holds its blobs, so a collection would remove them.
+            raise TowlineError(
+                f"{self.root} holds blobs, and is no registry of towline's",
+                hint="choose another folder with `--root`, and push what is in this one",
+            )
         try:
             for folder in (self.repositories, self.uploads, *map(self.blobs.joinpath, HEX_LENGTHS)):
                 folder.mkdir(parents=True, exist_ok=True)
