@@ -213,11 +213,11 @@ class BlobUpload:
             self._forget(digest, origin)
         return False
 
-    # Receive the bytes.
-
     def _forget(self, digest: Digest, holder: RepositoryName) -> None:
         """Have the cache forget that a repository holds the blob with that digest."""
         self._unfinished.knowledge.forget(self.blob.identity, digest, str(holder))
+
+    # Receive the bytes.
 
     def _take_up(self) -> bool:
         """Take over, once, the session that an earlier process has left.
