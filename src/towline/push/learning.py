@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from towline.errors import RegistryError, TowlineError
 from towline.events import Note
 from towline.push.image import images, tree_blobs
-from towline.push.plan import Made
+from towline.push.plan import Made, shared
 from towline.push.target import entry_of
 from towline.reference import HUB, LATEST
 from towline.spec import distribution, media_types
@@ -288,7 +288,7 @@ def alike(tag: str, others: Iterable[str]) -> list[str]:
             trunk and own.hashed,
             parts.words == own.words,
             trunk,
-            _shared(parts.numbers, own.numbers),
+            shared(parts.numbers, own.numbers),
             not parts.words,
             parts.numbers,
             place,  # many list the newest last
@@ -313,9 +313,3 @@ def _parts(tag: str) -> _Parts:
             elif piece != "v":
                 words.append(piece)
     return _Parts(tuple(words), tuple(numbers), hashed)
-
-
-def _shared(numbers: Sequence[float], others: Sequence[float]) -> int:
-    """How many leading numbers both share."""
-    pairs = zip(numbers, others, strict=False)
-    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(numbers), len(others)))

@@ -228,8 +228,13 @@ def _ours(entry: Entry, target: Destination) -> bool:
 
 def _likeness(one: str, other: str) -> int:
     """How many leading components two names share; the host is one of them."""
-    pairs = zip(one.split("/"), other.split("/"), strict=False)
-    return next((n for n, (a, b) in enumerate(pairs) if a != b), len(one.split("/")))
+    return shared(one.split("/"), other.split("/"))
+
+
+def shared(one: Sequence[object], other: Sequence[object]) -> int:
+    """How many leading items both have."""
+    pairs = zip(one, other, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _candidate(entry: Entry) -> Made:
