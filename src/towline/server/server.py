@@ -161,9 +161,9 @@ class Server:
         except OSError as error:
             self._registry.storage.close()
             host, port = self._address
-            # Without the address, which `create_server` adds to the system's words.
-            number = None if isinstance(error, socket.gaierror) else error.errno
-            reason = os.strerror(number) if number else error.strerror or str(error)
+            # Without the address, which `create_server` adds to the system's words, and those of a
+            # name that cannot be resolved, whose numbers are below 0.
+            reason = (error.strerror or str(error)).partition(" (while")[0]
             raise TowlineError(
                 f"cannot listen on {host}:{port}: {reason}",
                 hint="choose another address with --listen; port 0 takes a free one",

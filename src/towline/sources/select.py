@@ -184,8 +184,9 @@ def _listed(entries: Sequence[SourceEntry]) -> str:
 
 def parse_platform(text: str) -> Platform:
     """Parse OS/ARCH or OS/ARCH/VARIANT. Raises UsageError."""
-    parts = text.strip().lower().split("/")
-    if len(parts) not in {2, 3} or not all(parts) or "," in text:
+    words = text.lower().replace(",", " ").split()
+    parts = words[0].split("/") if len(words) == 1 else []
+    if len(parts) not in {2, 3} or not all(parts):
         raise UsageError(
             f"a platform is OS/ARCH or OS/ARCH/VARIANT, not {text!r}",
             hint="as in linux/amd64 or linux/arm/v7, each of several by itself",

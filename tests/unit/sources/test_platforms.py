@@ -41,9 +41,13 @@ def test_a_platform_is_read_as_people_write_it(text: str, platform: Platform) ->
     assert parse_platform(text) == platform
 
 
-@pytest.mark.parametrize(
-    "text", ["", "linux", "linux/amd64,linux/arm64", "linux/", "/amd64", "linux/arm/v7/x", "all"]
-)
+@pytest.mark.parametrize("between", [",", " ", "\n"])
+def test_several_in_one_text_are_no_platform(between: str) -> None:
+    with pytest.raises(UsageError, match="a platform is OS/ARCH or OS/ARCH/VARIANT"):
+        parse_platform(f"linux/amd64{between}linux/arm64")
+
+
+@pytest.mark.parametrize("text", ["", "linux", "linux/", "/amd64", "linux/arm/v7/x", "all"])
 def test_what_is_no_platform_is_a_wrong_use(text: str) -> None:
     with pytest.raises(UsageError, match="a platform is OS/ARCH or OS/ARCH/VARIANT") as caught:
         parse_platform(text)
