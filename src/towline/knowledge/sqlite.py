@@ -140,7 +140,7 @@ class SqliteKnowledge(Knowledge):
                 "SELECT CAST(content AS BLOB) FROM value WHERE kind = ? AND name = ? AND until > ?"
             )
             found = database.execute(query, (kind, name, time.time())).fetchone()
-            old = found[0] if found else b""
+            old = (found and found[0]) or b""
             if bool(old) != bool(before) or not old.startswith(before):
                 return False
             _replace(database, kind, name, after, life)

@@ -205,14 +205,11 @@ class Transport:
         if url.origin == base.origin:
             return self._at_home(base, context)
         # Storage gets none: S3 refuses a signed address that comes with an `Authorization`.
-        match = re.fullmatch(_UPLOAD, url.target.partition("?")[0])
-        if match is None:
-            return None
-        key = (url.origin, match[1])
+        key = _upload_at(url)
         # No password in the clear, unless the user has said that the way is safe.
         safe = url.scheme == "https" or self.endpoint.plain_http
-        if meet and safe and key not in self._others:
-            name = RepositoryName(host_of(url), match[1])
+        if key[1] and meet and safe and key not in self._others:
+            name = RepositoryName(host_of(url), key[1])
             credentials = self._keychain.find(name, None, context)
             if credentials is not None:
                 self._others[key] = self._made(url.at(distribution.BASE), credentials)
@@ -313,44 +310,45 @@ class Transport:
 
     def judged(self, error: E, response: Response) -> E:
         """Complete an error with the account that was refused, and drop a hint that is false."""
-        at_home = response.url.origin == self.endpoint.key
+        here = response.url.origin == self.endpoint.key
         speaks = response.status >= 400 and not errors.is_page(response)
         # A known registry has answered with a page, or with neither yes nor no: something on the
         # way, for once. 401, 411 and 413 have remedies of their own, whoever says them.
         if self.proven and response.status not in {401, 411, 413} and not speaks:
             error.transient = True
-        if error.hint == errors.SPEAKS_HTTPS and not (at_home and self.endpoint.plain_http):
+        if error.hint == errors.SPEAKS_HTTPS and not (here and self.endpoint.plain_http):
             error.hint = None
         if isinstance(error, AuthError):
-            if at_home:
-                self._say_account(error)
-            else:
-                self._say_elsewhere(error, response)
+            self._say_account(error, response, here=here)
         return error
 
-    def _say_account(self, error: AuthError) -> None:
-        account = self._home.credentials if self._home else self.credentials
-        if account is None:
-            error.args = (f"{error.message}; {self._keychain.nothing_found(self.endpoint.host)}",)
-            error.hint = f"towline login {self.endpoint.host}, or pass `creds='USER:PASSWORD'`"
+    def _say_account(self, error: AuthError, response: Response, *, here: bool) -> None:
+        host = self.endpoint.host
+        who = self._home if here else self._others.get(_upload_at(response.url))
+        account = who.credentials if who else self.credentials if here else None
+        if account is not None:
+            said = f"it was asked as {account}"
+        elif here:
+            said = self._keychain.nothing_found(host)
+            error.hint = f"towline login {host}, or pass `creds='USER:PASSWORD'`"
         else:
-            error.args = (f"{error.message}; it was asked as {account}",)
-        if error.status == 401 and self._home and self._home.doubts_clocks:
+            said = "no credentials are sent there"
+            if response.method == "POST":  # an upload was redirected there: it is a registry
+                error.hint = f"towline login {response.url.authority}"
+            else:
+                # The signed address of a storage ends after a while; the registry may name a
+                # better one.
+                error.transient = True
+                error.hint = f"ask whoever runs {host}, which names that place"
+        error.args = (f"{error.message}; {said}",)
+        if here and error.status == 401 and who and who.doubts_clocks:
             error.hint = errors.CLOCKS
 
-    def _say_elsewhere(self, error: AuthError, response: Response) -> None:
-        match = re.fullmatch(_UPLOAD, response.url.target.partition("?")[0])
-        other = self._others.get((response.url.origin, match[1])) if match else None
-        if other is not None:
-            error.args = (f"{error.message}; it was asked as {other.credentials}",)
-            return
-        error.args = (f"{error.message}; no credentials are sent there",)
-        if response.method == "POST":  # an upload was redirected there: it is a registry
-            error.hint = f"towline login {response.url.authority}"
-            return
-        # The signed address of a storage ends after a while; the registry may name a better one.
-        error.transient = True
-        error.hint = f"ask whoever runs {self.endpoint.host}, which names that place"
+
+def _upload_at(url: Url) -> tuple[str, str]:
+    """The origin and the repository of an upload; the latter is empty for any other address."""
+    match = re.fullmatch(_UPLOAD, url.target.partition("?")[0])
+    return url.origin, match[1] if match else ""
 
 
 class Conversation(NamedTuple):
