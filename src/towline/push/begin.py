@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.push.content.source_images import Assembled, Wanted
-    from towline.push.image import Image, Tree
+    from towline.push.image import Tree
     from towline.push.interface.options import Annotations, Wish
     from towline.push.interface.result import Status, TagOutcome
     from towline.push.resources import Resources
@@ -242,18 +242,17 @@ def _fitting(
     """
     if not name.host.startswith("docker-archive:"):
         return tuple(tags)
-    return tuple((reference, _sole_image(reference, tree)) for reference, tree in tags)
-
-
-def _sole_image(reference: Reference, tree: Tree) -> Image:
-    found = [image for image in images(tree) if image.source.platform.known]
-    if len(found) == 1:
-        return found[0]
-    platforms = ", ".join(str(image.source.platform) for image in found)
-    raise SourceError(
-        f"{reference} is to be one image, and the source has {len(found)}: {platforms}",
-        hint=f"choose one: `platform='{found[0].source.platform}'`" if found else None,
-    )
+    fitting = []
+    for reference, tree in tags:
+        found = [image for image in images(tree) if image.source.platform.known]
+        if len(found) != 1:
+            platforms = ", ".join(str(image.source.platform) for image in found)
+            raise SourceError(
+                f"{reference} is to be one image, and the source has {len(found)}: {platforms}",
+                hint=f"choose one: `platform='{found[0].source.platform}'`" if found else None,
+            )
+        fitting.append((reference, found[0]))
+    return tuple(fitting)
 
 
 def _omit(resources: Resources, targets: Sequence[Target], wish: Wish, context: Context) -> None:

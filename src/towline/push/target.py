@@ -53,18 +53,15 @@ class Costs:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._before = self._so_far()
+        self._before = Cost(0, 0, 0.0)
         self.layers: set[Layer] = set()
         """Layers whose bytes were charged already."""
-
-    def _so_far(self) -> Cost:
-        meter = self._context.meter
-        return Cost(meter.sent_bytes, meter.requests, self._context.clock())
+        self.share()
 
     def share(self) -> Cost:
         """The costs since the last call."""
-        before, now = self._before, self._so_far()
-        self._before = now
+        meter, before = self._context.meter, self._before
+        now = self._before = Cost(meter.sent_bytes, meter.requests, self._context.clock())
         return Cost(
             now.sent_bytes - before.sent_bytes,
             now.requests - before.requests,

@@ -68,24 +68,30 @@ class Fallback:
         """
         if hint := self._never():
             raise _hinted(refusal, hint) from None
-        tried = _Tried(refusal)
+        said, hint = [refusal.message], refusal.hint
+        last: TowlineError = refusal
         for form in self._forms(documents):
             try:
                 converted = self._converted(form, send)
                 put.put(self._target, self._tag.reference, converted)
             except CannotConvert as cannot:
-                tried.impossible(cannot)
+                said.append(f"it cannot be converted: {cannot}")
+                hint = hint or cannot.hint
             except TowlineError as error:
-                tried.failed(_NAMES[form], error)
+                last = error
+                said.append(f"converted to {_NAMES[form]}: {_said_anew(error, refusal)}")
                 if not refuses_type(error):  # another form would meet the same error
                     break
             else:
-                said = " ".join(str(part) for part in (refusal.status, refusal.code) if part)
-                self._warn(documents, form, f" ({said})")
+                answer = " ".join(str(part) for part in (refusal.status, refusal.code) if part)
+                self._warn(documents, form, f" ({answer})")
                 return converted
         else:
-            tried.hint = tried.hint or self._schema1_hint()
-        raise tried.error() from None
+            hint = hint or self._schema1_hint()
+        # Of the kind of the last error, or of the first refusal if all are refusals.
+        failure = _hinted(refusal if refuses_type(last) else last, hint)
+        failure.args = ("; ".join(said),)
+        raise failure from None
 
     def standing(self, documents: Documents, digest: str) -> Documents | None:
         """The converted documents with that digest, if an earlier push has put them; else None."""
@@ -170,37 +176,12 @@ class Fallback:
             self._target.warn(message)
 
 
-class _Tried:
-    """All forms that were tried, and their refusals, as one error."""
-
-    def __init__(self, refusal: RegistryError) -> None:
-        self.hint = refusal.hint
-        self._refusal = refusal
-        self._last: TowlineError = refusal
-        self._said = [refusal.message]
-
-    def impossible(self, cannot: CannotConvert) -> None:
-        self._said.append(f"it cannot be converted: {cannot}")
-        self.hint = self.hint or cannot.hint
-
-    def failed(self, name: str, error: TowlineError) -> None:
-        self._said.append(f"converted to {name}: {self._short(error.message)}")
-        self._last = error
-
-    def _short(self, message: str) -> str:
-        """The message without the words that the first refusal has, too."""
-        if message == self._refusal.message:
-            return "the same"
-        about, colon, _ = self._refusal.message.partition(": ")
-        return message.removeprefix(about + colon)
-
-    def error(self) -> TowlineError:
-        """The error: of the kind of the last error, or of the first refusal if all are refusals."""
-        kind = self._refusal if refuses_type(self._last) else self._last
-        hint = self.hint if refuses_type(self._last) else self._last.hint or self.hint
-        error = _hinted(kind, hint)
-        error.args = ("; ".join(self._said),)
-        return error
+def _said_anew(error: TowlineError, refusal: RegistryError) -> str:
+    """What an error says without the words that the first refusal has, too."""
+    if error.message == refusal.message:
+        return "the same"
+    about, colon, _ = refusal.message.partition(": ")
+    return error.message.removeprefix(about + colon)
 
 
 def _hinted(error: TowlineError, hint: str | None) -> TowlineError:

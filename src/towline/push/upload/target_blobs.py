@@ -166,30 +166,30 @@ class TargetBlobs:
         self._target.remember([(blob, delivered.made)])
 
     def check_unsent(self) -> None:
-        """Check the DiffIDs of stored layers that were at the target already, and not read."""
+        """Read stored layers that were at the target already, and check their DiffIDs.
+
+        Raises Cancelled.
+        """
         for blob in self.plans:
             delivered = self.delivered.get(blob.key)
             unsent = delivered and not delivered.sent_bytes
-            if unsent and blob.held and blob.is_layer and blob.stored:
-                try:
-                    self._decompress(blob)
-                except SourceError as error:
-                    self.errors[blob] = error
-
-    def _decompress(self, blob: Blob) -> None:
-        """Read a blob of the source, and check its DiffID. Raises SourceError, Cancelled."""
-        stream = BlobStream(
-            blob.open(),
-            None,
-            self._resources.encoders,
-            self._target.context.cancel,
-            diff_id_of=blob.stored_compression,
-            spares=self._resources.spares,
-            name=f"layer {blob.id}",
-        )
-        for _ in stream:
-            pass
-        blob.check(stream.blob.digest, stream.blob.diff_id)
+            if not (unsent and blob.held and blob.is_layer and blob.stored):
+                continue
+            try:
+                stream = BlobStream(
+                    blob.open(),
+                    None,
+                    self._resources.encoders,
+                    self._target.context.cancel,
+                    diff_id_of=blob.stored_compression,
+                    spares=self._resources.spares,
+                    name=f"layer {blob.id}",
+                )
+                for _ in stream:
+                    pass
+                blob.check(stream.blob.digest, stream.blob.diff_id)
+            except SourceError as error:
+                self.errors[blob] = error
 
     def check(self, tree: Tree) -> None:
         """Raise the first error of the tree's blobs, if any is not there.
