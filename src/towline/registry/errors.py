@@ -97,10 +97,8 @@ def _from_object(document: dict[str, Any]) -> list[Complaint]:
     if isinstance(errors, list) and errors:
         # A manifest that lacks many blobs gets an error for each.
         return [_from_error(error) for error in errors[:5]]
-    if isinstance(errors, str):
-        return [Complaint(None, shown(errors, _SHOWN))]
     # The Hub's token server says `details`, GitHub's `message`; others have forms of their own.
-    for key in ("details", "message", "error_description", "error", "detail", "msg"):
+    for key in ("errors", "details", "message", "error_description", "error", "detail", "msg"):
         value = document.get(key)
         if isinstance(value, str) and value.strip():
             return [Complaint(_code(document.get("code")), shown(value, _SHOWN))]

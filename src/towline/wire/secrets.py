@@ -278,19 +278,14 @@ def _found(view: _View, sought: Sequence[str]) -> Iterator[tuple[int, int]]:
         # Nearly always its beginning is not even there: nothing else is tried then.
         if secret[: _LEAST if cuts else _ANYWHERE] not in text:
             continue
-        start = text.find(secret)
+        # A text may quote only its beginning, up to a quotation mark in it, say.
+        part = secret[: max(_PART, len(secret) // 2)]
+        start = text.find(part)
         while start >= 0:
-            end = start + len(secret)
+            end = start + _shared(secret, text[start : start + len(secret)])
             beside = text[start - 1 : start] + text[end : end + 1]
             if len(secret) >= _ANYWHERE or not any(map(str.isalnum, beside)):
                 yield _span(view, start, end)
-            start = text.find(secret, start + 1)
-        # A text may quote only its beginning, up to a quotation mark in it, say.
-        part = secret[: max(_PART, len(secret) // 2)]
-        start = text.find(part) if len(part) >= _PART else -1
-        while start >= 0:
-            end = start + _shared(secret, text[start : start + len(secret)])
-            yield _span(view, start, end)
             start = text.find(part, end - len(part) + 1)
         for cut in cuts:
             yield from _cut(view, secret, secret[:_LEAST], cut)
