@@ -95,10 +95,8 @@ class Begun(NamedTuple):
 
 
 def begin(
-    resources: Resources,
     opened: Opened | Assembled,
     wanted: Wanted,
-    wish: Wish,
     context: Context,
     *,
     passed: Mapping[RepositoryName, Target],
@@ -108,15 +106,15 @@ def begin(
     `passed`: targets that have blobs of the source already. Requests to the source's registry count
     for the first of the targets. Raises SourceError, UsageError, and a registry's errors.
     """
-    places = destinations.by_repository(wanted)
-    targets = passed or targets_of(resources, places, wish, context)
+    wish, places = opened.wish, destinations.by_repository(wanted)
+    targets = passed or targets_of(opened, places, context)
     for target in targets.values():
         target.origins = opened.origins
     if opened.origin:
         first = next(iter(targets.values()))
         first.context, first.costs = opened.context, opened.costs
     if wish.omit_from:
-        _omit(resources, [*targets.values()], wish, context)
+        _omit(opened, [*targets.values()], context)
     agreed: dict[Tree, tuple[str, Digest]] = {}
     outcomes = {name: Outcomes(target, agreed) for name, target in targets.items()}
     if opened.origin:
@@ -148,10 +146,10 @@ def begin(
 
 
 def targets_of(
-    resources: Resources, names: Iterable[RepositoryName], wish: Wish, context: Context
+    opened: Opened | Assembled, names: Iterable[RepositoryName], context: Context
 ) -> dict[RepositoryName, Target]:
     """The targets of a push."""
-    return {name: target_at(resources, name, context, wish) for name in names}
+    return {name: target_at(opened.resources, name, context, opened.wish) for name in names}
 
 
 def _settle(outcomes: Outcomes, tags: Sequence[Reference], wanted: Wanted) -> None:
@@ -255,16 +253,16 @@ def _fitting(
     return tuple(fitting)
 
 
-def _omit(resources: Resources, targets: Sequence[Target], wish: Wish, context: Context) -> None:
+def _omit(opened: Opened | Assembled, targets: Sequence[Target], context: Context) -> None:
     """Have archives leave out the layers that the images of `omit_from` have."""
     omitted: set[Digest] = set()
     plain = options.wish({})
-    for source in wish.omit_from:
+    for source in opened.wish.omit_from:
         reference = registry_reference(source)
         spelled = f"docker://{reference}" if reference else source
-        with opening(spelled, resources, context, wish=plain) as opened:
-            omitted |= opened.layers()
-            targets[0].context.meter.add(requests=opened.context.meter.requests)
+        with opening(spelled, opened.resources, context, wish=plain) as base:
+            omitted |= base.layers()
+            targets[0].context.meter.add(requests=base.context.meter.requests)
     for target in targets:
         if target.layout:
             target.layout.omitted = omitted

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from towline.context import Context
     from towline.push.content.source_images import Opened
     from towline.push.image import Tree
-    from towline.push.interface.options import Wish
-    from towline.push.resources import Resources
     from towline.push.target import Target
     from towline.reference import Reference, RepositoryName
     from towline.sources.base import SourceImage
@@ -46,14 +44,10 @@ _NOTHING: Tree = Index(SourceIndex(RawManifest(b"", media_types.OCI_INDEX), (), 
 
 
 def send_ahead(
-    resources: Resources,
-    opened: Opened,
-    places: Mapping[RepositoryName, Sequence[Reference]],
-    wish: Wish,
-    context: Context,
+    opened: Opened, places: Mapping[RepositoryName, Sequence[Reference]], context: Context
 ) -> Mapping[RepositoryName, Target]:
     """Send the blobs of a source that passes, or whose config comes late. Returns the targets."""
-    begun = targets_of(resources, places, wish, context)
+    begun = targets_of(opened, places, context)
     for name, tags in places.items():
         begun[name].tags = tuple((tag, _NOTHING) for tag in tags if tag.tag)
     targets = list(begun.values())

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from towline.errors import Side
     from towline.push.content.source_images import Wanted
     from towline.push.interface.destinations import Told
-    from towline.push.interface.options import Wish
     from towline.push.interface.result import TagOutcome
     from towline.reference import Reference
 
@@ -132,11 +131,11 @@ class Pusher:
             if opened.passing or opened.outline:
                 from towline.push.passing import send_ahead  # which most have no need of
 
-                passed = send_ahead(self._resources, opened, names, wish, context)
+                passed = send_ahead(opened, names, context)
             with context.span("described"):
                 wanted = opened.wanted(parsed)
             wait_for_connection()
-            outcomes = self._push(opened, wanted, wish, context, passed)
+            outcomes = self._push(opened, wanted, context, passed)
         several = all_tags or not isinstance(destination, str)
         return self._answer(outcomes, said, several=several)
 
@@ -144,15 +143,14 @@ class Pusher:
         self,
         opened: Opened | Assembled,
         wanted: Wanted,
-        wish: Wish,
         context: Context,
         passed: Mapping[RepositoryName, Target],
     ) -> Mapping[Reference, TagOutcome]:
         """What came of each tag that is wanted, in that order. Raises Cancelled."""
-        begun = begin(self._resources, opened, wanted, wish, context, passed=passed)
+        begun = begin(opened, wanted, context, passed=passed)
         targets = [run.target for run in begun.runs]
         left = 0
-        if targets and not wish.referrers and opened.knows_referrers:
+        if targets and not opened.wish.referrers and opened.knows_referrers:
             from towline.push.content import referring  # which most have no need of
 
             left = referring.left_behind(targets, opened)
@@ -265,7 +263,7 @@ class Pusher:
                 for source in meant
             ]
             opened = Assembled(each)
-            outcomes = self._push(opened, opened.wanted(parsed), wish, context, {})
+            outcomes = self._push(opened, opened.wanted(parsed), context, {})
         return self._answer(outcomes, said, several=not isinstance(destination, str))
 
     def inspect(self, source: Source, *, cancel: Cancel | None = None) -> InspectResult:
@@ -354,7 +352,7 @@ class Pusher:
             opening(source, self._resources, context, parsed, wish=wish, outline=True) as opened,
         ):
             wanted = opened.wanted(parsed)
-            begun = begin(self._resources, opened, wanted, wish, context, passed={})
+            begun = begin(opened, wanted, context, passed={})
             if begun.runs:
                 JointPush(begun.runs).prepare()
             planned = dry_run.estimate(begun, check=wishes.get("check_push", False))

@@ -129,12 +129,13 @@ class Opened:
     ) -> None:
         """`places`: the destinations; `known_first`: see `open_source`."""
         location = parse(source) if isinstance(source, str) else None
+        self.resources = resources
         self.context = context
         self.costs = Costs(context)
         """The costs of reading from a registry."""
         self.name = _name(source)
         """Its name in errors and results."""
-        self._wish = wish
+        self.wish = wish
         self._ref = location.ref if location else None
         self._engine: EngineImage | None = None
         self._remote: RemoteSource | None = None
@@ -197,16 +198,16 @@ class Opened:
 
     def wanted(self, destinations: Sequence[Reference]) -> Wanted:
         """The one image for each destination, or all tags of a repository for each of them."""
-        if not self._wish.all_tags:
+        if not self.wish.all_tags:
             return dict.fromkeys(destinations, self.entry())
-        tags = tagged(self._entries(), self._ref, self.name, self._spelled, self._wish.tags)
-        if self._wish.referrers:  # what others have listed at the destination stays in the list
+        tags = tagged(self._entries(), self._ref, self.name, self._spelled, self.wish.tags)
+        if self.wish.referrers:  # what others have listed at the destination stays in the list
             tags = tuple((tag, entry) for tag, entry in tags if not is_list(tag))
         return {place.with_tag(tag): entry for place in destinations for tag, entry in tags}
 
     def _entries(self) -> list[SourceEntry]:
         """All its entries, each with the wanted platforms."""
-        wish = self._wish
+        wish = self.wish
         return [
             chosen(entry, wish.platforms, self.name, attestations=wish.attestations)
             for entry in self._source.entries()
@@ -287,7 +288,9 @@ class Assembled:
 
     def __init__(self, opened: Sequence[Opened]) -> None:
         self._opened = opened
-        self.context, self.costs = opened[0].context, opened[0].costs
+        first = opened[0]
+        self.resources, self.wish = first.resources, first.wish
+        self.context, self.costs = first.context, first.costs
         self.origin: RepositoryName | None = next(filter(None, (o.origin for o in opened)), None)
 
     def wanted(self, destinations: Sequence[Reference]) -> Wanted:
