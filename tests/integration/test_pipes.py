@@ -271,13 +271,13 @@ def test_bytes_that_are_not_those_of_their_name_are_refused(
 def test_small_blobs_are_sent_again_and_large_ones_end_with_the_way_round(
     oci_registry: TestRegistry, tmp_path: Path
 ) -> None:
-    small = make_image(tmp_path / "s.tar", [{"a": os.urandom(3 * MiB)}], format="oci-archive")
-    large = make_image(tmp_path / "l.tar", [{"a": os.urandom(12 * MiB)}], format="oci-archive")
+    small = make_image(tmp_path / "s.tar", [{"a": os.urandom(12 * MiB)}], format="oci-archive")
+    large = make_image(tmp_path / "l.tar", [{"a": os.urandom(28 * MiB)}], format="oci-archive")
     name = oci_registry.name("app")
-    oci_registry.cut(after_bytes=2 * MiB)
+    oci_registry.cut(after_bytes=11 * MiB)
     with piped(small.path.read_bytes()) as pipe:
         assert towline.push(pipe, f"{name}:1").digest == small.digest
-    oci_registry.cut(after_bytes=8 * MiB, times=9)
+    oci_registry.cut(after_bytes=26 * MiB, times=9)
     with piped(large.path.read_bytes()) as pipe, pytest.raises(towline.NetworkError) as caught:
         towline.push(pipe, f"{name}:2")
     assert caught.value.hint == "write it to a file, and push that: a file can be read again"

@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 BLOCK = 256 << 10
 """Bytes of a blob that are passed on at once."""
 WINDOW = 4 << 20
-"""Bytes of one blob that are held after they were sent: until there are more, its upload can begin
-anew."""
+"""Bytes of one blob that are held in any case after they were sent."""
 ROOM = 20 << 20
-"""Bytes of all blobs together that are held. Over 20 ms of round trip, 6 MB of 150 MB/s come before
-the upload of a blob is open."""
+"""Bytes of all blobs together that are held. As long as all of a blob that has come is, its upload
+can begin anew. Over 20 ms of round trip, 6 MB of 150 MB/s come before the upload is open."""
 PATIENCE = 20.0
 """Seconds that a target between two attempts may keep the others waiting in the middle of an
 upload. Servers, and what stands before them, hang up after 30 to 60 seconds without a byte."""
@@ -45,15 +44,23 @@ class Held:
         """Notified of each change in one of them."""
         self.size = 0
         """Bytes."""
+        self.blobs: list[PassingBlob] = []
         self.missed: set[Digest] = set()
         """Blobs of which a target wanted bytes that were not held any more."""
 
     def wait_for_room(self, size: int, cancel: Cancel) -> None:
         """Wait until so many more bytes may be held. Raises Cancelled."""
         with self.moved:
-            while self.size + size > ROOM:
+            while not self.has_room(size):
                 self.moved.wait(_LOOK)
                 cancel.check()
+
+    def has_room(self, size: int) -> bool:
+        """Whether so many more bytes may be held; what can be dropped for them is."""
+        if self.size + size > ROOM:
+            for blob in self.blobs:
+                blob.drop()
+        return self.size + size <= ROOM
 
 
 class Share:
@@ -115,6 +122,8 @@ class PassingBlob:
 
     def share(self) -> Share:
         """The share of one more target, to be had before the first block is put."""
+        if not self._shares:
+            self._held.blobs.append(self)
         self._shares.append(Share(self))
         return self._shares[-1]
 
@@ -122,7 +131,7 @@ class PassingBlob:
         """Add the next block, once there is room for it. Raises Cancelled."""
         with self._moved:
             patient_until = time.monotonic() + self._held.patience
-            while self._shares and self._held.size >= ROOM:
+            while self._shares and not self._held.has_room(1):
                 self._moved.wait(_LOOK)
                 cancel.check()
                 if time.monotonic() > patient_until:
@@ -144,6 +153,14 @@ class PassingBlob:
         with self._moved:
             self._error = error
             self._moved.notify_all()
+
+    def drop(self) -> None:
+        """Drop what all targets have sent, but for the last of it."""
+        taken = [share.taken for share in self._shares if share.state != "elsewhere"]
+        while taken and min(taken) - self._dropped > WINDOW:
+            oldest = len(self._blocks.popleft())
+            self._dropped += oldest
+            self._held.size -= oldest
 
     # The threads of the targets.
 
@@ -171,7 +188,6 @@ class PassingBlob:
             count = min(len(buffer), len(block) - start)
             buffer[:count] = memoryview(block)[start : start + count]
             share.taken += count
-            self._drop()
             self._moved.notify_all()
             return count
 
@@ -198,23 +214,15 @@ class PassingBlob:
         expected = any(other.state == "expected" for other in self._shares)
         return expected or share.taken == self._put
 
-    def _drop(self) -> None:
-        """Drop what no target can want any more."""
-        taken = [share.taken for share in self._shares if share.state != "elsewhere"]
-        while taken and min(taken) - self._dropped > WINDOW:
-            oldest = len(self._blocks.popleft())
-            self._dropped += oldest
-            self._held.size -= oldest
-
     def leave(self, share: Share) -> None:
         """Hold nothing for a target any more, if anything was."""
         with self._moved:
             if share in self._shares:
                 self._shares.remove(share)
-            self._drop()
-            if not self._shares:
-                self._held.size -= sum(map(len, self._blocks))
-                self._blocks.clear()
+                if not self._shares:
+                    self._held.blobs.remove(self)
+                    self._held.size -= sum(map(len, self._blocks))
+                    self._blocks.clear()
             self._moved.notify_all()
 
     def _gone(self) -> PassedBy:
