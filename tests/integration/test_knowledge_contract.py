@@ -24,6 +24,7 @@ from tests.support.knowledge import (
     Place,
     entry,
 )
+from tests.support.processes import until
 from towline.knowledge.base import SavedSession
 from towline.knowledge.redis import Address, RedisKnowledge
 from towline.knowledge.sqlite import SqliteKnowledge
@@ -391,6 +392,12 @@ def test_an_owner_is_alive_for_a_while_after_each_time_that_it_says_so(store: Kn
     store.beat("me")
     assert store.is_alive("me")
     assert not store.is_alive("you")
+
+
+def test_an_owner_that_says_nothing_is_dead_when_its_time_is_over(place: Place) -> None:
+    place.open()._put("alive", "me", b"1", life=1)
+    store = place.open()
+    until(lambda: not store.is_alive("me"))
 
 
 def test_sessions_are_pruned_and_cleared_too(store: Knowledge) -> None:
