@@ -11,8 +11,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from towline.errors import UsageError
 from towline.sources.select import parse_platform
 from towline.spec import gojson, manifest, media_types
 from towline.spec.descriptor import Platform
@@ -75,10 +76,13 @@ def make_images(
     compression: Compression | None = None,
     archive: Compression = "none",
 ) -> list[Made]:
-    """Build several images in one archive or layout; see `make_image`."""
+    """Build several images in one archive or layout; see `make_image`. Raises UsageError."""
     path = Path(path)
     if compression is None:
         compression = "none" if format in {"docker", "docker-legacy"} else "gzip"
+    for word, kind in ((format, Form), (compression, Compression), (archive, Compression)):
+        if word not in get_args(kind):
+            raise UsageError(f"{word!r} is none of {', '.join(get_args(kind))}")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
         store = BlobStore(Path(folder))
         made = [_build(store, path, spec, compression) for spec in specs]

@@ -11,12 +11,13 @@ import textwrap
 import time
 import unittest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.raw_client import RawClient, sha256
-from towline.testing import TestRegistry, oci_registry
+from towline import UsageError
+from towline.testing import TestRegistry, make_image, oci_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -318,3 +319,11 @@ def test_who_does_not_use_it_pays_nothing(tmp_path: Path) -> None:
 
 def test_the_option_is_in_the_help(tmp_path: Path) -> None:
     assert "--oci-registry=URL" in run(tmp_path, "", "--help").stdout
+
+
+@pytest.mark.parametrize("option", ["format", "compression", "archive"])
+def test_an_image_in_an_unknown_form_is_not_made(tmp_path: Path, option: str) -> None:
+    given: dict[str, Any] = {option: "xz"}
+    with pytest.raises(UsageError, match="'xz' is none of "):
+        make_image(tmp_path / "image.tar", **given)
+    assert not (tmp_path / "image.tar").exists()
