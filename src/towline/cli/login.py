@@ -92,7 +92,7 @@ def _asked(question: str, *, secret: bool = False) -> str:
     """
     if sys.stdin is None or sys.stderr is None or not sys.stdin.isatty():
         raise UsageError(
-            "there is no terminal to ask for user and password on",
+            f"there is no terminal to ask for {'the' if secret else 'user and'} password on",
             hint="give them: … | towline login … -u USER --password-stdin",
         )
     line = ""
