@@ -217,6 +217,15 @@ def test_a_place_that_is_of_another_kind_or_nowhere_is_said_so(
     assert (tmp_path / "pipe").is_fifo()
 
 
+@pytest.mark.parametrize("kind", ["oci", "oci-archive"])
+def test_no_image_is_called_what_means_the_first_when_it_is_read(
+    source: Source, tmp_path: Path, kind: str
+) -> None:
+    with pytest.raises(towline.UsageError, match="@0 is no name for an image in a layout"):
+        copied(f"{source.host}/app:one", f"{kind}:{tmp_path}/out:@0")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_link_to_an_archive_stays_a_link(source: Source, tmp_path: Path) -> None:
     (tmp_path / "large").mkdir()
     (tmp_path / "a.tar").symlink_to("large/a.tar")

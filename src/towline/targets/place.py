@@ -65,6 +65,10 @@ def parse(text: str) -> Reference:
         if named.digest:
             raise UsageError(f"an image in an archive has a tag, and no digest: {text}")
         return Reference(Place(host, named.repository.familiar), named.tag)
+    if location.ref and location.ref.startswith("@"):
+        # Read, `@N` is the N-th image; and no name begins so (image-spec, "Pre-Defined Annotation
+        # Keys").
+        raise UsageError(f"{location.ref} is no name for an image in a layout: {text}")
     return Reference(Place(host, ""), location.ref)
 
 
