@@ -56,9 +56,10 @@ def learn(target: Target, tags: Tags, unknown: set[Digest]) -> list[Entry]:
     for reference, tree in tags:
         if reference.tag and not learner.wanted.isdisjoint(_diff_ids([tree])):
             learner.ask(reference)
-            absent += target.seen.get(reference.tag) is None
-            if absent == _LISTED_AFTER:
-                _note_absent(target, tags)
+            if target.seen.get(reference.tag) is None:
+                absent += 1
+                if absent == _LISTED_AFTER:
+                    _note_absent(target, tags)
     for reference in (*target.origins, *target.wish.cache_from):
         if reference.repository.host == target.repository.name.host:
             learner.ask(reference)
