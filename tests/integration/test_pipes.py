@@ -280,7 +280,16 @@ def test_small_blobs_are_sent_again_and_large_ones_end_with_the_way_round(
     oci_registry.cut(after_bytes=26 * MiB, times=9)
     with piped(large.path.read_bytes()) as pipe, pytest.raises(towline.NetworkError) as caught:
         towline.push(pipe, f"{name}:2")
-    assert caught.value.hint == "write it to a file, and push that: a file can be read again"
+    hint = "write it to a file, and push that: a file can be read again"
+    assert caught.value.hint == hint
+    oci_registry.fail("POST", "/blobs/", 500, times=99)
+    with (
+        quick(towline.Pusher(cache="none")) as pusher,
+        piped(large.path.read_bytes()) as pipe,
+        pytest.raises(towline.RegistryError) as refused,
+    ):
+        pusher.push(pipe, f"{name}:3")
+    assert refused.value.hint == hint
     assert oci_registry.tags(name) == ["1"]
 
 

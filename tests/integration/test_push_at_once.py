@@ -37,13 +37,22 @@ def registry() -> Iterator[Scripted]:
 
 
 class Counting:
-    """Answers each request a little later, and counts how many are there at once."""
+    """Answers each request a little later, and counts how many are there at once.
+
+    None is answered before `expected` of them have been there at once, as a busy machine is slow.
+    """
 
     def __init__(
-        self, registry: Scripted, *patterns: tuple[str, str], seconds: float = 0.3
+        self,
+        registry: Scripted,
+        *patterns: tuple[str, str],
+        seconds: float = 0.3,
+        expected: int = 1,
     ) -> None:
         self.most = 0
         self._seconds = seconds
+        self._expected = expected
+        self._there = threading.Event()
         self._now = 0
         self._lock = threading.Lock()
         self._pause = threading.Event()
@@ -54,6 +63,9 @@ class Counting:
         with self._lock:
             self._now += 1
             self.most = max(self.most, self._now)
+            if self.most >= self._expected:
+                self._there.set()
+        self._there.wait(20)
         self._pause.wait(self._seconds)
         with self._lock:
             self._now -= 1
@@ -74,8 +86,8 @@ def test_a_small_layer_costs_two_requests(registry: Scripted, tmp_path: Path) ->
 
 
 def test_small_layers_and_questions_go_sixteen_at_once(registry: Scripted, tmp_path: Path) -> None:
-    bodies = Counting(registry, ("PUT", "/uploads/"))
-    questions = Counting(registry, ("HEAD", "/blobs/"))
+    bodies = Counting(registry, ("PUT", "/uploads/"), expected=AT_ONCE)
+    questions = Counting(registry, ("HEAD", "/blobs/"), expected=AT_ONCE)
     made = tiny_layers(tmp_path / "layout", 40, format="oci")
     with towline.Pusher(cache="none", jobs=2) as pusher:
         pusher.push(made.path, f"{registry.host}/app:1")

@@ -22,6 +22,7 @@ from towline.push.upload.choice import Choice
 from towline.push.upload.scheduler import Uploads
 from towline.push.upload.target_blobs import TargetBlobs
 from towline.sources.base import PassedBy, SourceIndex
+from towline.sources.passing_blob import HINT
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.manifest import RawManifest
@@ -160,6 +161,7 @@ class Passage:
         # An engine can be asked again: there a blob that has passed too far is no failure.
         for error in self.blobs.errors.values():
             if self._once or not isinstance(error.__cause__ or error, PassedBy):
+                error.hint = error.hint or (HINT if self._once else None)
                 self.target.failure, self.wants_blobs = error, False
                 self.blobs.leave()
                 break

@@ -31,7 +31,8 @@ PATIENCE = 20.0
 upload. Servers, and what stands before them, hang up after 30 to 60 seconds without a byte."""
 _LOOK = 0.1
 """Seconds between two looks whether a wait is still wanted."""
-_HINT = "write it to a file, and push that: a file can be read again"
+HINT = "write it to a file, and push that: a file can be read again"
+"""What to do where an upload fails for good and the pipe is gone."""
 
 
 class Held:
@@ -232,4 +233,4 @@ class PassingBlob:
 
 def passed_by(source: str, what: str) -> PassedBy:
     """The error for bytes that have passed and are not held any more."""
-    return PassedBy(f"{what} has passed by in {source}, which can be read only once", hint=_HINT)
+    return PassedBy(f"{what} has passed by in {source}, which can be read only once", hint=HINT)
