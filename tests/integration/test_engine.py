@@ -483,14 +483,14 @@ def test_an_engine_is_asked_again_for_a_blob_that_has_passed_and_did_not_arrive(
     engine: ScriptedEngine, oci_registry: OciRegistry, tmp_path: Path
 ) -> None:
     notes = Notes()
-    noise = ({"a": os.urandom(12 << 20)}, {"b": b"b"}, {"c": os.urandom(6 << 20)})
+    noise = ({"a": os.urandom(28 << 20)}, {"b": b"b"}, {"c": os.urandom(6 << 20)})
     image = held(engine, tmp_path, "containerd", "app:1", layers=noise)
-    oci_registry.cut(after_bytes=8 << 20)
+    oci_registry.cut(after_bytes=26 << 20)
     options: Any = {"engine": engine.url, "cache": tmp_path / "cache", "on_event": notes.hear}
     place = f"{oci_registry.name('app')}:1"
     result = towline.push("docker-daemon:app:1", place, verify="full", **options)
     assert (result.digest, len(engine.exports)) == (image.id, 2)
-    assert 12 << 20 < notes.spooled[0] < 13 << 20
+    assert 28 << 20 < notes.spooled[0] < 29 << 20
 
 
 def test_plain_layers_of_a_containerd_store_are_kept_and_compressed(
