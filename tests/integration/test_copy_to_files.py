@@ -226,6 +226,24 @@ def test_no_image_is_called_what_means_the_first_when_it_is_read(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("oci-archive:{}/a.tar:1", "docker-archive:{}/a.tar:x:1"),
+        ("oci-archive:{}/a.tar:1", "oci-archive:{}/link.tar:1"),
+    ],
+    ids=["two kinds", "a link"],
+)
+def test_an_archive_is_not_written_twice_by_one_copy(
+    source: Source, tmp_path: Path, one: str, other: str
+) -> None:
+    (tmp_path / "link.tar").symlink_to("a.tar")
+    places = [one.format(tmp_path), other.format(tmp_path)]
+    with pytest.raises(towline.UsageError, match="is written for one of them"):
+        towline.copy(f"{source.host}/app:one", places)
+    assert not (tmp_path / "a.tar").exists()
+
+
 def test_a_link_to_an_archive_stays_a_link(source: Source, tmp_path: Path) -> None:
     (tmp_path / "large").mkdir()
     (tmp_path / "a.tar").symlink_to("large/a.tar")
@@ -426,7 +444,7 @@ def test_same_source_and_destination_and_options_that_make_no_sense_are_refused(
     for one, other, options in wrong:
         with pytest.raises(towline.UsageError):
             towline.copy(one, other, **options)
-    with pytest.raises(towline.UsageError, match="of app and of web"):
+    with pytest.raises(towline.UsageError, match=r":app and .*:web, and is written"):
         towline.copy(
             f"{source.host}/app:one", [f"docker-archive:f.tar:{n}" for n in ("app", "web")]
         )

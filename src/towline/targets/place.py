@@ -92,14 +92,15 @@ def named(
     whole; with `all_tags` for a docker archive without a name, too: its tags need one.
     """
     found = [_named(place, source) for place in places]
-    names: dict[str, RepositoryName] = {}
+    archives: dict[str, Place] = {}
     for place in found:
         name = place.repository
-        other = names.setdefault(name.host, name)
-        if isinstance(name, Place) and other != name:
+        if not isinstance(name, Place) or name.kind == "oci":
+            continue
+        other = archives.setdefault(os.path.realpath(name.file), name)
+        if other != name:
             raise UsageError(
-                f"{name.host} is to hold images of {other.path} and of {name.path}, and is written "
-                "for one of them",
+                f"{name.file} is to be {other} and {name}, and is written for one of them",
                 hint="use a file for each",
             )
         if all_tags and str(place).startswith("docker-archive:") and not name.path:
