@@ -43,6 +43,7 @@ _MODULES = {
     "logout": "login",
 }
 """The modules of commands that share one; any other command's module has the command's name."""
+_VERSION = ("--version", "-V", "version")
 
 
 def load(name: str) -> Command:
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = ["--help"]
     args: argparse.Namespace | None = None
     try:
-        if words in (["--version"], ["-V"], ["version"]):
+        if len(words) == 1 and words[0] in _VERSION:
             return _say([f"towline {__version__}"])
         if words in (["--help"], ["-h"]):
             from towline.cli import help as guide
@@ -146,6 +147,8 @@ def _check_command(name: str) -> None:
 
     if not name:
         raise UsageError("no command is given", hint="towline --help lists them")
+    if name in _VERSION:
+        raise UsageError(f"`towline {name}` takes no more words", hint="towline --version")
     if name in guesses.NOT_YET:
         raise UsageError(f"`towline {name}` is not available yet")
     if name.startswith("-"):

@@ -381,6 +381,11 @@ def test_the_version_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> Non
     ):
         assert main(words) == 0
         assert capsys.readouterr().out.startswith("usage: towline COMMAND")
+    for word in ("version", "--version"):
+        assert told(capsys, word, "x") == (
+            2,
+            [f"towline: error: `towline {word}` takes no more words", "hint: towline --version"],
+        )
 
 
 def test_the_help_has_examples_variables_exit_codes_and_says_where_the_rest_is(
