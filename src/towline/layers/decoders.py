@@ -3,7 +3,7 @@
 Takes gzip of several members, zstd of several frames (skippable ones too), and plain bytes. A
 `decoder_of` is fed by a caller who reads the stream for another purpose; `decoded` is a Reader. A
 stream must be whole: one that ends too early, fails its check sum or has something else behind its
-end raises SourceError.
+end raises SourceError. Of gzip, zeros behind the end may be allowed.
 """
 
 from __future__ import annotations
@@ -70,24 +70,31 @@ def decoder_of(compression: Compression, name: str) -> Decoder:
             return Decoder()
 
 
-def decoded(reader: Reader, compression: Compression, name: str) -> Reader:
-    """A reader of the plain bytes; closing it closes `reader`."""
+def decoded(reader: Reader, compression: Compression, name: str, *, padded: bool = False) -> Reader:
+    """A reader of the plain bytes; closing it closes `reader`.
+
+    `padded`: zeros behind the end of gzip data are ignored, as `gzip -dc` does.
+    """
     if compression == "none":
         return reader
+    if padded and compression == "gzip":
+        return DecodedReader(reader, GzipDecoder(name, padded=True))
     return DecodedReader(reader, decoder_of(compression, name))
 
 
 class GzipDecoder(Decoder):
     """Members one after another (RFC 1952, section 2.2)."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, padded: bool = False) -> None:
         from isal import igzip_lib
 
         self._isal = igzip_lib
         # The library's type stub calls this class an instance.
         self._error: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # untyped
         self._name = name
+        self._padded = padded
         self._header = bytearray()
+        """The next member's, as far as it has come; a zero: padding has begun."""
         self._member: igzip_lib.IgzipDecompressor | None = None
         self._members = 0
 
@@ -112,6 +119,9 @@ class GzipDecoder(Decoder):
         try:
             length = _header_length(self._header)
         except ValueError as error:
+            if self._padded and self._members and not any(self._header):
+                del self._header[1:]  # one zero stays, so that no member can follow
+                return data[taken:]
             if self._members:
                 what = "has something else behind the end of its gzip data"
             else:
@@ -137,7 +147,7 @@ class GzipDecoder(Decoder):
 
     def finish(self) -> None:
         """See Decoder."""
-        if self._member is not None or self._header or not self._members:
+        if self._member is not None or any(self._header) or not self._members:
             raise SourceError(f"{self._name} is cut short: it ends inside its gzip data")
 
 

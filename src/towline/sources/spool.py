@@ -67,7 +67,9 @@ def decompressed(reader: Reader, name: str) -> tuple[Reader, int | None]:
     head = _Head(reader)
     try:
         kind = media_types.detect(head.content)
-        return decoders.decoded(head, kind, name), _check_window(head.content, kind, name)
+        # Not so for layers: Go's gzip, with which they are pulled, refuses zeros behind the end.
+        plain = decoders.decoded(head, kind, name, padded=True)
+        return plain, _check_window(head.content, kind, name)
     except BaseException:
         head.close()
         raise

@@ -13,6 +13,7 @@ import zstandard
 from tests.support.layers import BytesReader, sample
 from towline.errors import SourceError
 from towline.layers.decoders import STEP, decoded, decoder_of
+from towline.sources.files import read_all
 
 if TYPE_CHECKING:
     from towline.spec.media_types import Compression
@@ -87,6 +88,20 @@ def test_something_else_behind_the_end_is_told(behind: bytes) -> None:
         decode(GZIP + behind, "gzip")
     with pytest.raises(SourceError, match="among its zstd frames is something else"):
         decode(ZSTD + behind * 4, "zstd")
+
+
+@pytest.mark.parametrize("at_once", [1, 1000, 1 << 30])
+def test_zeros_behind_the_end_of_a_padded_gzip_stream_are_ignored(at_once: int) -> None:
+    def read(data: bytes) -> bytes:
+        reader = decoded(BytesReader(data, at_once=at_once), "gzip", "x.tar", padded=True)
+        return read_all(reader, len(PLAIN) + 1)
+
+    assert read(GZIP + bytes(300_000)) == PLAIN
+    for behind in (bytes(300_000) + b"\1", bytes(9) + GZIP, b"\1"):
+        with pytest.raises(SourceError, match="something else behind the end of its gzip data"):
+            read(GZIP + behind)
+    with pytest.raises(SourceError, match="it does not begin as gzip does"):
+        read(bytes(512))
 
 
 def test_a_wrong_check_sum_is_told() -> None:

@@ -118,6 +118,16 @@ def test_a_pipe_is_spooled(
     assert sum(isinstance(event, Note) for event in told) == 2
 
 
+def test_zeros_behind_a_gzip_archive_are_ignored(
+    tmp_path: Path, pipe_of: Callable[[bytes], str]
+) -> None:
+    made = make_image(tmp_path / "x.tar", LAYERS, archive="gzip")
+    padded = made.path.read_bytes() + bytes(10_000)
+    made.path.write_bytes(padded)
+    for source in (made.path, pipe_of(padded)):
+        check(open_source(source, QUIET), made)
+
+
 def test_a_pipe_that_gives_nothing_can_be_cancelled() -> None:
     out, into = os.pipe()
     cancel = Cancel()
