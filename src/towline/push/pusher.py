@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack, cast, overload
+from typing import TYPE_CHECKING, Self, Unpack, overload
 
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, TowlineError, UsageError
@@ -252,10 +252,7 @@ class Pusher:
         """
         wish = options.wish(wishes)
         parsed = destinations.parse(destination, wish, self._account)
-        given = [*sources] if isinstance(sources, list | tuple) else [cast("Source", sources)]
-        if not given:
-            raise UsageError("no source is given", hint="name the images that the index is to list")
-        meant = [destinations.meant(source) for source in given]
+        meant = destinations.all_meant(sources)
         said = len(self._said)
         with self._carried(wishes, parsed) as context, ExitStack() as stack:
             each = [

@@ -369,6 +369,17 @@ def test_a_variable_that_is_none_of_ours_is_warned_of(
         ]
 
 
+@pytest.mark.parametrize("again", ["-", "oci-archive:-:1"])
+def test_an_index_has_standard_input_once(again: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert told(capsys, "index", "-", again, "--to", "reg.example/app:1") == (
+        2,
+        [
+            "towline: error: standard input is named twice, and can be read once",
+            "hint: write one to a file",
+        ],
+    )
+
+
 def test_the_version_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
     assert capsys.readouterr().out == f"towline {towline.__version__}\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from towline import reference
 from towline.errors import PartialFailure, TowlineError, UsageError
@@ -171,6 +171,23 @@ def meant(source: Source) -> Source:
             hint=f"./{source} is the path, docker://{source} the image",
         )
     return f"{_REGISTRY}{source}"
+
+
+def all_meant(sources: Source | Sequence[Source]) -> list[Source]:
+    """The sources of an index, each as `meant`.
+
+    Raises UsageError where there is none, and where standard input is named twice.
+    """
+    given = [*sources] if isinstance(sources, list | tuple) else [cast("Source", sources)]
+    if not given:
+        raise UsageError("no source is given", hint="name the images that the index is to list")
+    found = [meant(source) for source in given]
+    locations = [open_source.parse(source) for source in found if isinstance(source, str)]
+    if sum(location.standard_input for location in locations) > 1:
+        raise UsageError(
+            "standard input is named twice, and can be read once", hint="write one to a file"
+        )
+    return found
 
 
 def at_registry(text: str) -> Reference:
