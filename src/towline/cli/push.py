@@ -39,6 +39,7 @@ def _bring_one(args: argparse.Namespace, source: str, destinations: list[str]) -
         raise UsageError(
             "`--check-push` goes with `towline plan` or `--dry-run`: a push finds out by itself"
         )
+    words.check_files(args)
 
     def bring(pusher: Pusher, cancel: Cancel) -> Brought:
         to, wishes = wanted(args, destinations), push_options(args)
@@ -67,6 +68,7 @@ def _index(args: argparse.Namespace) -> int:
     if not sources or not destinations:
         what = "no destination is named: give `--to`" if sources else "no image is named"
         raise UsageError(what, hint="towline index IMAGE IMAGE --to REGISTRY/REPOSITORY:TAG")
+    words.check_files(args)
 
     def bring(pusher: Pusher, cancel: Cancel) -> Brought:
         to = wanted(args, destinations)

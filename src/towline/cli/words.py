@@ -62,6 +62,23 @@ def copied(args: argparse.Namespace) -> tuple[str, list[str]]:
     return source, destinations
 
 
+def check_files(args: argparse.Namespace) -> None:
+    """Raise UsageError where an option's file would replace the source or a destination."""
+    for option, keyword in (("--digest-file", "digest_file"), ("--trace", "trace")):
+        if keyword not in args:
+            continue
+        from towline.sources import open_source
+
+        file = getattr(args, keyword)
+        for word in (*args.words, *getattr(args, "to", [])):
+            location = open_source.parse(word)
+            # A bare word that is no file is an image's name.
+            named = location.in_files and (location.transport or _exists(word))
+            if named and os.path.realpath(location.path) == os.path.realpath(file):
+                message = f"`{option} {file}` would replace {word}"
+                raise UsageError(message, hint="name another file")
+
+
 def reference(args: argparse.Namespace) -> str:
     """The full name of a push's only destination, for events of errors; empty for any other."""
     from towline import reference as references

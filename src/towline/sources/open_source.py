@@ -57,9 +57,14 @@ class Location(NamedTuple):
     """Names one of the images there; None: nothing was said."""
 
     @property
+    def in_files(self) -> bool:
+        """Whether it is a file, a folder or standard input: not at a daemon or registry."""
+        return self.transport not in {"docker-daemon", "docker"}
+
+    @property
     def standard_input(self) -> bool:
         """Whether it is standard input."""
-        return self.path == "-" and self.transport not in {"docker-daemon", "docker"}
+        return self.path == "-" and self.in_files
 
 
 def parse(text: str) -> Location:

@@ -76,7 +76,7 @@ def check_apart(source: Location, places: Iterable[Reference]) -> None:
     """Raise UsageError if an archive, or an image of a layout, is copied to itself."""
     for place in places:
         name = place.repository
-        if not isinstance(name, Place) or source.transport in {"docker", "docker-daemon"}:
+        if not isinstance(name, Place) or not source.in_files:
             continue
         same = os.path.realpath(source.path) == os.path.realpath(name.file)
         if same and (name.kind != "oci" or source.ref == place.tag):

@@ -369,6 +369,39 @@ def test_a_variable_that_is_none_of_ours_is_warned_of(
         ]
 
 
+@pytest.mark.parametrize("option", ["--digest-file", "--trace"])
+@pytest.mark.parametrize(
+    ("words", "replaced"),
+    [
+        ("push here.json reg.example/app", "here.json"),
+        ("plan docker-archive:here.json:app:1 reg.example/app", "docker-archive:here.json:app:1"),
+        ("copy ./image.tar oci-archive:here.json:1", "oci-archive:here.json:1"),
+        ("index ./image.tar ./here.json --to reg.example/app", "./here.json"),
+    ],
+)
+def test_no_option_replaces_the_source_or_what_is_written(
+    words: str,
+    replaced: str,
+    option: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+    if "oci-archive" not in words:
+        Path("here.json").write_text("an archive")
+    Path("link.json").symlink_to("here.json")
+    for file in ("here.json", "../here/here.json", "link.json"):
+        assert told(capsys, *words.split(), option, file) == (
+            2,
+            [
+                f"towline: error: `{option} {file}` would replace {replaced}",
+                "hint: name another file",
+            ],
+        )
+    code, _ = told(capsys, "push", "docker-daemon:new.json", "reg.example/app", option, "new.json")
+    assert code == 3
+
+
 @pytest.mark.parametrize("again", ["-", "oci-archive:-:1"])
 def test_an_index_has_standard_input_once(again: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert told(capsys, "index", "-", again, "--to", "reg.example/app:1") == (
