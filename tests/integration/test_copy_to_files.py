@@ -217,6 +217,26 @@ def test_a_place_that_is_of_another_kind_or_nowhere_is_said_so(
     assert (tmp_path / "pipe").is_fifo()
 
 
+@pytest.mark.parametrize(
+    ("kind", "other"), [("oci-archive", "docker-archive"), ("docker-archive", "oci-archive")]
+)
+def test_an_archive_of_another_kind_is_not_replaced(
+    source: Source, tmp_path: Path, kind: str, other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.tar"
+    copied(f"{source.host}/app:one", f"{other}:{file}:app:1")
+    before = file.read_bytes()
+    words = ["copy", f"docker://{source.host}/app:one", f"{kind}:{file}", "-q", "--cache", "none"]
+    for more in ([], ["--dry-run"]):
+        assert main([*words, *more]) == 1
+        error, hint = capsys.readouterr().err.splitlines()
+        assert error.startswith(f"towline: error: {kind}:{file}")
+        assert error.endswith(f" cannot be used: the tar that is there is no {kind}")
+        assert hint == "hint: name another file, or remove this one"
+    assert file.read_bytes() == before
+    assert {each.name for each in tmp_path.iterdir()} - BESIDE == {"a.tar"}
+
+
 @pytest.mark.parametrize("kind", ["oci", "oci-archive"])
 def test_no_image_is_called_what_means_the_first_when_it_is_read(
     source: Source, tmp_path: Path, kind: str

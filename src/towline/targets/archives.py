@@ -44,6 +44,8 @@ class Archive(Layout):
     """An OCI archive: a layout in a tar (image-spec, "OCI Image Layout")."""
 
     whole = True
+    list_of_images = INDEX
+    """The file in it that every archive of its kind has."""
 
     def __init__(self, name: Place) -> None:
         # A link is kept: what it leads to is written, beside which there is room for all of it.
@@ -93,7 +95,10 @@ class Archive(Layout):
 
     @contextmanager
     def _files(self) -> Iterator[TarMembers | None]:
-        """The present archive; None: there is none, or the file is none."""
+        """The present archive; None: there is none, or the file is no tar.
+
+        Raises TowlineError for any other tar: whoever has it may want to keep it.
+        """
         files = None
         with suppress(OSError, SourceError):
             # Nobody may write to what turns out to be a pipe: that is not waited for.
@@ -107,6 +112,9 @@ class Archive(Layout):
             yield None
             return
         with closing(files):
+            if self.list_of_images not in files.files:
+                what = f"the tar that is there is no {self.name.kind}"
+                raise self._wrong(what, hint="name another file, or remove this one")
             yield files
 
     @cached_property
@@ -184,6 +192,8 @@ class Archive(Layout):
 class DockerArchive(Archive):
     """An archive for `docker load`: plain layers, and images with their names."""
 
+    list_of_images = MANIFEST
+
     def __init__(self, name: Place) -> None:
         super().__init__(name)
         self._images: dict[tuple[Digest, ...], list[str]] = {}
@@ -200,7 +210,8 @@ class DockerArchive(Archive):
     @contextmanager
     def _files(self) -> Iterator[TarMembers | None]:
         """None: a docker archive does not tell of which manifests it was made."""
-        yield None
+        with super()._files():
+            yield None
 
     def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
         """Take an image into the archive. Raises SourceError if its layers are not its config's."""
