@@ -84,10 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             gc.set_threshold(50_000)
         _check_command(words[0] if words else "")
         from towline.cli import arguments
+        from towline.cli.words import explained
 
         command = load(words[0])
         args = arguments.parse(arguments.Parser(words[0], command), words[1:], os.environ)
-        return command.run(args)
+        with explained(args):
+            return command.run(args)
     except SystemExit as end:  # argparse has printed help
         return end.code if isinstance(end.code, int) else 0
     except BaseException as error:  # noqa: BLE001 - the last place where anything can be said

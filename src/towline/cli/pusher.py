@@ -50,7 +50,7 @@ def opened(args: argparse.Namespace, *, layers: bool = False) -> Iterator[tuple[
     def last_words(code: int) -> bytes:
         return shown.face.reset.encode() + early.interrupted(code, reference)
 
-    with words.explained(args), shown, cancel_on_signals(last_words) as cancel:
+    with shown, cancel_on_signals(last_words) as cancel:
         import towline
 
         for message in args.strangers:

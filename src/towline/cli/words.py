@@ -6,16 +6,26 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from towline.errors import SourceError, UsageError
+from towline.errors import InvalidReference, SourceError, TowlineError, UsageError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from towline.errors import Side
 
 _REGISTRY = "docker://"
 _DAEMON = "docker-daemon:"
 _ARCHIVES = ("docker-archive:", "oci-archive:", _REGISTRY)
 _ENDINGS = (".tar", ".tgz", ".gz", ".zst")
+_SIDES: dict[str, tuple[Side, ...]] = {
+    "push": (),
+    "plan": (),
+    "copy": ("source",),
+    "inspect": ("source", "destination"),
+    "digest": ("source", "destination"),
+}
+"""Commands whose first word is a source, and the sides of errors that are always about it."""
 
 
 def source_and_destinations(args: argparse.Namespace) -> tuple[str, list[str]]:
@@ -95,19 +105,35 @@ def reference(args: argparse.Namespace) -> str:
 
 @contextmanager
 def explained(args: argparse.Namespace) -> Iterator[None]:
-    """Add to an engine's "no such image" that there is no such file either."""
+    """Add to an error of a source that there is no such file, or that skopeo alone may read it."""
     try:
         yield
-    except SourceError as error:
-        if args.command in {"push", "plan"}:
+    except TowlineError as error:
+        if args.command in _SIDES and args.words:
             source, *destinations = args.words
-            named = error.message.startswith(f"{source} ")
-            if destinations and named and _names_an_image(source):
-                error.args = (f"there is no file {source}, and {error.message}",)
-                piped = f"docker save {source} | towline push - "
-                if error.hint and error.hint.startswith(piped):
-                    error.hint = piped + " ".join(destinations)
+            named = isinstance(error, SourceError) and error.message.startswith(f"{source} ")
+            if named and args.command in {"push", "plan"}:
+                _explain_no_file(error, source, destinations)
+            invalid = isinstance(error, InvalidReference) and error.text == source
+            if named or invalid or error.side in _SIDES[args.command]:
+                _explain_skopeo(error, source)
         raise
+
+
+def _explain_no_file(error: TowlineError, source: str, destinations: Sequence[str]) -> None:
+    if destinations and _names_an_image(source):
+        error.args = (f"there is no file {source}, and {error.message}",)
+        piped = f"docker save {source} | towline push - "
+        if error.hint and error.hint.startswith(piped):
+            error.hint = piped + " ".join(destinations)
+
+
+def _explain_skopeo(error: TowlineError, source: str) -> None:
+    from towline.push.interface.destinations import only_skopeos
+
+    # `dir:x` may be an image's name: an engine or a registry that has it was asked before.
+    if only_skopeos(source) and not _exists(source):
+        error.hint = f"if it is skopeo's: skopeo copy {source} oci:DIR, then name oci:DIR here"
 
 
 def _check_source_options(args: argparse.Namespace, source: str) -> None:

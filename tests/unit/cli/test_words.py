@@ -369,6 +369,32 @@ def test_a_variable_that_is_none_of_ours_is_warned_of(
         ]
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("push dir:x", 3),
+        ("push dir:x reg.example/app", 3),
+        ("plan dir:/srv/app reg.example/app", 3),
+        ("push containers-storage:app:1", 2),
+        ("push containers-storage:app:1 reg.example/app", 3),
+        ("inspect dir:/srv/app", 2),
+        ("digest containers-storage:app:1", 2),
+        ("copy dir:/srv/app reg.example/app", 2),
+    ],
+)
+def test_for_what_skopeo_alone_reads_the_way_through_it_is_told(
+    words: str, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+    source = words.split()[1]
+    hint = f"hint: if it is skopeo's: skopeo copy {source} oci:DIR, then name oci:DIR here"
+    found, lines = told(capsys, *words.split())
+    assert (found, lines[-1]) == (code, hint)
+    Path("dir:x").write_text("no tar")
+    _, lines = told(capsys, "push", "dir:x", "reg.example/app")
+    assert "skopeo" not in "".join(lines)
+
+
 @pytest.mark.parametrize("option", ["--digest-file", "--trace"])
 @pytest.mark.parametrize(
     ("words", "replaced"),

@@ -26,10 +26,10 @@ _DOCKER_ARCHIVE = "docker-archive:"
 _PLACES = ("oci:", _OCI_ARCHIVE, _DOCKER_ARCHIVE)
 _DAEMON = "docker-daemon:"
 _PATHS = ("/", "./", "../")
-_TRANSPORTS = r"oci|oci-archive|docker-archive|docker-daemon|dir|containers-storage|ostree|sif"
-_ELSEWHERE = rf"(?:{_TRANSPORTS}):(?![0-9]+/)"
-"""The beginning of a text that names a folder, a file or a daemon, also of skopeo's alone. A host
-has a port behind its colon."""
+_SKOPEOS = "dir|containers-storage|ostree|sif"
+_PORT = "[0-9]+/"  # what stands behind the colon of a host
+_ELSEWHERE = rf"(?:oci|oci-archive|docker-archive|docker-daemon|{_SKOPEOS}):(?!{_PORT})"
+"""The beginning of a text that names a folder, a file or a daemon, also of skopeo's alone."""
 
 _MOST_DIGITS = 3
 """Digits of a number behind a name that is more likely a tag than a port."""
@@ -92,6 +92,11 @@ def _parsed(text: str, without: str | None, *, places: bool) -> Reference:
     return found
 
 
+def only_skopeos(text: str) -> bool:
+    """Whether the text names a folder, a file or a store that skopeo knows and towline does not."""
+    return re.match(rf"(?:{_SKOPEOS}):(?!{_PORT})", text) is not None
+
+
 def check_at_registry(text: str) -> None:
     """Raise UsageError for a text that names a folder, a file or a daemon."""
     if re.match(_ELSEWHERE, text):
@@ -99,7 +104,7 @@ def check_at_registry(text: str) -> None:
         if text.startswith(_DAEMON):
             said = f"{shown} is in a daemon, and nothing is written to one"
             raise UsageError(said, hint="docker load puts an archive into it")
-        if not text.startswith(_PLACES):
+        if only_skopeos(text):
             said = f"{shown} is a place that towline does not write to"
             places = "oci:DIR, oci-archive:FILE and docker-archive:FILE"
             raise UsageError(said, hint=f"towline copy writes to registries, {places}")
