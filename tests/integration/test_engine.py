@@ -20,6 +20,7 @@ from tests.support.certificates import make_authority
 from tests.support.processes import until
 from tests.support.scripted import Reply, scripted
 from tests.support.sources import member, tar_of
+from towline.cli.main import main
 from towline.errors import SourceError, TransferCancelled
 from towline.server import Server
 from towline.testing.images import ImageSpec, make_image, make_images
@@ -86,6 +87,22 @@ def test_an_image_of_an_engine_is_pushed_as_its_archive_would_be(
     assert len(engine.exports) == 1
     saved = towline.push(image.archive, f"{oci_registry.name('other')}:1", cache="none")
     assert pushed.digest == saved.digest
+
+
+def test_an_engines_image_may_be_called_as_a_place_of_skopeos(
+    engine: ScriptedEngine,
+    oci_registry: OciRegistry,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    held(engine, tmp_path, "overlay2", "dir:x")
+    words = ["push", "dir:x", oci_registry.name("app"), "--engine", engine.url, "-q"]
+    assert main([*words, "--cache", "none"]) == 0
+    oci_registry.fail("*", "/v2/", 403, times=99)
+    assert main([*words, "--cache", "none"]) == 4
+    assert "skopeo" not in capsys.readouterr().err
+    assert main(["push", "dir:y", *words[2:]]) == 3
+    assert "skopeo copy dir:y oci:DIR" in capsys.readouterr().err
 
 
 @stores
