@@ -108,6 +108,16 @@ def test_an_unknown_issuer_is_named_with_the_option_that_helps(secure: Scripted)
     assert not caught.value.transient
 
 
+def test_an_unknown_issuer_is_named_of_an_expired_certificate_too(authority: Authority) -> None:
+    with (
+        scripted(authority.issue(days=-1)) as server,
+        client_of(server, plain_http=False) as client,
+        pytest.raises(NetworkError, match=r"certificate of 127.0.0.1:.* is not trusted") as caught,
+    ):
+        ask(client)
+    assert "Authority of this test" in str(caught.value.hint)
+
+
 def test_a_certificate_for_another_host_is_refused(authority: Authority) -> None:
     with (
         scripted(authority.issue(), address="127.0.0.2") as server,

@@ -35,8 +35,10 @@ class Authority:
     private: ec.EllipticCurvePrivateKey
     ca: Path
 
-    def issue(self, name: str = "localhost", *others: str, with_rsa: bool = False) -> Certificate:
-        """A certificate for localhost, 127.0.0.1, ::1 and other names.
+    def issue(
+        self, name: str = "localhost", *others: str, with_rsa: bool = False, days: int = 2
+    ) -> Certificate:
+        """A certificate for localhost, 127.0.0.1, ::1 and other names, valid for `days`.
 
         `name` is its subject and file name.
         """
@@ -52,7 +54,7 @@ class Authority:
             *map(x509.DNSName, others),
         ]
         builder = (
-            _builder(_named(name), self.name, private, self.private)
+            _builder(_named(name), self.name, private, self.private, days)
             .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         )
@@ -80,7 +82,11 @@ def _named(name: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, private: PrivateKey, signer: PrivateKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    private: PrivateKey,
+    signer: PrivateKey,
+    days: int = 2,
 ) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
@@ -89,8 +95,8 @@ def _builder(
         .issuer_name(issuer)
         .public_key(private.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=2))
+        .not_valid_before(now - dt.timedelta(days=9))
+        .not_valid_after(now + dt.timedelta(days=days))
         # Python 3.13 and later want both of a chain (RFC 5280, sections 4.2.1.1 and 4.2.1.2).
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False

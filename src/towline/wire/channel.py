@@ -15,11 +15,11 @@ import threading
 import time
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from towline.context import Cancel
     from towline.wire.tls_in_tls import TlsInTls
@@ -84,14 +84,6 @@ class Channel:
     def peer_certificate(self) -> bytes:
         """The other side's certificate (DER), checked or not; empty without TLS."""
         return (self._tls.getpeercert(binary_form=True) or b"") if self._tls else b""
-
-    @property
-    def issuer(self) -> str:
-        """Who has issued the other side's certificate, if that is trusted; else empty."""
-        certificate: Mapping[str, Any] = (self._tls.getpeercert() if self._tls else None) or {}
-        names = dict(pair for part in certificate.get("issuer", ()) for pair in part)
-        name = names.get("commonName") or names.get("organizationName") or ""
-        return "".join(character for character in name if character.isprintable())
 
     def finish_connecting(self) -> None:
         """Wait for a connect under way. Raises OSError, Silence."""

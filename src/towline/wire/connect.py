@@ -6,7 +6,7 @@ import errno
 import resource
 import socket
 import threading
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.errors import NetworkError
@@ -263,13 +263,12 @@ def _untrusted(way: Way, error: ssl.SSLCertVerificationError) -> NetworkError:
     if error.verify_code not in _UNKNOWN_ISSUER:
         return NetworkError(message, hint="have that certificate put right")
     issuer = ""
-    with suppress(NetworkError):
-        # A failed handshake leaves no certificate to look at: again, without checking, and then
-        # trusting what came, since only a trusted certificate is read.
-        with closing(connect(way, tls.context(tls.Trust(insecure=True)))) as channel:
-            shown = channel.peer_certificate()
-        with closing(connect(way, tls.trusting(shown))) as channel:
-            issuer = channel.issuer
+    try:  # again, without checking: a failed handshake leaves no certificate to look at
+        channel = connect(way, tls.context(tls.Trust(insecure=True)))
+        issuer = tls.issuer(channel.peer_certificate())
+        channel.close()
+    except NetworkError:
+        pass
     named = f"its issuer, {issuer}," if issuer else "its issuer"
     hint = f"{named} is unknown here: give that authority's certificate with `ca`"
     return NetworkError(message, hint=hint)

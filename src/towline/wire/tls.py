@@ -1,4 +1,4 @@
-"""TLS: which authorities to trust, and which certificate to show.
+"""TLS: which authorities to trust, which certificate to show, and who issued an untrusted one.
 
 The system's authorities always count (`SSL_CERT_FILE` and `SSL_CERT_DIR`, as OpenSSL reads them);
 those that are given are added to them.
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     StrPath = str | os.PathLike[str]
+
+
+_EXPLICIT_VERSION = 0xA0
+"""The tag of a certificate's version, a field that may be missing (RFC 5280, section 4.1)."""
+_COMMON_NAME, _ORGANIZATION = b"\x55\x04\x03", b"\x55\x04\x0a"
+_BMP_STRING = 0x1E
 
 
 class Trust(NamedTuple):
@@ -100,15 +106,36 @@ def _reading(path: StrPath, what: str, hint: str | None = None) -> Iterator[None
         raise UsageError(f"{path} cannot be read as {what}: {error}", hint=hint) from None
 
 
-def trusting(certificate: bytes) -> ssl.SSLContext:
-    """A context that takes this one certificate (DER), whoever has issued it, for any name.
+def issuer(certificate: bytes) -> str:
+    """The common name of a certificate's issuer, else its organization; empty: neither is there.
 
-    Python's `ssl` reads only certificates that it trusts: this is for looking at another one.
+    `certificate` is in DER. Python's `ssl` names the issuer of a trusted certificate alone, so the
+    name is read from the bytes (X.690; RFC 5280, section 4.1).
     """
-    import ssl
+    names = {}
+    try:
+        _, to_be_signed = next(_elements(next(_elements(certificate))[1]))
+        fields = [each for each in _elements(to_be_signed) if each[0] != _EXPLICIT_VERSION]
+        _, name = fields[2]  # after serial number and signature algorithm
+        for _, relative in _elements(name):
+            for _, pair in _elements(relative):
+                (_, kind), (tag, value) = _elements(pair)
+                text = value.decode("utf-16-be" if tag == _BMP_STRING else "utf-8", "replace")
+                names[kind] = "".join(character for character in text if character.isprintable())
+    except (ValueError, IndexError, StopIteration):
+        return ""
+    return names.get(_COMMON_NAME) or names.get(_ORGANIZATION) or ""
 
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    made.check_hostname = False
-    made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    made.load_verify_locations(cadata=certificate)
-    return made
+
+def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Tag and content of each element of DER."""
+    at = 0
+    while at < len(data):
+        tag, length, at = data[at], data[at + 1], at + 2
+        if length & 0x80:
+            size = length & 0x7F
+            length, at = int.from_bytes(data[at : at + size], "big"), at + size
+        if at + length > len(data):
+            raise ValueError
+        yield tag, data[at : at + length]
+        at += length

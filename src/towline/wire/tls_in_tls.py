@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ssl
 from contextlib import suppress
+from typing import Literal
 
 RECORD = 64 << 10
 """Bytes asked of the outer layer at once."""
@@ -20,7 +21,6 @@ class TlsInTls:
         self._arrived = ssl.MemoryBIO()
         self._leaving = ssl.MemoryBIO()
         self._inner = context.wrap_bio(self._arrived, self._leaving, server_hostname=name)
-        self.getpeercert = self._inner.getpeercert
         self._unsent = b""
         self._taken = False
 
@@ -66,6 +66,10 @@ class TlsInTls:
             # Read all that lies in memory: whoever polls the socket does not hear of it.
             if not (more and self._arrived.pending and len(data) < size):
                 return data
+
+    def getpeercert(self, *, binary_form: Literal[True]) -> bytes | None:
+        """The server's certificate (DER)."""
+        return self._inner.getpeercert(binary_form=binary_form)
 
     def _flush(self) -> None:
         while self._unsent or self._leaving.pending:
