@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from tests.support.knowledge import BLOB, DIFF_ID, OURS, entry
 from towline.knowledge import sqlite
 from towline.knowledge.base import Entry, KnowledgeError, is_sound
 from towline.knowledge.open import open_knowledge
-from towline.knowledge.sqlite import SqliteKnowledge
+from towline.knowledge.sqlite import MAX_VALUES, SqliteKnowledge
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -103,11 +104,15 @@ def test_a_cache_of_an_earlier_version_is_gone_on_with(path: Path) -> None:
     fill(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as earlier:
         earlier.execute("DROP TABLE value")
+        earlier.execute("CREATE TABLE session (key TEXT, address TEXT)")
         earlier.execute("PRAGMA user_version = 1")
     with closing(SqliteKnowledge(path, OURS)) as store:
         store.record_host("reg", {"mounts": "1"})
         assert store.host_facts("reg") == {"mounts": "1"}
         assert store.stats().entries == 200
+    with closing(sqlite3.connect(path)) as now:
+        tables = now.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    assert sorted(tables) == [("entry",), ("value",)]  # nothing is left that `clear` would not drop
 
 
 def test_a_damaged_page_is_one_sentence_with_its_cure(path: Path) -> None:
@@ -202,6 +207,16 @@ def test_a_failed_transaction_leaves_nothing(store: SqliteKnowledge) -> None:
         store.record([entry(), broken])
     assert store.stats().entries == 0
     store.record([entry()])
+
+
+def test_only_the_newest_configs_are_kept(store: SqliteKnowledge) -> None:
+    configs = [b"%d" % number for number in range(MAX_VALUES + 5)]
+    for config in configs:
+        store.record_config(Digest.of(config), config)
+    kept = [config for config in configs if store.config(Digest.of(config)) is not None]
+    assert kept == configs[5:]
+    store.prune(time.time() + 1)
+    assert store.config(Digest.of(configs[-1])) is None
 
 
 def test_clearing_gives_the_room_back(store: SqliteKnowledge, path: Path) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from towline.knowledge.base import MAX_ENTRIES, Entry, KnowledgeError, Stats
-from towline.knowledge.store import Knowledge
+from towline.knowledge.store import CONFIG_LIFE, Knowledge
 from towline.spec.digest import Digest
 from towline.spec.media_types import layer_compression
 
@@ -35,11 +35,14 @@ PATIENCE = 2.0
 _SMALLEST_DATABASE = 512
 """Bytes. SQLite takes a shorter file for an empty database and would write over it, whatever it
 is."""
+MAX_VALUES = 1000
+"""Values of one kind that are kept, of those that end: 64 MB of configs at the most."""
 _NO_DATABASE = "not a database"
 """SQLite's words for a file with another beginning: perhaps the user's image."""
 
 # `place` orders the entries of a DiffID, because clocks may be set back. Without a rowid the
-# entries of a DiffID lie side by side, so that a look-up reads one page or two.
+# entries of a DiffID lie side by side, so that a look-up reads one page or two. The tables that are
+# dropped are those of version 1, whose values had one each.
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS entry (
     diff_id BLOB NOT NULL, digest BLOB NOT NULL, repository TEXT NOT NULL, account TEXT NOT NULL,
@@ -52,6 +55,11 @@ CREATE TABLE IF NOT EXISTS value (
     kind TEXT NOT NULL, name TEXT NOT NULL, until REAL NOT NULL, content BLOB NOT NULL,
     PRIMARY KEY (kind, name)
 );
+CREATE INDEX IF NOT EXISTS value_until ON value (kind, until);
+DROP TABLE IF EXISTS session;
+DROP TABLE IF EXISTS config;
+DROP TABLE IF EXISTS host;
+DROP TABLE IF EXISTS secret;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
@@ -71,6 +79,11 @@ INSERT OR REPLACE INTO entry VALUES (
 _DROP_OLDEST = """
 DELETE FROM entry WHERE diff_id = :diff_id AND place <= (
     SELECT place FROM entry WHERE diff_id = :diff_id ORDER BY place DESC LIMIT 1 OFFSET :kept
+)
+"""
+_DROP_SOONEST = """
+DELETE FROM value WHERE kind = :kind AND until < (
+    SELECT until FROM value WHERE kind = :kind ORDER BY until DESC LIMIT 1 OFFSET :kept
 )
 """
 
@@ -162,6 +175,8 @@ class SqliteKnowledge(Knowledge):
         """Also gives the room back to the file system."""
         with self._writing() as database:
             dropped = database.execute("DELETE FROM entry WHERE seen < ?", (older_than,)).rowcount
+            ends = older_than + CONFIG_LIFE
+            database.execute("DELETE FROM value WHERE kind = 'config' AND until < ?", (ends,))
         dropped += self._prune_sessions(older_than)
         self._shrink()
         return dropped
@@ -305,13 +320,14 @@ def _not_ours(path: str) -> KnowledgeError:
 
 
 def _replace(database: sqlite3.Connection, kind: str, name: str, value: bytes, life: int) -> None:
-    """Put a value, or nothing where it is empty; values whose time is over are dropped, too."""
+    """Put a value, or nothing where it is empty; those of its kind that are over are dropped."""
     now = time.time()
-    drop = "DELETE FROM value WHERE (kind = ? AND name = ?) OR until <= ?"
+    drop = "DELETE FROM value WHERE kind = ? AND (name = ? OR until <= ?)"
     database.execute(drop, (kind, name, now))
     if value:
         until = now + life if life else math.inf
         database.execute("INSERT INTO value VALUES (?, ?, ?, ?)", (kind, name, until, value))
+        database.execute(_DROP_SOONEST, {"kind": kind, "kept": MAX_VALUES - 1})
 
 
 def _packed(digest: Digest) -> bytes | str:
