@@ -11,6 +11,7 @@ import sys
 import tarfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -266,6 +267,42 @@ def test_bytes_that_are_not_those_of_their_name_are_refused(
     with piped(bytes(data)) as pipe, pytest.raises(towline.SourceError, match="its bytes have"):
         towline.push(pipe, f"{name}:1")
     assert oci_registry.tags(name) == []
+
+
+def test_of_pipes_that_cross_none_waits_for_the_other(tmp_path: Path) -> None:
+    made = [
+        make_image(tmp_path / f"{number}.tar", [{"f": os.urandom(24 * MiB)}], format="oci-archive")
+        for number in range(2)
+    ]
+    cancel = towline.Cancel()
+    too_late = threading.Timer(60, cancel.cancel)
+    too_late.start()
+    with (
+        scripted() as one,
+        scripted() as other,
+        quick(towline.Pusher(jobs=1, cache="none")) as pusher,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        ways = ([one, other], [other, one])
+        for number in range(3):
+            with (
+                piped(made[0].path.read_bytes()) as first,
+                piped(made[1].path.read_bytes()) as last,
+            ):
+                pushes = [
+                    threads.submit(
+                        pusher.push,
+                        pipe,
+                        [f"{to.host}/{name}:{number}" for to in way],
+                        cancel=cancel,
+                    )
+                    for pipe, way, name in zip((first, last), ways, "ab", strict=True)
+                ]
+                digests = [[result.digest for result in push.result()] for push in pushes]
+            assert digests == [[each.digest] * 2 for each in made]
+            one.blobs.clear()
+            other.blobs.clear()
+    too_late.cancel()
 
 
 def test_small_blobs_are_sent_again_and_large_ones_end_with_the_way_round(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from towline.context import acquired
 from towline.errors import TowlineError
 from towline.push.begin import targets_of
 from towline.push.image import Blob, Gatherer, Index
@@ -102,9 +103,22 @@ def send_layers(outline: SourceImage, targets: Sequence[Target]) -> None:
 
 def _begin(uploads: Uploads, passages: Sequence[Passage], passing: PassingBlob) -> None:
     """Begin the uploads of a blob to the targets that want blobs, each for itself."""
+    wanting = [passage for passage in passages if passage.wants_blobs]
+    if len(wanting) < 2:  # noqa: PLR2004 - several
+        _start(uploads, wanting, passing)
+        return
+    # Targets wait for each other with their slots taken. Of two blobs that did so, each could have
+    # the slot that the other waits for, so one blob of all pushes at a time begins.
+    target = wanting[0].target
+    with acquired(target.resources.passing, target.context):
+        _start(uploads, wanting, passing)
+        passing.await_targets(target.context.cancel)
+
+
+def _start(uploads: Uploads, wanting: Sequence[Passage], passing: PassingBlob) -> None:
     # First all shares: no byte of the blob may be dropped for one target that another wants.
-    wanting = [(passage, passing.share()) for passage in passages if passage.wants_blobs]
-    for passage, share in wanting:
+    shares = [passing.share() for _ in wanting]
+    for passage, share in zip(wanting, shares, strict=True):
         blob = _blob(passing, share)
         passage.plan(blob)
         if task := passage.blobs.join(blob, share.release):

@@ -75,6 +75,8 @@ class Resources:
         self.flights: SingleFlight[Delivered] = SingleFlight()
         """The uploads of blobs that are under way."""
         self.manifest_flights: SingleFlight[None] = SingleFlight()
+        self.passing = Lock()
+        """Held while a blob that passes begins at several targets."""
         self._threads: dict[str, Threads] = {}
         self._closed = False
         self._process = os.getpid()

@@ -128,6 +128,13 @@ class PassingBlob:
         self._shares.append(Share(self))
         return self._shares[-1]
 
+    def await_targets(self, cancel: Cancel) -> None:
+        """Wait until no target is expected any more: each reads, has failed, or is aside."""
+        with self._moved:
+            while any(share.state == "expected" for share in self._shares):
+                self._moved.wait(_LOOK)
+                cancel.check()
+
     def put(self, block: bytes | bytearray, cancel: Cancel) -> None:
         """Add the next block, once there is room for it. Raises Cancelled."""
         with self._moved:
