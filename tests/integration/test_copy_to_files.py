@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -235,6 +236,26 @@ def test_an_archive_of_another_kind_is_not_replaced(
         assert hint == "hint: name another file, or remove this one"
     assert file.read_bytes() == before
     assert {each.name for each in tmp_path.iterdir()} - BESIDE == {"a.tar"}
+
+
+@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
+def test_a_file_that_is_no_archive_is_not_replaced_unless_it_is_empty(
+    source: Source, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "notes"
+    words = ["copy", f"docker://{source.host}/app:one", f"{kind}:{file}:app:1", "-q"]
+    for content in (b"of somebody\n", gzip.compress(b"of somebody\n"), bytes(10)):
+        file.write_bytes(content)
+        for more in ([], ["--dry-run"]):
+            assert main([*words, *more, "--cache", "none"]) == 1
+            error, hint = capsys.readouterr().err.splitlines()
+            assert error.endswith(" cannot be used: the file that is there is no tar")
+            assert hint == "hint: name another file, or remove this one"
+        assert file.read_bytes() == content
+    file.write_bytes(b"")  # as `mktemp` makes one
+    assert main([*words, "--cache", "none"]) == 0
+    assert tarfile.is_tarfile(file)
+    assert {each.name for each in tmp_path.iterdir()} - BESIDE == {"notes"}
 
 
 @pytest.mark.parametrize("kind", ["oci", "oci-archive"])

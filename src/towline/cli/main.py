@@ -84,18 +84,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             gc.set_threshold(50_000)
         _check_command(words[0] if words else "")
         from towline.cli import arguments
-        from towline.cli.words import explained
 
         command = load(words[0])
         args = arguments.parse(arguments.Parser(words[0], command), words[1:], os.environ)
-        with explained(args):
-            return command.run(args)
+        return command.run(args)
     except SystemExit as end:  # argparse has printed help
         return end.code if isinstance(end.code, int) else 0
     except BaseException as error:  # noqa: BLE001 - the last place where anything can be said
         from towline.cli import exit_codes, report
 
-        style = report.style_of(args) if args else report.sniff(words, os.environ)
+        style = report.sniff(words, os.environ)
+        if args:
+            from towline.cli.words import explain
+
+            explain(error, args)
+            style = report.style_of(args)
         report.report(error, style)
         return exit_codes.of(error)
     finally:

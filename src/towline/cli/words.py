@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from towline.errors import InvalidReference, SourceError, TowlineError, UsageError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
-
-    from towline.errors import Side
 
 _REGISTRY = "docker://"
 _DAEMON = "docker-daemon:"
 _ARCHIVES = ("docker-archive:", "oci-archive:", _REGISTRY)
 _ENDINGS = (".tar", ".tgz", ".gz", ".zst")
-_SIDES: dict[str, tuple[Side, ...]] = {
-    "push": (),
-    "plan": (),
-    "copy": ("source",),
-    "inspect": ("source", "destination"),
-    "digest": ("source", "destination"),
-}
-"""Commands whose first word is a source, and the sides of errors that are always about it."""
+_SOURCES = {"push": 1, "plan": 1, "copy": 1, "inspect": 1, "digest": 1, "index": None}
+"""How many of a command's first words are sources; None: all of them."""
 
 
 def source_and_destinations(args: argparse.Namespace) -> tuple[str, list[str]]:
@@ -73,20 +63,24 @@ def copied(args: argparse.Namespace) -> tuple[str, list[str]]:
 
 
 def check_files(args: argparse.Namespace) -> None:
-    """Raise UsageError where an option's file would replace the source or a destination."""
-    for option, keyword in (("--digest-file", "digest_file"), ("--trace", "trace")):
-        if keyword not in args:
-            continue
-        from towline.sources import open_source
+    """Raise UsageError where an option's file would replace a source, a destination or another."""
+    if "digest_file" not in args and "trace" not in args:
+        return
+    from towline.sources import open_source
 
-        file = getattr(args, keyword)
-        for word in (*args.words, *getattr(args, "to", [])):
-            location = open_source.parse(word)
-            # A bare word that is no file is an image's name.
-            named = location.in_files and (location.transport or _exists(word))
-            if named and os.path.realpath(location.path) == os.path.realpath(file):
-                message = f"`{option} {file}` would replace {word}"
+    taken: dict[str, str] = {}
+    for word in (*args.words, *getattr(args, "to", [])):
+        location = open_source.parse(word)
+        # A bare word that is no file is an image's name.
+        if location.in_files and (location.transport or _exists(word)):
+            taken[os.path.realpath(location.path)] = word
+    for option, keyword in (("--digest-file", "digest_file"), ("--trace", "trace")):
+        if file := getattr(args, keyword, None):
+            path = os.path.realpath(file)
+            if path in taken:
+                message = f"`{option} {file}` would replace {taken[path]}"
                 raise UsageError(message, hint="name another file")
+            taken[path] = f"the file of `{option}`"
 
 
 def reference(args: argparse.Namespace) -> str:
@@ -103,37 +97,27 @@ def reference(args: argparse.Namespace) -> str:
     return str(found.with_tag(None if "all_tags" in args else found.target))
 
 
-@contextmanager
-def explained(args: argparse.Namespace) -> Iterator[None]:
+def explain(error: BaseException, args: argparse.Namespace) -> None:
     """Add to an error of a source that there is no such file, or that skopeo alone may read it."""
-    try:
-        yield
-    except TowlineError as error:
-        if args.command in _SIDES and args.words:
-            source, *destinations = args.words
-            named = isinstance(error, SourceError) and error.message.startswith(f"{source} ")
-            if named and args.command in {"push", "plan"}:
-                _explain_no_file(error, source, destinations)
-            invalid = isinstance(error, InvalidReference) and error.text == source
-            if named or invalid or error.side in _SIDES[args.command]:
-                _explain_skopeo(error, source)
-        raise
-
-
-def _explain_no_file(error: TowlineError, source: str, destinations: Sequence[str]) -> None:
-    if destinations and _names_an_image(source):
-        error.args = (f"there is no file {source}, and {error.message}",)
-        piped = f"docker save {source} | towline push - "
-        if error.hint and error.hint.startswith(piped):
-            error.hint = piped + " ".join(destinations)
-
-
-def _explain_skopeo(error: TowlineError, source: str) -> None:
+    if not isinstance(error, TowlineError) or args.command not in _SOURCES:
+        return
     from towline.push.interface.destinations import only_skopeos
+    from towline.reference import HUB
 
-    # `dir:x` may be an image's name: an engine or a registry that has it was asked before.
-    if only_skopeos(source) and not _exists(source):
-        error.hint = f"if it is skopeo's: skopeo copy {source} oci:DIR, then name oci:DIR here"
+    pushed, alone = args.command in {"push", "plan"}, args.command in {"inspect", "digest"}
+    for source in args.words[: _SOURCES[args.command]]:
+        named = isinstance(error, SourceError) and error.message.startswith(f"{source} ")
+        if named and pushed and len(args.words) > 1 and _names_an_image(source):
+            error.args = (f"there is no file {source}, and {error.message}",)
+            piped = f"docker save {source} | towline push - "
+            if error.hint and error.hint.startswith(piped):
+                error.hint = piped + " ".join(args.words[1:])
+        if not only_skopeos(source) or _exists(source):
+            continue
+        # `dir:x` may be an image's name, too: an engine (for a push) or the Hub was asked for it.
+        asked = HUB in error.message and not pushed and (alone or error.side == "source")
+        if named or asked or (isinstance(error, InvalidReference) and error.text == source):
+            error.hint = f"if it is skopeo's: skopeo copy {source} oci:DIR, then name oci:DIR here"
 
 
 def _check_source_options(args: argparse.Namespace, source: str) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import tarfile
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,26 +95,27 @@ class Archive(Layout):
 
     @contextmanager
     def _files(self) -> Iterator[TarMembers | None]:
-        """The present archive; None: there is none, or the file is no tar.
+        """The present archive; None: there is none, or an empty file, as `mktemp` makes one.
 
-        Raises TowlineError for any other tar: whoever has it may want to keep it.
+        Raises TowlineError for any other file: whoever has it may want to keep it.
         """
-        files = None
-        with suppress(OSError, SourceError):
-            # Nobody may write to what turns out to be a pipe: that is not waited for.
-            descriptor = os.open(self._file, os.O_RDONLY | os.O_NONBLOCK)
-            opened = OpenFile(descriptor, str(self._file))
-            try:
-                files = TarMembers(opened, opened.name, Cancel())
-            except SourceError:
-                opened.release()
-        if files is None:
+        # Of a folder, a pipe or a device `begin` says that it is none.
+        if not (self._file.is_file() and self._file.stat().st_size):
             yield None
             return
+        hint = "name another file, or remove this one"
+        try:
+            opened = OpenFile(os.open(self._file, os.O_RDONLY), str(self._file))
+        except OSError as error:
+            raise self._wrong(f"it cannot be read: {str(error.strerror).lower()}", hint) from None
+        try:
+            files = TarMembers(opened, opened.name, Cancel())
+        except SourceError:
+            opened.release()
+            raise self._wrong("the file that is there is no tar", hint) from None
         with closing(files):
             if self.list_of_images not in files.files:
-                what = f"the tar that is there is no {self.name.kind}"
-                raise self._wrong(what, hint="name another file, or remove this one")
+                raise self._wrong(f"the tar that is there is no {self.name.kind}", hint)
             yield files
 
     @cached_property

@@ -380,6 +380,7 @@ def test_a_variable_that_is_none_of_ours_is_warned_of(
         ("inspect dir:/srv/app", 2),
         ("digest containers-storage:app:1", 2),
         ("copy dir:/srv/app reg.example/app", 2),
+        ("index dir:/srv/app reg.example/app:arm --to reg.example/app", 2),
     ],
 )
 def test_for_what_skopeo_alone_reads_the_way_through_it_is_told(
@@ -426,6 +427,19 @@ def test_no_option_replaces_the_source_or_what_is_written(
         )
     code, _ = told(capsys, "push", "docker-daemon:new.json", "reg.example/app", option, "new.json")
     assert code == 3
+
+
+def test_the_digests_and_the_trace_have_a_file_each(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("link.json").symlink_to("one.json")
+    for words in ("push image.tar reg.example/app", "index a/b --to reg.example/app"):
+        files = ["--digest-file", "one.json", "--trace", "link.json"]
+        assert told(capsys, *words.split(), *files) == (
+            2,
+            [
+                "towline: error: `--trace link.json` would replace the file of `--digest-file`",
+                "hint: name another file",
+            ],
+        )
 
 
 @pytest.mark.parametrize("again", ["-", "oci-archive:-:1"])
