@@ -211,6 +211,22 @@ def test_facts_of_a_host_are_added_and_replaced(place: Place) -> None:
     }
 
 
+def test_facts_of_a_host_that_several_write_at_once_are_all_kept(place: Place) -> None:
+    store, together = place.open(), threading.Barrier(4)
+
+    def write(writer: int) -> None:
+        together.wait()
+        for number in range(5):
+            store.record_host("reg:5000", {f"{writer}.{number}": "1"})
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store.host_facts("reg:5000")) == 4 * 5
+
+
 def test_facts_from_another_machine_are_no_facts(place: Place) -> None:
     place.open(THEIRS).record_host("reg:5000", {"scheme": "http"})
     assert place.open(OURS).host_facts("reg:5000") == {}

@@ -27,6 +27,8 @@ SESSION_LIFE = 7 * 24 * 3600
 """Seconds for which an unused session is kept: distribution purges it then."""
 LEASE = 10
 """Seconds for which an owner counts as alive after it has said so, every three seconds."""
+_RACES_MAX = 20
+"""Times that facts of a host are written, where others write some each time just before."""
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 """Errors of reading values that are not ours."""
 
@@ -108,21 +110,26 @@ class Knowledge:
 
         Those that this machine wrote or, with a key that machines share, its holders.
         """
+        return self._own_facts(host, self._get("facts", host))
+
+    def record_host(self, host: str, facts: Mapping[str, str]) -> None:
+        """Add or replace facts of a host; others that are written at the same time stay."""
+        for _ in range(_RACES_MAX if facts else 0):
+            before = self._get("facts", host)
+            text = json.dumps({**self._own_facts(host, before), **facts})
+            signed = json.dumps([text, self._signer.mac("facts", host, text)])
+            if self._swap("facts", host, before or b"", signed.encode()):
+                return
+
+    def _own_facts(self, host: str, value: bytes | None) -> dict[str, str]:
         try:
-            text, mac = json.loads(self._get("facts", host) or b"[0, 0]")
+            text, mac = json.loads(value or b"[0, 0]")
             if self._signer.is_ours(mac, "facts", host, text):
                 facts: dict[str, str] = json.loads(text)
                 return facts
         except UNREADABLE:
             pass
         return {}
-
-    def record_host(self, host: str, facts: Mapping[str, str]) -> None:
-        """Add or replace facts of a host. Of two that do so at once the last one counts."""
-        if facts:
-            text = json.dumps({**self.host_facts(host), **facts})
-            signed = json.dumps([text, self._signer.mac("facts", host, text)])
-            self._put("facts", host, signed.encode())
 
     def config(self, digest: Digest) -> bytes | None:
         """The image config with that digest, which is checked; None: it is not remembered."""
