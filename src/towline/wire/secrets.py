@@ -282,11 +282,17 @@ def _found(view: _View, sought: Sequence[str]) -> Iterator[tuple[int, int]]:
         part = secret[: max(_PART, len(secret) // 2)]
         start = text.find(part)
         while start >= 0:
-            end = start + _shared(secret, text[start : start + len(secret)])
+            # What repeats itself overlaps itself, and the secret may go on from any of its places.
+            places = [start]
+            while (again := text.find(part, places[-1] + 1, places[-1] + 2 * len(part) - 1)) >= 0:
+                places.append(again)
+            # Only the last ones can reach beyond what all of them cover.
+            ends = (at + _shared(secret, text[at : at + len(secret)]) for at in places[-len(secret) :])
+            end = max(ends)
             beside = text[start - 1 : start] + text[end : end + 1]
             if len(secret) >= _ANYWHERE or not any(map(str.isalnum, beside)):
                 yield _span(view, start, end)
-            start = text.find(part, end - len(part) + 1)
+            start = text.find(part, places[-1] + 1)
         for cut in cuts:
             yield from _cut(view, secret, secret[:_LEAST], cut)
         if len(secret) >= _ANYWHERE:
