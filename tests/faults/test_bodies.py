@@ -13,15 +13,14 @@ from tests.support.pushing import TIMEOUT, Client, client_of, send
 from tests.support.scripted import CUT, HANG, HTML, Reply, Scripted, complaint
 from towline.context import Cancel, Context
 from towline.errors import AuthError, Cancelled, NetworkError, RegistryError
+from towline.events import nowhere
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
 from towline.wire.channel import Channel, Kept
 from towline.wire.exchange import Exchange, Manner
-from towline.wire.log import silent
-from towline.wire.message import Request
+from towline.wire.message import Request, parse_url
 from towline.wire.secrets import Secrets
-from towline.wire.url import parse
 
 DATA = os.urandom(3 << 20)
 DIGEST = Digest.of(DATA)
@@ -199,15 +198,15 @@ def test_a_small_body_is_answered_within_a_minute_and_a_larger_one_has_five_and_
     ours, theirs = socket.socketpair()
     with ours, theirs:
         channel = Channel(ours, Cancel(), timeout)
-        request = Request("PATCH", parse("http://registry.example/x"), streamed=True)
+        request = Request("PATCH", parse_url("http://registry.example/x"), streamed=True)
         assert exchange_of(channel, request).patience(sent) == allowed
-        closing = Request("PUT", parse("http://registry.example/x"))
+        closing = Request("PUT", parse_url("http://registry.example/x"))
         assert exchange_of(channel, closing).patience(0) == timeout
         assert exchange_of(channel, closing).patience(max(1, sent)) == pytest.approx(allowed)
 
 
 def exchange_of(channel: Channel, request: Request) -> Exchange:
-    return Exchange(channel, request, Context(), Manner(silent, Secrets(), Kept()), fresh=True)
+    return Exchange(channel, request, Context(), Manner(nowhere, Secrets(), Kept()), fresh=True)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from tests.support.pushing import Client, client_of
 from tests.support.scripted import CUT, Reply, Scripted, complaint
 from towline.errors import AuthError, TowlineError
 from towline.registry import errors
-from towline.wire.message import Headers, Response
-from towline.wire.url import parse
+from towline.wire.message import Headers, Response, parse_url
 
 DATA = os.urandom(1000)
 JSON = {"Content-Type": "application/json"}
@@ -65,7 +64,7 @@ def test_a_head_that_has_begun_is_not_waited_for_as_one_that_has_not(
     ids=["brackets", "titles", "open-titles", "scripts", "messages", "codes"],
 )  # fmt: skip
 def test_no_page_takes_long_to_read(body: str) -> None:
-    url = parse("http://registry.test/v2/")
+    url = parse_url("http://registry.test/v2/")
     response = Response(502, "Bad Gateway", Headers(), url, "PUT", body.encode())
     began = time.process_time()
     assert len(str(errors.refusal(response, "push"))) < 1000

@@ -16,6 +16,7 @@ from tests.support.pushing import Client, client_of, send
 from tests.support.scripted import Asked, Reply, Scripted, scripted
 from towline.context import Context
 from towline.errors import AuthError, NetworkError, RegistryError
+from towline.events import nowhere
 from towline.registry import blobs
 from towline.registry.auth.docker_config import Credentials
 from towline.registry.auth.keychain import Keychain
@@ -23,7 +24,6 @@ from towline.registry.endpoints import Endpoint
 from towline.registry.transport import Transport
 from towline.spec.digest import Digest
 from towline.wire import proxy
-from towline.wire.log import silent
 from towline.wire.pool import Pool
 
 if TYPE_CHECKING:
@@ -303,7 +303,7 @@ class TestNamesThatHaveLedHere:
         place = Endpoint(host, plain_http=False, loopback_http=True, timeout=2.0)
         place._base, place._settled = place._url("http"), True
         pool = Pool(proxies=proxy.from_environment(environ))
-        keychain = Keychain({}, log=silent, warn=silent)
+        keychain = Keychain({}, log=nowhere, warn=nowhere)
         caller = Transport(pool, place, Credentials(USER, PASSWORD), keychain)
         pool._peers.update(self.peers)
         try:

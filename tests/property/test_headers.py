@@ -15,10 +15,9 @@ from towline.knowledge.store import read, written
 from towline.registry.blobs import session_url
 from towline.registry.tags import next_page
 from towline.registry.upload.session import range_end
-from towline.wire.message import Headers, Response
-from towline.wire.url import parse
+from towline.wire.message import Headers, Response, parse_url
 
-ASKED = parse("https://reg.example/v2/app/blobs/uploads/1?_state=a%2Bb")
+ASKED = parse_url("https://reg.example/v2/app/blobs/uploads/1?_state=a%2Bb")
 NUMBERS = st.integers().map(str) | st.text(string.digits + "-+ \u0663", max_size=30)
 LINES = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=60)
 PARTS = st.sampled_from(

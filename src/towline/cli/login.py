@@ -154,13 +154,13 @@ def _checked(args: argparse.Namespace, host: str, account: tuple[str, str]) -> b
 
 def _warn_of_another(host: str, store: LoginStore, account: tuple[str, str] | None) -> None:
     """Warn where a push would use another login than `account`, or any after a logout (None)."""
+    from towline.events import nowhere
     from towline.reference import RepositoryName
     from towline.registry.auth.docker_config import TOKEN_USER
     from towline.registry.auth.keychain import Keychain
-    from towline.wire.log import silent
 
     with suppress(TowlineError):
-        keychain = Keychain(os.environ, log=silent, warn=silent)
+        keychain = Keychain(os.environ, log=nowhere, warn=nowhere)
         found = keychain.find(RepositoryName(host, ""), "destination")
         if found is None:
             return

@@ -33,7 +33,6 @@ from towline.push.joint_push import JointPush
 from towline.push.resources import Resources
 from towline.push.target import Target, target_at
 from towline.reference import RepositoryName
-from towline.wire.log import silent
 from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class Pusher:
         self._edge = Edge(Secrets())
         self._said: list[str] = []
         self._emit = Listener("on_event", settings.get("on_event") or nowhere, self._edge.event)
-        self._log = Listener("log", settings.get("log") or silent, self._edge.secrets.redact)
+        self._log = Listener("log", settings.get("log") or nowhere, self._edge.secrets.redact)
         if settings.get("log"):
             settings["log"] = self._log
         self._account = options.given_to_one_host(settings)

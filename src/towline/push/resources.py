@@ -7,6 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from towline.errors import UsageError
+from towline.events import nowhere
 from towline.knowledge.base import is_sound
 from towline.knowledge.open import open_knowledge
 from towline.layers.buffers import Spares
@@ -16,7 +17,6 @@ from towline.transfers.retry import Gate, Policy
 from towline.transfers.single_flight import SingleFlight
 from towline.transfers.slots import Slots
 from towline.transfers.threads import Threads, processors
-from towline.wire.log import silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -50,7 +50,7 @@ class Resources:
         """`secrets` is told every secret that is used."""
         self.limits = limits(options)
         self.secrets = secrets
-        self.log = options.get("log") or silent
+        self.log = options.get("log") or nowhere
         self.environ = environment(options)
         secrets.add_environment(self.environ)
         secrets.add_address(_text(options.get("cache")))

@@ -13,8 +13,7 @@ from towline.spec import distribution, media_types
 if TYPE_CHECKING:
     from towline.reference import RepositoryName
     from towline.spec.digest import Digest
-    from towline.wire.message import Response
-    from towline.wire.url import Url
+    from towline.wire.message import Response, Url
 
 BINARY = ("Content-Type", media_types.OCTET_STREAM)
 # `int` refuses texts of thousands of digits, and no blob needs more than 18.
@@ -133,7 +132,7 @@ def post_blob(name: RepositoryName, digest: str, content: memoryview) -> Call[Co
 
 def mount(name: RepositoryName, digest: str, origin: str) -> Call[Confirmed | Opened | None]:
     """end-11. None: refused, in whatever way; only the upload's own error counts."""
-    from towline.wire.url import quote
+    from towline.wire.message import quote
 
     action = f"mount blob {_short(digest)} from {origin} to {name}"
 

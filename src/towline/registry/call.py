@@ -15,8 +15,7 @@ from towline.wire.message import ANSWER_MAX
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from towline.wire.message import Response
-    from towline.wire.url import Url
+    from towline.wire.message import Response, Url
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.context import Context, acquired
+from towline.events import nowhere
 from towline.reference import RepositoryName
 from towline.registry import errors
 from towline.registry.auth.keychain import Keychain
@@ -19,7 +20,6 @@ from towline.registry.repository import Repository
 from towline.registry.transport import Transport
 from towline.wire import proxy, tls
 from towline.wire.exchange import ANSWER_TIMEOUTS, Pace
-from towline.wire.log import Log, silent
 from towline.wire.message import Request
 from towline.wire.pool import TIMEOUT, Pool
 from towline.wire.secrets import Secrets
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from towline.errors import Side
     from towline.registry.auth.docker_config import Credentials
     from towline.registry.auth.keychain import AskForHost
-    from towline.wire.message import Response
-    from towline.wire.url import Url
+    from towline.wire.message import Response, Url
 
 
 _WARNINGS_READ = 4096
@@ -67,7 +66,7 @@ class Settings(NamedTuple):
     chunk_size: int | None = None
     """Bytes; larger blobs go in chunks. None: in one body wherever it is taken."""
     environ: Mapping[str, str] = {}
-    log: Log | None = None
+    log: Callable[[str], None] | None = None
     """Takes the lines of the wire log."""
     warn: Callable[[str], None] | None = None
     """Takes one sentence about something that is not as it should be."""
@@ -106,8 +105,8 @@ class RegistryClient:
             creds=settings.creds,
             src_creds=settings.src_creds,
             authfile=str(settings.authfile) if settings.authfile else None,
-            log=settings.log or silent,
-            warn=settings.warn or silent,
+            log=settings.log or nowhere,
+            warn=settings.warn or nowhere,
             secrets=self._secrets,
         )
         self._endpoints: dict[str, Endpoint] = {}
@@ -115,7 +114,7 @@ class RegistryClient:
         self._recalled: dict[str, HostFacts] = {}
         self._names: dict[str, str] = {}
         """By host: the name under which its facts are kept."""
-        self._warnings = Warnings(settings.warn or silent)
+        self._warnings = Warnings(settings.warn or nowhere)
         self._transports: dict[tuple[str, Credentials | None], Transport] = {}
 
     def repository(
@@ -187,7 +186,7 @@ class RegistryClient:
                 keychain,
                 again=partial(keychain.find, name, side) if renewable else None,
                 clock=self._clock,
-                log=self._settings.log or silent,
+                log=self._settings.log or nowhere,
                 notice=partial(self._notice, name.host),
             )
         return self._transports[key]
@@ -229,7 +228,7 @@ class RegistryClient:
                 proxies=proxy.from_environment(settings.environ),
                 # `--ca` counts for a proxy's certificate too; `--insecure` and `--cert` do not.
                 proxy_trust=tls.Trust(authorities=given.authorities),
-                write_log=settings.log or silent,
+                write_log=settings.log or nowhere,
                 secrets=self._secrets,
                 pace=Pace(settings.limit_rate) if settings.limit_rate else None,
             )

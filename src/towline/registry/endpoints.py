@@ -15,17 +15,16 @@ from towline.context import acquired
 from towline.errors import NetworkError, TowlineError, UsageError
 from towline.reference import HUB
 from towline.wire.connect import resolve, speaks_tls
+from towline.wire.message import parse_url
 from towline.wire.proxy import is_here, is_loopback
-from towline.wire.url import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from towline.context import Cancel, Context
     from towline.wire.connect import Address
-    from towline.wire.message import Response
+    from towline.wire.message import Response, Url
     from towline.wire.tls import Trust
-    from towline.wire.url import Url
 
     Outcome = Response | TowlineError
     """What comes of a call: an answer, or none."""
@@ -67,7 +66,7 @@ class Endpoint:
         """Whether `_base` is final, whatever fails from here on."""
 
     def _url(self, scheme: Scheme) -> Url:
-        return parse(f"{scheme}://{self._api_host}{BASE_PATH}")
+        return parse_url(f"{scheme}://{self._api_host}{BASE_PATH}")
 
     @property
     def key(self) -> str:

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from towline.errors import Side
-    from towline.wire.message import Response
-    from towline.wire.url import Url
+    from towline.wire.message import Response, Url
 
 _LASTING_FAILURES = frozenset({501, 505, 507, 511})
 """Failures of a server that waiting does not heal: 507 is a full disk, 511 a network's login."""
@@ -143,7 +142,7 @@ def shown(text: str, length: int) -> str:
 
 def described(response: Response) -> str:
     """The answer in words: its status, then what the headers and the body complain of."""
-    from towline.registry.challenge import challenges
+    from towline.wire.message import challenges
 
     # The challenge of a 401 often says more than its body, so it stands first.
     found = challenges(response.headers.all("WWW-Authenticate"))

@@ -201,10 +201,10 @@ class Repository:
         be shared.
         """
         from towline.registry.upload.upload import Upload
-        from towline.wire.url import parse
+        from towline.wire.message import parse_url
 
         try:
-            opened = Opened(parse(url))
+            opened = Opened(parse_url(url))
         except ValueError:
             return None
         talk = self._talk(context)

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from towline.context import acquired
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
+from towline.events import nowhere
 from towline.reference import RepositoryName
 from towline.registry import errors
 from towline.registry.auth.admission import BODY_MARGIN, Admission, Visit
 from towline.registry.call import REDIRECTS, REDIRECTS_MAX, Call, astray, read_sent_on, sent_on
 from towline.registry.endpoints import host_of
 from towline.spec import distribution
-from towline.wire.log import silent
 from towline.wire.message import Request
 from towline.wire.proxy import is_loopback
 
@@ -39,9 +39,8 @@ if TYPE_CHECKING:
     from towline.registry.capabilities import HostFacts
     from towline.registry.endpoints import Endpoint
     from towline.wire.exchange import Exchange, Unread
-    from towline.wire.message import Response
+    from towline.wire.message import Response, Url
     from towline.wire.pool import Pool
-    from towline.wire.url import Url
 
     Send = Callable[[Request], Response]
 
@@ -64,7 +63,7 @@ class Transport:
         *,
         again: Callable[[Context], Credentials | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        log: Callable[[str], None] = silent,
+        log: Callable[[str], None] = nowhere,
         notice: Callable[[Response], None] = lambda _response: None,
     ) -> None:
         """`notice` sees every answer to a call; `again` asks once more for these credentials."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from towline.errors import SourceError, UsageError
 from towline.reference import without_login
 from towline.wire import tls
-from towline.wire import url as urls
+from towline.wire.message import DEFAULT_PORTS, Url, parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,7 +42,7 @@ class Address:
     """The path of a socket."""
     command: tuple[str, ...] = ()
     """A command (`ssh`) that carries the connection over its standard input and output."""
-    url: urls.Url = urls.Url("http", "docker", 80, "/")  # noqa: RUF009 - a tuple never changes
+    url: Url = Url("http", "docker", 80, "/")  # noqa: RUF009 - a tuple never changes
     """What the URLs of the engine's API begin with."""
     trust: tls.Trust = tls.Trust()  # noqa: RUF009 - a tuple never changes
 
@@ -99,7 +99,7 @@ def _named(text: str, named_by: str, environ: Mapping[str, str]) -> Address:
     elif scheme == "tcp" and (match := _SHORT_TCP.fullmatch(rest)):
         # The port is the same with TLS: of 2376 docker's client thinks only where nothing is said.
         text = f"tcp://{match['host'] or 'localhost'}:{match['port'] or 2375}{match['path'] or ''}"
-    elif scheme in urls.DEFAULT_PORTS:  # it takes them in contexts alone
+    elif scheme in DEFAULT_PORTS:  # it takes them in contexts alone
         raise _no_address(text, named_by)
     return _address(text, named_by, trust)
 
@@ -111,10 +111,10 @@ def _address(text: str, named_by: str, trust: tls.Trust | None, program: str = "
         raise _no_address(text, named_by)
     if scheme == "unix" and rest:
         return Address(text, named_by, socket=rest)
-    if scheme in {"tcp", *urls.DEFAULT_PORTS} and "@" not in rest:
+    if scheme in {"tcp", *DEFAULT_PORTS} and "@" not in rest:
         with suppress(ValueError):
             secure = trust is not None or scheme == "https"
-            url = urls.parse(f"{'https' if secure else 'http'}://{rest}")
+            url = parse_url(f"{'https' if secure else 'http'}://{rest}")
             return Address(text, named_by, url=url, trust=trust or tls.Trust())
     if scheme == "ssh" and (match := _SSH.fullmatch(rest)):
         return Address(text, named_by, command=_ssh(match, program))

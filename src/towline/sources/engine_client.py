@@ -11,24 +11,22 @@ import tempfile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from towline.errors import NetworkError, RegistryError, SourceError, TowlineError
+from towline.events import nowhere
 from towline.sources import engine_address
 from towline.spec import reading
-from towline.wire import url as urls
 from towline.wire.channel import Silence, words
 from towline.wire.local import Command, dial_unix
-from towline.wire.log import silent
-from towline.wire.message import Request
+from towline.wire.message import Request, Url, quote
 from towline.wire.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from towline.context import Cancel, Context
     from towline.sources.engine_address import Address
     from towline.spec.descriptor import Platform
     from towline.wire.channel import Channel
     from towline.wire.exchange import Unread
-    from towline.wire.log import Log
     from towline.wire.message import Response
     from towline.wire.secrets import Secrets
 
@@ -65,7 +63,7 @@ def connect(
     environ: Mapping[str, str],
     *,
     timeout: float,
-    log: Log = silent,
+    log: Callable[[str], None] = nowhere,
     secrets: Secrets | None = None,
 ) -> EngineClient:
     """The first engine that answers; `name`, the image's, is for the error's hint.
@@ -98,7 +96,7 @@ class EngineClient:
         environ: Mapping[str, str],
         *,
         timeout: float,
-        log: Log,
+        log: Callable[[str], None],
         secrets: Secrets | None,
     ) -> None:
         self.name = f"the engine at {address.text}"
@@ -197,18 +195,18 @@ class EngineClient:
 
     def inspect(self, name: str) -> dict[str, Any] | None:
         """The engine's description of an image; None: there is none. Raises SourceError."""
-        answer = self._get(f"/images/{urls.quote(name)}/json?manifests=1")
+        answer = self._get(f"/images/{quote(name)}/json?manifests=1")
         if answer.status == 404 and self._podman:  # noqa: PLR2004 - not found
             # Podman's compatible API takes a short name as the Hub's; its own builds are under
             # `localhost/`.
-            answer = self._get(f"/images/localhost/{urls.quote(name)}/json")
+            answer = self._get(f"/images/localhost/{quote(name)}/json")
         if answer.status == 404:  # noqa: PLR2004 - not found
             return None
         return self._json(answer, dict)
 
     def images(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[dict[str, Any]]:
         """The engine's list of images. Raises SourceError."""
-        query = f"?filters={urls.quote(json.dumps(filters))}" if filters else ""
+        query = f"?filters={quote(json.dumps(filters))}" if filters else ""
         found = self._json(self._get(f"/images/json{query}"), list)
         return [each for each in found if isinstance(each, dict)]
 
@@ -225,7 +223,7 @@ class EngineClient:
 
         Raises SourceError.
         """
-        lines = self._json(self._get(f"/images/{urls.quote(name)}/history"), list)
+        lines = self._json(self._get(f"/images/{quote(name)}/history"), list)
         sizes = [line.get("Size") for line in lines if isinstance(line, dict)]
         return [size if isinstance(size, int) else 0 for size in reversed(sizes)]
 
@@ -234,13 +232,13 @@ class EngineClient:
     ) -> Unread:
         """A tar of images, or of that platform's alone, as it comes. Raises SourceError."""
         if self._podman:
-            query = "".join(f"&references={urls.quote(name)}" for name in names)
+            query = "".join(f"&references={quote(name)}" for name in names)
             # Not as an OCI archive: for that Podman compresses each layer, with one thread.
             target = f"/libpod/images/export?format=docker-archive{query}"
         else:
-            target = "/images/get?" + "&".join(f"names={urls.quote(name)}" for name in names)
+            target = "/images/get?" + "&".join(f"names={quote(name)}" for name in names)
             if platform:
-                target += f"&platform={urls.quote(json.dumps(platform.as_json()))}"
+                target += f"&platform={quote(json.dumps(platform.as_json()))}"
         request = Request("GET", self._url(target))
         try:
             unread = self._pool.open(request, context, patience=_DAYS)
@@ -288,7 +286,7 @@ class EngineClient:
     def _authority(self) -> str:
         return self._address.url.authority
 
-    def _url(self, target: str) -> urls.Url:
+    def _url(self, target: str) -> Url:
         # Podman's own API has versions of its own; the ping of both must have none.
         libpod = target.startswith("/libpod/")
         version = "4.0.0" if libpod else self._version

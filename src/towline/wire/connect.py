@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     import ssl
 
     from towline.context import Cancel
-    from towline.wire.message import Shunned
+    from towline.wire.message import Shunned, Url
     from towline.wire.proxy import Proxy
-    from towline.wire.url import Url
 
 Address = tuple[int, tuple[Any, ...]]
 

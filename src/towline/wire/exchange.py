@@ -11,10 +11,12 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from towline.errors import NetworkError, RegistryError, TowlineError
-from towline.wire import framing, log, proxy
+from towline.events import nowhere
+from towline.wire import framing, proxy
 from towline.wire.channel import Silence, words
 from towline.wire.connect import other_certificate
 from towline.wire.message import ANSWER_MAX, Response
+from towline.wire.secrets import field, query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +52,8 @@ class Died(Exception):
 class Manner(NamedTuple):
     """What all exchanges of a pool share."""
 
-    log: log.Log
+    log: Callable[[str], None]
+    """Takes the lines of the wire log (`--debug`), without their ends."""
     secrets: Secrets
     kept: Kept
     """Takes a connection that is fit for another request."""
@@ -110,7 +113,7 @@ class Exchange:
         self._context.cancel.check()
         self._context.meter.add(requests=1)
         self._manner.secrets.sent(self.request)
-        log.sent(self._manner.log, self.request)
+        log_request(self._manner.log, self.request)
         views = [memoryview(self._framing.request(self.request.method, target, fields))]
         if self.request.body:
             views += self._framing.data(memoryview(self.request.body))
@@ -227,7 +230,7 @@ class Exchange:
             head.status, head.reason, head.headers, request.url, request.method, content, truncated
         )
         self._manner.secrets.received(response)
-        log.received(self._manner.log, response, time.monotonic() - self._began)
+        log_answer(self._manner.log, response, time.monotonic() - self._began)
         asked, context = f"{request.method} {request.url.redacted}", self._context
         context.trace.answered(id(self._channel), asked, context.about, head.status, self._began)
         if self._proxy and request.url.scheme == "http" and head.status == proxy.WANTS_CREDENTIALS:
@@ -335,3 +338,23 @@ class Pace:
                 piece = view[at : at + self.piece]
                 self.take(len(piece), cancel)
                 yield [piece]
+
+
+def log_request(log: Callable[[str], None], request: Request) -> None:
+    """Log a request's head. Bodies are never written."""
+    if log is nowhere:
+        return
+    log(f"> {request.method} {query(str(request.url))}")
+    for name, value in request.headers:
+        log(f">   {name}: {field(name, value)}")
+    if request.body:
+        log(f">   ({len(request.body)} bytes)")
+
+
+def log_answer(log: Callable[[str], None], response: Response, seconds: float) -> None:
+    """Log an answer's head; `seconds`: since the request began."""
+    if log is nowhere:
+        return
+    log(f"< {response.status} {response.reason} ({seconds:.3f} s, to {response.method})")
+    for name, value in response.headers:
+        log(f"<   {name}: {field(name, value)}")

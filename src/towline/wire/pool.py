@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from towline._version import __version__
 from towline.errors import NetworkError
-from towline.wire import log, proxy, tls
+from towline.events import nowhere
+from towline.wire import proxy, tls
 from towline.wire.channel import Kept
 from towline.wire.connect import Way, check_shunned, connect, is_out_of_files
 from towline.wire.exchange import ANSWER_TIMEOUTS, Died, Exchange, Manner, Unread
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from towline.context import Cancel, Context
     from towline.wire.channel import Channel
     from towline.wire.exchange import Pace
-    from towline.wire.message import Request, Response, Shunned
-    from towline.wire.url import Url
+    from towline.wire.message import Request, Response, Shunned, Url
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class Pool:
         trust: Callable[[Url], tls.Trust] = lambda _url: tls.Trust(),
         proxies: proxy.Proxies | None = None,
         proxy_trust: tls.Trust = tls.Trust(),  # noqa: B008 - a tuple never changes
-        write_log: log.Log = log.silent,
+        write_log: Callable[[str], None] = nowhere,
         secrets: Secrets | None = None,
         pace: Pace | None = None,
         dial: Callable[[Cancel, float], Channel] | None = None,

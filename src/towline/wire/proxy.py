@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import NetworkError, UsageError
-from towline.wire.url import DEFAULT_PORTS, Url, parse
+from towline.wire.message import DEFAULT_PORTS, Url, parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -143,7 +143,7 @@ def _proxy(text: str, variable: str) -> Proxy:
         plain = unquote(f"{user}:{password}").encode()
         authorization = "Basic " + base64.b64encode(plain).decode()
     try:
-        return Proxy(parse(text), authorization)
+        return Proxy(parse_url(text), authorization)
     except ValueError:
         raise UsageError(f"{variable} is no address of a proxy") from None
 

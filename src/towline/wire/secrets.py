@@ -1,8 +1,10 @@
-"""The secrets of a run, taken out of every text that leaves it (`push/interface/edge`).
+"""Keeps secrets in: by their place in lines of the wire log, and by their value in any text.
 
-They are looked for by value: servers send back what they were shown, anywhere and in any encoding.
-So the encodings in a text are undone, as those of a secret are, before one is looked for in the
-other.
+By their place, of credentials and cookies only the kind is shown, and in a query only parameters
+that are known to be harmless keep their value. By their value they are taken out of every text that
+leaves the library (`push/interface/edge`): servers send back what they were shown, anywhere and in
+any encoding. So the encodings in a text are undone, as those of a secret are, before one is looked
+for in the other.
 """
 
 from __future__ import annotations
@@ -12,8 +14,6 @@ import os
 import re
 import threading
 from typing import TYPE_CHECKING, NamedTuple
-
-from towline.wire import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,6 +61,36 @@ _UNFINISHED = r"[^\0-\x7f]{0,3} ?(?:[%\\&][\\%#0-9a-z]{0,8}|[ux]?[0-9a-f]{0,3})"
 _PERCENT = rb"%(?:25)*([0-9A-Fa-f]{2})"
 _UNIT = r"\\+u([0-9a-f]{4})"
 _SPACES = re.compile(r"[\s+]+")
+
+_SECRET = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-registry-auth"}
+)
+_SECRETIVE = r"token|secret|passw|credential|signature|session|cookie|api-?key"
+"""Words in names of fields that services have made up."""
+_LINKS = frozenset({"location", "link", "content-location"})
+_OPEN_PARAMETERS = frozenset(
+    {"digest", "mount", "from", "tag", "scope", "service", "n", "last", "account", "client_id"}
+)
+_QUERY = r"([?&;])([^=&;?>\"\s]+)=([^&;>\"\s]+)"
+
+
+def field(name: str, value: str) -> str:
+    """A header field's value as the wire log may show it."""
+    lower = name.lower()
+    if lower in _SECRET or re.search(_SECRETIVE, lower):
+        kind = value.partition(" ")[0] if lower.endswith("authorization") else ""
+        return f"{kind} <hidden>".strip()
+    return query(value) if lower in _LINKS or "://" in value else value
+
+
+def query(text: str) -> str:
+    """An address or a link with the values of its query hidden, but for the harmless ones."""
+
+    def shown(match: re.Match[str]) -> str:
+        mark, name, _ = match.groups()
+        return match.group() if name.lower() in _OPEN_PARAMETERS else f"{mark}{name}=<hidden>"
+
+    return re.sub(_QUERY, shown, text)
 
 
 class Secrets:
@@ -121,8 +151,8 @@ class Secrets:
                 self._pass(value.decode("utf-8", "replace"), _spellings)
 
     def _address(self, link: str) -> None:
-        for value in log.hidden_values(link):
-            if len(value) >= _CAPABILITY:
+        for _, name, value in re.findall(_QUERY, link):
+            if name.lower() not in _OPEN_PARAMETERS and len(value) >= _CAPABILITY:
                 self._pass(value, _alike)
 
     def _pass(self, value: str, spelled: Callable[[str], set[str]]) -> None:
@@ -287,8 +317,8 @@ def _found(view: _View, sought: Sequence[str]) -> Iterator[tuple[int, int]]:
             while (again := text.find(part, places[-1] + 1, places[-1] + 2 * len(part) - 1)) >= 0:
                 places.append(again)
             # Only the last ones can reach beyond what all of them cover.
-            ends = (at + _shared(secret, text[at : at + len(secret)]) for at in places[-len(secret) :])
-            end = max(ends)
+            last = places[-len(secret) :]
+            end = max(at + _shared(secret, text[at : at + len(secret)]) for at in last)
             beside = text[start - 1 : start] + text[end : end + 1]
             if len(secret) >= _ANYWHERE or not any(map(str.isalnum, beside)):
                 yield _span(view, start, end)

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from towline.errors import AuthError, RegistryError
 from towline.registry import errors
-from towline.wire.message import Headers, Response
-from towline.wire.url import parse
+from towline.wire.message import Headers, Response, parse_url
 
-URL = parse("https://reg.example/v2/app/blobs/uploads/x?_state=secret")
+URL = parse_url("https://reg.example/v2/app/blobs/uploads/x?_state=secret")
 
 
 def response(status: int, body: str | bytes = b"", **fields: str) -> Response:

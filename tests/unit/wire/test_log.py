@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from towline.wire import log
-from towline.wire.message import Headers, Request, Response
-from towline.wire.url import parse
+from towline.wire.exchange import log_answer, log_request
+from towline.wire.message import Headers, Request, Response, parse_url
+from towline.wire.secrets import field
 
 
 @pytest.mark.parametrize(
@@ -28,15 +28,15 @@ from towline.wire.url import parse
     ],
 )
 def test_a_fields_secrets_are_hidden(name: str, value: str, shown: str) -> None:
-    assert log.field(name, value) == shown
+    assert field(name, value) == shown
 
 
 def test_requests_and_answers_are_told_without_bodies() -> None:
     lines: list[str] = []
-    url = parse("https://h/token?scope=a:b&password=x")
-    log.sent(lines.append, Request("POST", url, (("A", "b"),), b"refresh_token=secret"))
+    url = parse_url("https://h/token?scope=a:b&password=x")
+    log_request(lines.append, Request("POST", url, (("A", "b"),), b"refresh_token=secret"))
     answer = Response(200, "OK", Headers([("C", "d")]), url, "POST", b'{"token":"secret"}')
-    log.received(lines.append, answer, 0.5)
+    log_answer(lines.append, answer, 0.5)
     assert lines == [
         "> POST https://h/token?scope=a:b&password=<hidden>",
         ">   A: b",

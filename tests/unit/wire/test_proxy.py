@@ -5,15 +5,15 @@ import base64
 import pytest
 
 from towline.errors import UsageError
+from towline.wire.message import parse_url
 from towline.wire.proxy import from_environment, is_loopback
-from towline.wire.url import parse
 
 PROXY = "http://proxy.example:3128"
 TARGET = "https://reg.example:5000/v2/"
 
 
 def chosen(url: str, **environ: str) -> str | None:
-    proxy = from_environment(environ).of(parse(url))
+    proxy = from_environment(environ).of(parse_url(url))
     return str(proxy) if proxy else None
 
 
@@ -95,7 +95,7 @@ def test_no_proxy_excepts_names_suffixes_ports_and_networks(
 
 def test_a_proxys_password_is_unquoted_and_kept_out_of_sight() -> None:
     environ = {"HTTPS_PROXY": "http://me:p%40ss%3A@proxy.example:3128"}
-    proxy = from_environment(environ).of(parse(TARGET))
+    proxy = from_environment(environ).of(parse_url(TARGET))
     assert proxy is not None
     assert proxy.authorization == "Basic " + base64.b64encode(b"me:p@ss:").decode()
     assert "ss" not in f"{proxy!r} {proxy}"

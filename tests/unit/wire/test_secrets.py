@@ -11,14 +11,13 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
-from towline.wire.message import Headers, Request, Response
+from towline.wire.message import Headers, Request, Response, parse_url
 from towline.wire.secrets import Secrets
-from towline.wire.url import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-URL = parse("https://registry.test/v2/")
+URL = parse_url("https://registry.test/v2/")
 
 
 def redacted(text: str, *values: str) -> str:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towline.wire.url import Url, parse, quote
+from towline.wire.message import Url, parse_url, quote
 
-ASKED = parse("https://reg.example:5000/v2/app/blobs/uploads/?_state=1")
+ASKED = parse_url("https://reg.example:5000/v2/app/blobs/uploads/?_state=1")
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,13 @@ ASKED = parse("https://reg.example:5000/v2/app/blobs/uploads/?_state=1")
     ],
 )
 def test_an_absolute_url_is_read(text: str, url: Url) -> None:
-    assert parse(text) == url
+    assert parse_url(text) == url
 
 
 @pytest.mark.parametrize("text", ["", "h/x", "ftp://h", "http://", "http://h:99999", "http://a b/"])
 def test_what_is_no_http_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is no (http address|port)"):
-        parse(text)
+        parse_url(text)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_parameter_is_added_and_the_others_stay_as_they_are(target: str, made:
     ],
 )
 def test_a_default_port_is_no_other_place(text: str, origin: str) -> None:
-    assert parse(text).origin == origin
+    assert parse_url(text).origin == origin
 
 
 def test_a_redacted_url_has_no_query() -> None:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from towline.context import acquired
 from towline.errors import AuthError, TowlineError
+from towline.events import nowhere
 from towline.registry import errors
-from towline.registry.challenge import challenges
-from towline.wire.log import silent
-from towline.wire.message import Request
+from towline.wire.message import Request, challenges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,9 +23,7 @@ if TYPE_CHECKING:
     from towline.context import Context
     from towline.registry.auth.docker_config import Credentials
     from towline.registry.auth.token import Scopes, Token
-    from towline.registry.challenge import Challenge
-    from towline.wire.message import Response
-    from towline.wire.url import Url
+    from towline.wire.message import Challenge, Response, Url
 
 MARGIN = 5.0
 """Seconds that a token should still live when a request is sent."""
@@ -63,7 +60,7 @@ class Admission:
         again: Callable[[Context], Credentials | None] | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
-        log: Callable[[str], None] = silent,
+        log: Callable[[str], None] = nowhere,
     ) -> None:
         """`ask` gets an answer of the registry's base or of a token service.
 

@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from towline.errors import AuthError, RegistryError
 from towline.registry import errors
 from towline.spec import reading
-from towline.wire.message import Request
-from towline.wire.url import quote, shown
+from towline.wire.message import Request, quote, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.registry.auth.docker_config import Credentials
-    from towline.registry.challenge import Challenge
-    from towline.wire.message import Response
-    from towline.wire.url import Url
+    from towline.wire.message import Challenge, Response, Url
 
 Scopes = tuple[str, ...]
 """What a token must be good for, each `repository:NAME:ACTIONS`. The destination's is first: some

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towline.registry.challenge import Challenge, challenges
+from towline.wire.message import Challenge, challenges
 
 
 @pytest.mark.parametrize(
