@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         Warned,
         Working,
     )
+    from towline.push.interface.options import PusherOptions, PushOptions
     from towline.push.interface.result import (
         InspectedLayer,
         InspectResult,
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
         PushResult,
         Verification,
     )
-    from towline.push.interface.signatures import PusherOptions, PushOptions
     from towline.push.pusher import Pusher
 
 _HOMES = (
@@ -62,7 +62,7 @@ _HOMES = (
     "towline.events",
     "towline.context",
     "towline.push.interface.result",
-    "towline.push.interface.signatures",
+    "towline.push.interface.options",
     "towline.push.pusher",
     "towline.api",
 )

@@ -1,6 +1,6 @@
 """The library's functions: one method of `Pusher` each, with a pusher made for the call.
 
-`_function` and `_index_function` let type checkers see them as `signatures` has methods seen.
+`_function` and `_index_function` let type checkers see them as `edge` has methods seen.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar, Unpack, cast, overload
 
 from towline.context import Cancel
+from towline.push.interface.options import PusherOptions, PushOptions, Several, Source
 from towline.push.interface.result import InspectResult, PlanResult, PushResult
-from towline.push.interface.signatures import PusherOptions, PushOptions, Several, Source
 from towline.push.pusher import Pusher
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
-    from towline.push.interface.signatures import Source
+    from towline.push.interface.options import Source
     from towline.testing.image_formats import Made
 
 # Each example is some five pushes, so they are not many, and not made smaller when one fails.

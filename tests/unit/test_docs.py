@@ -127,7 +127,7 @@ def test_every_public_name_is_documented(name: str) -> None:
 
 
 def test_every_keyword_of_the_library_is_documented() -> None:
-    from towline.push.interface.signatures import PusherOptions, PushOptions
+    from towline.push.interface.options import PusherOptions, PushOptions
 
     text = section(page("library.md"), "## Options")
     for keyword in (*PusherOptions.__annotations__, *PushOptions.__annotations__):

@@ -18,7 +18,7 @@ from towline import api
 from towline.cli import options as cli_options
 from towline.cli import wording
 from towline.events import Outcome
-from towline.push.interface import result, signatures
+from towline.push.interface import options, result
 
 if typing.TYPE_CHECKING:
     from types import ModuleType
@@ -80,7 +80,7 @@ def test_the_types_of_every_public_name_can_be_asked_for_at_run_time(package: Mo
 
 def sentences(kind: str) -> dict[str, str]:
     """What the source says of each key of a TypedDict."""
-    tree = ast.parse(Path(signatures.__file__).read_text())
+    tree = ast.parse(Path(options.__file__).read_text())
     (found,) = (one for one in tree.body if isinstance(one, ast.ClassDef) and one.name == kind)
     pairs = zip(found.body[1::2], found.body[2::2], strict=True)
     return {

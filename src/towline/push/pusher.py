@@ -25,10 +25,10 @@ from towline.push.content.source_images import (
     opening,
     registry_reference,
 )
-from towline.push.interface import destinations, options, signatures
+from towline.push.interface import destinations, edge, options
 from towline.push.interface.edge import Edge, Listener
+from towline.push.interface.options import PusherOptions, PushOptions, Several, Source
 from towline.push.interface.result import InspectResult, PlanResult, PushResult
-from towline.push.interface.signatures import PusherOptions, PushOptions, Several, Source
 from towline.push.joint_push import JointPush
 from towline.push.resources import Resources
 from towline.push.target import Target, target_at
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from towline.errors import Side
     from towline.push.content.source_images import Wanted
-    from towline.push.interface.destinations import Told
+    from towline.push.interface.edge import Told
     from towline.push.interface.result import TagOutcome
     from towline.reference import Reference
 
@@ -84,7 +84,7 @@ class Pusher:
         for sentence in self._resources.left():
             self._emit(Note(reference="", message=sentence))
 
-    @signatures.method
+    @edge.method
     def push(
         self,
         source: Source,
@@ -186,9 +186,9 @@ class Pusher:
             else each
             for each in outcomes.values()
         )
-        return destinations.answer(outcomes, [*map(self._edge.outcome, told)], several=several)
+        return edge.answer(outcomes, [*map(self._edge.outcome, told)], several=several)
 
-    @signatures.method
+    @edge.method
     def copy(
         self,
         source: Source,
@@ -233,9 +233,9 @@ class Pusher:
             )
             outcomes = tag_push.tag(target, found, places)
         outcomes = [self._edge.outcome(outcome) for outcome in outcomes]
-        return destinations.answer(places, outcomes, several=not isinstance(tags, str))
+        return edge.answer(places, outcomes, several=not isinstance(tags, str))
 
-    @signatures.index_method
+    @edge.index_method
     def index(
         self,
         sources: Source | Sequence[Source],
@@ -322,7 +322,7 @@ class Pusher:
             target.retry("the login", self._resources.client.log_in, host, target.context)
         return target.context.meter.requests > 1
 
-    @signatures.method
+    @edge.method
     def plan(
         self,
         source: Source,

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from towline.knowledge.base import Entry
     from towline.push.image import Blob
-    from towline.push.interface.options import Limits
-    from towline.push.interface.signatures import PusherOptions
+    from towline.push.interface.options import Limits, PusherOptions
     from towline.push.plan import Delivered, Made
     from towline.push.unfinished import Unfinished
     from towline.spec.digest import Digest

@@ -34,9 +34,8 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.push.content.engine_image import EngineImage
-    from towline.push.interface.options import Wish
+    from towline.push.interface.options import Source, Wish
     from towline.push.interface.result import TagPlan
-    from towline.push.interface.signatures import Source
     from towline.push.resources import Resources
     from towline.push.target import Target
     from towline.reference import RepositoryName

@@ -1,23 +1,21 @@
-"""Parses the words that say where, and makes the answer for the caller of their outcomes."""
+"""Parses the words that say where, and says which of them fit together."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
 from towline import reference
-from towline.errors import PartialFailure, TowlineError, UsageError
+from towline.errors import UsageError
 from towline.layers import profile as profiles
-from towline.push.interface.result import PlanResult, PushResult
 from towline.sources import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from towline.push.interface.options import Wish
-    from towline.push.interface.signatures import Source
+    from towline.push.interface.options import Source, Wish
     from towline.reference import Reference, RepositoryName
 
 _REGISTRY = "docker://"
@@ -33,9 +31,6 @@ _ELSEWHERE = rf"(?:oci|oci-archive|docker-archive|docker-daemon|{_SKOPEOS}):(?!{
 
 _MOST_DIGITS = 3
 """Digits of a number behind a name that is more likely a tag than a port."""
-
-Told = TypeVar("Told", bound=PushResult | PlanResult)
-"""A caller's result of a tag."""
 
 
 def parse(
@@ -282,28 +277,6 @@ def beside(found: Reference, tags: Sequence[str]) -> list[Reference]:
             hint = None if "/" in alone else f"give the tag alone: towline tag {found} {alone}"
             raise UsageError(f"{tag} is no tag: tags are set beside {found}", hint=hint)
     return list(dict.fromkeys(reference.parse(f"{found.repository}:{tag}") for tag in tags))
-
-
-def answer(
-    references: Iterable[Reference], outcomes: Sequence[Told | TowlineError], *, several: bool
-) -> Told | list[Told]:
-    """The caller's result, or a list of them if several were asked for.
-
-    Raises the error of the only tag, or PartialFailure.
-    """
-    errors = [outcome for outcome in outcomes if isinstance(outcome, TowlineError)]
-    if errors and not several:
-        raise errors[0]
-    if errors:
-        failed = "; ".join(error.message for error in errors)
-        raise PartialFailure(
-            f"{len(errors)} of {len(outcomes)} pushes failed: {failed}",
-            errors,
-            outcomes,
-            [str(reference) for reference in references],
-        )
-    results = [outcome for outcome in outcomes if not isinstance(outcome, TowlineError)]
-    return results if several else results[0]
 
 
 def registry(text: str) -> str:

@@ -1,8 +1,12 @@
-"""The edge of the library: secrets are taken out of all words that leave a `Pusher`.
+"""The edge of the library: what a method's caller gets, and no secrets in any word of it.
 
-Those are events, lines of the log, warnings, and errors with all that they keep. Data of images and
-registries (names, tags, configs) stays as it is. The caller's own functions are called here; the
-push goes on whatever they raise.
+`method` says once what a caller of `Pusher.push`, `copy` and `plan` gets, a result for one
+destination and a list for several; `index_method` says it of `index`. They change nothing but what
+type checkers and editors see. `api` says the same of the functions, whose keywords are more.
+
+Secrets are taken out of events, lines of the log, warnings, and errors with all that they keep.
+Data of images and registries (names, tags, configs) stays as it is. The caller's own functions are
+called here; the push goes on whatever they raise.
 """
 
 from __future__ import annotations
@@ -10,20 +14,24 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast, overload
 
-from towline.errors import Cancelled, TransferCancelled
+from towline.errors import Cancelled, PartialFailure, TowlineError, TransferCancelled
 from towline.push.interface.result import PlanResult, PushResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Unpack
 
     from towline.events import Event
+    from towline.push.interface.options import PushOptions, Several, Source
     from towline.reference import Reference
     from towline.wire.secrets import Secrets
 
-
+R = TypeVar("R")
 T = TypeVar("T")
+Told = TypeVar("Told", bound=PushResult | PlanResult)
+"""A caller's result of a tag."""
 
 _WORDS = ("message", "status", "what", "reason")
 """The fields of events that are words; the others are data."""
@@ -150,3 +158,102 @@ def _named(error: Exception) -> str:
     """`ValueError: what it says`, on one line."""
     said = " ".join(str(error).split())
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def answer(
+    references: Iterable[Reference], outcomes: Sequence[Told | TowlineError], *, several: bool
+) -> Told | list[Told]:
+    """The caller's result, or a list of them if several were asked for.
+
+    Raises the error of the only tag, or PartialFailure.
+    """
+    errors = [outcome for outcome in outcomes if isinstance(outcome, TowlineError)]
+    if errors and not several:
+        raise errors[0]
+    if errors:
+        failed = "; ".join(error.message for error in errors)
+        raise PartialFailure(
+            f"{len(errors)} of {len(outcomes)} pushes failed: {failed}",
+            errors,
+            outcomes,
+            [str(reference) for reference in references],
+        )
+    results = [outcome for outcome in outcomes if not isinstance(outcome, TowlineError)]
+    return results if several else results[0]
+
+
+class Method(Protocol[R]):
+    """Of a `Pusher`."""
+
+    @overload
+    def __call__(
+        self,
+        source: Source,
+        destination: str,
+        *,
+        all_tags: Literal[False] = False,
+        **wishes: Unpack[PushOptions],
+    ) -> R: ...
+    @overload
+    def __call__(
+        self,
+        source: Source,
+        destination: Several,
+        *,
+        all_tags: bool = False,
+        **wishes: Unpack[PushOptions],
+    ) -> list[R]: ...
+    @overload
+    def __call__(
+        self,
+        source: Source,
+        destination: str,
+        *,
+        all_tags: Literal[True],
+        **wishes: Unpack[PushOptions],
+    ) -> list[R]: ...
+    @overload
+    def __call__(
+        self,
+        source: Source,
+        destination: str | Several,
+        *,
+        all_tags: bool = False,
+        **wishes: Unpack[PushOptions],
+    ) -> R | list[R]: ...
+
+
+class IndexMethod(Protocol[R]):
+    """`Pusher.index`."""
+
+    @overload
+    def __call__(
+        self,
+        sources: Source | Sequence[Source],
+        destination: str,
+        **wishes: Unpack[PushOptions],
+    ) -> R: ...
+    @overload
+    def __call__(
+        self,
+        sources: Source | Sequence[Source],
+        destination: Several,
+        **wishes: Unpack[PushOptions],
+    ) -> list[R]: ...
+    @overload
+    def __call__(
+        self,
+        sources: Source | Sequence[Source],
+        destination: str | Several,
+        **wishes: Unpack[PushOptions],
+    ) -> R | list[R]: ...
+
+
+def method(called: Callable[..., R | list[R]]) -> Method[R]:
+    """Let a method of `Pusher` be seen so."""
+    return cast("Method[R]", called)
+
+
+def index_method(called: Callable[..., R | list[R]]) -> IndexMethod[R]:
+    """Let `Pusher.index` be seen so."""
+    return cast("IndexMethod[R]", called)

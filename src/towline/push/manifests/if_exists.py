@@ -18,7 +18,7 @@ from towline.spec import media_types
 
 if TYPE_CHECKING:
     from towline.push.image import Tree
-    from towline.push.interface.signatures import IfExists
+    from towline.push.interface.options import IfExists
     from towline.push.manifests.build import Documents
     from towline.push.target import Tag, Target
     from towline.reference import Reference

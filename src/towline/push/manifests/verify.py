@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from towline.layers import blobstream
     from towline.push.image import Blob
-    from towline.push.interface.signatures import Verify
+    from towline.push.interface.options import Verify
     from towline.push.manifests.build import Documents
     from towline.push.plan import Made
     from towline.push.target import Tag, Target
