@@ -14,9 +14,9 @@ from towline.push.content.source_images import Opened, opening, registry_referen
 from towline.push.image import Gatherer, Index, images
 from towline.push.interface import destinations, options
 from towline.push.manifests import build, if_exists
+from towline.push.pipeline import TargetPush
 from towline.push.reporting import Outcomes, announce
 from towline.push.target import target_at
-from towline.push.target_push import TargetPush
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

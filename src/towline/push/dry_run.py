@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from towline.push.interface.options import Wish
     from towline.push.interface.result import TagPlan
     from towline.push.manifests.build import Documents
+    from towline.push.pipeline import TargetPush
     from towline.push.plan import Delivered, Step
     from towline.push.reporting import Outcomes
     from towline.push.target import Target
-    from towline.push.target_push import TargetPush
     from towline.reference import Reference
 
 

@@ -14,11 +14,10 @@ from towline.context import acquired
 from towline.errors import TowlineError
 from towline.push.begin import targets_of
 from towline.push.image import Blob, Gatherer, Index
-from towline.push.joint_push import JointPush
 from towline.push.manifests import if_exists
+from towline.push.pipeline import JointPush, TargetPush
 from towline.push.plan import Mount, Rules, steps
 from towline.push.reporting import Outcomes, tell_started
-from towline.push.target_push import TargetPush
 from towline.push.upload.choice import Choice
 from towline.push.upload.scheduler import Uploads
 from towline.push.upload.target_blobs import TargetBlobs

@@ -29,7 +29,7 @@ from towline.push.interface import destinations, edge, options
 from towline.push.interface.edge import Edge, Listener
 from towline.push.interface.options import PusherOptions, PushOptions, Several, Source
 from towline.push.interface.result import InspectResult, PlanResult, PushResult
-from towline.push.joint_push import JointPush
+from towline.push.pipeline import JointPush
 from towline.push.resources import Resources
 from towline.push.target import Target, target_at
 from towline.reference import RepositoryName
