@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from towline.spec import manifest, media_types, schema1
+from towline.spec import manifest, media_types, reading, schema1
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,7 +57,8 @@ def read(content: bytes, content_type: str) -> Document:
     declared = content_type.partition(";")[0].strip().lower()
     if declared in _SAYS_NOTHING:
         declared = ""
-    if declared in _SCHEMA1 or (not declared and _says_schema1(content)):
+    raw = reading.mapping(content)
+    if declared in _SCHEMA1 or (not declared and schema1.is_schema1(raw)):
         schema = schema1.parse(content)
         return Document(
             # The digest is that of the payload, without the signatures.
@@ -71,7 +71,6 @@ def read(content: bytes, content_type: str) -> Document:
         raise ValueError(
             f"its mediaType is {parsed.media_type}, but the Content-Type {declared[:100]}"
         )
-    raw = json.loads(content)
     if raw.get("schemaVersion") != 2:  # noqa: PLR2004 - that of every media type but schema 1's
         raise ValueError("its schemaVersion is not 2")
     document = Document(
@@ -95,11 +94,3 @@ def read(content: bytes, content_type: str) -> Document:
         blobs=(parsed.config, *held),
         artifact_type=document.artifact_type or parsed.config.media_type or None,
     )
-
-
-def _says_schema1(content: bytes) -> bool:
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(document, dict) and schema1.is_schema1(document)

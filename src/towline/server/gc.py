@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import TowlineError
 from towline.server import documents
@@ -38,35 +37,11 @@ Far above `storage.TOUCH_AFTER`: the time on a file may be that much older than 
 """
 
 
-@dataclass(slots=True)
-class Swept:
+class Swept(NamedTuple):
     """The blobs, and their bytes, that a collection has removed."""
 
-    blobs: int = 0
-    bytes: int = 0
-
-
-@dataclass(slots=True)
-class _Marks:
-    """The findings of a collection, before it removes anything."""
-
-    storage: Storage
-    young: float
-    """A time (seconds since the epoch): files that were asked for after it stay."""
-    alone: bool
-    """Whether no server runs, and none can start."""
-    needed: set[Digest] = field(default_factory=set)
-    """Manifests, the content that they list, and blobs that repositories hold for a push."""
-    loose: list[tuple[Repository, Digest]] = field(default_factory=list)
-    """Blobs that a repository holds, and no manifest of it lists."""
-
-    def wanted(self, repository: Repository, digest: Digest) -> bool:
-        """Whether a push may be about to list a blob that no manifest lists yet."""
-        return repository.asked(digest) > self.young or self.asked_anywhere(digest)
-
-    def asked_anywhere(self, digest: Digest) -> bool:
-        """Whether a push to any repository may rely on a blob."""
-        return not self.alone and last_asked(self.storage.path(digest)) > self.young
+    blobs: int
+    bytes: int
 
 
 def collect_once(root: Path) -> Swept:
@@ -91,14 +66,14 @@ def collect_once(root: Path) -> Swept:
 def collect(storage: Storage, *, alone: bool = False) -> Swept:
     """Remove blobs that nothing refers to. Safe beside pushes, and collections in any process."""
     # Marking takes no lock: a blob that is needed only since then has a young file.
-    marks = _Marks(storage, time.time() - _GRACE, alone)
+    marks = _Marks(storage, alone=alone)
     for name in list(storage.names()):
-        _mark(Repository(storage, name), marks)
+        marks.mark(Repository(storage, name))
     # A lock for each blob and not for all: pushes wait for one removal at most.
     for repository, digest in marks.loose:
         with storage.sweeping():
-            _let_go(repository, digest, marks)
-    swept = Swept()
+            marks.let_go(repository, digest)
+    removed: list[int] = []
     for algorithm in HEX_LENGTHS:
         for path in list((storage.blobs / algorithm).iterdir()):
             with suppress(ValueError, FileNotFoundError):
@@ -108,24 +83,58 @@ def collect(storage: Storage, *, alone: bool = False) -> Swept:
                     status = path.stat()
                     if alone or status.st_mtime <= marks.young:
                         storage.files.remove(path)
-                        swept.blobs += 1
-                        swept.bytes += status.st_size
-    return swept
+                        removed.append(status.st_size)
+    return Swept(len(removed), sum(removed))
 
 
-def _mark(repository: Repository, marks: _Marks) -> None:
-    listed: set[Digest] = set()
-    for digest in list(repository.manifests()):
-        if found := repository.manifest(digest):
-            listed |= {found.stored, *_listed_by(repository, found)}
-    for digest in list(repository.blobs()):
-        if digest in listed:
-            continue
-        if marks.wanted(repository, digest):
-            marks.needed.add(digest)
-        else:
-            marks.loose.append((repository, digest))
-    marks.needed |= listed
+class _Marks:
+    """What a collection finds before it removes anything."""
+
+    def __init__(self, storage: Storage, *, alone: bool) -> None:
+        """`alone`: no server runs, and none can start."""
+        self._storage = storage
+        self._alone = alone
+        self.young = time.time() - _GRACE
+        """Seconds since the epoch: files that were asked for after it stay."""
+        self.needed: set[Digest] = set()
+        """Manifests, the content that they list, and blobs that repositories hold for a push."""
+        self.loose: list[tuple[Repository, Digest]] = []
+        """Blobs that a repository holds, and no manifest of it lists."""
+
+    def mark(self, repository: Repository) -> None:
+        """Note what a repository needs, and what it holds beside that."""
+        listed: set[Digest] = set()
+        for digest in list(repository.manifests()):
+            if found := repository.manifest(digest):
+                listed |= {found.stored, *_listed_by(repository, found)}
+        self.needed |= listed
+        self.loose += [
+            (repository, digest)
+            for digest in list(repository.blobs())
+            if digest not in listed and not self._keeps(repository, digest)
+        ]
+
+    def _keeps(self, repository: Repository, digest: Digest) -> bool:
+        """Whether a push may be about to list a blob that no manifest lists yet: then it stays."""
+        keeps = repository.asked(digest) > self.young or self._asked_anywhere(digest)
+        if keeps:
+            self.needed.add(digest)
+        return keeps
+
+    def _asked_anywhere(self, digest: Digest) -> bool:
+        """Whether a push to any repository may rely on a blob."""
+        return not self._alone and last_asked(self._storage.path(digest)) > self.young
+
+    def let_go(self, repository: Repository, digest: Digest) -> None:
+        """End a repository's hold of a blob, unless somebody has just asked for it."""
+        if self._keeps(repository, digest):
+            return
+        repository.unlink_blob(digest)
+        # Here the hold is dropped first, and the mark looked for afterwards. `Repository.ask_blob`
+        # marks first, and looks for the hold afterwards: one of the two sees the other.
+        if self._asked_anywhere(digest):
+            repository.link_blob(digest)
+            self.needed.add(digest)
 
 
 def _listed_by(repository: Repository, found: StoredManifest) -> Iterator[Digest]:
@@ -135,19 +144,6 @@ def _listed_by(repository: Repository, found: StoredManifest) -> Iterator[Digest
         return
     except (OSError, ValueError):  # unreadable: it might list any blob, so all stay
         yield from repository.blobs()
-
-
-def _let_go(repository: Repository, digest: Digest, marks: _Marks) -> None:
-    """End a repository's hold of a blob, unless somebody has just asked for it."""
-    if marks.wanted(repository, digest):
-        marks.needed.add(digest)
-        return
-    repository.unlink_blob(digest)
-    # Here the hold is dropped first, and the mark looked for afterwards. `Repository.ask_blob`
-    # marks first, and looks for the hold afterwards: one of the two sees the other.
-    if marks.asked_anywhere(digest):
-        repository.link_blob(digest)
-        marks.needed.add(digest)
 
 
 def write_index(storage: Storage) -> None:

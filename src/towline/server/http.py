@@ -112,7 +112,7 @@ class Framing:
         """h11's state of the present request; each request has a new one."""
         self.rest = b""
         """Bytes that have come behind the last head, or behind the last body in chunks."""
-        self._socket = sock
+        self.socket = sock
         self._limits = limits
 
     def request(self) -> Request | None:
@@ -166,9 +166,9 @@ class Framing:
                 self.http.receive_data(data)
                 if isinstance(event := self.event(), h11.Request):
                     break
-            self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+            self.socket.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
-                data = self._socket.recv(_RECEIVE)
+                data = self.socket.recv(_RECEIVE)
             except TimeoutError:
                 if head:
                     raise BadRequest(408, "the headers did not arrive in time") from None
@@ -177,7 +177,7 @@ class Framing:
                 if head:
                     raise Cut
                 return None
-        self._socket.settimeout(limits.idle_seconds)
+        self.socket.settimeout(limits.idle_seconds)
         self.rest, _ = self.http.trailing_data
         self._check(head[: len(head) - len(self.rest)])
         return event
@@ -200,21 +200,10 @@ class Framing:
         except h11.RemoteProtocolError as error:
             raise BadRequest(error.error_status_hint, str(error)) from error
 
-    def ask_to_go_on(self) -> None:
-        """Tell a client that waits for it to send its body (`Expect: 100-continue`)."""
-        if self.http.they_are_waiting_for_100_continue:
-            go_on = h11.InformationalResponse(status_code=100, headers=[], reason="Continue")
-            self._socket.sendall(self.http.send(go_on))
-
-    def interrupt(self) -> None:
-        """End the reading, from another thread; an answer can still be sent."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RD)
-
     def receive(self, most: int = _RECEIVE_BODY) -> bytes:
         """Some bytes of a body. Raises Cut if none come."""
         try:
-            data = self._socket.recv(min(most, _RECEIVE_BODY))
+            data = self.socket.recv(min(most, _RECEIVE_BODY))
         except OSError as error:
             raise Cut from error
         if not data:
@@ -240,15 +229,18 @@ class Body:
         return bool(self.source and self.source.http.they_are_waiting_for_100_continue)
 
     def interrupt(self) -> None:
-        """End the reading of it, from another thread: `read` raises Cut."""
+        """End the reading of it, from another thread: `read` raises Cut, and can be answered."""
         if self.source:
-            self.source.interrupt()
+            with suppress(OSError):
+                self.source.socket.shutdown(socket.SHUT_RD)
 
     def read(self) -> bytes | bytearray:
         """The bytes that have come, at least one; b"" at the end. Raises BadRequest, Cut."""
         if self.finished or self.source is None:
             return b""
-        self.source.ask_to_go_on()
+        if self.is_held_back:
+            go_on = h11.InformationalResponse(status_code=100, headers=[], reason="Continue")
+            self.source.socket.sendall(self.source.http.send(go_on))
         if self.length is None:
             chunks = self._chunks(self.source)
             self.received += len(chunks)

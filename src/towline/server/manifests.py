@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 from towline.server import blobs, documents
@@ -35,8 +34,9 @@ def put(call: Call) -> Response:
     That is the tag in the path or, beside a digest there, those in the query (end-7b).
     """
     reference = _reference(call.last)
-    by_digest = isinstance(reference, Digest)
-    tags = list(dict.fromkeys(call.request.query.get("tag", []))) if by_digest else [reference]
+    algorithm, tags = "sha256", [reference]
+    if isinstance(reference, Digest):
+        algorithm, tags = reference.algorithm, [*dict.fromkeys(call.request.query.get("tag", []))]
     for tag in tags:
         _check_tag(tag)
     content = _content(call)
@@ -47,14 +47,10 @@ def put(call: Call) -> Response:
     if document.payload is not None and not call.registry.schema1:
         raise _invalid("schema 1 is only taken with `--schema1`")
     # A digest of schema 1 is that of the payload, without the signatures.
-    signed = content if document.payload is None else document.payload
-    digest = Digest.of(signed)
-    if isinstance(reference, Digest):
-        algorithm = reference.algorithm
-        digest = Digest(f"{algorithm}:{hashlib.new(algorithm, signed).hexdigest()}")
-        if digest != reference:
-            message = f"the content has another digest: {digest}"
-            raise Refused(distribution.DIGEST_INVALID, message, digest=reference)
+    digest = Digest.of(content if document.payload is None else document.payload, algorithm)
+    if isinstance(reference, Digest) and digest != reference:
+        message = f"the content has another digest: {digest}"
+        raise Refused(distribution.DIGEST_INVALID, message, digest=reference)
     _store(call, content, digest, document, tags)
     headers = {
         "Location": distribution.manifest_path(call.name, digest),
@@ -63,7 +59,7 @@ def put(call: Call) -> Response:
     # The header tells clients that they need not keep a list of referrers under a tag.
     if document.subject and call.registry.referrers:
         headers[distribution.OCI_SUBJECT] = document.subject.digest
-    if by_digest and tags:
+    if isinstance(reference, Digest) and tags:
         headers[distribution.OCI_TAG] = ", ".join(tags)
     return Response(201, headers)
 

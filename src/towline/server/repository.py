@@ -8,7 +8,6 @@ take no lock. Its folder has:
                              last question for it, or 0 once a manifest has listed it
     _manifests/ALG/HEX       two lines: the media type, and the digest of the stored bytes
     _tags/TAG                the digest
-    _tagged/ALG/HEX/TAG      empty: finds the tags of a manifest
     _referrers/ALG/HEX/ALG-HEX   the descriptor of a manifest whose subject is the folder's digest
 
 No part of a repository's name begins with an underscore, so that nested repositories are never
@@ -56,7 +55,6 @@ class Repository:
         self._blobs = folder / "_blobs"
         self._manifests = folder / "_manifests"
         self._tags = folder / "_tags"
-        self._tagged = folder / "_tagged"
         self._referrers = folder / "_referrers"
         self._storage = storage
         self._files = storage.files
@@ -78,7 +76,7 @@ class Repository:
         if touched(hold) is None:
             return None
         size = self._storage.keep(digest)
-        # The blob is marked first, and the hold looked for afterwards. A collection (`gc._let_go`)
+        # The blob is marked first, and the hold looked for afterwards. A collection (`gc._Marks.let_go`)
         # drops the hold first, and looks for the mark afterwards: one of the two sees the other.
         return size if hold.exists() else None
 
@@ -130,13 +128,9 @@ class Repository:
 
     def delete_manifest(self, digest: Digest, subject: Digest | None) -> None:
         """Delete a manifest, its tags first. Within `changing`."""
-        tags_of = at(self._tagged, digest)
-        tags = [tag for tag in _entries(tags_of) if self.tagged(tag) == digest]
-        for tag in tags:
-            (self._tags / tag).unlink()
-        if tags:
-            self._files.sync_directory(self._tags)
-        self._files.clear(tags_of)
+        for tag in self.tags():
+            if self.tagged(tag) == digest:
+                self._files.remove(self._tags / tag)
         self._files.remove(at(self._manifests, digest))
         if subject:
             self._files.remove(at(self._referrers, subject) / digest.replace(":", "-"))
@@ -156,28 +150,12 @@ class Repository:
 
     def set_tag(self, tag: str, digest: Digest) -> None:
         """Set a tag to a manifest that is held. Within `changing`."""
-        before = self.tagged(tag)
-        if before == digest:
-            return
-        # The mark at the manifest first: a tag without one would outlive its manifest.
-        self._files.mark(at(self._tagged, digest) / tag)
-        self._files.write(self._tags / tag, f"{digest}\n".encode())
-        self._untag(before, tag)
+        if self.tagged(tag) != digest:
+            self._files.write(self._tags / tag, f"{digest}\n".encode())
 
     def delete_tag(self, tag: str) -> bool:
         """Remove a tag alone. Returns whether it was there. Within `changing`."""
-        before = self.tagged(tag)
-        removed = self._files.remove(self._tags / tag)
-        self._untag(before, tag)
-        return removed
-
-    def _untag(self, digest: Digest | None, tag: str) -> None:
-        """Remove the mark of a tag at its manifest."""
-        if digest:
-            tags_of = at(self._tagged, digest)
-            self._files.remove(tags_of / tag)
-            with suppress(OSError):  # the manifest has other tags
-                tags_of.rmdir()
+        return self._files.remove(self._tags / tag)
 
     def tags(self) -> list[str]:
         """Every tag, in no order."""

@@ -122,14 +122,6 @@ class Files:
         self.sync_directory(path.parent)
         return True
 
-    def clear(self, folder: Path) -> None:
-        """Remove a folder with its files. It stays if another file is put there meanwhile."""
-        for path in folder.iterdir() if folder.is_dir() else ():
-            path.unlink(missing_ok=True)
-        with suppress(OSError):
-            folder.rmdir()
-            self.sync_directory(folder.parent)
-
     def make_directory(self, path: Path) -> None:
         """Make a folder and those above it, each synced into the one above."""
         missing = [path]

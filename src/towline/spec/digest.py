@@ -46,11 +46,11 @@ class Digest(str):
         return self.hex[:SHORT]
 
     @classmethod
-    def of(cls, data: bytes) -> Self:
-        """The sha256 digest of `data`."""
+    def of(cls, data: bytes, algorithm: str = "sha256") -> Self:
+        """The digest of `data`."""
         import hashlib
 
-        return cls("sha256:" + hashlib.sha256(data).hexdigest())
+        return cls(f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}")
 
 
 EMPTY_LAYER_DIFF_ID = Digest(
