@@ -1,15 +1,17 @@
 """Opens the cache that `--cache` names: a path, an address, `none`, or the user's own.
 
 For a push (`open_knowledge`) a cache that cannot be used is a warning. For a command that is about
-the cache itself, such as `cache stats` (`open_store`), it is an error.
+the cache itself, such as `cache stats` (`open_store`), it is an error. Also knows the user's
+folders (XDG Base Directory Specification), and this machine's secret in one of them.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from towline.errors import UsageError
-from towline.knowledge.places import default_cache_path, machine_id
+from towline.knowledge.base import KnowledgeError
 from towline.knowledge.safe import DEADLINE, SafeKnowledge
 from towline.knowledge.signing import Signer
 from towline.knowledge.store import Knowledge
@@ -21,6 +23,8 @@ REMOTE = ("redis", "rediss", "unix")
 KEY_VARIABLE = "TOWLINE_CACHE_KEY"
 PLACE_VARIABLE = "TOWLINE_CACHE"
 """The variable that names the cache where nothing else does, for the library too."""
+_ID_SIZE = 32
+"""Bytes of this machine's secret: the length that HMAC-SHA256 wants (RFC 2104, section 3)."""
 
 
 def open_knowledge(
@@ -86,3 +90,70 @@ def _signer(environ: Mapping[str, str]) -> Signer:
     if key := environ.get(KEY_VARIABLE):
         return Signer(key.encode("utf-8", "surrogateescape"), shared=True)
     return Signer(machine_id(environ), shared=False)
+
+
+# The user's folders.
+
+
+def default_cache_path(environ: Mapping[str, str]) -> str:
+    """The SQLite file in the user's cache directory.
+
+    Raises KnowledgeError when the environment names no such directory.
+    """
+    return f"{_folder(environ, 'XDG_CACHE_HOME', '.cache')}/knowledge.sqlite"
+
+
+def machine_id(environ: Mapping[str, str]) -> bytes:
+    """This machine's secret, made once and kept in the user's data folder."""
+    # Where it cannot be kept, the next process has another one: what this process writes into the
+    # cache then counts as another machine's, which costs trust and nothing else.
+    fresh = os.urandom(_ID_SIZE)
+    try:
+        text = kept(environ, "machine-id", f"{fresh.hex()}\n".encode())
+        found = bytes.fromhex(text.decode("ascii"))
+    except (KnowledgeError, OSError, ValueError):
+        return fresh
+    return found if len(found) == _ID_SIZE else fresh  # a file that was cut short is no secret
+
+
+def kept(environ: Mapping[str, str], name: str, fresh: bytes) -> bytes:
+    """The content of a file in the user's data folder. If there is none, `fresh` is written there.
+
+    Only the user can read the file, and nobody ever sees a part of it. Raises KnowledgeError when
+    the environment names no such folder, and OSError.
+    """
+    path = f"{_folder(environ, 'XDG_DATA_HOME', '.local/share')}/{name}"
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs start-up
+            return file.read()
+    except FileNotFoundError:
+        return _put(path, fresh)
+
+
+def _folder(environ: Mapping[str, str], variable: str, below_home: str) -> str:
+    base, home = environ.get(variable, ""), environ.get("HOME", "")
+    if not base.startswith("/"):  # the specification has relative paths ignored
+        if not home.startswith("/"):
+            raise KnowledgeError(
+                f"there is no place for a cache: neither {variable} nor HOME is an absolute path"
+            )
+        base = f"{home.rstrip('/')}/{below_home}"
+    return f"{base.rstrip('/')}/towline"
+
+
+def _put(name: str, fresh: bytes) -> bytes:
+    from pathlib import Path
+
+    path = Path(name)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
+    beside.touch(mode=0o600, exist_ok=False)
+    try:
+        beside.write_bytes(fresh)
+        # A link and not a rename: of two processes the first wins, and its file is never replaced.
+        os.link(beside, path)
+    except FileExistsError:  # another process was faster: its content counts
+        return path.read_bytes()
+    finally:
+        beside.unlink()
+    return fresh

@@ -38,13 +38,12 @@ class SafeKnowledge(Knowledge):
         warn: Callable[[str], None],
         *,
         deadline: float | None = None,
-        budget: float = BUDGET,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connect = connect
         self._warn = warn
         self._deadline = deadline
-        self._budget = budget
+        self._budget = BUDGET
         self._clock = clock
         self._connecting = threading.Lock()
         self._lock = threading.Lock()
@@ -62,13 +61,13 @@ class SafeKnowledge(Knowledge):
         try:
             answer = self._answer(question)
         except KnowledgeError as error:
-            self._give_up(str(error))
+            self._end(str(error))
             return question(self._nothing)
         with self._lock:
             self._budget -= max(0.0, self._clock() - begun - QUICK) * budgeted
             spent = self._budget < 0
         if spent:
-            self._give_up("the cache is too slow")
+            self._end("the cache is too slow")
         return answer
 
     def _open(self) -> Knowledge:
@@ -105,27 +104,19 @@ class SafeKnowledge(Knowledge):
             raise errors[0] if errors else KnowledgeError("the cache did not answer in time")
         return answers[0]
 
-    def _give_up(self, reason: str) -> None:
-        store = self._retire()
-        if store is self._nothing:
-            return
-        self._warn(f"{reason}; going on without it")
+    def _end(self, failure: str = "") -> None:
+        """Close the store, and put the one that knows nothing in its place."""
+        with self._lock:
+            store, self._store = self._store, self._nothing
+        if failure and store is not self._nothing:
+            self._warn(f"{failure}; going on without it")
         if store is not None:
             with suppress(KnowledgeError):
                 store.close()
-
-    def _retire(self) -> Knowledge | None:
-        """Put the store that knows nothing in the place of this one, which is returned."""
-        with self._lock:
-            store, self._store = self._store, self._nothing
-        return store
 
     def close(self) -> None:
         """Close the store, if it was ever opened."""
-        store = self._retire()
-        if store is not None:
-            with suppress(KnowledgeError):
-                store.close()
+        self._end()
 
 
 def _safely(question: Callable[..., R]) -> Callable[..., R]:

@@ -59,11 +59,14 @@ class Decoder:
         """The stream has ended. Raises SourceError when it ends too early."""
 
 
-def decoder_of(compression: Compression, name: str) -> Decoder:
-    """A new decoder; its errors call the stream `name`."""
+def decoder_of(compression: Compression, name: str, *, padded: bool = False) -> Decoder:
+    """A new decoder; its errors call the stream `name`.
+
+    `padded`: zeros behind the end of gzip data are ignored, as `gzip -dc` does.
+    """
     match compression:
         case "gzip":
-            return GzipDecoder(name)
+            return GzipDecoder(name, padded=padded)
         case "zstd":
             return ZstdDecoder(name)
         case "none":
@@ -71,15 +74,10 @@ def decoder_of(compression: Compression, name: str) -> Decoder:
 
 
 def decoded(reader: Reader, compression: Compression, name: str, *, padded: bool = False) -> Reader:
-    """A reader of the plain bytes; closing it closes `reader`.
-
-    `padded`: zeros behind the end of gzip data are ignored, as `gzip -dc` does.
-    """
+    """A reader of the plain bytes; closing it closes `reader`. For the rest see `decoder_of`."""
     if compression == "none":
         return reader
-    if padded and compression == "gzip":
-        return DecodedReader(reader, GzipDecoder(name, padded=True))
-    return DecodedReader(reader, decoder_of(compression, name))
+    return DecodedReader(reader, decoder_of(compression, name, padded=padded))
 
 
 class GzipDecoder(Decoder):

@@ -51,6 +51,7 @@ _PIECE = 4 << 10
 _PIECES = range(1 << 16, GZIP_BLOCK, 1 << 17)
 """Where pieces of a whole block are tried: a block of which none shrinks is stored. ISA-L takes
 1.57 ms for a MiB of noise, trying and storing 0.18."""
+_thread = threading.local()
 _STORED_MAX = 0xFFFF
 """Bytes of a stored deflate block (RFC 1951, section 3.2.4)."""
 
@@ -190,7 +191,14 @@ class PartsEncoder(Encoder):
 
 def _zstd_frame(level: int, block: memoryview) -> bytes:
     """A zstd frame that has its content's size in its header."""
-    return _zstd_compressor(level).compress(block)
+    # Each thread keeps its compressor, whose tables take megabytes: too many to make for a frame.
+    if getattr(_thread, "level", None) != level:
+        import zstandard
+
+        _thread.compressor = zstandard.ZstdCompressor(level, write_content_size=True)
+        _thread.level = level
+    compressor: zstandard.ZstdCompressor = _thread.compressor
+    return compressor.compress(block)
 
 
 def _gzip_member(level: int, block: memoryview) -> bytes:
@@ -198,17 +206,3 @@ def _gzip_member(level: int, block: memoryview) -> bytes:
     import deflate
 
     return bytes(deflate.gzip_compress(block, level))
-
-
-_thread = threading.local()
-
-
-def _zstd_compressor(level: int) -> zstandard.ZstdCompressor:
-    """This thread's compressor. Its tables take megabytes: too many to make for each frame."""
-    if getattr(_thread, "level", None) != level:
-        import zstandard
-
-        _thread.compressor = zstandard.ZstdCompressor(level, write_content_size=True)
-        _thread.level = level
-    compressor: zstandard.ZstdCompressor = _thread.compressor
-    return compressor

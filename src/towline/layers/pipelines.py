@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from towline.layers.reader import Reader
 
 T = TypeVar("T")
-Encode = Callable[[memoryview, memoryview], bytes]
 Look = Callable[[memoryview, int, float], None]
 """Is told of each block, the number of bytes that were made of it, and the seconds that took."""
 
@@ -134,56 +133,42 @@ def checked(
     decoder.finish()
 
 
-class _Reading:
-    """Reads plain blocks, each into a buffer that holds the block's history before it."""
-
-    def __init__(self, source: Source, encoder: Encoder, plain: _Hash) -> None:
-        self._source = source
-        self._encoder = encoder
-        self._plain = plain
-        self._history = memoryview(b"")
-        self.ended = False
-
-    def next(self, buffer: memoryview) -> tuple[memoryview, memoryview] | None:
-        """The next block and its history; None at the end."""
-        # The buffer may be the one that the history lies in: copy before it is overwritten.
-        start = self._encoder.history
-        history = buffer[start - len(self._history) : start]
-        history[:] = self._history
-        block = buffer[start:]
-        count = self._source.fill(block)
-        self.ended = count < len(block)
-        if not count:
-            return None
-        block = block[:count]
-        self._plain.update(block)
-        self._encoder.saw(block)
-        self._history = block[count - start :] if start else block[:0]
-        return history, block
-
-
 class _Ahead:
     """Reads ahead of the thread that takes the encoded blocks, as far as there are buffers.
 
-    Another thread reads if one is free, else the one that takes the blocks.
+    Another thread reads if one is free, else the one that takes the blocks. Each plain block is
+    read into a buffer that holds the block's history before it.
     """
 
-    def __init__(self, reading: _Reading, encode: Encode, buffers: Buffers, work: Work) -> None:
-        self._reading = reading
-        self._encode = encode
-        self._buffers = buffers
+    def __init__(
+        self,
+        source: Source,
+        encoder: Encoder,
+        plain: _Hash,
+        work: Work,
+        spares: Spares,
+        *,
+        look: Look | None,
+    ) -> None:
+        self._source = source
+        self._encoder = encoder
+        self._plain = plain
         self._work = work
+        self._look = look
+        self._buffers = Buffers(encoder.history + encoder.block_size, spares)
+        self._history = memoryview(b"")
         self._moved = Condition()
         self._encoding: deque[tuple[Future[bytes], memoryview]] = deque()
         self._at_it = False
         """Whether some thread is reading."""
-        self._stopped = False
+        self._over = False
+        """Whether nothing more is to be read: the source has ended, or the stream was closed."""
         self._error: BaseException | None = None
 
     def go_on(self) -> None:
         """Have more blocks read, unless a thread does so already."""
         with self._moved:
-            if self._at_it or self._reading.ended:
+            if self._at_it or self._over:
                 return
             self._at_it = True
         if not self._work.lend(self._read):
@@ -192,7 +177,7 @@ class _Ahead:
     def _read(self) -> None:
         try:
             while (buffer := self._buffer()) is not None:
-                if block := self._reading.next(buffer):
+                if block := self._block(buffer):
                     future = self._work.submit(partial(self._encode, *block))
                     with self._moved:
                         self._encoding.append((future, buffer))
@@ -206,11 +191,34 @@ class _Ahead:
         """A buffer for the next block; None: stop reading."""
         with self._moved:
             # `_at_it` is cleared under the same lock, so that `go_on` cannot miss it.
-            over = self._stopped or self._reading.ended
-            buffer = None if over else self._buffers.take()
+            buffer = None if self._over else self._buffers.take()
             self._at_it = buffer is not None
             self._moved.notify()
             return buffer
+
+    def _block(self, buffer: memoryview) -> tuple[memoryview, memoryview] | None:
+        """Read the next block, and give it with its history; None at the end."""
+        # The buffer may be the one that the history lies in: copy before it is overwritten.
+        start = self._encoder.history
+        history = buffer[start - len(self._history) : start]
+        history[:] = self._history
+        count = self._source.fill(buffer[start:])
+        block = buffer[start : start + count]
+        if start + count < len(buffer):
+            self._over = True
+        if not count:
+            return None
+        self._plain.update(block)
+        self._encoder.saw(block)
+        self._history = block[count - start :] if start else block[:0]
+        return history, block
+
+    def _encode(self, history: memoryview, block: memoryview) -> bytes:
+        began = time.monotonic()
+        encoded = self._encoder.encode(history, block)
+        if self._look:
+            self._look(block, len(encoded), time.monotonic() - began)
+        return encoded
 
     def next(self) -> bytes | None:
         """The next encoded block; None at the end. Raises what reading or encoding raised."""
@@ -231,19 +239,12 @@ class _Ahead:
     def close(self) -> None:
         """Stop. When this returns, no thread reads any more."""
         with self._moved:
-            self._stopped = True
+            self._over = True
             while self._at_it:
                 self._moved.wait()
         for future, _ in self._encoding:
             future.cancel()
         self._buffers.close()
-
-
-def _looked_at(encode: Encode, look: Look, history: memoryview, block: memoryview) -> bytes:
-    began = time.monotonic()
-    encoded = encode(history, block)
-    look(block, len(encoded), time.monotonic() - began)
-    return encoded
 
 
 def encoded(
@@ -256,9 +257,7 @@ def encoded(
     look: Look | None = None,
 ) -> Generator[bytes, None, None]:
     """The encoded bytes. As many blocks are encoded at once as there are buffers for them."""
-    buffers = Buffers(encoder.history + encoder.block_size, spares)
-    encode = partial(_looked_at, encoder.encode, look) if look else encoder.encode
-    ahead = _Ahead(_Reading(source, encoder, plain), encode, buffers, work)
+    ahead = _Ahead(source, encoder, plain, work, spares, look=look)
     try:
         ahead.go_on()
         yield encoder.head()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Generator
 
 BLOCK_LIMIT = 128 << 10
 """Plain bytes of a block at most (section 3.1.1.2.4)."""
@@ -28,20 +28,19 @@ class FrameWalker:
     """Follows the frames of a stream that comes in pieces of any size."""
 
     def __init__(self) -> None:
-        self._field = bytearray()
-        self._wanted = 4
-        self._read: Callable[[int], None] = self._magic
-        self._skip = 0
-        self._last = False
-        self._checksum = 0
-        self._blocks = 0
         self.frames = 0
         """Frames begun so far, skippable ones not counted."""
+        self._open = False
+        self._blocks = 0
+        self._skip = 0
+        self._field = bytearray()
+        self._steps = self._walk()
+        self._wanted = next(self._steps)
 
     @property
     def between(self) -> bool:
         """Whether the stream may end here: no frame is open."""
-        return self._read == self._magic and not self._field and not self._skip
+        return not (self._open or self._field or self._skip)
 
     def advance(self, data: memoryview, blocks: int) -> int:
         """Follow `data` until so many `blocks` have begun. Returns the bytes that this took.
@@ -50,56 +49,44 @@ class FrameWalker:
         """
         self._blocks = blocks
         at = 0
-        while at < len(data):
+        while at < len(data) and (self._skip or self._blocks):
             if self._skip:
                 step = min(self._skip, len(data) - at)
                 self._skip -= step
-            elif self._blocks:
-                step = self._collect(data[at : at + self._wanted - len(self._field)])
             else:
-                break
+                step = min(self._wanted - len(self._field), len(data) - at)
+                self._field += data[at : at + step]
+                if len(self._field) == self._wanted:
+                    value = int.from_bytes(self._field, "little")
+                    self._field.clear()
+                    self._wanted = self._steps.send(value)
             at += step
         return at
 
-    def _collect(self, part: memoryview) -> int:
-        self._field += part
-        if len(self._field) == self._wanted:
-            value = int.from_bytes(self._field, "little")
-            self._field.clear()
-            self._read(value)
-        return len(part)
-
-    def _expect(self, wanted: int, read: Callable[[int], None]) -> None:
-        self._wanted, self._read = wanted, read
-
-    def _magic(self, value: int) -> None:
-        if value == _MAGIC:
+    def _walk(self) -> Generator[int, int, None]:
+        """Asks for one field after the other by its bytes, behind `_skip` bytes without meaning."""
+        while True:
+            self._open = False
+            magic = yield 4
+            self._open = True
+            if magic in _SKIPPABLE:
+                self._skip = yield 4
+                continue
+            if magic != _MAGIC:
+                raise ValueError("it does not begin as zstd does")
             self.frames += 1
-            self._expect(1, self._header)
-        elif value in _SKIPPABLE:
-            self._expect(4, self._skippable)
-        else:
-            raise ValueError("it does not begin as zstd does")
-
-    def _skippable(self, size: int) -> None:
-        self._skip = size
-        self._expect(4, self._magic)
-
-    def _header(self, descriptor: int) -> None:
-        single = bool(descriptor & _SINGLE_SEGMENT)
-        # A frame of a single segment has no window, but a size: one byte where the flag is 0.
-        content_size = _CONTENT_SIZE[descriptor >> 6] or int(single)
-        self._skip = (not single) * _WINDOW + _DICTIONARY[descriptor & 3] + content_size
-        self._checksum = 4 if descriptor & _CHECKSUM else 0
-        self._expect(3, self._block)
-
-    def _block(self, header: int) -> None:
-        self._blocks -= 1
-        kind, size = header >> 1 & 3, header >> 3
-        if kind == _RESERVED:
-            raise ValueError("it has a block of a kind that does not exist")
-        # The size of a repeated byte is how often it is repeated: the block has that byte alone.
-        self._skip = 1 if kind == _RLE else size
-        if header & 1:  # the last block of its frame
-            self._skip += self._checksum
-            self._expect(4, self._magic)
+            descriptor = yield 1
+            single = bool(descriptor & _SINGLE_SEGMENT)
+            # A frame of a single segment has no window, but a size: one byte where the flag is 0.
+            content_size = _CONTENT_SIZE[descriptor >> 6] or int(single)
+            self._skip = (not single) * _WINDOW + _DICTIONARY[descriptor & 3] + content_size
+            last = 0
+            while not last:
+                header = yield 3
+                self._blocks -= 1
+                last, kind, size = header & 1, header >> 1 & 3, header >> 3
+                if kind == _RESERVED:
+                    raise ValueError("it has a block of a kind that does not exist")
+                # The size of a repeated byte is how often it is repeated: the block has that alone.
+                self._skip = 1 if kind == _RLE else size
+            self._skip += 4 if descriptor & _CHECKSUM else 0

@@ -76,8 +76,8 @@ class Repository:
         if touched(hold) is None:
             return None
         size = self._storage.keep(digest)
-        # The blob is marked first, and the hold looked for afterwards. A collection (`gc._Marks.let_go`)
-        # drops the hold first, and looks for the mark afterwards: one of the two sees the other.
+        # The blob is marked first, and the hold looked for afterwards. A collection drops the hold
+        # first, and looks for the mark afterwards (`gc`): one of the two sees the other.
         return size if hold.exists() else None
 
     def list_blobs(self, digests: Iterable[Digest]) -> None:

@@ -12,8 +12,8 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 from towline.errors import TowlineError
-from towline.knowledge import places
 from towline.knowledge.base import KnowledgeError
+from towline.knowledge.open import kept
 from towline.push.image import in_memory
 from towline.push.manifests import build, put
 from towline.push.manifests.build import FORMATS, SCHEMA1, CannotConvert, Documents
@@ -222,7 +222,7 @@ def _key(environ: Mapping[str, str], warn: Callable[[str], None]) -> EllipticCur
 
     fresh = ec.generate_private_key(ec.SECP256R1())
     try:
-        return _parsed_key(places.kept(environ, KEY_FILE, _pem(fresh)))
+        return _parsed_key(kept(environ, KEY_FILE, _pem(fresh)))
     except (KnowledgeError, OSError):
         return fresh
     except ValueError as error:

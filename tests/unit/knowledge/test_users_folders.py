@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from towline.knowledge.base import KnowledgeError
-from towline.knowledge.places import default_cache_path, machine_id
+from towline.knowledge.open import default_cache_path, machine_id
 
 if TYPE_CHECKING:
     from pathlib import Path
