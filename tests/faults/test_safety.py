@@ -18,8 +18,7 @@ from towline.context import Context
 from towline.errors import AuthError, NetworkError, RegistryError
 from towline.events import nowhere
 from towline.registry import blobs
-from towline.registry.auth.docker_config import Credentials
-from towline.registry.auth.keychain import Keychain
+from towline.registry.auth.keychain import Credentials, Keychain
 from towline.registry.endpoints import Endpoint
 from towline.registry.transport import Transport
 from towline.spec.digest import Digest

@@ -156,8 +156,7 @@ def _warn_of_another(host: str, store: LoginStore, account: tuple[str, str] | No
     """Warn where a push would use another login than `account`, or any after a logout (None)."""
     from towline.events import nowhere
     from towline.reference import RepositoryName
-    from towline.registry.auth.docker_config import TOKEN_USER
-    from towline.registry.auth.keychain import Keychain
+    from towline.registry.auth.keychain import TOKEN_USER, Keychain
 
     with suppress(TowlineError):
         keychain = Keychain(os.environ, log=nowhere, warn=nowhere)

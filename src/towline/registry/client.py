@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from towline.errors import Side
-    from towline.registry.auth.docker_config import Credentials
-    from towline.registry.auth.keychain import AskForHost
+    from towline.registry.auth.keychain import AskForHost, Credentials
     from towline.wire.message import Response, Url
 
 

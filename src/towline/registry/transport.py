@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.errors import Side
-    from towline.registry.auth.docker_config import Credentials
-    from towline.registry.auth.keychain import Keychain
+    from towline.registry.auth.keychain import Credentials, Keychain
     from towline.registry.auth.token import Scopes
     from towline.registry.capabilities import HostFacts
     from towline.registry.endpoints import Endpoint

@@ -284,15 +284,15 @@ def registry(text: str) -> str:
 
     Raises UsageError for a text with which no image name can begin.
     """
-    from towline.registry.auth import docker_config
+    from towline.registry.auth.keychain import split
 
     text = reference.without_login(text)
-    host = docker_config.host_of(text)
+    host, rest = split(text)
     try:
         named = reference.parse(f"{host}/app").repository.host
     except UsageError:
         named = ""
-    if not host or named != host or not docker_config.names_host(text, host):
+    if not host or named != host or rest:
         raise UsageError(
             f"{text!r} is no registry: a login is for a host, HOST[:PORT]",
             hint="write it as image names begin: registry.example, localhost:5000, docker.io",

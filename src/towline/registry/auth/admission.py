@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from towline.context import Context
-    from towline.registry.auth.docker_config import Credentials
+    from towline.registry.auth.keychain import Credentials
     from towline.registry.auth.token import Scopes, Token
     from towline.wire.message import Challenge, Response, Url
 

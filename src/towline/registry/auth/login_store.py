@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from towline.errors import UsageError
-from towline.registry.auth import credential_helpers, docker_config
+from towline.registry.auth import credential_helpers
+from towline.registry.auth.keychain import CredentialFile, mapping, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,13 +56,13 @@ class LoginStore:
         with self._alone():
             document = self._read()
             kept = _others(document, host)
-            if kept == docker_config.mapping(document, "auths"):
+            if kept == mapping(document, "auths"):
                 return erased
             self._write({**document, "auths": kept})
             return True
 
     def _helper(self, document: Mapping[str, Any], host: str) -> str:
-        file = docker_config.of_document(str(self.path), document)
+        file = CredentialFile.of_document(str(self.path), document)
         return file.helper(host) or file.store
 
     @contextlib.contextmanager
@@ -139,5 +140,5 @@ def store_of(environ: Mapping[str, str], authfile: str | None = None) -> LoginSt
 
 def _others(document: Mapping[str, Any], host: str) -> dict[str, Any]:
     """The entries of all other hosts."""
-    entries = docker_config.mapping(document, "auths")
-    return {key: entries[key] for key in entries if not docker_config.names_host(key, host)}
+    entries = mapping(document, "auths")
+    return {key: entries[key] for key in entries if split(key) != (host, "")}

@@ -16,7 +16,7 @@ from towline.wire.message import Request, quote, shown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from towline.registry.auth.docker_config import Credentials
+    from towline.registry.auth.keychain import Credentials
     from towline.wire.message import Challenge, Response, Url
 
 Scopes = tuple[str, ...]

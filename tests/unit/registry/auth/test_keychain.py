@@ -16,8 +16,7 @@ import pytest
 from towline.errors import AuthError, UsageError
 from towline.reference import RepositoryName
 from towline.registry.auth import credential_helpers
-from towline.registry.auth.docker_config import Credentials
-from towline.registry.auth.keychain import Keychain
+from towline.registry.auth.keychain import Credentials, Keychain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
