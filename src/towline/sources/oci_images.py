@@ -1,18 +1,25 @@
 """Makes images and indexes of the documents that describe them, wherever those lie.
 
 A manifest lists a config and layers, an index lists manifests (image-spec). Manifests that an index
-lists and the source lacks are noted; `platforms` decides which of its images go.
+lists and the source lacks are noted; `select` decides which of its images go.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from towline import reference as references
 from towline.errors import InvalidReference, SourceError
 from towline.sources import files as stores
-from towline.sources.base import SourceImage, SourceIndex
+from towline.sources.base import (
+    SourceImage,
+    SourceIndex,
+    SourceLayer,
+    foreign_layer,
+    missing_layer,
+)
 from towline.spec import manifest as manifests
 from towline.spec import media_types
 from towline.spec.descriptor import Platform
@@ -21,8 +28,8 @@ from towline.spec.manifest import ImageConfig, Index, Manifest, RawManifest, par
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from towline.layers.reader import Reader
     from towline.reference import RepositoryName
-    from towline.sources.base import SourceLayer
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
 
@@ -47,9 +54,10 @@ class OciImages:
 
     origin: RepositoryName | None = None
     """The repository that holds the bytes, if the source is a registry."""
-
     sparse = False
     """Whether layers were left out on purpose."""
+    packs_plain = True
+    """Whether plain layers are compressed on the way; else they go byte for byte."""
 
     def __init__(self, name: str) -> None:
         """`name`: the source's name in errors."""
@@ -63,8 +71,12 @@ class OciImages:
         """A manifest or config, checked against its digest. Raises Absent, SourceError."""
         raise NotImplementedError
 
-    def layer(self, listed: Descriptor, diff_id: Digest | None) -> SourceLayer:
-        """A layer of a manifest. Raises Absent, SourceError."""
+    def holds(self, listed: Descriptor) -> bool:
+        """Whether the source has a layer. Raises SourceError."""
+        raise NotImplementedError
+
+    def open(self, listed: Descriptor) -> Reader:
+        """Open a layer. Raises SourceError."""
         raise NotImplementedError
 
     def entry(self, listed: Descriptor) -> SourceImage | SourceIndex:
@@ -152,7 +164,21 @@ class OciImages:
             )
         for listed, diff_id in zip(manifest.layers, diff_ids, strict=True):
             self.check_algorithm(listed, "layer")
-            yield self.layer(listed, diff_id if _is_layer(listed) else None)
+            yield self._layer(listed, diff_id if _is_layer(listed) else None)
+
+    def _layer(self, listed: Descriptor, diff_id: Digest | None) -> SourceLayer:
+        if listed.urls and (media_types.is_foreign(listed.media_type) or not self.holds(listed)):
+            return foreign_layer(listed, diff_id)
+        plain = is_plain(listed) and diff_id is not None
+        if plain and listed.digest != diff_id:
+            raise SourceError(
+                f"the layer {listed.digest} in {self.name} is uncompressed, "
+                f"but its config calls it {diff_id}"
+            )
+        stored = None if plain and self.packs_plain else listed
+        if not self.holds(listed):
+            return missing_layer(self.name, listed.digest, diff_id, stored, listed.size)
+        return SourceLayer(diff_id, stored, listed.size, partial(self.open, listed))
 
     def check_algorithm(self, listed: Descriptor, what: str) -> None:
         """Raise SourceError for any algorithm but sha256: most registries know no other."""
@@ -163,12 +189,12 @@ class OciImages:
                 hint="make it again with sha256, which every registry takes",
             )
 
-    def check_plain(self, listed: Descriptor, diff_id: Digest | None) -> None:
-        """Raise SourceError if an uncompressed layer has another digest than its DiffID."""
-        if is_plain(listed) and diff_id is not None and listed.digest != diff_id:
+    def check_size(self, listed: Descriptor, size: int, what: str) -> None:
+        """Raise SourceError if the source has other than the listed number of bytes."""
+        if size != listed.size:
             raise SourceError(
-                f"the layer {listed.digest} in {self.name} is uncompressed, "
-                f"but its config calls it {diff_id}"
+                f"the {what} {listed.digest} in {self.name} has {size} bytes "
+                f"where {listed.size} are listed"
             )
 
 

@@ -18,11 +18,10 @@ from towline.errors import NetworkError, RegistryError, SourceError, TowlineErro
 from towline.events import Retrying
 from towline.registry.errors import on_side
 from towline.registry.manifests import place
-from towline.sources.base import Referrer, SourceEntry, SourceLayer, foreign_layer
+from towline.sources.base import Referrer, SourceEntry
 from towline.sources.oci_images import MAX_CHILDREN, MAX_DEPTH, Absent, OciImages
 from towline.sources.select import worth_reading
 from towline.spec import manifest as manifests
-from towline.spec import media_types
 from towline.spec.distribution import cosign_tags
 from towline.spec.manifest import MAX_SIZE
 from towline.transfers.retry import Attempts, Policy, back_off, retry
@@ -97,6 +96,7 @@ class RemoteSource(OciImages):
     """
 
     transport = "docker"
+    packs_plain = False
     may_have_referrers = True
 
     def __init__(
@@ -260,22 +260,19 @@ class RemoteSource(OciImages):
             if error.status in _GONE:
                 raise Absent(f"{self.name} lacks the config {digest}") from None
             raise
-        if len(content) != listed.size:
-            raise SourceError(
-                f"the config {digest} in {self.name} has {len(content)} bytes "
-                f"where {listed.size} are listed"
-            )
+        self.check_size(listed, len(content), "config")
         return content
 
     # Layers.
 
-    def layer(self, listed: Descriptor, diff_id: Digest | None) -> SourceLayer:
+    def holds(self, listed: Descriptor) -> bool:
         """See `OciImages`. Whether the registry has the layer is seen when it is opened."""
-        if listed.urls and media_types.is_foreign(listed.media_type):
-            return foreign_layer(listed, diff_id)
-        self.check_plain(listed, diff_id)
-        reader = partial(RemoteReader, self._reading, listed)
-        return SourceLayer(diff_id, listed, listed.size, reader)
+        del listed
+        return True
+
+    def open(self, listed: Descriptor) -> RemoteReader:
+        """See `OciImages`."""
+        return RemoteReader(self._reading, listed)
 
 
 class RemoteReader:

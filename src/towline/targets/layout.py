@@ -22,7 +22,7 @@ from towline.sources.oci_layout import (
     INDEX,
     REF_NAME,
     REFERRER,
-    LayoutBlobs,
+    OciLayout,
     path_of,
 )
 from towline.spec import gojson, media_types
@@ -176,7 +176,7 @@ class Layout:
         with self._files() as files:
             tagged = (each for each in _listed(files) if each.annotations.get(REF_NAME) == target)
             listed = next(tagged, None)
-            whole = listed and files and _is_whole(LayoutBlobs(files), listed)
+            whole = listed and files and _is_whole(OciLayout(files), listed)
             return listed if whole else None
 
     @contextmanager
@@ -266,10 +266,10 @@ def _listed(files: Files | None) -> tuple[Descriptor, ...]:
     return getattr(document, "manifests", ())
 
 
-def _is_whole(blobs: LayoutBlobs, listed: Descriptor) -> bool:
+def _is_whole(layout: OciLayout, listed: Descriptor) -> bool:
     """Whether all manifests and blobs below an entry are there."""
     try:
-        content = blobs.entry(listed)
+        content = layout.entry(listed)
     except SourceError:
         return False
     return _holds_all(content)
