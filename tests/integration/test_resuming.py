@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from random import Random
 from signal import SIGINT, SIGTERM, Signals
@@ -346,6 +347,28 @@ def test_a_plan_says_what_would_go_on(server: Server, image: Path) -> None:
     assert {one.method for one in server.requests[-5:]} <= {"GET", "HEAD"}
     assert "resumed" in command("plan", str(image), place).stdout
     assert outcomes(pushed(image, place)) == ["resumed"]
+
+
+def test_a_cache_that_fails_on_the_way_ends_no_upload(
+    server: Server, image: Path, tmp_path: Path
+) -> None:
+    """Another process locks it for longer than is waited for, once the session is in it."""
+    cache = tmp_path / "cache"
+    said: list[str] = []
+    options: dict[str, Any] = {"cache": cache, "limit_rate": "6M", "chunk_size": "1M"}
+    with (
+        towline.Pusher(on_event=lambda event: said.append(str(event)), **options) as pusher,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        going = beside.submit(pusher.push, image, f"{server.host}/app:1")
+        until(lambda: stored(cache) != [])
+        with contextlib.closing(sqlite3.connect(cache, isolation_level=None)) as locked:
+            locked.execute("BEGIN IMMEDIATE")
+            result = going.result()
+    assert outcomes(result) == ["pushed"]
+    assert result.sent_bytes < SIZE + HEADS
+    assert [warning.endswith("; going on without it") for warning in result.warnings] == [True]
+    assert not [line for line in said if "another process" in line]
 
 
 def test_the_cache_shows_and_forgets_it(server: Server, image: Path) -> None:

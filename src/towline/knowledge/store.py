@@ -77,13 +77,16 @@ class Knowledge:
     def _put(self, kind: str, name: str, value: bytes, life: int = 0) -> None:
         """Keep a value, for `life` seconds or, with 0, for good."""
 
-    def _swap(self, kind: str, name: str, before: bytes, after: bytes, life: int = 0) -> bool:
+    def _swap(
+        self, kind: str, name: str, before: bytes, after: bytes, life: int = 0
+    ) -> bool | None:
         """If the value begins with `before` (empty: if there is none), put `after` in its place.
 
-        An empty `after` drops it. Returns whether it was so. This is one atomic operation.
+        An empty `after` drops it. Returns whether it was so; None: nothing is kept here. This is
+        one atomic operation.
         """
         del kind, name, before, after, life
-        return False
+        return None
 
     def stats(self) -> Stats:
         """The store's place and counts."""
@@ -168,11 +171,12 @@ class Knowledge:
         found = (read(text, key, self._signer) for key, text in self._all("session"))
         return [session for session in found if session]
 
-    def swap_session(self, key: str, owner: str | None, after: SavedSession | None) -> bool:
+    def swap_session(self, key: str, owner: str | None, after: SavedSession | None) -> bool | None:
         """If the session belongs to `owner` (None: there is no session), put `after` in its place.
 
-        `after` None drops it. Returns False, and changes nothing, where it belongs to another. Of
-        two processes that want the same session one gets it: this is one atomic operation.
+        `after` None drops it. Returns False, and changes nothing, where it belongs to another; None
+        where no sessions are kept, so that nobody else can have it. Of two processes that want the
+        same session one gets it: this is one atomic operation.
         """
         before = "" if owner is None else beginning([owner])
         text = written(after, key, self._signer) if after else ""
@@ -184,7 +188,8 @@ class Knowledge:
         for key, text in [*self._all("session")]:
             session = read(text, key, self._signer)
             if session is None or session.saved < older_than:
-                dropped += self._swap("session", key, text, b"")  # one written meanwhile stays
+                # One that was written meanwhile stays.
+                dropped += bool(self._swap("session", key, text, b""))
         return dropped
 
     def beat(self, owner: str) -> None:
