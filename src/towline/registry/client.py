@@ -109,10 +109,8 @@ class RegistryClient:
             secrets=self._secrets,
         )
         self._endpoints: dict[str, Endpoint] = {}
-        self._facts: dict[str, HostFacts] = {}
-        self._recalled: dict[str, HostFacts] = {}
-        self._names: dict[str, str] = {}
-        """By host: the name under which its facts are kept."""
+        self._facts: dict[str, tuple[str, HostFacts, HostFacts]] = {}
+        """By host: the name under which its facts are kept, the facts, and those recalled."""
         self._warnings = Warnings(settings.warn or nowhere)
         self._transports: dict[tuple[str, Credentials | None], Transport] = {}
 
@@ -156,13 +154,13 @@ class RegistryClient:
 
     def _host_facts(self, host: str, side: Side) -> HostFacts:
         if host not in self._facts:
-            name = self._names[host] = self._name(host)
+            name = self._name(host)
             # How a host takes uploads is of no interest to those who only read.
             known = self._recall(name) if self._recall and side == "destination" else {}
-            self._facts[host] = HostFacts.recalled(known, time.time())
+            found = HostFacts.recalled(known, time.time())
             # A copy, for `facts` to see what has changed since.
-            self._recalled[host] = replace(self._facts[host])
-        return self._facts[host]
+            self._facts[host] = name, found, replace(found)
+        return self._facts[host][1]
 
     def _name(self, host: str) -> str:
         """The name under which facts of a host are kept.
@@ -249,10 +247,10 @@ class RegistryClient:
         now = time.time()
         with self._lock:
             found = {
-                self._names[host]: facts.news(self._recalled[host], now)
-                for host, facts in self._facts.items()
+                name: facts.news(before, now)
+                for host, (name, facts, before) in self._facts.items()
                 # If it fell back to http, what it does there says nothing of https.
-                if self._name(host) == host or self._names[host] != host
+                if self._name(host) == host or name != host
             }
         return {name: facts for name, facts in found.items() if facts}
 

@@ -16,7 +16,7 @@ from towline.errors import NetworkError, TowlineError, UsageError
 from towline.reference import HUB
 from towline.wire.connect import resolve, speaks_tls
 from towline.wire.message import parse_url
-from towline.wire.proxy import is_here, is_loopback
+from towline.wire.proxy import is_loopback, located
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -145,7 +145,7 @@ class Endpoint:
         found = self._resolve(secure.host, secure.port, context.cancel, self._timeout)
         try:
             # Addresses count, not the name: even `localhost` may lead to another machine.
-            here = all(is_here(str(address[0])) for _, address in found)
+            here = all(located(str(address[0])) == "this machine" for _, address in found)
             if not here or speaks_tls(secure, context.cancel, self._timeout):
                 self._settled = True
                 return secure

@@ -179,7 +179,8 @@ class Transport:
 
     def grants(self, scopes: Scopes, context: Context) -> bool:
         """Whether a token for all of these scopes can be had; fetches it, if there is none yet."""
-        return self._at_home(self.endpoint.base(context), context).grants(scopes, context)
+        admission = self._admission(self.endpoint.base(context), context)
+        return admission is None or admission.grants(scopes, context)
 
     def quietly(self, request: Request, scopes: Scopes, context: Context, seconds: float) -> None:
         """Send a request with the token at hand, and ignore its outcome; wait for `seconds`."""
@@ -201,7 +202,10 @@ class Transport:
         """
         base = self.endpoint.base(context)
         if url.origin == base.origin:
-            return self._at_home(base, context)
+            with acquired(self._lock, context):
+                if self._home is None or self._home.base != base:  # the scheme has changed since
+                    self._home = self._made(base, self.credentials, self._again)
+                return self._home
         # Storage gets none: S3 refuses a signed address that comes with an `Authorization`.
         key = _upload_at(url)
         # No password in the clear, unless the user has said that the way is safe.
@@ -212,15 +216,6 @@ class Transport:
             if credentials is not None:
                 self._others[key] = self._made(url.at(distribution.BASE), credentials)
         return self._others.get(key)
-
-    def _at_home(self, base: Url, context: Context) -> Admission:
-        admission = self._home
-        if admission is None or admission.base != base:  # the scheme has changed since
-            with acquired(self._lock, context):
-                admission = self._home
-                if admission is None or admission.base != base:
-                    admission = self._home = self._made(base, self.credentials, self._again)
-        return admission
 
     def _made(
         self,

@@ -284,13 +284,16 @@ class Kept:
         return bool(idle)
 
 
-def words(error: OSError) -> str:
+def words(error: Exception) -> str:
     """What an error says, without numbers and in lower case."""
+    if isinstance(error, Silence):
+        return "no answer in time"
     if reason := getattr(error, "reason", None):  # of ssl: its errno is none of the system's
         return str(reason).replace("_", " ").lower()
-    if error.errno in {errno.EPIPE, errno.ECONNRESET}:
+    number = getattr(error, "errno", None)
+    if number in {errno.EPIPE, errno.ECONNRESET}:
         return "connection reset"
-    return os.strerror(error.errno).lower() if error.errno else str(error)
+    return os.strerror(number).lower() if number else str(error)
 
 
 def _tried(action: Callable[[], object]) -> int | None:

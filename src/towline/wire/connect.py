@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from towline.errors import NetworkError
 from towline.wire import framing
 from towline.wire.channel import Channel, Silence, words
-from towline.wire.proxy import HINT, WANTS_CREDENTIALS, failed, is_elsewhere, is_here, is_private
+from towline.wire.proxy import HINT, WANTS_CREDENTIALS, failed, located
 
 if TYPE_CHECKING:
     import ssl
@@ -46,6 +46,20 @@ _OF_CERTIFICATES = (
 """Alerts by which a server refuses its client's certificate (RFC 8446, section 6.2)."""
 _ALERT, _HANDSHAKE = b"\x15", b"\x16"
 """Kinds of TLS records (RFC 8446, section 5.1)."""
+_CLIENT_HELLO = bytes.fromhex(
+    "160301 0072 01 00006e 0303"  # a handshake's record, and in it a ClientHello of TLS 1.2
+    # Empty lines instead of random bytes: a server of plain http answers them at once (400), and
+    # does not wait for more.
+    + 16 * "0d0a"
+    + "00 0016 13011302c02bc02fc02cc030cca9cca8c013009c002f 0100"  # no session; the suites
+    "002f"  # the extensions
+    "000a0006 0004001d0017"  # groups: x25519, secp256r1
+    "000b0002 0100"  # points: uncompressed
+    "000d000c 000a04030804040108070806"  # signatures
+    "002b0005 0403040303"  # versions: 1.3, 1.2
+    "00330002 0000"  # no key yet: a 1.3 server asks for one
+)
+"""A ClientHello of TLS 1.2 or 1.3 (RFC 8446, section 4.1.2); no handshake follows it."""
 
 
 def resolve(host: str, port: int, cancel: Cancel, timeout: float) -> list[Address]:
@@ -141,14 +155,12 @@ def connect(way: Way, secure: ssl.SSLContext | None) -> Channel:
 
 def check_shunned(shunned: Shunned | None, url: Url, address: str) -> None:
     """Raise NetworkError if `address` is one that `shunned` refuses."""
-    if shunned is None:
-        return
+    where = located(address)
     if shunned == "another machine":
-        if is_elsewhere(address):
+        if where not in {None, "this machine"}:
             raise _left(url, f"at {address}")
-        return
-    from_where = "on another machine" if shunned == "this machine" else "on the internet"
-    if is_here(address) or (shunned == "a private network" and is_private(address)):
+    elif shunned and where in {"this machine", shunned}:
+        from_where = "on another machine" if shunned == "this machine" else "on the internet"
         raise NetworkError(
             f"{url.authority} is an address of {shunned}: a registry {from_where} has "
             "no business to send there",
@@ -175,7 +187,7 @@ def dial(near: Url, url: Url, cancel: Cancel, timeout: float) -> Channel:
             raise
         why = f"cannot connect to {whom}: {error.message}"
         raise NetworkError(why, hint=HINT, transient=error.transient) from None
-    failure: OSError | Silence | None = None
+    failure: OSError | Silence = OSError("it has no address")
     for family, address in addresses:
         try:
             return _dial_address(family, address, cancel, timeout)
@@ -184,8 +196,8 @@ def dial(near: Url, url: Url, cancel: Cancel, timeout: float) -> Channel:
     hint = HINT if via_proxy else "check the address, and that the registry is running"
     if is_out_of_files(failure):
         hint = "raise the limit of open files (ulimit -n), or lower `jobs`"
-    why = words(failure) if isinstance(failure, OSError) else "no answer in time"
-    raise NetworkError(f"cannot connect to {whom}: {why}", hint=hint, transient=True) from failure
+    why = f"cannot connect to {whom}: {words(failure)}"
+    raise NetworkError(why, hint=hint, transient=True) from failure
 
 
 def is_out_of_files(error: BaseException | None) -> bool:
@@ -228,11 +240,7 @@ def _tunnel(channel: Channel, url: Url, proxy: Proxy) -> None:
     try:
         channel.send([memoryview(tunnel.request("CONNECT", target, fields) + tunnel.end())])
         status = tunnel.head(channel.timeout).status
-    except Silence:
-        raise failed(proxy, url, "no answer in time", transient=True) from None
-    except framing.Broken as error:
-        raise failed(proxy, url, str(error), transient=True) from None
-    except OSError as error:
+    except (Silence, framing.Broken, OSError) as error:
         raise failed(proxy, url, words(error), transient=True) from None
     if status not in _CONNECT_OK:
         wanted = status == WANTS_CREDENTIALS
@@ -316,7 +324,7 @@ def speaks_tls(url: Url, cancel: Cancel, timeout: float) -> bool:
     """
     channel = dial(url, url, cancel, timeout)
     try:
-        channel.send([memoryview(_client_hello())])
+        channel.send([memoryview(_CLIENT_HELLO)])
         first = channel.receive()[:1]
     except Silence:
         raise NetworkError(
@@ -327,22 +335,3 @@ def speaks_tls(url: Url, cancel: Cancel, timeout: float) -> bool:
     finally:
         channel.close()
     return first in {_ALERT, _HANDSHAKE}
-
-
-def _client_hello() -> bytes:
-    """A ClientHello of TLS 1.2 or 1.3 (RFC 8446, section 4.1.2); no handshake follows it."""
-    extensions = (
-        bytes.fromhex("000a 0006 0004 001d 0017")  # groups: x25519, secp256r1
-        + bytes.fromhex("000b 0002 0100")  # points: uncompressed
-        + bytes.fromhex("000d 000c 000a 0403 0804 0401 0807 0806")  # signatures
-        + bytes.fromhex("002b 0005 04 0304 0303")  # versions: 1.3, 1.2
-        + bytes.fromhex("0033 0002 0000")  # no key yet: a 1.3 server asks for one
-    )
-    suites = bytes.fromhex("1301 1302 c02b c02f c02c c030 cca9 cca8 c013 009c 002f")
-    # Empty lines instead of random bytes: a server of plain http answers them at once (400), and
-    # does not wait for more.
-    body = b"\x03\x03" + 16 * b"\r\n" + b"\x00"
-    body += len(suites).to_bytes(2, "big") + suites + b"\x01\x00"
-    body += len(extensions).to_bytes(2, "big") + extensions
-    message = b"\x01" + len(body).to_bytes(3, "big") + body
-    return _HANDSHAKE + b"\x03\x01" + len(message).to_bytes(2, "big") + message

@@ -184,10 +184,10 @@ class Pool:
         """The addresses to which the host of that URL may not send us, by where it is itself."""
         # A registry here may name anything, one in a private network no service of this machine,
         # one on the internet nothing in the network behind us.
-        address = self._peers.get(url.origin) or url.host
-        if proxy.is_here(address):
+        where = proxy.located(self._peers.get(url.origin) or url.host)
+        if where == "this machine":
             return None
-        return "this machine" if proxy.is_private(address) else "a private network"
+        return "this machine" if where == "a private network" else "a private network"
 
     def _context(self, trust: tls.Trust) -> ssl.SSLContext:
         with self._lock:  # a second thread waits: loading the certificates twice takes longer

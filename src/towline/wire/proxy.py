@@ -10,15 +10,15 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from towline.errors import NetworkError, UsageError
 from towline.wire.message import DEFAULT_PORTS, Url, parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from ipaddress import IPv4Address, IPv6Address
+    from collections.abc import Mapping
 
+Located = Literal["this machine", "a private network", "the internet"]
 HINT = "check HTTPS_PROXY and HTTP_PROXY, or except the registry in NO_PROXY"
 WANTS_CREDENTIALS = 407
 """The status (RFC 9110, section 15.5.8)."""
@@ -91,38 +91,24 @@ def is_loopback(host: str) -> bool:
     )
 
 
-def is_here(host: str) -> bool:
-    """Whether a name or address leads to this machine, by its text alone, in any spelling."""
-    return _leads_to(host, lambda address: address.is_loopback or address.is_unspecified)
-
-
-def is_elsewhere(host: str) -> bool:
-    """Whether the text is an address, and none of this machine."""
-    return re.fullmatch(_ADDRESS, host) is not None and not is_here(host)
-
-
-def is_private(host: str) -> bool:
-    """Whether a name or address means this machine or a private network, by its text alone."""
-    return _leads_to(host, lambda address: address.is_private or address.is_link_local)
-
-
-def _leads_to(host: str, such: Callable[[IPv4Address | IPv6Address], bool]) -> bool:
-    """Whether `host` is this machine, or an address for which `such` is true.
-
-    An odd spelling of an address counts as if it were.
-    """
+def located(host: str) -> Located | None:
+    """Where a name or address leads, by its text alone, in any spelling; None: a name tells not."""
     if is_loopback(host):
-        return True
+        return "this machine"
     if not re.fullmatch(_ADDRESS, host):
         # Some resolvers read 0x7f.1 or 017700000001 as an address: nobody means well with those.
-        return re.fullmatch(_ODD_ADDRESS, host) is not None
+        return "this machine" if re.fullmatch(_ODD_ADDRESS, host) else None
     import ipaddress
 
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return True
-    return such(getattr(address, "ipv4_mapped", None) or address)
+        return "this machine"
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_loopback or address.is_unspecified:
+        return "this machine"
+    private = address.is_private or address.is_link_local
+    return "a private network" if private else "the internet"
 
 
 def _proxy(text: str, variable: str) -> Proxy:

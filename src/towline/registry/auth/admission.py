@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.context import acquired
@@ -100,41 +100,36 @@ class Admission:
         Returns the last answer, which may still be a refusal. Raises AuthError, RegistryError and
         NetworkError: of the token service, or of sending.
         """
-        with nullcontext() if self._met else self._first_alone(visit.context):
-            try:
-                response = self._tried(visit)
-            except AuthError:  # of the token service
-                if not self._other_credentials(visit.context):
-                    raise
-                response = self._tried(visit)
-            if response.status == 400:
-                again = self._forget_aged(visit)
-            else:
-                # ECR answers 403 to a login that has expired, and says so in plain text.
-                denied = response.status == 403 and "expired" in errors.text(response)
-                denied = denied or response.status == 401
-                again = denied and self._other_credentials(visit.context)
-            if again:
-                response = self._tried(visit)
+        if not self._met:
+            # Those that start together would all be refused, before the first challenge is known.
+            with acquired(self._meeting, visit.context):
+                if not self._met:
+                    try:
+                        return self._let_in(visit)
+                    finally:
+                        self._met = True
+        return self._let_in(visit)
+
+    def _let_in(self, visit: Visit) -> Response:
+        """Send the request, once more with other credentials or a fresh token if it is refused."""
+        try:
+            response = self._tried(visit)
+        except AuthError:  # of the token service
+            if not self._other_credentials(visit.context):
+                raise
+            response = self._tried(visit)
+        if response.status == 400:
+            again = self._forget_aged(visit)
+        else:
+            # ECR answers 403 to a login that has expired, and says so in plain text.
+            denied = response.status == 403 and "expired" in errors.text(response)
+            denied = denied or response.status == 401
+            again = denied and self._other_credentials(visit.context)
+        if again:
+            response = self._tried(visit)
         if response.status not in {401, 403}:
             self._worked = True
         return response
-
-    @contextmanager
-    def _first_alone(self, context: Context) -> Iterator[None]:
-        """Let the first request go alone.
-
-        Those that start together would all be refused, before the first challenge is known.
-        """
-        with ExitStack() as stack:
-            if not self._met:
-                stack.enter_context(acquired(self._meeting, context))
-            if self._met:
-                stack.close()  # another was first, and is back: nobody waits any longer
-            try:
-                yield
-            finally:
-                self._met = True
 
     def _tried(self, visit: Visit) -> Response:
         """Send the request, and again with a renewed header while that may help."""
