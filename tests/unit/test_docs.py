@@ -16,7 +16,6 @@ from tests.support.docker_registry import PASSWORD, USER
 from tests.support.docker_registry import Options as RegistryOptions
 from towline import errors, events
 from towline.cli import exit_codes, guesses
-from towline.cli.arguments import Parser
 from towline.cli.main import COMMANDS, load
 from towline.testing import make_image
 
@@ -45,7 +44,7 @@ def section(text: str, title: str) -> str:
 
 
 def options_of(command: str) -> list[Option]:
-    return Parser(command, load(command)).options
+    return load(command).every
 
 
 def spellings() -> Iterator[tuple[str, str]]:

@@ -11,8 +11,7 @@ from towline.cli.options import Command
 from towline.errors import TowlineError, UsageError
 
 if TYPE_CHECKING:
-    import argparse
-
+    from towline.cli.options import Arguments
     from towline.knowledge.base import SavedSession
     from towline.knowledge.store import Knowledge
 
@@ -20,7 +19,7 @@ _DAY = 24 * 3600.0
 _DEFAULT_DAYS = 90
 
 
-def _cache(args: argparse.Namespace) -> int:
+def _cache(args: Arguments) -> int:
     from towline.knowledge.base import KnowledgeError
     from towline.knowledge.open import open_store
     from towline.wire.secrets import Secrets
@@ -45,7 +44,7 @@ def _cache(args: argparse.Namespace) -> int:
     return 0
 
 
-def _stats(store: Knowledge, args: argparse.Namespace) -> None:
+def _stats(store: Knowledge, args: Arguments) -> None:
     stats, sessions = store.stats(), store.sessions()
     shown = {
         "path": stats.path,
@@ -76,14 +75,14 @@ def _upload(session: SavedSession) -> dict[str, object]:
     }
 
 
-def _prune(store: Knowledge, args: argparse.Namespace) -> None:
+def _prune(store: Knowledge, args: Arguments) -> None:
     days = getattr(args, "older_than", _DEFAULT_DAYS)
     dropped = store.prune(time.time() - days * _DAY)
     said = f"dropped {dropped} entries not seen for {days} days"
     output.write_as(args, lambda: {"dropped": dropped}, [said])
 
 
-def _clear(store: Knowledge, args: argparse.Namespace) -> None:
+def _clear(store: Knowledge, args: Arguments) -> None:
     stats = store.stats()
     dropped = stats.entries + stats.sessions
     store.clear()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
 from towline._version import __version__
 from towline.cli import help as guide
 from towline.cli import output
-from towline.cli.arguments import Parser
 from towline.cli.main import COMMANDS, load
 from towline.cli.options import Command
 from towline.errors import UsageError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
+
+    from towline.cli.options import Arguments
 
 _SHELLS = ("bash", "zsh", "fish")
 _CHOICES = {"cache": ("stats", "prune", "clear"), "completion": (*_SHELLS, "man")}
@@ -22,7 +23,7 @@ _FILES = frozenset({"push", "plan", "inspect", "digest", "index"})
 """Commands whose words a shell completes with names of files."""
 
 
-def _completion(args: argparse.Namespace) -> int:
+def _completion(args: Arguments) -> int:
     word = args.words[0] if args.words else ""
     if word == "man":
         output.write(_manual())
@@ -38,6 +39,8 @@ def _completion(args: argparse.Namespace) -> int:
 
 def _whole() -> argparse.ArgumentParser:
     """All commands and their options as one parser, which only shtab reads."""
+    import argparse
+
     import shtab
 
     whole = argparse.ArgumentParser("towline")
@@ -48,7 +51,7 @@ def _whole() -> argparse.ArgumentParser:
         words = one.add_argument("words", nargs="*", choices=_CHOICES.get(name))
         if name in _FILES:
             words.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own way
-        for option in Parser(name, load(name)).options:
+        for option in load(name).every:
             if option.metavar is None:
                 one.add_argument(*option.names, action="store_true", help=option.help)
                 continue
@@ -64,11 +67,12 @@ def _manual() -> Iterator[str]:
     yield from (".SH NAME", rf"towline \- {_plain(guide.ABOUT)}", ".SH SYNOPSIS", r"\fBtowline\fR")
     yield r"\fICOMMAND\fR ..."
     yield ".SH COMMANDS"
-    for parser in (Parser(name, load(name)) for name in COMMANDS):
-        yield f".SS {_plain(parser.format_usage().removeprefix('usage: ').strip())}"
-        for line in _plain(parser.command.about).split("\n"):
+    for name in COMMANDS:
+        command = load(name)
+        yield f".SS {_plain(guide.usage(name, command).removeprefix('usage: '))}"
+        for line in _plain(command.about).split("\n"):
             yield line or ".PP"
-        for option in parser.options:
+        for option in command.every:
             value = rf" \fI{_plain(option.metavar)}\fR" if option.metavar else ""
             names = _plain(", ".join(option.spellings))
             yield from (".TP", rf"\fB{names}\fR{value}", _plain(option.help))

@@ -27,9 +27,9 @@ from towline.cli.signals import cancel_on_signals
 from towline.errors import Cancelled, TowlineError, TransferCancelled
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from towline.cli.options import Arguments
     from towline.context import Cancel
     from towline.push.interface.result import PushResult
     from towline.push.pusher import Pusher
@@ -53,7 +53,7 @@ _GZIP = zlib.MAX_WBITS | 16
 _COLUMNS = "{:<12}  {:<32}  {:>9}  {:>8}  {:>7}"
 
 
-def _demo(_args: argparse.Namespace) -> int:
+def _demo(_args: Arguments) -> int:
     """Run the demo; a step that does not do as promised ends it with exit code 1."""
     import towline
     from towline.server import Server

@@ -1,4 +1,4 @@
-"""The text of `towline --help`; the manual page takes its variables and exit codes from here."""
+"""The help: of all of towline, which the manual page shows too, and of one command."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import os
 # As in towline/__init__.py.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from towline.cli.options import Command
+
+_COLUMN = 24
+"""Where the text of an option begins."""
 ABOUT = "Pushes container images to registries, without a daemon."
 EXAMPLES = (
     "towline push image.tar registry.example/team/app:1.2",
@@ -59,6 +63,34 @@ def page(commands: Mapping[str, str]) -> list[str]:
         "towline COMMAND --help tells more, towline --version which this is.",
         f"All of it: {documentation()}",
     ]
+
+
+def of(name: str, command: Command) -> Iterator[str]:
+    """The lines of `towline NAME --help`, for the width of the terminal."""
+    import shutil  # with it come three compressors
+    from textwrap import wrap
+
+    width = max(shutil.get_terminal_size().columns - 2 - _COLUMN, 11)
+    yield usage(name, command)
+    yield ""
+    yield command.about
+    for group in command.options:
+        yield ""
+        yield f"{group.title}:"
+        for option in group.options:
+            value = f"[={option.metavar}]" if option.bare else f" {option.metavar or ''}"
+            shown = f"  {', '.join(option.spellings)}{value}".rstrip()
+            first, *more = wrap(option.help, width)
+            if len(shown) > _COLUMN - 2:
+                yield shown
+                shown = ""
+            yield f"{shown:<{_COLUMN}}{first}"
+            yield from (" " * _COLUMN + line for line in more)
+
+
+def usage(name: str, command: Command) -> str:
+    """The first line of a command's help."""
+    return f"usage: towline {name} {command.usage}".rstrip()
 
 
 def documentation() -> str:

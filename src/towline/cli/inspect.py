@@ -10,13 +10,13 @@ from towline.cli.pusher import opened, push_options
 from towline.cli.wording import one_line
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
+    from towline.cli.options import Arguments
     from towline.push.interface.result import InspectResult
 
 
-def _inspect(args: argparse.Namespace) -> int:
+def _inspect(args: Arguments) -> int:
     with opened(args) as (pusher, cancel):
         result = pusher.inspect(args.words[0], cancel=cancel)
     output.write_as(args, result.as_dict, _lines(result))
@@ -50,14 +50,14 @@ def _lines(result: InspectResult) -> Iterator[str]:
         yield f"  {child.digest}  {one_line(child.platform or '-')}  {one_line(child.media_type)}"
 
 
-def _digest(args: argparse.Namespace) -> int:
+def _digest(args: Arguments) -> int:
     with opened(args) as (pusher, cancel):
         found = pusher.digest(args.words[0], **push_options(args), cancel=cancel)
     output.write([found])
     return 0
 
 
-def _tags(args: argparse.Namespace) -> int:
+def _tags(args: Arguments) -> int:
     with opened(args) as (pusher, cancel):
         found = pusher.tags(args.words[0], cancel=cancel)
     output.write_as(args, lambda: found, found)

@@ -8,19 +8,19 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from towline.cli import options, output, report
-from towline.cli.options import Command
+from towline.cli.options import Command, Group, Option
 from towline.cli.pusher import opened, piped
 from towline.errors import AuthError, TowlineError, UsageError
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
     from types import FrameType
 
+    from towline.cli.options import Arguments
     from towline.registry.auth.login_store import LoginStore
 
 
-def _login(args: argparse.Namespace) -> int:
+def _login(args: Arguments) -> int:
     from towline.push.interface.edge import Edge
     from towline.wire.secrets import Secrets
 
@@ -42,7 +42,7 @@ def _login(args: argparse.Namespace) -> int:
     return 0
 
 
-def _logout(args: argparse.Namespace) -> int:
+def _logout(args: Arguments) -> int:
     host, store = _host_and_store(args)
     erased = store.erase(host)  # that there was none is no failure
     words = f"logged out of {host}" if erased else f"there was no login for {host}"
@@ -52,7 +52,7 @@ def _logout(args: argparse.Namespace) -> int:
     return 0
 
 
-def _host_and_store(args: argparse.Namespace) -> tuple[str, LoginStore]:
+def _host_and_store(args: Arguments) -> tuple[str, LoginStore]:
     """The registry's host and the place for its login. Raises UsageError."""
     from towline.push.interface import destinations
     from towline.registry.auth.login_store import store_of
@@ -61,7 +61,7 @@ def _host_and_store(args: argparse.Namespace) -> tuple[str, LoginStore]:
     return host, store_of(os.environ, getattr(args, "authfile", None))
 
 
-def _account(args: argparse.Namespace) -> tuple[str, str]:
+def _account(args: Arguments) -> tuple[str, str]:
     """The user and password, from options, variables or the terminal. Raises UsageError.
 
     Sets `args.account` to where the password came from, for messages.
@@ -136,7 +136,7 @@ def _unwound_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _checked(args: argparse.Namespace, host: str, account: tuple[str, str]) -> bool:
+def _checked(args: Arguments, host: str, account: tuple[str, str]) -> bool:
     """Whether the registry has checked the account; False where it lets anyone in.
 
     Raises AuthError when the registry refuses the account.
@@ -177,7 +177,20 @@ Save a login for REGISTRY, HOST[:PORT], after asking it whether the login is goo
 
 It is kept by the credential helper that Docker's config.json names for it, else in that file
 (or in FILE), readable by its owner alone.""",
-    (options.LOGIN, options.PATIENCE, options.TRANSPORT, options.MESSAGES),
+    (
+        Group(
+            "the login",
+            Option("-u, --username", "else asked for", "USER", typed_only=True),
+            Option(
+                "--password-stdin",
+                "read it from standard input; else it is asked for on the terminal",
+            ),
+            Option("--authfile", "keep it in this file (default: Docker's)", "FILE"),
+        ),
+        options.PATIENCE,
+        options.TRANSPORT,
+        options.MESSAGES,
+    ),
     words=1,
     needs="registry",
 )
@@ -186,7 +199,12 @@ LOGOUT = Command(
     "REGISTRY [OPTION...]",
     """\
 Forget the login for REGISTRY, HOST[:PORT], where `towline login` keeps it. Nobody is asked.""",
-    (options.LOGOUT, options.MESSAGES),
+    (
+        Group(
+            "the login", Option("--authfile", "forget it in this file (default: Docker's)", "FILE")
+        ),
+        options.MESSAGES,
+    ),
     words=1,
     needs="registry",
 )

@@ -11,10 +11,9 @@ from towline._version import __version__
 # As in towline/__init__.py.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from towline.cli.options import Command
+    from towline.cli.options import Arguments, Command
 
 
 COMMANDS = {
@@ -67,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = [*words[1:2], "--help"]
     if len(words) > 1 and {*words} <= {"help", "version", "--help", "-h"}:
         words = ["--help"]
-    args: argparse.Namespace | None = None
+    args: Arguments | None = None
     try:
         if len(words) == 1 and words[0] in _VERSION:
             return _say([f"towline {__version__}"])
@@ -83,13 +82,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             # at the usual 700, takes 6 ms of a push of nothing.
             gc.set_threshold(50_000)
         _check_command(words[0] if words else "")
-        from towline.cli import arguments
+        from towline.cli.arguments import parse
 
         command = load(words[0])
-        args = arguments.parse(arguments.Parser(words[0], command), words[1:], os.environ)
+        args = parse(words[0], command, words[1:], os.environ)
+        if "help" in args:
+            from towline.cli import help as guide
+
+            return _say(guide.of(words[0], command))
         return command.run(args)
-    except SystemExit as end:  # argparse has printed help
-        return end.code if isinstance(end.code, int) else 0
     except BaseException as error:  # noqa: BLE001 - the last place where anything can be said
         from towline.cli import exit_codes, report
 
@@ -136,7 +137,7 @@ def _let_go_of_stderr() -> None:
         output.forget(sys.stderr.fileno())
 
 
-def _say(lines: Sequence[str]) -> int:
+def _say(lines: Iterable[str]) -> int:
     from towline.cli import output
 
     output.write(lines)

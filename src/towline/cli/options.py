@@ -7,10 +7,10 @@ namespace, so that each default is in one place, the library.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable
 
 
@@ -134,10 +134,24 @@ class Group:
         self.options = options
 
 
+class Arguments(SimpleNamespace):
+    """What was given to a command: options by their keywords, and the other words."""
+
+    command: str
+    words: list[str]
+    typed: set[str]
+    """Keywords that were typed rather than set by a variable."""
+    strangers: list[str]
+    """Warnings about `TOWLINE_…` variables that do not exist."""
+
+    def __contains__(self, keyword: object) -> bool:
+        return keyword in vars(self)
+
+
 class Command(NamedTuple):
     """One command: its function, its part of `--help`, and the words and options that it takes."""
 
-    run: Callable[[argparse.Namespace], int]
+    run: Callable[[Arguments], int]
     """Carries the command out and gives its exit code."""
     usage: str
     about: str
@@ -146,6 +160,11 @@ class Command(NamedTuple):
     """The most words besides options that it takes; None for any number."""
     needs: str = ""
     """What the first word names (for the error without one); empty where it needs none."""
+
+    @property
+    def every(self) -> list[Option]:
+        """All options that it takes."""
+        return [option for group in self.options for option in group.options]
 
 
 PLATFORM = Option(
@@ -287,18 +306,6 @@ CREDENTIALS = Group(
     Option("--src-creds", "for the source's host", "USER:PASSWORD", secret=True),
     Option("--authfile", "read credentials from this file first", "FILE"),
 )
-LOGIN = Group(
-    "the login",
-    Option("-u, --username", "else asked for", "USER", typed_only=True),
-    Option(
-        "--password-stdin",
-        "read it from standard input; else it is asked for on the terminal",
-    ),
-    Option("--authfile", "keep it in this file (default: Docker's)", "FILE"),
-)
-LOGOUT = Group(
-    "the login", Option("--authfile", "forget it in this file (default: Docker's)", "FILE")
-)
 DEBUG = Option("--debug", "show tracebacks and a redacted log of what goes over the wire")
 STDERR = Group(
     "standard error",
@@ -375,16 +382,13 @@ def _keywords(*groups: Group) -> frozenset[str]:
     return frozenset(option.dest for group in groups for option in group.options)
 
 
-ALL = _keywords(*COPY, LOGIN)
+ALL = _keywords(*COPY)
 """Every keyword."""
 PUSHER = _keywords(ENGINE, HOW, PATIENCE, TRANSPORT, CREDENTIALS) | {"cache"}
 """The keywords that a `Pusher` takes; the rest are its `push`'s."""
 COMMAND_ONLY = _keywords(RESULT, STDERR) | {"dry_run", "password_stdin", "username"}
 """The keywords that the library does not have."""
 VARIABLES = frozenset(
-    name
-    for group in (*COPY, *INDEX, LOGIN)
-    for option in group.options
-    for name in option.variables
+    name for group in (*COPY, *INDEX) for option in group.options for name in option.variables
 ) | {"TOWLINE_USERNAME", "TOWLINE_PASSWORD", "TOWLINE_CACHE_KEY"}
 """The environment variables that these options or the library read."""

@@ -11,10 +11,10 @@ import sys
 # As in towline/__init__.py.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Iterable
     from typing import Any
 
+    from towline.cli.options import Arguments
     from towline.errors import TowlineError
 
 
@@ -33,7 +33,7 @@ def write(lines: Iterable[str]) -> None:
         raise _failed(error.strerror) from error
 
 
-def write_as(args: argparse.Namespace, value: Callable[[], Any], lines: Iterable[str]) -> None:
+def write_as(args: Arguments, value: Callable[[], Any], lines: Iterable[str]) -> None:
     """Print what `value` gives as one JSON document where `--output` says so, else `lines`."""
     if getattr(args, "output", "text") == "json":
         import json
@@ -67,7 +67,7 @@ def forget(descriptor: int) -> None:
     os.close(nowhere)
 
 
-def check_digest_file(args: argparse.Namespace) -> None:
+def check_digest_file(args: Arguments) -> None:
     """Raise UsageError, before a push begins, where the digest file cannot be written."""
     if "digest_file" not in args:
         return
@@ -94,7 +94,7 @@ def check_digest_file(args: argparse.Namespace) -> None:
         raise UsageError(f"`--digest-file {target}`{wrong}")
 
 
-def write_digests(args: argparse.Namespace, digests: Iterable[str]) -> None:
+def write_digests(args: Arguments, digests: Iterable[str]) -> None:
     """Write the digests, one a line, to the file of `--digest-file`, if it is given.
 
     Raises TowlineError where it cannot be written.

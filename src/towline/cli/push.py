@@ -12,9 +12,9 @@ from towline.errors import PartialFailure, TowlineError, TransferCancelled, Usag
 from towline.spec.digest import SHORT
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Iterator, Sequence
 
+    from towline.cli.options import Arguments
     from towline.context import Cancel
     from towline.push.interface.result import PlannedLayer, PlanResult, PushResult
     from towline.push.pusher import Pusher
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     Brought = PushResult | PlanResult | Sequence[PushResult | PlanResult]
 
 
-def _push(args: argparse.Namespace) -> int:
+def _push(args: Arguments) -> int:
     return _bring_one(args, *words.source_and_destinations(args))
 
 
-def _copy(args: argparse.Namespace) -> int:
+def _copy(args: Arguments) -> int:
     if "tags" in args:
         args.all_tags = True  # `--tags` chooses among all of them
     return _bring_one(args, *words.copied(args))
 
 
-def _bring_one(args: argparse.Namespace, source: str, destinations: list[str]) -> int:
+def _bring_one(args: Arguments, source: str, destinations: list[str]) -> int:
     """Push or copy one source, or tell what that would do."""
     planned = args.command == "plan" or "dry_run" in args
     if "check_push" in args and not planned:
@@ -51,7 +51,7 @@ def _bring_one(args: argparse.Namespace, source: str, destinations: list[str]) -
     return _perform(args, bring, planned=planned)
 
 
-def _tag(args: argparse.Namespace) -> int:
+def _tag(args: Arguments) -> int:
     if len(args.words) < 2:  # noqa: PLR2004 - what is tagged, and a tag
         what = "no tag is given" if args.words else "no image is named"
         raise UsageError(what, hint="towline tag REGISTRY/REPOSITORY:TAG NEW-TAG")
@@ -63,7 +63,7 @@ def _tag(args: argparse.Namespace) -> int:
     return _perform(args, bring)
 
 
-def _index(args: argparse.Namespace) -> int:
+def _index(args: Arguments) -> int:
     sources, destinations = args.words, getattr(args, "to", [])
     if not sources or not destinations:
         what = "no destination is named: give `--to`" if sources else "no image is named"
@@ -78,7 +78,7 @@ def _index(args: argparse.Namespace) -> int:
 
 
 def _perform(
-    args: argparse.Namespace, bring: Callable[[Pusher, Cancel], Brought], *, planned: bool = False
+    args: Arguments, bring: Callable[[Pusher, Cancel], Brought], *, planned: bool = False
 ) -> int:
     """Call `bring` with a pusher, show its progress, and print the results."""
     output.check_digest_file(args)
@@ -101,7 +101,7 @@ def _perform(
 
 
 def _print(
-    args: argparse.Namespace,
+    args: Arguments,
     results: Any,  # noqa: ANN401 - one, or a list in which are errors
     references: Sequence[str] = (),
     *,

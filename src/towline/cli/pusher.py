@@ -13,33 +13,33 @@ from towline.cli.signals import cancel_on_signals
 from towline.errors import UsageError
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
+    from towline.cli.options import Arguments
     from towline.context import Cancel
     from towline.push.pusher import Pusher
 
 
-def pusher_options(args: argparse.Namespace) -> dict[str, Any]:
+def pusher_options(args: Arguments) -> dict[str, Any]:
     """The given keywords that a `Pusher` takes; raises UsageError where they do not fit."""
     given = {name: value for name, value in vars(args).items() if name in PUSHER - COMMAND_ONLY}
     return {**given, **_creds(args)}
 
 
-def push_options(args: argparse.Namespace) -> dict[str, Any]:
+def push_options(args: Arguments) -> dict[str, Any]:
     """The given keywords that `Pusher.push` takes."""
     library = ALL - PUSHER - COMMAND_ONLY
     return {name: value for name, value in vars(args).items() if name in library}
 
 
-def wanted(args: argparse.Namespace, destinations: list[str]) -> str | list[str]:
+def wanted(args: Arguments, destinations: list[str]) -> str | list[str]:
     """The destinations as a `Pusher` takes them: a single one is a text and gives one result."""
     several = len(destinations) > 1 or "all_tags" in args
     return destinations if several else destinations[0]
 
 
 @contextmanager
-def opened(args: argparse.Namespace, *, layers: bool = False) -> Iterator[tuple[Pusher, Cancel]]:
+def opened(args: Arguments, *, layers: bool = False) -> Iterator[tuple[Pusher, Cancel]]:
     """While the block runs: a Pusher with the options, and the switch that signals throw.
 
     Its events are shown on standard error, those of layers only with `layers`.
@@ -62,7 +62,7 @@ def opened(args: argparse.Namespace, *, layers: bool = False) -> Iterator[tuple[
             yield pusher, cancel
 
 
-def _creds(args: argparse.Namespace) -> dict[str, tuple[str, str]]:
+def _creds(args: Arguments) -> dict[str, tuple[str, str]]:
     """The keyword `creds` by `-u` and `--password-stdin` or the variables; empty without them.
 
     Raises UsageError where only one of user and password is given.

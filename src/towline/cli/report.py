@@ -15,8 +15,9 @@ from towline.errors import InvalidReference, PartialFailure, TowlineError
 from towline.events import Failed, Hinted
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from towline.cli.options import Arguments
 
 _NO_THREAD = "can't start new thread"
 """The message of Python's RuntimeError where the system refuses a thread."""
@@ -34,7 +35,7 @@ class Style(NamedTuple):
     """The option or variable that gave the account, which the library calls `creds`."""
 
 
-def style_of(args: argparse.Namespace) -> Style:
+def style_of(args: Arguments) -> Style:
     """The style by the options given."""
     from towline.cli import words
 
@@ -43,7 +44,7 @@ def style_of(args: argparse.Namespace) -> Style:
     return Style(json, debug, words.reference(args) if json else "", _origin(args))
 
 
-def _origin(args: argparse.Namespace) -> str:
+def _origin(args: Arguments) -> str:
     """The option or variable by which the account came that the library gets as `creds`."""
     if "account" in args:
         return str(args.account)

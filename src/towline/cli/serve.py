@@ -12,8 +12,7 @@ from towline.cli.wording import counted, one_line
 from towline.errors import UsageError
 
 if TYPE_CHECKING:
-    import argparse
-
+    from towline.cli.options import Arguments
     from towline.server import LoggedRequest, Server
 
 _PORTS = 65_535
@@ -23,7 +22,7 @@ _LISTEN = ("127.0.0.1", 5000)
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
-def _serve(args: argparse.Namespace) -> int:
+def _serve(args: Arguments) -> int:
     """Serve until a signal, and give 0; raises TowlineError when the registry cannot start."""
     if "gc" in args:
         if "root" not in args:
@@ -52,7 +51,7 @@ def _serve(args: argparse.Namespace) -> int:
     return 0
 
 
-def _server(args: argparse.Namespace) -> Server:
+def _server(args: Arguments) -> Server:
     from towline.server import Server, tls_context
 
     guard = tls = None

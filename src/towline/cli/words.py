@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from towline.errors import InvalidReference, SourceError, TowlineError, UsageError
 
 if TYPE_CHECKING:
-    import argparse
+    from towline.cli.options import Arguments
 
 _REGISTRY = "docker://"
 _DAEMON = "docker-daemon:"
@@ -18,7 +18,7 @@ _SOURCES = {"push": 1, "plan": 1, "copy": 1, "inspect": 1, "digest": 1, "index":
 """How many of a command's first words are sources; None: all of them."""
 
 
-def source_and_destinations(args: argparse.Namespace) -> tuple[str, list[str]]:
+def source_and_destinations(args: Arguments) -> tuple[str, list[str]]:
     """The source and destinations of a push; a source that is no file is an engine's image.
 
     Raises UsageError where a word is missing or cannot be what its place means.
@@ -43,7 +43,7 @@ def source_and_destinations(args: argparse.Namespace) -> tuple[str, list[str]]:
     return f"{_DAEMON}{source}", destinations
 
 
-def copied(args: argparse.Namespace) -> tuple[str, list[str]]:
+def copied(args: Arguments) -> tuple[str, list[str]]:
     """The source and destinations of a copy; a bare word names an image at a registry.
 
     Raises UsageError where a word is missing or wrong.
@@ -62,7 +62,7 @@ def copied(args: argparse.Namespace) -> tuple[str, list[str]]:
     return source, destinations
 
 
-def check_files(args: argparse.Namespace) -> None:
+def check_files(args: Arguments) -> None:
     """Raise UsageError where an option's file would replace a source, a destination or another."""
     if "digest_file" not in args and "trace" not in args:
         return
@@ -83,7 +83,7 @@ def check_files(args: argparse.Namespace) -> None:
             taken[path] = f"the file of `{option}`"
 
 
-def reference(args: argparse.Namespace) -> str:
+def reference(args: Arguments) -> str:
     """The full name of a push's only destination, for events of errors; empty for any other."""
     from towline import reference as references
 
@@ -97,7 +97,7 @@ def reference(args: argparse.Namespace) -> str:
     return str(found.with_tag(None if "all_tags" in args else found.target))
 
 
-def explain(error: BaseException, args: argparse.Namespace) -> None:
+def explain(error: BaseException, args: Arguments) -> None:
     """Add to an error of a source that there is no such file, or that skopeo alone may read it."""
     if not isinstance(error, TowlineError) or args.command not in _SOURCES:
         return
@@ -120,7 +120,7 @@ def explain(error: BaseException, args: argparse.Namespace) -> None:
             error.hint = f"if it is skopeo's: skopeo copy {source} oci:DIR, then name oci:DIR here"
 
 
-def _check_source_options(args: argparse.Namespace, source: str) -> None:
+def _check_source_options(args: Arguments, source: str) -> None:
     """Raise UsageError for a typed `--src-creds` where the source is not at a registry.
 
     Its variable may be set for many commands, and is then no error.

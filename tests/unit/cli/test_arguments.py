@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from towline.cli import help as guide
 from towline.cli import options
-from towline.cli.arguments import Parser, parse
+from towline.cli.arguments import parse
 from towline.cli.main import load
 from towline.cli.pusher import push_options, pusher_options
 from towline.errors import UsageError
 
 if TYPE_CHECKING:
-    import argparse
+    from towline.cli.options import Arguments
 
 
-def read(*words: str, **environ: str) -> argparse.Namespace:
-    return parse(Parser("push", load("push")), words, environ)
+def read(*words: str, **environ: str) -> Arguments:
+    return parse("push", load("push"), words, environ)
 
 
 def given(*words: str, **environ: str) -> dict[str, Any]:
@@ -37,6 +38,9 @@ def refusal(*words: str, **environ: str) -> str:
     [
         (["-j", "7"], {"jobs": 7}),
         (["--jobs=7"], {"jobs": 7}),
+        (["-j7"], {"jobs": 7}),
+        (["-j=7"], {"jobs": 7}),
+        (["-aqj7"], {"all_tags": True, "jobs": 7}),
         (["--retries", "0"], {"retries": 0}),
         (["--retry-times", "2"], {"retries": 2}),
         (["--timeout", "2.5"], {"timeout": 2.5}),
@@ -153,7 +157,7 @@ def test_a_password_by_standard_input_goes_with_the_user_of_the_environment(
 
 
 def test_where_an_index_goes_can_come_from_the_environment() -> None:
-    args = parse(Parser("index", load("index")), ["a/b", "a/c"], {"TOWLINE_TO": "r/d\nr/e"})
+    args = parse("index", load("index"), ["a/b", "a/c"], {"TOWLINE_TO": "r/d\nr/e"})
     assert (args.words, args.to, args.strangers) == (["a/b", "a/c"], ["r/d", "r/e"], [])
 
 
@@ -202,6 +206,9 @@ def test_the_command_line_wins_over_the_environment() -> None:
         (["--digest-file", ""], "`--digest-file` needs a value"),
         (["-u", ""], "`-u` needs a value"),
         (["--plain-http=1"], "`--plain-http` takes no value"),
+        (["-a-"], "`-a` takes no value"),
+        (["-aqz"], "`towline push` has no option `-z`"),
+        (["-aqpSECRET"], "`towline push` has no option `-p`"),
         (["--job", "1"], "`towline push` has no option `--job`"),
         (["--password=secret"], "`towline push` has no option `--password`"),
     ],
@@ -219,11 +226,11 @@ def test_a_wrong_variable_is_told_by_its_name() -> None:
     "option", [o for group in options.PUSH for o in group.options], ids=lambda o: o.name
 )
 def test_every_option_is_shown_by_the_help(option: options.Option) -> None:
-    assert option.name in Parser("push", load("push")).format_help()
+    assert option.name in "\n".join(guide.of("push", load("push")))
 
 
 def test_a_value_that_may_be_left_out_is_shown_as_it_is_written_in_colour_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert "--verify[=head|full]" in Parser("push", load("push")).format_help()
+    assert "--verify[=head|full]" in "\n".join(guide.of("push", load("push")))

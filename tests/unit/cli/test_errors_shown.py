@@ -8,7 +8,6 @@ import pytest
 
 import towline.errors
 from towline.cli import exit_codes, report
-from towline.cli.arguments import Parser
 from towline.cli.main import COMMANDS, load
 from towline.cli.report import Style
 from towline.cli.signals import Interrupted
@@ -175,5 +174,5 @@ def test_errors_in_the_options_themselves_are_objects_too_where_that_was_asked_f
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_only_commands_with_progress_heed_its_variable_before_they_are_parsed(name: str) -> None:
-    has_progress = any(option.dest == "progress" for option in Parser(name, load(name)).options)
+    has_progress = any(option.dest == "progress" for option in load(name).every)
     assert report.sniff([name], {"TOWLINE_PROGRESS": "json"}).json == has_progress
