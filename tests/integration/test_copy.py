@@ -184,6 +184,33 @@ def test_a_tag_of_nothing_keeps_no_other_from_being_copied(
     assert oci_registry.tags("app") == ["1", "3"]
 
 
+@pytest.mark.parametrize("asked", ["tag", "manifest", "config"])
+def test_a_tag_that_cannot_be_read_keeps_no_other_from_being_copied(
+    source: Source, oci_registry: TestRegistry, tmp_path: Path, asked: str
+) -> None:
+    for tag in "23":
+        made = make_image(tmp_path / tag, [{"tag": tag.encode()}], format="oci")
+        towline.push(made.path, f"{source.host}/app:{tag}")
+    there = readback.read(source.server.url, "app", "2")
+    path = {
+        "tag": "manifests/2",
+        "manifest": f"manifests/{there.digest}",
+        "config": f"blobs/{there.manifest['config']['digest']}",
+    }[asked]
+    for method in ("HEAD", "GET"):
+        source.server.faults.fail(method, f"/v2/app/{path}", 500, times=99)
+    before = source.server.log.count
+    with towline.Pusher(retries=0) as pusher, pytest.raises(towline.PartialFailure) as caught:
+        pusher.copy(f"{source.host}/app", oci_registry.name("app"), all_tags=True)
+    one, two, three = caught.value.results
+    assert isinstance(two, towline.RegistryError)
+    assert two.message.startswith("at the source: ")
+    assert [getattr(each, "status", "") for each in (one, two, three)] == ["pushed", 500, "pushed"]
+    assert oci_registry.tags("app") == ["1", "3"]
+    refused = [one for one in source.server.log.since(before) if one.path == f"/v2/app/{path}"]
+    assert len(refused) == 1, "what was refused is not asked for once more"
+
+
 def test_patterns_alone_mean_all_tags_that_fit(
     source: Source, oci_registry: TestRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:

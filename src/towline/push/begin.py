@@ -82,7 +82,7 @@ class Begun(NamedTuple):
     """One for each repository, with the tags that were settled before the source was read."""
     runs: list[TargetPush]
     """One for each repository that has other tags; their trees share blobs."""
-    broken: dict[Reference, SourceError]
+    broken: dict[Reference, SourceError | RegistryError]
     """The errors of images that cannot be read, if there are several images."""
 
     @property
@@ -200,27 +200,30 @@ def _left(target: Target, tag: Reference, known: Descriptor, standing: Descripto
 
 def _trees(
     wanted: Wanted, gatherer: Gatherer
-) -> tuple[dict[Reference, Tree], dict[Reference, SourceError]]:
+) -> tuple[dict[Reference, Tree], dict[Reference, SourceError | RegistryError]]:
     """The tree for each destination, and the errors of images that cannot be read.
 
-    Raises SourceError if the only image cannot be read.
+    Raises SourceError, or a registry's error, if the only image cannot be read. A source that
+    cannot be reached, or lets nobody in, is not asked for the others either.
     """
-    found: dict[SourceEntry, Tree | SourceError] = {}
+    found: dict[SourceEntry, Tree | SourceError | RegistryError] = {}
     for entry in dict.fromkeys(wanted.values()):
         try:
             found[entry] = gatherer.tree(entry.content)
-        except SourceError as error:
+        except (SourceError, RegistryError) as error:
             found[entry] = error
     readable: dict[Reference, Tree] = {}
-    broken: dict[Reference, SourceError] = {}
+    broken: dict[Reference, SourceError | RegistryError] = {}
     for reference, entry in wanted.items():
         tree = found[entry]
-        if not isinstance(tree, SourceError):
+        if not isinstance(tree, TowlineError):
             readable[reference] = tree
         elif len(found) == 1:
             raise tree
-        else:
+        elif isinstance(tree, SourceError):
             broken[reference] = _unreadable(reference, entry, tree)
+        else:
+            broken[reference] = tree
     return readable, broken
 
 

@@ -119,7 +119,8 @@ class RemoteSource(OciImages):
         self._all_tags = all_tags
         self._globs = globs
         self._wanted = wanted
-        self._contents: dict[Digest, bytes] = {}
+        self._contents: dict[Digest, bytes | Absent | RegistryError] = {}
+        """The documents that were asked for, or the error of each that could not be read."""
         self._asked: list[Future[Descriptor | None]] = []
 
     def close(self) -> None:
@@ -158,10 +159,16 @@ class RemoteSource(OciImages):
         return reading.retry(target, head)
 
     def _entry(
-        self, names: tuple[str, ...], target: str, know: Callable[[], Descriptor | None]
+        self, names: tuple[str, ...], target: str, asked: Callable[[], Descriptor | None]
     ) -> SourceEntry:
+        def know() -> Descriptor | None:
+            try:
+                return asked()
+            except RegistryError:  # of this tag alone: raised when it is read
+                return None
+
         def read() -> SourceImage | SourceIndex:
-            if (known := know()) is None:
+            if (known := asked()) is None:
                 raise self._lacks(target)
             return self.entry(known)
 
@@ -210,8 +217,8 @@ class RemoteSource(OciImages):
         level = list({each.digest: each for each in roots}.values())
         configs: dict[Digest, Descriptor] = {}
         for _ in range(MAX_DEPTH + 1):
-            self._fetch_all(level, "manifest")
-            documents = [self.document(each) for each in level if each.digest in self._contents]
+            level = self._fetch_all(level, "manifest")
+            documents = [self.document(each) for each in level]
             below: dict[Digest, Descriptor] = {}
             for raw, document in documents:
                 if isinstance(document, manifests.Manifest):
@@ -224,23 +231,33 @@ class RemoteSource(OciImages):
             level = [each for each in below.values() if each.digest not in self._contents]
         self._fetch_all(configs.values(), "config")
 
-    def _fetch_all(self, wanted: Iterable[Descriptor], what: str) -> None:
-        """Read these documents side by side. One that is absent raises only when it is needed."""
+    def _fetch_all(self, wanted: Iterable[Descriptor], what: str) -> list[Descriptor]:
+        """Read these documents side by side. Returns those that could be read.
 
-        def fetch(listed: Descriptor) -> None:
+        One that is absent or refused raises only when it is needed.
+        """
+
+        def fetch(listed: Descriptor) -> Descriptor | None:
             try:
                 self.content(listed, what)
-            except Absent:
-                return
+            except (Absent, RegistryError):
+                return None
+            return listed
 
-        self._reading.side_by_side(partial(fetch, listed) for listed in wanted)
+        fetched = self._reading.side_by_side(partial(fetch, listed) for listed in wanted)
+        return [listed for listed in fetched if listed]
 
     def content(self, listed: Descriptor, what: str) -> bytes:
-        """See `OciImages`. Each document is read once."""
+        """See `OciImages`. Each document is asked for once, whatever comes of it."""
         if (content := self._contents.get(listed.digest)) is None:
             self.check_algorithm(listed, what)
-            content = self._manifest(listed) if what == "manifest" else self._config(listed)
+            try:
+                content = self._manifest(listed) if what == "manifest" else self._config(listed)
+            except (Absent, RegistryError) as error:
+                content = error
             self._contents[listed.digest] = content
+        if isinstance(content, Exception):
+            raise content
         return content
 
     def _manifest(self, listed: Descriptor) -> bytes:
