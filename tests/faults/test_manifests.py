@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.scripted import CUT, HTML, Asked, Reply, Scripted, complaint
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
-from towline.push.manifests.fallback import sign
+from towline.push.manifests.put import sign
 from towline.registry.manifests import refuses_type
 from towline.spec import media_types
 from towline.spec.digest import Digest

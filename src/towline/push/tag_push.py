@@ -11,7 +11,7 @@ from towline.events import Note
 from towline.push.interface.result import PushResult
 from towline.push.manifests.build import Documents
 from towline.push.manifests.if_exists import TaggedImage
-from towline.push.manifests.put import TOGETHER, put, put_together, wants_foreign
+from towline.push.manifests.put import TOGETHER, Fallback, put, put_together, wants_foreign
 from towline.push.reporting import Outcomes, Placed, check_untouched
 from towline.push.target import Tag
 from towline.registry.manifests import lacks_blobs, refuses_type
@@ -153,8 +153,6 @@ class TagPush:
         except RegistryError as refusal:
             if not refuses_type(refusal):
                 raise
-            from towline.push.manifests.fallback import Fallback  # most pushes need none
-
             placed = Fallback(tag).put(placed, refusal, partial(self._blobs.send_also, tag.tree))
         refused = placed.top.media_type != image.documents.top.media_type
         self._target.repository.facts.note_format(image.family, refused=refused)

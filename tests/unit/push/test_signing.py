@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.signatures import verify
-from towline.push.manifests import fallback as signing
+from towline.push.manifests import put as signing
 from towline.spec import media_types
 from towline.spec.digest import Digest
 
@@ -113,7 +113,7 @@ def test_without_the_package_that_signs_nothing_is_begun() -> None:
 def test_what_signs_is_not_loaded_before_it_is_needed() -> None:
     code = (
         "import sys; from towline.push.interface import options;"
-        "from towline.push.manifests import fallback; options.wish({'allow_schema1': True});"
+        "from towline.push.manifests import put; options.wish({'allow_schema1': True});"
         "print('cryptography' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

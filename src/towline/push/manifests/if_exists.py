@@ -153,6 +153,6 @@ class TaggedImage:
             return self.documents
         if not self.tag.target.repository.facts.refuses(self.family):
             return None
-        from towline.push.manifests.fallback import Fallback  # most pushes need none
+        from towline.push.manifests.put import Fallback  # most pushes need none
 
         return Fallback(self.tag).standing(self.documents, digest)
