@@ -13,7 +13,7 @@ from towline.errors import Cancelled, RegistryError, SourceError, TowlineError, 
 from towline.push.content.source_images import Opened, opening, registry_reference
 from towline.push.image import Gatherer, Index, images
 from towline.push.interface import destinations, options
-from towline.push.manifests import build, if_exists
+from towline.push.manifests import build, tagged
 from towline.push.pipeline import TargetPush
 from towline.push.reporting import Outcomes, announce
 from towline.push.target import target_at
@@ -193,7 +193,7 @@ def _left(target: Target, tag: Reference, known: Descriptor, standing: Descripto
     """
     wish = target.wish
     rule = wish.if_exists
-    if tag.tag and rule in {"skip", "fail"} and if_exists.stays(target, tag, standing, rule):
+    if tag.tag and rule in {"skip", "fail"} and tagged.stays(target, tag, standing, rule):
         return "skipped"
     return "unchanged" if wish.as_it_is and standing.digest == known.digest else None
 

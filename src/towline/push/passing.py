@@ -14,7 +14,7 @@ from towline.context import acquired
 from towline.errors import TowlineError
 from towline.push.begin import targets_of
 from towline.push.image import Blob, Gatherer, Index
-from towline.push.manifests import if_exists
+from towline.push.manifests import tagged
 from towline.push.pipeline import JointPush, TargetPush
 from towline.push.plan import Mount, Rules, steps
 from towline.push.reporting import Outcomes, tell_started
@@ -151,7 +151,7 @@ class Passage:
     def _wants_blobs(self) -> bool:
         """Whether any tag will be written, as far as is known; False after an error."""
         try:
-            kept = if_exists.kept(self.target)
+            kept = tagged.kept(self.target)
         except TowlineError as error:
             self.target.failure = error
             return False

@@ -14,7 +14,7 @@ from towline.context import wait_patiently
 from towline.errors import RegistryError, TowlineError, UsageError
 from towline.events import Note
 from towline.push.image import Blob, images, tree_blobs
-from towline.push.manifests import build, if_exists
+from towline.push.manifests import build, tagged
 from towline.push.plan import Ask, Mount, Rules, common, own, steps, there
 from towline.push.reporting import Placed, announce, tell_layer
 from towline.push.target import Tag
@@ -88,7 +88,7 @@ class TargetPush:
 
     def _find_kept(self) -> None:
         """Find the tags that stay. Raises AuthError, NetworkError and UsageError."""
-        self.kept = if_exists.kept(self.target)
+        self.kept = tagged.kept(self.target)
         layout, kept = self.target.layout, len(self.kept)
         if layout and layout.whole and 0 < kept < len(self.target.tags):
             raise UsageError(
@@ -189,7 +189,7 @@ class TargetPush:
         standing = {}
         for reference, tree in self.left:
             tag = Tag(self.target, reference, tree, found)
-            if (right := if_exists.TaggedImage(tag).standing()) is None:
+            if (right := tagged.TaggedImage(tag).standing()) is None:
                 return None
             standing[reference] = right
         # To verify, each blob is asked for, and one that is missing is sent again.

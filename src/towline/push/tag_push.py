@@ -10,8 +10,8 @@ from towline.errors import Cancelled, RegistryError, TowlineError
 from towline.events import Note
 from towline.push.interface.result import PushResult
 from towline.push.manifests.build import Documents
-from towline.push.manifests.if_exists import TaggedImage
 from towline.push.manifests.put import TOGETHER, Fallback, put, put_together, wants_foreign
+from towline.push.manifests.tagged import TaggedImage, verify
 from towline.push.reporting import Outcomes, Placed, check_untouched
 from towline.push.target import Tag
 from towline.registry.manifests import lacks_blobs, refuses_type
@@ -165,10 +165,8 @@ class TagPush:
         """The placed tag, verified if the user wants that. Raises as `verify` does."""
         if not (how := self._wish.verify):
             return placed
-        from towline.push.manifests import verify
-
         with self._target.context.span("verified"):
-            return placed._replace(verified=verify.verify(tag, placed.documents, how))
+            return placed._replace(verified=verify(tag, placed.documents, how))
 
     def _conclude(
         self, reference: Reference, tree: Tree, put: Placed | Descriptor | TowlineError
