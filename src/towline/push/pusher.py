@@ -270,15 +270,17 @@ class Pusher:
 
         Raises UsageError, SourceError, AuthError, RegistryError, NetworkError, TransferCancelled.
         """
-        from towline.push import inspect
+        from towline.push import read_only
 
         context = Context(cancel, self._emit)
         with self._edge.crossed():
             if reference := registry_reference(source):
-                return inspect.remote(reference, self._read(reference.repository, context))
+                return read_only.inspect_remote(
+                    reference, self._read(reference.repository, context)
+                )
             wish = options.wish({})
             with opening(source, self._resources, context, wish=wish) as opened:
-                return inspect.local(opened, wish)
+                return read_only.inspect_local(opened, wish)
 
     def digest(self, source: Source, **wishes: Unpack[PushOptions]) -> str:
         """The digest under a registry reference, or that a push of an image would have.
@@ -287,7 +289,7 @@ class Pusher:
 
         Raises UsageError, SourceError, AuthError, RegistryError, NetworkError, TransferCancelled.
         """
-        from towline.push import inspect
+        from towline.push import read_only
 
         wish = options.wish(wishes)
         with self._carried(wishes) as context:
@@ -296,7 +298,7 @@ class Pusher:
                     return self._read(reference.repository, context).existing(reference).digest
                 source = f"docker://{reference}"
             with opening(source, self._resources, context, wish=wish) as opened:
-                return inspect.local_digest(self._resources, opened.entry(), wish, context)
+                return read_only.local_digest(self._resources, opened.entry(), wish, context)
 
     def tags(self, repository: str, *, cancel: Cancel | None = None) -> list[str]:
         """The tags of a repository, in lexical order.
@@ -336,7 +338,7 @@ class Pusher:
         Takes what `push` takes, and raises what it raises. With `check_push` an upload session is
         opened at each repository, and given back, to see whether a push would be let in.
         """
-        from towline.push import dry_run
+        from towline.push import read_only
 
         wish = options.wish(wishes, all_tags=all_tags)
         wish = wish._replace(verify=None)  # there is nothing to verify yet
@@ -351,7 +353,7 @@ class Pusher:
             begun = begin(opened, wanted, context, passed={})
             if begun.runs:
                 JointPush(begun.runs).prepare()
-            planned = dry_run.estimate(begun, check=wishes.get("check_push", False))
+            planned = read_only.estimate(begun, check=wishes.get("check_push", False))
             planned = {tag: opened.told_of_export(planned[tag]) for tag in wanted}
             if opened.origin:
                 name_sides(planned.values())
