@@ -1,78 +1,38 @@
-"""The beginning of a push: connections, its targets, the images for each, and tags that stay."""
+"""The beginning of a push: its targets, tags that stay, what goes to each and what refers to it."""
 
 from __future__ import annotations
 
-import time
-from contextlib import contextmanager, suppress
-from functools import partial
-from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
 
-from towline.context import SLICE, Cancel
-from towline.errors import Cancelled, RegistryError, SourceError, TowlineError, UsageError
-from towline.push.content.source_images import Opened, opening, registry_reference
+from towline.errors import RegistryError, SourceError, TowlineError, UsageError
+from towline.events import Note
 from towline.push.image import Gatherer, Index, images
 from towline.push.interface import destinations, options
 from towline.push.manifests import build, tagged
 from towline.push.pipeline import TargetPush
 from towline.push.reporting import Outcomes, announce
-from towline.push.target import target_at
+from towline.push.source_images import Opened, opening, registry_reference
+from towline.push.target import Referral, target_at
+from towline.reference import Reference
+from towline.spec.descriptor import is_attestation
+from towline.spec.digest import Digest
+from towline.spec.manifest import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from towline.context import Context
-    from towline.push.content.source_images import Assembled, Wanted
     from towline.push.image import Tree
     from towline.push.interface.options import Annotations, Wish
     from towline.push.interface.result import Status, TagOutcome
-    from towline.push.resources import Resources
+    from towline.push.source_images import Assembled, Wanted
     from towline.push.target import Target
-    from towline.reference import Reference, RepositoryName
-    from towline.sources.base import SourceEntry
+    from towline.reference import RepositoryName
+    from towline.sources.base import Referrer, SourceEntry
     from towline.spec.descriptor import Descriptor
-    from towline.spec.digest import Digest
 
-
-_LONGEST = 1.0
-"""Seconds to wait for a connection under way, rather than to open another."""
-
-
-@contextmanager
-def connecting(
-    resources: Resources, names: Iterable[RepositoryName], context: Context
-) -> Iterator[Callable[[], None]]:
-    """Connect to each host while the source is opened, and give up at the end of the block.
-
-    Yields a function that waits for the connection, if there is only one. No request is made, and
-    errors are dropped: the first request meets them again.
-    """
-    cancel = Cancel()
-    threads = []
-    for host in {name.host for name in names if name.is_at_registry}:
-        connect = partial(_connect, resources, host, context.but(cancel=cancel))
-        thread = Thread(target=connect, name="towline-connecting", daemon=True)
-        with suppress(RuntimeError):  # the system gives no thread
-            thread.start()
-            threads.append(thread)
-
-    def wait() -> None:
-        until = time.monotonic() + _LONGEST
-        while len(threads) == 1 and threads[0].is_alive() and time.monotonic() < until:
-            threads[0].join(SLICE)
-            context.cancel.check()
-
-    try:
-        yield wait
-    finally:
-        cancel.cancel()
-        for thread in threads:
-            thread.join(_LONGEST)
-
-
-def _connect(resources: Resources, host: str, context: Context) -> None:
-    with suppress(TowlineError, Cancelled):
-        resources.client.connect(host, context)
+_DEPTH = 4
+"""Levels of signatures of signatures, and so on; real ones have two."""
 
 
 class Begun(NamedTuple):
@@ -137,9 +97,7 @@ def begin(
     remaining = [targets[name] for name in left]
     _tell_hosts(remaining, wish)
     if wish.referrers:
-        from towline.push.content import referring  # most pushes need none of it
-
-        referring.attach(remaining, opened, gatherer)
+        _attach_referrers(remaining, opened, gatherer)
     opened.charge(remaining)
     runs = [TargetPush(targets[name], outcomes[name]) for name in left]
     return Begun([*outcomes.values()], runs, broken)
@@ -183,6 +141,7 @@ def _settle(outcomes: Outcomes, tags: Sequence[Reference], wanted: Wanted) -> No
 
 def _place(tag: Reference, entry: SourceEntry) -> str:
     """The tag, or the digest under which an image at a registry goes without one."""
+    # With a tag the source's answer to its own HEAD is not waited for here.
     return tag.tag or (entry.known.digest if entry.known else "")
 
 
@@ -308,3 +267,132 @@ def _tell_hosts(targets: Sequence[Target], wish: Wish) -> None:
             targets[0].warn(f"nothing is learned from {lesson}: no destination is there")
     for target in targets:
         target.alone = len(hosts) == 1
+
+
+# What refers to the images: signatures, SBOMs, attestations. The source is asked for it, of an
+# index and of its images, and for what refers to that in turn.
+
+
+def _attach_referrers(
+    targets: Sequence[Target], opened: Opened | Assembled, gatherer: Gatherer
+) -> None:
+    """Give each target the referrers of its images that are not listed there yet.
+
+    Raises SourceError, and the source's registry's errors.
+    """
+    trees = dict.fromkeys(tree for target in targets for _, tree in target.tags)
+    own = {reference for target in targets for reference, _ in target.tags}
+    found = [
+        (each, gatherer.tree(each.read()))
+        for each in _found(opened, _subjects(trees), patient=True)
+    ]
+    sound = [(each, tree) for each, tree in found if _refers(each, tree)]
+    for target in targets:
+        missing = list(_missing(target, sound))
+        target.referrers = tuple(each for each in missing if each.reference not in own)
+
+
+def left_behind(targets: Sequence[Target], opened: Opened | Assembled) -> int:
+    """The number of referrers that stay where they are, as far as it is known at the first try."""
+    if opened.wish.referrers:
+        return 0
+    trees = dict.fromkeys(tree for target in targets for _, tree in target.tags)
+    tags = {reference.tag for target in targets for reference, _ in target.tags}
+    try:
+        found = _found(opened, _subjects(trees), patient=False)
+    except TowlineError:
+        return 0
+    return sum(each.tag not in tags or each.tag is None for each in found)
+
+
+def tell_left_behind(target: Target, count: int) -> None:
+    """Tell how many referrers were left behind."""
+    refers, was = ("refers", "was") if count == 1 else ("refer", "were")
+    message = (
+        f"{count} that {refers} to it, such as a signature, {was} left behind: "
+        "`referrers=True` takes them along"
+    )
+    target.context.emit(Note(reference=target.reference, message=message))
+
+
+def _subjects(trees: Iterable[Tree]) -> list[Digest]:
+    """Manifests that may have referrers: those of the source, without attestations."""
+    return list(dict.fromkeys(digest for tree in trees for digest in _came(tree)))
+
+
+def _came(tree: Tree) -> Iterator[Digest]:
+    if tree.source.manifest:
+        yield tree.source.manifest.digest
+    if isinstance(tree, Index):
+        for child, listed in zip(tree.children, tree.source.descriptors, strict=True):
+            if not is_attestation(listed):
+                yield from _came(child)
+
+
+def _found(
+    opened: Opened | Assembled, subjects: Collection[Digest], *, patient: bool
+) -> list[Referrer]:
+    """All referrers of these subjects, and the referrers of those; subjects come first.
+
+    `patient`: questions that fail are asked again.
+    """
+    found: dict[tuple[Digest, str | None], Referrer] = {}
+    seen = set(subjects)
+    level = subjects
+    for _ in range(_DEPTH):
+        new = [
+            each
+            for each in (opened.referrers(level, patient=patient) if level else ())
+            # Some registries read a tag as a digest, and list an index's own images (oras#1728).
+            if each.listed.digest not in seen
+        ]
+        found |= {(each.listed.digest, each.tag): each for each in new}
+        level = [each.listed.digest for each in new if each.tag is None]
+        seen.update(level)
+    return list(found.values())
+
+
+def _refers(each: Referrer, tree: Tree) -> bool:
+    """Whether a manifest refers to the subject under which it is listed: a list may be wrong."""
+    raw = tree.source.manifest
+    if each.tag or raw is None:
+        return raw is not None
+    subject = parse(raw.content, raw.media_type).subject
+    return subject is not None and subject.digest == each.subject
+
+
+def _missing(target: Target, found: Iterable[tuple[Referrer, Tree]]) -> Iterator[Referral]:
+    """The referrers that a target lacks, each with the tag that has its subject."""
+    name = target.repository.name
+    # Reversed, so that of several tags with one manifest the first counts.
+    tag_of = {digest: tag for tag, tree in reversed(target.tags) for digest in _came(tree)}
+    there: dict[str, Collection[Digest]] = {}
+    for each, tree in found:
+        digest = each.listed.digest
+        if (main := tag_of.get(each.subject)) is None:
+            continue
+        tag_of.setdefault(digest, main)
+        where = each.tag or each.subject
+        if where not in there:
+            there[where] = _there(target, where)
+        if digest not in there[where]:
+            reference = Reference(name, each.tag, None if each.tag else digest)
+            yield Referral(reference, tree, each.subject, main)
+
+
+def _there(target: Target, where: str) -> Collection[Digest]:
+    """The manifest under a tag at the target, or the listed referrers of a digest.
+
+    Empty after an error: then a referrer is put again.
+    """
+    context = target.context
+    try:
+        if not isinstance(where, Digest):
+            found = target.head_manifest(where)
+            return (found.digest,) if found else ()
+        if target.layout:
+            return ()
+        ask = target.registry.referrers
+        return {each.digest for each in target.retry("what refers to it", ask, where, context)}
+    except TowlineError:
+        return ()

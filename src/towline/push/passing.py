@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from towline.context import Context
-    from towline.push.content.source_images import Opened
     from towline.push.image import Tree
+    from towline.push.source_images import Opened
     from towline.push.target import Target
     from towline.reference import Reference, RepositoryName
     from towline.sources.base import SourceImage

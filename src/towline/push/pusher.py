@@ -17,20 +17,20 @@ from towline.context import Cancel, Context
 from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import Note, Warned, nowhere
 from towline.push import reporting
-from towline.push.begin import begin, connecting
-from towline.push.content.source_images import (
-    Assembled,
-    Opened,
-    name_sides,
-    opening,
-    registry_reference,
-)
+from towline.push.begin import begin, left_behind, tell_left_behind
 from towline.push.interface import destinations, edge, options
 from towline.push.interface.edge import Edge, Listener
 from towline.push.interface.options import PusherOptions, PushOptions, Several, Source
 from towline.push.interface.result import InspectResult, PlanResult, PushResult
 from towline.push.pipeline import JointPush
 from towline.push.resources import Resources
+from towline.push.source_images import (
+    Assembled,
+    Opened,
+    name_sides,
+    opening,
+    registry_reference,
+)
 from towline.push.target import Target, target_at
 from towline.reference import RepositoryName
 from towline.wire.secrets import Secrets
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from towline.errors import Side
-    from towline.push.content.source_images import Wanted
     from towline.push.interface.edge import Told
     from towline.push.interface.result import TagOutcome
+    from towline.push.source_images import Wanted
     from towline.reference import Reference
 
 
@@ -123,7 +123,7 @@ class Pusher:
         names, said = destinations.by_repository(parsed), len(self._said)
         with (
             self._carried(wishes, parsed) as context,
-            connecting(self._resources, names, context) as wait_for_connection,
+            self._resources.connecting(names, context) as wait_for_connection,
             opening(source, self._resources, context, parsed, wish=wish, ahead=True) as opened,
         ):
             passed: Mapping[RepositoryName, Target] = {}
@@ -148,11 +148,7 @@ class Pusher:
         """What came of each tag that is wanted, in that order. Raises Cancelled."""
         begun = begin(opened, wanted, context, passed=passed)
         targets = [run.target for run in begun.runs]
-        left = 0
-        if targets and not opened.wish.referrers and opened.knows_referrers:
-            from towline.push.content import referring  # which most have no need of
-
-            left = referring.left_behind(targets, opened)
+        left = left_behind(targets, opened)
         try:
             if begun.runs:
                 JointPush(begun.runs).push()
@@ -166,7 +162,7 @@ class Pusher:
         ended = begun.ended
         outcomes = {tag: ended[tag] for tag in wanted}
         if left and any(getattr(each, "status", "") == "pushed" for each in outcomes.values()):
-            referring.tell(targets[0], left)
+            tell_left_behind(targets[0], left)
         if opened.origin:
             name_sides(outcomes.values())
         context.trace.came_to(outcomes.values())

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.push.begin import Begun
-    from towline.push.content.source_images import Opened
     from towline.push.image import Layer, Tree
     from towline.push.interface.options import Wish
     from towline.push.interface.result import TagPlan
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from towline.push.plan import Delivered, Step
     from towline.push.reporting import Outcomes
     from towline.push.resources import Resources
+    from towline.push.source_images import Opened
     from towline.push.target import Target
     from towline.reference import Reference
     from towline.sources.base import SourceEntry

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from threading import Lock
+import time
+from contextlib import contextmanager, suppress
+from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
-from towline.errors import UsageError
+from towline.context import SLICE, Cancel
+from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import nowhere
 from towline.knowledge.base import is_sound
 from towline.knowledge.open import open_knowledge
@@ -19,13 +22,15 @@ from towline.transfers.slots import Slots
 from towline.transfers.threads import Threads, processors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
+    from towline.context import Context
     from towline.knowledge.base import Entry
     from towline.push.image import Blob
     from towline.push.interface.options import Limits, PusherOptions
     from towline.push.plan import Delivered, Made
     from towline.push.unfinished import Unfinished
+    from towline.reference import RepositoryName
     from towline.spec.digest import Digest
     from towline.wire.secrets import Secrets
 
@@ -36,6 +41,8 @@ SMALL = 1 << 20
 it."""
 LOOK_AGAIN = (1.0, 2.0, 4.0)
 """Seconds to wait, in turn, before a registry is asked again for blobs that it has confirmed."""
+_LONGEST = 1.0
+"""Seconds to wait for a connection under way, rather than to open another."""
 _REMEMBERED = 10_000
 """Delivered blobs that are remembered."""
 
@@ -83,6 +90,41 @@ class Resources:
         self._seen: dict[Hashable, Made] = {}
         self._unfinished: Unfinished | None = None
         self._lock = Lock()
+
+    @contextmanager
+    def connecting(
+        self, names: Iterable[RepositoryName], context: Context
+    ) -> Iterator[Callable[[], None]]:
+        """Connect to each host while the block runs, and give up at its end.
+
+        Yields a function that waits for the connection, if there is only one. No request is made,
+        and errors are dropped: the first request meets them again.
+        """
+        cancel = Cancel()
+        threads = []
+
+        def connect(host: str) -> None:
+            with suppress(TowlineError, Cancelled):
+                self.client.connect(host, context.but(cancel=cancel))
+
+        for host in {name.host for name in names if name.is_at_registry}:
+            thread = Thread(target=connect, args=[host], name="towline-connecting", daemon=True)
+            with suppress(RuntimeError):  # the system gives no thread
+                thread.start()
+                threads.append(thread)
+
+        def wait() -> None:
+            until = time.monotonic() + _LONGEST
+            while len(threads) == 1 and threads[0].is_alive() and time.monotonic() < until:
+                threads[0].join(SLICE)
+                context.cancel.check()
+
+        try:
+            yield wait
+        finally:
+            cancel.cancel()
+            for thread in threads:
+                thread.join(_LONGEST)
 
     @property
     def encoders(self) -> Threads:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from towline.context import Context
-    from towline.push.content.engine_image import EngineImage
+    from towline.push.engine_image import EngineImage
     from towline.push.interface.options import Source, Wish
     from towline.push.interface.result import TagPlan
     from towline.push.resources import Resources
@@ -143,7 +143,7 @@ class Opened:
         self._path = ""
         self._passes = known_first is None
         if location and location.transport == "docker-daemon":
-            from towline.push.content.engine_image import EngineImage
+            from towline.push.engine_image import EngineImage
 
             self._engine = EngineImage(
                 location.path, resources, context, places, wish=wish, outline=outline
@@ -214,7 +214,7 @@ class Opened:
 
     def referrers(self, subjects: Collection[Digest], *, patient: bool) -> Sequence[Referrer]:
         """The referrers of these manifests; see `RemoteSource.referrers`."""
-        if not self.knows_referrers:
+        if not getattr(self._source, "may_have_referrers", False):
             return ()
         source = cast("OciLayout | RemoteSource", self._source)
         return source.referrers(subjects, patient=patient)
@@ -232,11 +232,6 @@ class Opened:
             for layer in image.layers
             if layer.stored
         }
-
-    @property
-    def knows_referrers(self) -> bool:
-        """Whether the source can list referrers."""
-        return getattr(self._source, "may_have_referrers", False)
 
     @property
     def origins(self) -> tuple[Reference, ...]:
@@ -309,11 +304,6 @@ class Assembled:
         """See `Opened`."""
         several = (opened.referrers(subjects, patient=patient) for opened in self._opened)
         return list(chain.from_iterable(several))
-
-    @property
-    def knows_referrers(self) -> bool:
-        """See `Opened`."""
-        return any(opened.knows_referrers for opened in self._opened)
 
     @property
     def origins(self) -> tuple[Reference, ...]:
