@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from itertools import pairwise
 
 from towline._version import __version__
 
 # As in towline/__init__.py.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from towline.cli.options import Arguments, Command
 
@@ -42,6 +43,10 @@ _MODULES = {
     "logout": "login",
 }
 """The modules of commands that share one; any other command's module has the command's name."""
+_WITHOUT_PROGRESS = frozenset(
+    {"inspect", "tags", "digest", "login", "logout", "cache", "serve", "demo", "completion"}
+)
+"""Commands that have no `--progress`, so that its variable does not change their errors."""
 _VERSION = ("--version", "-V", "version")
 
 
@@ -75,9 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return _say(guide.page(COMMANDS))
         if argv is None:
-            from towline.cli import early
+            from towline.cli import signals
 
-            early.catch(words, os.environ)
+            signals.end_at_once(json=wants_json(words, os.environ))
             # Imports make 30,000 objects that all stay; to look among them for garbage, forty times
             # at the usual 700, takes 6 ms of a push of nothing.
             gc.set_threshold(50_000)
@@ -94,7 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException as error:  # noqa: BLE001 - the last place where anything can be said
         from towline.cli import exit_codes, report
 
-        style = report.sniff(words, os.environ)
+        # What was typed may not be parsed.
+        debug = "--debug" in words or os.environ.get("TOWLINE_DEBUG") in {"1", "true", "yes"}
+        style = report.Style(wants_json(words, os.environ), debug)
         if args:
             from towline.cli.words import explain
 
@@ -108,6 +115,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The interpreter would look for garbage among all that is left before it lets go of it:
             # 15 ms of a push of nothing.
             gc.freeze()
+
+
+def wants_json(words: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Whether errors are to be JSON objects, guessed from words that are not parsed yet."""
+    if words and words[0] in _WITHOUT_PROGRESS:
+        return False
+    given = [word for word in words if word in {"-q", "--quiet"} or word.startswith("--progress")]
+    if not given:
+        return environ.get("TOWLINE_PROGRESS") == "json"
+    return "--progress=json" in words or ("--progress", "json") in pairwise(words)
 
 
 def _keep_standard_descriptors() -> None:

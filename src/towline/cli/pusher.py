@@ -7,9 +7,9 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from towline.cli import early, progress, words
+from towline.cli import progress, words
 from towline.cli.options import ALL, COMMAND_ONLY, PUSHER
-from towline.cli.signals import cancel_on_signals
+from towline.cli.signals import cancel_on_signals, interrupted
 from towline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def opened(args: Arguments, *, layers: bool = False) -> Iterator[tuple[Pusher, C
     reference = words.reference(args) if getattr(args, "progress", "") == "json" else None
 
     def last_words(code: int) -> bytes:
-        return shown.face.reset.encode() + early.interrupted(code, reference)
+        return shown.face.reset.encode() + interrupted(code, reference)
 
     with shown, cancel_on_signals(last_words) as cancel:
         import towline

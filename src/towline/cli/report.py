@@ -9,13 +9,13 @@ import errno
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from towline.cli import early, exit_codes, wording
+from towline.cli import exit_codes, wording
 from towline.cli.wording import one_line, spelled
 from towline.errors import InvalidReference, PartialFailure, TowlineError
 from towline.events import Failed, Hinted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from towline.cli.options import Arguments
 
@@ -53,12 +53,6 @@ def _origin(args: Arguments) -> str:
     if "username" in args:
         return "TOWLINE_PASSWORD"
     return "`creds`" if "creds" in getattr(args, "typed", ()) else "TOWLINE_CREDS"
-
-
-def sniff(words: Sequence[str], environ: Mapping[str, str]) -> Style:
-    """The style guessed from words that could not be parsed."""
-    debug = "--debug" in words or environ.get("TOWLINE_DEBUG") in {"1", "true", "yes"}
-    return Style(early.wants_json(words, environ), debug)
 
 
 def report(error: BaseException, style: Style) -> None:

@@ -1,8 +1,8 @@
-"""SIGINT and SIGTERM: the first cancels, the second ends the process at once.
+"""SIGINT and SIGTERM: of a push the first cancels it, the second ends the process at once.
 
-A thread of its own reads the signals from a pipe, into which Python's C handler writes them. The
-main thread would not do: it may be in a call that cannot be interrupted, or hold a lock that
-cancelling needs.
+While a push runs, a thread of its own reads the signals from a pipe, into which Python's C handler
+writes them. The main thread would not do: it may be in a call that cannot be interrupted, or hold a
+lock that cancelling needs. Before a push begins, any signal ends the process.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from towline.cli.early import takes_more
-from towline.context import Cancel
 from towline.errors import TransferCancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import FrameType
+
+    from towline.context import Cancel
 
 GRACE = 0.75
 """Seconds from the first signal to the end of the process, whatever still runs.
@@ -43,6 +44,35 @@ class Interrupted(TransferCancelled):
         self.exit_code = exit_code
 
 
+def end_at_once(*, json: bool) -> None:
+    """From now on signals end the process, with an error line or, where wanted, an object.
+
+    Raising an exception, as Python does for SIGINT, is not reliable here: it may arise in the
+    middle of an import, which may swallow it or turn it into another one.
+    """
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        code = 128 + number
+        with suppress(OSError):  # standard error may be closed
+            if _takes_more(2):
+                os.write(2, interrupted(code, "" if json else None))
+        os._exit(code)
+
+    for number in _SIGNALS:
+        signal.signal(number, end)
+
+
+def interrupted(code: int, reference: str | None) -> bytes:
+    """The last line of a process that a signal ends, or an object if there is a `reference`."""
+    line = "towline: error: interrupted"
+    if reference is not None:  # by hand: the signal may have come in the middle of an import
+        line = (
+            f'{{"event": "error", "reference": "{reference}", "time": {time.time()}, '
+            f'"message": "interrupted", "exit_code": {code}}}'
+        )
+    return f"{line}\n".encode()
+
+
 @contextmanager
 def cancel_on_signals(
     last_words: Callable[[int], bytes] = lambda _code: b"",
@@ -53,6 +83,8 @@ def cancel_on_signals(
     process is ended from here. In any other thread than the main one, where Python forbids
     handlers, signals are left alone.
     """
+    from towline.context import Cancel
+
     cancel = Cancel()
     if threading.current_thread() is not threading.main_thread():
         yield cancel
@@ -116,16 +148,21 @@ class _Watch:
             time.sleep(max(0.0, end - time.monotonic()))
             main = threading.main_thread()
             if main.is_alive():
-                while takes_more(1) and takes_more(2):
+                while _takes_more(1) and _takes_more(2):
                     main.join(_TICK)
                     if not main.is_alive():
                         return
         with suppress(OSError, ValueError):  # standard error may be closed
             number = sys.__stderr__.fileno() if sys.__stderr__ else -1
             words = self._last_words(code)
-            if words and takes_more(number):
+            if words and _takes_more(number):
                 os.write(number, words)
         os._exit(code)
+
+
+def _takes_more(descriptor: int) -> bool:
+    """Whether a line can be written at once: nobody may read, and a terminal may be stopped."""
+    return bool(select.select([], [descriptor], [], 0)[1])
 
 
 def _hear(reading: int, seconds: float | None) -> int | None:

@@ -8,7 +8,7 @@ import pytest
 
 import towline.errors
 from towline.cli import exit_codes, report
-from towline.cli.main import COMMANDS, load
+from towline.cli.main import COMMANDS, load, wants_json
 from towline.cli.report import Style
 from towline.cli.signals import Interrupted
 from towline.errors import (
@@ -169,10 +169,10 @@ def test_json_progress_shows_errors_and_hints_as_objects(
 def test_errors_in_the_options_themselves_are_objects_too_where_that_was_asked_for(
     words: list[str], environ: dict[str, str], *, json_wanted: bool
 ) -> None:
-    assert report.sniff(words, environ).json is json_wanted
+    assert wants_json(words, environ) is json_wanted
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_only_commands_with_progress_heed_its_variable_before_they_are_parsed(name: str) -> None:
     has_progress = any(option.dest == "progress" for option in load(name).every)
-    assert report.sniff([name], {"TOWLINE_PROGRESS": "json"}).json == has_progress
+    assert wants_json([name], {"TOWLINE_PROGRESS": "json"}) == has_progress

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TOWLINE = [sys.executable, "-m", "towline"]
 NEVER_ENDS = """
 import sys, threading, time
-from towline.cli import early, exit_codes, report, signals
+from towline.cli import exit_codes, report, signals
 from towline.errors import Cancelled, TransferCancelled
 
 def work(cancel):
@@ -41,7 +41,7 @@ def hang():
     time.sleep(60)
 
 try:
-    with signals.cancel_on_signals(lambda code: early.interrupted(code, None)) as cancel:
+    with signals.cancel_on_signals(lambda code: signals.interrupted(code, None)) as cancel:
         if sys.argv[1] == "thread":
             threading.Thread(target=hang).start()
         work(cancel)

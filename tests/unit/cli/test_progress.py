@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from towline.cli.progress.base import Logged, Progress
+from towline.cli.progress import Logged, Progress
 from towline.cli.progress.json import Objects
 from towline.cli.progress.plain import Lines, Quiet
 from towline.cli.progress.tty import Bars

@@ -1,19 +1,53 @@
 """Progress on standard error: bars, plain lines in docker's words, JSON objects, or nothing.
 
-Faces (`tty`, `plain`, `json`) turn events into text and write nothing themselves. `base` feeds them
-from a thread of its own, so that a slow terminal never holds up a transfer.
+Faces (`tty`, `plain`, `json`) turn events into text and write nothing themselves. They are fed from
+a queue by a thread of its own: a push only appends to the queue, so it never waits for a terminal.
+Of several byte counts of a layer the queue keeps the last. A face or a stream that fails is
+switched off without the push hearing of it.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from towline.cli.progress.base import Progress
+from towline.events import LayerProgress, Note, Warned, Working
 
 if TYPE_CHECKING:
-    from towline.cli.progress.base import Face
+    from collections.abc import Sequence
+    from typing import Self, TextIO
+
+    from towline.events import Event
+
+INTERVAL = 0.1
+"""Seconds between two writes of what is new."""
+
+
+class Logged(NamedTuple):
+    """A line of `--debug`."""
+
+    line: str
+
+
+NOTES = (Warned, Note, Logged)
+"""The events that are shown for commands without progress."""
+
+
+class Face(Protocol):
+    """Turns events into text."""
+
+    reset: str = ""
+    """What puts the terminal right when the face stops in the middle of a frame."""
+
+    def show(self, told: Sequence[Event | Logged]) -> str:
+        """The text for these events; without any, for the time that has passed (rate, bars)."""
+
+    def end(self) -> str:
+        """The last text."""
+        return ""
 
 
 def start(mode: str, *, layers: bool = True, debug: bool = False) -> Progress:
@@ -42,3 +76,102 @@ def start(mode: str, *, layers: bool = True, debug: bool = False) -> Progress:
 
         face = Lines() if layers and mode == "plain" else Quiet(notes=mode == "plain")
     return Progress(face, sys.stderr)
+
+
+class Progress:
+    """Shows events with a face on a stream; takes them from any thread.
+
+    A context manager: at its end everything told has been shown.
+    """
+
+    def __init__(self, face: Face, stream: TextIO | None, interval: float = INTERVAL) -> None:
+        self.face = face
+        self._stream = stream
+        self._interval = interval
+        self._lock = threading.Condition()
+        self._told: list[Event | Logged] = []
+        """The events not shown yet."""
+        self._places: dict[tuple[str, str], int] = {}
+        """The index in `_told` of the last event of each layer and each piece of work."""
+        self._closing = threading.Event()
+        self._broken = stream is None
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+
+    def emit(self, told: Event | Logged) -> None:
+        """Queue an event and return at once; a byte count replaces the one queued before it."""
+        with self._lock:
+            if self._broken and not isinstance(told, Warned):
+                return
+            self._lock.notify()
+            if isinstance(told, LayerProgress | Working):
+                key = told.reference, told.id if isinstance(told, LayerProgress) else told.what
+                place = self._places.get(key)
+                if place is not None and _only_moves(self._told[place], told):
+                    self._told[place] = told
+                    return
+                self._places[key] = len(self._told)
+            self._told.append(told)
+
+    def log(self, line: str) -> None:
+        """Queue a line of `--debug` and return at once."""
+        self.emit(Logged(line))
+
+    def __enter__(self) -> Self:
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system refuses a thread: warnings alone, at the end
+            self._broken = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        with self._lock:
+            self._lock.notify()
+        if self._thread.ident is None:
+            self._show(self._take())
+        else:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            with self._lock:
+                if not self._told and not self._closing.is_set():
+                    self._lock.wait(self._interval)
+            self._show(self._take())
+            self._closing.wait(self._interval)
+        self._show(self._take())
+        self._show((), last=True)
+
+    def _take(self) -> list[Event | Logged]:
+        with self._lock:
+            told, self._told = self._told, []
+            self._places.clear()
+        return told
+
+    def _show(self, told: Sequence[Event | Logged], *, last: bool = False) -> None:
+        """Write what the face makes of the events; where the face fails, warnings alone."""
+        if not self._broken:
+            try:
+                self._write(self.face.end() if last else self.face.show(told))
+            except Exception:  # noqa: BLE001 - no error of a face may end the push
+                with self._lock:
+                    self._broken = True
+                with suppress(OSError, ValueError):
+                    self._write(self.face.reset)
+            else:
+                return
+        for event in told:
+            if isinstance(event, Warned):
+                with suppress(OSError, ValueError):
+                    self._write(f"towline: warning: {event.message}\n")
+
+    def _write(self, text: str) -> None:
+        if text and self._stream is not None:
+            self._stream.write(text)
+            self._stream.flush()
+
+
+def _only_moves(before: Event | Logged, now: LayerProgress | Working) -> bool:
+    if isinstance(before, LayerProgress) and isinstance(now, LayerProgress):
+        return before.status == now.status
+    return isinstance(before, Working)

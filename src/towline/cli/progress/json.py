@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from towline.cli.progress.base import NOTES, Face, Logged
+from towline.cli.progress import NOTES, Face, Logged
 from towline.cli.report import debug_object
 from towline.cli.wording import spelled
 

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from towline.cli import wording
-from towline.cli.progress.base import NOTES, Face, Logged
+from towline.cli.progress import NOTES, Face, Logged
 from towline.cli.progress.board import Board, percent
 from towline.cli.wording import one_line, spelled
 from towline.events import (

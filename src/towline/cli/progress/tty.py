@@ -18,7 +18,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from towline.cli import wording
-from towline.cli.progress.base import Face, Logged
+from towline.cli.progress import Face, Logged
 from towline.cli.progress.board import PUSHING, Board, Row, Total, percent
 from towline.cli.progress.plain import line_of, repository_of
 from towline.cli.wording import one_line
