@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import towline
-from towline.cli.demo import Reader, _Demo, read_back
+from towline.cli.demo import Reader, push, read_back
 from towline.cli.main import main
 from towline.context import Cancel
 from towline.errors import TowlineError
@@ -76,16 +76,15 @@ def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_second_push_that_sends_something_is_called_untrue(tmp_path: Path) -> None:
     with Server(tmp_path / "registry") as server, towline.Pusher(cache="none") as pusher:
-        demo = _Demo(tmp_path, server, pusher, Cancel())
-        demo._build()
-        first = demo._push()
+        image = make_image(tmp_path / "image.tar", layers=[{"a": b"a" * 5000}]).path
+        first = push(image, server, pusher, Cancel())
         connection = http.client.HTTPConnection(server.host)
         for what in (f"manifests/{first.digest}", f"blobs/{first.layers[0].digest}"):
             connection.request("DELETE", f"/v2/demo/python/{what}")
             connection.getresponse().read()
         connection.close()
         with pytest.raises(TowlineError, match="the second push was not what it promises: POST"):
-            demo._push_again(first)
+            push(image, server, pusher, Cancel(), first)
 
 
 def test_reading_back_finds_what_differs(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from towline.errors import TowlineError, UsageError
 
 if TYPE_CHECKING:
     from towline.cli.options import Arguments
-    from towline.knowledge.base import SavedSession
     from towline.knowledge.store import Knowledge
 
 _DAY = 24 * 3600.0
 _DEFAULT_DAYS = 90
+_TOLD = ("repository", "blob", "size", "acknowledged", "saved")
+"""The fields of an unfinished upload in JSON."""
 
 
 def _cache(args: Arguments) -> int:
@@ -51,7 +52,8 @@ def _stats(store: Knowledge, args: Arguments) -> None:
         "diff_ids": stats.diff_ids,
         "entries": stats.entries,
         "bytes": stats.bytes,
-        "uploads": [_upload(session) for session in sessions],
+        # Without their addresses, which may contain a secret of the registry.
+        "uploads": [{name: getattr(each, name) for name in _TOLD} for each in sessions],
     }
     lines = (
         f"path:    {stats.path}",
@@ -62,17 +64,6 @@ def _stats(store: Knowledge, args: Arguments) -> None:
         *(f"  {session.blob} to {session.repository}" for session in sessions),
     )
     output.write_as(args, lambda: shown, lines)
-
-
-def _upload(session: SavedSession) -> dict[str, object]:
-    """The fields of a session without its address, which may contain a secret of the registry."""
-    return {
-        "repository": session.repository,
-        "blob": session.blob,
-        "size": session.size,
-        "acknowledged": session.acknowledged,
-        "saved": session.saved,
-    }
 
 
 def _prune(store: Knowledge, args: Arguments) -> None:

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from towline.context import Cancel
     from towline.push.interface.result import PushResult
     from towline.push.pusher import Pusher
-    from towline.server import LoggedRequest, Server
-    from towline.testing.image_formats import Made
+    from towline.server import Server
 
 _REPOSITORY = "demo/python"
 _TAG = "1"
@@ -67,7 +66,10 @@ def _demo(_args: Arguments) -> int:
     ):
         output.write([f"a registry of our own listens on {server.url}", ""])
         output.write([_COLUMNS.format("step", "outcome", "bytes", "requests", "time").rstrip()])
-        _Demo(Path(name), server, pusher, cancel).run()
+        try:
+            _run(Path(name), server, pusher, cancel)
+        except Cancelled:
+            raise TransferCancelled("the demo was interrupted") from None
     # How this command is called from where the user is.
     program, called = "towline", sys.argv[0]
     if not shutil.which(program):
@@ -85,65 +87,43 @@ def _demo(_args: Arguments) -> int:
     return 0
 
 
-class _Demo:
+def _run(folder: Path, server: Server, pusher: Pusher, cancel: Cancel) -> None:
     """The steps of the demo, each of which writes a line of the table."""
+    from towline.testing.images import make_image
 
-    def __init__(self, folder: Path, server: Server, pusher: Pusher, cancel: Cancel) -> None:
-        self._image = folder / "image.tar"
-        self._server = server
-        self._pusher = pusher
-        self._cancel = cancel
+    begun, image = time.monotonic(), folder / "image.tar"
+    made = make_image(image, layers=_layers(), names=["python:demo"])
+    layers = len(made.diff_ids)
+    size = wording.size(image.stat().st_size)
+    _tell("build", f"{wording.counted(layers, 'layer')}, {size}", "", "", begun)
+    cancel.check()
+    first = push(image, server, pusher, cancel)
+    push(image, server, pusher, cancel, first)
+    cancel.check()
+    begun, reader = time.monotonic(), Reader(server.host, _REPOSITORY)
+    read_back(reader, _TAG, first.digest, made.diff_ids)
+    digests = 2 + layers  # those of the manifest and the config, too
+    what = f"{digests} digests, {layers} DiffIDs agree"
+    _tell("read back", what, reader.received, digests, begun)
 
-    def run(self) -> None:
-        try:
-            made = self._build()
-            self._cancel.check()
-            first = self._push()
-            self._push_again(first)
-            self._cancel.check()
-            self._read_back(first, made)
-        except Cancelled:
-            raise TransferCancelled("the demo was interrupted") from None
 
-    def _build(self) -> Made:
-        from towline.testing.images import make_image
-
-        begun = time.monotonic()
-        made = make_image(self._image, layers=_layers(), names=["python:demo"])
-        size = wording.size(self._image.stat().st_size)
-        what = f"{wording.counted(len(made.diff_ids), 'layer')}, {size}"
-        _tell("build", what, "", "", time.monotonic() - begun)
-        return made
-
-    def _pushed(self) -> tuple[PushResult, list[LoggedRequest], float]:
-        """The result of a push, the requests that the registry got for it, and its seconds."""
-        begun, before = time.monotonic(), len(self._server.requests)
-        destination = f"{self._server.host}/{_REPOSITORY}:{_TAG}"
-        result = self._pusher.push(str(self._image), destination, cancel=self._cancel)
-        return result, self._server.requests[before:], time.monotonic() - begun
-
-    def _push(self) -> PushResult:
-        first, asked, seconds = self._pushed()
-        what = f"{wording.counted(len(first.layers), 'layer')} pushed"
-        uploaded = sum(request.received for request in asked if _is_upload(request))
-        _tell("push", what, uploaded, len(asked), seconds)
-        return first
-
-    def _push_again(self, first: PushResult) -> None:
-        again, asked, seconds = self._pushed()
-        uploads = [request for request in asked if _is_upload(request)]
-        if uploads or again.digest != first.digest:
-            told = ", ".join(f"{request.method} {request.path}" for request in uploads)
-            raise TowlineError(f"the second push was not what it promises: {told or again.digest}")
-        _tell("push again", "nothing sent", 0, len(asked), seconds)
-
-    def _read_back(self, pushed: PushResult, made: Made) -> None:
-        begun, layers = time.monotonic(), len(made.diff_ids)
-        reader = Reader(self._server.host, _REPOSITORY)
-        read_back(reader, _TAG, pushed.digest, made.diff_ids)
-        digests = 2 + layers  # those of the manifest and the config, too
-        what = f"{digests} digests, {layers} DiffIDs agree"
-        _tell("read back", what, reader.received, digests, time.monotonic() - begun)
+def push(
+    image: Path, server: Server, pusher: Pusher, cancel: Cancel, first: PushResult | None = None
+) -> PushResult:
+    """Push it; after the `first` push raises TowlineError unless nothing is sent again."""
+    begun, before = time.monotonic(), len(server.requests)
+    destination = f"{server.host}/{_REPOSITORY}:{_TAG}"
+    result = pusher.push(str(image), destination, cancel=cancel)
+    asked = server.requests[before:]
+    writing = (request for request in asked if request.method in {"POST", "PATCH", "PUT"})
+    uploads = [request for request in writing if "/blobs/" in request.path]
+    if first and (uploads or result.digest != first.digest):
+        told = ", ".join(f"{request.method} {request.path}" for request in uploads)
+        raise TowlineError(f"the second push was not what it promises: {told or result.digest}")
+    pushed = f"{wording.counted(len(result.layers), 'layer')} pushed"
+    step, what = ("push again", "nothing sent") if first else ("push", pushed)
+    _tell(step, what, sum(request.received for request in uploads), len(asked), begun)
+    return result
 
 
 class Reader:
@@ -207,20 +187,17 @@ def _layers() -> list[Mapping[str, Path]]:
     For each layer the paths in the image, and the files of this machine behind them.
     """
     library = Path(sysconfig.get_path("stdlib"))
+    interpreter = [Path(sys.executable).resolve()]
+    folder, name = sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LDLIBRARY")
+    if folder and name:
+        interpreter.append((Path(folder) / name).resolve())
     kinds = (
-        _interpreter(),
+        interpreter,
         _below(library / "lib-dynload", "*.so"),
         _below(library, "*.py"),
         _below(Path(__file__).parent.parent, "*.py"),
     )
     return [layer for kind in kinds if (layer := _cut(kind))]
-
-
-def _interpreter() -> Iterator[Path]:
-    yield Path(sys.executable).resolve()
-    folder, name = sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LDLIBRARY")
-    if folder and name:
-        yield (Path(folder) / name).resolve()
 
 
 def _below(root: Path, pattern: str) -> Iterator[Path]:
@@ -244,14 +221,11 @@ def _cut(paths: Iterable[Path]) -> dict[str, Path]:
     return taken
 
 
-def _is_upload(request: LoggedRequest) -> bool:
-    return request.method in {"POST", "PATCH", "PUT"} and "/blobs/" in request.path
-
-
-def _tell(step: str, outcome: str, moved: int | str, requests: int | str, seconds: float) -> None:
+def _tell(step: str, outcome: str, moved: int | str, requests: int | str, begun: float) -> None:
     """Write a line of the table; bytes and requests are empty for a step that sends nothing."""
     size = wording.size(moved) if isinstance(moved, int) else moved
-    output.write([_COLUMNS.format(step, outcome, size, requests, f"{seconds:.2f} s")])
+    took = f"{time.monotonic() - begun:.2f} s"
+    output.write([_COLUMNS.format(step, outcome, size, requests, took)])
 
 
 DEMO = Command(

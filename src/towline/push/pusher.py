@@ -362,10 +362,10 @@ class Pusher:
         context = Context(wishes.get("cancel"), self._emit)
         with ExitStack() as stack:
             if "trace" in wishes:
-                from towline.tracing import file  # which most have no need of
+                from towline.tracing import tracing  # which most have no need of
 
                 trace = stack.enter_context(
-                    file.tracing(wishes["trace"], self._edge.secrets.redact, self._warn)
+                    tracing(wishes["trace"], self._edge.secrets.redact, self._warn)
                 )
                 context = Context(context.cancel, trace.hearing(self._emit), trace=trace)
             stack.enter_context(self._edge.crossed(parsed))

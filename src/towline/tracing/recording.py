@@ -149,28 +149,26 @@ class Recording(Trace):
         """A listener that records each event and passes it on to `emit`."""
 
         def hear(event: Event) -> None:
-            self._hear(event, time.monotonic())
+            moment = time.monotonic()
+            match event:
+                case LayerProgress():
+                    about = (event.id, re.sub(_TAG, "", event.reference.partition("@")[0]))
+                    layer = self.layers.setdefault(about, Progress(moment))
+                    layer.ended = moment
+                    layer.sent = event.sent or layer.sent
+                    layer.status = event.status
+                    if event.status.startswith("Retrying"):
+                        self.said.append((moment, f"{event.id}: {event.status}"))
+                case Retrying():
+                    again = f"{event.what}: again in {event.seconds:.1f} s ({event.reason})"
+                    self.said.append((moment, again))
+                case Warned() | Note():
+                    self.said.append((moment, event.message))
+                case TagPushed():
+                    self.ends.append(f"{event.reference} is in place")
             emit(event)
 
         return hear
-
-    def _hear(self, event: Event, moment: float) -> None:
-        match event:
-            case LayerProgress():
-                about = (event.id, re.sub(_TAG, "", event.reference.partition("@")[0]))
-                layer = self.layers.setdefault(about, Progress(moment))
-                layer.ended = moment
-                layer.sent = event.sent or layer.sent
-                if event.status.startswith("Retrying"):
-                    self.said.append((moment, f"{event.id}: {event.status}"))
-                layer.status = event.status
-            case Retrying():
-                again = f"{event.what}: again in {event.seconds:.1f} s ({event.reason})"
-                self.said.append((moment, again))
-            case Warned() | Note():
-                self.said.append((moment, event.message))
-            case TagPushed():
-                self.ends.append(f"{event.reference} is in place")
 
 
 class _Around:
