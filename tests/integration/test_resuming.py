@@ -371,6 +371,25 @@ def test_a_cache_that_fails_on_the_way_ends_no_upload(
     assert not [line for line in said if "another process" in line]
 
 
+def test_a_plan_forgets_what_the_registry_has_lost(server: Server, image: Path) -> None:
+    place = f"{server.host}/app:1"
+    killed(server, image, place)
+    assert len(unfinished()) == 1
+    session = next(one.path for one in server.requests if one.method == "PATCH")
+    with RawClient(server.host) as client:
+        assert client.ask("DELETE", session).status == 204
+    assert towline.plan(image, place).resumable is False
+    assert unfinished() == []
+
+
+def unfinished() -> list[dict[str, Any]]:
+    """The uploads that `towline cache stats` lists."""
+    uploads: list[dict[str, Any]] = json.loads(
+        command("cache", "stats", "--output", "json").stdout
+    )["uploads"]
+    return uploads
+
+
 def test_the_cache_shows_and_forgets_it(server: Server, image: Path) -> None:
     place = f"{server.host}/app:1"
     killed(server, image, place)

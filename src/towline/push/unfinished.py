@@ -154,7 +154,12 @@ class KeptSession:
         """Bytes that the registry holds of the session of an earlier process. Asks it."""
         left = self._left()
         upload = self._resumed(left, context) if left else None
-        return upload.acknowledged if upload and upload.rewind() else 0
+        if left is None or upload is None:
+            return 0
+        if upload.rewind():
+            return upload.acknowledged
+        self._knowledge.swap_session(self._key, left.owner, None)  # nobody can resume it
+        return 0
 
     def take(self, context: Context) -> Taken | None:
         """Take the session of an earlier process over; None: there is none that is of use."""
