@@ -20,7 +20,7 @@ from towline.spec import gojson, reading
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 EMPTY_LAYER = bytes.fromhex("1f8b080000096e8800ff621805a360148c5800080000ffff2eafb5ef00040000")
 """The blob of a layer without files: docker's gzip of 1,024 zero bytes, the same everywhere."""
@@ -34,13 +34,10 @@ _NANOSECONDS = 9
 """Digits of a fraction of a second that Go keeps."""
 _BASE_ID_SIZE = 32
 """Bytes that are kept of the SHA-384 that names a Windows base layer."""
-ALGORITHM = "ES256"
-SIGNATURE_SIZE = 64
-"""Bytes: the two numbers of a signature, 32 bytes each (RFC 7518, section 3.4)."""
 _P256 = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
 """The bytes before the point in the DER form of a key on P-256 (RFC 5480)."""
-_ID_SIZE, _GROUP = 30, 4
-"""Bytes of the hash that libtrust makes an id of, and letters between two of its colons."""
+_ID_SIZE = 30
+"""Bytes of the hash that libtrust makes an id of."""
 
 
 class Unsigned(NamedTuple):
@@ -206,74 +203,40 @@ def _time(value: Any) -> str:  # noqa: ANN401 - any JSON
 # Signatures.
 
 
-class PublicKey(NamedTuple):
-    """A public key: a point on the curve P-256."""
+def sealed(payload: bytes, time: str, point: bytes, sign: Callable[[bytes], bytes]) -> bytes:
+    """The payload, an indented JSON object, with its signature inside, as libtrust writes it.
 
-    x: bytes
-    """32 bytes, and so has `y`."""
-    y: bytes
+    `time` is RFC 3339, UTC, whole seconds. `point` is the public key: its x and y on the curve
+    P-256, 32 bytes each. `sign` gives the two numbers of a signature in the same form (RFC 7518,
+    section 3.4). Raises ValueError when the payload is no JSON object or an empty one.
+    """
+    body = payload.rstrip()
+    head = body[:-1].rstrip()  # up to the end of the last value
+    if not body.endswith(b"}") or head.endswith((b",", b"{")) or not head:
+        raise ValueError("what is signed is no JSON object with something in it")
+    # How to cut the payload out of the sealed document again.
+    cut = {"formatLength": len(head), "formatTail": _encoded(payload[len(head) :]), "time": time}
+    protected = _encoded(gojson.encode(cut))
+    signature = sign(f"{protected}.{_encoded(payload)}".encode())  # RFC 7515, section 5.1
+    x, y = _encoded(point[:32]), _encoded(point[32:])
+    jwk = {"crv": "P-256", "kid": key_id(point), "kty": "EC", "x": x, "y": y}  # RFC 7517, sorted
+    entry = {
+        "header": {"jwk": jwk, "alg": "ES256"},
+        "signature": _encoded(signature),
+        "protected": protected,
+    }
+    # `signatures` is one more member, indented as the first one is.
+    line = payload.partition(b"\n")[2]
+    indent = line[: len(line) - len(line.lstrip(b" "))]
+    listed = gojson.encode([entry], indent=len(indent)).replace(b"\n", b"\n" + indent)
+    return head + b",\n" + indent + b'"signatures": ' + listed + b"\n}"
 
-    @property
-    def id(self) -> str:
-        """The name that libtrust gives the key: base32 of its hash, in groups of four."""
-        digest = hashlib.sha256(_P256 + self.x + self.y).digest()[:_ID_SIZE]
-        text = base64.b32encode(digest).decode()
-        return ":".join(text[at : at + _GROUP] for at in range(0, len(text), _GROUP))
 
-    def as_json(self) -> dict[str, str]:
-        """The JSON Web Key (RFC 7517), its members sorted."""
-        x, y = _encoded(self.x), _encoded(self.y)
-        return {"crv": "P-256", "kid": self.id, "kty": "EC", "x": x, "y": y}
-
-
-class Draft(NamedTuple):
-    """A payload to be signed, and the time that its signature will state."""
-
-    payload: bytes
-    """An indented JSON object."""
-    time: str
-    """RFC 3339, UTC, whole seconds."""
-
-    @property
-    def length(self) -> int:
-        """Bytes of the payload up to the end of its last value.
-
-        Raises ValueError when the payload is no JSON object or an empty one.
-        """
-        body = self.payload.rstrip()
-        inner = body[:-1].rstrip()
-        if not body.endswith(b"}") or inner.endswith((b",", b"{")) or not inner:
-            raise ValueError("what is signed is no JSON object with something in it")
-        return len(inner)
-
-    @property
-    def protected(self) -> str:
-        """The signed part of the header: how to cut the payload out of the sealed document."""
-        header = {
-            "formatLength": self.length,
-            "formatTail": _encoded(self.payload[self.length :]),
-            "time": self.time,
-        }
-        return _encoded(gojson.encode(header))
-
-    @property
-    def signed_bytes(self) -> bytes:
-        """The bytes to sign (RFC 7515, section 5.1)."""
-        return f"{self.protected}.{_encoded(self.payload)}".encode()
-
-    def sealed(self, key: PublicKey, signature: bytes) -> bytes:
-        """The payload with its signature inside; `signature` is `SIGNATURE_SIZE` bytes."""
-        entry = {
-            "header": {"jwk": key.as_json(), "alg": ALGORITHM},
-            "signature": _encoded(signature),
-            "protected": self.protected,
-        }
-        # As libtrust writes it: `signatures` is one more member, indented as the first one is.
-        line = self.payload.partition(b"\n")[2]
-        indent = line[: len(line) - len(line.lstrip(b" "))]
-        listed = gojson.encode([entry], indent=len(indent)).replace(b"\n", b"\n" + indent)
-        head = self.payload[: self.length]
-        return head + b",\n" + indent + b'"signatures": ' + listed + b"\n}"
+def key_id(point: bytes) -> str:
+    """The name that libtrust gives a key: base32 of its hash, in groups of four letters."""
+    digest = hashlib.sha256(_P256 + point).digest()[:_ID_SIZE]
+    text = base64.b32encode(digest).decode()
+    return ":".join(text[at : at + 4] for at in range(0, len(text), 4))
 
 
 def _encoded(data: bytes) -> str:

@@ -351,16 +351,19 @@ def sign(payload: bytes, environ: Mapping[str, str], warn: Callable[[str], None]
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
     from cryptography.hazmat.primitives.hashes import SHA256
 
-    from towline.spec.schema1_builder import SIGNATURE_SIZE, Draft, PublicKey
+    from towline.spec.schema1_builder import sealed
 
     key = _key(environ, warn)
-    numbers = key.public_key().public_numbers()
-    draft = Draft(payload, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-    signature = utils.decode_dss_signature(key.sign(draft.signed_bytes, ECDSA(SHA256())))
-    x, y, r, s = (
-        number.to_bytes(SIGNATURE_SIZE // 2, "big") for number in (numbers.x, numbers.y, *signature)
-    )
-    content = draft.sealed(PublicKey(x, y), r + s)
+    point = key.public_key().public_numbers()
+
+    def joined(*numbers: int) -> bytes:
+        return b"".join(number.to_bytes(32, "big") for number in numbers)
+
+    def signature(signed: bytes) -> bytes:
+        return joined(*utils.decode_dss_signature(key.sign(signed, ECDSA(SHA256()))))
+
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    content = sealed(payload, now, joined(point.x, point.y), signature)
     return RawManifest(content, media_types.SCHEMA1_SIGNED, payload)
 
 
