@@ -20,7 +20,7 @@ from tests.support.sources import docker_archive, member, tar_of
 from towline.server.server import Server
 from towline.spec import media_types, schema1
 from towline.spec.digest import Digest
-from towline.spec.schema1_builder import EMPTY_LAYER_DIGEST
+from towline.spec.schema1 import EMPTY_LAYER_DIGEST
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 
 from towline.spec import media_types, schema1
 from towline.spec.digest import EMPTY_LAYER_DIFF_ID, Digest
-from towline.spec.schema1_builder import EMPTY_LAYER, EMPTY_LAYER_DIGEST, build
+from towline.spec.schema1 import EMPTY_LAYER, EMPTY_LAYER_DIGEST, build
 
 LAYERS = [
     EMPTY_LAYER_DIGEST,

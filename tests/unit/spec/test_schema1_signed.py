@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from tests.support.signatures import plain, verify
 from towline.spec import gojson, schema1
-from towline.spec import schema1_builder as builder
 
 TIME = "2015-09-11T04:13:48Z"
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -30,7 +29,7 @@ def signature(signed: bytes) -> bytes:
 
 
 def sealed(payload: bytes) -> bytes:
-    return builder.sealed(payload, TIME, POINT, signature)
+    return schema1.sealed(payload, TIME, POINT, signature)
 
 
 def test_a_signature_is_good_and_comes_out_again() -> None:
@@ -74,8 +73,8 @@ def test_the_name_of_a_key_is_of_its_der_form() -> None:
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     text = base64.b32encode(hashlib.sha256(der).digest()[:30]).decode()
-    assert builder.key_id(POINT).replace(":", "") == text
-    assert [len(group) for group in builder.key_id(POINT).split(":")] == [4] * 12
+    assert schema1.key_id(POINT).replace(":", "") == text
+    assert [len(group) for group in schema1.key_id(POINT).split(":")] == [4] * 12
 
 
 @pytest.mark.parametrize("payload", [b"", b"{}", b"{\n}", b'{\n   "a": 1,\n}', b"[1]"])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
     from towline.spec.media_types import Format
-    from towline.spec.schema1_builder import Unsigned
+    from towline.spec.schema1 import Unsigned
 
 _REFERENCE_DIGEST = "vnd.docker.reference.digest"
 """The annotation by which BuildKit's attestation names the image that it is about."""
@@ -284,13 +284,13 @@ def to_schema1(image: Tree, made: Mapping[str, Made], *, name: str, tag: str) ->
     """
     if isinstance(image, Index):
         raise CannotConvert(f"{SCHEMA1} has no form for an index of several images")
-    from towline.spec import schema1_builder  # most registries take another form
+    from towline.spec import schema1  # most registries take another form
 
     _check_annotations(image, SCHEMA1)
     _check_image(image)
     layers = _gzip_layers(image, made)
     try:
-        return schema1_builder.build(image.source.config, layers, name=name, tag=tag)
+        return schema1.build(image.source.config, layers, name=name, tag=tag)
     except ValueError as error:
         raise CannotConvert(f"its config does not fit into {SCHEMA1} ({error})") from error
 

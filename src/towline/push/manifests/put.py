@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from towline.push.target import Tag, Target
     from towline.reference import Reference
     from towline.spec.digest import Digest
-    from towline.spec.schema1_builder import Unsigned
+    from towline.spec.schema1 import Unsigned
     from towline.transfers.single_flight import Flight
 
 TOGETHER = 10
@@ -292,7 +292,7 @@ class Fallback:
             # Digest and size are those of the payload, whatever the signature and its time.
             top = RawManifest(unsigned.payload, media_types.SCHEMA1_SIGNED, unsigned.payload)
             return Documents(top, differs="converted")
-        from towline.spec.schema1_builder import EMPTY_LAYER, EMPTY_LAYER_DIGEST
+        from towline.spec.schema1 import EMPTY_LAYER, EMPTY_LAYER_DIGEST
 
         # Steps without a layer share one empty blob in schema 1, which the image does not have.
         if unsigned.lists_empty_layer:
@@ -351,7 +351,7 @@ def sign(payload: bytes, environ: Mapping[str, str], warn: Callable[[str], None]
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
     from cryptography.hazmat.primitives.hashes import SHA256
 
-    from towline.spec.schema1_builder import sealed
+    from towline.spec.schema1 import sealed
 
     key = _key(environ, warn)
     point = key.public_key().public_numbers()
