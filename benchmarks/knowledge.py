@@ -18,8 +18,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING
 
-from towline.knowledge.base import MAX_ENTRIES, Entry
-from towline.knowledge.signing import Signer
+from towline.knowledge.base import MAX_ENTRIES, Entry, Signer
 from towline.knowledge.sqlite import SqliteKnowledge
 from towline.spec.digest import Digest
 

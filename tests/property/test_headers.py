@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from towline.errors import RegistryError
-from towline.knowledge.base import SavedSession
-from towline.knowledge.signing import Signer
+from towline.knowledge.base import SavedSession, Signer
 from towline.knowledge.store import read, written
 from towline.registry.blobs import session_url
 from towline.registry.tags import next_page

@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from towline.knowledge.base import Entry
-from towline.knowledge.signing import Signer
+from towline.knowledge.base import Entry, Signer
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:

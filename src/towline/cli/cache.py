@@ -75,7 +75,7 @@ def _prune(store: Knowledge, args: Arguments) -> None:
 
 def _clear(store: Knowledge, args: Arguments) -> None:
     stats = store.stats()
-    dropped = stats.entries + stats.sessions
+    dropped = stats.entries + len(store.sessions())
     store.clear()
     output.write_as(args, lambda: {"dropped": dropped}, [f"dropped all {dropped} entries"])
 

@@ -1,6 +1,11 @@
 """What is remembered: a layer's blob in a repository, and an upload that a registry has open.
 
-Which entry is worth trying is decided by `push/plan`.
+Which entry is worth trying is decided by `push/plan`. Everything that a store keeps for us has a
+MAC, which is checked when it is read. A store that several machines share is a trust boundary:
+whoever can write to it can claim that a layer is another layer's blob. With a key that the machines
+share, anything without its MAC is ignored. Without a key, each machine signs with a secret of its
+own, and entries of other machines count as learned: they are believed no further than the
+repository that they name.
 """
 
 from __future__ import annotations
@@ -14,6 +19,8 @@ from towline.reference import parse
 from towline.spec.media_types import Compression
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from towline.spec.digest import Digest
 
 MAX_ENTRIES = 50
@@ -77,6 +84,10 @@ class Entry(NamedTuple):
     """Seconds since the epoch; 0 in `record` means now."""
 
 
+Signed = tuple[Entry, str]
+"""An entry and the MAC that was kept with it."""
+
+
 class Stats(NamedTuple):
     """What `cache stats` prints."""
 
@@ -85,8 +96,6 @@ class Stats(NamedTuple):
     entries: int
     bytes: int
     """On disk, or in the shared cache's memory."""
-    sessions: int = 0
-    """Uploads that are under way, or can be gone on with."""
 
 
 def is_sound(entry: Entry) -> bool:
@@ -109,3 +118,66 @@ def _is_repository(name: str) -> bool:
     except InvalidReference:
         return False
     return str(reference.repository) == name == str(reference)
+
+
+class Signer(NamedTuple):
+    """Signs what is written, and checks what is read, with one key."""
+
+    key: bytes
+    shared: bool
+    """Whether the machines share the key: then anything without its MAC is ignored."""
+
+    def mac(self, *parts: str) -> str:
+        """HMAC-SHA-256 (hex) over the parts."""
+        import hmac
+
+        # With their lengths, so that no two lists of parts have one message.
+        message = "".join(f"{len(part)}:{part}" for part in parts)
+        # Others may have written halves of surrogate pairs, which only `surrogatepass` encodes.
+        return hmac.digest(self.key, message.encode("utf-8", "surrogatepass"), "sha256").hex()
+
+    def is_ours(self, mac: str, *parts: str) -> bool:
+        """Whether these parts were signed with our key."""
+        import hmac
+
+        expected = self.mac(*parts).encode()
+        return hmac.compare_digest(mac.encode("utf-8", "surrogatepass"), expected)
+
+    def sign(self, entry: Entry) -> str:
+        """The MAC of an entry."""
+        return self.mac(*_parts(entry))
+
+    def admit(self, entry: Entry, mac: str) -> Entry | None:
+        """The entry, marked as learned if it is another machine's; None: it is to be ignored."""
+        if self.is_ours(mac, *_parts(entry)):
+            return entry
+        return None if self.shared else entry._replace(learned=True)
+
+    def admit_all(self, signed: Iterable[Signed]) -> list[Entry]:
+        """The entries to be believed, in their order.
+
+        An entry that was learned, and later recorded by ourselves, is one entry in the later place.
+        """
+        admitted: dict[tuple[str, ...], Entry] = {}
+        for entry, mac in signed:
+            if (believed := self.admit(entry, mac)) is not None:
+                same = (believed.digest, believed.repository, believed.account)
+                known = admitted.pop(same, believed)
+                admitted[same] = believed if known.learned else known
+        return list(admitted.values())
+
+
+def _parts(entry: Entry) -> tuple[str, ...]:
+    """What is signed of an entry: all but the time, so that moving it needs no new MAC."""
+    return (
+        "entry",
+        entry.diff_id,
+        entry.digest,
+        str(entry.size),
+        entry.media_type,
+        entry.compression,
+        entry.profile or "",
+        entry.repository,
+        entry.account,
+        "learned" if entry.learned else "own",
+    )

@@ -11,9 +11,8 @@ import os
 from typing import TYPE_CHECKING
 
 from towline.errors import UsageError
-from towline.knowledge.base import KnowledgeError
+from towline.knowledge.base import KnowledgeError, Signer
 from towline.knowledge.safe import DEADLINE, SafeKnowledge
-from towline.knowledge.signing import Signer
 from towline.knowledge.store import Knowledge
 
 if TYPE_CHECKING:

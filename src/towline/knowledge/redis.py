@@ -24,9 +24,9 @@ from towline.spec.digest import Digest
 from towline.spec.media_types import layer_compression
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from towline.knowledge.signing import Signer
+    from towline.knowledge.base import Signed, Signer
     from towline.spec.media_types import Compression
 
 PATIENCE = 1.0
@@ -102,17 +102,11 @@ class RedisKnowledge(Knowledge):
         self._address = address
         self._client = _connect(address)
 
-    def entries(self, diff_ids: Sequence[Digest]) -> Mapping[Digest, Sequence[Entry]]:
-        """One round trip for all of them."""
+    def _signed(self, diff_ids: Sequence[Digest]) -> list[tuple[Digest, list[Signed]]]:
         with self._using() as client:
-            pipeline = client.pipeline(transaction=False)
-            for diff_id in diff_ids:
-                pipeline.lrange(self._key("layer", diff_id), -MAX_ENTRIES, -1)
-            found = {
-                diff_id: self._signer.admit_all(_understood(diff_id, values))
-                for diff_id, values in zip(diff_ids, pipeline.execute(), strict=True)
-            }
-        return {diff_id: entries for diff_id, entries in found.items() if entries}
+            keys = [self._key("layer", diff_id) for diff_id in diff_ids]
+            found = zip(diff_ids, _each(client, "lrange", keys, -MAX_ENTRIES, -1), strict=True)
+            return [(diff_id, list(_understood(diff_id, values))) for diff_id, values in found]
 
     def record(self, entries: Sequence[Entry]) -> None:
         """One round trip for all of them."""
@@ -166,7 +160,7 @@ class RedisKnowledge(Knowledge):
             for keys in _batches(client, self._address.prefix):
                 # None for a key that has expired meanwhile.
                 size += sum(filter(None, _each(client, "memory_usage", keys)))
-        return Stats(self._address.shown, diff_ids, entries, size, len(self.sessions()))
+        return Stats(self._address.shown, diff_ids, entries, size)
 
     def prune(self, older_than: float) -> int:
         """Removes exactly the values that it has read: one recorded meanwhile stays."""
@@ -258,7 +252,8 @@ def _batches(client: Any, beginning: str) -> Iterator[list[bytes]]:  # noqa: ANN
         yield list(batch)
 
 
-def _each(client: Any, command: str, keys: list[bytes], *words: object) -> list[Any]:  # noqa: ANN401 - see `_connect`
+def _each(client: Any, command: str, keys: Iterable[bytes | str], *words: object) -> list[Any]:  # noqa: ANN401 - see `_connect`
+    """The answers to a command about each key, in one round trip."""
     pipeline = client.pipeline(transaction=False)
     for key in keys:
         getattr(pipeline, command)(key, *words)
@@ -270,7 +265,7 @@ def _json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _understood(diff_id: Digest, values: Iterable[bytes]) -> Iterator[tuple[Entry, str]]:
+def _understood(diff_id: Digest, values: Iterable[bytes]) -> Iterator[Signed]:
     """Entries with their MACs. Values of any other form are passed over."""
     for value in values:
         try:

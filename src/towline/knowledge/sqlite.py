@@ -20,10 +20,10 @@ from towline.spec.media_types import layer_compression
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from types import UnionType
 
-    from towline.knowledge.signing import Signer
+    from towline.knowledge.base import Signed, Signer
 
     _Kinds = tuple[type | UnionType, ...]
 
@@ -97,19 +97,13 @@ class SqliteKnowledge(Knowledge):
         self._lock = threading.Lock()
         self._database = _open(self._path)
 
-    def entries(self, diff_ids: Sequence[Digest]) -> Mapping[Digest, Sequence[Entry]]:
-        """One look-up for each DiffID."""
-        rows = {
-            diff_id: self._rows(_KINDS_OF_ENTRY, _ENTRIES, _packed(diff_id)) for diff_id in diff_ids
-        }
-        try:
-            found = {
-                diff_id: self._signer.admit_all(_signed(diff_id, row) for row in rows[diff_id])
-                for diff_id in rows
-            }
-        except ValueError as error:
-            raise _unusable(self._path, f"malformed entry: {error}") from error
-        return {diff_id: entries for diff_id, entries in found.items() if entries}
+    def _signed(self, diff_ids: Sequence[Digest]) -> Iterator[tuple[Digest, list[Signed]]]:
+        for diff_id in diff_ids:
+            rows = self._rows(_KINDS_OF_ENTRY, _ENTRIES, _packed(diff_id))
+            try:
+                yield diff_id, [_signed(diff_id, row) for row in rows]
+            except ValueError as error:
+                raise _unusable(self._path, f"malformed entry: {error}") from error
 
     def record(self, entries: Sequence[Entry]) -> None:
         """One transaction for all of them."""
@@ -169,7 +163,7 @@ class SqliteKnowledge(Knowledge):
         for path in (self._path, f"{self._path}-wal"):
             with suppress(OSError):
                 size += os.stat(path).st_size  # noqa: PTH116 - pathlib costs start-up
-        return Stats(self._path, len(layers), len(known), size, len(self.sessions()))
+        return Stats(self._path, len(layers), len(known), size)
 
     def prune(self, older_than: float) -> int:
         """Also gives the room back to the file system."""
@@ -335,7 +329,7 @@ def _packed(digest: Digest) -> bytes | str:
     return bytes.fromhex(digest.hex) if digest.algorithm == "sha256" else str(digest)
 
 
-def _signed(diff_id: Digest, row: Sequence[Any]) -> tuple[Entry, str]:
+def _signed(diff_id: Digest, row: Sequence[Any]) -> Signed:
     """The entry and the MAC of a row."""
     digest, *values, mac = row
     packed = digest if isinstance(digest, str) else "sha256:" + digest.hex()

@@ -10,13 +10,12 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from towline.knowledge.base import SavedSession, Stats
-from towline.knowledge.signing import Signer
+from towline.knowledge.base import SavedSession, Signer, Stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from towline.knowledge.base import Entry
+    from towline.knowledge.base import Entry, Signed
     from towline.spec.digest import Digest
 
 MAX_CONFIG_SIZE = 64 << 10
@@ -46,14 +45,10 @@ class Knowledge:
 
     # What a subclass has to do.
 
-    def entries(self, diff_ids: Sequence[Digest]) -> Mapping[Digest, Sequence[Entry]]:
-        """The entries of each DiffID, oldest first; DiffIDs without entries are left out.
-
-        Entries that others wrote into a shared store are marked as `learned`, or left out (see
-        `signing`).
-        """
+    def _signed(self, diff_ids: Sequence[Digest]) -> Iterable[tuple[Digest, list[Signed]]]:
+        """The entries of each DiffID with their MACs, oldest first."""
         del diff_ids
-        return {}
+        return ()
 
     def record(self, entries: Sequence[Entry]) -> None:
         """Add entries; one that is there already moves to the newest place.
@@ -108,6 +103,17 @@ class Knowledge:
 
     # What is made of that.
 
+    def entries(self, diff_ids: Sequence[Digest]) -> Mapping[Digest, Sequence[Entry]]:
+        """The entries of each DiffID, oldest first; DiffIDs without entries are left out.
+
+        Entries that others wrote into a shared store are marked as `learned`, or left out (see
+        `Signer`).
+        """
+        found = {
+            diff_id: self._signer.admit_all(signed) for diff_id, signed in self._signed(diff_ids)
+        }
+        return {diff_id: entries for diff_id, entries in found.items() if entries}
+
     def host_facts(self, host: str) -> Mapping[str, str]:
         """Facts of a registry host, by name; never a secret.
 
@@ -161,7 +167,7 @@ class Knowledge:
     def session(self, key: str) -> SavedSession | None:
         """The upload session of a transfer, if one is under way or was left behind.
 
-        One that others wrote into a shared store is marked as `learned`, or left out (`signing`).
+        One that others wrote into a shared store is marked as `learned`, or left out (`Signer`).
         """
         text = self._get("session", key)
         return read(text, key, self._signer) if text else None

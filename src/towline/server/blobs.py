@@ -28,7 +28,7 @@ _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 def read(call: Call) -> Response:
     """GET or HEAD of a blob."""
-    digest = call.digest()
+    digest = digest_of(call.last)
     repository = call.repository
     # A HEAD may be of a push that relies on the answer: it keeps the blob from being collected.
     size = repository.ask_blob(digest) if call.head else repository.blob(digest)
@@ -40,7 +40,7 @@ def read(call: Call) -> Response:
 
 def delete(call: Call) -> Response:
     """DELETE of a blob: this repository no longer holds it."""
-    digest = call.digest()
+    digest = digest_of(call.last)
     if not call.repository.unlink_blob(digest):
         raise Refused(distribution.BLOB_UNKNOWN, digest=digest)
     return Response(202)

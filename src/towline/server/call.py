@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from towline.server.refusals import digest_of
 from towline.server.repository import Repository
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from towline.server.limits import Limits
     from towline.server.sessions import Sessions
     from towline.server.storage import Storage
-    from towline.spec.digest import Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +133,6 @@ class Call:
     def repository(self) -> Repository:
         """The repository, which need not exist."""
         return Repository(self.registry.storage, self.name)
-
-    def digest(self) -> Digest:
-        """The last part of the path as a digest. Raises Refused for another form."""
-        return digest_of(self.last)
 
     def parameter(self, name: str) -> str | None:
         """The first value of a query parameter."""

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import TowlineError
-from towline.server import documents
+from towline.server import manifests
 from towline.server.limits import Limits
 from towline.server.repository import Repository
 from towline.server.sessions import Sessions
@@ -139,7 +139,7 @@ class _Marks:
 
 def _listed_by(repository: Repository, found: StoredManifest) -> Iterator[Digest]:
     try:
-        yield from documents.read(found.path.read_bytes(), found.media_type).digests()
+        yield from manifests.parse(found.path.read_bytes(), found.media_type).digests()
     except FileNotFoundError:  # the manifest was deleted since
         return
     except (OSError, ValueError):  # unreadable: it might list any blob, so all stay

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from towline.server.http import Response
-from towline.server.refusals import Refused, no_endpoint
+from towline.server.refusals import Refused, digest_of, no_endpoint
 from towline.spec import distribution, media_types
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def referrers(call: Call) -> Response:
         headers[distribution.OCI_FILTERS_APPLIED] = "artifactType"
     limits, page, size, last = call.registry.limits, list[bytes](), len(_INDEX), ""
     after = call.parameter("last") or ""
-    for digest, descriptor in call.repository.referrers(call.digest(), after):
+    for digest, descriptor in call.repository.referrers(digest_of(call.last), after):
         size += len(descriptor) + 1
         if last and (len(page) == limits.page or size > limits.page_bytes):
             extra = f"&artifactType={quote(wanted, safe='')}" if wanted else ""

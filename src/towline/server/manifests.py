@@ -1,21 +1,29 @@
-"""Manifests by tag and digest: read, put, deleted (distribution-spec, end-3, end-7, end-9)."""
+"""Manifests by tag and digest: read, put, deleted (distribution-spec, end-3, end-7, end-9).
+
+Also what a registry reads in them: their type, and the content that they refer to.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from towline.server import blobs, documents
+from towline.server import blobs
 from towline.server.http import Response
 from towline.server.refusals import Refused, digest_of
-from towline.spec import distribution
+from towline.spec import distribution, manifest, media_types, reading, schema1
+from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from towline.server.call import Call
-    from towline.server.documents import Document
     from towline.server.repository import Repository
+
+_SCHEMA1 = frozenset({media_types.SCHEMA1, media_types.SCHEMA1_SIGNED})
+_SAYS_NOTHING = frozenset({"", "application/json", media_types.OCTET_STREAM})
+"""Content-Types that tell nothing of the manifest's type."""
 
 
 def read(call: Call) -> Response:
@@ -41,7 +49,7 @@ def put(call: Call) -> Response:
         _check_tag(tag)
     content = _content(call)
     try:
-        document = documents.read(content, call.request.headers.get("content-type", ""))
+        document = parse(content, call.request.headers.get("content-type", ""))
     except ValueError as error:
         raise _invalid(str(error)) from None
     if document.payload is not None and not call.registry.schema1:
@@ -82,7 +90,7 @@ def delete(call: Call) -> Response:
         found = repository.manifest(reference)
         if found is None:
             raise Refused(distribution.MANIFEST_UNKNOWN, reference=reference)
-        subject = documents.read(found.path.read_bytes(), found.media_type).subject
+        subject = parse(found.path.read_bytes(), found.media_type).subject
         repository.delete_manifest(reference, subject.digest if subject else None)
     return Response(202)
 
@@ -147,3 +155,84 @@ def _missing(repository: Repository, document: Document) -> Iterator[Digest]:
             message = f"{part.digest} has {size} bytes, not {part.size}"
             raise Refused(distribution.SIZE_INVALID, message)
     yield from (digest for digest in document.unsized if repository.ask_blob(digest) is None)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The parts of a manifest that a registry needs."""
+
+    media_type: str
+    blobs: tuple[Descriptor, ...] = ()
+    """Blobs that the repository must hold: the config, and every layer that is not foreign."""
+    children: tuple[Descriptor, ...] = ()
+    """Manifests of an index."""
+    unsized: tuple[Digest, ...] = ()
+    """More such blobs, whose sizes the document does not tell: the layers of schema 1."""
+    payload: bytes | None = None
+    """The bytes that the digest is of, if they are not the whole content: schema 1."""
+    subject: Descriptor | None = None
+    artifact_type: str | None = None
+    """The type in the list of referrers."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def digests(self) -> Iterator[Digest]:
+        """The digests of everything that it lists."""
+        yield from (descriptor.digest for descriptor in (*self.blobs, *self.children))
+        yield from self.unsized
+
+    def referrer(self, digest: Digest, size: int) -> dict[str, Any]:
+        """Its descriptor in the list of referrers (distribution-spec, "Listing Referrers")."""
+        return Descriptor(
+            self.media_type,
+            digest,
+            size,
+            annotations=self.annotations,
+            artifact_type=self.artifact_type,
+        ).as_json()
+
+
+def parse(content: bytes, content_type: str) -> Document:
+    """Parse a manifest that came with a Content-Type. Raises ValueError with the reason."""
+    declared = content_type.partition(";")[0].strip().lower()
+    if declared in _SAYS_NOTHING:
+        declared = ""
+    raw = reading.mapping(content)
+    if declared in _SCHEMA1 or (not declared and schema1.is_schema1(raw)):
+        schema = schema1.parse(content)
+        return Document(
+            # The digest is that of the payload, without the signatures.
+            media_types.SCHEMA1 if schema.payload == content else media_types.SCHEMA1_SIGNED,
+            unsized=tuple(dict.fromkeys(schema.layers)),
+            payload=schema.payload,
+        )
+    parsed = manifest.parse(content, declared or None)
+    if declared and declared != parsed.media_type:
+        raise ValueError(
+            f"its mediaType is {parsed.media_type}, but the Content-Type {declared[:100]}"
+        )
+    if raw.get("schemaVersion") != 2:  # noqa: PLR2004 - that of every media type but schema 1's
+        raise ValueError("its schemaVersion is not 2")
+    held: tuple[Descriptor, ...] = ()
+    children: tuple[Descriptor, ...] = ()
+    artifact_type = reading.text(raw, "artifactType")
+    if isinstance(parsed, manifest.Index):
+        if "manifests" not in raw:  # else any JSON object would be an empty index
+            raise ValueError("it has no manifests")
+        children = parsed.manifests
+    else:
+        artifact_type = artifact_type or parsed.config.media_type or None
+        # A foreign layer that says where it is need not be here.
+        layers = [
+            each
+            for each in parsed.layers
+            if not (media_types.is_foreign(each.media_type) and each.urls)
+        ]
+        held = (parsed.config, *layers)
+    return Document(
+        media_type=parsed.media_type,
+        blobs=held,
+        children=children,
+        subject=parsed.subject,
+        artifact_type=artifact_type,
+        annotations=parsed.annotations,
+    )
