@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
 from towline.push.target import target_at
-from towline.sources import engine_client
-from towline.sources.engine import EngineSource
+from towline.sources.engine import client as engine_client
+from towline.sources.engine.source import EngineSource
 from towline.spec.digest import Digest
 from towline.spec.manifest import MAX_SIZE
 

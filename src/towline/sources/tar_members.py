@@ -212,53 +212,19 @@ class Span(NamedTuple):
     size: int
 
 
-class TarMembers:
-    """The `Files` of a tar, which it releases when it is closed.
+class Members:
+    """The members of a tar as `Files`, as far as they are known; closing it releases the tar."""
 
-    Making one raises SourceError as `TarHeaders` does.
-    """
-
-    def __init__(self, archive: SharedFile, name: str, cancel: Cancel) -> None:
+    def __init__(self, archive: SharedFile, name: str) -> None:
         self.name = name
         self.files: dict[str, Span] = {}
         self.links: dict[str, str] = {}
         """Symbolic and hard links: their names, and those of their targets."""
+        self.ended = False
         self._archive = archive
-        with io.BufferedReader(Section(archive, 0, archive.size, name), _AHEAD) as stream:
-            headers = TarHeaders(stream, name, cancel, archive.size)
-            for member in headers:
-                self._add(member)
-        self.ended = headers.ended
 
-    def size(self, path: str) -> int | None:
-        """See `Files`."""
-        span = self._find(path)
-        return None if span is None else span.size
-
-    def open(self, path: str) -> Reader:
-        """See `Files`."""
-        span = self._find(path)
-        if span is None:
-            raise missing(self, path)
-        return Section(self._archive, span.start, span.size, f"{shown(path)} in {self.name}")
-
-    def close(self) -> None:
-        """See `Files`."""
-        self._archive.release()
-
-    def _find(self, path: str) -> Span | None:
-        return self.files.get(self.led_to(path))
-
-    def led_to(self, path: str) -> str:
-        """The name at the end of the links that a path leads through; "" where there are many."""
-        name = clamped(path)
-        for _ in range(_MAX_HOPS):
-            if name not in self.links:
-                return name
-            name = self.links[name]
-        return ""
-
-    def _add(self, member: tarfile.TarInfo) -> None:
+    def add(self, member: tarfile.TarInfo) -> None:
+        """Add the next member."""
         path = clamped(member.name)
         # Of two members with one name the later one counts, as when a tar is unpacked.
         self.files.pop(path, None)
@@ -269,6 +235,43 @@ class TarMembers:
             self.links[path] = clamped(member.linkname)
         elif member.isreg() or member.type not in tarfile.SUPPORTED_TYPES:
             self.files[path] = Span(member.offset_data, content_size(member))
+
+    def size(self, path: str) -> int | None:
+        """See `Files`."""
+        span = self.files.get(self.led_to(path))
+        return None if span is None else span.size
+
+    def open(self, path: str) -> Reader:
+        """See `Files`."""
+        span = self.files.get(self.led_to(path))
+        if span is None:
+            raise missing(self, path)
+        return Section(self._archive, span.start, span.size, f"{shown(path)} in {self.name}")
+
+    def close(self) -> None:
+        """See `Files`."""
+        self._archive.release()
+
+    def led_to(self, path: str) -> str:
+        """The name at the end of the links that a path leads through; "" where there are many."""
+        name = clamped(path)
+        for _ in range(_MAX_HOPS):
+            if name not in self.links:
+                return name
+            name = self.links[name]
+        return ""
+
+
+class TarMembers(Members):
+    """The members of a whole tar. Making one raises SourceError as `TarHeaders` does."""
+
+    def __init__(self, archive: SharedFile, name: str, cancel: Cancel) -> None:
+        super().__init__(archive, name)
+        with io.BufferedReader(Section(archive, 0, archive.size, name), _AHEAD) as stream:
+            headers = TarHeaders(stream, name, cancel, archive.size)
+            for member in headers:
+                self.add(member)
+        self.ended = headers.ended
 
 
 def clamped(path: str) -> str:

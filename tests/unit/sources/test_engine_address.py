@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from towline.errors import SourceError, UsageError
-from towline.sources.engine_address import find
+from towline.sources.engine.address import find
 from towline.wire.tls import Trust
 
 if TYPE_CHECKING:

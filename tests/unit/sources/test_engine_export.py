@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from tests.support import scripted_engine
 from towline.context import Cancel, Context
-from towline.sources import engine_client
-from towline.sources.engine_export import EngineExport
+from towline.sources.engine import client as engine_client
+from towline.sources.engine.kept_export import KeptExport
 from towline.sources.files import read_all
 from towline.testing.images import make_image
 
@@ -39,13 +39,13 @@ def test_what_is_not_wanted_is_kept_where_it_is_asked_for_before_it_comes(tmp_pa
         engine.before_export = lambda: assert_set(cancel.looked_at)
         context = Context()
         with closing(engine_client.connect(engine.url, "app:1", context, {}, timeout=9)) as client:
-            export = EngineExport(
+            export = KeptExport(
                 partial(client.export, ["app:1"]),
-                client.gone,
                 "the export",
                 Context(cancel=cancel),
                 {"TMPDIR": str(tmp_path)},
                 expected=0,
+                wanted=None,
                 unwanted={diff_id.hex},
             )
             reader = export.open(diff_id.hex)

@@ -16,22 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from towline.reference import Reference
-    from towline.sources.engine_client import EngineClient
+    from towline.sources.engine.client import EngineClient
 
 _ALIKE = 5
 """Names that a hint suggests."""
-
-
-class Part(NamedTuple):
-    """The image of one platform in an index, as a containerd store tells of it (API 1.48)."""
-
-    root: Descriptor
-    """Its manifest."""
-    platform: Platform
-    size: int
-    """Bytes of what the store holds of it."""
-    whole: bool
-    """Whether it holds all of it."""
 
 
 class Listed(NamedTuple):
@@ -45,19 +33,16 @@ class Listed(NamedTuple):
     """Bytes of an export, about."""
     platform: Platform
     root: Descriptor | None
-    """The manifest or index of an image in a containerd store, if the engine tells (API 1.48)."""
-    containerd: bool
-    """Whether it is in a containerd store, which exports blobs as they are, named by digests."""
+    """The manifest or index of an image in a containerd store, which exports blobs as they are,
+    named by digests. Its type and size are told since API 1.48."""
     origins: tuple[Reference, ...]
     """The image by its digest in each repository that the engine knows it from."""
     absent: frozenset[Digest]
     """Manifests that the index lists and the engine does not hold, or not whole."""
-    alone: bool
-    """Whether it is one image: no index, or one of which the engine says that it holds only one."""
-    parts: tuple[Part, ...]
-    """The images of an index."""
+    parts: tuple[Listed, ...] = ()
+    """The images of an index that it holds, each for one platform (API 1.48)."""
     within: Digest | None = None
-    """The index of which it is a part by itself."""
+    """The index of which it is a part."""
 
     @property
     def title(self) -> str:
@@ -69,23 +54,16 @@ class Listed(NamedTuple):
         """Whether it is an image for several platforms, or one with attestations."""
         return self.root is not None and self.root.media_type in media_types.INDEXES
 
+    @property
+    def alone(self) -> bool:
+        """Whether it is one image: no index, or one of which the engine holds one image only."""
+        return self.root is None or self.within is not None or len(self.parts) == 1
+
     def of(self, wanted: Platform) -> Listed:
         """The one image of an index that this platform may mean; else all of it, as it is."""
         # An engine exports such a part by itself, since the same version that tells of parts.
-        meant = [each for each in self.parts if may_be(each.platform, wanted)]
-        if not self.is_index or len(meant) != 1 or not meant[0].whole:
-            return self
-        (part,) = meant
-        return self._replace(
-            id=part.root.digest,
-            diff_ids=(),  # those that are told may be another platform's
-            size=part.size,
-            platform=part.platform,
-            root=part.root,
-            absent=frozenset(),
-            alone=True,
-            within=self.id,
-        )
+        meant = [part for part in self.parts if may_be(part.platform, wanted)]
+        return meant[0] if self.is_index and len(meant) == 1 else self
 
 
 def one(client: EngineClient, name: str) -> Listed:
@@ -126,38 +104,46 @@ def all_tags(client: EngineClient, name: str) -> list[Listed]:
 @files.understood("what the engine says of its image")
 def _listed(found: Mapping[str, Any]) -> Listed:
     """Parse the answer of inspect. Raises SourceError."""
-    rootfs = found.get("RootFS")
-    root, driver = found.get("Descriptor"), found.get("GraphDriver")
-    driver_name = driver.get("Name") if isinstance(driver, dict) else ""
-    layers = reading.texts(rootfs, "Layers") if isinstance(rootfs, dict) else ()
+    rootfs, driver = found.get("RootFS"), found.get("GraphDriver")
     digest = Digest(str(found.get("Id")))
+    layers = reading.texts(rootfs, "Layers") if isinstance(rootfs, dict) else ()
+    root = None
+    if found.get("Descriptor"):
+        root = Descriptor.from_json(found["Descriptor"])
+    elif isinstance(driver, dict) and driver.get("Name") == "overlayfs":
+        # Before API 1.48 the snapshotter's name tells: the graph driver's is overlay2.
+        root = Descriptor("", digest, 0)
     parts = [each for each in reading.array(found, "Manifests") if isinstance(each, dict)]
-    images = [each for each in parts if each.get("Kind") == "image"]
-    # Before API 1.48 the snapshotter's name tells: the graph driver's is overlay2.
-    containerd = isinstance(root, dict) or driver_name == "overlayfs"
-    return Listed(
+    held = [each for each in parts if each.get("Available")]
+    image = Listed(
         id=digest,
         names=reading.texts(found, "RepoTags"),
         diff_ids=tuple(map(Digest, layers)),
-        size=_content_size(parts) or int(found.get("Size") or 0),
+        size=_content_size(held) or int(found.get("Size") or 0),
         platform=Platform(
             str(found.get("Os") or ""),
             str(found.get("Architecture") or ""),
             reading.text(found, "Variant") or None,
         ),
-        root=Descriptor.from_json(root) if isinstance(root, dict) else None,
-        containerd=containerd,
+        root=root,
         origins=_origins(found, digest),
-        absent=frozenset(Digest(str(each["ID"])) for each in parts if not each.get("Available")),
-        alone=sum(bool(each.get("Available")) for each in images) == 1 or not containerd,
-        parts=tuple(_part(each) for each in images if each.get("Descriptor")),
+        absent=frozenset(Digest(str(each.get("ID"))) for each in parts if each not in held),
     )
+    images = (each for each in held if each.get("Kind") == "image" and each.get("Descriptor"))
+    return image._replace(parts=tuple(_part(image, each) for each in images))
 
 
-def _part(told: Mapping[str, Any]) -> Part:
+def _part(image: Listed, told: Mapping[str, Any]) -> Listed:
     root = Descriptor.from_json(told["Descriptor"])
-    platform = root.platform or Platform("", "")
-    return Part(root, platform, _content_size([told]), bool(told.get("Available")))
+    return image._replace(
+        id=root.digest,
+        diff_ids=(),  # those that are told may be another platform's
+        size=_content_size([told]),
+        platform=root.platform or Platform("", ""),
+        root=root,
+        absent=frozenset(),
+        within=image.id,
+    )
 
 
 def _origins(found: Mapping[str, Any], digest: Digest) -> tuple[Reference, ...]:
@@ -171,8 +157,8 @@ def _origins(found: Mapping[str, Any], digest: Digest) -> tuple[Reference, ...]:
 
 
 def _content_size(parts: Sequence[Mapping[str, Any]]) -> int:
-    """Bytes that a containerd store holds of an image, of all platforms together."""
-    sizes = [each.get("Size") for each in parts if each.get("Available")]
+    """Bytes that a containerd store holds of these parts of an image."""
+    sizes = [each.get("Size") for each in parts]
     return sum(int(size.get("Content") or 0) for size in sizes if isinstance(size, dict))
 
 

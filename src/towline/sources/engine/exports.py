@@ -9,23 +9,20 @@ from typing import TYPE_CHECKING
 from towline.context import acquired
 from towline.errors import SourceError
 from towline.events import Note
-from towline.sources.engine_documents import named_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 
     from towline.context import Context
-    from towline.sources.base import ImageSource
-    from towline.sources.engine_client import EngineClient
-    from towline.sources.engine_export import EngineExport
-    from towline.sources.engine_images import Listed
+    from towline.sources.engine.client import EngineClient, ExportStream
+    from towline.sources.engine.images import Listed
+    from towline.sources.engine.kept_export import KeptExport
     from towline.sources.passing import PassingTar
     from towline.sources.passing_blob import PassingBlob
     from towline.spec.digest import Digest
-    from towline.wire.exchange import Unread
 
 
-class Exporter:
+class Exports:
     """The exports of one engine. Safe from any thread."""
 
     def __init__(
@@ -41,9 +38,8 @@ class Exporter:
         self._environ = environ
         self._held = held
         self._turn = threading.Lock()
-        self._kept: dict[tuple[Digest, ...], EngineExport] = {}
-        self._archives: dict[tuple[Digest, ...], ImageSource] = {}
-        """The exports as sources, by the lists of images in them."""
+        self._kept: dict[Digest, KeptExport] = {}
+        """By the images in them."""
         self._passed: PassingTar | None = None
         """The export that has passed."""
 
@@ -54,12 +50,10 @@ class Exporter:
 
         Raises SourceError, Cancelled.
         """
-        from towline.sources.engine_export import ExportStream
         from towline.sources.passing import PassingTar
 
-        unread = self._ask([image], self._context)
+        stream = self._begin([image], self._context)
         name = f"the export of {image.title}"
-        stream = ExportStream(unread, name, self._client.gone)
         self._passed = tar = PassingTar(stream, name, self._context.cancel)
         try:
             yield from tar.passing(lambda: enough(tar))
@@ -68,39 +62,35 @@ class Exporter:
         finally:
             stream.close()
 
-    def kept(self, images: Sequence[Listed], wanted: set[str] | None) -> EngineExport:
+    def kept(self, images: Sequence[Listed], wanted: set[str] | None = None) -> KeptExport:
         """An export of these images, kept in a file; it is begun at the first call.
 
         `wanted`: digests, without the algorithm; the export is ended behind the last of them. None:
         all of it is wanted.
         """
-        key = tuple(image.id for image in images)
+        from towline.sources.engine.kept_export import KeptExport  # most pushes need none
+
         with acquired(self._turn, self._context):  # several layers are opened at once
-            if key not in self._kept:
-                self._kept[key] = self._new(images)
-                if wanted is not None:
-                    self._kept[key].want_only(wanted)
-            return self._kept[key]
+            if export := self._kept.get(images[0].id):
+                return export
+            unwanted = {each.hex for each in self._held({d for i in images for d in i.diff_ids})}
+            if self._passed:
+                missed = {digest.hex for digest in self._passed.held.missed}
+                passed = (path.rpartition("/")[2] for path in self._passed.passed)
+                unwanted |= {name for name in passed if name not in missed}
+            export = KeptExport(
+                partial(self._begin, images),
+                f"the export of {_titles(images)}",
+                self._context,
+                self._environ,
+                expected=sum(image.size for image in images),
+                wanted=wanted,
+                unwanted=unwanted,
+            )
+            self._kept |= dict.fromkeys((image.id for image in images), export)
+            return export
 
-    def _new(self, images: Sequence[Listed]) -> EngineExport:
-        from towline.sources.engine_export import EngineExport  # most pushes need no export
-
-        held = self._held({diff_id for each in images for diff_id in each.diff_ids})
-        unwanted = {digest.hex for digest in held}
-        if self._passed:
-            missed = {digest.hex for digest in self._passed.held.missed}
-            unwanted |= set(map(named_by, self._passed.passed)) - missed
-        return EngineExport(
-            partial(self._ask, images),
-            self._client.gone,
-            f"the export of {_titles(images)}",
-            self._context,
-            self._environ,
-            expected=sum(image.size for image in images),
-            unwanted=unwanted,
-        )
-
-    def _ask(self, images: Sequence[Listed], context: Context) -> Unread:
+    def _begin(self, images: Sequence[Listed], context: Context) -> ExportStream:
         """Have the engine begin an export. Raises SourceError."""
         size = sum(image.size for image in images)
         message = (
@@ -115,30 +105,9 @@ class Exporter:
         platform = image.platform if image.within else None
         return self._client.export([image.within or image.id], context, platform)
 
-    def archive(self, images: Sequence[Listed]) -> ImageSource:
-        """An export of these images as a source, by its list of images, which comes last."""
-        from towline.sources.open_source import by_its_list
-        from towline.sources.tar_members import TarMembers
-
-        export = self.kept(images, None)
-        key = tuple(image.id for image in images)
-        with acquired(self._turn, self._context):
-            if key not in self._archives:
-                export.await_end()
-                export.hold()
-                try:
-                    members = TarMembers(export, export.name, self._context.cancel)
-                    self._archives[key] = by_its_list(members, None, self._context)
-                except BaseException:
-                    export.release()
-                    raise
-            return self._archives[key]
-
     def close(self) -> None:
         """Close the exports; readers that are open go on."""
-        for archive in self._archives.values():
-            archive.close()
-        for export in self._kept.values():
+        for export in set(self._kept.values()):
             export.release()
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from towline.errors import NetworkError, RegistryError, SourceError, TowlineError
 from towline.events import nowhere
-from towline.sources import engine_address
+from towline.sources.engine import address as addresses
+from towline.sources.files import blocks
 from towline.spec import reading
 from towline.wire.channel import Silence, words
 from towline.wire.local import Command, dial_unix
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from towline.context import Cancel, Context
-    from towline.sources.engine_address import Address
+    from towline.sources.engine.address import Address
     from towline.spec.descriptor import Platform
     from towline.wire.channel import Channel
     from towline.wire.exchange import Unread
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NEWEST = (1, 55)
+_NEWEST = (1, 55)
 """That of Engine 29.7. Nothing that is asked here has changed since 1.24."""
 _OLDEST = (1, 24)
 """The oldest API version for which every question here is known to be the same."""
@@ -41,19 +42,19 @@ _WHOLE_ANSWER = 64 << 20
 _DAYS = 20 * 86400.0
 """Seconds to wait for an export's first byte: an engine with overlay2, and Podman, first write all
 of it to their own disk. A `poll` takes no more than 24 days."""
-_TEMPORARY_ERRORS = 8 << 10
+_WORDS = 8 << 10
 """Bytes that are read of the words of an `ssh` that failed."""
-
-
+_TAIL = 8 << 10
+"""Bytes at an export's end that are searched for the engine's error."""
 _NO_FILE = "no such file or directory"
 
 
 class _Unreachable(Exception):
     """No engine answers at an address, and why."""
 
-    def __init__(self, address: Address, why: str, hint: str | None = None) -> None:
+    def __init__(self, why: str, hint: str | None = None) -> None:
         super().__init__(why)
-        self.address, self.why, self.hint = address, why, hint
+        self.why, self.hint = why, hint
 
 
 def connect(
@@ -70,20 +71,28 @@ def connect(
 
     Raises SourceError when none answers, UsageError for an `engine` that is no address.
     """
-    tried: list[_Unreachable] = []
-    for address in engine_address.find(engine, environ):
+    tried: list[tuple[Address, _Unreachable]] = []
+    for address in addresses.find(engine, environ):
         client = EngineClient(address, context, environ, timeout=timeout, log=log, secrets=secrets)
         try:
             client.ping()
         except _Unreachable as error:
             client.close()
-            tried.append(error)
+            tried.append((address, error))
         except BaseException:
             client.close()
             raise
         else:
             return client
-    raise _nobody(name, tried)
+    looked = ", ".join(
+        str(address) + (f": {error.why}" if error.why != _NO_FILE else "")
+        for address, error in tried
+    )
+    first, slash, _ = name.partition("/")
+    registry = "" if slash and ("." in first or ":" in first) else "REGISTRY/"
+    piped = f"docker save {name} | towline push - {registry}{name}"
+    hint = next((error.hint for _, error in tried if error.hint), piped)
+    raise SourceError(f"{name} cannot be read: no engine answers (looked at {looked})", hint=hint)
 
 
 class EngineClient:
@@ -115,10 +124,10 @@ class EngineClient:
         )
         self._podman = False
         self._version = ""
-        """The API's version in paths; empty: paths have none."""
+        """What paths begin with: the API's version, where the engine tells one."""
 
     def ping(self) -> None:
-        """Find out which engine it is, and the API's version. Raises SourceError."""
+        """Find out which engine it is, and the API's version. Raises SourceError, _Unreachable."""
         # A proxy in between may refuse HEAD: then GET is asked, as docker's client does.
         answer = self._first("HEAD")
         if "Api-Version" not in answer.headers:
@@ -131,48 +140,36 @@ class EngineClient:
                 "a ping"
             )
         self.name = f"{'Podman' if self._podman else 'the engine'} at {self._address.text}"
-        self._version = self._agreed(told)
-
-    def _agreed(self, told: str | None) -> str:
-        """The newest version of the API that both sides know. Raises SourceError."""
         if pinned := self._environ.get("DOCKER_API_VERSION"):
-            return pinned.removeprefix("v")
-        if told is None:
-            return ""
-        theirs = _numbers(told)
-        if theirs < _OLDEST:
-            raise SourceError(
-                f"{self.name} is too old: its API is {told}, and {_text(_OLDEST)} is the oldest "
-                "that is spoken",
-                hint="pipe the image in: docker save NAME | towline push - DESTINATION",
-            )
-        return _text(min(theirs, NEWEST))
+            self._version = f"/v{pinned.removeprefix('v')}"
+        elif told is not None:
+            major, minor = min(_numbers(told), _NEWEST)
+            if (major, minor) < _OLDEST:
+                raise SourceError(
+                    f"{self.name} is too old: its API is {told}, and "
+                    f"{'.'.join(map(str, _OLDEST))} is the oldest that is spoken",
+                    hint="pipe the image in: docker save NAME | towline push - DESTINATION",
+                )
+            self._version = f"/v{major}.{minor}"
 
     def _first(self, method: str) -> Response:
-        """An answer to a ping. Raises _Unreachable."""
-        request = Request(method, self._url("/_ping"))
+        """An answer to a ping. Raises SourceError, _Unreachable."""
         try:
-            return self._pool.request(request, self._context)
+            return self._pool.request(Request(method, self._url("/_ping")), self._context)
         except (OSError, Silence, NetworkError) as error:
             raise self._unreachable(error) from None
         except RegistryError as error:
             raise SourceError(f"what answers at {self._address} is no Docker engine") from error
 
-    def _unreachable(self, error: OSError | Silence | NetworkError) -> _Unreachable:
+    def _unreachable(self, error: Exception) -> _Unreachable:
         if self._address.command:
             return self._ssh_failed(error)
         if isinstance(error, PermissionError):
-            return _Unreachable(
-                self._address,
-                "it may not be opened by this user",
-                "join the group docker (and log in anew), or use a rootless engine",
-            )
-        if isinstance(error, NetworkError):
-            why = error.message.removeprefix(f"cannot connect to {self._authority}: ")
-            return _Unreachable(self._address, why)  # its hint is about registries
-        return _Unreachable(
-            self._address, words(error) if isinstance(error, OSError) else str(error)
-        )
+            hint = "join the group docker (and log in anew), or use a rootless engine"
+            return _Unreachable("it may not be opened by this user", hint)
+        # Without the hint of a NetworkError, which is about registries.
+        beginning = f"cannot connect to {self._address.url.authority}: "
+        return _Unreachable(_said_by(error).removeprefix(beginning))
 
     def _ssh_failed(self, error: Exception) -> _Unreachable:
         for command in self._commands:
@@ -180,16 +177,16 @@ class EngineClient:
         said = ""
         if self._said:
             self._said.seek(0)
-            said = self._said.read(_TEMPORARY_ERRORS).decode("utf-8", "replace")
+            said = self._said.read(_WORDS).decode("utf-8", "replace")
         lines = [line.strip() for line in said.splitlines() if line.strip()]
         why = lines[-1] if lines else words(error) if isinstance(error, OSError) else "ssh ended"
         host = self._address.text
         if "permission denied" in why.lower():
             hint = f"nothing is asked for: have a key for it in the ssh agent, and try ssh {host}"
-            return _Unreachable(self._address, f"ssh is not let in without a password: {why}", hint)
+            return _Unreachable(f"ssh is not let in without a password: {why}", hint)
         if "host key verification failed" in why.lower():
-            return _Unreachable(self._address, why, f"connect once by hand: ssh {host}")
-        return _Unreachable(self._address, why)
+            return _Unreachable(why, f"connect once by hand: ssh {host}")
+        return _Unreachable(why)
 
     # What is asked.
 
@@ -229,30 +226,31 @@ class EngineClient:
 
     def export(
         self, names: Sequence[str], context: Context, platform: Platform | None = None
-    ) -> Unread:
+    ) -> ExportStream:
         """A tar of images, or of that platform's alone, as it comes. Raises SourceError."""
         if self._podman:
             query = "".join(f"&references={quote(name)}" for name in names)
-            # Not as an OCI archive: for that Podman compresses each layer, with one thread.
-            target = f"/libpod/images/export?format=docker-archive{query}"
+            # Not as an OCI archive: for that Podman compresses each layer, with one thread. Its own
+            # API has versions of its own.
+            target = f"/v4.0.0/libpod/images/export?format=docker-archive{query}"
         else:
-            target = "/images/get?" + "&".join(f"names={quote(name)}" for name in names)
+            query = "&".join(f"names={quote(name)}" for name in names)
             if platform:
-                target += f"&platform={quote(json.dumps(platform.as_json()))}"
-        request = Request("GET", self._url(target))
+                query += f"&platform={quote(json.dumps(platform.as_json()))}"
+            target = f"{self._version}/images/get?{query}"
         try:
+            request = Request("GET", self._url(target))
             unread = self._pool.open(request, context, patience=_DAYS)
         except (OSError, Silence, TowlineError) as error:
             raise self.gone(error) from None
         if not unread.response.ok:
             raise self._refused(unread.response)
-        return unread
+        return ExportStream(unread, self)
 
     def _get(self, target: str) -> Response:
         try:
-            return self._pool.request(
-                Request("GET", self._url(target)), self._context, limit=_WHOLE_ANSWER
-            )
+            request = Request("GET", self._url(self._version + target))
+            return self._pool.request(request, self._context, limit=_WHOLE_ANSWER)
         except (OSError, Silence, TowlineError) as error:
             raise self.gone(error) from None
 
@@ -270,29 +268,20 @@ class EngineClient:
 
     def _refused(self, answer: Response) -> SourceError:
         """The error for a refusal, in the engine's own words."""
-        said = said_in(answer.body) or answer.reason
+        said = _said_in(answer.body) or answer.reason
         return SourceError(f"{self.name} answers {answer.status}: {said}")
 
     def gone(self, error: Exception, read: int | None = None) -> SourceError:
         """The error for an engine that does not answer any more; `read`: bytes of an export."""
-        said = words(error) if isinstance(error, OSError) else str(error)
-        said = said.removeprefix(self._authority).strip()
+        said = _said_by(error).removeprefix(self._address.url.authority).strip()
         after = "" if read is None else f", after {read} bytes of its export"
         return SourceError(f"{self.name} is gone: {said}{after}", hint="see whether it still runs")
 
     # How it is reached.
 
-    @property
-    def _authority(self) -> str:
-        return self._address.url.authority
-
     def _url(self, target: str) -> Url:
-        # Podman's own API has versions of its own; the ping of both must have none.
-        libpod = target.startswith("/libpod/")
-        version = "4.0.0" if libpod else self._version
-        prefix = f"/v{version}" if version and target != "/_ping" else ""
         base = self._address.url.target.partition("?")[0].rstrip("/")
-        return self._address.url.at(f"{base}{prefix}{target}")
+        return self._address.url.at(f"{base}{target}")
 
     def _dial(self, cancel: Cancel, timeout: float) -> Channel:
         if self._address.socket:
@@ -311,7 +300,47 @@ class EngineClient:
             self._said.close()
 
 
-def said_in(body: bytes) -> str:
+class ExportStream:
+    """A Reader of an engine's export as it comes; closing it ends the export."""
+
+    def __init__(self, unread: Unread, client: EngineClient) -> None:
+        self._unread = unread
+        self._client = client
+        self._position = 0
+        self._tail = b""
+        self._over = False
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """See `Reader`. Raises SourceError for an engine that is gone, Cancelled."""
+        if self._over:
+            return 0
+        try:
+            count = self._unread.readinto(buffer)
+        except TowlineError as error:
+            self._over = True
+            raise self._client.gone(error, self._position) from None
+        self._tail = (self._tail + bytes(buffer[:count][-_TAIL:]))[-_TAIL:]
+        self._over = not count
+        self._position += count
+        return count
+
+    def explained(self, error: SourceError) -> SourceError:
+        """The engine's reason for a torn tar, if it gives one; else `error`."""
+        # An engine that fails after the first byte cannot change the status, which was 200: it
+        # appends a line of JSON to the tar.
+        for _ in blocks(self):
+            pass
+        begin = self._tail.rfind(b'{"errorDetail"')
+        if begin >= 0 and (said := _said_in(self._tail[begin:])):
+            return SourceError(f"the engine could not export the image: {said}")
+        return error
+
+    def close(self) -> None:
+        """See `Reader`."""
+        self._unread.close()
+
+
+def _said_in(body: bytes) -> str:
     """The message in an answer, or in the line at the end of a torn export; or ""."""
     document = reading.mapping(body)
     detail = document.get("errorDetail")
@@ -320,22 +349,10 @@ def said_in(body: bytes) -> str:
     return " ".join(str(found).split()) if found else ""
 
 
-def _nobody(name: str, tried: Sequence[_Unreachable]) -> SourceError:
-    """The error where no engine answers: the places tried, and the way by a pipe as a hint."""
-    looked = ", ".join(
-        str(place.address) + (f": {place.why}" if place.why != _NO_FILE else "") for place in tried
-    )
-    first, slash, _ = name.partition("/")
-    registry = "" if slash and ("." in first or ":" in first) else "REGISTRY/"
-    piped = f"docker save {name} | towline push - {registry}{name}"
-    hint = next((place.hint for place in tried if place.hint), piped)
-    return SourceError(f"{name} cannot be read: no engine answers (looked at {looked})", hint=hint)
+def _said_by(error: Exception) -> str:
+    return words(error) if isinstance(error, OSError) else str(error)
 
 
 def _numbers(version: str) -> tuple[int, int]:
     major, _, minor = version.partition(".")
-    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else NEWEST
-
-
-def _text(version: tuple[int, int]) -> str:
-    return ".".join(map(str, version))
+    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else _NEWEST

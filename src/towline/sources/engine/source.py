@@ -11,27 +11,14 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError
-from towline.sources import engine_images
-from towline.sources.base import (
-    SourceEntry,
-    SourceImage,
-    SourceIndex,
-    SourceLayer,
-    images_of,
-)
-from towline.sources.engine_content import EngineContent
-from towline.sources.engine_documents import (
-    DescribedFiles,
-    config_of,
-    gather,
-    named_by,
-    without_manifest,
-)
-from towline.sources.engine_exporter import Exporter
-from towline.sources.oci_layout import OciLayout, path_of
+from towline.sources.base import SourceEntry, SourceImage, SourceIndex, SourceLayer, images_of
+from towline.sources.engine import images
+from towline.sources.engine.documents import StoreFiles, StoreImage, UnknownDocument
+from towline.sources.engine.exports import Exports
+from towline.sources.oci_layout import path_of
 from towline.sources.select import may_be, select
-from towline.spec.descriptor import Descriptor, Platform
 from towline.spec.digest import Digest
+from towline.spec.manifest import parse_config
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Mapping, Sequence
@@ -39,13 +26,13 @@ if TYPE_CHECKING:
     from towline.context import Context
     from towline.layers.reader import Reader
     from towline.reference import Reference
-    from towline.sources.base import ImageSource
-    from towline.sources.engine_client import EngineClient
-    from towline.sources.engine_documents import Find
-    from towline.sources.engine_export import EngineExport
-    from towline.sources.engine_images import Listed
+    from towline.sources.engine.client import EngineClient
+    from towline.sources.engine.documents import Find
+    from towline.sources.engine.images import Listed
+    from towline.sources.engine.kept_export import KeptExport
     from towline.sources.passing import PassingTar
     from towline.sources.passing_blob import PassingBlob
+    from towline.spec.descriptor import Platform
 
 
 class EngineSource:
@@ -72,15 +59,12 @@ class EngineSource:
         """
         self.name = name
         self._client = client
-        self._context = context
         self._platforms = platforms
         self._all_tags = all_tags
         self._wants_outline = outline
-        self._exporter = Exporter(client, context, environ, self.held)
-        self._layers_of: dict[Digest, set[str]] = {}
-        """By images that are described: the digests of their layers, without the algorithm."""
+        self._exports = Exports(client, context, environ, self.held)
         self._contents: dict[Digest, SourceImage | SourceIndex] = {}
-        """Images that could be described without an export."""
+        """Images that are described."""
 
     # What a subclass knows of documents (configs and manifests), by their digests.
 
@@ -114,30 +98,29 @@ class EngineSource:
 
     def close(self) -> None:
         """See `ImageSource`."""
-        self._exporter.close()
+        self._exports.close()
         self._client.close()
 
     def entries(self) -> Sequence[SourceEntry]:
         """See `ImageSource`."""
-        images = self._images
-        described = {image.id: self._without_export(image) for image in images}
-        unknown = [image for image in images if described[image.id] is None]
+        unknown = [image for image in self._images if self._without_export(image) is None]
+        outlines: dict[Digest, SourceImage] = {}
         if self._wants_outline:
-            described |= {each.id: self._outline(each) for each in unknown if not each.is_index}
-            unknown = [each for each in unknown if each.is_index]
+            outlines = {image.id: self._outline(image) for image in unknown if not image.is_index}
+            unknown = [image for image in unknown if image.is_index]
         if unknown:
-            described |= self._by_export(unknown)
-
-        def entry(image: Listed, content: SourceImage | SourceIndex) -> SourceEntry:
-            return SourceEntry(image.names, lambda: content)
-
-        return [entry(image, content) for image in images if (content := described[image.id])]
+            self._describe_by_export(unknown)
+        contents = self._contents | outlines
+        return [
+            SourceEntry(image.names, partial(contents.__getitem__, image.id))
+            for image in self._images
+        ]
 
     @cached_property
     def _images(self) -> list[Listed]:
         if self._all_tags:
-            return engine_images.all_tags(self._client, self.name)
-        image = engine_images.one(self._client, self.name)
+            return images.all_tags(self._client, self.name)
+        image = images.one(self._client, self.name)
         return [image.of(self._platforms[0]) if len(self._platforms) == 1 else image]
 
     @property
@@ -152,60 +135,43 @@ class EngineSource:
 
     # Without an export.
 
-    def _find(
-        self, image: Listed, digest: Digest, *, manifest: bool, anywhere: bool = True
-    ) -> bytes | None:
-        """A document of an image, from anywhere but an export; None: it was not found."""
+    def _without_export(self, image: Listed) -> SourceImage | SourceIndex | None:
+        """The image, if its documents are known or can be had elsewhere; else None."""
+        if image.id not in self._contents and (content := self._described(image, self._find)):
+            self._contents[image.id] = content
+        return self._contents.get(image.id)
+
+    def _find(self, digest: Digest, *, manifest: bool, anywhere: bool = True) -> bytes | None:
+        """A document that is known, or is at a registry; None: it was not found."""
         content = self.remembered(digest)
-        if content is None and image.root is not None:
-            content = self._content.read(digest.hex)
-            # Read from the store's own files, which nobody has checked on the way.
-            if content is not None and Digest.of(content) != digest:
-                content = None
-        if content is None and anywhere:
-            content = self.fetch(digest, manifest=manifest)
-        return content
+        return self.fetch(digest, manifest=manifest) if content is None and anywhere else content
+
+    @cached_property
+    def _files(self) -> StoreFiles:
+        return StoreFiles(self._client.info())
 
     def _at_hand(self, image: Listed) -> bool:
         """Whether the image's layers can be read without an export."""
-        layers = self._layers_of.get(image.id)
-        if not layers:
-            return layers is not None
-        return image.root is not None and self._content.holds(layers)
-
-    @cached_property
-    def _content(self) -> EngineContent:
-        return EngineContent(self._client.info())
-
-    def _without_export(self, image: Listed) -> SourceImage | SourceIndex | None:
-        """The image, if its documents are known or can be had elsewhere; else None."""
-        content = self._contents.get(image.id) or self._described(image, partial(self._find, image))
-        if content is not None:
-            self._contents[image.id] = content
-        return content
+        if (content := self._contents.get(image.id)) is None:
+            return False
+        names = _names(content)
+        return not names or (image.root is not None and self._files.holds(names))
 
     def _described(self, image: Listed, find: Find) -> SourceImage | SourceIndex | None:
         """The image by its documents, which `find` finds; None: one of them is missing."""
-        top = find(image.id, manifest=image.root is not None)
-        if top is None:
-            return None
-        if image.root is None and (config := config_of(top)):
+        if image.root is None:
+            content = find(image.id, manifest=False) or b""
+            try:
+                config = parse_config(content)
+            except ValueError:
+                return None
             layers = self._layers(image, config.diff_ids, config.filled)
-            self._layers_of[image.id] = {diff_id.hex for diff_id in config.diff_ids}
-            return SourceImage(top, None, layers, None, config.platform, oci=False)
-        root = image.root or Descriptor("", image.id, len(top))
-        gathered = gather(
-            root, find, image.absent, lambda digest: self._content.holds([digest.hex])
-        )
-        if gathered is None:
-            return None
-        self._layers_of[image.id] = set(map(named_by, gathered.sizes))
+            return SourceImage(content, None, layers, None, config.platform, oci=False)
         open_blob = partial(self._open_blob, image)
-        layout = OciLayout(DescribedFiles(self._client.name, root, gathered, open_blob))
-        content = layout.entries()[0].content
-        if image.within:
-            return content._replace(for_index=True)
-        return content if layout.says_most() else without_manifest(content)
+        try:
+            return StoreImage(self._client.name, image, find, self._files, open_blob).read()
+        except UnknownDocument:
+            return None
 
     def _outline(self, image: Listed) -> SourceImage:
         """The image as far as it is known without its config."""
@@ -218,7 +184,7 @@ class EngineSource:
         Only an export has its config, which may come last, while inspect tells the DiffIDs.
         """
         (image, *more) = self._images
-        if more or image.containerd or self._all_tags or not image.diff_ids:
+        if more or image.root or self._all_tags or not image.diff_ids:
             return None
         if not self._all_wanted(image):
             return None
@@ -244,10 +210,8 @@ class EngineSource:
 
     def passes(self) -> bool:
         """Whether to take the blobs from `passing`, as an export will hardly be avoided."""
-        if len(self._images) != 1 or not self._images[0].containerd:
-            return False
-        (image,) = self._images
-        if not self._all_wanted(image):
+        (image, *more) = self._images
+        if more or image.root is None or not self._all_wanted(image):
             return False
         content = self._without_export(image)
         if content is None:
@@ -269,45 +233,42 @@ class EngineSource:
         """See `PassesBy`. Ends behind the last wanted blob; missed ones are exported once more."""
         (image,) = self._images
         held = {digest.hex for digest in self.held(image.diff_ids)}
-        return self._exporter.passing(image, lambda tar: self._has_passed(image, tar, held))
+        wanted: set[str] | None = None
 
-    def _has_passed(self, image: Listed, tar: PassingTar, held: set[str]) -> bool:
-        """Whether the image's documents are known, and all blobs that must be sent have passed."""
+        def have_passed(tar: PassingTar) -> bool:
+            """Whether the documents are known, and all blobs that must be sent have passed."""
 
-        def find(digest: Digest, **_: bool) -> bytes | None:
-            return self._checked(digest, tar.documents.get(path_of(digest)))
+            def find(digest: Digest, **_: bool) -> bytes | None:
+                return self._checked(digest, tar.documents.get(path_of(digest)))
 
-        if image.id not in self._layers_of and self._described(image, find) is None:
-            return False
-        wanted = self._layers_of[image.id] - held
-        return all(tar.size(f"blobs/sha256/{name}") is not None for name in wanted)
+            nonlocal wanted
+            if wanted is None:
+                content = self._contents.get(image.id) or self._described(image, find)
+                wanted = _names(content) - held if content else None
+            return wanted is not None and all(
+                tar.size(f"blobs/sha256/{name}") is not None for name in wanted
+            )
+
+        return self._exports.passing(image, have_passed)
 
     # By an export that is kept.
 
-    def _by_export(self, images: Sequence[Listed]) -> dict[Digest, SourceImage | SourceIndex]:
-        """Images by an export; their documents are kept for later pushes."""
-        if len(images) == 1:
-            (image,) = images
-            export = self._export(images)
-            if content := self._described(image, partial(self._find_in, export)):
-                export.want_only(self._layers_of[image.id])
-                return {image.id: content}
-            if image.id in image.absent:
+    def _describe_by_export(self, unknown: Sequence[Listed]) -> None:
+        """Describe images by an export of all of them; documents are kept for later pushes."""
+        export = self._exports.kept(unknown)
+
+        def find(digest: Digest, **_: bool) -> bytes | None:
+            return self._checked(digest, export.document(digest.hex))
+
+        for image in unknown:
+            content = self._described(image, find)
+            if content is None and image.id in image.absent:
                 raise SourceError(
                     f"{self._client.name} does not hold all of {image.title}",
                     hint="copy it from its registry, or pull it anew",
                 )
-        archive = self._exporter.archive(images)
-        found = {}
-        for image in images:
-            content = _content(archive, image)
-            self._keep_documents(image, content, images)
-            found[image.id] = content
-        return found
-
-    def _find_in(self, export: EngineExport, digest: Digest, **_: bool) -> bytes | None:
-        """A document of an export, waited for; None: the export does not have it."""
-        return self._checked(digest, export.read(digest.hex))
+            self._contents[image.id] = content or _listed_in(export, image)
+        export.want_only(set[str]().union(*(_names(self._contents[image.id]) for image in unknown)))
 
     def _checked(self, digest: Digest, content: bytes | None) -> bytes | None:
         """The document, which is kept for later pushes, if it has that digest; else None."""
@@ -316,44 +277,41 @@ class EngineSource:
         self.keep(content)
         return content
 
-    def _keep_documents(
-        self, image: Listed, content: SourceImage | SourceIndex, images: Sequence[Listed]
-    ) -> None:
-        """Keep the documents of an image of an export for later pushes."""
-        if isinstance(content, SourceImage):
-            self.keep(content.config)
-        find = partial(self._find_in, self._export(images))
-        top = find(image.id, manifest=True)
-        if top is not None and config_of(top) is None:
-            gather(Descriptor("", image.id, len(top)), find)
+    def _export(self, image: Listed) -> KeptExport:
+        """An export of the image, of which only the layers are wanted where those are known."""
+        content = self._contents.get(image.id)
+        return self._exports.kept([image], _names(content) if content else None)
 
     def _open_layer(self, image: Listed, diff_id: Digest, place: int) -> Reader:
         """Open a plain layer of an export. Raises SourceError, Cancelled."""
         # Docker names the layer's file by its DiffID; else its place in `manifest.json` tells.
-        if reader := self._export([image]).open(diff_id.hex):
+        export = self._export(image)
+        if reader := export.open(diff_id.hex):
             return reader
-        content = _content(self._exporter.archive([image]), image)
+        content = _listed_in(export, image)
         if isinstance(content, SourceIndex) or len(content.layers) <= place:
             raise SourceError(f"{image.title} has changed in {self._client.name} meanwhile")
         return content.layers[place].open()
 
-    def _open_blob(self, image: Listed, path: str) -> Reader:
-        if reader := self._content.open(named_by(path)):
+    def _open_blob(self, image: Listed, digest: Digest) -> Reader:
+        """Open a blob of a containerd store. Raises SourceError, Cancelled."""
+        if reader := self._files.open(digest.hex):
             return reader
-        export = self._export([image])
-        reader = export.open(named_by(path))
-        if reader is None:
-            raise SourceError(f"{export.name} lacks {path}")
-        return reader
-
-    def _export(self, images: Sequence[Listed]) -> EngineExport:
-        """The export of these images that is kept; of a single image only the wanted layers."""
-        wanted = self._layers_of.get(images[0].id) if len(images) == 1 else None
-        return self._exporter.kept(images, wanted)
+        export = self._export(image)
+        if reader := export.open(digest.hex):
+            return reader
+        raise SourceError(f"{export.name} lacks the layer {digest}")
 
 
-def _content(archive: ImageSource, image: Listed) -> SourceImage | SourceIndex:
-    """That image in an export. Raises SourceError."""
-    entries = archive.entries()
+def _names(content: SourceImage | SourceIndex) -> set[str]:
+    """The names of the layers that an engine holds, in its store or an export: their digests."""
+    layers = [layer for image in images_of(content) for layer in image.layers if layer.held]
+    digests = (layer.stored.digest if layer.stored else layer.diff_id for layer in layers)
+    return {digest.hex for digest in digests if digest}
+
+
+def _listed_in(export: KeptExport, image: Listed) -> SourceImage | SourceIndex:
+    """That image in an export, by the export's list. Raises SourceError."""
+    entries = export.listed().entries()
     entry = entries[0] if len(entries) == 1 else select(entries, image.names[0], image.title)
     return entry.content

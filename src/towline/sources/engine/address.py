@@ -11,7 +11,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from towline.errors import SourceError, UsageError
 from towline.reference import without_login
@@ -19,10 +19,10 @@ from towline.wire import tls
 from towline.wire.message import DEFAULT_PORTS, Url, parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-DEFAULT_CONTEXT = "default"
-DEFAULT_SOCKET = "/var/run/docker.sock"
+_DEFAULT_CONTEXT = "default"
+_DEFAULT_SOCKET = "/var/run/docker.sock"
 _SHORT_TCP = re.compile(r"(?P<host>\[[^\]]*\]|[^:/]*)(?::(?P<port>[0-9]*))?(?P<path>/(?!/).*)?")
 _SSH = re.compile(
     r"(?:(?P<user>[^@:/\s]+)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/@\[\]\s]+)"
@@ -62,24 +62,19 @@ def find(engine: str | None, environ: Mapping[str, str]) -> tuple[Address, ...]:
             raise UsageError(error.message, hint=error.hint) from None
     if host := environ.get("DOCKER_HOST"):
         return (_named(host, "DOCKER_HOST", environ),)
-    if (named := _context(environ)) and named[0] != DEFAULT_CONTEXT:
+    if (named := _context(environ)) and named[0] != _DEFAULT_CONTEXT:
         return (_of_context(*named, environ),)
     if host := environ.get("CONTAINER_HOST"):
         return (_address(host, "CONTAINER_HOST", None, program="podman"),)
     return tuple(Address(f"unix://{path}", "", socket=path) for path in _usual_places(environ))
 
 
-def _usual_places(environ: Mapping[str, str]) -> Iterator[str]:
-    yield DEFAULT_SOCKET
+def _usual_places(environ: Mapping[str, str]) -> list[str]:
     runtime, home = environ.get("XDG_RUNTIME_DIR"), environ.get("HOME")
-    if runtime:
-        yield f"{runtime}/docker.sock"
-    if home:
-        yield f"{home}/.docker/run/docker.sock"
-        yield f"{home}/.docker/desktop/docker.sock"
-    if runtime:
-        yield f"{runtime}/podman/podman.sock"
-    yield "/run/podman/podman.sock"
+    rootless = [f"{runtime}/docker.sock"] if runtime else []
+    desktop = [f"{home}/.docker/{it}/docker.sock" for it in ("run", "desktop")] if home else []
+    podman = [f"{runtime}/podman/podman.sock"] if runtime else []
+    return [_DEFAULT_SOCKET, *rootless, *desktop, *podman, "/run/podman/podman.sock"]
 
 
 def _named(text: str, named_by: str, environ: Mapping[str, str]) -> Address:
@@ -87,15 +82,19 @@ def _named(text: str, named_by: str, environ: Mapping[str, str]) -> Address:
 
     Raises SourceError.
     """
-    trust = _variables_trust(environ)
+    trust = None
+    verify = bool(environ.get("DOCKER_TLS_VERIFY"))
+    if verify or environ.get("DOCKER_TLS"):
+        folder = Path(environ.get("DOCKER_CERT_PATH") or _config_folder(environ))
+        trust = _trust(folder, insecure=not verify)
     text = text.strip()
     scheme, mark, rest = text.partition("://")
     if not mark:
         scheme, rest = "tcp", text
     if not text:
-        text = "tcp://localhost:2376" if trust else f"unix://{DEFAULT_SOCKET}"
+        text = "tcp://localhost:2376" if trust else f"unix://{_DEFAULT_SOCKET}"
     elif scheme == "unix" and not rest:
-        text = f"unix://{DEFAULT_SOCKET}"
+        text = f"unix://{_DEFAULT_SOCKET}"
     elif scheme == "tcp" and (match := _SHORT_TCP.fullmatch(rest)):
         # The port is the same with TLS: of 2376 docker's client thinks only where nothing is said.
         text = f"tcp://{match['host'] or 'localhost'}:{match['port'] or 2375}{match['path'] or ''}"
@@ -144,25 +143,11 @@ def _ssh(match: re.Match[str], program: str) -> tuple[str, ...]:
         words += ["-p", match["port"]]
     words += ["--", match["host"].strip("[]"), program]
     if match["path"] and match["path"] != "/":
+        import shlex  # a shell at the other end takes the command apart
+
         option = "--host" if program == "docker" else "--url"
-        words.append(f"{option}=unix://{_quoted(match['path'])}")
+        words.append(f"{option}=unix://{shlex.quote(match['path'])}")
     return (*words, "system", "dial-stdio")
-
-
-def _quoted(path: str) -> str:
-    """The path quoted for the shell at the other end."""
-    import shlex
-
-    return shlex.quote(path)
-
-
-def _variables_trust(environ: Mapping[str, str]) -> tls.Trust | None:
-    """The TLS that docker's variables ask for; None: they ask for none."""
-    verify = bool(environ.get("DOCKER_TLS_VERIFY"))
-    if not verify and not environ.get("DOCKER_TLS"):
-        return None
-    folder = Path(environ.get("DOCKER_CERT_PATH") or config_folder(environ))
-    return _trust(folder, insecure=not verify)
 
 
 def _trust(folder: Path, *, insecure: bool) -> tls.Trust:
@@ -174,7 +159,7 @@ def _trust(folder: Path, *, insecure: bool) -> tls.Trust:
     return tls.Trust(insecure, authorities, there.get("cert"), there.get("key"))
 
 
-def config_folder(environ: Mapping[str, str]) -> Path:
+def _config_folder(environ: Mapping[str, str]) -> Path:
     """The folder of docker's configuration."""
     told = environ.get("DOCKER_CONFIG")
     return Path(told) if told else Path(environ.get("HOME") or Path.home()) / ".docker"
@@ -184,7 +169,7 @@ def _context(environ: Mapping[str, str]) -> tuple[str, str] | None:
     """The name of the context in use, and what names it; None: nothing does."""
     if name := environ.get("DOCKER_CONTEXT"):
         return name, "DOCKER_CONTEXT"
-    path = config_folder(environ) / "config.json"
+    path = _config_folder(environ) / "config.json"
     try:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -197,7 +182,7 @@ def _of_context(name: str, said_by: str, environ: Mapping[str, str]) -> Address:
     """The address in one of docker's contexts. Raises SourceError where there is none."""
     import hashlib  # docker names a context's folder by the SHA-256 of its name
 
-    folder = config_folder(environ) / "contexts"
+    folder = _config_folder(environ) / "contexts"
     key = hashlib.sha256(name.encode()).hexdigest()
     path = folder / "meta" / key / "meta.json"
     try:
@@ -212,10 +197,8 @@ def _of_context(name: str, said_by: str, environ: Mapping[str, str]) -> Address:
         raise SourceError(f"cannot read {path}: {(error.strerror or '').lower()}") from None
     except (ValueError, RecursionError, LookupError, TypeError):
         raise SourceError(f"{path} is no context of docker's: it names no endpoint") from None
-    trust = _context_trust(folder / "tls" / key / "docker", endpoint)
-    return _address(host, f"docker's context {name}", trust)
-
-
-def _context_trust(folder: Path, endpoint: Mapping[str, Any]) -> tls.Trust | None:
+    certificates = folder / "tls" / key / "docker"
     insecure = endpoint.get("SkipTLSVerify") is True
-    return _trust(folder, insecure=insecure) if folder.is_dir() or insecure else None
+    secure = insecure or certificates.is_dir()
+    trust = _trust(certificates, insecure=insecure) if secure else None
+    return _address(host, f"docker's context {name}", trust)

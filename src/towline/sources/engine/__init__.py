@@ -1,0 +1,1 @@
+"""Images of a Docker engine, or of Podman's service."""
