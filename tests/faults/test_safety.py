@@ -300,7 +300,7 @@ class TestNamesThatHaveLedHere:
     def ask(self, host: str, **environ: str) -> None:
         """Ask a registry whose name has led to this machine, where nothing spoke TLS."""
         place = Endpoint(host, plain_http=False, loopback_http=True, timeout=2.0)
-        place._base, place._settled = place._url("http"), True
+        place._base, place._settled = place._plain, True
         pool = Pool(proxies=proxy.from_environment(environ))
         keychain = Keychain({}, log=nowhere, warn=nowhere)
         caller = Transport(pool, place, Credentials(USER, PASSWORD), keychain)

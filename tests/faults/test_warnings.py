@@ -36,7 +36,7 @@ def heard(registry: Scripted, *values: str) -> list[str]:
         (['299 - "one"', '299 - "two"'], ["one", "two"]),
         (['299 - "one", 299 - "two, or three"'], ["one", "two, or three"]),
         (['299 - "a \\"quoted\\" \\\\ word"'], ['a "quoted" \\ word']),
-        (['299 - "bell\x07 and \x1b[31mcolour"'], ["bell  and  [31mcolour"]),
+        (['299 - "bell\x07 and \x1b[31mcolour"'], ["bell and [31mcolour"]),
         (['199 - "not ours"', '299 proxy "nor this"', "299", '299 - ""'], []),
         (['299 - "' + 5000 * "x" + '"'], []),
         ([f'299 - "{n}"' for n in range(60)], [str(n) for n in range(20)]),

@@ -1,1 +1,4 @@
-"""Registries: their names, credentials, tokens, requests and upload sessions."""
+"""Registries: their names, credentials, tokens, requests and upload sessions.
+
+Whatever asks a registry raises AuthError, RegistryError and NetworkError, unless it says otherwise.
+"""

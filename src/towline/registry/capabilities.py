@@ -157,18 +157,14 @@ class HostFacts:
         known: bool | None = getattr(self, offer)
         return False if known is None and offer in self.tried else known
 
-    def went_on(self, *, in_chunks: bool) -> None:
-        """Note that a cut upload was resumed."""
-        setattr(self, _SURVIVAL[in_chunks], True)
+    def note_cut(self, *, in_chunks: bool, went_on: bool) -> None:
+        """Note whether a cut upload was resumed. One that was counts more than any that was not."""
+        setattr(self, _SURVIVAL[in_chunks], went_on or bool(getattr(self, _SURVIVAL[in_chunks])))
 
     def goes_on(self, *, in_chunks: bool) -> bool | None:
         """Whether a cut upload can be resumed there; None: not tried yet."""
         known: bool | None = getattr(self, _SURVIVAL[in_chunks])
         return known
-
-    def lost(self, *, in_chunks: bool) -> None:
-        """Note that a cut upload could not be resumed. It changes nothing if one was before."""
-        setattr(self, _SURVIVAL[in_chunks], bool(getattr(self, _SURVIVAL[in_chunks])))
 
     @property
     def resumes(self) -> bool | None:
@@ -292,6 +288,4 @@ class HostFacts:
     def chunk(self, wanted: int | None) -> int:
         """Bytes of a chunk, within what the host takes. `wanted`: what the user asks for."""
         size = wanted or CHUNK
-        if self.body_max is not None:
-            size = min(size, self.body_max)
-        return max(size, self.chunk_min)
+        return max(self.chunk_min, min(size, self.body_max or size))

@@ -38,7 +38,6 @@ _WARNINGS_READ = 4096
 _WARNINGS_MAX = 20
 """Different ones that are told: nobody reads more."""
 _WARNING = r'299 - "((?:[^"\\]|\\.)*)"'
-_ESCAPE = r"\\(.)"
 
 
 class Settings(NamedTuple):
@@ -278,8 +277,7 @@ class Warnings:
         """Tell what is new in an answer."""
         said = ", ".join(response.headers.all("Warning"))[:_WARNINGS_READ]
         for quoted in re.findall(_WARNING, said):
-            text = re.sub(_ESCAPE, r"\1", quoted)
-            text = "".join(c if c.isprintable() else " " for c in text).strip()
+            text = errors.shown(re.sub(r"\\(.)", r"\1", quoted), _WARNINGS_READ)
             message = f"{response.url.authority} says: {text}"
             with self._lock:
                 new = bool(text) and message not in self._told and len(self._told) < _WARNINGS_MAX

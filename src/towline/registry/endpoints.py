@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from towline.context import acquired
 from towline.errors import NetworkError, TowlineError, UsageError
 from towline.reference import HUB
+from towline.spec import distribution
 from towline.wire.connect import resolve, speaks_tls
 from towline.wire.message import parse_url
 from towline.wire.proxy import is_loopback, located
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 HUB_API = "registry-1.docker.io"
 """The host of the Hub's API; `docker.io` has none."""
-BASE_PATH = "/v2/"
-Scheme = Literal["https", "http"]
 
 
 class Endpoint:
@@ -53,20 +52,17 @@ class Endpoint:
         """As references have it."""
         self.plain_http = plain_http
         """Whether the user asked for http."""
-        self._api_host = HUB_API if host == HUB else host
         self._checked = checked
         self._timeout = timeout
         self._resolve = resolve
         self._lock = threading.Lock()
-        secure = self._url("https")
-        self._base: Url | None = self._url("http") if plain_http else secure
-        if loopback_http and not plain_http and is_loopback(secure.host):
+        place = f"{HUB_API if host == HUB else host}{distribution.BASE}"
+        self._secure, self._plain = parse_url(f"https://{place}"), parse_url(f"http://{place}")
+        self._base: Url | None = self._plain if plain_http else self._secure
+        if loopback_http and not plain_http and is_loopback(self._secure.host):
             self._base = None  # `base` finds out, at the first call
         self._settled = plain_http or not loopback_http
         """Whether `_base` is final, whatever fails from here on."""
-
-    def _url(self, scheme: Scheme) -> Url:
-        return parse_url(f"{scheme}://{self._api_host}{BASE_PATH}")
 
     @property
     def key(self) -> str:
@@ -141,7 +137,7 @@ class Endpoint:
 
     def _decide(self, context: Context) -> Url:
         """https, unless the name resolves to this machine and nothing there speaks TLS."""
-        secure, plain = self._url("https"), self._url("http")
+        secure, plain = self._secure, self._plain
         found = self._resolve(secure.host, secure.port, context.cancel, self._timeout)
         try:
             # Addresses count, not the name: even `localhost` may lead to another machine.

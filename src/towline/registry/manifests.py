@@ -182,10 +182,7 @@ def refuses_type(error: Exception) -> bool:
 
 
 def look_at(talk: Conversation, target: str) -> Descriptor | Unclear | None:
-    """HEAD a tag or digest. None: nothing is there; Unclear: the answer does not say.
-
-    Raises AuthError, RegistryError, NetworkError.
-    """
+    """HEAD a tag or digest. None: nothing is there; Unclear: the answer does not say."""
     if talk.facts.head_refused:  # it does not answer HEAD for manifests: not asked again
         return Unclear(501)
     found = talk.call(head_manifest(talk.name, target))
@@ -248,8 +245,7 @@ class Putting:
     def carry_out(self) -> None:
         """Put the manifest, and look at the tag where the answer leaves something open.
 
-        Raises AuthError, RegistryError and NetworkError; their `aftermath` says what was left
-        under the tag.
+        An error's `aftermath` says what was left under the tag.
         """
         answer = self._put(put_manifest(self._talk.name, self._target, self._manifest))
         digest = self._manifest.digest

@@ -71,10 +71,7 @@ def referrers(name: RepositoryName, subject: str, target: str | None = None) -> 
 
 
 def listed(talk: Conversation, subject: Digest) -> tuple[Descriptor, ...]:
-    """Everything that refers to a manifest, as the registry or the tag lists it.
-
-    Raises AuthError, RegistryError, NetworkError.
-    """
+    """Everything that refers to a manifest, as the registry or the tag lists it."""
     found = _pages(talk, subject)
     if found is not None:
         return found

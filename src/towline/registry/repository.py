@@ -11,16 +11,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError, TowlineError
-from towline.registry import errors, manifests
-from towline.registry.blobs import (
-    Confirmed,
-    Opened,
-    base,
-    get_blob,
-    head_blob,
-    mount,
-    starts_at,
-)
+from towline.registry import blobs, errors, manifests
+from towline.registry.blobs import Confirmed, Opened, head_blob
 from towline.registry.call import Unclear
 from towline.registry.errors import on_side
 from towline.registry.transport import Conversation
@@ -47,11 +39,7 @@ _PIECE = 64 << 10
 
 
 class Repository:
-    """Safe from any thread. Made by `RegistryClient.repository`.
-
-    Methods that ask the registry raise AuthError, RegistryError and NetworkError, unless they say
-    otherwise.
-    """
+    """Safe from any thread. Made by `RegistryClient.repository`."""
 
     def __init__(
         self,
@@ -154,9 +142,17 @@ class Repository:
             # Without `pull` of the origin distribution answers 401: that request is saved.
             if not self._transport.grants(self._mount_scopes, context):
                 return None
-            answer = talk.call(mount(self.name, digest, origin.path))
-            if isinstance(answer, Confirmed) and not _is_linked(answer, talk, digest, size):
-                return None
+            answer = talk.call(blobs.mount(self.name, digest, origin.path))
+            if isinstance(answer, Confirmed):
+                # Something on the way may have rewritten the header: only a HEAD tells whether the
+                # blob is ours.
+                if answer.instead and not talk.call(head_blob(self.name, digest)).there:
+                    return None
+                if size is not None:
+                    stored = talk.call(head_blob(self.name, digest, in_storage=True)).size
+                    if stored not in {None, size}:
+                        return None
+                self.facts.mounts = True
         except TowlineError:
             return None
         if isinstance(answer, Opened):
@@ -164,8 +160,6 @@ class Repository:
 
             # From here on it is an upload like any other, with the destination's scope alone.
             return Upload(self._talk(context), answer, known, about)
-        if answer is not None:
-            self.facts.mounts = True
         return answer
 
     def start_upload(
@@ -174,8 +168,7 @@ class Repository:
         """Begin an upload (distribution-spec, end-4a; end-4b for small blobs, without a session).
 
         `known`: the blob's digest and size, where they are known: that saves a request. `about`:
-        the bytes that a blob of unknown size may come to. Raises AuthError, RegistryError,
-        NetworkError.
+        the bytes that a blob of unknown size may come to.
         """
         from towline.registry.upload.upload import Upload  # an unchanged push needs none
 
@@ -288,11 +281,11 @@ class Repository:
 
         That is an earlier one (0) where the registry ignores `Range`.
         """
-        call = get_blob(self.name, digest, start)
+        call = blobs.get_blob(self.name, digest, start)
         with on_side(self.side):
             unread = self._transport.open(call, self._scopes, context)
             response = unread.response
-            first = starts_at(response)
+            first = blobs.starts_at(response)
             if response.status in {200, 206} and first is not None and first <= start:
                 return unread, first
             unread.close()
@@ -305,7 +298,7 @@ class Repository:
 
     def ask_base(self, context: Context) -> None:
         """Ask the registry itself whether this account is let in (end-1)."""
-        self._talk(context, ()).call(base(self.name.host))
+        self._talk(context, ()).call(blobs.base(self.name.host))
 
     def some_tags(self, context: Context) -> Sequence[str]:
         """The first page of tags, up to 1000; empty where the registry refuses so many at once."""
@@ -359,13 +352,3 @@ class BlobReader:
     def close(self) -> None:
         """Break off, if the blob was not read to its end."""
         self._content.close()
-
-
-def _is_linked(answer: Confirmed, talk: Conversation, digest: str, size: int | None) -> bool:
-    """Whether the mounted blob is the one that was meant and, if `size` is given, of that size."""
-    # Something on the way may have rewritten the header: only a HEAD tells whether it is ours.
-    if answer.instead and not talk.call(head_blob(talk.name, digest)).there:
-        return False
-    if size is None:
-        return True
-    return talk.call(head_blob(talk.name, digest, in_storage=True)).size in {None, size}

@@ -65,10 +65,7 @@ def tags(name: RepositoryName, target: str) -> Call[TagsPage | Unclear]:
 
 
 def every_tag(talk: Conversation, pages: int) -> list[str]:
-    """All pages, in the registry's order; more than `pages` of them are a RegistryError.
-
-    Raises AuthError, RegistryError, NetworkError.
-    """
+    """All pages, in the registry's order; more than `pages` of them are a RegistryError."""
     name, found, size = talk.name, dict[str, None](), 0
     seen: set[str] = set()
     target: str | None = first_page(name)

@@ -11,12 +11,10 @@ any other second attempt is `transfers`' work.
 from __future__ import annotations
 
 import re
-import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from towline.context import acquired
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.events import nowhere
 from towline.reference import RepositoryName
@@ -72,21 +70,17 @@ class Transport:
         self._pool = pool
         self._keychain = keychain
         self._again = again
-        self._clock = clock
-        self._log = log
         self._notice = notice
-        self._lock = threading.Lock()
-        self._home: Admission | None = None
-        self._others: dict[tuple[str, str], Admission] = {}
-        """By origin and repository: other hosts that uploads were redirected to, with a login."""
+        self._to_admit = partial(Admission, self._ask, clock=clock, log=log)
+        self._admissions: dict[tuple[str, str], Admission] = {}
+        """By origin, and for other hosts that uploads were redirected to by repository, too."""
         self.proven = False
         """Whether an answer was certainly a registry's."""
 
     def call(self, call: Call[T], scopes: Scopes, context: Context, *, extra: int = 0) -> T:
         """Send the call and read the answer.
 
-        `extra`: bytes sent before, which the registry has to hash before it answers. Raises
-        AuthError, RegistryError, NetworkError.
+        `extra`: bytes sent before, which the registry has to hash before it answers.
         """
 
         def send(request: Request) -> Response:
@@ -202,29 +196,21 @@ class Transport:
         """
         base = self.endpoint.base(context)
         if url.origin == base.origin:
-            with acquired(self._lock, context):
-                if self._home is None or self._home.base != base:  # the scheme has changed since
-                    self._home = self._made(base, self.credentials, self._again)
-                return self._home
+            key = (url.origin, "")
+            if key not in self._admissions:
+                admission = self._to_admit(base, self.credentials, self._again)
+                self._admissions.setdefault(key, admission)  # of two threads the first has made it
+            return self._admissions[key]
         # Storage gets none: S3 refuses a signed address that comes with an `Authorization`.
         key = _upload_at(url)
         # No password in the clear, unless the user has said that the way is safe.
         safe = url.scheme == "https" or self.endpoint.plain_http
-        if key[1] and meet and safe and key not in self._others:
+        if key[1] and meet and safe and key not in self._admissions:
             name = RepositoryName(host_of(url), key[1])
             credentials = self._keychain.find(name, None, context)
             if credentials is not None:
-                self._others[key] = self._made(url.at(distribution.BASE), credentials)
-        return self._others.get(key)
-
-    def _made(
-        self,
-        base: Url,
-        credentials: Credentials | None,
-        again: Callable[[Context], Credentials | None] | None = None,
-    ) -> Admission:
-        ask = partial(self._ask, base)
-        return Admission(base, credentials, ask, again, clock=self._clock, log=self._log)
+                self._admissions[key] = self._to_admit(url.at(distribution.BASE), credentials)
+        return self._admissions.get(key)
 
     def _ask(self, asker: Url, request: Request, context: Context) -> Response:
         """The answer of a token service that `asker` names, or of the registry's base."""
@@ -317,7 +303,7 @@ class Transport:
 
     def _say_account(self, error: AuthError, response: Response, *, here: bool) -> None:
         host = self.endpoint.host
-        who = self._home if here else self._others.get(_upload_at(response.url))
+        who = self._admissions.get((response.url.origin, "") if here else _upload_at(response.url))
         account = who.credentials if who else self.credentials if here else None
         if account is not None:
             said = f"it was asked as {account}"

@@ -6,6 +6,7 @@ so it must come back exactly as they sent it, which `urllib.parse` does not prom
 
 from __future__ import annotations
 
+import base64
 import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -287,3 +288,8 @@ def challenges(headers: Iterable[str]) -> list[Challenge]:
                 found.append((match[1].lower(), {}))
             at = match.end() if match else at + 1  # separators, or what nobody can read
     return [Challenge(name, parameters) for name, parameters in found]
+
+
+def user_pass(username: str, password: str) -> str:
+    """A login in base64, on one line, as Basic authentication has it (RFC 7617, section 2)."""
+    return base64.b64encode(f"{username}:{password}".encode("utf-8", "surrogateescape")).decode()

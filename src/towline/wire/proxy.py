@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from towline.errors import NetworkError, UsageError
-from towline.wire.message import DEFAULT_PORTS, Url, parse_url
+from towline.wire.message import DEFAULT_PORTS, Url, parse_url, user_pass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,12 +122,10 @@ def _proxy(text: str, variable: str) -> Proxy:
         )
     authorization = None
     if account := re.match(_USER, text):
-        import base64
         from urllib.parse import unquote
 
         user, _, password = account[2].partition(":")
-        plain = unquote(f"{user}:{password}").encode()
-        authorization = "Basic " + base64.b64encode(plain).decode()
+        authorization = "Basic " + user_pass(unquote(user), unquote(password))
     try:
         return Proxy(parse_url(text), authorization)
     except ValueError:

@@ -15,6 +15,8 @@ import re
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
+from towline.wire.message import user_pass
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -114,10 +116,8 @@ class Secrets:
 
     def add_account(self, username: str, password: str) -> None:
         """Look for a password, also in the form of Basic authentication."""
-        if not password:
-            return
-        pair = f"{username}:{password}".encode("utf-8", "surrogateescape")
-        self.add(password, base64.b64encode(pair).decode())
+        if password:
+            self.add(password, user_pass(username, password))
 
     def add_address(self, text: str | None) -> None:
         """Look for an address's password: before its host, or in its query, as Redis takes it."""

@@ -98,19 +98,19 @@ def test_a_body_is_not_made_smaller_without_end() -> None:
 @pytest.mark.parametrize("in_chunks", [False, True])
 def test_an_upload_that_goes_on_counts_more_than_one_that_was_lost(*, in_chunks: bool) -> None:
     facts = HostFacts()
-    facts.lost(in_chunks=in_chunks)
+    facts.note_cut(in_chunks=in_chunks, went_on=False)
     assert facts.limits() == []
     assert not facts.resumes
-    facts.went_on(in_chunks=in_chunks)
-    facts.lost(in_chunks=in_chunks)
+    facts.note_cut(in_chunks=in_chunks, went_on=True)
+    facts.note_cut(in_chunks=in_chunks, went_on=False)
     assert facts.resumes
 
 
 def test_what_becomes_of_a_body_says_nothing_of_chunks() -> None:
     facts = HostFacts()
-    facts.lost(in_chunks=False)
+    facts.note_cut(in_chunks=False, went_on=False)
     assert facts == HostFacts(bodies_survive=False)
-    facts.went_on(in_chunks=True)
+    facts.note_cut(in_chunks=True, went_on=True)
     assert facts == HostFacts(bodies_survive=False, chunks_survive=True)
     assert facts.resumes
 

@@ -105,7 +105,7 @@ class TestNames:
     def test_it_falls_back_where_http_is_spoken_there(self) -> None:
         with scripted() as server:
             place = self.named(server.host, "127.0.0.1")
-            place._base = place._url("https")  # as for a name that does not say so itself
+            place._base = place._secure  # as for a name that does not say so itself
             assert fails(place)
             assert place.base(Context()).scheme == "http"
             assert not fails(place)
@@ -114,7 +114,7 @@ class TestNames:
     def test_it_does_not_where_it_leads_to_another_machine(self) -> None:
         with scripted() as server:
             place = self.named(server.host, "10.0.0.1")
-            place._base = place._url("https")
+            place._base = place._secure
             assert not fails(place)
             assert server.greeted == 0
 
@@ -132,7 +132,7 @@ class TestNames:
     @pytest.mark.parametrize("name", ["localhost", "app.localhost", "app.test"])
     def test_what_is_in_the_clear_is_bound_to_this_machine(self, name: str) -> None:
         place = self.named("127.0.0.1:1", "127.0.0.1", name)
-        place._base = place._url("http")
+        place._base = place._plain
         assert place.is_bound
 
     @pytest.mark.parametrize("options", [{"loopback_http": False}, {"plain_http": True}])

@@ -74,7 +74,7 @@ def test_what_has_turned_out_otherwise_is_known_no_more() -> None:
 def test_a_fact_too_old_is_not_revived_by_a_new_one() -> None:
     store = Store(**learned(HostFacts(oci_refused=True), days=8))
     with store.used() as repository:
-        repository.facts.lost(in_chunks=False)
+        repository.facts.note_cut(in_chunks=False, went_on=False)
     with store.used() as repository:
         assert repository.facts.resumes is False
         assert repository.facts.limits() == []

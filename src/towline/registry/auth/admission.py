@@ -54,18 +54,15 @@ class Admission:
 
     def __init__(
         self,
+        ask: Callable[[Url, Request, Context], Response],
         base: Url,
         credentials: Credentials | None,
-        ask: Callable[[Request, Context], Response],
         again: Callable[[Context], Credentials | None] | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         log: Callable[[str], None] = nowhere,
     ) -> None:
-        """`ask` gets an answer of the registry's base or of a token service.
-
-        `again` asks once more for the credentials.
-        """
+        """`ask` sends to the base or, in its name, to a token service; `again` asks for a login."""
         self.base = base
         """The URL of the registry's API."""
         self.credentials = credentials
@@ -97,8 +94,8 @@ class Admission:
     def send(self, visit: Visit) -> Response:
         """Send a request with the `Authorization` that it needs, renewed if it is refused.
 
-        Returns the last answer, which may still be a refusal. Raises AuthError, RegistryError and
-        NetworkError: of the token service, or of sending.
+        Returns the last answer, which may still be a refusal. Errors are those of the token service
+        and of sending.
         """
         if not self._met:
             # Those that start together would all be refused, before the first challenge is known.
@@ -186,8 +183,7 @@ class Admission:
     def header(self, scopes: Scopes, context: Context, *, lasting: float = MARGIN) -> str | None:
         """The `Authorization` to send; fetches a token if one is needed. None: send none.
 
-        `lasting`: seconds that a token should still live. Raises AuthError, RegistryError,
-        NetworkError.
+        `lasting`: seconds that a token should still live.
         """
         header = self.at_hand(scopes, lasting=lasting)
         if header is None and self._takes_tokens:
@@ -252,10 +248,7 @@ class Admission:
     def renewed(
         self, scopes: Scopes, refused: Response, used: str | None, context: Context
     ) -> bool:
-        """After a 401 to the header `used`, learn from it. Whether to send the request again.
-
-        Raises AuthError, RegistryError, NetworkError.
-        """
+        """After a 401 to the header `used`, learn from it. Whether to send the request again."""
         with self._asking(context):
             if self.at_hand(scopes) not in {None, used}:
                 return True  # another thread has renewed it meanwhile
@@ -266,7 +259,7 @@ class Admission:
                 # GCR answers some requests with a bare 401, and only `/v2/` (distribution-spec,
                 # end-1) says how to log in. Where `/v2/` lets everybody in, something on the way
                 # wanted a password, for once.
-                answer = self._ask(Request("GET", self.base), context)
+                answer = self._ask(self.base, Request("GET", self.base), context)
                 if answer.status != 401:
                     return True
                 found = self._asked_in(answer)
@@ -327,7 +320,7 @@ class Admission:
             return  # another thread was faster
 
         def send(request: Request) -> Response:
-            return self._ask(request, context)
+            return self._ask(self.base, request, context)
 
         service = TokenService(self.base, challenge, self.credentials)
         response = service.ask(granted, send)

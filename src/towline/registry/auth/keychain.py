@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline.errors import AuthError, TowlineError, UsageError
 from towline.reference import HUB, HUB_ALIASES
+from towline.wire.message import user_pass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -222,13 +223,8 @@ class Credentials(NamedTuple):
     @property
     def basic(self) -> str | None:
         """The `Authorization` for Basic; None without a user's name."""
-        if not self.username:
-            return None
-        import base64
-
-        # On one line, however long: Google's passwords are keys of kilobytes with line feeds.
-        pair = f"{self.username}:{self.password}".encode("utf-8", "surrogateescape")
-        return "Basic " + base64.b64encode(pair).decode()
+        # Google's passwords are keys of kilobytes with line feeds.
+        return "Basic " + user_pass(self.username, self.password) if self.username else None
 
     @property
     def account(self) -> str:

@@ -6,7 +6,6 @@ alone, and keeps whatever else it holds.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import os
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from towline.errors import UsageError
 from towline.registry.auth import credential_helpers
 from towline.registry.auth.keychain import CredentialFile, mapping, split
+from towline.wire.message import user_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,8 +36,7 @@ class LoginStore:
             credential_helpers.store(program, key, username, password, self.environ)
             entry = {}  # Docker's way to say that a helper has it
         else:
-            pair = f"{username}:{password}".encode("utf-8", "surrogateescape")
-            entry = {"auth": base64.b64encode(pair).decode()}
+            entry = {"auth": user_pass(username, password)}
         with self._alone():
             document = self._read()
             self._write({**document, "auths": {**_others(document, host), key: entry}})
@@ -71,7 +70,6 @@ class LoginStore:
         import fcntl
 
         # The folder, because the file is replaced: a lock would stay with the old one.
-
         folder = self.path.resolve().parent
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

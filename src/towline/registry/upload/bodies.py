@@ -51,7 +51,7 @@ class OneBody:
         )
 
     def write(self, block: memoryview) -> None:
-        """Send a block. Raises AuthError, RegistryError, NetworkError."""
+        """Send a block."""
         self._session.sent += len(block)
         with self._noted():
             refused = self._exchange.write(block)
@@ -160,10 +160,7 @@ class Chunks:
                 self._flush()
 
     def finish(self, digest: str) -> bool:
-        """Send what is left. Returns whether that has closed the session, too.
-
-        Raises AuthError, RegistryError, NetworkError.
-        """
+        """Send what is left. Returns whether that has closed the session, too."""
         # All of the blob fits into one chunk: one PUT is a request less than PATCH and PUT.
         if not self._session.acknowledged and self._session.talk.facts.takes_puts:
             return put(self._session, memoryview(self._buffer)[: self._filled], digest)
@@ -241,7 +238,7 @@ class Chunks:
             raise error
         acknowledged = self._session.acknowledged
         if held >= acknowledged > 0:
-            self._session.talk.facts.went_on(in_chunks=True)
+            self._session.talk.facts.note_cut(in_chunks=True, went_on=True)
         if held and not self._is_possible(held, size):
             raise error
         return held - acknowledged if held else 0

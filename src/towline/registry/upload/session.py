@@ -51,6 +51,8 @@ class Session:
 
     def __init__(self, talk: Conversation, opened: Opened | None, acknowledged: int = 0) -> None:
         self.talk = talk
+        self.action = f"push a blob to {talk.name}"
+        """Completes "cannot …" in errors."""
         base = talk.transport.endpoint.base(talk.context)
         self.url = base.at(distribution.uploads_path(talk.name.path))
         """The address of its next request."""
@@ -72,7 +74,7 @@ class Session:
             self.talk.facts.wants_chunks_of(opened.chunk_min)
 
     def open(self) -> None:
-        """Have the registry open it. Raises AuthError, RegistryError, NetworkError."""
+        """Have the registry open it."""
         try:
             self._begin(self.talk.call(open_upload(self.talk.name)))
         except NetworkError as error:
@@ -125,11 +127,6 @@ class Session:
         return False
 
     @property
-    def action(self) -> str:
-        """Completes "cannot …" in errors."""
-        return f"push a blob to {self.talk.name}"
-
-    @property
     def is_at_home(self) -> bool:
         """Whether its URL has the form of a session of this repository, at the registry itself.
 
@@ -162,8 +159,8 @@ class Session:
         """After a failure, ask the session what it holds; whether the upload goes on from there.
 
         `acknowledged` is then the bytes that it holds. `telling`: so much was sent that an empty
-        session shows that the host keeps nothing of a cut body. Raises AuthError, RegistryError or
-        NetworkError once, where asking again later makes sense.
+        session shows that the host keeps nothing of a cut body. Raises once, where
+        asking again later makes sense.
         """
         if not (self.is_open and self._questions):
             return False
@@ -174,11 +171,9 @@ class Session:
             if error.transient and self._questions:
                 raise
             return False
-        if held:
-            self.acknowledged = held
-            self.talk.facts.went_on(in_chunks=in_chunks)
-        elif held is None or telling:
-            self.talk.facts.lost(in_chunks=in_chunks)
+        if held or held is None or telling:
+            self.talk.facts.note_cut(in_chunks=in_chunks, went_on=bool(held))
+        self.acknowledged = held or self.acknowledged
         return bool(held)
 
     def spoil(self) -> None:

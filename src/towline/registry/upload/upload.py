@@ -78,10 +78,7 @@ class Upload:
         """Bytes of the blob that were written in this attempt, with those that are not sent."""
 
     def open(self) -> None:
-        """Open a session if there is none, unless the blob is to go in one POST.
-
-        Raises AuthError, RegistryError, NetworkError.
-        """
+        """Open a session if there is none, unless the blob is to go in one POST."""
         talk, session = self._talk, self.session
         posted = in_one_post(talk.facts, self._blob, talk.chunk_size)
         # No blob is sent, uninvited, to a host that has not yet answered as a registry does.
@@ -104,7 +101,7 @@ class Upload:
         return self._start > 0
 
     def write(self, block: bytes | memoryview) -> None:
-        """Send a block. Raises AuthError, RegistryError, NetworkError; see `rewind` for then."""
+        """Send a block. After an error call `rewind`."""
         view = memoryview(block).cast("B")
         held = min(max(0, self._start - self._written), len(view))
         self._written += len(view)
@@ -132,7 +129,7 @@ class Upload:
         """After the last byte: have the registry check and keep the blob.
 
         Where the answer is lost, is a server's failure or names another digest, the registry is
-        asked whether it has the blob. Raises AuthError, RegistryError, NetworkError.
+        asked whether it has the blob.
         """
         with on_side("destination"):
             if self._is_unsent:
@@ -209,8 +206,7 @@ class Upload:
         """After a failure: whether the session can be resumed.
 
         If so, write the same blob again from its first byte; what the registry holds is not sent.
-        If not, drop this upload. Raises AuthError, RegistryError and NetworkError: then call it
-        again later, once.
+        If not, drop this upload. After an error call it again later, once.
         """
         self._break_off()
         if not self._is_unsent and not self._goes_on():
