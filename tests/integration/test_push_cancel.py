@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from towline.testing.images import make_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from towline.events import Event
     from towline.testing.image_formats import Made
@@ -35,6 +36,8 @@ SECOND = 1.0
 LOADED = 1.0
 """What a busy machine may add."""
 PATIENCE = 60.0
+AT_ONCE = 16
+"""Questions that a host is asked at once."""
 OURS = ("towline", "encoder", "transfer")
 """How names of a push's threads begin; those of the registries in this process do not."""
 
@@ -279,6 +282,40 @@ def test_of_further_tags_those_set_and_the_one_in_flight_are_named(
     assert str(error) == f"the push was cancelled; {a} is in place; {b} may have been written"
     assert error.references == (a, b, c)
     assert [result and result.tag for result in error.results] == ["a", None, None]
+
+
+@pytest.mark.parametrize("call", ["tag", "copy", "copy all"])
+def test_another_push_that_holds_the_threads_of_a_host_holds_up_no_cancel(
+    call: str, made: Made, registry: Scripted, tmp_path: Path
+) -> None:
+    """One push hangs with each of the questions that a host is asked at once."""
+    old, cancels = f"{registry.host}/app:1", [towline.Cancel(), towline.Cancel()]
+    towline.push(made.path, old, cache="none")
+    registry.on("HEAD", "/manifests/x[1-9]", HANG, forever=True)
+    calls: dict[str, Callable[..., object]] = {
+        "tag": lambda pusher, **given: pusher.tag(old, ["a", "b"], **given),
+        "copy": lambda pusher, **given: pusher.copy(old, f"oci:{tmp_path}/there", **given),
+        "copy all": lambda pusher, **given: pusher.copy(
+            f"{registry.host}/app", f"oci:{tmp_path}/there", all_tags=True, **given
+        ),
+    }
+    last = {"tag": "HEAD /v2/app/manifests/a", "copy": "HEAD /v2/app/manifests/1"}.get(call, "tags")
+    with towline.Pusher(cache="none") as pusher, ThreadPoolExecutor(2) as threads:
+        tags = [f"x{n}" for n in range(20)]
+        hanging = threads.submit(pusher.tag, old, tags, cancel=cancels[0])
+        until(lambda: len(registry.requests("HEAD", "/manifests/x[1-9]")) == AT_ONCE)
+        before = len(registry.asked)
+        waiting = threads.submit(calls[call], pusher, cancel=cancels[1])
+        until(lambda: any(last in f"{a.method} {a.target}" for a in registry.asked[before:]))
+        time.sleep(0.3)  # whatever it can be asked without one of these threads is answered
+        began = time.monotonic()
+        cancels[1].cancel()
+        wait([waiting], 10 * SECOND)
+        took = time.monotonic() - began
+        cancels[0].cancel()
+        errors = [type(each.exception(PATIENCE)) for each in (hanging, waiting)]
+    assert errors == [towline.TransferCancelled] * 2
+    assert took < SECOND + LOADED
 
 
 def test_a_tag_that_was_being_verified_is_in_place(made: Made, registry: Scripted) -> None:

@@ -15,6 +15,7 @@ from towline.push.plan import Destination
 from towline.registry.repository import Repository
 from towline.spec import media_types
 from towline.transfers.retry import Attempts, retry
+from towline.transfers.threads import result_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -241,7 +242,8 @@ class Target:
             return dict.fromkeys(where, one)
         threads = self.resources.host_threads(self.repository.name.host)
         rest = {place: threads.submit(partial(found, place)) for place in others}
-        return {first: one} | {place: future.result() for place, future in rest.items()}
+        cancel = self.context.cancel
+        return {first: one} | {place: result_of(asked, cancel) for place, asked in rest.items()}
 
     def existing(self, reference: Reference) -> Descriptor:
         """The descriptor under a reference, by one HEAD. Raises RegistryError if there is none."""

@@ -25,6 +25,7 @@ from towline.spec import manifest as manifests
 from towline.spec.distribution import cosign_tags
 from towline.spec.manifest import MAX_SIZE
 from towline.transfers.retry import Attempts, Policy, back_off, retry
+from towline.transfers.threads import result_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -83,7 +84,7 @@ class Reading:
         """The results, in order. Raises the first error of them in that order."""
         futures = [self.threads.submit(one) for one in work]
         try:
-            return [future.result() for future in futures]
+            return [result_of(future, self.context.cancel) for future in futures]
         finally:
             for future in futures:
                 future.cancel()
@@ -151,7 +152,8 @@ class RemoteSource(OciImages):
         # Awaited when they are needed: a destination is asked meanwhile.
         self._asked = [reading.threads.submit(partial(self._head, tag)) for tag in tags]
         asked = zip(tags, self._asked, strict=True)
-        return [self._entry((tag,), tag, future.result) for tag, future in asked]
+        cancel = reading.context.cancel
+        return [self._entry((tag,), tag, partial(result_of, head, cancel)) for tag, head in asked]
 
     def _head(self, target: str) -> Descriptor | None:
         reading = self._reading

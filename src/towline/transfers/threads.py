@@ -7,11 +7,13 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from towline.errors import TowlineError, UsageError
+from towline.errors import Cancelled, TowlineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
+
+    from towline.context import Cancel
 
 T = TypeVar("T")
 
@@ -120,6 +122,21 @@ class Threads:
     def __exit__(self, *_: object) -> None:
         self.close()
         self.join()
+
+
+def result_of(future: Future[T], cancel: Cancel) -> T:
+    """Wait for the result of submitted work. Raises what it raised, and Cancelled.
+
+    Once the switch is thrown, work that has not begun never does: all threads may be busy with that
+    of others. What has begun is waited for; it has to heed the same switch.
+    """
+    from concurrent.futures import CancelledError  # a push of nothing needs none
+
+    with cancel.on_cancel(future.cancel):
+        try:
+            return future.result()
+        except CancelledError:
+            raise Cancelled from None
 
 
 def not_begun(future: Future[T]) -> BaseException | None:

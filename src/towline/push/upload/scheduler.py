@@ -18,13 +18,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.context import Cancel, wait_patiently
-from towline.errors import Cancelled, NetworkError, TowlineError
+from towline.errors import NetworkError, TowlineError
 from towline.layers.blobstream import BlobStream
 from towline.layers.fan_out import FanOut, Outpaced
 from towline.layers.pipelines import nobody
 from towline.sources.base import PassedBy
 from towline.transfers.retry import Attempts, back_off, speaks_of_strain
-from towline.transfers.threads import not_begun
+from towline.transfers.threads import not_begun, result_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -175,16 +175,9 @@ class Uploads:
     @staticmethod
     def _answer(task: Task) -> Delivered | None:
         """The result of the questions. Raises what they raised, and Cancelled."""
-        from concurrent.futures import CancelledError  # a push of nothing needs none
-
         asked, task.asked = task.asked, None
         assert asked is not None  # noqa: S101 - `_ask` comes first
-        # Threads of a host that hangs may all be busy: then the question is cancelled in the queue.
-        with task.cancel.on_cancel(asked.cancel):
-            try:
-                return asked.result()
-            except CancelledError:
-                raise Cancelled from None
+        return result_of(asked, task.cancel)
 
     def _stream(self, uploads: Sequence[BlobUpload], cancel: Cancel) -> BlobStream:
         blob, context = uploads[0].blob, uploads[0].context
