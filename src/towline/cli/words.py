@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from towline.errors import InvalidReference, SourceError, TowlineError, UsageError
@@ -14,6 +15,8 @@ _REGISTRY = "docker://"
 _DAEMON = "docker-daemon:"
 _ARCHIVES = ("docker-archive:", "oci-archive:", _REGISTRY)
 _ENDINGS = (".tar", ".tgz", ".gz", ".zst")
+_LAYOUT = ("oci-layout", "index.json", "blobs")
+"""What a layout's folder holds (image-spec, "Image Layout")."""
 _SOURCES = {"push": 1, "plan": 1, "copy": 1, "inspect": 1, "digest": 1, "index": None}
 """How many of a command's first words are sources; None: all of them."""
 
@@ -68,17 +71,20 @@ def check_files(args: Arguments) -> None:
         return
     from towline.sources import open_source
 
-    taken: dict[str, str] = {}
+    taken: dict[Path, str] = {}
     for word in (*args.words, *getattr(args, "to", [])):
         location = open_source.parse(word)
         # A bare word that is no file is an image's name.
         if location.in_files and (location.transport or _exists(word)):
-            taken[os.path.realpath(location.path)] = word
+            path = Path(os.path.realpath(location.path))
+            taken |= dict.fromkeys((path, *(path / name for name in _LAYOUT)), word)
     for option, keyword in (("--digest-file", "digest_file"), ("--trace", "trace")):
         if file := getattr(args, keyword, None):
-            path = os.path.realpath(file)
-            if path in taken:
-                message = f"`{option} {file}` would replace {taken[path]}"
+            path = Path(os.path.realpath(file))
+            # A blob lies in a folder of `blobs`; what else is beside a layout is its owner's.
+            inside = path.parents[1] if path.parts[-3:-2] == ("blobs",) else path
+            if replaced := taken.get(path) or taken.get(inside):
+                message = f"`{option} {file}` would replace {replaced}"
                 raise UsageError(message, hint="name another file")
             taken[path] = f"the file of `{option}`"
 

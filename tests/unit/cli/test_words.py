@@ -429,6 +429,39 @@ def test_no_option_replaces_the_source_or_what_is_written(
     assert code == 3
 
 
+@pytest.mark.parametrize(
+    ("words", "layout"),
+    [
+        ("copy ./image.tar oci:layout:1", "oci:layout:1"),
+        ("push layout reg.example/app", "layout"),
+        ("index ./layout --to reg.example/app", "./layout"),
+    ],
+)
+@pytest.mark.parametrize("own", ["index.json", "oci-layout", "blobs/sha256/new.json"])
+def test_no_option_replaces_a_file_of_a_layout(
+    words: str, layout: str, own: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("layout/blobs/sha256").mkdir(parents=True)
+    Path("layout", own).write_text("of the layout")
+    file = f"layout/blobs/../{own}"
+    assert told(capsys, *words.split(), "--digest-file", file) == (
+        2,
+        [
+            f"towline: error: `--digest-file {file}` would replace {layout}",
+            "hint: name another file",
+        ],
+    )
+    assert Path("layout", own).read_text() == "of the layout"
+
+
+def test_a_file_of_ones_own_in_a_layout_may_be_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("layout/mine").mkdir(parents=True)
+    code, lines = told(capsys, "push", "layout", "reg.example/app", "--trace", "layout/mine/t.json")
+    assert (code, "would replace" in lines[0]) == (3, False)
+
+
 def test_the_digests_and_the_trace_have_a_file_each(capsys: pytest.CaptureFixture[str]) -> None:
     Path("link.json").symlink_to("one.json")
     for words in ("push image.tar reg.example/app", "index a/b --to reg.example/app"):
