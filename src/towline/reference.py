@@ -117,7 +117,7 @@ class _Parser:
         tag = self.tag() if self.next_is(":") else None
         digest = self.digest() if self.next_is("@") else None
         if self.at < len(self.text):
-            self.unexpected()
+            self.fail(f"{self.text[self.at]!r} cannot stand here in the image name", self.at)
         return Reference(RepositoryName(HUB if host is None else host, path), tag, digest)
 
     def next_is(self, character: str) -> bool:
@@ -128,7 +128,8 @@ class _Parser:
             hint = f"leave the scheme out: {self.text[scheme.end() :]}"
             self.fail("an image name has no scheme", self.at, hint)
         first, slash, _ = self.text[self.at :].partition("/")
-        if not slash or not self.looks_like_host(first):
+        named = first == "localhost" or first != first.lower() or first.startswith("[")
+        if not slash or not (named or "." in first or ":" in first):
             return None
         match = _HOST.match(first)
         end = match.end() if match else 0
@@ -143,12 +144,6 @@ class _Parser:
         if first in HUB_ALIASES:
             return HUB
         return first.lower() if first.startswith("[") else first
-
-    @staticmethod
-    def looks_like_host(first: str) -> bool:
-        return (
-            "." in first or ":" in first or first == "localhost" or first != first.lower()
-        ) or first.startswith("[")
 
     def path(self, host: str) -> str:
         start = self.at
@@ -200,10 +195,6 @@ class _Parser:
             self.fail(str(error), start)
         self.at = len(self.text)
         return digest
-
-    def unexpected(self) -> NoReturn:
-        character = self.text[self.at]
-        self.fail(f"{character!r} cannot stand here in the image name", self.at)
 
     def fail(self, message: str, position: int, hint: str | None = None) -> NoReturn:
         raise InvalidReference(message, text=self.text, position=position, hint=hint)

@@ -37,7 +37,7 @@ def parse(
 
     With `-h` or `--help` the rest is not looked at. Raises UsageError.
     """
-    args = Arguments(command=name, words=[])
+    args = Arguments(command=name, words=[], typed=set(), strangers=[])
     _read(args, command, words)
     if "help" in args:
         return args

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from towline.cli import options, output, report
-from towline.cli.options import Command, Group, Option
+from towline.cli.options import Arguments, Command, Group, Option
 from towline.cli.pusher import opened, piped
 from towline.errors import AuthError, TowlineError, UsageError
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from towline.cli.options import Arguments
     from towline.registry.auth.login_store import LoginStore
 
 
@@ -24,21 +23,17 @@ def _login(args: Arguments) -> int:
     from towline.push.interface.edge import Edge
     from towline.wire.secrets import Secrets
 
-    # Asked before `_checked`, which drops the option. A login in a file of the user's own is one
-    # that pushes find only with the same option, so others do not matter for it.
-    named = "authfile" in args
     host, store = _host_and_store(args)
-    user, secret = _account(args)
-    checked = _checked(args, host, (user, secret))
+    account = _account(args)
+    checked = _checked(args, host, account)
     secrets = Secrets()
-    secrets.add_account(user, secret)
+    secrets.add_account(*account)
     with Edge(secrets).crossed():  # a helper's error may repeat the password
-        kept = store.save(host, user, secret)
-    output.write([f"logged in to {host} as {user}; the login is kept in {kept}"])
+        kept = store.save(host, *account)
+    output.write([f"logged in to {host} as {account[0]}; the login is kept in {kept}"])
     if not checked:
         report.warn(f"{host} let us in without asking for it: the login was not checked")
-    if not named:
-        _warn_of_another(host, store, (user, secret))
+    _warn_of_another(args, host, store, account)
     return 0
 
 
@@ -47,8 +42,7 @@ def _logout(args: Arguments) -> int:
     erased = store.erase(host)  # that there was none is no failure
     words = f"logged out of {host}" if erased else f"there was no login for {host}"
     output.write([f"{words} in {store.path}"])
-    if "authfile" not in args:  # as above
-        _warn_of_another(host, store, None)
+    _warn_of_another(args, host, store, None)
     return 0
 
 
@@ -141,19 +135,22 @@ def _checked(args: Arguments, host: str, account: tuple[str, str]) -> bool:
 
     Raises AuthError when the registry refuses the account.
     """
-    for name in ("username", "password_stdin", "authfile"):
-        vars(args).pop(name, None)
-    args.creds = account
+    unasked = {"username", "password_stdin", "authfile"}
+    kept = {name: value for name, value in vars(args).items() if name not in unasked}
     try:
-        with opened(args) as (pusher, cancel):
+        with opened(Arguments(**kept, creds=account)) as (pusher, cancel):
             return pusher.check_login(host, cancel=cancel)
     except AuthError as error:
         error.hint = "check user and password; many registries want an access token for it"
         raise
 
 
-def _warn_of_another(host: str, store: LoginStore, account: tuple[str, str] | None) -> None:
+def _warn_of_another(
+    args: Arguments, host: str, store: LoginStore, account: tuple[str, str] | None
+) -> None:
     """Warn where a push would use another login than `account`, or any after a logout (None)."""
+    if "authfile" in args:
+        return  # only pushes with the same option find that login, and no other
     from towline.events import nowhere
     from towline.reference import RepositoryName
     from towline.registry.auth.keychain import TOKEN_USER, Keychain

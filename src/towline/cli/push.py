@@ -7,48 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 from towline.cli import options, output, wording, words
 from towline.cli.options import Command
-from towline.cli.pusher import opened, push_options, wanted
+from towline.cli.pusher import opened, push_options
 from towline.errors import PartialFailure, TowlineError, TransferCancelled, UsageError
 from towline.spec.digest import SHORT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from towline.cli.options import Arguments
-    from towline.context import Cancel
     from towline.push.interface.result import PlannedLayer, PlanResult, PushResult
-    from towline.push.pusher import Pusher
-
-    Brought = PushResult | PlanResult | Sequence[PushResult | PlanResult]
 
 
 def _push(args: Arguments) -> int:
-    return _bring_one(args, *words.source_and_destinations(args))
+    return _perform(args, *words.source_and_destinations(args))
 
 
 def _copy(args: Arguments) -> int:
     if "tags" in args:
         args.all_tags = True  # `--tags` chooses among all of them
-    return _bring_one(args, *words.copied(args))
-
-
-def _bring_one(args: Arguments, source: str, destinations: list[str]) -> int:
-    """Push or copy one source, or tell what that would do."""
-    planned = args.command == "plan" or "dry_run" in args
-    if "check_push" in args and not planned:
-        raise UsageError(
-            "`--check-push` goes with `towline plan` or `--dry-run`: a push finds out by itself"
-        )
-    words.check_files(args)
-
-    def bring(pusher: Pusher, cancel: Cancel) -> Brought:
-        to, wishes = wanted(args, destinations), push_options(args)
-        if planned:
-            return pusher.plan(source, to, **wishes, cancel=cancel)
-        carry = pusher.copy if args.command == "copy" else pusher.push
-        return carry(source, to, **wishes, cancel=cancel)
-
-    return _perform(args, bring, planned=planned)
+    return _perform(args, *words.copied(args))
 
 
 def _tag(args: Arguments) -> int:
@@ -56,11 +33,7 @@ def _tag(args: Arguments) -> int:
         what = "no tag is given" if args.words else "no image is named"
         raise UsageError(what, hint="towline tag REGISTRY/REPOSITORY:TAG NEW-TAG")
     reference, *tags = args.words
-
-    def bring(pusher: Pusher, cancel: Cancel) -> Brought:
-        return pusher.tag(reference, wanted(args, tags), cancel=cancel)
-
-    return _perform(args, bring)
+    return _perform(args, reference, tags)
 
 
 def _index(args: Arguments) -> int:
@@ -68,23 +41,26 @@ def _index(args: Arguments) -> int:
     if not sources or not destinations:
         what = "no destination is named: give `--to`" if sources else "no image is named"
         raise UsageError(what, hint="towline index IMAGE IMAGE --to REGISTRY/REPOSITORY:TAG")
-    words.check_files(args)
-
-    def bring(pusher: Pusher, cancel: Cancel) -> Brought:
-        to = wanted(args, destinations)
-        return pusher.index(sources, to, **push_options(args), cancel=cancel)
-
-    return _perform(args, bring)
+    return _perform(args, sources, destinations)
 
 
-def _perform(
-    args: Arguments, bring: Callable[[Pusher, Cancel], Brought], *, planned: bool = False
-) -> int:
-    """Call `bring` with a pusher, show its progress, and print the results."""
+def _perform(args: Arguments, source: str | list[str], destinations: list[str]) -> int:
+    """Call the method of the command's name, show its progress, and print the results."""
+    planned = args.command == "plan" or "dry_run" in args
+    if "check_push" in args and not planned:
+        raise UsageError(
+            "`--check-push` goes with `towline plan` or `--dry-run`: a push finds out by itself"
+        )
+    if args.command != "tag":  # whose words are never files
+        words.check_files(args)
     output.check_digest_file(args)
+    several = len(destinations) > 1 or "all_tags" in args
     try:
         with opened(args, layers=not planned) as (pusher, cancel):
-            results = bring(pusher, cancel)
+            method = getattr(pusher, "plan" if planned else args.command)
+            # A single destination is a text, and gives one result.
+            to = destinations if several else destinations[0]
+            results = method(source, to, **push_options(args), cancel=cancel)
     except (PartialFailure, TransferCancelled) as failure:
         if failure.results:
             try:
@@ -110,20 +86,27 @@ def _print(
     """Print the results, plans as tables, and write the digests of those that are no errors."""
     every = results if isinstance(results, list) else [results]
     good = [result for result in every if not isinstance(result, BaseException)]
+
+    def told() -> Any:  # noqa: ANN401 - as JSON has it
+        each = [_told(*pair) for pair in zip_longest(every, references, fillvalue="")]
+        return each if isinstance(results, list) else each[0]
+
     try:
         output.write_digests(args, map(_digest, good))
     finally:  # a digest file that fails must not keep the results from standard output
         lines = chain.from_iterable(map(_table, good)) if planned else (one.pinned for one in good)
-        output.write_as(args, lambda: _told(results, references), lines)
+        output.write_as(args, told, lines)
 
 
-def _told(results: Any, references: Sequence[str]) -> Any:  # noqa: ANN401 - as JSON has it
-    from towline.cli import report
+def _told(result: Any, reference: str) -> dict[str, Any]:  # noqa: ANN401 - of any command
+    """What `--output json` prints of a result, or of the error in its place."""
+    if isinstance(result, BaseException):
+        from towline.cli import exit_codes, report
 
-    if isinstance(results, list):
-        pairs = zip_longest(results, references, fillvalue="")
-        return [report.told(result, reference) for result, reference in pairs]
-    return report.told(results)
+        error = {"exit_code": exit_codes.of(result), "message": report.message_of(result)}
+        return {"reference": reference, "error": error}
+    shown: dict[str, Any] = result.as_dict()
+    return {**shown, "warnings": [wording.spelled(warning) for warning in shown["warnings"]]}
 
 
 def _digest(result: PushResult | PlanResult) -> str:

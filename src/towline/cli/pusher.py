@@ -32,12 +32,6 @@ def push_options(args: Arguments) -> dict[str, Any]:
     return {name: value for name, value in vars(args).items() if name in library}
 
 
-def wanted(args: Arguments, destinations: list[str]) -> str | list[str]:
-    """The destinations as a `Pusher` takes them: a single one is a text and gives one result."""
-    several = len(destinations) > 1 or "all_tags" in args
-    return destinations if several else destinations[0]
-
-
 @contextmanager
 def opened(args: Arguments, *, layers: bool = False) -> Iterator[tuple[Pusher, Cancel]]:
     """While the block runs: a Pusher with the options, and the switch that signals throw.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.cli import exit_codes, wording
 from towline.cli.wording import one_line, spelled
@@ -40,19 +40,13 @@ def style_of(args: Arguments) -> Style:
     from towline.cli import words
 
     json = getattr(args, "progress", None) == "json"
-    debug = getattr(args, "debug", False)
-    return Style(json, debug, words.reference(args) if json else "", _origin(args))
-
-
-def _origin(args: Arguments) -> str:
-    """The option or variable by which the account came that the library gets as `creds`."""
-    if "account" in args:
-        return str(args.account)
-    if "password_stdin" in args:
-        return "`--password-stdin`"
+    account = "`creds`" if "creds" in args.typed else "TOWLINE_CREDS"
     if "username" in args:
-        return "TOWLINE_PASSWORD"
-    return "`creds`" if "creds" in getattr(args, "typed", ()) else "TOWLINE_CREDS"
+        account = "TOWLINE_PASSWORD"
+    if "password_stdin" in args:
+        account = "`--password-stdin`"
+    account = getattr(args, "account", account)
+    return Style(json, "debug" in args, words.reference(args) if json else "", account)
 
 
 def report(error: BaseException, style: Style) -> None:
@@ -128,15 +122,6 @@ def debug_object(line: str) -> str:
     import time
 
     return json.dumps({"event": "debug", "reference": "", "time": time.time(), "message": line})
-
-
-def told(result: Any, reference: str = "") -> dict[str, Any]:  # noqa: ANN401 - of any command
-    """What `--output json` prints of a result, or of the error in its place."""
-    if isinstance(result, BaseException):
-        error = {"exit_code": exit_codes.of(result), "message": message_of(result)}
-        return {"reference": reference, "error": error}
-    shown: dict[str, Any] = result.as_dict()
-    return {**shown, "warnings": [spelled(warning) for warning in shown["warnings"]]}
 
 
 def _each(error: BaseException) -> Sequence[tuple[str, BaseException]]:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 _REGISTRY = "docker://"
 _DAEMON = "docker-daemon:"
-_ARCHIVES = ("docker-archive:", "oci-archive:", _REGISTRY)
 _ENDINGS = (".tar", ".tgz", ".gz", ".zst")
 _LAYOUT = ("oci-layout", "index.json", "blobs")
 """What a layout's folder holds (image-spec, "Image Layout")."""
@@ -93,11 +92,10 @@ def reference(args: Arguments) -> str:
     """The full name of a push's only destination, for events of errors; empty for any other."""
     from towline import reference as references
 
-    words = getattr(args, "words", [])
-    if args.command not in {"push", "plan"} or not 1 <= len(words) <= 2:  # noqa: PLR2004 - a pair
+    if args.command not in {"push", "plan"} or len(args.words) not in {1, 2}:
         return ""
     try:
-        found = references.parse(words[-1].removeprefix(_DAEMON))
+        found = references.parse(args.words[-1].removeprefix(_DAEMON))
     except UsageError:
         return ""
     return str(found.with_tag(None if "all_tags" in args else found.target))
@@ -139,11 +137,10 @@ def _check_source_options(args: Arguments, source: str) -> None:
 def _names_an_image(text: str) -> bool:
     """Whether the text is a valid image name, no file, and without an ending that files have."""
     from towline import reference as references
+    from towline.sources import open_source
 
     # `app.tar` is an image's name too, but who types it means a file.
-    if text == "-" or text.startswith((*_ARCHIVES, _DAEMON, "oci:")) or text.endswith(_ENDINGS):
-        return False
-    if _exists(text):
+    if open_source.parse(text).transport or text.endswith(_ENDINGS) or _exists(text):
         return False
     try:
         references.parse(text)
@@ -157,17 +154,15 @@ def _alone(command: str, name: str) -> tuple[str, list[str]]:
 
     Raises UsageError where the word is a file, or has a digest.
     """
+    from towline import reference as references
     from towline.sources import open_source
 
-    open_source.parse(name)
-    transport, _, rest = name.partition(":")
+    location = open_source.parse(name)
+    image = location.transport in {None, "docker-daemon"} and name != "-" and not _exists(name)
     # `oci:DIR` is an image named oci, too: the folder decides.
-    layout = transport == "oci" and _exists(rest.partition(":")[0])
-    if layout or name == "-" or name.startswith(_ARCHIVES) or _exists(name):
+    if not image and (location.transport != "oci" or _exists(location.path)):
         hint = f"towline {command} {name} REGISTRY/REPOSITORY:TAG"
         raise UsageError(f"no destination is named for {name}", hint=hint)
-    from towline import reference as references
-
     name = name.removeprefix(_DAEMON)
     parsed = references.parse(name)
     if parsed.digest:

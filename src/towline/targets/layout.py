@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,8 +176,10 @@ class Layout:
         with self._files() as files:
             tagged = (each for each in _listed(files) if each.annotations.get(REF_NAME) == target)
             listed = next(tagged, None)
-            whole = listed and files and _is_whole(OciLayout(files), listed)
-            return listed if whole else None
+            if listed is not None and files is not None:
+                with suppress(SourceError):
+                    return listed if _holds_all(OciLayout(files).entry(listed)) else None
+            return None
 
     @contextmanager
     def _files(self) -> Iterator[Files | None]:
@@ -266,16 +268,8 @@ def _listed(files: Files | None) -> tuple[Descriptor, ...]:
     return getattr(document, "manifests", ())
 
 
-def _is_whole(layout: OciLayout, listed: Descriptor) -> bool:
-    """Whether all manifests and blobs below an entry are there."""
-    try:
-        content = layout.entry(listed)
-    except SourceError:
-        return False
-    return _holds_all(content)
-
-
 def _holds_all(content: SourceImage | SourceIndex) -> bool:
+    """Whether all manifests and blobs below it are there."""
     if isinstance(content, SourceIndex):
         return not content.absent and all(map(_holds_all, content.children))
     return all(layer.held or layer.foreign for layer in content.layers)

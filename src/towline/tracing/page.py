@@ -81,21 +81,18 @@ class _Page:
 <h1>{title}</h1>
 """
         yield _list(map(self._text, (*recording.errors, *recording.ends)))
-        yield from self._bounds()
+        found = shares(recording)
+        yield f"<h2>Bound by {found[0].name}</h2>\n"
+        for share in found:
+            why = self._text(share.why)
+            yield f"<p><strong>{share.name}</strong> {share.of_time:.0%}: {why}</p>\n"
+            yield f'<div class="bar share">{_piece("sent", 0, share.of_time)}</div>\n'
         yield from self._rows()
         if recording.said:
             yield "<h2>Also</h2>\n"
             moments = ((words(moment - self._began), said) for moment, said in recording.said)
             yield _list(f"after {moment}: {self._text(said)}" for moment, said in moments)
         yield f'<p class="quiet">towline {__version__}</p></body></html>\n'
-
-    def _bounds(self) -> Iterator[str]:
-        found = shares(self._recording)
-        yield f"<h2>Bound by {found[0].name}</h2>\n"
-        for share in found:
-            why = self._text(share.why)
-            yield f"<p><strong>{share.name}</strong> {share.of_time:.0%}: {why}</p>\n"
-            yield f'<div class="bar share">{_piece("sent", 0, share.of_time)}</div>\n'
 
     def _rows(self) -> Iterator[str]:
         legend = "".join(f'<span><i class="{step}"></i>{step}</span> ' for step in STEPS)

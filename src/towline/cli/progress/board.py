@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from towline.cli import wording
 from towline.cli.wording import one_line
 from towline.events import LayerProgress, Working
 
@@ -73,6 +74,16 @@ class Total(NamedTuple):
         if self.total is None or self.current >= self.total or not self.pace:
             return None
         return (self.total - self.current) / self.pace
+
+    @property
+    def figures(self) -> list[str]:
+        """`201 MB sent`, `28 MB/s`, `7 s left`, as far as they are known."""
+        found = [f"{wording.size(self.sent)} sent"]
+        if self.rate is not None:
+            found.append(f"{wording.size(self.rate)}/s")
+        if self.seconds_left is not None:
+            found.append(f"{wording.left(self.seconds_left)} left")
+        return found
 
 
 def percent(current: int, total: int | None) -> int | None:

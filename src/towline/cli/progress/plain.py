@@ -24,7 +24,6 @@ from towline.events import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from towline.cli.progress.board import Total
     from towline.events import Event
 
 TOTAL_EVERY = 10.0
@@ -98,7 +97,7 @@ class Lines(Face):
             for work in self._board.works.values():
                 yield one_line(f"{work.what}: {_moved(work.current, work.total)}")
             if total.sent or not self._board.works:
-                yield _total_line(total)
+                yield ", ".join((_moved(total.current, total.total), *total.figures))
 
     def _place(self, event: Event | Logged) -> tuple[bool, str]:
         repository = repository_of(event, self._begun)
@@ -134,16 +133,6 @@ def _moved(current: int, total: int | None) -> str:
     if total is None:
         return wording.size(current)
     return f"{wording.size(current)} of {wording.size(total)} ({percent(current, total) or 0}%)"
-
-
-def _total_line(total: Total) -> str:
-    """`612 MB of 1.2 GB (51%), 201 MB sent, 28 MB/s, 7 s left`."""
-    parts = [_moved(total.current, total.total), f"{wording.size(total.sent)} sent"]
-    if total.rate is not None:
-        parts.append(f"{wording.size(total.rate)}/s")
-    if total.seconds_left is not None:
-        parts.append(f"{wording.left(total.seconds_left)} left")
-    return ", ".join(parts)
 
 
 class Quiet(Face):

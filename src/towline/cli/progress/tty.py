@@ -191,12 +191,7 @@ def _drawn(row: Row | Working | Total | str, width: int) -> RenderableType:
     from rich.text import Text
 
     if isinstance(row, Total):
-        said = f"{wording.size(row.sent)} sent"
-        if row.rate is not None:
-            said += f"  {wording.size(row.rate)}/s"
-        if row.seconds_left is not None:
-            said += f"  {wording.left(row.seconds_left)} left"
-        return _with_bar(width, "total", row.current, row.total, said)
+        return _with_bar(width, "total", row.current, row.total, "  ".join(row.figures))
     if isinstance(row, Working):
         whole = f"/{wording.size(row.total)}" if row.total is not None else ""
         said = f"{wording.size(row.current)}{whole}"
