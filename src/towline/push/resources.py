@@ -252,7 +252,7 @@ def _settings(
         limit_rate=rate(options.get("limit_rate")),
         chunk_size=chunk_size(options.get("chunk_size", "auto")),
         environ=environment(options),
-        log=options.get("log"),
+        log=options.get("log") or nowhere,
         warn=warn,
         secrets=secrets,
     )

@@ -1,4 +1,4 @@
-"""Calls about blobs and their uploads (distribution-spec, "Endpoints": end-2, 4 to 6, 11, 13)."""
+"""Calls about blobs (distribution-spec, "Endpoints": end-2 and 11), and what opens a session."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from towline.errors import RegistryError
 from towline.registry import errors
 from towline.registry.call import REDIRECTS, Call, says_nothing, still_secure
-from towline.spec import distribution, media_types
+from towline.spec import distribution
 
 if TYPE_CHECKING:
     from towline.reference import RepositoryName
     from towline.spec.digest import Digest
     from towline.wire.message import Response, Url
 
-BINARY = ("Content-Type", media_types.OCTET_STREAM)
 # `int` refuses texts of thousands of digits, and no blob needs more than 18.
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-")
 
@@ -99,37 +98,6 @@ def starts_at(response: Response) -> int | None:
     return int(match[1]) if match else None
 
 
-def open_upload(name: RepositoryName) -> Call[Opened]:
-    """end-4a."""
-    action = f"start an upload to {name}"
-
-    def read(response: Response) -> Opened:
-        if response.status not in {201, 202}:
-            raise errors.no_success(response, action)
-        return _opened(response, action)
-
-    return Call("POST", distribution.uploads_path(name.path), action, read, moves=True)
-
-
-def post_blob(name: RepositoryName, digest: str, content: memoryview) -> Call[Confirmed | Opened]:
-    """Send all of a blob in one POST (end-4b); the registry may open a session instead."""
-    action = f"push a blob to {name}"
-    path = f"{distribution.uploads_path(name.path)}?digest={digest}"
-
-    def read(response: Response) -> Confirmed | Opened:
-        # Some registries answer 201 to the session that they open instead, so the answer has to
-        # name the blob: in its header, or in its location as zot does.
-        location = response.headers.get("Location") or ""
-        named = errors.named(response) or digest.partition(":")[2] in location
-        if response.status == 201 and named:
-            return Confirmed(errors.named_instead(response, digest))
-        if response.status not in {201, 202}:
-            raise errors.no_success(response, action)
-        return _opened(response, action)
-
-    return Call("POST", path, action, read, (BINARY,), content, moves=True)
-
-
 def mount(name: RepositoryName, digest: str, origin: str) -> Call[Confirmed | Opened | None]:
     """end-11. None: refused, in whatever way; only the upload's own error counts."""
     from towline.wire.message import quote
@@ -143,7 +111,7 @@ def mount(name: RepositoryName, digest: str, origin: str) -> Call[Confirmed | Op
             return Confirmed(errors.named_instead(response, digest))
         # 202 is the specification's way to decline. It opens a session, which saves a POST.
         if response.status == 202 and response.headers.get("Location"):
-            return _opened(response, action)
+            return opened(response, action)
         return None
 
     # Always with `from`: without it distribution and Harbor mount nothing, and Quay of old said
@@ -153,7 +121,8 @@ def mount(name: RepositoryName, digest: str, origin: str) -> Call[Confirmed | Op
     return Call("POST", target, action, read, moves=True, optional=True)
 
 
-def _opened(response: Response, action: str) -> Opened:
+def opened(response: Response, action: str) -> Opened:
+    """The session that an answer opens. Raises as `session_url` does."""
     least = response.headers.number(distribution.OCI_CHUNK_MIN_LENGTH) or 0
     return Opened(session_url(response, action), least)
 
@@ -183,45 +152,6 @@ def session_url(response: Response, action: str, before: Url | None = None) -> U
         raise RegistryError(
             f"cannot {action}: {error}", status=response.status, transient=True
         ) from None
-
-
-def content_range(start: int, length: int) -> tuple[str, str]:
-    """The header that says which bytes of a blob a body has: no unit, the last one included."""
-    return ("Content-Range", f"{start}-{start + length - 1}")
-
-
-def send_chunk(location: Url, chunk: memoryview, start: int, action: str) -> Call[Response]:
-    """end-5: a chunk, its first byte being number `start` of the blob."""
-    span = content_range(start, len(chunk))
-    return Call("PATCH", location, action, lambda response: response, (BINARY, span), chunk)
-
-
-def ask_upload(location: Url, action: str) -> Call[Response | None]:
-    """end-13. None: the session is gone, or the registry does not tell."""
-
-    # ECR and older Gitea answer 404 to every such question, Artifactory has answered 405.
-    # Distribution 2 answers 404 once a body was cut, and drops the session for the asking.
-    def read(response: Response) -> Response | None:
-        if response.ok:
-            return response
-        refusal = errors.refusal(response, action)
-        # Those 404s say BLOB_UPLOAD_INVALID, which is transient elsewhere: a new session helps.
-        if refusal.transient and response.status != 404:
-            raise refusal
-        return None
-
-    return Call("GET", location, action, read)
-
-
-def close_upload(location: Url, digest: str, action: str) -> Call[Digest | None]:
-    """end-6 without a body. Reads the digest that the registry names, if it is another one."""
-
-    # No body: distribution 3 appends one without a look at its range.
-    def read(response: Response) -> Digest | None:
-        errors.check_success(response, action)
-        return errors.named_instead(response, digest)
-
-    return Call("PUT", location.with_query("digest", digest), action, read, (BINARY,))
 
 
 def _short(digest: str) -> str:

@@ -64,9 +64,9 @@ class Settings(NamedTuple):
     chunk_size: int | None = None
     """Bytes; larger blobs go in chunks. None: in one body wherever it is taken."""
     environ: Mapping[str, str] = {}
-    log: Callable[[str], None] | None = None
+    log: Callable[[str], None] = nowhere
     """Takes the lines of the wire log."""
-    warn: Callable[[str], None] | None = None
+    warn: Callable[[str], None] = nowhere
     """Takes one sentence about something that is not as it should be."""
     secrets: Secrets | None = None
     """Is told every secret that is used."""
@@ -103,14 +103,14 @@ class RegistryClient:
             creds=settings.creds,
             src_creds=settings.src_creds,
             authfile=str(settings.authfile) if settings.authfile else None,
-            log=settings.log or nowhere,
-            warn=settings.warn or nowhere,
+            log=settings.log,
+            warn=settings.warn,
             secrets=self._secrets,
         )
         self._endpoints: dict[str, Endpoint] = {}
         self._facts: dict[str, tuple[str, HostFacts, HostFacts]] = {}
         """By host: the name under which its facts are kept, the facts, and those recalled."""
-        self._warnings = Warnings(settings.warn or nowhere)
+        self._warnings = Warnings(settings.warn)
         self._transports: dict[tuple[str, Credentials | None], Transport] = {}
 
     def repository(
@@ -182,7 +182,7 @@ class RegistryClient:
                 keychain,
                 again=partial(keychain.find, name, side) if renewable else None,
                 clock=self._clock,
-                log=self._settings.log or nowhere,
+                log=self._settings.log,
                 notice=partial(self._notice, name.host),
             )
         return self._transports[key]
@@ -224,7 +224,7 @@ class RegistryClient:
                 proxies=proxy.from_environment(settings.environ),
                 # `--ca` counts for a proxy's certificate too; `--insecure` and `--cert` do not.
                 proxy_trust=tls.Trust(authorities=given.authorities),
-                write_log=settings.log or nowhere,
+                write_log=settings.log,
                 secrets=self._secrets,
                 pace=Pace(settings.limit_rate) if settings.limit_rate else None,
             )

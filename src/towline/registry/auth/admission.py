@@ -74,10 +74,8 @@ class Admission:
         self._meeting = threading.Lock()
         self._met = False
         """Whether a first request has been answered, or has failed."""
-        self._worked = False
-        """Whether a request with these credentials was let in."""
         self._good: set[str | None] = set()
-        """Values of `Authorization` that were let in."""
+        """Values of `Authorization` that were let in, with these credentials."""
         self.doubts_clocks = False
         """Whether a token that was just given was refused, and refused again after a moment."""
         self._challenge: Challenge | None = None
@@ -122,11 +120,7 @@ class Admission:
             denied = response.status == 403 and "expired" in errors.text(response)
             denied = denied or response.status == 401
             again = denied and self._other_credentials(visit.context)
-        if again:
-            response = self._tried(visit)
-        if response.status not in {401, 403}:
-            self._worked = True
-        return response
+        return self._tried(visit) if again else response
 
     def _tried(self, visit: Visit) -> Response:
         """Send the request, and again with a renewed header while that may help."""
@@ -143,7 +137,8 @@ class Admission:
                 response = visit.send(request)
                 self.doubts_clocks = response.status == 401
             if response.status != 401:
-                self._good.add(header)
+                if response.status != 403:
+                    self._good.add(header)
                 return response
             hopeless = visit.optional and self._is_hopeless(scopes, response)
             if renewals == _RENEWALS_MAX or hopeless:
@@ -174,7 +169,8 @@ class Admission:
             other = again(context) if again is not None else None
             if other is None or other == self.credentials:
                 return False
-            self.credentials, self._worked = other, False
+            self.credentials = other
+            self._good.clear()
             self._tokens.clear()
             return True
 
@@ -240,7 +236,7 @@ class Admission:
         usable = [each for each in found if each.usable]
         # No token would come of it. If the account was let in before, this request is refused.
         if not usable or (not self._takes_tokens and all(c.scheme == "basic" for c in usable)):
-            return self._worked
+            return bool(self._good)
         # Its token had all that the registry names, and that did not suffice.
         asked = granted in self._tokens and _merged(granted, found) == granted
         return asked and any(each.wants_more for each in found)
@@ -269,7 +265,7 @@ class Admission:
                 return False
             if self._challenge.scheme == "basic":
                 # The same header once more helps only after a hiccup, if it was good before.
-                return self._worked or self._basic not in {None, used}
+                return bool(self._good) or self._basic not in {None, used}
             try:
                 token, granted = self._token(scopes), self._granted(scopes)
                 if token is not None and used == f"Bearer {token.value}":

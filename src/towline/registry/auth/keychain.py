@@ -351,7 +351,8 @@ def _files(environ: Mapping[str, str], authfile: str | None) -> Iterator[Credent
                 raise UsageError(file.flaw)
             yield file
     if content := environ.get("DOCKER_AUTH_CONFIG"):
-        yield _parsed("DOCKER_AUTH_CONFIG", content)
+        where = "DOCKER_AUTH_CONFIG"
+        yield CredentialFile.of_document(where, parsed(where, content))
     for path in _usual(environ):
         yield _read(path, path)
 
@@ -359,7 +360,7 @@ def _files(environ: Mapping[str, str], authfile: str | None) -> Iterator[Credent
 def _read(where: str, path: str) -> CredentialFile:
     try:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs start-up
-            return _parsed(where, file.read())
+            return CredentialFile.of_document(where, parsed(where, file.read()))
     except (OSError, UnicodeError) as error:
         absent = isinstance(error, FileNotFoundError | NotADirectoryError)
         why = f"{where} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
@@ -384,7 +385,8 @@ def _usual(environ: Mapping[str, str]) -> Iterator[str]:
         yield f"{home}/.dockercfg"
 
 
-def _parsed(where: str, content: str) -> CredentialFile:
+def parsed(where: str, content: str) -> dict[str, Any]:
+    """The JSON object of a file of logins; an empty file is an empty one. Raises UsageError."""
     import json
 
     try:
@@ -393,4 +395,4 @@ def _parsed(where: str, content: str) -> CredentialFile:
         document = None
     if not isinstance(document, dict):
         raise UsageError(f"the logins of {where} are not a JSON object")
-    return CredentialFile.of_document(where, document)
+    return document

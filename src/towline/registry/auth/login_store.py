@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from towline.errors import UsageError
 from towline.registry.auth import credential_helpers
-from towline.registry.auth.keychain import CredentialFile, mapping, split
+from towline.registry.auth.keychain import CredentialFile, mapping, parsed, split
 from towline.wire.message import user_pass
 
 if TYPE_CHECKING:
@@ -85,15 +85,13 @@ class LoginStore:
 
     def _read(self) -> dict[str, Any]:
         try:
-            document = json.loads(self.path.read_text("utf-8") or "{}")
+            content = self.path.read_text("utf-8")
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, RecursionError) as error:
-            why = getattr(error, "strerror", None) or "it is not JSON"
+        except (OSError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or "it is no text"
             raise UsageError(f"the logins of {self.path} cannot be read: {why}") from None
-        if not isinstance(document, dict):
-            raise UsageError(f"the logins of {self.path} are not a JSON object")
-        return document
+        return parsed(str(self.path), content)
 
     def _write(self, document: dict[str, Any]) -> None:
         # Where the path is a link, the file itself is replaced, not the link.

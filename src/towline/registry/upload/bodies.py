@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError
 from towline.registry import errors
-from towline.registry.blobs import BINARY, content_range, send_chunk
+from towline.registry.call import Call
 from towline.registry.upload import strategy
-from towline.registry.upload.session import range_end
+from towline.registry.upload.session import BINARY, range_end
 from towline.wire.message import Request
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class OneBody:
         # Every PATCH after a session's first one must say where it belongs: Gitea refuses it
         # otherwise, and Quay takes it for the beginning.
         start = session.acknowledged
-        span = (content_range(start, length),) if start and length else ()
+        span = (_content_range(start, length),) if start and length else ()
         headers = (BINARY, *span)
         request = Request(self._shape.upper(), url, headers, streamed=True, length=length)
         self._exchange: Exchange = session.talk.transport.start(
@@ -100,6 +100,11 @@ def put(session: Session, content: memoryview, digest: str) -> bool:
     body = OneBody(session, len(content), digest)
     body.write(content)
     return body.finish(digest)
+
+
+def _content_range(start: int, length: int) -> tuple[str, str]:
+    """The header that says which bytes of a blob a body has: no unit, the last one included."""
+    return ("Content-Range", f"{start}-{start + length - 1}")
 
 
 class Held:
@@ -184,7 +189,8 @@ class Chunks:
     def _send(self, chunk: memoryview) -> int:
         """PATCH one chunk (distribution-spec, end-5). Returns how many of its bytes are held."""
         session = self._session
-        call = send_chunk(session.url, chunk, session.acknowledged, session.action)
+        headers = (BINARY, _content_range(session.acknowledged, len(chunk)))
+        call = Call("PATCH", session.url, session.action, lambda answer: answer, headers, chunk)
         session.sent += len(chunk)
         try:
             response = session.talk.call(call)

@@ -19,23 +19,20 @@ from typing import TYPE_CHECKING
 
 from towline.context import Cancel
 from towline.errors import AuthError, Cancelled, NetworkError, RegistryError, TowlineError
-from towline.registry.blobs import (
-    Confirmed,
-    ask_upload,
-    close_upload,
-    open_upload,
-    post_blob,
-    session_url,
-)
-from towline.spec import distribution
+from towline.registry import errors
+from towline.registry.blobs import Confirmed, opened, session_url
+from towline.registry.call import Call
+from towline.spec import distribution, media_types
 from towline.wire.message import Request
 
 if TYPE_CHECKING:
+    from towline.reference import RepositoryName
     from towline.registry.blobs import Opened
     from towline.registry.transport import Conversation
     from towline.spec.digest import Digest
     from towline.wire.message import Response
 
+BINARY = ("Content-Type", media_types.OCTET_STREAM)
 CANCEL_SECONDS = 2.0
 """Seconds for cancelling a session."""
 _CANCEL_SECONDS_LATE = 0.4
@@ -49,7 +46,7 @@ _RANGE = r"(bytes[= ])?0-(-?[0-9]{1,18})"
 class Session:
     """One session of one repository."""
 
-    def __init__(self, talk: Conversation, opened: Opened | None, acknowledged: int = 0) -> None:
+    def __init__(self, talk: Conversation, found: Opened | None, acknowledged: int = 0) -> None:
         self.talk = talk
         self.action = f"push a blob to {talk.name}"
         """Completes "cannot …" in errors."""
@@ -65,18 +62,27 @@ class Session:
         self.is_open = False
         self._questions = _QUESTIONS_MAX
         """Failed questions of what the session holds that are still allowed."""
-        if opened:
-            self._begin(opened)
+        if found:
+            self._begin(found)
 
-    def _begin(self, opened: Opened) -> None:
-        self.url, self.is_open = opened.location, True
-        if opened.chunk_min:
-            self.talk.facts.wants_chunks_of(opened.chunk_min)
+    def _begin(self, found: Opened) -> None:
+        self.url, self.is_open = found.location, True
+        if found.chunk_min:
+            self.talk.facts.wants_chunks_of(found.chunk_min)
 
     def open(self) -> None:
-        """Have the registry open it."""
+        """Have the registry open it (distribution-spec, end-4a)."""
+        name = self.talk.name
+        action = f"start an upload to {name}"
+
+        def read(response: Response) -> Opened:
+            if response.status not in {201, 202}:
+                raise errors.no_success(response, action)
+            return opened(response, action)
+
+        path = distribution.uploads_path(name.path)
         try:
-            self._begin(self.talk.call(open_upload(self.talk.name)))
+            self._begin(self.talk.call(Call("POST", path, action, read, moves=True)))
         except NetworkError as error:
             if error.hung_up:  # ECR did so where the repository was missing
                 error.hint = (
@@ -101,7 +107,7 @@ class Session:
         self.talk.context.meter.add(sent_bytes=len(content))
         answer: Confirmed | Opened | None = None
         try:
-            answer = self.talk.call(post_blob(self.talk.name, digest, content))
+            answer = self.talk.call(_post(self.talk.name, digest, content))
         except NetworkError as error:
             # Nothing was sent, so nothing was found out. Otherwise the request itself may be what
             # the registry, or a proxy before it, hangs up on: go on by the usual way.
@@ -149,7 +155,19 @@ class Session:
         None: the session is gone, or cannot be asked. Ask once only: distribution 2 drops a session
         whose body was cut when it is asked.
         """
-        response = self.talk.call(ask_upload(self.url, self.action))
+
+        # ECR and older Gitea answer 404 to every such question, Artifactory has answered 405.
+        # Distribution 2 answers 404 once a body was cut.
+        def read(response: Response) -> Response | None:
+            if response.ok:
+                return response
+            refusal = errors.refusal(response, self.action)
+            # Those 404s say BLOB_UPLOAD_INVALID, transient elsewhere: a new session helps.
+            if refusal.transient and response.status != 404:
+                raise refusal
+            return None
+
+        response = self.talk.call(Call("GET", self.url, self.action, read))
         if response is None:
             return None
         self.moved(response)
@@ -181,8 +199,15 @@ class Session:
         self._questions = 0
 
     def close(self, digest: str, sent: int) -> None:
-        """Have the registry check and keep the blob; `sent`: the bytes that it has to hash."""
-        call = close_upload(self.url, digest, self.action)
+        """Have the registry check and keep the blob (end-6); `sent`: bytes that it has to hash."""
+
+        # No body: distribution 3 appends one without a look at its range.
+        def read(response: Response) -> Digest | None:
+            errors.check_success(response, self.action)
+            return errors.named_instead(response, digest)
+
+        url = self.url.with_query("digest", digest)
+        call = Call("PUT", url, self.action, read, (BINARY,))
         self.kept_instead = self.talk.call(call, extra=sent)
 
     def give_up(self) -> None:
@@ -202,6 +227,25 @@ class Session:
     def over(self) -> None:
         """Note that the session is closed, or left to itself."""
         self.is_open = False
+
+
+def _post(name: RepositoryName, digest: str, content: memoryview) -> Call[Confirmed | Opened]:
+    """Send all of a blob in one POST (end-4b); the registry may open a session instead."""
+    action = f"push a blob to {name}"
+    path = f"{distribution.uploads_path(name.path)}?digest={digest}"
+
+    def read(response: Response) -> Confirmed | Opened:
+        # Some registries answer 201 to the session that they open instead, so the answer has to
+        # name the blob: in its header, or in its location as zot does.
+        location = response.headers.get("Location") or ""
+        named = errors.named(response) or digest.partition(":")[2] in location
+        if response.status == 201 and named:
+            return Confirmed(errors.named_instead(response, digest))
+        if response.status not in {201, 202}:
+            raise errors.no_success(response, action)
+        return opened(response, action)
+
+    return Call("POST", path, action, read, (BINARY,), content, moves=True)
 
 
 def range_end(response: Response) -> int:
