@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack
 from random import Random
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import towline
+from tests.support.processes import until
 from tests.support.scripted import HANG, running, scripted
 from tests.support.unsteady import Unsteady
 from towline.server import Server
@@ -72,6 +75,18 @@ def test_many_images_for_several_registries_take_few_threads(tmp_path: Path) -> 
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < MOST
+
+
+def test_threads_of_places_that_were_written_to_do_not_stay(tmp_path: Path) -> None:
+    """A program may live for days, and write archive after archive through one `Pusher`."""
+    make_image(tmp_path / "image.tar", [{"large": Random(1).randbytes(2 << 20)}])  # noqa: S311 - no secret
+    before = threading.active_count()
+    with towline.Pusher(cache="none") as pusher:
+        for number in range(4):
+            pusher.copy(f"{tmp_path}/image.tar", f"oci-archive:{tmp_path}/{number}.tar")
+        until(lambda: threading.active_count() <= before)
+        again = pusher.copy(f"{tmp_path}/image.tar", f"oci-archive:{tmp_path}/0.tar")
+    assert again.status == "unchanged"
 
 
 @pytest.mark.parametrize("more", [0, 1, 2, 3, 5, 8])

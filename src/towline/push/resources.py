@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager, suppress
 from threading import Lock, Thread
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from towline.context import SLICE, Cancel
 from towline.errors import Cancelled, TowlineError, UsageError
@@ -83,7 +84,8 @@ class Resources:
         self.manifest_flights: SingleFlight[None] = SingleFlight()
         self.passing = Lock()
         """Held while a blob that passes begins at several targets."""
-        self._threads: dict[str, Threads] = {}
+        # Weak: threads that are idle end, and what nobody uses is forgotten with the last of them.
+        self._threads: WeakValueDictionary[str, Threads] = WeakValueDictionary()
         self._closed = False
         self._process = os.getpid()
         self.spares = Spares()
@@ -167,11 +169,12 @@ class Resources:
 
     def _threads_of(self, name: str, count: int) -> Threads:
         with self._lock:
-            if name not in self._threads:
-                self._threads[name] = Threads(count, name)
+            threads = self._threads.get(name)
+            if threads is None:
+                threads = self._threads[name] = Threads(count, name)
                 if self._closed:
-                    self._threads[name].close()
-            return self._threads[name]
+                    threads.close()
+            return threads
 
     def known(self, blobs: Iterable[Blob]) -> Mapping[Digest, Sequence[Entry]]:
         """What the cache knows of blobs. Entries that others wrote are checked for their form."""

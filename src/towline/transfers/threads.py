@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+IDLE = 1.0
+"""Seconds after which a thread without work ends: a `Pusher` may live for days, and has threads of
+each host and archive that it has ever written to."""
+
 
 class Threads:
     """At most `count` threads that do what is submitted, in that order.
 
-    A thread is made when there is work for it. Where the system gives no more threads, those that
-    exist do the work one after the other. They are daemons, unlike those of `concurrent.futures`:
-    a thread that is stuck in a call of the kernel must not keep the process from ending.
+    A thread is made when there is work for it, and ends when there has been none for a second.
+    Where the system gives no more threads, those that exist do the work one after the other. They
+    are daemons, unlike those of `concurrent.futures`: a thread that is stuck in a call of the
+    kernel must not keep the process from ending.
     """
 
     def __init__(self, count: int, name: str) -> None:
@@ -95,10 +100,11 @@ class Threads:
         while True:
             with self._changed:
                 self._idle += 1
-                while not self._queue and not self._closed:
-                    self._changed.wait()
+                self._changed.wait_for(lambda: self._queue or self._closed, IDLE)
                 self._idle -= 1
                 if not self._queue:
+                    if not self._closed:  # else `join` waits for it
+                        self._threads.discard(threading.current_thread())
                     return
                 work = self._queue.popleft()
             work()
@@ -112,8 +118,10 @@ class Threads:
 
     def join(self) -> None:
         """Wait for the end of the threads, after `close`."""
-        # A thread that closes its own pool must not wait for itself.
-        for thread in self._threads - {threading.current_thread()}:
+        with self._changed:
+            # A thread that closes its own pool must not wait for itself.
+            threads = self._threads - {threading.current_thread()}
+        for thread in threads:
             thread.join()
 
     def __enter__(self) -> Self:

@@ -69,6 +69,17 @@ def test_an_idle_thread_is_used_again(make: Callable[[int], Threads]) -> None:
     assert names == {"test-1"}
 
 
+def test_threads_without_work_end_and_others_are_made_when_there_is_some(
+    make: Callable[[int], Threads],
+) -> None:
+    before, both = threading.active_count(), threading.Barrier(2)
+    threads = make(2)
+    for _ in range(2):
+        done = [threads.submit(both.wait) for _ in range(2)]
+        assert {future.result(10) for future in done} == {0, 1}
+        until(lambda: threading.active_count() == before)
+
+
 def test_work_is_done_in_its_order(make: Callable[[int], Threads]) -> None:
     one, go, ran = make(1), threading.Event(), list[int]()
     one.submit(lambda: go.wait(10))
