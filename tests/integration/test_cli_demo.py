@@ -55,7 +55,8 @@ def test_the_demo_sends_nothing_a_second_time_and_says_what_to_type_next(
     assert list((tmp_path / "home").iterdir()) == []
 
 
-def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", ["step", "build"])
+def test_an_interrupted_demo_leaves_nothing_behind(step: str, tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "towline", "demo"],
         stdout=subprocess.PIPE,
@@ -64,7 +65,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path) -> None:
         env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"},
     ) as process:
         assert process.stdout is not None
-        while not process.stdout.readline().startswith("build"):
+        while not process.stdout.readline().startswith(step):
             pass
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=10)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from towline.cli import output, wording
 from towline.cli.options import Command
-from towline.cli.signals import cancel_on_signals
+from towline.cli.signals import cancel_on_signals, interrupted
 from towline.errors import Cancelled, TowlineError, TransferCancelled
 
 if TYPE_CHECKING:
@@ -57,9 +57,14 @@ def _demo(_args: Arguments) -> int:
     import towline
     from towline.server import Server
 
+    def last_words(code: int) -> bytes:
+        # The building does not look at the switch: where it is cut short, its files go here.
+        shutil.rmtree(name, ignore_errors=True)
+        return interrupted(code, None)
+
     with (
         tempfile.TemporaryDirectory(prefix="towline-demo-") as name,
-        cancel_on_signals() as cancel,
+        cancel_on_signals(last_words) as cancel,
         Server(Path(name) / "registry") as server,
         # Nothing outside of the demo's folder is named.
         towline.Pusher(cache=f"{name}/cache", environ={"HOME": name, "TMPDIR": name}) as pusher,
