@@ -94,6 +94,14 @@ def parse(text: str) -> Reference:
     return _Parser(text, start).reference()
 
 
+def parse_if_any(text: str) -> Reference | None:
+    """The reference in a text that may be anything; None: it is none."""
+    try:
+        return parse(text)
+    except InvalidReference:
+        return None
+
+
 def without_login(text: str) -> str:
     """A name or an address with the login before its host, if any, replaced by `[hidden]`."""
     match = re.fullmatch(_LOGIN, text) if "@" in text else None

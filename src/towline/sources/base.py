@@ -50,20 +50,21 @@ def missing_layer(
     source: str, name: str, diff_id: Digest | None, stored: Descriptor | None, size: int = 0
 ) -> SourceLayer:
     """A layer that the source describes and does not have; `size` as far as it tells."""
-
-    def lacking() -> Reader:
-        raise SourceError(f"{source} lacks the layer {name}")
-
+    lacking = _nothing(f"{source} lacks the layer {name}")
     return SourceLayer(diff_id, stored, size, lacking, held=False)
 
 
 def foreign_layer(listed: Descriptor, diff_id: Digest | None) -> SourceLayer:
     """A layer that lies elsewhere: only its descriptor in the manifest is known."""
-
-    def elsewhere() -> Reader:
-        raise SourceError(f"the foreign layer {listed.digest} is not in the source")
-
+    elsewhere = _nothing(f"the foreign layer {listed.digest} is not in the source")
     return SourceLayer(diff_id, listed, listed.size, elsewhere, foreign=listed, held=False)
+
+
+def _nothing(why: str) -> Callable[[], Reader]:
+    def fail() -> Reader:
+        raise SourceError(why)
+
+    return fail
 
 
 class SourceImage(NamedTuple):

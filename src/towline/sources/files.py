@@ -88,7 +88,7 @@ class SharedFile:
             self._close()
 
     def _close(self) -> None:
-        raise NotImplementedError
+        """Close what is to be closed."""
 
 
 class OpenFile(SharedFile):
@@ -130,9 +130,6 @@ class SharedObject(SharedFile):
                 raise unreadable(self.name, error) from None
         buffer[: len(data)] = data
         return len(data)
-
-    def _close(self) -> None:
-        pass
 
 
 class Section(io.RawIOBase):

@@ -254,7 +254,7 @@ class RemoteSource(OciImages):
         if (content := self._contents.get(listed.digest)) is None:
             self.check_algorithm(listed, what)
             try:
-                content = self._manifest(listed) if what == "manifest" else self._config(listed)
+                content = self._fetch(listed, what)
             except (Absent, RegistryError) as error:
                 content = error
             self._contents[listed.digest] = content
@@ -262,25 +262,23 @@ class RemoteSource(OciImages):
             raise content
         return content
 
-    def _manifest(self, listed: Descriptor) -> bytes:
+    def _fetch(self, listed: Descriptor, what: str) -> bytes:
         reading, digest = self._reading, listed.digest
-        get = partial(reading.repository.get_manifest, digest, reading.context)
-        found = reading.retry(digest.short, get)
-        if found is None:
-            raise Absent(f"{self.name} lacks the manifest {digest}")
-        return found.content
-
-    def _config(self, listed: Descriptor) -> bytes:
-        reading, digest = self._reading, listed.digest
-        read = partial(reading.repository.read_blob, digest, reading.context, MAX_SIZE)
+        repository, context = reading.repository, reading.context
         try:
-            content = reading.retry(digest.short, read)
+            if what == "manifest":
+                get = partial(repository.get_manifest, digest, context)
+                if found := reading.retry(digest.short, get):
+                    return found.content
+            else:
+                read = partial(repository.read_blob, digest, context, MAX_SIZE)
+                content = reading.retry(digest.short, read)
+                self.check_size(listed, len(content), what)
+                return content
         except RegistryError as error:
-            if error.status in _GONE:
-                raise Absent(f"{self.name} lacks the config {digest}") from None
-            raise
-        self.check_size(listed, len(content), "config")
-        return content
+            if error.status not in _GONE:
+                raise
+        raise Absent(f"{self.name} lacks the {what} {digest}")
 
     # Layers.
 
@@ -366,30 +364,27 @@ class RemoteReader:
     def _broken(self, error: TowlineError) -> None:
         """Wait before the next attempt. Raises the error that ends the read, if it ends."""
         self.close()
-        reading = self._reading
+        reading, digest = self._reading, self._listed.digest
+        name = reading.repository.name
         reading.context.cancel.check()
         # 416: nothing is left after the bytes that we have, so the blob is shorter than listed.
         if getattr(error, "status", None) in {*_GONE, 416}:
-            raise self._lacking(error) from error
+            if self._at:
+                raise SourceError(
+                    f"the blob {digest} at {name} has {self._at} bytes where its manifest lists "
+                    f"{self._listed.size}"
+                ) from error
+            raise SourceError(
+                f"{name} lacks the blob {digest}, which its manifest lists: {error.message}",
+                hint="push the image there again, or copy from another registry",
+            ) from error
         seconds = back_off(error, self._attempts, reading.gate, reading.host, self._at)
         if self._at - self._broke_at >= _WORTH_IT and error.retry_after is None:
             seconds = 0.0
         self._broke_at = self._at
         if seconds:
-            reading.tell(self._listed.digest.short, seconds, error.message)
+            reading.tell(digest.short, seconds, error.message)
         reading.context.cancel.wait(seconds)
-
-    def _lacking(self, error: TowlineError) -> SourceError:
-        name, listed = self._reading.repository.name, self._listed
-        if self._at:
-            return SourceError(
-                f"the blob {listed.digest} at {name} has {self._at} bytes where its manifest lists "
-                f"{listed.size}"
-            )
-        return SourceError(
-            f"{name} lacks the blob {listed.digest}, which its manifest lists: {error.message}",
-            hint="push the image there again, or copy from another registry",
-        )
 
     def close(self) -> None:
         """See `Reader`."""

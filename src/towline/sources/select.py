@@ -12,7 +12,7 @@ import json
 from typing import TYPE_CHECKING
 
 from towline import reference
-from towline.errors import InvalidReference, SourceError, UsageError
+from towline.errors import SourceError, UsageError
 from towline.sources.base import SourceEntry, SourceImage, SourceIndex
 from towline.sources.files import shown
 from towline.spec import gojson
@@ -89,7 +89,7 @@ def tagged(
     known = [(*name, entry) for entry in entries for name in _named(entry)]
     repositories = {repository for repository, _, _ in known if repository}
     if ref is not None:
-        wanted = _reference(ref)
+        wanted = reference.parse_if_any(ref)
         known = [
             (repository, tag, entry)
             for repository, tag, entry in known
@@ -147,15 +147,8 @@ def _named(entry: SourceEntry) -> list[tuple[RepositoryName | None, str]]:
 
 def _full(name: str) -> Reference | None:
     """An image name in full, with `latest` if it has neither tag nor digest; None: it is none."""
-    found = _reference(name)
+    found = reference.parse_if_any(name)
     return found.with_tag(found.target) if found and not found.digest else found
-
-
-def _reference(name: str) -> Reference | None:
-    try:
-        return reference.parse(name)
-    except InvalidReference:
-        return None
 
 
 def _name_one(entries: Sequence[SourceEntry], spelled: str) -> str | None:
@@ -251,14 +244,13 @@ def _of_platforms(
     found = _find(platforms, [image for image, _ in leaves], absent, source)
     if len(found) == 1:
         return found[0]._replace(for_index=True)
-    digests = {listed.digest for image, listed in leaves if image in found}
-    if not attestations:
-        return _only(index, digests)
-    theirs = [each for _, each in leaves if _speaks_of(each, digests)]
-    lost = [each for each in absent if _speaks_of(each, digests)]
-    content = _only(index, digests.union(each.digest for each in theirs))
-    warnings = tuple(f"{source} does not hold {_title(each)}" for each in lost)
-    return content._replace(warnings=warnings)
+    keep = {listed.digest for image, listed in leaves if image in found}
+    warnings: tuple[str, ...] = ()
+    if attestations:
+        lost = [each for each in absent if _speaks_of(each, keep)]
+        warnings = tuple(f"{source} does not hold {_title(each)}" for each in lost)
+        keep |= {each.digest for _, each in leaves if _speaks_of(each, keep)}
+    return _only(index, keep)._replace(warnings=warnings)
 
 
 def _find(
@@ -267,31 +259,26 @@ def _find(
     absent: Sequence[Descriptor],
     source: str,
 ) -> list[SourceImage]:
-    """The images of these platforms, in their own order. Raises SourceError if one has none."""
+    """The images of these platforms, in their own order. Raises SourceError if one has none.
+
+    Without a variant, the only variant that there is will do.
+    """
     found: list[SourceImage] = []
     for wanted in platforms:
-        matching = _of_platform(wanted, images, source)
-        if not matching:
+        meant = [image for image in images if may_be(image.platform, wanted)]
+        if not meant:
             listed = any(each.platform and _same(each.platform, wanted) for each in absent)
             held = ", ".join(_names(images)) or "no platform that is named"
             lacks = f"names {wanted}, but does not hold it" if listed else f"has no {wanted}"
             raise SourceError(f"{source} {lacks}; it holds {held}")
-        found += matching
+        exact = [image for image in meant if _same(image.platform, wanted)]
+        if not exact and len(variants := _names(meant)) > 1:
+            raise SourceError(
+                f"{source} has {wanted} in several variants: {', '.join(variants)}",
+                hint=f"say which, as in `platform={variants[0]!r}`",
+            )
+        found += exact or meant
     return [image for image in images if image in found]
-
-
-def _of_platform(wanted: Platform, images: Sequence[SourceImage], source: str) -> list[SourceImage]:
-    """The images of a platform; without a variant, the only variant that there is will do."""
-    exact = [image for image in images if _same(image.platform, wanted)]
-    if exact or wanted.variant:
-        return exact
-    kin = [image for image in images if _same(image.platform._replace(variant=None), wanted)]
-    if len(variants := _names(kin)) > 1:
-        raise SourceError(
-            f"{source} has {wanted} in several variants: {', '.join(variants)}",
-            hint=f"say which, as in `platform={variants[0]!r}`",
-        )
-    return kin
 
 
 def _same(one: Platform, other: Platform) -> bool:

@@ -11,16 +11,16 @@ import fcntl
 import os
 import select
 from contextlib import suppress
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
 from towline.errors import SourceError
 from towline.events import Note, Working
 from towline.layers import decoders
-from towline.sources.files import OpenFile, blocks, fill, unreadable
+from towline.sources.files import OpenFile, blocks, unreadable
+from towline.sources.tar_members import Forward
 from towline.spec import media_types
 
 if TYPE_CHECKING:
-    import io
     from collections.abc import Mapping
 
     from towline.context import Cancel, Context
@@ -32,7 +32,7 @@ _PIPE_SIZE = 1 << 20
 """Bytes by which the writer of a pipe may be ahead; any user may ask for as many (pipe(7))."""
 _WAKE_MS = 200
 """Milliseconds between two looks whether the push was cancelled, while a read waits for data."""
-_MAGIC_IN_REACH = 18
+_HEADER = 18
 """Bytes that hold a zstd frame's header (RFC 8878, section 3.1.1)."""
 
 
@@ -46,15 +46,20 @@ def spool(
     """
     if why:
         _tell(context, f"{name} is not sent as it passes: {why}")
-    folder = folder_in(environ)
     plain, needed = decompressed(reader, name)
     try:
-        room = Room(name, folder, needed)
-        with room.file() as file:
-            _tell(context, f"spooling {name} to a temporary file under {folder}")
-            written = _copy(plain, file.fileno(), room, context)
-            _tell(context, f"spooled {written} bytes of {name} under {folder}")
-            return OpenFile(os.dup(file.fileno()), f"the spool of {name}")
+        room = Room(name, environ, needed)
+        with room.file:
+            _tell(context, f"spooling {name} to a temporary file under {room.folder}")
+            written, what = 0, f"spooling {name}"
+            for block in blocks(plain):
+                context.cancel.check()
+                room.write(block, written)
+                written += len(block)
+                context.emit(Working(reference="", what=what, current=written, total=needed))
+            context.emit(Working(reference="", what=what, current=written, total=written))
+            _tell(context, f"spooled {written} bytes of {name} under {room.folder}")
+            return OpenFile(os.dup(room.file.fileno()), f"the spool of {name}")
     finally:
         plain.close()
 
@@ -64,31 +69,21 @@ def decompressed(reader: Reader, name: str) -> tuple[Reader, int | None]:
 
     It closes the reader, too. Raises SourceError, and for a larger zstd window than is read.
     """
-    head = _Head(reader)
+    stream = Forward(reader)
     try:
-        kind = media_types.detect(head.content)
+        head = stream.read(_HEADER)
+        stream.seek(0)
+        kind = media_types.detect(head)
         # Not so for layers: Go's gzip, with which they are pulled, refuses zeros behind the end.
-        plain = decoders.decoded(head, kind, name, padded=True)
-        return plain, _check_window(head.content, kind, name)
+        plain = decoders.decoded(stream, kind, name, padded=True)
+        return plain, _check_window(head, kind, name)
     except BaseException:
-        head.close()
+        stream.close()
         raise
 
 
 def _tell(context: Context, message: str) -> None:
     context.emit(Note(reference="", message=message))
-
-
-def _copy(reader: Reader, descriptor: int, room: Room, context: Context) -> int:
-    """Write all that the reader gives. Returns the bytes written. Raises SourceError, Cancelled."""
-    written, what = 0, f"spooling {room.name}"
-    for block in blocks(reader):
-        context.cancel.check()
-        room.write(descriptor, block, written)
-        written += len(block)
-        context.emit(Working(reference="", what=what, current=written, total=room.needed))
-    context.emit(Working(reference="", what=what, current=written, total=written))
-    return written
 
 
 def _check_window(head: bytes, kind: media_types.Compression, name: str) -> int | None:
@@ -115,86 +110,58 @@ def _check_window(head: bytes, kind: media_types.Compression, name: str) -> int 
     return frame.content_size if 0 < frame.content_size < zstandard.CONTENTSIZE_ERROR else None
 
 
-def folder_in(environ: Mapping[str, str]) -> str:
-    """The folder for spools."""
-    import tempfile
+class Room:
+    """A temporary file without a name."""
 
-    if folder := environ.get("TMPDIR"):
-        return folder
+    def __init__(self, name: str, environ: Mapping[str, str], needed: int | None = None) -> None:
+        """`name`: that of what it is for; `needed`: how many bytes that has, if it is known.
+
+        Raises SourceError where no file can be made.
+        """
+        import tempfile
+
+        self._name = name
+        self._needed = needed
+        self.folder = environ.get("TMPDIR") or _usual_folder()
+        try:
+            self.file = tempfile.TemporaryFile(buffering=0, dir=self.folder)  # noqa: SIM115 - the maker closes it
+        except OSError as error:
+            raise SourceError(
+                f"cannot spool {name} under {self.folder}: {(error.strerror or '').lower()}",
+                hint="set TMPDIR to a folder that can be written to",
+            ) from None
+
+    def write(self, part: memoryview, at: int) -> None:
+        """Write all of `part` at position `at`. Raises SourceError."""
+        while part:
+            try:
+                done = os.pwrite(self.file.fileno(), part, at)
+            except OSError as error:
+                raise self._error(error, at) from None
+            part, at = part[done:], at + done
+
+    def _error(self, error: OSError, written: int) -> SourceError:
+        """The error for a file to which nothing more can be written."""
+        if error.errno not in FULL:
+            return unreadable(f"the spool of {self._name} under {self.folder}", error)
+        room = os.fstatvfs(self.file.fileno())
+        parts = [f"{written} bytes were written", f"{room.f_bavail * room.f_frsize} are free"]
+        if self._needed is not None:
+            parts.append(f"{self._needed} are needed")
+        reason = (error.strerror or "").lower()
+        return SourceError(
+            f"no room to spool {self._name} under {self.folder}: {', '.join(parts)} ({reason})",
+            hint="set TMPDIR to a folder with more room, or push from a plain file",
+        )
+
+
+def _usual_folder() -> str:
+    import tempfile
 
     try:
         return tempfile.gettempdir()
     except FileNotFoundError:  # Python could write to none of the usual folders: all are full
         return "/tmp"  # noqa: S108 - writing there fails with a sentence of ours
-
-
-class _Head:
-    """A Reader whose first bytes can be looked at before they are read."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        buffer = bytearray(_MAGIC_IN_REACH)
-        try:
-            got = fill(reader, memoryview(buffer))
-        except BaseException:
-            reader.close()
-            raise
-        self.content = self._unread = bytes(buffer[:got])
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """See `Reader`."""
-        if not self._unread:
-            return self._reader.readinto(buffer)
-        part, self._unread = self._unread[: len(buffer)], self._unread[len(buffer) :]
-        buffer[: len(part)] = part
-        return len(part)
-
-    def close(self) -> None:
-        """See `Reader`."""
-        self._reader.close()
-
-
-class Room(NamedTuple):
-    """The place for a spool, and the bytes that it needs, if they are known."""
-
-    name: str
-    folder: str
-    needed: int | None = None
-
-    def file(self) -> io.FileIO:
-        """A new file without a name. Raises SourceError."""
-        import tempfile
-
-        try:
-            return tempfile.TemporaryFile(buffering=0, dir=self.folder)
-        except OSError as error:
-            raise SourceError(
-                f"cannot spool {self.name} under {self.folder}: {(error.strerror or '').lower()}",
-                hint="set TMPDIR to a folder that can be written to",
-            ) from None
-
-    def write(self, descriptor: int, part: memoryview, at: int) -> None:
-        """Write all of `part` at position `at`. Raises SourceError."""
-        while part:
-            try:
-                done = os.pwrite(descriptor, part, at)
-            except OSError as error:
-                raise self._error(error, descriptor, at) from None
-            part, at = part[done:], at + done
-
-    def _error(self, error: OSError, descriptor: int, written: int) -> SourceError:
-        """The error for a file to which nothing more can be written."""
-        if error.errno not in FULL:
-            return unreadable(f"the spool of {self.name} under {self.folder}", error)
-        room = os.fstatvfs(descriptor)
-        parts = [f"{written} bytes were written", f"{room.f_bavail * room.f_frsize} are free"]
-        if self.needed is not None:
-            parts.append(f"{self.needed} are needed")
-        reason = (error.strerror or "").lower()
-        return SourceError(
-            f"no room to spool {self.name} under {self.folder}: {', '.join(parts)} ({reason})",
-            hint="set TMPDIR to a folder with more room, or push from a plain file",
-        )
 
 
 def _widen(descriptor: int) -> None:

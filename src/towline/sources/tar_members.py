@@ -96,7 +96,12 @@ class TarHeaders:
                 yield member
         except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
             raise self._damaged(at) from error
-        self._check_end(at)
+        # `tarfile` stops without an error at an end mark, at the end of the file, and at a bad
+        # header.
+        block = self._block(at)
+        if any(block) or 0 < len(block) < _BLOCK:
+            raise self._damaged(at)
+        self.ended = bool(block)
 
     def _header_type(self) -> type[tarfile.TarInfo]:
         """A type of `tarfile`'s headers that checks each of them before `tarfile` believes it."""
@@ -147,14 +152,6 @@ class TarHeaders:
         self._check_whole(member.offset_data, size, f"its member {member.name!r}")
         if ".." in member.name.split("/"):
             self._refuse(f"its member {member.name!r} points outside the archive")
-
-    def _check_end(self, at: int) -> None:
-        """Raise SourceError if the tar does not end where `tarfile` has stopped."""
-        # It stops without an error at an end mark, at the end of the file, and at a bad header.
-        block = self._block(at)
-        if any(block) or 0 < len(block) < _BLOCK:
-            raise self._damaged(at)
-        self.ended = bool(block)
 
     def _damaged(self, at: int) -> SourceError:
         """The error for a header, at byte `at` or behind it, that `tarfile` cannot read."""

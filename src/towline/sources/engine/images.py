@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline import reference as references
-from towline.errors import InvalidReference, SourceError
+from towline.errors import SourceError
 from towline.sources import files
 from towline.sources.select import may_be
 from towline.spec import media_types, reading
@@ -87,7 +87,7 @@ def all_tags(client: EngineClient, name: str) -> list[Listed]:
     tags: set[str] = set()
     for listed in client.images({"reference": [wanted.repository.familiar]}):
         for tag in map(str, listed.get("RepoTags") or ()):
-            found = _reference(tag)
+            found = references.parse_if_any(tag)
             if found and wanted in {found, found.with_tag(None)}:
                 tags.add(tag)
     images: dict[Digest, Listed] = {}
@@ -152,7 +152,7 @@ def _origins(found: Mapping[str, Any], digest: Digest) -> tuple[Reference, ...]:
     pulls = reading.array(identity, "Pull") if isinstance(identity, dict) else []
     places = [each.get("Repository") for each in pulls if isinstance(each, dict)]
     names = [*reading.texts(found, "RepoDigests"), *(f"{place}@{digest}" for place in places)]
-    parsed = (_reference(name) for name in names)
+    parsed = map(references.parse_if_any, names)
     return tuple(dict.fromkeys(place for place in parsed if place and place.digest))
 
 
@@ -160,10 +160,3 @@ def _content_size(parts: Sequence[Mapping[str, Any]]) -> int:
     """Bytes that a containerd store holds of these parts of an image."""
     sizes = [each.get("Size") for each in parts]
     return sum(int(size.get("Content") or 0) for size in sizes if isinstance(size, dict))
-
-
-def _reference(name: object) -> Reference | None:
-    try:
-        return references.parse(str(name))
-    except InvalidReference:
-        return None

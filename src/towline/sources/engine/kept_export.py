@@ -18,7 +18,7 @@ from towline.errors import SourceError
 from towline.events import Note, Working
 from towline.sources.files import Section, SharedFile, fill, read_all, unreadable
 from towline.sources.open_source import by_its_list
-from towline.sources.spool import Room, folder_in
+from towline.sources.spool import Room
 from towline.sources.tar_members import Forward, Members, Span, TarHeaders, content_size, torn
 from towline.spec.manifest import MAX_SIZE
 
@@ -68,9 +68,7 @@ class KeptExport(SharedFile):
         self._context = context
         self._expected = expected
         self._wanted, self._unwanted = wanted, unwanted
-        self._room = Room(name, folder_in(environ), None)
-        with self._room.file() as file:
-            self._descriptor = os.dup(file.fileno())
+        self._room = Room(name, environ)
         self._news = threading.Condition()
         self._members = Members(self, name)
         self._named: dict[str, Span] = {}
@@ -131,7 +129,7 @@ class KeptExport(SharedFile):
                 end = min(end, start)
                 break
         try:
-            return os.preadv(self._descriptor, [buffer[: max(0, end - position)]], position)
+            return os.preadv(self._room.file.fileno(), [buffer[: max(0, end - position)]], position)
         except OSError as error:
             raise unreadable(self.name, error) from None
 
@@ -157,7 +155,7 @@ class KeptExport(SharedFile):
         self._stop.cancel()
         self._thread.join()
         self._stack.close()
-        os.close(self._descriptor)
+        self._room.file.close()
 
     # What is written.
 
@@ -215,7 +213,7 @@ class KeptExport(SharedFile):
             if got < len(part):
                 raise torn(self.name, f"its member {member.name!r}", at + got, size)
             if at < kept:
-                self._room.write(self._descriptor, part, start + at)
+                self._room.write(part, start + at)
             at += got
             self._reach(start + at)
         return kept
