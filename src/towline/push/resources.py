@@ -14,7 +14,6 @@ from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import nowhere
 from towline.knowledge.base import is_sound
 from towline.knowledge.open import open_knowledge
-from towline.layers.buffers import Spares
 from towline.push.interface.options import account, chunk_size, environment, limits, pair, rate
 from towline.registry.client import RegistryClient, Settings
 from towline.transfers.retry import Gate, Policy
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.knowledge.base import Entry
+    from towline.layers.buffers import Spares
     from towline.push.image import Blob
     from towline.push.interface.options import Limits, PusherOptions
     from towline.push.plan import Delivered, Made
@@ -88,7 +88,7 @@ class Resources:
         self._threads: WeakValueDictionary[str, Threads] = WeakValueDictionary()
         self._closed = False
         self._process = os.getpid()
-        self.spares = Spares()
+        self._spares: Spares | None = None
         self._seen: dict[Hashable, Made] = {}
         self._unfinished: Unfinished | None = None
         self._lock = Lock()
@@ -192,6 +192,16 @@ class Resources:
         """The blob of a transfer with that key, if one was delivered not long ago."""
         with self._lock:
             return self._seen.get(key)
+
+    @property
+    def spares(self) -> Spares:
+        """The buffers that blocks are read into."""
+        from towline.layers.buffers import Spares  # an unchanged push reads none
+
+        with self._lock:
+            if self._spares is None:
+                self._spares = Spares()
+            return self._spares
 
     def check_open(self) -> None:
         """Raise UsageError if the Pusher is closed, or was made before a fork."""
