@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import RegistryError, SourceError, TowlineError, UsageError
-from towline.events import Note
 from towline.push.image import Gatherer, Index, images
 from towline.push.interface import destinations, options
 from towline.push.manifests import build, tagged
@@ -180,17 +179,13 @@ def _trees(
         elif len(found) == 1:
             raise tree
         elif isinstance(tree, SourceError):
-            broken[reference] = _unreadable(reference, entry, tree)
+            tag = str(reference.tag)
+            name = next((name for name in entry.names if name.endswith(f":{tag}")), tag)
+            said = f"could not find image from tag {name}: {tree.message}"
+            broken[reference] = SourceError(said, hint=tree.hint)
         else:
             broken[reference] = tree
     return readable, broken
-
-
-def _unreadable(reference: Reference, entry: SourceEntry, error: SourceError) -> SourceError:
-    tag = str(reference.tag)
-    name = next((name for name in entry.names if name.endswith(f":{tag}")), tag)
-    said = f"could not find image from tag {name}: {error.message}"
-    return SourceError(said, hint=error.hint)
 
 
 def _fitting(
@@ -280,15 +275,12 @@ def _attach_referrers(
 
     Raises SourceError, and the source's registry's errors.
     """
-    trees = dict.fromkeys(tree for target in targets for _, tree in target.tags)
     own = {reference for target in targets for reference, _ in target.tags}
-    found = [
-        (each, gatherer.tree(each.read()))
-        for each in _found(opened, _subjects(trees), patient=True)
-    ]
-    sound = [(each, tree) for each, tree in found if _refers(each, tree)]
+    found = _found(targets, opened, patient=True)
+    read = [(each, gatherer.tree(each.read())) for each in found]
+    sound = [(each, tree) for each, tree in read if _refers(each, tree)]
     for target in targets:
-        missing = list(_missing(target, sound))
+        missing = _missing(target, sound)
         target.referrers = tuple(each for each in missing if each.reference not in own)
 
 
@@ -296,10 +288,9 @@ def left_behind(targets: Sequence[Target], opened: Opened | Assembled) -> int:
     """The number of referrers that stay where they are, as far as it is known at the first try."""
     if opened.wish.referrers:
         return 0
-    trees = dict.fromkeys(tree for target in targets for _, tree in target.tags)
     tags = {reference.tag for target in targets for reference, _ in target.tags}
     try:
-        found = _found(opened, _subjects(trees), patient=False)
+        found = _found(targets, opened, patient=False)
     except TowlineError:
         return 0
     return sum(each.tag not in tags or each.tag is None for each in found)
@@ -308,19 +299,14 @@ def left_behind(targets: Sequence[Target], opened: Opened | Assembled) -> int:
 def tell_left_behind(target: Target, count: int) -> None:
     """Tell how many referrers were left behind."""
     refers, was = ("refers", "was") if count == 1 else ("refer", "were")
-    message = (
+    target.note(
         f"{count} that {refers} to it, such as a signature, {was} left behind: "
         "`referrers=True` takes them along"
     )
-    target.context.emit(Note(reference=target.reference, message=message))
-
-
-def _subjects(trees: Iterable[Tree]) -> list[Digest]:
-    """Manifests that may have referrers: those of the source, without attestations."""
-    return list(dict.fromkeys(digest for tree in trees for digest in _came(tree)))
 
 
 def _came(tree: Tree) -> Iterator[Digest]:
+    """Manifests that may have referrers: those of the source, without attestations."""
     if tree.source.manifest:
         yield tree.source.manifest.digest
     if isinstance(tree, Index):
@@ -330,15 +316,16 @@ def _came(tree: Tree) -> Iterator[Digest]:
 
 
 def _found(
-    opened: Opened | Assembled, subjects: Collection[Digest], *, patient: bool
+    targets: Sequence[Target], opened: Opened | Assembled, *, patient: bool
 ) -> list[Referrer]:
-    """All referrers of these subjects, and the referrers of those; subjects come first.
+    """All referrers of what is pushed, and the referrers of those; subjects come first.
 
     `patient`: questions that fail are asked again.
     """
+    trees = dict.fromkeys(tree for target in targets for _, tree in target.tags)
+    level = list(dict.fromkeys(digest for tree in trees for digest in _came(tree)))
     found: dict[tuple[Digest, str | None], Referrer] = {}
-    seen = set(subjects)
-    level = subjects
+    seen = set(level)
     for _ in range(_DEPTH):
         new = [
             each

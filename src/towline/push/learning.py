@@ -12,7 +12,6 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import RegistryError, TowlineError
-from towline.events import Note
 from towline.push.image import images, tree_blobs
 from towline.push.plan import Made, shared
 from towline.push.target import entry_of
@@ -70,8 +69,7 @@ def learn(target: Target, tags: Tags, unknown: set[Digest]) -> list[Entry]:
         target.teachers |= dict.fromkeys(found, reference)
         if reference not in own:
             layers = "1 layer is" if len(found) == 1 else f"{len(found)} layers are"
-            message = f"{layers} known from {reference}"
-            target.context.emit(Note(reference=target.reference, message=message))
+            target.note(f"{layers} known from {reference}")
     return learner.entries
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from towline.context import wait_patiently
 from towline.errors import RegistryError, TowlineError, UsageError
-from towline.events import Note
 from towline.push.image import Blob, images, tree_blobs
 from towline.push.manifests import build, tagged
 from towline.push.plan import Ask, Mount, Rules, common, own, steps, there
@@ -286,8 +285,7 @@ class JointPush:
                     raise
         # If the link was the limit of the push, it is told once how `auto` would have helped.
         if "_choice" in vars(self) and (told := self._choice.told()):
-            target = self._runs[0].target
-            target.context.emit(Note(reference=target.reference, message=told))
+            self._runs[0].target.note(told)
 
     def prepare(self) -> None:
         """Let each target learn, plan for all together, and write nothing."""

@@ -113,9 +113,7 @@ def steps(
     """The steps of one blob to one target; `entries` are those of its DiffID, the oldest first."""
     fitting = [entry for entry in reversed(entries) if fits(blob, entry, rules)]
     asks: list[Step] = [Ask(candidate) for candidate in _asked(blob, target, fitting, rules)]
-    mounts = _mounts(blob, target, fitting, rules)
-    if not mounts and blob.held and blob.stored:
-        mounts = _hinted(blob, target)
+    mounts = _mounts(blob, target, fitting, rules) or _hinted(blob, target)
     origin = blob.origin
     if origin and origin.host == target.name.host and origin != target.name and blob.stored:
         # A copy within one registry: a mount costs what a question would, and mostly succeeds.
@@ -129,7 +127,7 @@ def common(blobs: Iterable[Sequence[Entry]], hosts: frozenset[str]) -> frozenset
     found: dict[Digest, set[str]] = {}
     for entries in blobs:
         for entry in entries:
-            found.setdefault(entry.digest, set()).add(_host(entry.repository))
+            found.setdefault(entry.digest, set()).add(entry.repository.partition("/")[0])
     return frozenset(digest for digest, at in found.items() if at >= hosts)
 
 
@@ -176,18 +174,19 @@ def there(blob: Blob, candidate: Made) -> Delivered:
 
 
 def _mounts(blob: Blob, target: Destination, fitting: Sequence[Entry], rules: Rules) -> list[Mount]:
+    own_name, host = str(target.name), f"{target.name.host}/"
     elsewhere = [
         entry
         for entry in fitting
-        if entry.repository != str(target.name) and _host(entry.repository) == target.name.host
+        if entry.repository != own_name and entry.repository.startswith(host)
     ]
     ranked = sorted(elsewhere, key=lambda entry: _rank(entry, target, rules))
     limited = (tries for limit, tries in _MOUNT_TRIES if blob.held and blob.size <= limit)
     mounts = []
     for entry in ranked[: next(limited, _MOUNT_TRIES_ABOVE)]:
-        host, _, path = entry.repository.partition("/")
+        origin = RepositoryName(target.name.host, entry.repository.removeprefix(host))
         candidate = own(blob) if blob.stored else _candidate(entry)
-        mounts.append(Mount(candidate, RepositoryName(host, path), _ours(entry, target)))
+        mounts.append(Mount(candidate, origin, _ours(entry, target)))
     return mounts
 
 
@@ -202,7 +201,7 @@ def _hinted(blob: Blob, target: Destination) -> list[Mount]:
         for seen in blob.seen_in
         if seen.host in {host, host.rpartition(":")[0]} and seen.path != target.name.path
     ]
-    if not paths:
+    if not (paths and blob.held and blob.stored):
         return []
     likeliest = max(paths, key=lambda path: _likeness(path, target.name.path))
     return [Mount(own(blob), RepositoryName(host, likeliest), ours=False)]
@@ -238,15 +237,5 @@ def shared(one: Sequence[object], other: Sequence[object]) -> int:
 
 
 def _candidate(entry: Entry) -> Made:
-    return Made(
-        entry.digest,
-        entry.size,
-        entry.compression,
-        entry.profile,
-        remembered=True,
-        learned=entry.learned,
-    )
-
-
-def _host(repository: str) -> str:
-    return repository.partition("/")[0]
+    known = (entry.digest, entry.size, entry.compression, entry.profile)
+    return Made(*known, remembered=True, learned=entry.learned)

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import Cancelled, RegistryError, TowlineError
-from towline.events import Note
 from towline.push.interface.result import PushResult
 from towline.push.manifests.build import Documents
 from towline.push.manifests.put import TOGETHER, Fallback, put, put_together, wants_foreign
@@ -205,19 +204,17 @@ class TagPush:
         try:
             if failure is None:
                 layout.publish(self._target.context)
-                self._tell_left_out(layout)
         except TowlineError as error:
             failure = error
         if failure is not None and layout.whole:
             self._outcomes.failed([*outcomes], failure)
-
-    def _tell_left_out(self, layout: Layout) -> None:
-        if sizes := layout.left_out.values():
+        if failure is None and (sizes := layout.left_out.values()):
             count = "1 layer" if len(sizes) == 1 else f"{len(sizes)} layers"
-            what = f"{count} of {sum(sizes)} bytes in all"
             where = " or ".join(self._wish.omit_from)
-            message = f"left out of {layout.name}: {what}, which {where} has"
-            self._target.context.emit(Note(reference=self._target.reference, message=message))
+            self._target.note(
+                f"left out of {layout.name}: {count} of {sum(sizes)} bytes in all, "
+                f"which {where} has"
+            )
 
 
 def tag(target: Target, reference: Reference, places: Sequence[Reference]) -> list[TagOutcome]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar, cast
 
 from towline.context import Meter, Patience
 from towline.errors import RegistryError, TowlineError
-from towline.events import Retrying, Warned
+from towline.events import Note, Retrying, Warned
 from towline.knowledge.base import Entry
 from towline.push.plan import Destination
 from towline.registry.repository import Repository
@@ -181,6 +181,10 @@ class Target:
             pull_from = tuple(sorted(origins, key=str))
             client = self.resources.client
             self.repository = client.repository(name, pull_from=pull_from, context=self.context)
+
+    def note(self, message: str) -> None:
+        """Tell something worth knowing."""
+        self.context.emit(Note(reference=self.reference, message=message))
 
     def warn(self, message: str) -> None:
         """Tell a warning, and keep it for the result."""

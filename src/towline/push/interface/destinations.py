@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from towline import reference
 from towline.errors import UsageError
@@ -53,19 +53,26 @@ def parse(
     without = "all_tags" if all_tags else "by_digest" if by_digest else None
     parsed = [_parsed(text, without, places=places) for text in texts]
     default = None if all_tags or by_digest else reference.LATEST
-    _check_account(parsed, account)
+    hosts = dict.fromkeys(
+        found.repository.host for found in parsed if found.repository.is_at_registry
+    )
+    if account and len(hosts) > 1:
+        raise UsageError(
+            f"{account} is for one registry, and the destinations are on {len(hosts)}: "
+            + ", ".join(hosts),
+            hint=f"save a login for each: towline login {next(iter(hosts))}",
+        )
     return list(dict.fromkeys(found.with_tag(found.tag or default) for found in parsed))
 
 
-def _texts(destination: object) -> list[str]:
+def _texts(destination: Any) -> list[str]:  # noqa: ANN401 - whatever a caller gives
     """The destinations as texts, in order. Raises UsageError for values of other types."""
-    given: list[object] = [destination]
-    if isinstance(destination, Iterable) and not isinstance(destination, str):
-        given = list(destination)
+    several = isinstance(destination, Iterable) and not isinstance(destination, str)
+    given: list[Any] = list(destination) if several else [destination]
     for odd in (one for one in given if not isinstance(one, str)):
         kind = type(odd).__name__
         raise UsageError(f"a destination is of type {kind}", hint="give a text, or several")
-    return [text for text in given if isinstance(text, str)]
+    return given
 
 
 def _parsed(text: str, without: str | None, *, places: bool) -> Reference:
@@ -74,7 +81,13 @@ def _parsed(text: str, without: str | None, *, places: bool) -> Reference:
     if not re.match(_ELSEWHERE, text):
         found = reference.parse(text)
         _check(found, without=without)
-        _check_parts(text)
+        name = text.removeprefix(_REGISTRY)
+        if "/" not in name:  # it is the Hub's, and mostly a slip in a push
+            _check_no_registry(name, "REPOSITORY:TAG")
+            raise UsageError(
+                f"{name} names no registry to push to",
+                hint=f"name one: REGISTRY/{name}, or in full docker.io/library/{name}",
+            )
         return found
     if not (places and text.startswith(_PLACES)):
         check_at_registry(text)
@@ -119,18 +132,6 @@ def _check(found: Reference, *, without: str | None) -> None:
         )
 
 
-def _check_parts(text: str) -> None:
-    """Raise UsageError for a name of one part: it is the Hub's, and mostly a slip in a push."""
-    name = text.removeprefix(_REGISTRY)
-    if "/" in name:
-        return
-    _check_no_registry(name, "REPOSITORY:TAG")
-    raise UsageError(
-        f"{name} names no registry to push to",
-        hint=f"name one: REGISTRY/{name}, or in full docker.io/library/{name}",
-    )
-
-
 def _check_no_registry(name: str, more: str) -> None:
     """Raise UsageError for a name of one part that is more likely a host than a repository."""
     host, colon, port = name.partition(":")
@@ -140,18 +141,6 @@ def _check_no_registry(name: str, more: str) -> None:
         raise UsageError(
             f"{name} is a registry, and no repository is named behind it",
             hint=f"name one: {name}/{more}",
-        )
-
-
-def _check_account(parsed: Iterable[Reference], account: str | None) -> None:
-    hosts = dict.fromkeys(
-        found.repository.host for found in parsed if found.repository.is_at_registry
-    )
-    if account and len(hosts) > 1:
-        raise UsageError(
-            f"{account} is for one registry, and the destinations are on {len(hosts)}: "
-            + ", ".join(hosts),
-            hint=f"save a login for each: towline login {next(iter(hosts))}",
         )
 
 

@@ -151,13 +151,8 @@ class Listener(Generic[T]):
         try:
             self._hear(fit)
         except Exception as error:  # noqa: BLE001 - it is not ours, and decides nothing
-            self.fault = f"{self._name} raised {_named(error)}, and is told no more"
-
-
-def _named(error: Exception) -> str:
-    """`ValueError: what it says`, on one line."""
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+            said = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
+            self.fault = f"{self._name} raised {said}, and is told no more"
 
 
 def answer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -218,7 +219,11 @@ def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
 def _annotations(given: str | Sequence[str] | Mapping[str, str]) -> Annotations:
     """Read `[manifest:|index:]K=V`, one or several, or a mapping. Raises UsageError."""
     if not isinstance(given, Mapping):
-        given = dict(map(_pair, (given,) if isinstance(given, str) else given))
+        pairs = [text.partition("=") for text in several(given)]
+        for text in (name for name, equals, _ in pairs if not equals):
+            msg = f"`annotation` needs a key and a value, not {text!r}"
+            raise UsageError(msg, hint=_KEY_VALUE)
+        given = {name: value for name, _, value in pairs}
     found: dict[str, dict[str, str]] = {"": {}, "manifest": {}, "index": {}}
     for name, value in given.items():
         if not all(isinstance(each, str) for each in (name, value)):
@@ -232,13 +237,6 @@ def _annotations(given: str | Sequence[str] | Mapping[str, str]) -> Annotations:
             raise UsageError(f"{name!r} is no annotation's key", hint=_KEY_VALUE)
         found[where][key] = value
     return Annotations(found[""], found["manifest"], found["index"])
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise UsageError(f"`annotation` needs a key and a value, not {text!r}", hint=_KEY_VALUE)
-    return name, value
 
 
 def _require_cryptography() -> None:
@@ -289,12 +287,9 @@ def limits(options: PusherOptions) -> Limits:
         raise UsageError(f"`jobs` must be a whole number, at least 1, not {jobs!r}")
     if not _is_number(retries, int) or retries < 0:
         raise UsageError(f"`retries` must be a whole number, 0 or more, not {retries!r}")
-    if not _is_number(timeout, int, float) or not 0 < timeout < _FOR_EVER:
+    if not _is_number(timeout, int, float) or not 0 < timeout < math.inf:
         raise UsageError(f"`timeout` must be a number above 0 seconds, not {timeout!r}")
     return Limits(jobs, retries, timeout)
-
-
-_FOR_EVER = float("inf")
 
 
 def _is_number(value: object, *kinds: type) -> bool:

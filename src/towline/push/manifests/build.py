@@ -30,6 +30,7 @@ _REFERENCE_DIGEST = "vnd.docker.reference.digest"
 FORMATS: dict[Format, str] = {"docker": "docker's format (schema 2)", "oci": "OCI's format"}
 """The formats' names in messages."""
 SCHEMA1 = "signed schema 1"
+_USE_GZIP = "push with `compression='gzip'`"
 _CONFIGS = frozenset({None, media_types.OCI_CONFIG, media_types.DOCKER_CONFIG})
 
 
@@ -135,7 +136,9 @@ def image_manifest(image: Image, made: Mapping[str, Made], requested: Format | N
         and _unchanged(image, made)
     ):
         return manifests.annotated(came, image.annotations)
-    fmt = requested or _format(image, made)
+    blobs = [made[layer.key] for layer in image.layers if isinstance(layer, Blob)]
+    as_oci = image.source.oci or any(blob.compression == "zstd" for blob in blobs)
+    fmt = requested or ("oci" if as_oci else "docker")
     # An artifact's config has a type of its own, which only OCI can keep. Else it is the format's.
     config_type = image.source.config_type if fmt == "oci" and image.source.oci else None
     default = media_types.OCI_CONFIG if fmt == "oci" else media_types.DOCKER_CONFIG
@@ -146,24 +149,16 @@ def image_manifest(image: Image, made: Mapping[str, Made], requested: Format | N
     return manifests.build(fmt, config, layers, annotations)
 
 
-def _format(image: Image, made: Mapping[str, Made]) -> Format:
-    zstd = any(
-        isinstance(layer, Blob) and made[layer.key].compression == "zstd" for layer in image.layers
-    )
-    return "oci" if image.source.oci or zstd else "docker"
-
-
 def _unchanged(image: Image, made: Mapping[str, Made]) -> bool:
     """Whether the source's manifest lists exactly the blobs that are at the registry now."""
     came = image.source.manifest
     assert came is not None  # noqa: S101 - the caller's own condition
     parsed = manifests.parse(came.content, came.media_type)
     listed = [layer.digest for layer in getattr(parsed, "layers", ())]
-    return listed == [_digest(layer, made) for layer in image.layers]
-
-
-def _digest(layer: Layer, made: Mapping[str, Made]) -> Digest:
-    return made[layer.key].digest if isinstance(layer, Blob) else layer.digest
+    return listed == [
+        made[layer.key].digest if isinstance(layer, Blob) else layer.digest
+        for layer in image.layers
+    ]
 
 
 def _layer(layer: Layer, made: Mapping[str, Made], fmt: Format) -> Descriptor:
@@ -186,15 +181,15 @@ def _index(index: Index, made: Mapping[str, Made], requested: Format | None) -> 
     came = index.source.manifest
     parsed = manifests.parse(came.content, came.media_type)
     if not isinstance(parsed, manifests.Index):
-        msg = "the index of the source is an image manifest"
-        raise SourceError(msg)
+        raise SourceError("the index of the source is an image manifest")
     requested = "oci" if index.annotations else requested
     same_type = requested in {None, media_types.family(came.media_type)}
     listed = [descriptor.digest for descriptor in parsed.manifests]
     if same_type and listed == [child.digest for child in children]:
         top = manifests.annotated(came, index.annotations)
     else:
-        fmt = requested or _index_format(came, children)
+        families = {media_types.family(each.media_type) for each in (came, *children)}
+        fmt = requested or ("docker" if families == {"docker"} else "oci")
         descriptors = _descriptors(index.source.descriptors, children)
         annotations = {**parsed.annotations, **index.annotations} if fmt == "oci" else None
         top = manifests.build_index(fmt, descriptors, annotations)
@@ -206,35 +201,21 @@ def _index(index: Index, made: Mapping[str, Made], requested: Format | None) -> 
     return Documents(top, all_below, differs or ("platforms" if index.source.for_index else None))
 
 
-def _index_format(came: RawManifest, children: Sequence[RawManifest]) -> Format:
-    docker = all(media_types.family(child.media_type) == "docker" for child in children)
-    return "docker" if docker and media_types.family(came.media_type) == "docker" else "oci"
-
-
 def _descriptors(listed: Sequence[Descriptor], children: Sequence[RawManifest]) -> list[Descriptor]:
     """The index's descriptor of each child, with the child's new digest.
 
     An annotation that quotes the digest of another child gets the new one, too.
     """
-    renamed = {old.digest: new.digest for old, new in zip(listed, children, strict=True)}
-    return [
-        old._replace(
-            media_type=new.media_type,
-            digest=new.digest,
-            size=new.size,
-            annotations=_requoted(old.annotations, renamed),
-        )
-        for old, new in zip(listed, children, strict=True)
-    ]
-
-
-def _requoted(
-    annotations: Mapping[str, str], renamed: Mapping[Digest, Digest]
-) -> Mapping[str, str]:
-    quoted = annotations.get(_REFERENCE_DIGEST)
-    if quoted not in renamed:
-        return annotations
-    return {**annotations, _REFERENCE_DIGEST: renamed[quoted]}  # type: ignore[index]  # a str is one
+    pairs = list(zip(listed, children, strict=True))
+    renamed: dict[str, str] = {old.digest: new.digest for old, new in pairs}
+    found = []
+    for old, new in pairs:
+        notes = old.annotations
+        if (quoted := notes.get(_REFERENCE_DIGEST)) in renamed:
+            notes = {**notes, _REFERENCE_DIGEST: renamed[quoted]}
+        kind, digest, size = new.media_type, new.digest, new.size
+        found.append(old._replace(media_type=kind, digest=digest, size=size, annotations=notes))
+    return found
 
 
 # Converted, for a registry that refuses their type.
@@ -264,8 +245,8 @@ def to_family(tree: Tree, made: Mapping[str, Made], fmt: Format) -> Documents:
         _check_annotations(tree, FORMATS[fmt])
     for image in images(tree):
         _check_image(image)
-        if fmt == "docker":
-            _check_docker(image, made)
+        for layer in image.layers if fmt == "docker" else ():
+            _check_no_zstd(layer, made)
     return documents(tree, made, fmt)
 
 
@@ -305,14 +286,10 @@ def _gzip_layers(image: Image, made: Mapping[str, Made]) -> Sequence[Digest]:
             raise CannotConvert(
                 f"{SCHEMA1} takes gzip layers alone, and layer {layer.id} is none",
                 # The hint is for layers that we compress; the source's own blobs stay as they are.
-                None if layer.stored and layer.stored.digest != layer.identity else _use_gzip(),
+                None if layer.stored and layer.stored.digest != layer.identity else _USE_GZIP,
             )
         found.append(blob.digest)
     return found
-
-
-def _use_gzip() -> str:
-    return "push with `compression='gzip'`"
 
 
 def _check_annotations(tree: Tree, form: str) -> None:
@@ -337,15 +314,13 @@ def _check_image(image: Image) -> None:
             )
 
 
-def _check_docker(image: Image, made: Mapping[str, Made]) -> None:
-    for layer in image.layers:
-        if isinstance(layer, Blob):
-            if made[layer.key].compression == "zstd":
-                hint = None if layer.stored else _use_gzip()
-                raise CannotConvert(_no_zstd(layer.id), hint)
-        elif media_types.layer_compression(layer.media_type) == "zstd":
-            raise CannotConvert(_no_zstd(layer.digest.short))
-
-
-def _no_zstd(layer: str) -> str:
-    return f"layer {layer} is compressed with zstd, which schema 2 cannot hold"
+def _check_no_zstd(layer: Layer, made: Mapping[str, Made]) -> None:
+    if isinstance(layer, Blob):
+        name, compression = layer.id, made[layer.key].compression
+        hint = None if layer.stored else _USE_GZIP
+    else:
+        name, compression = layer.digest.short, media_types.layer_compression(layer.media_type)
+        hint = None
+    if compression == "zstd":
+        said = f"layer {name} is compressed with zstd, which schema 2 cannot hold"
+        raise CannotConvert(said, hint)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import RegistryError, SourceError, TowlineError
-from towline.events import Note, Working
+from towline.events import Working
 from towline.push.image import Image, tree_blobs
 from towline.push.interface.result import Verification
 from towline.push.manifests import build
@@ -83,8 +83,7 @@ def stays(
     """Tell of a tag that is left as it is. Raises RegistryError with the rule `fail`."""
     if rule == "fail":
         raise _refusal(reference, found, rule)
-    message = f"{reference} exists already and is left as it is"
-    target.context.emit(Note(reference=target.reference, message=message))
+    target.note(f"{reference} exists already and is left as it is")
     return found
 
 
