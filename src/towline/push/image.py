@@ -178,27 +178,19 @@ class Gatherer:
         """Gather one image or index. Raises SourceError where it contradicts itself."""
         if isinstance(content, SourceIndex):
             return Index(content, tuple(self.tree(child) for child in content.children))
-        return self._image(content)
-
-    def _image(self, source: SourceImage) -> Image:
-        return Image(
-            source=source,
-            config=self._share(_config(source)),
-            layers=tuple(layer.foreign or self._layer(layer, source) for layer in source.layers),
-        )
+        layers = tuple(layer.foreign or self._layer(layer, content) for layer in content.layers)
+        return Image(content, self._share(_config(content)), layers)
 
     def _layer(self, layer: SourceLayer, source: SourceImage) -> Blob:
         stored, diff_id = layer.stored, layer.diff_id
         if self._recompress and layer.held and stored and diff_id:
             plain = partial(_plain, layer, stored)
             return self._share(Blob(diff_id, None, layer.size, plain, is_layer=True))
-        if stored is None and diff_id is None:
-            msg = "a layer has neither a digest nor a DiffID: the source says too little of it"
-            raise SourceError(msg)
         if stored is None and diff_id and self._profile.compression == "none":
             stored = Descriptor(media_types.OCI_LAYER, diff_id, layer.size)
-        identity = diff_id or (stored and stored.digest)
-        assert identity  # noqa: S101 - one of the two is there, see above
+        if not (identity := diff_id or (stored and stored.digest)):
+            msg = "a layer has neither a digest nor a DiffID: the source says too little of it"
+            raise SourceError(msg)
         is_layer = diff_id is not None
         blob = Blob(identity, stored, layer.size, layer.open, is_layer, held=layer.held)
         blob.origin, blob.seen_in = source.origin, source.seen_in
@@ -220,10 +212,8 @@ def _plain(layer: SourceLayer, stored: Descriptor) -> Reader:
 
 
 def _config(source: SourceImage) -> Blob:
-    content = source.config
-    digest = Digest.of(content)
-    media_type = source.config_type or media_types.OCI_CONFIG
-    stored = Descriptor(media_type, digest, len(content))
+    content, digest = source.config, Digest.of(source.config)
+    stored = Descriptor(source.config_type or media_types.OCI_CONFIG, digest, len(content))
     blob = in_memory(content, stored, digest, is_layer=False)
     blob.origin, blob.seen_in = source.origin, source.seen_in
     return blob
@@ -231,11 +221,9 @@ def _config(source: SourceImage) -> Blob:
 
 def in_memory(content: bytes, stored: Descriptor, identity: Digest, *, is_layer: bool) -> Blob:
     """A small blob whose bytes are in memory; progress does not show it."""
-    opened = partial(io.BytesIO, content)
     # Its `readinto` takes more kinds of buffers than a Reader's.
-    return Blob(
-        identity, stored, len(content), cast("Callable[[], Reader]", opened), is_layer, shown=False
-    )
+    opened = cast("Callable[[], Reader]", partial(io.BytesIO, content))
+    return Blob(identity, stored, len(content), opened, is_layer, shown=False)
 
 
 def tree_blobs(trees: Iterable[Tree]) -> tuple[Blob, ...]:

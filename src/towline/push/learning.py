@@ -114,22 +114,19 @@ def _guess(learner: _Learner, tags: Tags) -> None:
     place = absent[0][0]
     own = {reference.tag for reference, _ in target.tags}
     try:
-        if LATEST not in own and _may_read(target, target.look(LATEST)):
+        # The Hub counts each GET of a manifest as a pull: no more than `latest` is read there, and
+        # no index, which takes more.
+        at_hub = place.repository.host == HUB
+        latest = None if LATEST in own else target.look(LATEST)
+        if latest and not (at_hub and latest.media_type in media_types.INDEXES):
             learner.ask(place.with_tag(LATEST))
-        # The Hub counts each GET of a manifest as a pull: no more than `latest` is read there.
-        if layers <= learner.wanted and place.repository.host != HUB:
+        if layers <= learner.wanted and not at_hub:
             there = target.repository.some_tags(target.context)
             others = [tag for tag in there if tag not in own and tag != LATEST]
             for tag in alike(place.tag or LATEST, others)[:_MOST_GUESSES]:
                 learner.ask(place.with_tag(tag))
     except TowlineError:
         return
-
-
-def _may_read(target: Target, found: Descriptor | None) -> bool:
-    """Whether there is a manifest that may be read; at the Hub no index, which takes more GETs."""
-    at_hub = target.repository.name.host == HUB
-    return found is not None and not (at_hub and found.media_type in media_types.INDEXES)
 
 
 class _Learner:
@@ -157,8 +154,7 @@ class _Learner:
         """Learn from the manifest under a reference. Raises AuthError and NetworkError."""
         if not self.wanted:
             return
-        target = self.target
-        repository = target.repository
+        target, repository = self.target, self.target.repository
         if reference.repository != repository.name:
             client = target.resources.client
             repository = client.repository(reference.repository, context=target.context)
@@ -204,22 +200,17 @@ class _Learner:
         if isinstance(parsed, manifests.Manifest):
             yield parsed
             return
-        for child in self._promising(parsed.manifests)[:_MOST_CHILDREN]:
-            yield from self._manifests(repository, child.digest)
-
-    def _promising(self, children: Iterable[Descriptor]) -> Sequence[Descriptor]:
-        """An index's images of the platforms that are pushed or, if there are none, all images."""
-        # Not every index names platforms; attestations have the platform `unknown`.
+        # The images of the platforms that are pushed or, if there are none, all images. Not every
+        # index names platforms; attestations have the platform `unknown`.
         found = [
             child
-            for child in children
+            for child in parsed.manifests
             if child.media_type in media_types.IMAGES
             and (child.platform is None or child.platform.known)
         ]
-        ours = [
-            child for child in found if child.platform and child.platform[:2] in self._platforms
-        ]
-        return ours or found
+        ours = [one for one in found if one.platform and one.platform[:2] in self._platforms]
+        for child in (ours or found)[:_MOST_CHILDREN]:
+            yield from self._manifests(repository, child.digest)
 
     def _entries(self, repository: Repository | Layout, manifest: Manifest) -> list[Entry]:
         target, digest = self.target, manifest.config.digest
@@ -232,15 +223,12 @@ class _Learner:
         pairs = fitting(manifest, config)
         if pairs and digest in self._configs:  # which can be mounted with the layers
             pairs = [*pairs, (digest, manifest.config)]
-        return [
-            entry_of(identity, _made(listed), listed.media_type, repository, key)
-            for identity, listed in pairs
-        ]
-
-
-def _made(layer: Descriptor) -> Made:
-    compression = media_types.layer_compression(layer.media_type)
-    return Made(layer.digest, layer.size, compression, learned=True)
+        entries = []
+        for identity, listed in pairs:
+            compression = media_types.layer_compression(listed.media_type)
+            made = Made(listed.digest, listed.size, compression, learned=True)
+            entries.append(entry_of(identity, made, listed.media_type, repository, key))
+        return entries
 
 
 def fitting(manifest: Manifest, config: ImageConfig) -> Sequence[tuple[Digest, Descriptor]]:

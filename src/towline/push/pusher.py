@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack, overload
 
 from towline.context import Cancel, Context
@@ -70,12 +69,7 @@ class Pusher:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -175,7 +169,8 @@ class Pusher:
 
         That is what was warned of since `said` warnings, and listeners that have failed.
         """
-        warnings = (*self._said[said:], *self._faults)
+        faults = (heard.fault for heard in (self._emit, self._log) if heard.fault)
+        warnings = (*self._said[said:], *faults)
         told = (
             replace(each, warnings=(*each.warnings, *warnings))
             if warnings and not isinstance(each, TowlineError)
@@ -374,11 +369,6 @@ class Pusher:
     def _read(self, name: RepositoryName, context: Context) -> Target:
         """A repository that is only read from."""
         return target_at(self._resources, name, context, options.wish({}), self._reads_as)
-
-    @property
-    def _faults(self) -> tuple[str, ...]:
-        """Warnings of the caller's own functions that have failed at listening."""
-        return tuple(heard.fault for heard in (self._emit, self._log) if heard.fault)
 
     def _warn(self, message: str) -> None:
         self._said.append(message)

@@ -10,6 +10,7 @@ from towline.events import LayerProgress, Note, PushStarted, Summary, TagPushed,
 from towline.layers.profile import AUTO
 from towline.push.image import Blob, Index, images, tree_blobs
 from towline.push.interface.result import LayerResult, ManifestResult, PushResult
+from towline.push.target import Cost
 from towline.spec import media_types
 from towline.spec.manifest import parse
 
@@ -56,15 +57,8 @@ def _ended(target: Target, result: PushResult, total_bytes: int) -> None:
     """Tell a tag that is in place, and what it cost."""
     emit, reference = target.context.emit, result.reference
     emit(TagPushed(reference=reference, tag=result.tag, digest=result.digest, size=result.size))
-    emit(
-        Summary(
-            reference=reference,
-            sent_bytes=result.sent_bytes,
-            total_bytes=total_bytes,
-            requests=result.requests,
-            seconds=result.seconds,
-        )
-    )
+    cost = Cost(result.sent_bytes, result.requests, result.seconds)
+    emit(Summary(reference=reference, total_bytes=total_bytes, **cost._asdict()))
 
 
 class Placed(NamedTuple):
@@ -95,19 +89,13 @@ class Outcomes:
         reference: Reference,
         standing: Descriptor | TowlineError,
         status: Status = "skipped",
-    ) -> TagOutcome:
-        """Note a tag that needs nothing more: `standing` is under it, or is the error of its push.
-
-        Returns its outcome.
-        """
-        outcome: TagOutcome
+    ) -> None:
+        """Note a tag that needs nothing more, by what is under it or by the error of its push."""
         if isinstance(standing, TowlineError):
-            outcome = standing
+            self.by_tag[reference] = standing
         else:
-            outcome = self._result(reference, standing, status)
-            _ended(self.target, outcome, 0)
-        self.by_tag[reference] = outcome
-        return outcome
+            self.by_tag[reference] = left = self._result(reference, standing, status)
+            _ended(self.target, left, 0)
 
     def _result(
         self, reference: Reference, standing: Descriptor | RawManifest, status: Status
@@ -211,10 +199,8 @@ def _layers(
     layers that have counted, and is added to.
     """
     listed = [layer for image in images(tree) for layer in image.layers]
-    if isinstance(tree, Index):
-        listed = list(dict.fromkeys(listed))
     results = []
-    for layer in listed:
+    for layer in dict.fromkeys(listed) if isinstance(tree, Index) else listed:
         result = layer_result(layer, delivered)
         results.append(replace(result, sent_bytes=0) if layer in told else result)
         told.add(layer)
@@ -283,8 +269,8 @@ def check_untouched(
         said.append(f"{_listed(wanted, in_place)} {'is' if len(in_place) == 1 else 'are'} in place")
     if in_doubt:
         said.append(f"{_listed(wanted, in_doubt)} may have been written")
-    results = [ended.get(tag) for tag in wanted] if done else []
-    names = [str(tag) for tag in wanted] if done else []
+    told = wanted if done else []
+    results, names = [ended.get(tag) for tag in told], [str(tag) for tag in told]
     raise TransferCancelled("; ".join(said), results=results, references=names)
 
 

@@ -128,8 +128,7 @@ class Opened:
     ) -> None:
         """`places`: the destinations; `known_first`: see `open_source`."""
         location = parse(source) if isinstance(source, str) else None
-        self.resources = resources
-        self.context = context
+        self.resources, self.context = resources, context
         self.costs = Costs(context)
         """The costs of reading from a registry."""
         self.name = _name(source)
@@ -151,9 +150,7 @@ class Opened:
             self._source: ImageSource = self._engine
             return  # its REF is the name itself
         if location and location.transport == "docker":
-            reference = references.parse(location.path)
-            self.origin = reference.repository
-            self._source = self._remote = _remote(reference, resources, context, wish)
+            self._source = self._remote = self._at_registry(references.parse(location.path))
             return
         if isinstance(source, str | os.PathLike):
             self._path = location.path if location else self.name
@@ -163,6 +160,18 @@ class Opened:
             known_first = "which layers are of the wanted platforms is said last"
         self._source = open_source(
             location or source, context, environ=resources.environ, known_first=known_first
+        )
+
+    def _at_registry(self, reference: Reference) -> RemoteSource:
+        from towline.sources import remote  # which most have no need of
+
+        resources, context, wish = self.resources, self.context, self.wish
+        name = self.origin = reference.repository
+        repository = resources.client.repository(name, "source", context=context)
+        threads = resources.host_threads(name.host)
+        reading = remote.Reading(repository, context, resources.policy, resources.gate, threads)
+        return remote.RemoteSource(
+            reading, reference, all_tags=wish.all_tags, globs=wish.tags, wanted=wish.platforms
         )
 
     @property
@@ -257,19 +266,6 @@ class Opened:
         self._source.close()
 
 
-def _remote(
-    reference: Reference, resources: Resources, context: Context, wish: Wish
-) -> RemoteSource:
-    from towline.sources import remote  # which most have no need of
-
-    repository = resources.client.repository(reference.repository, "source", context=context)
-    threads = resources.host_threads(reference.repository.host)
-    reading = remote.Reading(repository, context, resources.policy, resources.gate, threads)
-    return remote.RemoteSource(
-        reading, reference, all_tags=wish.all_tags, globs=wish.tags, wanted=wish.platforms
-    )
-
-
 def _name(source: Source) -> str:
     if isinstance(source, str | os.PathLike):
         return os.fspath(source) if source != "-" else "standard input"
@@ -289,14 +285,10 @@ class Assembled:
 
     def wanted(self, destinations: Sequence[Reference]) -> Wanted:
         """The index under each destination. Raises SourceError."""
-        entries = [opened.entry() for opened in self._opened]
-        for opened, entry in zip(self._opened, entries, strict=True):
+        entries = [(opened, opened.entry()) for opened in self._opened]
+        for opened, entry in entries:
             opened.read_ahead([entry])
-        names = (opened.name for opened in self._opened)
-        contents = [entry.content for entry in entries]
-        index = _assembled(zip(names, contents, strict=True))._replace(
-            warnings=tuple(chain.from_iterable(content.warnings for content in contents))
-        )
+        index = _assembled([(opened.name, entry.content) for opened, entry in entries])
         known = index.manifest.descriptor()
         return dict.fromkeys(destinations, SourceEntry((), lambda: index, lambda: known))
 
@@ -319,7 +311,7 @@ class Assembled:
         """See `Opened`. Nothing to do: all was read to make the index."""
 
 
-def _assembled(sources: Iterable[tuple[str, SourceImage | SourceIndex]]) -> SourceIndex:
+def _assembled(sources: Sequence[tuple[str, SourceImage | SourceIndex]]) -> SourceIndex:
     """An index of the images of several sources, each with its name in errors, in their order.
 
     Raises SourceError where two images are of one platform.
@@ -345,6 +337,7 @@ def _assembled(sources: Iterable[tuple[str, SourceImage | SourceIndex]]) -> Sour
         build_index("docker" if docker else "oci", descriptors),
         tuple(child for child, _ in held.values()),
         descriptors,
+        warnings=tuple(said for _, content in sources for said in content.warnings),
         assembled=True,
     )
 

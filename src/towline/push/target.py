@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.errors import Side
-    from towline.events import Event
     from towline.push.image import Blob, Layer, Tree
     from towline.push.interface.options import Wish
     from towline.push.plan import Delivered, Made
@@ -137,11 +136,8 @@ class Target:
 
     def watcher(self) -> Context:
         """The context in which this push watches flights: their events get its reference."""
-
-        def emit(event: Event) -> None:
-            self.context.emit(replace(event, reference=self.reference))
-
-        return self.context.but(emit=emit)
+        emit = self.context.emit
+        return self.context.but(emit=lambda event: emit(replace(event, reference=self.reference)))
 
     def as_planned(self, entries: Mapping[Digest, Sequence[Entry]]) -> Destination:
         """The target for the plan: its name, and the HMACs of our account in these entries."""
@@ -156,30 +152,22 @@ class Target:
         repository, knowledge = self.repository, self.resources.knowledge
         if not isinstance(repository, Repository):  # a folder is asked as fast as the cache
             return
-        key = knowledge.account_key()
-        entries = [
-            entry_of(
-                blob.identity,
-                made,
-                blob.stored.media_type if blob.stored else None,
-                repository,
-                key,
-            )
-            for blob, made in found
+        key, entries = knowledge.account_key(), []
+        for blob, made in found:
+            media_type = blob.stored.media_type if blob.stored else None
             # Not recorded: which layer a blob is, if a registry that may not teach has told it. Of
             # a stored blob the source has told it.
-            if repository.may_teach or blob.stored or not made.learned
-        ]
+            if repository.may_teach or blob.stored or not made.learned:
+                entries.append(entry_of(blob.identity, made, media_type, repository, key))
         if entries:
             knowledge.record(entries)
 
     def pull_from(self, names: Iterable[RepositoryName]) -> None:
         """Have tokens ask for `pull` of repositories from which blobs may be mounted."""
-        name = self.repository.name
+        name, client = self.repository.name, self.resources.client
         origins = {origin for origin in names if origin.host == name.host and origin != name}
         if origins:
             pull_from = tuple(sorted(origins, key=str))
-            client = self.resources.client
             self.repository = client.repository(name, pull_from=pull_from, context=self.context)
 
     def note(self, message: str) -> None:
@@ -198,15 +186,13 @@ class Target:
             event = Retrying(reference=self.reference, what=what, seconds=seconds, reason=reason)
             self.context.emit(event)
 
+        gate, host = self.resources.gate, self.repository.name.host
         attempts = Attempts(self.resources.policy, self.repository.side)
-        gate = self.resources.gate
-        call = partial(work, *args, **kwargs)
-        return retry(call, attempts, gate, self.repository.name.host, self.context, told)
+        return retry(partial(work, *args, **kwargs), attempts, gate, host, self.context, told)
 
     def head_manifest(self, reference: str) -> Descriptor | None:
         """The descriptor under a tag or digest; None: there is none. Raises the last error."""
-        head = self.repository.head_manifest
-        return self.retry("the manifest", head, reference, self.context)
+        return self.retry("the manifest", self.repository.head_manifest, reference, self.context)
 
     def get_manifest(self, reference: str) -> RawManifest | None:
         """The manifest under a tag or digest; None: there is none. Raises the last error."""

@@ -163,8 +163,7 @@ class KeptSession:
 
     def take(self, context: Context) -> Taken | None:
         """Take the session of an earlier process over; None: there is none that is of use."""
-        left = self._left()
-        if left is None:
+        if (left := self._left()) is None:
             return None
         self._unfinished.begin()
         self._session = left._replace(owner=self._unfinished.owner)

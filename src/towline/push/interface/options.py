@@ -283,6 +283,7 @@ def limits(options: PusherOptions) -> Limits:
     jobs = options.get("jobs", usual.jobs)
     retries = options.get("retries", usual.retries)
     timeout = options.get("timeout", usual.timeout)
+    # A program without a type checker may give a text.
     if not _is_number(jobs, int) or jobs < 1:
         raise UsageError(f"`jobs` must be a whole number, at least 1, not {jobs!r}")
     if not _is_number(retries, int) or retries < 0:
@@ -293,7 +294,6 @@ def limits(options: PusherOptions) -> Limits:
 
 
 def _is_number(value: object, *kinds: type) -> bool:
-    """Whether the value is a number: a program without a type checker may give a text."""
     return isinstance(value, kinds)
 
 

@@ -55,31 +55,22 @@ def kept(target: Target) -> dict[Reference, Descriptor | RegistryError]:
     would end the other tags as well.
     """
     found: dict[Reference, Descriptor | RegistryError] = {}
-    for reference, tree in target.tags:
+    rule = target.wish.if_exists
+    for reference, tree in target.tags if rule != "overwrite" else ():
         try:
-            if standing := _before(target, reference, tree):
-                found[reference] = standing
+            if not (reference.tag and (standing := target.look(reference.tag))):
+                continue
+            if rule != "same":
+                found[reference] = stays(target, reference, standing, rule)
+            # Else `TaggedImage.kept` decides, once our digest is known.
+            elif _is_another(target, tree, standing):
+                found[reference] = _refusal(reference, standing, rule)
         except RegistryError as error:
             found[reference] = error
     return found
 
 
-def _before(target: Target, reference: Reference, tree: Tree) -> Descriptor | None:
-    rule = target.wish.if_exists
-    if rule == "overwrite" or reference.tag is None:
-        return None
-    if (found := target.look(reference.tag)) is None:
-        return None
-    if rule != "same":
-        return stays(target, reference, found, rule)
-    if _is_another(target, tree, found):
-        raise _refusal(reference, found, rule)
-    return None  # `TaggedImage.kept` decides, once our digest is known
-
-
-def stays(
-    target: Target, reference: Reference, found: Descriptor, rule: IfExists
-) -> Descriptor | None:
+def stays(target: Target, reference: Reference, found: Descriptor, rule: IfExists) -> Descriptor:
     """Tell of a tag that is left as it is. Raises RegistryError with the rule `fail`."""
     if rule == "fail":
         raise _refusal(reference, found, rule)
@@ -100,9 +91,7 @@ def _refusal(reference: Reference, found: Descriptor, rule: IfExists) -> Registr
 def _is_another(target: Target, tree: Tree, found: Descriptor) -> bool:
     """Whether the manifest under the tag cannot be our image, however ours will be compressed."""
     # The config tells: it is the same whatever the format and the compression of the layers.
-    if not isinstance(tree, Image):
-        return False
-    if (raw := target.get_manifest(found.digest)) is None:
+    if not isinstance(tree, Image) or (raw := target.get_manifest(found.digest)) is None:
         return False
     try:
         parsed = manifests.parse(raw.content, raw.media_type)
@@ -222,7 +211,7 @@ def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify
 def _ask(target: Target, blob: Blob, made: Made) -> None:
     has_blob = partial(target.repository.has_blob, made.digest, target.context, in_storage=True)
     if not _seen(target, partial(target.retry, blob.id, has_blob), expected=True):
-        raise _wrong(_missing(made))
+        raise _wrong(f"blob {made.digest} is missing")
 
 
 def _seen(target: Target, look: Callable[[], T], *, expected: object) -> T:
