@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from towline.push.target import Target
     from towline.reference import Reference
     from towline.sources.base import SourceEntry
-    from towline.spec.descriptor import Descriptor
+    from towline.spec.descriptor import Descriptor, Platform
     from towline.spec.digest import Digest
-    from towline.spec.manifest import Manifest, RawManifest
+    from towline.spec.manifest import RawManifest
 
 
 # What a push would do: the same plan, walked without writing.
@@ -213,14 +213,12 @@ def inspect_local(opened: Opened, wish: Wish) -> InspectResult:
     tree = Gatherer(wish.profile).tree(opened.entry().content)
     raw = tree.source.manifest
     if isinstance(tree, Index):
-        return _index(name, tree.source.manifest, tree.source.descriptors)
-    return InspectResult(
-        reference=name,
-        digest=raw.digest if raw else None,
-        media_type=raw.media_type if raw else None,
-        size=raw.size if raw else None,
+        return _inspected(name, raw, children=tree.source.descriptors)
+    return _inspected(
+        name,
+        raw,
         config=_config(tree.source.config),
-        platform=str(tree.source.platform) or None,
+        platform=_platform(tree.source.platform),
         layers=tuple(_layer(layer) for layer in tree.layers),
     )
 
@@ -242,31 +240,21 @@ def inspect_remote(reference: Reference, target: Target) -> InspectResult:
     except ValueError as error:
         raise RegistryError(f"what is at {reference} cannot be read: {error}") from None
     if isinstance(parsed, manifests.Index):
-        return _index(str(reference), raw, parsed.manifests)
+        return _inspected(str(reference), raw, children=parsed.manifests)
     read_blob, digest = target.repository.read_blob, parsed.config.digest
     content = target.retry("the config", read_blob, digest, target.context, MAX_SIZE)
-    return _remote_image(reference, raw, parsed, content)
-
-
-def _remote_image(
-    reference: Reference, raw: RawManifest, parsed: Manifest, content: bytes
-) -> InspectResult:
-    config = _config(content)
-    try:
-        read = parse_config(content)
-        diff_ids: Sequence[Digest | None] = read.diff_ids
-        platform = str(read.platform) or None
-    except ValueError:  # an artifact: its config is no image config
-        diff_ids, platform = (), None
+    diff_ids: Sequence[Digest | None] = ()
+    platform = None
+    with suppress(ValueError):  # an artifact: its config is no image config
+        config = parse_config(content)
+        diff_ids, platform = config.diff_ids, _platform(config.platform)
     # An artifact again, or an image that is damaged: nothing says which DiffID is which layer's.
     if len(diff_ids) != len(parsed.layers):
         diff_ids = [None] * len(parsed.layers)
-    return InspectResult(
-        reference=str(reference),
-        digest=raw.digest,
-        media_type=raw.media_type,
-        size=raw.size,
-        config=config,
+    return _inspected(
+        str(reference),
+        raw,
+        config=_config(content),
         platform=platform,
         layers=tuple(
             InspectedLayer(layer.digest, layer.size, layer.media_type, diff_id)
@@ -275,24 +263,32 @@ def _remote_image(
     )
 
 
-def _index(name: str, raw: RawManifest, children: Sequence[Descriptor]) -> InspectResult:
+def _inspected(
+    name: str,
+    raw: RawManifest | None,
+    *,
+    config: dict[str, Any] | None = None,
+    platform: str | None = None,
+    layers: tuple[InspectedLayer, ...] = (),
+    children: Sequence[Descriptor] = (),
+) -> InspectResult:
     return InspectResult(
         reference=name,
-        digest=raw.digest,
-        media_type=raw.media_type,
-        size=raw.size,
-        config=None,
-        platform=None,
+        digest=raw.digest if raw else None,
+        media_type=raw.media_type if raw else None,
+        size=raw.size if raw else None,
+        config=config,
+        platform=platform,
+        layers=layers,
         manifests=tuple(
-            ManifestResult(
-                child.digest,
-                child.media_type,
-                str(child.platform) if child.platform else None,
-                child.size,
-            )
-            for child in children
+            ManifestResult(each.digest, each.media_type, _platform(each.platform), each.size)
+            for each in children
         ),
     )
+
+
+def _platform(platform: Platform | None) -> str | None:
+    return str(platform or "") or None
 
 
 def _config(content: bytes) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError
 from towline.knowledge.base import SavedSession
@@ -108,17 +108,6 @@ class Unfinished:
             self._beating.join()
 
 
-class Taken(NamedTuple):
-    """A session of an earlier process, which is ours now."""
-
-    upload: Upload
-    """Call `rewind` before use."""
-    profile: Profile
-    """The profile that made the bytes which it holds, unless they go as they are."""
-    made: tuple[Digest, int] | None
-    """Digest and size of the blob, if all of it was sent: then the blob may be there."""
-
-
 class KeptSession:
     """The session of one blob at one target. Used by one thread at a time."""
 
@@ -161,8 +150,13 @@ class KeptSession:
         self._knowledge.swap_session(self._key, left.owner, None)  # nobody can resume it
         return 0
 
-    def take(self, context: Context) -> Taken | None:
-        """Take the session of an earlier process over; None: there is none that is of use."""
+    def take(self, context: Context) -> tuple[Upload, Profile, tuple[Digest, int] | None] | None:
+        """Take the session of an earlier process over; None: there is none that is of use.
+
+        Returns its upload, to be used after `rewind`; the profile that made the bytes which it
+        holds, unless they go as they are; and digest and size of the blob, if all of it was sent:
+        then the blob may be there.
+        """
         if (left := self._left()) is None:
             return None
         self._unfinished.begin()
@@ -177,7 +171,7 @@ class KeptSession:
         digest, size = left.made
         # Another machine's word on which blob a layer is would end up in our manifest.
         made = None if left.learned or not digest else (Digest(digest), size)
-        return Taken(upload, profile or self._profile, made)
+        return upload, profile or self._profile, made
 
     def _left(self) -> SavedSession | None:
         """The session of an earlier process that does not run any more; None: there is none."""

@@ -242,7 +242,7 @@ class Fallback:
                 self._warn(documents, form, f" ({answer})")
                 return converted
         else:
-            hint = hint or self._schema1_hint()
+            hint = hint or (None if self._target.wish.allow_schema1 else self._schema1_hint())
         # Of the kind of the last error, or of the first refusal if all are refusals.
         failure = _hinted(refusal if refuses_type(last) else last, hint)
         failure.args = ("; ".join(said),)
@@ -298,8 +298,8 @@ class Fallback:
         if unsigned.lists_empty_layer:
             stored = Descriptor(media_types.DOCKER_LAYER_GZIP, EMPTY_LAYER_DIGEST, len(EMPTY_LAYER))
             send(in_memory(EMPTY_LAYER, stored, EMPTY_LAYER_DIFF_ID, is_layer=True))
-        environ = self._target.resources.environ
-        signed = sign(unsigned.payload, environ, self._target.warn)
+        target = self._target
+        signed = sign(unsigned.payload, target.resources.environ, target.warn)
         return Documents(signed, differs="converted")
 
     def _schema1(self) -> Unsigned:
@@ -309,8 +309,6 @@ class Fallback:
         return build.to_schema1(self._tag.tree, self._tag.made, name=path, tag=name)
 
     def _schema1_hint(self) -> str | None:
-        if self._target.wish.allow_schema1:
-            return None
         try:
             self._schema1()
         except CannotConvert:
@@ -379,23 +377,14 @@ def _key(environ: Mapping[str, str], warn: Callable[[str], None]) -> EllipticCur
         serialization.NoEncryption(),
     )
     try:
-        return _parsed_key(kept(environ, KEY_FILE, pem))
+        key = serialization.load_pem_private_key(kept(environ, KEY_FILE, pem), password=None)
     except (KnowledgeError, OSError):
         return fresh
-    except ValueError as error:
-        warn(f"the key in {KEY_FILE} of the user's data folder is of no use: {error}")
-        return fresh
-
-
-def _parsed_key(pem: bytes) -> EllipticCurvePrivateKey:
-    """Parse a key. Raises ValueError for anything but one on P-256."""
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    try:
-        key = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError) as error:
-        raise ValueError("it cannot be read") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise ValueError("it is no key on the curve P-256")  # noqa: TRY004 - bad data
-    return key
+    except (ValueError, TypeError):
+        why = "it cannot be read"
+    else:
+        if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
+            return key
+        why = "it is no key on the curve P-256"
+    warn(f"the key in {KEY_FILE} of the user's data folder is of no use: {why}")
+    return fresh
