@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import towline
-from towline.cli.demo import Reader, push, read_back
+from towline.cli.demo import push, read_back
 from towline.cli.main import main
 from towline.context import Cancel
 from towline.errors import TowlineError
@@ -92,18 +92,16 @@ def test_reading_back_finds_what_differs(tmp_path: Path) -> None:
     made = make_image(tmp_path / "image.tar", layers=[{"a": b"a" * 5000}, {"b": b"b"}])
     with Server(tmp_path / "registry") as server, towline.Pusher(cache="none") as pusher:
         result = pusher.push(str(made.path), f"{server.host}/app:1")
-        reader = Reader(server.host, "app")
-        read_back(reader, "1", result.digest, made.diff_ids)
-        assert reader.received == sum(
+        assert read_back(server.host, "app", "1", result.digest, made.diff_ids) == sum(
             layer.size or 0 for layer in result.layers
         ) + result.size + len(made.config)
         with pytest.raises(TowlineError, match="DiffIDs"):
-            read_back(reader, "1", result.digest, made.diff_ids[::-1])
+            read_back(server.host, "app", "1", result.digest, made.diff_ids[::-1])
         with pytest.raises(TowlineError, match="the digest of manifests/1"):
-            read_back(reader, "1", made.diff_ids[0], made.diff_ids)
+            read_back(server.host, "app", "1", made.diff_ids[0], made.diff_ids)
         with pytest.raises(TowlineError, match="the registry answered 404"):
-            read_back(reader, "2", result.digest, made.diff_ids)
+            read_back(server.host, "app", "2", result.digest, made.diff_ids)
         blob = server.root / "blobs" / "sha256" / str(result.layers[0].digest).partition(":")[2]
         blob.write_bytes(blob.read_bytes()[:-1] + b"x")
-        with pytest.raises(TowlineError, match="the digest of a layer"):
-            read_back(reader, "1", result.digest, made.diff_ids)
+        with pytest.raises(TowlineError, match="the digest of blobs/"):
+            read_back(server.host, "app", "1", result.digest, made.diff_ids)

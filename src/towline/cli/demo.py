@@ -18,8 +18,9 @@ import tempfile
 import time
 import zlib
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from towline.cli import output, wording
 from towline.cli.options import Command
@@ -105,11 +106,11 @@ def _run(folder: Path, server: Server, pusher: Pusher, cancel: Cancel) -> None:
     first = push(image, server, pusher, cancel)
     push(image, server, pusher, cancel, first)
     cancel.check()
-    begun, reader = time.monotonic(), Reader(server.host, _REPOSITORY)
-    read_back(reader, _TAG, first.digest, made.diff_ids)
+    begun = time.monotonic()
+    received = read_back(server.host, _REPOSITORY, _TAG, first.digest, made.diff_ids)
     digests = 2 + layers  # those of the manifest and the config, too
     what = f"{digests} digests, {layers} DiffIDs agree"
-    _tell("read back", what, reader.received, digests, begun)
+    _tell("read back", what, received, digests, begun)
 
 
 def push(
@@ -131,59 +132,43 @@ def push(
     return result
 
 
-class Reader:
-    """One repository of a registry that speaks plain HTTP."""
-
-    def __init__(self, host: str, path: str) -> None:
-        self._host = host
-        self._path = path
-        self.received = 0
-
-    def _blocks(self, kind: str, name: str) -> Iterator[bytes]:
-        """The bytes of a manifest or blob in blocks; raises TowlineError where it is missing."""
-        with closing(http.client.HTTPConnection(self._host)) as connection:
-            path = f"/v2/{self._path}/{kind}/{name}"
-            connection.request("GET", path, headers={"Accept": _ACCEPT})
-            answer = connection.getresponse()
-            if answer.status != http.HTTPStatus.OK:
-                raise TowlineError(
-                    f"reading {kind}/{name} back: the registry answered {answer.status}"
-                )
-            while block := answer.read(_BLOCK):
-                self.received += len(block)
-                yield block
-
-    def document(self, kind: str, name: str, digest: str) -> Any:  # noqa: ANN401 - JSON
-        """A manifest or config, read as JSON; raises TowlineError unless it has this digest."""
-        content = b"".join(self._blocks(kind, name))
-        found = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        _agree(f"the digest of {kind}/{name}", found, digest)
-        return json.loads(content)
-
-    def layer(self, digest: str) -> str:
-        """The DiffID of a layer; raises TowlineError unless the blob has this digest."""
-        packed, plain, gzip = hashlib.sha256(), hashlib.sha256(), zlib.decompressobj(_GZIP)
-        for block in self._blocks("blobs", digest):
-            packed.update(block)
-            # A torn layer has another digest, and that is the error to tell.
-            with suppress(zlib.error):
+def read_back(host: str, repository: str, tag: str, digest: str, diff_ids: Sequence[str]) -> int:
+    """Read everything under a tag, and give its bytes. Raises TowlineError where it differs."""
+    read = partial(_blocks, host, repository)
+    manifest = b"".join(read(f"manifests/{tag}", digest))
+    document = json.loads(manifest)
+    config = b"".join(read(f"blobs/{document['config']['digest']}"))
+    received, found = len(manifest) + len(config), []
+    for layer in document["layers"]:
+        plain, gzip = hashlib.sha256(), zlib.decompressobj(_GZIP)
+        for block in read(f"blobs/{layer['digest']}"):
+            received += len(block)
+            with suppress(zlib.error):  # a torn layer has another digest: that is the error to tell
                 plain.update(gzip.decompress(block))
-        _agree("the digest of a layer", f"sha256:{packed.hexdigest()}", digest)
-        return f"sha256:{plain.hexdigest()}"
+        found.append(f"sha256:{plain.hexdigest()}")
+    listed = json.loads(config)["rootfs"]["diff_ids"]
+    for what, ids in (("the config lists", listed), ("the layers have", found)):
+        if ids != [*diff_ids]:
+            raise TowlineError(f"{what} the DiffIDs {ids}, not {diff_ids}")
+    return received
 
 
-def read_back(reader: Reader, tag: str, digest: str, diff_ids: Sequence[str]) -> None:
-    """Read everything under a tag; raises TowlineError where anything differs."""
-    manifest = reader.document("manifests", tag, digest)
-    config = reader.document("blobs", manifest["config"]["digest"], manifest["config"]["digest"])
-    found = [reader.layer(layer["digest"]) for layer in manifest["layers"]]
-    _agree("the list of DiffIDs in the config", config["rootfs"]["diff_ids"], list(diff_ids))
-    _agree("the DiffIDs of the layers", found, list(diff_ids))
+def _blocks(host: str, repository: str, path: str, digest: str = "") -> Iterator[bytes]:
+    """The bytes of a manifest, or of a blob by its digest.
 
-
-def _agree(what: str, found: object, wanted: object) -> None:
-    if found != wanted:
-        raise TowlineError(f"{what} is {found}, not {wanted}")
+    Raises TowlineError where it is missing, and at its end where it has another digest.
+    """
+    hashed = hashlib.sha256()
+    with closing(http.client.HTTPConnection(host)) as connection:
+        connection.request("GET", f"/v2/{repository}/{path}", headers={"Accept": _ACCEPT})
+        answer = connection.getresponse()
+        if answer.status != http.HTTPStatus.OK:
+            raise TowlineError(f"reading {path} back: the registry answered {answer.status}")
+        while block := answer.read(_BLOCK):
+            hashed.update(block)
+            yield block
+    if (found := f"sha256:{hashed.hexdigest()}") != (digest or path.removeprefix("blobs/")):
+        raise TowlineError(f"the digest of {path} is {found} when it is read back")
 
 
 def _layers() -> list[Mapping[str, Path]]:

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from towline.sources.files import Files
     from towline.spec.descriptor import Descriptor
     from towline.spec.manifest import RawManifest
-    from towline.targets.blob_files import BlobFile
     from towline.targets.place import Place
 
 
@@ -194,19 +193,12 @@ class DockerArchive(Archive):
     """An archive for `docker load`: plain layers, and images with their names."""
 
     list_of_images = MANIFEST
+    blob_file = PlainFile
 
     def __init__(self, name: Place) -> None:
         super().__init__(name)
         self._images: dict[tuple[Digest, ...], list[str]] = {}
         """By config and layers: the names of an image."""
-
-    def start_upload(
-        self, context: Context, known: Descriptor | None = None, about: int = 0
-    ) -> BlobFile:
-        """Begin a blob."""
-        del known, about
-        self.prepare()
-        return PlainFile(self._root, context)
 
     @contextmanager
     def _files(self) -> Iterator[TarMembers | None]:

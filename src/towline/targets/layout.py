@@ -59,6 +59,8 @@ class Layout:
     """Whether a new archive is under way, so that the present one does not count."""
     whole = False
     """Whether it is written as a whole at the end, as an archive is."""
+    blob_file: type[BlobFile] = BlobFile
+    """What a blob is written to."""
 
     def __init__(self, name: Place, root: Path | None = None) -> None:
         """`root`: the folder for blobs, if it is not the one of that name."""
@@ -117,7 +119,7 @@ class Layout:
         """Begin a blob."""
         del known, about
         self.prepare()
-        return BlobFile(self._root, context)
+        return self.blob_file(self._root, context)
 
     def prepare(self) -> None:
         """Make a layout if there is none. Raises TowlineError if something else is there."""
