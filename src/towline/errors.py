@@ -32,13 +32,13 @@ class TowlineError(Exception):
     """Whether the same attempt may succeed a little later."""
     retry_after: float | None
     """Seconds that the other side asked to wait, if it did."""
-    another_way: bool
+    another_way: bool = False
     """Whether the next attempt does it differently: it need not wait, and costs no retry."""
     side: Side | None
     """The end of the transfer that failed, where that is known."""
-    beside: bool
+    beside: bool = False
     """Whether a request for a token failed, so that the request proper was never sent."""
-    aftermath: str | None
+    aftermath: str | None = None
     """What a failed write has left behind at the destination, one clause.
 
     Empty where that was checked and nothing is left; None where no check was needed.
@@ -57,10 +57,7 @@ class TowlineError(Exception):
         self.hint = hint
         self.transient = transient
         self.retry_after = retry_after
-        self.another_way = False
         self.side = side
-        self.beside = False
-        self.aftermath = None
 
     @property
     def message(self) -> str:

@@ -378,16 +378,8 @@ INDEX = (
 )
 
 
-def _keywords(*groups: Group) -> frozenset[str]:
-    return frozenset(option.dest for group in groups for option in group.options)
-
-
-ALL = _keywords(*COPY)
+ALL = frozenset(option.dest for group in COPY for option in group.options)
 """Every keyword."""
-PUSHER = _keywords(ENGINE, HOW, PATIENCE, TRANSPORT, CREDENTIALS) | {"cache"}
-"""The keywords that a `Pusher` takes; the rest are its `push`'s."""
-COMMAND_ONLY = _keywords(RESULT, STDERR) | {"dry_run", "password_stdin", "username"}
-"""The keywords that the library does not have."""
 VARIABLES = frozenset(
     name for group in (*COPY, *INDEX) for option in group.options for name in option.variables
 ) | {"TOWLINE_USERNAME", "TOWLINE_PASSWORD", "TOWLINE_CACHE_KEY"}

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from towline.cli import progress, words
-from towline.cli.options import ALL, COMMAND_ONLY, PUSHER
 from towline.cli.signals import cancel_on_signals, interrupted
 from towline.errors import UsageError
 
@@ -22,14 +21,19 @@ if TYPE_CHECKING:
 
 def pusher_options(args: Arguments) -> dict[str, Any]:
     """The given keywords that a `Pusher` takes; raises UsageError where they do not fit."""
-    given = {name: value for name, value in vars(args).items() if name in PUSHER - COMMAND_ONLY}
+    from towline.push.interface.options import PusherOptions
+
+    taken = PusherOptions.__annotations__
+    given = {name: value for name, value in vars(args).items() if name in taken}
     return {**given, **_creds(args)}
 
 
 def push_options(args: Arguments) -> dict[str, Any]:
     """The given keywords that `Pusher.push` takes."""
-    library = ALL - PUSHER - COMMAND_ONLY
-    return {name: value for name, value in vars(args).items() if name in library}
+    from towline.push.interface.options import PushOptions
+
+    taken = {*PushOptions.__annotations__, "all_tags"}
+    return {name: value for name, value in vars(args).items() if name in taken}
 
 
 @contextmanager
