@@ -343,6 +343,17 @@ def test_who_knows_nothing_asks_three_times_whether_an_image_is_unchanged(
     assert again.requests <= 3
 
 
+def test_a_store_that_tells_no_descriptor_is_looked_for_at_the_registry_too(
+    tmp_path: Path, oci_registry: OciRegistry
+) -> None:
+    with scripted_engine.serving(tmp_path, "25.0") as engine:
+        held(engine, tmp_path, "containerd", "app:1")
+        place = f"{oci_registry.name('app')}:1"
+        towline.push("docker-daemon:app:1", place, engine=engine.url, cache="none")
+        again = towline.push("docker-daemon:app:1", place, engine=engine.url, cache="none")
+        assert (again.status, len(engine.exports)) == ("unchanged", 1)
+
+
 def test_inspect_and_digest_look_into_an_engine(
     engine: ScriptedEngine, pusher: towline.Pusher, tmp_path: Path
 ) -> None:

@@ -148,18 +148,13 @@ class DockerArchive:
             for image in self._listed
             for each in (image.get("Config"), *_texts(image.get("Layers")))
         }
+        if not path.endswith(diff_id.hex):
+            return
         for name in self._files.files.keys() - listed:
-            if (
-                (match := re.fullmatch(_BLOB, name))
-                and path.endswith(diff_id.hex)
-                and self._tar(name)
-            ):
-                raise self._changed(diff_id, match[1])
-
-    def _tar(self, path: str) -> bool:
-        """Whether the file is a tar, by its first header."""
-        head = stores.read_all(self._files.open(path), min(self._files.size(path) or 0, 262))
-        return head.endswith(b"ustar")
+            if match := re.fullmatch(_BLOB, name):
+                size = self._files.size(name) or 0  # 262: up to the magic of a tar's first header
+                if stores.read_all(self._files.open(name), min(size, 262)).endswith(b"ustar"):
+                    raise self._changed(diff_id, match[1])
 
     def _changed(self, diff_id: Digest, found: str) -> SourceError:
         return SourceError(

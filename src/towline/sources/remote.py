@@ -146,9 +146,6 @@ class RemoteSource(OciImages):
             raise SourceError(f"no tags to push for {self.name}: {error.message}") from None
         if self._globs:
             tags = [tag for tag in tags if any(fnmatchcase(tag, glob) for glob in self._globs)]
-        if not tags:
-            fits = f" that fits {' or '.join(self._globs)}" if self._globs else ""
-            raise SourceError(f"no tags to push for {self.name}: it has none{fits}")
         # Awaited when they are needed: a destination is asked meanwhile.
         self._asked = [reading.threads.submit(partial(self._head, tag)) for tag in tags]
         asked = zip(tags, self._asked, strict=True)

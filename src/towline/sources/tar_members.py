@@ -13,7 +13,7 @@ import tarfile
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, cast
 
 from towline.errors import SourceError
-from towline.sources.files import Section, missing, shown
+from towline.sources.files import Section, blocks, missing, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,8 +40,6 @@ _MAX_HOPS = 16
 """Links to links that are followed."""
 _BACK = 64 << 10
 """Bytes that can be read again: extended headers, a name, a link, and a member's beginning."""
-_PIECE = 256 << 10
-"""Bytes read at once of what is passed over."""
 _AHEAD = 8 << 10
 """Bytes read at once for headers. Python 3.14 would read 128 KiB, which are mostly content."""
 
@@ -331,8 +329,7 @@ class Forward:
 
     def drain(self) -> None:
         """Read to the end."""
-        room = memoryview(bytearray(_PIECE))
-        while self.readinto(room):
+        for _ in blocks(self):
             pass
 
     def close(self) -> None:
