@@ -14,8 +14,8 @@ from tests.support.scripted import CUT, Reply, Scripted
 from towline.cli.main import main
 from towline.errors import RegistryError, TowlineError
 from towline.registry.auth import token as tokens
+from towline.registry.listings import TAGS_READ_MAX
 from towline.registry.manifests import MANIFEST_READ_MAX
-from towline.registry.tags import TAGS_READ_MAX
 from towline.spec import media_types
 from towline.spec.digest import Digest
 from towline.spec.manifest import RawManifest

@@ -12,7 +12,7 @@ from tests.support.scripted import CUT, HTML, Asked, Reply, Scripted, complaint
 from tests.support.subjects import signature
 from towline.cli.main import main
 from towline.errors import RegistryError
-from towline.registry.referrers import ROUNDS_MAX
+from towline.registry.listings import ROUNDS_MAX
 from towline.spec import media_types
 from towline.spec.digest import Digest
 from towline.spec.distribution import tag_of

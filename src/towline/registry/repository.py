@@ -240,16 +240,16 @@ class Repository:
         return named
 
     def announce_referrer(self, manifest: RawManifest, subject: Digest, context: Context) -> bool:
-        """Make sure that a manifest is listed under its subject; see `referrers.announce`."""
-        from towline.registry import referrers
+        """Make sure that a manifest is listed under its subject; see `listings.announce`."""
+        from towline.registry import listings
 
-        return referrers.announce(self._talk(context), manifest, subject)
+        return listings.announce(self._talk(context), manifest, subject)
 
     def referrers(self, subject: Digest, context: Context) -> tuple[Descriptor, ...]:
-        """What is listed as referring to a manifest; see `referrers.listed`."""
-        from towline.registry import referrers
+        """What is listed as referring to a manifest; see `listings.listed`."""
+        from towline.registry import listings
 
-        return referrers.listed(self._talk(context), subject)
+        return listings.listed(self._talk(context), subject)
 
     def head_manifest(self, target: str, context: Context) -> Descriptor | None:
         """What lies under a tag or digest; None: nothing."""
@@ -302,14 +302,14 @@ class Repository:
 
     def some_tags(self, context: Context) -> Sequence[str]:
         """The first page of tags, up to 1000; empty where the registry refuses so many at once."""
-        from towline.registry.tags import first_page, tags
+        from towline.registry.listings import first_page, tags
 
         page = self._talk(context).call(tags(self.name, first_page(self.name)))
         return () if isinstance(page, Unclear) else page.tags
 
     def tags(self, context: Context, *, pages: int | None = None) -> list[str]:
         """Every tag, in the registry's order. Raises RegistryError if they take more pages."""
-        from towline.registry.tags import TAGS_PAGES_MAX, every_tag
+        from towline.registry.listings import TAGS_PAGES_MAX, every_tag
 
         return every_tag(self._talk(context), pages or TAGS_PAGES_MAX)
 

@@ -46,16 +46,14 @@ class Expected(NamedTuple):
     about: int
     """Bytes that a blob of unknown size may come to."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of it, as far as that is known."""
+        return self.known.size if self.known else self.about
+
     def left(self, start: int) -> int | None:
         """Bytes after the first `start`; None: not known."""
         return self.known.size - start if self.known else None
-
-    def better_in_chunks(self, facts: HostFacts) -> bool:
-        """Whether chunks may save much of a blob of this size, should its upload be cut."""
-        size = self.known.size if self.known else self.about
-        if facts.bodies_survive is False and facts.chunks_survive is not False:
-            return size > _LARGE_AT_STAKE
-        return facts.chunks_survive is True and size > _LARGE
 
 
 def choose(
@@ -98,9 +96,8 @@ def in_one_post(facts: HostFacts, blob: Expected, chunk_size: int | None) -> boo
     Larger blobs go in a session, which can be resumed, and which a registry can refuse to open
     before their bytes are sent.
     """
-    size = blob.known.size if blob.known else blob.about
     offered = facts.offers("posts")
-    if offered is False or not 0 < size <= (_SMALL if offered else _TRIED):
+    if offered is False or not 0 < blob.size <= (_SMALL if offered else _TRIED):
         return False
     return choose(facts, blob, 0, chunk_size) in {"put", "held"}
 
@@ -115,10 +112,13 @@ def _in_chunks(facts: HostFacts, blob: Expected, start: int, chunk_size: int | N
     limits = [limit for limit in (chunk_size, facts.body_max) if limit is not None]
     if limits and (left is None or left > min(limits)):
         return True
-    if blob.better_in_chunks(facts):
-        return True
+    # Chunks may save much of a large blob, should its upload be cut.
+    if facts.bodies_survive is False and facts.chunks_survive is not False:
+        worthwhile = blob.size > _LARGE_AT_STAKE
+    else:
+        worthwhile = facts.chunks_survive is True and blob.size > _LARGE
     # A PATCH that goes on in a session names its range, so its length must be known.
-    return left is None and (start > 0 or facts.length_wanted)
+    return worthwhile or (left is None and (start > 0 or facts.length_wanted))
 
 
 def refusal(

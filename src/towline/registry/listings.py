@@ -1,21 +1,22 @@
-"""Manifests that refer to another, their `subject` (distribution-spec, "Listing Referrers").
+"""What a registry lists: a repository's tags, and what refers to a manifest, its `subject`.
 
-A registry that has the API lists such a manifest by itself. Whether it does is seen from the list;
-headers that say so are not believed. At other registries a tag named after the subject holds the
-list. Every client reads, changes and writes it, so entries that others add in between are kept, and
-a tag that holds something else is left alone.
+distribution-spec, "Content Discovery". A registry that has the referrers API lists a manifest with
+a subject by itself. Whether it does is seen from the list; headers that say so are not believed. At
+other registries a tag named after the subject holds the list. Every client reads, changes and
+writes it, so entries that others add in between are kept, and a tag that holds something else is
+left alone.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import errors
-from towline.registry.call import Call
+from towline.registry.call import Call, Unclear
 from towline.registry.manifests import MANIFEST_READ_MAX, get, put_manifest
-from towline.registry.tags import next_page
 from towline.spec import distribution, media_types, reading
 from towline.spec.distribution import tag_of
 from towline.spec.manifest import Index, Manifest, build_index, parse
@@ -29,7 +30,17 @@ if TYPE_CHECKING:
     from towline.spec.manifest import RawManifest
     from towline.wire.message import Response
 
-PAGES_MAX = 100
+    Page = tuple[tuple[Descriptor, ...], str | None]
+
+TAGS_READ_MAX = 16 << 20
+"""Bytes of one page of tags."""
+TAGS_READ_MAX_IN_ALL = 4 * TAGS_READ_MAX
+"""Bytes of all pages together: each page alone may be allowed, but not all of them in memory."""
+TAGS_PAGES_MAX = 2000
+"""Some registries give a hundred tags a page, whatever is asked for."""
+_LINK = r"<([^<>]*)>\s*((?:;[^,]*)?)"
+_REL_NEXT = r"(?i);\s*rel\s*=\s*\"?next\"?\s*(?:;|$)"
+REFERRERS_PAGES_MAX = 100
 """Pages of a list that are read: a registry that links back would be read for ever."""
 ROUNDS_MAX = 5
 """Times that the list is written, when others write it too."""
@@ -37,17 +48,86 @@ SETTLED = 0.5
 """Seconds to wait after writing: whoever had read the older list has written theirs by then."""
 
 
-class Page(NamedTuple):
-    """Some of what refers to a manifest, and where there is more."""
+class TagsPage(NamedTuple):
+    """Some of a repository's tags, and where there are more."""
 
-    entries: tuple[Descriptor, ...]
+    tags: tuple[str, ...]
     next: str | None
     """Path and query."""
+    size: int
+    """Bytes of the answer."""
+
+
+def first_page(name: RepositoryName) -> str:
+    """Path and query of the first 1000 tags: ECR refuses to be asked for more."""
+    return f"{distribution.tags_path(name.path)}?n=1000"
+
+
+def tags(name: RepositoryName, target: str) -> Call[TagsPage | Unclear]:
+    """end-8: one page of tags. Unclear: the registry refuses that many at once."""
+    action = f"list the tags of {name}"
+
+    def read(response: Response) -> TagsPage | Unclear:
+        if response.status == 400 and target == first_page(name):
+            return Unclear(response.status)
+        if not response.ok:
+            raise errors.refusal(response, action)
+        if response.truncated:
+            raise RegistryError(
+                f"cannot {action}: a page of them is larger than {TAGS_READ_MAX} bytes"
+            )
+        listed = reading.mapping(response.body).get("tags", "")
+        if not isinstance(listed, list | None):
+            raise errors.no_success(response, action)
+        # Distribution says `null` for none; Nexus lists nulls among them, Artifactory digests.
+        texts = (each for each in listed or () if isinstance(each, str))
+        found = tuple(text for text in texts if distribution.TAG.fullmatch(text))
+        return TagsPage(found, next_page(response), len(response.body))
+
+    return Call("GET", target, action, read, limit=TAGS_READ_MAX, follow=True)
+
+
+def every_tag(talk: Conversation, pages: int) -> list[str]:
+    """All pages, in the registry's order; more than `pages` of them are a RegistryError."""
+    name, found, size = talk.name, dict[str, None](), 0
+    seen: set[str] = set()
+    target: str | None = first_page(name)
+    while target is not None and target not in seen:
+        seen.add(target)
+        page = talk.call(tags(name, target))
+        if isinstance(page, Unclear):
+            # Distribution has a maximum, which its owner sets. Ask for no number, then.
+            target = distribution.tags_path(name.path)
+            continue
+        found.update(dict.fromkeys(page.tags))
+        size += page.size
+        # An empty page ends the list, as does a link that was followed before: some never end.
+        target = page.next if page.tags else None
+        if target and (len(seen) >= pages or size >= TAGS_READ_MAX_IN_ALL):
+            most = f"{pages} pages" if len(seen) >= pages else f"{TAGS_READ_MAX_IN_ALL} bytes"
+            raise RegistryError(
+                f"cannot list the tags of {name}: they have more than {most}", side=talk.side
+            )
+    return list(found)
+
+
+def next_page(response: Response) -> str | None:
+    """Path and query of the next page (RFC 8288), if the answer links to one."""
+    # The link's host is left out: behind a proxy it may be one that only the proxy knows.
+    for value in response.headers.all("Link"):
+        for link, parameters in re.findall(_LINK, value):
+            if re.search(_REL_NEXT, parameters):
+                try:
+                    return response.url.join(link).target
+                except ValueError:
+                    return None
+    return None
 
 
 def referrers(name: RepositoryName, subject: str, target: str | None = None) -> Call[Page | None]:
     """end-12: what refers to a manifest, or the list's page at `target`. None: there is no list.
 
+    The second part of a page is path and query of the next one.
     Registries without the API answer with 404, other refusals, HTML, or another type with 200.
     """
     action = f"list what refers to {subject} in {name}"
@@ -63,7 +143,7 @@ def referrers(name: RepositoryName, subject: str, target: str | None = None) -> 
             return None
         # An object without `manifests` would parse as an empty index, but lists nothing.
         listing = isinstance(found, Index) and "manifests" in reading.document(response.body)
-        return Page(getattr(found, "manifests", ()), next_page(response)) if listing else None
+        return (getattr(found, "manifests", ()), next_page(response)) if listing else None
 
     path = target or distribution.referrers_path(name.path, subject)
     accept = ("Accept", media_types.OCI_INDEX)
@@ -88,12 +168,12 @@ def _pages(talk: Conversation, subject: Digest) -> tuple[Descriptor, ...] | None
     """None: the registry has no such list."""
     found: dict[Digest, Descriptor] = {}
     target: str | None = None
-    for _ in range(PAGES_MAX):
+    for _ in range(REFERRERS_PAGES_MAX):
         page = talk.call(referrers(talk.name, subject, target))
         if page is None:  # of a later page: what came before it counts
             return tuple(found.values()) if target else None
-        found |= {entry.digest: entry for entry in page.entries}
-        target = page.next
+        entries, target = page
+        found |= {entry.digest: entry for entry in entries}
         if target is None:
             break
     return tuple(found.values())
