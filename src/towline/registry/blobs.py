@@ -9,6 +9,7 @@ from towline.errors import RegistryError
 from towline.registry import errors
 from towline.registry.call import REDIRECTS, Call, says_nothing, still_secure
 from towline.spec import distribution
+from towline.wire.message import quote
 
 if TYPE_CHECKING:
     from towline.reference import RepositoryName
@@ -100,8 +101,6 @@ def starts_at(response: Response) -> int | None:
 
 def mount(name: RepositoryName, digest: str, origin: str) -> Call[Confirmed | Opened | None]:
     """end-11. None: refused, in whatever way; only the upload's own error counts."""
-    from towline.wire.message import quote
-
     action = f"mount blob {_short(digest)} from {origin} to {name}"
 
     # ECR and Quay say no by 202, Harbor by 401 for a project that it does not have, Quay of old by

@@ -16,6 +16,7 @@ from towline.errors import AuthError, RegistryError, TowlineError
 from towline.spec import distribution, reading
 from towline.spec.digest import Digest
 from towline.wire.connect import CLIENT_CERTIFICATE
+from towline.wire.message import challenges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,8 +143,6 @@ def shown(text: str, length: int) -> str:
 
 def described(response: Response) -> str:
     """The answer in words: its status, then what the headers and the body complain of."""
-    from towline.wire.message import challenges
-
     # The challenge of a 401 often says more than its body, so it stands first.
     found = challenges(response.headers.all("WWW-Authenticate"))
     reasons = (challenge.parameters.get("error_description") for challenge in found)

@@ -16,6 +16,7 @@ from towline.registry.blobs import Confirmed, Opened, head_blob
 from towline.registry.call import Unclear
 from towline.registry.errors import on_side
 from towline.registry.transport import Conversation
+from towline.wire.message import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
-    from towline.wire.exchange import Unread
+    from towline.wire.exchange import Exchange
 
 
 _PIECE = 64 << 10
@@ -194,7 +195,6 @@ class Repository:
         be shared.
         """
         from towline.registry.upload.upload import Upload
-        from towline.wire.message import parse_url
 
         try:
             opened = Opened(parse_url(url))
@@ -276,7 +276,7 @@ class Repository:
         unread, _ = self.blob_from(digest, 0, context)
         return BlobReader(digest, self.name.host, unread)
 
-    def blob_from(self, digest: str, start: int, context: Context) -> tuple[Unread, int]:
+    def blob_from(self, digest: str, start: int, context: Context) -> tuple[Exchange, int]:
         """A blob from byte number `start` on. The second value is the byte with which it begins.
 
         That is an earlier one (0) where the registry ignores `Range`.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from towline.registry.auth.token import Scopes
     from towline.registry.capabilities import HostFacts
     from towline.registry.endpoints import Endpoint
-    from towline.wire.exchange import Exchange, Unread
+    from towline.wire.exchange import Exchange
     from towline.wire.message import Response, Url
     from towline.wire.pool import Pool
 
@@ -99,9 +99,9 @@ class Transport:
         self.proven = self.proven or errors.is_a_registrys(response)
         return result
 
-    def open(self, call: Call[T], scopes: Scopes, context: Context) -> Unread:
+    def open(self, call: Call[T], scopes: Scopes, context: Context) -> Exchange:
         """Send the call, and leave the answer's body to be read piece by piece."""
-        opened: list[Unread] = []
+        opened: list[Exchange] = []
 
         def send(request: Request) -> Response:
             while opened:  # the answer before was a refusal or a redirect

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from towline.spec.manifest import RawManifest
     from towline.transfers.retry import Gate
     from towline.transfers.threads import Threads
-    from towline.wire.exchange import Unread
+    from towline.wire.exchange import Exchange
 
 T = TypeVar("T")
 
@@ -305,7 +305,7 @@ class RemoteReader:
         """Bytes read so far."""
         self._broke_at = 0
         self._attempts = reading.attempts()
-        self._unread: Unread | None = None
+        self._unread: Exchange | None = None
         if listed.size:
             self._unread = self._persistently(lambda: self._ask(memoryview(b"")))
 
@@ -343,7 +343,7 @@ class RemoteReader:
             self.close()
         return count
 
-    def _ask(self, room: memoryview) -> Unread:
+    def _ask(self, room: memoryview) -> Exchange:
         """Ask for the rest of the blob."""
         reading = self._reading
         digest = self._listed.digest

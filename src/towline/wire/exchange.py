@@ -62,18 +62,11 @@ class Manner(NamedTuple):
     answer_timeouts: tuple[float, float] = ANSWER_TIMEOUTS
 
 
-class Unread(NamedTuple):
-    """An answer whose body is still to be read."""
-
-    response: Response
-    readinto: Callable[[memoryview], int]
-    """Puts bytes of the body at the front of a buffer; gives how many, 0 at its end."""
-    close: Callable[[], None]
-    """Break off, if the body was not read to its end."""
-
-
 class Exchange:
     """A request under way. Not for two threads at once; `close` may be called at any time."""
+
+    response: Response
+    """The answer to a request that was opened."""
 
     def __init__(
         self,
@@ -100,6 +93,8 @@ class Exchange:
         self._body_ended = False
         self._refusal: Response | None = None
         self._answered = False
+        self._unread: framing.Head | None = None
+        """That of an answer whose body is left to `readinto`."""
         self._over = False
         """Whether the connection was given back or closed."""
         self._began = time.monotonic()
@@ -189,28 +184,31 @@ class Exchange:
             return max(timeout, small)
         return max(timeout, large) + digested / BODY_RATE
 
-    def open(self, patience: float | None = None) -> Unread:
-        """Read the answer's head; the caller reads its body piece by piece.
+    def open(self, patience: float | None = None) -> Exchange:
+        """Read the answer's head; the caller reads its body by `readinto`, and calls `close`.
 
         `patience`: seconds to wait for the head, where those of the connection are too few.
         """
-        if self._refusal is not None:
-            return Unread(self._refusal, lambda _room: 0, self.close)
-        self._end_body()
-        seconds = self._channel.timeout
-        head = self._read(lambda: self._framing.head(patience or seconds))
-        if head.status >= 400:  # noqa: PLR2004 - a refusal: its words are wanted at once
-            return Unread(self._answer(head, seconds, ANSWER_MAX), lambda _room: 0, self.close)
-        self._answered = True
-        response = self._response(head, b"", truncated=False)
+        response, seconds = self._refusal, self._channel.timeout
+        if response is None:
+            self._end_body()
+            head = self._read(lambda: self._framing.head(patience or seconds))
+            if head.status >= 400:  # noqa: PLR2004 - a refusal: its words are wanted at once
+                response = self._answer(head, seconds, ANSWER_MAX)
+            else:
+                self._answered, self._unread = True, head
+                response = self._response(head, b"", truncated=False)
+        self.response = response
+        return self
 
-        def readinto(room: memoryview) -> int:
-            count = self._read(lambda: self._framing.read(room, seconds))
-            if not count:
-                self._end(head)
-            return count
-
-        return Unread(response, readinto, self.close)
+    def readinto(self, room: memoryview, /) -> int:
+        """Put bytes of the body at the front of `room`; how many, 0 at its end."""
+        if self._unread is None:
+            return 0
+        count = self._read(lambda: self._framing.read(room, self._channel.timeout))
+        if not count:
+            self._end(self._unread)
+        return count
 
     def _answer(self, head: framing.Head, seconds: float, limit: int) -> Response:
         self._answered = True

@@ -17,7 +17,7 @@ from towline.events import nowhere
 from towline.wire import proxy, tls
 from towline.wire.channel import Kept
 from towline.wire.connect import Way, check_shunned, connect, is_out_of_files
-from towline.wire.exchange import ANSWER_TIMEOUTS, Died, Exchange, Manner, Unread
+from towline.wire.exchange import ANSWER_TIMEOUTS, Died, Exchange, Manner
 from towline.wire.message import ANSWER_MAX
 from towline.wire.secrets import Secrets
 
@@ -90,7 +90,9 @@ class Pool:
             fresh=fresh,
         )
 
-    def open(self, request: Request, context: Context, *, patience: float | None = None) -> Unread:
+    def open(
+        self, request: Request, context: Context, *, patience: float | None = None
+    ) -> Exchange:
         """Send a request. The caller reads the answer's body piece by piece, and closes it.
 
         `patience`: seconds to wait for the head, if other than usual. Raises as `request` does.

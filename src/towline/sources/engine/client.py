@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from towline.sources.engine.address import Address
     from towline.spec.descriptor import Platform
     from towline.wire.channel import Channel
-    from towline.wire.exchange import Unread
+    from towline.wire.exchange import Exchange
     from towline.wire.message import Response
     from towline.wire.secrets import Secrets
 
@@ -303,7 +303,7 @@ class EngineClient:
 class ExportStream:
     """A Reader of an engine's export as it comes; closing it ends the export."""
 
-    def __init__(self, unread: Unread, client: EngineClient) -> None:
+    def __init__(self, unread: Exchange, client: EngineClient) -> None:
         self._unread = unread
         self._client = client
         self._position = 0
