@@ -118,11 +118,12 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - type checkers read the impo
     if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    from importlib import import_module
-
-    value = next(vars(home)[name] for home in map(import_module, _HOMES) if name in vars(home))
-    globals()[name] = value
-    return value
+    for home in _HOMES:
+        __import__(home)  # not by `importlib`, of whose imports `-X importtime` does not tell
+        if name in vars(sys.modules[home]):
+            globals()[name] = vars(sys.modules[home])[name]
+            break
+    return globals()[name]
 
 
 def __dir__() -> list[str]:
