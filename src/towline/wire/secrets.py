@@ -103,8 +103,8 @@ class Secrets:
         self._given: dict[str, set[str]] = {}
         self._passing: dict[str, set[str]] = {}
         """Secrets of requests and answers, which come and go; the one used last is at the end."""
-        self._sought: tuple[str, ...] | None = ()
-        """All spellings of all secrets; None: one was added since."""
+        self._sought: dict[str, list[str]] | None = {}
+        """All spellings of all secrets, by their beginnings; None: one was added since."""
 
     def add(self, *values: str | None) -> None:
         """Look for these values from here on."""
@@ -171,8 +171,9 @@ class Secrets:
         """The text with every secret replaced."""
         with self._lock:
             if self._sought is None:
-                every = (*self._given.values(), *self._passing.values())
-                self._sought = tuple(set().union(*every))
+                sought = self._sought = {}
+                for one in set().union(*self._given.values(), *self._passing.values()):
+                    sought.setdefault(one[:_LEAST], []).append(one)
             sought = self._sought
         spans = [span for view in _views(text) for span in _found(view, sought)] if sought else ()
         parts: list[str] = []
@@ -300,12 +301,16 @@ def _plain(text: str) -> str:
         return content.decode("latin-1")
 
 
-def _found(view: _View, sought: Sequence[str]) -> Iterator[tuple[int, int]]:
+def _found(view: _View, sought: Mapping[str, Sequence[str]]) -> Iterator[tuple[int, int]]:
     """Where secrets stand, as places in the text itself."""
     text = view.text
     cuts = [match.start() for match in re.finditer(_CUT, text)][-_CUTS:]
-    for secret in sought:
-        # Nearly always its beginning is not even there: nothing else is tried then.
+    # Nearly always no beginning of any is there. Of many secrets those of the text are looked up.
+    if len(text) < 4 * len(sought):
+        begins = sought.keys() & {text[at : at + _LEAST] for at in range(len(text))}
+    else:
+        begins = {begin for begin in sought if begin in text}
+    for secret in (each for begin in begins for each in sought[begin]):
         if secret[: _LEAST if cuts else _ANYWHERE] not in text:
             continue
         # A text may quote only its beginning, up to a quotation mark in it, say.
