@@ -12,7 +12,7 @@ import towline
 from tests.support.guards import Tokens
 from tests.support.processes import until
 from tests.support.pushing import client_of
-from tests.support.scripted import CUT, Asked, Reply, Scripted
+from tests.support.scripted import CUT, Asked, Reply, Scripted, scripted
 from towline.errors import NetworkError
 from towline.spec import media_types
 from towline.spec.digest import Digest
@@ -220,3 +220,20 @@ def test_a_registry_that_once_ended_some_connections_has_others_kept(registry: S
             client.repository.has_blob(DIGEST, client.context)
             client.repository.has_blob(DIGEST, client.context)
     assert len({asked.connection for asked in registry.asked}) == 6
+
+
+def sockets() -> int:
+    paths = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))  # noqa: PTH208
+    found = [os.readlink(path) for path in paths if os.path.lexists(path)]  # noqa: PTH115
+    return sum(each.startswith("socket:") for each in found)
+
+
+def test_connections_to_hosts_that_are_gone_do_not_stay(tmp_path: Path) -> None:
+    image = make_image(tmp_path / "image.tar", [{"f": b"hello"}]).path
+    with towline.Pusher(cache="none") as pusher:
+        before = sockets()
+        for _ in range(8):
+            with scripted() as registry:
+                pusher.push(image, f"{registry.host}/app:1")
+        kept = sockets() - before
+    assert kept < 8

@@ -264,6 +264,17 @@ class Kept:
                 return
         channel.close()
 
+    def close_lost(self) -> None:
+        """Close connections of any host that were kept for too long, or that it has closed."""
+        lost: list[Channel] = []
+        with self._lock:
+            since = time.monotonic() - IDLE_MAX
+            for origin, kept in [*self._idle.items()]:
+                lost += [channel for at, channel in kept if at < since or not channel.idle]
+                self._idle[origin] = [each for each in kept if each[1] not in lost]
+        for channel in lost:
+            channel.close()
+
     def count_dead(self, origin: str) -> None:
         """Note that a kept connection had died."""
         with self._lock:

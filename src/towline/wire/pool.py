@@ -163,6 +163,8 @@ class Pool:
         return exchange
 
     def _connect(self, request: Request, context: Context, timeout: float) -> Channel:
+        # Else those to hosts that are asked no more would stay as long as the client lives.
+        self._kept.close_lost()
         url = request.url
         if self._dial:
             return self._dial(context.cancel, timeout)
