@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import os
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +19,7 @@ from tests.support.pushing import Client, client_of, send
 from tests.support.scripted import CUT, Reply, Scripted, complaint, scripted
 from towline.errors import AuthError, Cancelled, NetworkError, RegistryError
 from towline.reference import RepositoryName
+from towline.registry.auth.token import Token
 from towline.registry.blobs import Confirmed
 from towline.spec.digest import Digest
 from towline.testing.images import make_image
@@ -223,6 +226,27 @@ def test_a_token_is_renewed_before_it_ends_and_earlier_for_a_body(registry: Scri
         assert len(tokens.asked) == 3
     refused = [one for one in registry.requests("", "^/v2/") if not one.header("Authorization")]
     assert len(refused) == 1, "the first alone: no other had to be refused first"
+
+
+def test_tokens_that_are_over_are_not_kept(registry: Scripted) -> None:
+    """A program may ask for one repository after the other, for as long as it lives."""
+    Tokens(registry, life=300)
+    now = 0.0
+    with client_of(registry, clock=lambda: now) as client:
+        for number in range(100):
+            client.repo(f"team/app{number}").has_blob(DIGEST, client.context)
+            now += 301
+        gc.collect()
+        found = gc.get_objects()
+        tokens = [each for each in found if isinstance(each, Token)]
+        headers = [
+            sum(isinstance(text, str) and text.startswith("Bearer t") for text in each)
+            for each in found
+            if type(each) in {list, set, deque}
+        ]
+    assert len(registry.requests("GET", "^/token")) == 100
+    assert len(tokens) <= 2
+    assert max(headers) < 70
 
 
 def test_the_times_that_a_token_service_names_are_of_its_own_clock(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,6 +33,8 @@ BODY_MARGIN = 60.0
 shows the token to the registry only when it has all of it."""
 _NEW = 5.0
 """Seconds for which a token counts as just given."""
+_GOOD_MAX = 64
+"""More tokens than are just given at any time: of an older one it does not matter."""
 _RENEWALS_MAX = 2
 """For the first challenge, and for one that asks for more scopes."""
 _MOMENT = 1.0
@@ -74,8 +77,8 @@ class Admission:
         self._meeting = threading.Lock()
         self._met = False
         """Whether a first request has been answered, or has failed."""
-        self._good: set[str | None] = set()
-        """Values of `Authorization` that were let in, with these credentials."""
+        self._good: deque[str | None] = deque(maxlen=_GOOD_MAX)
+        """Values of `Authorization` that were let in, with these credentials; the last ones."""
         self.doubts_clocks = False
         """Whether a token that was just given was refused, and refused again after a moment."""
         self._challenge: Challenge | None = None
@@ -137,8 +140,8 @@ class Admission:
                 response = visit.send(request)
                 self.doubts_clocks = response.status == 401
             if response.status != 401:
-                if response.status != 403:
-                    self._good.add(header)
+                if response.status != 403 and header not in self._good:
+                    self._good.append(header)
                 return response
             hopeless = visit.optional and self._is_hopeless(scopes, response)
             if renewals == _RENEWALS_MAX or hopeless:
@@ -324,7 +327,9 @@ class Admission:
         if too_much := granted != first and response.status in TOO_MUCH:
             granted = first
             response = service.ask(granted, send)
-        token = self._tokens[granted] = service.token(response, self._clock())
+        now = self._clock()
+        self._tokens = {one: token for one, token in self._tokens.items() if token.lasts(0.0, now)}
+        token = self._tokens[granted] = service.token(response, now)
         # Noted only now: had the first scope alone been refused too, the account would be at fault.
         if too_much:
             self._refused.add(scopes)
