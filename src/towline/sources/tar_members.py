@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import posixpath
 import tarfile
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 from towline.errors import SourceError
 from towline.sources.files import Section, blocks, missing, shown
@@ -44,19 +44,6 @@ _AHEAD = 8 << 10
 """Bytes read at once for headers. Python 3.14 would read 128 KiB, which are mostly content."""
 
 
-class TarStream(Protocol):
-    """The stream from which `tarfile` reads headers."""
-
-    def read(self, size: int, /) -> bytes:
-        """So many bytes, fewer only at the end."""
-
-    def tell(self) -> int:
-        """The position: bytes from the beginning."""
-
-    def seek(self, position: int, /) -> object:
-        """Go to a position; backwards by an extended header and a block or two at most."""
-
-
 class TarHeaders:
     """The members of a tar, one after the other; iterated once.
 
@@ -65,7 +52,9 @@ class TarHeaders:
     only the reader of a member's content finds out that it is torn there.
     """
 
-    def __init__(self, stream: TarStream, name: str, cancel: Cancel, size: int | None) -> None:
+    def __init__(
+        self, stream: io.BufferedReader[Any] | Forward, name: str, cancel: Cancel, size: int | None
+    ) -> None:
         """`size`: bytes of the tar; None: not known before its end."""
         self.name = name
         self.ended = False
@@ -275,7 +264,7 @@ def clamped(path: str) -> str:
 
 
 class Forward:
-    """A reader as a `TarStream`: it goes forward, and back by a few blocks."""
+    """A reader as a stream for `TarHeaders`: it goes forward, and back by a few blocks."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -287,17 +276,17 @@ class Forward:
         """The position; at most `_end`."""
 
     def tell(self) -> int:
-        """See `TarStream`."""
+        """The position: bytes from the beginning."""
         return self._at
 
     def seek(self, position: int, /) -> None:
-        """See `TarStream`. A position behind the end is the end."""
+        """Go to a position, backwards by `_BACK` bytes at most. One behind the end is the end."""
         while position > self._end and self._more(position - self._end):
             pass
         self._at = min(position, self._end)
 
     def read(self, size: int, /) -> bytes:
-        """See `TarStream`."""
+        """So many bytes, fewer only at the end."""
         while self._at + size > self._end and self._more(self._at + size - self._end):
             pass
         start = self._at - (self._end - len(self._behind))

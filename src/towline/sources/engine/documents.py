@@ -6,11 +6,12 @@ and they may be read: only root may, or the user of a rootless engine.
 
 from __future__ import annotations
 
-import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from towline.errors import SourceError
 from towline.sources.base import SourceImage, SourceIndex
-from towline.sources.files import OpenFile, Section, read_all
+from towline.sources.files import Folder, read_all
 from towline.sources.oci_images import Absent, OciImages
 from towline.spec import media_types
 from towline.spec.digest import Digest
@@ -39,14 +40,15 @@ class StoreFiles:
         """`info`: the engine's answer to `/info`."""
         # A containerd that dockerd starts is below dockerd's own folder.
         places = (f"{info.get('DockerRootDir')}/containerd/daemon", _OF_THE_SYSTEM)
-        self._folders = [f"{place}/{_STORE}" for place in places]
+        self._folders = [Folder(f"{place}/{_STORE}") for place in places]
 
     def holds(self, names: Iterable[str]) -> bool:
         """Whether all of these blobs can be read."""
-        return all(
-            any(os.access(f"{folder}/{name}", os.R_OK) for folder in self._folders)
-            for name in names
-        )
+        for name in names:
+            if (reader := self.open(name)) is None:
+                return False
+            reader.close()
+        return True
 
     def document(self, digest: Digest) -> bytes | None:
         """A config or manifest; None: it is not there, or is another by its digest."""
@@ -57,15 +59,8 @@ class StoreFiles:
     def open(self, name: str) -> Reader | None:
         """A reader of a blob; None: it is not there, or may not be read."""
         for folder in self._folders:
-            path = f"{folder}/{name}"
-            try:
-                file = OpenFile(os.open(path, os.O_RDONLY), path)
-            except OSError:
-                continue
-            try:
-                return Section(file, 0, file.size, path)
-            finally:
-                file.release()
+            with suppress(SourceError):
+                return folder.open(name)
         return None
 
 
