@@ -67,12 +67,15 @@ class Location(NamedTuple):
         return self.path == "-" and self.in_files
 
 
-def parse(text: str) -> Location:
+def parse(text: str | os.PathLike[str]) -> Location:
     """Parse a SOURCE; a text without a transport is a path.
 
     Raises UsageError when nothing follows the transport, or when a name that is no path begins with
     a login.
     """
+    if not isinstance(text, str):
+        path = os.fspath(text)
+        return Location(path, None, path if path != "-" else "./-")
     word, colon, rest = text.partition(":")
     known: tuple[Transport, ...] = get_args(Transport)
     transport = next((name for name in known if colon and name == word), None)
@@ -115,7 +118,8 @@ def open_source(
     """
     context = context or Context()
     environ = os.environ if environ is None else environ
-    source = _location(source)
+    if isinstance(source, str | os.PathLike):
+        source = parse(source)
 
     # What is it: a path, standard input, or an object?
     found: Folder | SharedFile | Reader
@@ -149,17 +153,6 @@ def open_source(
     except BaseException:
         found.release()
         raise
-
-
-def _location(
-    source: Location | str | os.PathLike[str] | BinaryIO,
-) -> Location | BinaryIO:
-    if isinstance(source, str):
-        return parse(source)
-    if isinstance(source, os.PathLike):
-        path = os.fspath(source)
-        return Location(path, None, path if path != "-" else "./-")
-    return source
 
 
 def _of_path(source: Location, context: Context) -> Folder | SharedFile | Reader:
