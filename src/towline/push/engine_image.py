@@ -110,14 +110,12 @@ class EngineImage(EngineSource):
         message = f"the engine would have to export {self.name} first, about {size} bytes"
         return replace(plan, warnings=(*plan.warnings, message))
 
-    def remembered(self, digest: Digest) -> bytes | None:
+    def find(self, digest: Digest, *, manifest: bool, anywhere: bool = True) -> bytes | None:
         """See `EngineSource`."""
-        return self._documents.get(digest) or self._knowledge.config(digest)
-
-    def fetch(self, digest: Digest, *, manifest: bool) -> bytes | None:
-        """See `EngineSource`."""
-        places = () if digest in self._lacking else (*self._targets, *self._origins)
-        for target in places:
+        content = self._documents.get(digest) or self._knowledge.config(digest)
+        if content is not None or not anywhere or digest in self._lacking:
+            return content
+        for target in (*self._targets, *self._origins):
             content = _read(target, digest, manifest=manifest)
             if content is not None and Digest.of(content) == digest:
                 self._fetched.add((target.repository.name, digest))

@@ -68,15 +68,8 @@ class EngineSource:
 
     # What a subclass knows of documents (configs and manifests), by their digests.
 
-    def remembered(self, digest: Digest) -> bytes | None:
-        """A document that was kept, also by an earlier push, its digest checked; or None."""
-        raise NotImplementedError
-
-    def fetch(self, digest: Digest, *, manifest: bool) -> bytes | None:
-        """A document from a registry to which it may have been pushed; None: it is not there.
-
-        `manifest`: it is a manifest or an index, not a config.
-        """
+    def find(self, digest: Digest, *, manifest: bool, anywhere: bool = True) -> bytes | None:
+        """See `Find`: what was kept, also by an earlier push, or is where it may have been pushed."""
         raise NotImplementedError
 
     def keep(self, content: bytes) -> None:
@@ -137,14 +130,9 @@ class EngineSource:
 
     def _without_export(self, image: Listed) -> SourceImage | SourceIndex | None:
         """The image, if its documents are known or can be had elsewhere; else None."""
-        if image.id not in self._contents and (content := self._described(image, self._find)):
+        if image.id not in self._contents and (content := self._described(image, self.find)):
             self._contents[image.id] = content
         return self._contents.get(image.id)
-
-    def _find(self, digest: Digest, *, manifest: bool, anywhere: bool = True) -> bytes | None:
-        """A document that is known, or is at a registry; None: it was not found."""
-        content = self.remembered(digest)
-        return self.fetch(digest, manifest=manifest) if content is None and anywhere else content
 
     @cached_property
     def _files(self) -> StoreFiles:
