@@ -69,7 +69,7 @@ class EngineSource:
     # What a subclass knows of documents (configs and manifests), by their digests.
 
     def find(self, digest: Digest, *, manifest: bool, anywhere: bool = True) -> bytes | None:
-        """See `Find`: what was kept, also by an earlier push, or is where it may have been pushed."""
+        """See `Find`: what was kept, also by an earlier push, or is where it may have gone."""
         raise NotImplementedError
 
     def keep(self, content: bytes) -> None:
