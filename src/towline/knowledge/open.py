@@ -34,11 +34,11 @@ def open_knowledge(
     Without a text it is the one that TOWLINE_CACHE names, else the SQLite file in the user's cache
     directory. Raises UsageError for a text that can name no cache.
     """
-    text = text or environ.get(PLACE_VARIABLE)
+    text = text or environ.get(PLACE_VARIABLE) or ""
     if text == "none":
         return Knowledge()
     # A file is on this machine's disk: it has a time limit of its own, and needs no thread beside.
-    deadline = DEADLINE if _scheme(text) in REMOTE else None
+    deadline = DEADLINE if "://" in text else None
     return SafeKnowledge(_opener(text, environ), warn, deadline=deadline)
 
 
@@ -47,21 +47,16 @@ def open_store(text: str | None, environ: Mapping[str, str]) -> Knowledge:
 
     Raises UsageError for a text that can name no cache.
     """
-    return _opener(text or environ.get(PLACE_VARIABLE), environ)()
+    return _opener(text or environ.get(PLACE_VARIABLE) or "", environ)()
 
 
-def _scheme(text: str | None) -> str | None:
-    scheme, separator, _ = (text or "").partition("://")
-    return scheme.lower() if separator else None
-
-
-def _opener(text: str | None, environ: Mapping[str, str]) -> Callable[[], Knowledge]:
+def _opener(text: str, environ: Mapping[str, str]) -> Callable[[], Knowledge]:
     """The function that connects the cache. Raises UsageError for a text that can name none."""
     if text == "none":
         return Knowledge
-    scheme = _scheme(text)
-    if scheme is None:
-        kind, colon, rest = (text or "").partition(":")
+    scheme, remote, _ = text.partition("://")
+    if not remote:
+        kind, colon, rest = text.partition(":")
         if colon and kind in REMOTE:  # `redis:127.0.0.1` would be a file of that name
             raise UsageError(
                 f"{text} is no address of a cache",
@@ -74,14 +69,14 @@ def _opener(text: str | None, environ: Mapping[str, str]) -> Callable[[], Knowle
             return SqliteKnowledge(text or default_cache_path(environ), _signer(environ))
 
         return open_file
-    if scheme not in REMOTE:
+    if scheme.lower() not in REMOTE:
         raise UsageError(
-            f"no cache can be kept at {scheme}://",
+            f"no cache can be kept at {scheme.lower()}://",
             hint="give `cache` a path, redis://, rediss://, unix:// or none",
         )
     from towline.knowledge.redis import Address, RedisKnowledge
 
-    address = Address.parse(text or "")
+    address = Address.parse(text)
     return lambda: RedisKnowledge(address, _signer(environ))
 
 

@@ -11,12 +11,12 @@ import os
 from typing import TYPE_CHECKING
 
 from towline.knowledge.base import SavedSession, Signer, Stats
+from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from towline.knowledge.base import Entry, Signed
-    from towline.spec.digest import Digest
 
 MAX_CONFIG_SIZE = 64 << 10
 """Bytes of the largest image config that is remembered; a larger one is fetched again."""
@@ -142,11 +142,8 @@ class Knowledge:
 
     def config(self, digest: Digest) -> bytes | None:
         """The image config with that digest, which is checked; None: it is not remembered."""
-        import hashlib
-
         content = self._get("config", digest)
-        same = content and hashlib.new(digest.algorithm, content).hexdigest() == digest.hex
-        return content if same else None
+        return content if content and Digest.of(content, digest.algorithm) == digest else None
 
     def record_config(self, digest: Digest, content: bytes) -> None:
         """Remember an image config for 90 days, if it is small enough."""

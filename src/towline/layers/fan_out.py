@@ -68,12 +68,33 @@ class Lane:
 
     def __iter__(self) -> Iterator[Block]:
         """The blob's blocks in order."""
-        while (block := self._fan.take(self)) is not None:
+        while (block := self._next()) is not None:
             yield block
+
+    def _next(self) -> Block | None:
+        fan = self._fan
+        with fan.moved:
+            self.idle = not self.queue
+            fan.moved.notify_all()
+            while not self.queue and not fan.ended and self.error is None:
+                fan.moved.wait()
+            self.idle = False
+            if self.queue:
+                return self.queue.popleft()
+            if self.error is not None:
+                raise self.error
+            return None
 
     def leave(self) -> None:
         """Take no more blocks: the upload has failed."""
-        self._fan.leave(self)
+        fan = self._fan
+        with fan.moved:
+            if self in fan.lanes:
+                fan.lanes.remove(self)
+            self.queue.clear()
+            if not fan.lanes:
+                fan.reading.cancel()
+            fan.moved.notify_all()
 
 
 class FanOut:
@@ -83,16 +104,16 @@ class FanOut:
         # An upload may be writing a block while its queue is full and one more is read.
         stream.kept = DEPTH + 1
         self.stream = stream
-        self._reading = reading
+        self.reading = reading
         """The stream's own switch: thrown when no upload is left."""
-        self._moved = Condition()
-        self._lanes: list[Lane] = []
-        self._ended = False
+        self.moved = Condition()
+        self.lanes: list[Lane] = []
+        self.ended = False
 
     def lane(self, patience: Patience, writing: Cancel) -> Lane:
         """The queue for one more upload; to be called before `run`."""
         lane = Lane(self, patience, writing)
-        self._lanes.append(lane)
+        self.lanes.append(lane)
         return lane
 
     def run(self) -> None:
@@ -107,65 +128,41 @@ class FanOut:
                     self._give(block)
         except BaseException as raised:  # noqa: BLE001 - the uploads hear of it
             error = raised
-        with self._moved:
-            self._ended = True
-            for lane in self._lanes:
+        with self.moved:
+            self.ended = True
+            for lane in self.lanes:
                 lane.error = error
-            self._moved.notify_all()
+            self.moved.notify_all()
 
     def _give(self, block: Block) -> None:
         """Queue a block for every lane once all have room."""
-        with self._moved:
-            while slow := [lane for lane in self._lanes if len(lane.queue) >= DEPTH]:
+        with self.moved:
+            while slow := [lane for lane in self.lanes if len(lane.queue) >= DEPTH]:
                 self._wait_for(slow)
-            for lane in self._lanes:
+            for lane in self.lanes:
                 lane.queue.append(block)
-            self._moved.notify_all()
-        if not self._lanes:
+            self.moved.notify_all()
+        if not self.lanes:
             raise Cancelled
 
     def _wait_for(self, slow: list[Lane]) -> None:
         """Wait a little for slow lanes; leave one behind that holds others up for too long."""
         # Nobody is kept waiting: all targets take blocks more slowly than they are made.
-        if not any(lane.idle for lane in self._lanes):
-            self._moved.wait()
+        if not any(lane.idle for lane in self.lanes):
+            self.moved.wait()
             return
         # One at a time: with it gone, the other slow ones may hold nobody up any more.
         for lane in slow:
             if lane.patience.spent:
                 lane.error = Outpaced()
                 lane.queue.clear()
-                self._lanes.remove(lane)
+                self.lanes.remove(lane)
                 # Its thread may still hold a block that is written over from here on. The switch
                 # ends what it sends before it returns (`Channel.send`), so nothing of that goes
                 # out: its session, also as a later process finds it, holds right bytes alone.
                 lane.writing.cancel()
                 return
         began = time.monotonic()
-        self._moved.wait(SLICE)
+        self.moved.wait(SLICE)
         for lane in slow:
             lane.patience.charge(began)
-
-    def take(self, lane: Lane) -> Block | None:
-        """The next block for a lane; None at the end. Raises the lane's error, if it has one."""
-        with self._moved:
-            lane.idle = not lane.queue
-            self._moved.notify_all()
-            while not lane.queue and not self._ended and lane.error is None:
-                self._moved.wait()
-            lane.idle = False
-            if lane.queue:
-                return lane.queue.popleft()
-            if lane.error is not None:
-                raise lane.error
-            return None
-
-    def leave(self, lane: Lane) -> None:
-        """Take a lane out: nobody takes its blocks any more."""
-        with self._moved:
-            if lane in self._lanes:
-                self._lanes.remove(lane)
-            lane.queue.clear()
-            if not self._lanes:
-                self._reading.cancel()
-            self._moved.notify_all()

@@ -122,14 +122,13 @@ def checked(
 
     # One is decoded while the next is filled: the pool is at most one block behind.
     looking: Future[None] | None = None
-    for room in rooms:
-        count = source.fill(room)
+    for block in stored(source, rooms):
         if looking:
             work.result(looking)
-        if not count:
-            break
-        looking = work.submit(partial(look_into, room[:count]))
-        yield room[:count]
+        looking = work.submit(partial(look_into, block))
+        yield block
+    if looking:
+        work.result(looking)
     decoder.finish()
 
 

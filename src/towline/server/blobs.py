@@ -214,8 +214,7 @@ def _finish(call: Call, session: Session, wanted: Digest, *, uncertain: bool = F
         if found != wanted:
             message = f"the content has another digest: {found}"
             raise Refused(distribution.DIGEST_INVALID, message, digest=wanted)
-        with session.path.open("rb") as file:
-            storage.files.sync(file.fileno())
+        storage.sync(session.path)
         with storage.unswept():
             storage.adopt(session.path, wanted)
             call.repository.link_blob(wanted)

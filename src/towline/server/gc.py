@@ -82,7 +82,7 @@ def collect(storage: Storage, *, alone: bool = False) -> Swept:
                 with storage.sweeping():
                     status = path.stat()
                     if alone or status.st_mtime <= marks.young:
-                        storage.files.remove(path)
+                        storage.remove(path)
                         removed.append(status.st_size)
     return Swept(len(removed), sum(removed))
 
@@ -156,4 +156,4 @@ def write_index(storage: Storage) -> None:
                 named = {"org.opencontainers.image.ref.name": f"{name}:{tag}"}
                 held = Descriptor(found.media_type, found.stored, found.size, annotations=named)
                 listed.append(held)
-    storage.files.write(storage.index, build_index("oci", listed).content)
+    storage.write(storage.index, build_index("oci", listed).content)

@@ -129,7 +129,7 @@ def _store(call: Call, content: bytes, digest: Digest, document: Document, tags:
             raise Refused(distribution.MANIFEST_BLOB_UNKNOWN, details=details)
         stored = digest if document.payload is None else Digest.of(content)
         if storage.keep(stored) is None:
-            storage.files.write(storage.path(stored), content)
+            storage.write(storage.path(stored), content)
         if document.subject:
             descriptor = document.referrer(digest, len(content))
             repository.add_referrer(document.subject.digest, digest, descriptor)

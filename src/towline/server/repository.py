@@ -57,7 +57,6 @@ class Repository:
         self._tags = folder / "_tags"
         self._referrers = folder / "_referrers"
         self._storage = storage
-        self._files = storage.files
 
     @property
     def exists(self) -> bool:
@@ -92,11 +91,11 @@ class Repository:
 
     def link_blob(self, digest: Digest) -> None:
         """Hold a blob."""
-        self._files.mark(at(self._blobs, digest))
+        self._storage.mark(at(self._blobs, digest))
 
     def unlink_blob(self, digest: Digest) -> bool:
         """Hold a blob no longer. Returns whether it was held."""
-        return self._files.remove(at(self._blobs, digest))
+        return self._storage.remove(at(self._blobs, digest))
 
     def blobs(self) -> Iterator[Digest]:
         """Every blob that the repository holds."""
@@ -124,16 +123,16 @@ class Repository:
         """Hold a manifest whose bytes are the blob `stored`. Within `unswept` and `changing`."""
         held = self.manifest(digest)
         if held is None or held.media_type != media_type:  # nothing to write for a second tag
-            self._files.write(at(self._manifests, digest), f"{media_type}\n{stored}\n".encode())
+            self._storage.write(at(self._manifests, digest), f"{media_type}\n{stored}\n".encode())
 
     def delete_manifest(self, digest: Digest, subject: Digest | None) -> None:
         """Delete a manifest, its tags first. Within `changing`."""
         for tag in self.tags():
             if self.tagged(tag) == digest:
-                self._files.remove(self._tags / tag)
-        self._files.remove(at(self._manifests, digest))
+                self._storage.remove(self._tags / tag)
+        self._storage.remove(at(self._manifests, digest))
         if subject:
-            self._files.remove(at(self._referrers, subject) / digest.replace(":", "-"))
+            self._storage.remove(at(self._referrers, subject) / digest.replace(":", "-"))
 
     def manifests(self) -> Iterator[Digest]:
         """Every manifest that the repository holds."""
@@ -151,11 +150,11 @@ class Repository:
     def set_tag(self, tag: str, digest: Digest) -> None:
         """Set a tag to a manifest that is held. Within `changing`."""
         if self.tagged(tag) != digest:
-            self._files.write(self._tags / tag, f"{digest}\n".encode())
+            self._storage.write(self._tags / tag, f"{digest}\n".encode())
 
     def delete_tag(self, tag: str) -> bool:
         """Remove a tag alone. Returns whether it was there. Within `changing`."""
-        return self._files.remove(self._tags / tag)
+        return self._storage.remove(self._tags / tag)
 
     def tags(self) -> list[str]:
         """Every tag, in no order."""
@@ -166,7 +165,7 @@ class Repository:
     def add_referrer(self, subject: Digest, digest: Digest, descriptor: dict[str, Any]) -> None:
         """Note that a manifest has this subject, which need not exist."""
         path = at(self._referrers, subject) / digest.replace(":", "-")
-        self._files.write(path, json.dumps(descriptor, ensure_ascii=False).encode())
+        self._storage.write(path, json.dumps(descriptor, ensure_ascii=False).encode())
 
     def referrers(self, subject: Digest, after: str) -> Iterator[tuple[Digest, bytes]]:
         """The manifests with that subject, sorted by digest, after `after`; with descriptors."""

@@ -72,81 +72,6 @@ def last_asked(path: Path) -> float:
         return 0.0
 
 
-class Files:
-    """Writes files below one root.
-
-    With `durable` they survive a power cut: each change is synced before an answer tells of it. A
-    root that is removed at the end does without.
-    """
-
-    def __init__(self, scratch: Path, *, durable: bool) -> None:
-        self._scratch = scratch
-        self._durable = durable
-
-    def write(self, path: Path, content: bytes) -> None:
-        """Replace a file's content. A reader sees all of the old or all of the new."""
-        beside = self._scratch / f"new-{secrets.token_hex(8)}"
-        try:
-            with beside.open("xb") as file:
-                file.write(content)
-                self.sync(file.fileno())
-            self.move(beside, path)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
-
-    def mark(self, path: Path) -> None:
-        """Make an empty file, or set the time of the one that is there to now."""
-        try:
-            path.touch()
-        except FileNotFoundError:
-            self.make_directory(path.parent)
-            path.touch()
-        self.sync_directory(path.parent)
-
-    def move(self, source: Path, target: Path) -> None:
-        """Put a synced file into its place."""
-        try:
-            source.replace(target)
-        except FileNotFoundError:  # its folder may be missing: that is not asked for each time
-            self.make_directory(target.parent)
-            source.replace(target)
-        self.sync_directory(target.parent)
-
-    def remove(self, path: Path) -> bool:
-        """Remove a file. Returns whether it was there."""
-        try:
-            path.unlink()
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        self.sync_directory(path.parent)
-        return True
-
-    def make_directory(self, path: Path) -> None:
-        """Make a folder and those above it, each synced into the one above."""
-        missing = [path]
-        while not missing[-1].parent.is_dir():
-            missing.append(missing[-1].parent)
-        for folder in reversed(missing):
-            folder.mkdir(exist_ok=True)
-            self.sync_directory(folder.parent)
-
-    def sync(self, descriptor: int) -> None:
-        """Sync an open file's content, if the root is durable."""
-        if self._durable:
-            os.fsync(descriptor)
-
-    def sync_directory(self, path: Path) -> None:
-        """Sync a folder's entries, if the root is durable: a rename is in these."""
-        if not self._durable:
-            return
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def at(folder: Path, digest: Digest) -> Path:
     """The path of a digest in a folder of digests."""
     algorithm, _, encoded = digest.partition(":")
@@ -170,9 +95,8 @@ class Storage:
         self._lock = self.root / "lock"
         self._sweep_lock = self.root / "sweep.lock"
         self._sweep_turn = self.root / "sweep.turn"
-        self.files = Files(self.uploads, durable=not self._temporary)
         self._changing = [threading.Lock() for _ in range(_STRIPES)]
-        self._held: int | None = None
+        self._held = ExitStack()
         if self.blobs.exists() and not self.repositories.exists():
             # Somebody's layout: no repository holds its blobs, so a collection would remove them.
             raise TowlineError(
@@ -190,7 +114,7 @@ class Storage:
                 (self._sweep_turn, b""),
             ):
                 if not path.exists():
-                    self.files.write(path, content)
+                    self.write(path, content)
         except OSError as error:
             message = f"cannot keep a registry in {self.root}: {error.strerror or error}"
             raise TowlineError(message, hint="choose another folder with `--root`") from error
@@ -198,16 +122,14 @@ class Storage:
     def hold(self) -> bool:
         """Lock the root for this server. False: another one has it."""
         try:
-            self._held = _lock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._held.enter_context(_locked(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB))
         except BlockingIOError:
             return False
         return True
 
     def close(self) -> None:
         """Release the root; a temporary one is removed."""
-        if self._held is not None:
-            os.close(self._held)
-            self._held = None
+        self._held.close()
         if self._temporary:
             shutil.rmtree(self.root, ignore_errors=True)
 
@@ -234,6 +156,8 @@ class Storage:
         """The lock for changes of a repository's manifests and tags."""
         return self._changing[hash(name) % _STRIPES]
 
+    # Blobs.
+
     def path(self, digest: Digest) -> Path:
         """The path of the one copy of a blob or manifest."""
         return at(self.blobs, digest)
@@ -259,7 +183,7 @@ class Storage:
             source.unlink()
             return
         os.utime(source)  # its last byte may have come long ago, and a collection looks at the time
-        self.files.move(source, self.path(digest))
+        self.move(source, self.path(digest))
 
     def names(self) -> Iterator[str]:
         """The names of all repositories, in no order."""
@@ -268,22 +192,70 @@ class Storage:
                 yield os.path.relpath(folder, self.repositories)
             below[:] = [name for name in below if distribution.NAME.fullmatch(name)]
 
+    # Files. They survive a power cut: each change is synced before an answer tells of it. A root
+    # that is removed at the end does without.
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Replace a file's content. A reader sees all of the old or all of the new."""
+        beside = self.uploads / f"new-{secrets.token_hex(8)}"
+        try:
+            beside.write_bytes(content)
+            self.sync(beside)
+            self.move(beside, path)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
+
+    def mark(self, path: Path) -> None:
+        """Make an empty file, or set the time of the one that is there to now."""
+        try:
+            path.touch()
+        except FileNotFoundError:
+            self.make_directory(path.parent)
+            path.touch()
+        self.sync(path.parent)
+
+    def move(self, source: Path, target: Path) -> None:
+        """Put a synced file into its place."""
+        try:
+            source.replace(target)
+        except FileNotFoundError:  # its folder may be missing: that is not asked for each time
+            self.make_directory(target.parent)
+            source.replace(target)
+        self.sync(target.parent)
+
+    def remove(self, path: Path) -> bool:
+        """Remove a file. Returns whether it was there."""
+        try:
+            path.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        self.sync(path.parent)
+        return True
+
+    def make_directory(self, path: Path) -> None:
+        """Make a folder and those above it, each synced into the one above."""
+        missing = [path]
+        while not missing[-1].parent.is_dir():
+            missing.append(missing[-1].parent)
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            self.sync(folder.parent)
+
+    def sync(self, path: Path) -> None:
+        """Sync a file's content or a folder's entries, in which a rename is."""
+        if self._temporary:
+            return
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
 
 @contextmanager
 def _locked(path: Path, kind: int) -> Iterator[None]:
-    descriptor = _lock(path, kind)
-    try:
+    # Each lock has a file of its own: a `flock` belongs to the open file, not to a thread.
+    with path.open("rb+", buffering=0) as file:
+        fcntl.flock(file, kind)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(path: Path, kind: int) -> int:
-    # Each lock has a descriptor of its own: a `flock` belongs to the open file, not to a thread.
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, kind)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
