@@ -102,23 +102,20 @@ class Guard:
         return False, others[int.from_bytes(chosen) % len(others)]
 
     def _refresh(self) -> None:
+        """Read the file if it has changed. Raises UsageError, OSError, UnicodeDecodeError."""
         status = self._path.stat()
         stamp = (status.st_mtime_ns, status.st_ino)
-        if stamp != self._stamp:
-            self._hashes = _read(self._path)
-            self._stamp = stamp
-
-
-def _read(path: Path) -> dict[str, bytes]:
-    hashes = {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        user, colon, hashed = line.strip().partition(":")
-        if not user or user.startswith("#"):
-            continue
-        if not colon or not _BCRYPT.fullmatch(hashed):
-            raise UsageError(
-                f"line {number} of {path} is no user with a bcrypt hash",
-                hint="make the file with `htpasswd -B`",
-            )
-        hashes[user] = hashed.encode()
-    return hashes
+        if stamp == self._stamp:
+            return
+        hashes = {}
+        for number, line in enumerate(self._path.read_text("utf-8").splitlines(), 1):
+            user, colon, hashed = line.strip().partition(":")
+            if not user or user.startswith("#"):
+                continue
+            if not colon or not _BCRYPT.fullmatch(hashed):
+                raise UsageError(
+                    f"line {number} of {self._path} is no user with a bcrypt hash",
+                    hint="make the file with `htpasswd -B`",
+                )
+            hashes[user] = hashed.encode()
+        self._hashes, self._stamp = hashes, stamp

@@ -8,7 +8,6 @@ After a restart, or for a closing digest of another algorithm, the file is hashe
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import threading
 import time
@@ -68,19 +67,16 @@ class Session:
 
         Raises Cut or BadRequest from the body, OSError from the disk.
         """
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.lseek(descriptor, self.offset, os.SEEK_SET)
+        with self.path.open("rb+", buffering=0) as file:
+            file.seek(self.offset)
             while block := memoryview(body.read()):
                 while block:  # a disk that is nearly full takes only a part
-                    written = os.write(descriptor, block)
+                    written = file.write(block)
                     if self._hash:
                         self._hash.update(block[:written])
                     self.offset += written
                     self.touched = time.monotonic()
                     block = block[written:]
-        finally:
-            os.close(descriptor)
 
     def digest(self, algorithm: str) -> Digest:
         """The digest of the bytes received."""
