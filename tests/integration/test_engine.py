@@ -18,7 +18,7 @@ import towline
 from tests.support import fake_ssh, scripted_engine
 from tests.support.certificates import make_authority
 from tests.support.processes import until
-from tests.support.scripted import Reply, scripted
+from tests.support.scripted import HANG, Reply, scripted
 from tests.support.sources import member, tar_of
 from towline.cli.main import main
 from towline.errors import SourceError, TransferCancelled
@@ -519,6 +519,23 @@ def test_an_engine_is_asked_again_for_a_blob_that_has_passed_and_did_not_arrive(
     result = towline.push("docker-daemon:app:1", place, verify="full", **options)
     assert (result.digest, len(engine.exports)) == (image.id, 2)
     assert 28 << 20 < notes.spooled[0] < 29 << 20
+
+
+def test_a_registry_that_is_left_behind_is_served_by_a_second_export(
+    engine: ScriptedEngine, oci_registry: OciRegistry, tmp_path: Path
+) -> None:
+    noise = ({"a": os.urandom(6 << 20)}, {"b": b"b"}, {"c": os.urandom(5 << 20)})
+    image = held(engine, tmp_path, "containerd", "app:1", layers=noise)
+    with (
+        scripted() as hanging,
+        towline.Pusher(engine=engine.url, cache="none", timeout=300) as pusher,
+    ):
+        pusher._resources.wait_for_takers = 2.0
+        hanging.on("POST", "/uploads/", HANG)
+        places = [f"{oci_registry.name('app')}:1", f"{hanging.host}/app:1"]
+        both = pusher.push("docker-daemon:app:1", places)
+    assert [result.digest for result in both] == [image.id] * 2
+    assert len(engine.exports) == 2
 
 
 def test_plain_layers_of_a_containerd_store_are_kept_and_compressed(

@@ -18,6 +18,7 @@ import pytest
 
 import towline
 from tests.support import readback
+from tests.support.processes import until
 from tests.support.quick import quick
 from tests.support.scripted import CUT, Reply, scripted
 from tests.support.sources import tar_of
@@ -303,6 +304,102 @@ def test_of_pipes_that_cross_none_waits_for_the_other(tmp_path: Path) -> None:
             one.blobs.clear()
             other.blobs.clear()
     too_late.cancel()
+
+
+@pytest.mark.parametrize("ends", ["torn", "cancelled"])
+@pytest.mark.parametrize("size", [6 * MiB, 28 * MiB])
+def test_who_has_joined_the_upload_of_another_pipe_sends_its_own_bytes_where_that_pipe_ends(
+    oci_registry: TestRegistry, tmp_path: Path, ends: str, size: int
+) -> None:
+    made = make_image(tmp_path / "x.tar", [{"f": os.urandom(size)}], format="oci-archive")
+    data, name = made.path.read_bytes(), oci_registry.name("app")
+    cancel, joined = towline.Cancel(), threading.Event()
+    ours, theirs = os.pipe()
+
+    def tell(event: towline.Event) -> None:
+        if isinstance(event, towline.LayerProgress) and event.reference.endswith(":2"):
+            joined.set()
+
+    with (
+        quick(towline.Pusher(cache="none", on_event=tell)) as pusher,
+        ThreadPoolExecutor(3) as threads,
+        os.fdopen(ours, "rb", buffering=0) as first,
+        os.fdopen(theirs, "wb", buffering=0) as writing,
+        piped(data) as second,
+    ):
+        threads.submit(writing.write, data[: 3 * MiB])
+        leading = threads.submit(pusher.push, first, f"{name}:1", cancel=cancel)
+        until(lambda: any("/uploads/" in one.path for one in oci_registry.requests))
+        joining = threads.submit(pusher.push, second, f"{name}:2")
+        assert joined.wait(60)
+        time.sleep(0.5)  # its pipe goes on meanwhile, as far as there is room
+        if ends == "cancelled":
+            cancel.cancel()
+        writing.close()
+        with pytest.raises((towline.SourceError, towline.TransferCancelled)):
+            leading.result(60)
+        assert joining.result(60).digest == made.digest
+    assert oci_registry.tags(name) == ["2"]
+
+
+def test_what_has_come_is_held_for_an_upload_that_pauses(
+    oci_registry: TestRegistry, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "x.tar", [{"f": os.urandom(40 * MiB)}], format="oci-archive")
+    data = made.path.read_bytes()
+    cut, ends = threading.Event(), os.pipe()
+
+    def tell(event: towline.Event) -> None:
+        if isinstance(event, towline.LayerProgress) and event.status.startswith("Retrying"):
+            cut.set()
+
+    def write(file: BinaryIO) -> None:
+        with file:
+            file.write(data[: 12 * MiB])
+            assert cut.wait(60)
+            file.write(data[12 * MiB :])
+
+    oci_registry.cut(after_bytes=6 * MiB)
+    with (
+        ThreadPoolExecutor(1) as threads,
+        towline.Pusher(cache="none", on_event=tell) as pusher,
+        os.fdopen(ends[0], "rb", buffering=0) as pipe,
+    ):
+        threads.submit(write, os.fdopen(ends[1], "wb"))
+        assert pusher.push(pipe, oci_registry.name("app") + ":1").digest == made.digest
+
+
+@pytest.mark.parametrize(
+    ("method", "size"),
+    [
+        ("HEAD", 300_000),
+        ("POST", 300_000),
+        ("HEAD", 28 * MiB),
+        ("POST", 28 * MiB),
+        ("PUT", 28 * MiB),
+    ],
+)
+def test_a_registry_that_hangs_keeps_the_others_waiting_for_a_while_at_most(
+    tmp_path: Path, size: int, method: str
+) -> None:
+    made = make_image(tmp_path / "x.tar", [{"f": os.urandom(size)}], format="oci-archive")
+    with (
+        scripted() as sound,
+        scripted() as hanging,
+        piped(made.path.read_bytes()) as pipe,
+        towline.Pusher(cache="none", timeout=300) as pusher,
+    ):
+        pusher._resources.wait_for_takers = 2.0
+        hanging.on(method, "/blobs/", Reply(early=100_000, hang=True), forever=True)
+        began = time.monotonic()
+        with pytest.raises(towline.PartialFailure) as caught:
+            pusher.push(pipe, [f"{each.host}/app:1" for each in (hanging, sound)])
+        assert time.monotonic() - began < 60
+    failed, done = caught.value.results
+    assert isinstance(failed, towline.NetworkError)
+    assert failed.hint == "write it to a file, and push that: a file can be read again"
+    assert isinstance(done, towline.PushResult)
+    assert done.digest == made.digest
 
 
 def test_small_blobs_are_sent_again_and_large_ones_end_with_the_way_round(

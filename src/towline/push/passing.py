@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from towline.context import acquired
 from towline.errors import TowlineError
+from towline.layers.fan_out import Outpaced
 from towline.push.begin import targets_of
 from towline.push.image import Blob, Gatherer, Index
 from towline.push.manifests import tagged
@@ -22,7 +23,7 @@ from towline.push.upload.choice import Choice
 from towline.push.upload.scheduler import Uploads
 from towline.push.upload.target_blobs import TargetBlobs
 from towline.sources.base import PassedBy, SourceIndex
-from towline.sources.passing_blob import HINT
+from towline.sources.passing_blob import HINT, Held, Taker
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.manifest import RawManifest
@@ -68,19 +69,18 @@ def pass_by(source: PassesBy, targets: Sequence[Target]) -> None:
     reading, and, with one target alone, the error of a blob.
     """
     resources, wish = targets[0].resources, targets[0].wish
-    choice = Choice(wish.profile, {}, zstd=False)  # none is compressed
-    uploads = Uploads(resources, wish, choice)
-    passages = [Passage(target, uploads, once=source.once) for target in targets]
+    uploads = Uploads(resources, wish, Choice(wish.profile, {}, zstd=False))  # none is compressed
+    held = Held(targets[0].context.cancel, resources.wait_for_takers)
+    passages = [Passage(target, uploads, held, once=source.once) for target in targets]
     try:
-        with closing(source.passing()) as passing:
+        with closing(source.passing(held)) as passing:
             for blob in passing:
-                _begin(uploads, passages, blob)
-                for passage in passages:
-                    passage.settle()
-                if len(targets) == 1 and targets[0].failure:
-                    raise targets[0].failure
-        for passage in passages:
-            passage.wait()
+                if blob:
+                    _begin(passages, blob)
+                _settle(passages)
+        while any(passage.pending for passage in passages):
+            held.wait()
+            _settle(passages)
     finally:
         for passage in passages:
             passage.leave()
@@ -100,90 +100,112 @@ def send_layers(outline: SourceImage, targets: Sequence[Target]) -> None:
         raise targets[0].failure
 
 
-def _begin(uploads: Uploads, passages: Sequence[Passage], passing: PassingBlob) -> None:
+def _settle(passages: Sequence[Passage]) -> None:
+    """Take in what has ended. Raises Cancelled, and the failure of the only target."""
+    for passage in passages:
+        passage.settle()
+    if len(passages) == 1 and (failure := passages[0].target.failure):
+        raise failure
+
+
+def _begin(passages: Sequence[Passage], passing: PassingBlob) -> None:
     """Begin the uploads of a blob to the targets that want blobs, each for itself."""
     wanting = [passage for passage in passages if passage.wants_blobs]
-    if len(wanting) < 2:  # noqa: PLR2004 - several
-        _start(uploads, wanting, passing)
+    # First all shares: no byte of the blob may be dropped for one target that another wants.
+    shares = [passing.share(passage.taker) for passage in wanting]
+    if len(wanting) <= 1:
+        for passage, share in zip(wanting, shares, strict=True):
+            passage.begin(passing, share)
         return
     # Targets wait for each other with their slots taken. Of two blobs that did so, each could have
     # the slot that the other waits for, so one blob of all pushes at a time begins.
     target = wanting[0].target
     with acquired(target.resources.passing, target.context):
-        _start(uploads, wanting, passing)
-        passing.await_targets(target.context.cancel)
-
-
-def _start(uploads: Uploads, wanting: Sequence[Passage], passing: PassingBlob) -> None:
-    # First all shares: no byte of the blob may be dropped for one target that another wants.
-    shares = [passing.share() for _ in wanting]
-    for passage, share in zip(wanting, shares, strict=True):
-        blob = _blob(passing, share)
-        passage.plan(blob)
-        if task := passage.blobs.join(blob, share.release):
-            uploads.start([task])
-        else:
-            share.stand_aside()
-
-
-def _blob(passing: PassingBlob, share: Share) -> Blob:
-    """The passing blob with all that is known of it: digest, size and compression."""
-    media_type = media_types.layer("oci", passing.compression)
-    stored = Descriptor(media_type, passing.digest, passing.size)
-    return Blob(passing.digest, stored, passing.size, share.open, is_layer=False)
+        for passage, share in zip(wanting, shares, strict=True):
+            passage.begin(passing, share)
+        while passing.is_expected:
+            passing.held.wait()
+            _settle(passages)
 
 
 class Passage:
     """The passing blobs at one target."""
 
-    def __init__(self, target: Target, uploads: Uploads, *, once: bool) -> None:
+    def __init__(self, target: Target, uploads: Uploads, held: Held, *, once: bool) -> None:
         """`once`: blobs that have passed cannot be had again, so that none may fail."""
         self.target = target
         self._once = once
+        self._uploads = uploads
         target.passed = {}
         self._rules = Rules(target.wish.profile, trust_learned=target.wish.learn)
-        self.blobs = TargetBlobs(
-            target, rules=self._rules, plans={}, delivered=target.passed, uploads=uploads
+        self._blobs = TargetBlobs(
+            target,
+            rules=self._rules,
+            plans={},
+            delivered=target.passed,
+            uploads=uploads,
+            told=held.wake,
         )
+        self._shares: dict[Blob, Share] = {}
         tell_started(target)
-        self.wants_blobs = self._wants_blobs()
-
-    def _wants_blobs(self) -> bool:
+        self.wants_blobs = False
         """Whether any tag will be written, as far as is known; False after an error."""
         try:
-            kept = tagged.kept(self.target)
+            kept = tagged.kept(target)
         except TowlineError as error:
-            self.target.failure = error
-            return False
-        return not kept or len(kept) < len(self.target.tags)
+            target.failure = error
+        else:
+            self.wants_blobs = len(kept) < len(target.tags) or not kept
+        self.taker = Taker(held)
+        if not self.wants_blobs:
+            self.taker.leave()
 
-    def plan(self, blob: Blob) -> None:
-        """Plan the steps of a blob."""
+    def begin(self, passing: PassingBlob, share: Share) -> None:
+        """Plan the steps of a blob, and begin its upload, unless another push does that."""
         target = self.target
+        media_type = media_types.layer("oci", passing.compression)
+        stored = Descriptor(media_type, passing.digest, passing.size)
+        blob = Blob(passing.digest, stored, passing.size, share.open, is_layer=False)
         known = target.resources.known([blob])
         plan = steps(blob, target.as_planned(known), known.get(blob.identity, ()), self._rules)
         target.pull_from(step.origin for step in plan if isinstance(step, Mount))
-        self.blobs.plans[blob] = plan
+        self._blobs.plans[blob] = plan
+        self._shares[blob] = share
+        if task := self._blobs.join(blob):
+            self._uploads.start([task])
+        else:
+            share.stand_aside()
+
+    @property
+    def pending(self) -> bool:
+        """Whether a blob is still on its way."""
+        return self._blobs.pending
 
     def settle(self) -> None:
         """Take in the uploads that have ended. A blob's failure ends the passage of all.
 
         Raises Cancelled.
         """
-        self.blobs.settle()
+        for blob in self._blobs.settle():
+            self._shares.pop(blob).release()
+        if not self.wants_blobs:
+            return
         # An engine can be asked again: there a blob that has passed too far is no failure.
-        for error in self.blobs.errors.values():
-            if self._once or not isinstance(error.__cause__ or error, PassedBy):
-                error.hint = error.hint or (HINT if self._once else None)
-                self.target.failure, self.wants_blobs = error, False
-                self.blobs.leave()
-                break
-
-    def wait(self) -> None:
-        """Wait until each blob is there, or one has failed. Raises Cancelled."""
-        self.blobs.wait([] if self._once else [_NOTHING])
-        self.settle()
+        errors = [
+            error
+            for error in self._blobs.errors.values()
+            if self._once or not isinstance(error.__cause__ or error, PassedBy)
+        ]
+        if self.taker.left_behind and self._once:
+            errors.append(Outpaced())
+        for error in errors[:1]:
+            error.hint = error.hint or (HINT if self._once else None)
+            self.target.failure = error
+        if errors or self.taker.left_behind:
+            self.wants_blobs = False
+            self.leave()
 
     def leave(self) -> None:
         """Wait for no blob any more."""
-        self.blobs.leave()
+        self._blobs.leave()
+        self.taker.leave()

@@ -44,6 +44,9 @@ LOOK_AGAIN = (1.0, 2.0, 4.0)
 """Seconds to wait, in turn, before a registry is asked again for blobs that it has confirmed."""
 _LONGEST = 1.0
 """Seconds to wait for a connection under way, rather than to open another."""
+WAIT_FOR_TAKERS = 20.0
+"""Seconds for which a target that takes nothing of a pipe may keep the others waiting. Servers, and
+what stands before them, hang up after 30 to 60 seconds without a byte."""
 _REMEMBERED = 10_000
 """Delivered blobs that are remembered."""
 
@@ -82,6 +85,7 @@ class Resources:
         self.flights: SingleFlight[Delivered] = SingleFlight()
         """The uploads of blobs that are under way."""
         self.manifest_flights: SingleFlight[None] = SingleFlight()
+        self.wait_for_takers = WAIT_FOR_TAKERS
         self.passing = Lock()
         """Held while a blob that passes begins at several targets."""
         # Weak: threads that are idle end, and what nobody uses is forgotten with the last of them.

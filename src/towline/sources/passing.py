@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from towline.errors import Cancelled, SourceError
 from towline.sources.files import fill, missing
-from towline.sources.passing_blob import BLOCK, WINDOW, Held, PassingBlob, passed_by
+from towline.sources.passing_blob import BLOCK, WINDOW, PassingBlob, passed_by
 from towline.sources.spool import decompressed, spool
 from towline.sources.tar_members import Forward, TarHeaders, TarMembers, clamped, torn
 from towline.spec import manifest, media_types
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from towline.layers.reader import Reader
     from towline.sources.base import ImageSource, SourceEntry
     from towline.sources.files import Archive
+    from towline.sources.passing_blob import Held
     from towline.spec.media_types import Compression
 
 KEPT = 8 << 20
@@ -42,11 +43,11 @@ class PassesBy(Protocol):
     def once(self) -> bool:
         """Whether blobs that have passed are gone for good (a pipe), or can be had again."""
 
-    def passing(self) -> Generator[PassingBlob, None, None]:
-        """Each blob, as it passes.
+    def passing(self, held: Held) -> Generator[PassingBlob | None, None, None]:
+        """Each blob, as it begins to pass, and None after each piece of it, and each short wait.
 
-        The caller takes its shares at once, and releases them at the end, from other threads.
-        Raises SourceError, Cancelled.
+        The caller takes its shares at once, and releases them at the end. They are read by other
+        threads. Raises SourceError, Cancelled.
         """
 
 
@@ -93,10 +94,10 @@ class PassingSource:
         self._tar.stream.close()
         self._tar.close()
 
-    def passing(self) -> Generator[PassingBlob, None, None]:
+    def passing(self, held: Held) -> Generator[PassingBlob | None, None, None]:
         """See `PassesBy`. At the end the whole tar has been read."""
         tar = self._tar
-        if why := (yield from tar.passing()):
+        if why := (yield from tar.passing(held)):
             file = spool(tar.stream, self.name, self._context, self._environ, why)
             try:
                 tar.tail = TarMembers(file, self.name, self._context.cancel)
@@ -122,12 +123,11 @@ class PassingTar:
         self._cancel = cancel
         self._kept = 0
         """Bytes of the documents."""
-        self.held = Held()
 
     def passing(
-        self, enough: Callable[[], bool] = lambda: False
-    ) -> Generator[PassingBlob, None, str]:
-        """Each blob, as it passes, until there is `enough`, or to the end.
+        self, held: Held, enough: Callable[[], bool] = lambda: False
+    ) -> Generator[PassingBlob | None, None, str]:
+        """Each blob, as `PassesBy` has it, until there is `enough`, or to the end.
 
         Ends before a member that can neither pass nor be kept, too, and then returns why; else "".
         """
@@ -140,7 +140,11 @@ class PassingTar:
             kind = self._kind(member)
             if named and kind != "none":
                 if path not in self.passed and path not in self.documents:
-                    yield from self._pass(Digest(f"sha256:{named[1]}"), member, kind)
+                    self.passed[path] = (member.size, self._head(member))
+                    digest = Digest(f"sha256:{named[1]}")
+                    yield from self._pass(
+                        PassingBlob(digest, member.size, kind, self.name, held), member
+                    )
             elif member.isreg() and member.size <= min(manifest.MAX_SIZE, KEPT - self._kept):
                 self._kept += member.size
                 content = bytearray(member.size)
@@ -167,21 +171,20 @@ class PassingTar:
         self.stream.seek(member.offset_data)
         return head
 
-    def _pass(
-        self, digest: Digest, member: tarfile.TarInfo, kind: Compression
-    ) -> Iterator[PassingBlob]:
-        blob = PassingBlob(digest, member.size, kind, self.name, self.held)
-        self.passed[clamped(member.name)] = (member.size, self._head(member))
+    def _pass(self, blob: PassingBlob, member: tarfile.TarInfo) -> Iterator[PassingBlob | None]:
         # No deadlock: all blobs before this one are whole, so their uploads wait for nobody here.
         # Once it has begun it may take their slot (the largest goes first, and with `--jobs 1`
         # there is one for all), so from then on it needs no room of theirs.
-        self.held.wait_for_room(min(member.size, WINDOW + BLOCK), self._cancel)
+        while blob.held.awaits_room(min(blob.size, WINDOW + BLOCK)):
+            yield None
         try:
             yield blob
-            for start in range(0, member.size, BLOCK):
-                block = bytearray(min(BLOCK, member.size - start))
+            for start in range(0, blob.size, BLOCK):
+                block = bytearray(min(BLOCK, blob.size - start))
                 self._fill(block, member, start)
-                blob.put(block, self._cancel)
+                while not blob.put(block):
+                    yield None
+                yield None
         except BaseException as error:
             blob.end(error if isinstance(error, SourceError) else Cancelled())
             raise

@@ -1,7 +1,8 @@
 """A blob that passes in a pipe: one thread puts its blocks, those of the targets take them.
 
 What a target may still want is held in memory, so that its upload can begin anew. So the slowest
-target sets the pace of all, and one that has to try again keeps the others waiting for a while.
+target sets the pace of all; but one that takes nothing for a while, though others wait for it, is
+left behind.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import deque
 from threading import Condition
 from typing import TYPE_CHECKING, Literal
 
+from towline.context import SLICE
 from towline.sources.base import PassedBy
 
 if TYPE_CHECKING:
@@ -26,74 +28,177 @@ WINDOW = 4 << 20
 ROOM = 20 << 20
 """Bytes of all blobs together that are held. As long as all of a blob that has come is, its upload
 can begin anew. Over 20 ms of round trip, 6 MB of 150 MB/s come before the upload is open."""
-PATIENCE = 20.0
-"""Seconds that a target between two attempts may keep the others waiting in the middle of an
-upload. Servers, and what stands before them, hang up after 30 to 60 seconds without a byte."""
-_LOOK = 0.1
-"""Seconds between two looks whether a wait is still wanted."""
 HINT = "write it to a file, and push that: a file can be read again"
 """What to do where an upload fails for good and the pipe is gone."""
 
 
 class Held:
-    """What is held of all blobs that pass."""
+    """What is held of all blobs that pass, for whom, and who waits for whom."""
 
-    def __init__(self, patience: float = PATIENCE) -> None:
+    def __init__(self, cancel: Cancel, patience: float) -> None:
         self.patience = patience
-        """Seconds; see `PATIENCE`."""
+        """Seconds for which a target that takes nothing may keep the others waiting."""
         self.moved = Condition()
-        """Notified of each change in one of them."""
+        """Notified of each change in a blob. Its lock is held by whoever looks at one."""
         self.size = 0
         """Bytes."""
         self.blobs: list[PassingBlob] = []
+        """Those that a target may want bytes of."""
+        self.takers: list[Taker] = []
+        """The targets that want blobs."""
         self.missed: set[Digest] = set()
         """Blobs of which a target wanted bytes that were not held any more."""
-
-    def wait_for_room(self, size: int, cancel: Cancel) -> None:
-        """Wait until so many more bytes may be held. Raises Cancelled."""
-        with self.moved:
-            while not self.has_room(size):
-                self.moved.wait(_LOOK)
-                cancel.check()
+        self.left_behind = False
+        """Whether any target was, which may lack any of the blobs."""
+        self._cancel = cancel
 
     def has_room(self, size: int) -> bool:
-        """Whether so many more bytes may be held; what can be dropped for them is."""
+        """Whether so many more bytes may be held; what can be dropped for them is. Lock held."""
         if self.size + size > ROOM:
-            for blob in self.blobs:
-                blob.drop()
+            # First of blobs of which something was dropped: they cannot be begun anew in any case.
+            for blob in sorted(self.blobs, key=lambda blob: not blob.dropped):
+                if self.size + size > ROOM:
+                    blob.drop()
         return self.size + size <= ROOM
+
+    def awaits_room(self, size: int) -> bool:
+        """Whether there is no room for so many more bytes yet; then that was waited for a little.
+
+        Raises Cancelled.
+        """
+        with self.moved:
+            full = not self.has_room(size)
+            if full:
+                self.wait()
+            return full
+
+    def wait(self) -> None:
+        """Wait for a change, but not long; leave behind who has kept others waiting for too long.
+
+        Raises Cancelled.
+        """
+        with self.moved:
+            shares = [share for blob in self.blobs for share in blob.shares]
+            late, began = {share.taker for share in shares if share.late}, time.monotonic()
+            self.moved.wait(SLICE)
+            self._cancel.check()
+            if len(late) < len(self.takers):
+                for taker in late:
+                    taker.patience -= time.monotonic() - began
+                    if taker.patience < 0:
+                        taker.leave()
+                        taker.left_behind = self.left_behind = True
+
+    def wake(self) -> None:
+        """End a wait that is under way."""
+        with self.moved:
+            self.moved.notify_all()
+
+
+class Taker:
+    """A target, as one of those that take what passes."""
+
+    def __init__(self, held: Held) -> None:
+        self.patience = held.patience
+        """Seconds for which it may still keep others waiting, if it takes nothing meanwhile."""
+        self.left_behind = False
+        """Whether the others went on without it."""
+        self.held = held
+        held.takers.append(self)
+
+    def leave(self) -> None:
+        """Hold nothing for the target any more, and wait for it no longer."""
+        with self.held.moved:
+            if self in self.held.takers:
+                self.held.takers.remove(self)
+            shares = [share for blob in self.held.blobs for share in blob.shares]
+            for share in shares:
+                if share.taker is self:
+                    share.release()
 
 
 class Share:
     """A target's part in a blob: the Reader of one attempt after the other to send it."""
 
-    def __init__(self, blob: PassingBlob) -> None:
-        self._blob = blob
-        self.state: Literal["expected", "reading", "paused", "elsewhere"] = "expected"
-        """Whether the target will read, reads, has stopped, or has the blob by another push."""
+    def __init__(self, blob: PassingBlob, taker: Taker) -> None:
+        self.taker = taker
+        self.state: Literal["expected", "reading", "sent", "paused", "elsewhere"] = "expected"
+        """Whether the target will read, reads, has sent all of a large blob for the first time, so
+        that its registry may take its time to confirm it, is between two attempts, or has the blob
+        by another push, so that it reads only if that fails."""
         self.taken = 0
-        """Bytes that the present attempt has taken, or the last one had."""
+        """Bytes that the present attempt has taken; 0 between two attempts that begin anew."""
+        self._most = 0
+        """Bytes that any attempt has taken: taking them once more is no progress."""
+        self._blob = blob
+        self._moved = blob.held.moved
+
+    @property
+    def late(self) -> bool:
+        """Whether it is its target that others wait for, and not the pipe. Lock held."""
+        waits = self.state == "reading" and self.taken == self._blob.come < self._blob.size
+        return not waits and self.state not in {"sent", "elsewhere"}
 
     def open(self) -> Reader:
         """Begin at the first byte. Raises PassedBy where that is not held any more."""
-        self._blob.begin(self)
+        with self._moved:
+            if self._blob.dropped or self not in self._blob.shares:
+                raise self._blob.passed_by()
+            self.state, self.taken = "reading", 0
+            self._moved.notify_all()
         return self
 
     def readinto(self, buffer: memoryview, /) -> int:
         """See `Reader`. Raises PassedBy, and the error of reading the pipe."""
-        return self._blob.take(self, buffer)
+        blob = self._blob
+        with self._moved:
+            while self._waits():
+                if blob.error is not None:
+                    raise blob.error
+                self._moved.wait()
+            if self.taken == blob.size:
+                return 0
+            if self not in blob.shares:
+                raise blob.passed_by()
+            place, start = divmod(self.taken - blob.dropped, BLOCK)
+            block = blob.blocks[place]
+            count = min(len(buffer), len(block) - start)
+            buffer[:count] = memoryview(block)[start : start + count]
+            self.taken += count
+            if self.taken > self._most:
+                self._most, self.taker.patience = self.taken, blob.held.patience
+                if self.taken == blob.size > WINDOW:
+                    self.state = "sent"
+            self._moved.notify_all()
+            return count
+
+    def _waits(self) -> bool:
+        """Whether there is nothing to take for now."""
+        blob = self._blob
+        if blob.come == blob.size or self not in blob.shares:
+            return False
+        # All begin together, or an upload would stand still until the others begin. Once the blob
+        # is whole nobody waits for anybody: the slot that another waits for may be held here.
+        return blob.is_expected or self.taken == blob.come
 
     def close(self) -> None:
-        """See `Reader`. The next attempt begins at the first byte."""
-        self._blob.pause(self)
+        """See `Reader`. All that has come stays for the next attempt, unless some was dropped."""
+        with self._moved:
+            if self.state == "reading" and self._blob.dropped:
+                self.release()
+            elif self.state == "reading":
+                self.state, self.taken = "paused", 0
 
     def stand_aside(self) -> None:
         """Note that another push brings the blob to the target: it is read only if that fails."""
-        self._blob.stand_aside(self)
+        with self._moved:
+            self.state = "elsewhere"
+            self._moved.notify_all()
 
     def release(self) -> None:
         """Note that the target wants no more of the blob."""
-        self._blob.leave(self)
+        with self._moved:
+            self._blob.leave(self)
 
 
 class PassingBlob:
@@ -106,135 +211,75 @@ class PassingBlob:
         self.size = size
         """Bytes."""
         self.compression = kind
-        self._source = source
-        self._held = held
-        self._moved = held.moved
-        self._shares: list[Share] = []
+        self.held = held
+        self.shares: list[Share] = []
         """Of the targets that may want more. Where there are none, what comes is dropped."""
-        self._blocks: deque[bytes | bytearray] = deque()
+        self.blocks: deque[bytes | bytearray] = deque()
         """The blocks that are held, of `BLOCK` bytes each but for the blob's last one."""
-        self._dropped = 0
+        self.dropped = 0
         """Bytes of the blob before those blocks."""
-        self._put = 0
+        self.come = 0
         """Bytes that have come."""
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
+        """Why no more comes, if it is not whole."""
+        self._source = source
 
-    # The thread that reads the pipe.
-
-    def share(self) -> Share:
+    def share(self, taker: Taker) -> Share:
         """The share of one more target, to be had before the first block is put."""
-        if not self._shares:
-            self._held.blobs.append(self)
-        self._shares.append(Share(self))
-        return self._shares[-1]
+        with self.held.moved:
+            if not self.shares:
+                self.held.blobs.append(self)
+            self.shares.append(Share(self, taker))
+            return self.shares[-1]
 
-    def await_targets(self, cancel: Cancel) -> None:
-        """Wait until no target is expected any more: each reads, has failed, or is aside."""
-        with self._moved:
-            while any(share.state == "expected" for share in self._shares):
-                self._moved.wait(_LOOK)
-                cancel.check()
+    @property
+    def is_expected(self) -> bool:
+        """Whether a target has not begun yet: the others wait for it with the first byte."""
+        return any(share.state == "expected" for share in self.shares)
 
-    def put(self, block: bytes | bytearray, cancel: Cancel) -> None:
-        """Add the next block, once there is room for it. Raises Cancelled."""
-        with self._moved:
-            patient_until = time.monotonic() + self._held.patience
-            while self._shares and not self._held.has_room(1):
-                self._moved.wait(_LOOK)
-                cancel.check()
-                if time.monotonic() > patient_until:
-                    self._leave_behind()
-            if self._shares:
-                self._blocks.append(block)
-                self._put += len(block)
-                self._held.size += len(block)
-                self._moved.notify_all()
+    def put(self, block: bytes | bytearray) -> bool:
+        """Add the next block; False: there is no room for it yet, which was waited for a little.
 
-    def _leave_behind(self) -> None:
-        """Hold nothing any more for targets that pause in the middle of another's upload."""
-        if any(share.state == "reading" for share in self._shares):
-            for share in [share for share in self._shares if share.state == "paused"]:
-                self.leave(share)
+        Raises Cancelled.
+        """
+        with self.held.moved:
+            if self.shares and self.held.awaits_room(1):
+                return False
+            if self.shares:
+                self.blocks.append(block)
+                self.come += len(block)
+                self.held.size += len(block)
+                self.held.moved.notify_all()
+            return True
 
     def end(self, error: BaseException) -> None:
         """Note that no more of it comes, though it is not whole."""
-        with self._moved:
-            self._error = error
-            self._moved.notify_all()
+        with self.held.moved:
+            self.error = error
+            self.held.moved.notify_all()
 
     def drop(self) -> None:
-        """Drop what all targets have sent, but for the last of it."""
-        taken = [share.taken for share in self._shares if share.state != "elsewhere"]
-        while taken and min(taken) - self._dropped > WINDOW:
-            oldest = len(self._blocks.popleft())
-            self._dropped += oldest
-            self._held.size -= oldest
-
-    # The threads of the targets.
-
-    def begin(self, share: Share) -> None:
-        """Begin an attempt. Raises PassedBy."""
-        with self._moved:
-            if self._dropped or share not in self._shares:
-                raise self._gone()
-            share.state, share.taken = "reading", 0
-            self._moved.notify_all()
-
-    def take(self, share: Share, buffer: memoryview) -> int:
-        """The next bytes for a target."""
-        with self._moved:
-            while self._waits(share):
-                if self._error is not None:
-                    raise self._error
-                self._moved.wait()
-            if share.taken == self.size:
-                return 0
-            if share not in self._shares:
-                raise self._gone()
-            place, start = divmod(share.taken - self._dropped, BLOCK)
-            block = self._blocks[place]
-            count = min(len(buffer), len(block) - start)
-            buffer[:count] = memoryview(block)[start : start + count]
-            share.taken += count
-            self._moved.notify_all()
-            return count
-
-    def pause(self, share: Share) -> None:
-        """End an attempt. Where it could not begin anew, nothing more is held for the target."""
-        with self._moved:
-            if share.state == "reading":
-                share.state = "paused"
-            if self._dropped:
-                self.leave(share)
-
-    def stand_aside(self, share: Share) -> None:
-        """Wait for a target no longer, and hold nothing for it that the others do not want."""
-        with self._moved:
-            share.state = "elsewhere"
-            self._moved.notify_all()
-
-    def _waits(self, share: Share) -> bool:
-        """Whether there is nothing to take for now."""
-        if self._put == self.size or share not in self._shares:
-            return False
-        # All begin together, or an upload would stand still until the others begin. Once the blob
-        # is whole nobody waits for anybody: the slot that another waits for may be held here.
-        expected = any(other.state == "expected" for other in self._shares)
-        return expected or share.taken == self._put
+        """Drop what all targets have sent, of a large blob. Lock held."""
+        taken = [share.taken for share in self.shares if share.state != "elsewhere"]
+        sent = min(taken, default=0)
+        while sent > WINDOW and self.blocks and self.dropped + len(self.blocks[0]) <= sent:
+            self.dropped += len(self.blocks[0])
+            self.held.size -= len(self.blocks.popleft())
 
     def leave(self, share: Share) -> None:
-        """Hold nothing for a target any more, if anything was."""
-        with self._moved:
-            if share in self._shares:
-                self._shares.remove(share)
-                if not self._shares:
-                    self._held.blobs.remove(self)
-                    self._held.size -= sum(map(len, self._blocks))
-                    self._blocks.clear()
-            self._moved.notify_all()
+        """Hold nothing for a target any more, if anything was. Lock held."""
+        if share in self.shares:
+            self.shares.remove(share)
+            share.taker.patience = self.held.patience
+            if not self.shares:
+                self.held.blobs.remove(self)
+                self.held.size -= sum(map(len, self.blocks))
+                self.blocks.clear()
+        self.held.moved.notify_all()
 
-    def _gone(self) -> PassedBy:
-        self._held.missed.add(self.digest)
+    def passed_by(self) -> PassedBy:
+        """The error for whoever wants bytes that are not held any more."""
+        self.held.missed.add(self.digest)
         return passed_by(self._source, f"the blob {self.digest}")
 
 

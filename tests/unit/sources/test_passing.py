@@ -20,7 +20,7 @@ from towline.sources import open_source as opening
 from towline.sources.base import PassedBy
 from towline.sources.files import fill, read_all
 from towline.sources.passing import KEPT, PassingSource, PassingTar
-from towline.sources.passing_blob import BLOCK, ROOM, WINDOW, Held, PassingBlob, Share
+from towline.sources.passing_blob import BLOCK, ROOM, WINDOW, Held, PassingBlob, Share, Taker
 from towline.spec import manifest
 from towline.spec.digest import Digest
 from towline.testing.images import make_image
@@ -70,9 +70,11 @@ def taken(source: PassingSource) -> dict[Digest, bytes]:
         found[blob.digest] = read_all(share.open(), blob.size)
         share.release()
 
-    for blob in source.passing():
-        threads.append(threading.Thread(target=take, args=[blob, blob.share()]))
-        threads[-1].start()
+    taker = Taker(Held(Cancel(), 60))
+    for blob in source.passing(taker.held):
+        if blob:
+            threads.append(threading.Thread(target=take, args=[blob, blob.share(taker)]))
+            threads[-1].start()
     for thread in threads:
         thread.join()
     return found
@@ -143,42 +145,58 @@ def some(reader: Reader, size: int) -> bytes:
 
 def passing_blob(size: int, patience: float = 60) -> PassingBlob:
     digest = Digest("sha256:" + "0" * 64)
-    return PassingBlob(digest, size, "gzip", "the pipe", Held(patience))
+    return PassingBlob(digest, size, "gzip", "the pipe", Held(Cancel(), patience))
+
+
+def shares_of(blob: PassingBlob, count: int) -> list[Share]:
+    """The shares of so many targets."""
+    return [blob.share(Taker(blob.held)) for _ in range(count)]
+
+
+def put(blob: PassingBlob, size: int) -> None:
+    """Put so many bytes, waiting for room."""
+    for _ in range(size // BLOCK):
+        while not blob.put(bytes(BLOCK)):
+            pass
 
 
 def test_a_blob_can_be_begun_anew_as_long_as_there_is_room_for_what_was_sent() -> None:
     blob = passing_blob(2 * ROOM)
-    share, cancel = blob.share(), Cancel()
-    for _ in range(ROOM // BLOCK):
-        blob.put(bytes(BLOCK), cancel)
+    [share] = shares_of(blob, 1)
+    put(blob, ROOM)
     for _ in range(2):
         assert len(read_all(share.open(), ROOM)) == ROOM
-    blob.put(bytes(BLOCK), cancel)
+    reader = share.open()
+    assert not blob.put(bytes(BLOCK)), "what is held is all of it needed yet"
+    assert len(some(reader, ROOM)) == ROOM
+    assert blob.put(bytes(BLOCK))
     with pytest.raises(PassedBy):
         share.open()
 
 
 def test_what_was_sent_of_one_blob_makes_room_for_another() -> None:
-    held, cancel = Held(), Cancel()
+    held = Held(Cancel(), 60)
     blobs = [
         PassingBlob(Digest(f"sha256:{n:064}"), size, "gzip", "the pipe", held)
-        for n, size in enumerate((ROOM, 2 * BLOCK))
+        for n, size in enumerate((WINDOW, ROOM - WINDOW, 2 * BLOCK))
     ]
-    first, second = (blob.share() for blob in blobs)
-    for _ in range(ROOM // BLOCK):
-        blobs[0].put(bytes(BLOCK), cancel)
-    assert len(some(first.open(), ROOM - BLOCK)) == ROOM - BLOCK
-    held.wait_for_room(2 * BLOCK, cancel)
+    taker = Taker(held)
+    small, first, second = (blob.share(taker) for blob in blobs)
+    put(blobs[0], WINDOW)
+    put(blobs[1], ROOM - WINDOW)
+    assert len(some(small.open(), WINDOW)) == WINDOW
+    assert len(some(first.open(), ROOM - WINDOW - BLOCK)) == ROOM - WINDOW - BLOCK
+    assert not held.awaits_room(2 * BLOCK)
     assert held.size == WINDOW + BLOCK
-    blobs[1].put(bytes(BLOCK), cancel)
-    blobs[1].put(bytes(BLOCK), cancel)
+    put(blobs[2], 2 * BLOCK)
     assert len(some(second.open(), BLOCK)) == BLOCK
+    assert len(some(small.open(), WINDOW)) == WINDOW
 
 
 def test_who_reads_on_in_a_blob_that_was_let_go_hears_that_it_has_passed() -> None:
     blob = passing_blob(2 * BLOCK)
-    share = blob.share()
-    blob.put(bytes(BLOCK), Cancel())
+    [share] = shares_of(blob, 1)
+    put(blob, BLOCK)
     reader = share.open()
     share.release()
     with pytest.raises(PassedBy):
@@ -188,49 +206,78 @@ def test_who_reads_on_in_a_blob_that_was_let_go_hears_that_it_has_passed() -> No
 def test_what_one_target_takes_is_held_for_the_others_until_they_have_it() -> None:
     content = os.urandom(WINDOW + 4 * BLOCK)
     blob = passing_blob(len(content))
-    first, second = blob.share(), blob.share()
-    blob.share().stand_aside()
+    first, second, aside = shares_of(blob, 3)
+    aside.stand_aside()
     for start in range(0, len(content), BLOCK):
-        blob.put(content[start : start + BLOCK], Cancel())
+        assert blob.put(content[start : start + BLOCK])
     first.open()
     half = some(second.open(), len(content) // 2)
     assert read_all(first, len(content)) == content
     assert half + some(second, len(content) - len(half)) == content
 
 
-def test_who_has_to_begin_anew_keeps_the_others_waiting_for_a_while_at_most() -> None:
+@pytest.mark.parametrize("late", ["paused", "stuck", "reads the same again"])
+def test_who_takes_nothing_keeps_the_others_waiting_for_a_while_at_most(late: str) -> None:
     blob = passing_blob(2 * ROOM, patience=0.3)
-    fast, failing = blob.share(), blob.share()
-    cancel = Cancel()
-
-    def put() -> None:
-        for _ in range(ROOM // BLOCK):
-            blob.put(bytes(BLOCK), cancel)
-
-    put()
+    fast, failing = shares_of(blob, 2)
+    put(blob, ROOM)
     reader, again = fast.open(), failing.open()
-    assert read_all(again, MiB)
+    assert len(some(again, MiB)) == MiB
     assert some(reader, ROOM)  # all of which is held for the other
-    failing.open().close()
-    putting = threading.Thread(target=put)  # its patience begins here, however slow the machine is
+    if late != "stuck":
+        again.close()
+    if late == "reads the same again":
+        some(failing.open(), MiB // 2)
+    putting = threading.Thread(target=put, args=[blob, ROOM])  # the patience begins to run here
     putting.start()
     assert len(some(reader, ROOM)) == ROOM
     putting.join()
+    assert failing.taker.left_behind
+    assert not fast.taker.left_behind
     with pytest.raises(PassedBy):
         failing.open()
 
 
+def test_nobody_is_left_behind_where_no_other_waits() -> None:
+    blob = passing_blob(2 * ROOM, patience=0.0)
+    one, other = shares_of(blob, 2)
+    put(blob, ROOM)
+    one.open()
+    for _ in range(3):
+        assert not blob.put(bytes(BLOCK))
+    other.taker.leave()
+    for _ in range(3):
+        assert not blob.put(bytes(BLOCK))
+    assert not one.taker.left_behind
+
+
+@pytest.mark.parametrize("size", [WINDOW, WINDOW + BLOCK])
+def test_a_registry_may_take_its_time_to_confirm_a_large_blob_for_the_first_time(size: int) -> None:
+    blob = passing_blob(size, patience=0.0)
+    fast, slow = shares_of(blob, 2)
+    put(blob, size)
+    read_all(fast.open(), size)
+    fast.release()
+    read_all(slow.open(), size)
+    blob.held.wait()
+    assert slow.taker.left_behind == (size == WINDOW)
+    if not slow.taker.left_behind:
+        read_all(slow.open(), size)
+        blob.held.wait()
+        assert slow.taker.left_behind
+
+
 def test_the_first_bytes_wait_for_all_who_want_them_until_the_blob_is_whole() -> None:
     blob = passing_blob(2 * BLOCK)
-    early, late, gone = blob.share(), blob.share(), blob.share()
-    blob.put(bytes(BLOCK), Cancel())
+    early, late, gone = shares_of(blob, 3)
+    put(blob, BLOCK)
     got: list[int] = []
     reading = threading.Thread(target=lambda: got.append(len(read_all(early.open(), BLOCK))))
     reading.start()
     gone.release()
     reading.join(0.1)
     assert not got
-    blob.put(bytes(BLOCK), Cancel())  # the last one: early may hold what late is waiting for
+    put(blob, BLOCK)  # the last one: early may hold what late is waiting for
     reading.join()
     assert got == [BLOCK]
     assert len(read_all(late.open(), 2 * BLOCK)) == 2 * BLOCK
@@ -239,14 +286,17 @@ def test_the_first_bytes_wait_for_all_who_want_them_until_the_blob_is_whole() ->
 def test_a_blob_that_nobody_reads_waits_until_it_is_let_go_or_all_is_cancelled() -> None:
     data = tar_of(member(f"blobs/sha256/{'0' * 64}", gzip.compress(os.urandom(2 * ROOM))))
     cancel = Cancel()
+    taker = Taker(Held(cancel, 60))
     source = passing(data, cancel=cancel)
     threading.Timer(0.2, cancel.cancel).start()
     with pytest.raises(Cancelled):
-        _ = [blob.share() for blob in source.passing()]
-    assert source._tar.held.size == ROOM
+        _ = [blob.share(taker) for blob in source.passing(taker.held) if blob]
+    assert taker.held.size == ROOM
+    taker = Taker(Held(Cancel(), 60))
     source = passing(data)
-    for blob in source.passing():
-        threading.Timer(0.2, blob.share().release).start()
+    for blob in source.passing(taker.held):
+        if blob:
+            threading.Timer(0.2, blob.share(taker).release).start()
     source.close()
 
 
@@ -259,9 +309,8 @@ def test_a_tar_is_read_no_further_than_to_where_there_is_enough() -> None:
     reader = Trickle(tar_of(*map(blob_member, blobs)), MiB)
     tar = PassingTar(reader, "the pipe", Cancel())
     passed: list[Digest] = []
-    for blob in tar.passing(lambda: len(passed) == 2):
-        blob.share().release()
-        passed.append(blob.digest)
+    for blob in tar.passing(Held(Cancel(), 60), lambda: len(passed) == 2):
+        passed.extend([blob.digest] if blob else [])
     assert passed == [Digest.of(blob) for blob in blobs[:2]]
     assert reader.rest.tell() < 2 * MiB + 8 * 512
 
@@ -280,7 +329,7 @@ def test_what_can_neither_pass_nor_be_kept_is_where_it_ends(
     first, last = member("a", b"a"), member("b", b"b")
     tar = PassingTar(Trickle(tar_of(first, stops, last), 700), "the pipe", Cancel())
     with pytest.raises(StopIteration) as ended:
-        next(tar.passing())
+        next(tar.passing(Held(Cancel(), 60)))
     assert str(ended.value.value).endswith(why)
     with tarfile.open(fileobj=io.BytesIO(bytes(rest_of(tar)))) as rest:
         assert rest.getnames() == [stops[0].name, "b"]
@@ -339,11 +388,14 @@ def test_who_reads_a_blob_hears_that_the_pipe_is_torn() -> None:
         except SourceError as error:
             heard.append(str(error))
 
-    going = source.passing()
-    share = (blob := next(going)).share()
+    taker = Taker(Held(Cancel(), 60))
+    going = source.passing(taker.held)
+    blob = next(going)
+    assert blob
+    share = blob.share(taker)
     thread = threading.Thread(target=read, args=[blob])
     thread.start()
     with pytest.raises(SourceError, match="the pipe is torn: it ends inside its member") as caught:
-        next(going)
+        _ = [*going]
     thread.join()
     assert heard == [str(caught.value)]

@@ -53,7 +53,9 @@ class TargetBlobs:
         plans: dict[Blob, tuple[Step, ...]],
         delivered: dict[str, Delivered],
         uploads: Uploads,
+        told: Callable[[], object] = lambda: None,
     ) -> None:
+        """`told`: called whenever an upload has ended, from any thread."""
         self.plans = plans
         self.delivered = delivered
         """By the keys of blobs: how those that are at the target came there."""
@@ -64,6 +66,7 @@ class TargetBlobs:
         self._profile = target.wish.profile
         self._rules = rules
         self._uploads = uploads
+        self._told = told
         self._watches: dict[Watch[Delivered], Blob] = {}
         self._ended: queue.SimpleQueue[Watch[Delivered] | None] = queue.SimpleQueue()
         self._mending = Lock()
@@ -71,18 +74,21 @@ class TargetBlobs:
         self._doubted: set[Blob] = set()
         """Blobs that a HEAD confirms and the manifest PUT calls unknown: they are sent again."""
 
-    def join(self, blob: Blob, ended: Callable[[], object] | None = None) -> Task | None:
+    def join(self, blob: Blob) -> Task | None:
         """Watch the upload of a blob. Returns a task, to be started, where nobody has one yet.
 
-        `ended` is called at its end, from any thread. Raises Cancelled.
+        Raises Cancelled.
         """
         repository = self._target.repository
         key = transfer_key(repository.name, repository.account, blob, self._profile)
         watch = self._resources.flights.join(key, self._target.watcher())
         self._watches[watch] = blob
-        if ended:
-            watch.flight.future.add_done_callback(lambda _: ended())
-        watch.flight.future.add_done_callback(lambda _: self._ended.put(watch))
+
+        def ended(_: object) -> None:
+            self._ended.put(watch)
+            self._told()
+
+        watch.flight.future.add_done_callback(ended)
         if not watch.leads:
             return None
         upload = BlobUpload(
@@ -113,10 +119,21 @@ class TargetBlobs:
             finally:
                 self.leave()
 
-    def settle(self) -> None:
-        """Take in the uploads that have ended so far, without waiting. Raises Cancelled."""
+    @property
+    def pending(self) -> bool:
+        """Whether any upload is still under way."""
+        return bool(self._watches)
+
+    def settle(self) -> list[Blob]:
+        """Take in the uploads that have ended so far, without waiting. Returns their blobs.
+
+        Raises Cancelled.
+        """
+        ended = []
         while not self._ended.empty():
-            self._take_one()
+            if blob := self._take_one():
+                ended.append(blob)
+        return ended
 
     def leave(self) -> None:
         """Wait for no upload any more; those that nobody else waits for are cancelled."""
@@ -131,39 +148,38 @@ class TargetBlobs:
             return False
         return all(any(blob in self.errors for blob in tree.blobs) for tree in trees)
 
-    def _take_one(self) -> None:
+    def _take_one(self) -> Blob | None:
+        """Wait for an upload to end. Returns its blob, unless that is tried anew."""
         watch = self._ended.get()
         self._target.context.cancel.check()
         assert watch is not None  # noqa: S101 - None is put when the cancel is thrown
         blob = self._watches.pop(watch, None)
         if blob is None:  # `leave` came before
-            return
+            return None
         joined = not watch.leads
         try:
             delivered = watch.result()
         except Restart:
             self._join_again(blob)
-        except SourceError as error:
-            if joined:  # it is the source of the other push that fails, not ours
-                self._join_again(blob)
-            else:
-                self.errors[blob] = error
+            return None
         except TowlineError as error:
-            self.errors[blob] = error
-        else:
-            # The other push may have delivered a blob that our manifest must not list (zstd).
-            if joined and not fits(blob, delivered.made, self._rules):
+            # It may be the source of the other push that fails, and not ours.
+            if joined and isinstance(error.__cause__ or error, SourceError):
                 self._join_again(blob)
-            else:
-                self._keep(blob, delivered._replace(sent_bytes=0) if joined else delivered)
+                return None
+            self.errors[blob] = error
+            return blob
+        # The other push may have delivered a blob that our manifest must not list (zstd).
+        if joined and not fits(blob, delivered.made, self._rules):
+            self._join_again(blob)
+            return None
+        self.delivered[blob.key] = delivered._replace(sent_bytes=0) if joined else delivered
+        self._target.remember([(blob, delivered.made)])
+        return blob
 
     def _join_again(self, blob: Blob) -> None:
         if task := self.join(blob):
             self._uploads.start([task])
-
-    def _keep(self, blob: Blob, delivered: Delivered) -> None:
-        self.delivered[blob.key] = delivered
-        self._target.remember([(blob, delivered.made)])
 
     def check_unsent(self) -> None:
         """Read stored layers that were at the target already, and check their DiffIDs.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from towline.sources.engine.images import Listed
     from towline.sources.engine.kept_export import KeptExport
     from towline.sources.passing import PassingTar
-    from towline.sources.passing_blob import PassingBlob
+    from towline.sources.passing_blob import Held, PassingBlob
     from towline.spec.digest import Digest
 
 
@@ -40,13 +40,13 @@ class Exports:
         self._turn = threading.Lock()
         self._kept: dict[Digest, KeptExport] = {}
         """By the images in them."""
-        self._passed: PassingTar | None = None
-        """The export that has passed."""
+        self._passed: tuple[PassingTar, Held] | None = None
+        """The export that has passed, and what was held of it."""
 
     def passing(
-        self, image: Listed, enough: Callable[[PassingTar], bool]
-    ) -> Generator[PassingBlob, None, None]:
-        """Each compressed blob of an export, as it passes, until there is `enough`.
+        self, image: Listed, held: Held, enough: Callable[[PassingTar], bool]
+    ) -> Generator[PassingBlob | None, None, None]:
+        """Each compressed blob of an export, as `PassesBy` has it, until there is `enough`.
 
         Raises SourceError, Cancelled.
         """
@@ -54,9 +54,10 @@ class Exports:
 
         stream = self._begin([image], self._context)
         name = f"the export of {image.title}"
-        self._passed = tar = PassingTar(stream, name, self._context.cancel)
+        tar = PassingTar(stream, name, self._context.cancel)
+        self._passed = tar, held
         try:
-            yield from tar.passing(lambda: enough(tar))
+            yield from tar.passing(held, lambda: enough(tar))
         except SourceError as error:
             raise stream.explained(error) from error
         finally:
@@ -74,9 +75,10 @@ class Exports:
             if export := self._kept.get(images[0].id):
                 return export
             unwanted = {each.hex for each in self._held({d for i in images for d in i.diff_ids})}
-            if self._passed:
-                missed = {digest.hex for digest in self._passed.held.missed}
-                passed = (path.rpartition("/")[2] for path in self._passed.passed)
+            if self._passed and not self._passed[1].left_behind:
+                tar, held = self._passed
+                missed = {digest.hex for digest in held.missed}
+                passed = (path.rpartition("/")[2] for path in tar.passed)
                 unwanted |= {name for name in passed if name not in missed}
             export = KeptExport(
                 partial(self._begin, images),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from towline.sources.engine.images import Listed
     from towline.sources.engine.kept_export import KeptExport
     from towline.sources.passing import PassingTar
-    from towline.sources.passing_blob import PassingBlob
+    from towline.sources.passing_blob import Held, PassingBlob
     from towline.spec.descriptor import Platform
 
 
@@ -217,10 +217,10 @@ class EngineSource:
         fits = all(may_be(image.platform, wanted) for wanted in self._platforms)
         return not self._platforms or (image.alone and fits)
 
-    def passing(self) -> Generator[PassingBlob, None, None]:
+    def passing(self, held: Held) -> Generator[PassingBlob | None, None, None]:
         """See `PassesBy`. Ends behind the last wanted blob; missed ones are exported once more."""
         (image,) = self._images
-        held = {digest.hex for digest in self.held(image.diff_ids)}
+        there = {digest.hex for digest in self.held(image.diff_ids)}
         wanted: set[str] | None = None
 
         def have_passed(tar: PassingTar) -> bool:
@@ -232,12 +232,12 @@ class EngineSource:
             nonlocal wanted
             if wanted is None:
                 content = self._contents.get(image.id) or self._described(image, find)
-                wanted = _names(content) - held if content else None
+                wanted = _names(content) - there if content else None
             return wanted is not None and all(
                 tar.size(f"blobs/sha256/{name}") is not None for name in wanted
             )
 
-        return self._exports.passing(image, have_passed)
+        return self._exports.passing(image, held, have_passed)
 
     # By an export that is kept.
 
