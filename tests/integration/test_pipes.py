@@ -402,6 +402,27 @@ def test_a_registry_that_hangs_keeps_the_others_waiting_for_a_while_at_most(
     assert done.digest == made.digest
 
 
+def test_who_waits_for_another_push_of_ours_to_end_is_not_left_behind(tmp_path: Path) -> None:
+    one, other = (
+        make_image(tmp_path / f"{n}.tar", [{"f": os.urandom(6 * MiB)}], format="oci-archive")
+        for n in range(2)
+    )
+    with (
+        scripted() as free,
+        scripted() as busy,
+        piped(other.path.read_bytes()) as pipe,
+        towline.Pusher(cache="none", jobs=1) as pusher,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        pusher._resources.wait_for_takers = 1.0
+        busy.on("PUT", "/uploads/", lambda _: time.sleep(5))
+        before = threads.submit(pusher.push, one.path, f"{busy.host}/app:1")
+        until(lambda: bool(busy.requests("PUT", "/uploads/")))
+        both = pusher.push(pipe, [f"{each.host}/app:2" for each in (free, busy)])
+        assert [result.digest for result in both] == [other.digest] * 2
+        assert before.result().digest == one.digest
+
+
 def test_small_blobs_are_sent_again_and_large_ones_end_with_the_way_round(
     oci_registry: TestRegistry, tmp_path: Path
 ) -> None:

@@ -156,9 +156,14 @@ class Passage:
             target.failure = error
         else:
             self.wants_blobs = len(kept) < len(target.tags) or not kept
-        self.taker = Taker(held)
+        self.taker = Taker(held, self._is_full)
         if not self.wants_blobs:
             self.taker.leave()
+
+    def _is_full(self, size: int) -> bool:
+        """Whether an upload of so many bytes has to wait for a slot of the target's host."""
+        hosts = [self.target.repository.name.host]
+        return bool(self.target.resources.slots_for(hosts, size).full(hosts))
 
     def begin(self, passing: PassingBlob, share: Share) -> None:
         """Plan the steps of a blob, and begin its upload, unless another push does that."""

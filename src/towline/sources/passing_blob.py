@@ -16,6 +16,8 @@ from towline.context import SLICE
 from towline.sources.base import PassedBy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from towline.context import Cancel
     from towline.layers.reader import Reader
     from towline.spec.digest import Digest
@@ -98,7 +100,9 @@ class Held:
 class Taker:
     """A target, as one of those that take what passes."""
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: Held, is_full: Callable[[int], bool] = lambda _: False) -> None:
+        """`is_full`: whether an upload of so many bytes has to wait for others to end first."""
+        self.is_full = is_full
         self.patience = held.patience
         """Seconds for which it may still keep others waiting, if it takes nothing meanwhile."""
         self.left_behind = False
@@ -135,9 +139,11 @@ class Share:
 
     @property
     def late(self) -> bool:
-        """Whether it is its target that others wait for, and not the pipe. Lock held."""
-        waits = self.state == "reading" and self.taken == self._blob.come < self._blob.size
-        return not waits and self.state not in {"sent", "elsewhere"}
+        """Whether it is its target that others wait for, and not the pipe or us. Lock held."""
+        blob = self._blob
+        if self.state == "reading":
+            return self.taken < blob.come or blob.come == blob.size
+        return self.state in {"expected", "paused"} and not self.taker.is_full(blob.size)
 
     def open(self) -> Reader:
         """Begin at the first byte. Raises PassedBy where that is not held any more."""

@@ -238,6 +238,18 @@ def test_who_takes_nothing_keeps_the_others_waiting_for_a_while_at_most(late: st
         failing.open()
 
 
+def test_who_waits_for_a_slot_of_ours_is_not_left_behind_for_that() -> None:
+    blob = passing_blob(2 * ROOM, patience=0.0)
+    full = [True]
+    begun, waiting = blob.share(Taker(blob.held)), blob.share(Taker(blob.held, lambda _: full[0]))
+    begun.open()
+    blob.held.wait()
+    assert not waiting.taker.left_behind
+    full[0] = False
+    blob.held.wait()
+    assert waiting.taker.left_behind
+
+
 def test_nobody_is_left_behind_where_no_other_waits() -> None:
     blob = passing_blob(2 * ROOM, patience=0.0)
     one, other = shares_of(blob, 2)
