@@ -214,6 +214,11 @@ def test_what_has_another_digest_there_does_not_get_them(source: Source, registr
     assert result.digest_differs == "platforms"
     assert listed(registry.url, registry.path("app"), source.index) == []
     assert len(listed(registry.url, registry.path("app"), source.child)) == 1
+    for options in ({"platform": BOTH[0]}, {"platform": BOTH[1:]}, {"annotation": {"a": "b"}}):
+        name = f"{registry.name(f'to-{len(str(options))}')}:1"
+        result = copied(f"{source.host}/app:1", name, referrers=True, **options)
+        told = f"what refers to {source.index} is left out: it has another digest"
+        assert result.warnings.count(told) == 1
 
 
 def test_one_that_fails_is_the_failure_of_what_it_refers_to(source: Source) -> None:

@@ -282,6 +282,25 @@ def _attach_referrers(
     for target in targets:
         missing = _missing(target, sound)
         target.referrers = tuple(each for each in missing if each.reference not in own)
+    _warn_of_cut_indexes(targets, opened, gatherer)
+
+
+def _warn_of_cut_indexes(
+    targets: Sequence[Target], opened: Opened | Assembled, gatherer: Gatherer
+) -> None:
+    """Warn where something refers to an index of which some platforms alone are pushed."""
+    cut = [
+        (target, whole)
+        for target in targets
+        for _, tree in target.tags
+        if (whole := tree.source.whole)
+    ]
+    subjects = list(dict.fromkeys(whole for _, whole in cut))
+    theirs = opened.referrers(subjects, patient=True) if subjects else ()
+    found = {each.subject for each in theirs if _refers(each, gatherer.tree(each.read()))}
+    for target, whole in cut:
+        if whole in found:
+            target.warn_of_referrers(whole)
 
 
 def left_behind(targets: Sequence[Target], opened: Opened | Assembled) -> int:

@@ -172,11 +172,12 @@ class Outcomes:
             self.target.context.emit(Note(reference=str(reference), message=message))
 
     def charge(self, reference: Reference) -> None:
-        """Add the costs since the last tag to this one."""
+        """Add the costs and warnings since the last tag to this one."""
         result, cost = self.by_tag[reference], self.target.costs.share()
         if isinstance(result, PushResult):
             self.by_tag[reference] = replace(
                 result,
+                warnings=tuple(self.target.warnings),
                 sent_bytes=result.sent_bytes + cost.sent_bytes,
                 requests=result.requests + cost.requests,
                 seconds=result.seconds + cost.seconds,

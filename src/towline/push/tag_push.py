@@ -183,7 +183,8 @@ class TagPush:
         if not isinstance(self._outcomes.by_tag[each.main], PushResult):
             return
         if each.subject not in self._there:
-            self._target.warn(f"what refers to {each.subject} is left out: it has another digest")
+            self._target.warn_of_referrers(each.subject)
+            self._outcomes.charge(each.main)
             return
         try:
             self._blobs.check(each.tree)

@@ -179,6 +179,12 @@ class Target:
         self.warnings.append(message)
         self.context.emit(Warned(reference=self.reference, message=message))
 
+    def warn_of_referrers(self, subject: Digest) -> None:
+        """Warn, once, that what refers to a manifest is left out: the manifest is not put here."""
+        message = f"what refers to {subject} is left out: it has another digest"
+        if message not in self.warnings:
+            self.warn(message)
+
     def retry(self, what: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `work` until it succeeds. Raises its last error when trying again is of no use."""
 

@@ -87,6 +87,8 @@ class SourceImage(NamedTuple):
     """Of the manifest; kept when it is built anew."""
     for_index: bool = False
     """Whether it stands for an index whose other images are left out."""
+    whole: Digest | None = None
+    """That index, where it is known."""
     origin: RepositoryName | None = None
     """The repository that holds it, if the source is a registry."""
     seen_in: tuple[RepositoryName, ...] = ()
@@ -112,6 +114,8 @@ class SourceIndex(NamedTuple):
     """Manifests that it lists and the source lacks, wholly or in part."""
     for_index: bool = False
     """Whether it stands for an index that lists more."""
+    whole: Digest | None = None
+    """That index."""
     sparse: bool = False
     """Whether layers of its images were left out on purpose."""
     assembled: bool = False

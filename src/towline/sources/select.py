@@ -243,7 +243,7 @@ def _of_platforms(
     leaves, absent = _leaves(index), _absent(index)
     found = _find(platforms, [image for image, _ in leaves], absent, source)
     if len(found) == 1:
-        return found[0]._replace(for_index=True)
+        return found[0]._replace(for_index=True, whole=index.manifest.digest)
     keep = {listed.digest for image, listed in leaves if image in found}
     warnings: tuple[str, ...] = ()
     if attestations:
@@ -345,6 +345,7 @@ def _only(index: SourceIndex, keep: Container[Digest]) -> SourceIndex:
         tuple(descriptors),
         absent,
         for_index=True,
+        whole=index.manifest.digest,
     )
 
 
@@ -364,7 +365,8 @@ def _the_whole_one(index: SourceIndex, source: str) -> SourceImage:
         f"{source} holds {images[0].platform} alone of its index, "
         f"so that image is pushed by itself, without {missing}"
     )
-    return images[0]._replace(for_index=True, warnings=(warning,))
+    whole = index.manifest.digest
+    return images[0]._replace(for_index=True, whole=whole, warnings=(warning,))
 
 
 def _empty(index: SourceIndex) -> list[Descriptor]:
