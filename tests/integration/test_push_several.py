@@ -437,3 +437,40 @@ def test_a_listener_that_wants_the_process_to_end_does_not_keep_the_push_waiting
         assert len(threads.submit(pusher.push, made.path, names(servers)).result(30)) == 3
     assert waited.is_set()
     assert len(whole(servers)) == 1
+
+
+def test_a_log_that_wants_the_process_to_end_does_not_keep_the_push_waiting(
+    large: Made, tmp_path: Path
+) -> None:
+    """It does so while the session of an upload that has failed is given back."""
+    heard = threading.Event()
+
+    def log(line: str) -> None:
+        if "DELETE" in line:
+            heard.set()
+            sys.exit(3)
+
+    with scripted() as registry, ThreadPoolExecutor(1) as threads:
+        registry.on("PATCH", "/uploads/", Reply(403), forever=True)
+        with towline.Pusher(cache="none", log=log) as pusher:
+            push = threads.submit(pusher.push, large.path, f"{registry.host}/app:1")
+            assert isinstance(push.exception(30), towline.AuthError)
+    assert heard.is_set()
+
+
+def test_where_all_hosts_want_a_pause_the_source_is_not_read_for_nobody(tmp_path: Path) -> None:
+    layers = [{"a": noise("a", 3 * MiB)}, {"b": noise("b", 2 * MiB)}]
+    made = make_image(tmp_path / "image.tar", layers, format="oci")
+    busy = Reply(503, {"Retry-After": "1"})
+    with scripted() as source, scripted() as one, scripted() as other:
+        result = towline.push(made.path, f"{source.host}/app:1", cache="none")
+        second = f"/blobs/{result.layers[1].digest}"
+        for registry in (one, other):
+            registry.on("PUT", "/uploads/", busy)
+            registry.on("PATCH", "/uploads/", busy)
+        places = [f"{registry.host}/app:1" for registry in (one, other)]
+        with towline.Pusher(cache="none", jobs=1) as pusher:
+            before = len(source.asked)
+            pusher.copy(f"{source.host}/app:1", places)
+        read = [asked for asked in source.asked[before:] if asked.target.endswith(second)]
+    assert [asked.method for asked in read] == ["GET", "GET"], "by each of them alone"

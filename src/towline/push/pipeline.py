@@ -8,6 +8,7 @@ it lasts; from then on it is planned and sent to by itself.
 from __future__ import annotations
 
 from functools import cached_property, partial
+from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.context import wait_patiently
@@ -256,6 +257,8 @@ class JointPush:
             announce(run.target)
         self._blobs = dict.fromkeys(blob for run in runs for blob in run.blobs)
         self._known = self._resources.known(self._blobs)
+        self._choosing = Lock()
+        """Two late targets may begin at once: they make one choice."""
 
     @cached_property
     def _choice(self) -> Choice:
@@ -364,7 +367,9 @@ class JointPush:
         # layers, the largest first, as they take the longest.
         from towline.push.upload.scheduler import Uploads  # an unchanged image needs none
 
-        uploads = Uploads(self._resources, self._wish, self._choice)
+        with self._choosing:
+            choice = self._choice
+        uploads = Uploads(self._resources, self._wish, choice)
         for run in runs:
             run.begin(uploads)
         for blob in sorted(self._blobs, key=lambda blob: (blob.held, blob.is_layer, -blob.size)):

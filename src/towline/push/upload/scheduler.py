@@ -12,7 +12,7 @@ slots, whose holders wait for nobody.
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -247,7 +247,9 @@ class Uploads:
             self._start_alone(sibling)
 
     def _failed(self, task: Task, error: BaseException) -> None:
-        task.upload.leave(error)
+        # A caller's function that is told of it may raise anything: `error` is what is waited for.
+        with suppress(BaseException):
+            task.upload.leave(error)
         task.flight.failed(error)
         for sibling in task.siblings:
             self._start_alone(sibling)
@@ -343,6 +345,13 @@ class Uploads:
     def _send_together(self, tasks: Sequence[Task]) -> None:
         """Read the blob once; each target's part is written, and ended, by a thread of its host."""
         reading = Cancel()
+        # A host that has asked for a pause since: its task goes alone, which costs it no attempt.
+        paused = [task for task in tasks if self._gate.remaining(task.host)]
+        for task in paused:
+            self._try_again(task, Outpaced())
+        tasks = [task for task in tasks if task not in paused]
+        if not tasks:
+            return
         try:
             stream = self._stream([task.upload for task in tasks], reading)
         except BaseException as error:  # noqa: BLE001 - each of them hears of it
@@ -351,10 +360,6 @@ class Uploads:
             return
         fan = FanOut(stream, reading)
         for task in tasks:
-            # The host has asked for a pause since: it goes alone, which costs it no attempt.
-            if self._gate.remaining(task.host):
-                self._try_again(task, Outpaced())
-                continue
             task.sending = True
             lane = fan.lane(task.patience, task.upload.attempt().cancel)
             receive = partial(self._receive, task, lane)
