@@ -149,9 +149,9 @@ def _left(target: Target, tag: Reference, known: Descriptor, standing: Descripto
 
     Raises RegistryError where `--if-exists` ends the tag's push.
     """
-    wish = target.wish
-    rule = wish.if_exists
-    if tag.tag and rule in {"skip", "fail"} and tagged.stays(target, tag, standing, rule):
+    wish, rule = target.wish, target.wish.if_exists
+    if tag.tag and rule in {"skip", "fail"}:
+        tagged.stays(target, tag, standing, rule)
         return "skipped"
     return "unchanged" if wish.as_it_is and standing.digest == known.digest else None
 

@@ -152,13 +152,13 @@ class EngineImage(EngineSource):
                 )
                 for diff_id, digest in layers.items()
             )
-            if not seen and not any(self._has(each, root) for each in (target, *beside)):
+            if not seen and not any(
+                (each.repository.name, root) in self._fetched
+                or _read(each, root, manifest=True) is not None
+                for each in (target, *beside)
+            ):
                 return False
         return True
-
-    def _has(self, target: Target, root: Digest) -> bool:
-        fetched = (target.repository.name, root) in self._fetched
-        return fetched or _read(target, root, manifest=True) is not None
 
 
 def _read(target: Target, digest: Digest, *, manifest: bool) -> bytes | None:

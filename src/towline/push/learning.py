@@ -9,7 +9,7 @@ and dropped, all of them, where manifest and config do not fit together.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError, TowlineError
 from towline.push.image import images, tree_blobs
@@ -249,15 +249,6 @@ _BESIDE = re.compile(r"sha256-[0-9a-f]{64}.*")
 _TRUNKS = frozenset({("main",), ("master",), ("edge",)})
 
 
-class _Parts(NamedTuple):
-    """A tag taken apart: `v1.10-alpine` has the numbers 1 and 10, and the word `alpine`."""
-
-    words: tuple[str, ...]
-    numbers: tuple[float, ...]
-    hashed: bool
-    """Whether it has the hash of a commit."""
-
-
 def alike(tag: str, others: Iterable[str]) -> list[str]:
     """The other tags of a repository, that first whose image probably shares the most layers.
 
@@ -265,19 +256,19 @@ def alike(tag: str, others: Iterable[str]) -> list[str]:
     version. Tags with a hash are last, as it does not tell their age; if `tag` itself has a hash,
     the trunk (`main`, `master`, `edge`) is first.
     """
-    own = _parts(tag)
+    own_words, own_numbers, own_hashed = _parts(tag)
 
     def rank(place: int, other: str) -> tuple[object, ...]:
-        parts = _parts(other)
-        trunk = parts.words in _TRUNKS
+        words, numbers, hashed = _parts(other)
+        trunk = words in _TRUNKS
         return (
-            not parts.hashed,
-            trunk and own.hashed,
-            parts.words == own.words,
+            not hashed,
+            trunk and own_hashed,
+            words == own_words,
             trunk,
-            shared(parts.numbers, own.numbers),
-            not parts.words,
-            parts.numbers,
+            shared(numbers, own_numbers),
+            not words,
+            numbers,
             place,  # many list the newest last
         )
 
@@ -286,7 +277,11 @@ def alike(tag: str, others: Iterable[str]) -> list[str]:
     return [other for _, other in reversed(ranked)]
 
 
-def _parts(tag: str) -> _Parts:
+def _parts(tag: str) -> tuple[tuple[str, ...], tuple[float, ...], bool]:
+    """A tag's words, its numbers, and whether it has the hash of a commit.
+
+    `v1.10-alpine` has the word `alpine`, and the numbers 1 and 10.
+    """
     words, numbers, hashed = [], [], False
     for part in re.split(r"[._-]", tag.lower()):
         if _HASH.fullmatch(part):
@@ -299,4 +294,4 @@ def _parts(tag: str) -> _Parts:
                 numbers.append(float("inf"))
             elif piece != "v":
                 words.append(piece)
-    return _Parts(tuple(words), tuple(numbers), hashed)
+    return tuple(words), tuple(numbers), hashed

@@ -63,10 +63,11 @@ class Resources:
         self.log = options.get("log") or nowhere
         self.environ = environment(options)
         secrets.add_environment(self.environ)
-        secrets.add_address(_text(options.get("cache")))
+        cache = None if options.get("cache") is None else os.fspath(options["cache"])
+        secrets.add_address(cache)
         self.engine = options.get("engine")
         """The Docker engine's address; None: it is found as docker's client finds it."""
-        self.knowledge = open_knowledge(_text(options.get("cache")), self.environ, warn)
+        self.knowledge = open_knowledge(cache, self.environ, warn)
         self.gate = Gate()
         self.client = RegistryClient(
             _settings(options, self.limits, warn, secrets),
@@ -273,7 +274,3 @@ def _settings(
         warn=warn,
         secrets=secrets,
     )
-
-
-def _text(path: str | os.PathLike[str] | None) -> str | None:
-    return None if path is None else os.fspath(path)
