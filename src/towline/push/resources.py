@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from threading import Lock, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from towline.context import SLICE, Cancel
@@ -17,8 +18,6 @@ from towline.knowledge.open import open_knowledge
 from towline.push.interface.options import account, chunk_size, environment, limits, pair, rate
 from towline.registry.client import RegistryClient, Settings
 from towline.transfers.retry import Gate, Policy
-from towline.transfers.single_flight import SingleFlight
-from towline.transfers.slots import Slots
 from towline.transfers.threads import Threads, processors
 
 if TYPE_CHECKING:
@@ -33,7 +32,11 @@ if TYPE_CHECKING:
     from towline.push.unfinished import Unfinished
     from towline.reference import RepositoryName
     from towline.spec.digest import Digest
+    from towline.transfers.single_flight import SingleFlight
+    from towline.transfers.slots import Slots
     from towline.wire.secrets import Secrets
+
+T = TypeVar("T")
 
 AT_ONCE = 16
 """Questions, small blobs and manifests that each host gets at once, beside the uploads."""
@@ -76,16 +79,9 @@ class Resources:
         )
         self.policy = Policy(retries=self.limits.retries)
         self.look_again: tuple[float, ...] = LOOK_AGAIN
-        jobs = self.limits.jobs
-        self.slots = Slots(jobs)
         # `--jobs 1` means that no request runs beside another.
-        self.at_once = AT_ONCE if jobs > 1 else 1
+        self.at_once = AT_ONCE if self.limits.jobs > 1 else 1
         """Manifests that are put to a host at once."""
-        self.small_slots = Slots(AT_ONCE) if jobs > 1 else self.slots
-        """The slots for questions and small blobs."""
-        self.flights: SingleFlight[Delivered] = SingleFlight()
-        """The uploads of blobs that are under way."""
-        self.manifest_flights: SingleFlight[None] = SingleFlight()
         self.wait_for_takers = WAIT_FOR_TAKERS
         self.passing = Lock()
         """Held while a blob that passes begins at several targets."""
@@ -93,9 +89,9 @@ class Resources:
         self._threads: WeakValueDictionary[str, Threads] = WeakValueDictionary()
         self._closed = False
         self._process = os.getpid()
-        self._spares: Spares | None = None
+        self._made: dict[str, Any] = {}
+        """What an unchanged push needs none of, by names: slots, flights and the like."""
         self._seen: dict[Hashable, Made] = {}
-        self._unfinished: Unfinished | None = None
         self._lock = Lock()
 
     @contextmanager
@@ -132,6 +128,55 @@ class Resources:
             cancel.cancel()
             for thread in threads:
                 thread.join(_LONGEST)
+
+    def _once(self, name: str, make: Callable[[], T]) -> T:
+        with self._lock:
+            if name not in self._made:
+                self._made[name] = make()
+            return cast("T", self._made[name])
+
+    @property
+    def slots(self) -> Slots:
+        """The slots for uploads of large blobs."""
+        from towline.transfers.slots import Slots
+
+        return self._once("slots", partial(Slots, self.limits.jobs))
+
+    @property
+    def small_slots(self) -> Slots:
+        """The slots for questions and small blobs."""
+        from towline.transfers.slots import Slots
+
+        beside = self.limits.jobs > 1
+        return self._once("small slots", partial(Slots, AT_ONCE)) if beside else self.slots
+
+    @property
+    def flights(self) -> SingleFlight[Delivered]:
+        """The uploads of blobs that are under way."""
+        from towline.transfers.single_flight import SingleFlight
+
+        return self._once("flights", SingleFlight)
+
+    @property
+    def manifest_flights(self) -> SingleFlight[None]:
+        """The PUTs of manifests that are under way."""
+        from towline.transfers.single_flight import SingleFlight
+
+        return self._once("manifest flights", SingleFlight)
+
+    @property
+    def spares(self) -> Spares:
+        """The buffers that blocks are read into."""
+        from towline.layers.buffers import Spares
+
+        return self._once("spares", Spares)
+
+    @property
+    def unfinished(self) -> Unfinished:
+        """The uploads that were left unfinished."""
+        from towline.push.unfinished import Unfinished
+
+        return self._once("unfinished", partial(Unfinished, self.knowledge, self.record_hosts))
 
     @property
     def encoders(self) -> Threads:
@@ -198,16 +243,6 @@ class Resources:
         with self._lock:
             return self._seen.get(key)
 
-    @property
-    def spares(self) -> Spares:
-        """The buffers that blocks are read into."""
-        from towline.layers.buffers import Spares  # an unchanged push reads none
-
-        with self._lock:
-            if self._spares is None:
-                self._spares = Spares()
-            return self._spares
-
     def check_open(self) -> None:
         """Raise UsageError if the Pusher is closed, or was made before a fork."""
         if self._closed:
@@ -221,19 +256,9 @@ class Resources:
         for host, facts in self.client.facts().items():
             self.knowledge.record_host(host, facts)
 
-    @property
-    def unfinished(self) -> Unfinished:
-        """The uploads that were left unfinished."""
-        from towline.push.unfinished import Unfinished  # an unchanged push has none
-
-        with self._lock:
-            if self._unfinished is None:
-                self._unfinished = Unfinished(self.knowledge, self.record_hosts)
-            return self._unfinished
-
     def left(self) -> Sequence[str]:
         """Sentences about the uploads that this `Pusher` has left unfinished."""
-        return self._unfinished.told() if self._unfinished else ()
+        return self.unfinished.told() if "unfinished" in self._made else ()
 
     def close(self) -> None:
         """Stop the threads, close connections and stores."""
@@ -244,8 +269,8 @@ class Resources:
             some.close()
         for some in threads:
             some.join()
-        if self._unfinished:
-            self._unfinished.close()
+        if "unfinished" in self._made:
+            self.unfinished.close()
         self.record_hosts()
         self.client.close()
         self.knowledge.close()
