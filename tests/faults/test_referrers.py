@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import towline
+from tests.support.quick import quick
 from tests.support.scripted import CUT, HTML, Asked, Reply, Scripted, complaint
 from tests.support.subjects import signature
 from towline.cli.main import main
 from towline.errors import RegistryError
 from towline.registry.listings import ROUNDS_MAX
+from towline.server import Server
 from towline.spec import media_types
 from towline.spec.digest import Digest
 from towline.spec.distribution import tag_of
 from towline.spec.manifest import RawManifest
+from towline.testing import make_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -296,3 +299,28 @@ class TestPushing:
         registry.on("PUT", f"manifests/{TAG}", other_writes_too)
         digest = self.push(registry, artifact)
         assert sorted(entry["digest"] for entry in tagged(registry)) == sorted([OTHER, digest])
+
+
+def test_a_referrer_of_what_the_registry_does_not_find_for_a_moment_is_put_again(
+    registry: Scripted, tmp_path: Path
+) -> None:
+    """Distribution puts what is there already anew, in place: others find it empty meanwhile.
+
+    The manifest may miss a blob then, and the list a manifest that another copy puts.
+    """
+    both = [
+        {"code": "DIGEST_INVALID", "message": "provided digest did not match uploaded content"},
+        {"code": "MANIFEST_BLOB_UNKNOWN", "message": "blob unknown to registry"},
+    ]
+    refusal = Reply(400, {"Content-Type": "application/json"}, json.dumps({"errors": both}))
+    registry.on("GET", "referrers", Reply(404), forever=True)
+    with Server() as server, quick(towline.Pusher(cache="none")) as pusher:
+        source = server.url.partition("//")[2] + "/app"
+        image = pusher.push(make_image(tmp_path / "image.tar").path, f"{source}:1")
+        signature(tmp_path / "signature", subject := Digest(image.digest), image.size)
+        signed = pusher.push(tmp_path / "signature", source, by_digest=True)
+        registry.on("PUT", f"manifests/{signed.digest}", refusal)
+        registry.on("PUT", f"manifests/{tag_of(subject)}", refusal)
+        pusher.copy(f"{source}:1", f"{registry.host}/team/app:1", referrers=True)
+    entries = json.loads(registry.manifests[tag_of(subject)][1])["manifests"]
+    assert [entry["digest"] for entry in entries] == [signed.digest]

@@ -113,9 +113,8 @@ class TagPush:
 
         Raises Cancelled.
         """
-        pauses = self._target.resources.look_again
         try:
-            for pause in (*pauses, None):
+            for pause in (*self._target.resources.look_again, None):
                 self._blobs.check(tree)
                 image = TaggedImage(self._tag(reference, tree))
                 if kept := image.kept():
@@ -128,18 +127,28 @@ class TagPush:
                         documents = self._put_image(image)
                     break
                 except RegistryError as error:
-                    sent = (*image.documents.children, image.documents.top)
-                    foreign = any(wants_foreign(error, each) for each in sent)
-                    if not lacks_blobs(error) or pause is None or foreign:
-                        raise
-                    missed = error.message if pause == pauses[-1] else ""
-                # Harbor, and caches behind a load balancer, may confirm a blob and not find it for
-                # the manifest; or it was lost meanwhile.
-                self._target.context.cancel.wait(pause)
-                self._blobs.send_missing(tree, missed)
+                    self._send_missing(tree, image, error, pause)
             return self._verified(image.tag, Placed(documents, "pushed"))
         except TowlineError as error:
             return error
+
+    def _send_missing(
+        self, tree: Tree, image: TaggedImage, refusal: RegistryError, pause: float | None
+    ) -> None:
+        """After a pause, send again what a registry misses for a manifest.
+
+        Raises the refusal where it is for something else, or there is no pause any more.
+        """
+        sent = (*image.documents.children, image.documents.top)
+        foreign = any(wants_foreign(refusal, each) for each in sent)
+        if not lacks_blobs(refusal) or pause is None or foreign:
+            raise refusal
+        # Harbor, and caches behind a load balancer, may confirm a blob and not find it for the
+        # manifest; distribution neither finds what another push puts anew just now; or it was lost
+        # meanwhile.
+        self._target.context.cancel.wait(pause)
+        last = pause == self._target.resources.look_again[-1]
+        self._blobs.send_missing(tree, refusal.message if last else "")
 
     def _put_image(self, image: TaggedImage) -> Documents:
         """Put the documents; where their type is refused, convert them and put those.
@@ -187,9 +196,14 @@ class TagPush:
             self._outcomes.charge(each.main)
             return
         try:
-            self._blobs.check(each.tree)
-            image = TaggedImage(self._tag(each.reference, each.tree))
-            self._put_image(image)
+            for pause in (*self._target.resources.look_again, None):
+                self._blobs.check(each.tree)
+                image = TaggedImage(self._tag(each.reference, each.tree))
+                try:
+                    self._put_image(image)
+                    break
+                except RegistryError as error:
+                    self._send_missing(each.tree, image, error, pause)
         except TowlineError as error:
             told = f"{each.main} is in place, but not {each.reference}, which refers to it"
             error.args = (f"{told}: {error.message}", *error.args[1:])
