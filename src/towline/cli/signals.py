@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from towline.errors import TransferCancelled
@@ -89,8 +89,19 @@ def cancel_on_signals(
     if threading.current_thread() is not threading.main_thread():
         yield cancel
         return
-    watch = _Watch(cancel, last_words)
-    with watch.installed():
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(writing, False)
+    wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    # They do nothing, since the thread has read the signal; without them Python's would act.
+    handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+    watch = _Watch(reading, cancel, last_words)
+    with ExitStack() as installed:
+        installed.callback(_restore, handlers, wakeup, writing)  # the thread reads the pipe's end
+        try:
+            watch.start()
+        except RuntimeError:  # the system refuses a thread: signals do what they did before
+            os.close(reading)
+            installed.close()
         try:
             yield cancel
         except TransferCancelled as error:
@@ -99,49 +110,30 @@ def cancel_on_signals(
             raise Interrupted(error, watch.code) from error
 
 
-class _Watch:
-    """The thread that waits for signals, and the exit code of the first."""
+class _Watch(threading.Thread):
+    """Waits for signals, and tells the exit code of the first."""
 
-    def __init__(self, cancel: Cancel, last_words: Callable[[int], bytes]) -> None:
+    def __init__(self, reading: int, cancel: Cancel, last_words: Callable[[int], bytes]) -> None:
+        super().__init__(name="signals", daemon=True)
+        self._reading = reading
         self._cancel = cancel
         self._last_words = last_words
         self.code: int | None = None
 
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Catch signals while the block runs."""
-        reading, writing = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(writing, False)
-        wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        # They do nothing, since the thread has read the signal; without them Python's would act.
-        handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
-        watch = threading.Thread(target=self._watch, args=(reading,), name="signals", daemon=True)
-        try:
-            watch.start()
-        except RuntimeError:  # the system refuses a thread: signals do what they did before
-            os.close(reading)
-            _restore(handlers, wakeup, writing)
-            yield
-            return
-        try:
-            yield
-        finally:
-            _restore(handlers, wakeup, writing)  # the thread reads the pipe's end
-
-    def _watch(self, reading: int) -> None:
-        heard = _hear(reading, None)
+    def run(self) -> None:
+        heard = _hear(self._reading, None)
         if heard:
             self.code = 128 + heard
             # In another thread: an action that blocks must not keep this one from a second signal.
             cancel = threading.Thread(target=self._cancel.cancel, name="cancel", daemon=True)
             with suppress(RuntimeError):  # the system refuses a thread: it ends after the grace
                 cancel.start()
-            self._end_soon(reading, self.code)
-        os.close(reading)
+            self._end_soon(self.code)
+        os.close(self._reading)
 
-    def _end_soon(self, reading: int, code: int) -> None:
+    def _end_soon(self, code: int) -> None:
         end = time.monotonic() + GRACE
-        if _hear(reading, GRACE) == 0:
+        if _hear(self._reading, GRACE) == 0:
             # The block has ended in time. The interpreter may now wait at its end for a stuck
             # thread: that wait is cut short, what the main thread still prints only where nobody
             # reads it.
