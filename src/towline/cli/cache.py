@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from towline.cli import options, output, wording
@@ -35,11 +36,8 @@ def _cache(args: Arguments) -> int:
     secrets.add_environment(os.environ)
     secrets.add_address(where)
     try:
-        store = open_store(where, os.environ)
-        try:
+        with closing(open_store(where, os.environ)) as store:
             actions[word](store, args)
-        finally:
-            store.close()
     except KnowledgeError as error:
         raise TowlineError(secrets.redact(str(error))) from None
     return 0
