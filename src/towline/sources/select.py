@@ -311,10 +311,7 @@ def _absent(index: SourceIndex) -> list[Descriptor]:
 
 def _only(index: SourceIndex, keep: Container[Digest]) -> SourceIndex:
     """The index with these images alone; the index itself if it has no others."""
-    # The document is changed as little as can be: fields that we do not know stay.
-    document = json.loads(index.manifest.content)
-    children: list[SourceImage | SourceIndex] = []
-    descriptors: list[Descriptor] = []
+    kept: list[tuple[SourceImage | SourceIndex, Descriptor]] = []
     absent = tuple(each for each in index.absent if each.digest in keep)
     rewritten = {each.digest: each for each in absent}
     for child, listed in zip(index.children, index.descriptors, strict=True):
@@ -323,14 +320,14 @@ def _only(index: SourceIndex, keep: Container[Digest]) -> SourceIndex:
             if not inner.children and not inner.absent:
                 continue
             raw = inner.manifest
-            children.append(inner)
-            descriptors.append(listed._replace(digest=raw.digest, size=raw.size))
+            kept.append((inner, listed._replace(digest=raw.digest, size=raw.size)))
         elif listed.digest in keep:
-            children.append(child)
-            descriptors.append(listed)
+            kept.append((child, listed))
         else:
             continue
-        rewritten[listed.digest] = descriptors[-1]
+        rewritten[listed.digest] = kept[-1][1]
+    # The document is changed as little as can be: fields that we do not know stay.
+    document = json.loads(index.manifest.content)
     listing = [
         {**each, "digest": new.digest, "size": new.size}
         for each in document["manifests"]
@@ -339,14 +336,10 @@ def _only(index: SourceIndex, keep: Container[Digest]) -> SourceIndex:
     if listing == document["manifests"]:
         return index
     content = gojson.encode({**document, "manifests": listing}, indent=gojson.INDENT)
-    return SourceIndex(
-        RawManifest(content, index.manifest.media_type),
-        tuple(children),
-        tuple(descriptors),
-        absent,
-        for_index=True,
-        whole=index.manifest.digest,
-    )
+    raw = RawManifest(content, index.manifest.media_type)
+    children, descriptors = zip(*kept, strict=True) if kept else ((), ())
+    whole = index.manifest.digest
+    return SourceIndex(raw, children, descriptors, absent, for_index=True, whole=whole)
 
 
 def _the_whole_one(index: SourceIndex, source: str) -> SourceImage:
