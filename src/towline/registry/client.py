@@ -129,7 +129,14 @@ class RegistryClient:
         """
         context = context or Context()
         with acquired(self._lock, context):
-            facts = self._host_facts(name.host, side)
+            if name.host not in self._facts:
+                kept_as = self._name(name.host)
+                # How a host takes uploads is of no interest to those who only read.
+                known = self._recall(kept_as) if self._recall and side == "destination" else {}
+                facts = HostFacts.recalled(known, time.time())
+                # A copy, for `facts` to see what has changed since.
+                self._facts[name.host] = kept_as, facts, replace(facts)
+            facts = self._facts[name.host][1]
             transport = self._transport(name, side, context)
         size = self._settings.chunk_size
         return Repository(name, transport, facts, side=side, pull_from=pull_from, chunk_size=size)
@@ -150,16 +157,6 @@ class RegistryClient:
         """Use a destination's account for reads from these hosts, too."""
         # Without the lock: whoever holds it may be waiting for a credential helper.
         self._keychain.destinations.update(hosts)
-
-    def _host_facts(self, host: str, side: Side) -> HostFacts:
-        if host not in self._facts:
-            name = self._name(host)
-            # How a host takes uploads is of no interest to those who only read.
-            known = self._recall(name) if self._recall and side == "destination" else {}
-            found = HostFacts.recalled(known, time.time())
-            # A copy, for `facts` to see what has changed since.
-            self._facts[host] = name, found, replace(found)
-        return self._facts[host][1]
 
     def _name(self, host: str) -> str:
         """The name under which facts of a host are kept.

@@ -15,7 +15,7 @@ import threading
 import time
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import ssl
@@ -85,12 +85,15 @@ class Channel:
         """The other side's certificate (DER), checked or not; empty without TLS."""
         return (self._tls.getpeercert(binary_form=True) or b"") if self._tls else b""
 
-    def finish_connecting(self) -> None:
-        """Wait for a connect under way. Raises OSError, Silence."""
-        self._wait(select.POLLOUT, self.timeout)
-        # The socket is writable too when it has failed; only SO_ERROR tells (connect(2)).
-        if code := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            raise OSError(code, os.strerror(code))
+    def connect(self, address: tuple[Any, ...]) -> None:
+        """Connect the socket. Raises OSError, Silence."""
+        try:
+            self._socket.connect(address)
+        except BlockingIOError:
+            self._wait(select.POLLOUT, self.timeout)
+            # The socket is writable too when it has failed; only SO_ERROR tells (connect(2)).
+            if code := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(code, os.strerror(code)) from None
 
     def send(self, views: list[memoryview]) -> bool:
         """Send all of `views`; what was sent is taken off the list.

@@ -220,10 +220,7 @@ def _dial_address(
         # A request's last small packet must not wait for an acknowledgement (Nagle).
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         channel = Channel(sock, cancel, timeout)
-        try:
-            sock.connect(address)
-        except BlockingIOError:
-            channel.finish_connecting()
+        channel.connect(address)
     except BaseException:
         sock.close()
         raise

@@ -261,7 +261,11 @@ class Exchange:
         except framing.Gone as gone:
             failure = self._lost("closed the connection without an answer", begun=gone.begun)
         except framing.Broken as broken:
-            failure = self._no_http(broken)
+            where = self.request.url.authority
+            failure = RegistryError(f"{where} sent {broken}", transient=True)
+            if broken.start.startswith(_TLS_RECORDS):
+                failure = NetworkError(f"{where} speaks TLS, but was spoken to in plain http")
+                failure.speaks_tls = True
         except OSError as error:
             failure = self._failed(error)
         except BaseException:
@@ -287,14 +291,6 @@ class Exchange:
         refused = other_certificate(self.request.url.authority, error, unread)
         lost = f"broke the connection ({words(error)})"
         return refused or self._lost(lost, begun=self._answered)
-
-    def _no_http(self, broken: framing.Broken) -> TowlineError:
-        where = self.request.url.authority
-        if not broken.start.startswith(_TLS_RECORDS):
-            return RegistryError(f"{where} sent {broken}", transient=True)
-        error = NetworkError(f"{where} speaks TLS, but was spoken to in plain http")
-        error.speaks_tls = True
-        return error
 
     def _error(self, what: str) -> NetworkError:
         """The error for `what` the other side did instead of answering."""

@@ -117,7 +117,14 @@ class Admission:
                 raise
             response = self._tried(visit)
         if response.status == 400:
-            again = self._forget_aged(visit)
+            from towline.registry.auth.token import LIFE_MIN
+
+            # ECR Public answers 400 to a token that has expired: one that is not new is dropped.
+            with acquired(self._lock, visit.context):
+                token = self._token(visit.scopes)
+                again = token is not None and token.age(self._clock()) > LIFE_MIN
+                if again:
+                    del self._tokens[self._granted(visit.scopes)]
         else:
             # ECR answers 403 to a login that has expired, and says so in plain text.
             denied = response.status == 403 and "expired" in errors.text(response)
@@ -151,18 +158,6 @@ class Admission:
             before, header = header, self.at_hand(scopes)
             # The same header once more is for a hiccup (a password that was good), and only once.
             renewals = _RENEWALS_MAX if header == before else renewals + 1
-
-    def _forget_aged(self, visit: Visit) -> bool:
-        """Drop the token if it is older than a minute. Returns whether it was."""
-        from towline.registry.auth.token import LIFE_MIN
-
-        # ECR Public answers 400 to a token that has expired.
-        with acquired(self._lock, visit.context):
-            token = self._token(visit.scopes)
-            if token is None or token.age(self._clock()) <= LIFE_MIN:
-                return False
-            self._tokens.pop(self._granted(visit.scopes))
-            return True
 
     def _other_credentials(self, context: Context) -> bool:
         """Ask the credential helper once more. Returns whether its answer has changed."""

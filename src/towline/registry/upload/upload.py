@@ -209,22 +209,21 @@ class Upload:
         If not, drop this upload. After an error call it again later, once.
         """
         self._break_off()
-        if not self._is_unsent and not self._goes_on():
-            self.session.over()
-            return False
-        self._body, self._start, self._written = None, self.session.acknowledged, 0
-        return True
-
-    def _goes_on(self) -> bool:
-        acknowledged = self.session.acknowledged
+        session = self.session
         # Only chunks are acknowledged, so that tells how an earlier process has sent it.
-        in_chunks = isinstance(self._body, Chunks) if self._body else acknowledged > 0
+        in_chunks = isinstance(self._body, Chunks) if self._body else session.acknowledged > 0
         telling = self._telling or self._written - self._start >= _TELLING
         if in_chunks:
-            telling = acknowledged > self._start
-            if not self._talk.facts.takes_chunks:
-                return False
-        return self.session.resume(telling=telling, in_chunks=in_chunks)
+            telling = session.acknowledged > self._start
+        lost = in_chunks and not self._talk.facts.takes_chunks
+        goes_on = self._is_unsent or (
+            not lost and session.resume(telling=telling, in_chunks=in_chunks)
+        )
+        if not goes_on:
+            session.over()
+            return False
+        self._body, self._start, self._written = None, session.acknowledged, 0
+        return True
 
     def cancel(self) -> None:
         """Cancel the session at the registry. Never raises, never waits long."""
