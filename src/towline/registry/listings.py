@@ -127,8 +127,8 @@ def next_page(response: Response) -> str | None:
 def referrers(name: RepositoryName, subject: str, target: str | None = None) -> Call[Page | None]:
     """end-12: what refers to a manifest, or the list's page at `target`. None: there is no list.
 
-    The second part of a page is path and query of the next one.
-    Registries without the API answer with 404, other refusals, HTML, or another type with 200.
+    With a page comes path and query of the next one. Registries without the API answer with 404,
+    other refusals, HTML, or another type with 200.
     """
     action = f"list what refers to {subject} in {name}"
 
@@ -137,13 +137,8 @@ def referrers(name: RepositoryName, subject: str, target: str | None = None) -> 
             raise errors.refusal(response, action)
         if not response.ok or response.media_type != media_types.OCI_INDEX:
             return None
-        try:
-            found = parse(response.body, media_types.OCI_INDEX)
-        except ValueError:
-            return None
-        # An object without `manifests` would parse as an empty index, but lists nothing.
-        listing = isinstance(found, Index) and "manifests" in reading.document(response.body)
-        return (getattr(found, "manifests", ()), next_page(response)) if listing else None
+        entries = _entries_of(response.body, media_types.OCI_INDEX)
+        return None if entries is None else (entries, next_page(response))
 
     path = target or distribution.referrers_path(name.path, subject)
     accept = ("Accept", media_types.OCI_INDEX)
@@ -237,16 +232,22 @@ def _is_listed(talk: Conversation, tag: str, entry: Descriptor) -> bool:
 def _entries(talk: Conversation, tag: str, found: Got | None) -> tuple[Descriptor, ...]:
     if found is None:
         return ()
-    try:
-        parsed = parse(found.manifest.content, found.manifest.media_type)
-    except ValueError:
-        parsed = None
-    # An object without `manifests` is no list; with null it is an empty one.
-    listing = parsed is not None and "manifests" in json.loads(found.manifest.content)
-    if listing and isinstance(parsed, Index) and parsed.media_type == media_types.OCI_INDEX:
-        return parsed.manifests
+    entries = _entries_of(found.manifest.content, found.manifest.media_type)
+    if entries is not None:
+        return entries
     raise RegistryError(
         f"{talk.name}:{tag} holds no list of what refers to its subject, and is left as it is",
         side=talk.side,
         hint="remove that tag, or push to a registry that has the referrers API",
     )
+
+
+def _entries_of(content: bytes, media_type: str) -> tuple[Descriptor, ...] | None:
+    """What an OCI index lists; None: it is none."""
+    try:
+        found = parse(content, media_type)
+    except ValueError:
+        return None
+    # An object without `manifests` would parse as an empty index, but lists nothing.
+    listing = found.media_type == media_types.OCI_INDEX and "manifests" in json.loads(content)
+    return found.manifests if listing and isinstance(found, Index) else None
