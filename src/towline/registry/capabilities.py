@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -47,18 +46,15 @@ _REFUSES = {
     "docker_refused": "no manifests of docker's format",
     "oci_refused": "no OCI manifests",
 }
-_APART = frozenset({"chunks_kept", "failures", "tried", "rate", "has_news_of_rate"})
-"""Facts of this run alone, and the rate, which is stored by itself."""
 _SURVIVAL = {True: "chunks_survive", False: "bodies_survive"}
 """The fact of uploads in chunks, and of those in one body."""
 
 
-@dataclass(slots=True)
 class HostFacts:
     """What one host takes and does.
 
     Threads change it without a lock: each field is a single value, and a lost change is found out
-    again.
+    again. Those with a type here are stored for later runs.
     """
 
     patch_refused: bool = False
@@ -89,16 +85,25 @@ class HostFacts:
     """Whether it takes a whole blob in the POST of an upload (end-4b); None: not tried."""
     tags_together: bool | None = None
     """Whether it sets several tags by one PUT of a manifest; None: not tried."""
-    chunks_kept: bool = field(default=False, compare=False)
-    """It has kept a blob that came in several chunks; in this run."""
-    failures: Counter[Shape] = field(default_factory=Counter)
-    """Bodies of a shape that were cut or met a server's error, one after the other; of this run."""
-    rate: int | None = field(default=None, compare=False)
-    """Bytes a second at which blobs went there the last time, for plans to estimate by."""
-    has_news_of_rate: bool = field(default=False, compare=False)
-    """Whether that was in this run."""
-    tried: set[Offer] = field(default_factory=set, compare=False)
-    """Offers that were tried in this run, whether or not that has told anything."""
+
+    def __init__(self, **known: bool | int) -> None:
+        """`known`: facts by their names."""
+        # No dataclass: that would be made anew at each start, which takes a millisecond.
+        vars(self).update(known)
+        self.chunks_kept = False
+        """It has kept a blob that came in several chunks; in this run."""
+        self.failures: Counter[Shape] = Counter()
+        """Bodies of a shape that were cut or met a server's error in a row; of this run."""
+        self.tried: set[Offer] = set()
+        """Offers that were tried in this run, whether or not that has told anything."""
+        self.rate: int | None = None
+        """Bytes a second at which blobs went there the last time, for plans to estimate by."""
+        self._has_news_of_rate = False
+        self._before = self._values()
+
+    def _values(self) -> dict[str, str]:
+        values = {name: getattr(self, name) for name in HostFacts.__annotations__}
+        return {name: "" if value is None else str(int(value)) for name, value in values.items()}
 
     @classmethod
     def recalled(cls, facts: Mapping[str, str], now: float) -> HostFacts:
@@ -108,13 +113,12 @@ class HostFacts:
         """
         # A shared cache may say anything: each value is checked like an answer.
         numbers = {name: int(text) for name, text in facts.items() if re.fullmatch(_NUMBER, text)}
-        found = cls(rate=numbers.get(_RATE) or None)
+        found = cls()
+        found.rate = numbers.get(_RATE) or None
         if not 0 <= now - numbers.get(_SEEN, 0) <= REMEMBERED:
             return found
         for name, kind in cls.__annotations__.items():
-            if kind == "bool" and name not in _APART:
-                setattr(found, name, bool(numbers.get(name)))
-            elif kind == "bool | None" and name in numbers:
+            if kind.startswith("bool") and name in numbers:
                 setattr(found, name, bool(numbers[name]))
         # With both refused no blob could be sent any more: one is tried again.
         found.put_refused &= not found.patch_refused
@@ -122,31 +126,27 @@ class HostFacts:
         found.chunk_min = min(numbers.get("chunk_min", 0), CHUNK)
         body_max = numbers.get("body_max", 0)
         found.body_max = body_max if body_max >= _SMALLER[-1] else None
+        found._before = found._values()
         return found
 
     def note_rate(self, sent_bytes: int, seconds: float) -> None:
         """Note that blobs of `sent_bytes` in all were sent in so many seconds."""
         if sent_bytes >= _TELLING and seconds > 0:
-            self.rate, self.has_news_of_rate = round(sent_bytes / seconds) or 1, True
+            self.rate, self._has_news_of_rate = round(sent_bytes / seconds) or 1, True
 
     def seconds(self, size: int) -> float | None:
         """Seconds that sending `size` bytes would take; None where no rate is known."""
         return size / self.rate if self.rate else None
 
-    def news(self, before: HostFacts, now: float) -> dict[str, str]:
-        """What is to be stored for a later run, since `before`."""
+    def news(self, now: float) -> dict[str, str]:
+        """What is to be stored for a later run: what was found out in this one."""
         # What was only recalled keeps its date: after a week it is found out again.
-        facts = self.to_recall(now) if self != before else {}
-        return {**facts, _RATE: str(self.rate)} if self.has_news_of_rate else facts
+        facts = self.to_recall(now) if self._values() != self._before else {}
+        return {**facts, _RATE: str(self.rate)} if self._has_news_of_rate else facts
 
     def to_recall(self, now: float) -> dict[str, str]:
-        """The facts for a later run.
-
-        Those that are not so are in it too: a store keeps what is not written over.
-        """
-        values = {name: getattr(self, name) for name in self.__slots__ if name not in _APART}
-        facts = {name: "" if value is None else str(int(value)) for name, value in values.items()}
-        return {**facts, _SEEN: str(int(now))}
+        """The facts for a later run, also those that are not so: a store keeps what is left out."""
+        return {**self._values(), _SEEN: str(int(now))}
 
     def offers(self, offer: Offer) -> bool | None:
         """Whether the host offers it; None: not known, and worth a try.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 import time
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -108,8 +107,8 @@ class RegistryClient:
             secrets=self._secrets,
         )
         self._endpoints: dict[str, Endpoint] = {}
-        self._facts: dict[str, tuple[str, HostFacts, HostFacts]] = {}
-        """By host: the name under which its facts are kept, the facts, and those recalled."""
+        self._facts: dict[str, tuple[str, HostFacts]] = {}
+        """By host: the name under which its facts are kept, and the facts."""
         self._warnings = Warnings(settings.warn)
         self._transports: dict[tuple[str, Credentials | None], Transport] = {}
 
@@ -133,9 +132,7 @@ class RegistryClient:
                 kept_as = self._name(name.host)
                 # How a host takes uploads is of no interest to those who only read.
                 known = self._recall(kept_as) if self._recall and side == "destination" else {}
-                facts = HostFacts.recalled(known, time.time())
-                # A copy, for `facts` to see what has changed since.
-                self._facts[name.host] = kept_as, facts, replace(facts)
+                self._facts[name.host] = kept_as, HostFacts.recalled(known, time.time())
             facts = self._facts[name.host][1]
             transport = self._transport(name, side, context)
         size = self._settings.chunk_size
@@ -243,8 +240,8 @@ class RegistryClient:
         now = time.time()
         with self._lock:
             found = {
-                name: facts.news(before, now)
-                for host, (name, facts, before) in self._facts.items()
+                name: facts.news(now)
+                for host, (name, facts) in self._facts.items()
                 # If it fell back to http, what it does there says nothing of https.
                 if self._name(host) == host or name != host
             }

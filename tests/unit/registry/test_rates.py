@@ -22,11 +22,11 @@ def test_the_last_push_that_tells_of_a_rate_is_what_is_estimated_by() -> None:
 def test_a_rate_is_handed_to_a_later_run_once_it_is_seen() -> None:
     first = HostFacts()
     first.note_rate(8 * MIB, 2.0)
-    news = first.news(HostFacts(), now=1.0)
+    news = first.news(now=1.0)
     assert news == {"rate": str(4 * MIB)}, "it makes other facts no newer"
     second = HostFacts.recalled(news, now=2 * REMEMBERED)
     assert second.seconds(4 * MIB) == 1.0
-    assert second.news(HostFacts(), now=1.0) == {}
+    assert second.news(now=1.0) == {}
 
 
 @pytest.mark.parametrize("text", ["", "0", "-5", "1.5", "fast", "1e9", "9" * 5000])

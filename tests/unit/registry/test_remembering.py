@@ -34,6 +34,10 @@ class Store:
         client.close()
 
 
+def stored(facts: HostFacts) -> dict[str, str]:
+    return facts.to_recall(0.0)
+
+
 def learned(facts: HostFacts, days: float) -> dict[str, str]:
     """Facts that were found out so many days ago."""
     return facts.to_recall(time.time() - days * DAY)
@@ -59,8 +63,9 @@ def test_what_was_known_before_does_not_become_newer_by_being_used() -> None:
     with store.used() as repository:
         assert repository.facts.limits()
     at_the_end = time.time() - 6 * DAY + REMEMBERED
-    assert HostFacts.recalled(store.facts, at_the_end - 60) == HostFacts(chunks_refused=True)
-    assert HostFacts.recalled(store.facts, at_the_end + 60) == HostFacts()
+    before, after = (HostFacts.recalled(store.facts, at_the_end + late) for late in (-60, 60))
+    assert stored(before) == stored(HostFacts(chunks_refused=True))
+    assert stored(after) == stored(HostFacts())
 
 
 def test_what_has_turned_out_otherwise_is_known_no_more() -> None:
