@@ -17,7 +17,7 @@ from tests.support.scripted import Asked, Reply, Scripted, scripted
 from towline.context import Context
 from towline.errors import AuthError, NetworkError, RegistryError
 from towline.events import nowhere
-from towline.registry import blobs
+from towline.registry import calls
 from towline.registry.auth.keychain import Credentials, Keychain
 from towline.registry.endpoints import Endpoint
 from towline.registry.transport import Transport
@@ -306,7 +306,7 @@ class TestNamesThatHaveLedHere:
         caller = Transport(pool, place, Credentials(USER, PASSWORD), keychain)
         pool._peers.update(self.peers)
         try:
-            caller.call(blobs.base(host), (), Context())
+            caller.call(calls.base(host), (), Context())
         finally:
             pool.close()
 

@@ -11,7 +11,7 @@ from tests.support.pushing import BLOCK, Client, client_of, send
 from tests.support.scripted import CUT, HTML, Asked, Reply, Scripted, complaint
 from towline.errors import NetworkError, RegistryError
 from towline.reference import RepositoryName
-from towline.registry.blobs import Confirmed
+from towline.registry.calls import Confirmed
 from towline.registry.upload.upload import Upload
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor

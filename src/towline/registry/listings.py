@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import errors
-from towline.registry.call import Call, Unclear
+from towline.registry.calls import Call, Unclear
 from towline.registry.manifests import MANIFEST_READ_MAX, get, put_manifest
 from towline.spec import distribution, media_types, reading
 from towline.spec.distribution import tag_of

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.registry import errors
-from towline.registry.call import Call, Unclear, says_nothing
+from towline.registry.calls import Call, Unclear, says_nothing
 from towline.spec import distribution, media_types, reading
 from towline.spec.descriptor import Descriptor
 from towline.spec.manifest import MAX_SIZE

@@ -11,9 +11,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError, TowlineError
-from towline.registry import blobs, errors, manifests
-from towline.registry.blobs import Confirmed, Opened, head_blob
-from towline.registry.call import Unclear
+from towline.registry import calls, errors, manifests
+from towline.registry.calls import Confirmed, Opened, Unclear, head_blob
 from towline.registry.errors import on_side
 from towline.registry.transport import Conversation
 from towline.wire.message import parse_url
@@ -143,7 +142,7 @@ class Repository:
             # Without `pull` of the origin distribution answers 401: that request is saved.
             if not self._transport.grants(self._mount_scopes, context):
                 return None
-            answer = talk.call(blobs.mount(self.name, digest, origin.path))
+            answer = talk.call(calls.mount(self.name, digest, origin.path))
             if isinstance(answer, Confirmed):
                 # Something on the way may have rewritten the header: only a HEAD tells whether the
                 # blob is ours.
@@ -281,11 +280,11 @@ class Repository:
 
         That is an earlier one (0) where the registry ignores `Range`.
         """
-        call = blobs.get_blob(self.name, digest, start)
+        call = calls.get_blob(self.name, digest, start)
         with on_side(self.side):
             unread = self._transport.open(call, self._scopes, context)
             response = unread.response
-            first = blobs.starts_at(response)
+            first = calls.starts_at(response)
             if response.status in {200, 206} and first is not None and first <= start:
                 return unread, first
             unread.close()
@@ -298,7 +297,7 @@ class Repository:
 
     def ask_base(self, context: Context) -> None:
         """Ask the registry itself whether this account is let in (end-1)."""
-        self._talk(context, ()).call(blobs.base(self.name.host))
+        self._talk(context, ()).call(calls.base(self.name.host))
 
     def some_tags(self, context: Context) -> Sequence[str]:
         """The first page of tags, up to 1000; empty where the registry refuses so many at once."""

@@ -20,7 +20,7 @@ from towline.events import nowhere
 from towline.reference import RepositoryName
 from towline.registry import errors
 from towline.registry.auth.admission import BODY_MARGIN, Admission, Visit
-from towline.registry.call import REDIRECTS, REDIRECTS_MAX, Call, astray, read_sent_on, sent_on
+from towline.registry.calls import REDIRECTS, REDIRECTS_MAX, Call, astray, read_sent_on, sent_on
 from towline.registry.endpoints import host_of
 from towline.spec import distribution
 from towline.wire.message import Request

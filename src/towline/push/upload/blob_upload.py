@@ -16,7 +16,7 @@ from towline.events import LayerProgress, Retrying
 from towline.layers.profile import AUTO
 from towline.push.image import nowhere
 from towline.push.plan import Ask, Delivered, Made, Mount, Send, own
-from towline.registry.blobs import Confirmed
+from towline.registry.calls import Confirmed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError
 from towline.registry import errors
-from towline.registry.call import Call
+from towline.registry.calls import Call
 from towline.registry.upload import strategy
 from towline.registry.upload.session import BINARY, range_end
 from towline.wire.message import Request
