@@ -9,6 +9,7 @@ callers, who know what a request means.
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from towline._version import __version__
@@ -82,13 +83,8 @@ class Pool:
         seconds without a byte, if other than usual. `fresh`: use a new connection. Raises
         NetworkError, and RegistryError for an answer that is no HTTP.
         """
-        return self._with_replay(
-            request,
-            context,
-            lambda exchange: exchange.finish(limit=limit, extra=extra),
-            timeout=timeout,
-            fresh=fresh,
-        )
+        use = partial(Exchange.finish, limit=limit, extra=extra)
+        return self._with_replay(request, context, use, timeout=timeout, fresh=fresh)
 
     def open(
         self, request: Request, context: Context, *, patience: float | None = None
