@@ -75,21 +75,20 @@ def check_preserved(tree: Tree, requested: Format | None) -> None:
 
     Raises UsageError.
     """
-    why = ""
+    why, came = "", tree.source.manifest
+    kept = came.digest if came else "the manifest"
     if tree.annotations:
         why = "annotations are added to it"
     if isinstance(tree, Index):
-        if tree.source.for_index:
-            why = "an index of some of its platforms is a new one"
+        if tree.source.whole:
+            why, kept = "an index of some of its platforms is a new one", tree.source.whole
         for child in tree.children:
             check_preserved(child, requested)
     elif not tree.whole and tree.source.manifest:
         why = "its layers would have to be compressed"
-    came = tree.source.manifest
     if came and requested not in {None, media_types.family(came.media_type)}:
         why = f"it is no manifest of the format {requested!r}"
     if why:
-        kept = came.digest if came else "the manifest"
         msg = f"`preserve_digests` keeps {kept} as it is, but {why}"
         raise UsageError(msg, hint="leave out one of the two")
 
