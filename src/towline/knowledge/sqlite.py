@@ -101,7 +101,7 @@ class SqliteKnowledge(Knowledge):
         for diff_id in diff_ids:
             rows = self._rows(_KINDS_OF_ENTRY, _ENTRIES, _packed(diff_id))
             try:
-                yield diff_id, [_signed(diff_id, row) for row in rows]
+                yield diff_id, [_entry_of(diff_id, row) for row in rows]
             except ValueError as error:
                 raise _unusable(self._path, f"malformed entry: {error}") from error
 
@@ -329,7 +329,7 @@ def _packed(digest: Digest) -> bytes | str:
     return bytes.fromhex(digest.hex) if digest.algorithm == "sha256" else str(digest)
 
 
-def _signed(diff_id: Digest, row: Sequence[Any]) -> Signed:
+def _entry_of(diff_id: Digest, row: Sequence[Any]) -> Signed:
     """The entry and the MAC of a row."""
     digest, *values, mac = row
     packed = digest if isinstance(digest, str) else "sha256:" + digest.hex()

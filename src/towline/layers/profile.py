@@ -62,10 +62,18 @@ def parse(text: str) -> Profile:
         return Profile(text, "gzip", "gzip:best/1", GZIP_BEST_LEVEL)
     if name == "none" and not colon:
         return Profile("none", "none", "none")
-    if name == "zstd" and (not colon or level.isascii()):
-        return _zstd(text, level if colon else str(ZSTD_DEFAULT_LEVEL))
-    msg = f"no compression profile is called {text!r}"
-    raise UsageError(msg, hint="use auto, gzip, gzip:best, none, zstd or zstd:1 to zstd:19")
+    if name != "zstd" or not level.isascii():
+        msg = f"no compression profile is called {text!r}"
+        raise UsageError(msg, hint="use auto, gzip, gzip:best, none, zstd or zstd:1 to zstd:19")
+    level = level if colon else str(ZSTD_DEFAULT_LEVEL)
+    if not level.isdigit() or int(level) not in ZSTD_LEVELS:
+        raise UsageError(f"{text!r} is no zstd level", hint="use zstd:1 to zstd:19")
+    import zstandard
+
+    version = zstandard.ZSTD_VERSION
+    other = "" if version == _LIBRARY else "+" + ".".join(str(part) for part in version)
+    name = f"zstd:{int(level)}"
+    return Profile(name, "zstd", f"{name}/1{other}", int(level))
 
 
 def of_record(recorded: str | None) -> Profile | None:
@@ -85,18 +93,6 @@ def smallest(rate: float, cores: int, *, zstd: bool) -> Profile:
         if (zstd or not name.startswith("zstd")) and cores * _CORES * speed * share * 1e6 >= rate:
             return parse(name)
     return parse(DEFAULT)
-
-
-def _zstd(text: str, level: str) -> Profile:
-    if not level.isdigit() or int(level) not in ZSTD_LEVELS:
-        msg = f"{text!r} is no zstd level"
-        raise UsageError(msg, hint="use zstd:1 to zstd:19")
-    import zstandard
-
-    version = zstandard.ZSTD_VERSION
-    other = "" if version == _LIBRARY else "+" + ".".join(str(part) for part in version)
-    name = f"zstd:{int(level)}"
-    return Profile(name, "zstd", f"{name}/1{other}", int(level))
 
 
 def family() -> str:

@@ -13,7 +13,7 @@ from towline.server.storage import is_no_room
 from towline.spec import distribution
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from towline.server.call import Registry
     from towline.server.http import Request
@@ -94,15 +94,15 @@ def _do(registry: Registry, request: Request) -> Response:
         raise no_endpoint(request.path)
     endpoint = endpoints.get(request.method)
     if endpoint is None:
-        message, headers = (
-            f"{request.method} is not done here",
-            {"Allow": ", ".join(sorted(endpoints))},
-        )
-        raise Refused(distribution.UNSUPPORTED, message, status=405, headers=headers)
+        raise _not_allowed(f"{request.method} is not done here", sorted(endpoints))
     if registry.read_only and request.method not in _READS:
-        message, headers = "this registry is read-only", {"Allow": ", ".join(_READS)}
-        raise Refused(distribution.UNSUPPORTED, message, status=405, headers=headers)
+        raise _not_allowed("this registry is read-only", _READS)
     name, last = match[1], match[2]
     if name and not (distribution.NAME.fullmatch(name) and len(name) <= distribution.NAME_MAX):
         raise Refused(distribution.NAME_INVALID, f"{name[:100]!r} is no repository name")
     return endpoint(Call(registry, request, name, last))
+
+
+def _not_allowed(message: str, methods: Iterable[str]) -> Refused:
+    headers = {"Allow": ", ".join(methods)}
+    return Refused(distribution.UNSUPPORTED, message, status=405, headers=headers)

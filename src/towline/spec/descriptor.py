@@ -41,14 +41,12 @@ class Platform(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """The `platform` object of an index, keys in Go's order, empty ones left out."""
-        shown: dict[str, Any] = {"architecture": self.architecture, "os": self.os}
-        if self.os_version:
-            shown["os.version"] = self.os_version
-        if self.os_features:
-            shown["os.features"] = list(self.os_features)
-        if self.variant:
-            shown["variant"] = self.variant
-        return shown
+        optional = {
+            "os.version": self.os_version,
+            "os.features": list(self.os_features),
+            "variant": self.variant,
+        }
+        return {"architecture": self.architecture, "os": self.os, **_filled(optional)}
 
 
 class Descriptor(NamedTuple):
@@ -92,20 +90,18 @@ class Descriptor(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """The object as Go's encoder orders it: empty fields are left out."""
-        shown: dict[str, Any] = {
-            "mediaType": self.media_type,
-            "size": self.size,
-            "digest": self.digest,
+        required = {"mediaType": self.media_type, "size": self.size, "digest": self.digest}
+        optional = {
+            "urls": list(self.urls),
+            "annotations": dict(sorted(self.annotations.items())),
+            "platform": self.platform and self.platform.as_json(),
+            "artifactType": self.artifact_type,
         }
-        if self.urls:
-            shown["urls"] = list(self.urls)
-        if self.annotations:
-            shown["annotations"] = dict(sorted(self.annotations.items()))
-        if self.platform:
-            shown["platform"] = self.platform.as_json()
-        if self.artifact_type:
-            shown["artifactType"] = self.artifact_type
-        return shown
+        return {**required, **_filled(optional)}
+
+
+def _filled(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value}
 
 
 _REFERENCE_TYPE = "vnd.docker.reference.type"

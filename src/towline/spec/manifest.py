@@ -29,16 +29,12 @@ class RawManifest(NamedTuple):
     @property
     def digest(self) -> Digest:
         """Digest of the content; of schema 1 with signatures inside, of the signed payload."""
-        return Digest.of(self._counted)
+        return Digest.of(self.signed or self.content)
 
     @property
     def size(self) -> int:
         """Bytes of what the digest is of."""
-        return len(self._counted)
-
-    @property
-    def _counted(self) -> bytes:
-        return self.content if self.signed is None else self.signed
+        return len(self.signed or self.content)
 
     def descriptor(self) -> Descriptor:
         """Its descriptor, as an index lists it, without a platform."""
