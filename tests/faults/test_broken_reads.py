@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
@@ -13,6 +12,7 @@ import pytest
 
 import towline
 from tests.support.quick import quick
+from tests.support.raw_client import sha256
 from tests.support.scripted import Asked, Reply, Scripted, scripted
 from towline.spec import media_types
 
@@ -25,12 +25,8 @@ LAYER = os.urandom(600_000)
 CUT = 150_000
 
 
-def digest_of(content: bytes) -> str:
-    return "sha256:" + hashlib.sha256(content).hexdigest()
-
-
 def descriptor(media_type: str, content: bytes) -> dict[str, object]:
-    return {"mediaType": media_type, "digest": digest_of(content), "size": len(content)}
+    return {"mediaType": media_type, "digest": sha256(content), "size": len(content)}
 
 
 def fill(registry: Scripted, layer: bytes = LAYER) -> str:
@@ -43,8 +39,8 @@ def fill(registry: Scripted, layer: bytes = LAYER) -> str:
         "layers": [descriptor("application/vnd.example.layer", layer)],
     }
     content = json.dumps(manifest).encode()
-    digest = digest_of(content)
-    registry.blobs |= {digest_of(config): config, digest_of(layer): layer}
+    digest = sha256(content)
+    registry.blobs |= {sha256(config): config, sha256(layer): layer}
     registry.manifests |= dict.fromkeys(("1", digest), (media_types.OCI_MANIFEST, content))
     return digest
 
@@ -73,24 +69,24 @@ def test_a_read_goes_on_by_range_and_no_byte_comes_twice(
     source: Scripted, oci_registry: TestRegistry
 ) -> None:
     digest = fill(source)
-    blob = f"blobs/{digest_of(LAYER)}"
+    blob = f"blobs/{sha256(LAYER)}"
     source.on("GET", blob, lambda asked: cut_at(asked, LAYER, ranges=True), forever=True)
     result = copied(source, oci_registry)
     assert (result.digest, result.sent_bytes) == (digest, len(LAYER) + 2)
     starts = [one.header("Range") for one in source.requests("GET", blob)]
     assert starts == [None, *(f"bytes={at}-" for at in range(CUT, len(LAYER), CUT))]
-    assert oci_registry.blob(digest_of(LAYER)) == LAYER
+    assert oci_registry.blob(sha256(LAYER)) == LAYER
 
 
 def test_where_ranges_are_not_known_the_beginning_is_passed_over(
     source: Scripted, oci_registry: TestRegistry
 ) -> None:
     fill(source)
-    blob = f"blobs/{digest_of(LAYER)}"
+    blob = f"blobs/{sha256(LAYER)}"
     cut = cut_at(Asked("GET", "", (), b"", 0), LAYER, ranges=False)
     source.on("GET", blob, cut, Reply(200, (), LAYER), forever=True)
     assert copied(source, oci_registry).sent_bytes == len(LAYER) + 2
-    assert oci_registry.blob(digest_of(LAYER)) == LAYER
+    assert oci_registry.blob(sha256(LAYER)) == LAYER
     assert len(source.requests("GET", blob)) == 2
 
 
@@ -110,10 +106,10 @@ def test_an_address_of_the_storage_that_has_expired_is_asked_for_anew(
                 return Reply(403, (), "the signature has expired")
             return cut_at(asked, LAYER, ranges=True)
 
-        source.on("GET", f"blobs/{digest_of(LAYER)}", sent_on, forever=True)
+        source.on("GET", f"blobs/{sha256(LAYER)}", sent_on, forever=True)
         storage.on("GET", "/stored", stored, forever=True)
         assert copied(source, oci_registry).status == "pushed"
-    assert oci_registry.blob(digest_of(LAYER)) == LAYER
+    assert oci_registry.blob(sha256(LAYER)) == LAYER
     assert len(signed) > len(LAYER) // CUT
 
 
@@ -136,10 +132,10 @@ def test_bytes_that_are_not_what_the_manifest_says_end_the_copy_before_any_tag(
         headers = {"Content-Range": f"bytes {start}-{last}/{len(given)}"}
         return Reply(206 if span else 200, headers, given[start:])
 
-    source.on("GET", f"blobs/{digest_of(LAYER)}", answer, forever=True)
+    source.on("GET", f"blobs/{sha256(LAYER)}", answer, forever=True)
     if given.startswith(LAYER):
         assert copied(source, oci_registry).status == "pushed"
-        assert oci_registry.blob(digest_of(LAYER)) == LAYER
+        assert oci_registry.blob(sha256(LAYER)) == LAYER
         return
     with pytest.raises(towline.SourceError):
         copied(source, oci_registry)
@@ -150,7 +146,7 @@ def test_a_source_that_fails_for_good_is_not_the_destinations_failure(
     source: Scripted, oci_registry: TestRegistry
 ) -> None:
     fill(source)
-    blob = f"blobs/{digest_of(LAYER)}"
+    blob = f"blobs/{sha256(LAYER)}"
     source.on("GET", blob, Reply(500), forever=True)
     with pytest.raises(towline.RegistryError, match=r"^at the source: cannot read blob"):
         copied(source, oci_registry)
@@ -179,7 +175,7 @@ def test_a_tag_that_is_moved_meanwhile_changes_nothing(
 
 def test_a_cancel_ends_a_read_that_hangs(source: Scripted, oci_registry: TestRegistry) -> None:
     fill(source)
-    source.on("GET", f"blobs/{digest_of(LAYER)}", Reply(hang=True), forever=True)
+    source.on("GET", f"blobs/{sha256(LAYER)}", Reply(hang=True), forever=True)
     cancel = towline.Cancel()
     threading.Timer(0.5, cancel.cancel).start()
     began = time.monotonic()

@@ -112,8 +112,3 @@ def make_blob(
     made = b"".join(bytes(block) for block in stream)
     assert reader.closed
     return made, stream.blob
-
-
-def digest(data: bytes) -> str:
-    """As in a descriptor."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()

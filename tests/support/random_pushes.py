@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import towline
 from tests.support import readback
 from tests.support.quick import quick
+from tests.support.raw_client import sha256
 from tests.support.scripted import running
 from tests.support.sources import Counted
 from tests.support.unsteady import KINDS, Script, Trouble, Unsteady
@@ -398,8 +399,8 @@ class Pushes:
                 found = []
                 for layer in document["layers"]:
                     blob = repository.blobs[layer["digest"]]
-                    assert (_sha256(blob), len(blob)) == (layer["digest"], layer["size"])
-                    found.append(_sha256(readback.plain(blob, layer["mediaType"])))
+                    assert (sha256(blob), len(blob)) == (layer["digest"], layer["size"])
+                    found.append(sha256(readback.plain(blob, layer["mediaType"])))
                 assert found == list(image.diff_ids)
 
     def check_sums(self) -> None:
@@ -440,7 +441,3 @@ def once(seed: int, folder: Path) -> Figures:
         except BaseException:
             print(f"seed {seed}")  # noqa: T201 - what is needed to see it again
             raise
-
-
-def _sha256(content: bytes) -> str:
-    return "sha256:" + hashlib.sha256(content).hexdigest()

@@ -7,7 +7,6 @@ must: `registry.on("PATCH", r"/uploads/", Reply(405))`. Everything asked is kept
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import json
 import re
@@ -20,6 +19,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
+
+from tests.support.raw_client import sha256
 
 if TYPE_CHECKING:
     from tests.support.certificates import Certificate
@@ -323,21 +324,21 @@ class Scripted:
     def _commit(self, asked: Asked, session: str) -> Reply:
         content = bytes(self.sessions.pop(session))
         digest = asked.query.rpartition("digest=")[2].replace("%3A", ":")
-        if "sha256:" + hashlib.sha256(content).hexdigest() != digest:
+        if sha256(content) != digest:
             return complaint(400, "DIGEST_INVALID", "provided digest did not match")
         self.blobs[digest] = content
         return Reply(201, {"Docker-Content-Digest": digest})
 
     def _manifest(self, asked: Asked, target: str) -> Reply:
         if asked.method == "PUT":
-            digest = "sha256:" + hashlib.sha256(asked.body).hexdigest()
+            digest = sha256(asked.body)
             entry = (asked.header("Content-Type") or "", asked.body)
             self.manifests[digest] = self.manifests[target] = entry
             return Reply(201, {"Docker-Content-Digest": digest})
         if target not in self.manifests:
             return complaint(404, "MANIFEST_UNKNOWN")
         media_type, content = self.manifests[target]
-        digest = "sha256:" + hashlib.sha256(content).hexdigest()
+        digest = sha256(content)
         headers = {"Content-Type": media_type, "Docker-Content-Digest": digest}
         if asked.method == "HEAD":
             headers["Content-Length"] = str(len(content))

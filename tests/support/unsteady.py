@@ -6,7 +6,6 @@ what is to go wrong stands in a script before anything begins, so that a seed ca
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import re
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import parse_qs
 
+from tests.support.raw_client import sha256
 from tests.support.scripted import Asked, HungUp, Reply, Scripted, complaint
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ class Unsteady(Scripted):
     def _keep(self, asked: Asked, name: str, session: str) -> Reply:
         content = bytes(self.sessions.pop(session))
         digest = parse_qs(asked.query)["digest"][0]
-        if _sha256(content) != digest:
+        if sha256(content) != digest:
             return complaint(400, "DIGEST_INVALID", "provided digest did not match")
         repository = self.repository(name)
         repository.blobs[digest] = content
@@ -290,7 +290,7 @@ class Unsteady(Scripted):
 
     def _manifest_at(self, asked: Asked, repository: Repository, target: str) -> Reply:
         if asked.method == "PUT":
-            digest = _sha256(asked.body)
+            digest = sha256(asked.body)
             document = json.loads(asked.body)
             listed = [document["config"], *document["layers"]]
             if any(one["digest"] not in repository.blobs for one in listed):
@@ -303,7 +303,7 @@ class Unsteady(Scripted):
         if target not in repository.manifests:
             return complaint(404, "MANIFEST_UNKNOWN")
         media_type, content = repository.manifests[target]
-        headers = {"Content-Type": media_type, "Docker-Content-Digest": _sha256(content)}
+        headers = {"Content-Type": media_type, "Docker-Content-Digest": sha256(content)}
         if asked.method == "HEAD":
             headers["Content-Length"] = str(len(content))
         return Reply(200, headers, content)
@@ -377,7 +377,3 @@ def _session(asked: Asked) -> str:
 
 def _reset(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-def _sha256(content: bytes) -> str:
-    return "sha256:" + hashlib.sha256(content).hexdigest()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 import zstandard
 
-from tests.support.layers import BytesReader, digest, make_blob, sample
+from tests.support.layers import BytesReader, make_blob, sample
 from tests.support.processes import until
+from tests.support.raw_client import sha256
 from towline.context import Cancel
 from towline.errors import Cancelled, SourceError
 from towline.layers import profile
@@ -49,8 +50,8 @@ def test_a_stored_blob_goes_as_it_is_and_is_looked_into(
     packed = PACKED[compression]
     made, blob = make_blob(packed, None, executor, at_once=70_001, diff_id_of=compression)
     assert made == packed
-    assert (blob.digest, blob.size) == (digest(packed), len(packed))
-    assert blob.diff_id == digest(SAMPLE)
+    assert (blob.digest, blob.size) == (sha256(packed), len(packed))
+    assert blob.diff_id == sha256(SAMPLE)
 
 
 def test_a_stored_blob_that_is_not_looked_into_has_no_diff_id(executor: Executor) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import zstandard
 
-from tests.support.layers import digest, make_blob, sample
+from tests.support.layers import make_blob, sample
+from tests.support.raw_client import sha256
 from towline.layers import profile
 from towline.layers.encoders import GZIP_BLOCK, ZSTD_BLOCK, GzipEncoder
 
@@ -49,7 +50,7 @@ def executor() -> Iterator[Executor]:
 
 
 def test_the_sample_is_the_one_that_the_digests_are_of() -> None:
-    assert digest(SAMPLE) == (
+    assert sha256(SAMPLE) == (
         "sha256:c47823e4beca69446e4adcc942e4e2df9a5e8d60fd651612775c499337dd0d5c"
     )
 
@@ -83,8 +84,8 @@ def test_zstd_bytes_never_change(level: int, executor: Executor) -> None:
 def test_gzip_is_read_back_whatever_the_size(size: int, name: str, executor: Executor) -> None:
     made, blob = make_blob(SAMPLE[:size], profile.parse(name), executor)
     assert gzip.decompress(made) == SAMPLE[:size]
-    assert (blob.digest, blob.size) == (digest(made), len(made))
-    assert blob.diff_id == digest(SAMPLE[:size])
+    assert (blob.digest, blob.size) == (sha256(made), len(made))
+    assert blob.diff_id == sha256(SAMPLE[:size])
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -93,16 +94,16 @@ def test_zstd_is_read_back_whatever_the_size(size: int, executor: Executor) -> N
     reader = zstandard.ZstdDecompressor().stream_reader(made, read_across_frames=True)
     assert reader.read() == SAMPLE[:size]
     assert (blob.digest, blob.size, blob.diff_id) == (
-        digest(made),
+        sha256(made),
         len(made),
-        digest(SAMPLE[:size]),
+        sha256(SAMPLE[:size]),
     )
 
 
 def test_none_leaves_the_bytes_alone_and_hashes_them_once(executor: Executor) -> None:
     made, blob = make_blob(SAMPLE, profile.parse("none"), executor)
     assert made == SAMPLE
-    assert blob.digest == blob.diff_id == digest(SAMPLE)
+    assert blob.digest == blob.diff_id == sha256(SAMPLE)
 
 
 def test_an_empty_layer_is_a_whole_stream(executor: Executor) -> None:
