@@ -505,6 +505,26 @@ def test_the_version_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> Non
         )
 
 
+@pytest.mark.parametrize("words", ["-h", "app --help", "-qh", "-j 3 a b c -h", "--help --no-such"])
+def test_the_help_of_a_command_is_asked_for_anywhere_among_its_words(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["push", *words.split()]) == 0
+    assert capsys.readouterr().out.startswith("usage: towline push ")
+
+
+@pytest.mark.parametrize("columns", ["10", "60", "200"])
+def test_the_help_of_a_command_is_as_wide_as_the_terminal(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    for name in COMMANDS:
+        assert main([name, "--help"]) == 0
+        texts = re.findall(r"(?m)^ {24}(\S.*)$", capsys.readouterr().out)
+        # Below some width lines are left to the terminal.
+        assert max(map(len, texts), default=0) <= max(int(columns) - 26, 11)
+
+
 def test_the_help_has_examples_variables_exit_codes_and_says_where_the_rest_is(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
