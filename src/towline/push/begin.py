@@ -293,7 +293,7 @@ def _warn_of_cut_indexes(
         (target, whole)
         for target in targets
         for _, tree in target.tags
-        if (whole := tree.source.whole)
+        if (whole := tree.source.part_of)
     ]
     subjects = list(dict.fromkeys(whole for _, whole in cut))
     theirs = opened.referrers(subjects, patient=True) if subjects else ()

@@ -85,10 +85,8 @@ class SourceImage(NamedTuple):
     """Whether the source has it in OCI's format alone: then a new manifest is OCI's, too."""
     annotations: tuple[tuple[str, str], ...] = ()
     """Of the manifest; kept when it is built anew."""
-    for_index: bool = False
-    """Whether it stands for an index whose other images are left out."""
-    whole: Digest | None = None
-    """That index, where it is known."""
+    part_of: Digest | None = None
+    """The index for which it stands, whose other images are left out."""
     origin: RepositoryName | None = None
     """The repository that holds it, if the source is a registry."""
     seen_in: tuple[RepositoryName, ...] = ()
@@ -112,10 +110,8 @@ class SourceIndex(NamedTuple):
     """The index's descriptor of each child, in the same order."""
     absent: tuple[Descriptor, ...] = ()
     """Manifests that it lists and the source lacks, wholly or in part."""
-    for_index: bool = False
-    """Whether it stands for an index that lists more."""
-    whole: Digest | None = None
-    """That index."""
+    part_of: Digest | None = None
+    """The index for which it stands, which lists more."""
     sparse: bool = False
     """Whether layers of its images were left out on purpose."""
     assembled: bool = False

@@ -243,7 +243,7 @@ def _of_platforms(
     leaves, absent = _leaves(index), _absent(index)
     found = _find(platforms, [image for image, _ in leaves], absent, source)
     if len(found) == 1:
-        return found[0]._replace(for_index=True, whole=index.manifest.digest)
+        return found[0]._replace(part_of=index.manifest.digest)
     keep = {listed.digest for image, listed in leaves if image in found}
     warnings: tuple[str, ...] = ()
     if attestations:
@@ -338,8 +338,7 @@ def _only(index: SourceIndex, keep: Container[Digest]) -> SourceIndex:
     content = gojson.encode({**document, "manifests": listing}, indent=gojson.INDENT)
     raw = RawManifest(content, index.manifest.media_type)
     children, descriptors = zip(*kept, strict=True) if kept else ((), ())
-    whole = index.manifest.digest
-    return SourceIndex(raw, children, descriptors, absent, for_index=True, whole=whole)
+    return SourceIndex(raw, children, descriptors, absent, part_of=index.manifest.digest)
 
 
 def _the_whole_one(index: SourceIndex, source: str) -> SourceImage:
@@ -358,8 +357,7 @@ def _the_whole_one(index: SourceIndex, source: str) -> SourceImage:
         f"{source} holds {images[0].platform} alone of its index, "
         f"so that image is pushed by itself, without {missing}"
     )
-    whole = index.manifest.digest
-    return images[0]._replace(for_index=True, whole=whole, warnings=(warning,))
+    return images[0]._replace(part_of=index.manifest.digest, warnings=(warning,))
 
 
 def _empty(index: SourceIndex) -> list[Descriptor]:

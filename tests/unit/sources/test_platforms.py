@@ -64,7 +64,7 @@ def test_one_platform_is_its_image(tmp_path: Path, form: Form, wanted: str) -> N
     meant["linux/arm"] = "linux/arm/v7"
     assert str(image.platform) == meant.get(wanted, wanted)
     assert image.manifest in [each.manifest for each in made.images]
-    assert image.for_index
+    assert image.part_of
     assert entry.content.warnings == ()
 
 
@@ -79,7 +79,7 @@ def test_several_platforms_are_an_index_of_those_with_what_is_said_of_them(
     assert isinstance(index, SourceIndex)
     said = ["unknown/unknown"] * attestations
     assert shown(entry) == ["linux/amd64", *said, "windows/amd64", *said]
-    assert index.for_index
+    assert index.part_of
     before = json.loads(made.root.content)
     after = json.loads(index.manifest.content)
     kept = [each for each in before["manifests"] if each in after["manifests"]]
@@ -103,7 +103,7 @@ def test_attestations_are_dropped_from_an_index_that_stays_one(tmp_path: Path) -
     assert shown(entry) == ["linux/amd64"]
     make_image(tmp_path / "y", platforms=ALL, format="oci")
     [entry] = chosen(tmp_path / "y", attestations=False)
-    assert not isinstance(entry.content, SourceIndex) or not entry.content.for_index
+    assert not isinstance(entry.content, SourceIndex) or not entry.content.part_of
 
 
 @pytest.mark.parametrize("form", [*FORMS, "docker-legacy"])
@@ -142,4 +142,4 @@ def test_the_only_variant_is_meant_and_several_are_to_be_told_apart(tmp_path: Pa
 def test_an_image_without_an_index_has_the_platform_of_its_config(tmp_path: Path) -> None:
     path = docker_archive(tmp_path / "x.tar", {"a": tar_of(member("a"))})
     [entry] = chosen(path, "linux/arm64/v8")
-    assert not image_of(entry).for_index
+    assert not image_of(entry).part_of

@@ -80,8 +80,8 @@ def check_preserved(tree: Tree, requested: Format | None) -> None:
     if tree.annotations:
         why = "annotations are added to it"
     if isinstance(tree, Index):
-        if tree.source.whole:
-            why, kept = "an index of some of its platforms is a new one", tree.source.whole
+        if tree.source.part_of:
+            why, kept = "an index of some of its platforms is a new one", tree.source.part_of
         for child in tree.children:
             check_preserved(child, requested)
     elif not tree.whole and tree.source.manifest:
@@ -99,7 +99,7 @@ def documents(tree: Tree, made: Mapping[str, Made], requested: Format | None) ->
         return _index(tree, made, requested)
     top = image_manifest(tree, made, requested)
     differs = _differs(tree.source.manifest, top, tree.annotations)
-    return Documents(top, differs=differs or ("platforms" if tree.source.for_index else None))
+    return Documents(top, differs=differs or ("platforms" if tree.source.part_of else None))
 
 
 def media_type(tree: Tree, requested: Format | None, profile: Profile) -> str:
@@ -197,7 +197,7 @@ def _index(index: Index, made: Mapping[str, Made], requested: Format | None) -> 
     differs = _differs(came, top, index.annotations)
     if differs == "recompressed":  # an index is never compressed: tell the children's reason
         differs = next((child.differs for child in below if child.differs), differs)
-    return Documents(top, all_below, differs or ("platforms" if index.source.for_index else None))
+    return Documents(top, all_below, differs or ("platforms" if index.source.part_of else None))
 
 
 def _descriptors(listed: Sequence[Descriptor], children: Sequence[RawManifest]) -> list[Descriptor]:

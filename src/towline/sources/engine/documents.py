@@ -103,7 +103,7 @@ class StoreImage(OciImages):
         if isinstance(content, SourceIndex):
             return content
         if self._image.within:
-            return content._replace(for_index=True)
+            return content._replace(part_of=self._image.within)
         if all(layer.stored or not layer.diff_id for layer in content.layers):
             return content
         # With plain layers it takes the form in which an export's `manifest.json` describes it: so
