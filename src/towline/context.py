@@ -89,7 +89,7 @@ class Cancel:
 
 
 class Meter:
-    """Counts of requests and bytes sent: `wire` adds to them, a push's result shows them."""
+    """Counts for the result of a push: `wire` counts requests, an upload the bytes of its blob."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

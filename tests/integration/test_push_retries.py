@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +17,7 @@ from tests.support.guards import Tokens
 from tests.support.quick import quick
 from tests.support.scripted import CUT, HANG, Reply, complaint, scripted
 from towline.push.resources import AT_ONCE
+from towline.server import Server
 from towline.testing.images import make_image
 
 if TYPE_CHECKING:
@@ -198,6 +199,21 @@ def test_a_session_that_is_silent_when_asked_what_it_holds_is_told_and_asked_aga
     assert layer.outcome == "resumed"
     assert len(registry.requests("PATCH")[1].body) + (1 << 20) == layer.size
     assert ["sent no byte" in said for said in hearing.layers] == [False, True]
+
+
+@pytest.mark.parametrize("options", [{}, {"chunk_size": "1M"}], ids=["one body", "chunks"])
+def test_what_is_sent_again_counts_for_the_layer_and_for_the_push(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    size = 4 << 20
+    made = make_image(tmp_path / "image.tar", [{"noise": os.urandom(size)}])
+    with Server() as server, towline.Pusher(cache="none", **options) as pusher:
+        server.faults.cut(after_bytes=size // 8)
+        result = pusher.push(made.path, f"{server.host}/app:1")
+    (layer,) = result.layers
+    assert size < layer.sent_bytes <= layer.size + size
+    config = 20_000
+    assert layer.sent_bytes < result.sent_bytes < layer.sent_bytes + config
 
 
 def test_a_host_that_answers_no_question_is_not_sent_to(registry: Scripted, tmp_path: Path) -> None:

@@ -152,7 +152,6 @@ class Exchange:
             self.close()
             raise
         self.sent += size
-        self._context.meter.add(sent_bytes=size)
         return None
 
     def finish(self, *, limit: int = ANSWER_MAX, extra: int = 0) -> Response:

@@ -52,7 +52,7 @@ class OneBody:
 
     def write(self, block: memoryview) -> None:
         """Send a block."""
-        self._session.sent += len(block)
+        self._session.count(len(block))
         with self._noted():
             refused = self._exchange.write(block)
         if refused is not None:
@@ -191,15 +191,15 @@ class Chunks:
         session = self._session
         headers = (BINARY, _content_range(session.acknowledged, len(chunk)))
         call = Call("PATCH", session.url, session.action, lambda answer: answer, headers, chunk)
-        session.sent += len(chunk)
         try:
             response = session.talk.call(call)
         except NetworkError as error:
+            session.count(len(chunk) if error.sent else 0)
             return self._asked(len(chunk), error)
+        session.count(len(chunk))
         if response.ok and not errors.is_page(response):
             # After a success our own count is the truth: ECR never moves its `Range`.
             session.moved(response)
-            session.talk.context.meter.add(sent_bytes=len(chunk))
             return len(chunk)
         return self._corrected(response, len(chunk))
 

@@ -90,6 +90,11 @@ class Session:
                 )
             raise
 
+    def count(self, size: int) -> None:
+        """Count bytes of the blob as put on the wire: those of the push are those of its blobs."""
+        self.sent += size
+        self.talk.context.meter.add(sent_bytes=size)
+
     def post(self, content: memoryview, digest: str) -> bool:
         """Send all of a blob in the request that opens a session; whether the blob is kept by it.
 
@@ -102,8 +107,7 @@ class Session:
             return False
         # Until the answer is there, no other blob tries: each would be sent twice if it fails.
         facts.tried.add("posts")
-        self.sent += len(content)
-        self.talk.context.meter.add(sent_bytes=len(content))
+        self.count(len(content))
         answer: Confirmed | Opened | None = None
         try:
             answer = self.talk.call(_post(self.talk.name, digest, content))
