@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from towline.errors import Cancelled
 from towline.events import Emit, nowhere
@@ -218,28 +218,21 @@ class Patience:
             self._charged_until = now
 
 
-class HasPatience(Protocol):
-    """A target or one of its uploads."""
-
-    @property
-    def patience(self) -> Patience:
-        """How much longer the target may keep others waiting."""
-
-
 def wait_patiently(
     wait: Callable[[float], object],
-    late: Callable[[], Iterable[HasPatience]],
+    late: Callable[[], Iterable[Patience]],
     held: Callable[[], bool],
 ) -> None:
     """Wait until none is late except those whose patience is spent.
 
-    `wait(seconds)` returns at a change, or after that many seconds. `late` gives those that are
-    late; they are charged for the time in which `held` says that somebody is kept waiting.
+    `wait(seconds)` returns at a change, or after that many seconds. `late` gives the patience with
+    those that are late; it is charged for the time in which `held` says that somebody is kept
+    waiting.
     """
-    while waited_for := [one for one in late() if not one.patience.spent]:
+    while waited_for := [patience for patience in late() if not patience.spent]:
         # Asked before the wait: whoever is held now is held for all of it, or until a change.
         began, charge = time.monotonic(), held()
         wait(SLICE)
         if charge:
-            for one in waited_for:
-                one.patience.charge(began)
+            for patience in waited_for:
+                patience.charge(began)

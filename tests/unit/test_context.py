@@ -31,7 +31,7 @@ def wait_for(*awaited: Late, held: bool = True) -> float:
     began = time.monotonic()
     wait_patiently(
         wait=awaited[0].wait,
-        late=lambda: [one for one in awaited if not one.here],
+        late=lambda: [one.patience for one in awaited if not one.here],
         held=lambda: held,
     )
     return time.monotonic() - began

@@ -397,7 +397,7 @@ def _meet(
 
     wait_patiently(
         wait=lambda seconds: wait(coming.values(), seconds),
-        late=lambda: [run.target for run in late()],
+        late=lambda: [run.target.patience for run in late()],
         held=lambda: any(f.done() and goes_on(run, f.result()) for run, f in coming.items()),
     )
     behind = late()

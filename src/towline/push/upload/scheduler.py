@@ -273,7 +273,7 @@ class Uploads:
         asked = {task: self._ask(task) for task in tasks}
         wait_patiently(
             wait=lambda seconds: wait(asked.values(), seconds),
-            late=lambda: [task for task, answer in asked.items() if not answer.done()],
+            late=lambda: [task.patience for task, answer in asked.items() if not answer.done()],
             held=lambda: any(answer.done() for answer in asked.values()),
         )
         ready = []
@@ -330,11 +330,12 @@ class Uploads:
 
     @staticmethod
     def _wait_for_slots(claim: Claim, tasks: Sequence[Task]) -> None:
-        def late() -> Sequence[Task]:
+        def late() -> Sequence[Patience]:
             if claim.granted.is_set() or any(task.cancel.cancelled for task in tasks):
                 return ()
             full = claim.slots.full(claim.hosts)
-            return [task for task in tasks if task.host in full] or tasks
+            behind = [task for task in tasks if task.host in full] or tasks
+            return [task.patience for task in behind]
 
         wait_patiently(
             wait=claim.granted.wait,
