@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from towline.spec.manifest import RawManifest
     from towline.wire.message import Response
 
-    Page = tuple[tuple[Descriptor, ...], str | None]
-
 TAGS_READ_MAX = 16 << 20
 """Bytes of one page of tags."""
 TAGS_READ_MAX_IN_ALL = 4 * TAGS_READ_MAX
@@ -124,27 +122,6 @@ def next_page(response: Response) -> str | None:
     return None
 
 
-def referrers(name: RepositoryName, subject: str, target: str | None = None) -> Call[Page | None]:
-    """end-12: what refers to a manifest, or the list's page at `target`. None: there is no list.
-
-    With a page comes path and query of the next one. Registries without the API answer with 404,
-    other refusals, HTML, or another type with 200.
-    """
-    action = f"list what refers to {subject} in {name}"
-
-    def read(response: Response) -> Page | None:
-        if response.status in {401, 408, 429, 499} or response.status >= 500:
-            raise errors.refusal(response, action)
-        if not response.ok or response.media_type != media_types.OCI_INDEX:
-            return None
-        entries = _entries_of(response.body, media_types.OCI_INDEX)
-        return None if entries is None else (entries, next_page(response))
-
-    path = target or distribution.referrers_path(name.path, subject)
-    accept = ("Accept", media_types.OCI_INDEX)
-    return Call("GET", path, action, read, (accept,), limit=MANIFEST_READ_MAX, follow=True)
-
-
 def listed(talk: Conversation, subject: Digest) -> tuple[Descriptor, ...]:
     """Everything that refers to a manifest, as the registry or the tag lists it."""
     found = _pages(talk, subject)
@@ -160,17 +137,33 @@ def listed(talk: Conversation, subject: Digest) -> tuple[Descriptor, ...]:
 
 
 def _pages(talk: Conversation, subject: Digest) -> tuple[Descriptor, ...] | None:
-    """None: the registry has no such list."""
+    """All pages of what refers to a manifest (end-12). None: the registry has no such list.
+
+    Registries without the API answer with 404, other refusals, HTML, or another type with 200.
+    """
+    action = f"list what refers to {subject} in {talk.name}"
+
+    def read(response: Response) -> tuple[tuple[Descriptor, ...], str | None] | None:
+        if response.status in {401, 408, 429, 499} or response.status >= 500:
+            raise errors.refusal(response, action)
+        if not response.ok or response.media_type != media_types.OCI_INDEX:
+            return None
+        entries = _entries_of(response.body, media_types.OCI_INDEX)
+        return None if entries is None else (entries, next_page(response))
+
     found: dict[Digest, Descriptor] = {}
-    target: str | None = None
-    for _ in range(REFERRERS_PAGES_MAX):
-        page = talk.call(referrers(talk.name, subject, target))
+    path = distribution.referrers_path(talk.name.path, subject)
+    headers = (("Accept", media_types.OCI_INDEX),)
+    call = Call("GET", path, action, read, headers, limit=MANIFEST_READ_MAX, follow=True)
+    for turn in range(REFERRERS_PAGES_MAX):
+        page = talk.call(call)
         if page is None:  # of a later page: what came before it counts
-            return tuple(found.values()) if target else None
-        entries, target = page
+            return tuple(found.values()) if turn else None
+        entries, more = page
         found |= {entry.digest: entry for entry in entries}
-        if target is None:
+        if more is None:
             break
+        call = call._replace(target=more)
     return tuple(found.values())
 
 

@@ -83,48 +83,6 @@ def put_manifest(
     return Call("PUT", path, action, read, headers, manifest.content)
 
 
-def put_tags(
-    name: RepositoryName, manifest: RawManifest, tags: Sequence[str]
-) -> Call[frozenset[str]]:
-    """end-7b: the tags among those asked for that the answer names as set."""
-    action = f"put the manifest of {name} under {len(tags)} tags"
-
-    def read(response: Response) -> frozenset[str]:
-        errors.check_success(response, action)
-        if errors.named_instead(response, manifest.digest):
-            return frozenset()
-        # In one header or in several: zot and olareg send one for each tag.
-        named = ",".join(response.headers.all(distribution.OCI_TAG)).split(",")
-        return frozenset(tags).intersection(tag.strip() for tag in named)
-
-    query = "&".join(f"tag={tag}" for tag in tags)
-    path = f"{distribution.manifest_path(name.path, manifest.digest)}?{query}"
-    headers = (("Content-Type", manifest.media_type),)
-    return Call("PUT", path, action, read, headers, manifest.content)
-
-
-def head_manifest(name: RepositoryName, target: str) -> Call[Descriptor | Unclear | None]:
-    """end-3 by HEAD. None: there is none."""
-    action = f"look at {place(name, target)}"
-
-    def read(response: Response) -> Descriptor | Unclear | None:
-        if response.status == 404:
-            return None
-        if says_nothing(response):
-            return Unclear(response.status)
-        if not response.ok:
-            raise errors.refusal(response, action)
-        digest = errors.named(response)
-        size = response.headers.number("Content-Length")
-        # ECR names no digest, Cloud Run no length.
-        if digest is None or not size or errors.is_page(response):
-            return Unclear(response.status)
-        return Descriptor(response.media_type, digest, size)
-
-    path = distribution.manifest_path(name.path, target)
-    return Call("HEAD", path, action, read, (ACCEPT_MANIFESTS,), follow=True)
-
-
 def get_manifest(name: RepositoryName, target: str, *, checked: bool = True) -> Call[Got | None]:
     """end-3. None: there is none.
 
@@ -182,10 +140,27 @@ def refuses_type(error: Exception) -> bool:
 
 
 def look_at(talk: Conversation, target: str) -> Descriptor | Unclear | None:
-    """HEAD a tag or digest. None: nothing is there; Unclear: the answer does not say."""
+    """HEAD a tag or digest (end-3). None: nothing is there; Unclear: the answer does not say."""
     if talk.facts.head_refused:  # it does not answer HEAD for manifests: not asked again
         return Unclear(501)
-    found = talk.call(head_manifest(talk.name, target))
+    action = f"look at {place(talk.name, target)}"
+
+    def read(response: Response) -> Descriptor | Unclear | None:
+        if response.status == 404:
+            return None
+        if says_nothing(response):
+            return Unclear(response.status)
+        if not response.ok:
+            raise errors.refusal(response, action)
+        digest = errors.named(response)
+        size = response.headers.number("Content-Length")
+        # ECR names no digest, Cloud Run no length.
+        if digest is None or not size or errors.is_page(response):
+            return Unclear(response.status)
+        return Descriptor(response.media_type, digest, size)
+
+    path = distribution.manifest_path(talk.name.path, target)
+    found = talk.call(Call("HEAD", path, action, read, (ACCEPT_MANIFESTS,), follow=True))
     if isinstance(found, Unclear):
         talk.facts.head_refused = found.status in {400, 405, 501}
     return found
@@ -224,6 +199,33 @@ def _agrees(manifest: RawManifest, named: Digest | None) -> bool:
     from towline.spec import schema1
 
     return schema1.raw(manifest.content, media_types.SCHEMA1_SIGNED).digest == named
+
+
+def put_tags(talk: Conversation, manifest: RawManifest, tags: Sequence[str]) -> frozenset[str]:
+    """Put a manifest under several tags by one request (end-7b); those that are said to be set."""
+    action = f"put the manifest of {talk.name} under {len(tags)} tags"
+
+    def read(response: Response) -> frozenset[str]:
+        errors.check_success(response, action)
+        if errors.named_instead(response, manifest.digest):
+            return frozenset()
+        # In one header or in several: zot and olareg send one for each tag.
+        named = ",".join(response.headers.all(distribution.OCI_TAG)).split(",")
+        return frozenset(tags).intersection(tag.strip() for tag in named)
+
+    query = "&".join(f"tag={tag}" for tag in tags)
+    path = f"{distribution.manifest_path(talk.name.path, manifest.digest)}?{query}"
+    headers = (("Content-Type", manifest.media_type),)
+    talk.facts.tried.add("tags_together")
+    try:
+        named = talk.call(Call("PUT", path, action, read, headers, manifest.content))
+    except RegistryError as error:
+        # Who has taken some before has other reasons.
+        if talk.facts.tags_together is None and not error.transient:
+            talk.facts.tags_together = False
+        raise
+    talk.facts.tags_together = bool(named)
+    return named
 
 
 class Putting:

@@ -227,16 +227,7 @@ class Repository:
         self, manifest: RawManifest, tags: Sequence[str], context: Context
     ) -> frozenset[str]:
         """Put a manifest under several tags by one request; those that are said to be set."""
-        self.facts.tried.add("tags_together")
-        try:
-            named = self._talk(context).call(manifests.put_tags(self.name, manifest, tags))
-        except RegistryError as error:
-            # Who has taken some before has other reasons.
-            if self.facts.tags_together is None and not error.transient:
-                self.facts.tags_together = False
-            raise
-        self.facts.tags_together = bool(named)
-        return named
+        return manifests.put_tags(self._talk(context), manifest, tags)
 
     def announce_referrer(self, manifest: RawManifest, subject: Digest, context: Context) -> bool:
         """Make sure that a manifest is listed under its subject; see `listings.announce`."""
