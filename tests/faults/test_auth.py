@@ -249,6 +249,16 @@ def test_tokens_that_are_over_are_not_kept(registry: Scripted) -> None:
     assert max(headers) < 70
 
 
+def test_a_login_counts_as_checked_where_the_registry_asks_for_one(registry: Scripted) -> None:
+    registry.on("GET", "^/v2/$", Reply(503))
+    with towline.Pusher(cache="none", creds=(USER, PASSWORD)) as pusher:
+        assert not pusher.check_login(registry.host), "it lets in everybody, at the second request"
+    Tokens(registry)
+    with towline.Pusher(cache="none", creds=(USER, PASSWORD)) as pusher:
+        assert pusher.check_login(registry.host)
+        assert pusher.check_login(registry.host), "with the token at hand"
+
+
 def test_the_times_that_a_token_service_names_are_of_its_own_clock(
     registry: Scripted, client: Client
 ) -> None:

@@ -312,8 +312,8 @@ class Pusher:
         host = destinations.registry(registry)
         with self._edge.crossed():
             target = self._read(RepositoryName(host, ""), Context(cancel, self._emit))
-            target.retry("the login", self._resources.client.log_in, host, target.context)
-        return target.context.meter.requests > 1
+            log_in = self._resources.client.log_in
+            return target.retry("the login", log_in, host, target.context)
 
     @edge.method
     def plan(

@@ -227,13 +227,14 @@ class RegistryClient:
                 self._pool.close()
         return self._pool
 
-    def log_in(self, host: str, context: Context) -> None:
+    def log_in(self, host: str, context: Context) -> bool:
         """Ask a registry whether the credentials of destinations are good.
 
-        Raises AuthError when they are not, RegistryError, NetworkError.
+        False: it has asked for none. Raises AuthError when they are not good, RegistryError,
+        NetworkError.
         """
         name = RepositoryName(host, "")
-        self.repository(name, "destination", context=context).ask_base(context)
+        return self.repository(name, "destination", context=context).ask_base(context)
 
     def facts(self) -> dict[str, dict[str, str]]:
         """The facts to store, by the names that `recall` is asked for; only of hosts with news."""

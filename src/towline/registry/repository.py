@@ -286,9 +286,13 @@ class Repository:
         with on_side(self.side):
             self._transport.check_version(context)
 
-    def ask_base(self, context: Context) -> None:
-        """Ask the registry itself whether this account is let in (end-1)."""
+    def ask_base(self, context: Context) -> bool:
+        """Ask the registry itself whether this account is let in (end-1).
+
+        False: it has asked for no login, and lets in everybody.
+        """
         self._talk(context, ()).call(calls.base(self.name.host))
+        return self._transport.asks_for_login
 
     def some_tags(self, context: Context) -> Sequence[str]:
         """The first page of tags, up to 1000; empty where the registry refuses so many at once."""

@@ -212,6 +212,12 @@ class Transport:
                 self._admissions[key] = self._to_admit(url.at(distribution.BASE), credentials)
         return self._admissions.get(key)
 
+    @property
+    def asks_for_login(self) -> bool:
+        """Whether the registry has asked for credentials so far."""
+        home = self._admissions.get((self.endpoint.key, ""))
+        return home is not None and home.is_asked_for
+
     def _ask(self, asker: Url, request: Request, context: Context) -> Response:
         """The answer of a token service that `asker` names, or of the registry's base."""
         from towline.registry.auth.token import ANSWER_MAX

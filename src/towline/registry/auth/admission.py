@@ -203,6 +203,11 @@ class Admission:
         return scopes not in self._refused
 
     @property
+    def is_asked_for(self) -> bool:
+        """Whether the registry has asked for credentials: else it has not looked at any."""
+        return self._challenge is not None
+
+    @property
     def _takes_tokens(self) -> bool:
         return self._challenge is not None and self._challenge.scheme == "bearer"
 
