@@ -46,26 +46,19 @@ class PartialFile:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / f".{os.urandom(8).hex()}{_PARTIAL}"
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-
-    def write(self, block: bytes | memoryview) -> None:
-        """Write all of the block. Raises OSError."""
-        rest = memoryview(block)
-        # The system may write a part: of a full disk, or of what a signal cuts.
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
+        self._file = self._path.open("xb")
+        self.write = self._file.write
+        """Writes all of a block. Raises OSError."""
 
     def rename(self, path: Path) -> None:
         """Give the whole file its name. Raises OSError."""
-        descriptor, self._descriptor = self._descriptor, -1
-        os.close(descriptor)
+        self._file.close()
         self._path.replace(path)
 
     def drop(self) -> None:
         """Remove it, unless it was renamed."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        with suppress(OSError):
+            self._file.close()  # a full disk may not take its last bytes
         with suppress(OSError):
             self._path.unlink()
 
