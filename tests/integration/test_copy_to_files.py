@@ -94,15 +94,26 @@ def test_what_a_layout_has_is_not_fetched_again_and_equal_tags_are_left_alone(
     assert names == ["one", "latest"]
 
 
-def test_a_layout_that_lacks_a_blob_is_made_whole(source: Source, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "cut"])
+def test_a_layout_that_lacks_a_blob_or_a_part_of_one_is_made_whole(
+    source: Source, tmp_path: Path, *, lost: bool
+) -> None:
     result = copied(f"{source.host}/app:one", f"oci:{tmp_path}/out:one")
-    lost = result.layers[0].digest
-    (tmp_path / "out" / "blobs" / "sha256" / lost.partition(":")[2]).unlink()
+    digest = result.layers[0].digest
+    path = tmp_path / "out" / "blobs" / "sha256" / digest.partition(":")[2]
+    whole = path.read_bytes()
+    if lost:
+        path.unlink()
+    else:
+        os.truncate(path, 10)  # what else writes layouts may have been killed in the middle
     source.asked()
+    plan = towline.plan(f"docker://{source.host}/app:one", f"oci:{tmp_path}/out:one")
     again = copied(f"{source.host}/app:one", f"oci:{tmp_path}/out:one")
     assert again.digest == source.image
-    assert [layer.outcome for layer in again.layers] == ["pushed", "exists"]
-    assert [one for one in source.asked() if "/blobs/" in one and lost in one]
+    for found in (plan, again):
+        assert [layer.outcome for layer in found.layers] == ["pushed", "exists"]
+    assert [one for one in source.asked() if "/blobs/" in one and digest in one]
+    assert path.read_bytes() == whole
 
 
 def test_a_layout_keeps_what_others_have_put_there(source: Source, tmp_path: Path) -> None:
@@ -404,9 +415,12 @@ def test_a_full_disk_leaves_no_file_and_the_next_copy_goes_on(
     assert not [each for each in tmp_path.iterdir() if each.name.startswith(".")]
 
 
-def test_a_killed_copy_goes_on_with_what_has_come(source: Source, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
+def test_a_killed_copy_goes_on_with_what_has_come(
+    source: Source, tmp_path: Path, kind: str
+) -> None:
     to = tmp_path / "a.tar"
-    words = ["copy", f"{source.host}/app:one", f"oci-archive:{to}:1", "--cache", "none", "-q"]
+    words = ["copy", f"{source.host}/app:one", f"{kind}:{to}:app", "--cache", "none", "-q"]
     listed = towline.inspect(words[1]).layers
     layers = {str(layer.digest).partition(":")[2] for layer in listed}
     source.server.faults.stall(0.5)

@@ -113,8 +113,9 @@ def _walk(target: Target, blob: Blob, steps: tuple[Step, ...]) -> Delivered | No
     for step in steps:
         match step:
             case Ask(candidate):
-                # As in a push: only the cache's size has to be checked, not that of our source.
-                size = None if blob.stored else candidate.size
+                # As in a push: of a registry only the cache's size has to be checked, not that of
+                # our source.
+                size = None if blob.stored and not target.layout else candidate.size
                 has_blob, digest = target.repository.has_blob, candidate.digest
                 if target.retry(blob.id, has_blob, digest, target.context, size=size):
                     return there(blob, candidate)

@@ -206,6 +206,13 @@ class DockerArchive(Archive):
         with super()._files():
             yield None
 
+    def has_blob(
+        self, digest: str, context: Context, *, size: int | None = None, in_storage: bool = False
+    ) -> bool:
+        """Whether the blob has come before. What is kept of a layer is plain, of another size."""
+        del size
+        return super().has_blob(digest, context, in_storage=in_storage)
+
     def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
         """Take an image into the archive. Raises SourceError if its layers are not its config's."""
         document = parse(manifest.content, manifest.media_type)

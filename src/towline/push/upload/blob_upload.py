@@ -164,9 +164,11 @@ class BlobUpload:
         self._steps.appendleft(Mount(candidate, origin, ours=False))
 
     def _is_there(self, candidate: Made) -> bool:
-        # The size of a stored blob is our source's. That of a candidate is the cache's, and would
-        # stand in the manifest.
-        size = None if self.blob.stored else candidate.size
+        # The size of a stored blob is our source's, and a registry's word of it is not needed; a
+        # file may have been cut. That of a candidate is the cache's, and would stand in the
+        # manifest.
+        at_registry = self.repository.name.is_at_registry
+        size = None if self.blob.stored and at_registry else candidate.size
         try:
             there = self.repository.has_blob(candidate.digest, self.context, size=size)
         except AuthError:
