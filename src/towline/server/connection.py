@@ -18,6 +18,7 @@ from towline.server.refusals import Refused
 from towline.spec import distribution
 
 if TYPE_CHECKING:
+    import ssl
     from contextlib import AbstractContextManager
 
     from towline.server.call import Registry
@@ -31,32 +32,45 @@ _SECRET = frozenset({"authorization", "proxy-authorization", "cookie"})
 
 
 class Connection:
-    """Serves one socket; made and run in its own thread."""
+    """Serves one socket, with TLS if there is a context for it."""
 
-    def __init__(self, sock: socket.socket, registry: Registry) -> None:
+    def __init__(self, sock: socket.socket, registry: Registry, tls: ssl.SSLContext | None) -> None:
         self._socket = sock
         self._registry = registry
-        self._framing = Framing(sock, registry.limits)
+        self._tls = tls
         self.idle = True
         """Whether it is between two requests, where ending it loses nothing."""
 
     def serve(self) -> None:
-        """Answer requests until the connection ends."""
-        with suppress(Cut, OSError):
-            goes_on = True
-            while goes_on:
-                try:
-                    request = self._framing.request()
-                except BadRequest as bad:
-                    self.idle = False
-                    self._send(_bad(bad))
-                    self._linger()
-                    return
-                if request is None:
-                    return
+        """Answer requests until the connection ends, and close it. Needs a thread of its own."""
+        try:
+            with suppress(Cut, OSError):
+                # Without it the end of a small answer waits for its beginning's acknowledgement.
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if (
+                    self._tls
+                ):  # not where connections are accepted: a slow one would delay all others
+                    self._socket.settimeout(self._registry.limits.head_seconds)
+                    self._socket = self._tls.wrap_socket(self._socket, server_side=True)
+                self._answer_all(Framing(self._socket, self._registry.limits))
+        finally:
+            self._socket.close()
+
+    def _answer_all(self, framing: Framing) -> None:
+        goes_on = True
+        while goes_on:
+            try:
+                request = framing.request()
+            except BadRequest as bad:
                 self.idle = False
-                goes_on = self._answer(request)
-                self.idle = True
+                self._send(_bad(bad))
+                self._linger()
+                return
+            if request is None:
+                return
+            self.idle = False
+            goes_on = self._answer(request)
+            self.idle = True
 
     def end(self) -> None:
         """Shut the socket down, from another thread: calls that wait for it return."""

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from towline.server.http import Body, Cut, Response
+from towline.server.http import Body, Cut
 from towline.server.refusals import Refused
 from towline.spec import distribution
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from towline.server.http import Request
+    from towline.server.http import Request, Response
 
 _CODES = {
     401: distribution.UNAUTHORIZED,
@@ -34,7 +34,6 @@ class _Failure:
     status: int
     left: int
     headers: Mapping[str, str]
-    content: bytes | None
 
     def fits(self, request: Request) -> bool:
         """Whether it is meant for this request, by its path: see `Faults.fail`."""
@@ -75,15 +74,14 @@ class Faults:
         times: int = 1,
         *,
         headers: Mapping[str, str] | None = None,
-        content: bytes | None = None,
     ) -> None:
         """Answer the next `times` requests of that method (`*`: any) and path with `status`.
 
         `path`: a part of the path with its query, a pattern of the whole path (`/v2/*/blobs/*`), or
-        a regular expression that is searched in it. Without `content` the answer's body is an error
-        in the specification's form.
+        a regular expression that is searched in it. The answer's body is an error in the
+        specification's form.
         """
-        failure = _Failure(method, path, status, times, headers or {}, content)
+        failure = _Failure(method, path, status, times, headers or {})
         with self._lock:
             self._failures.append(failure)
 
@@ -117,8 +115,6 @@ class Faults:
         if stall:
             stop.wait(stall)
         if failure:
-            if failure.content is not None:
-                return Response(failure.status, dict(failure.headers), failure.content)
             code = _CODES.get(failure.status, distribution.UNKNOWN)
             message = "this failure was asked for"
             return Refused(code, message, status=failure.status, headers=failure.headers).response()

@@ -97,7 +97,7 @@ class Server:
         self._address = (host, port)
         self._listener: socket.socket | None = None
         self._lock = threading.Lock()
-        self._open: dict[threading.Thread, Connection | None] = {}
+        self._open: dict[threading.Thread, Connection] = {}
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
 
@@ -198,13 +198,12 @@ class Server:
         with self._lock:
             open_now = dict(self._open)
         for connection in open_now.values():
-            if connection and connection.idle:  # as if the client's next request came too late
+            if connection.idle:  # as if the client's next request came too late
                 connection.end()
         for thread in open_now:
             thread.join(max(0.0, deadline - time.monotonic()))
         for connection in open_now.values():
-            if connection:
-                connection.end()
+            connection.end()
         for thread in open_now:
             thread.join(_END_SECONDS)
 
@@ -228,11 +227,12 @@ class Server:
             self._take(sock)
 
     def _take(self, sock: socket.socket) -> None:
-        thread = threading.Thread(target=self._serve, args=(sock,), daemon=True)
+        connection = Connection(sock, self._registry, self._tls)
+        thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
         with self._lock:
             busy = len(self._open) >= self._registry.limits.connections
             if not busy:
-                self._open[thread] = None
+                self._open[thread] = connection
         if busy:
             with suppress(OSError), sock:
                 sock.settimeout(0)  # a client that does not read at once must not hold this thread
@@ -245,26 +245,12 @@ class Server:
             with self._lock:
                 del self._open[thread]
 
-    def _serve(self, sock: socket.socket) -> None:
-        """Serve one connection in its own thread."""
-        # TLS's handshake, too: a slow one in the accepting thread would delay all others.
-        this = threading.current_thread()
+    def _serve(self, connection: Connection) -> None:
         try:
-            with suppress(OSError):
-                # Without it the end of a small answer waits for its beginning's acknowledgement.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if self._tls:
-                    sock.settimeout(self._registry.limits.head_seconds)
-                    sock = self._tls.wrap_socket(sock, server_side=True)
-                connection = Connection(sock, self._registry)
-                with self._lock:
-                    self._open[this] = connection
-                if not self._stopping.is_set():
-                    connection.serve()
+            connection.serve()
         finally:
-            sock.close()
             with self._lock:
-                del self._open[this]
+                del self._open[threading.current_thread()]
 
 
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
