@@ -18,9 +18,9 @@ from towline.context import Cancel
 from towline.errors import SourceError
 from towline.layers import profile
 from towline.layers.blobstream import BlobStream
-from towline.layers.buffers import Spares
 from towline.layers.decoders import decoder_of
 from towline.layers.encoders import GZIP_BLOCK, ZSTD_BLOCK
+from towline.layers.pipelines import Spares
 from towline.transfers.threads import Threads
 
 if TYPE_CHECKING:

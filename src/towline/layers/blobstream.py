@@ -13,7 +13,6 @@ from itertools import cycle
 from threading import Event
 from typing import TYPE_CHECKING
 
-from towline.layers.buffers import Spares
 from towline.layers.decoders import decoder_of
 from towline.layers.encoders import encoder_of
 from towline.layers.pipelines import STORED_BLOCK, Source, Work, checked, encoded, nobody, stored
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
     from towline.context import Cancel
-    from towline.layers.pipelines import Lend, Look, Pool
+    from towline.layers.pipelines import Lend, Look, Pool, Spares
     from towline.layers.profile import Profile
     from towline.layers.reader import Reader
     from towline.spec.media_types import Compression
@@ -91,9 +90,7 @@ class BlobStream:
         encoder = encoder_of(encoding) if encoding else None
         blocks: Generator[Block, None, None]
         if encoder:
-            blocks = encoded(
-                self._source, encoder, self._plain, work, spares or Spares(), look=look
-            )
+            blocks = encoded(self._source, encoder, self._plain, work, spares, look=look)
         elif diff_id_of and diff_id_of != "none":
             decoder = decoder_of(diff_id_of, name)
             blocks = checked(self._source, decoder, self._plain, work, self._rooms(2, size))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.knowledge.base import Entry
-    from towline.layers.buffers import Spares
+    from towline.layers.pipelines import Spares
     from towline.push.image import Blob
     from towline.push.interface.options import Limits, PusherOptions
     from towline.push.plan import Delivered, Made
@@ -167,7 +167,7 @@ class Resources:
     @property
     def spares(self) -> Spares:
         """The buffers that blocks are read into."""
-        from towline.layers.buffers import Spares
+        from towline.layers.pipelines import Spares
 
         return self._once("spares", Spares)
 

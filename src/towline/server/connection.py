@@ -47,9 +47,8 @@ class Connection:
             with suppress(Cut, OSError):
                 # Without it the end of a small answer waits for its beginning's acknowledgement.
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if (
-                    self._tls
-                ):  # not where connections are accepted: a slow one would delay all others
+                # In this thread: a slow handshake where connections are accepted would delay all.
+                if self._tls:
                     self._socket.settimeout(self._registry.limits.head_seconds)
                     self._socket = self._tls.wrap_socket(self._socket, server_side=True)
                 self._answer_all(Framing(self._socket, self._registry.limits))

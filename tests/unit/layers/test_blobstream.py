@@ -16,8 +16,8 @@ from towline.context import Cancel
 from towline.errors import Cancelled, SourceError
 from towline.layers import profile
 from towline.layers.blobstream import BlobStream
-from towline.layers.buffers import Buffers, Spares
 from towline.layers.encoders import GZIP_BLOCK, GZIP_WINDOW
+from towline.layers.pipelines import Buffers, Spares
 from towline.transfers.threads import Threads
 
 if TYPE_CHECKING:
