@@ -259,6 +259,34 @@ def test_a_login_counts_as_checked_where_the_registry_asks_for_one(registry: Scr
         assert pusher.check_login(registry.host), "with the token at hand"
 
 
+def test_an_account_that_was_given_goes_to_one_host_alone(
+    registry: Scripted, tmp_path: Path
+) -> None:
+    image = make_image(tmp_path / "image.tar", [{"f": b"hello"}]).path
+    with scripted() as other, towline.Pusher(cache="none", creds=(USER, PASSWORD)) as pusher:
+        for each in (registry, other):
+            each.guard = lambda asked: (
+                None
+                if asked.header("Authorization") == basic()
+                else Reply(401, {"WWW-Authenticate": 'Basic realm="reg"'})
+            )
+        pusher.push(image, f"{registry.host}/app:1")
+        for call in (
+            lambda: pusher.push(image, f"{other.host}/app:1"),
+            lambda: pusher.plan(image, f"{other.host}/app:1"),
+            lambda: pusher.copy(f"{registry.host}/app:1", f"{other.host}/app:1"),
+            lambda: pusher.tag(f"{other.host}/app:1", "2"),
+            lambda: pusher.tags(f"{other.host}/app"),
+            lambda: pusher.check_login(other.host),
+        ):
+            with pytest.raises(towline.UsageError, match=f"not for {other.host}") as caught:
+                call()
+            assert registry.host in str(caught.value)
+            assert PASSWORD not in str(caught.value)
+        assert pusher.copy(f"{registry.host}/app:1", f"{registry.host}/app:2").status == "pushed"
+    assert other.asked == []
+
+
 def test_the_times_that_a_token_service_names_are_of_its_own_clock(
     registry: Scripted, client: Client
 ) -> None:

@@ -66,14 +66,20 @@ def opening(
     sent before it is known what lists them. Raises SourceError, UsageError.
     """
     resources.check_open()
-    resources.client.write_to(each.repository.host for each in destinations)
+    names = [each.repository for each in destinations]
+    resources.client.write_to(name.host for name in names if name.is_at_registry)
     reason = _known_first(destinations, wish) if ahead else ""
     with context.span("opened"):
-        places = dict.fromkeys(each.repository for each in destinations)
         # Apart, so that each result shows what reading the source cost, once.
         counted = context.but(meter=Meter())
         opened = Opened(
-            source, resources, counted, places, wish=wish, outline=outline, known_first=reason
+            source,
+            resources,
+            counted,
+            dict.fromkeys(names),
+            wish=wish,
+            outline=outline,
+            known_first=reason,
         )
     try:
         yield opened

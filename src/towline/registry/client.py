@@ -151,9 +151,12 @@ class RegistryClient:
         pool.connect_ahead(request, context)
 
     def write_to(self, hosts: Iterable[str]) -> None:
-        """Use a destination's account for reads from these hosts, too."""
+        """Use a destination's account for reads from these hosts, too.
+
+        Raises UsageError where an account was given, and an earlier call has used it elsewhere.
+        """
         # Without the lock: whoever holds it may be waiting for a credential helper.
-        self._keychain.destinations.update(hosts)
+        self._keychain.write_to(hosts)
 
     def _name(self, host: str) -> str:
         """The name under which facts of a host are kept.

@@ -21,7 +21,7 @@ from towline.reference import HUB, HUB_ALIASES
 from towline.wire.message import user_pass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from towline.context import Context
     from towline.errors import Side
@@ -77,8 +77,11 @@ class Keychain:
             self._given["destination"] = Credentials.of(*creds, where)
         if src_creds:
             self._given["source"] = Credentials.of(*src_creds, "`src_creds`")
-        self.destinations: set[str] = set()
-        """Hosts that are written to. A destination's account is used for reading there, too."""
+        self._destination: str | None = None
+        """The host whose account was given: the first that is written to, or asked in its place.
+
+        Its account is used for reading there, too.
+        """
         self._authfile = authfile
         self._log = log
         self._warn = warn
@@ -94,11 +97,13 @@ class Keychain:
 
         `side` is None for a host that is neither source nor destination. A file, an entry or a
         helper that cannot be used is warned of, and the search goes on. Raises UsageError for a
-        named file that is unreadable, AuthError where the caller's own function fails, and
-        Cancelled while a helper is waited for.
+        named file that is unreadable, and as `write_to` does; AuthError where the caller's own
+        function fails, and Cancelled while a helper is waited for.
         """
+        if side == "destination":
+            self.write_to([name.host])
         found = self._given.get(side) if side else None
-        if found is None and side == "source" and name.host in self.destinations:
+        if found is None and side == "source" and name.host == self._destination:
             found = self._given.get("destination")
         if found is None and self._ask:
             found = self._asked(self._ask, name.host)
@@ -113,6 +118,23 @@ class Keychain:
             self._secrets.add_account(found.username, found.password)
         self._log(f"* credentials for {name.host}: {found}")
         return found
+
+    def write_to(self, hosts: Iterable[str]) -> None:
+        """Note the destination's host, whose account was given, if one was.
+
+        Raises UsageError where that is another: the password was given for one host alone.
+        """
+        given = self._given.get("destination")
+        for host in hosts if given else ():
+            with self._lock:
+                self._destination = self._destination or host
+            if host != self._destination:
+                raise UsageError(
+                    f"the account {given} is for one registry, {self._destination}, and not for "
+                    f"{host}",
+                    hint="give `creds` a function, which is asked for each host's account, or make "
+                    "a Pusher for each",
+                )
 
     def _asked(self, ask: AskForHost, host: str) -> Credentials | None:
         asked = "the function given as `creds`"
