@@ -67,17 +67,11 @@ class _IndexFunction(Protocol[R]):
 
     @overload
     def __call__(
-        self,
-        sources: Source | Sequence[Source],
-        destination: str,
-        **options: Unpack[Options],
+        self, sources: Source | Sequence[Source], destination: str, **options: Unpack[Options]
     ) -> R: ...
     @overload
     def __call__(
-        self,
-        sources: Source | Sequence[Source],
-        destination: Several,
-        **options: Unpack[Options],
+        self, sources: Source | Sequence[Source], destination: Several, **options: Unpack[Options]
     ) -> list[R]: ...
     @overload
     def __call__(

@@ -90,10 +90,6 @@ CACHE = Command(
     """\
 Look after the cache: `stats` counts what is in it, `prune` drops what was not seen for a while,
 `clear` drops everything. The cache only saves work: without it a push sends or asks more.""",
-    (
-        options.Group("which cache", options.CACHE, _OLDER),
-        options.PRINTED,
-        options.MESSAGES,
-    ),
+    (options.Group("which cache", options.CACHE, _OLDER), options.PRINTED, options.MESSAGES),
     words=1,
 )

@@ -74,9 +74,7 @@ def interrupted(code: int, reference: str | None) -> bytes:
 
 
 @contextmanager
-def cancel_on_signals(
-    last_words: Callable[[int], bytes] = lambda _code: b"",
-) -> Iterator[Cancel]:
+def cancel_on_signals(last_words: Callable[[int], bytes] = lambda _code: b"") -> Iterator[Cancel]:
     """While the block runs, a signal throws the switch; its TransferCancelled becomes Interrupted.
 
     `last_words`, called with the exit code, gives what is written to standard error where the

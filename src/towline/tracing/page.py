@@ -189,11 +189,7 @@ def shares(recording: Recording) -> list[Share]:
             work / cores / seconds,
             f"{cores} of them have worked {words(work)}, {words(recording.own_cpu)} for this push",
         ),
-        Share(
-            "one thread",
-            busiest / seconds,
-            f"the busiest, {name}, has worked {words(busiest)}",
-        ),
+        Share("one thread", busiest / seconds, f"the busiest, {name}, has worked {words(busiest)}"),
         Share(
             "the link",
             stalls / seconds,
