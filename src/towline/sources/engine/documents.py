@@ -39,7 +39,8 @@ class StoreFiles:
     def __init__(self, info: Mapping[str, Any]) -> None:
         """`info`: the engine's answer to `/info`."""
         # A containerd that dockerd starts is below dockerd's own folder.
-        places = (f"{info.get('DockerRootDir')}/containerd/daemon", _OF_THE_SYSTEM)
+        root = info.get("DockerRootDir")
+        places = [f"{root}/containerd/daemon", _OF_THE_SYSTEM] if root else [_OF_THE_SYSTEM]
         self._folders = [Folder(f"{place}/{_STORE}") for place in places]
 
     def holds(self, names: Iterable[str]) -> bool:
