@@ -98,6 +98,18 @@ def test_a_line_says_how_much_was_left_out(
     )
 
 
+def test_a_line_says_that_nothing_was_left_out(
+    host: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--compression", "zstd", "--omit-from", f"{host}/app:1"]
+    assert main(["copy", f"{host}/app:2", f"oci-archive:{tmp_path}/s.tar", *words]) == 0
+    told = (
+        f"towline: note: nothing is left out of oci-archive:{tmp_path}/s.tar: "
+        f"no layer of it is in {host}/app:1"
+    )
+    assert told in capsys.readouterr().err.splitlines()
+
+
 def test_it_is_the_same_bytes_each_time_also_after_a_whole_one(host: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
         to = f"oci-archive:{tmp_path}/{name}.tar:2"

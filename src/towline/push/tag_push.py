@@ -223,12 +223,14 @@ class TagPush:
             failure = error
         if failure is not None and layout.whole:
             self._outcomes.failed([*outcomes], failure)
-        if failure is None and (sizes := layout.left_out.values()):
+        if failure is None and self._wish.omit_from:
+            sizes, where = layout.left_out.values(), " or ".join(self._wish.omit_from)
             count = "1 layer" if len(sizes) == 1 else f"{len(sizes)} layers"
-            where = " or ".join(self._wish.omit_from)
             self._target.note(
                 f"left out of {layout.name}: {count} of {sum(sizes)} bytes in all, "
                 f"which {where} has"
+                if sizes
+                else f"nothing is left out of {layout.name}: no layer of it is in {where}"
             )
 
 
