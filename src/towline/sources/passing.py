@@ -9,7 +9,9 @@ tar is spooled.
 
 from __future__ import annotations
 
+import io
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from towline.errors import Cancelled, SourceError
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from towline.sources.base import ImageSource, SourceEntry
     from towline.sources.files import Archive
     from towline.sources.passing_blob import Held
-    from towline.spec.media_types import Compression
 
 KEPT = 8 << 20
 """Bytes of small members that are kept."""
@@ -72,22 +73,20 @@ class PassingSource:
         self._listed = listed
         plain, _ = decompressed(reader, name)
         self._tar = PassingTar(plain, name, context.cancel)
-        self._source: ImageSource | None = None
 
     def entries(self) -> Sequence[SourceEntry]:
         """See `ImageSource`."""
-        return self._known().entries()
+        return self._source.entries()
 
     @property
     def transport(self) -> str:
         """See `ImageSource`."""
-        return self._known().transport
+        return self._source.transport
 
-    def _known(self) -> ImageSource:
+    @cached_property
+    def _source(self) -> ImageSource:
         """The source, by the list of images that has come."""
-        if self._source is None:
-            self._source = self._listed(self._tar)
-        return self._source
+        return self._listed(self._tar)
 
     def close(self) -> None:
         """See `ImageSource`."""
@@ -137,14 +136,17 @@ class PassingTar:
                 continue
             path = clamped(member.name)
             named = _BLOB.fullmatch(path)
-            kind = self._kind(member)
+            head = b""
+            if member.isreg():
+                head = self.stream.read(min(member.size, media_types.MAGIC_LENGTH))
+                self.stream.seek(member.offset_data)
+            kind = media_types.detect(head)
             if named and kind != "none":
                 if path not in self.passed and path not in self.documents:
-                    self.passed[path] = (member.size, self._head(member))
+                    self.passed[path] = (member.size, head)
                     digest = Digest(f"sha256:{named[1]}")
-                    yield from self._pass(
-                        PassingBlob(digest, member.size, kind, self.name, held), member
-                    )
+                    blob = PassingBlob(digest, member.size, kind, self.name, held)
+                    yield from self._pass(blob, member)
             elif member.isreg() and member.size <= min(manifest.MAX_SIZE, KEPT - self._kept):
                 self._kept += member.size
                 content = bytearray(member.size)
@@ -161,15 +163,6 @@ class PassingTar:
         # To the end: a command before the pipe that can write no more would die of SIGPIPE.
         self.stream.drain()
         return ""
-
-    def _kind(self, member: tarfile.TarInfo) -> Compression:
-        """How the content is compressed, by its first bytes."""
-        return media_types.detect(self._head(member)) if member.isreg() else "none"
-
-    def _head(self, member: tarfile.TarInfo) -> bytes:
-        head = self.stream.read(min(member.size, media_types.MAGIC_LENGTH))
-        self.stream.seek(member.offset_data)
-        return head
 
     def _pass(self, blob: PassingBlob, member: tarfile.TarInfo) -> Iterator[PassingBlob | None]:
         # No deadlock: all blobs before this one are whole, so their uploads wait for nobody here.
@@ -218,7 +211,7 @@ class PassingTar:
         if self.tail and self.tail.size(name) is not None:
             return self.tail.open(name)
         if name in self.documents:
-            return _Beginning(self.documents[name])
+            return io.BytesIO(self.documents[name])
         if name in self.passed:
             return _Beginning(self.passed[name][1], passed_by(self.name, name))
         raise missing(self, path)
@@ -233,21 +226,15 @@ class PassingTar:
             self.tail.close()
 
 
-class _Beginning:
-    """A Reader of bytes in memory, which raises `error` behind them, if there is one."""
+class _Beginning(io.BytesIO):
+    """A Reader of a blob's first bytes, which raises an error behind them."""
 
-    def __init__(self, content: bytes, error: SourceError | None = None) -> None:
-        self._rest = memoryview(content)
+    def __init__(self, content: bytes, error: SourceError) -> None:
+        super().__init__(content)
         self._error = error
 
-    def readinto(self, buffer: memoryview, /) -> int:
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # narrower
         """See `Reader`."""
-        if not self._rest and self._error:
-            raise self._error
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
-
-    def close(self) -> None:
-        """See `Reader`."""
+        if count := super().readinto(buffer):
+            return count
+        raise self._error

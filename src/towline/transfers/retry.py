@@ -41,11 +41,6 @@ _STRAINED = frozenset({408, 429, 499, *range(500, 600)})
 """Statuses whose cause may be that too much is asked at once."""
 
 
-def _random() -> float:
-    # Without an import: the failure may be that no more files can be opened.
-    return int.from_bytes(os.urandom(4)) / 2**32
-
-
 class Policy(NamedTuple):
     """How often to try again, and after how long."""
 
@@ -55,7 +50,8 @@ class Policy(NamedTuple):
     """Seconds to wait after the first failure; doubled after each further one."""
     cap: float = 60.0
     """Seconds to wait at most, even where the other side asks for more."""
-    jitter: Callable[[], float] = _random
+    # Not by `random`, whose import fails where no more files can be opened.
+    jitter: Callable[[], float] = lambda: int.from_bytes(os.urandom(4)) / 2**32
     """Gives a number from 0 to 1: the share of the wait's second half that is waited. It keeps many
     clients from coming back at the same moment."""
 

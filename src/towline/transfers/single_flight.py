@@ -51,7 +51,7 @@ class Flight(Generic[T]):
     def wanted(self) -> bool:
         """Whether anybody still waits for the work."""
         # A cancelled watcher may not have left yet: its switch runs its actions one by one.
-        return any(not watch.cancelled for watch in self.watches)
+        return any(not watch.watcher.cancel.cancelled for watch in self.watches)
 
     def done(self, result: T) -> None:
         """End the flight: every watcher gets this result."""
@@ -92,14 +92,9 @@ class Watch(Generic[T]):
         self.listens = False
         """Whether events are passed on: from `Flight.listen` on, until the caller's listener
         raises."""
+        self.watcher = watcher
         self._flights = flights
-        self._watcher = watcher
-        self._registration = ExitStack()
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the caller's own switch was thrown."""
-        return self._watcher.cancel.cancelled
+        self._leaving = ExitStack()
 
     def result(self) -> T:
         """Wait for the end of the flight, and leave.
@@ -108,10 +103,10 @@ class Watch(Generic[T]):
         `Restart` where the work was cancelled although this caller had not left.
         """
         try:
-            await_end(self.flight, self._watcher.cancel)
+            await_end(self.flight, self.watcher.cancel)
             return self.flight.future.result()
         except Cancelled:
-            self._watcher.cancel.check()
+            self.watcher.cancel.check()
             raise Restart from None
         finally:
             self.leave()
@@ -119,18 +114,18 @@ class Watch(Generic[T]):
     def leave(self) -> None:
         """Watch no longer. The last watcher to leave before the end cancels the flight."""
         self._flights.leave(self)
-        self._registration.close()
+        self._leaving.close()
 
-    def begin(self) -> None:
-        """Have the watch left when the caller's switch is thrown. `SingleFlight.join` calls it."""
-        # Not our own `leave`: it would close the registration in the middle of its making.
-        leave = self._watcher.cancel.on_cancel(lambda: self._flights.leave(self))
-        self._registration.enter_context(leave)
+    def leave_when_cancelled(self) -> None:
+        """Have the watch left as soon as the caller's switch is thrown."""
+        # Not our own `leave`: it would close the stack while this enters it.
+        leave = self.watcher.cancel.on_cancel(lambda: self._flights.leave(self))
+        self._leaving.enter_context(leave)
 
     def tell(self, event: Event) -> None:
         """Pass an event on to the caller's listener; one that raises is told no more."""
         try:
-            self._watcher.emit(event)
+            self.watcher.emit(event)
         except (Exception, SystemExit):  # noqa: BLE001 - the flight is the other watchers' too
             self.listens = False
 
@@ -166,7 +161,7 @@ class SingleFlight(Generic[T]):
             # made: two flights at once would write the same thing.
             await_end(flight, watcher.cancel)
         watch.flight.listen(watch)
-        watch.begin()
+        watch.leave_when_cancelled()
         return watch
 
     def leave(self, watch: Watch[T]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from towline.context import Cancel
 from towline.errors import AuthError, Cancelled, RegistryError, TowlineError
@@ -19,11 +19,13 @@ from towline.push.plan import Ask, Delivered, Made, Mount, Send, own
 from towline.registry.calls import Confirmed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from towline.context import Context
     from towline.events import Outcome
-    from towline.layers import blobstream
+    from towline.layers.blobstream import Blob as Sent
+    from towline.layers.blobstream import BlobStream
+    from towline.layers.fan_out import Lane
     from towline.layers.profile import Profile
     from towline.push.image import Blob
     from towline.push.plan import Step
@@ -37,24 +39,6 @@ if TYPE_CHECKING:
 
 _TOLD_EVERY = 0.05
 """Seconds between two events of a blob's bytes: on a fast link each block would be one."""
-
-
-class Blocks(Protocol):
-    """The bytes of a blob as they are read: a `BlobStream`, or a lane of one."""
-
-    def __iter__(self) -> Iterator[bytes | memoryview]:
-        """The blocks in order; each is valid until the next is asked for."""
-        ...
-
-    @property
-    def position(self) -> int:
-        """Bytes read from the source so far."""
-        ...
-
-    @property
-    def blob(self) -> blobstream.Blob:
-        """Digest and size of the blob, at the end."""
-        ...
 
 
 class _Attempt:
@@ -196,19 +180,15 @@ class BlobUpload:
                 known=self.blob.stored,
                 about=self.blob.size,
             )
-        except BaseException:
-            attempt.close()
-            raise
-        if isinstance(answer, Confirmed):
-            attempt.close()
-            return True
-        if answer is None:  # refused, which says nothing of the blob; no session was opened
-            attempt.close()
-            return False
-        # 202: the registry has opened a session instead, and the last one serves the upload.
-        attempt.session = answer
-        self.drop()
-        self._attempt = attempt
+            # None: it was refused, which says nothing of the blob.
+            if answer is None or isinstance(answer, Confirmed):
+                return answer is not None
+            # 202: the registry has opened a session instead, and the last one serves the upload.
+            self.drop()
+            self._attempt, attempt.session = attempt, answer
+        finally:
+            if self._attempt is not attempt:
+                attempt.close()
         # A registry that does mount has said that the origin lacks the blob. Some mount nothing
         # (ECR by default), and with other credentials than those of the entry nothing is known.
         if mount.ours and self.repository.facts.mounts:
@@ -264,7 +244,7 @@ class BlobUpload:
         else:
             attempt.failed = False
 
-    def receive(self, blocks: Blocks) -> Delivered:
+    def receive(self, blocks: BlobStream | Lane) -> Delivered:
         """Send every block, and have the registry confirm the digest.
 
         Raises SourceError, AuthError, RegistryError, NetworkError, Cancelled.
@@ -298,7 +278,7 @@ class BlobUpload:
                 attempt.session = self.repository.start_upload(attempt.context, known, size)
         return attempt.session
 
-    def _commit(self, attempt: _Attempt, sent: blobstream.Blob) -> Delivered:
+    def _commit(self, attempt: _Attempt, sent: Sent) -> Delivered:
         # Before the closing PUT: a layer that is not what its image says is committed nowhere.
         self.blob.check(sent.digest, sent.diff_id)
         candidate = self._candidate(sent.digest, sent.size)
