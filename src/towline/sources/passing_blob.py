@@ -202,9 +202,17 @@ class Share:
             self._moved.notify_all()
 
     def release(self) -> None:
-        """Note that the target wants no more of the blob."""
+        """Note that the target wants no more of the blob, if it still did."""
+        blob, held = self._blob, self._blob.held
         with self._moved:
-            self._blob.leave(self)
+            if self in blob.shares:
+                blob.shares.remove(self)
+                self.taker.patience = held.patience
+                if not blob.shares:
+                    held.blobs.remove(blob)
+                    held.size -= sum(map(len, blob.blocks))
+                    blob.blocks.clear()
+            self._moved.notify_all()
 
 
 class PassingBlob:
@@ -271,17 +279,6 @@ class PassingBlob:
         while sent > WINDOW and self.blocks and self.dropped + len(self.blocks[0]) <= sent:
             self.dropped += len(self.blocks[0])
             self.held.size -= len(self.blocks.popleft())
-
-    def leave(self, share: Share) -> None:
-        """Hold nothing for a target any more, if anything was. Lock held."""
-        if share in self.shares:
-            self.shares.remove(share)
-            share.taker.patience = self.held.patience
-            if not self.shares:
-                self.held.blobs.remove(self)
-                self.held.size -= sum(map(len, self.blocks))
-                self.blocks.clear()
-        self.held.moved.notify_all()
 
     def passed_by(self) -> PassedBy:
         """The error for whoever wants bytes that are not held any more."""

@@ -42,8 +42,8 @@ class Flight(Generic[T]):
         self.watches: tuple[Watch[T], ...] = ()
         """Replaced under the lock of SingleFlight, and read without it: so it is a tuple. Empty:
         the work was told to stop, and may not have stopped yet."""
+        self.key = key
         self._flights = flights
-        self._key = key
         self._telling = threading.RLock()
         self._last: Event | None = None
 
@@ -56,12 +56,12 @@ class Flight(Generic[T]):
     def done(self, result: T) -> None:
         """End the flight: every watcher gets this result."""
         # First: whoever is woken and joins again must not find a flight that has ended.
-        self._flights.land(self._key)
+        self._flights.land(self.key)
         self.future.set_result(result)
 
     def failed(self, error: BaseException) -> None:
         """End the flight: every watcher gets this error, Cancelled if it was cancelled."""
-        self._flights.land(self._key)
+        self._flights.land(self.key)
         self.future.set_exception(error)
 
     def _tell(self, event: Event) -> None:

@@ -27,7 +27,7 @@ from towline.transfers.retry import Attempts, back_off, speaks_of_strain
 from towline.transfers.threads import not_begun, result_of
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Sequence
     from concurrent.futures import Future
 
     from towline.context import Patience
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 class Task:
     """A blob's upload to one target, which this push carries out, also for others who wait."""
 
-    key: Hashable
-    """The key of its flight."""
     upload: BlobUpload
     flight: Flight[Delivered]
     attempts: Attempts
@@ -239,7 +237,7 @@ class Uploads:
     def _arrived(self, task: Task, delivered: Delivered) -> None:
         if task.sending:
             self._resources.slots.more(task.host)
-        self._resources.remember(task.key, delivered.made)
+        self._resources.remember(task.flight.key, delivered.made)
         task.flight.done(delivered)
         for sibling in task.siblings:
             sibling.follows = True

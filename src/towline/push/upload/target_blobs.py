@@ -105,7 +105,7 @@ class TargetBlobs:
         if seen is not None and fits(blob, seen, self._rules):
             upload.ask_first(seen)
         attempts = Attempts(self._resources.policy)
-        return Task(key, upload, watch.flight, attempts, self._target.patience)
+        return Task(upload, watch.flight, attempts, self._target.patience)
 
     def wait(self, trees: Sequence[Tree]) -> None:
         """Wait until each blob is there or has failed, or no tree can become whole any more.
