@@ -289,12 +289,8 @@ def _warn_of_cut_indexes(
     targets: Sequence[Target], opened: Opened | Assembled, gatherer: Gatherer
 ) -> None:
     """Warn where something refers to an index of which some platforms alone are pushed."""
-    cut = [
-        (target, whole)
-        for target in targets
-        for _, tree in target.tags
-        if (whole := tree.source.part_of)
-    ]
+    tags = [(target, tree) for target in targets for _, tree in target.tags]
+    cut = [(target, whole) for target, tree in tags if (whole := tree.source.part_of)]
     subjects = list(dict.fromkeys(whole for _, whole in cut))
     theirs = opened.referrers(subjects, patient=True) if subjects else ()
     found = {each.subject for each in theirs if _refers(each, gatherer.tree(each.read()))}

@@ -141,10 +141,7 @@ class TargetPush:
         self.target.pull_from((*(mount.origin for mount in mounts), *siblings))
 
     def early(self) -> bool:
-        """End the push without asking for a single blob, if every tag is right, or all have failed.
-
-        Returns whether it has ended.
-        """
+        """End the push before any blob is asked for, if all tags are right or all have failed."""
         try:
             with self.target.context.span("looked"):
                 standing = self._standing()
@@ -171,10 +168,7 @@ class TargetPush:
         self.outcomes.failed((reference for reference, _ in self.left), error)
 
     def _standing(self) -> dict[Reference, Documents] | None:
-        """The documents under the tags, if all are right; None: some are not, or unknown.
-
-        Raises AuthError, RegistryError, NetworkError.
-        """
+        """The documents under the tags, if all are right; raises a registry's errors."""
         # With a digest for each blob the manifest can be made without asking for any of them. A
         # registry that has it under the tag has its blobs.
         if self.target.failure:
