@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import RegistryError, SourceError, TowlineError, UsageError
-from towline.push.image import Gatherer, Index, images
+from towline.push.image import Gatherer, Index, Tree, images
 from towline.push.interface import destinations, options
 from towline.push.manifests import build, tagged
 from towline.push.pipeline import TargetPush
 from towline.push.reporting import Outcomes, announce
-from towline.push.source_images import Opened, opening, registry_reference
-from towline.push.target import Referral, target_at
-from towline.reference import Reference
-from towline.spec.descriptor import is_attestation
+from towline.push.source_images import Assembled, Opened, Wanted, opening, registry_reference
+from towline.push.target import Referral, Target, target_at
+from towline.reference import Reference, RepositoryName
+from towline.spec.descriptor import Descriptor, is_attestation
 from towline.spec.digest import Digest
 from towline.spec.manifest import parse
 
@@ -21,14 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from towline.context import Context
-    from towline.push.image import Tree
     from towline.push.interface.options import Annotations, Wish
     from towline.push.interface.result import Status, TagOutcome
-    from towline.push.source_images import Assembled, Wanted
-    from towline.push.target import Target
-    from towline.reference import RepositoryName
     from towline.sources.base import Referrer, SourceEntry
-    from towline.spec.descriptor import Descriptor
 
 _DEPTH = 4
 """Levels of signatures of signatures, and so on; real ones have two."""

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
-from towline.push.target import target_at
+from towline.push.target import Target, target_at
 from towline.sources.engine import client as engine_client
 from towline.sources.engine.source import EngineSource
 from towline.spec.digest import Digest
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from towline.push.interface.options import Wish
     from towline.push.interface.result import TagPlan
     from towline.push.resources import Resources
-    from towline.push.target import Target
     from towline.reference import Reference, RepositoryName
 
 

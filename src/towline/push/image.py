@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from towline.errors import SourceError
-from towline.sources.base import SourceImage, SourceIndex
+from towline.sources.base import SourceImage, SourceIndex, SourceLayer
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from towline.layers.profile import Profile
     from towline.layers.reader import Reader
     from towline.reference import RepositoryName
-    from towline.sources.base import SourceLayer
     from towline.spec.media_types import Compression
 
 

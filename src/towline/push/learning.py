@@ -12,25 +12,21 @@ import re
 from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError, TowlineError
-from towline.push.image import images, tree_blobs
+from towline.push.image import Tree, images, tree_blobs
 from towline.push.plan import Made, shared
-from towline.push.target import entry_of
-from towline.reference import HUB, LATEST
+from towline.push.target import Target, entry_of
+from towline.reference import HUB, LATEST, Reference
 from towline.spec import distribution, media_types
 from towline.spec import manifest as manifests
-from towline.spec.manifest import MAX_SIZE, ImageConfig, parse_config
+from towline.spec.manifest import MAX_SIZE, ImageConfig, Manifest, parse_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from towline.knowledge.base import Entry
-    from towline.push.image import Tree
-    from towline.push.target import Target
-    from towline.reference import Reference
     from towline.registry.repository import Repository
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
-    from towline.spec.manifest import Manifest
     from towline.targets.layout import Layout
 
     Tags = Sequence[tuple[Reference, Tree]]

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from towline.context import wait_patiently
 from towline.errors import RegistryError, TowlineError, UsageError
-from towline.push.image import Blob, images, tree_blobs
+from towline.push.image import Blob, Tree, images, tree_blobs
 from towline.push.manifests import build, tagged
-from towline.push.plan import Ask, Mount, Rules, common, own, steps, there
-from towline.push.reporting import Placed, announce, tell_layer
-from towline.push.target import Tag
+from towline.push.plan import Ask, Delivered, Mount, Rules, Step, common, own, steps, there
+from towline.push.reporting import Outcomes, Placed, announce, tell_layer
+from towline.push.target import Tag, Target
 from towline.transfers.threads import Threads
 
 if TYPE_CHECKING:
@@ -25,11 +25,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from towline.knowledge.base import Entry
-    from towline.push.image import Tree
     from towline.push.manifests.build import Documents
-    from towline.push.plan import Delivered, Step
-    from towline.push.reporting import Outcomes
-    from towline.push.target import Target
     from towline.push.upload.choice import Choice
     from towline.push.upload.scheduler import Uploads
     from towline.push.upload.target_blobs import TargetBlobs

@@ -7,20 +7,20 @@ one `Pusher` share is `resources.Resources`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self, Unpack, overload
 
 from towline.context import Cancel, Context
-from towline.errors import Cancelled, TowlineError, UsageError
+from towline.errors import Cancelled, Side, TowlineError, UsageError
 from towline.events import Note, Warned, nowhere
 from towline.push import reporting
 from towline.push.begin import begin, left_behind, tell_left_behind
 from towline.push.interface import destinations, edge, options
-from towline.push.interface.edge import Edge, Listener
+from towline.push.interface.edge import Edge, Listener, Told
 from towline.push.interface.options import PusherOptions, PushOptions, Several, Source
-from towline.push.interface.result import InspectResult, PlanResult, PushResult
+from towline.push.interface.result import InspectResult, PlanResult, PushResult, TagOutcome
 from towline.push.pipeline import JointPush
 from towline.push.resources import Resources
 from towline.push.source_images import (
@@ -31,17 +31,11 @@ from towline.push.source_images import (
     registry_reference,
 )
 from towline.push.target import Target, target_at
-from towline.reference import RepositoryName
+from towline.reference import Reference, RepositoryName
 from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from towline.errors import Side
-    from towline.push.interface.edge import Told
-    from towline.push.interface.result import TagOutcome
     from towline.push.source_images import Wanted
-    from towline.reference import Reference
 
 
 class Pusher:

@@ -10,8 +10,8 @@ from towline.errors import RegistryError, TowlineError
 from towline.events import Working
 from towline.layers.blobstream import BlobStream
 from towline.push import reporting
-from towline.push.begin import check
-from towline.push.image import Blob, Gatherer, Index, images, nowhere, tree_blobs
+from towline.push.begin import Begun, check
+from towline.push.image import Blob, Gatherer, Index, Layer, Tree, images, nowhere, tree_blobs
 from towline.push.interface.result import (
     InspectedLayer,
     InspectResult,
@@ -20,21 +20,18 @@ from towline.push.interface.result import (
     PlanResult,
 )
 from towline.push.manifests import build
-from towline.push.plan import Ask, Made, Mount, Send, own, there
+from towline.push.plan import Ask, Delivered, Made, Mount, Send, Step, own, there
 from towline.spec import manifest as manifests
 from towline.spec import media_types, reading
-from towline.spec.manifest import MAX_SIZE, parse_config
+from towline.spec.manifest import MAX_SIZE, RawManifest, parse_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from towline.context import Context
-    from towline.push.begin import Begun
-    from towline.push.image import Layer, Tree
     from towline.push.interface.options import Wish
     from towline.push.interface.result import TagPlan
     from towline.push.pipeline import TargetPush
-    from towline.push.plan import Delivered, Step
     from towline.push.reporting import Outcomes
     from towline.push.resources import Resources
     from towline.push.source_images import Opened
@@ -43,7 +40,6 @@ if TYPE_CHECKING:
     from towline.sources.base import SourceEntry
     from towline.spec.descriptor import Descriptor, Platform
     from towline.spec.digest import Digest
-    from towline.spec.manifest import RawManifest
 
 
 # What a push would do: the same plan, walked without writing.

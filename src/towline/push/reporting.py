@@ -8,24 +8,21 @@ from typing import TYPE_CHECKING, NamedTuple
 from towline.errors import TowlineError, TransferCancelled
 from towline.events import LayerProgress, Note, PushStarted, Summary, TagPushed, Verified
 from towline.layers.profile import AUTO
-from towline.push.image import Blob, Index, images, tree_blobs
+from towline.push.image import Blob, Index, Layer, Tree, images, tree_blobs
 from towline.push.interface.result import LayerResult, ManifestResult, PushResult
-from towline.push.target import Cost
+from towline.push.target import Cost, Target
 from towline.spec import media_types
-from towline.spec.manifest import parse
+from towline.spec.manifest import RawManifest, parse
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
 
-    from towline.push.image import Layer, Tree
     from towline.push.interface.result import Status, TagOutcome, Verification
     from towline.push.manifests.build import Documents
     from towline.push.plan import Delivered
-    from towline.push.target import Target
     from towline.reference import Reference
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
-    from towline.spec.manifest import RawManifest
 
 
 def tell_started(target: Target) -> None:

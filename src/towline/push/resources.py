@@ -10,10 +10,10 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
-from towline.context import SLICE, Cancel
+from towline.context import SLICE, Cancel, Context
 from towline.errors import Cancelled, TowlineError, UsageError
 from towline.events import nowhere
-from towline.knowledge.base import is_sound
+from towline.knowledge.base import Entry, is_sound
 from towline.knowledge.open import open_knowledge
 from towline.push.interface.options import account, chunk_size, environment, limits, pair, rate
 from towline.registry.client import RegistryClient, Settings
@@ -23,8 +23,6 @@ from towline.transfers.threads import Threads, processors
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
-    from towline.context import Context
-    from towline.knowledge.base import Entry
     from towline.layers.pipelines import Spares
     from towline.push.image import Blob
     from towline.push.interface.options import Limits, PusherOptions

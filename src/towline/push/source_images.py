@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, cast
 
 from towline import reference as references
-from towline.context import Meter
+from towline.context import Context, Meter
 from towline.errors import (
     AuthError,
     InvalidReference,
@@ -18,8 +18,8 @@ from towline.errors import (
     SourceError,
     TowlineError,
 )
-from towline.push.target import Costs
-from towline.reference import Reference
+from towline.push.target import Costs, Target
+from towline.reference import Reference, RepositoryName
 from towline.sources.base import SourceEntry, SourceImage, SourceIndex, images_of
 from towline.sources.open_source import open_source, parse
 from towline.sources.select import chosen, select, tagged
@@ -32,13 +32,10 @@ from towline.spec.manifest import build_index
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from towline.context import Context
     from towline.push.engine_image import EngineImage
     from towline.push.interface.options import Source, Wish
     from towline.push.interface.result import TagPlan
     from towline.push.resources import Resources
-    from towline.push.target import Target
-    from towline.reference import RepositoryName
     from towline.sources.base import ImageSource, Referrer
     from towline.sources.oci_layout import OciLayout
     from towline.sources.passing import PassesBy

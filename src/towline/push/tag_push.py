@@ -7,12 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import Cancelled, RegistryError, TowlineError
-from towline.push.interface.result import PushResult
+from towline.push.interface.result import PushResult, TagOutcome
 from towline.push.manifests.build import Documents
 from towline.push.manifests.put import TOGETHER, Fallback, put, put_together, wants_foreign
 from towline.push.manifests.tagged import TaggedImage, verify
 from towline.push.reporting import Outcomes, Placed, check_untouched
-from towline.push.target import Tag
+from towline.push.target import Referral, Tag, Target
 from towline.registry.manifests import lacks_blobs, refuses_type
 from towline.spec.descriptor import Descriptor
 from towline.transfers.threads import Threads, not_begun
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from towline.push.image import Tree
-    from towline.push.interface.result import TagOutcome
-    from towline.push.target import Referral, Target
     from towline.push.upload.target_blobs import TargetBlobs
     from towline.reference import Reference
     from towline.spec.digest import Digest

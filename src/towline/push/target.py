@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar, cast
 
-from towline.context import Meter, Patience
-from towline.errors import RegistryError, TowlineError
+from towline.context import Context, Meter, Patience
+from towline.errors import RegistryError, Side, TowlineError
 from towline.events import Note, Retrying, Warned
 from towline.knowledge.base import Entry
-from towline.push.plan import Destination
+from towline.push.plan import Delivered, Destination, Made
 from towline.registry.repository import Repository
 from towline.spec import media_types
 from towline.transfers.retry import Attempts, retry
@@ -20,11 +20,8 @@ from towline.transfers.threads import result_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from towline.context import Context
-    from towline.errors import Side
     from towline.push.image import Blob, Layer, Tree
     from towline.push.interface.options import Wish
-    from towline.push.plan import Delivered, Made
     from towline.push.resources import Resources
     from towline.reference import Reference, RepositoryName
     from towline.spec.descriptor import Descriptor

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from towline.errors import RegistryError
 from towline.knowledge.base import SavedSession
-from towline.knowledge.store import LEASE
-from towline.layers.profile import AUTO, of_record
+from towline.knowledge.store import LEASE, Knowledge
+from towline.layers.profile import AUTO, Profile, of_record
 from towline.registry.repository import Repository
 from towline.spec.digest import Digest
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.context import Context
-    from towline.knowledge.store import Knowledge
-    from towline.layers.profile import Profile
     from towline.push.image import Blob
     from towline.registry.upload.upload import Upload
     from towline.targets.layout import Layout

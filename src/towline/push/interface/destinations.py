@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from towline import reference
@@ -13,8 +13,6 @@ from towline.layers import profile as profiles
 from towline.sources import open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from towline.push.interface.options import Source, Wish
     from towline.reference import Reference, RepositoryName
 

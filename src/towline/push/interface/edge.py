@@ -14,14 +14,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, Unpack, cast, overload
 
 from towline.errors import Cancelled, PartialFailure, TowlineError, TransferCancelled
 from towline.push.interface.result import PlanResult, PushResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from typing import Unpack
 
     from towline.events import Event
     from towline.push.interface.options import PushOptions, Several, Source

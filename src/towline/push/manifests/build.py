@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import SourceError, UsageError
-from towline.push.image import Blob, Index, images
+from towline.push.image import Blob, Image, Index, Layer, Tree, images
 from towline.spec import manifest as manifests
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from towline.layers.profile import Profile
-    from towline.push.image import Image, Layer, Tree
     from towline.push.interface.result import DigestDiffers
     from towline.push.plan import Made
     from towline.spec.digest import Digest

@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Literal
 from towline.errors import Cancelled, RegistryError, TowlineError
 from towline.knowledge.base import KnowledgeError
 from towline.knowledge.open import kept
-from towline.push.image import in_memory
+from towline.push.image import Blob, in_memory
 from towline.push.manifests import build
 from towline.push.manifests.build import FORMATS, SCHEMA1, CannotConvert, Documents
 from towline.registry.manifests import is_lost, lacks_blobs, refuses_type
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
-from towline.spec.digest import EMPTY_LAYER_DIFF_ID
+from towline.spec.digest import EMPTY_LAYER_DIFF_ID, Digest
 from towline.spec.manifest import RawManifest, parse
 from towline.spec.media_types import Format
-from towline.transfers.single_flight import Restart
+from towline.transfers.single_flight import Flight, Restart
 from towline.transfers.threads import not_begun
 
 if TYPE_CHECKING:
@@ -37,12 +37,9 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-    from towline.push.image import Blob
     from towline.push.target import Tag, Target
     from towline.reference import Reference
-    from towline.spec.digest import Digest
     from towline.spec.schema1 import Unsigned
-    from towline.transfers.single_flight import Flight
 
 TOGETHER = 10
 """Tags by one request: who takes several should take as many; zot takes 46."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import RegistryError, SourceError, TowlineError
 from towline.events import Working
-from towline.push.image import Image, tree_blobs
+from towline.push.image import Blob, Image, Tree, tree_blobs
 from towline.push.interface.result import Verification
 from towline.push.manifests import build
 from towline.spec import manifest as manifests
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.layers import blobstream
-    from towline.push.image import Blob, Tree
     from towline.push.interface.options import IfExists, Verify
     from towline.push.manifests.build import Documents
     from towline.push.plan import Made
