@@ -59,11 +59,7 @@ class Costs:
         """The costs since the last call."""
         meter, before = self._context.meter, self._before
         now = self._before = Cost(meter.sent_bytes, meter.requests, self._context.clock())
-        return Cost(
-            now.sent_bytes - before.sent_bytes,
-            now.requests - before.requests,
-            now.seconds - before.seconds,
-        )
+        return Cost._make(new - old for new, old in zip(now, before, strict=True))
 
 
 class Referral(NamedTuple):
