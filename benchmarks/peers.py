@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -19,12 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from benchmarks.image import NAME
+from towline.testing import make_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import ExitStack
 
 Command = list[str | Path]
+KNOWN = ", rate known"
+"""Behind a towline's options: the host's rate is remembered."""
 DAEMON_LIMIT = 30.0
 """Seconds that a daemon may take to answer."""
 
@@ -118,12 +122,32 @@ class Plain:
         return home_environ(self._home)
 
 
-def towline(place: Place, *options: str) -> Peer:
+def towline(place: Place, *options: str, known: bool = False) -> Peer:
+    """With `known` another image has been pushed to the host before, which is not counted."""
+
     def arguments(*targets: str) -> Command:
         http = () if targets[0].startswith("127.") else ("--plain-http",)
         return ["push", *options, *http, place.image, *targets]
 
-    return Plain(place, towline_command(), ["--version"], arguments)
+    return (_Known if known else Plain)(place, towline_command(), ["--version"], arguments)
+
+
+class _Known(Plain):
+    """A towline that knows the host's rate from an earlier push."""
+
+    def prepare(self, target: str) -> None:
+        other = self._home / "other.tar"
+        make_image(other, [{"file": random.Random(3).randbytes(24 << 20)}])  # noqa: S311
+        command = [
+            *self._program,
+            "push",
+            "--plain-http",
+            other,
+            f"{target.partition('/')[0]}/other:1",
+        ]
+        done = subprocess.run(command, capture_output=True, env=self.environ(), check=False)
+        if done.returncode:
+            raise SkippedError(f"the push before it fails: {done.stderr.decode()[-200:]}")
 
 
 def crane(place: Place) -> Peer:
@@ -406,10 +430,12 @@ def copier(place: Place, name: str) -> Peer:
 
 def ready(name: str, place: Place) -> Peer:
     """A peer by its name, behind which `towline` may have options. Raises SkippedError."""
-    program, *options = name.partition(" x")[0].split()
+    program, *options = name.removesuffix(KNOWN).partition(" x")[0].split()
     if place.source:
         return copier(place, program)
-    return towline(place, *options) if options else PEERS[program](place)
+    if options:
+        return towline(place, *options, known=name.endswith(KNOWN))
+    return PEERS[program](place)
 
 
 PEERS: dict[str, Callable[[Place], Peer]] = {
