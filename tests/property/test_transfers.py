@@ -81,7 +81,10 @@ class Takers:
                     return
                 for host in hosts:
                     self.hold(host, seconds)
-                    (self.slots.more if well else self.slots.fewer)(host)
+                    if well:
+                        self.slots.more(host)
+                    else:
+                        self.slots.fewer(host, claim.granted_at)
                     self.slots.give_back(claim, host)
 
         return take

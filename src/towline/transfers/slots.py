@@ -7,6 +7,7 @@ so nobody waits for somebody who waits: there is no deadlock.
 from __future__ import annotations
 
 import threading
+import time
 from bisect import insort
 from collections import Counter
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ class Claim:
         """Bytes to send. The largest goes first: last, it would run alone while all others are
         done."""
         self.granted = threading.Event()
+        self.granted_at = 0.0
+        """By `time.monotonic`."""
         self.held: set[str] = set()
         """Hosts whose slot it has, and has not given back yet."""
 
@@ -42,6 +45,7 @@ class Slots:
         self._lock = threading.Lock()
         self._fewer: dict[str, int] = {}
         """By host: the lower limit of hosts that have failed."""
+        self._halved_at: dict[str, float] = {}
         self._taken: Counter[str] = Counter()
         self._waiting: list[Claim] = []
 
@@ -86,10 +90,16 @@ class Slots:
         """The hosts among these that have no free slot now."""
         return frozenset(host for host in hosts if self._taken[host] >= self._of(host))
 
-    def fewer(self, host: str) -> None:
-        """Halve the slots of a host that seems to have too much to do; one stays at least."""
+    def fewer(self, host: str, granted_at: float) -> None:
+        """Halve the slots of a host that seems to have too much to do; one stays at least.
+
+        `granted_at` is when the upload that has failed got its slot. Those that ran side by side
+        often fail together, which says no more than one failure.
+        """
         with self._lock:
-            self._fewer[host] = max(self._of(host) // 2, 1)
+            if granted_at > self._halved_at.get(host, 0.0):
+                self._halved_at[host] = time.monotonic()
+                self._fewer[host] = max(self._of(host) // 2, 1)
 
     def more(self, host: str) -> None:
         """Give a host that does well one slot more, up to the limit."""
@@ -111,4 +121,5 @@ class Slots:
                 self._waiting.remove(claim)
                 self._taken.update(claim.hosts)
                 claim.held |= claim.hosts
+                claim.granted_at = time.monotonic()
                 claim.granted.set()

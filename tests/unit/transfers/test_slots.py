@@ -17,6 +17,13 @@ def granted(*claims: Claim) -> list[bool]:
     return [claim.granted.is_set() for claim in claims]
 
 
+def fail(slots: Slots) -> None:
+    """An upload takes a slot of host a, and fails."""
+    claim = slots.claim(["a"], 1)
+    slots.fewer("a", claim.granted_at)
+    slots.give_back(claim)
+
+
 def free(slots: Slots, host: str = "a") -> int:
     """How many slots of a host can be taken now; they are given back."""
     claims = [slots.claim([host], 1)]
@@ -126,16 +133,27 @@ def test_who_is_cancelled_waits_no_longer_and_leaves_no_slot_taken(moment: str) 
 def test_a_host_that_keeps_failing_has_half_as_many_slots_each_time_and_never_none() -> None:
     slots, left = Slots(9), []
     for _ in range(5):
-        slots.fewer("a")
+        fail(slots)
         left.append(free(slots))
     assert left == [4, 2, 1, 1, 1]
     assert free(slots, "b") == 9, "one host's failures take nothing from another"
 
 
+def test_uploads_that_fail_together_halve_the_slots_once() -> None:
+    slots = Slots(8)
+    together = [slots.claim(["a"], 1) for _ in range(4)]
+    for claim in together:
+        slots.fewer("a", claim.granted_at)
+        slots.give_back(claim)
+    assert free(slots) == 4
+    fail(slots)
+    assert free(slots) == 2, "this one has begun since"
+
+
 def test_a_host_that_does_better_gets_its_slots_back_one_by_one() -> None:
     slots, left = Slots(4), []
     for _ in range(3):
-        slots.fewer("a")
+        fail(slots)
     for _ in range(5):
         slots.more("a")
         left.append(free(slots))
@@ -145,7 +163,7 @@ def test_a_host_that_does_better_gets_its_slots_back_one_by_one() -> None:
 def test_a_host_with_more_taken_than_it_still_has_is_full_until_enough_is_given_back() -> None:
     slots = Slots(4)
     running = [slots.claim(["a"], 1) for _ in range(4)]
-    slots.fewer("a")
+    slots.fewer("a", running[0].granted_at)
     waiting = slots.claim(["a"], 1)
     for claim in running[:2]:
         slots.give_back(claim)
@@ -157,7 +175,7 @@ def test_a_host_with_more_taken_than_it_still_has_is_full_until_enough_is_given_
 
 def test_a_slot_won_back_goes_to_who_waits() -> None:
     slots = Slots(2)
-    slots.fewer("a")
+    fail(slots)
     running, waiting = slots.claim(["a"], 1), slots.claim(["a"], 1)
     assert granted(running, waiting) == [True, False]
     slots.more("a")

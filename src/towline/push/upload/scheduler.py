@@ -211,8 +211,8 @@ class Uploads:
             task.failure.hint = error.hint
             raise task.failure from error
         task.failure = error
-        if task.sending and speaks_of_strain(error):
-            self._resources.slots.fewer(task.host)
+        if task.claim and task.sending and speaks_of_strain(error):
+            self._resources.slots.fewer(task.host, task.claim.granted_at)
         upload = task.upload
         try:
             seconds = back_off(error, task.attempts, self._gate, task.host, upload.acknowledged)
