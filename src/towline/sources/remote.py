@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from towline.errors import NetworkError, RegistryError, SourceError, TowlineError
 from towline.events import Retrying
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from towline.transfers.threads import Threads
     from towline.wire.exchange import Exchange
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _GONE = frozenset({404, 410})
@@ -65,10 +66,10 @@ class Reading:
         """The host, whose gate the reads pass."""
         return self.repository.name.host
 
-    def retry(self, what: str, work: Callable[[], T]) -> T:
+    def retry(self, what: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `work` until it succeeds. Raises its error when trying again is of no use."""
-        told = partial(self.tell, what)
-        return retry(work, self.attempts(), self.gate, self.host, self.context, told)
+        ask, told = partial(work, *args, **kwargs), partial(self.tell, what)
+        return retry(ask, self.attempts(), self.gate, self.host, self.context, told)
 
     def attempts(self) -> Attempts:
         """A new count of failures, of the source's side alone."""
@@ -139,7 +140,7 @@ class RemoteSource(OciImages):
             return [self._entry((tag,) if tag else (), target, lambda: known)]
         reading = self._reading
         try:
-            tags = reading.retry("tags", partial(reading.repository.tags, reading.context))
+            tags = reading.retry("tags", reading.repository.tags, reading.context)
         except RegistryError as error:
             if error.code != "NAME_UNKNOWN":  # a bare 404 may mean that it lists no tags at all
                 raise
@@ -154,8 +155,7 @@ class RemoteSource(OciImages):
 
     def _head(self, target: str) -> Descriptor | None:
         reading = self._reading
-        head = partial(reading.repository.head_manifest, target, reading.context)
-        return reading.retry(target, head)
+        return reading.retry(target, reading.repository.head_manifest, target, reading.context)
 
     def _entry(
         self, names: tuple[str, ...], target: str, asked: Callable[[], Descriptor | None]
@@ -193,13 +193,12 @@ class RemoteSource(OciImages):
         repository, context = reading.repository, reading.context
 
         def listed(subject: Digest) -> list[Referrer]:
-            ask = partial(repository.referrers, subject, context)
-            entries = reading.retry("what refers to it", ask)
+            entries = reading.retry("what refers to it", repository.referrers, subject, context)
             return [Referrer(subject, one, None, partial(self.entry, one)) for one in entries]
 
         def tagged(subject: Digest, tag: str) -> list[Referrer]:
-            ask = partial(repository.head_manifest, tag, context)
-            if (one := reading.retry(tag, ask)) is None:
+            one = reading.retry(tag, repository.head_manifest, tag, context)
+            if one is None:
                 return []
             return [Referrer(subject, one, tag, partial(self.entry, one))]
 
@@ -264,12 +263,12 @@ class RemoteSource(OciImages):
         repository, context = reading.repository, reading.context
         try:
             if what == "manifest":
-                get = partial(repository.get_manifest, digest, context)
-                if found := reading.retry(digest.short, get):
+                found = reading.retry(digest.short, repository.get_manifest, digest, context)
+                if found:
                     return found.content
             else:
-                read = partial(repository.read_blob, digest, context, MAX_SIZE)
-                content = reading.retry(digest.short, read)
+                read = repository.read_blob
+                content = reading.retry(digest.short, read, digest, context, MAX_SIZE)
                 self.check_size(listed, len(content), what)
                 return content
         except RegistryError as error:
