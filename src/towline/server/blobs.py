@@ -31,7 +31,8 @@ def read(call: Call) -> Response:
     digest = digest_of(call.last)
     repository = call.repository
     # A HEAD may be of a push that relies on the answer: it keeps the blob from being collected.
-    size = repository.ask_blob(digest) if call.head else repository.blob(digest)
+    ask = repository.ask_blob if call.request.method == "HEAD" else repository.blob
+    size = ask(digest)
     if size is None:
         raise Refused(distribution.BLOB_UNKNOWN, digest=digest)
     path = call.registry.storage.path(digest)
@@ -60,7 +61,7 @@ def content(call: Call, path: Path, digest: Digest, size: int, media_type: str) 
     # There may be several tags, and weak ones (`W/`): a digest in any of them is this content.
     if etag in call.request.headers.get("if-none-match", ""):
         return Response(304, headers)
-    if call.head:  # a Range counts for GET alone (RFC 9110, section 14.2)
+    if call.request.method == "HEAD":  # a Range counts for GET alone (RFC 9110, section 14.2)
         return Response(200, headers, length=size)
     status, first, length = 200, 0, size
     if part := _part(call, size, etag):
@@ -115,7 +116,7 @@ def start(call: Call) -> Response:
     if wanted is None:
         return Response(202, _session_headers(call, session))
     # A POST with a digest has the whole blob as its body (end-4b).
-    with session.taken(call.body):
+    with session.taken(call.request.body):
         return _finish(call, session, wanted)
 
 
@@ -145,7 +146,7 @@ def status(call: Call) -> Response:
 def append(call: Call) -> Response:
     """PATCH: append a chunk, or a body of unknown length."""
     session = _session(call)
-    with session.taken(call.body) as uncertain:
+    with session.taken(call.request.body) as uncertain:
         _take(call, session, uncertain=uncertain)
         return Response(202, _session_headers(call, session))
 
@@ -154,14 +155,14 @@ def finish(call: Call) -> Response:
     """PUT: append the rest, and make the whole a blob if its digest is right."""
     wanted = digest_of(call.parameter("digest") or "")
     session = _session(call)
-    with session.taken(call.body) as uncertain:
+    with session.taken(call.request.body) as uncertain:
         return _finish(call, session, wanted, uncertain=uncertain)
 
 
 def cancel(call: Call) -> Response:
     """DELETE: cancel a session."""
     session = _session(call)
-    with session.taken(call.body):
+    with session.taken(call.request.body):
         call.registry.sessions.close(session)
     return Response(204)
 
@@ -190,16 +191,16 @@ def _take(call: Call, session: Session, *, uncertain: bool) -> None:
         first, last = int(match[1]), int(match[2])
         if first != session.offset:
             wrong = f"the next byte is {session.offset}, not {first}"
-        elif call.body.length not in {None, last - first + 1}:
+        elif call.request.body.length not in {None, last - first + 1}:
             message = "Content-Range and Content-Length do not agree"
             raise Refused(distribution.SIZE_INVALID, message)
-    elif uncertain and call.body.length != 0:
+    elif uncertain and call.request.body.length != 0:
         wrong = "another request of this session was under way"
     if wrong:  # the session stays, and its `Range` says where to go on
         headers = _session_headers(call, session)
         raise Refused(distribution.BLOB_UPLOAD_INVALID, wrong, status=416, headers=headers)
     try:
-        session.append(call.body)
+        session.append(call.request.body)
     except OSError as error:
         if is_no_room(error):
             call.registry.sessions.close(session)  # its bytes are part of what fills the disk

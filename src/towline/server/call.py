@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from towline.server.auth import Guard
     from towline.server.faults import Faults
-    from towline.server.http import Body, Request
+    from towline.server.http import Request
     from towline.server.limits import Limits
     from towline.server.sessions import Sessions
     from towline.server.storage import Storage
@@ -118,16 +118,6 @@ class Call:
     """The repository's name, which matches the grammar; empty for an endpoint without one."""
     last: str
     """The last part of the path: a digest, a tag, a session's id, or empty."""
-
-    @property
-    def head(self) -> bool:
-        """Whether only the headers are wanted."""
-        return self.request.method == "HEAD"
-
-    @property
-    def body(self) -> Body:
-        """The request's body."""
-        return self.request.body
 
     @property
     def repository(self) -> Repository:

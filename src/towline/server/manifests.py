@@ -112,8 +112,8 @@ def _content(call: Call) -> bytes:
     """The whole body. Raises Refused if it is larger than a manifest may be."""
     limit = call.registry.limits.manifest_bytes
     content = bytearray()
-    if (call.body.length or 0) <= limit:
-        while len(content) <= limit and (block := call.body.read()):
+    if (call.request.body.length or 0) <= limit:
+        while len(content) <= limit and (block := call.request.body.read()):
             content += block
         if len(content) <= limit:
             return bytes(content)
