@@ -207,6 +207,21 @@ def test_what_was_copied_is_read_back_when_that_is_asked_for(
         assert result.verified.diff_ids > 0
 
 
+@pytest.mark.parametrize("kind", ["oci", "oci-archive"])
+def test_what_is_found_damaged_is_to_be_removed(source: Source, tmp_path: Path, kind: str) -> None:
+    to = tmp_path / "out"
+    digest = copied(f"{source.host}/app:one", f"{kind}:{to}:1").layers[0].digest
+    blob = to if kind == "oci-archive" else to / "blobs" / "sha256" / digest.partition(":")[2]
+    content = (source.server.root / "blobs" / digest.replace(":", "/")).read_bytes()
+    blob.write_bytes(blob.read_bytes().replace(content, content[:-1] + b"x"))
+    with pytest.raises(towline.RegistryError, match=f"gave other bytes for blob {digest}") as found:
+        copied(f"{source.host}/app:one", f"{kind}:{to}:1", verify="full", retries=0)
+    what = to if kind == "oci-archive" else f"its file below {to}/blobs"
+    assert found.value.hint == f"remove {what}, then copy again: what is there is not fetched anew"
+    blob.unlink()
+    assert copied(f"{source.host}/app:one", f"{kind}:{to}:1", verify="full").verified
+
+
 def test_a_place_that_is_of_another_kind_or_nowhere_is_said_so(
     source: Source, tmp_path: Path
 ) -> None:

@@ -52,6 +52,7 @@ def tracing(
                 file.writelines(lines(recording.end(), redact))
             temporary.replace(path)
         except Exception as error:  # noqa: BLE001 - whatever it is, it undoes no push
-            warn(f"the trace {path} is not written: {error}")
+            why = getattr(error, "strerror", None) or error
+            warn(f"the trace {path} is not written: {why}")
             with suppress(OSError):
                 temporary.unlink()

@@ -183,6 +183,10 @@ def verify(tag: Tag, documents: Documents, how: Verify) -> Verification:
                 _ask(target, blob, made[blob.key])
     except TowlineError as error:  # it is told what has failed: the image was pushed before that
         error.args = (f"verification of {target.reference} failed: {error.message}",)
+        if target.layout and isinstance(error, RegistryError):
+            file = target.layout.name.file
+            what = file if target.layout.whole else f"its file below {file}/blobs"
+            error.hint = f"remove {what}, then copy again: what is there is not fetched anew"
         raise
     read = blobs if how == "full" else ()
     return Verification(
