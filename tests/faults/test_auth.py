@@ -1024,7 +1024,7 @@ class TestExpiredLogins:
         registry._rules.clear()
 
         def granted(asked: Asked) -> Reply:
-            good = asked.header("Authorization") == basic("AWS", "word2")
+            good = asked.header("Authorization") == basic("AWS", "word1")
             return tokens.grant(asked) if good else Reply(401)
 
         registry.on("GET", "^/token", granted, forever=True)

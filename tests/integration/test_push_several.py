@@ -85,7 +85,9 @@ class Watched:
         self.tags: dict[str, float] = {}
         self.statuses: list[tuple[str, str]] = []
         how = {
-            name: options.pop(name) for name in ("jobs", "retries", "timeout") if name in options
+            name: options.pop(name)
+            for name in ("jobs", "retries", "timeout", "creds")
+            if name in options
         }
         self.pusher = towline.Pusher(cache="none", on_event=self._hear, **how)
         self._threads = ThreadPoolExecutor(1, "pushing")
@@ -160,6 +162,41 @@ def test_a_registry_that_hangs_over_questions_costs_the_others_no_more_than_its_
     stalled.stop()
     with pytest.raises(towline.PartialFailure, match=stalled.host):
         push.result()
+
+
+def test_a_login_that_is_long_in_coming_costs_the_others_no_more_than_its_budget(
+    servers: list[Server], small: Made, loaded: float
+) -> None:
+    come = threading.Event()
+
+    def creds(host: str) -> None:
+        assert host != servers[0].host or come.wait(30)
+
+    push = Watched(small.path, names(servers), creds=creds)
+    assert push.await_tags(*names(servers[1:])) < BUDGET + loaded
+    come.set()
+    assert len(push.result()) == 3
+    assert len(whole(servers)) == 1
+
+
+def test_a_login_that_is_long_in_coming_keeps_no_other_push(
+    servers: list[Server], small: Made
+) -> None:
+    asked, come = threading.Event(), threading.Event()
+
+    def creds(host: str) -> None:
+        if host == servers[0].host:
+            asked.set()
+            assert come.wait(30)
+
+    with towline.Pusher(cache="none", creds=creds) as pusher, ThreadPoolExecutor(2) as threads:
+        one, other = names(servers[:2])
+        late = threads.submit(pusher.push, small.path, one)
+        assert asked.wait(30)
+        assert threads.submit(pusher.push, small.path, other).result(20).status == "pushed"
+        assert not late.done()
+        come.set()
+        assert late.result(30).status == "pushed"
 
 
 def test_a_registry_that_stops_reading_gets_a_pass_of_its_own(

@@ -69,6 +69,8 @@ class TargetPush:
         """Entries that the registry itself teaches, of layers that nothing is known of."""
         try:
             with self.target.context.span("learned"):
+                if not self.target.layout:
+                    self.target.registry.find_login()  # here, where a slow one is waited for
                 self._find_kept()
                 if not (unknown := self._unknown(known)):
                     return []

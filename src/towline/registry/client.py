@@ -109,6 +109,8 @@ class RegistryClient:
         self._endpoints: dict[str, Endpoint] = {}
         self._facts: dict[str, tuple[str, HostFacts]] = {}
         """By host: the name under which its facts are kept, and the facts."""
+        self._finding: dict[str, threading.Lock] = {}
+        """By host: held while its credentials are found."""
         self._warnings = Warnings(settings.warn)
         self._transports: dict[tuple[str, Credentials | None], Transport] = {}
 
@@ -120,11 +122,12 @@ class RegistryClient:
         *,
         context: Context | None = None,
     ) -> Repository:
-        """A repository. Nobody is asked yet but the host's credential helper, if it has one.
+        """A repository. Nobody is asked yet.
 
-        `pull_from`: repositories from which its blobs may be mounted. Raises UsageError for a file
-        of credentials, a proxy or a certificate that cannot be used, and Cancelled while a helper
-        is waited for.
+        `pull_from`: repositories from which its blobs may be mounted. Its first call finds the
+        credentials, and raises UsageError for a file of them, a proxy or a certificate that cannot
+        be used, AuthError where the caller's own function fails, and Cancelled while a helper is
+        waited for.
         """
         context = context or Context()
         with acquired(self._lock, context):
@@ -134,9 +137,9 @@ class RegistryClient:
                 known = self._recall(kept_as) if self._recall and side == "destination" else {}
                 self._facts[name.host] = kept_as, HostFacts.recalled(known, time.time())
             facts = self._facts[name.host][1]
-            transport = self._transport(name, side, context)
+        find = partial(self._transport, name, side, context)
         size = self._settings.chunk_size
-        return Repository(name, transport, facts, side=side, pull_from=pull_from, chunk_size=size)
+        return Repository(name, find, facts, side=side, pull_from=pull_from, chunk_size=size)
 
     def connect(self, host: str, context: Context) -> None:
         """Open a connection for the first call to a host. Nobody is asked for a login.
@@ -155,7 +158,6 @@ class RegistryClient:
 
         Raises UsageError where an account was given, and an earlier call has used it elsewhere.
         """
-        # Without the lock: whoever holds it may be waiting for a credential helper.
         self._keychain.write_to(hosts)
 
     def _name(self, host: str) -> str:
@@ -168,21 +170,26 @@ class RegistryClient:
 
     def _transport(self, name: RepositoryName, side: Side, context: Context) -> Transport:
         keychain = self._keychain
-        credentials = keychain.find(name, side, context)
+        with self._lock:
+            finding = self._finding.setdefault(name.host, threading.Lock())
+        # A lock of each host: a helper or function that is slow for one keeps no other waiting.
+        with acquired(finding, context):
+            credentials = keychain.find(name, side, context)
         key = (name.host, credentials)
-        if key not in self._transports:
-            renewable = credentials is not None and credentials.renewable
-            self._transports[key] = Transport(
-                self._made_pool(),
-                self._endpoint(name.host),
-                credentials,
-                keychain,
-                again=partial(keychain.find, name, side) if renewable else None,
-                clock=self._clock,
-                log=self._settings.log,
-                notice=partial(self._notice, name.host),
-            )
-        return self._transports[key]
+        with self._lock:
+            if key not in self._transports:
+                renewable = credentials is not None and credentials.renewable
+                self._transports[key] = Transport(
+                    self._made_pool(),
+                    self._endpoint(name.host),
+                    credentials,
+                    keychain,
+                    again=partial(keychain.find, name, side) if renewable else None,
+                    clock=self._clock,
+                    log=self._settings.log,
+                    notice=partial(self._notice, name.host),
+                )
+            return self._transports[key]
 
     def _notice(self, host: str, response: Response) -> None:
         if "Warning" in response.headers:

@@ -18,7 +18,7 @@ from towline.registry.transport import Conversation
 from towline.wire.message import parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from towline.context import Context
     from towline.errors import Side
@@ -44,15 +44,17 @@ class Repository:
     def __init__(
         self,
         name: RepositoryName,
-        transport: Transport,
+        find: Callable[[], Transport],
         facts: HostFacts,
         *,
         side: Side,
         pull_from: tuple[RepositoryName, ...] = (),
         chunk_size: int | None = None,
     ) -> None:
+        """`find` looks for the credentials, which may take a helper or a caller's function."""
         self.name = name
-        self._transport = transport
+        self._find = find
+        self._found: Transport | None = None
         self.facts = facts
         """What its host takes and does, as far as that is known."""
         self.side: Side = side
@@ -72,6 +74,16 @@ class Repository:
             *self._scopes,
             *(f"repository:{path}:pull" for path in origins if path != name.path),
         )
+
+    @property
+    def _transport(self) -> Transport:
+        if self._found is None:  # two threads that come at once find the same
+            self._found = self._find()
+        return self._found
+
+    def find_login(self) -> None:
+        """Find the credentials now: else the first call does. Raises as `RegistryClient` says."""
+        self._found = self._transport
 
     @property
     def may_teach(self) -> bool:
