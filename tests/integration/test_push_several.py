@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.integration.conftest import Place
+    from tests.support.scripted import Asked
     from towline.events import Event
     from towline.testing.image_formats import Made
 
@@ -498,13 +499,22 @@ def test_a_log_that_wants_the_process_to_end_does_not_keep_the_push_waiting(
 def test_where_all_hosts_want_a_pause_the_source_is_not_read_for_nobody(tmp_path: Path) -> None:
     layers = [{"a": noise("a", 3 * MiB)}, {"b": noise("b", 2 * MiB)}]
     made = make_image(tmp_path / "image.tar", layers, format="oci")
-    busy = Reply(503, {"Retry-After": "1"})
+    refused: set[str] = set()
+
+    def busy(asked: Asked) -> Reply | None:
+        """For the first try of the larger layer, which goes first."""
+        host = asked.header("Host") or ""
+        if len(asked.body) < 2.5 * MiB or host in refused:
+            return None
+        refused.add(host)
+        return Reply(503, {"Retry-After": "2"})
+
     with scripted() as source, scripted() as one, scripted() as other:
         result = towline.push(made.path, f"{source.host}/app:1", cache="none")
         second = f"/blobs/{result.layers[1].digest}"
         for registry in (one, other):
-            registry.on("PUT", "/uploads/", busy)
-            registry.on("PATCH", "/uploads/", busy)
+            registry.on("PUT", "/uploads/", busy, forever=True)
+            registry.on("PATCH", "/uploads/", busy, forever=True)
         places = [f"{registry.host}/app:1" for registry in (one, other)]
         with towline.Pusher(cache="none", jobs=1) as pusher:
             before = len(source.asked)
