@@ -7,7 +7,7 @@ targets already.
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING
 
 from towline.context import acquired
@@ -78,7 +78,7 @@ def pass_by(source: PassesBy, targets: Sequence[Target]) -> None:
                 if blob:
                     _begin(passages, blob)
                 _settle(passages)
-        while any(passage.pending for passage in passages):
+        while any(passage.blobs.pending for passage in passages):
             held.wait()
             _settle(passages)
     finally:
@@ -113,17 +113,13 @@ def _begin(passages: Sequence[Passage], passing: PassingBlob) -> None:
     wanting = [passage for passage in passages if passage.wants_blobs]
     # First all shares: no byte of the blob may be dropped for one target that another wants.
     shares = [passing.share(passage.taker) for passage in wanting]
-    if len(wanting) <= 1:
-        for passage, share in zip(wanting, shares, strict=True):
-            passage.begin(passing, share)
-        return
     # Targets wait for each other with their slots taken. Of two blobs that did so, each could have
     # the slot that the other waits for, so one blob of all pushes at a time begins.
-    target = wanting[0].target
-    with acquired(target.resources.passing, target.context):
+    target, several = passages[0].target, len(wanting) > 1
+    with acquired(target.resources.passing, target.context) if several else nullcontext():
         for passage, share in zip(wanting, shares, strict=True):
             passage.begin(passing, share)
-        while passing.is_expected:
+        while several and passing.is_expected:
             passing.held.wait()
             _settle(passages)
 
@@ -138,7 +134,7 @@ class Passage:
         self._uploads = uploads
         target.passed = {}
         self._rules = Rules(target.wish.profile, trust_learned=target.wish.learn)
-        self._blobs = TargetBlobs(
+        self.blobs = TargetBlobs(
             target,
             rules=self._rules,
             plans={},
@@ -174,31 +170,26 @@ class Passage:
         known = target.resources.known([blob])
         plan = steps(blob, target.as_planned(known), known.get(blob.identity, ()), self._rules)
         target.pull_from(step.origin for step in plan if isinstance(step, Mount))
-        self._blobs.plans[blob] = plan
+        self.blobs.plans[blob] = plan
         self._shares[blob] = share
-        if task := self._blobs.join(blob):
+        if task := self.blobs.join(blob):
             self._uploads.start([task])
         else:
             share.stand_aside()
-
-    @property
-    def pending(self) -> bool:
-        """Whether a blob is still on its way."""
-        return self._blobs.pending
 
     def settle(self) -> None:
         """Take in the uploads that have ended. A blob's failure ends the passage of all.
 
         Raises Cancelled.
         """
-        for blob in self._blobs.settle():
+        for blob in self.blobs.settle():
             self._shares.pop(blob).release()
         if not self.wants_blobs:
             return
         # An engine can be asked again: there a blob that has passed too far is no failure.
         errors = [
             error
-            for error in self._blobs.errors.values()
+            for error in self.blobs.errors.values()
             if self._once or not isinstance(error.__cause__ or error, PassedBy)
         ]
         if self.taker.left_behind and self._once:
@@ -212,5 +203,5 @@ class Passage:
 
     def leave(self) -> None:
         """Wait for no blob any more."""
-        self._blobs.leave()
+        self.blobs.leave()
         self.taker.leave()

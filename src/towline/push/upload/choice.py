@@ -119,18 +119,14 @@ class Choice:
 
     def _begun(self, uploads: Sequence[BlobUpload]) -> Profile | None:
         """The profile of an upload that an earlier process has left; None: there is none."""
-        for upload in uploads:
-            if upload.profile is not profiles.AUTO and self._may_be(upload.profile):
-                return upload.profile
-        return None
+        begun = (each.profile for each in uploads if each.profile is not profiles.AUTO)
+        return next(filter(self._may_be, begun), None)
 
     def _made_before(self, blob: Blob) -> Profile | None:
         """The profile of the newest blob that we have made of the layer; None: there is none."""
-        for entry in reversed(self._known.get(blob.identity, ())):
-            found = None if entry.learned else profiles.of_record(entry.profile)
-            if found and self._may_be(found):
-                return found
-        return None
+        ours = (each for each in reversed(self._known.get(blob.identity, ())) if not each.learned)
+        made = (profiles.of_record(each.profile) for each in ours)
+        return next((found for found in made if found and self._may_be(found)), None)
 
     def _may_be(self, profile: Profile) -> bool:
         return profile.compression != "zstd" or self._zstd

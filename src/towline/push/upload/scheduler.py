@@ -132,7 +132,6 @@ class Uploads:
     def _attempt(self, task: Task) -> Delivered | None:
         """Ask or mount, else send. None: the host wants to be left alone for a while."""
         task.sending = False
-        self._ask(task)
         if (found := self._answer(task)) is not None:
             return found
         if task.follows:  # it could not mount what its sibling has delivered
@@ -170,11 +169,9 @@ class Uploads:
                         return task.upload.ask_or_mount()
         return task.upload.ask_or_mount()  # no question is left, so no slot is needed
 
-    @staticmethod
-    def _answer(task: Task) -> Delivered | None:
+    def _answer(self, task: Task) -> Delivered | None:
         """The result of the questions. Raises what they raised, and Cancelled."""
-        asked, task.asked = task.asked, None
-        assert asked is not None  # noqa: S101 - `_ask` comes first
+        asked, task.asked = self._ask(task), None
         return result_of(asked, task.cancel)
 
     def _stream(self, uploads: Sequence[BlobUpload], cancel: Cancel) -> BlobStream:
