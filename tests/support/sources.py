@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from towline.sources.base import ImageSource, SourceEntry, SourceImage, SourceLayer
+    from towline.sources.base import SourceEntry, SourceImage, SourceLayer
+    from towline.sources.image_source import ImageSource
 
 QUIET = Context()
 

@@ -10,7 +10,7 @@ from towline.push.interface import destinations, options
 from towline.push.manifests import build, tagged
 from towline.push.pipeline import TargetPush
 from towline.push.reporting import Outcomes, announce
-from towline.push.source_images import Assembled, Opened, Wanted, opening, registry_reference
+from towline.push.source_images import Opened, Wanted, opening, registry_reference
 from towline.push.target import Referral, Target, target_at
 from towline.reference import Reference, RepositoryName
 from towline.spec.descriptor import Descriptor, is_attestation
@@ -49,7 +49,7 @@ class Begun(NamedTuple):
 
 
 def begin(
-    opened: Opened | Assembled,
+    opened: Opened,
     wanted: Wanted,
     context: Context,
     *,
@@ -63,20 +63,20 @@ def begin(
     wish, places = opened.wish, destinations.by_repository(wanted)
     targets = passed or targets_of(opened, places, context)
     for target in targets.values():
-        target.origins = opened.origins
-    if opened.origin:
+        target.origins = opened.source.near_origins
+    if opened.source.origin:
         first = next(iter(targets.values()))
         first.context, first.costs = opened.context, opened.costs
     if wish.omit_from:
         _omit(opened, [*targets.values()], context)
     agreed: dict[Tree, tuple[str, Digest]] = {}
     outcomes = {name: Outcomes(target, agreed) for name, target in targets.items()}
-    if opened.origin:
+    if opened.source.origin:
         for name, tags in places.items():
             _settle(outcomes[name], tags, wanted)
         settled = {tag for each in outcomes.values() for tag in each.by_tag}
         wanted = {tag: entry for tag, entry in wanted.items() if tag not in settled}
-        opened.read_ahead(wanted.values())
+        opened.source.read_ahead(wanted.values())
     gatherer = Gatherer(wish.profile, recompress=wish.explicit_profile)
     found, broken = _trees(wanted, gatherer)
     for tree in found.values():
@@ -98,7 +98,7 @@ def begin(
 
 
 def targets_of(
-    opened: Opened | Assembled, names: Iterable[RepositoryName], context: Context
+    opened: Opened, names: Iterable[RepositoryName], context: Context
 ) -> dict[RepositoryName, Target]:
     """The targets of a push."""
     return {name: target_at(opened.resources, name, context, opened.wish) for name in names}
@@ -205,7 +205,7 @@ def _fitting(
     return tuple(fitting)
 
 
-def _omit(opened: Opened | Assembled, targets: Sequence[Target], context: Context) -> None:
+def _omit(opened: Opened, targets: Sequence[Target], context: Context) -> None:
     """Have archives leave out the layers that the images of `omit_from` have."""
     omitted: set[Digest] = set()
     plain = options.wish({})
@@ -263,9 +263,7 @@ def _tell_hosts(targets: Sequence[Target], wish: Wish) -> None:
 # index and of its images, and for what refers to that in turn.
 
 
-def _attach_referrers(
-    targets: Sequence[Target], opened: Opened | Assembled, gatherer: Gatherer
-) -> None:
+def _attach_referrers(targets: Sequence[Target], opened: Opened, gatherer: Gatherer) -> None:
     """Give each target the referrers of its images that are not listed there yet.
 
     Raises SourceError, and the source's registry's errors.
@@ -280,21 +278,19 @@ def _attach_referrers(
     _warn_of_cut_indexes(targets, opened, gatherer)
 
 
-def _warn_of_cut_indexes(
-    targets: Sequence[Target], opened: Opened | Assembled, gatherer: Gatherer
-) -> None:
+def _warn_of_cut_indexes(targets: Sequence[Target], opened: Opened, gatherer: Gatherer) -> None:
     """Warn where something refers to an index of which some platforms alone are pushed."""
     tags = [(target, tree) for target in targets for _, tree in target.tags]
     cut = [(target, whole) for target, tree in tags if (whole := tree.source.part_of)]
     subjects = list(dict.fromkeys(whole for _, whole in cut))
-    theirs = opened.referrers(subjects, patient=True) if subjects else ()
+    theirs = opened.source.referrers(subjects, patient=True) if subjects else ()
     found = {each.subject for each in theirs if _refers(each, gatherer.tree(each.read()))}
     for target, whole in cut:
         if whole in found:
             target.warn_of_referrers(whole)
 
 
-def left_behind(targets: Sequence[Target], opened: Opened | Assembled) -> int:
+def left_behind(targets: Sequence[Target], opened: Opened) -> int:
     """The number of referrers that stay where they are, as far as it is known at the first try."""
     if opened.wish.referrers:
         return 0
@@ -325,9 +321,7 @@ def _came(tree: Tree) -> Iterator[Digest]:
                 yield from _came(child)
 
 
-def _found(
-    targets: Sequence[Target], opened: Opened | Assembled, *, patient: bool
-) -> list[Referrer]:
+def _found(targets: Sequence[Target], opened: Opened, *, patient: bool) -> list[Referrer]:
     """All referrers of what is pushed, and the referrers of those; subjects come first.
 
     `patient`: questions that fail are asked again.
@@ -339,7 +333,7 @@ def _found(
     for _ in range(_DEPTH):
         new = [
             each
-            for each in (opened.referrers(level, patient=patient) if level else ())
+            for each in (opened.source.referrers(level, patient=patient) if level else ())
             # Some registries read a tag as a digest, and list an index's own images (oras#1728).
             if each.listed.digest not in seen
         ]

@@ -6,7 +6,6 @@ were pushed there. The bytes are checked by the digest that the engine itself na
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.push.interface.options import Wish
-    from towline.push.interface.result import TagPlan
     from towline.push.resources import Resources
     from towline.reference import Reference, RepositoryName
 
@@ -39,8 +37,9 @@ class EngineImage(EngineSource):
         *,
         wish: Wish,
         outline: bool,
+        ahead: bool,
     ) -> None:
-        """`places`: the destinations. `outline`: a rough description will do.
+        """`places`: the destinations; `outline`, `ahead`: see `EngineSource`.
 
         Raises SourceError, and UsageError for a URL that is no address of an engine.
         """
@@ -61,6 +60,7 @@ class EngineImage(EngineSource):
             platforms=wish.platforms,
             all_tags=wish.all_tags,
             outline=outline,
+            ahead=ahead,
         )
         self._knowledge = resources.knowledge
         self._at = partial(target_at, resources, context=context, wish=wish)
@@ -75,7 +75,7 @@ class EngineImage(EngineSource):
 
     @property
     def near_origins(self) -> tuple[Reference, ...]:
-        """The engine's origins of its images that are on the targets' hosts."""
+        """See `ImageSource`."""
         hosts = {name.host for name in self._places}
         return tuple(place for place in self.origins if place.repository.host in hosts)
 
@@ -89,25 +89,19 @@ class EngineImage(EngineSource):
         names = dict.fromkeys(place.repository for place in self.near_origins)
         return [self._at(name) for name in names if name not in self._places]
 
-    def charge(self, targets: Iterable[Target]) -> None:
-        """Count the requests that described the image in the results of the targets."""
-        asked = {each.repository.name: each.context.meter.requests for each in self._targets}
-        elsewhere = sum(each.context.meter.requests for each in self._origins)
-        for target in targets:
-            requests = asked.get(target.repository.name, 0) + elsewhere
-            target.context.meter.add(requests=requests)
-            elsewhere = 0  # counted for the first of them
+    @property
+    def requests(self) -> dict[RepositoryName, int]:
+        """See `ImageSource`."""
+        asked = (*self._targets, *self._origins)
+        return {each.repository.name: each.context.meter.requests for each in asked}
 
-    def told_of_export(self, plan: TagPlan) -> TagPlan:
-        """The plan, with a warning if the engine would have to export the image."""
-        if isinstance(plan, TowlineError) or plan.status != "pushed":
-            return plan
+    def preparation(self, send_bytes: int) -> str:
+        """See `ImageSource`."""
         # What a containerd store's layers are may be known of an export alone, so that there will
         # be one even if nothing of it is sent.
-        if not (size := self.export_size) or not (plan.send_bytes or self.passes()):
-            return plan
-        message = f"the engine would have to export {self.name} first, about {size} bytes"
-        return replace(plan, warnings=(*plan.warnings, message))
+        if not (size := self.export_size) or not (send_bytes or self.needs_export):
+            return ""
+        return f"the engine would have to export {self.name} first, about {size} bytes"
 
     def find(self, digest: Digest, *, manifest: bool, anywhere: bool = True) -> bytes | None:
         """See `EngineSource`."""

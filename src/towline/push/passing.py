@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from towline.push.target import Target
     from towline.reference import Reference, RepositoryName
     from towline.sources.base import SourceImage
-    from towline.sources.passing import PassesBy
+    from towline.sources.image_source import ImageSource
     from towline.sources.passing_blob import PassingBlob, Share
 
 
@@ -53,16 +53,16 @@ def send_ahead(
     for name, tags in places.items():
         begun[name].tags = tuple((tag, _NOTHING) for tag in tags if tag.tag)
     targets = list(begun.values())
-    if source := opened.passing:
-        pass_by(source, targets)
-    elif outline := opened.outline:
+    if opened.source.passes():
+        pass_by(opened.source, targets)
+    elif outline := opened.source.early_outline():
         for target in targets:
-            target.origins = opened.origins
+            target.origins = opened.source.near_origins
         send_layers(outline, targets)
     return begun
 
 
-def pass_by(source: PassesBy, targets: Sequence[Target]) -> None:
+def pass_by(source: ImageSource, targets: Sequence[Target]) -> None:
     """Read the source to its end, and bring its blobs to the targets meanwhile.
 
     Each target then has the blobs that have `passed`, or a `failure`. Raises Cancelled, errors of

@@ -24,8 +24,8 @@ from towline.push.interface.result import InspectResult, PlanResult, PushResult,
 from towline.push.pipeline import JointPush
 from towline.push.resources import Resources
 from towline.push.source_images import (
-    Assembled,
     Opened,
+    assembled,
     name_sides,
     opening,
     registry_reference,
@@ -115,7 +115,7 @@ class Pusher:
             opening(source, self._resources, context, parsed, wish=wish, ahead=True) as opened,
         ):
             passed: Mapping[RepositoryName, Target] = {}
-            if opened.passing or opened.outline:
+            if opened.source.passes() or opened.source.early_outline():
                 from towline.push.passing import send_ahead  # which most have no need of
 
                 passed = send_ahead(opened, names, context)
@@ -128,7 +128,7 @@ class Pusher:
 
     def _push(
         self,
-        opened: Opened | Assembled,
+        opened: Opened,
         wanted: Wanted,
         context: Context,
         passed: Mapping[RepositoryName, Target],
@@ -151,7 +151,7 @@ class Pusher:
         outcomes = {tag: ended[tag] for tag in wanted}
         if left and any(getattr(each, "status", "") == "pushed" for each in outcomes.values()):
             tell_left_behind(targets[0], left)
-        if opened.origin:
+        if opened.source.origin:
             name_sides(outcomes.values())
         context.trace.came_to(outcomes.values())
         return outcomes
@@ -243,8 +243,8 @@ class Pusher:
                 stack.enter_context(opening(source, self._resources, context, parsed, wish=wish))
                 for source in meant
             ]
-            opened = Assembled(each)
-            outcomes = self._push(opened, opened.wanted(parsed), context, {})
+            opened, index = assembled(each)
+            outcomes = self._push(opened, dict.fromkeys(parsed, index), context, {})
         return self._answer(outcomes, said, several=not isinstance(destination, str))
 
     def inspect(self, source: Source, *, cancel: Cancel | None = None) -> InspectResult:
@@ -339,8 +339,8 @@ class Pusher:
             if begun.runs:
                 JointPush(begun.runs).prepare()
             planned = read_only.estimate(begun, check=wishes.get("check_push", False))
-            planned = {tag: opened.told_of_export(planned[tag]) for tag in wanted}
-            if opened.origin:
+            planned = {tag: read_only.prepared(planned[tag], opened.source) for tag in wanted}
+            if opened.source.origin:
                 name_sides(planned.values())
         several = all_tags or not isinstance(destination, str)
         return self._answer(planned, said, several=several)

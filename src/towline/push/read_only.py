@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from towline.push.target import Target
     from towline.reference import Reference
     from towline.sources.base import SourceEntry
+    from towline.sources.image_source import ImageSource
     from towline.spec.descriptor import Descriptor, Platform
     from towline.spec.digest import Digest
 
@@ -63,6 +64,14 @@ def estimate(begun: Begun, *, check: bool) -> dict[Reference, TagPlan]:
         except TowlineError as error:
             planned |= dict.fromkeys((tag for tag, _ in run.target.tags), error)
     return planned
+
+
+def prepared(plan: TagPlan, source: ImageSource) -> TagPlan:
+    """The plan, with a warning of what the source would have to do first."""
+    if isinstance(plan, TowlineError) or plan.status != "pushed":
+        return plan
+    message = source.preparation(plan.send_bytes)
+    return replace(plan, warnings=(*plan.warnings, message)) if message else plan
 
 
 def _estimate(run: TargetPush) -> dict[Reference, TagPlan]:

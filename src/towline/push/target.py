@@ -93,7 +93,7 @@ class Target:
     """Whether the push goes to no other registry."""
     passed: dict[str, Delivered] | None = None
     """Blobs that were sent before it was known what lists them; None: the source does not pass."""
-    origins: tuple[Reference, ...] = ()
+    origins: Sequence[Reference] = ()
     """References at its host that an engine knows the image from."""
     teachers: dict[Digest, Reference] = field(default_factory=dict)
     """By DiffID: the reference that has taught which blob a layer is."""

@@ -1,19 +1,14 @@
-"""The interface of an image source, and the values that it gives.
-
-A source reads metadata when it is opened, and layers when they are opened. It promises that a layer
-can be opened as often as needed, from any thread, with the same bytes each time. A source that
-cannot seek keeps that promise by spooling.
-"""
+"""The values that an image source gives: images, indexes, layers, and what refers to them."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from towline.layers.reader import Reader
     from towline.reference import RepositoryName
@@ -168,17 +163,3 @@ class Referrer(NamedTuple):
     """Its tag, if only that tells its subject (cosign's)."""
     read: Callable[[], SourceImage | SourceIndex]
     """Raises SourceError; at a registry its errors, too."""
-
-
-class ImageSource(Protocol):
-    """An opened source."""
-
-    @property
-    def transport(self) -> str:
-        """The transport that names such a source, such as `docker-archive`."""
-
-    def entries(self) -> Sequence[SourceEntry]:
-        """All images and indexes of the source, in its own order. Raises SourceError."""
-
-    def close(self) -> None:
-        """Close files; readers that are still open keep working until they are closed."""

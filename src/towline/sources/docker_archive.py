@@ -22,6 +22,7 @@ from towline.sources.base import (
     foreign_layer,
     missing_layer,
 )
+from towline.sources.image_source import ImageSource
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
@@ -44,8 +45,8 @@ _MEDIA_TYPES: dict[Compression, str] = {
 _Layer = tuple[SourceLayer, "Compression"]
 
 
-class DockerArchive:
-    """An ImageSource that owns its files."""
+class DockerArchive(ImageSource):
+    """An archive that owns its files."""
 
     transport = "docker-archive"
 

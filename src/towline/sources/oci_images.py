@@ -20,6 +20,7 @@ from towline.sources.base import (
     foreign_layer,
     missing_layer,
 )
+from towline.sources.image_source import ImageSource
 from towline.spec import manifest as manifests
 from towline.spec import media_types
 from towline.spec.descriptor import Platform
@@ -49,11 +50,9 @@ class Absent(SourceError):
     """The source lacks a manifest or config that another document of it lists."""
 
 
-class OciImages:
+class OciImages(ImageSource):
     """Reads images; a subclass gives the bytes of their documents and layers."""
 
-    origin: RepositoryName | None = None
-    """The repository that holds the bytes, if the source is a registry."""
     sparse = False
     """Whether layers were left out on purpose."""
     packs_plain = True

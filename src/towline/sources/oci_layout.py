@@ -36,12 +36,11 @@ REFERRER = "io.containerd.manifest.subject"
 
 
 class OciLayout(OciImages):
-    """An ImageSource that owns its files; blobs are at `blobs/ALGORITHM/ENCODED`."""
+    """A layout that owns its files; blobs are at `blobs/ALGORITHM/ENCODED`."""
 
     def __init__(self, files: Files) -> None:
         super().__init__(files.name)
         self._files = files
-        self.transport = "oci" if isinstance(files, stores.Folder) else "oci-archive"
         self._raw = RawManifest(stores.read(files, INDEX), media_types.OCI_INDEX)
         with stores.understood(f"{INDEX} in {files.name}"):
             document = manifests.parse(self._raw.content, media_types.OCI_INDEX)
@@ -50,6 +49,11 @@ class OciLayout(OciImages):
         self.sparse = SPARSE in document.annotations
         self._listed = tuple(each for each in document.manifests if not _is_referrer(each))
         self._referrers = tuple(each for each in document.manifests if _is_referrer(each))
+
+    @property
+    def transport(self) -> str:
+        """See `ImageSource`."""
+        return "oci" if isinstance(self._files, stores.Folder) else "oci-archive"
 
     def close(self) -> None:
         """See `ImageSource`."""
@@ -104,14 +108,8 @@ class OciLayout(OciImages):
                 continue
         return index or bool(self._listed and not plain)
 
-    @property
-    def may_have_referrers(self) -> bool:
-        """Whether the layout has any manifest that refers to another."""
-        names = (name for each in self._listed for name in _names(each))
-        return bool(self._referrers) or any(map(subject_of, names))
-
     def referrers(self, subjects: Collection[Digest], *, patient: bool = True) -> list[Referrer]:
-        """The manifests that refer to one of these. `patient` is for sources at a registry."""
+        """See `ImageSource`."""
         del patient
         found: list[tuple[str | None, Descriptor, str | None]] = [
             (each.annotations[REFERRER], each, None) for each in self._referrers

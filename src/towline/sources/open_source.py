@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from towline.layers.reader import Reader
-    from towline.sources.base import ImageSource
     from towline.sources.files import Archive
+    from towline.sources.image_source import ImageSource
 
 Transport = Literal["docker-archive", "oci", "oci-archive", "docker-daemon", "docker"]
 _WITH_PATH = ("docker-archive", "oci", "oci-archive")
@@ -52,14 +52,24 @@ class Location(NamedTuple):
     transport: Transport | None
     """None for a bare path or standard input."""
     path: str
-    """A file or folder, `-` for standard input; for a daemon or registry, the image's name."""
+    """A file or folder, `-` for standard input; for a daemon or registry, the image's name.
+
+    Empty for a file object.
+    """
     ref: str | None = None
     """Names one of the images there; None: nothing was said."""
+    file: BinaryIO | None = None
+    """The caller's file object."""
+
+    @property
+    def name(self) -> str:
+        """The name of the source in errors and results."""
+        return self.text if self.text != "-" or not self.standard_input else "standard input"
 
     @property
     def in_files(self) -> bool:
-        """Whether it is a file, a folder or standard input: not at a daemon or registry."""
-        return self.transport not in {"docker-daemon", "docker"}
+        """Whether it is a file or a folder with a path, or standard input."""
+        return bool(self.path) and self.transport not in {"docker-daemon", "docker"}
 
     @property
     def standard_input(self) -> bool:
@@ -67,15 +77,30 @@ class Location(NamedTuple):
         return self.path == "-" and self.in_files
 
 
-def parse(text: str | os.PathLike[str]) -> Location:
+class Ahead(NamedTuple):
+    """Whether blobs are sent as they come, before it is known what lists them."""
+
+    may: bool
+    why_not: str = ""
+    """What has to be known first, for Notes; "": nothing of the source is to be sent."""
+
+
+NOT_AHEAD = Ahead(may=False)
+
+
+def parse(source: str | os.PathLike[str] | BinaryIO) -> Location:
     """Parse a SOURCE; a text without a transport is a path.
 
     Raises UsageError when nothing follows the transport, or when a name that is no path begins with
     a login.
     """
-    if not isinstance(text, str):
-        path = os.fspath(text)
+    if isinstance(source, os.PathLike):
+        path = os.fspath(source)
         return Location(path, None, path if path != "-" else "./-")
+    if not isinstance(source, str):
+        name = getattr(source, "name", None)  # a number where it was opened by its descriptor
+        return Location(name if isinstance(name, str) else "the file object", None, "", file=source)
+    text = source
     word, colon, rest = text.partition(":")
     known: tuple[Transport, ...] = get_args(Transport)
     transport = next((name for name in known if colon and name == word), None)
@@ -106,30 +131,29 @@ def open_source(
     context: Context | None = None,
     *,
     environ: Mapping[str, str] | None = None,
-    known_first: str | None = "",
+    ahead: Ahead = NOT_AHEAD,
 ) -> ImageSource:
     """Open an archive or layout, and read the list of its images.
 
-    A stream that can be read only once is spooled before this returns; Notes tell of it, and why:
-    `known_first` names what has to be known before its blobs. With `known_first` None a pipe
-    becomes a `PassingSource`, whose blobs are taken as they pass. A caller's file object is read
-    from its present position, and not closed. Raises SourceError when there is no image,
-    UsageError when the text of the source makes no sense.
+    A stream that can be read only once is spooled before this returns; Notes tell of it, and why.
+    With `ahead` it becomes a `PassingSource`, whose blobs are taken as they pass. A caller's file
+    object is read from its present position, and not closed. Raises SourceError when there is no
+    image, UsageError when the text of the source makes no sense.
     """
     context = context or Context()
     environ = os.environ if environ is None else environ
-    if isinstance(source, str | os.PathLike):
+    if not isinstance(source, Location):
         source = parse(source)
+    transport, name = source.transport, source.path or source.name
 
     # What is it: a path, standard input, or an object?
     found: Folder | SharedFile | Reader
-    if not isinstance(source, Location):
-        transport, name, found = None, *_of_object(source)
+    if not source.path:
+        found = _of_object(source.file, name)
     elif source.standard_input:
-        transport, name = source.transport, "standard input"
+        name = "standard input"
         found = _of_descriptor(_standard_input(), name, context)
     else:
-        transport, name = source.transport, source.path
         found = _of_path(source, context)
 
     # A folder or a tar? A tar is read in place, unless it comes by a pipe or is compressed.
@@ -139,7 +163,7 @@ def open_source(
 
     if isinstance(found, SharedFile):
         found = _in_place(found)
-    elif known_first is None:
+    elif ahead.may:
         from towline.sources.passing import PassingSource
 
         listed = partial(by_its_list, transport=transport, context=context)
@@ -147,7 +171,7 @@ def open_source(
     if not isinstance(found, SharedFile):
         from towline.sources.spool import spool
 
-        found = spool(found, name, context, environ, known_first or "")
+        found = spool(found, name, context, environ, ahead.why_not)
     try:
         return by_its_list(TarMembers(found, name, context.cancel), transport, context)
     except BaseException:
@@ -205,14 +229,12 @@ def _of_descriptor(descriptor: int, name: str, context: Context) -> SharedFile |
     return PipeReader(descriptor, name, context.cancel)
 
 
-def _of_object(file: BinaryIO) -> tuple[str, SharedFile | Reader]:
-    """A caller's file object: its name in errors, and a file or reader of it."""
-    if not hasattr(file, "read"):
+def _of_object(file: BinaryIO | None, name: str) -> SharedFile | Reader:
+    """A file or reader of a caller's file object."""
+    if file is None or not hasattr(file, "read"):
         raise UsageError(
             f"the source is of type {type(file).__name__}", hint="give a path or an open file"
         )
-    name = getattr(file, "name", None)
-    name = name if isinstance(name, str) else "the file object"
     seekable = getattr(file, "seekable", None)  # an object that only has `read` is enough
     try:
         if not isinstance(file.read(0), bytes):
@@ -220,12 +242,12 @@ def _of_object(file: BinaryIO) -> tuple[str, SharedFile | Reader]:
         if not (seekable and seekable()) or type(file).__module__.split(".")[0] in _DECOMPRESSING:
             from towline.sources.spool import ObjectReader
 
-            return name, ObjectReader(file, name)
+            return ObjectReader(file, name)
         if not isinstance(getattr(file, "raw", file), io.FileIO):
-            return name, SharedObject(file, name)
+            return SharedObject(file, name)
         if file.writable():  # else the descriptor would lack what is still in its buffer
             file.flush()
-        return name, OpenFile(os.dup(file.fileno()), name, file.tell())
+        return OpenFile(os.dup(file.fileno()), name, file.tell())
     except (OSError, ValueError) as error:  # closed, or broken
         raise unreadable(name, error) from None
 

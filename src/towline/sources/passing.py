@@ -12,10 +12,11 @@ from __future__ import annotations
 import io
 import re
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from towline.errors import Cancelled, SourceError
 from towline.sources.files import fill, missing
+from towline.sources.image_source import ImageSource
 from towline.sources.passing_blob import BLOCK, WINDOW, PassingBlob, passed_by
 from towline.sources.spool import decompressed, spool
 from towline.sources.tar_members import Forward, TarHeaders, TarMembers, clamped, torn
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from towline.context import Cancel, Context
     from towline.layers.reader import Reader
-    from towline.sources.base import ImageSource, SourceEntry
+    from towline.sources.base import SourceEntry
     from towline.sources.files import Archive
     from towline.sources.passing_blob import Held
 
@@ -37,25 +38,8 @@ KEPT = 8 << 20
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
 
 
-class PassesBy(Protocol):
-    """A source whose blobs are taken as they pass, before anything else is asked of it."""
-
-    @property
-    def once(self) -> bool:
-        """Whether blobs that have passed are gone for good (a pipe), or can be had again."""
-
-    def passing(self, held: Held) -> Generator[PassingBlob | None, None, None]:
-        """Each blob, as it begins to pass, and None after each piece of it, and each short wait.
-
-        The caller takes its shares at once, and releases them at the end. They are read by other
-        threads. Raises SourceError, Cancelled.
-        """
-
-
-class PassingSource:
-    """An ImageSource in a pipe, whose blobs are taken as they pass."""
-
-    once = True
+class PassingSource(ImageSource):
+    """A tar in a pipe, whose blobs are taken as they pass."""
 
     def __init__(
         self,
@@ -93,8 +77,12 @@ class PassingSource:
         self._tar.stream.close()
         self._tar.close()
 
+    def passes(self) -> bool:
+        """See `ImageSource`."""
+        return True
+
     def passing(self, held: Held) -> Generator[PassingBlob | None, None, None]:
-        """See `PassesBy`. At the end the whole tar has been read."""
+        """See `ImageSource`. At the end the whole tar has been read."""
         tar = self._tar
         if why := (yield from tar.passing(held)):
             file = spool(tar.stream, self.name, self._context, self._environ, why)
@@ -126,7 +114,7 @@ class PassingTar:
     def passing(
         self, held: Held, enough: Callable[[], bool] = lambda: False
     ) -> Generator[PassingBlob | None, None, str]:
-        """Each blob, as `PassesBy` has it, until there is `enough`, or to the end.
+        """Each blob, as `ImageSource` has it, until there is `enough`, or to the end.
 
         Ends before a member that can neither pass nor be kept, too, and then returns why; else "".
         """

@@ -92,14 +92,13 @@ class Reading:
 
 
 class RemoteSource(OciImages):
-    """An ImageSource at a registry: one image, or tags of a repository.
+    """Images at a registry: one image, or tags of a repository.
 
     Beside what they name, its methods raise AuthError, RegistryError, NetworkError and Cancelled.
     """
 
     transport = "docker"
     packs_plain = False
-    may_have_referrers = True
 
     def __init__(
         self,
@@ -183,10 +182,7 @@ class RemoteSource(OciImages):
         return super()._index(raw, worth_reading(listed, self._wanted), depth)
 
     def referrers(self, subjects: Collection[Digest], *, patient: bool = True) -> list[Referrer]:
-        """The manifests that refer to these: as listed, and under cosign's tags.
-
-        With `patient`, questions that fail are asked again.
-        """
+        """See `ImageSource`. Those that are listed, and those under cosign's tags."""
         # cosign's tags are asked for one by one: a repository may have 50,000 others. With
         # `all_tags` they are among the tags themselves.
         reading = self._reading if patient else replace(self._reading, policy=Policy(retries=0))
@@ -210,9 +206,10 @@ class RemoteSource(OciImages):
 
     # Manifests and configs.
 
-    def read_ahead(self, roots: Iterable[Descriptor]) -> None:
-        """Read the manifests and configs of these images, all of a level side by side."""
-        level = list({each.digest: each for each in roots}.values())
+    def read_ahead(self, entries: Iterable[SourceEntry]) -> None:
+        """See `ImageSource`. The documents of a level are read side by side."""
+        roots = {known.digest: known for entry in entries if (known := entry.known)}
+        level = list(roots.values())
         configs: dict[Digest, Descriptor] = {}
         for _ in range(MAX_DEPTH + 1):
             level = self._fetch_all(level, "manifest")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from towline.sources.base import ImageSource
+    from towline.sources.image_source import ImageSource
     from towline.spec.media_types import Compression
     from towline.testing.image_formats import Form, Made
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from towline.layers.reader import Reader
-    from towline.sources.base import ImageSource
     from towline.sources.files import Archive
+    from towline.sources.image_source import ImageSource
     from towline.testing.image_formats import Form
 
 MiB = 1 << 20

@@ -46,7 +46,7 @@ class Exports:
     def passing(
         self, image: Listed, held: Held, enough: Callable[[PassingTar], bool]
     ) -> Generator[PassingBlob | None, None, None]:
-        """Each compressed blob of an export, as `PassesBy` has it, until there is `enough`.
+        """Each compressed blob of an export, as `ImageSource` has it, until there is `enough`.
 
         Raises SourceError, Cancelled.
         """

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.layers.reader import Reader
-    from towline.sources.base import ImageSource
     from towline.sources.engine.client import ExportStream
+    from towline.sources.image_source import ImageSource
 
 _HEAD = 4 << 10
 """Bytes at a member's beginning that are always kept: they tell how it is compressed."""

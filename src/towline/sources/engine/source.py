@@ -11,10 +11,17 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError
-from towline.sources.base import SourceEntry, SourceImage, SourceIndex, SourceLayer, images_of
+from towline.sources.base import (
+    SourceEntry,
+    SourceImage,
+    SourceIndex,
+    SourceLayer,
+    images_of,
+)
 from towline.sources.engine import images
 from towline.sources.engine.documents import StoreFiles, StoreImage, UnknownDocument
 from towline.sources.engine.exports import Exports
+from towline.sources.image_source import ImageSource
 from towline.sources.oci_layout import path_of
 from towline.sources.select import may_be, select
 from towline.spec.digest import Digest
@@ -35,8 +42,8 @@ if TYPE_CHECKING:
     from towline.spec.descriptor import Platform
 
 
-class EngineSource:
-    """An ImageSource of an engine; a subclass finds documents of its images elsewhere."""
+class EngineSource(ImageSource):
+    """Images of an engine; a subclass finds documents of its images elsewhere."""
 
     transport = "docker-daemon"
     once = False
@@ -51,17 +58,19 @@ class EngineSource:
         platforms: Sequence[Platform],
         all_tags: bool,
         outline: bool,
+        ahead: bool,
     ) -> None:
         """`name`: an image's name or ID; with `all_tags`, that of a repository.
 
         `platforms` are wanted, all where there is none; `outline`: describe an image roughly rather
-        than export it.
+        than export it. `ahead`: blobs may be sent before it is known what lists them.
         """
         self.name = name
         self._client = client
         self._platforms = platforms
         self._all_tags = all_tags
         self._wants_outline = outline
+        self._ahead = ahead
         self._exports = Exports(client, context, environ, self.held)
         self._contents: dict[Digest, SourceImage | SourceIndex] = {}
         """Images that are described."""
@@ -167,12 +176,9 @@ class EngineSource:
         return SourceImage(b"", None, layers, None, image.platform, oci=False, outline=True)
 
     def early_outline(self) -> SourceImage | None:
-        """An image whose layers can be sent before its config has come; None: it is none.
-
-        Only an export has its config, which may come last, while inspect tells the DiffIDs.
-        """
+        """See `ImageSource`. Only an export has the config, while inspect tells the DiffIDs."""
         (image, *more) = self._images
-        if more or image.root or self._all_tags or not image.diff_ids:
+        if not self._ahead or more or image.root or self._all_tags or not image.diff_ids:
             return None
         if not self._all_wanted(image):
             return None
@@ -197,7 +203,12 @@ class EngineSource:
     # By an export that passes by.
 
     def passes(self) -> bool:
-        """Whether to take the blobs from `passing`, as an export will hardly be avoided."""
+        """See `ImageSource`."""
+        return self._ahead and self.needs_export
+
+    @cached_property
+    def needs_export(self) -> bool:
+        """Whether an export of the only image, by its digests, will hardly be avoided."""
         (image, *more) = self._images
         if more or image.root is None or not self._all_wanted(image):
             return False
@@ -218,7 +229,7 @@ class EngineSource:
         return not self._platforms or (image.alone and fits)
 
     def passing(self, held: Held) -> Generator[PassingBlob | None, None, None]:
-        """See `PassesBy`. Ends behind the last wanted blob; missed ones are exported once more."""
+        """See `ImageSource`. Ends behind the last wanted blob; what was missed is exported anew."""
         (image,) = self._images
         there = {digest.hex for digest in self.held(image.diff_ids)}
         wanted: set[str] | None = None
