@@ -514,6 +514,9 @@ def test_same_source_and_destination_and_options_that_make_no_sense_are_refused(
     for one, other, options in wrong:
         with pytest.raises(towline.UsageError):
             towline.copy(one, other, **options)
+    copied(f"oci:{tmp_path}/out:1", f"oci-archive:{tmp_path}/o.tar")
+    with pytest.raises(towline.UsageError, match="are the same"):
+        towline.copy(tmp_path / "o.tar", f"oci-archive:{tmp_path}/o.tar:2")
     with pytest.raises(towline.UsageError, match=r":app and .*:web, and is written"):
         towline.copy(
             f"{source.host}/app:one", [f"docker-archive:f.tar:{n}" for n in ("app", "web")]

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from towline.errors import InvalidReference, SourceError, TowlineError, UsageError
+from towline.sources import location as locations
+from towline.sources.location import DAEMON, REGISTRY
 
 if TYPE_CHECKING:
     from towline.cli.options import Arguments
 
-_REGISTRY = "docker://"
-_DAEMON = "docker-daemon:"
 _ENDINGS = (".tar", ".tgz", ".gz", ".zst")
 _LAYOUT = ("oci-layout", "index.json", "blobs")
 """What a layout's folder holds (image-spec, "Image Layout")."""
@@ -42,7 +42,7 @@ def source_and_destinations(args: Arguments) -> tuple[str, list[str]]:
         if _exists(word):
             hint = f"the source comes first: towline {args.command} {word} {source}"
             raise UsageError(f"{word} is a path, and no destination", hint=hint)
-    return f"{_DAEMON}{source}", destinations
+    return f"{DAEMON}{source}", destinations
 
 
 def copied(args: Arguments) -> tuple[str, list[str]]:
@@ -56,7 +56,7 @@ def copied(args: Arguments) -> tuple[str, list[str]]:
         hint = "towline copy REGISTRY/REPOSITORY:TAG REGISTRY/REPOSITORY:TAG"
         raise UsageError("nothing is named to be copied", hint=hint)
     word, *destinations = args.words
-    source = str(meant(word))
+    source = meant(word).text
     if not destinations:
         hint = f"towline copy {word} REGISTRY/REPOSITORY:TAG"
         raise UsageError(f"no destination is named for {word}", hint=hint)
@@ -68,11 +68,9 @@ def check_files(args: Arguments) -> None:
     """Raise UsageError where an option's file would replace a source, a destination or another."""
     if "digest_file" not in args and "trace" not in args:
         return
-    from towline.sources import open_source
-
     taken: dict[Path, str] = {}
     for word in (*args.words, *getattr(args, "to", [])):
-        location = open_source.parse(word)
+        location = locations.parse(word)
         # A bare word that is no file is an image's name.
         if location.in_files and (location.transport or _exists(word)):
             path = Path(os.path.realpath(location.path))
@@ -95,7 +93,7 @@ def reference(args: Arguments) -> str:
     if args.command not in {"push", "plan"} or len(args.words) not in {1, 2}:
         return ""
     try:
-        found = references.parse(args.words[-1].removeprefix(_DAEMON))
+        found = references.parse(args.words[-1].removeprefix(DAEMON))
     except UsageError:
         return ""
     return str(found.with_tag(None if "all_tags" in args else found.target))
@@ -129,7 +127,7 @@ def _check_source_options(args: Arguments, source: str) -> None:
 
     Its variable may be set for many commands, and is then no error.
     """
-    if "src_creds" in args.typed and not source.startswith(_REGISTRY):
+    if "src_creds" in args.typed and not source.startswith(REGISTRY):
         message = f"`--src-creds` is for a source in a registry, which `{source}` is not"
         raise UsageError(message, hint="--creds is for the destination's registry")
 
@@ -137,10 +135,9 @@ def _check_source_options(args: Arguments, source: str) -> None:
 def _names_an_image(text: str) -> bool:
     """Whether the text is a valid image name, no file, and without an ending that files have."""
     from towline import reference as references
-    from towline.sources import open_source
 
     # `app.tar` is an image's name too, but who types it means a file.
-    if open_source.parse(text).transport or text.endswith(_ENDINGS) or _exists(text):
+    if locations.parse(text).transport or text.endswith(_ENDINGS) or _exists(text):
         return False
     try:
         references.parse(text)
@@ -155,19 +152,18 @@ def _alone(command: str, name: str) -> tuple[str, list[str]]:
     Raises UsageError where the word is a file, or has a digest.
     """
     from towline import reference as references
-    from towline.sources import open_source
 
-    location = open_source.parse(name)
+    location = locations.parse(name)
     image = location.transport in {None, "docker-daemon"} and name != "-" and not _exists(name)
     # `oci:DIR` is an image named oci, too: the folder decides.
     if not image and (location.transport != "oci" or _exists(location.path)):
         hint = f"towline {command} {name} REGISTRY/REPOSITORY:TAG"
         raise UsageError(f"no destination is named for {name}", hint=hint)
-    name = name.removeprefix(_DAEMON)
+    name = name.removeprefix(DAEMON)
     parsed = references.parse(name)
     if parsed.digest:
         raise UsageError("cannot push a digest reference")
-    return f"{_DAEMON}{name}", [str(parsed)]
+    return f"{DAEMON}{name}", [str(parsed)]
 
 
 def _exists(path: str) -> bool:

@@ -10,7 +10,7 @@ from towline.push.interface import destinations, options
 from towline.push.manifests import build, tagged
 from towline.push.pipeline import TargetPush
 from towline.push.reporting import Outcomes, announce
-from towline.push.source_images import Opened, Wanted, opening, registry_reference
+from towline.push.source_images import Opened, Wanted, opening
 from towline.push.target import Referral, Target, target_at
 from towline.reference import Reference, RepositoryName
 from towline.spec.descriptor import Descriptor, is_attestation
@@ -210,9 +210,8 @@ def _omit(opened: Opened, targets: Sequence[Target], context: Context) -> None:
     omitted: set[Digest] = set()
     plain = options.wish({})
     for source in opened.wish.omit_from:
-        reference = registry_reference(source)
-        spelled = f"docker://{reference}" if reference else source
-        with opening(spelled, opened.resources, context, wish=plain) as base:
+        where = destinations.looked_at(source)
+        with opening(where, opened.resources, context, wish=plain) as base:
             omitted |= base.layers()
             targets[0].context.meter.add(requests=base.context.meter.requests)
     for target in targets:

@@ -28,14 +28,15 @@ from towline.push.source_images import (
     assembled,
     name_sides,
     opening,
-    registry_reference,
 )
 from towline.push.target import Target, target_at
 from towline.reference import Reference, RepositoryName
+from towline.sources import location
 from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:
     from towline.push.source_images import Wanted
+    from towline.sources.location import Location
 
 
 class Pusher:
@@ -92,11 +93,11 @@ class Pusher:
 
         Further keywords are those of `PushOptions`; `towline.push` tells what each is.
         """
-        return self._bring(source, destination, wishes, all_tags=all_tags)
+        return self._bring(location.parse(source), destination, wishes, all_tags=all_tags)
 
     def _bring(
         self,
-        source: Source,
+        source: Location,
         destination: str | Several,
         wishes: PushOptions,
         *,
@@ -259,12 +260,13 @@ class Pusher:
 
         context = Context(cancel, self._emit)
         with self._edge.crossed():
-            if reference := registry_reference(source):
+            where = destinations.looked_at(source)
+            if reference := where.reference:
                 return read_only.inspect_remote(
                     reference, self._read(reference.repository, context)
                 )
             wish = options.wish({})
-            with opening(source, self._resources, context, wish=wish) as opened:
+            with opening(where, self._resources, context, wish=wish) as opened:
                 return read_only.inspect_local(opened, wish)
 
     def digest(self, source: Source, **wishes: Unpack[PushOptions]) -> str:
@@ -278,11 +280,10 @@ class Pusher:
 
         wish = options.wish(wishes)
         with self._carried(wishes) as context:
-            if reference := registry_reference(source):
-                if wish.as_it_is:
-                    return self._read(reference.repository, context).existing(reference).digest
-                source = f"docker://{reference}"
-            with opening(source, self._resources, context, wish=wish) as opened:
+            where = destinations.looked_at(source)
+            if wish.as_it_is and (reference := where.reference):
+                return self._read(reference.repository, context).existing(reference).digest
+            with opening(where, self._resources, context, wish=wish) as opened:
                 return read_only.local_digest(self._resources, opened.entry(), wish, context)
 
     def tags(self, repository: str, *, cancel: Cancel | None = None) -> list[str]:
@@ -328,11 +329,12 @@ class Pusher:
         wish = options.wish(wishes, all_tags=all_tags)
         wish = wish._replace(verify=None)  # there is nothing to verify yet
         parsed = destinations.parse(destination, wish, self._account, places=True)
-        parsed, wish = destinations.checked(source, parsed, wish)
+        where = location.parse(source)
+        parsed, wish = destinations.checked(where, parsed, wish)
         said = len(self._said)
         with (
             self._carried(wishes, parsed) as context,
-            opening(source, self._resources, context, parsed, wish=wish, outline=True) as opened,
+            opening(where, self._resources, context, parsed, wish=wish, outline=True) as opened,
         ):
             wanted = opened.wanted(parsed)
             begun = begin(opened, wanted, context, passed={})

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from towline import reference as references
 from towline.context import Context, Meter
-from towline.errors import AuthError, InvalidReference, NetworkError, RegistryError, TowlineError
+from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.push.target import Costs
 from towline.reference import Reference
 from towline.sources.base import SourceEntry, images_of
-from towline.sources.open_source import NOT_AHEAD, Ahead, Location, open_source, parse
+from towline.sources.open_source import NOT_AHEAD, Ahead, open_source
 from towline.sources.select import chosen, select, tagged
 from towline.spec.distribution import is_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from towline.push.interface.options import Source, Wish
+    from towline.push.interface.options import Wish
     from towline.push.resources import Resources
     from towline.push.target import Target
     from towline.reference import RepositoryName
     from towline.sources.image_source import ImageSource
+    from towline.sources.location import Location
     from towline.sources.remote import RemoteSource
     from towline.spec.digest import Digest
 
@@ -34,7 +34,7 @@ Wanted = dict[Reference, SourceEntry]
 
 @contextmanager
 def opening(
-    source: Source,
+    source: Location,
     resources: Resources,
     context: Context,
     destinations: Iterable[Reference] = (),
@@ -51,14 +51,13 @@ def opening(
     resources.check_open()
     places = list(dict.fromkeys(each.repository for each in destinations))
     resources.client.write_to(name.host for name in places if name.is_at_registry)
-    location = parse(source)
     # Apart, so that each result shows what reading the source cost, once.
     counted = context.but(meter=Meter())
     costs = Costs(counted)
     with context.span("opened"):
-        found = _open(location, resources, counted, places, wish=wish, outline=outline, ahead=ahead)
+        found = _open(source, resources, counted, places, wish=wish, outline=outline, ahead=ahead)
     try:
-        yield Opened(found, location, resources, counted, costs, wish)
+        yield Opened(found, source, resources, counted, costs, wish)
     except TowlineError as error:
         if found.origin:
             name_sides([error])
@@ -77,7 +76,7 @@ def _open(
     outline: bool,
     ahead: bool,
 ) -> ImageSource:
-    """The open source. Each transport of `sources/open_source.py` has its way here."""
+    """The open source. Each transport of `sources/location.py` has its way here."""
     may = _ahead(places, wish) if ahead else NOT_AHEAD
     match location.transport:
         case "docker-daemon":
@@ -227,19 +226,3 @@ def name_sides(outcomes: Iterable[object]) -> None:
             if side == "source" and error.hint:
                 error.hint = error.hint.replace("`creds=", "`src_creds=")
             error.args = (f"at the {side}: {error.message}", *error.args[1:])
-
-
-def registry_reference(source: Source) -> Reference | None:
-    """The reference that a text means (`inspect`, `digest`); None: it is an existing path."""
-    if not isinstance(source, str):
-        return None
-    location = parse(source)
-    if location.transport == "docker":
-        return references.parse(location.path)
-    if location.transport or location.standard_input or os.path.exists(source):  # noqa: PTH110 - pathlib costs start-up
-        return None
-    try:
-        return references.parse(source)
-    except InvalidReference as error:
-        error.hint = error.hint or f"check its path, if {source} is to be a file: there is none"
-        raise

@@ -12,9 +12,8 @@ import stat
 import sys
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from towline import reference
 from towline.context import Context
 from towline.errors import SourceError, UsageError
 from towline.sources import docker_archive, oci_layout
@@ -28,6 +27,7 @@ from towline.sources.files import (
     read_all,
     unreadable,
 )
+from towline.sources.location import Location, parse
 from towline.sources.oci_layout import OciLayout
 from towline.spec import media_types
 
@@ -37,44 +37,10 @@ if TYPE_CHECKING:
     from towline.layers.reader import Reader
     from towline.sources.files import Archive
     from towline.sources.image_source import ImageSource
+    from towline.sources.location import Transport
 
-Transport = Literal["docker-archive", "oci", "oci-archive", "docker-daemon", "docker"]
-_WITH_PATH = ("docker-archive", "oci", "oci-archive")
 _DECOMPRESSING = frozenset({"gzip", "bz2", "lzma", "zipfile", "compression"})
 """Modules of the standard library whose file objects seek only by decompressing from the start."""
-
-
-class Location(NamedTuple):
-    """A SOURCE, parsed."""
-
-    text: str
-    """As it was written."""
-    transport: Transport | None
-    """None for a bare path or standard input."""
-    path: str
-    """A file or folder, `-` for standard input; for a daemon or registry, the image's name.
-
-    Empty for a file object.
-    """
-    ref: str | None = None
-    """Names one of the images there; None: nothing was said."""
-    file: BinaryIO | None = None
-    """The caller's file object."""
-
-    @property
-    def name(self) -> str:
-        """The name of the source in errors and results."""
-        return self.text if self.text != "-" or not self.standard_input else "standard input"
-
-    @property
-    def in_files(self) -> bool:
-        """Whether it is a file or a folder with a path, or standard input."""
-        return bool(self.path) and self.transport not in {"docker-daemon", "docker"}
-
-    @property
-    def standard_input(self) -> bool:
-        """Whether it is standard input."""
-        return self.path == "-" and self.in_files
 
 
 class Ahead(NamedTuple):
@@ -86,44 +52,6 @@ class Ahead(NamedTuple):
 
 
 NOT_AHEAD = Ahead(may=False)
-
-
-def parse(source: str | os.PathLike[str] | BinaryIO) -> Location:
-    """Parse a SOURCE; a text without a transport is a path.
-
-    Raises UsageError when nothing follows the transport, or when a name that is no path begins with
-    a login.
-    """
-    if isinstance(source, os.PathLike):
-        path = os.fspath(source)
-        return Location(path, None, path if path != "-" else "./-")
-    if not isinstance(source, str):
-        name = getattr(source, "name", None)  # a number where it was opened by its descriptor
-        return Location(name if isinstance(name, str) else "the file object", None, "", file=source)
-    text = source
-    word, colon, rest = text.partition(":")
-    known: tuple[Transport, ...] = get_args(Transport)
-    transport = next((name for name in known if colon and name == word), None)
-    if transport is None or (transport == "docker" and not rest.startswith("//")):
-        if not text:
-            raise UsageError("the source is empty", hint="name an archive, a folder, or -")
-        _refuse_login(text)
-        return Location(text, None, text)
-    if transport in _WITH_PATH:
-        path, _, ref = rest.partition(":")
-        form = f"{transport}:PATH or {transport}:PATH:REF"
-    else:
-        path, ref = rest.removeprefix("//" if transport == "docker" else ""), ""
-        form = "docker://REF" if transport == "docker" else f"{transport}:REF"
-        _refuse_login(path)
-    if not path:
-        raise UsageError(f"nothing is named after {text}", hint=f"use {form}")
-    return Location(text, transport, path, ref or None)
-
-
-def _refuse_login(text: str) -> None:
-    if reference.without_login(text) != text and not os.path.lexists(text):
-        reference.parse(text)  # raises, with a hint, and does not repeat the password
 
 
 def open_source(

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 from towline import reference as references
 from towline.errors import UsageError
 from towline.reference import Reference, RepositoryName
-from towline.sources import open_source
+from towline.sources import location as locations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from towline.sources.open_source import Location
-
-Kind = Literal["oci", "oci-archive", "docker-archive"]
+    from towline.sources.location import Location, Written
 
 
 class Place(RepositoryName):
@@ -40,9 +38,9 @@ class Place(RepositoryName):
         return str(self)
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> Written:
         """The transport, as in `oci:DIR`."""
-        return cast("Kind", self.host.partition(":")[0])
+        return cast("Written", self.host.partition(":")[0])
 
     @property
     def file(self) -> str:
@@ -55,7 +53,7 @@ def parse(text: str) -> Reference:
 
     REF is a tag in a layout, and an image name in a docker archive. Raises UsageError.
     """
-    location = open_source.parse(text)
+    location = locations.parse(text)
     if location.path == "-":
         message = f"{text} is no file: standard output is for what has become of it"
         raise UsageError(message, hint="name the file, ./- if that is its name")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from towline.errors import UsageError
-from towline.sources.open_source import Location, Transport, parse
+from towline.sources.location import Location, Transport, parse
 
 
 @pytest.mark.parametrize(

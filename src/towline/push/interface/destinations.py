@@ -5,26 +5,27 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from towline import reference
-from towline.errors import UsageError
+from towline.errors import InvalidReference, UsageError
 from towline.layers import profile as profiles
-from towline.sources import open_source
+from towline.sources.location import DAEMON, REGISTRY, TRANSPORTS, Written
+from towline.sources.location import parse as located
 
 if TYPE_CHECKING:
     from towline.push.interface.options import Source, Wish
     from towline.reference import Reference, RepositoryName
+    from towline.sources.location import Location
 
-_REGISTRY = "docker://"
 _OCI_ARCHIVE = "oci-archive:"
 _DOCKER_ARCHIVE = "docker-archive:"
-_PLACES = ("oci:", _OCI_ARCHIVE, _DOCKER_ARCHIVE)
-_DAEMON = "docker-daemon:"
+_PLACES = tuple(f"{transport}:" for transport in get_args(Written))
 _PATHS = ("/", "./", "../")
 _SKOPEOS = "dir|containers-storage|ostree|sif"
 _PORT = "[0-9]+/"  # what stands behind the colon of a host
-_ELSEWHERE = rf"(?:oci|oci-archive|docker-archive|docker-daemon|{_SKOPEOS}):(?!{_PORT})"
+_OURS = "|".join(each for each in TRANSPORTS if each != "docker")
+_ELSEWHERE = rf"(?:{_OURS}|{_SKOPEOS}):(?!{_PORT})"
 """The beginning of a text that names a folder, a file or a daemon, also of skopeo's alone."""
 
 _MOST_DIGITS = 3
@@ -79,7 +80,7 @@ def _parsed(text: str, without: str | None, *, places: bool) -> Reference:
     if not re.match(_ELSEWHERE, text):
         found = reference.parse(text)
         _check(found, without=without)
-        name = text.removeprefix(_REGISTRY)
+        name = text.removeprefix(REGISTRY)
         if "/" not in name:  # it is the Hub's, and mostly a slip in a push
             _check_no_registry(name, "REPOSITORY:TAG")
             raise UsageError(
@@ -107,7 +108,7 @@ def check_at_registry(text: str) -> None:
     """Raise UsageError for a text that names a folder, a file or a daemon."""
     if re.match(_ELSEWHERE, text):
         shown = reference.without_login(text)
-        if text.startswith(_DAEMON):
+        if text.startswith(DAEMON):
             said = f"{shown} is in a daemon, and nothing is written to one"
             raise UsageError(said, hint="docker load puts an archive into it")
         if only_skopeos(text):
@@ -142,25 +143,42 @@ def _check_no_registry(name: str, more: str) -> None:
         )
 
 
-def meant(source: Source) -> Source:
-    """The source; a bare word gets its transport, as it means an image at a registry.
+def meant(source: Source) -> Location:
+    """Where the source of a copy is: a bare word means an image at a registry.
 
     Raises UsageError where a file has that name.
     """
+    location = located(source)
     if not isinstance(source, str) or source == "-" or source.startswith(_PATHS):
-        return source
-    location = open_source.parse(source)
+        return location
     if location.transport:
-        return source
+        return location
     if os.path.lexists(source):
         raise UsageError(
             f"{source} is a path here, and a bare word is an image at a registry",
             hint=f"./{source} is the path, docker://{source} the image",
         )
-    return f"{_REGISTRY}{source}"
+    return located(f"{REGISTRY}{source}")
 
 
-def all_meant(sources: Source | Sequence[Source]) -> list[Source]:
+def looked_at(source: Source) -> Location:
+    """Where what is looked at is (`inspect`, `digest`): a text that is no path, at a registry.
+
+    Raises InvalidReference for one that is neither.
+    """
+    location = located(source)
+    if not isinstance(source, str) or location.transport or location.standard_input:
+        return location
+    if os.path.exists(source):  # noqa: PTH110 - pathlib costs start-up
+        return location
+    try:
+        return located(f"{REGISTRY}{reference.parse(source)}")
+    except InvalidReference as error:
+        error.hint = error.hint or f"check its path, if {source} is to be a file: there is none"
+        raise
+
+
+def all_meant(sources: Source | Sequence[Source]) -> list[Location]:
     """The sources of an index, each as `meant`.
 
     Raises UsageError where there is none, and where standard input is named twice.
@@ -169,8 +187,7 @@ def all_meant(sources: Source | Sequence[Source]) -> list[Source]:
     if not given:
         raise UsageError("no source is given", hint="name the images that the index is to list")
     found = [meant(source) for source in given]
-    locations = [open_source.parse(source) for source in found if isinstance(source, str)]
-    if sum(location.standard_input for location in locations) > 1:
+    if sum(location.standard_input for location in found) > 1:
         raise UsageError(
             "standard input is named twice, and can be read once", hint="write one to a file"
         )
@@ -182,24 +199,21 @@ def at_registry(text: str) -> Reference:
 
     Raises UsageError where it does not, or a file has that name.
     """
-    word = str(meant(text))
-    if not word.startswith(_REGISTRY):
+    found = meant(text).reference
+    if found is None:
         raise UsageError(f"{text} is not at a registry", hint="name REGISTRY/REPOSITORY:TAG")
-    return reference.parse(word)
+    return found
 
 
 def checked(
-    source: Source, destinations: Sequence[Reference], wish: Wish
+    source: Location, destinations: Sequence[Reference], wish: Wish
 ) -> tuple[list[Reference], Wish]:
     """Destinations and wish, made to fit the source: files have other rules than registries.
 
     Raises UsageError for a source that is one of the destinations or has a tag beside `all_tags`,
     and for options that folders and files do not have.
     """
-    location = open_source.parse(source) if isinstance(source, str) else None
-    found = None
-    if location and location.transport == "docker":
-        found = reference.parse(location.path)
+    if found := source.reference:
         found = found if wish.all_tags or found.digest else found.with_tag(found.target)
         if wish.all_tags and (found.tag or found.digest):
             raise UsageError(
@@ -218,8 +232,7 @@ def checked(
         return list(destinations), wish
     from towline.targets import place
 
-    if location:
-        place.check_apart(location, destinations)
+    place.check_apart(source, destinations)
     named = place.named(destinations, found, all_tags=wish.all_tags)
     return named, _plain(wish, destinations)
 
@@ -292,7 +305,7 @@ def repository(text: str) -> RepositoryName:
 
     Raises InvalidReference, and UsageError for a tag or digest, or for a registry alone.
     """
-    name = text.removeprefix(_REGISTRY)
+    name = text.removeprefix(REGISTRY)
     if "/" not in name:
         _check_no_registry(name, "REPOSITORY")
     parsed = reference.parse(text)
