@@ -122,6 +122,15 @@ def test_logins_that_cannot_be_used_are_named_with_the_reason_when_one_is_wanted
     assert "s3cret-word" not in err
 
 
+def test_a_named_file_that_is_not_there_is_one_sentence_before_anything_else(
+    push: Push, tmp_path: Path
+) -> None:
+    code, err = push("--progress=plain", f"--authfile={tmp_path}/none", to=("team/a", "team/b"))
+    assert code == 2
+    (line,) = err.splitlines()
+    assert f"{tmp_path}/none cannot be read" in line
+
+
 @pytest.mark.parametrize(("spoil", "reason"), UNUSABLE)
 def test_they_are_warned_of_once_where_nobody_wants_one(
     registry: Scripted, push: Push, config: Path, spoil: Spoil, reason: str

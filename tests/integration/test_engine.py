@@ -9,7 +9,10 @@ import socket
 import subprocess
 import sys
 import tarfile
+import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,7 +30,6 @@ from towline.testing.images import ImageSpec, make_image, make_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.support.scripted import Asked
     from tests.support.scripted_engine import ScriptedEngine
@@ -623,6 +625,32 @@ def test_a_push_that_waits_for_an_export_can_be_cancelled(
     engine.before_export = cancel_and_wait
     with pytest.raises(TransferCancelled):
         pusher.push("docker-daemon:app:1", f"{oci_registry.name('app')}:1", cancel=cancel)
+
+
+def unnamed_files() -> set[str]:
+    """The open files of this process that have no name any more."""
+    opened = (os.path.realpath(each) for each in Path("/proc/self/fd").iterdir())
+    return {name for name in opened if "(deleted)" in name}
+
+
+def test_a_push_that_is_cancelled_at_any_moment_leaves_no_export_open(
+    engine: ScriptedEngine, oci_registry: OciRegistry, tmp_path: Path
+) -> None:
+    held(engine, tmp_path, "overlay2", "app:1")
+    before = unnamed_files()
+    for moment in range(40):
+        with (
+            towline.Pusher(engine=engine.url, cache="none") as pusher,
+            suppress(TransferCancelled),
+        ):
+            cancel = towline.Cancel()
+            timer = threading.Timer(moment / 400, cancel.cancel)
+            timer.start()
+            pusher.push(
+                "docker-daemon:app:1", f"{oci_registry.name(f'app{moment}')}:1", cancel=cancel
+            )
+        timer.join()
+        assert unnamed_files() == before
 
 
 def test_an_image_that_is_not_there_is_told_with_names_that_are_alike(

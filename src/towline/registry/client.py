@@ -124,13 +124,15 @@ class RegistryClient:
     ) -> Repository:
         """A repository. Nobody is asked yet.
 
-        `pull_from`: repositories from which its blobs may be mounted. Its first call finds the
-        credentials, and raises UsageError for a file of them, a proxy or a certificate that cannot
-        be used, AuthError where the caller's own function fails, and Cancelled while a helper is
-        waited for.
+        `pull_from`: repositories from which its blobs may be mounted. Raises UsageError for a file
+        of credentials, a proxy or a certificate that cannot be used. Its first call finds the
+        credentials, and raises AuthError where the caller's own function fails, and Cancelled
+        while a helper is waited for.
         """
         context = context or Context()
+        self._keychain.check()
         with acquired(self._lock, context):
+            self._made_pool()
             if name.host not in self._facts:
                 kept_as = self._name(name.host)
                 # How a host takes uploads is of no interest to those who only read.

@@ -119,6 +119,11 @@ class Keychain:
         self._log(f"* credentials for {name.host}: {found}")
         return found
 
+    def check(self) -> None:
+        """Read the files, if no account was given. Raises UsageError for a named one."""
+        if not self._given:
+            self._places()
+
     def write_to(self, hosts: Iterable[str]) -> None:
         """Note the destination's host, whose account was given, if one was.
 

@@ -40,6 +40,9 @@ class Exports:
         self._turn = threading.Lock()
         self._kept: dict[Digest, KeptExport] = {}
         """By the images in them."""
+        self._made: list[KeptExport] = []
+        """All of them: one may stand under no image any more."""
+        self._closed = False
         self._passed: tuple[PassingTar, Held] | None = None
         """The export that has passed, and what was held of it."""
 
@@ -67,11 +70,14 @@ class Exports:
         """An export of these images, kept in a file; it is begun at the first call.
 
         `wanted`: digests, without the algorithm; the export is ended behind the last of them. None:
-        all of it is wanted.
+        all of it is wanted. Raises SourceError after `close`.
         """
         from towline.sources.engine.kept_export import KeptExport  # most pushes need none
 
         with acquired(self._turn, self._context):  # several layers are opened at once
+            # A blob's thread may come late, when its push was cancelled.
+            if self._closed:
+                raise SourceError(f"{self._client.name} is closed already")
             if export := self._kept.get(images[0].id):
                 return export
             unwanted = {each.hex for each in self._held({d for i in images for d in i.diff_ids})}
@@ -89,6 +95,7 @@ class Exports:
                 wanted=wanted,
                 unwanted=unwanted,
             )
+            self._made.append(export)
             self._kept |= dict.fromkeys((image.id for image in images), export)
             return export
 
@@ -109,7 +116,10 @@ class Exports:
 
     def close(self) -> None:
         """Close the exports; readers that are open go on."""
-        for export in set(self._kept.values()):
+        with self._turn:
+            self._closed = True
+            made, self._made = self._made, []
+        for export in made:
             export.release()
 
 
