@@ -417,6 +417,8 @@ def test_layers_are_sent_before_an_export_comes_to_the_config(
     assert seen == [True]
     assert [layer.outcome for layer in result.layers] == ["pushed"]
     assert result.digest == towline.digest(image.archive)
+    described = [each for each in engine.asked if "/history" in each]
+    assert len(described) == 2, "once without the config, and once with it"
 
 
 def test_what_is_learned_before_an_export_is_told(

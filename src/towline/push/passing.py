@@ -55,7 +55,7 @@ def send_ahead(
     targets = list(begun.values())
     if opened.source.passes():
         pass_by(opened.source, targets)
-    elif outline := opened.source.early_outline():
+    elif outline := opened.source.early_outline:
         for target in targets:
             target.origins = opened.source.near_origins
         send_layers(outline, targets)

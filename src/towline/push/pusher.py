@@ -116,7 +116,7 @@ class Pusher:
             opening(source, self._resources, context, parsed, wish=wish, ahead=True) as opened,
         ):
             passed: Mapping[RepositoryName, Target] = {}
-            if opened.source.passes() or opened.source.early_outline():
+            if opened.source.passes() or opened.source.early_outline:
                 from towline.push.passing import send_ahead  # which most have no need of
 
                 passed = send_ahead(opened, names, context)

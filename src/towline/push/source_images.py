@@ -55,7 +55,8 @@ def opening(
     counted = context.but(meter=Meter())
     costs = Costs(counted)
     with context.span("opened"):
-        found = _open(source, resources, counted, places, wish=wish, outline=outline, ahead=ahead)
+        now = _ahead(source, places, wish) if ahead else NOT_AHEAD
+        found = _open(source, resources, counted, places, wish=wish, outline=outline, ahead=now)
     try:
         yield Opened(found, source, resources, counted, costs, wish)
     except TowlineError as error:
@@ -74,31 +75,30 @@ def _open(
     *,
     wish: Wish,
     outline: bool,
-    ahead: bool,
+    ahead: Ahead,
 ) -> ImageSource:
     """The open source. Each transport of `sources/location.py` has its way here."""
-    may = _ahead(places, wish) if ahead else NOT_AHEAD
     match location.transport:
         case "docker-daemon":
             from towline.push.engine_image import EngineImage  # which most have no need of
 
             return EngineImage(
-                location.path, resources, context, places, wish=wish, outline=outline, ahead=may.may
+                location.path,
+                resources,
+                context,
+                places,
+                wish=wish,
+                outline=outline,
+                ahead=ahead.may,
             )
         case "docker":
             return _at_registry(references.parse(location.path), resources, context, wish)
         case "docker-archive" | "oci-archive" | "oci" | None:
-            if may.may and location.ref:
-                why_not = f"{location.ref} may be one of several images in it, which it lists last"
-                may = Ahead(may=False, why_not=why_not)
-            if may.may and wish.platforms:
-                why_not = "which layers are of the wanted platforms is said last"
-                may = Ahead(may=False, why_not=why_not)
-            return open_source(location, context, environ=resources.environ, ahead=may)
+            return open_source(location, context, environ=resources.environ, ahead=ahead)
 
 
-def _ahead(places: Sequence[RepositoryName], wish: Wish) -> Ahead:
-    """Whether a blob can be sent before the images are known."""
+def _ahead(location: Location, places: Sequence[RepositoryName], wish: Wish) -> Ahead:
+    """Whether blobs can be sent before the images are known."""
     why_not = ""
     if wish.check_diffids:
         why_not = "its layers are to be compared with its configs"
@@ -108,6 +108,10 @@ def _ahead(places: Sequence[RepositoryName], wish: Wish) -> Ahead:
         why_not = "its layers are to be compressed in another way"
     elif len({name.host for name in places}) < len(places):
         why_not = "it goes to two repositories of one registry"
+    elif location.ref:
+        why_not = f"{location.ref} may be one of several images in it, which it lists last"
+    elif wish.platforms and location.transport != "docker-daemon":  # an engine says it before
+        why_not = "which layers are of the wanted platforms is said last"
     return Ahead(not why_not, why_not)
 
 

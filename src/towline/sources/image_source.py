@@ -64,8 +64,9 @@ class ImageSource:
         """
         raise NotImplementedError
 
+    @property
     def early_outline(self) -> SourceImage | None:
-        """The only image by its layers, where its config comes late; None: there is no hurry."""
+        """The only image by its layers, if they can be sent before its config has come."""
         return None
 
     # What is known of it elsewhere.

@@ -175,6 +175,7 @@ class EngineSource(ImageSource):
         layers = self._layers(image, image.diff_ids, ())
         return SourceImage(b"", None, layers, None, image.platform, oci=False, outline=True)
 
+    @cached_property
     def early_outline(self) -> SourceImage | None:
         """See `ImageSource`. Only an export has the config, while inspect tells the DiffIDs."""
         (image, *more) = self._images
