@@ -11,13 +11,12 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from towline.cli.options import VARIABLES, Arguments
+from towline.cli.options import VARIABLES, Arguments, Command, Option
 from towline.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from towline.cli.options import Command, Option
 
 _LISTS = "towline {} --help lists the options"
 _RIVALS = {

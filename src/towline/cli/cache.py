@@ -8,11 +8,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from towline.cli import options, output, wording
-from towline.cli.options import Command
+from towline.cli.options import Arguments, Command
 from towline.errors import TowlineError, UsageError
 
 if TYPE_CHECKING:
-    from towline.cli.options import Arguments
     from towline.knowledge.store import Knowledge
 
 _DAY = 24 * 3600.0

@@ -8,14 +8,13 @@ from towline._version import __version__
 from towline.cli import help as guide
 from towline.cli import output
 from towline.cli.main import COMMANDS, load
-from towline.cli.options import Command
+from towline.cli.options import Arguments, Command
 from towline.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from towline.cli.options import Arguments
 
 _SHELLS = ("bash", "zsh", "fish")
 _CHOICES = {"cache": ("stats", "prune", "clear"), "completion": (*_SHELLS, "man")}

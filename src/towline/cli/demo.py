@@ -23,14 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from towline.cli import output, wording
-from towline.cli.options import Command
+from towline.cli.options import Arguments, Command
 from towline.cli.signals import cancel_on_signals, interrupted
 from towline.errors import Cancelled, TowlineError, TransferCancelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from towline.cli.options import Arguments
     from towline.context import Cancel
     from towline.push.interface.result import PushResult
     from towline.push.pusher import Pusher

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from towline.cli import options, output, wording
-from towline.cli.options import Command
+from towline.cli.options import Arguments, Command
 from towline.cli.pusher import opened, push_options
 from towline.cli.wording import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from towline.cli.options import Arguments
     from towline.push.interface.result import InspectResult
 
 

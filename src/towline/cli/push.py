@@ -6,7 +6,7 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from towline.cli import options, output, wording, words
-from towline.cli.options import Command
+from towline.cli.options import Arguments, Command
 from towline.cli.pusher import opened, push_options
 from towline.errors import PartialFailure, TowlineError, TransferCancelled, UsageError
 from towline.spec.digest import SHORT
@@ -14,7 +14,6 @@ from towline.spec.digest import SHORT
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from towline.cli.options import Arguments
     from towline.push.interface.result import PlannedLayer, PlanResult, PushResult
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from towline.cli import options, output, report
-from towline.cli.options import Command, Group, Option
+from towline.cli.options import Arguments, Command, Group, Option
 from towline.cli.wording import counted, one_line
 from towline.errors import UsageError
 
 if TYPE_CHECKING:
-    from towline.cli.options import Arguments
     from towline.server import LoggedRequest, Server
 
 _PORTS = 65_535

@@ -18,16 +18,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from towline.errors import UsageError
-from towline.knowledge.base import MAX_ENTRIES, Entry, KnowledgeError, Stats
+from towline.knowledge.base import MAX_ENTRIES, Entry, KnowledgeError, Signed, Signer, Stats
 from towline.knowledge.store import UNREADABLE, Knowledge, beginning
 from towline.spec.digest import Digest
-from towline.spec.media_types import layer_compression
+from towline.spec.media_types import Compression, layer_compression
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from towline.knowledge.base import Signed, Signer
-    from towline.spec.media_types import Compression
 
 PATIENCE = 1.0
 """Seconds to wait for a connection, and for an answer."""

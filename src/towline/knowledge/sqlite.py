@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from towline.knowledge.base import MAX_ENTRIES, Entry, KnowledgeError, Stats
+from towline.knowledge.base import MAX_ENTRIES, Entry, KnowledgeError, Signed, Signer, Stats
 from towline.knowledge.store import CONFIG_LIFE, Knowledge
 from towline.spec.digest import Digest
 from towline.spec.media_types import layer_compression
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Sequence
     from types import UnionType
-
-    from towline.knowledge.base import Signed, Signer
 
     _Kinds = tuple[type | UnionType, ...]
 

@@ -10,13 +10,12 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from towline.knowledge.base import SavedSession, Signer, Stats
+from towline.knowledge.base import Entry, SavedSession, Signed, Signer, Stats
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from towline.knowledge.base import Entry, Signed
 
 MAX_CONFIG_SIZE = 64 << 10
 """Bytes of the largest image config that is remembered; a larger one is fetched again."""

@@ -15,13 +15,12 @@ from contextlib import closing
 from threading import Condition
 from typing import TYPE_CHECKING
 
-from towline.context import SLICE
+from towline.context import SLICE, Cancel, Patience
 from towline.errors import Cancelled, NetworkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from towline.context import Cancel, Patience
     from towline.layers.blobstream import Blob, BlobStream, Block
 
 DEPTH = 3

@@ -13,13 +13,12 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from threading import Condition, Lock
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
     from concurrent.futures import Future
     from hashlib import _Hash
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING
 
-from towline.context import acquired
+from towline.context import Context, acquired
 from towline.errors import TowlineError
 from towline.layers.fan_out import Outpaced
 from towline.push.begin import targets_of
-from towline.push.image import Blob, Gatherer, Index
+from towline.push.image import Blob, Gatherer, Index, Tree
 from towline.push.manifests import tagged
 from towline.push.pipeline import JointPush, TargetPush
 from towline.push.plan import Mount, Rules, steps
@@ -22,8 +22,8 @@ from towline.push.reporting import Outcomes, tell_started
 from towline.push.upload.choice import Choice
 from towline.push.upload.scheduler import Uploads
 from towline.push.upload.target_blobs import TargetBlobs
-from towline.sources.base import PassedBy, SourceIndex
-from towline.sources.passing_blob import HINT, Held, Taker
+from towline.sources.base import PassedBy, SourceImage, SourceIndex
+from towline.sources.passing_blob import HINT, Held, PassingBlob, Share, Taker
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.manifest import RawManifest
@@ -31,14 +31,10 @@ from towline.spec.manifest import RawManifest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from towline.context import Context
-    from towline.push.image import Tree
     from towline.push.source_images import Opened
     from towline.push.target import Target
     from towline.reference import Reference, RepositoryName
-    from towline.sources.base import SourceImage
     from towline.sources.image_source import ImageSource
-    from towline.sources.passing_blob import PassingBlob, Share
 
 
 _NOTHING: Tree = Index(SourceIndex(RawManifest(b"", media_types.OCI_INDEX), (), ()), ())

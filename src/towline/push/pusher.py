@@ -23,19 +23,13 @@ from towline.push.interface.options import PusherOptions, PushOptions, Several, 
 from towline.push.interface.result import InspectResult, PlanResult, PushResult, TagOutcome
 from towline.push.pipeline import JointPush
 from towline.push.resources import Resources
-from towline.push.source_images import (
-    Opened,
-    assembled,
-    name_sides,
-    opening,
-)
+from towline.push.source_images import Opened, Wanted, assembled, name_sides, opening
 from towline.push.target import Target, target_at
 from towline.reference import Reference, RepositoryName
 from towline.sources import location
 from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:
-    from towline.push.source_images import Wanted
     from towline.sources.location import Location
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from towline import reference as references
 from towline.context import Context, Meter
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
-from towline.push.target import Costs
-from towline.reference import Reference
+from towline.push.target import Costs, Target
+from towline.reference import Reference, RepositoryName
 from towline.sources.base import SourceEntry, images_of
 from towline.sources.open_source import NOT_AHEAD, Ahead, open_source
 from towline.sources.select import chosen, select, tagged
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from towline.push.interface.options import Wish
     from towline.push.resources import Resources
-    from towline.push.target import Target
-    from towline.reference import RepositoryName
     from towline.sources.image_source import ImageSource
     from towline.sources.location import Location
     from towline.sources.remote import RemoteSource

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from towline.errors import RegistryError
 from towline.registry import errors
 from towline.spec import distribution
-from towline.wire.message import ANSWER_MAX, quote
+from towline.wire.message import ANSWER_MAX, Response, Url, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.reference import RepositoryName
     from towline.spec.digest import Digest
-    from towline.wire.message import Response, Url
 
 T = TypeVar("T")
 

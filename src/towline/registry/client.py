@@ -12,14 +12,14 @@ from towline.context import Context, acquired
 from towline.events import nowhere
 from towline.reference import RepositoryName
 from towline.registry import errors
-from towline.registry.auth.keychain import Keychain
+from towline.registry.auth.keychain import AskForHost, Credentials, Keychain
 from towline.registry.capabilities import HostFacts
 from towline.registry.endpoints import Endpoint, host_of, trust_of
 from towline.registry.repository import Repository
 from towline.registry.transport import Transport
 from towline.wire import proxy, tls
 from towline.wire.exchange import ANSWER_TIMEOUTS, Pace
-from towline.wire.message import Request
+from towline.wire.message import Request, Response, Url
 from towline.wire.pool import TIMEOUT, Pool
 from towline.wire.secrets import Secrets
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from towline.errors import Side
-    from towline.registry.auth.keychain import AskForHost, Credentials
-    from towline.wire.message import Response, Url
 
 
 _WARNINGS_READ = 4096

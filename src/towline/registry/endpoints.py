@@ -11,20 +11,17 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from towline.context import acquired
+from towline.context import Cancel, Context, acquired
 from towline.errors import NetworkError, TowlineError, UsageError
 from towline.reference import HUB
 from towline.spec import distribution
-from towline.wire.connect import resolve, speaks_tls
-from towline.wire.message import parse_url
+from towline.wire.connect import Address, resolve, speaks_tls
+from towline.wire.message import Response, Url, parse_url
 from towline.wire.proxy import is_loopback, located
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from towline.context import Cancel, Context
-    from towline.wire.connect import Address
-    from towline.wire.message import Response, Url
     from towline.wire.tls import Trust
 
     Outcome = Response | TowlineError

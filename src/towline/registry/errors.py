@@ -12,17 +12,15 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from towline.errors import AuthError, RegistryError, TowlineError
+from towline.errors import AuthError, RegistryError, Side, TowlineError
 from towline.spec import distribution, reading
 from towline.spec.digest import Digest
 from towline.wire.connect import CLIENT_CERTIFICATE
-from towline.wire.message import challenges
+from towline.wire.message import Response, Url, challenges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from towline.errors import Side
-    from towline.wire.message import Response, Url
 
 _LASTING_FAILURES = frozenset({501, 505, 507, 511})
 """Failures of a server that waiting does not heal: 507 is a full disk, 511 a network's login."""

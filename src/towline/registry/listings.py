@@ -16,18 +16,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import errors
 from towline.registry.calls import Call, Unclear
-from towline.registry.manifests import MANIFEST_READ_MAX, get, put_manifest
+from towline.registry.manifests import MANIFEST_READ_MAX, Got, get, put_manifest
 from towline.spec import distribution, media_types, reading
 from towline.spec.distribution import tag_of
-from towline.spec.manifest import Index, Manifest, build_index, parse
+from towline.spec.manifest import Index, Manifest, RawManifest, build_index, parse
 
 if TYPE_CHECKING:
     from towline.reference import RepositoryName
-    from towline.registry.manifests import Got
     from towline.registry.transport import Conversation
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
-    from towline.spec.manifest import RawManifest
     from towline.wire.message import Response
 
 TAGS_READ_MAX = 16 << 20

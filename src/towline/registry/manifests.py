@@ -15,7 +15,7 @@ from towline.registry import errors
 from towline.registry.calls import Call, Unclear, says_nothing
 from towline.spec import distribution, media_types, reading
 from towline.spec.descriptor import Descriptor
-from towline.spec.manifest import MAX_SIZE
+from towline.spec.manifest import MAX_SIZE, RawManifest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from towline.reference import RepositoryName
     from towline.registry.transport import Conversation
     from towline.spec.digest import Digest
-    from towline.spec.manifest import RawManifest
     from towline.wire.message import Response
 
 # Distribution 2.8 answers 404 of an OCI manifest to `*/*`: the exact types are listed.

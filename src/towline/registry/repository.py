@@ -10,23 +10,21 @@ import hashlib
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from towline.errors import RegistryError, TowlineError
+from towline.errors import RegistryError, Side, TowlineError
 from towline.registry import calls, errors, manifests
 from towline.registry.calls import Confirmed, Opened, Unclear, head_blob
 from towline.registry.errors import on_side
-from towline.registry.transport import Conversation
+from towline.registry.transport import Conversation, Transport
 from towline.wire.message import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from towline.context import Context
-    from towline.errors import Side
     from towline.layers.reader import Reader
     from towline.reference import RepositoryName
     from towline.registry.auth.token import Scopes
     from towline.registry.capabilities import HostFacts
-    from towline.registry.transport import Transport
     from towline.registry.upload.upload import Upload
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest

@@ -15,28 +15,25 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
+from towline.errors import AuthError, NetworkError, RegistryError, Side, TowlineError
 from towline.events import nowhere
 from towline.reference import RepositoryName
 from towline.registry import errors
 from towline.registry.auth.admission import BODY_MARGIN, Admission, Visit
 from towline.registry.calls import REDIRECTS, REDIRECTS_MAX, Call, astray, read_sent_on, sent_on
-from towline.registry.endpoints import host_of
+from towline.registry.endpoints import Endpoint, host_of
 from towline.spec import distribution
-from towline.wire.message import Request
+from towline.wire.message import Request, Response, Url
 from towline.wire.proxy import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.context import Context
-    from towline.errors import Side
     from towline.registry.auth.keychain import Credentials, Keychain
     from towline.registry.auth.token import Scopes
     from towline.registry.capabilities import HostFacts
-    from towline.registry.endpoints import Endpoint
     from towline.wire.exchange import Exchange
-    from towline.wire.message import Response, Url
     from towline.wire.pool import Pool
 
     Send = Callable[[Request], Response]

@@ -6,17 +6,14 @@ import re
 from typing import TYPE_CHECKING
 
 from towline.server import blobs, listing, manifests
-from towline.server.call import Call
-from towline.server.http import BadRequest, Cut, Response
+from towline.server.call import Call, Registry
+from towline.server.http import BadRequest, Cut, Request, Response
 from towline.server.refusals import Refused, no_endpoint
 from towline.server.storage import is_no_room
 from towline.spec import distribution
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-
-    from towline.server.call import Registry
-    from towline.server.http import Request
 
     Endpoint = Callable[[Call], Response]
 

@@ -13,14 +13,13 @@ from towline.server.refusals import Refused, digest_of
 from towline.server.repository import Repository
 from towline.server.storage import is_no_room
 from towline.spec import distribution, media_types
-from towline.spec.digest import HEX_LENGTHS
+from towline.spec.digest import HEX_LENGTHS, Digest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from towline.server.call import Call
     from towline.server.sessions import Session
-    from towline.spec.digest import Digest
 
 _CONTENT_RANGE = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import socket
 import time
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from towline.server import api
-from towline.server.call import LoggedRequest
+from towline.server.call import LoggedRequest, Registry
 from towline.server.http import BODILESS, BadRequest, Cut, FilePart, Framing, Response
 from towline.server.refusals import Refused
 from towline.spec import distribution
 
 if TYPE_CHECKING:
     import ssl
-    from contextlib import AbstractContextManager
 
-    from towline.server.call import Registry
     from towline.server.http import Body, Request
 
 _BLOCK = 256 << 10

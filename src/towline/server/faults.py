@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from towline.server.http import Body, Cut
+from towline.server.http import Body, Cut, Request, Response
 from towline.server.refusals import Refused
 from towline.spec import distribution
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from towline.server.http import Request, Response
 
 _CODES = {
     401: distribution.UNAUTHORIZED,

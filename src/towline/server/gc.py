@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from towline.errors import TowlineError
 from towline.server import manifests
 from towline.server.limits import Limits
-from towline.server.repository import Repository
+from towline.server.repository import Repository, StoredManifest
 from towline.server.sessions import Sessions
 from towline.server.storage import Storage, last_asked
 from towline.spec.descriptor import Descriptor
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from towline.server.repository import StoredManifest
 
 _GRACE = 3600.0
 """Seconds for which a blob is kept that no manifest lists.

@@ -23,14 +23,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from towline.server.storage import at, last_asked, touched
+from towline.server.storage import Storage, at, last_asked, touched
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
-
-    from towline.server.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)

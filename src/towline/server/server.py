@@ -8,12 +8,12 @@ import threading
 import time
 from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from urllib.parse import parse_qs
 
 from towline.errors import TowlineError, UsageError
 from towline.server import api, gc
-from towline.server.call import PerClient, Registry, RequestLog
+from towline.server.call import LoggedRequest, PerClient, Registry, RequestLog
 from towline.server.connection import Connection
 from towline.server.faults import Faults
 from towline.server.http import Body, Request
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
     from pathlib import Path
-    from typing import Self
 
     from towline.server.auth import Guard
-    from towline.server.call import LoggedRequest
 
 _BACKLOG = 128
 """Connections that may wait to be accepted."""

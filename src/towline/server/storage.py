@@ -30,13 +30,12 @@ from typing import TYPE_CHECKING
 
 from towline.errors import TowlineError
 from towline.spec import distribution
-from towline.spec.digest import HEX_LENGTHS
+from towline.spec.digest import HEX_LENGTHS, Digest
 from towline.spec.manifest import build_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from towline.spec.digest import Digest
 
 _STRIPES = 64
 """Locks that all repositories share, so that their number costs no memory."""

@@ -16,26 +16,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from towline.context import Cancel
+from towline.context import Cancel, Context
 from towline.errors import SourceError, TowlineError
 from towline.sources.docker_archive import MANIFEST
-from towline.sources.files import OpenFile, blocks
+from towline.sources.files import Files, OpenFile, blocks
 from towline.sources.oci_layout import INDEX, SPARSE, path_of
 from towline.sources.tar_members import TarMembers
 from towline.spec import gojson
 from towline.spec.digest import Digest
-from towline.spec.manifest import MAX_SIZE, Manifest, build_index, parse, parse_config
+from towline.spec.manifest import MAX_SIZE, Manifest, RawManifest, build_index, parse, parse_config
 from towline.targets.blob_files import PlainFile, plain_digest, write_whole, writing
 from towline.targets.layout import LAYOUT, LAYOUT_CONTENT, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from towline.context import Context
     from towline.layers.reader import Reader
-    from towline.sources.files import Files
     from towline.spec.descriptor import Descriptor
-    from towline.spec.manifest import RawManifest
     from towline.targets.place import Place
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError, TowlineError
-from towline.layers.decoders import decoder_of
+from towline.layers.decoders import Decoder, decoder_of
 from towline.sources.oci_layout import path_of
 from towline.sources.spool import FULL
 from towline.spec import media_types
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from towline.context import Context
-    from towline.layers.decoders import Decoder
 
 _PARTIAL = ".partial"
 _FORGOTTEN = 3600.0

@@ -12,11 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from towline.errors import SourceError, TowlineError
+from towline.errors import Side, SourceError, TowlineError
 from towline.registry.capabilities import HostFacts
 from towline.registry.repository import BlobReader
-from towline.sources.base import SourceIndex
-from towline.sources.files import Folder, read, read_json, understood
+from towline.sources.base import SourceImage, SourceIndex
+from towline.sources.files import Files, Folder, read, read_json, understood
 from towline.sources.oci_layout import (
     CONTAINERD_NAME,
     INDEX,
@@ -34,10 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from towline.context import Context
-    from towline.errors import Side
     from towline.layers.reader import Reader
-    from towline.sources.base import SourceImage
-    from towline.sources.files import Files
     from towline.spec.descriptor import Descriptor
     from towline.targets.place import Place
 

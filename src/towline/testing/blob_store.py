@@ -13,7 +13,7 @@ import tarfile
 import zlib
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
@@ -21,7 +21,6 @@ from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import IO
 
     from _typeshed import ReadableBuffer
 

@@ -12,16 +12,14 @@ from towline import reference
 from towline.sources.oci_layout import path_of
 from towline.spec import gojson, media_types
 from towline.spec.digest import Digest
-from towline.spec.manifest import build_index
-from towline.testing.blob_store import PackedFile, add_file, entry
+from towline.spec.manifest import RawManifest, build_index
+from towline.testing.blob_store import BlobStore, MadeLayer, PackedFile, add_file, entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from towline.spec.manifest import RawManifest
     from towline.spec.media_types import Compression
-    from towline.testing.blob_store import BlobStore, MadeLayer
 
 Form = Literal["docker", "docker-containerd", "docker-legacy", "oci", "oci-archive"]
 

@@ -11,15 +11,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline._version import __version__
-from towline.context import NOTHING
-from towline.tracing.recording import STEPS
+from towline.context import NOTHING, About
+from towline.tracing.recording import STEPS, Recording, Span
 from towline.transfers.threads import processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from towline.context import About
-    from towline.tracing.recording import Recording, Span
 
 _WORK = frozenset({"read", "encoded", "sent"})
 """Steps in which this machine works on a blob."""

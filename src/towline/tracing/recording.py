@@ -15,16 +15,14 @@ from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, cast
 
-from towline.context import Trace
-from towline.events import LayerProgress, Note, Retrying, TagPushed, Warned
+from towline.context import About, Trace
+from towline.events import Emit, Event, LayerProgress, Note, Retrying, TagPushed, Warned
 from towline.transfers.threads import processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from concurrent.futures import Future
 
-    from towline.context import About
-    from towline.events import Emit, Event
 
 T = TypeVar("T")
 

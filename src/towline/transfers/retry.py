@@ -13,13 +13,12 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from towline.errors import TowlineError
+from towline.errors import Side, TowlineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.context import Cancel, Context
-    from towline.errors import Side
 
 T = TypeVar("T")
 

@@ -11,14 +11,13 @@ import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from towline.context import Cancel
+from towline.context import Cancel, Context
 from towline.errors import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
     from concurrent.futures import Future
 
-    from towline.context import Context
     from towline.events import Event
 
 T = TypeVar("T")

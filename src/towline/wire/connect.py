@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from towline.errors import NetworkError
 from towline.wire import framing
 from towline.wire.channel import Channel, Silence, words
-from towline.wire.proxy import HINT, WANTS_CREDENTIALS, failed, located
+from towline.wire.proxy import HINT, WANTS_CREDENTIALS, Proxy, failed, located
 
 if TYPE_CHECKING:
     import ssl
 
     from towline.context import Cancel
     from towline.wire.message import Shunned, Url
-    from towline.wire.proxy import Proxy
 
 Address = tuple[int, tuple[Any, ...]]
 

@@ -13,18 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.events import nowhere
 from towline.wire import framing, proxy
-from towline.wire.channel import Silence, words
+from towline.wire.channel import Channel, Kept, Silence, words
 from towline.wire.connect import other_certificate
-from towline.wire.message import ANSWER_MAX, Response
-from towline.wire.secrets import field, query
+from towline.wire.message import ANSWER_MAX, Request, Response
+from towline.wire.secrets import Secrets, field, query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from towline.context import Cancel, Context
-    from towline.wire.channel import Channel, Kept
-    from towline.wire.message import Request
-    from towline.wire.secrets import Secrets
 
 ANSWER_TIMEOUTS = (60.0, 300.0)
 """Seconds allowed for the answer to a small body, and to a larger one: storage assembles that, and

@@ -7,15 +7,12 @@ what an answer means is for its reader to say.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import h11
 
-from towline.wire.channel import RECEIVE_SIZE
+from towline.wire.channel import RECEIVE_SIZE, Channel
 from towline.wire.message import Headers
-
-if TYPE_CHECKING:
-    from towline.wire.channel import Channel
 
 HEAD_MAX = 64 << 10
 """Bytes of a head, of a chunk's line or of trailers that are taken before their end has come."""

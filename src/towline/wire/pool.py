@@ -16,10 +16,10 @@ from towline._version import __version__
 from towline.errors import NetworkError
 from towline.events import nowhere
 from towline.wire import proxy, tls
-from towline.wire.channel import Kept
+from towline.wire.channel import Channel, Kept
 from towline.wire.connect import Way, check_shunned, connect, is_out_of_files
-from towline.wire.exchange import ANSWER_TIMEOUTS, Died, Exchange, Manner
-from towline.wire.message import ANSWER_MAX
+from towline.wire.exchange import ANSWER_TIMEOUTS, Died, Exchange, Manner, Pace
+from towline.wire.message import ANSWER_MAX, Request, Response, Shunned, Url
 from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.context import Cancel, Context
-    from towline.wire.channel import Channel
-    from towline.wire.exchange import Pace
-    from towline.wire.message import Request, Response, Shunned, Url
 
 T = TypeVar("T")
 

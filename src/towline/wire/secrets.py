@@ -15,12 +15,11 @@ import re
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
-from towline.wire.message import user_pass
+from towline.wire.message import Request, Response, user_pass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from towline.wire.message import Request, Response
 
 HIDDEN = "[hidden]"
 _LEAST = 4

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from towline.cli import wording
 from towline.cli.wording import one_line
-from towline.events import LayerProgress, Working
+from towline.events import Event, LayerProgress, Working
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from towline.events import Event
 
 PUSHING = "Pushing"
 PUSHED = "Pushed"

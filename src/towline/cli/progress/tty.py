@@ -15,22 +15,20 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from towline.cli import wording
 from towline.cli.progress import Face, Logged
 from towline.cli.progress.board import PUSHING, Board, Row, Total, percent
 from towline.cli.progress.plain import line_of, repository_of
 from towline.cli.wording import one_line
-from towline.events import LayerProgress, PushStarted, Summary, TagPushed, Verified, Working
+from towline.events import Event, LayerProgress, PushStarted, Summary, TagPushed, Verified, Working
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import TextIO
 
     from rich.console import Console, RenderableType
 
-    from towline.events import Event
 
 _REPAINT = 1.0
 """Seconds after which rate and time left are drawn again without any event."""

@@ -10,25 +10,20 @@ from collections import deque
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
 
-from towline.context import Cancel
+from towline.context import Cancel, Context
 from towline.errors import AuthError, Cancelled, RegistryError, TowlineError
-from towline.events import LayerProgress, Retrying
-from towline.layers.profile import AUTO
-from towline.push.image import nowhere
-from towline.push.plan import Ask, Delivered, Made, Mount, Send, own
+from towline.events import LayerProgress, Outcome, Retrying
+from towline.layers.profile import AUTO, Profile
+from towline.push.image import Blob, nowhere
+from towline.push.plan import Ask, Delivered, Made, Mount, Send, Step, own
 from towline.registry.calls import Confirmed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from towline.context import Context
-    from towline.events import Outcome
     from towline.layers.blobstream import Blob as Sent
     from towline.layers.blobstream import BlobStream
     from towline.layers.fan_out import Lane
-    from towline.layers.profile import Profile
-    from towline.push.image import Blob
-    from towline.push.plan import Step
     from towline.push.unfinished import KeptSession, Unfinished
     from towline.reference import RepositoryName
     from towline.registry.repository import Repository

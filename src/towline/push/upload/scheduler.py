@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from towline.context import Cancel, wait_patiently
+from towline.context import Cancel, Patience, wait_patiently
 from towline.errors import NetworkError, TowlineError
 from towline.layers.blobstream import BlobStream
-from towline.layers.fan_out import FanOut, Outpaced
+from towline.layers.fan_out import FanOut, Lane, Outpaced
 from towline.layers.pipelines import nobody
 from towline.sources.base import PassedBy
 from towline.transfers.retry import Attempts, back_off, speaks_of_strain
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Future
 
-    from towline.context import Patience
-    from towline.layers.fan_out import Lane
     from towline.push.interface.options import Wish
     from towline.push.plan import Delivered
     from towline.push.resources import Resources

@@ -12,23 +12,19 @@ from typing import TYPE_CHECKING
 
 from towline.errors import SourceError, TowlineError
 from towline.layers.blobstream import BlobStream
-from towline.push.image import nowhere
-from towline.push.plan import Ask, Send, fits, own
+from towline.push.image import Blob, Tree, nowhere
+from towline.push.plan import Ask, Delivered, Rules, Send, Step, fits, own
 from towline.push.upload.blob_upload import BlobUpload
-from towline.push.upload.scheduler import Task
+from towline.push.upload.scheduler import Task, Uploads
 from towline.transfers.retry import Attempts
-from towline.transfers.single_flight import Restart
+from towline.transfers.single_flight import Restart, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
     from towline.layers.profile import Profile
-    from towline.push.image import Blob, Tree
-    from towline.push.plan import Delivered, Rules, Step
     from towline.push.target import Target
-    from towline.push.upload.scheduler import Uploads
     from towline.reference import RepositoryName
-    from towline.transfers.single_flight import Watch
 
 
 def transfer_key(name: RepositoryName, account: str, blob: Blob, profile: Profile) -> Hashable:

@@ -12,19 +12,17 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from towline.context import acquired
+from towline.context import Context, acquired
 from towline.errors import AuthError, TowlineError
 from towline.events import nowhere
 from towline.registry import errors
-from towline.wire.message import Request, challenges
+from towline.wire.message import Challenge, Request, Response, Url, challenges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from towline.context import Context
     from towline.registry.auth.keychain import Credentials
     from towline.registry.auth.token import Scopes, Token
-    from towline.wire.message import Challenge, Response, Url
 
 MARGIN = 5.0
 """Seconds that a token should still live when a request is sent."""

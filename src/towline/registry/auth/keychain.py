@@ -16,16 +16,14 @@ import re
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from towline.errors import AuthError, TowlineError, UsageError
-from towline.reference import HUB, HUB_ALIASES
+from towline.errors import AuthError, Side, TowlineError, UsageError
+from towline.reference import HUB, HUB_ALIASES, RepositoryName
 from towline.wire.message import user_pass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from towline.context import Context
-    from towline.errors import Side
-    from towline.reference import RepositoryName
     from towline.wire.secrets import Secrets
 
     AskForHost = Callable[[str], tuple[str, str] | None]

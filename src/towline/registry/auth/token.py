@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from towline.errors import AuthError, RegistryError
 from towline.registry import errors
 from towline.spec import reading
-from towline.wire.message import Request, quote, shown
+from towline.wire.message import Challenge, Request, Response, Url, quote, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.registry.auth.keychain import Credentials
-    from towline.wire.message import Challenge, Response, Url
 
 Scopes = tuple[str, ...]
 """What a token must be good for, each `repository:NAME:ACTIONS`. The destination's is first: some

@@ -10,21 +10,18 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from towline.errors import NetworkError, RegistryError
+from towline.errors import AuthError, NetworkError, RegistryError
 from towline.registry import errors
 from towline.registry.calls import Call
 from towline.registry.upload import strategy
-from towline.registry.upload.session import BINARY, range_end
-from towline.wire.message import Request
+from towline.registry.upload.session import BINARY, Session, range_end
+from towline.wire.message import Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from towline.errors import AuthError
     from towline.registry.capabilities import Shape
-    from towline.registry.upload.session import Session
     from towline.wire.exchange import Exchange
-    from towline.wire.message import Response
 
 CORRECTIONS_MAX = 10
 """Times that a session may contradict our count, or lose an answer."""

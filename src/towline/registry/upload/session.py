@@ -20,16 +20,14 @@ from typing import TYPE_CHECKING
 from towline.context import Cancel
 from towline.errors import AuthError, Cancelled, NetworkError, RegistryError, TowlineError
 from towline.registry import errors
-from towline.registry.calls import Call, Confirmed, opened, session_url
+from towline.registry.calls import Call, Confirmed, Opened, opened, session_url
 from towline.spec import distribution, media_types
-from towline.wire.message import Request
+from towline.wire.message import Request, Response
 
 if TYPE_CHECKING:
     from towline.reference import RepositoryName
-    from towline.registry.calls import Opened
     from towline.registry.transport import Conversation
     from towline.spec.digest import Digest
-    from towline.wire.message import Response
 
 BINARY = ("Content-Type", media_types.OCTET_STREAM)
 CANCEL_SECONDS = 2.0

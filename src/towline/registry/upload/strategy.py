@@ -10,14 +10,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from towline.errors import AuthError
+from towline.errors import AuthError, RegistryError
 from towline.registry import errors
-from towline.registry.capabilities import CHUNK, TRIES
+from towline.registry.capabilities import CHUNK, TRIES, HostFacts, Shape
 from towline.spec import distribution
 
 if TYPE_CHECKING:
-    from towline.errors import RegistryError
-    from towline.registry.capabilities import HostFacts, Shape
     from towline.registry.upload.session import Session
     from towline.spec.descriptor import Descriptor
     from towline.wire.message import Response

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import errors
-from towline.registry.calls import head_blob
+from towline.registry.calls import Opened, head_blob
 from towline.registry.errors import on_side
 from towline.registry.upload.bodies import Chunks, Held, OneBody
 from towline.registry.upload.session import Session
@@ -29,7 +29,6 @@ from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from towline.registry.calls import Opened
     from towline.registry.transport import Conversation
 
 _TELLING = 1 << 20
