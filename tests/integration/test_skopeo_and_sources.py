@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.sources import QUIET, digest_of, images_of
 from towline.sources.base import SourceIndex
+from towline.sources.location import parse
 from towline.sources.open_source import open_source
 from towline.spec.digest import Digest
 from towline.testing.images import make_image
@@ -78,7 +79,7 @@ def test_what_skopeo_writes_is_read_whole(
     made = make_image(tmp_path / "x", LAYERS, format="oci", compression=compression)
     copy = tmp_path / "copy"
     written_by_skopeo(skopeo_bin, made, target.format(copy), *options)
-    source = open_source(copy, QUIET)
+    source = open_source(parse(copy), QUIET)
     [entry] = source.entries()
     [image] = images_of(entry)
     assert entry.names
@@ -95,7 +96,7 @@ def test_an_index_that_skopeo_writes_is_read_with_all_its_platforms(
     made = make_image(tmp_path / "x", LAYERS, PLATFORMS, "oci")
     copy = tmp_path / "copy"
     written_by_skopeo(skopeo_bin, made, target.format(copy))
-    source = open_source(copy, QUIET)
+    source = open_source(parse(copy), QUIET)
     [entry] = source.entries()
     assert isinstance(entry.content, SourceIndex)
     assert entry.content.manifest.digest == made.digest

@@ -12,6 +12,7 @@ from towline.context import Context
 from towline.sources import base, select
 from towline.sources.base import SourceIndex
 from towline.sources.files import read_all
+from towline.sources.location import parse
 from towline.sources.open_source import open_source
 from towline.spec.digest import Digest
 
@@ -30,7 +31,7 @@ _open: list[ImageSource] = []
 
 def opened(path: Path) -> ImageSource:
     """A source that `close_all` closes, so that its layers can be read until the test ends."""
-    source = open_source(path, QUIET)
+    source = open_source(parse(path), QUIET)
     _open.append(source)
     return source
 

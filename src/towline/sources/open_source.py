@@ -27,7 +27,6 @@ from towline.sources.files import (
     read_all,
     unreadable,
 )
-from towline.sources.location import Location, parse
 from towline.sources.oci_layout import OciLayout
 from towline.spec import media_types
 
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from towline.layers.reader import Reader
     from towline.sources.files import Archive
     from towline.sources.image_source import ImageSource
-    from towline.sources.location import Transport
+    from towline.sources.location import Location, Transport
 
 _DECOMPRESSING = frozenset({"gzip", "bz2", "lzma", "zipfile", "compression"})
 """Modules of the standard library whose file objects seek only by decompressing from the start."""
@@ -55,7 +54,7 @@ NOT_AHEAD = Ahead(may=False)
 
 
 def open_source(
-    source: Location | str | os.PathLike[str] | BinaryIO,
+    source: Location,
     context: Context | None = None,
     *,
     environ: Mapping[str, str] | None = None,
@@ -66,12 +65,10 @@ def open_source(
     A stream that can be read only once is spooled before this returns; Notes tell of it, and why.
     With `ahead` it becomes a `PassingSource`, whose blobs are taken as they pass. A caller's file
     object is read from its present position, and not closed. Raises SourceError when there is no
-    image, UsageError when the text of the source makes no sense.
+    image, UsageError for a caller's object that is no binary file.
     """
     context = context or Context()
     environ = os.environ if environ is None else environ
-    if not isinstance(source, Location):
-        source = parse(source)
     transport, name = source.transport, source.path or source.name
 
     # What is it: a path, standard input, or an object?

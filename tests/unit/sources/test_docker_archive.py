@@ -21,6 +21,7 @@ from tests.support.sources import (
 )
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, SourceError
+from towline.sources.location import parse
 from towline.sources.open_source import open_source
 from towline.spec import manifest, media_types
 from towline.spec.descriptor import Descriptor, Platform
@@ -130,7 +131,7 @@ def test_a_compressed_layer_named_by_its_diff_id_is_hashed(tmp_path: Path) -> No
 def test_hashing_a_layer_ends_when_the_push_is_cancelled(tmp_path: Path) -> None:
     path = docker_archive(tmp_path / "x.tar", {"layer.tar": PACKED}, [Digest.of(PLAIN)])
     cancel = Cancel()
-    source = open_source(path, Context(cancel=cancel))
+    source = open_source(parse(path), Context(cancel=cancel))
     [entry] = source.entries()
     cancel.cancel()
     with pytest.raises(Cancelled):
@@ -197,7 +198,7 @@ def test_an_image_without_layers_is_one(tmp_path: Path) -> None:
 
 def test_layers_are_open_while_their_readers_are(tmp_path: Path) -> None:
     path = docker_archive(tmp_path / "x.tar", {"a": PLAIN})
-    source = open_source(path, QUIET)
+    source = open_source(parse(path), QUIET)
     [layer] = image_of(source.entries()[0]).layers
     reader = layer.open()
     source.close()
@@ -246,7 +247,7 @@ def saved_by_docker(path: Path, index: bytes) -> Path:
 def test_a_broken_index_beside_a_good_list_does_not_matter(tmp_path: Path, index: bytes) -> None:
     path = saved_by_docker(tmp_path / "x.tar", index)
     for source in (str(path), f"docker-archive:{path}"):
-        opened = open_source(source, QUIET)
+        opened = open_source(parse(source), QUIET)
         assert image_of(opened.entries()[0]).layers[0].diff_id == Digest.of(PLAIN)
         opened.close()
 
@@ -271,7 +272,7 @@ def test_an_index_whose_image_lost_its_layers_does_not_count(tmp_path: Path) -> 
 
 def test_docker_archive_by_name_never_looks_at_the_index(tmp_path: Path) -> None:
     made = make_image(tmp_path / "x.tar", format="docker-containerd")
-    source = open_source(f"docker-archive:{made.path}", QUIET)
+    source = open_source(parse(f"docker-archive:{made.path}"), QUIET)
     assert source.entries()[0].names == ("app:1",)
     assert image_of(source.entries()[0]).manifest is None
     source.close()

@@ -24,6 +24,7 @@ from tests.support.sources import (
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, SourceError, UsageError
 from towline.events import Event, Note
+from towline.sources.location import parse
 from towline.sources.open_source import open_source
 from towline.testing.images import make_image
 
@@ -79,7 +80,7 @@ def check(source: ImageSource, made: Made) -> None:
 def test_a_path_is_recognised_by_its_content(tmp_path: Path, made: Made) -> None:
     odd = made.path.rename(tmp_path / "image.zip")
     for source in (odd, str(odd), f"docker-archive:{odd}:app:1", f"oci-archive:{odd}"):
-        check(open_source(source, QUIET), made)
+        check(open_source(parse(source), QUIET), made)
 
 
 @pytest.mark.parametrize("form", ["docker", "docker-legacy", "docker-containerd", "oci-archive"])
@@ -92,7 +93,7 @@ def test_a_compressed_archive_is_spooled_and_says_so(
     spools = tmp_path / "spools"
     spools.mkdir()
     context = Context(emit=told.append)
-    source = open_source(made.path, context, environ={"TMPDIR": str(spools)})
+    source = open_source(parse(made.path), context, environ={"TMPDIR": str(spools)})
     assert not list(spools.iterdir()), "the spool has no name"
     check(source, made)
     plain = make_image(tmp_path / "y", LAYERS, format=form).path.stat().st_size
@@ -103,7 +104,7 @@ def test_a_compressed_archive_is_spooled_and_says_so(
 
 def test_a_plain_archive_is_read_in_place(made: Made) -> None:
     told: list[Event] = []
-    check(open_source(made.path, Context(emit=told.append)), made)
+    check(open_source(parse(made.path), Context(emit=told.append)), made)
     assert not told
 
 
@@ -113,7 +114,7 @@ def test_a_pipe_is_spooled(
 ) -> None:
     made = make_image(tmp_path / "x.tar", LAYERS, archive=archive)
     told: list[Event] = []
-    source = open_source(pipe_of(made.path.read_bytes()), Context(emit=told.append))
+    source = open_source(parse(pipe_of(made.path.read_bytes())), Context(emit=told.append))
     check(source, made)
     assert sum(isinstance(event, Note) for event in told) == 2
 
@@ -125,7 +126,7 @@ def test_zeros_behind_a_gzip_archive_are_ignored(
     padded = made.path.read_bytes() + bytes(10_000)
     made.path.write_bytes(padded)
     for source in (made.path, pipe_of(padded)):
-        check(open_source(source, QUIET), made)
+        check(open_source(parse(source), QUIET), made)
 
 
 def test_a_pipe_that_gives_nothing_can_be_cancelled() -> None:
@@ -134,7 +135,7 @@ def test_a_pipe_that_gives_nothing_can_be_cancelled() -> None:
     timer = threading.Timer(0.1, cancel.cancel)
     timer.start()
     with pytest.raises(Cancelled):
-        open_source(f"/dev/fd/{out}", Context(cancel=cancel))
+        open_source(parse(f"/dev/fd/{out}"), Context(cancel=cancel))
     timer.join()
     os.close(out)
     os.close(into)
@@ -145,11 +146,11 @@ def test_a_file_object_is_read_in_place_from_where_it_stands(made: Made, tmp_pat
     (tmp_path / "behind").write_bytes(b"before" + data)
     with (tmp_path / "behind").open("rb") as file:
         file.seek(6)
-        check(open_source(file, QUIET), made)
+        check(open_source(parse(file), QUIET), made)
         assert file.tell() == 6
     memory = io.BytesIO(b"before" + data)
     memory.seek(6)
-    check(open_source(memory, QUIET), made)
+    check(open_source(parse(memory), QUIET), made)
     assert not memory.closed
 
 
@@ -157,7 +158,7 @@ def test_what_a_caller_has_written_but_not_flushed_is_read(made: Made, tmp_path:
     with (tmp_path / "new").open("w+b", buffering=1 << 30) as file:
         file.write(made.path.read_bytes())
         file.seek(0)
-        check(open_source(file, QUIET), made)
+        check(open_source(parse(file), QUIET), made)
 
 
 def test_an_archive_in_an_archive_is_read_in_place(made: Made) -> None:
@@ -165,14 +166,14 @@ def test_an_archive_in_an_archive_is_read_in_place(made: Made) -> None:
     with tarfile.open(fileobj=io.BytesIO(outer)) as tar:
         inner = tar.extractfile("inner.tar")
         assert inner
-        check(open_source(cast("BinaryIO", inner), QUIET), made)
+        check(open_source(parse(cast("BinaryIO", inner)), QUIET), made)
 
 
 def test_an_object_that_decompresses_is_spooled(made: Made) -> None:
     told: list[Event] = []
     packed = io.BytesIO(gzip.compress(made.path.read_bytes()))
     with gzip.open(packed) as file:
-        check(open_source(cast("BinaryIO", file), Context(emit=told.append)), made)
+        check(open_source(parse(cast("BinaryIO", file)), Context(emit=told.append)), made)
     assert sum(isinstance(event, Note) for event in told) == 2
 
 
@@ -187,7 +188,7 @@ def test_an_object_that_cannot_seek_is_spooled(made: Made) -> None:
         def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # narrower
             return self.rest.readinto(memoryview(buffer)[:1000])
 
-    check(open_source(cast("BinaryIO", Stream(made.path.read_bytes())), QUIET), made)
+    check(open_source(parse(cast("BinaryIO", Stream(made.path.read_bytes()))), QUIET), made)
 
 
 def test_an_object_that_can_only_be_read_is_a_stream(made: Made) -> None:
@@ -195,7 +196,7 @@ def test_an_object_that_can_only_be_read_is_a_stream(made: Made) -> None:
         def __init__(self, content: bytes) -> None:
             self.read = io.BytesIO(content).read
 
-    check(open_source(cast("BinaryIO", Reads(made.path.read_bytes())), QUIET), made)
+    check(open_source(parse(cast("BinaryIO", Reads(made.path.read_bytes()))), QUIET), made)
 
 
 def test_an_object_that_cannot_be_read_is_the_sources_fault(made: Made) -> None:
@@ -210,7 +211,7 @@ def test_an_object_that_cannot_be_read_is_the_sources_fault(made: Made) -> None:
     closed.close()
     for file, reason in ((closed, "closed file"), (Broken(), "gone")):
         with pytest.raises(SourceError, match=f"cannot read .*: .*{reason}"):
-            open_source(cast("BinaryIO", file))
+            open_source(parse(cast("BinaryIO", file)))
 
 
 def test_a_text_file_is_the_callers_mistake(made: Made) -> None:
@@ -218,21 +219,21 @@ def test_a_text_file_is_the_callers_mistake(made: Made) -> None:
         made.path.open(encoding="latin-1") as file,
         pytest.raises(UsageError, match="is a text file"),
     ):
-        open_source(cast("BinaryIO", file), QUIET)
+        open_source(parse(cast("BinaryIO", file)), QUIET)
 
 
 @pytest.mark.parametrize("source", [b"image.tar", 3, None])
 def test_what_is_neither_a_path_nor_a_file_is_refused(source: object) -> None:
     with pytest.raises(UsageError, match=f"is of type {type(source).__name__}"):
-        open_source(cast("BinaryIO", source))
+        open_source(parse(cast("BinaryIO", source)))
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_layers_are_read_many_times_by_many_threads(made: Made, *, in_memory: bool) -> None:
     source = (
-        open_source(io.BytesIO(made.path.read_bytes()), QUIET)
+        open_source(parse(io.BytesIO(made.path.read_bytes())), QUIET)
         if in_memory
-        else open_source(made.path, QUIET)
+        else open_source(parse(made.path), QUIET)
     )
     layers = image_of(source.entries()[0]).layers * 16
     with ThreadPoolExecutor(8) as pool:
@@ -254,7 +255,7 @@ def test_nothing_stays_open(tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")  # noqa: PTH208 - names alone
     for path in paths:
         try:
-            source = open_source(path, QUIET)
+            source = open_source(parse(path), QUIET)
         except SourceError:
             continue
         reader = image_of(source.entries()[0]).layers[0].open()
@@ -265,35 +266,35 @@ def test_nothing_stays_open(tmp_path: Path) -> None:
 
 def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"gone\.tar does not exist$"):
-        open_source(tmp_path / "gone.tar", QUIET)
+        open_source(parse(tmp_path / "gone.tar"), QUIET)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SourceError, match=r"cannot read .*: not a directory$"):
-        open_source(tmp_path / "file" / "x", QUIET)
+        open_source(parse(tmp_path / "file" / "x"), QUIET)
     with pytest.raises(SourceError, match="cannot read"):
-        open_source("nul\0", QUIET)
+        open_source(parse("nul\0"), QUIET)
 
 
 def test_a_transport_that_does_not_fit_says_which_does(tmp_path: Path) -> None:
     legacy = make_image(tmp_path / "legacy", format="docker-legacy").path
     with pytest.raises(SourceError, match="is no oci-archive") as caught:
-        open_source(f"oci-archive:{legacy}", QUIET)
+        open_source(parse(f"oci-archive:{legacy}"), QUIET)
     assert caught.value.hint == "use docker-archive:PATH, or the path alone"
     archive = make_image(tmp_path / "archive", format="oci-archive").path
     with pytest.raises(SourceError, match="is no docker-archive") as caught:
-        open_source(f"docker-archive:{archive}", QUIET)
+        open_source(parse(f"docker-archive:{archive}"), QUIET)
     assert caught.value.hint == "use oci-archive:PATH, or the path alone"
     folder = make_image(tmp_path / "folder", format="oci").path
     with pytest.raises(SourceError, match="is a folder, not an archive") as caught:
-        open_source(f"docker-archive:{folder}", QUIET)
+        open_source(parse(f"docker-archive:{folder}"), QUIET)
     assert caught.value.hint == f"use oci:{folder}"
     with pytest.raises(SourceError, match="is no folder, so it is no OCI layout") as caught:
-        open_source(f"oci:{legacy}", QUIET)
+        open_source(parse(f"oci:{legacy}"), QUIET)
     assert caught.value.hint == f"use the path alone: {legacy}"
 
 
 def test_an_oci_archive_by_name_is_read_by_its_index(tmp_path: Path) -> None:
     made = make_image(tmp_path / "x")
-    source = open_source(f"oci-archive:{made.path}", QUIET)
+    source = open_source(parse(f"oci-archive:{made.path}"), QUIET)
     assert image_of(source.entries()[0]).manifest == made.root
     source.close()
 
@@ -312,5 +313,5 @@ def test_another_compression_is_named_with_the_way_round(
     (tmp_path / "x").write_bytes(data)
     for path in (str(tmp_path / "x"), pipe_of(data)):
         with pytest.raises(SourceError, match="compressed in a way that is not read") as caught:
-            open_source(path, QUIET)
+            open_source(parse(path), QUIET)
         assert caught.value.hint == f"pipe it: {command} {path} | towline push - DESTINATION"

@@ -28,6 +28,7 @@ import json, resource, sys
 from towline.context import Context
 from towline.errors import SourceError
 from towline.events import Note
+from towline.sources.location import parse
 from towline.sources.open_source import open_source
 
 notes = []
@@ -35,7 +36,7 @@ def heard(event):
     if isinstance(event, Note):
         notes.append(event.message)
 try:
-    source = open_source(sys.argv[1], Context(emit=heard))
+    source = open_source(parse(sys.argv[1]), Context(emit=heard))
     names = [name for entry in source.entries() for name in entry.names]
     for entry in source.entries():
         for layer in entry.content.layers:
