@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from towline.errors import InvalidReference, SourceError, TowlineError, UsageError
@@ -68,6 +67,8 @@ def check_files(args: Arguments) -> None:
     """Raise UsageError where an option's file would replace a source, a destination or another."""
     if "digest_file" not in args and "trace" not in args:
         return
+    from pathlib import Path  # costs start-up
+
     taken: dict[Path, str] = {}
     for word in (*args.words, *getattr(args, "to", [])):
         location = locations.parse(word)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline import reference as references
 from towline.context import Context, Meter
@@ -127,8 +126,7 @@ def _at_registry(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """An open source, and which of its images are meant; see `opening`."""
 
     source: ImageSource
@@ -214,7 +212,7 @@ def assembled(several: Sequence[Opened]) -> tuple[Opened, SourceEntry]:
     from towline.sources.assembled import AssembledSource, Part  # which most have no need of
 
     source = AssembledSource([Part(each.name, each.source, each.entry()) for each in several])
-    return replace(several[0], source=source), source.entry
+    return several[0]._replace(source=source), source.entry
 
 
 def name_sides(outcomes: Iterable[object]) -> None:
