@@ -239,7 +239,10 @@ def test_whatever_happens_no_row_is_wider_than_the_terminal_and_nothing_is_left_
         assert shown.screen.longest <= shown.columns
         assert len(rows) <= shown.height
         ids = [row.partition(":")[0] for row in shown.screen.rows if re.match("0{10}", row)]
-        assert len(ids) == len(set(ids)), "a row was left behind"
+        # On narrow terminals an ID is cut, and that of another layer may then look the same.
+        whole = [name for name in ids if len(name) == 12]
+        assert len(whole) == len(set(whole)), "a row was left behind"
+        assert len(ids) <= len(names), "a row was left behind"
     shown.write(shown.bars.end())
     assert shown.screen.text.startswith("towline: note: above"[: shown.narrowest].rstrip())
     if shown.columns > 20:
