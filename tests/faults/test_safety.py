@@ -18,7 +18,8 @@ from towline.context import Context
 from towline.errors import AuthError, NetworkError, RegistryError
 from towline.events import nowhere
 from towline.registry import calls
-from towline.registry.auth.keychain import Credentials, Keychain
+from towline.registry.auth.credential_files import Credentials
+from towline.registry.auth.keychain import Keychain
 from towline.registry.endpoints import Endpoint
 from towline.registry.transport import Transport
 from towline.spec.digest import Digest

@@ -153,7 +153,8 @@ def _warn_of_another(
         return  # only pushes with the same option find that login, and no other
     from towline.events import nowhere
     from towline.reference import RepositoryName
-    from towline.registry.auth.keychain import TOKEN_USER, Keychain
+    from towline.registry.auth.credential_files import TOKEN_USER
+    from towline.registry.auth.keychain import Keychain
 
     with suppress(TowlineError):
         keychain = Keychain(os.environ, log=nowhere, warn=nowhere)

@@ -12,7 +12,7 @@ from towline.context import Context, acquired
 from towline.events import nowhere
 from towline.reference import RepositoryName
 from towline.registry import errors
-from towline.registry.auth.keychain import Credentials, Keychain
+from towline.registry.auth.keychain import Keychain
 from towline.registry.capabilities import HostFacts
 from towline.registry.endpoints import Endpoint, host_of, trust_of
 from towline.registry.repository import Repository
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from towline.errors import Side
+    from towline.registry.auth.credential_files import Credentials
     from towline.registry.auth.keychain import AskForHost
 
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.context import Context
-    from towline.registry.auth.keychain import Credentials, Keychain
+    from towline.registry.auth.credential_files import Credentials
+    from towline.registry.auth.keychain import Keychain
     from towline.registry.auth.token import Scopes
     from towline.registry.capabilities import HostFacts
     from towline.wire.exchange import Exchange

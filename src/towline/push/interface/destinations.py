@@ -284,7 +284,7 @@ def registry(text: str) -> str:
 
     Raises UsageError for a text with which no image name can begin.
     """
-    from towline.registry.auth.keychain import split
+    from towline.registry.auth.credential_files import split
 
     text = reference.without_login(text)
     host, rest = split(text)

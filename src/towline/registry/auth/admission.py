@@ -21,7 +21,7 @@ from towline.wire.message import Challenge, Request, Response, Url, challenges
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from towline.registry.auth.keychain import Credentials
+    from towline.registry.auth.credential_files import Credentials
     from towline.registry.auth.token import Scopes, Token
 
 MARGIN = 5.0

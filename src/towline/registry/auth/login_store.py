@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from towline.errors import UsageError
 from towline.registry.auth import credential_helpers
-from towline.registry.auth.keychain import CredentialFile, mapping, parsed, split
+from towline.registry.auth.credential_files import CredentialFile, mapping, parsed, split
 from towline.wire.message import user_pass
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from towline.wire.message import Challenge, Request, Response, Url, quote, shown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from towline.registry.auth.keychain import Credentials
+    from towline.registry.auth.credential_files import Credentials
 
 Scopes = tuple[str, ...]
 """What a token must be good for, each `repository:NAME:ACTIONS`. The destination's is first: some

@@ -16,7 +16,8 @@ import pytest
 from towline.errors import AuthError, UsageError
 from towline.reference import RepositoryName
 from towline.registry.auth import credential_helpers
-from towline.registry.auth.keychain import Credentials, Keychain
+from towline.registry.auth.credential_files import Credentials
+from towline.registry.auth.keychain import Keychain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

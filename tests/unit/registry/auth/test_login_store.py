@@ -17,7 +17,7 @@ from towline.registry.auth.keychain import Keychain
 from towline.registry.auth.login_store import LoginStore, store_of
 
 if TYPE_CHECKING:
-    from towline.registry.auth.keychain import Credentials
+    from towline.registry.auth.credential_files import Credentials
 
 HOST = "reg.example:5000"
 
