@@ -355,9 +355,14 @@ def test_what_has_come_is_held_for_an_upload_that_pauses(
 
     def write(file: BinaryIO) -> None:
         with file:
-            file.write(data[: 12 * MiB])
+            at = 12 * MiB
+            file.write(data[:at])
+            # All of that may be in the system's buffers: only what is sent next meets the cut.
+            while at < 19 * MiB and not cut.wait(0.1):
+                file.write(data[at : at + MiB // 4])
+                at += MiB // 4
             assert cut.wait(60)
-            file.write(data[12 * MiB :])
+            file.write(data[at:])
 
     oci_registry.cut(after_bytes=6 * MiB)
     with (
