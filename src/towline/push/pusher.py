@@ -19,6 +19,7 @@ from towline.push import reporting
 from towline.push.begin import begin, left_behind, tell_left_behind
 from towline.push.interface import destinations, edge, options
 from towline.push.interface.edge import Edge, Listener, Told
+from towline.push.interface.option_types import check_types
 from towline.push.interface.options import PusherOptions, PushOptions, Several, Source
 from towline.push.interface.result import InspectResult, PlanResult, PushResult, TagOutcome
 from towline.push.pipeline import JointPush
@@ -206,10 +207,10 @@ class Pusher:
         from towline.push import tag_push  # which most have no need of
 
         found = destinations.at_registry(reference)
-        places = destinations.beside(found, [tags] if isinstance(tags, str) else tags)
+        places = destinations.beside(found, tags)
         with self._edge.crossed(places):
             target = target_at(
-                self._resources, found.repository, Context(cancel, self._emit), options.wish({})
+                self._resources, found.repository, self._context(cancel), options.wish({})
             )
             outcomes = tag_push.tag(target, found, places)
         outcomes = [self._edge.outcome(outcome) for outcome in outcomes]
@@ -252,7 +253,7 @@ class Pusher:
         """
         from towline.push import read_only
 
-        context = Context(cancel, self._emit)
+        context = self._context(cancel)
         with self._edge.crossed():
             where = destinations.looked_at(source)
             if reference := where.reference:
@@ -287,7 +288,7 @@ class Pusher:
         """
         name = destinations.repository(repository)
         with self._edge.crossed():
-            target = self._read(name, Context(cancel, self._emit))
+            target = self._read(name, self._context(cancel))
             return sorted(target.retry("the tags", target.registry.tags, target.context))
 
     def check_login(self, registry: str, *, cancel: Cancel | None = None) -> bool:
@@ -300,7 +301,7 @@ class Pusher:
         """
         host = destinations.registry(registry)
         with self._edge.crossed():
-            target = self._read(RepositoryName(host, ""), Context(cancel, self._emit))
+            target = self._read(RepositoryName(host, ""), self._context(cancel))
             log_in = self._resources.client.log_in
             return target.retry("the login", log_in, host, target.context)
 
@@ -341,17 +342,20 @@ class Pusher:
         several = all_tags or not isinstance(destination, str)
         return self._answer(planned, said, several=several)
 
+    def _context(self, cancel: Cancel | None) -> Context:
+        """What the calls of one push carry, without a trace. Raises UsageError."""
+        check_types({"cancel": cancel})
+        return Context(cancel, self._emit)
+
     @contextmanager
     def _carried(self, wishes: PushOptions, parsed: Sequence[Reference] = ()) -> Iterator[Context]:
         """What the calls of one push carry; the trace is written at its end, however it ends."""
-        context = Context(wishes.get("cancel"), self._emit)
+        context = self._context(wishes.get("cancel"))
         with ExitStack() as stack:
-            if "trace" in wishes:
+            if (file := wishes.get("trace")) is not None:
                 from towline.tracing import tracing  # which most have no need of
 
-                trace = stack.enter_context(
-                    tracing(wishes["trace"], self._edge.secrets.redact, self._warn)
-                )
+                trace = stack.enter_context(tracing(file, self._edge.secrets.redact, self._warn))
                 context = Context(context.cancel, trace.hearing(self._emit), trace=trace)
             stack.enter_context(self._edge.crossed(parsed))
             yield context

@@ -278,7 +278,7 @@ def _settings(
     options: PusherOptions, limits: Limits, warn: Callable[[str], None], secrets: Secrets
 ) -> Settings:
     """The registry client's settings."""
-    unverified = not options.get("tls_verify", True)
+    unverified = options.get("tls_verify") is False  # None is as if nothing was given
     return Settings(
         plain_http=options.get("plain_http", False),
         insecure=options.get("insecure", False) or unverified,

@@ -70,7 +70,7 @@ def parse(source: str | os.PathLike[str] | BinaryIO) -> Location:
     a login.
     """
     if isinstance(source, os.PathLike):
-        path = os.fspath(source)
+        path = os.fsdecode(source)  # an entry of `os.scandir(b"…")` has bytes
         return Location(path, None, path if path != "-" else "./-")
     if not isinstance(source, str):
         name = getattr(source, "name", None)  # a number where it was opened by its descriptor

@@ -66,6 +66,9 @@ def test_a_destination_that_is_no_text_is_a_usage_error(given: Any) -> None:
         ({"creds": ("me", None)}, "`creds` must be USER:PASSWORD"),
         ({"creds": "me"}, "`creds` must be USER:PASSWORD"),
         ({"creds": ("", "it")}, "`creds` must be USER:PASSWORD"),
+        ({"creds": 5}, "`creds` must be USER:PASSWORD"),
+        ({"chunk_size": None}, "`chunk_size` must be a number of bytes, not None"),
+        ({"limit_rate": float("nan")}, "`limit_rate` must be a number of bytes, not nan"),
     ],
 )
 def test_what_cannot_be_is_a_usage_error_whatever_its_type(
@@ -73,6 +76,74 @@ def test_what_cannot_be_is_a_usage_error_whatever_its_type(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         towline.Pusher(**options_)
+
+
+EVERY_OPTION = [
+    *towline.PusherOptions.__annotations__,
+    *towline.PushOptions.__annotations__,
+    "all_tags",
+]
+
+
+@pytest.mark.parametrize("option", EVERY_OPTION)
+def test_a_value_of_another_type_is_refused_before_all_else(option: str) -> None:
+    given: dict[str, Any] = {option: object()}
+    # A source that is not there would be told of as soon as it is looked for.
+    with pytest.raises(UsageError, match=option):
+        towline.push("not-there.tar", "reg.example/app", **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"platform": 3}, "`platform` must be a text or a list of texts, and is of type int"),
+        ({"tags": ["1", 2]}, "and is of type list with int and str in it"),
+        ({"cache_from": b"reg/app"}, "and is of type bytes"),
+        ({"annotation": 5}, "must be a text, a list of texts, or a mapping, and is of type int"),
+        ({"compression": ["gzip"]}, "`compression` must be a text"),
+        ({"insecure": "false"}, "`insecure` must be True or False, and is of type str"),
+        ({"all_tags": "yes"}, "`all_tags` must be True or False, and is of type str"),
+        ({"ca": 5}, "`ca` must be a path"),
+        ({"ca": b"ca.pem"}, "`ca` must be a path"),
+        ({"authfile": "a\0b"}, "`authfile` must be a path without a NUL"),
+        ({"trace": ["a.json"]}, "`trace` must be a path"),
+        ({"environ": {"A": 5}}, "`environ` must be a mapping of texts to texts"),
+        ({"on_event": "print"}, "`on_event` must be a function, and is of type str"),
+        ({"cancel": "now"}, r"`cancel` must be a towline\.Cancel, and is of type str"),
+    ],
+)
+def test_it_is_said_what_an_option_takes_and_what_came(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        towline.push("not-there.tar", "reg.example/app", **given)
+
+
+def test_a_secret_of_the_wrong_type_is_not_repeated() -> None:
+    given: Any = {"creds": {"me": "hunter2"}, "cache": ["redis://:hunter2@host"]}
+    for option in given:
+        with pytest.raises(UsageError) as caught:
+            towline.Pusher(**{option: given[option]})
+        assert "hunter2" not in str(caught.value)
+
+
+def test_nothing_may_be_given_as_none() -> None:
+    words = {"jobs", "retries", "timeout", "chunk_size", "attestations", "format", "verify"}
+    unsaid: Any = dict.fromkeys({*EVERY_OPTION} - words - {"if_exists", "check_push", "all_tags"})
+    with pytest.raises(towline.SourceError, match=r"not-there\.tar does not exist"):
+        towline.push("not-there.tar", "reg.example/app", **unsaid)
+
+
+@pytest.mark.parametrize("given", [5, None, b"reg/app", ["reg/app"], {"reg/app": 1}])
+def test_a_name_that_is_no_text_is_a_usage_error(given: Any) -> None:
+    with towline.Pusher(cache="none") as pusher:
+        for call in (pusher.tags, pusher.check_login, lambda name: pusher.tag(name, "1")):
+            with pytest.raises(UsageError, match=f"is of type {type(given).__name__}"):
+                call(given)
+
+
+@pytest.mark.parametrize("given", [5, None, b"1", [1], {1: "1"}])
+def test_a_tag_that_is_no_text_is_a_usage_error(given: Any) -> None:
+    with pytest.raises(UsageError, match="a tag is of type"):
+        towline.tag("127.0.0.1:1/app", given, cache="none")
 
 
 @pytest.mark.parametrize("creds", ["me:i:t", ("me", "i:t"), ["me", "i:t"]])
@@ -104,6 +175,8 @@ def test_looking_can_be_cancelled_too(look: Any) -> None:
     cancel.cancel()
     with pytest.raises(towline.TransferCancelled):
         look("127.0.0.1:1/app", cancel=cancel, cache="none")
+    with pytest.raises(UsageError, match=r"`cancel` must be a towline\.Cancel"):
+        look("127.0.0.1:1/app", cancel=0, cache="none")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import os
 import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import pytest
 
@@ -220,6 +220,12 @@ def test_a_text_file_is_the_callers_mistake(made: Made) -> None:
         pytest.raises(UsageError, match="is a text file"),
     ):
         open_source(parse(cast("BinaryIO", file)), QUIET)
+
+
+def test_an_entry_of_a_folder_read_as_bytes_is_a_path(made: Made) -> None:
+    with os.scandir(os.fsencode(made.path.parent)) as listed:
+        found: Any = next(each for each in listed if each.name == os.fsencode(made.path.name))
+    assert open_source(parse(found), QUIET).entries()
 
 
 @pytest.mark.parametrize("source", [b"image.tar", 3, None])

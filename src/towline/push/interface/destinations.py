@@ -46,7 +46,7 @@ def parse(
     all_tags, by_digest = wish.all_tags, wish.by_digest
     if all_tags and by_digest:
         raise UsageError("`all_tags` writes tags, and `by_digest` none", hint="leave out one")
-    texts = _texts(destination)
+    texts = _texts(destination, "destination")
     if not texts:
         raise UsageError("no destination was given", hint="name one: REGISTRY/REPOSITORY:TAG")
     without = "all_tags" if all_tags else "by_digest" if by_digest else None
@@ -64,14 +64,20 @@ def parse(
     return list(dict.fromkeys(found.with_tag(found.tag or default) for found in parsed))
 
 
-def _texts(destination: Any) -> list[str]:  # noqa: ANN401 - whatever a caller gives
-    """The destinations as texts, in order. Raises UsageError for values of other types."""
-    several = isinstance(destination, Iterable) and not isinstance(destination, str)
-    given: list[Any] = list(destination) if several else [destination]
-    for odd in (one for one in given if not isinstance(one, str)):
+def _texts(given: Any, what: str) -> list[str]:  # noqa: ANN401 - whatever a caller gives
+    """One text or several, in order. Raises UsageError for values of other types."""
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    found: list[Any] = list(given) if several else [given]
+    for odd in (one for one in found if not isinstance(one, str)):
         kind = type(odd).__name__
-        raise UsageError(f"a destination is of type {kind}", hint="give a text, or several")
-    return given
+        raise UsageError(f"a {what} is of type {kind}", hint="give a text, or several")
+    return found
+
+
+def _check_text(given: object, what: str) -> None:
+    """Raise UsageError for a name that is no text."""
+    if not isinstance(given, str):
+        raise UsageError(f"a {what} is of type {type(given).__name__}", hint="give a text")
 
 
 def _parsed(text: str, without: str | None, *, places: bool) -> Reference:
@@ -199,6 +205,7 @@ def at_registry(text: str) -> Reference:
 
     Raises UsageError where it does not, or a file has that name.
     """
+    _check_text(text, "reference")
     found = meant(text).reference
     if found is None:
         raise UsageError(f"{text} is not at a registry", hint="name REGISTRY/REPOSITORY:TAG")
@@ -267,8 +274,9 @@ def by_repository(parsed: Iterable[Reference]) -> dict[RepositoryName, list[Refe
     return {name: sorted(tags, key=lambda one: str(one.tag)) for name, tags in groups.items()}
 
 
-def beside(found: Reference, tags: Sequence[str]) -> list[Reference]:
-    """Tags of the same repository, each once. Raises UsageError for a text that is no tag."""
+def beside(found: Reference, tags: str | Sequence[str]) -> list[Reference]:
+    """Tags of the same repository, each once. Raises UsageError for what is no tag."""
+    tags = _texts(tags, "tag")
     if not tags:
         raise UsageError("no tag is given", hint=f"towline tag {found} TAG")
     for tag in tags:
@@ -286,6 +294,7 @@ def registry(text: str) -> str:
     """
     from towline.registry.auth.credential_files import split
 
+    _check_text(text, "registry")
     text = reference.without_login(text)
     host, rest = split(text)
     try:
@@ -305,6 +314,7 @@ def repository(text: str) -> RepositoryName:
 
     Raises InvalidReference, and UsageError for a tag or digest, or for a registry alone.
     """
+    _check_text(text, "repository")
     name = text.removeprefix(REGISTRY)
     if "/" not in name:
         _check_no_registry(name, "REPOSITORY")

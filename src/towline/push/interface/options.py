@@ -13,6 +13,7 @@ from towline.context import Cancel
 from towline.errors import UsageError
 from towline.events import Emit
 from towline.layers import profile as profiles
+from towline.push.interface.option_types import check_types
 from towline.sources.select import parse_platform
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ class Wish(NamedTuple):
 def wish(options: PushOptions, *, all_tags: bool = False) -> Wish:
     """Check the keywords of a push. Raises UsageError."""
     known(options, PushOptions)
+    check_types({"all_tags": all_tags})
     if options.get("tags") and not all_tags:
         raise UsageError("`tags` picks among all tags", hint="add `all_tags=True`")
     if options.get("allow_schema1"):
@@ -252,10 +254,14 @@ def _require_cryptography() -> None:
 
 
 def known(options: Mapping[str, object], kind: type[PushOptions | PusherOptions]) -> None:
-    """Raise UsageError for an unknown keyword, which only a type checker would notice."""
+    """Raise UsageError for an unknown keyword, or a value of another type than its own.
+
+    Only a type checker would notice either.
+    """
     for name in options:
         if name not in kind.__annotations__:
             raise UsageError(f"there is no option {name!r}")
+    check_types(options)
 
 
 def _one_of(kind: Any, option: str, value: str) -> Any:  # noqa: ANN401 - a Literal, and one of its words
@@ -318,8 +324,8 @@ def pair(creds: Creds | None, option: str) -> tuple[str, str] | None:
     """User and password, of `USER:PASSWORD` or of a pair. Raises UsageError for anything else."""
     if creds is None:
         return None
-    parts = creds.split(":", 1) if isinstance(creds, str) else creds
-    match list(parts):
+    # Whoever has no type checker may give anything.
+    match creds.split(":", 1) if isinstance(creds, str) else creds:
         case [str(user), str(password)] if user:
             return user, password
     raise UsageError(f"`{option}` must be USER:PASSWORD", hint="give a user, a colon, a password")
@@ -338,7 +344,7 @@ def size(value: int | str, option: str) -> int:
         match = re.fullmatch(_SIZE, value.strip())
         number = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
     else:
-        number = value
+        number = value if _is_number(value, int) else 0
     if number < 1:
         raise UsageError(
             f"`{option}` must be a number of bytes, not {value!r}", hint="as in 16M: use K, M or G"
@@ -370,4 +376,5 @@ def given_to_one_host(options: PusherOptions) -> str | None:
 
 def environment(options: PusherOptions) -> Mapping[str, str]:
     """The variables that configure a pusher."""
-    return options.get("environ", os.environ)
+    given = options.get("environ")
+    return os.environ if given is None else given
