@@ -211,6 +211,25 @@ def test_what_was_pushed_is_told_where_it_can_be(
     assert err[-1] == "towline: error: 1 of 2 pushes failed"
 
 
+def test_a_digest_file_is_replaced_but_a_link_or_a_pipe_is_written(
+    oci_registry: TestRegistry, image: str, tmp_path: Path
+) -> None:
+    name, pipe, plain = oci_registry.name("app"), tmp_path / "pipe", tmp_path / "plain"
+    link, led_to = tmp_path / "link", tmp_path / "led-to"
+    os.mkfifo(pipe)
+    link.symlink_to(led_to)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for file in (pipe, plain, plain, link, link):
+        assert main(["push", image, f"{name}:1", "-q", "--digest-file", str(file)]) == 0
+    digest = plain.read_text()
+    assert os.read(reading, 1000).decode() == digest
+    os.close(reading)
+    assert (pipe.is_fifo(), link.is_symlink(), led_to.read_text()) == (True, True, digest)
+    script = f"{sys.executable} -m towline push -q {image} {name}:1 --digest-file /dev/stdout"
+    done = subprocess.run(["sh", "-c", f"{script} | cat"], capture_output=True, check=True)
+    assert done.stdout.decode() == f"{digest}{name}@{digest}"
+
+
 def test_a_digest_file_that_cannot_be_is_told_before_anything_is_asked(
     oci_registry: TestRegistry, image: str, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -226,6 +226,41 @@ cd /mnt && unset TMPDIR TEMP TMP && exec "$@"
 """
 
 
+class TestFullDisk:
+    """A limit of the size of files stands for it: the bytes that would be too many are refused."""
+
+    def ran(self, *words: str, first: str = ":") -> subprocess.CompletedProcess[str]:
+        return ran(*words, first=first, limits={resource.RLIMIT_FSIZE: 20})
+
+    @pytest.mark.parametrize("before", [None, "sha256:old\n"])
+    def test_a_digest_file_stays_as_it_was(
+        self, oci_registry: TestRegistry, image: str, tmp_path: Path, before: str | None
+    ) -> None:
+        file = tmp_path / "digests" / "digest"
+        file.parent.mkdir()
+        if before:
+            file.write_text(before)
+        to = f"{oci_registry.name('app')}:1"
+        done = self.ran("push", image, to, "-q", "--cache", "none", "--digest-file", str(file))
+        assert (done.returncode, len(done.stdout.splitlines())) == (1, 1)
+        assert done.stderr == (
+            f"towline: error: the result cannot be written to {file}: File too large\n"
+        )
+        assert [each.read_text() for each in file.parent.iterdir()] == ([before] if before else [])
+
+    def test_a_login_that_cannot_be_kept_is_no_usage_error(
+        self, oci_registry: TestRegistry, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "logins" / "auth.json"
+        (tmp_path / "password").write_text("it")
+        words = ("login", oci_registry.host, "-u", "me", "--password-stdin")
+        done = self.ran(*words, "--authfile", str(file), first=f"exec < {tmp_path}/password")
+        assert (done.returncode, done.stdout) == (1, "")
+        said = f"towline: error: the login cannot be kept in {file}: File too large"
+        assert done.stderr.splitlines()[-1] == said
+        assert not [*file.parent.iterdir()]
+
+
 def test_no_room_in_any_folder_for_what_is_kept_meanwhile_is_a_sentence(image: str) -> None:
     alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     try:

@@ -12,6 +12,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
     from typing import Any
 
     from towline.cli.options import Arguments
@@ -97,13 +98,37 @@ def check_digest_file(args: Arguments) -> None:
 def write_digests(args: Arguments, digests: Iterable[str]) -> None:
     """Write the digests, one a line, to the file of `--digest-file`, if it is given.
 
-    Raises TowlineError where it cannot be written.
+    On a full disk what was there stays. Raises TowlineError where it cannot be written.
     """
     if "digest_file" not in args:
         return
     from pathlib import Path
 
+    path, content = Path(args.digest_file), "".join(f"{digest}\n" for digest in digests)
     try:
-        Path(args.digest_file).write_text("".join(f"{digest}\n" for digest in digests), "ascii")
+        # What a link (/dev/stdout), a pipe or a device leads to is written; it is not replaced.
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            path.write_text(content, "ascii")
+        else:
+            _put_whole(path, content.encode())
     except OSError as error:
         raise _failed(error.strerror, args.digest_file) from error
+
+
+def _put_whole(path: Path, content: bytes) -> None:
+    """Put a file in its place as a whole. Raises OSError."""
+    from towline.sources.spool import FULL
+    from towline.targets.blob_files import PartialFile
+
+    try:
+        file = PartialFile(path.parent)
+        try:
+            file.write(content)
+            file.rename(path)
+        finally:
+            file.drop()
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        # It may be written and not replaced: a mount of its own, in a folder that is another's.
+        path.write_bytes(content)

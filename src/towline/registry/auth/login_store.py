@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from towline.errors import UsageError
+from towline.errors import TowlineError, UsageError
 from towline.registry.auth import credential_helpers
 from towline.registry.auth.credential_files import CredentialFile, mapping, parsed, split
 from towline.wire.message import user_pass
@@ -30,7 +30,7 @@ class LoginStore:
     environ: Mapping[str, str] = field(repr=False)
 
     def save(self, host: str, username: str, password: str) -> str:
-        """Keep a login. Returns where it is kept, in words. Raises UsageError, AuthError."""
+        """Keep a login. Returns where it is kept, in words. Raises TowlineError, AuthError."""
         key = credential_helpers.servers(host)[0]
         if program := self._helper(self._read(), host):
             credential_helpers.store(program, key, username, password, self.environ)
@@ -43,7 +43,7 @@ class LoginStore:
         return f"docker-credential-{program}" if program else str(self.path)
 
     def erase(self, host: str) -> bool:
-        """Forget a login. Returns whether there was one. Raises UsageError, AuthError."""
+        """Forget a login. Returns whether there was one. Raises TowlineError, AuthError."""
         document = self._read()
         erased = False
         if program := self._helper(document, host):
@@ -75,7 +75,7 @@ class LoginStore:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(folder, os.O_RDONLY)
         except OSError as error:
-            raise UsageError(f"the login cannot be kept in {folder}: {error.strerror}") from None
+            raise _unkept(folder, error) from None
         try:
             with contextlib.suppress(OSError):  # some file systems lock no folders
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -111,7 +111,12 @@ class LoginStore:
         except OSError as error:
             with contextlib.suppress(OSError):
                 beside.unlink()
-            raise UsageError(f"the login cannot be kept in {path}: {error.strerror}") from None
+            raise _unkept(path, error) from None
+
+
+def _unkept(path: Path, error: OSError) -> TowlineError:
+    """The system's refusal, such as a full disk: no UsageError, since the command was right."""
+    return TowlineError(f"the login cannot be kept in {path}: {error.strerror}")
 
 
 def store_of(environ: Mapping[str, str], authfile: str | None = None) -> LoginStore:
