@@ -35,9 +35,10 @@ image:
 test:
 	$(BOOTSTRAP) test
 	@tools/fetch-debian $(COMPONENTS) || true
-	@# pytest keeps what failed, and else leaves an empty folder.
+	@# pytest keeps what failed, and else leaves an empty folder. Where the user's shell forbids Python to
+	@# keep what it has compiled, each worker and each of some hundred commands would compile all anew.
 	@status=0; \
-	PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS) || status=$$?; \
+	PYTHONDONTWRITEBYTECODE= PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS) || status=$$?; \
 	rmdir "$${TMPDIR:-/tmp}/pytest-of-$$(id -un)" 2>/dev/null; exit $$status
 
 lint:
