@@ -144,7 +144,8 @@ class Summary(_Base):
     sent_bytes: int
     """Blob bytes put on the wire, resent ones too."""
     total_bytes: int
-    """Bytes of all blobs of the image, as stored at the destination."""
+    """Bytes of all blobs of the image, and of what was put with it that refers to it, as stored at
+    the destination."""
     requests: int
     seconds: float
 

@@ -79,7 +79,7 @@ class Outcomes:
         self.by_tag: dict[Reference, TagOutcome] = {}
         """The outcomes of tags whose push has ended."""
         self._untold: dict[Reference, int] = {}
-        """Tags that are in place and not told yet, with the bytes of their blobs."""
+        """Tags that are in place and not told yet, with the bytes of their blobs and referrers'."""
 
     def left_alone(
         self,
@@ -132,8 +132,10 @@ class Outcomes:
             verified=verified,
         )
         self._tell_reused(reference, tree, delivered)
-        sizes = {blob.key: delivered[blob.key].made.size for blob in tree.blobs}
-        self._untold[reference] = sum(sizes.values())
+        beside = (each.tree for each in target.referrers if each.main == reference)
+        keys = {blob.key for blob in tree_blobs([tree, *beside])}
+        # One of a referrer's may have failed.
+        self._untold[reference] = sum(delivered[key].made.size for key in keys & delivered.keys())
         layout = target.layout
         # Referrers follow, and an archive is still to be written: until then it is not final.
         if not target.referrers and not (layout and layout.begun):
