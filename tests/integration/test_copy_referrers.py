@@ -120,14 +120,15 @@ def test_what_refers_to_an_index_and_to_its_images_goes_along(
     assert len(writes(registry)) == before
 
 
-def test_the_last_line_counts_their_bytes_on_both_sides(source: Source) -> None:
+def test_their_bytes_count_as_sent_as_to_be_sent_and_in_a_plan(source: Source) -> None:
     told: list[towline.Event] = []
     with Server() as other:
-        name = f"{other.url.partition('//')[2]}/app"
-        copied(f"{source.host}/app:1", f"{name}:1", referrers=True, on_event=told.append)
+        words = (f"docker://{source.host}/app:1", f"{other.url.partition('//')[2]}/app:1")
+        planned = towline.plan(*words, referrers=True)
+        copied(*words, referrers=True, on_event=told.append)
     (summary,) = [each for each in told if isinstance(each, towline.Summary)]
     # Nothing was there, so that all of it was sent, each blob once.
-    assert summary.sent_bytes == summary.total_bytes
+    assert summary.sent_bytes == summary.total_bytes == planned.send_bytes
 
 
 def test_a_signature_that_is_new_is_copied_to_an_image_that_is_there(

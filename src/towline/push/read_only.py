@@ -159,7 +159,7 @@ def _result(
     stands = digest and run.target.seen.get(reference.tag or "") == digest
     send_bytes = sum(
         (come.sent_bytes if (come := found[blob.key]) else blob.size) - held.get(blob.key, 0)
-        for blob in tree_blobs([tree])
+        for blob in tree_blobs(run.target.with_referrers(reference, tree))
     )
     unbuilt = build.media_type(tree, wish.format, wish.profile)
     return PlanResult(

@@ -132,8 +132,7 @@ class Outcomes:
             verified=verified,
         )
         self._tell_reused(reference, tree, delivered)
-        beside = (each.tree for each in target.referrers if each.main == reference)
-        keys = {blob.key for blob in tree_blobs([tree, *beside])}
+        keys = {blob.key for blob in tree_blobs(target.with_referrers(reference, tree))}
         # One of a referrer's may have failed.
         self._untold[reference] = sum(delivered[key].made.size for key in keys & delivered.keys())
         layout = target.layout

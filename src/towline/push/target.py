@@ -127,6 +127,10 @@ class Target:
             return str(self.tags[0][0])
         return str(self.repository.name)
 
+    def with_referrers(self, reference: Reference, tree: Tree) -> list[Tree]:
+        """The tree of a tag, and those of what refers to it and is put with it."""
+        return [tree, *(each.tree for each in self.referrers if each.main == reference)]
+
     def watcher(self) -> Context:
         """The context in which this push watches flights: their events get its reference."""
         emit = self.context.emit
