@@ -30,43 +30,33 @@ if TYPE_CHECKING:
         TransferCancelled,
         UsageError,
     )
-    from towline.events import (
-        Event,
-        Failed,
-        Hinted,
-        LayerProgress,
-        Note,
-        PushStarted,
-        Retrying,
-        Summary,
-        TagPushed,
-        Verified,
-        Warned,
-        Working,
-    )
-    from towline.push.interface.options import PusherOptions, PushOptions
-    from towline.push.interface.result import (
+    from towline.events import Event, Failed, Hinted, Note, Retrying, Verified, Warned, Working
+    from towline.push.interface.details import ManifestResult, Verification
+    from towline.push.interface.findings import (
         InspectedLayer,
         InspectResult,
-        LayerResult,
-        ManifestResult,
         PlannedLayer,
         PlanResult,
-        PushResult,
-        Verification,
     )
+    from towline.push.interface.options import PusherOptions, PushOptions
+    from towline.push.interface.result import LayerResult, PushResult
     from towline.push.pusher import Pusher
+    from towline.told import LayerProgress, PushStarted, Summary, TagPushed
 
-_HOMES = (
-    "towline.errors",
-    "towline.events",
-    "towline.context",
-    "towline.push.interface.result",
-    "towline.push.interface.options",
-    "towline.push.pusher",
-    "towline.api",
-)
-"""The modules of the public names: each imports only ones before it, so none is loaded in vain."""
+_HOMES = {
+    "towline.api": "copy digest index inspect plan push tag tags",
+    "towline.context": "Cancel",
+    "towline.errors": "AuthError InvalidReference NetworkError PartialFailure RegistryError "
+    "SourceError TowlineError TransferCancelled UsageError",
+    "towline.events": "Event Failed Hinted Note Retrying Verified Warned Working",
+    "towline.push.interface.details": "ManifestResult Verification",
+    "towline.push.interface.findings": "InspectResult InspectedLayer PlanResult PlannedLayer",
+    "towline.push.interface.options": "PushOptions PusherOptions",
+    "towline.push.interface.result": "LayerResult PushResult",
+    "towline.push.pusher": "Pusher",
+    "towline.told": "LayerProgress PushStarted Summary TagPushed",
+}
+"""The public names of each module."""
 
 __all__ = [
     "AuthError",
@@ -115,14 +105,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - type checkers read the imports above
-    if name not in __all__:
+    home = next((home for home, names in _HOMES.items() if name in names.split()), None)
+    if home is None:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    for home in _HOMES:
-        __import__(home)  # not by `importlib`, of whose imports `-X importtime` does not tell
-        if name in vars(sys.modules[home]):
-            globals()[name] = vars(sys.modules[home])[name]
-            break
+    __import__(home)  # not by `importlib`, of whose imports `-X importtime` does not tell
+    globals()[name] = getattr(sys.modules[home], name)
     return globals()[name]
 
 

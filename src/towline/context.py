@@ -11,10 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import Cancelled
-from towline.events import Emit, nowhere
+from towline.told import nowhere
+
+if TYPE_CHECKING:
+    from towline.events import Emit
 
 T = TypeVar("T")
 About = tuple[str, str]

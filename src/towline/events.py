@@ -1,89 +1,21 @@
 """The events of a push, one frozen dataclass each, of plain text and numbers.
 
 A library user gets the same objects as the command line, which makes sentences of them
-(`cli/progress`). A push never reads an event back: events inform, they decide nothing.
+(`cli/progress`). A push never reads an event back: events inform, they decide nothing. Those that
+every push tells are in `told`.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar
 
-Outcome = Literal["pushed", "exists", "mounted", "skipped", "resumed"]
-"""How a blob got to its destination; the same words in events, results and JSON."""
-
-
-class Told:
-    """Equality, hash and repr of events and results.
-
-    Written once here: making them for each class takes `dataclass` a third of its time.
-    """
-
-    __slots__ = ()
-
-    def _items(self) -> list[tuple[str, Any]]:
-        described = fields(self)  # type: ignore[arg-type]  # those below are dataclasses
-        return [(field.name, getattr(self, field.name)) for field in described]
-
-    def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other) or not isinstance(other, Told):
-            return NotImplemented
-        return self._items() == other._items()
-
-    def __hash__(self) -> int:
-        return hash((type(self), *self._items()))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self._items())})"
+from towline.told import LayerProgress, PushStarted, Summary, TagPushed, Telling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class _Base(Told):
-    event: ClassVar[str]
-
-    reference: str
-    """The destination's full name, as in the result; empty where none is known yet."""
-    time: float = field(default_factory=time.time)
-    """Seconds since the epoch."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The event as `--progress json` prints it."""
-        return {"event": self.event, **asdict(self)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class PushStarted(_Base):
-    """A push to one repository begins."""
-
-    event: ClassVar[str] = "push"
-    repository: str
-    """Full name, registry host included."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class LayerProgress(_Base):
-    """A layer's state changed, or bytes of it moved.
-
-    `status` is one of docker's words: Preparing, Waiting, Pushing, Pushed, Layer already exists,
-    Mounted from REPOSITORY, Skipped foreign layer, Retrying in N seconds (REASON).
-    """
-
-    event: ClassVar[str] = "layer"
-    id: str
-    """First 12 hex digits of the DiffID, else of the blob's digest."""
-    status: str
-    current: int | None = None
-    """Bytes read from the source so far, where the status is Pushing."""
-    total: int | None = None
-    """Bytes to read in all, where known."""
-    sent: int | None = None
-    """Bytes of the blob put on the wire so far, resent ones too, where the status is Pushing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Working(_Base):
+class Working(Telling):
     """Bytes moved that are not sent: spooled, compressed for a digest, or read back."""
 
     event: ClassVar[str] = "work"
@@ -96,7 +28,7 @@ class Working(_Base):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Retrying(_Base):
+class Retrying(Telling):
     """An attempt at something other than a layer (a config, a manifest, a read) failed."""
 
     event: ClassVar[str] = "retry"
@@ -106,7 +38,7 @@ class Retrying(_Base):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Verified(_Base):
+class Verified(Telling):
     """What was pushed was read back (`--verify`) and is right."""
 
     event: ClassVar[str] = "verified"
@@ -119,39 +51,7 @@ class Verified(_Base):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class TagPushed(_Base):
-    """The manifest is in place under its tag. `as_dict` adds docker's `aux` object."""
-
-    event: ClassVar[str] = "tag"
-    tag: str | None
-    digest: str
-    size: int
-    """Bytes of the manifest."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The event with docker's `aux` object, which scripts of `docker push` read."""
-        aux = {"Tag": self.tag, "Digest": self.digest, "Size": self.size}
-        status = f"{self.tag or self.digest}: digest: {self.digest} size: {self.size}"
-        shown = {"event": self.event, "reference": self.reference, "time": self.time}
-        return {**shown, "status": status, "aux": aux}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Summary(_Base):
-    """A push ended well: its bytes, requests and time."""
-
-    event: ClassVar[str] = "summary"
-    sent_bytes: int
-    """Blob bytes put on the wire, resent ones too."""
-    total_bytes: int
-    """Bytes of all blobs of the image, and of what was put with it that refers to it, as stored at
-    the destination."""
-    requests: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Note(_Base):
+class Note(Telling):
     """A message that is neither progress nor a warning, such as where a pipe is spooled."""
 
     event: ClassVar[str] = "note"
@@ -159,7 +59,7 @@ class Note(_Base):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Warned(_Base):
+class Warned(Telling):
     """A warning; the push goes on."""
 
     event: ClassVar[str] = "warning"
@@ -167,7 +67,7 @@ class Warned(_Base):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Failed(_Base):
+class Failed(Telling):
     """The command failed."""
 
     event: ClassVar[str] = "error"
@@ -176,7 +76,7 @@ class Failed(_Base):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Hinted(_Base):
+class Hinted(Telling):
     """What to do about the failure of the event before."""
 
     event: ClassVar[str] = "hint"
@@ -197,7 +97,3 @@ Event = (
     | Hinted
 )
 Emit = Callable[[Event], None]
-
-
-def nowhere(_told: object) -> None:
-    """Drop an event, or a line of a log."""

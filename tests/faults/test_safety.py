@@ -16,13 +16,13 @@ from tests.support.pushing import Client, client_of, send
 from tests.support.scripted import Asked, Reply, Scripted, scripted
 from towline.context import Context
 from towline.errors import AuthError, NetworkError, RegistryError
-from towline.events import nowhere
 from towline.registry import calls
 from towline.registry.auth.credential_files import Credentials
 from towline.registry.auth.keychain import Keychain
 from towline.registry.endpoints import Endpoint
 from towline.registry.transport import Transport
 from towline.spec.digest import Digest
+from towline.told import nowhere
 from towline.wire import proxy
 from towline.wire.pool import Pool
 

@@ -17,8 +17,8 @@ import towline.testing
 from towline import api
 from towline.cli import options as cli_options
 from towline.cli import wording
-from towline.events import Outcome
 from towline.push.interface import options, result
+from towline.told import Outcome
 
 if typing.TYPE_CHECKING:
     from types import ModuleType

@@ -14,7 +14,8 @@ from towline.spec.digest import SHORT
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from towline.push.interface.result import PlannedLayer, PlanResult, PushResult
+    from towline.push.interface.findings import PlannedLayer, PlanResult
+    from towline.push.interface.result import PushResult
 
 
 def _push(args: Arguments) -> int:

@@ -16,12 +16,12 @@ from towline.spec import media_types
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from towline.events import Outcome
     from towline.knowledge.base import Entry
     from towline.layers.profile import Profile
     from towline.push.image import Blob
     from towline.spec.digest import Digest
     from towline.spec.media_types import Compression, Format
+    from towline.told import Outcome
 
 ASK_LIMIT = 3
 """HEADs for one layer at most: each is a round trip."""

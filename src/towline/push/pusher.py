@@ -12,22 +12,23 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self, Unpack, overload
 
+import towline
 from towline.context import Cancel, Context
 from towline.errors import Cancelled, Side, TowlineError, UsageError
-from towline.events import Note, Warned, nowhere
 from towline.push import reporting
 from towline.push.begin import begin, left_behind, tell_left_behind
 from towline.push.interface import destinations, edge, options
 from towline.push.interface.edge import Edge, Listener, Told
 from towline.push.interface.option_types import check_types
 from towline.push.interface.options import PusherOptions, PushOptions, Several, Source
-from towline.push.interface.result import InspectResult, PlanResult, PushResult, TagOutcome
+from towline.push.interface.result import PushResult, TagOutcome
 from towline.push.pipeline import JointPush
 from towline.push.resources import Resources
 from towline.push.source_images import Opened, Wanted, assembled, name_sides, opening
 from towline.push.target import Target, target_at
 from towline.reference import Reference, RepositoryName
 from towline.sources import location
+from towline.told import nowhere
 from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Pusher:
         """Close connections and stores, and end the threads; running pushes must be over."""
         self._resources.close()
         for sentence in self._resources.left():
+            from towline.events import Note  # which most pushes have no need of
+
             self._emit(Note(reference="", message=sentence))
 
     @edge.method
@@ -243,7 +246,7 @@ class Pusher:
             outcomes = self._push(opened, dict.fromkeys(parsed, index), context, {})
         return self._answer(outcomes, said, several=not isinstance(destination, str))
 
-    def inspect(self, source: Source, *, cancel: Cancel | None = None) -> InspectResult:
+    def inspect(self, source: Source, *, cancel: Cancel | None = None) -> towline.InspectResult:
         """What an image or index is: config, layers, children, as they lie where they are.
 
         A text that is no existing path is a registry reference. Of a source that holds several
@@ -313,7 +316,7 @@ class Pusher:
         *,
         all_tags: bool = False,
         **wishes: Unpack[PushOptions],
-    ) -> PlanResult | list[PlanResult]:
+    ) -> towline.PlanResult | list[towline.PlanResult]:
         """What a push would do; the registry is only read (GET and HEAD).
 
         Takes what `push` takes, and raises what it raises. With `check_push` an upload session is
@@ -365,5 +368,7 @@ class Pusher:
         return target_at(self._resources, name, context, options.wish({}), self._reads_as)
 
     def _warn(self, message: str) -> None:
+        from towline.events import Warned  # which most pushes have no need of
+
         self._said.append(message)
         self._emit(Warned(reference="", message=message))

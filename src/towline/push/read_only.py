@@ -12,10 +12,10 @@ from towline.layers.blobstream import BlobStream
 from towline.push import reporting
 from towline.push.begin import Begun, check
 from towline.push.image import Blob, Gatherer, Index, Layer, Tree, images, nowhere, tree_blobs
-from towline.push.interface.result import (
+from towline.push.interface.details import ManifestResult
+from towline.push.interface.findings import (
     InspectedLayer,
     InspectResult,
-    ManifestResult,
     PlannedLayer,
     PlanResult,
 )
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from towline.context import Context
+    from towline.push.interface.findings import TagPlan
     from towline.push.interface.options import Wish
-    from towline.push.interface.result import TagPlan
     from towline.push.pipeline import TargetPush
     from towline.push.reporting import Outcomes
     from towline.push.resources import Resources

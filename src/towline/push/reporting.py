@@ -6,18 +6,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import TowlineError, TransferCancelled
-from towline.events import LayerProgress, Note, PushStarted, Summary, TagPushed, Verified
 from towline.layers.profile import AUTO
 from towline.push.image import Blob, Index, Layer, Tree, images, tree_blobs
-from towline.push.interface.result import LayerResult, ManifestResult, PushResult
+from towline.push.interface.result import LayerResult, PushResult
 from towline.push.target import Cost, Target
 from towline.spec import media_types
 from towline.spec.manifest import RawManifest, parse
+from towline.told import LayerProgress, PushStarted, Summary, TagPushed
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
 
-    from towline.push.interface.result import Status, TagOutcome, Verification
+    from towline.push.interface.details import ManifestResult, Verification
+    from towline.push.interface.result import Status, TagOutcome
     from towline.push.manifests.build import Documents
     from towline.push.plan import Delivered
     from towline.reference import Reference
@@ -122,6 +123,8 @@ class Outcomes:
         documents, status, verified = placed
         self._compare(reference, tree, documents)
         if verified:
+            from towline.events import Verified  # which most have no need of
+
             target.context.emit(Verified(reference=str(reference), **verified.as_dict()))
         self.by_tag[reference] = replace(
             self._result(reference, documents.top, status),
@@ -166,8 +169,7 @@ class Outcomes:
                 others.setdefault(found.made.compression, {})[blob.id] = None
         for compression, ids in others.items():
             what = f"used as the registry holds them, in {compression}: {', '.join(ids)}"
-            message = f"not compressed with {profile.name} but {what}"
-            self.target.context.emit(Note(reference=str(reference), message=message))
+            self.target.note(f"not compressed with {profile.name} but {what}", str(reference))
 
     def charge(self, reference: Reference) -> None:
         """Add the costs and warnings since the last tag to this one."""
@@ -226,6 +228,8 @@ def manifests(tree: Tree, documents: Documents) -> tuple[ManifestResult, ...]:
     """The results of an index's children; empty for an image."""
     if not isinstance(tree, Index):
         return ()
+    from towline.push.interface.details import ManifestResult  # which most have no need of
+
     listed = parse(documents.top.content, documents.top.media_type)
     return tuple(
         ManifestResult(each.digest, each.media_type, _platform(child, each), each.size)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar, cast
 
 from towline.context import Context, Meter, Patience
 from towline.errors import RegistryError, Side, TowlineError
-from towline.events import Note, Retrying, Warned
 from towline.knowledge.base import Entry
 from towline.push.plan import Delivered, Destination, Made
 from towline.registry.repository import Repository
@@ -167,12 +166,16 @@ class Target:
             pull_from = tuple(sorted(origins, key=str))
             self.repository = client.repository(name, pull_from=pull_from, context=self.context)
 
-    def note(self, message: str) -> None:
-        """Tell something worth knowing."""
-        self.context.emit(Note(reference=self.reference, message=message))
+    def note(self, message: str, reference: str = "") -> None:
+        """Tell something worth knowing, of one tag or of the target."""
+        from towline.events import Note  # which most pushes have no need of
+
+        self.context.emit(Note(reference=reference or self.reference, message=message))
 
     def warn(self, message: str) -> None:
         """Tell a warning, and keep it for the result."""
+        from towline.events import Warned  # which most pushes have no need of
+
         self.warnings.append(message)
         self.context.emit(Warned(reference=self.reference, message=message))
 
@@ -186,6 +189,8 @@ class Target:
         """Call `work` until it succeeds. Raises its last error when trying again is of no use."""
 
         def told(seconds: float, reason: str) -> None:
+            from towline.events import Retrying  # which most pushes have no need of
+
             event = Retrying(reference=self.reference, what=what, seconds=seconds, reason=reason)
             self.context.emit(event)
 

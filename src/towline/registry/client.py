@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.context import Context, acquired
-from towline.events import nowhere
 from towline.reference import RepositoryName
 from towline.registry import errors
 from towline.registry.auth.keychain import Keychain
@@ -17,6 +16,7 @@ from towline.registry.capabilities import HostFacts
 from towline.registry.endpoints import Endpoint, host_of, trust_of
 from towline.registry.repository import Repository
 from towline.registry.transport import Transport
+from towline.told import nowhere
 from towline.wire import proxy, tls
 from towline.wire.exchange import ANSWER_TIMEOUTS, Pace
 from towline.wire.message import Request, Response, Url

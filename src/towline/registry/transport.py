@@ -16,13 +16,13 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from towline.errors import AuthError, NetworkError, RegistryError, Side, TowlineError
-from towline.events import nowhere
 from towline.reference import RepositoryName
 from towline.registry import errors
 from towline.registry.auth.admission import BODY_MARGIN, Admission, Visit
 from towline.registry.calls import REDIRECTS, REDIRECTS_MAX, Call, astray, read_sent_on, sent_on
 from towline.registry.endpoints import Endpoint, host_of
 from towline.spec import distribution
+from towline.told import nowhere
 from towline.wire.message import Request, Response, Url
 from towline.wire.proxy import is_loopback
 

@@ -16,7 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, cast
 
 from towline.context import About, Trace
-from towline.events import Emit, Event, LayerProgress, Note, Retrying, TagPushed, Warned
+from towline.events import Emit, Event, Note, Retrying, Warned
+from towline.told import LayerProgress, TagPushed
 from towline.transfers.threads import processors
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from towline.errors import NetworkError, RegistryError, TowlineError
-from towline.events import nowhere
+from towline.told import nowhere
 from towline.wire import framing, proxy
 from towline.wire.channel import Channel, Kept, Silence, words
 from towline.wire.connect import other_certificate

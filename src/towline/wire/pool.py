@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from towline._version import __version__
 from towline.errors import NetworkError
-from towline.events import nowhere
+from towline.told import nowhere
 from towline.wire import proxy, tls
 from towline.wire.channel import Channel, Kept
 from towline.wire.connect import Way, check_shunned, connect, is_out_of_files

@@ -9,22 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from towline.cli.progress import Logged, Progress
+from towline.cli.progress import Logged, Progress, Quiet
 from towline.cli.progress.json import Objects
-from towline.cli.progress.plain import Lines, Quiet
+from towline.cli.progress.plain import Lines
 from towline.cli.progress.tty import Bars
-from towline.events import (
-    Hinted,
-    LayerProgress,
-    Note,
-    PushStarted,
-    Retrying,
-    Summary,
-    TagPushed,
-    Verified,
-    Warned,
-    Working,
-)
+from towline.events import Hinted, Note, Retrying, Verified, Warned, Working
+from towline.told import LayerProgress, PushStarted, Summary, TagPushed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,7 +17,7 @@ from tests.support.pushing import NAME, Client
 from tests.support.scripted import CUT, Reply, Scripted, scripted
 from towline.context import Cancel, Context
 from towline.errors import AuthError, Cancelled, NetworkError, RegistryError, SourceError
-from towline.events import LayerProgress, Retrying
+from towline.events import Retrying
 from towline.knowledge.store import Knowledge
 from towline.layers import profile as profiles
 from towline.layers.blobstream import BlobStream
@@ -29,6 +29,7 @@ from towline.reference import RepositoryName
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
+from towline.told import LayerProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

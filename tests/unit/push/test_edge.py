@@ -18,6 +18,7 @@ from towline.errors import (
     TransferCancelled,
 )
 from towline.push.interface.edge import Edge
+from towline.told import LayerProgress
 from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def test_what_was_cancelled_brings_none_along() -> None:
         events.Note(reference="", message=WORD),
         events.Failed(reference="", message=WORD, exit_code=1),
         events.Hinted(reference="", message=WORD),
-        events.LayerProgress(reference="", id="a", status=f"Retrying in 1 second ({WORD})"),
+        LayerProgress(reference="", id="a", status=f"Retrying in 1 second ({WORD})"),
         events.Retrying(reference="", what=WORD, seconds=1, reason=WORD),
         events.Working(reference="", what=f"spooling {WORD}", current=0),
     ],

@@ -12,9 +12,7 @@ import os
 import sys
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, Protocol
-
-from towline.events import LayerProgress, Note, Warned, Working
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,14 +24,21 @@ INTERVAL = 0.1
 """Seconds between two writes of what is new."""
 
 
-class Logged(NamedTuple):
+class Logged:
     """A line of `--debug`."""
 
-    line: str
+    event = "log"
+    reference = ""
+
+    def __init__(self, line: str) -> None:
+        self.line = line
 
 
-NOTES = (Warned, Note, Logged)
+# Events are known by their words here, since a class of theirs is loaded only when one is made.
+NOTES = frozenset({"warning", "note", Logged.event})
 """The events that are shown for commands without progress."""
+_MOVING = {"layer": "id", "work": "what"}
+"""The events that may come a thousand times a second, and the field that says of what each is."""
 
 
 class Face(Protocol):
@@ -48,6 +53,21 @@ class Face(Protocol):
     def end(self) -> str:
         """The last text."""
         return ""
+
+
+class Quiet(Face):
+    """Shows only warnings and the lines of `--debug`, and with `notes` notes as well."""
+
+    def __init__(self, *, notes: bool = False) -> None:
+        self._kept = NOTES if notes else NOTES - {"note"}
+
+    def show(self, told: Sequence[Event | Logged]) -> str:
+        """The lines of those events that are shown."""
+        if not (kept := [event for event in told if event.event in self._kept]):
+            return ""
+        from towline.cli.progress.plain import line_of
+
+        return "".join(f"{line_of(event)}\n" for event in kept)
 
 
 def start(mode: str, *, layers: bool = True, debug: bool = False) -> Progress:
@@ -71,10 +91,12 @@ def start(mode: str, *, layers: bool = True, debug: bool = False) -> Progress:
         from towline.cli.progress.json import Objects
 
         face = Objects(notes_only=not layers)
-    else:
-        from towline.cli.progress.plain import Lines, Quiet
+    elif mode == "plain" and layers:
+        from towline.cli.progress.plain import Lines
 
-        face = Lines() if layers and mode == "plain" else Quiet(notes=mode == "plain")
+        face = Lines()
+    else:
+        face = Quiet(notes=mode == "plain")
     return Progress(face, sys.stderr)
 
 
@@ -100,13 +122,13 @@ class Progress:
     def emit(self, told: Event | Logged) -> None:
         """Queue an event and return at once; a byte count replaces the one queued before it."""
         with self._lock:
-            if self._broken and not isinstance(told, Warned):
+            if self._broken and told.event != "warning":
                 return
             self._lock.notify()
-            if isinstance(told, LayerProgress | Working):
-                key = told.reference, told.id if isinstance(told, LayerProgress) else told.what
+            if told.event in _MOVING:
+                key = told.reference, getattr(told, _MOVING[told.event])
                 place = self._places.get(key)
-                if place is not None and _only_moves(self._told[place], told):
+                if place is not None and _status(self._told[place]) == _status(told):
                     self._told[place] = told
                     return
                 self._places[key] = len(self._told)
@@ -160,6 +182,8 @@ class Progress:
                     self._write(self.face.reset)
             else:
                 return
+        from towline.events import Warned
+
         for event in told:
             if isinstance(event, Warned):
                 with suppress(OSError, ValueError):
@@ -171,7 +195,5 @@ class Progress:
             self._stream.flush()
 
 
-def _only_moves(before: Event | Logged, now: LayerProgress | Working) -> bool:
-    if isinstance(before, LayerProgress) and isinstance(now, LayerProgress):
-        return before.status == now.status
-    return isinstance(before, Working)
+def _status(told: Event | Logged) -> str | None:
+    return getattr(told, "status", None)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from towline.cli import wording
 from towline.cli.wording import one_line
-from towline.events import Event, LayerProgress, Working
+from towline.events import Event, Working
+from towline.told import LayerProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

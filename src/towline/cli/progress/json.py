@@ -19,7 +19,7 @@ class Objects(Face):
     """The face of `--progress json`."""
 
     def __init__(self, *, notes_only: bool = False) -> None:
-        self._kept = NOTES if notes_only else object
+        self._notes_only = notes_only
 
     def show(self, told: Sequence[Event | Logged]) -> str:
         """A line for each event that is wanted."""
@@ -27,7 +27,7 @@ class Objects(Face):
         for event in told:
             if isinstance(event, Logged):
                 lines.append(debug_object(event.line))
-            elif isinstance(event, self._kept):
+            elif event.event in NOTES or not self._notes_only:
                 shown = event.as_dict()
                 if "message" in shown:
                     shown["message"] = spelled(shown["message"])

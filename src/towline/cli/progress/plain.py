@@ -7,19 +7,11 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from towline.cli import wording
-from towline.cli.progress import NOTES, Face, Logged
+from towline.cli.progress import Face, Logged
 from towline.cli.progress.board import Board, percent
 from towline.cli.wording import one_line, spelled
-from towline.events import (
-    LayerProgress,
-    Note,
-    PushStarted,
-    Retrying,
-    Summary,
-    TagPushed,
-    Verified,
-    Warned,
-)
+from towline.events import Note, Retrying, Verified, Warned
+from towline.told import LayerProgress, PushStarted, Summary, TagPushed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -133,15 +125,3 @@ def _moved(current: int, total: int | None) -> str:
     if total is None:
         return wording.size(current)
     return f"{wording.size(current)} of {wording.size(total)} ({percent(current, total) or 0}%)"
-
-
-class Quiet(Face):
-    """Shows only warnings and the lines of `--debug`, and with `notes` notes as well."""
-
-    def __init__(self, *, notes: bool = False) -> None:
-        self._kept = NOTES if notes else (Warned, Logged)
-
-    def show(self, told: Sequence[Event | Logged]) -> str:
-        """The lines of those events that are shown."""
-        kept = [line_of(event) for event in told if isinstance(event, self._kept)]
-        return "".join(f"{line}\n" for line in kept)

@@ -22,7 +22,8 @@ from towline.cli.progress import Face, Logged
 from towline.cli.progress.board import PUSHING, Board, Row, Total, percent
 from towline.cli.progress.plain import line_of, repository_of
 from towline.cli.wording import one_line
-from towline.events import Event, LayerProgress, PushStarted, Summary, TagPushed, Verified, Working
+from towline.events import Event, Verified, Working
+from towline.told import LayerProgress, PushStarted, Summary, TagPushed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

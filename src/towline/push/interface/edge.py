@@ -17,19 +17,21 @@ from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, Unpack, cast, overload
 
 from towline.errors import Cancelled, PartialFailure, TowlineError, TransferCancelled
-from towline.push.interface.result import PlanResult, PushResult
+from towline.push.interface.result import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from towline.events import Event
+    from towline.push.interface.findings import PlanResult
     from towline.push.interface.options import PushOptions, Several, Source
+    from towline.push.interface.result import PushResult
     from towline.reference import Reference
     from towline.wire.secrets import Secrets
 
 R = TypeVar("R")
 T = TypeVar("T")
-Told = TypeVar("Told", bound=PushResult | PlanResult)
+Told = TypeVar("Told", bound="PushResult | PlanResult")
 """A caller's result of a tag."""
 
 _WORDS = ("message", "status", "what", "reason")
@@ -71,9 +73,9 @@ class Edge:
         """A result or an error, without secrets in its words."""
         if isinstance(outcome, BaseException):
             self._clear(outcome)
-        elif isinstance(outcome, PushResult | PlanResult):
-            fit = tuple(map(self.secrets.redact, outcome.warnings))
-            return outcome if fit == outcome.warnings else replace(outcome, warnings=fit)
+        elif warnings := getattr(outcome, "warnings", ()):  # of a push or a plan
+            fit = tuple(map(self.secrets.redact, warnings))
+            return outcome if fit == warnings else replace(cast("Any", outcome), warnings=fit)
         return outcome
 
     def _clear(self, error: BaseException) -> None:
@@ -106,7 +108,7 @@ class Edge:
                 return value if self.secrets.redact(text) == text else b""
             case BaseException():
                 errors.append(value)
-            case PushResult() | PlanResult():
+            case Shown():
                 return self.outcome(value)
             case dict():
                 items = tuple(value.items())

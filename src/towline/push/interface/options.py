@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, TypedDict, get_args
 
+import towline
 from towline import reference as references
 from towline.context import Cancel
 from towline.errors import UsageError
-from towline.events import Emit
 from towline.layers import profile as profiles
 from towline.push.interface.option_types import check_types
 from towline.sources.select import parse_platform
@@ -71,7 +71,7 @@ class PusherOptions(TypedDict, total=False):
     """A file of logins that is read first."""
     engine: str
     """Where the Docker engine is: `unix://`, `tcp://` or `ssh://`; else as docker finds it."""
-    on_event: Emit
+    on_event: Callable[[towline.Event], None]
     """Called with each event, from any thread."""
     log: Callable[[str], None]
     """Called with each line of the redacted wire log, from any thread."""

@@ -11,9 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import RegistryError, SourceError, TowlineError
-from towline.events import Working
 from towline.push.image import Blob, Image, Tree, tree_blobs
-from towline.push.interface.result import Verification
 from towline.push.manifests import build
 from towline.spec import manifest as manifests
 from towline.spec import media_types
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.layers import blobstream
+    from towline.push.interface.details import Verification
     from towline.push.interface.options import IfExists, Verify
     from towline.push.manifests.build import Documents
     from towline.push.plan import Made
@@ -188,6 +187,8 @@ def verify(tag: Tag, documents: Documents, how: Verify) -> Verification:
             what = file if target.layout.whole else f"its file below {file}/blobs"
             error.hint = f"remove {what}, then copy again: what is there is not fetched anew"
         raise
+    from towline.push.interface.details import Verification  # which most have no need of
+
     read = blobs if how == "full" else ()
     return Verification(
         manifests=1 + len(children),
@@ -245,7 +246,9 @@ def _read(target: Target, blob: Blob, made: Made) -> None:
 
 
 def _counted(target: Target, blob: Blob, made: Made) -> blobstream.Blob:
-    from towline.layers.blobstream import BlobStream  # most pushes read nothing back
+    # Most pushes read nothing back.
+    from towline.events import Working
+    from towline.layers.blobstream import BlobStream
 
     reader = target.repository.open_blob(made.digest, target.context)
     stream = BlobStream(

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, cast
 
 from towline.context import Cancel, Context
 from towline.errors import AuthError, Cancelled, RegistryError, TowlineError
-from towline.events import LayerProgress, Outcome, Retrying
+from towline.events import Retrying
 from towline.layers.profile import AUTO, Profile
 from towline.push.image import Blob, nowhere
 from towline.push.plan import Ask, Delivered, Made, Mount, Send, Step, own
 from towline.registry.calls import Confirmed
+from towline.told import LayerProgress, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
