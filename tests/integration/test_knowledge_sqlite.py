@@ -105,8 +105,11 @@ def test_a_cache_of_an_earlier_version_is_gone_on_with(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as earlier:
         earlier.execute("DROP TABLE value")
         earlier.execute("CREATE TABLE session (key TEXT, address TEXT)")
+        earlier.execute("CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
+        earlier.execute("INSERT INTO secret VALUES ('account', x'2b2b')")
         earlier.execute("PRAGMA user_version = 1")
     with closing(SqliteKnowledge(path, OURS)) as store:
+        assert store.account_key() == b"++"
         store.record_host("reg", {"mounts": "1"})
         assert store.host_facts("reg") == {"mounts": "1"}
         assert store.stats().entries == 200

@@ -40,7 +40,8 @@ _NO_DATABASE = "not a database"
 
 # `place` orders the entries of a DiffID, because clocks may be set back. Without a rowid the
 # entries of a DiffID lie side by side, so that a look-up reads one page or two. The tables that are
-# dropped are those of version 1, whose values had one each.
+# dropped are those of version 1, whose values had one each. The key of accounts is taken over: no
+# entry that an account has made would be its own with another one.
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS entry (
     diff_id BLOB NOT NULL, digest BLOB NOT NULL, repository TEXT NOT NULL, account TEXT NOT NULL,
@@ -54,10 +55,12 @@ CREATE TABLE IF NOT EXISTS value (
     PRIMARY KEY (kind, name)
 );
 CREATE INDEX IF NOT EXISTS value_until ON value (kind, until);
+CREATE TABLE IF NOT EXISTS secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+INSERT OR IGNORE INTO value SELECT 'secret', name, 9e999, value FROM secret;
+DROP TABLE secret;
 DROP TABLE IF EXISTS session;
 DROP TABLE IF EXISTS config;
 DROP TABLE IF EXISTS host;
-DROP TABLE IF EXISTS secret;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
@@ -271,7 +274,7 @@ def _prepare(database: sqlite3.Connection, path: str) -> None:
     import sqlite3
 
     application, version = _marks(database)
-    # An earlier version's file lacks a table. What it has in others is learned anew.
+    # An earlier version's file lacks a table. What it has in others is mostly learned anew.
     earlier = application == APPLICATION_ID and version < VERSION
     if earlier or (application, version) == (0, 0):
         database.execute("PRAGMA auto_vacuum = INCREMENTAL")
