@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import towline
+from tests.support.subjects import signature
 from towline.cli.main import main
 from towline.server import Server
 from towline.testing.images import make_image
@@ -391,6 +392,15 @@ def test_a_docker_archive_holds_one_platform_and_says_which_there_are(
     copied(f"{source.host}/app:1", f"docker-archive:{tmp_path}/d.tar:app", platform="linux/arm64")
     told = towline.inspect(tmp_path / "d.tar")
     assert told.platform == "linux/arm64"
+
+
+def test_a_docker_archive_holds_no_artifact(source: Source, tmp_path: Path) -> None:
+    signature(tmp_path / "artifact", f"sha256:{'1' * 64}", 1)
+    with pytest.raises(towline.SourceError) as caught:
+        copied(str(tmp_path / "artifact"), f"docker-archive:{tmp_path}/d.tar:app:1")
+    assert str(caught.value) == (
+        f"docker-archive:{tmp_path}/d.tar:app:1 is to be one image, and the source is none"
+    )
 
 
 def test_one_read_serves_a_registry_a_layout_and_both_archives(

@@ -208,6 +208,13 @@ def test_the_images_of_a_source_are_listed_and_a_hint_names_one_ready_to_be_used
     assert towline.inspect(hint).platform == "linux/amd64"
 
 
+def test_a_tag_that_containerd_writes_beside_a_full_name_is_no_image_more(tmp_path: Path) -> None:
+    specs = [ImageSpec([{"a": name.encode()}], names=[f"{name}:1"]) for name in ("app", "web")]
+    make_images(tmp_path / "two.tar", specs, "docker-containerd")
+    names = ("docker.io/library/app:1", "docker.io/library/web:1")
+    assert towline.inspect(tmp_path / "two.tar").images == names
+
+
 def test_where_several_images_have_tags_of_one_repository_all_of_them_are_offered(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 import towline
 from tests.support import readback
 from tests.support.subjects import signature
@@ -25,6 +27,13 @@ def listed(registry: Place, subject: str) -> list[str]:
         tag = subject.replace(":", "-")
         body, _ = readback.fetch(f"{registry.url}/v2/{path}/manifests/{tag}")
     return [str(entry["digest"]) for entry in json.loads(body)["manifests"]]
+
+
+def test_an_artifact_is_in_ocis_format_alone(registry: Place, tmp_path: Path) -> None:
+    signature(tmp_path / "artifact", f"sha256:{'1' * 64}", 1)
+    with pytest.raises(towline.UsageError, match="is an artifact, which has no other form"):
+        towline.push(tmp_path / "artifact", registry.name("app"), format="docker")
+    assert {method for method, _ in registry.requests()} <= {"GET", "HEAD"}
 
 
 def test_an_artifact_is_listed_under_its_subject(registry: Place, tmp_path: Path) -> None:

@@ -188,18 +188,20 @@ def _fitting(
 ) -> tuple[tuple[Reference, Tree], ...]:
     """The tree for each tag: a docker archive holds images, and no indexes.
 
-    Raises SourceError for an index of several images.
+    Raises SourceError for an index of several images, and for an artifact.
     """
     if not name.host.startswith("docker-archive:"):
         return tuple(tags)
     fitting = []
     for reference, tree in tags:
         found = [image for image in images(tree) if image.source.platform.known]
-        if len(found) != 1:
+        if not found:
+            raise SourceError(f"{reference} is to be one image, and the source is none")
+        if len(found) > 1:
             platforms = ", ".join(str(image.source.platform) for image in found)
             raise SourceError(
                 f"{reference} is to be one image, and the source has {len(found)}: {platforms}",
-                hint=f"choose one: `platform='{found[0].source.platform}'`" if found else None,
+                hint=f"choose one: `platform='{found[0].source.platform}'`",
             )
         fitting.append((reference, found[0]))
     return tuple(fitting)

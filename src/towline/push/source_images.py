@@ -12,7 +12,7 @@ from towline.push.target import Costs, Target
 from towline.reference import Reference, RepositoryName
 from towline.sources.base import SourceEntry, images_of
 from towline.sources.open_source import NOT_AHEAD, Ahead, open_source
-from towline.sources.select import chosen, select, tagged
+from towline.sources.select import chosen, select, tagged, titles
 from towline.spec.distribution import is_list
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Opened(NamedTuple):
         if self.location.ref is not None or len(entries) == 1:
             return ()
         return tuple(
-            name for place, entry in enumerate(entries) for name in entry.names or (f"@{place}",)
+            name for place, entry in enumerate(entries) for name in titles(entry) or (f"@{place}",)
         )
 
     def wanted(self, destinations: Sequence[Reference]) -> Wanted:

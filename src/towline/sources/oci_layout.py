@@ -47,8 +47,11 @@ class OciLayout(OciImages):
         if isinstance(document, Manifest):
             raise SourceError(f"{INDEX} in {files.name} is an image manifest, not an index")
         self.sparse = SPARSE in document.annotations
-        self._listed = tuple(each for each in document.manifests if not _is_referrer(each))
-        self._referrers = tuple(each for each in document.manifests if _is_referrer(each))
+        subjects = [(each, self._subject(each)) for each in document.manifests]
+        if all(subject for _, subject in subjects):  # then they are what is meant
+            subjects = [(each, None) for each in document.manifests]
+        self._listed = tuple(each for each, subject in subjects if not subject)
+        self._referrers = tuple((subject, each) for each, subject in subjects if subject)
 
     @property
     def transport(self) -> str:
@@ -112,7 +115,7 @@ class OciLayout(OciImages):
         """See `ImageSource`."""
         del patient
         found: list[tuple[str | None, Descriptor, str | None]] = [
-            (each.annotations[REFERRER], each, None) for each in self._referrers
+            (subject, each, None) for subject, each in self._referrers
         ]
         named = ((name, each) for each in self._listed for name in _names(each))
         found += [(subject_of(name), each, name) for name, each in named]
@@ -121,6 +124,24 @@ class OciLayout(OciImages):
             for subject, each, tag in found
             if subject in subjects
         ]
+
+    def _subject(self, listed: Descriptor) -> str | None:
+        """The manifest that an entry of `index.json` refers to; None: the entry is an image.
+
+        What refers to another manifest has no name. Docker marks it; with oras and others its
+        manifest's `subject` alone tells, which counts where the layout holds that, too.
+        """
+        if _names(listed):
+            return None
+        if mark := listed.annotations.get(REFERRER):
+            return mark
+        try:
+            _, document = self.document(listed)
+        except SourceError:  # told when its content is asked for
+            return None
+        subject = document.subject
+        held = subject and self._files.size(path_of(subject.digest)) is not None
+        return subject.digest if subject and held else None
 
     # Its blobs.
 
@@ -154,10 +175,6 @@ class OciLayout(OciImages):
 def _names(listed: Descriptor) -> tuple[str, ...]:
     names = (listed.annotations.get(key) for key in (CONTAINERD_NAME, REF_NAME))
     return tuple(name for name in names if name)
-
-
-def _is_referrer(listed: Descriptor) -> bool:
-    return REFERRER in listed.annotations and not _names(listed)
 
 
 def path_of(digest: Digest) -> str:

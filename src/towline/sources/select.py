@@ -151,6 +151,13 @@ def _full(name: str) -> Reference | None:
     return found.with_tag(found.target) if found and not found.digest else found
 
 
+def titles(entry: SourceEntry) -> list[str]:
+    """The names by which an entry is told: a tag that containerd writes twice is told once."""
+    return [
+        name for name in entry.names if not any(other.endswith(f":{name}") for other in entry.names)
+    ]
+
+
 def _name_one(entries: Sequence[SourceEntry], spelled: str) -> str | None:
     """A hint that shows how to name one of the entries or, if all have tags, how to push all."""
     if not entries or not spelled:
@@ -166,7 +173,7 @@ def _listed(entries: Sequence[SourceEntry]) -> str:
     names = [
         name
         for place, entry in enumerate(entries)
-        for name in (*map(shown, entry.names),) or (f"@{place} without a name",)
+        for name in (*map(shown, titles(entry)),) or (f"@{place} without a name",)
     ]
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

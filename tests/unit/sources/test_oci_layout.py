@@ -63,6 +63,13 @@ class Layout:
         raw = manifest.build("oci", config, layers)
         return self.add(raw.content, raw.media_type, **more)
 
+    def artifact(self, *, subject: Descriptor, name: str | None = None) -> Descriptor:
+        raw = manifest.build("oci", self.add(b"{}", "application/vnd.oci.empty.v1+json"), [])
+        document = {**json.loads(raw.content), "subject": subject.as_json()}
+        named = {"org.opencontainers.image.ref.name": name} if name else {}
+        content = json.dumps(document).encode()
+        return self.add(content, raw.media_type, annotations=named, artifact_type="example/x")
+
     def done(self, *listed: Descriptor) -> Path:
         index = manifest.build_index("oci", listed)
         (self.folder / "index.json").write_bytes(index.content)
@@ -481,6 +488,37 @@ class Counting(Folder):
     def open(self, path: str) -> Reader:
         self.opened.append(path)
         return super().open(path)
+
+
+def test_an_artifact_without_a_name_whose_subject_is_here_refers_to_it(layout: Layout) -> None:
+    """As oras, and whatever keeps to the image-spec alone, writes it into a layout."""
+    image = layout.image(layout.config(), annotations={"org.opencontainers.image.ref.name": "v1"})
+    signature = layout.artifact(subject=image)
+    of_it = layout.artifact(subject=signature)
+    layout.done(image, signature, of_it)
+    with closing(OciLayout(Folder(str(layout.folder)))) as source:
+        assert [entry.names for entry in source.entries()] == [("v1",)]
+        found = source.referrers([image.digest, signature.digest])
+        assert [each.listed.digest for each in found] == [signature.digest, of_it.digest]
+        assert {each.tag for each in found} == {None}
+
+
+def test_an_artifact_is_what_is_meant_where_it_has_a_name_or_its_subject_is_elsewhere(
+    layout: Layout,
+) -> None:
+    image = layout.image(layout.config())
+    named = layout.artifact(subject=image, name="signature")
+    elsewhere = layout.artifact(subject=Descriptor(image.media_type, Digest.of(b""), 1))
+    layout.done(image, named, elsewhere)
+    with closing(OciLayout(Folder(str(layout.folder)))) as source:
+        assert [entry.names for entry in source.entries()] == [(), ("signature",), ()]
+        assert source.referrers([image.digest]) == []
+
+
+def test_an_artifact_is_what_is_meant_where_nothing_else_is_listed(layout: Layout) -> None:
+    layout.done(layout.artifact(subject=layout.image(layout.config())))
+    with closing(OciLayout(Folder(str(layout.folder)))) as source:
+        assert len(source.entries()) == 1
 
 
 def test_of_many_images_those_alone_are_read_whose_content_is_asked_for(tmp_path: Path) -> None:

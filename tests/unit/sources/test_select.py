@@ -51,7 +51,7 @@ def test_a_name_that_is_not_there_is_told_with_those_that_are(ref: str) -> None:
         select(ALL, ref, "x.tar")
     assert str(caught.value) == (
         f"tag does not exist: {ref} in x.tar, which holds app:1, app:latest, "
-        "reg.example:5000/team/other:2, @2 without a name, docker.io/library/web:3, 3"
+        "reg.example:5000/team/other:2, @2 without a name, docker.io/library/web:3"
     )
 
 

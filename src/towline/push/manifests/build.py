@@ -54,12 +54,15 @@ def preferred(image: Image, requested: Format | None, profile: Profile) -> Forma
 
 
 def check(image: Image, fmt: Format, profile: Profile) -> None:
-    """Refuse layers that a manifest of that format cannot hold, before anything is sent.
+    """Refuse what a manifest of that format cannot hold, before anything is sent.
 
     Raises UsageError.
     """
     if fmt == "oci":
         return
+    if image.source.oci and (why := _artifact(image)):
+        came = f"the manifest {image.source.manifest.digest}" if image.source.manifest else "it"
+        raise UsageError(f"{came} is an artifact, {why}", hint="use `format='oci'`")
     if profile.compression == "zstd" and not image.whole:
         msg = "zstd layers do not fit into docker's manifest format (schema 2)"
         raise UsageError(msg, hint="use `format='oci'`, or `compression='gzip'`")
@@ -297,19 +300,24 @@ def _check_annotations(tree: Tree, form: str) -> None:
 
 def _check_image(image: Image) -> None:
     """Raise CannotConvert for artifacts: only a plain image means the same in another family."""
-    came = image.source.manifest
-    parsed = manifests.parse(came.content, came.media_type) if came else None
-    if isinstance(parsed, manifests.Manifest) and (parsed.subject or parsed.artifact_type):
-        raise CannotConvert("it is an artifact, which has no other form")
-    if image.source.config_type not in _CONFIGS:
-        raise CannotConvert(
-            f"its config is of the type {image.source.config_type}, which has no other form"
-        )
+    if why := _artifact(image):
+        raise CannotConvert(f"it is an artifact, {why}")
     for layer in image.layers:
         if isinstance(layer, Blob) and layer.stored and layer.stored_compression is None:
             raise CannotConvert(
                 f"it holds a blob of the type {layer.stored.media_type}, which has no other form"
             )
+
+
+def _artifact(image: Image) -> str:
+    """Why the manifest is an artifact's and no image's, as a clause; "": it is an image's."""
+    came = image.source.manifest
+    parsed = manifests.parse(came.content, came.media_type) if came else None
+    if isinstance(parsed, manifests.Manifest) and (parsed.subject or parsed.artifact_type):
+        return "which has no other form"
+    if image.source.config_type not in _CONFIGS:
+        return f"whose config is of the type {image.source.config_type}, which has no other form"
+    return ""
 
 
 def _check_no_zstd(layer: Layer, made: Mapping[str, Made]) -> None:
