@@ -262,6 +262,37 @@ def test_a_file_that_cannot_be_is_refused_before_anything_is_asked(
     assert not oci_registry.requests
 
 
+@pytest.mark.parametrize("trace", ["image.json", "link.json", "layout/index.json"])
+@pytest.mark.parametrize("call", ["push", "plan", "copy", "index", "digest"])
+def test_it_replaces_no_source(
+    oci_registry: TestRegistry, tmp_path: Path, call: str, trace: str
+) -> None:
+    layout, image = tmp_path / "layout", tmp_path / "image.json"
+    source = make_image(layout, format="oci").path
+    if trace != "layout/index.json":
+        source = make_image(image).path
+    (tmp_path / "link.json").symlink_to("image.json")
+    before = (layout / "index.json").read_bytes(), image.exists() and image.read_bytes()
+    to = [] if call == "digest" else [f"{oci_registry.name('app')}:1"]
+    work: Any = getattr(towline, call)
+    with pytest.raises(towline.UsageError, match=f"`trace .*{trace}` would replace {source}"):
+        work(source, *to, trace=tmp_path / trace)
+    if trace == "image.json":
+        with image.open("rb") as file, pytest.raises(towline.UsageError, match="would replace"):
+            work(file, *to, trace=tmp_path / trace)
+    assert before == ((layout / "index.json").read_bytes(), image.exists() and image.read_bytes())
+    assert not oci_registry.requests
+
+
+@pytest.mark.parametrize("place", ["oci:{}/layout:1", "docker-archive:{}/index.json:app:1"])
+def test_it_replaces_no_destination(made: Made, tmp_path: Path, place: str) -> None:
+    to = place.format(tmp_path)
+    trace = tmp_path / "layout" / "index.json" if "layout" in to else tmp_path / "index.json"
+    with pytest.raises(towline.UsageError, match=f"would replace {to}"):
+        towline.copy(made.path, to, trace=trace)
+    assert not trace.exists()
+
+
 def test_a_file_that_cannot_be_at_the_end_undoes_no_push(
     oci_registry: TestRegistry, made: Made, tmp_path: Path
 ) -> None:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from towline.cli.options import Arguments
 
 _ENDINGS = (".tar", ".tgz", ".gz", ".zst")
-_LAYOUT = ("oci-layout", "index.json", "blobs")
-"""What a layout's folder holds (image-spec, "Image Layout")."""
 _SOURCES = {"push": 1, "plan": 1, "copy": 1, "inspect": 1, "digest": 1, "index": None}
 """How many of a command's first words are sources; None: all of them."""
 
@@ -65,26 +63,20 @@ def copied(args: Arguments) -> tuple[str, list[str]]:
 
 def check_files(args: Arguments) -> None:
     """Raise UsageError where an option's file would replace a source, a destination or another."""
-    if "digest_file" not in args and "trace" not in args:
+    options = ("digest_file", "trace")
+    outputs = {f"--{name.replace('_', '-')}": getattr(args, name, "") for name in options}
+    if not any(outputs.values()):
         return
-    from pathlib import Path  # costs start-up
+    from towline.push.interface.destinations import check_outputs
 
-    taken: dict[Path, str] = {}
-    for word in (*args.words, *getattr(args, "to", [])):
-        location = locations.parse(word)
-        # A bare word that is no file is an image's name.
-        if location.in_files and (location.transport or _exists(word)):
-            path = Path(os.path.realpath(location.path))
-            taken |= dict.fromkeys((path, *(path / name for name in _LAYOUT)), word)
-    for option, keyword in (("--digest-file", "digest_file"), ("--trace", "trace")):
-        if file := getattr(args, keyword, None):
-            path = Path(os.path.realpath(file))
-            # A blob lies in a folder of `blobs`; what else is beside a layout is its owner's.
-            inside = path.parents[1] if path.parts[-3:-2] == ("blobs",) else path
-            if replaced := taken.get(path) or taken.get(inside):
-                message = f"`{option} {file}` would replace {replaced}"
-                raise UsageError(message, hint="name another file")
-            taken[path] = f"the file of `{option}`"
+    words = [(locations.parse(word), word) for word in (*args.words, *getattr(args, "to", []))]
+    # A bare word that is no file is an image's name.
+    files = [
+        (location.path, word)
+        for location, word in words
+        if location.in_files and (location.transport or _exists(word))
+    ]
+    check_outputs({option: file for option, file in outputs.items() if file}, files)
 
 
 def reference(args: Arguments) -> str:

@@ -109,7 +109,7 @@ class Pusher:
         parsed, wish = destinations.checked(source, parsed, wish)
         names, said = destinations.by_repository(parsed), len(self._said)
         with (
-            self._carried(wishes, parsed) as context,
+            self._carried(wishes, [source], parsed) as context,
             self._resources.connecting(names, context) as wait_for_connection,
             opening(source, self._resources, context, parsed, wish=wish, ahead=True) as opened,
         ):
@@ -237,7 +237,7 @@ class Pusher:
         parsed = destinations.parse(destination, wish, self._account)
         meant = destinations.all_meant(sources)
         said = len(self._said)
-        with self._carried(wishes, parsed) as context, ExitStack() as stack:
+        with self._carried(wishes, meant, parsed) as context, ExitStack() as stack:
             each = [
                 stack.enter_context(opening(source, self._resources, context, parsed, wish=wish))
                 for source in meant
@@ -277,8 +277,8 @@ class Pusher:
         from towline.push import read_only
 
         wish = options.wish(wishes)
-        with self._carried(wishes) as context:
-            where = destinations.looked_at(source)
+        where = destinations.looked_at(source)
+        with self._carried(wishes, [where]) as context:
             if wish.as_it_is and (reference := where.reference):
                 return self._read(reference.repository, context).existing(reference).digest
             with opening(where, self._resources, context, wish=wish) as opened:
@@ -331,7 +331,7 @@ class Pusher:
         parsed, wish = destinations.checked(where, parsed, wish)
         said = len(self._said)
         with (
-            self._carried(wishes, parsed) as context,
+            self._carried(wishes, [where], parsed) as context,
             opening(where, self._resources, context, parsed, wish=wish, outline=True) as opened,
         ):
             wanted = opened.wanted(parsed)
@@ -351,13 +351,19 @@ class Pusher:
         return Context(cancel, self._emit)
 
     @contextmanager
-    def _carried(self, wishes: PushOptions, parsed: Sequence[Reference] = ()) -> Iterator[Context]:
-        """What the calls of one push carry; the trace is written at its end, however it ends."""
+    def _carried(
+        self, wishes: PushOptions, sources: Sequence[Location], parsed: Sequence[Reference] = ()
+    ) -> Iterator[Context]:
+        """What the calls of one push carry; the trace is written at its end, however it ends.
+
+        Raises UsageError where the trace would replace a source or a destination.
+        """
         context = self._context(wishes.get("cancel"))
         with ExitStack() as stack:
             if (file := wishes.get("trace")) is not None:
                 from towline.tracing import tracing  # which most have no need of
 
+                destinations.check_trace(file, sources, parsed)
                 trace = stack.enter_context(tracing(file, self._edge.secrets.redact, self._warn))
                 context = Context(context.cancel, trace.hearing(self._emit), trace=trace)
             stack.enter_context(self._edge.crossed(parsed))

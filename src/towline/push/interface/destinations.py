@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from towline import reference
@@ -27,6 +27,9 @@ _PORT = "[0-9]+/"  # what stands behind the colon of a host
 _OURS = "|".join(each for each in TRANSPORTS if each != "docker")
 _ELSEWHERE = rf"(?:{_OURS}|{_SKOPEOS}):(?!{_PORT})"
 """The beginning of a text that names a folder, a file or a daemon, also of skopeo's alone."""
+
+_LAYOUT = ("oci-layout", "index.json", "blobs")
+"""What a layout's folder holds (image-spec, "Image Layout")."""
 
 _MOST_DIGITS = 3
 """Digits of a number behind a name that is more likely a tag than a port."""
@@ -242,6 +245,43 @@ def checked(
     place.check_apart(source, destinations)
     named = place.named(destinations, found, all_tags=wish.all_tags)
     return named, _plain(wish, destinations)
+
+
+def check_trace(
+    file: str | os.PathLike[str], sources: Iterable[Location], destinations: Iterable[Reference]
+) -> None:
+    """Raise UsageError where a trace would replace a source or a destination, or a file of it."""
+    # A file object has no path, but may have a name.
+    read = [(each.path or each.name, each.name) for each in sources if each.in_files or each.file]
+    written = [
+        (each.repository.host.partition(":")[2], str(each))
+        for each in destinations
+        if not each.repository.is_at_registry
+    ]
+    check_outputs({"trace": file}, (*read, *written))
+
+
+def check_outputs(
+    outputs: Mapping[str, str | os.PathLike[str]], files: Iterable[tuple[str, str]]
+) -> None:
+    """Raise UsageError where an output would replace a file of these, or another output.
+
+    `outputs`: by their options. `files`: paths of files and of layouts, and how they are named.
+    """
+    from pathlib import Path  # costs start-up
+
+    taken: dict[Path, str] = {}
+    for name, shown in files:
+        path = Path(os.path.realpath(name))
+        taken |= dict.fromkeys((path, *(path / name for name in _LAYOUT)), shown)
+    for option, file in outputs.items():
+        path = Path(os.path.realpath(file))
+        # A blob lies in a folder of `blobs`; what else is beside a layout is its owner's.
+        inside = path.parents[1] if path.parts[-3:-2] == ("blobs",) else path
+        if replaced := taken.get(path) or taken.get(inside):
+            message = f"`{option} {os.fspath(file)}` would replace {replaced}"
+            raise UsageError(message, hint="name another file")
+        taken[path] = f"the file of `{option}`"
 
 
 def _plain(wish: Wish, destinations: Sequence[Reference]) -> Wish:
