@@ -9,11 +9,12 @@ import pytest
 
 from tests.support.scripted import CUT, HTML, Asked, Reply, Scripted, complaint
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
-from towline.push.manifests.put import sign
+from towline.knowledge.open import signing_key
 from towline.registry.manifests import refuses_type
 from towline.spec import media_types
 from towline.spec.digest import Digest
 from towline.spec.manifest import RawManifest
+from towline.spec.schema1 import sign
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -449,7 +450,8 @@ class TestLooking:
         self, registry: Scripted, client: Client, tmp_path: Path
     ) -> None:
         payload = b'{"schemaVersion":1,"fsLayers":[{"blobSum":"%s"}],"history":[{}]}'
-        signed = sign(payload % DIGEST.encode(), {"HOME": str(tmp_path)}, lambda _warning: None)
+        key = signing_key({"HOME": str(tmp_path)}, lambda _warning: None)
+        signed = sign(payload % DIGEST.encode(), key, "2026-11-29T12:00:00Z")
         hold(registry, RawManifest(signed.content, "application/json"))
         self.names(registry, signed.digest)
         found = client.repository.get_manifest("1", client.context)

@@ -2,7 +2,8 @@
 
 For a push (`open_knowledge`) a cache that cannot be used is a warning. For a command that is about
 the cache itself, such as `cache stats` (`open_store`), it is an error. Also knows the user's
-folders (XDG Base Directory Specification), and this machine's secret in one of them.
+folders (XDG Base Directory Specification), and in one of them this machine's secret, and the user's
+key for signatures.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from towline.knowledge.store import Knowledge
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
 REMOTE = ("redis", "rediss", "unix")
 KEY_VARIABLE = "TOWLINE_CACHE_KEY"
 PLACE_VARIABLE = "TOWLINE_CACHE"
 """The variable that names the cache where nothing else does, for the library too."""
+KEY_FILE = "schema1-key.pem"
 _ID_SIZE = 32
 """Bytes of this machine's secret: the length that HMAC-SHA256 wants (RFC 2104, section 3)."""
 
@@ -103,14 +107,43 @@ def machine_id(environ: Mapping[str, str]) -> bytes:
     # cache then counts as another machine's, which costs trust and nothing else.
     fresh = os.urandom(_ID_SIZE)
     try:
-        text = kept(environ, "machine-id", f"{fresh.hex()}\n".encode())
+        text = _kept(environ, "machine-id", f"{fresh.hex()}\n".encode())
         found = bytes.fromhex(text.decode("ascii"))
     except (KnowledgeError, OSError, ValueError):
         return fresh
     return found if len(found) == _ID_SIZE else fresh  # a file that was cut short is no secret
 
 
-def kept(environ: Mapping[str, str], name: str, fresh: bytes) -> bytes:
+def signing_key(environ: Mapping[str, str], warn: Callable[[str], None]) -> EllipticCurvePrivateKey:
+    """The key that signs schema 1, made once and kept in the user's data folder.
+
+    Where it cannot be kept or read it is another one each time: nobody has to trust it, as
+    registries of that time only check that a signature fits the key beside it.
+    """
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    fresh = ec.generate_private_key(ec.SECP256R1())
+    pem = fresh.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    try:
+        key = serialization.load_pem_private_key(_kept(environ, KEY_FILE, pem), password=None)
+    except (KnowledgeError, OSError):
+        return fresh
+    except (ValueError, TypeError):
+        why = "it cannot be read"
+    else:
+        if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
+            return key
+        why = "it is no key on the curve P-256"
+    warn(f"the key in {KEY_FILE} of the user's data folder is of no use: {why}")
+    return fresh
+
+
+def _kept(environ: Mapping[str, str], name: str, fresh: bytes) -> bytes:
     """The content of a file in the user's data folder. If there is none, `fresh` is written there.
 
     Only the user can read the file, and nobody ever sees a part of it. Raises KnowledgeError when

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from towline.context import Meter
 from towline.errors import RegistryError, SourceError, TowlineError, UsageError
 from towline.push.image import Gatherer, Index, Tree, images
 from towline.push.interface import destinations, options
 from towline.push.manifests import build, tagged
-from towline.push.pipeline import TargetPush
-from towline.push.reporting import Outcomes, announce
+from towline.push.reporting import announce, leave_tag
 from towline.push.source_images import Opened, Wanted, opening
-from towline.push.target import Referral, Target, target_at
+from towline.push.target import Costs, Referral, TargetPush
 from towline.reference import Reference, RepositoryName
 from towline.spec.descriptor import Descriptor, is_attestation
 from towline.spec.digest import Digest
@@ -32,19 +32,22 @@ _DEPTH = 4
 class Begun(NamedTuple):
     """A push that has begun."""
 
-    outcomes: list[Outcomes]
-    """One for each repository, with the tags that were settled before the source was read."""
-    runs: list[TargetPush]
-    """One for each repository that has other tags; their trees share blobs."""
+    targets: list[TargetPush]
+    """One for each repository; tags that were settled already have an outcome."""
     broken: dict[Reference, SourceError | RegistryError]
     """The errors of images that cannot be read, if there are several images."""
+
+    @property
+    def unsettled(self) -> list[TargetPush]:
+        """Those that have other tags; their trees share blobs."""
+        return [target for target in self.targets if target.tags]
 
     @property
     def ended(self) -> dict[Reference, TagOutcome]:
         """The outcome of each tag whose push has ended."""
         found: dict[Reference, TagOutcome] = dict(self.broken)
-        for each in self.outcomes:
-            found |= each.by_tag
+        for target in self.targets:
+            found |= target.outcomes
         return found
 
 
@@ -53,28 +56,23 @@ def begin(
     wanted: Wanted,
     context: Context,
     *,
-    passed: Mapping[RepositoryName, Target],
+    ahead: Mapping[RepositoryName, TargetPush],
 ) -> Begun:
     """Settle the tags that need nothing more, and describe what goes under the others.
 
-    `passed`: targets that have blobs of the source already. Requests to the source's registry count
-    for the first of the targets. Raises SourceError, UsageError, and a registry's errors.
+    `ahead`: the targets, if blobs of the source were sent to them already. Raises SourceError,
+    UsageError, and a registry's errors.
     """
     wish, places = opened.wish, destinations.by_repository(wanted)
-    targets = passed or targets_of(opened, places, context)
+    targets = ahead or targets_of(opened, places, context)
     for target in targets.values():
         target.origins = opened.source.near_origins
-    if opened.source.origin:
-        first = next(iter(targets.values()))
-        first.context, first.costs = opened.context, opened.costs
     if wish.omit_from:
         _omit(opened, [*targets.values()], context)
-    agreed: dict[Tree, tuple[str, Digest]] = {}
-    outcomes = {name: Outcomes(target, agreed) for name, target in targets.items()}
     if opened.source.origin:
         for name, tags in places.items():
-            _settle(outcomes[name], tags, wanted)
-        settled = {tag for each in outcomes.values() for tag in each.by_tag}
+            _settle(targets[name], tags, wanted)
+        settled = {tag for target in targets.values() for tag in target.outcomes}
         wanted = {tag: entry for tag, entry in wanted.items() if tag not in settled}
         opened.source.read_ahead(wanted.values())
     gatherer = Gatherer(wish.profile, recompress=wish.explicit_profile)
@@ -82,35 +80,39 @@ def begin(
     for tree in found.values():
         check(tree, wish)
     left = destinations.by_repository(found)
-    for name, tags in left.items():
-        target = targets[name]
-        target.tags = _fitting(name, ((each, found[each]) for each in tags))
-        warnings = (each for tag, _ in target.tags for each in wanted[tag].content.warnings)
-        for warning in dict.fromkeys(warnings):
-            target.warn(warning)
-    remaining = [targets[name] for name in left]
-    _tell_hosts(remaining, wish)
+    for name, target in targets.items():
+        target.tags = _fitting(name, ((tag, found[tag]) for tag in left.get(name, ())))
+        target.staying = {}  # of what was sent ahead
+        for tag, _ in target.tags:
+            for warning in wanted[tag].content.warnings:
+                target.warn(warning)
+    begun = Begun([*targets.values()], broken)
+    _tell_hosts(begun.unsettled, wish)
     if wish.referrers:
-        _attach_referrers(remaining, opened, gatherer)
-    opened.charge(remaining)
-    runs = [TargetPush(targets[name], outcomes[name]) for name in left]
-    return Begun([*outcomes.values()], runs, broken)
+        _attach_referrers(begun.unsettled, opened, gatherer)
+    opened.charge(begun.unsettled)
+    return begun
 
 
 def targets_of(
     opened: Opened, names: Iterable[RepositoryName], context: Context
-) -> dict[RepositoryName, Target]:
-    """The targets of a push."""
-    return {name: target_at(opened.resources, name, context, opened.wish) for name in names}
+) -> dict[RepositoryName, TargetPush]:
+    """The targets of a push. Requests to the source's registry count for the first of them."""
+    targets: dict[RepositoryName, TargetPush] = {}
+    agreed: dict[Tree, tuple[str, Digest]] = {}
+    for name in names:
+        theirs = opened.source.origin and not targets
+        costs = opened.costs if theirs else Costs(context.but(meter=Meter()))
+        targets[name] = TargetPush(opened.resources, name, costs, opened.wish, agreed)
+    return targets
 
 
-def _settle(outcomes: Outcomes, tags: Sequence[Reference], wanted: Wanted) -> None:
+def _settle(target: TargetPush, tags: Sequence[Reference], wanted: Wanted) -> None:
     """Settle tags of a target before the image is read: a HEAD at the source and one here.
 
     Where both name the same digest, or the destination has a tag that stays, nothing else is
     requested: at Docker Hub a GET of a manifest counts as a pull.
     """
-    target = outcomes.target
     looked = target.look_at_all({tag: _place(tag, wanted[tag]) for tag in tags})
     found: list[tuple[Reference, Descriptor | TowlineError, Status]] = []
     for tag in tags:
@@ -129,8 +131,8 @@ def _settle(outcomes: Outcomes, tags: Sequence[Reference], wanted: Wanted) -> No
         return  # an archive is written with all of its tags
     if len(found) == len(tags):
         announce(target)
-    for settled in found:
-        outcomes.left_alone(*settled)
+    for tag, standing, status in found:
+        leave_tag(target, tag, standing, status)
 
 
 def _place(tag: Reference, entry: SourceEntry) -> str:
@@ -139,7 +141,9 @@ def _place(tag: Reference, entry: SourceEntry) -> str:
     return tag.tag or (entry.known.digest if entry.known else "")
 
 
-def _left(target: Target, tag: Reference, known: Descriptor, standing: Descriptor) -> Status | None:
+def _left(
+    target: TargetPush, tag: Reference, known: Descriptor, standing: Descriptor
+) -> Status | None:
     """The status of a tag that is left as it is; None: it is not.
 
     Raises RegistryError where `--if-exists` ends the tag's push.
@@ -207,7 +211,7 @@ def _fitting(
     return tuple(fitting)
 
 
-def _omit(opened: Opened, targets: Sequence[Target], context: Context) -> None:
+def _omit(opened: Opened, targets: Sequence[TargetPush], context: Context) -> None:
     """Have archives leave out the layers that the images of `omit_from` have."""
     omitted: set[Digest] = set()
     plain = options.wish({})
@@ -215,7 +219,7 @@ def _omit(opened: Opened, targets: Sequence[Target], context: Context) -> None:
         where = destinations.looked_at(source)
         with opening(where, opened.resources, context, wish=plain) as base:
             omitted |= base.layers()
-            targets[0].context.meter.add(requests=base.context.meter.requests)
+            targets[0].context.meter.add(requests=base.costs.context.meter.requests)
     for target in targets:
         if target.layout:
             target.layout.omitted = omitted
@@ -250,7 +254,7 @@ def _annotate(tree: Tree, wanted: Annotations) -> None:
             image.annotations = wanted.images
 
 
-def _tell_hosts(targets: Sequence[Target], wish: Wish) -> None:
+def _tell_hosts(targets: Sequence[TargetPush], wish: Wish) -> None:
     """Tell each target whether it is alone, and warn of a `cache_from` at no target's host."""
     hosts = {target.repository.name.host for target in targets}
     for lesson in wish.cache_from:
@@ -264,7 +268,7 @@ def _tell_hosts(targets: Sequence[Target], wish: Wish) -> None:
 # index and of its images, and for what refers to that in turn.
 
 
-def _attach_referrers(targets: Sequence[Target], opened: Opened, gatherer: Gatherer) -> None:
+def _attach_referrers(targets: Sequence[TargetPush], opened: Opened, gatherer: Gatherer) -> None:
     """Give each target the referrers of its images that are not listed there yet.
 
     Raises SourceError, and the source's registry's errors.
@@ -279,7 +283,7 @@ def _attach_referrers(targets: Sequence[Target], opened: Opened, gatherer: Gathe
     _warn_of_cut_indexes(targets, opened, gatherer)
 
 
-def _warn_of_cut_indexes(targets: Sequence[Target], opened: Opened, gatherer: Gatherer) -> None:
+def _warn_of_cut_indexes(targets: Sequence[TargetPush], opened: Opened, gatherer: Gatherer) -> None:
     """Warn where something refers to an index of which some platforms alone are pushed."""
     tags = [(target, tree) for target in targets for _, tree in target.tags]
     cut = [(target, whole) for target, tree in tags if (whole := tree.source.part_of)]
@@ -291,7 +295,7 @@ def _warn_of_cut_indexes(targets: Sequence[Target], opened: Opened, gatherer: Ga
             target.warn_of_referrers(whole)
 
 
-def left_behind(targets: Sequence[Target], opened: Opened) -> int:
+def left_behind(targets: Sequence[TargetPush], opened: Opened) -> int:
     """The number of referrers that stay where they are, as far as it is known at the first try."""
     if opened.wish.referrers:
         return 0
@@ -303,7 +307,7 @@ def left_behind(targets: Sequence[Target], opened: Opened) -> int:
     return sum(each.tag not in tags or each.tag is None for each in found)
 
 
-def tell_left_behind(target: Target, count: int) -> None:
+def tell_left_behind(target: TargetPush, count: int) -> None:
     """Tell how many referrers were left behind."""
     refers, was = ("refers", "was") if count == 1 else ("refer", "were")
     target.note(
@@ -322,7 +326,7 @@ def _came(tree: Tree) -> Iterator[Digest]:
                 yield from _came(child)
 
 
-def _found(targets: Sequence[Target], opened: Opened, *, patient: bool) -> list[Referrer]:
+def _found(targets: Sequence[TargetPush], opened: Opened, *, patient: bool) -> list[Referrer]:
     """All referrers of what is pushed, and the referrers of those; subjects come first.
 
     `patient`: questions that fail are asked again.
@@ -353,7 +357,7 @@ def _refers(each: Referrer, tree: Tree) -> bool:
     return subject is not None and subject.digest == each.subject
 
 
-def _missing(target: Target, found: Iterable[tuple[Referrer, Tree]]) -> Iterator[Referral]:
+def _missing(target: TargetPush, found: Iterable[tuple[Referrer, Tree]]) -> Iterator[Referral]:
     """The referrers that a target lacks, each with the tag that has its subject."""
     name = target.repository.name
     # Reversed, so that of several tags with one manifest the first counts.
@@ -372,7 +376,7 @@ def _missing(target: Target, found: Iterable[tuple[Referrer, Tree]]) -> Iterator
             yield Referral(reference, tree, each.subject, main)
 
 
-def _there(target: Target, where: str) -> Collection[Digest]:
+def _there(target: TargetPush, where: str) -> Collection[Digest]:
     """The manifest under a tag at the target, or the listed referrers of a digest.
 
     Empty after an error: then a referrer is put again.

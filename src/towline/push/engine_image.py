@@ -6,11 +6,12 @@ were pushed there. The bytes are checked by the digest that the engine itself na
 
 from __future__ import annotations
 
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from towline.context import Meter
 from towline.errors import TowlineError
-from towline.push.target import Target, target_at
+from towline.push.target import Target, repository_at
 from towline.sources.engine import client as engine_client
 from towline.sources.engine.source import EngineSource
 from towline.spec.digest import Digest
@@ -63,7 +64,8 @@ class EngineImage(EngineSource):
             ahead=ahead,
         )
         self._knowledge = resources.knowledge
-        self._at = partial(target_at, resources, context=context, wish=wish)
+        self._resources = resources
+        self._context = context
         self._targets = [self._at(place) for place in places]
         """The push's targets, which are only read here."""
         self._documents: dict[Digest, bytes] = {}
@@ -72,6 +74,10 @@ class EngineImage(EngineSource):
         """Repositories that have them."""
         self._lacking: set[Digest] = set()
         """Documents that none of them has."""
+
+    def _at(self, name: RepositoryName) -> Target:
+        context = self._context.but(meter=Meter())
+        return Target(self._resources, repository_at(self._resources, name, context), context)
 
     @property
     def near_origins(self) -> tuple[Reference, ...]:

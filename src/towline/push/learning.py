@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from towline.errors import RegistryError, TowlineError
 from towline.push.image import Tree, images, tree_blobs
 from towline.push.plan import Made, shared
-from towline.push.target import Target, entry_of
+from towline.push.target import entry_of
 from towline.reference import HUB, LATEST, Reference
 from towline.spec import distribution, media_types
 from towline.spec import manifest as manifests
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from towline.knowledge.base import Entry
+    from towline.push.target import TargetPush
     from towline.registry.repository import Repository
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.targets.layout import Layout
-
-    Tags = Sequence[tuple[Reference, Tree]]
 
 _MOST_CHILDREN = 16
 """Images of one index that are read; each takes two requests."""
@@ -39,28 +38,28 @@ _LISTED_AFTER = 16
 """Absent tags that are looked at one by one before all tags of the repository are listed."""
 
 
-def learn(target: Target, tags: Tags, unknown: set[Digest]) -> list[Entry]:
-    """What the registry teaches of layers under `tags` with these DiffIDs, unknown at the host.
+def learn(target: TargetPush, unknown: set[Digest]) -> list[Entry]:
+    """What the registry teaches of layers with these DiffIDs, which are unknown at the host.
 
-    Asked are the tags themselves, then where the image has been before, then what `cache_from`
+    Asked are the tags that are due, then where the image has been before, then what `cache_from`
     names or, where a tag is absent, a similar tag; no more once nothing is left to learn. Documents
     that make no sense teach nothing. Raises AuthError and NetworkError, with which the push itself
     would fail.
     """
-    learner, absent = _Learner(target, tags, unknown), 0
-    for reference, tree in tags:
+    learner, absent = _Learner(target, unknown), 0
+    for reference, tree in target.due:
         if reference.tag and not learner.wanted.isdisjoint(_diff_ids([tree])):
             learner.ask(reference)
             if target.seen.get(reference.tag) is None:
                 absent += 1
                 if absent == _LISTED_AFTER:
-                    _note_absent(target, tags)
+                    _note_absent(target)
     for reference in (*target.origins, *target.wish.cache_from):
         if reference.repository.host == target.repository.name.host:
             learner.ask(reference)
     if learner.wanted and not target.wish.cache_from:
-        _guess(learner, tags)
-    own = {reference for reference, _ in tags}
+        _guess(learner)
+    own = {reference for reference, _ in target.due}
     for reference, found in learner.taught.items():
         target.teachers |= dict.fromkeys(found, reference)
         if reference not in own:
@@ -73,12 +72,13 @@ def _diff_ids(trees: Iterable[Tree]) -> set[Digest]:
     return {blob.identity for blob in tree_blobs(trees)}
 
 
-def _note_absent(target: Target, tags: Tags) -> None:
+def _note_absent(target: TargetPush) -> None:
     """Note which of the tags are absent by a list of all: each would cost a HEAD.
 
     A tag that is there, and that an old list lacks, teaches nothing and is written without a look.
     That is what `overwrite` wants; under any other rule each tag was looked at before.
     """
+    tags = target.due
     if target.layout:
         return
     pages = max(1, len(tags) // _LISTED_AFTER)
@@ -93,7 +93,7 @@ def _note_absent(target: Target, tags: Tags) -> None:
     target.seen = {**dict.fromkeys(absent), **target.seen}
 
 
-def _guess(learner: _Learner, tags: Tags) -> None:
+def _guess(learner: _Learner) -> None:
     """Where a tag is absent, learn from another one: `latest`, else similar tags.
 
     An error ends the guessing, and nothing else.
@@ -101,7 +101,7 @@ def _guess(learner: _Learner, tags: Tags) -> None:
     target = learner.target
     absent = [
         (reference, tree)
-        for reference, tree in tags
+        for reference, tree in target.due
         if reference.tag is None or target.first_seen(reference.tag) is None
     ]
     layers = _diff_ids(tree for _, tree in absent) & learner.wanted
@@ -128,7 +128,7 @@ def _guess(learner: _Learner, tags: Tags) -> None:
 class _Learner:
     """Asks one reference after another, as long as something is left to learn."""
 
-    def __init__(self, target: Target, tags: Tags, wanted: set[Digest]) -> None:
+    def __init__(self, target: TargetPush, wanted: set[Digest]) -> None:
         self.target = target
         self.wanted = wanted
         """DiffIDs that nothing is known of yet."""
@@ -136,6 +136,7 @@ class _Learner:
         """What was learned, each blob of a layer once."""
         self.taught: dict[Reference, set[Digest]] = {}
         """By references that have taught some of them: which DiffIDs."""
+        tags = target.due
         ours = [image for _, tree in tags for image in images(tree)]
         self._platforms = {image.source.platform[:2] for image in ours}
         # What is there already of the images themselves need not be read from there.

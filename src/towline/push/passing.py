@@ -16,9 +16,9 @@ from towline.layers.fan_out import Outpaced
 from towline.push.begin import targets_of
 from towline.push.image import Blob, Gatherer, Index, Tree
 from towline.push.manifests import tagged
-from towline.push.pipeline import JointPush, TargetPush
-from towline.push.plan import Mount, Rules, steps
-from towline.push.reporting import Outcomes, tell_started
+from towline.push.pipeline import JointPush
+from towline.push.plan import Mount, steps
+from towline.push.reporting import tell_started
 from towline.push.upload.choice import Choice
 from towline.push.upload.scheduler import Uploads
 from towline.push.upload.target_blobs import TargetBlobs
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from towline.push.source_images import Opened
-    from towline.push.target import Target
+    from towline.push.target import TargetPush
     from towline.reference import Reference, RepositoryName
     from towline.sources.image_source import ImageSource
 
@@ -43,7 +43,7 @@ _NOTHING: Tree = Index(SourceIndex(RawManifest(b"", media_types.OCI_INDEX), (), 
 
 def send_ahead(
     opened: Opened, places: Mapping[RepositoryName, Sequence[Reference]], context: Context
-) -> Mapping[RepositoryName, Target]:
+) -> Mapping[RepositoryName, TargetPush]:
     """Send the blobs of a source that passes, or whose config comes late. Returns the targets."""
     begun = targets_of(opened, places, context)
     for name, tags in places.items():
@@ -58,11 +58,11 @@ def send_ahead(
     return begun
 
 
-def pass_by(source: ImageSource, targets: Sequence[Target]) -> None:
+def pass_by(source: ImageSource, targets: Sequence[TargetPush]) -> None:
     """Read the source to its end, and bring its blobs to the targets meanwhile.
 
-    Each target then has the blobs that have `passed`, or a `failure`. Raises Cancelled, errors of
-    reading, and, with one target alone, the error of a blob.
+    Each target then has the blobs that were `delivered`, or a `failure`. Raises Cancelled, errors
+    of reading, and, with one target alone, the error of a blob.
     """
     resources, wish = targets[0].resources, targets[0].wish
     uploads = Uploads(resources, wish, Choice(wish.profile, {}, zstd=False))  # none is compressed
@@ -82,7 +82,7 @@ def pass_by(source: ImageSource, targets: Sequence[Target]) -> None:
             passage.leave()
 
 
-def send_layers(outline: SourceImage, targets: Sequence[Target]) -> None:
+def send_layers(outline: SourceImage, targets: Sequence[TargetPush]) -> None:
     """Bring an image's layers to the targets before its config has come.
 
     Sets the same fields of the targets, and raises the same errors, as `pass_by`.
@@ -90,8 +90,7 @@ def send_layers(outline: SourceImage, targets: Sequence[Target]) -> None:
     tree = Gatherer(targets[0].wish.profile).tree(outline)
     for target in targets:
         target.tags = tuple((tag, tree) for tag, _ in target.tags)
-    runs = [TargetPush(target, Outcomes(target, {})) for target in targets]
-    JointPush(runs).bring_blobs()
+    JointPush(targets).bring_blobs()
     if len(targets) == 1 and targets[0].failure:
         raise targets[0].failure
 
@@ -123,31 +122,22 @@ def _begin(passages: Sequence[Passage], passing: PassingBlob) -> None:
 class Passage:
     """The passing blobs at one target."""
 
-    def __init__(self, target: Target, uploads: Uploads, held: Held, *, once: bool) -> None:
+    def __init__(self, target: TargetPush, uploads: Uploads, held: Held, *, once: bool) -> None:
         """`once`: blobs that have passed cannot be had again, so that none may fail."""
         self.target = target
         self._once = once
         self._uploads = uploads
-        target.passed = {}
-        self._rules = Rules(target.wish.profile, trust_learned=target.wish.learn)
-        self.blobs = TargetBlobs(
-            target,
-            rules=self._rules,
-            plans={},
-            delivered=target.passed,
-            uploads=uploads,
-            told=held.wake,
-        )
+        self.blobs = TargetBlobs(target, uploads, told=held.wake)
         self._shares: dict[Blob, Share] = {}
         tell_started(target)
         self.wants_blobs = False
         """Whether any tag will be written, as far as is known; False after an error."""
         try:
-            kept = tagged.kept(target)
+            staying = tagged.staying(target)
         except TowlineError as error:
             target.failure = error
         else:
-            self.wants_blobs = len(kept) < len(target.tags) or not kept
+            self.wants_blobs = len(staying) < len(target.tags) or not staying
         self.taker = Taker(held, self._is_full)
         if not self.wants_blobs:
             self.taker.leave()
@@ -164,7 +154,7 @@ class Passage:
         stored = Descriptor(media_type, passing.digest, passing.size)
         blob = Blob(passing.digest, stored, passing.size, share.open, is_layer=False)
         known = target.resources.known([blob])
-        plan = steps(blob, target.as_planned(known), known.get(blob.identity, ()), self._rules)
+        plan = steps(blob, target.as_planned(known), known.get(blob.identity, ()), target.rules)
         target.pull_from(step.origin for step in plan if isinstance(step, Mount))
         self.blobs.plans[blob] = plan
         self._shares[blob] = share

@@ -25,7 +25,7 @@ from towline.push.interface.result import PushResult, TagOutcome
 from towline.push.pipeline import JointPush
 from towline.push.resources import Resources
 from towline.push.source_images import Opened, Wanted, assembled, name_sides, opening
-from towline.push.target import Target, target_at
+from towline.push.target import Costs, Target, TargetPush, repository_at
 from towline.reference import Reference, RepositoryName
 from towline.sources import location
 from towline.told import nowhere
@@ -113,15 +113,15 @@ class Pusher:
             self._resources.connecting(names, context) as wait_for_connection,
             opening(source, self._resources, context, parsed, wish=wish, ahead=True) as opened,
         ):
-            passed: Mapping[RepositoryName, Target] = {}
+            ahead: Mapping[RepositoryName, TargetPush] = {}
             if opened.source.passes() or opened.source.early_outline:
                 from towline.push.passing import send_ahead  # which most have no need of
 
-                passed = send_ahead(opened, names, context)
+                ahead = send_ahead(opened, names, context)
             with context.span("described"):
                 wanted = opened.wanted(parsed)
             wait_for_connection()
-            outcomes = self._push(opened, wanted, context, passed)
+            outcomes = self._push(opened, wanted, context, ahead)
         several = all_tags or not isinstance(destination, str)
         return self._answer(outcomes, said, several=several)
 
@@ -130,15 +130,15 @@ class Pusher:
         opened: Opened,
         wanted: Wanted,
         context: Context,
-        passed: Mapping[RepositoryName, Target],
+        ahead: Mapping[RepositoryName, TargetPush],
     ) -> Mapping[Reference, TagOutcome]:
         """What came of each tag that is wanted, in that order. Raises Cancelled."""
-        begun = begin(opened, wanted, context, passed=passed)
-        targets = [run.target for run in begun.runs]
+        begun = begin(opened, wanted, context, ahead=ahead)
+        targets = begun.unsettled
         left = left_behind(targets, opened)
         try:
-            if begun.runs:
-                JointPush(begun.runs).push()
+            if targets:
+                JointPush(targets).push()
         except Cancelled:
             reporting.check_untouched(wanted, targets, begun.ended)
             raise
@@ -212,9 +212,8 @@ class Pusher:
         found = destinations.at_registry(reference)
         places = destinations.beside(found, tags)
         with self._edge.crossed(places):
-            target = target_at(
-                self._resources, found.repository, self._context(cancel), options.wish({})
-            )
+            costs = Costs(self._context(cancel))
+            target = TargetPush(self._resources, found.repository, costs, options.wish({}), {})
             outcomes = tag_push.tag(target, found, places)
         outcomes = [self._edge.outcome(outcome) for outcome in outcomes]
         return edge.answer(places, outcomes, several=not isinstance(tags, str))
@@ -335,9 +334,9 @@ class Pusher:
             opening(where, self._resources, context, parsed, wish=wish, outline=True) as opened,
         ):
             wanted = opened.wanted(parsed)
-            begun = begin(opened, wanted, context, passed={})
-            if begun.runs:
-                JointPush(begun.runs).prepare()
+            begun = begin(opened, wanted, context, ahead={})
+            if begun.unsettled:
+                JointPush(begun.unsettled).prepare()
             planned = read_only.estimate(begun, check=wishes.get("check_push", False))
             planned = {tag: read_only.prepared(planned[tag], opened.source) for tag in wanted}
             if opened.source.origin:
@@ -371,7 +370,8 @@ class Pusher:
 
     def _read(self, name: RepositoryName, context: Context) -> Target:
         """A repository that is only read from."""
-        return target_at(self._resources, name, context, options.wish({}), self._reads_as)
+        repository = repository_at(self._resources, name, context, self._reads_as)
+        return Target(self._resources, repository, context)
 
     def _warn(self, message: str) -> None:
         from towline.events import Warned  # which most pushes have no need of

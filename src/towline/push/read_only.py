@@ -20,6 +20,7 @@ from towline.push.interface.findings import (
     PlanResult,
 )
 from towline.push.manifests import build
+from towline.push.pipeline import early
 from towline.push.plan import Ask, Delivered, Made, Mount, Send, Step, own, there
 from towline.spec import manifest as manifests
 from towline.spec import media_types, reading
@@ -31,11 +32,9 @@ if TYPE_CHECKING:
     from towline.context import Context
     from towline.push.interface.findings import TagPlan
     from towline.push.interface.options import Wish
-    from towline.push.pipeline import TargetPush
-    from towline.push.reporting import Outcomes
     from towline.push.resources import Resources
     from towline.push.source_images import Opened
-    from towline.push.target import Target
+    from towline.push.target import Target, TargetPush
     from towline.reference import Reference
     from towline.sources.base import SourceEntry
     from towline.sources.image_source import ImageSource
@@ -52,17 +51,16 @@ def estimate(begun: Begun, *, check: bool) -> dict[Reference, TagPlan]:
     `check`: find out whether a push would be let in.
     """
     planned: dict[Reference, TagPlan] = dict(begun.broken)
-    for outcomes in begun.outcomes:
-        planned |= _unchanged(outcomes)
-    for run in begun.runs:
+    for target in begun.targets:
+        planned |= _unchanged(target)
+    for target in begun.unsettled:
         try:
-            if check and not run.target.layout:
+            if check and not target.layout:
                 # Nothing else tells whether a push is let in.
-                repository, context = run.target.registry, run.target.context
-                run.target.retry("an upload", repository.start_upload, context).cancel()
-            planned |= _estimate(run)
+                target.retry("an upload", target.registry.start_upload, target.context).cancel()
+            planned |= _estimate(target)
         except TowlineError as error:
-            planned |= dict.fromkeys((tag for tag, _ in run.target.tags), error)
+            planned |= dict.fromkeys((tag for tag, _ in target.tags), error)
     return planned
 
 
@@ -74,35 +72,33 @@ def prepared(plan: TagPlan, source: ImageSource) -> TagPlan:
     return replace(plan, warnings=(*plan.warnings, message)) if message else plan
 
 
-def _estimate(run: TargetPush) -> dict[Reference, TagPlan]:
-    early = run.early()
-    for limit in run.target.repository.facts.limits():
-        run.target.warn(f"{run.target.repository.name.host} takes {limit}")
-    if early:
-        return _unchanged(run.outcomes)
-    found = {blob.key: _walk(run.target, blob, steps) for blob, steps in run.plans.items()}
+def _estimate(target: TargetPush) -> dict[Reference, TagPlan]:
+    over = early(target)
+    for limit in target.repository.facts.limits():
+        target.warn(f"{target.repository.name.host} takes {limit}")
+    if over:
+        return _unchanged(target)
+    found = {blob.key: _walk(target, blob, steps) for blob, steps in target.plans.items()}
     held = {
-        blob.key: _held(run.target, blob)
-        for blob in run.plans
+        blob.key: _held(target, blob)
+        for blob in target.plans
         if blob.held and ((there := found[blob.key]) is None or there.outcome == "pushed")
     }
-    for tag, standing in run.kept.items():
-        run.outcomes.left_alone(tag, standing)
-    planned = _unchanged(run.outcomes)
-    for tag, tree in run.left:
+    reporting.leave_staying(target)
+    planned = _unchanged(target)
+    for tag, tree in target.due:
         missing = [blob for blob in tree_blobs([tree]) if not blob.held and not found[blob.key]]
         if missing:
-            planned[tag] = nowhere(missing, run.target.repository.name)
+            planned[tag] = nowhere(missing, target.repository.name)
         else:
-            planned[tag] = _result(run, tag, tree, found=found, held=held)
+            planned[tag] = _result(target, tag, tree, found=found, held=held)
     return planned
 
 
-def _unchanged(outcomes: Outcomes) -> dict[Reference, TagPlan]:
+def _unchanged(target: TargetPush) -> dict[Reference, TagPlan]:
     """The plans for the tags of a target that would be left as they are."""
-    target = outcomes.target
     planned: dict[Reference, TagPlan] = {}
-    for tag, outcome in outcomes.by_tag.items():
+    for tag, outcome in target.outcomes.items():
         if isinstance(outcome, TowlineError):
             planned[tag] = outcome
             continue
@@ -113,7 +109,7 @@ def _unchanged(outcomes: Outcomes) -> dict[Reference, TagPlan]:
     return planned
 
 
-def _walk(target: Target, blob: Blob, steps: tuple[Step, ...]) -> Delivered | None:
+def _walk(target: TargetPush, blob: Blob, steps: tuple[Step, ...]) -> Delivered | None:
     """The outcome that a blob would have; None: it would be compressed and sent."""
     for step in steps:
         match step:
@@ -133,7 +129,7 @@ def _walk(target: Target, blob: Blob, steps: tuple[Step, ...]) -> Delivered | No
     return None
 
 
-def _held(target: Target, blob: Blob) -> int:
+def _held(target: TargetPush, blob: Blob) -> int:
     """Bytes of an earlier process's upload that a push would resume."""
     unfinished = target.resources.unfinished
     kept = unfinished.of(blob, target.repository, target.wish.profile, learn=target.wish.learn)
@@ -143,23 +139,23 @@ def _held(target: Target, blob: Blob) -> int:
 
 
 def _result(
-    run: TargetPush,
+    target: TargetPush,
     reference: Reference,
     tree: Tree,
     *,
     found: Mapping[str, Delivered | None],
     held: Mapping[str, int],
 ) -> PlanResult:
-    wish = run.target.wish
+    wish = target.wish
     made = {key: delivered.made for key, delivered in found.items() if delivered}
     outlined = any(image.source.outline for image in images(tree))
     whole = not outlined and all(blob.key in made for blob in tree.blobs)
     documents = build.documents(tree, made, wish.format) if whole else None
     digest = documents.top.digest if documents else None
-    stands = digest and run.target.seen.get(reference.tag or "") == digest
+    stands = digest and target.seen.get(reference.tag or "") == digest
     send_bytes = sum(
         (come.sent_bytes if (come := found[blob.key]) else blob.size) - held.get(blob.key, 0)
-        for blob in tree_blobs(run.target.with_referrers(reference, tree))
+        for blob in tree_blobs(target.with_referrers(reference, tree))
     )
     unbuilt = build.media_type(tree, wish.format, wish.profile)
     return PlanResult(
@@ -172,12 +168,12 @@ def _result(
         layers=_planned_layers(tree, found, held, wish.profile.name),
         manifests=reporting.manifests(tree, documents) if documents else (),
         digest_differs=documents.differs if documents else None,
-        learned_from=reporting.learned_from(run.target, tree, found),
-        warnings=tuple(run.target.warnings),
-        resumable=run.target.repository.facts.resumes,
+        learned_from=reporting.learned_from(target, tree, found),
+        warnings=tuple(target.warnings),
+        resumable=target.repository.facts.resumes,
         send_bytes=send_bytes,
-        seconds_estimate=run.target.repository.facts.seconds(send_bytes),
-        **run.target.costs.share()._asdict(),
+        seconds_estimate=target.repository.facts.seconds(send_bytes),
+        **target.costs.share()._asdict(),
     )
 
 

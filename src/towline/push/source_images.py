@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from towline import reference as references
 from towline.context import Context, Meter
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
-from towline.push.target import Costs, Target
+from towline.push.target import Costs, TargetPush
 from towline.reference import Reference, RepositoryName
 from towline.sources.base import SourceEntry, images_of
 from towline.sources.open_source import NOT_AHEAD, Ahead, open_source
@@ -49,13 +49,14 @@ def opening(
     places = list(dict.fromkeys(each.repository for each in destinations))
     resources.client.write_to(name.host for name in places if name.is_at_registry)
     # Apart, so that each result shows what reading the source cost, once.
-    counted = context.but(meter=Meter())
-    costs = Costs(counted)
+    costs = Costs(context.but(meter=Meter()))
     with context.span("opened"):
         now = _ahead(source, places, wish) if ahead else NOT_AHEAD
-        found = _open(source, resources, counted, places, wish=wish, outline=outline, ahead=now)
+        found = _open(
+            source, resources, costs.context, places, wish=wish, outline=outline, ahead=now
+        )
     try:
-        yield Opened(found, source, resources, counted, costs, wish)
+        yield Opened(found, source, resources, costs, wish)
     except TowlineError as error:
         if found.origin:
             name_sides([error])
@@ -132,7 +133,6 @@ class Opened(NamedTuple):
     source: ImageSource
     location: Location
     resources: Resources
-    context: Context
     costs: Costs
     """The costs of reading from a registry."""
     wish: Wish
@@ -178,7 +178,7 @@ class Opened(NamedTuple):
             for entry in self.source.entries()
         ]
 
-    def charge(self, targets: Sequence[Target]) -> None:
+    def charge(self, targets: Sequence[TargetPush]) -> None:
         """Count the requests that described the source in the results of the targets.
 
         Those to other repositories count for the first of them.

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import Cancelled, RegistryError, TowlineError
 from towline.push.interface.result import PushResult, TagOutcome
+from towline.push.manifests import tagged
 from towline.push.manifests.build import Documents
-from towline.push.manifests.put import TOGETHER, Fallback, put, put_together, wants_foreign
-from towline.push.manifests.tagged import TaggedImage, verify
-from towline.push.reporting import Outcomes, Placed, check_untouched
-from towline.push.target import Referral, Tag, Target
+from towline.push.manifests.put import TOGETHER, TaggedImage, put, put_together, wants_foreign
+from towline.push.reporting import Placed, charge, check_untouched, leave_tag, place_tag
 from towline.registry.manifests import lacks_blobs, refuses_type
 from towline.spec.descriptor import Descriptor
 from towline.transfers.threads import Threads, not_begun
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from towline.push.image import Tree
+    from towline.push.target import Referral, TargetPush
     from towline.push.upload.target_blobs import TargetBlobs
     from towline.reference import Reference
     from towline.spec.digest import Digest
@@ -33,11 +33,9 @@ T = TypeVar("T")
 class TagPush:
     """The tags of one target. Its steps are called in the order in which they stand here."""
 
-    def __init__(self, target: Target, blobs: TargetBlobs, outcomes: Outcomes) -> None:
+    def __init__(self, target: TargetPush, blobs: TargetBlobs) -> None:
         self._target = target
-        self._wish = target.wish
         self._blobs = blobs
-        self._outcomes = outcomes
         self._there: set[Digest] = set()
         """Manifests that this push has put, or has found there."""
 
@@ -64,7 +62,7 @@ class TagPush:
     def _together(self) -> bool | None:
         """Whether several tags may go by one request; None: that is still to be found out."""
         # Other rules want each tag looked at right before it is written.
-        if self._target.layout or self._wish.if_exists != "overwrite":
+        if self._target.layout or self._target.wish.if_exists != "overwrite":
             return False
         return self._target.repository.facts.offers("tags_together")
 
@@ -91,8 +89,9 @@ class TagPush:
         if self._together is not False:
             self._blobs.check(tree)
             with self._target.context.span("tagged"):
-                image = TaggedImage(self._tag(references[0], tree))
-                target, digest = self._target, image.documents.top.digest
+                target = self._target
+                image = TaggedImage(target, references[0], tree, target.delivered)
+                digest = image.documents.top.digest
                 # Not those that were seen to hold it: they may be immutable.
                 due = [tag for tag in references if target.seen.get(str(tag.tag)) != digest]
                 due = [tag for tag in due if tag not in target.written]
@@ -112,23 +111,36 @@ class TagPush:
         Raises Cancelled.
         """
         try:
-            for pause in (*self._target.resources.look_again, None):
-                self._blobs.check(tree)
-                image = TaggedImage(self._tag(reference, tree))
-                if kept := image.kept():
-                    documents, standing = kept
-                    if self._wish.if_exists == "skip":
-                        return standing
-                    return self._verified(image.tag, Placed(documents, "unchanged"))
-                try:
-                    with self._target.context.span("tagged"):
-                        documents = self._put_image(image)
-                    break
-                except RegistryError as error:
-                    self._send_missing(tree, image, error, pause)
-            return self._verified(image.tag, Placed(documents, "pushed"))
+            return self._placed(reference, tree)
         except TowlineError as error:
             return error
+
+    def _placed(
+        self, reference: Reference, tree: Tree, *, refers: bool = False
+    ) -> Placed | Descriptor:
+        """Put a tag, or what `refers` to one; send again what the registry has lost meanwhile.
+
+        Returns what was put, or the descriptor that stays. Raises the last error, and Cancelled.
+        """
+        target = self._target
+        for pause in (*target.resources.look_again, None):
+            self._blobs.check(tree)
+            image = TaggedImage(target, reference, tree, target.delivered)
+            if not refers and (standing := tagged.standing(image)):
+                if isinstance(standing, Descriptor):
+                    return standing
+                placed = Placed(standing, "unchanged")
+                break
+            try:
+                with target.context.span("tagged"):
+                    placed = Placed(self._put_image(image), "pushed")
+                break
+            except RegistryError as error:
+                self._send_missing(tree, image, error, pause)
+        if (how := target.wish.verify) and not refers:
+            with target.context.span("verified"):
+                placed = placed._replace(verified=tagged.verify(image, placed.documents, how))
+        return placed
 
     def _send_missing(
         self, tree: Tree, image: TaggedImage, refusal: RegistryError, pause: float | None
@@ -153,66 +165,49 @@ class TagPush:
 
         Returns the documents that were put. Raises the error of the last attempt, and Cancelled.
         """
-        tag, placed = image.tag, image.documents
+        placed = image.documents
         try:
-            put(self._target, tag.reference, placed)
+            put(self._target, image.reference, placed)
         except RegistryError as refusal:
             if not refuses_type(refusal):
                 raise
-            placed = Fallback(tag).put(placed, refusal, partial(self._blobs.send_also, tag.tree))
+            placed = image.put_converted(refusal, partial(self._blobs.send_also, image.tree))
         refused = placed.top.media_type != image.documents.top.media_type
         self._target.repository.facts.note_format(image.family, refused=refused)
         return placed
 
-    def _tag(self, reference: Reference, tree: Tree) -> Tag:
-        return Tag(self._target, reference, tree, self._blobs.delivered)
-
-    def _verified(self, tag: Tag, placed: Placed) -> Placed:
-        """The placed tag, verified if the user wants that. Raises as `verify` does."""
-        if not (how := self._wish.verify):
-            return placed
-        with self._target.context.span("verified"):
-            return placed._replace(verified=verify(tag, placed.documents, how))
-
     def _conclude(
         self, reference: Reference, tree: Tree, put: Placed | Descriptor | TowlineError
     ) -> None:
-        if isinstance(put, TowlineError):
-            self._outcomes.failed([reference], put)
-        elif isinstance(put, Descriptor):
-            self._outcomes.left_alone(reference, put)
-        else:
-            self._there.update(each.digest for each in (*put.documents.children, put.documents.top))
-            self._outcomes.placed(reference, tree, put, self._blobs.delivered)
+        if not isinstance(put, Placed):
+            leave_tag(self._target, reference, put)
+            return
+        self._there.update(each.digest for each in (*put.documents.children, put.documents.top))
+        place_tag(self._target, reference, tree, put)
 
     def put_referrer(self, each: Referral) -> None:
         """Put a manifest after its subject. If that fails, the tag with the subject has failed."""
-        if not isinstance(self._outcomes.by_tag[each.main], PushResult):
+        target = self._target
+        if not isinstance(target.outcomes[each.main], PushResult):
             return
         if each.subject not in self._there:
-            self._target.warn_of_referrers(each.subject)
-            self._outcomes.charge(each.main)
+            target.warn_of_referrers(each.subject)
+            charge(target, each.main)
             return
         try:
-            for pause in (*self._target.resources.look_again, None):
-                self._blobs.check(each.tree)
-                image = TaggedImage(self._tag(each.reference, each.tree))
-                try:
-                    self._put_image(image)
-                    break
-                except RegistryError as error:
-                    self._send_missing(each.tree, image, error, pause)
+            placed = self._placed(each.reference, each.tree, refers=True)
         except TowlineError as error:
             told = f"{each.main} is in place, but not {each.reference}, which refers to it"
             error.args = (f"{told}: {error.message}", *error.args[1:])
-            self._outcomes.failed([each.main], error)
+            target.outcomes[each.main] = error
             return
-        self._there.add(image.documents.top.digest)
-        self._outcomes.charge(each.main)
+        if isinstance(placed, Placed):
+            self._there.add(placed.documents.top.digest)
+        charge(target, each.main)
 
     def publish(self, layout: Layout) -> None:
         """Write an archive as a whole. If that fails, every tag of it has failed."""
-        outcomes = self._outcomes.by_tag
+        outcomes, wish = self._target.outcomes, self._target.wish
         failure = next((each for each in outcomes.values() if isinstance(each, TowlineError)), None)
         try:
             if failure is None:
@@ -220,9 +215,9 @@ class TagPush:
         except TowlineError as error:
             failure = error
         if failure is not None and layout.whole:
-            self._outcomes.failed([*outcomes], failure)
-        if failure is None and self._wish.omit_from:
-            sizes, where = layout.left_out.values(), " or ".join(self._wish.omit_from)
+            outcomes |= dict.fromkeys(outcomes, failure)
+        if failure is None and wish.omit_from:
+            sizes, where = layout.left_out.values(), " or ".join(wish.omit_from)
             count = "1 layer" if len(sizes) == 1 else f"{len(sizes)} layers"
             self._target.note(
                 f"left out of {layout.name}: {count} of {sum(sizes)} bytes in all, "
@@ -232,7 +227,7 @@ class TagPush:
             )
 
 
-def tag(target: Target, reference: Reference, places: Sequence[Reference]) -> list[TagOutcome]:
+def tag(target: TargetPush, reference: Reference, places: Sequence[Reference]) -> list[TagOutcome]:
     """Set tags to the manifest under a reference. Returns their outcomes, in order.
 
     Raises RegistryError if there is none; AuthError, NetworkError.
@@ -244,7 +239,7 @@ def tag(target: Target, reference: Reference, places: Sequence[Reference]) -> li
         for place, found in looked.items()
         if not isinstance(found, TowlineError) and (not found or found.digest != known.digest)
     ]
-    outcomes = Outcomes(target, {})
+    outcomes = target.outcomes
     try:
         # By digest: a tag may have moved since the HEAD, and all places get one manifest.
         exactly = reference._replace(digest=known.digest)
@@ -253,22 +248,22 @@ def tag(target: Target, reference: Reference, places: Sequence[Reference]) -> li
             _tag_together(target, due, documents)
         for place, found in looked.items():
             if isinstance(found, TowlineError):
-                outcomes.failed([place], found)
+                outcomes[place] = found
                 continue
             try:
                 if documents and place in due:
                     put(target, place, documents)
             except TowlineError as error:
-                outcomes.failed([place], error)
+                outcomes[place] = error
             else:
-                outcomes.left_alone(place, known, "pushed" if place in due else "unchanged")
+                leave_tag(target, place, known, "pushed" if place in due else "unchanged")
     except Cancelled:
-        check_untouched(places, [target], outcomes.by_tag)
+        check_untouched(places, [target], outcomes)
         raise
-    return [outcomes.by_tag[place] for place in places]
+    return [outcomes[place] for place in places]
 
 
-def _tag_together(target: Target, due: Sequence[Reference], documents: Documents) -> None:
+def _tag_together(target: TargetPush, due: Sequence[Reference], documents: Documents) -> None:
     """Put what is due by few requests, where the registry takes that. Raises Cancelled.
 
     What they have not written is to be put by itself.

@@ -1,16 +1,16 @@
-"""One repository that a push writes to, with all that the push's own calls to it need."""
+"""One target: the calls that are made to it, and all that a push knows of it."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar, cast
 
-from towline.context import Context, Meter, Patience
+from towline.context import Context, Patience
 from towline.errors import RegistryError, Side, TowlineError
 from towline.knowledge.base import Entry
-from towline.push.plan import Delivered, Destination, Made
+from towline.push.plan import Delivered, Destination, Made, Rules, Step
 from towline.registry.repository import Repository
 from towline.spec import media_types
 from towline.transfers.retry import Attempts, retry
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from towline.push.image import Blob, Layer, Tree
     from towline.push.interface.options import Wish
+    from towline.push.interface.result import TagOutcome
     from towline.push.resources import Resources
     from towline.reference import Reference, RepositoryName
     from towline.spec.descriptor import Descriptor
@@ -48,7 +49,8 @@ class Costs:
     """
 
     def __init__(self, context: Context) -> None:
-        self._context = context
+        self.context = context
+        """Its meter and clock are what is charged."""
         self._before = Cost(0, 0, 0.0)
         self.layers: set[Layer] = set()
         """Layers whose bytes were charged already."""
@@ -56,8 +58,8 @@ class Costs:
 
     def share(self) -> Cost:
         """The costs since the last call."""
-        meter, before = self._context.meter, self._before
-        now = self._before = Cost(meter.sent_bytes, meter.requests, self._context.clock())
+        meter, before = self.context.meter, self._before
+        now = self._before = Cost(meter.sent_bytes, meter.requests, self.context.clock())
         return Cost._make(new - old for new, old in zip(now, before, strict=True))
 
 
@@ -72,41 +74,16 @@ class Referral(NamedTuple):
     """The tag that has the subject."""
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Target:
-    """A repository and the tags that are to be set in it."""
+    """A repository that is read or written to, with what calls to it need."""
 
-    resources: Resources
-    repository: Repository | Layout
-    tags: tuple[tuple[Reference, Tree], ...]
-    """Each destination with its tree, sorted by tag."""
-    context: Context
-    """For the push's own calls to this repository; its meter counts for the result."""
-    costs: Costs
-    """What its tags are charged."""
-    wish: Wish
-    """The options of the push."""
-    referrers: tuple[Referral, ...] = ()
-    """Manifests that are put after their subjects."""
-    alone: bool = True
-    """Whether the push goes to no other registry."""
-    passed: dict[str, Delivered] | None = None
-    """Blobs that were sent before it was known what lists them; None: the source does not pass."""
-    origins: Sequence[Reference] = ()
-    """References at its host that an engine knows the image from."""
-    teachers: dict[Digest, Reference] = field(default_factory=dict)
-    """By DiffID: the reference that has taught which blob a layer is."""
-    failure: TowlineError | None = None
-    """The error by which no blob can be brought there."""
-    warnings: list[str] = field(default_factory=list)
-    seen: dict[str, Digest | None] = field(default_factory=dict)
-    """The digest that a tag held when it was last looked at; None for nothing."""
-    written: dict[Reference, Digest] = field(default_factory=dict)
-    """Tags that were written, with their digests."""
-    in_doubt: list[Reference] = field(default_factory=list)
-    """Tags that may have been written: a cancel or a failure came meanwhile."""
-    patience: Patience = field(default_factory=Patience)
-    """How long it may keep the other targets of the push waiting."""
+    def __init__(
+        self, resources: Resources, repository: Repository | Layout, context: Context
+    ) -> None:
+        self.resources = resources
+        self.repository = repository
+        self.context = context
+        """For the calls to this repository alone: its meter counts them."""
 
     @property
     def layout(self) -> Layout | None:
@@ -121,69 +98,8 @@ class Target:
 
     @property
     def reference(self) -> str:
-        """The reference in events of this target: its only tag, or its repository."""
-        if len(self.tags) == 1:
-            return str(self.tags[0][0])
+        """The reference in events of this target."""
         return str(self.repository.name)
-
-    def with_referrers(self, reference: Reference, tree: Tree) -> list[Tree]:
-        """The tree of a tag, and those of what refers to it and is put with it."""
-        return [tree, *(each.tree for each in self.referrers if each.main == reference)]
-
-    def watcher(self) -> Context:
-        """The context in which this push watches flights: their events get its reference."""
-        emit = self.context.emit
-        return self.context.but(emit=lambda event: emit(replace(event, reference=self.reference)))
-
-    def as_planned(self, entries: Mapping[Digest, Sequence[Entry]]) -> Destination:
-        """The target for the plan: its name, and the HMACs of our account in these entries."""
-        repository, knowledge = self.repository, self.resources.knowledge
-        digests = {entry.digest for some in entries.values() for entry in some}
-        key = knowledge.account_key() if digests else b""
-        accounts = {digest: repository.account_mac(key, digest) for digest in digests}
-        return Destination(repository.name, accounts)
-
-    def remember(self, found: Iterable[tuple[Blob, Made]]) -> None:
-        """Record in the cache that blobs were just seen here."""
-        repository, knowledge = self.repository, self.resources.knowledge
-        if not isinstance(repository, Repository):  # a folder is asked as fast as the cache
-            return
-        key, entries = knowledge.account_key(), []
-        for blob, made in found:
-            media_type = blob.stored.media_type if blob.stored else None
-            # Not recorded: which layer a blob is, if a registry that may not teach has told it. Of
-            # a stored blob the source has told it.
-            if repository.may_teach or blob.stored or not made.learned:
-                entries.append(entry_of(blob.identity, made, media_type, repository, key))
-        if entries:
-            knowledge.record(entries)
-
-    def pull_from(self, names: Iterable[RepositoryName]) -> None:
-        """Have tokens ask for `pull` of repositories from which blobs may be mounted."""
-        name, client = self.repository.name, self.resources.client
-        origins = {origin for origin in names if origin.host == name.host and origin != name}
-        if origins:
-            pull_from = tuple(sorted(origins, key=str))
-            self.repository = client.repository(name, pull_from=pull_from, context=self.context)
-
-    def note(self, message: str, reference: str = "") -> None:
-        """Tell something worth knowing, of one tag or of the target."""
-        from towline.events import Note  # which most pushes have no need of
-
-        self.context.emit(Note(reference=reference or self.reference, message=message))
-
-    def warn(self, message: str) -> None:
-        """Tell a warning, and keep it for the result."""
-        from towline.events import Warned  # which most pushes have no need of
-
-        self.warnings.append(message)
-        self.context.emit(Warned(reference=self.reference, message=message))
-
-    def warn_of_referrers(self, subject: Digest) -> None:
-        """Warn, once, that what refers to a manifest is left out: the manifest is not put here."""
-        message = f"what refers to {subject} is left out: it has another digest"
-        if message not in self.warnings:
-            self.warn(message)
 
     def retry(self, what: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `work` until it succeeds. Raises its last error when trying again is of no use."""
@@ -206,6 +122,131 @@ class Target:
         """The manifest under a tag or digest; None: there is none. Raises the last error."""
         get = self.repository.get_manifest
         return self.retry("the manifest", get, reference, self.context)
+
+    def existing(self, reference: Reference) -> Descriptor:
+        """The descriptor under a reference, by one HEAD. Raises RegistryError if there is none."""
+        if (found := self.head_manifest(reference.target)) is None:
+            raise self._missing(reference)
+        return found
+
+    def existing_manifest(self, reference: Reference) -> RawManifest:
+        """The manifest under a reference. Raises RegistryError if there is none."""
+        if (raw := self.get_manifest(reference.target)) is None:
+            raise self._missing(reference)
+        return raw
+
+    def _missing(self, reference: Reference) -> RegistryError:
+        self.registry.check_version(self.context)
+        named = reference if reference.digest else reference.with_tag(reference.target)
+        return RegistryError(
+            f"there is no {named} at the registry",
+            status=404,
+            code="MANIFEST_UNKNOWN",
+            hint=f"towline tags {reference.repository} lists what is there",
+        )
+
+
+class TargetPush(Target):
+    """A push to one target, and all that it comes to know and do there.
+
+    The steps of `pipeline` and `tag_push` set the attributes, in the order in which they stand.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        name: RepositoryName,
+        costs: Costs,
+        wish: Wish,
+        agreed: dict[Tree, tuple[str, Digest]],
+    ) -> None:
+        context = costs.context
+        super().__init__(resources, repository_at(resources, name, context), context)
+        self.costs = costs
+        """What its tags are charged."""
+        self.wish = wish
+        """The options of the push."""
+        self.patience = Patience()
+        """How long it may keep the other targets of the push waiting."""
+        self.alone = True
+        """Whether the push goes to no other registry."""
+        self.tags: tuple[tuple[Reference, Tree], ...] = ()
+        """Each destination with its tree, sorted by tag."""
+        self.referrers: tuple[Referral, ...] = ()
+        """Manifests that are put after their subjects."""
+        self.origins: Sequence[Reference] = ()
+        """References at its host that an engine knows the image from."""
+        self.started = False
+        """Whether its repository was told of."""
+        self.warnings: list[str] = []
+        self.failure: TowlineError | None = None
+        """The error by which no blob can be brought there."""
+        self.seen: dict[str, Digest | None] = {}
+        """The digest that a tag held when it was last looked at; None for nothing."""
+        self.staying: dict[Reference, Descriptor | RegistryError] = {}
+        """Tags that are not written: the manifest under each, or the error of its push."""
+        self.teachers: dict[Digest, Reference] = {}
+        """By DiffID: the reference that has taught which blob a layer is."""
+        self.rules = Rules(wish.profile, trust_learned=wish.learn)
+        self.plans: dict[Blob, tuple[Step, ...]] = {}
+        """The steps of each blob."""
+        self.delivered: dict[str, Delivered] = {}
+        """The blobs that are there, by their keys. Some are before the push begins: they were sent
+        before it was known what lists them."""
+        self.written: dict[Reference, Digest] = {}
+        """Tags that were written, with their digests."""
+        self.in_doubt: list[Reference] = []
+        """Tags that may have been written: a cancel or a failure came meanwhile."""
+        self.outcomes: dict[Reference, TagOutcome] = {}
+        """What came of each tag whose push has ended."""
+        self.untold: dict[Reference, int] = {}
+        """Tags that are in place and not told yet, with the bytes of their blobs and referrers'."""
+        self.agreed = agreed
+        """By tree, the first tag at any target that has it, with its digest."""
+
+    @property
+    def reference(self) -> str:
+        """The reference in events of this target: its only tag, or its repository."""
+        if len(self.tags) == 1:
+            return str(self.tags[0][0])
+        return str(self.repository.name)
+
+    @property
+    def due(self) -> tuple[tuple[Reference, Tree], ...]:
+        """The tags that will be written."""
+        return tuple(pair for pair in self.tags if pair[0] not in self.staying)
+
+    @property
+    def trees(self) -> list[Tree]:
+        """The trees of the tags that will be written, and of referrers."""
+        return [tree for _, tree in self.due] + [each.tree for each in self.referrers]
+
+    def with_referrers(self, reference: Reference, tree: Tree) -> list[Tree]:
+        """The tree of a tag, and those of what refers to it and is put with it."""
+        return [tree, *(each.tree for each in self.referrers if each.main == reference)]
+
+    def watcher(self) -> Context:
+        """The context in which this push watches flights: their events get its reference."""
+        emit = self.context.emit
+        return self.context.but(emit=lambda event: emit(replace(event, reference=self.reference)))
+
+    def note(self, message: str, reference: str = "") -> None:
+        """Tell something worth knowing, of one tag or of the target."""
+        from towline.events import Note  # which most pushes have no need of
+
+        self.context.emit(Note(reference=reference or self.reference, message=message))
+
+    def warn(self, message: str) -> None:
+        """Tell a warning, once, and keep it for the result."""
+        from towline.events import Warned  # which most pushes have no need of
+
+        if message not in self.warnings:
+            self.warnings.append(message)
+            self.context.emit(Warned(reference=self.reference, message=message))
+
+    def warn_of_referrers(self, subject: Digest) -> None:
+        """Warn that what refers to a manifest is left out: the manifest is not put here."""
+        self.warn(f"what refers to {subject} is left out: it has another digest")
 
     def look(self, tag: str) -> Descriptor | None:
         """HEAD a tag, and note its digest. Raises AuthError, RegistryError, NetworkError."""
@@ -243,27 +284,36 @@ class Target:
         cancel = self.context.cancel
         return {first: one} | {place: result_of(asked, cancel) for place, asked in rest.items()}
 
-    def existing(self, reference: Reference) -> Descriptor:
-        """The descriptor under a reference, by one HEAD. Raises RegistryError if there is none."""
-        if (found := self.head_manifest(reference.target)) is None:
-            raise self._missing(reference)
-        return found
+    def as_planned(self, entries: Mapping[Digest, Sequence[Entry]]) -> Destination:
+        """The target for the plan: its name, and the HMACs of our account in these entries."""
+        repository, knowledge = self.repository, self.resources.knowledge
+        digests = {entry.digest for some in entries.values() for entry in some}
+        key = knowledge.account_key() if digests else b""
+        accounts = {digest: repository.account_mac(key, digest) for digest in digests}
+        return Destination(repository.name, accounts)
 
-    def existing_manifest(self, reference: Reference) -> RawManifest:
-        """The manifest under a reference. Raises RegistryError if there is none."""
-        if (raw := self.get_manifest(reference.target)) is None:
-            raise self._missing(reference)
-        return raw
+    def pull_from(self, names: Iterable[RepositoryName]) -> None:
+        """Have tokens ask for `pull` of repositories from which blobs may be mounted."""
+        name, client = self.repository.name, self.resources.client
+        origins = {origin for origin in names if origin.host == name.host and origin != name}
+        if origins:
+            pull_from = tuple(sorted(origins, key=str))
+            self.repository = client.repository(name, pull_from=pull_from, context=self.context)
 
-    def _missing(self, reference: Reference) -> RegistryError:
-        self.registry.check_version(self.context)
-        named = reference if reference.digest else reference.with_tag(reference.target)
-        return RegistryError(
-            f"there is no {named} at the registry",
-            status=404,
-            code="MANIFEST_UNKNOWN",
-            hint=f"towline tags {reference.repository} lists what is there",
-        )
+    def remember(self, found: Iterable[tuple[Blob, Made]]) -> None:
+        """Record in the cache that blobs were just seen here."""
+        repository, knowledge = self.repository, self.resources.knowledge
+        if not isinstance(repository, Repository):  # a folder is asked as fast as the cache
+            return
+        key, entries = knowledge.account_key(), []
+        for blob, made in found:
+            media_type = blob.stored.media_type if blob.stored else None
+            # Not recorded: which layer a blob is, if a registry that may not teach has told it. Of
+            # a stored blob the source has told it.
+            if repository.may_teach or blob.stored or not made.learned:
+                entries.append(entry_of(blob.identity, made, media_type, repository, key))
+        if entries:
+            knowledge.record(entries)
 
 
 def entry_of(
@@ -284,34 +334,13 @@ def entry_of(
     )
 
 
-class Tag(NamedTuple):
-    """A tag of a target with the tree that goes under it; all blobs of that are there."""
-
-    target: Target
-    reference: Reference
-    tree: Tree
-    delivered: Mapping[str, Delivered]
-
-    @property
-    def made(self) -> dict[str, Made]:
-        """The tree's blobs as they are at the target, by their keys."""
-        # Only these: the target may have those of a thousand other tags.
-        return {blob.key: self.delivered[blob.key].made for blob in self.tree.blobs}
-
-
-def target_at(
-    resources: Resources,
-    name: RepositoryName,
-    context: Context,
-    wish: Wish,
-    side: Side = "destination",
-) -> Target:
-    """The target of that name, for a push with these options. Its costs are counted apart."""
+def repository_at(
+    resources: Resources, name: RepositoryName, context: Context, side: Side = "destination"
+) -> Repository | Layout:
+    """The registry's repository of that name, or the folder or file. Raises UsageError."""
     resources.check_open()
-    context = context.but(meter=Meter())
     if name.is_at_registry:
-        repository = resources.client.repository(name, side, context=context)
-        return Target(resources, repository, (), context, Costs(context), wish)
+        return resources.client.repository(name, side, context=context)
     from towline.targets.archives import opened  # most pushes need none of it
 
-    return Target(resources, opened(cast("Place", name)), (), context, Costs(context), wish)
+    return opened(cast("Place", name))

@@ -25,6 +25,8 @@ from towline.spec.manifest import RawManifest
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
 _VERSION = 1
 _TYPES = frozenset({media_types.SCHEMA1, media_types.SCHEMA1_SIGNED})
 EMPTY_LAYER = bytes.fromhex("1f8b080000096e8800ff621805a360148c5800080000ffff2eafb5ef00040000")
@@ -282,6 +284,24 @@ def _time(value: Any) -> str:  # noqa: ANN401 - any JSON
 
 
 # Signed.
+
+
+def sign(payload: bytes, key: EllipticCurvePrivateKey, time: str) -> RawManifest:
+    """The manifest with a signature by a key on the curve P-256; `time`: see `sealed`."""
+    from cryptography.hazmat.primitives.asymmetric import utils
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    point = key.public_key().public_numbers()
+
+    def joined(*numbers: int) -> bytes:
+        return b"".join(number.to_bytes(32, "big") for number in numbers)
+
+    def signature(signed: bytes) -> bytes:
+        return joined(*utils.decode_dss_signature(key.sign(signed, ECDSA(SHA256()))))
+
+    content = sealed(payload, time, joined(point.x, point.y), signature)
+    return RawManifest(content, media_types.SCHEMA1_SIGNED, payload)
 
 
 def sealed(payload: bytes, time: str, point: bytes, sign: Callable[[bytes], bytes]) -> bytes:

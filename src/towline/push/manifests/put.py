@@ -1,45 +1,40 @@
-"""Puts manifests: children first, the tag last; in another format where their type is refused.
+"""Puts manifests: children first, the tag last; in another form where their type is refused.
 
 Called only when every blob that the documents list is confirmed. Two pushes of one Pusher that put
 the same document in the same place at the same time put it once: two writers of one tag can make a
 registry forget one of them.
-
-Of formats are tried in order: the wanted one, the other family (docker's or OCI's), then signed
-schema 1, where that is allowed. Only where the user named no format, and for one registry alone:
-with several, one of them would hold another digest than the others.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from dataclasses import replace
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from towline.errors import Cancelled, RegistryError, TowlineError
-from towline.knowledge.base import KnowledgeError
-from towline.knowledge.open import kept
-from towline.push.image import Blob, in_memory
+from towline.push.image import Blob, Tree, in_memory
 from towline.push.manifests import build
 from towline.push.manifests.build import FORMATS, SCHEMA1, CannotConvert, Documents
+from towline.push.target import Target
 from towline.registry.manifests import is_lost, lacks_blobs, refuses_type
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
-from towline.spec.digest import EMPTY_LAYER_DIFF_ID, Digest
+from towline.spec.digest import EMPTY_LAYER_DIFF_ID
 from towline.spec.manifest import RawManifest, parse
 from towline.spec.media_types import Format
-from towline.transfers.single_flight import Flight, Restart
 from towline.transfers.threads import not_begun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-
-    from towline.push.target import Tag, Target
+    from towline.push.plan import Delivered
+    from towline.push.target import TargetPush
     from towline.reference import Reference
+    from towline.spec.digest import Digest
     from towline.spec.schema1 import Unsigned
+    from towline.transfers.single_flight import Flight
 
 TOGETHER = 10
 """Tags by one request: who takes several should take as many; zot takes 46."""
@@ -58,7 +53,7 @@ def wants_foreign(error: TowlineError, manifest: RawManifest) -> bool:
     return any(layer.digest in error.message for layer in foreign)
 
 
-def put(target: Target, reference: Reference, documents: Documents) -> None:
+def put(target: TargetPush, reference: Reference, documents: Documents) -> None:
     """Put all documents, each with retries. Raises the error of the last attempt, and Cancelled.
 
     Notes at the target whether its tag was written, or may have been.
@@ -82,7 +77,7 @@ def put(target: Target, reference: Reference, documents: Documents) -> None:
     target.written[reference] = digest
 
 
-def put_together(target: Target, references: Sequence[Reference], documents: Documents) -> None:
+def put_together(target: TargetPush, references: Sequence[Reference], documents: Documents) -> None:
     """Put all documents, the last under several tags by one request (distribution-spec, end-7b).
 
     Tried once: a tag that is not among those written afterwards is to be put by itself. Raises what
@@ -107,7 +102,7 @@ def put_together(target: Target, references: Sequence[Reference], documents: Doc
     target.written |= {each: top.digest for each in references if each.tag in named}
 
 
-def _put_children(target: Target, documents: Documents) -> None:
+def _put_children(target: TargetPush, documents: Documents) -> None:
     # GitLab refuses a manifest whose `subject`, a sibling of it, is not there yet; BuildKit makes
     # such indexes.
     children = dict.fromkeys(documents.children)
@@ -127,7 +122,7 @@ class _Put:
     """The PUT of one document under a tag or its digest."""
 
     def __init__(
-        self, target: Target, reference: str, manifest: RawManifest, doubt: str | None = None
+        self, target: TargetPush, reference: str, manifest: RawManifest, doubt: str | None = None
     ) -> None:
         self.begun = False
         """Whether any of it may have been sent."""
@@ -139,6 +134,8 @@ class _Put:
 
     def wait(self) -> None:
         """Put it, or wait for another push that does. Raises as `put` does."""
+        from towline.transfers.single_flight import Restart  # an unchanged push puts nothing
+
         target, resources = self._target, self._target.resources
         repository = target.repository
         name, account = str(repository.name), repository.account
@@ -158,7 +155,7 @@ class _Put:
             return
 
     def _carry_out(self, flight: Flight[None]) -> None:
-        target = replace(self._target, context=flight.context)
+        target = Target(self._target.resources, self._target.repository, flight.context)
         try:
             target.retry("the manifest", self._attempt, flight)
             if ":" not in self._reference:
@@ -195,35 +192,76 @@ class _Put:
 
 
 _SCHEMA1_HINT = "add `allow_schema1=True`, should the registry be so old that it takes nothing else"
-
-KEY_FILE = "schema1-key.pem"
 _Form = Format | Literal["schema1"]
 _NAMES: dict[_Form, str] = {"oci": FORMATS["oci"], "docker": FORMATS["docker"], "schema1": SCHEMA1}
 
 
-class Fallback:
-    """Another form for the documents of one tag, which one target has refused."""
+class TaggedImage:
+    """The image of a tag, in the form that is wanted or in another that the registry takes.
 
-    def __init__(self, tag: Tag) -> None:
-        self._tag = tag
-        self._target = tag.target
+    Tried are, in order, the wanted form, the other family (docker's or OCI's), and signed schema 1,
+    where that is allowed. Only where the user named no format, and for one registry alone: with
+    several, one of them would hold another digest than the others.
 
-    def put(
-        self, documents: Documents, refusal: RegistryError, send: Callable[[Blob], None]
-    ) -> Documents:
-        """Convert documents of a refused type and put them, in one form after the other.
+    A registry that was seen to refuse a family of formats may hold the image in the other form.
+    That counts as the same image, so that the same push is not refused and converted each time.
+    """
+
+    def __init__(
+        self,
+        target: TargetPush,
+        reference: Reference,
+        tree: Tree,
+        delivered: Mapping[str, Delivered],
+    ) -> None:
+        """`delivered`: all blobs of the tree, by their keys."""
+        self.target = target
+        self.reference = reference
+        self.tree = tree
+        # Only these: the target may have those of a thousand other tags.
+        self.made = {blob.key: delivered[blob.key].made for blob in tree.blobs}
+        """The tree's blobs as they are at the target, by their keys."""
+        self.documents = build.documents(tree, self.made, target.wish.format)
+        """In the form that is wanted."""
+
+    @property
+    def family(self) -> Format:
+        """The family of formats that is wanted."""
+        return media_types.family(self.documents.top.media_type)
+
+    def form_of(self, digest: str) -> Documents | None:
+        """The image's documents with that digest; None: it is another image's."""
+        if self.documents.top.digest == digest:
+            return self.documents
+        # In another form only where an earlier push may have put it so.
+        if not self.target.repository.facts.refuses(self.family) or self._never_converted():
+            return None
+        for form in self._forms():
+            try:
+                converted = self._converted(form)
+            except CannotConvert:
+                continue
+            if converted.top.digest == digest:
+                self._warn_of_form(form)
+                return converted
+        return None
+
+    # In another form, for a registry that refuses the type of the documents.
+
+    def put_converted(self, refusal: RegistryError, send: Callable[[Blob], None]) -> Documents:
+        """Convert the documents, and put them in one form after the other until one is taken.
 
         Returns the documents that were taken. `send` uploads a blob that is not in the tree. Raises
         one error, whose message has all refusals.
         """
-        if hint := self._never():
+        if hint := self._never_converted():
             raise _hinted(refusal, hint) from None
         said, hint = [refusal.message], refusal.hint
         last: TowlineError = refusal
-        for form in self._forms(documents):
+        for form in self._forms():
             try:
                 converted = self._converted(form, send)
-                put(self._target, self._tag.reference, converted)
+                put(self.target, self.reference, converted)
             except CannotConvert as cannot:
                 said.append(f"it cannot be converted: {cannot}")
                 hint = hint or cannot.hint
@@ -236,45 +274,34 @@ class Fallback:
                     break
             else:
                 answer = " ".join(str(part) for part in (refusal.status, refusal.code) if part)
-                self._warn(documents, form, f" ({answer})")
+                self._warn_of_form(form, f" ({answer})")
                 return converted
         else:
-            hint = hint or (None if self._target.wish.allow_schema1 else self._schema1_hint())
+            if not self.target.wish.allow_schema1:
+                with suppress(CannotConvert):
+                    self._schema1()
+                    hint = hint or _SCHEMA1_HINT
         # Of the kind of the last error, or of the first refusal if all are refusals.
         failure = _hinted(refusal if refuses_type(last) else last, hint)
         failure.args = ("; ".join(said),)
         raise failure from None
 
-    def standing(self, documents: Documents, digest: str) -> Documents | None:
-        """The converted documents with that digest, if an earlier push has put them; else None."""
-        if self._never():
-            return None
-        for form in self._forms(documents):
-            try:
-                converted = self._converted(form)
-            except CannotConvert:
-                continue
-            if converted.top.digest == digest:
-                self._warn(documents, form)
-                return converted
-        return None
-
-    def _never(self) -> str | None:
+    def _never_converted(self) -> str | None:
         """A hint where nothing may be converted; None where it may."""
-        wish = self._target.wish
+        wish = self.target.wish
         if wish.preserve_digests:
             return "leave out `preserve_digests`: then the manifest may be converted"
         if fmt := wish.format:
             return f"leave out `format='{fmt}'`: then the manifest may be converted"
-        if not self._target.alone:
-            host = self._target.repository.name.host
+        if not self.target.alone:
+            host = self.target.repository.name.host
             return f"push to {host} by itself: then the manifest may be converted"
         return None
 
-    def _forms(self, documents: Documents) -> list[_Form]:
+    def _forms(self) -> list[_Form]:
         """The forms to try, in order."""
-        schema1: list[_Form] = ["schema1"] if self._target.wish.allow_schema1 else []
-        return [*build.families(documents), *schema1]
+        schema1: list[_Form] = ["schema1"] if self.target.wish.allow_schema1 else []
+        return [*build.families(self.documents), *schema1]
 
     def _converted(self, form: _Form, send: Callable[[Blob], None] | None = None) -> Documents:
         """The documents in another form; without `send`, schema 1 is not signed.
@@ -282,50 +309,41 @@ class Fallback:
         Raises CannotConvert, and the errors of sending a blob.
         """
         if form != "schema1":
-            found = build.to_family(self._tag.tree, self._tag.made, form)
+            found = build.to_family(self.tree, self.made, form)
             return found._replace(differs="converted")
         unsigned = self._schema1()
         if send is None:
             # Digest and size are those of the payload, whatever the signature and its time.
             top = RawManifest(unsigned.payload, media_types.SCHEMA1_SIGNED, unsigned.payload)
             return Documents(top, differs="converted")
-        from towline.spec.schema1 import EMPTY_LAYER, EMPTY_LAYER_DIGEST
+        from towline.knowledge.open import signing_key
+        from towline.spec.schema1 import EMPTY_LAYER, EMPTY_LAYER_DIGEST, sign
 
         # Steps without a layer share one empty blob in schema 1, which the image does not have.
         if unsigned.lists_empty_layer:
             stored = Descriptor(media_types.DOCKER_LAYER_GZIP, EMPTY_LAYER_DIGEST, len(EMPTY_LAYER))
             send(in_memory(EMPTY_LAYER, stored, EMPTY_LAYER_DIFF_ID, is_layer=True))
-        target = self._target
-        signed = sign(unsigned.payload, target.resources.environ, target.warn)
-        return Documents(signed, differs="converted")
+        key = signing_key(self.target.resources.environ, self.target.warn)
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return Documents(sign(unsigned.payload, key, now), differs="converted")
 
     def _schema1(self) -> Unsigned:
-        path, name = self._target.repository.name.path, self._tag.reference.tag
+        path, name = self.target.repository.name.path, self.reference.tag
         if name is None:
             raise CannotConvert("signed schema 1 names its tag, and there is none")
-        return build.to_schema1(self._tag.tree, self._tag.made, name=path, tag=name)
+        return build.to_schema1(self.tree, self.made, name=path, tag=name)
 
-    def _schema1_hint(self) -> str | None:
-        try:
-            self._schema1()
-        except CannotConvert:
-            return None
-        return _SCHEMA1_HINT
-
-    def _warn(self, documents: Documents, form: _Form, said: str = "") -> None:
+    def _warn_of_form(self, form: _Form, said: str = "") -> None:
         loss = ""
         if form == "schema1":
             loss = ", which most registries have given up"
-        elif build.loses_annotations(self._tag.tree, form):
+        elif build.loses_annotations(self.tree, form):
             loss = " and has no annotations"
-        name = self._target.repository.name
-        refused: Format = media_types.family(documents.top.media_type)
-        message = (
-            f"{name.host} refused {FORMATS[refused]}{said}: what is pushed to {name} was "
+        name = self.target.repository.name
+        self.target.warn(
+            f"{name.host} refused {FORMATS[self.family]}{said}: what is pushed to {name} was "
             f"converted to {_NAMES[form]}{loss}, so its digest is another one"
         )
-        if message not in self._target.warnings:
-            self._target.warn(message)
 
 
 def _hinted(error: TowlineError, hint: str | None) -> TowlineError:
@@ -333,55 +351,3 @@ def _hinted(error: TowlineError, hint: str | None) -> TowlineError:
     hinted = copy.copy(error)
     hinted.hint = error.hint or hint
     return hinted
-
-
-# Nobody has to trust the key that signs: registries of that time only check that the signature fits
-# the key beside it. It is made once and kept in the user's data folder; where it cannot be kept, a
-# key for a single push does as well.
-
-
-def sign(payload: bytes, environ: Mapping[str, str], warn: Callable[[str], None]) -> RawManifest:
-    """The manifest of schema 1 with a signature (libtrust's JWS, with the present time)."""
-    from cryptography.hazmat.primitives.asymmetric import utils
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
-    from cryptography.hazmat.primitives.hashes import SHA256
-
-    from towline.spec.schema1 import sealed
-
-    key = _key(environ, warn)
-    point = key.public_key().public_numbers()
-
-    def joined(*numbers: int) -> bytes:
-        return b"".join(number.to_bytes(32, "big") for number in numbers)
-
-    def signature(signed: bytes) -> bytes:
-        return joined(*utils.decode_dss_signature(key.sign(signed, ECDSA(SHA256()))))
-
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    content = sealed(payload, now, joined(point.x, point.y), signature)
-    return RawManifest(content, media_types.SCHEMA1_SIGNED, payload)
-
-
-def _key(environ: Mapping[str, str], warn: Callable[[str], None]) -> EllipticCurvePrivateKey:
-    """The user's key; one for this push alone where it cannot be kept or read."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    fresh = ec.generate_private_key(ec.SECP256R1())
-    pem = fresh.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    try:
-        key = serialization.load_pem_private_key(kept(environ, KEY_FILE, pem), password=None)
-    except (KnowledgeError, OSError):
-        return fresh
-    except (ValueError, TypeError):
-        why = "it cannot be read"
-    else:
-        if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
-            return key
-        why = "it is no key on the curve P-256"
-    warn(f"the key in {KEY_FILE} of the user's data folder is of no use: {why}")
-    return fresh

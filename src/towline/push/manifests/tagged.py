@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import RegistryError, SourceError, TowlineError
 from towline.push.image import Blob, Image, Tree, tree_blobs
-from towline.push.manifests import build
 from towline.spec import manifest as manifests
-from towline.spec import media_types
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,12 +21,12 @@ if TYPE_CHECKING:
     from towline.push.interface.details import Verification
     from towline.push.interface.options import IfExists, Verify
     from towline.push.manifests.build import Documents
+    from towline.push.manifests.put import TaggedImage
     from towline.push.plan import Made
-    from towline.push.target import Tag, Target
+    from towline.push.target import Target, TargetPush
     from towline.reference import Reference
     from towline.spec.descriptor import Descriptor
     from towline.spec.manifest import RawManifest
-    from towline.spec.media_types import Format
 
 T = TypeVar("T")
 
@@ -46,7 +44,7 @@ _CACHE_HINT = (
 )
 
 
-def kept(target: Target) -> dict[Reference, Descriptor | RegistryError]:
+def staying(target: TargetPush) -> dict[Reference, Descriptor | RegistryError]:
     """Before anything is sent: the tags that stay, each with the manifest under it.
 
     Its value is an error where the push of that tag ends. Raises AuthError and NetworkError, which
@@ -60,7 +58,7 @@ def kept(target: Target) -> dict[Reference, Descriptor | RegistryError]:
                 continue
             if rule != "same":
                 found[reference] = stays(target, reference, standing, rule)
-            # Else `TaggedImage.kept` decides, once our digest is known.
+            # Else `standing` decides, once our digest is known.
             elif _is_another(target, tree, standing):
                 found[reference] = _refusal(reference, standing, rule)
         except RegistryError as error:
@@ -68,7 +66,9 @@ def kept(target: Target) -> dict[Reference, Descriptor | RegistryError]:
     return found
 
 
-def stays(target: Target, reference: Reference, found: Descriptor, rule: IfExists) -> Descriptor:
+def stays(
+    target: TargetPush, reference: Reference, found: Descriptor, rule: IfExists
+) -> Descriptor:
     """Tell of a tag that is left as it is. Raises RegistryError with the rule `fail`."""
     if rule == "fail":
         raise _refusal(reference, found, rule)
@@ -86,7 +86,7 @@ def _refusal(reference: Reference, found: Descriptor, rule: IfExists) -> Registr
     )
 
 
-def _is_another(target: Target, tree: Tree, found: Descriptor) -> bool:
+def _is_another(target: TargetPush, tree: Tree, found: Descriptor) -> bool:
     """Whether the manifest under the tag cannot be our image, however ours will be compressed."""
     # The config tells: it is the same whatever the format and the compression of the layers.
     if not isinstance(tree, Image) or (raw := target.get_manifest(found.digest)) is None:
@@ -100,79 +100,51 @@ def _is_another(target: Target, tree: Tree, found: Descriptor) -> bool:
     )
 
 
-class TaggedImage:
-    """The image of a tag, in the form that is wanted or in one that the registry takes.
+def first_standing(image: TaggedImage) -> Documents | None:
+    """The documents under a tag, if they are the image's, as this push has first seen it.
 
-    A registry that was seen to refuse a family of formats may hold the image in the other form.
-    That counts as the same image, so that the same push is not refused and converted each time.
+    Raises AuthError, RegistryError, NetworkError.
     """
-
-    def __init__(self, tag: Tag) -> None:
-        self.tag = tag
-        self.documents = build.documents(tag.tree, tag.made, tag.target.wish.format)
-        """In the form that is wanted."""
-
-    @property
-    def family(self) -> Format:
-        """The family of formats that is wanted."""
-        return media_types.family(self.documents.top.media_type)
-
-    def standing(self) -> Documents | None:
-        """The documents under the tag, if they are the image's, as this push has first seen it.
-
-        Raises AuthError, RegistryError, NetworkError.
-        """
-        # Should the tag have been moved since, this push counts as before that.
-        digest = self.tag.target.first_seen(self.tag.reference.tag or self.documents.top.digest)
-        return self._form_of(digest) if digest else None
-
-    def kept(self) -> tuple[Documents, Descriptor] | None:
-        """The documents under the tag and their descriptor, where the tag is not written again.
-
-        Looks right before the tag is written. With `--if-exists skip` the descriptor may be of any
-        image. Raises RegistryError where the tag may not be written; AuthError, NetworkError.
-        """
-        target, reference = self.tag.target, self.tag.reference
-        rule = target.wish.if_exists
-        if (name := reference.tag) is None:
-            return None
-        # A tag that holds our image is not written again: it may be immutable (ECR refuses even the
-        # same content). Without having seen that, `overwrite` needs no second look.
-        stood = target.seen.get(name)
-        if rule == "overwrite" and (stood is None or not self._form_of(stood)):
-            return None
-        if (found := target.look(name)) is None:
-            return None
-        right = self._form_of(found.digest)
-        if rule in {"skip", "fail"}:
-            stays(target, reference, found, rule)
-        elif rule == "same" and not right:
-            raise _refusal(reference, found, rule)
-        elif not right:
-            return None
-        return right or self.documents, found
-
-    def _form_of(self, digest: str) -> Documents | None:
-        """The image's documents with that digest; None: it is another image's."""
-        if self.documents.top.digest == digest:
-            return self.documents
-        if not self.tag.target.repository.facts.refuses(self.family):
-            return None
-        from towline.push.manifests.put import Fallback  # most pushes need none
-
-        return Fallback(self.tag).standing(self.documents, digest)
+    # Should the tag have been moved since, this push counts as before that.
+    digest = image.target.first_seen(image.reference.tag or image.documents.top.digest)
+    return image.form_of(digest) if digest else None
 
 
-def verify(tag: Tag, documents: Documents, how: Verify) -> Verification:
+def standing(image: TaggedImage) -> Documents | Descriptor | None:
+    """The documents under a tag, where it is not written again; None: it is to be.
+
+    Looks right before the tag is written. With `--if-exists skip` it is the descriptor of whatever
+    is there. Raises RegistryError where the tag may not be written; AuthError, NetworkError.
+    """
+    target, reference = image.target, image.reference
+    rule = target.wish.if_exists
+    if (name := reference.tag) is None:
+        return None
+    # A tag that holds our image is not written again: it may be immutable (ECR refuses even the
+    # same content). Without having seen that, `overwrite` needs no second look.
+    stood = target.seen.get(name)
+    if rule == "overwrite" and (stood is None or not image.form_of(stood)):
+        return None
+    if (found := target.look(name)) is None:
+        return None
+    if rule in {"skip", "fail"}:
+        return stays(target, reference, found, rule)
+    right = image.form_of(found.digest)
+    if rule == "same" and not right:
+        raise _refusal(reference, found, rule)
+    return right
+
+
+def verify(image: TaggedImage, documents: Documents, how: Verify) -> Verification:
     """Ask for the manifests and every blob or, with `full`, read them back and hash them.
 
     Raises RegistryError naming the first one that is missing or wrong; AuthError, NetworkError.
     """
-    target, made = tag.target, tag.made
+    target, made = image.target, image.made
     children = list(dict.fromkeys(documents.children))
-    blobs = tree_blobs([tag.tree])
+    blobs = tree_blobs([image.tree])
     try:
-        _manifest(target, tag.reference.tag or documents.top.digest, documents.top, how)
+        _manifest(target, image.reference.tag or documents.top.digest, documents.top, how)
         for child in children:
             _manifest(target, child.digest, child, how)
         for blob in blobs:
@@ -198,7 +170,7 @@ def verify(tag: Tag, documents: Documents, how: Verify) -> Verification:
     )
 
 
-def _manifest(target: Target, reference: str, manifest: RawManifest, how: Verify) -> None:
+def _manifest(target: TargetPush, reference: str, manifest: RawManifest, how: Verify) -> None:
     def look(*, full: bool) -> str | None:
         ask = target.get_manifest if full else target.head_manifest
         found = ask(reference)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from towline.errors import SourceError, TowlineError
 from towline.layers.blobstream import BlobStream
 from towline.push.image import Blob, Tree, nowhere
-from towline.push.plan import Ask, Delivered, Rules, Send, Step, fits, own
+from towline.push.plan import Ask, Delivered, Send, fits, own
 from towline.push.upload.blob_upload import BlobUpload
 from towline.push.upload.scheduler import Task, Uploads
 from towline.transfers.retry import Attempts
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
     from towline.layers.profile import Profile
-    from towline.push.target import Target
+    from towline.push.target import TargetPush
     from towline.reference import RepositoryName
 
 
@@ -43,24 +43,20 @@ class TargetBlobs:
 
     def __init__(
         self,
-        target: Target,
-        *,
-        rules: Rules,
-        plans: dict[Blob, tuple[Step, ...]],
-        delivered: dict[str, Delivered],
+        target: TargetPush,
         uploads: Uploads,
         told: Callable[[], object] = lambda: None,
     ) -> None:
         """`told`: called whenever an upload has ended, from any thread."""
-        self.plans = plans
-        self.delivered = delivered
+        self.plans = target.plans
+        self.delivered = target.delivered
         """By the keys of blobs: how those that are at the target came there."""
         self.errors: dict[Blob, TowlineError] = {}
         """The errors of blobs that are not."""
         self._target = target
         self._resources = target.resources
         self._profile = target.wish.profile
-        self._rules = rules
+        self._rules = target.rules
         self._uploads = uploads
         self._told = told
         self._watches: dict[Watch[Delivered], Blob] = {}

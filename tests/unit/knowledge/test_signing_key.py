@@ -14,13 +14,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.signatures import verify
-from towline.push.manifests import put as signing
-from towline.spec import media_types
+from towline.knowledge.open import KEY_FILE, signing_key
+from towline.spec import media_types, schema1
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+TIME = "2026-11-29T12:00:00Z"
 PAYLOAD = b'{\n   "schemaVersion": 1\n}'
 
 
@@ -31,11 +32,12 @@ def key_of(content: bytes) -> str:
 
 def signed(environ: dict[str, str], warnings: list[str] | None = None) -> bytes:
     warn = warnings.append if warnings is not None else pytest.fail
-    return signing.sign(PAYLOAD, environ, warn).content
+    return schema1.sign(PAYLOAD, signing_key(environ, warn), TIME).content
 
 
 def test_what_is_signed_is_good_and_keeps_the_digest_of_its_payload(tmp_path: Path) -> None:
-    manifest = signing.sign(PAYLOAD, {"HOME": str(tmp_path)}, pytest.fail)
+    key = signing_key({"HOME": str(tmp_path)}, pytest.fail)
+    manifest = schema1.sign(PAYLOAD, key, TIME)
     assert verify(manifest.content) == PAYLOAD
     assert manifest.digest == manifest.descriptor().digest == Digest.of(PAYLOAD)
     assert manifest.size == manifest.descriptor().size == len(PAYLOAD)
@@ -45,8 +47,8 @@ def test_what_is_signed_is_good_and_keeps_the_digest_of_its_payload(tmp_path: Pa
 def test_the_key_is_made_once_and_is_the_users_secret(tmp_path: Path) -> None:
     first = signed({"HOME": str(tmp_path)})
     folder = tmp_path / ".local/share/towline"
-    assert [file.name for file in folder.iterdir()] == [signing.KEY_FILE]
-    assert stat.S_IMODE((folder / signing.KEY_FILE).stat().st_mode) == 0o600
+    assert [file.name for file in folder.iterdir()] == [KEY_FILE]
+    assert stat.S_IMODE((folder / KEY_FILE).stat().st_mode) == 0o600
     again = signed({"XDG_DATA_HOME": str(folder.parent), "HOME": "/nowhere"})
     assert key_of(again) == key_of(first)
 
@@ -83,12 +85,12 @@ def other_curve() -> bytes:
 @pytest.mark.parametrize("content", [b"", b"no key", other_curve()])
 def test_a_key_that_is_of_no_use_is_told_and_left_alone(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "towline").mkdir()
-    (tmp_path / "towline" / signing.KEY_FILE).write_bytes(content)
+    (tmp_path / "towline" / KEY_FILE).write_bytes(content)
     warnings: list[str] = []
     verify(signed({"XDG_DATA_HOME": str(tmp_path)}, warnings))
     (warning,) = warnings
-    assert signing.KEY_FILE in warning
-    assert (tmp_path / "towline" / signing.KEY_FILE).read_bytes() == content
+    assert KEY_FILE in warning
+    assert (tmp_path / "towline" / KEY_FILE).read_bytes() == content
 
 
 WITHOUT = """
@@ -113,7 +115,8 @@ def test_without_the_package_that_signs_nothing_is_begun() -> None:
 def test_what_signs_is_not_loaded_before_it_is_needed() -> None:
     code = (
         "import sys; from towline.push.interface import options;"
-        "from towline.push.manifests import put; options.wish({'allow_schema1': True});"
+        "from towline.push.manifests import put; from towline.knowledge import open;"
+        "from towline.spec import schema1; options.wish({'allow_schema1': True});"
         "print('cryptography' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
