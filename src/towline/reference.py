@@ -22,7 +22,6 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:(?:\.|_+){_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]+))?")
 _PATH_CHARACTERS = re.compile(r"[a-z0-9._/-]*")
 _TRANSPORT = "docker://"
-_SCHEME = re.compile(r"https?://")
 _PORTS = range(1, 1 << 16)
 _LOGIN = r"(?s)(\w+://)?(?![./])(.+)@(?!sha\d+:)(.*)"
 """A scheme, a login and the rest of a name; the login ends at the last @ that begins no digest."""
@@ -132,8 +131,8 @@ class _Parser:
         return self.text.startswith(character, self.at)
 
     def host(self) -> str | None:
-        if scheme := _SCHEME.match(self.text, self.at):
-            hint = f"leave the scheme out: {self.text[scheme.end() :]}"
+        if self.text.startswith(("http://", "https://"), self.at):
+            hint = f"leave the scheme out: {self.text[self.at :].partition('//')[2]}"
             self.fail("an image name has no scheme", self.at, hint)
         first, slash, _ = self.text[self.at :].partition("/")
         named = first == "localhost" or first != first.lower() or first.startswith("[")

@@ -130,7 +130,7 @@ def said(page: Path) -> list[str]:
 
 
 def test_the_library_speaks_of_its_keywords_and_the_command_of_its_options() -> None:
-    names = {f"--{keyword.replace('_', '-')}" for keyword in cli_options.ALL}
+    names = {f"--{keyword.replace('_', '-')}" for keyword in cli_options.keywords()}
     for page in SOURCE.rglob("*.py"):
         if page.relative_to(SOURCE).parts[0] not in {"cli", "server", "testing"}:
             assert [text for text in said(page) if names & set(OPTION.findall(text))] == [], page

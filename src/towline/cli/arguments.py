@@ -11,7 +11,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from towline.cli.options import VARIABLES, Arguments, Command, Option
+from towline.cli.options import Arguments, Command, Option, variables
 from towline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,15 +46,16 @@ def parse(
     if command.needs and not args.words:
         raise UsageError(f"no {command.needs} is named", hint=hint)
     args.typed = set(vars(args))
-    for option in command.every:
+    ours = {name for name in environ if name.startswith("TOWLINE_") and environ[name]}
+    for option in command.every if ours else ():
         # A typed option wins over the variable of its rival, which may be set for all commands.
         if option.dest in args.typed or _RIVALS.get(option.dest, set()) & args.typed:
             continue
-        if variable := next((name for name in option.variables if environ.get(name)), None):
+        if variable := next((name for name in option.variables if name in ours), None):
             written = environ[variable]
             for value in written.splitlines() if option.repeatable else [written]:
                 _keep(args, option, value, variable)
-    args.strangers = _strangers(environ)
+    args.strangers = _strangers(ours) if ours else []
     return args
 
 
@@ -109,16 +110,14 @@ def _next(args: Arguments, option: Option, name: str, rest: deque[str]) -> str:
     return rest.popleft()
 
 
-def _strangers(environ: Mapping[str, str]) -> list[str]:
-    """Warnings about variables that begin with `TOWLINE_` but do not exist."""
-    ours = {name for name in environ if name.startswith("TOWLINE_") and environ[name]}
-    if ours <= VARIABLES:
+def _strangers(ours: set[str]) -> list[str]:
+    """Warnings about those of the variables that begin with `TOWLINE_` which do not exist."""
+    if ours <= (known := variables()):
         return []
     from towline.cli import cache, guesses, serve
 
     groups = (*cache.CACHE.options, *serve.SERVE.options)
-    known = {name for group in groups for option in group.options for name in option.variables}
-    known |= VARIABLES
+    known |= {name for group in groups for option in group.options for name in option.variables}
     told = []
     for name in sorted(ours - known):
         near = guesses.near(name, sorted(known), "TOWLINE_")

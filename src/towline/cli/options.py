@@ -378,9 +378,13 @@ INDEX = (
 )
 
 
-ALL = frozenset(option.dest for group in COPY for option in group.options)
-"""Every keyword."""
-VARIABLES = frozenset(
-    name for group in (*COPY, *INDEX) for option in group.options for name in option.variables
-) | {"TOWLINE_USERNAME", "TOWLINE_PASSWORD", "TOWLINE_CACHE_KEY"}
-"""The environment variables that these options or the library read."""
+def keywords() -> set[str]:
+    """Every keyword."""
+    return {option.dest for group in COPY for option in group.options}
+
+
+def variables() -> set[str]:
+    """The environment variables that these options or the library read."""
+    every = (option for group in (*COPY, *INDEX) for option in group.options)
+    beside = {"TOWLINE_USERNAME", "TOWLINE_PASSWORD", "TOWLINE_CACHE_KEY"}
+    return beside.union(*(option.variables for option in every))

@@ -27,11 +27,13 @@ def spelled(text: str) -> str:
     """The text with the library's keywords as options: `no_learn=True` becomes `--no-learn`."""
     if "`" not in text:
         return text
-    from towline.cli.options import ALL
+    from towline.cli.options import keywords
+
+    known = keywords()
 
     def option(match: re.Match[str]) -> str:
         keyword, value = match.groups()
-        if keyword not in ALL:
+        if keyword not in known:
             return match[0]
         given = " " + value.strip("'") if value and value != "True" else ""
         return f"`--{keyword.replace('_', '-')}{given}`"

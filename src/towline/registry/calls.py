@@ -28,7 +28,7 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 REDIRECTS_MAX = 5
 """Redirects in a row that are followed; more are most likely a circle."""
 # `int` refuses texts of thousands of digits, and no blob needs more than 18.
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-")
+_CONTENT_RANGE = r"bytes ([0-9]{1,18})-"
 
 
 class Call(NamedTuple, Generic[T]):
@@ -205,7 +205,7 @@ def starts_at(response: Response) -> int | None:
     """The number of the byte with which an answer begins; None: it does not say."""
     if response.status != 206:  # `Range` was ignored, as it may be: the whole blob comes
         return 0
-    match = _CONTENT_RANGE.match(response.headers.get("Content-Range") or "")
+    match = re.match(_CONTENT_RANGE, response.headers.get("Content-Range") or "")
     return int(match[1]) if match else None
 
 

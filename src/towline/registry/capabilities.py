@@ -11,6 +11,8 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
+from towline.spec import reading
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -38,7 +40,6 @@ REMEMBERED = 7 * 24 * 3600.0
 _SEEN, _RATE = "seen", "rate"
 _TELLING = 8 << 20
 """Bytes that must have been sent for a rate to be noted: fewer take as long as their requests."""
-_NUMBER = r"[0-9]{1,18}"
 _REFUSES = {
     "patch_refused": "no PATCH: a large layer that is compressed on the way is read twice",
     "put_refused": "no PUT with a body: every blob goes by PATCH",
@@ -112,7 +113,8 @@ class HostFacts:
         `now`: seconds since the epoch.
         """
         # A shared cache may say anything: each value is checked like an answer.
-        numbers = {name: int(text) for name, text in facts.items() if re.fullmatch(_NUMBER, text)}
+        read = {name: reading.number(text) for name, text in facts.items()}
+        numbers = {name: value for name, value in read.items() if value is not None}
         found = cls()
         found.rate = numbers.get(_RATE) or None
         if not 0 <= now - numbers.get(_SEEN, 0) <= REMEMBERED:

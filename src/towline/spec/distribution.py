@@ -100,5 +100,5 @@ def cosign_tags(subject: Digest) -> tuple[str, ...]:
 
 def subject_of(tag: str) -> Digest | None:
     """The digest that a tag is named after; None for any other tag."""
-    match = re.fullmatch(_NAMED_AFTER, tag)
+    match = re.fullmatch(_NAMED_AFTER, tag) if tag.startswith("sha256-") else None
     return Digest(f"{match[1]}:{match[2]}") if match else None

@@ -8,7 +8,8 @@ from typing import Any
 
 INDENT = 3
 """Spaces: docker's builder of manifests indents by three, and the digest depends on it."""
-_ESCAPED = "[<>&\u2028\u2029]"
+_ESCAPED = "<>&\u2028\u2029"
+"""Characters that Go escapes, for those who put JSON into HTML."""
 _SURROGATE = "[\ud800-\udfff]"
 """Half of a UTF-16 pair, or a byte that was no UTF-8 (`surrogateescape` keeps those)."""
 _STRING_OR_SPACE = r'"[^"\\]*(?:\\.[^"\\]*)*"|[ \t\r\n]+'
@@ -27,7 +28,7 @@ def encode(value: Any, *, indent: int | None = None) -> bytes:  # noqa: ANN401 -
     """
     separators = (",", ": ") if indent else (",", ":")
     text = json.dumps(value, indent=indent, separators=separators, ensure_ascii=False)
-    return re.sub(_ESCAPED, _escape, re.sub(_SURROGATE, "\ufffd", text)).encode()
+    return _escaped(text if text.isascii() else re.sub(_SURROGATE, "\ufffd", text)).encode()
 
 
 def compact(text: str) -> str:
@@ -38,7 +39,7 @@ def compact(text: str) -> str:
     bare = re.sub(
         _STRING_OR_SPACE, lambda match: match[0] if match[0].startswith('"') else "", text
     )
-    return re.sub(_ESCAPED, _escape, bare)
+    return _escaped(bare)
 
 
 def members(text: str) -> dict[str, str]:
@@ -78,5 +79,7 @@ def _no_constant(name: str) -> Any:  # noqa: ANN401 - never returns
 _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=_no_constant)
 
 
-def _escape(match: re.Match[str]) -> str:
-    return f"\\u{ord(match.group()):04x}"
+def _escaped(text: str) -> str:
+    for character in _ESCAPED:
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text

@@ -6,7 +6,6 @@ so it must come back exactly as they sent it, which `urllib.parse` does not prom
 
 from __future__ import annotations
 
-import base64
 import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -141,6 +140,8 @@ def quote(value: str) -> str:
 
 def _safe(target: str) -> str:
     # Only what cannot stand in a request line. Everything else is as its sender has encoded it.
+    if target.isascii() and target.isprintable() and " " not in target:
+        return target  # as nearly all
     return re.sub(_UNSAFE, _escape, target)
 
 
@@ -292,4 +293,6 @@ def challenges(headers: Iterable[str]) -> list[Challenge]:
 
 def user_pass(username: str, password: str) -> str:
     """A login in base64, on one line, as Basic authentication has it (RFC 7617, section 2)."""
+    import base64  # which most pushes have no need of
+
     return base64.b64encode(f"{username}:{password}".encode("utf-8", "surrogateescape")).decode()

@@ -25,7 +25,6 @@ WANTS_CREDENTIALS = 407
 _SCHEME = r"(?i)([a-z][a-z0-9+.-]*)://"
 _USER = r"(?i)(https?://)([^@/]*)@"
 _PORT = r"(\[.*\]|[^:]*):(\d+)"
-_NUMERIC = r"[0-9.]+"
 _ODD_ADDRESS = r"(?:[0-9a-z-]+\.)*(?:0x[0-9a-f]*|[0-9]+)\.?"
 _ADDRESS = r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*"
 
@@ -87,7 +86,7 @@ def is_loopback(host: str) -> bool:
     return (
         host in {"localhost", "::1"}
         or host.endswith(".localhost")
-        or (host.startswith("127.") and re.fullmatch(_NUMERIC, host) is not None)
+        or (host.startswith("127.") and set(host) <= set("0123456789."))
     )
 
 

@@ -9,7 +9,6 @@ for in the other.
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import threading
@@ -61,7 +60,7 @@ _UNFINISHED = r"[^\0-\x7f]{0,3} ?(?:[%\\&][\\%#0-9a-z]{0,8}|[ux]?[0-9a-f]{0,3})"
 """The rest of an escape, or of a character of several bytes, that was cut; or nothing."""
 _PERCENT = rb"%(?:25)*([0-9A-Fa-f]{2})"
 _UNIT = r"\\+u([0-9a-f]{4})"
-_SPACES = re.compile(r"[\s+]+")
+_SPACES = r"[\s+]+"
 
 _SECRET = frozenset(
     {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-registry-auth"}
@@ -120,7 +119,9 @@ class Secrets:
 
     def add_address(self, text: str | None) -> None:
         """Look for an address's password: before its host, or in its query, as Redis takes it."""
-        scheme, _, rest = (text or "").partition("://")
+        if not text:
+            return
+        scheme, _, rest = text.partition("://")
         rest = rest or scheme
         # A password that was not escaped may hold an @ itself, so each @ may be its end.
         for end in re.finditer("@", rest):
@@ -150,7 +151,7 @@ class Secrets:
                 self._pass(value.decode("utf-8", "replace"), _spellings)
 
     def _address(self, link: str) -> None:
-        for _, name, value in re.findall(_QUERY, link):
+        for _, name, value in re.findall(_QUERY, link) if "=" in link else ():
             if name.lower() not in _OPEN_PARAMETERS and len(value) >= _CAPABILITY:
                 self._pass(value, _alike)
 
@@ -201,6 +202,8 @@ _URL_SAFE = str.maketrans("+/", "-_")
 
 def _in_base64(content: bytes, *, whole: bool) -> Iterator[str]:
     """In base64 without padding; of a longer secret (`whole`) in the middle of others, too."""
+    import base64  # which most pushes have no need of
+
     yield base64.b64encode(content).decode().rstrip("=")
     for before in range(3 if whole else 0):
         encoded = base64.b64encode(bytes(before) + content).decode()
@@ -236,7 +239,7 @@ def _views(text: str) -> Iterator[_View]:
     if not view.text.isprintable():
         printable = "".join(c if c.isprintable() else " " for c in view.text)
         view = _View(printable, view.at)
-    view = _replaced(view, _SPACES, lambda _: " ")
+    view = _replaced(view, re.compile(_SPACES), lambda _: " ")
     if view.text != lower:
         yield view
 

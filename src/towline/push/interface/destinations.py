@@ -22,11 +22,11 @@ _OCI_ARCHIVE = "oci-archive:"
 _DOCKER_ARCHIVE = "docker-archive:"
 _PLACES = tuple(f"{transport}:" for transport in get_args(Written))
 _PATHS = ("/", "./", "../")
-_SKOPEOS = "dir|containers-storage|ostree|sif"
+_SKOPEOS = ("dir", "containers-storage", "ostree", "sif")
+"""Transports of skopeo's that towline has not."""
+_ELSEWHERE = (*(each for each in TRANSPORTS if each != "docker"), *_SKOPEOS)
+"""Transports of what is at no registry: folders, files, daemons."""
 _PORT = "[0-9]+/"  # what stands behind the colon of a host
-_OURS = "|".join(each for each in TRANSPORTS if each != "docker")
-_ELSEWHERE = rf"(?:{_OURS}|{_SKOPEOS}):(?!{_PORT})"
-"""The beginning of a text that names a folder, a file or a daemon, also of skopeo's alone."""
 
 _LAYOUT = ("oci-layout", "index.json", "blobs")
 """What a layout's folder holds (image-spec, "Image Layout")."""
@@ -86,7 +86,7 @@ def _check_text(given: object, what: str) -> None:
 def _parsed(text: str, without: str | None, *, places: bool) -> Reference:
     """Parse one destination. Raises UsageError, InvalidReference."""
     # `oci:DIR` would else be a tag of the Hub's repository `oci`.
-    if not re.match(_ELSEWHERE, text):
+    if not _begins_with(_ELSEWHERE, text):
         found = reference.parse(text)
         _check(found, without=without)
         name = text.removeprefix(REGISTRY)
@@ -110,12 +110,17 @@ def _parsed(text: str, without: str | None, *, places: bool) -> Reference:
 
 def only_skopeos(text: str) -> bool:
     """Whether the text names a folder, a file or a store that skopeo knows and towline does not."""
-    return re.match(rf"(?:{_SKOPEOS}):(?!{_PORT})", text) is not None
+    return _begins_with(_SKOPEOS, text)
+
+
+def _begins_with(transports: Sequence[str], text: str) -> bool:
+    word, colon, rest = text.partition(":")
+    return bool(colon) and word in transports and not re.match(_PORT, rest)
 
 
 def check_at_registry(text: str) -> None:
     """Raise UsageError for a text that names a folder, a file or a daemon."""
-    if re.match(_ELSEWHERE, text):
+    if _begins_with(_ELSEWHERE, text):
         shown = reference.without_login(text)
         if text.startswith(DAEMON):
             said = f"{shown} is in a daemon, and nothing is written to one"
