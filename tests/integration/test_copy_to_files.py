@@ -141,6 +141,62 @@ def test_a_folder_with_other_things_in_it_is_left_alone(source: Source, tmp_path
     assert [each.name for each in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 
 
+@pytest.mark.parametrize("link", ["to a name", "to the bytes"])
+def test_links_in_a_layout_are_replaced_and_what_they_lead_to_stays(
+    source: Source, tmp_path: Path, link: str
+) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    copied(f"{source.host}/app:one", f"oci:{out}:one")
+    content = {}
+    for path in [each for each in out.rglob("*") if each.is_file()]:
+        led_to = elsewhere / path.name
+        # Of the blob's own size, so that its size alone does not tell it from the blob.
+        led_to.write_bytes(b"x" * path.stat().st_size if path.parent != out else path.read_bytes())
+        content[led_to] = led_to.read_bytes()
+        path.unlink()
+        if link == "to a name":
+            path.symlink_to(led_to)
+        else:
+            path.hardlink_to(led_to)
+    if link == "to a name":  # what is read has to be in the folder
+        (out / "index.json").unlink()
+        shutil.copy(elsewhere / "index.json", out)
+    else:  # a layout's own files are not hashed again: they are another's only by their links
+        shutil.rmtree(out / "blobs")
+    copied(f"{source.host}/app:one", f"oci:{out}:one")
+    copied(f"{source.host}/app:1", f"oci:{out}:1")
+    assert {path: path.read_bytes() for path in content} == content
+    assert not any(path.is_symlink() for path in out.rglob("*"))
+    for name, digest in (("one", source.image), ("1", source.index)):
+        assert copied(f"oci:{out}:{name}", f"oci:{tmp_path}/again:{name}").digest == digest
+
+
+@pytest.mark.parametrize("folder", ["blobs", "blobs/sha256"])
+def test_a_layout_whose_blobs_are_elsewhere_is_refused(
+    source: Source, tmp_path: Path, folder: str
+) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    (out / folder).parent.mkdir(parents=True)
+    elsewhere.mkdir()
+    (out / folder).symlink_to(elsewhere)
+    with pytest.raises(towline.TowlineError, match="its blobs/sha256 is a link that leaves it"):
+        copied(f"{source.host}/app:one", f"oci:{out}:one")
+    assert not [*elsewhere.iterdir()]
+
+
+def test_an_archive_is_not_made_in_a_folder_that_another_has_linked(
+    source: Source, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / ".out.tar.partial").symlink_to(elsewhere)
+    with pytest.raises(towline.TowlineError, match=r"\.out\.tar\.partial is a link"):
+        copied(f"{source.host}/app:one", f"oci-archive:{tmp_path}/out.tar:one")
+    assert not [*elsewhere.iterdir()]
+    assert not (tmp_path / "out.tar").exists()
+
+
 def test_an_archive_is_the_same_bytes_each_time_and_leaves_nothing_beside_it(
     source: Source, tmp_path: Path, oci_registry: TestRegistry
 ) -> None:

@@ -103,9 +103,10 @@ class Layout:
         del context, in_storage
         # A file gets this name only when it is whole, so its bytes are not hashed again.
         try:
-            return self._path(digest).stat().st_size == size or size is None
-        except OSError:
+            found = Folder(str(self._root)).size(path_of(Digest(digest)))
+        except SourceError:  # as a link that leaves the folder: the blob takes its place
             return False
+        return found is not None and size in {None, found}
 
     def mount(self, *_: object, **__: object) -> None:
         """None, as after a refusal: each folder is a host of its own."""
@@ -125,6 +126,7 @@ class Layout:
         if self._root.is_file():
             raise self._wrong("it is a file", hint=f"use oci-archive:{self._root}")
         blobs = self._root / "blobs" / "sha256"
+        self._check_inside(blobs)
         with writing(self._root):
             self._root.mkdir(parents=not self.whole, exist_ok=True)
             names = {each.name for each in self._root.iterdir()}
@@ -138,6 +140,20 @@ class Layout:
             remove_forgotten(blobs)
         write_whole(self._root / LAYOUT, [LAYOUT_CONTENT])
         self._prepared = True
+
+    def _check_inside(self, blobs: Path) -> None:
+        """Raise TowlineError where blobs would be written outside of the folder.
+
+        A link in the place of a file is no danger: each file is replaced, not written into.
+        """
+        if self.whole and self._root.is_symlink():  # ours alone, where others may write beside it
+            raise self._wrong(f"{self._root} is a link", hint="remove it")
+        root = os.path.realpath(self._root)
+        if os.path.commonpath((root, os.path.realpath(blobs))) != root:
+            raise self._wrong(
+                "its blobs/sha256 is a link that leaves it",
+                hint=f"copy it with what its links point to: cp -RL {self._root} COPY",
+            )
 
     def read_blob(self, digest: str, context: Context, limit: int) -> bytes:
         """A small blob of at most `limit` bytes, its digest checked."""
