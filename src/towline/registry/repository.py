@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
-    from towline.wire.exchange import Exchange
 
 
 _PIECE = 64 << 10
@@ -276,19 +275,19 @@ class Repository:
         unread, _ = self.blob_from(digest, 0, context)
         return BlobReader(digest, self.name.host, unread)
 
-    def blob_from(self, digest: str, start: int, context: Context) -> tuple[Exchange, int]:
+    def blob_from(self, digest: str, start: int, context: Context) -> tuple[Reader, int]:
         """A blob from byte number `start` on. The second value is the byte with which it begins.
 
         That is an earlier one (0) where the registry ignores `Range`.
         """
         call = calls.get_blob(self.name, digest, start)
         with on_side(self.side):
-            unread = self._transport.open(call, self._scopes, context)
-            response = unread.response
-            first = calls.starts_at(response)
-            if response.status in {200, 206} and first is not None and first <= start:
+            response = self._transport.open(call, self._scopes, context)
+            unread, first = response.unread, calls.starts_at(response)
+            if unread and response.status in {200, 206} and first is not None and first <= start:
                 return unread, first
-            unread.close()
+            if unread:
+                unread.close()
             raise self._transport.judged(errors.refusal(response, call.action), response)
 
     def check_version(self, context: Context) -> None:

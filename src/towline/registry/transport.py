@@ -97,23 +97,13 @@ class Transport:
         self.proven = self.proven or errors.is_a_registrys(response)
         return result
 
-    def open(self, call: Call[T], scopes: Scopes, context: Context) -> Exchange:
-        """Send the call, and leave the answer's body to be read piece by piece."""
-        opened: list[Exchange] = []
+    def open(self, call: Call[T], scopes: Scopes, context: Context) -> Response:
+        """Send the call, and leave the body of a success to be read piece by piece."""
 
         def send(request: Request) -> Response:
-            while opened:  # the answer before was a refusal or a redirect
-                opened.pop().close()
-            opened.append(self._pool.open(request, context))
-            return opened[0].response
+            return self._pool.request(request, context, in_pieces=True)
 
-        try:
-            self._answer(call, scopes, context, send)
-        except BaseException:
-            for unread in opened:
-                unread.close()
-            raise
-        return opened[0]
+        return self._answer(call, scopes, context, send)
 
     def _answer(self, call: Call[T], scopes: Scopes, context: Context, send: Send) -> Response:
         """Send the call, follow its redirects, and return the last response."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from towline.context import Context
+    from towline.layers.reader import Reader
     from towline.reference import Reference
     from towline.registry.repository import Repository
     from towline.sources.base import SourceImage, SourceIndex
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from towline.spec.manifest import RawManifest
     from towline.transfers.retry import Gate
     from towline.transfers.threads import Threads
-    from towline.wire.exchange import Exchange
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -301,7 +301,7 @@ class RemoteReader:
         """Bytes read so far."""
         self._broke_at = 0
         self._attempts = reading.attempts()
-        self._unread: Exchange | None = None
+        self._unread: Reader | None = None
         if listed.size:
             self._unread = self._persistently(lambda: self._ask(memoryview(b"")))
 
@@ -339,7 +339,7 @@ class RemoteReader:
             self.close()
         return count
 
-    def _ask(self, room: memoryview) -> Exchange:
+    def _ask(self, room: memoryview) -> Reader:
         """Ask for the rest of the blob."""
         reading = self._reading
         digest = self._listed.digest

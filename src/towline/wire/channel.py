@@ -104,29 +104,26 @@ class Channel:
         try:
             # Not only while it waits: whoever throws the switch may then write over these bytes.
             with self.cancel.on_cancel(self.wake):
-                return self._send(views)
+                while views:
+                    if self.heard():
+                        return False
+                    if self._tls is None:
+                        try:
+                            # All parts in one system call: to join them would copy the block.
+                            advance(views, self._socket.sendmsg(views))
+                        except BlockingIOError:
+                            self._wait(select.POLLOUT | select.POLLIN, self.timeout)
+                        continue
+                    # OpenSSL wants the same piece again until it is through, whatever arrives.
+                    piece = views[0][:TLS_PIECE]
+                    events = _tried(partial(self._tls.send, piece))
+                    if events is None:
+                        advance(views, len(piece))
+                    else:
+                        self._wait(events | select.POLLIN, self.timeout)
+                return True
         finally:
             self.cancel.check()  # whatever came of it on a socket that was shut down
-
-    def _send(self, views: list[memoryview]) -> bool:
-        while views:
-            if self.heard():
-                return False
-            if self._tls is not None:
-                # OpenSSL wants the same piece again until it is through, whatever arrives.
-                piece = views[0][:TLS_PIECE]
-                events = _tried(partial(self._tls.send, piece))
-                if events is None:
-                    advance(views, len(piece))
-                else:
-                    self._wait(events | select.POLLIN, self.timeout)
-                continue
-            try:
-                # All parts in one system call, without joining them: that would copy the block.
-                advance(views, self._socket.sendmsg(views))
-            except BlockingIOError:
-                self._wait(select.POLLOUT | select.POLLIN, self.timeout)
-        return True
 
     def heard(self) -> bool:
         """Whether bytes of an answer, or its end, are there to be read."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.told import nowhere
@@ -39,8 +40,6 @@ _PIECES_A_SECOND = 20
 _PIECE_LEAST, _PIECE_MOST = 1 << 10, 64 << 10
 """Bytes of a piece: few at a low rate, but never so few that the calls cost more than they send."""
 
-T = TypeVar("T")
-
 
 class Died(Exception):
     """A kept connection ended before any byte of an answer: the request may be sent again."""
@@ -61,9 +60,6 @@ class Manner(NamedTuple):
 
 class Exchange:
     """A request under way. Not for two threads at once; `close` may be called at any time."""
-
-    response: Response
-    """The answer to a request that was opened."""
 
     def __init__(
         self,
@@ -131,7 +127,8 @@ class Exchange:
             for batch in batches:
                 while not self._channel.send(batch):
                     # The other side speaks before the body's end. 100 only says: go on.
-                    head = self._read(lambda: self._framing.any_head(_REFUSAL_SECONDS))
+                    with self._reading():
+                        head = self._framing.any_head(_REFUSAL_SECONDS)
                     if not head.interim:
                         return self._answer(head, _REFUSAL_SECONDS, ANSWER_MAX)
         except Silence:
@@ -151,24 +148,31 @@ class Exchange:
         self.sent += size
         return None
 
-    def finish(self, *, limit: int = ANSWER_MAX, extra: int = 0) -> Response:
+    def finish(
+        self,
+        *,
+        limit: int = ANSWER_MAX,
+        extra: int = 0,
+        patience: float | None = None,
+        in_pieces: bool = False,
+    ) -> Response:
         """End the body and read the answer, at most `limit` bytes of its body.
 
-        `extra`: bytes sent earlier that the other side has to hash before it answers. Raises Died,
-        NetworkError, RegistryError.
+        `extra`: bytes sent earlier that the other side has to hash before it answers. `patience`:
+        seconds to wait for the head, if other than usual. `in_pieces`: leave the body of a success
+        to be read by `readinto`. Raises Died, NetworkError, RegistryError.
         """
-        self._refusal = self._refusal or self._end_body()
+        if self._refusal is None and self.request.has_body and (end := self._framing.end()):
+            self._refusal = self._send([memoryview(end)], 0)
         if self._refusal is not None:
             return self._refusal
-        patience = self.patience(self.sent + extra)
-        head = self._read(lambda: self._framing.head(patience))
+        self._body_ended = True
+        with self._reading():
+            head = self._framing.head(patience or self.patience(self.sent + extra))
+        if in_pieces and head.status < 300:  # noqa: PLR2004 - a success
+            self._answered, self._unread = True, head
+            return self._response(head)._replace(unread=self)
         return self._answer(head, self._channel.timeout, limit)
-
-    def _end_body(self) -> Response | None:
-        end = self._framing.end() if self.request.has_body else b""
-        refusal = self._send([memoryview(end)], 0) if end else None
-        self._body_ended = refusal is None
-        return refusal
 
     def patience(self, digested: int) -> float:
         """Seconds to wait for the answer after `digested` bytes, which the other side hashes."""
@@ -180,28 +184,12 @@ class Exchange:
             return max(timeout, small)
         return max(timeout, large) + digested / BODY_RATE
 
-    def open(self, patience: float | None = None) -> Exchange:
-        """Read the answer's head; the caller reads its body by `readinto`, and calls `close`.
-
-        `patience`: seconds to wait for the head, where those of the connection are too few.
-        """
-        response, seconds = self._refusal, self._channel.timeout
-        if response is None:
-            self._end_body()
-            head = self._read(lambda: self._framing.head(patience or seconds))
-            if head.status >= 400:  # noqa: PLR2004 - a refusal: its words are wanted at once
-                response = self._answer(head, seconds, ANSWER_MAX)
-            else:
-                self._answered, self._unread = True, head
-                response = self._response(head, b"", truncated=False)
-        self.response = response
-        return self
-
     def readinto(self, room: memoryview, /) -> int:
         """Put bytes of the body at the front of `room`; how many, 0 at its end."""
         if self._unread is None:
             return 0
-        count = self._read(lambda: self._framing.read(room, self._channel.timeout))
+        with self._reading():
+            count = self._framing.read(room, self._channel.timeout)
         if not count:
             self._end(self._unread)
         return count
@@ -209,16 +197,19 @@ class Exchange:
     def _answer(self, head: framing.Head, seconds: float, limit: int) -> Response:
         self._answered = True
         try:
-            content = self._read(lambda: self._framing.read_all(seconds, limit))
+            with self._reading():
+                content = self._framing.read_all(seconds, limit)
         except TowlineError:
             # Of a refusal the status was read; what is missing are only its words.
             if head.status < 400:  # noqa: PLR2004 - what is no refusal
                 raise
-            return self._response(head, b"", truncated=True)
+            return self._response(head, truncated=True)
         self._end(head)
         return self._response(head, content[:limit], truncated=len(content) > limit)
 
-    def _response(self, head: framing.Head, content: bytes, *, truncated: bool) -> Response:
+    def _response(
+        self, head: framing.Head, content: bytes = b"", *, truncated: bool = False
+    ) -> Response:
         request = self.request
         response = Response(
             head.status, head.reason, head.headers, request.url, request.method, content, truncated
@@ -248,10 +239,11 @@ class Exchange:
             self._over = True
             self._channel.close()
 
-    def _read(self, read: Callable[[], T]) -> T:
-        """Call `read`; a failure becomes an error with a sentence, and closes the exchange."""
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What fails inside becomes an error with a sentence, and closes the exchange."""
         try:
-            return read()
+            yield
         except Silence as silence:
             failure: Exception = self._error(f"sent no byte for {silence.seconds:g} s")
         except framing.Gone as gone:
@@ -267,8 +259,10 @@ class Exchange:
         except BaseException:
             self.close()
             raise
+        else:
+            return
         self.close()
-        raise failure
+        raise failure from None
 
     def _lost(self, what: str, *, begun: bool) -> Exception:
         """The error of a connection that ended; `begun`: in the middle of an answer."""
@@ -278,6 +272,7 @@ class Exchange:
         if not self._fresh:
             self._manner.kept.count_dead(self.request.url.origin)
         if self._replayable:
+            self._manner.log("* the kept connection had died: once more on a new one")
             return Died()
         error = self._error(what)
         error.hung_up, error.stale = True, not self._fresh

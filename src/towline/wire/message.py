@@ -15,6 +15,8 @@ from towline.spec import reading
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from towline.layers.reader import Reader
+
 ANSWER_MAX = 64 << 10
 """Bytes of an answer's body that are read, unless the caller asks for more."""
 Shunned = Literal["this machine", "a private network", "another machine"]
@@ -234,6 +236,8 @@ class Response(NamedTuple):
     body: bytes = b""
     truncated: bool = False
     """The body was longer than the caller's limit."""
+    unread: Reader | None = None
+    """The body of a success that is to be read piece by piece; whoever wanted that closes it."""
 
     def __repr__(self) -> str:
         return f"<Response {self.status} to {self.method} {self.url.redacted}>"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from towline._version import __version__
 from towline.errors import NetworkError
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.context import Cancel, Context
-
-T = TypeVar("T")
 
 TIMEOUT = 30.0
 """Seconds without a byte either way."""
@@ -73,95 +71,77 @@ class Pool:
         extra: int = 0,
         timeout: float | None = None,
         fresh: bool = False,
+        patience: float | None = None,
+        in_pieces: bool = False,
     ) -> Response:
         """Send a request whose body is whole, and read its answer, at most `limit` bytes of it.
 
         `extra`: bytes sent before, which the other side must hash before it answers. `timeout`:
-        seconds without a byte, if other than usual. `fresh`: use a new connection. Raises
-        NetworkError, and RegistryError for an answer that is no HTTP.
+        seconds without a byte, if other than usual. `fresh`: use a new connection. `patience`:
+        seconds to wait for the answer's head, if other than usual. `in_pieces`: leave the body of
+        a success `unread`. Raises NetworkError, and RegistryError for an answer that is no HTTP.
         """
-        use = partial(Exchange.finish, limit=limit, extra=extra)
-        return self._with_replay(request, context, use, timeout=timeout, fresh=fresh)
+        begun = self.start(request, context, timeout=timeout, fresh=fresh)
+        finish = partial(
+            Exchange.finish, limit=limit, extra=extra, patience=patience, in_pieces=in_pieces
+        )
+        try:
+            return finish(begun)
+        except Died:
+            return finish(self.start(request, context, timeout=timeout, fresh=True))
 
-    def open(
-        self, request: Request, context: Context, *, patience: float | None = None
-    ) -> Exchange:
-        """Send a request. The caller reads the answer's body piece by piece, and closes it.
-
-        `patience`: seconds to wait for the head, if other than usual. Raises as `request` does.
-        """
-        return self._with_replay(request, context, lambda exchange: exchange.open(patience))
-
-    def start(self, request: Request, context: Context) -> Exchange:
-        """Send the head of a request; the caller writes its body to the exchange returned."""
-        return self._with_replay(request, context, lambda exchange: exchange)
-
-    def connect_ahead(self, request: Request, context: Context) -> None:
-        """Keep a connection for a request that will come soon. Raises NetworkError."""
-        origin = request.url.origin
-        channel = self._kept.take(origin, context.cancel)
-        channel = channel or self._connect(request, context, self._timeout)
-        self._kept.keep(origin, channel, fresh=True)
-
-    def _with_replay(
+    def start(
         self,
         request: Request,
         context: Context,
-        use: Callable[[Exchange], T],
         *,
         timeout: float | None = None,
         fresh: bool = False,
-    ) -> T:
+    ) -> Exchange:
+        """Send a request's head, and its body if it is whole; the caller writes any other body.
+
+        Raises NetworkError.
+        """
         context.cancel.check()
         url, timeout = request.url, timeout or self._timeout
         check_shunned(request.shuns, url, self._peers.get(url.origin, ""))
-        channel = None if fresh else self._kept.take(url.origin, context.cancel)
-        if channel is not None:
-            channel.timeout = timeout
-            try:
-                return use(self._begin(request, context, channel, fresh=False))
-            except Died:
-                self._manner.log("* the kept connection had died: once more on a new one")
-        channel = self._connect(request, context, timeout)
-        return use(self._begin(request, context, channel, fresh=True))
-
-    def _begin(
-        self, request: Request, context: Context, channel: Channel, *, fresh: bool
-    ) -> Exchange:
-        """Send the head on that connection, and the body if it is whole."""
-        # A plain http request goes to the proxy itself, with the whole URL (RFC 9112, section
-        # 3.2.2); https goes through a tunnel, in which nothing is the proxy's.
-        url, via = request.url, self._proxies.of(request.url)
-        to_proxy = via if url.scheme == "http" else None
-        fields = [("Host", url.authority), ("User-Agent", USER_AGENT)]
-        # Never a cookie: with the one that Harbor sets, the next write is refused as forged (CSRF).
-        # No encoding: Harbor and proxies would name the encoded size of a blob in a HEAD.
-        fields += [("Accept-Encoding", "identity"), *request.headers]
-        if to_proxy and to_proxy.authorization:
-            fields.append(("Proxy-Authorization", to_proxy.authorization))
-        if request.streamed and request.length is None:
-            fields.append(("Transfer-Encoding", "chunked"))
-        elif request.streamed:
-            fields.append(("Content-Length", str(request.length)))
-        # Proxies answer 411 to a POST or PUT that does not say that it is empty.
-        elif request.body is not None or request.method in {"POST", "PUT", "PATCH"}:
-            fields.append(("Content-Length", str(len(request.body or b""))))
-        through = str(via) if via else None
-        exchange = Exchange(channel, request, context, self._manner, fresh=fresh, via=through)
+        via = self._proxies.of(url)
+        kept = None if fresh else self._kept.take(url.origin, context.cancel)
+        channel = kept or self._connect(request, context, timeout, via)
+        channel.timeout = timeout
+        exchange = Exchange(
+            channel,
+            request,
+            context,
+            self._manner,
+            fresh=kept is None,
+            via=str(via) if via else None,
+        )
         try:
-            exchange.begin(str(url) if to_proxy else url.target, fields)
+            exchange.begin(*_target_and_fields(request, via))
+        except Died:
+            return self.start(request, context, timeout=timeout, fresh=True)
         except BaseException:
             exchange.close()
             raise
         return exchange
 
-    def _connect(self, request: Request, context: Context, timeout: float) -> Channel:
+    def connect_ahead(self, request: Request, context: Context) -> None:
+        """Keep a connection for a request that will come soon. Raises NetworkError."""
+        origin = request.url.origin
+        channel = self._kept.take(origin, context.cancel)
+        via = self._proxies.of(request.url)
+        channel = channel or self._connect(request, context, self._timeout, via)
+        self._kept.keep(origin, channel, fresh=True)
+
+    def _connect(
+        self, request: Request, context: Context, timeout: float, via: proxy.Proxy | None
+    ) -> Channel:
         # Else those to hosts that are asked no more would stay as long as the client lives.
         self._kept.close_lost()
         url = request.url
         if self._dial:
             return self._dial(context.cancel, timeout)
-        via = self._proxies.of(url)
         self._manner.log(f"* connecting to {url.origin}" + (f" through {via}" if via else ""))
         secure = self._context(self._trust(url)) if url.scheme == "https" else None
         over_tls = via is not None and via.url.scheme == "https"
@@ -195,3 +175,26 @@ class Pool:
     def close(self) -> None:
         """Close the kept connections; those in use are closed once their answer was read."""
         self._kept.close()
+
+
+def _target_and_fields(
+    request: Request, via: proxy.Proxy | None
+) -> tuple[str, list[tuple[str, str]]]:
+    """What stands in the request line, and the header fields."""
+    # A plain http request goes to the proxy itself, with the whole URL (RFC 9112, section 3.2.2);
+    # https goes through a tunnel, in which nothing is the proxy's.
+    url, to_proxy = request.url, via if request.url.scheme == "http" else None
+    fields = [("Host", url.authority), ("User-Agent", USER_AGENT)]
+    # Never a cookie: with the one that Harbor sets, the next write is refused as forged (CSRF). No
+    # encoding: Harbor and proxies would name the encoded size of a blob in a HEAD.
+    fields += [("Accept-Encoding", "identity"), *request.headers]
+    if to_proxy and to_proxy.authorization:
+        fields.append(("Proxy-Authorization", to_proxy.authorization))
+    if request.streamed and request.length is None:
+        fields.append(("Transfer-Encoding", "chunked"))
+    elif request.streamed:
+        fields.append(("Content-Length", str(request.length)))
+    # Proxies answer 411 to a POST or PUT that does not say that it is empty.
+    elif request.body is not None or request.method in {"POST", "PUT", "PATCH"}:
+        fields.append(("Content-Length", str(len(request.body or b""))))
+    return str(url) if to_proxy else url.target, fields

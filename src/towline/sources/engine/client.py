@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from towline.context import Cancel, Context
+    from towline.layers.reader import Reader
     from towline.sources.engine.address import Address
     from towline.spec.descriptor import Platform
     from towline.wire.channel import Channel
-    from towline.wire.exchange import Exchange
     from towline.wire.message import Response
     from towline.wire.secrets import Secrets
 
@@ -240,12 +240,12 @@ class EngineClient:
             target = f"{self._version}/images/get?{query}"
         try:
             request = Request("GET", self._url(target))
-            unread = self._pool.open(request, context, patience=_DAYS)
+            answer = self._pool.request(request, context, patience=_DAYS, in_pieces=True)
         except (OSError, Silence, TowlineError) as error:
             raise self.gone(error) from None
-        if not unread.response.ok:
-            raise self._refused(unread.response)
-        return ExportStream(unread, self)
+        if answer.unread is None:
+            raise self._refused(answer)
+        return ExportStream(answer.unread, self)
 
     def _get(self, target: str) -> Response:
         try:
@@ -303,7 +303,7 @@ class EngineClient:
 class ExportStream:
     """A Reader of an engine's export as it comes; closing it ends the export."""
 
-    def __init__(self, unread: Exchange, client: EngineClient) -> None:
+    def __init__(self, unread: Reader, client: EngineClient) -> None:
         self._unread = unread
         self._client = client
         self._position = 0
