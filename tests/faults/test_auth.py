@@ -20,7 +20,7 @@ from tests.support.scripted import CUT, Reply, Scripted, complaint, scripted
 from towline.errors import AuthError, Cancelled, NetworkError, RegistryError
 from towline.reference import RepositoryName
 from towline.registry.auth.token import Token
-from towline.registry.calls import Confirmed
+from towline.registry.blobs import Confirmed
 from towline.spec.digest import Digest
 from towline.testing.images import make_image
 

@@ -18,7 +18,7 @@ from tests.support.quick import quick
 from tests.support.scripted import Asked, Reply, Scripted, complaint, scripted
 from towline.errors import AuthError, NetworkError, RegistryError
 from towline.reference import RepositoryName
-from towline.registry.calls import Confirmed
+from towline.registry.blobs import Confirmed
 from towline.spec.digest import Digest
 from towline.testing.images import make_image
 

@@ -16,9 +16,9 @@ from tests.support.pushing import Client, client_of, send
 from tests.support.scripted import Asked, Reply, Scripted, scripted
 from towline.context import Context
 from towline.errors import AuthError, NetworkError, RegistryError
-from towline.registry import calls
 from towline.registry.auth.credential_files import Credentials
 from towline.registry.auth.keychain import Keychain
+from towline.registry.calls import Call
 from towline.registry.endpoints import Endpoint
 from towline.registry.transport import Transport
 from towline.spec.digest import Digest
@@ -307,7 +307,7 @@ class TestNamesThatHaveLedHere:
         caller = Transport(pool, place, Credentials(USER, PASSWORD), keychain)
         pool._peers.update(self.peers)
         try:
-            caller.call(calls.base(host), (), Context())
+            caller.send(Call("GET", "/v2/", "log in"), (), Context())
         finally:
             pool.close()
 

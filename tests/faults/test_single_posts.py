@@ -95,7 +95,7 @@ def test_what_a_user_wants_in_smaller_bodies_goes_in_a_session(
     registry: Scripted, client: Client
 ) -> None:
     takes(registry)
-    client.repository._chunk_size = len(SMALL) - 1
+    client.repository.chunk_size = len(SMALL) - 1
     client.push(SMALL, known=True)
     assert methods(registry) == "POST PATCH PATCH PUT"
 

@@ -46,7 +46,7 @@ def ask(client: Client) -> bool:
 def test_a_loopback_registry_that_speaks_plain_http_is_spoken_to_in_it(registry: Scripted) -> None:
     with client_of(registry, plain_http=False) as client:
         client.push(DATA)
-        assert client.repository._transport.endpoint.key == registry.url
+        assert client.repository.transport.endpoint.key == registry.url
     assert registry.greeted == 1, "one greeting of TLS, and the decision stands"
 
 
@@ -56,7 +56,7 @@ def test_a_loopback_registry_that_speaks_tls_is_spoken_to_in_it(
     with client_of(secure, plain_http=False, ca=authority.ca) as client:
         client.push(DATA)
         client.push(DATA[:100], known=True)
-        assert client.repository._transport.endpoint.key == secure.url
+        assert client.repository.transport.endpoint.key == secure.url
     assert secure.blobs[DIGEST] == DATA
     assert len({one.connection for one in secure.requests("P")}) == 1
 
@@ -171,7 +171,7 @@ class TestNamesOfThisMachine:
     def test_one_that_speaks_plain_http_is_spoken_to_in_it(self, registry: Scripted) -> None:
         with client_of(named(registry), plain_http=False) as client:
             client.push(DATA)
-            assert client.repository._transport.endpoint.key == f"http://{named(registry)}"
+            assert client.repository.transport.endpoint.key == f"http://{named(registry)}"
         assert registry.blobs[DIGEST] == DATA
 
     def test_one_that_speaks_tls_is_never_asked_in_the_clear(self, secure: Scripted) -> None:
@@ -180,7 +180,7 @@ class TestNamesOfThisMachine:
             pytest.raises(NetworkError, match=r"certificate of .* is not trusted"),
         ):
             ask(client)
-        assert client.repository._transport.endpoint.key == f"https://{named(secure)}"
+        assert client.repository.transport.endpoint.key == f"https://{named(secure)}"
 
     def test_one_that_has_spoken_tls_is_not_asked_in_the_clear_later(
         self, authority: Authority
@@ -293,7 +293,7 @@ def test_a_greeting_that_is_hung_up_on_once_does_not_turn_https_into_http(
     with running(Shy, authority.issue()) as registry:
         with client_of(registry, plain_http=False, ca=authority.ca) as client:
             client.retried(lambda: ask(client))
-            assert client.repository._transport.endpoint.key == registry.url
+            assert client.repository.transport.endpoint.key == registry.url
         assert registry.requests("HEAD")
 
 

@@ -11,7 +11,7 @@ from tests.support.pushing import BLOCK, Client, client_of, send
 from tests.support.scripted import CUT, HTML, Asked, Reply, Scripted, complaint
 from towline.errors import NetworkError, RegistryError
 from towline.reference import RepositoryName
-from towline.registry.calls import Confirmed
+from towline.registry.blobs import Confirmed
 from towline.registry.upload.upload import Upload
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
@@ -115,7 +115,7 @@ class TestMounts:
     def test_a_blob_of_another_registry_is_never_in_scope(self, client: Client) -> None:
         origin = RepositoryName("elsewhere.example", self.ORIGIN)
         repository = client.repo("team/app", pull_from=(origin,))
-        assert repository._mount_scopes == ("repository:team/app:pull,push",)
+        assert repository.mount_scopes == ("repository:team/app:pull,push",)
 
 
 class TestLocations:

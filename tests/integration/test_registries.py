@@ -13,7 +13,7 @@ from tests.support.docker_registry import PASSWORD, USER, Options
 from tests.support.pushing import Client, client_of, send
 from towline.errors import AuthError, NetworkError, RegistryError
 from towline.reference import RepositoryName
-from towline.registry.calls import Confirmed
+from towline.registry.blobs import Confirmed
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:

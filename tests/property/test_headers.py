@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from towline.errors import RegistryError
 from towline.knowledge.base import SavedSession, Signer
 from towline.knowledge.store import read, written
-from towline.registry.calls import session_url
+from towline.registry.blobs import session_url
 from towline.registry.listings import next_page
 from towline.registry.upload.session import range_end
 from towline.wire.message import Headers, Response, parse_url

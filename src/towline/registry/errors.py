@@ -198,6 +198,17 @@ def is_a_registrys(response: Response) -> bool:
     return response.ok or versioned or response.media_type == "application/json"
 
 
+def says_nothing(response: Response) -> bool:
+    """Whether a refused HEAD leaves open what was asked for.
+
+    Most refusals are of a rule or of a proxy: 405, 501, 400 "invalid verb" (IIS), 403 for a tag
+    that is not there (Artifactory).
+    """
+    status = response.status
+    # 401 is about the login, 404 an answer, and 408, 429 and 499 (nginx, Nexus) pass.
+    return status == 501 or (400 <= status < 500 and status not in {401, 404, 408, 429, 499})
+
+
 def refusal(response: Response, action: str) -> AuthError | RegistryError:
     """The error for an answer that is no success; `action` completes "cannot …"."""
     status, found, words = response.status, code(response), text(response)

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import errors
-from towline.registry.calls import Call, Unclear
+from towline.registry.calls import Call
 from towline.registry.manifests import MANIFEST_READ_MAX, Got, get, put_manifest
 from towline.spec import distribution, media_types, reading
 from towline.spec.distribution import tag_of
 from towline.spec.manifest import Index, Manifest, RawManifest, build_index, parse
 
 if TYPE_CHECKING:
+    from towline.context import Context
     from towline.reference import RepositoryName
-    from towline.registry.transport import Conversation
+    from towline.registry.access import Access
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.wire.message import Response
@@ -59,13 +60,13 @@ def first_page(name: RepositoryName) -> str:
     return f"{distribution.tags_path(name.path)}?n=1000"
 
 
-def tags(name: RepositoryName, target: str) -> Call[TagsPage | Unclear]:
-    """end-8: one page of tags. Unclear: the registry refuses that many at once."""
-    action = f"list the tags of {name}"
-
-    def read(response: Response) -> TagsPage | Unclear:
-        if response.status == 400 and target == first_page(name):
-            return Unclear(response.status)
+def tags_page(access: Access, target: str, context: Context) -> TagsPage | None:
+    """end-8: one page of tags. None: the registry refuses that many at once."""
+    action = f"list the tags of {access.name}"
+    call = Call("GET", target, action, limit=TAGS_READ_MAX, follow=True)
+    with access.answer(call, context) as response:
+        if response.status == 400 and target == first_page(access.name):
+            return None
         if not response.ok:
             raise errors.refusal(response, action)
         if response.truncated:
@@ -80,18 +81,16 @@ def tags(name: RepositoryName, target: str) -> Call[TagsPage | Unclear]:
         found = tuple(text for text in texts if distribution.TAG.fullmatch(text))
         return TagsPage(found, next_page(response), len(response.body))
 
-    return Call("GET", target, action, read, limit=TAGS_READ_MAX, follow=True)
 
-
-def every_tag(talk: Conversation, pages: int) -> list[str]:
+def every_tag(access: Access, context: Context, pages: int) -> list[str]:
     """All pages, in the registry's order; more than `pages` of them are a RegistryError."""
-    name, found, size = talk.name, dict[str, None](), 0
+    name, found, size = access.name, dict[str, None](), 0
     seen: set[str] = set()
     target: str | None = first_page(name)
     while target is not None and target not in seen:
         seen.add(target)
-        page = talk.call(tags(name, target))
-        if isinstance(page, Unclear):
+        page = tags_page(access, target, context)
+        if page is None:
             # Distribution has a maximum, which its owner sets. Ask for no number, then.
             target = distribution.tags_path(name.path)
             continue
@@ -102,7 +101,7 @@ def every_tag(talk: Conversation, pages: int) -> list[str]:
         if target and (len(seen) >= pages or size >= TAGS_READ_MAX_IN_ALL):
             most = f"{pages} pages" if len(seen) >= pages else f"{TAGS_READ_MAX_IN_ALL} bytes"
             raise RegistryError(
-                f"cannot list the tags of {name}: they have more than {most}", side=talk.side
+                f"cannot list the tags of {name}: they have more than {most}", side=access.side
             )
     return list(found)
 
@@ -120,52 +119,47 @@ def next_page(response: Response) -> str | None:
     return None
 
 
-def listed(talk: Conversation, subject: Digest) -> tuple[Descriptor, ...]:
+def listed(access: Access, subject: Digest, context: Context) -> tuple[Descriptor, ...]:
     """Everything that refers to a manifest, as the registry or the tag lists it."""
-    found = _pages(talk, subject)
+    found = _pages(access, subject, context)
     if found is not None:
         return found
-    got = get(talk, tag_of(subject))
+    got = get(access, tag_of(subject), context)
     if got is None or got.manifest.digest == subject:
         return ()  # some registries read that tag as the digest, and give the subject (oras#2148)
     try:
-        return _entries(talk, tag_of(subject), got)
+        return _entries(access, tag_of(subject), got)
     except RegistryError:  # the tag holds something else
         return ()
 
 
-def _pages(talk: Conversation, subject: Digest) -> tuple[Descriptor, ...] | None:
+def _pages(access: Access, subject: Digest, context: Context) -> tuple[Descriptor, ...] | None:
     """All pages of what refers to a manifest (end-12). None: the registry has no such list.
 
     Registries without the API answer with 404, other refusals, HTML, or another type with 200.
     """
-    action = f"list what refers to {subject} in {talk.name}"
-
-    def read(response: Response) -> tuple[tuple[Descriptor, ...], str | None] | None:
-        if response.status in {401, 408, 429, 499} or response.status >= 500:
-            raise errors.refusal(response, action)
-        if not response.ok or response.media_type != media_types.OCI_INDEX:
-            return None
-        entries = _entries_of(response.body, media_types.OCI_INDEX)
-        return None if entries is None else (entries, next_page(response))
-
-    found: dict[Digest, Descriptor] = {}
-    path = distribution.referrers_path(talk.name.path, subject)
+    action = f"list what refers to {subject} in {access.name}"
     headers = (("Accept", media_types.OCI_INDEX),)
-    call = Call("GET", path, action, read, headers, limit=MANIFEST_READ_MAX, follow=True)
+    found: dict[Digest, Descriptor] = {}
+    target: str | None = distribution.referrers_path(access.name.path, subject)
     for turn in range(REFERRERS_PAGES_MAX):
-        page = talk.call(call)
-        if page is None:  # of a later page: what came before it counts
-            return tuple(found.values()) if turn else None
-        entries, more = page
-        found |= {entry.digest: entry for entry in entries}
-        if more is None:
+        if target is None:
             break
-        call = call._replace(target=more)
+        call = Call("GET", target, action, headers, limit=MANIFEST_READ_MAX, follow=True)
+        with access.answer(call, context) as response:
+            if response.status in {401, 408, 429, 499} or response.status >= 500:
+                raise errors.refusal(response, action)
+            entries = None
+            if response.ok and response.media_type == media_types.OCI_INDEX:
+                entries = _entries_of(response.body, media_types.OCI_INDEX)
+            target = next_page(response)
+        if entries is None:  # of a later page: what came before it counts
+            return tuple(found.values()) if turn else None
+        found |= {entry.digest: entry for entry in entries}
     return tuple(found.values())
 
 
-def announce(talk: Conversation, manifest: RawManifest, subject: Digest) -> bool:
+def announce(access: Access, manifest: RawManifest, subject: Digest, context: Context) -> bool:
     """Make sure that `manifest`, which is in place, is listed. Returns whether that took a tag.
 
     Raises AuthError, NetworkError, and RegistryError also where the tag holds something else or
@@ -173,7 +167,7 @@ def announce(talk: Conversation, manifest: RawManifest, subject: Digest) -> bool
     """
     # ECR and the Hub have sent `OCI-Subject` without having the list; Quay has it and sends no such
     # header.
-    there = _pages(talk, subject)
+    there = _pages(access, subject, context)
     if any(entry.digest == manifest.digest for entry in there or ()):
         return False
     parsed = parse(manifest.content, manifest.media_type)
@@ -182,30 +176,30 @@ def announce(talk: Conversation, manifest: RawManifest, subject: Digest) -> bool
         kind = parsed.artifact_type or parsed.config.media_type
     entry = manifest.descriptor()._replace(annotations=parsed.annotations, artifact_type=kind)
     for _ in range(ROUNDS_MAX):
-        if _is_listed(talk, tag_of(subject), entry):
+        if _is_listed(access, tag_of(subject), entry, context):
             return True
     raise RegistryError(
-        f"the list of what refers to {subject} in {talk.name} is written by others all the time: "
+        f"the list of what refers to {subject} in {access.name} is written by others all the time: "
         f"{manifest.digest} is not in it",
         transient=True,
-        side=talk.side,
+        side=access.side,
     )
 
 
-def _is_listed(talk: Conversation, tag: str, entry: Descriptor) -> bool:
+def _is_listed(access: Access, tag: str, entry: Descriptor, context: Context) -> bool:
     """One round: read the list, add the entry, write, wait, read again.
 
     Returns whether the entry was in the list at the end.
     """
-    found = get(talk, tag)
+    found = get(access, tag, context)
     etag = found.etag if found else None
-    entries = _entries(talk, tag, found)
+    entries = _entries(access, tag, found)
     if any(known.digest == entry.digest for known in entries):
         return True
     ordered = sorted((*entries, entry), key=lambda known: known.digest)
     index = build_index("oci", ordered)
     try:
-        talk.call(put_manifest(talk.name, tag, index, if_match=etag))
+        put_manifest(access, tag, index, context, if_match=etag)
     except TowlineError as error:
         # 412: another writer was faster, whose list the next round reads.
         outrun = getattr(error, "status", None) == 412 and etag is not None
@@ -216,19 +210,21 @@ def _is_listed(talk: Conversation, tag: str, entry: Descriptor) -> bool:
         return False
     # Where a registry does not heed `If-Match`, whoever read the list before this write may write
     # it afterwards, without this entry. Only a look somewhat later shows that.
-    talk.context.cancel.wait(SETTLED)
-    return any(known.digest == entry.digest for known in _entries(talk, tag, get(talk, tag)))
+    context.cancel.wait(SETTLED)
+    return any(
+        known.digest == entry.digest for known in _entries(access, tag, get(access, tag, context))
+    )
 
 
-def _entries(talk: Conversation, tag: str, found: Got | None) -> tuple[Descriptor, ...]:
+def _entries(access: Access, tag: str, found: Got | None) -> tuple[Descriptor, ...]:
     if found is None:
         return ()
     entries = _entries_of(found.manifest.content, found.manifest.media_type)
     if entries is not None:
         return entries
     raise RegistryError(
-        f"{talk.name}:{tag} holds no list of what refers to its subject, and is left as it is",
-        side=talk.side,
+        f"{access.name}:{tag} holds no list of what refers to its subject, and is left as it is",
+        side=access.side,
         hint="remove that tag, or push to a registry that has the referrers API",
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.registry import errors
-from towline.registry.calls import Call, Unclear, says_nothing
+from towline.registry.calls import Call
 from towline.spec import distribution, media_types, reading
 from towline.spec.descriptor import Descriptor
 from towline.spec.manifest import MAX_SIZE, RawManifest
@@ -20,8 +20,9 @@ from towline.spec.manifest import MAX_SIZE, RawManifest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from towline.context import Context
     from towline.reference import RepositoryName
-    from towline.registry.transport import Conversation
+    from towline.registry.access import Access
     from towline.spec.digest import Digest
     from towline.wire.message import Response
 
@@ -50,6 +51,12 @@ _BLOBS_UNKNOWN = frozenset({distribution.MANIFEST_BLOB_UNKNOWN, distribution.BLO
 _LACKING = r"unknown blob|blob unknown|blob .*(?:not found|does not exist)"
 
 
+class Unclear(NamedTuple):
+    """The answer does not say; ask in another way."""
+
+    status: int
+
+
 class Got(NamedTuple):
     """A manifest, and what came with it."""
 
@@ -66,23 +73,29 @@ def place(name: RepositoryName, target: str) -> str:
 
 
 def put_manifest(
-    name: RepositoryName, target: str, manifest: RawManifest, *, if_match: str | None = None
-) -> Call[Response]:
+    access: Access,
+    target: str,
+    manifest: RawManifest,
+    context: Context,
+    *,
+    if_match: str | None = None,
+    fresh: bool = False,
+) -> Response:
     """end-7. With `if_match` the registry replaces only what has that `ETag`."""
-    action = f"put the manifest of {place(name, target)}"
-
-    def read(response: Response) -> Response:
-        errors.check_success(response, action)
-        return response
-
-    path = distribution.manifest_path(name.path, target)
+    action = f"put the manifest of {place(access.name, target)}"
+    path = distribution.manifest_path(access.name.path, target)
     match = (("If-Match", if_match),) if if_match else ()
     # The type exactly as the document has it, without parameters.
     headers = (("Content-Type", manifest.media_type), *match)
-    return Call("PUT", path, action, read, headers, manifest.content)
+    call = Call("PUT", path, action, headers, manifest.content, fresh=fresh)
+    with access.answer(call, context) as response:
+        errors.check_success(response, action)
+        return response
 
 
-def get_manifest(name: RepositoryName, target: str, *, checked: bool = True) -> Call[Got | None]:
+def get_manifest(
+    access: Access, target: str, context: Context, *, checked: bool = True
+) -> Got | None:
     """end-3. None: there is none.
 
     Refuses bytes with another digest than was asked for, unless `checked` is False: then the
@@ -90,9 +103,11 @@ def get_manifest(name: RepositoryName, target: str, *, checked: bool = True) -> 
     """
     from towline.spec import schema1
 
-    action = f"get {place(name, target)}"
-
-    def read(response: Response) -> Got | None:
+    action = f"get {place(access.name, target)}"
+    path = distribution.manifest_path(access.name.path, target)
+    headers = (ACCEPT_MANIFESTS,)
+    call = Call("GET", path, action, headers, limit=MANIFEST_READ_MAX, follow=True)
+    with access.answer(call, context) as response:
         if response.status == 404:
             return None
         errors.check_success(response, action)
@@ -107,11 +122,6 @@ def get_manifest(name: RepositoryName, target: str, *, checked: bool = True) -> 
                 f"cannot {action}: what came has the digest {manifest.digest}", transient=True
             )
         return Got(manifest, errors.named(response), response.headers.get("ETag"))
-
-    path = distribution.manifest_path(name.path, target)
-    return Call(
-        "GET", path, action, read, (ACCEPT_MANIFESTS,), limit=MANIFEST_READ_MAX, follow=True
-    )
 
 
 def lacks_blobs(error: Exception) -> bool:
@@ -138,16 +148,19 @@ def refuses_type(error: Exception) -> bool:
     )
 
 
-def look_at(talk: Conversation, target: str) -> Descriptor | Unclear | None:
+def look_at(access: Access, target: str, context: Context) -> Descriptor | Unclear | None:
     """HEAD a tag or digest (end-3). None: nothing is there; Unclear: the answer does not say."""
-    if talk.facts.head_refused:  # it does not answer HEAD for manifests: not asked again
+    if access.facts.head_refused:  # it does not answer HEAD for manifests: not asked again
         return Unclear(501)
-    action = f"look at {place(talk.name, target)}"
-
-    def read(response: Response) -> Descriptor | Unclear | None:
+    action = f"look at {place(access.name, target)}"
+    path = distribution.manifest_path(access.name.path, target)
+    with access.answer(
+        Call("HEAD", path, action, (ACCEPT_MANIFESTS,), follow=True), context
+    ) as response:
         if response.status == 404:
             return None
-        if says_nothing(response):
+        if errors.says_nothing(response):
+            access.facts.head_refused = response.status in {400, 405, 501}
             return Unclear(response.status)
         if not response.ok:
             raise errors.refusal(response, action)
@@ -158,34 +171,28 @@ def look_at(talk: Conversation, target: str) -> Descriptor | Unclear | None:
             return Unclear(response.status)
         return Descriptor(response.media_type, digest, size)
 
-    path = distribution.manifest_path(talk.name.path, target)
-    found = talk.call(Call("HEAD", path, action, read, (ACCEPT_MANIFESTS,), follow=True))
-    if isinstance(found, Unclear):
-        talk.facts.head_refused = found.status in {400, 405, 501}
-    return found
 
-
-def get(talk: Conversation, target: str) -> Got | None:
+def get(access: Access, target: str, context: Context) -> Got | None:
     """GET a tag or digest. None: nothing is there.
 
     Raises AuthError, NetworkError, and RegistryError also for bytes that were altered on the way.
     """
-    found = talk.call(get_manifest(talk.name, target))
+    found = get_manifest(access, target, context)
     if found is None or ":" in target or _agrees(found.manifest, found.named):
         return found
     # Bytes and header disagree. Does the registry have the bytes under their own digest? Then the
     # header is wrong, else the bytes were altered.
     digest = found.manifest.digest
     try:
-        there = talk.call(get_manifest(talk.name, digest))
+        there = get_manifest(access, digest, context)
     except (AuthError, RegistryError):
         there = None
     if there is None:
         raise RegistryError(
-            f"what came for {talk.name}:{target} has the digest {digest}, but {talk.name.host} "
+            f"what came for {access.name}:{target} has the digest {digest}, but {access.name.host} "
             f"names {found.named}",
             transient=True,
-            side=talk.side,
+            side=access.side,
             hint=errors.ALTERED,
         )
     return found
@@ -200,47 +207,47 @@ def _agrees(manifest: RawManifest, named: Digest | None) -> bool:
     return schema1.raw(manifest.content, media_types.SCHEMA1_SIGNED).digest == named
 
 
-def put_tags(talk: Conversation, manifest: RawManifest, tags: Sequence[str]) -> frozenset[str]:
+def put_tags(
+    access: Access, manifest: RawManifest, tags: Sequence[str], context: Context
+) -> frozenset[str]:
     """Put a manifest under several tags by one request (end-7b); those that are said to be set."""
-    action = f"put the manifest of {talk.name} under {len(tags)} tags"
-
-    def read(response: Response) -> frozenset[str]:
-        errors.check_success(response, action)
-        if errors.named_instead(response, manifest.digest):
-            return frozenset()
-        # In one header or in several: zot and olareg send one for each tag.
-        named = ",".join(response.headers.all(distribution.OCI_TAG)).split(",")
-        return frozenset(tags).intersection(tag.strip() for tag in named)
-
+    action = f"put the manifest of {access.name} under {len(tags)} tags"
     query = "&".join(f"tag={tag}" for tag in tags)
-    path = f"{distribution.manifest_path(talk.name.path, manifest.digest)}?{query}"
+    path = f"{distribution.manifest_path(access.name.path, manifest.digest)}?{query}"
     headers = (("Content-Type", manifest.media_type),)
-    talk.facts.tried.add("tags_together")
+    facts = access.facts
+    facts.tried.add("tags_together")
     try:
-        named = talk.call(Call("PUT", path, action, read, headers, manifest.content))
+        call = Call("PUT", path, action, headers, manifest.content)
+        with access.answer(call, context) as response:
+            errors.check_success(response, action)
+            # In one header or in several: zot and olareg send one for each tag.
+            said = ",".join(response.headers.all(distribution.OCI_TAG)).split(",")
+            other = errors.named_instead(response, manifest.digest)
     except RegistryError as error:
         # Who has taken some before has other reasons.
-        if talk.facts.tags_together is None and not error.transient:
-            talk.facts.tags_together = False
+        if facts.tags_together is None and not error.transient:
+            facts.tags_together = False
         raise
-    talk.facts.tags_together = bool(named)
-    return named
+    named = () if other else (tag.strip() for tag in said)
+    found = frozenset(tags).intersection(named)
+    facts.tags_together = bool(found)
+    return found
 
 
 class Putting:
     """One attempt to put a manifest under a tag or its digest."""
 
     def __init__(
-        self, talk: Conversation, target: str, manifest: RawManifest, damaged: dict[str, str]
+        self, access: Access, context: Context, target: str, manifest: RawManifest
     ) -> None:
-        """`damaged`: by tag, the digest of what a damaged PUT has left there; added to here."""
-        self._talk = talk
+        self._access = access
+        self._context = context
         self._target = target
         self._manifest = manifest
-        self._damaged = damaged
         self._aftermath: str | None = None
         self._is_tag = ":" not in target
-        self._where = place(talk.name, target)
+        self._where = place(access.name, target)
         self._how_to_look = f"(`towline digest {self._where}` shows what it holds)"
 
     def carry_out(self) -> None:
@@ -248,7 +255,7 @@ class Putting:
 
         An error's `aftermath` says what was left under the tag.
         """
-        answer = self._put(put_manifest(self._talk.name, self._target, self._manifest))
+        answer = self._put()
         digest = self._manifest.digest
         if answer is None or errors.named(answer) == digest:
             return
@@ -262,22 +269,24 @@ class Putting:
         if found != digest:
             raise self._altered(answer, found)
 
-    def _put(self, call: Call[Response]) -> Response | None:
+    def _put(self, *, fresh: bool = False) -> Response | None:
         """Send the manifest. None: the answer was no success, but the manifest is in place."""
         try:
-            return self._talk.call(call)
+            return put_manifest(
+                self._access, self._target, self._manifest, self._context, fresh=fresh
+            )
         except TowlineError as error:
             if self._is_settled(error):
                 return None
-            if isinstance(error, NetworkError) and error.stale and not call.fresh:
+            if isinstance(error, NetworkError) and error.stale and not fresh:
                 # The registry had closed the kept connection, and the tag shows that nothing
                 # came of it: that was no attempt.
-                return self._put(call._replace(fresh=True))
+                return self._put(fresh=True)
             # A 415 is about the type, though zot and Quay say MANIFEST_INVALID with it.
             refused = error if isinstance(error, RegistryError) and error.status != 415 else None
             if refused and refused.code in _MISTAKES and not lacks_blobs(refused):
                 # It may have been altered on the way: try again, once.
-                error.transient |= self._talk.is_first_mistake(self._manifest.digest)
+                error.transient |= self._access.is_first_mistake(self._manifest.digest)
             error.aftermath = self._aftermath
             raise
 
@@ -293,7 +302,7 @@ class Putting:
             return False
         found = self._standing()
         if found is not None:
-            damaged = found == self._damaged.get(self._target)
+            damaged = found == self._access.damaged.get(self._target)
             self._aftermath = self._left(found) if damaged else ""
         elif lost and self._is_tag:
             self._aftermath = f"{self._where} may have been written {self._how_to_look}"
@@ -302,7 +311,7 @@ class Putting:
     def _standing(self) -> str | None:
         """The digest of what is there now, or `_ABSENT`; None: it cannot be told."""
         try:
-            found = look_at(self._talk, self._target)
+            found = look_at(self._access, self._target, self._context)
         except NetworkError:
             return None
         except TowlineError:
@@ -314,7 +323,7 @@ class Putting:
     def _given(self) -> str | None:
         """The same as `_standing`, by the bytes that are there."""
         try:
-            found = self._talk.call(get_manifest(self._talk.name, self._target, checked=False))
+            found = get_manifest(self._access, self._target, self._context, checked=False)
         except TowlineError:
             return None
         return found.manifest.digest if found else _ABSENT
@@ -327,15 +336,15 @@ class Putting:
         left = self._left(found)
         error = RegistryError(
             f"the manifest of {self._where} was sent as {self._manifest.digest}, but "
-            f"{self._talk.name.host} {names}; {left}",
+            f"{self._access.name.host} {names}; {left}",
             status=answer.status,
             transient=True,
-            side=self._talk.side,
+            side=self._access.side,
             hint=hint,
         )
         error.aftermath = left if found != _ABSENT and self._is_tag else ""
         if found and self._is_tag:
-            self._damaged[self._target] = found
+            self._access.damaged[self._target] = found
         return error
 
     def _left(self, found: str | None) -> str:

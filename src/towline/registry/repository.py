@@ -10,21 +10,20 @@ import hashlib
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from towline.errors import RegistryError, Side, TowlineError
-from towline.registry import calls, errors, manifests
-from towline.registry.calls import Confirmed, Opened, Unclear, head_blob
-from towline.registry.errors import on_side
-from towline.registry.transport import Conversation, Transport
+from towline.errors import RegistryError
+from towline.registry import blobs, errors, manifests
+from towline.registry.access import Access
+from towline.registry.blobs import Confirmed, Opened
+from towline.registry.calls import Call
+from towline.spec import distribution
 from towline.wire.message import parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from towline.context import Context
     from towline.layers.reader import Reader
     from towline.reference import RepositoryName
-    from towline.registry.auth.token import Scopes
-    from towline.registry.capabilities import HostFacts
     from towline.registry.upload.upload import Upload
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
@@ -35,52 +34,12 @@ _PIECE = 64 << 10
 """Bytes read at once of a small blob."""
 
 
-class Repository:
+class Repository(Access):
     """Safe from any thread. Made by `RegistryClient.repository`."""
-
-    def __init__(
-        self,
-        name: RepositoryName,
-        find: Callable[[], Transport],
-        facts: HostFacts,
-        *,
-        side: Side,
-        pull_from: tuple[RepositoryName, ...] = (),
-        chunk_size: int | None = None,
-    ) -> None:
-        """`find` looks for the credentials, which may take a helper or a caller's function."""
-        self.name = name
-        self._find = find
-        self._found: Transport | None = None
-        self.facts = facts
-        """What its host takes and does, as far as that is known."""
-        self.side: Side = side
-        """Which end of a transfer it is."""
-        self._chunk_size = chunk_size
-        self._mistaken: set[str] = set()
-        self._damaged: dict[str, str] = {}
-        # Distribution wants pull and push of a push. Quay gives no token at all where `delete` is
-        # asked for beside them.
-        actions = "pull,push" if side == "destination" else "pull"
-        self._scopes: Scopes = (f"repository:{name.path}:{actions}",)
-        # A mount needs `pull` of its origin, even if that is public (distribution, the Hub). The
-        # destination's scope is first: some token services grant the first alone. No repository of
-        # another registry is in it: the Hub gives no token for a name of three parts.
-        origins = dict.fromkeys(origin.path for origin in pull_from if origin.host == name.host)
-        self._mount_scopes: Scopes = (
-            *self._scopes,
-            *(f"repository:{path}:pull" for path in origins if path != name.path),
-        )
-
-    @property
-    def _transport(self) -> Transport:
-        if self._found is None:  # two threads that come at once find the same
-            self._found = self._find()
-        return self._found
 
     def find_login(self) -> None:
         """Find the credentials now: else the first call does. Raises as `RegistryClient` says."""
-        self._found = self._transport
+        self.transport  # noqa: B018 - looked for where it is first wanted
 
     @property
     def may_teach(self) -> bool:
@@ -88,13 +47,13 @@ class Repository:
 
         Only if nobody on the way can have said it: over verified TLS, or on this machine.
         """
-        endpoint = self._transport.endpoint
+        endpoint = self.transport.endpoint
         return endpoint.is_verified or endpoint.is_bound
 
     @property
     def account(self) -> str:
         """A name of the credentials in use, without any secret; empty: none are used."""
-        credentials = self._transport.credentials
+        credentials = self.transport.credentials
         return credentials.account if credentials else ""
 
     def account_mac(self, key: bytes, digest: str) -> str:
@@ -118,7 +77,7 @@ class Repository:
 
         `in_storage`: ask the storage, too, to which the registry redirects.
         """
-        seen = self._talk(context).call(head_blob(self.name, digest, in_storage=in_storage))
+        seen = blobs.head_blob(self, digest, context, in_storage=in_storage)
         if seen.there is not None or not in_storage:
             return seen.has(size)
         # The HEAD says nothing (405, 501): a GET is begun, and broken off before its body.
@@ -146,30 +105,13 @@ class Repository:
         that, as in `start_upload`. None: refused in whatever way, or linked with another size than
         `size`; that says nothing of the blob. Raises no TowlineError: a mount only saves work.
         """
-        talk = self._talk(context, self._mount_scopes)
-        try:
-            # Without `pull` of the origin distribution answers 401: that request is saved.
-            if not self._transport.grants(self._mount_scopes, context):
-                return None
-            answer = talk.call(calls.mount(self.name, digest, origin.path))
-            if isinstance(answer, Confirmed):
-                # Something on the way may have rewritten the header: only a HEAD tells whether the
-                # blob is ours.
-                if answer.instead and not talk.call(head_blob(self.name, digest)).there:
-                    return None
-                if size is not None:
-                    stored = talk.call(head_blob(self.name, digest, in_storage=True)).size
-                    if stored not in {None, size}:
-                        return None
-                self.facts.mounts = True
-        except TowlineError:
-            return None
-        if isinstance(answer, Opened):
-            from towline.registry.upload.upload import Upload
+        answer = blobs.mount(self, digest, origin, context, size)
+        if not isinstance(answer, Opened):
+            return answer
+        from towline.registry.upload.upload import Upload
 
-            # From here on it is an upload like any other, with the destination's scope alone.
-            return Upload(self._talk(context), answer, known, about)
-        return answer
+        # From here on it is an upload like any other, with the destination's scope alone.
+        return Upload(self, context, answer, known, about)
 
     def start_upload(
         self, context: Context, known: Descriptor | None = None, about: int = 0
@@ -181,7 +123,7 @@ class Repository:
         """
         from towline.registry.upload.upload import Upload  # an unchanged push needs none
 
-        upload = Upload(self._talk(context), None, known, about)
+        upload = Upload(self, context, None, known, about)
         upload.open()
         return upload
 
@@ -208,21 +150,10 @@ class Repository:
             opened = Opened(parse_url(url))
         except ValueError:
             return None
-        talk = self._talk(context)
-        upload = Upload(talk, opened, known, about, acknowledged, telling=telling)
-        return upload if upload.session.is_at_home else None
-
-    def _talk(self, context: Context, scopes: Scopes | None = None) -> Conversation:
-        return Conversation(
-            self._transport,
-            self.name,
-            self.side,
-            self._scopes if scopes is None else scopes,
-            context,
-            self.facts,
-            self._mistaken,
-            self._chunk_size,
+        upload = Upload(
+            self, context, opened, known, about, acknowledged=acknowledged, telling=telling
         )
+        return upload if upload.session.is_at_home else None
 
     def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
         """Put a manifest under a tag or its digest (distribution-spec, end-7).
@@ -230,30 +161,30 @@ class Repository:
         Where the answer is lost, or names no digest or another one, the tag is looked at. An
         error's `aftermath` says what was left under the tag.
         """
-        manifests.Putting(self._talk(context), target, manifest, self._damaged).carry_out()
+        manifests.Putting(self, context, target, manifest).carry_out()
 
     def put_tags(
         self, manifest: RawManifest, tags: Sequence[str], context: Context
     ) -> frozenset[str]:
         """Put a manifest under several tags by one request; those that are said to be set."""
-        return manifests.put_tags(self._talk(context), manifest, tags)
+        return manifests.put_tags(self, manifest, tags, context)
 
     def announce_referrer(self, manifest: RawManifest, subject: Digest, context: Context) -> bool:
         """Make sure that a manifest is listed under its subject; see `listings.announce`."""
         from towline.registry import listings
 
-        return listings.announce(self._talk(context), manifest, subject)
+        return listings.announce(self, manifest, subject, context)
 
     def referrers(self, subject: Digest, context: Context) -> tuple[Descriptor, ...]:
         """What is listed as referring to a manifest; see `listings.listed`."""
         from towline.registry import listings
 
-        return listings.listed(self._talk(context), subject)
+        return listings.listed(self, subject, context)
 
     def head_manifest(self, target: str, context: Context) -> Descriptor | None:
         """What lies under a tag or digest; None: nothing."""
-        found = manifests.look_at(self._talk(context), target)
-        if not isinstance(found, Unclear):
+        found = manifests.look_at(self, target, context)
+        if not isinstance(found, manifests.Unclear):
             return found
         if found.status == 403 and self.side == "destination":
             return None  # Artifactory says so of a tag that is not there
@@ -262,12 +193,12 @@ class Repository:
 
     def get_manifest(self, target: str, context: Context) -> RawManifest | None:
         """A manifest or index whose bytes agree with its digest; None: there is none."""
-        found = manifests.get(self._talk(context), target)
+        found = manifests.get(self, target, context)
         return found.manifest if found else None
 
     def read_blob(self, digest: str, context: Context, limit: int) -> bytes:
         """A small blob, its digest checked. Raises RegistryError above `limit` bytes, too."""
-        with on_side(self.side):
+        with errors.on_side(self.side):
             return self.open_blob(digest, context).read_all(limit)
 
     def open_blob(self, digest: str, context: Context) -> BlobReader:
@@ -276,45 +207,36 @@ class Repository:
         return BlobReader(digest, self.name.host, unread)
 
     def blob_from(self, digest: str, start: int, context: Context) -> tuple[Reader, int]:
-        """A blob from byte number `start` on. The second value is the byte with which it begins.
-
-        That is an earlier one (0) where the registry ignores `Range`.
-        """
-        call = calls.get_blob(self.name, digest, start)
-        with on_side(self.side):
-            response = self._transport.open(call, self._scopes, context)
-            unread, first = response.unread, calls.starts_at(response)
-            if unread and response.status in {200, 206} and first is not None and first <= start:
-                return unread, first
-            if unread:
-                unread.close()
-            raise self._transport.judged(errors.refusal(response, call.action), response)
+        """See `blobs.open_blob`."""
+        return blobs.open_blob(self, digest, start, context)
 
     def check_version(self, context: Context) -> None:
         """After a 404: raise RegistryError if the registry speaks only version 1."""
-        with on_side(self.side):
-            self._transport.check_version(context)
+        with errors.on_side(self.side):
+            self.transport.check_version(context)
 
     def ask_base(self, context: Context) -> bool:
         """Ask the registry itself whether this account is let in (end-1).
 
         False: it has asked for no login, and lets in everybody.
         """
-        self._talk(context, ()).call(calls.base(self.name.host))
-        return self._transport.asks_for_login
+        action = f"log in to {self.name.host}"
+        with self.answer(Call("GET", distribution.BASE, action), context, ()) as response:
+            errors.check_success(response, action)
+        return self.transport.asks_for_login
 
     def some_tags(self, context: Context) -> Sequence[str]:
         """The first page of tags, up to 1000; empty where the registry refuses so many at once."""
-        from towline.registry.listings import first_page, tags
+        from towline.registry.listings import first_page, tags_page
 
-        page = self._talk(context).call(tags(self.name, first_page(self.name)))
-        return () if isinstance(page, Unclear) else page.tags
+        page = tags_page(self, first_page(self.name), context)
+        return page.tags if page else ()
 
     def tags(self, context: Context, *, pages: int | None = None) -> list[str]:
         """Every tag, in the registry's order. Raises RegistryError if they take more pages."""
         from towline.registry.listings import TAGS_PAGES_MAX, every_tag
 
-        return every_tag(self._talk(context), pages or TAGS_PAGES_MAX)
+        return every_tag(self, context, pages or TAGS_PAGES_MAX)
 
 
 class BlobReader:

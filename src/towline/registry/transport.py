@@ -13,9 +13,9 @@ from __future__ import annotations
 import re
 import time
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from towline.errors import AuthError, NetworkError, RegistryError, Side, TowlineError
+from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.reference import RepositoryName
 from towline.registry import errors
 from towline.registry.auth.admission import BODY_MARGIN, Admission, Visit
@@ -33,14 +33,11 @@ if TYPE_CHECKING:
     from towline.registry.auth.credential_files import Credentials
     from towline.registry.auth.keychain import Keychain
     from towline.registry.auth.token import Scopes
-    from towline.registry.capabilities import HostFacts
     from towline.wire.exchange import Exchange
     from towline.wire.pool import Pool
 
-    Send = Callable[[Request], Response]
 
-T = TypeVar("T")
-E = TypeVar("E", bound=TowlineError)
+E = TypeVar("E", bound=AuthError | RegistryError)
 
 # GHCR says `upload` in the addresses of its sessions.
 _UPLOAD = r"/v2/((?:[a-z0-9][a-z0-9._-]*/)*[a-z0-9][a-z0-9._-]*)/blobs/uploads?/[^/%]*"
@@ -75,38 +72,16 @@ class Transport:
         self.proven = False
         """Whether an answer was certainly a registry's."""
 
-    def call(self, call: Call[T], scopes: Scopes, context: Context, *, extra: int = 0) -> T:
-        """Send the call and read the answer.
-
-        `extra`: bytes sent before, which the registry has to hash before it answers.
-        """
-
-        def send(request: Request) -> Response:
-            limit, fresh = call.limit, call.fresh
-            return self._pool.request(request, context, limit=limit, extra=extra, fresh=fresh)
-
-        response = self._answer(call, scopes, context, send)
-        self._notice(response)
-        try:
-            result = call.read(response)
-        except (AuthError, RegistryError) as error:
-            # A registry of version 1 alone answers everything with 404.
-            if error.status == 404 and not errors.is_a_registrys(response):
-                self.check_version(context)
-            raise self.judged(error, response) from None
-        self.proven = self.proven or errors.is_a_registrys(response)
-        return result
-
-    def open(self, call: Call[T], scopes: Scopes, context: Context) -> Response:
-        """Send the call, and leave the body of a success to be read piece by piece."""
-
-        def send(request: Request) -> Response:
-            return self._pool.request(request, context, in_pieces=True)
-
-        return self._answer(call, scopes, context, send)
-
-    def _answer(self, call: Call[T], scopes: Scopes, context: Context, send: Send) -> Response:
-        """Send the call, follow its redirects, and return the last response."""
+    def send(self, call: Call, scopes: Scopes, context: Context) -> Response:
+        """Send the call, follow its redirects, and return the last answer, whatever it says."""
+        send = partial(
+            self._pool.request,
+            context=context,
+            limit=call.limit,
+            extra=call.extra,
+            fresh=call.fresh,
+            in_pieces=call.in_pieces,
+        )
         request, hops = None, 0
         while request is None or hops <= REDIRECTS_MAX:
             base = self.endpoint.base(context)
@@ -132,6 +107,7 @@ class Transport:
                 continue
             elsewhere = sent_on(call, response)
             if elsewhere is None:
+                self._notice(response)
                 return response
             request, hops = request._replace(url=elsewhere), hops + 1
         raise astray(request.url)
@@ -281,8 +257,14 @@ class Transport:
                 hint="use a registry that speaks version 2",
             )
 
-    def judged(self, error: E, response: Response) -> E:
-        """Complete an error with the account that was refused, and drop a hint that is false."""
+    def judged(self, error: E, response: Response, context: Context) -> E:
+        """Complete an error with the account that was refused, and drop a hint that is false.
+
+        Raises RegistryError where the registry speaks version 1 alone.
+        """
+        # A registry of version 1 answers everything with 404.
+        if error.status == 404 and not errors.is_a_registrys(response):
+            self.check_version(context)
         here = response.url.origin == self.endpoint.key
         speaks = response.status >= 400 and not errors.is_page(response)
         # A known registry has answered with a page, or with neither yes nor no: something on the
@@ -322,30 +304,3 @@ def _upload_at(url: Url) -> tuple[str, str]:
     """The origin and the repository of an upload; the latter is empty for any other address."""
     match = re.fullmatch(_UPLOAD, url.target.partition("?")[0])
     return url.origin, match[1] if match else ""
-
-
-class Conversation(NamedTuple):
-    """What every call about one repository carries: who speaks, and with which scopes."""
-
-    transport: Transport
-    name: RepositoryName
-    side: Side
-    """Which end of a transfer the repository is: that of every error of a call."""
-    scopes: Scopes
-    context: Context
-    facts: HostFacts
-    mistaken: set[str]
-    """Digests that were refused as damaged once: the first time may be an accident on the way."""
-    chunk_size: int | None
-    """Bytes of the largest body that the user wants; None: as many as the host takes."""
-
-    def is_first_mistake(self, digest: str) -> bool:
-        """Note that these bytes were refused as damaged. Whether to send them once more."""
-        known = digest in self.mistaken
-        self.mistaken.add(digest)
-        return not known
-
-    def call(self, call: Call[T], *, extra: int = 0) -> T:
-        """Carry a call out; see `Transport.call`."""
-        with errors.on_side(self.side):
-            return self.transport.call(call, self.scopes, self.context, extra=extra)

@@ -35,7 +35,7 @@ class OneBody:
         self._session = session
         self._length = length
         self._shape: Shape = "put" if digest else "patch"
-        self._failures = session.talk.facts.failures[self._shape]
+        self._failures = session.facts.failures[self._shape]
         url = session.url.with_query("digest", digest) if digest else session.url
         # Every PATCH after a session's first one must say where it belongs: Gitea refuses it
         # otherwise, and Quay takes it for the beginning.
@@ -43,9 +43,8 @@ class OneBody:
         span = (_content_range(start, length),) if start and length else ()
         headers = (BINARY, *span)
         request = Request(self._shape.upper(), url, headers, streamed=True, length=length)
-        self._exchange: Exchange = session.talk.transport.start(
-            request, session.talk.scopes, session.talk.context
-        )
+        transport, scopes = session.access.transport, session.access.scopes
+        self._exchange: Exchange = transport.start(request, scopes, session.context)
 
     def write(self, block: memoryview) -> None:
         """Send a block."""
@@ -62,7 +61,7 @@ class OneBody:
             response = self._exchange.finish()
         if not response.ok or errors.is_page(response):
             raise self._refusal(response)
-        self._session.talk.facts.taken(self._shape)
+        self._session.facts.taken(self._shape)
         if self._shape == "patch":
             self._session.moved(response)
         else:
@@ -85,7 +84,7 @@ class OneBody:
         return strategy.refusal(self._session, response, shape=self._shape, size=self._length)
 
     def _failed(self) -> None:
-        self._session.talk.facts.failed(self._shape, self._failures)
+        self._session.facts.failed(self._shape, self._failures)
 
     def close(self) -> None:
         """Break the body off, if it is not at its end."""
@@ -142,7 +141,7 @@ class Chunks:
         self._buffer = bytearray(size)
         self._filled = 0
         self._corrections = 0
-        self._failures = session.talk.facts.failures["chunk"]
+        self._failures = session.facts.failures["chunk"]
         self._taken = 0
         """Chunks that were acknowledged."""
 
@@ -164,7 +163,7 @@ class Chunks:
     def finish(self, digest: str) -> bool:
         """Send what is left. Returns whether that has closed the session, too."""
         # All of the blob fits into one chunk: one PUT is a request less than PATCH and PUT.
-        if not self._session.acknowledged and self._session.talk.facts.takes_puts:
+        if not self._session.acknowledged and self._session.facts.takes_puts:
             return put(self._session, memoryview(self._buffer)[: self._filled], digest)
         # The last bytes go by PATCH as well: distribution 3 would append the closing PUT's body
         # without a look at its range.
@@ -175,7 +174,7 @@ class Chunks:
         at = 0
         while at < self._filled:
             # Asked anew each time: a refusal may have made chunks smaller meanwhile.
-            limit = self._session.talk.facts.chunk(len(self._buffer))
+            limit = self._session.facts.chunk(len(self._buffer))
             size = min(limit, self._filled - at)
             taken = self._send(memoryview(self._buffer)[at : at + size])
             at += taken
@@ -187,9 +186,10 @@ class Chunks:
         """PATCH one chunk (distribution-spec, end-5). Returns how many of its bytes are held."""
         session = self._session
         headers = (BINARY, _content_range(session.acknowledged, len(chunk)))
-        call = Call("PATCH", session.url, session.action, lambda answer: answer, headers, chunk)
+        call = Call("PATCH", session.url, session.action, headers, chunk)
+        access = session.access
         try:
-            response = session.talk.call(call)
+            response = access.transport.send(call, access.scopes, session.context)
         except NetworkError as error:
             session.count(len(chunk) if error.sent else 0)
             return self._asked(len(chunk), error)
@@ -223,7 +223,7 @@ class Chunks:
 
     def came_to_nothing(self, error: AuthError | RegistryError) -> None:
         """Count a blob that failed in chunks. After two of them, one body is tried."""
-        facts = self._session.talk.facts
+        facts = self._session.facts
         if facts.chunks_kept:  # chunks are taken here: only this session is gone
             return
         facts.failed("chunk", self._failures)
@@ -241,7 +241,7 @@ class Chunks:
             raise error
         acknowledged = self._session.acknowledged
         if held >= acknowledged > 0:
-            self._session.talk.facts.note_cut(in_chunks=True, went_on=True)
+            self._session.facts.note_cut(in_chunks=True, went_on=True)
         if held and not self._is_possible(held, size):
             raise error
         return held - acknowledged if held else 0

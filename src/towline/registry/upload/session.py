@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING
 from towline.context import Cancel
 from towline.errors import AuthError, Cancelled, NetworkError, RegistryError, TowlineError
 from towline.registry import errors
-from towline.registry.calls import Call, Confirmed, Opened, opened, session_url
+from towline.registry.blobs import Confirmed, Opened, opened, session_url
+from towline.registry.calls import Call
 from towline.spec import distribution, media_types
 from towline.wire.message import Request, Response
 
 if TYPE_CHECKING:
-    from towline.reference import RepositoryName
-    from towline.registry.transport import Conversation
+    from towline.context import Context
+    from towline.registry.access import Access
     from towline.spec.digest import Digest
 
 BINARY = ("Content-Type", media_types.OCTET_STREAM)
@@ -43,12 +44,16 @@ _RANGE = r"(bytes[= ])?0-(-?[0-9]{1,18})"
 class Session:
     """One session of one repository."""
 
-    def __init__(self, talk: Conversation, found: Opened | None, acknowledged: int = 0) -> None:
-        self.talk = talk
-        self.action = f"push a blob to {talk.name}"
+    def __init__(
+        self, access: Access, context: Context, found: Opened | None, acknowledged: int = 0
+    ) -> None:
+        self.access = access
+        self.context = context
+        self.facts = access.facts
+        self.action = f"push a blob to {access.name}"
         """Completes "cannot …" in errors."""
-        base = talk.transport.endpoint.base(talk.context)
-        self.url = base.at(distribution.uploads_path(talk.name.path))
+        base = access.transport.endpoint.base(context)
+        self.url = base.at(distribution.uploads_path(access.name.path))
         """The address of its next request."""
         self.acknowledged = acknowledged
         """Bytes of the blob that the registry has said it holds."""
@@ -65,21 +70,18 @@ class Session:
     def _begin(self, found: Opened) -> None:
         self.url, self.is_open = found.location, True
         if found.chunk_min:
-            self.talk.facts.wants_chunks_of(found.chunk_min)
+            self.facts.wants_chunks_of(found.chunk_min)
 
     def open(self) -> None:
         """Have the registry open it (distribution-spec, end-4a)."""
-        name = self.talk.name
-        action = f"start an upload to {name}"
-
-        def read(response: Response) -> Opened:
-            if response.status not in {201, 202}:
-                raise errors.no_success(response, action)
-            return opened(response, action)
-
-        path = distribution.uploads_path(name.path)
+        action = f"start an upload to {self.access.name}"
+        path = distribution.uploads_path(self.access.name.path)
         try:
-            self._begin(self.talk.call(Call("POST", path, action, read, moves=True)))
+            with self.access.answer(Call("POST", path, action, moves=True), self.context) as answer:
+                if answer.status not in {201, 202}:
+                    raise errors.no_success(answer, action)
+                found = opened(answer, action)
+            self._begin(found)
         except NetworkError as error:
             if error.hung_up:  # ECR did so where the repository was missing
                 error.hint = (
@@ -91,7 +93,7 @@ class Session:
     def count(self, size: int) -> None:
         """Count bytes of the blob as put on the wire: those of the push are those of its blobs."""
         self.sent += size
-        self.talk.context.meter.add(sent_bytes=size)
+        self.context.meter.add(sent_bytes=size)
 
     def post(self, content: memoryview, digest: str) -> bool:
         """Send all of a blob in the request that opens a session; whether the blob is kept by it.
@@ -99,7 +101,7 @@ class Session:
         Where the registry does not keep it, the session is open as by `open`. Raises what `open`
         raises; a failure of this request alone is no error, since it only saves another one.
         """
-        facts, refused = self.talk.facts, False
+        facts, refused = self.facts, False
         if facts.offers("posts") is False:  # another blob has found that out meanwhile
             self.open()
             return False
@@ -108,7 +110,7 @@ class Session:
         self.count(len(content))
         answer: Confirmed | Opened | None = None
         try:
-            answer = self.talk.call(_post(self.talk.name, digest, content))
+            answer = self._post(content, digest)
         except NetworkError as error:
             # Nothing was sent, so nothing was found out. Otherwise the request itself may be what
             # the registry, or a proxy before it, hangs up on: go on by the usual way.
@@ -133,6 +135,21 @@ class Session:
             facts.posts = False
         return False
 
+    def _post(self, content: memoryview, digest: str) -> Confirmed | Opened:
+        """Send all of a blob in one POST (end-4b); the registry may open a session instead."""
+        path = f"{distribution.uploads_path(self.access.name.path)}?digest={digest}"
+        call = Call("POST", path, self.action, (BINARY,), content, moves=True)
+        with self.access.answer(call, self.context) as answer:
+            # Some registries answer 201 to the session that they open instead, so the answer has to
+            # name the blob: in its header, or in its location as zot does.
+            location = answer.headers.get("Location") or ""
+            named = errors.named(answer) or digest.partition(":")[2] in location
+            if answer.status == 201 and named:
+                return Confirmed(errors.named_instead(answer, digest))
+            if answer.status not in {201, 202}:
+                raise errors.no_success(answer, self.action)
+            return opened(answer, self.action)
+
     @property
     def is_at_home(self) -> bool:
         """Whether its URL has the form of a session of this repository, at the registry itself.
@@ -140,9 +157,9 @@ class Session:
         A URL from the cache may be anybody's, and no other address gets our credentials. Nor is
         another one written to the cache: a storage's is signed, and opens to whoever knows it.
         """
-        base = self.talk.transport.endpoint.base(self.talk.context)
+        base = self.access.transport.endpoint.base(self.context)
         path = self.url.target.partition("?")[0]
-        home = re.escape(f"{base.target}{self.talk.name.path}/blobs/upload")
+        home = re.escape(f"{base.target}{self.access.name.path}/blobs/upload")
         # GHCR: `upload`, where all others have `uploads`.
         return self.url.origin == base.origin and bool(re.fullmatch(home + _SESSION, path))
 
@@ -156,23 +173,17 @@ class Session:
         None: the session is gone, or cannot be asked. Ask once only: distribution 2 drops a session
         whose body was cut when it is asked.
         """
-
-        # ECR and older Gitea answer 404 to every such question, Artifactory has answered 405.
-        # Distribution 2 answers 404 once a body was cut.
-        def read(response: Response) -> Response | None:
-            if response.ok:
-                return response
-            refusal = errors.refusal(response, self.action)
-            # Those 404s say BLOB_UPLOAD_INVALID, transient elsewhere: a new session helps.
-            if refusal.transient and response.status != 404:
-                raise refusal
-            return None
-
-        response = self.talk.call(Call("GET", self.url, self.action, read))
-        if response is None:
-            return None
-        self.moved(response)
-        return range_end(response)
+        with self.access.answer(Call("GET", self.url, self.action), self.context) as answer:
+            # ECR and older Gitea answer 404 to every such question, Artifactory has answered 405.
+            # Distribution 2 answers 404 once a body was cut.
+            if not answer.ok:
+                refusal = errors.refusal(answer, self.action)
+                # Those 404s say BLOB_UPLOAD_INVALID, transient elsewhere: a new session helps.
+                if refusal.transient and answer.status != 404:
+                    raise refusal
+                return None
+        self.moved(answer)
+        return range_end(answer)
 
     def resume(self, *, telling: bool, in_chunks: bool) -> bool:
         """After a failure, ask the session what it holds; whether the upload goes on from there.
@@ -191,7 +202,7 @@ class Session:
                 raise
             return False
         if held or held is None or telling:
-            self.talk.facts.note_cut(in_chunks=in_chunks, went_on=bool(held))
+            self.facts.note_cut(in_chunks=in_chunks, went_on=bool(held))
         self.acknowledged = held or self.acknowledged
         return bool(held)
 
@@ -201,52 +212,30 @@ class Session:
 
     def close(self, digest: str, sent: int) -> None:
         """Have the registry check and keep the blob (end-6); `sent`: bytes that it has to hash."""
-
-        # No body: distribution 3 appends one without a look at its range.
-        def read(response: Response) -> Digest | None:
-            errors.check_success(response, self.action)
-            return errors.named_instead(response, digest)
-
         url = self.url.with_query("digest", digest)
-        call = Call("PUT", url, self.action, read, (BINARY,))
-        self.kept_instead = self.talk.call(call, extra=sent)
+        # No body: distribution 3 appends one without a look at its range.
+        call = Call("PUT", url, self.action, (BINARY,), extra=sent)
+        with self.access.answer(call, self.context) as answer:
+            errors.check_success(answer, self.action)
+            self.kept_instead = errors.named_instead(answer, digest)
 
     def give_up(self) -> None:
         """Cancel the session, if the registry lets us. Never raises, never waits long."""
         if not self.is_open:
             return
         self.over()
-        talk = self.talk
-        late = talk.context.cancel.cancelled
+        late = self.context.cancel.cancelled
         # A switch of its own: that of a cancelled push would end this request at once. Distribution
         # refuses it (401) to a token without `delete`, which a push does not ask for.
-        context = talk.context.but(cancel=Cancel())
+        context = self.context.but(cancel=Cancel())
         seconds = _CANCEL_SECONDS_LATE if late else CANCEL_SECONDS
         with suppress(Cancelled):
-            talk.transport.quietly(Request("DELETE", self.url), talk.scopes, context, seconds)
+            access = self.access
+            access.transport.quietly(Request("DELETE", self.url), access.scopes, context, seconds)
 
     def over(self) -> None:
         """Note that the session is closed, or left to itself."""
         self.is_open = False
-
-
-def _post(name: RepositoryName, digest: str, content: memoryview) -> Call[Confirmed | Opened]:
-    """Send all of a blob in one POST (end-4b); the registry may open a session instead."""
-    action = f"push a blob to {name}"
-    path = f"{distribution.uploads_path(name.path)}?digest={digest}"
-
-    def read(response: Response) -> Confirmed | Opened:
-        # Some registries answer 201 to the session that they open instead, so the answer has to
-        # name the blob: in its header, or in its location as zot does.
-        location = response.headers.get("Location") or ""
-        named = errors.named(response) or digest.partition(":")[2] in location
-        if response.status == 201 and named:
-            return Confirmed(errors.named_instead(response, digest))
-        if response.status not in {201, 202}:
-            raise errors.no_success(response, action)
-        return opened(response, action)
-
-    return Call("POST", path, action, read, (BINARY,), content, moves=True)
 
 
 def range_end(response: Response) -> int:

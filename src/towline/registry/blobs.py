@@ -1,0 +1,195 @@
+"""Blobs at a registry (distribution-spec, end-2 and end-11): ask for, read and mount them.
+
+What opens an upload session is read here, too.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from towline.errors import RegistryError, TowlineError
+from towline.registry import errors
+from towline.registry.calls import REDIRECTS, Call, still_secure
+from towline.spec import distribution
+from towline.wire.message import Response, Url, quote
+
+if TYPE_CHECKING:
+    from towline.context import Context
+    from towline.layers.reader import Reader
+    from towline.reference import RepositoryName
+    from towline.registry.access import Access
+    from towline.registry.auth.token import Scopes
+    from towline.spec.digest import Digest
+
+# `int` refuses texts of thousands of digits, and no blob needs more than 18.
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-")
+
+
+class Seen(NamedTuple):
+    """What a HEAD says of a blob."""
+
+    there: bool | None
+    """None: it does not say; ask in another way."""
+    size: int | None = None
+    """Bytes, as far as it says."""
+
+    def has(self, size: int | None) -> bool:
+        """Whether the blob is there. Where both sizes are known, they must be equal."""
+        return self.there is True and (None in {size, self.size} or size == self.size)
+
+
+class Confirmed(NamedTuple):
+    """The registry has the blob: sent whole in one POST, or linked from another repository."""
+
+    instead: Digest | None = None
+    """The digest that the answer names, where it is not the blob's."""
+
+
+class Opened(NamedTuple):
+    """An upload session."""
+
+    location: Url
+    chunk_min: int = 0
+    """Least bytes of a chunk, but for the last (`OCI-Chunk-Min-Length`)."""
+
+
+def head_blob(
+    access: Access,
+    digest: str,
+    context: Context,
+    scopes: Scopes | None = None,
+    *,
+    in_storage: bool = False,
+) -> Seen:
+    """end-2 by HEAD. `in_storage`: follow to the storage behind the registry, too.
+
+    The storage may have lost a blob that the registry still lists.
+    """
+    action = f"check blob {_short(digest)} in {access.name}"
+    path = distribution.blob_path(access.name.path, digest)
+    call = Call("HEAD", path, action, follow=in_storage)
+    with access.answer(call, context, scopes) as response:
+        # Cloud Run leaves the length out, GoDoxy and NORA say 0, what is encoded has another one.
+        encoded = "Content-Encoding" in response.headers or not response.ok
+        size = None if encoded else response.headers.number("Content-Length") or None
+        if response.status in REDIRECTS:  # to storage: the blob is there
+            return Seen(there=True)
+        if response.url.target != path:
+            # Storage refuses a HEAD for many a reason (S3 signs for one method), but says 404.
+            return Seen(response.status not in {404, 410}, size)
+        if response.status == 404 or errors.says_nothing(response):
+            return Seen(there=False if response.status == 404 else None)
+        errors.check_success(response, action)
+        return Seen(there=True, size=size)
+
+
+def open_blob(access: Access, digest: str, start: int, context: Context) -> tuple[Reader, int]:
+    """end-2: a blob from byte number `start` on. The second value is the byte with which it begins.
+
+    That is an earlier one (0) where the registry ignores `Range`.
+    """
+    action = f"read blob {_short(digest)} of {access.name}"
+    path = distribution.blob_path(access.name.path, digest)
+    span = (("Range", f"bytes={start}-"),) if start else ()
+    call = Call("GET", path, action, span, follow=True, in_pieces=True)
+    with access.answer(call, context) as response:
+        unread, first = response.unread, _starts_at(response)
+        if unread and response.status in {200, 206} and first is not None and first <= start:
+            return unread, first
+        if unread:
+            unread.close()
+        raise errors.refusal(response, action)
+
+
+def _starts_at(response: Response) -> int | None:
+    """The number of the byte with which an answer begins; None: it does not say."""
+    if response.status != 206:  # `Range` was ignored, as it may be: the whole blob comes
+        return 0
+    match = _CONTENT_RANGE.match(response.headers.get("Content-Range") or "")
+    return int(match[1]) if match else None
+
+
+def mount(
+    access: Access, digest: str, origin: RepositoryName, context: Context, size: int | None
+) -> Confirmed | Opened | None:
+    """end-11. None: refused, in whatever way, or linked with another size than `size`.
+
+    That says nothing of the blob: only the upload's own error counts.
+    """
+    action = f"mount blob {_short(digest)} from {origin.path} to {access.name}"
+    # Always with `from`: without it distribution and Harbor mount nothing, and Quay of old said
+    # 400. Never with `origin`, as crane does: it has broken the Hub and old Harbor.
+    path = distribution.uploads_path(access.name.path)
+    target = f"{path}?mount={digest}&from={quote(origin.path)}"
+    call = Call("POST", target, action, moves=True, optional=True)
+    scopes = access.mount_scopes
+    try:
+        # Without `pull` of the origin distribution answers 401: that request is saved.
+        if not access.transport.grants(scopes, context):
+            return None
+        with access.answer(call, context, scopes) as response:
+            # 202 is the specification's way to decline. It opens a session, which saves a POST.
+            if response.status == 202 and response.headers.get("Location"):
+                return opened(response, action)
+            # ECR and Quay say no by 202, Harbor by 401 for a project that it does not have, Quay of
+            # old by 400, ECR Public by an error.
+            if response.status != 201:
+                return None
+        mounted = Confirmed(errors.named_instead(response, digest))
+        if not _is_meant(access, digest, context, mounted, size):
+            return None
+    except TowlineError:
+        return None
+    access.facts.mounts = True
+    return mounted
+
+
+def _is_meant(
+    access: Access, digest: str, context: Context, mounted: Confirmed, size: int | None
+) -> bool:
+    """Whether it was our blob that was linked, with that size."""
+    scopes = access.mount_scopes
+    # Something on the way may have rewritten the header: only a HEAD tells whether it is ours.
+    if mounted.instead and not head_blob(access, digest, context, scopes).there:
+        return False
+    if size is None:
+        return True
+    return head_blob(access, digest, context, scopes, in_storage=True).size in {None, size}
+
+
+def opened(response: Response, action: str) -> Opened:
+    """The session that an answer opens. Raises as `session_url` does."""
+    least = response.headers.number(distribution.OCI_CHUNK_MIN_LENGTH) or 0
+    return Opened(session_url(response, action), least)
+
+
+def session_url(response: Response, action: str, before: Url | None = None) -> Url:
+    """The URL at which the session goes on; `before` where the answer names none.
+
+    Raises RegistryError, transient, where there is no such URL.
+    """
+    # It is taken as it comes: distribution signs the offset into its query, anew in each answer,
+    # and GHCR's path is not the specification's.
+    location = response.headers.get("Location")
+    if not location and before is not None:
+        return before
+    if not location:
+        if errors.is_page(response):
+            raise errors.no_success(response, action)
+        raise RegistryError(
+            f"cannot {action}: {response.url.authority} answered {response.status} without the "
+            "location of a session",
+            status=response.status,
+            transient=True,
+        )
+    try:
+        return still_secure(response.url.join(location), response.url)
+    except ValueError as error:
+        raise RegistryError(
+            f"cannot {action}: {error}", status=response.status, transient=True
+        ) from None
+
+
+def _short(digest: str) -> str:
+    return digest.partition(":")[2][:12] or digest
