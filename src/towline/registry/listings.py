@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import errors
 from towline.registry.calls import Call
-from towline.registry.manifests import MANIFEST_READ_MAX, Got, get, put_manifest
+from towline.registry.manifests import MANIFEST_READ_MAX, Got, Manifests
 from towline.spec import distribution, media_types, reading
 from towline.spec.distribution import tag_of
 from towline.spec.manifest import Index, Manifest, RawManifest, build_index, parse
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from towline.context import Context
     from towline.reference import RepositoryName
-    from towline.registry.access import Access
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.wire.message import Response
@@ -55,55 +56,167 @@ class TagsPage(NamedTuple):
     """Bytes of the answer."""
 
 
+class Listings(Manifests):
+    """What a repository lists, and is made to list."""
+
+    def tags(self, context: Context, *, pages: int = TAGS_PAGES_MAX) -> list[str]:
+        """Every tag, in the registry's order. Raises RegistryError if they take more pages."""
+        name, found, size = self.name, dict[str, None](), 0
+        seen: set[str] = set()
+        target: str | None = first_page(name)
+        while target is not None and target not in seen:
+            seen.add(target)
+            page = self._tags_page(target, context)
+            if page is None:
+                # Distribution has a maximum, which its owner sets. Ask for no number, then.
+                target = distribution.tags_path(name.path)
+                continue
+            found.update(dict.fromkeys(page.tags))
+            size += page.size
+            # An empty page ends the list, as does a link that was followed before: some never end.
+            target = page.next if page.tags else None
+            if target and (len(seen) >= pages or size >= TAGS_READ_MAX_IN_ALL):
+                most = f"{pages} pages" if len(seen) >= pages else f"{TAGS_READ_MAX_IN_ALL} bytes"
+                raise RegistryError(
+                    f"cannot list the tags of {name}: they have more than {most}", side=self.side
+                )
+        return list(found)
+
+    def some_tags(self, context: Context) -> Sequence[str]:
+        """The first page of tags, up to 1000; empty where the registry refuses so many at once."""
+        page = self._tags_page(first_page(self.name), context)
+        return page.tags if page else ()
+
+    def _tags_page(self, target: str, context: Context) -> TagsPage | None:
+        """end-8: one page of tags. None: the registry refuses that many at once."""
+        action = f"list the tags of {self.name}"
+        call = Call("GET", target, action, limit=TAGS_READ_MAX, follow=True)
+        with self.answer(call, context) as response:
+            if response.status == 400 and target == first_page(self.name):
+                return None
+            if not response.ok:
+                raise errors.refusal(response, action)
+            if response.truncated:
+                raise RegistryError(
+                    f"cannot {action}: a page of them is larger than {TAGS_READ_MAX} bytes"
+                )
+            listed = reading.mapping(response.body).get("tags", "")
+            if not isinstance(listed, list | None):
+                raise errors.no_success(response, action)
+            # Distribution says `null` for none; Nexus lists nulls among them, Artifactory digests.
+            texts = (each for each in listed or () if isinstance(each, str))
+            found = tuple(text for text in texts if distribution.TAG.fullmatch(text))
+            return TagsPage(found, next_page(response), len(response.body))
+
+    def referrers(self, subject: Digest, context: Context) -> tuple[Descriptor, ...]:
+        """Everything that refers to a manifest, as the registry or the tag lists it."""
+        found = self._pages(subject, context)
+        if found is not None:
+            return found
+        got = self.get(tag_of(subject), context)
+        if got is None or got.manifest.digest == subject:
+            # Some registries read that tag as the digest, and give the subject (oras#2148).
+            return ()
+        try:
+            return self._entries(tag_of(subject), got)
+        except RegistryError:  # the tag holds something else
+            return ()
+
+    def announce_referrer(self, manifest: RawManifest, subject: Digest, context: Context) -> bool:
+        """Make sure that `manifest`, which is in place, is listed. Returns whether that took a tag.
+
+        Raises AuthError, NetworkError, and RegistryError also where the tag holds something else or
+        others overwrite it all the time.
+        """
+        # ECR and the Hub have sent `OCI-Subject` without having the list; Quay has it and sends no
+        # such header.
+        there = self._pages(subject, context)
+        if any(entry.digest == manifest.digest for entry in there or ()):
+            return False
+        parsed = parse(manifest.content, manifest.media_type)
+        kind = None  # without a type of its own it has its config's
+        if isinstance(parsed, Manifest):
+            kind = parsed.artifact_type or parsed.config.media_type
+        entry = manifest.descriptor()._replace(annotations=parsed.annotations, artifact_type=kind)
+        for _ in range(ROUNDS_MAX):
+            if self._is_listed(tag_of(subject), entry, context):
+                return True
+        raise RegistryError(
+            f"the list of what refers to {subject} in {self.name} is written by others all the "
+            f"time: {manifest.digest} is not in it",
+            transient=True,
+            side=self.side,
+        )
+
+    def _is_listed(self, tag: str, entry: Descriptor, context: Context) -> bool:
+        """One round: read the list, add the entry, write, wait, read again.
+
+        Returns whether the entry was in the list at the end.
+        """
+        found = self.get(tag, context)
+        etag = found.etag if found else None
+        entries = self._entries(tag, found)
+        if any(known.digest == entry.digest for known in entries):
+            return True
+        ordered = sorted((*entries, entry), key=lambda known: known.digest)
+        index = build_index("oci", ordered)
+        try:
+            self.send_manifest(tag, index, context, if_match=etag)
+        except TowlineError as error:
+            # 412: another writer was faster, whose list the next round reads.
+            outrun = getattr(error, "status", None) == 412 and etag is not None
+            # It went into a dead connection: the next round sees what came of it.
+            stale = isinstance(error, NetworkError) and error.stale
+            if not outrun and not stale:
+                raise
+            return False
+        # Where a registry does not heed `If-Match`, whoever read the list before this write may
+        # write it afterwards, without this entry. Only a look somewhat later shows that.
+        context.cancel.wait(SETTLED)
+        entries = self._entries(tag, self.get(tag, context))
+        return any(known.digest == entry.digest for known in entries)
+
+    def _pages(self, subject: Digest, context: Context) -> tuple[Descriptor, ...] | None:
+        """All pages of what refers to a manifest (end-12). None: the registry has no such list.
+
+        Registries without the API answer with 404, other refusals, HTML, or another type with 200.
+        """
+        action = f"list what refers to {subject} in {self.name}"
+        headers = (("Accept", media_types.OCI_INDEX),)
+        found: dict[Digest, Descriptor] = {}
+        target: str | None = distribution.referrers_path(self.name.path, subject)
+        for turn in range(REFERRERS_PAGES_MAX):
+            if target is None:
+                break
+            call = Call("GET", target, action, headers, limit=MANIFEST_READ_MAX, follow=True)
+            with self.answer(call, context) as response:
+                if response.status in {401, 408, 429, 499} or response.status >= 500:
+                    raise errors.refusal(response, action)
+                entries = None
+                if response.ok and response.media_type == media_types.OCI_INDEX:
+                    entries = _entries_of(response.body, media_types.OCI_INDEX)
+                target = next_page(response)
+            if entries is None:  # of a later page: what came before it counts
+                return tuple(found.values()) if turn else None
+            found |= {entry.digest: entry for entry in entries}
+        return tuple(found.values())
+
+    def _entries(self, tag: str, found: Got | None) -> tuple[Descriptor, ...]:
+        if found is None:
+            return ()
+        entries = _entries_of(found.manifest.content, found.manifest.media_type)
+        if entries is not None:
+            return entries
+        raise RegistryError(
+            f"{self.name}:{tag} holds no list of what refers to its subject, and is left as it is",
+            side=self.side,
+            hint="remove that tag, or push to a registry that has the referrers API",
+        )
+
+
 def first_page(name: RepositoryName) -> str:
     """Path and query of the first 1000 tags: ECR refuses to be asked for more."""
     return f"{distribution.tags_path(name.path)}?n=1000"
-
-
-def tags_page(access: Access, target: str, context: Context) -> TagsPage | None:
-    """end-8: one page of tags. None: the registry refuses that many at once."""
-    action = f"list the tags of {access.name}"
-    call = Call("GET", target, action, limit=TAGS_READ_MAX, follow=True)
-    with access.answer(call, context) as response:
-        if response.status == 400 and target == first_page(access.name):
-            return None
-        if not response.ok:
-            raise errors.refusal(response, action)
-        if response.truncated:
-            raise RegistryError(
-                f"cannot {action}: a page of them is larger than {TAGS_READ_MAX} bytes"
-            )
-        listed = reading.mapping(response.body).get("tags", "")
-        if not isinstance(listed, list | None):
-            raise errors.no_success(response, action)
-        # Distribution says `null` for none; Nexus lists nulls among them, Artifactory digests.
-        texts = (each for each in listed or () if isinstance(each, str))
-        found = tuple(text for text in texts if distribution.TAG.fullmatch(text))
-        return TagsPage(found, next_page(response), len(response.body))
-
-
-def every_tag(access: Access, context: Context, pages: int) -> list[str]:
-    """All pages, in the registry's order; more than `pages` of them are a RegistryError."""
-    name, found, size = access.name, dict[str, None](), 0
-    seen: set[str] = set()
-    target: str | None = first_page(name)
-    while target is not None and target not in seen:
-        seen.add(target)
-        page = tags_page(access, target, context)
-        if page is None:
-            # Distribution has a maximum, which its owner sets. Ask for no number, then.
-            target = distribution.tags_path(name.path)
-            continue
-        found.update(dict.fromkeys(page.tags))
-        size += page.size
-        # An empty page ends the list, as does a link that was followed before: some never end.
-        target = page.next if page.tags else None
-        if target and (len(seen) >= pages or size >= TAGS_READ_MAX_IN_ALL):
-            most = f"{pages} pages" if len(seen) >= pages else f"{TAGS_READ_MAX_IN_ALL} bytes"
-            raise RegistryError(
-                f"cannot list the tags of {name}: they have more than {most}", side=access.side
-            )
-    return list(found)
 
 
 def next_page(response: Response) -> str | None:
@@ -117,116 +230,6 @@ def next_page(response: Response) -> str | None:
                 except ValueError:
                     return None
     return None
-
-
-def listed(access: Access, subject: Digest, context: Context) -> tuple[Descriptor, ...]:
-    """Everything that refers to a manifest, as the registry or the tag lists it."""
-    found = _pages(access, subject, context)
-    if found is not None:
-        return found
-    got = get(access, tag_of(subject), context)
-    if got is None or got.manifest.digest == subject:
-        return ()  # some registries read that tag as the digest, and give the subject (oras#2148)
-    try:
-        return _entries(access, tag_of(subject), got)
-    except RegistryError:  # the tag holds something else
-        return ()
-
-
-def _pages(access: Access, subject: Digest, context: Context) -> tuple[Descriptor, ...] | None:
-    """All pages of what refers to a manifest (end-12). None: the registry has no such list.
-
-    Registries without the API answer with 404, other refusals, HTML, or another type with 200.
-    """
-    action = f"list what refers to {subject} in {access.name}"
-    headers = (("Accept", media_types.OCI_INDEX),)
-    found: dict[Digest, Descriptor] = {}
-    target: str | None = distribution.referrers_path(access.name.path, subject)
-    for turn in range(REFERRERS_PAGES_MAX):
-        if target is None:
-            break
-        call = Call("GET", target, action, headers, limit=MANIFEST_READ_MAX, follow=True)
-        with access.answer(call, context) as response:
-            if response.status in {401, 408, 429, 499} or response.status >= 500:
-                raise errors.refusal(response, action)
-            entries = None
-            if response.ok and response.media_type == media_types.OCI_INDEX:
-                entries = _entries_of(response.body, media_types.OCI_INDEX)
-            target = next_page(response)
-        if entries is None:  # of a later page: what came before it counts
-            return tuple(found.values()) if turn else None
-        found |= {entry.digest: entry for entry in entries}
-    return tuple(found.values())
-
-
-def announce(access: Access, manifest: RawManifest, subject: Digest, context: Context) -> bool:
-    """Make sure that `manifest`, which is in place, is listed. Returns whether that took a tag.
-
-    Raises AuthError, NetworkError, and RegistryError also where the tag holds something else or
-    others overwrite it all the time.
-    """
-    # ECR and the Hub have sent `OCI-Subject` without having the list; Quay has it and sends no such
-    # header.
-    there = _pages(access, subject, context)
-    if any(entry.digest == manifest.digest for entry in there or ()):
-        return False
-    parsed = parse(manifest.content, manifest.media_type)
-    kind = None  # without a type of its own it has its config's
-    if isinstance(parsed, Manifest):
-        kind = parsed.artifact_type or parsed.config.media_type
-    entry = manifest.descriptor()._replace(annotations=parsed.annotations, artifact_type=kind)
-    for _ in range(ROUNDS_MAX):
-        if _is_listed(access, tag_of(subject), entry, context):
-            return True
-    raise RegistryError(
-        f"the list of what refers to {subject} in {access.name} is written by others all the time: "
-        f"{manifest.digest} is not in it",
-        transient=True,
-        side=access.side,
-    )
-
-
-def _is_listed(access: Access, tag: str, entry: Descriptor, context: Context) -> bool:
-    """One round: read the list, add the entry, write, wait, read again.
-
-    Returns whether the entry was in the list at the end.
-    """
-    found = get(access, tag, context)
-    etag = found.etag if found else None
-    entries = _entries(access, tag, found)
-    if any(known.digest == entry.digest for known in entries):
-        return True
-    ordered = sorted((*entries, entry), key=lambda known: known.digest)
-    index = build_index("oci", ordered)
-    try:
-        put_manifest(access, tag, index, context, if_match=etag)
-    except TowlineError as error:
-        # 412: another writer was faster, whose list the next round reads.
-        outrun = getattr(error, "status", None) == 412 and etag is not None
-        # It went into a dead connection: the next round sees what came of it.
-        stale = isinstance(error, NetworkError) and error.stale
-        if not outrun and not stale:
-            raise
-        return False
-    # Where a registry does not heed `If-Match`, whoever read the list before this write may write
-    # it afterwards, without this entry. Only a look somewhat later shows that.
-    context.cancel.wait(SETTLED)
-    return any(
-        known.digest == entry.digest for known in _entries(access, tag, get(access, tag, context))
-    )
-
-
-def _entries(access: Access, tag: str, found: Got | None) -> tuple[Descriptor, ...]:
-    if found is None:
-        return ()
-    entries = _entries_of(found.manifest.content, found.manifest.media_type)
-    if entries is not None:
-        return entries
-    raise RegistryError(
-        f"{access.name}:{tag} holds no list of what refers to its subject, and is left as it is",
-        side=access.side,
-        hint="remove that tag, or push to a registry that has the referrers API",
-    )
 
 
 def _entries_of(content: bytes, media_type: str) -> tuple[Descriptor, ...] | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.registry import errors
+from towline.registry.access import Access
 from towline.registry.calls import Call
 from towline.spec import distribution, media_types, reading
 from towline.spec.descriptor import Descriptor
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.reference import RepositoryName
-    from towline.registry.access import Access
     from towline.spec.digest import Digest
     from towline.wire.message import Response
 
@@ -72,130 +72,155 @@ def place(name: RepositoryName, target: str) -> str:
     return f"{name}@{target}" if ":" in target else f"{name}:{target}"
 
 
-def put_manifest(
-    access: Access,
-    target: str,
-    manifest: RawManifest,
-    context: Context,
-    *,
-    if_match: str | None = None,
-    fresh: bool = False,
-) -> Response:
-    """end-7. With `if_match` the registry replaces only what has that `ETag`."""
-    action = f"put the manifest of {place(access.name, target)}"
-    path = distribution.manifest_path(access.name.path, target)
-    match = (("If-Match", if_match),) if if_match else ()
-    # The type exactly as the document has it, without parameters.
-    headers = (("Content-Type", manifest.media_type), *match)
-    call = Call("PUT", path, action, headers, manifest.content, fresh=fresh)
-    with access.answer(call, context) as response:
-        errors.check_success(response, action)
-        return response
+class Manifests(Access):
+    """What a repository does with manifests."""
 
+    def head_manifest(self, target: str, context: Context) -> Descriptor | None:
+        """What lies under a tag or digest; None: nothing."""
+        found = self.look_at(target, context)
+        if not isinstance(found, Unclear):
+            return found
+        if found.status == 403 and self.side == "destination":
+            return None  # Artifactory says so of a tag that is not there
+        manifest = self.get_manifest(target, context)
+        return manifest.descriptor() if manifest else None
 
-def get_manifest(
-    access: Access, target: str, context: Context, *, checked: bool = True
-) -> Got | None:
-    """end-3. None: there is none.
+    def get_manifest(self, target: str, context: Context) -> RawManifest | None:
+        """A manifest or index whose bytes agree with its digest; None: there is none."""
+        found = self.get(target, context)
+        return found.manifest if found else None
 
-    Refuses bytes with another digest than was asked for, unless `checked` is False: then the
-    caller wants to know what is there, whatever it is.
-    """
-    from towline.spec import schema1
+    def put_manifest(self, target: str, manifest: RawManifest, context: Context) -> None:
+        """Put a manifest under a tag or its digest (distribution-spec, end-7).
 
-    action = f"get {place(access.name, target)}"
-    path = distribution.manifest_path(access.name.path, target)
-    headers = (ACCEPT_MANIFESTS,)
-    call = Call("GET", path, action, headers, limit=MANIFEST_READ_MAX, follow=True)
-    with access.answer(call, context) as response:
-        if response.status == 404:
-            return None
-        errors.check_success(response, action)
-        if response.truncated:
-            raise RegistryError(f"cannot {action}: it is larger than {MANIFEST_READ_MAX} bytes")
-        # The document's own type counts before the header: proxies rewrite that.
-        own = reading.mapping(response.body).get("mediaType")
-        media_type = own if isinstance(own, str) and own else response.media_type
-        manifest = schema1.raw(response.body, media_type)
-        if checked and target.startswith("sha256:") and manifest.digest != target:
-            raise RegistryError(
-                f"cannot {action}: what came has the digest {manifest.digest}", transient=True
-            )
-        return Got(manifest, errors.named(response), response.headers.get("ETag"))
+        Where the answer is lost, or names no digest or another one, the tag is looked at. An
+        error's `aftermath` says what was left under the tag.
+        """
+        _Putting(self, context, target, manifest).carry_out()
 
-
-def lacks_blobs(error: Exception) -> bool:
-    """Whether a manifest was refused because blobs that it lists are missing."""
-    if not isinstance(error, RegistryError):
-        return False
-    # Some say MANIFEST_INVALID, and only their words speak of a blob.
-    said = re.search(_LACKING, error.message.lower())
-    return error.code in _BLOBS_UNKNOWN or (
-        error.code == distribution.MANIFEST_INVALID and said is not None
-    )
-
-
-def refuses_type(error: Exception) -> bool:
-    """Whether a manifest may have been refused for its type (OCI, schema 2)."""
-    # ECR says 405 `UNSUPPORTED`, Quay and zot 415, Gitea 501, distribution 2.0 400 `TAG_INVALID`,
-    # proxies 404, many 400 `MANIFEST_INVALID`.
-    return (
-        isinstance(error, RegistryError)
-        and error.status in {400, 404, 405, 415, 501}
-        and error.code in _TYPE_CODES
-        and not lacks_blobs(error)
-        and not errors.is_immutable(error.message.lower())
-    )
-
-
-def look_at(access: Access, target: str, context: Context) -> Descriptor | Unclear | None:
-    """HEAD a tag or digest (end-3). None: nothing is there; Unclear: the answer does not say."""
-    if access.facts.head_refused:  # it does not answer HEAD for manifests: not asked again
-        return Unclear(501)
-    action = f"look at {place(access.name, target)}"
-    path = distribution.manifest_path(access.name.path, target)
-    with access.answer(
-        Call("HEAD", path, action, (ACCEPT_MANIFESTS,), follow=True), context
-    ) as response:
-        if response.status == 404:
-            return None
-        if errors.says_nothing(response):
-            access.facts.head_refused = response.status in {400, 405, 501}
-            return Unclear(response.status)
-        if not response.ok:
-            raise errors.refusal(response, action)
-        digest = errors.named(response)
-        size = response.headers.number("Content-Length")
-        # ECR names no digest, Cloud Run no length.
-        if digest is None or not size or errors.is_page(response):
-            return Unclear(response.status)
-        return Descriptor(response.media_type, digest, size)
-
-
-def get(access: Access, target: str, context: Context) -> Got | None:
-    """GET a tag or digest. None: nothing is there.
-
-    Raises AuthError, NetworkError, and RegistryError also for bytes that were altered on the way.
-    """
-    found = get_manifest(access, target, context)
-    if found is None or ":" in target or _agrees(found.manifest, found.named):
+    def put_tags(
+        self, manifest: RawManifest, tags: Sequence[str], context: Context
+    ) -> frozenset[str]:
+        """Put a manifest under several tags by one request (end-7b); the tags said to be set."""
+        action = f"put the manifest of {self.name} under {len(tags)} tags"
+        query = "&".join(f"tag={tag}" for tag in tags)
+        path = f"{distribution.manifest_path(self.name.path, manifest.digest)}?{query}"
+        headers = (("Content-Type", manifest.media_type),)
+        facts = self.facts
+        facts.tried.add("tags_together")
+        try:
+            call = Call("PUT", path, action, headers, manifest.content)
+            with self.answer(call, context) as response:
+                errors.check_success(response, action)
+                # In one header or in several: zot and olareg send one for each tag.
+                said = ",".join(response.headers.all(distribution.OCI_TAG)).split(",")
+                other = errors.named_instead(response, manifest.digest)
+        except RegistryError as error:
+            # Who has taken some before has other reasons.
+            if facts.tags_together is None and not error.transient:
+                facts.tags_together = False
+            raise
+        named = () if other else (tag.strip() for tag in said)
+        found = frozenset(tags).intersection(named)
+        facts.tags_together = bool(found)
         return found
-    # Bytes and header disagree. Does the registry have the bytes under their own digest? Then the
-    # header is wrong, else the bytes were altered.
-    digest = found.manifest.digest
-    try:
-        there = get_manifest(access, digest, context)
-    except (AuthError, RegistryError):
-        there = None
-    if there is None:
-        raise RegistryError(
-            f"what came for {access.name}:{target} has the digest {digest}, but {access.name.host} "
-            f"names {found.named}",
-            transient=True,
-            side=access.side,
-            hint=errors.ALTERED,
-        )
-    return found
+
+    def look_at(self, target: str, context: Context) -> Descriptor | Unclear | None:
+        """HEAD a tag or digest (end-3). None: nothing is there; Unclear: it is not said."""
+        if self.facts.head_refused:  # it does not answer HEAD for manifests: not asked again
+            return Unclear(501)
+        action = f"look at {place(self.name, target)}"
+        path = distribution.manifest_path(self.name.path, target)
+        call = Call("HEAD", path, action, (ACCEPT_MANIFESTS,), follow=True)
+        with self.answer(call, context) as response:
+            if response.status == 404:
+                return None
+            if errors.says_nothing(response):
+                self.facts.head_refused = response.status in {400, 405, 501}
+                return Unclear(response.status)
+            if not response.ok:
+                raise errors.refusal(response, action)
+            digest = errors.named(response)
+            size = response.headers.number("Content-Length")
+            # ECR names no digest, Cloud Run no length.
+            if digest is None or not size or errors.is_page(response):
+                return Unclear(response.status)
+            return Descriptor(response.media_type, digest, size)
+
+    def get(self, target: str, context: Context) -> Got | None:
+        """GET a tag or digest. None: nothing is there.
+
+        Raises AuthError, NetworkError, and RegistryError also for bytes that were altered.
+        """
+        found = self.ask_for_manifest(target, context)
+        if found is None or ":" in target or _agrees(found.manifest, found.named):
+            return found
+        # Bytes and header disagree. Does the registry have the bytes under their own digest? Then
+        # the header is wrong, else the bytes were altered.
+        digest = found.manifest.digest
+        try:
+            there = self.ask_for_manifest(digest, context)
+        except (AuthError, RegistryError):
+            there = None
+        if there is None:
+            raise RegistryError(
+                f"what came for {self.name}:{target} has the digest {digest}, but {self.name.host} "
+                f"names {found.named}",
+                transient=True,
+                side=self.side,
+                hint=errors.ALTERED,
+            )
+        return found
+
+    def ask_for_manifest(
+        self, target: str, context: Context, *, checked: bool = True
+    ) -> Got | None:
+        """end-3. None: there is none.
+
+        Refuses bytes with another digest than was asked for, unless `checked` is False: then the
+        caller wants to know what is there, whatever it is.
+        """
+        from towline.spec import schema1
+
+        action = f"get {place(self.name, target)}"
+        path = distribution.manifest_path(self.name.path, target)
+        headers = (ACCEPT_MANIFESTS,)
+        call = Call("GET", path, action, headers, limit=MANIFEST_READ_MAX, follow=True)
+        with self.answer(call, context) as response:
+            if response.status == 404:
+                return None
+            errors.check_success(response, action)
+            if response.truncated:
+                raise RegistryError(f"cannot {action}: it is larger than {MANIFEST_READ_MAX} bytes")
+            # The document's own type counts before the header: proxies rewrite that.
+            own = reading.mapping(response.body).get("mediaType")
+            media_type = own if isinstance(own, str) and own else response.media_type
+            manifest = schema1.raw(response.body, media_type)
+            if checked and target.startswith("sha256:") and manifest.digest != target:
+                raise RegistryError(
+                    f"cannot {action}: what came has the digest {manifest.digest}", transient=True
+                )
+            return Got(manifest, errors.named(response), response.headers.get("ETag"))
+
+    def send_manifest(
+        self,
+        target: str,
+        manifest: RawManifest,
+        context: Context,
+        *,
+        if_match: str | None = None,
+        fresh: bool = False,
+    ) -> Response:
+        """end-7. With `if_match` the registry replaces only what has that `ETag`."""
+        action = f"put the manifest of {place(self.name, target)}"
+        path = distribution.manifest_path(self.name.path, target)
+        match = (("If-Match", if_match),) if if_match else ()
+        # The type exactly as the document has it, without parameters.
+        headers = (("Content-Type", manifest.media_type), *match)
+        call = Call("PUT", path, action, headers, manifest.content, fresh=fresh)
+        with self.answer(call, context) as response:
+            errors.check_success(response, action)
+            return response
 
 
 def _agrees(manifest: RawManifest, named: Digest | None) -> bool:
@@ -207,47 +232,19 @@ def _agrees(manifest: RawManifest, named: Digest | None) -> bool:
     return schema1.raw(manifest.content, media_types.SCHEMA1_SIGNED).digest == named
 
 
-def put_tags(
-    access: Access, manifest: RawManifest, tags: Sequence[str], context: Context
-) -> frozenset[str]:
-    """Put a manifest under several tags by one request (end-7b); those that are said to be set."""
-    action = f"put the manifest of {access.name} under {len(tags)} tags"
-    query = "&".join(f"tag={tag}" for tag in tags)
-    path = f"{distribution.manifest_path(access.name.path, manifest.digest)}?{query}"
-    headers = (("Content-Type", manifest.media_type),)
-    facts = access.facts
-    facts.tried.add("tags_together")
-    try:
-        call = Call("PUT", path, action, headers, manifest.content)
-        with access.answer(call, context) as response:
-            errors.check_success(response, action)
-            # In one header or in several: zot and olareg send one for each tag.
-            said = ",".join(response.headers.all(distribution.OCI_TAG)).split(",")
-            other = errors.named_instead(response, manifest.digest)
-    except RegistryError as error:
-        # Who has taken some before has other reasons.
-        if facts.tags_together is None and not error.transient:
-            facts.tags_together = False
-        raise
-    named = () if other else (tag.strip() for tag in said)
-    found = frozenset(tags).intersection(named)
-    facts.tags_together = bool(found)
-    return found
-
-
-class Putting:
+class _Putting:
     """One attempt to put a manifest under a tag or its digest."""
 
     def __init__(
-        self, access: Access, context: Context, target: str, manifest: RawManifest
+        self, repository: Manifests, context: Context, target: str, manifest: RawManifest
     ) -> None:
-        self._access = access
+        self._repository = repository
         self._context = context
         self._target = target
         self._manifest = manifest
         self._aftermath: str | None = None
         self._is_tag = ":" not in target
-        self._where = place(access.name, target)
+        self._where = place(repository.name, target)
         self._how_to_look = f"(`towline digest {self._where}` shows what it holds)"
 
     def carry_out(self) -> None:
@@ -272,8 +269,8 @@ class Putting:
     def _put(self, *, fresh: bool = False) -> Response | None:
         """Send the manifest. None: the answer was no success, but the manifest is in place."""
         try:
-            return put_manifest(
-                self._access, self._target, self._manifest, self._context, fresh=fresh
+            return self._repository.send_manifest(
+                self._target, self._manifest, self._context, fresh=fresh
             )
         except TowlineError as error:
             if self._is_settled(error):
@@ -286,7 +283,7 @@ class Putting:
             refused = error if isinstance(error, RegistryError) and error.status != 415 else None
             if refused and refused.code in _MISTAKES and not lacks_blobs(refused):
                 # It may have been altered on the way: try again, once.
-                error.transient |= self._access.is_first_mistake(self._manifest.digest)
+                error.transient |= self._repository.is_first_mistake(self._manifest.digest)
             error.aftermath = self._aftermath
             raise
 
@@ -302,7 +299,7 @@ class Putting:
             return False
         found = self._standing()
         if found is not None:
-            damaged = found == self._access.damaged.get(self._target)
+            damaged = found == self._repository.damaged.get(self._target)
             self._aftermath = self._left(found) if damaged else ""
         elif lost and self._is_tag:
             self._aftermath = f"{self._where} may have been written {self._how_to_look}"
@@ -311,7 +308,7 @@ class Putting:
     def _standing(self) -> str | None:
         """The digest of what is there now, or `_ABSENT`; None: it cannot be told."""
         try:
-            found = look_at(self._access, self._target, self._context)
+            found = self._repository.look_at(self._target, self._context)
         except NetworkError:
             return None
         except TowlineError:
@@ -323,7 +320,7 @@ class Putting:
     def _given(self) -> str | None:
         """The same as `_standing`, by the bytes that are there."""
         try:
-            found = get_manifest(self._access, self._target, self._context, checked=False)
+            found = self._repository.ask_for_manifest(self._target, self._context, checked=False)
         except TowlineError:
             return None
         return found.manifest.digest if found else _ABSENT
@@ -336,15 +333,15 @@ class Putting:
         left = self._left(found)
         error = RegistryError(
             f"the manifest of {self._where} was sent as {self._manifest.digest}, but "
-            f"{self._access.name.host} {names}; {left}",
+            f"{self._repository.name.host} {names}; {left}",
             status=answer.status,
             transient=True,
-            side=self._access.side,
+            side=self._repository.side,
             hint=hint,
         )
         error.aftermath = left if found != _ABSENT and self._is_tag else ""
         if found and self._is_tag:
-            self._access.damaged[self._target] = found
+            self._repository.damaged[self._target] = found
         return error
 
     def _left(self, found: str | None) -> str:
@@ -353,6 +350,30 @@ class Putting:
         if found == _ABSENT:
             return f"nothing is at {self._where}"
         return f"{self._where} now holds {found}, which is not what was pushed"
+
+
+def lacks_blobs(error: Exception) -> bool:
+    """Whether a manifest was refused because blobs that it lists are missing."""
+    if not isinstance(error, RegistryError):
+        return False
+    # Some say MANIFEST_INVALID, and only their words speak of a blob.
+    said = re.search(_LACKING, error.message.lower())
+    return error.code in _BLOBS_UNKNOWN or (
+        error.code == distribution.MANIFEST_INVALID and said is not None
+    )
+
+
+def refuses_type(error: Exception) -> bool:
+    """Whether a manifest may have been refused for its type (OCI, schema 2)."""
+    # ECR says 405 `UNSUPPORTED`, Quay and zot 415, Gitea 501, distribution 2.0 400 `TAG_INVALID`,
+    # proxies 404, many 400 `MANIFEST_INVALID`.
+    return (
+        isinstance(error, RegistryError)
+        and error.status in {400, 404, 405, 415, 501}
+        and error.code in _TYPE_CODES
+        and not lacks_blobs(error)
+        and not errors.is_immutable(error.message.lower())
+    )
 
 
 def is_lost(error: TowlineError) -> bool:

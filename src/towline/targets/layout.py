@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from towline.errors import Side, SourceError, TowlineError
+from towline.registry.blobs import BlobReader
 from towline.registry.capabilities import HostFacts
-from towline.registry.repository import BlobReader
 from towline.sources.base import SourceImage, SourceIndex
 from towline.sources.files import Files, Folder, read, read_json, understood
 from towline.sources.oci_layout import (

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import errors
-from towline.registry.blobs import Opened, head_blob
 from towline.registry.errors import on_side
 from towline.registry.upload.bodies import Chunks, Held, OneBody
 from towline.registry.upload.session import Session
@@ -30,7 +29,7 @@ from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
     from towline.context import Context
-    from towline.registry.access import Access
+    from towline.registry.blobs import Blobs, Opened
 
 _TELLING = 1 << 20
 """Bytes of a cut body. A host that then holds none of them keeps nothing of a cut body."""
@@ -52,7 +51,7 @@ class Upload:
 
     def __init__(
         self,
-        access: Access,
+        repository: Blobs,
         context: Context,
         opened: Opened | None,
         known: Descriptor | None = None,
@@ -67,8 +66,8 @@ class Upload:
         `acknowledged`: bytes of a session that an earlier process has left; call `rewind` first.
         `telling`: so much was sent to it that the registry should hold some of it.
         """
-        self._access = access
-        self.session = Session(access, context, opened, acknowledged)
+        self._repository = repository
+        self.session = Session(repository, context, opened, acknowledged)
         self._telling = telling
         self._blob = Expected(known, about)
         self._body: OneBody | Chunks | Held | None = None
@@ -80,10 +79,10 @@ class Upload:
 
     def open(self) -> None:
         """Open a session if there is none, unless the blob is to go in one POST."""
-        access, session = self._access, self.session
-        posted = in_one_post(access.facts, self._blob, access.chunk_size)
+        repository, session = self._repository, self.session
+        posted = in_one_post(repository.facts, self._blob, repository.chunk_size)
         # No blob is sent, uninvited, to a host that has not yet answered as a registry does.
-        if not (session.is_open or (posted and access.transport.proven)):
+        if not (session.is_open or (posted and repository.transport.proven)):
             session.open()
 
     @property
@@ -114,13 +113,13 @@ class Upload:
             self._body.write(view[held:])
 
     def _new_body(self) -> OneBody | Chunks | Held:
-        session, blob, facts = self.session, self._blob, self._access.facts
+        session, blob, facts = self.session, self._blob, self._repository.facts
         self.open()
         if not session.is_open:
             return Held(session, facts.chunk(None))
-        shape = choose(facts, blob, self._start, self._access.chunk_size)
+        shape = choose(facts, blob, self._start, self._repository.chunk_size)
         if shape == "chunk":
-            return Chunks(session, facts.chunk(self._access.chunk_size))
+            return Chunks(session, facts.chunk(self._repository.chunk_size))
         if shape == "held":
             return Held(session, facts.chunk(None))
         digest = blob.known.digest if blob.known and shape == "put" else None
@@ -138,7 +137,7 @@ class Upload:
                 known = Descriptor(media_types.OCTET_STREAM, Digest(digest), self._written)
                 self._blob = self._blob._replace(known=known)
                 error: RegistryError | NetworkError = RegistryError(
-                    f"{self._access.name.host} takes no blob without its digest: it is read a "
+                    f"{self._repository.name.host} takes no blob without its digest: it is read a "
                     "second time",
                     transient=True,
                 )
@@ -159,8 +158,8 @@ class Upload:
                     raise
             self._check_name(digest)
         in_chunks = isinstance(self._body, Chunks) and self._body.several
-        chunk = self._access.facts.chunk(self._access.chunk_size)
-        self._access.facts.kept(self._written - self._start, chunk, in_chunks=in_chunks)
+        chunk = self._repository.facts.chunk(self._repository.chunk_size)
+        self._repository.facts.kept(self._written - self._start, chunk, in_chunks=in_chunks)
         self.session.over()
 
     @property
@@ -182,25 +181,25 @@ class Upload:
         if error.status == 404:  # the session is gone: a new one may do
             error.transient = True
         elif error.code in _MISTAKES:
-            error.transient |= self._access.is_first_mistake(digest)
+            error.transient |= self._repository.is_first_mistake(digest)
 
     def _check_name(self, digest: str) -> None:
         """If the registry names another digest, make sure that our blob is there."""
-        other, access = self.session.kept_instead, self._access
+        other, repository = self.session.kept_instead, self._repository
         if other is None or self._is_there(digest):
             return
         self.session.spoil()
         raise RegistryError(
-            f"a blob of {access.name} was sent as {digest}, but {access.name.host} names {other} "
-            "and has no such blob",
+            f"a blob of {repository.name} was sent as {digest}, but {repository.name.host} names "
+            f"{other} and has no such blob",
             status=201,
-            transient=access.is_first_mistake(digest),
+            transient=repository.is_first_mistake(digest),
             hint=errors.ALTERED,
         )
 
     def _is_there(self, digest: str) -> bool:
         with suppress(TowlineError):
-            return head_blob(self._access, digest, self.session.context).has(None)
+            return self._repository.head_blob(digest, self.session.context).has(None)
         return False
 
     def rewind(self) -> bool:
@@ -216,7 +215,7 @@ class Upload:
         telling = self._telling or self._written - self._start >= _TELLING
         if in_chunks:
             telling = session.acknowledged > self._start
-        lost = in_chunks and not self._access.facts.takes_chunks
+        lost = in_chunks and not self._repository.facts.takes_chunks
         goes_on = self._is_unsent or (
             not lost and session.resume(telling=telling, in_chunks=in_chunks)
         )
