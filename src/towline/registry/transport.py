@@ -97,10 +97,11 @@ class Transport:
                 if not hops and self.endpoint.gives_way(base, error, context):
                     request = None
                     continue
-                if isinstance(error, NetworkError) and isinstance(call.target, str):
-                    self.endpoint.explain(error, context)
-                    error.hint = errors.SPEAKS_HTTPS if error.speaks_tls else error.hint
-                self._say_who_sent(error, request.url, base)
+                if isinstance(error, NetworkError):
+                    if isinstance(call.target, str):
+                        self.endpoint.explain(error, context)
+                        error.hint = errors.SPEAKS_HTTPS if error.speaks_tls else error.hint
+                    self._say_who_sent(error, request.url, base)
                 raise
             if not hops and self.endpoint.gives_way(base, response, context):
                 request = None
@@ -123,9 +124,9 @@ class Transport:
             self._say_who_sent(error, request.url, self.endpoint.base(context))
             raise
 
-    def _say_who_sent(self, error: TowlineError, url: Url, base: Url) -> None:
-        """Say in an error of the network who sends to a host that nobody has named here."""
-        if isinstance(error, NetworkError) and url.origin != base.origin:
+    def _say_who_sent(self, error: NetworkError, url: Url, base: Url) -> None:
+        """Say in an error who sends to a host that nobody has named here."""
+        if url.origin != base.origin:
             error.args = (f"{error.message}; {self.endpoint.host} sends there",)
 
     def refused(self, response: Response, scopes: Scopes, context: Context) -> bool:
@@ -180,7 +181,7 @@ class Transport:
     def asks_for_login(self) -> bool:
         """Whether the registry has asked for credentials so far."""
         home = self._admissions.get((self.endpoint.key, ""))
-        return home is not None and home.is_asked_for
+        return home is not None and home.challenge is not None
 
     def _ask(self, asker: Url, request: Request, context: Context) -> Response:
         """The answer of a token service that `asker` names, or of the registry's base."""

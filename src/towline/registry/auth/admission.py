@@ -79,8 +79,8 @@ class Admission:
         """Values of `Authorization` that were let in, with these credentials; the last ones."""
         self.doubts_clocks = False
         """Whether a token that was just given was refused, and refused again after a moment."""
-        self._challenge: Challenge | None = None
-        """How the registry asks for credentials; None: it has not asked in this run.
+        self.challenge: Challenge | None = None
+        """How the registry asks for credentials; None: in this run it has not looked at any.
 
         Never taken from an earlier run: the password goes where this says.
         """
@@ -188,9 +188,9 @@ class Admission:
         """As `header`, without asking anybody: None, too, where a token must be fetched first."""
         if self.credentials and self.credentials.registry_token:
             return f"Bearer {self.credentials.registry_token}"
-        if self._challenge is None:
+        if self.challenge is None:
             return None
-        if self._challenge.scheme == "basic":
+        if self.challenge.scheme == "basic":
             return self._basic
         token = self._token(scopes)
         return f"Bearer {token.value}" if token and token.lasts(lasting, self._clock()) else None
@@ -201,13 +201,8 @@ class Admission:
         return scopes not in self._refused
 
     @property
-    def is_asked_for(self) -> bool:
-        """Whether the registry has asked for credentials: else it has not looked at any."""
-        return self._challenge is not None
-
-    @property
     def _takes_tokens(self) -> bool:
-        return self._challenge is not None and self._challenge.scheme == "bearer"
+        return self.challenge is not None and self.challenge.scheme == "bearer"
 
     def _granted(self, scopes: Scopes) -> Scopes:
         scopes = scopes[:1] if scopes in self._refused else scopes
@@ -252,7 +247,7 @@ class Admission:
             found = self._asked_in(refused)
             schemes = {each.scheme for each in found if each.usable}
             answerable = "bearer" in schemes or ("basic" in schemes and self._basic is not None)
-            if self._challenge is None and not answerable:
+            if self.challenge is None and not answerable:
                 # GCR answers some requests with a bare 401, and only `/v2/` (distribution-spec,
                 # end-1) says how to log in. Where `/v2/` lets everybody in, something on the way
                 # wanted a password, for once.
@@ -260,11 +255,11 @@ class Admission:
                 if answer.status != 401:
                     return True
                 found = self._asked_in(answer)
-            before = self._challenge, dict(self._tokens), dict(self._wider)
+            before = self.challenge, dict(self._tokens), dict(self._wider)
             self._learn(found)
-            if self._challenge is None:
+            if self.challenge is None:
                 return False
-            if self._challenge.scheme == "basic":
+            if self.challenge.scheme == "basic":
                 # The same header once more helps only after a hiccup, if it was good before.
                 return bool(self._good) or self._basic not in {None, used}
             try:
@@ -276,7 +271,7 @@ class Admission:
                 self._fetch(scopes, context)
             except BaseException:
                 # A false challenge leads nowhere: what was known before it may still be good.
-                self._challenge, self._tokens, self._wider = before
+                self.challenge, self._tokens, self._wider = before
                 raise
             return True
 
@@ -284,10 +279,10 @@ class Admission:
         usable = [each for each in found if each.usable]
         bearer = next((each for each in usable if each.scheme == "bearer"), None)
         if bearer is not None:
-            self._challenge = bearer
+            self.challenge = bearer
         elif usable and not self._takes_tokens:
             # Never Basic after Bearer: Harbor asks for Basic when a token has expired.
-            self._challenge = usable[0]
+            self.challenge = usable[0]
 
     def _asked_in(self, refused: Response) -> list[Challenge]:
         # The request may have been redirected: another host must not name a token service for our
@@ -309,7 +304,7 @@ class Admission:
         """Fetch the token that `at_hand` lacks. Lock held."""
         from towline.registry.auth.token import TOO_MUCH, TokenService
 
-        challenge = self._challenge
+        challenge = self.challenge
         if challenge is None or challenge.scheme != "bearer":
             return
         granted, token = self._granted(scopes), self._token(scopes)

@@ -62,6 +62,7 @@ class Session:
         self.kept_instead: Digest | None = None
         """The digest that the registry names for the blob, if it is another than ours."""
         self.is_open = False
+        """False, too, once it is closed, or left to itself."""
         self._questions = _QUESTIONS_MAX
         """Failed questions of what the session holds that are still allowed."""
         if found:
@@ -223,7 +224,7 @@ class Session:
         """Cancel the session, if the registry lets us. Never raises, never waits long."""
         if not self.is_open:
             return
-        self.over()
+        self.is_open = False
         late = self.context.cancel.cancelled
         # A switch of its own: that of a cancelled push would end this request at once. Distribution
         # refuses it (401) to a token without `delete`, which a push does not ask for.
@@ -232,10 +233,6 @@ class Session:
         with suppress(Cancelled):
             access = self.access
             access.transport.quietly(Request("DELETE", self.url), access.scopes, context, seconds)
-
-    def over(self) -> None:
-        """Note that the session is closed, or left to itself."""
-        self.is_open = False
 
 
 def range_end(response: Response) -> int:

@@ -160,7 +160,7 @@ class Upload:
         in_chunks = isinstance(self._body, Chunks) and self._body.several
         chunk = self._repository.facts.chunk(self._repository.chunk_size)
         self._repository.facts.kept(self._written - self._start, chunk, in_chunks=in_chunks)
-        self.session.over()
+        self.session.is_open = False
 
     @property
     def _is_unsent(self) -> bool:
@@ -220,7 +220,7 @@ class Upload:
             not lost and session.resume(telling=telling, in_chunks=in_chunks)
         )
         if not goes_on:
-            session.over()
+            session.is_open = False
             return False
         self._body, self._start, self._written = None, session.acknowledged, 0
         return True
@@ -233,7 +233,7 @@ class Upload:
     def abandon(self) -> None:
         """Leave the session as it is, to a later process that resumes it."""
         self._break_off()
-        self.session.over()
+        self.session.is_open = False
 
     def _break_off(self) -> None:
         if isinstance(self._body, OneBody):
