@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from towline.errors import AuthError, RegistryError, Side
+from towline.errors import AuthError, RegistryError, Side, TowlineError
 from towline.registry import errors
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Access:
 
         `scopes`: those of the repository, unless others are given.
         """
-        with errors.on_side(self.side):
+        try:
             transport = self.transport
             response = transport.send(call, self.scopes if scopes is None else scopes, context)
             try:
@@ -83,6 +83,9 @@ class Access:
             except (AuthError, RegistryError) as error:
                 raise transport.judged(error, response, context) from None
             transport.proven = transport.proven or errors.is_a_registrys(response)
+        except TowlineError as error:
+            error.side = error.side or self.side
+            raise
 
     def is_first_mistake(self, digest: str) -> bool:
         """Note that these bytes were refused as damaged. Whether to send them once more."""

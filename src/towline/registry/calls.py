@@ -63,7 +63,7 @@ def sent_on(call: Call, response: Response) -> Url | None:
         except ValueError as error:
             raise RegistryError(f"cannot {call.action}: {error}", status=response.status) from None
     # A registry could have us write a tag at another one, in our own name.
-    return url if url.origin == response.url.origin else None
+    return url if url.same_origin(response.url) else None
 
 
 def read_sent_on(response: Response) -> Url:

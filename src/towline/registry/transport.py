@@ -126,7 +126,7 @@ class Transport:
 
     def _say_who_sent(self, error: NetworkError, url: Url, base: Url) -> None:
         """Say in an error who sends to a host that nobody has named here."""
-        if url.origin != base.origin:
+        if not url.same_origin(base):
             error.args = (f"{error.message}; {self.endpoint.host} sends there",)
 
     def refused(self, response: Response, scopes: Scopes, context: Context) -> bool:
@@ -160,7 +160,7 @@ class Transport:
         registry could have us write a tag elsewhere, in our own name.
         """
         base = self.endpoint.base(context)
-        if url.origin == base.origin:
+        if url.same_origin(base):
             key = (url.origin, "")
             if key not in self._admissions:
                 admission = self._to_admit(base, self.credentials, self._again)
@@ -197,7 +197,7 @@ class Transport:
             )
         for _ in range(REDIRECTS_MAX):
             guarded = self._guarded(request, context)
-            elsewhere = request.url.origin != asker.origin
+            elsewhere = not request.url.same_origin(asker)
             # Another host's realm is held to the limits of the host that named it.
             if guarded.shuns is None and elsewhere:
                 guarded = guarded._replace(shuns=self._pool.shunned_by(asker))
@@ -210,7 +210,7 @@ class Transport:
             if request.method != "GET" or response.status not in REDIRECTS:
                 return response
             url = read_sent_on(response)
-            if url.origin != request.url.origin:
+            if not url.same_origin(request.url):
                 headers = (field for field in request.headers if field[0] != "Authorization")
                 request = request._replace(headers=tuple(headers))
             request = request._replace(url=url)
@@ -228,7 +228,7 @@ class Transport:
             # A name may lead elsewhere the next time, and whoever arranges that must not get a
             # password in the clear.
             return request._replace(shuns="another machine")
-        if request.url.origin == base.origin:
+        if request.url.same_origin(base):
             return request
         return request._replace(shuns=self._pool.shunned_by(base))
 

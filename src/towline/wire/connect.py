@@ -177,7 +177,7 @@ def _left(url: Url, where: str) -> NetworkError:
 
 def dial(near: Url, url: Url, cancel: Cancel, timeout: float) -> Channel:
     """A connection to `near` on the way to `url`. Raises NetworkError."""
-    via_proxy = near.origin != url.origin
+    via_proxy = not near.same_origin(url)
     whom = f"the proxy {near.authority}" if via_proxy else near.authority
     try:
         addresses = resolve(near.host, near.port, cancel, timeout)

@@ -59,8 +59,12 @@ class Url(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """Scheme and authority: equal for two URLs that one connection can serve."""
+        """Scheme and authority, as text."""
         return f"{self.scheme}://{self.authority}"
+
+    def same_origin(self, other: Url) -> bool:
+        """Whether one connection can serve both."""
+        return self[:3] == other[:3]
 
     @property
     def redacted(self) -> str:

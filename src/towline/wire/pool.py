@@ -103,10 +103,10 @@ class Pool:
         Raises NetworkError.
         """
         context.cancel.check()
-        url, timeout = request.url, timeout or self._timeout
-        check_shunned(request.shuns, url, self._peers.get(url.origin, ""))
-        via = self._proxies.of(url)
-        kept = None if fresh else self._kept.take(url.origin, context.cancel)
+        origin, timeout = request.url.origin, timeout or self._timeout
+        check_shunned(request.shuns, request.url, self._peers.get(origin, ""))
+        via = self._proxies.of(request.url)
+        kept = None if fresh else self._kept.take(origin, context.cancel)
         channel = kept or self._connect(request, context, timeout, via)
         channel.timeout = timeout
         exchange = Exchange(

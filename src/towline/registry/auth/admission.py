@@ -287,7 +287,7 @@ class Admission:
     def _asked_in(self, refused: Response) -> list[Challenge]:
         # The request may have been redirected: another host must not name a token service for our
         # credentials.
-        here = refused.url.origin == self.base.origin
+        here = refused.url.same_origin(self.base)
         return challenges(refused.headers.all("WWW-Authenticate")) if here else []
 
     @contextmanager

@@ -162,7 +162,7 @@ class Session:
         path = self.url.target.partition("?")[0]
         home = re.escape(f"{base.target}{self.access.name.path}/blobs/upload")
         # GHCR: `upload`, where all others have `uploads`.
-        return self.url.origin == base.origin and bool(re.fullmatch(home + _SESSION, path))
+        return self.url.same_origin(base) and bool(re.fullmatch(home + _SESSION, path))
 
     def moved(self, response: Response) -> None:
         """Take the session's new URL from an answer; without one the last URL stays."""
