@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.reference import RepositoryName
 from towline.registry import errors
-from towline.registry.auth.admission import BODY_MARGIN, Admission, Visit
+from towline.registry.auth.admission import BODY_MARGIN, Admission
 from towline.registry.calls import REDIRECTS, REDIRECTS_MAX, Call, astray, read_sent_on, sent_on
 from towline.registry.endpoints import Endpoint, host_of
 from towline.spec import distribution
@@ -66,7 +66,7 @@ class Transport:
         self._keychain = keychain
         self._again = again
         self._notice = notice
-        self._to_admit = partial(Admission, self._ask, clock=clock, log=log)
+        self._to_admit = partial(Admission, pool.request, self._ask, clock=clock, log=log)
         self._admissions: dict[tuple[str, str], Admission] = {}
         """By origin, and for other hosts that uploads were redirected to by repository, too."""
         self.proven = False
@@ -74,24 +74,28 @@ class Transport:
 
     def send(self, call: Call, scopes: Scopes, context: Context) -> Response:
         """Send the call, follow its redirects, and return the last answer, whatever it says."""
-        send = partial(
-            self._pool.request,
-            context=context,
-            limit=call.limit,
-            extra=call.extra,
-            fresh=call.fresh,
-            in_pieces=call.in_pieces,
-        )
         request, hops = None, 0
         while request is None or hops <= REDIRECTS_MAX:
             base = self.endpoint.base(context)
             if request is None:
                 url = base.at(call.target) if isinstance(call.target, str) else call.target
-                request = Request(call.method, url, call.headers, call.body)
+                request = Request(
+                    call.method,
+                    url,
+                    call.headers,
+                    call.body,
+                    fresh=call.fresh,
+                    extra=call.extra,
+                    limit=call.limit,
+                    in_pieces=call.in_pieces,
+                )
             admission = self._admission(request.url, context, meet=call.moves)
-            visit = Visit(self._guarded(request, context), send, scopes, context, call.optional)
+            guarded = self._guarded(request, context)
             try:
-                response = admission.send(visit) if admission else send(visit.request)
+                if admission:
+                    response = admission.send(guarded, scopes, context, optional=call.optional)
+                else:
+                    response = self._pool.request(guarded, context)
             except (NetworkError, RegistryError) as error:
                 # Only the first hop is at the endpoint: another host's failure says nothing of it.
                 if not hops and self.endpoint.gives_way(base, error, context):
@@ -147,7 +151,8 @@ class Transport:
         if admission := self._admission(request.url, context):
             request = request.authorized(admission.at_hand(scopes))
         try:
-            self._pool.request(self._guarded(request, context), context, timeout=seconds)
+            guarded = self._guarded(request, context)
+            self._pool.request(guarded._replace(timeout=seconds), context)
         except TowlineError:
             return
 
@@ -196,13 +201,13 @@ class Transport:
                 hint="pass `plain_http=True` if the way there is safe",
             )
         for _ in range(REDIRECTS_MAX):
-            guarded = self._guarded(request, context)
+            guarded = self._guarded(request, context)._replace(limit=ANSWER_MAX)
             elsewhere = not request.url.same_origin(asker)
             # Another host's realm is held to the limits of the host that named it.
             if guarded.shuns is None and elsewhere:
                 guarded = guarded._replace(shuns=self._pool.shunned_by(asker))
             try:
-                response = self._pool.request(guarded, context, limit=ANSWER_MAX)
+                response = self._pool.request(guarded, context)
             except NetworkError as error:
                 if elsewhere:  # a host that nobody has named here
                     error.args = (f"cannot get a token for {self.endpoint.host}: {error.message}",)

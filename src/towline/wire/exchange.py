@@ -148,31 +148,20 @@ class Exchange:
         self.sent += size
         return None
 
-    def finish(
-        self,
-        *,
-        limit: int = ANSWER_MAX,
-        extra: int = 0,
-        patience: float | None = None,
-        in_pieces: bool = False,
-    ) -> Response:
-        """End the body and read the answer, at most `limit` bytes of its body.
-
-        `extra`: bytes sent earlier that the other side has to hash before it answers. `patience`:
-        seconds to wait for the head, if other than usual. `in_pieces`: leave the body of a success
-        to be read by `readinto`. Raises Died, NetworkError, RegistryError.
-        """
+    def finish(self) -> Response:
+        """End the body and read the answer. Raises Died, NetworkError, RegistryError."""
         if self._refusal is None and self.request.has_body and (end := self._framing.end()):
             self._refusal = self._send([memoryview(end)], 0)
         if self._refusal is not None:
             return self._refusal
         self._body_ended = True
         with self._reading():
-            head = self._framing.head(patience or self.patience(self.sent + extra))
-        if in_pieces and head.status < 300:  # noqa: PLR2004 - a success
+            request = self.request
+            head = self._framing.head(request.patience or self.patience(self.sent + request.extra))
+        if request.in_pieces and head.status < 300:  # noqa: PLR2004 - a success
             self._answered, self._unread = True, head
             return self._response(head)._replace(unread=self)
-        return self._answer(head, self._channel.timeout, limit)
+        return self._answer(head, self._channel.timeout, request.limit)
 
     def patience(self, digested: int) -> float:
         """Seconds to wait for the answer after `digested` bytes, which the other side hashes."""

@@ -196,7 +196,7 @@ class Headers:
 
 
 class Request(NamedTuple):
-    """A request.
+    """A request, and how its answer is to be read.
 
     Its body is either whole here, or `streamed`: whoever starts the exchange writes it block by
     block. With `length` it goes under a Content-Length, without in chunked encoding.
@@ -211,6 +211,18 @@ class Request(NamedTuple):
     """Bytes of a streamed body, where known."""
     shuns: Shunned | None = None
     """Addresses to which it must not be sent, wherever the name may lead."""
+    fresh: bool = False
+    """Send it on a new connection."""
+    timeout: float | None = None
+    """Seconds without a byte, if other than usual."""
+    patience: float | None = None
+    """Seconds to wait for the answer's head, if other than usual."""
+    extra: int = 0
+    """Bytes sent before, which the other side has to hash before it answers."""
+    limit: int = ANSWER_MAX
+    """Bytes of the answer's body that are read."""
+    in_pieces: bool = False
+    """Leave the body of a success `unread`, to be read piece by piece."""
 
     def __repr__(self) -> str:
         # Its headers and its body may hold secrets.

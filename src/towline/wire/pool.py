@@ -9,7 +9,6 @@ callers, who know what a request means.
 from __future__ import annotations
 
 import threading
-from functools import partial
 from typing import TYPE_CHECKING
 
 from towline._version import __version__
@@ -19,7 +18,6 @@ from towline.wire import proxy, tls
 from towline.wire.channel import Channel, Kept
 from towline.wire.connect import Way, check_shunned, connect, is_out_of_files
 from towline.wire.exchange import ANSWER_TIMEOUTS, Died, Exchange, Manner, Pace
-from towline.wire.message import ANSWER_MAX, Request, Response, Shunned, Url
 from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from towline.context import Cancel, Context
+    from towline.wire.message import Request, Response, Shunned, Url
 
 TIMEOUT = 30.0
 """Seconds without a byte either way."""
@@ -62,65 +61,37 @@ class Pool:
         self._peers: dict[str, str] = {}
         """By origin: the address of the last connection."""
 
-    def request(
-        self,
-        request: Request,
-        context: Context,
-        *,
-        limit: int = ANSWER_MAX,
-        extra: int = 0,
-        timeout: float | None = None,
-        fresh: bool = False,
-        patience: float | None = None,
-        in_pieces: bool = False,
-    ) -> Response:
-        """Send a request whose body is whole, and read its answer, at most `limit` bytes of it.
+    def request(self, request: Request, context: Context) -> Response:
+        """Send a request whose body is whole, and read its answer.
 
-        `extra`: bytes sent before, which the other side must hash before it answers. `timeout`:
-        seconds without a byte, if other than usual. `fresh`: use a new connection. `patience`:
-        seconds to wait for the answer's head, if other than usual. `in_pieces`: leave the body of
-        a success `unread`. Raises NetworkError, and RegistryError for an answer that is no HTTP.
+        Raises NetworkError, and RegistryError for an answer that is no HTTP.
         """
-        begun = self.start(request, context, timeout=timeout, fresh=fresh)
-        finish = partial(
-            Exchange.finish, limit=limit, extra=extra, patience=patience, in_pieces=in_pieces
-        )
+        exchange = self.start(request, context)
         try:
-            return finish(begun)
+            return exchange.finish()
         except Died:
-            return finish(self.start(request, context, timeout=timeout, fresh=True))
+            return self.start(request._replace(fresh=True), context).finish()
 
-    def start(
-        self,
-        request: Request,
-        context: Context,
-        *,
-        timeout: float | None = None,
-        fresh: bool = False,
-    ) -> Exchange:
+    def start(self, request: Request, context: Context) -> Exchange:
         """Send a request's head, and its body if it is whole; the caller writes any other body.
 
         Raises NetworkError.
         """
         context.cancel.check()
-        origin, timeout = request.url.origin, timeout or self._timeout
+        origin, timeout = request.url.origin, request.timeout or self._timeout
         check_shunned(request.shuns, request.url, self._peers.get(origin, ""))
         via = self._proxies.of(request.url)
-        kept = None if fresh else self._kept.take(origin, context.cancel)
+        kept = None if request.fresh else self._kept.take(origin, context.cancel)
         channel = kept or self._connect(request, context, timeout, via)
         channel.timeout = timeout
+        through = str(via) if via else None
         exchange = Exchange(
-            channel,
-            request,
-            context,
-            self._manner,
-            fresh=kept is None,
-            via=str(via) if via else None,
+            channel, request, context, self._manner, fresh=kept is None, via=through
         )
         try:
             exchange.begin(*_target_and_fields(request, via))
         except Died:
-            return self.start(request, context, timeout=timeout, fresh=True)
+            return self.start(request._replace(fresh=True), context)
         except BaseException:
             exchange.close()
             raise

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from towline.context import Context, acquired
 from towline.errors import AuthError, TowlineError
@@ -39,22 +39,12 @@ _MOMENT = 1.0
 """Seconds after which a token that was too new is good: the times in tokens are whole seconds."""
 
 
-class Visit(NamedTuple):
-    """A request that is to be let in."""
-
-    request: Request
-    send: Callable[[Request], Response]
-    scopes: Scopes
-    context: Context
-    optional: bool = False
-    """A 401 whose challenge tells nothing new is final: no other token is fetched."""
-
-
 class Admission:
     """One account at one registry. Safe from any thread: what it knows is changed under a lock."""
 
     def __init__(
         self,
+        request: Callable[[Request, Context], Response],
         ask: Callable[[Url, Request, Context], Response],
         base: Url,
         credentials: Credentials | None,
@@ -63,10 +53,14 @@ class Admission:
         clock: Callable[[], float] = time.monotonic,
         log: Callable[[str], None] = nowhere,
     ) -> None:
-        """`ask` sends to the base or, in its name, to a token service; `again` asks for a login."""
+        """`request` sends what is to be let in, `again` asks for a login.
+
+        `ask` sends what is asked for that: of the base or, in its name, of a token service.
+        """
         self.base = base
         """The URL of the registry's API."""
         self.credentials = credentials
+        self._request = request
         self._ask = ask
         self._again = again
         self._clock = clock
@@ -90,65 +84,71 @@ class Admission:
         self._refused: set[Scopes] = set()
         """Sets of scopes of which the token service grants only the first."""
 
-    def send(self, visit: Visit) -> Response:
+    def send(
+        self, request: Request, scopes: Scopes, context: Context, *, optional: bool
+    ) -> Response:
         """Send a request with the `Authorization` that it needs, renewed if it is refused.
 
+        `optional`: a 401 whose challenge tells nothing new is final, no other token is fetched.
         Returns the last answer, which may still be a refusal. Errors are those of the token service
         and of sending.
         """
         if not self._met:
             # Those that start together would all be refused, before the first challenge is known.
-            with acquired(self._meeting, visit.context):
+            with acquired(self._meeting, context):
                 if not self._met:
                     try:
-                        return self._let_in(visit)
+                        return self._let_in(request, scopes, context, optional=optional)
                     finally:
                         self._met = True
-        return self._let_in(visit)
+        return self._let_in(request, scopes, context, optional=optional)
 
-    def _let_in(self, visit: Visit) -> Response:
+    def _let_in(
+        self, request: Request, scopes: Scopes, context: Context, *, optional: bool
+    ) -> Response:
         """Send the request, once more with other credentials or a fresh token if it is refused."""
         try:
-            response = self._tried(visit)
+            response = self._tried(request, scopes, context, optional=optional)
         except AuthError:  # of the token service
-            if not self._other_credentials(visit.context):
+            if not self._other_credentials(context):
                 raise
-            response = self._tried(visit)
+            response = self._tried(request, scopes, context, optional=optional)
         if response.status == 400:
             from towline.registry.auth.token import LIFE_MIN
 
             # ECR Public answers 400 to a token that has expired: one that is not new is dropped.
-            with acquired(self._lock, visit.context):
-                token = self._token(visit.scopes)
+            with acquired(self._lock, context):
+                token = self._token(scopes)
                 again = token is not None and token.age(self._clock()) > LIFE_MIN
                 if again:
-                    del self._tokens[self._granted(visit.scopes)]
+                    del self._tokens[self._granted(scopes)]
         else:
             # ECR answers 403 to a login that has expired, and says so in plain text.
             denied = response.status == 403 and "expired" in errors.text(response)
             denied = denied or response.status == 401
-            again = denied and self._other_credentials(visit.context)
-        return self._tried(visit) if again else response
+            again = denied and self._other_credentials(context)
+        return self._tried(request, scopes, context, optional=optional) if again else response
 
-    def _tried(self, visit: Visit) -> Response:
+    def _tried(
+        self, request: Request, scopes: Scopes, context: Context, *, optional: bool
+    ) -> Response:
         """Send the request, and again with a renewed header while that may help."""
-        scopes, context = visit.scopes, visit.context
         header, renewals = self.header(scopes, context), 0
         while True:
-            request = visit.request.authorized(header)
-            response = visit.send(request)
-            unknown = not (visit.optional or self.doubts_clocks or header in self._good)
+            authorized = request.authorized(header)
+            response = self._request(authorized, context)
+            unknown = not (optional or self.doubts_clocks or header in self._good)
             if response.status == 401 and unknown and self._is_new(scopes, header, response):
                 # The registry's clock may be behind its token service's: then a token that was
                 # only just given is not good yet.
                 context.cancel.wait(_MOMENT)
-                response = visit.send(request)
+                response = self._request(authorized, context)
                 self.doubts_clocks = response.status == 401
             if response.status != 401:
                 if response.status != 403 and header not in self._good:
                     self._good.append(header)
                 return response
-            hopeless = visit.optional and self._is_hopeless(scopes, response)
+            hopeless = optional and self._is_hopeless(scopes, response)
             if renewals == _RENEWALS_MAX or hopeless:
                 return response
             if not self.renewed(scopes, response, header, context):

@@ -239,8 +239,8 @@ class EngineClient:
                 query += f"&platform={quote(json.dumps(platform.as_json()))}"
             target = f"{self._version}/images/get?{query}"
         try:
-            request = Request("GET", self._url(target))
-            answer = self._pool.request(request, context, patience=_DAYS, in_pieces=True)
+            request = Request("GET", self._url(target), patience=_DAYS, in_pieces=True)
+            answer = self._pool.request(request, context)
         except (OSError, Silence, TowlineError) as error:
             raise self.gone(error) from None
         if answer.unread is None:
@@ -249,8 +249,8 @@ class EngineClient:
 
     def _get(self, target: str) -> Response:
         try:
-            request = Request("GET", self._url(self._version + target))
-            return self._pool.request(request, self._context, limit=_WHOLE_ANSWER)
+            request = Request("GET", self._url(self._version + target), limit=_WHOLE_ANSWER)
+            return self._pool.request(request, self._context)
         except (OSError, Silence, TowlineError) as error:
             raise self.gone(error) from None
 
