@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from towline.spec.digest import Digest
 
 # `int` refuses texts of thousands of digits, and no blob needs more than 18.
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-")
+_CONTENT_RANGE = r"bytes ([0-9]{1,18})-"
 
 _PIECE = 64 << 10
 """Bytes read at once of a small blob."""
@@ -233,7 +233,7 @@ def _starts_at(response: Response) -> int | None:
     """The number of the byte with which an answer begins; None: it does not say."""
     if response.status != 206:  # `Range` was ignored, as it may be: the whole blob comes
         return 0
-    match = _CONTENT_RANGE.match(response.headers.get("Content-Range") or "")
+    match = re.match(_CONTENT_RANGE, response.headers.get("Content-Range") or "")
     return int(match[1]) if match else None
 
 
