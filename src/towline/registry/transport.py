@@ -1,6 +1,6 @@
-"""Carries calls out, in one loop: let in, redirected, judged.
+"""Carries calls out, in one loop, and says what a refusal means.
 
-    call ─▶ to the registry's address ─▶ let in (`auth.admission`) ─▶ answer ─┬▶ judged, and read
+    call ─▶ to the registry's address ─▶ let in (`auth.admission`) ─▶ answer ─┬▶ read by its verb
               ▲            to the other address, without credentials          │
               └───────────────────────── redirected ──────────────────────────┘
 
