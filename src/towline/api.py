@@ -115,8 +115,8 @@ def push(
         by_digest: Put the manifest under its digest alone, without a tag.
         preserve_digests: Refuse any change of bytes of what has a manifest.
         tags: With `all_tags`: patterns, such as `1.*`; only tags that fit one of them are pushed.
-        compression: Of layers that are not compressed yet: `gzip`, `gzip:best`, `none`,
-            `zstd[:1-19]`, `auto`.
+        compression: `gzip` (the default), `gzip:best`, `none`, `zstd[:1-19]`, `auto`. Layers that
+            came compressed keep theirs unless one but `auto` is named.
         annotation: What is added to the document under the tag, as `K=V` or a mapping; with
             `manifest:` or `index:` before the key to each image's manifest, or to the index.
         verify: Afterwards, ask for everything (`head` or True), or read it back, DiffIDs too

@@ -214,7 +214,8 @@ FORM = Group(
     Option("--allow-schema1", "signed schema 1 as the last fallback"),
     Option(
         "--compression",
-        "of layers that are not compressed yet: gzip, gzip:best, zstd[:1-19], none, auto",
+        "gzip, gzip:best, zstd[:1-19], none, auto (default gzip; layers that came compressed keep "
+        "theirs unless one but auto is named)",
         "PROFILE",
     ),
     Option(
@@ -229,10 +230,10 @@ HOW = Group(
     Option("-j, --jobs", "uploads at once to any one registry host (default 5)", "N", whole(1)),
     Option(
         "--chunk-size",
-        "send larger layers in chunks of this size (auto: where one body is not taken)",
+        "send larger layers in chunks of this size, as 16M (auto: where one body is not taken)",
         "SIZE|auto",
     ),
-    Option("--limit-rate", "bytes a second, all uploads together", "RATE"),
+    Option("--limit-rate", "bytes a second, all uploads together, as 2M", "RATE"),
 )
 PATIENCE = Group(
     "patience",

@@ -193,7 +193,7 @@ SOURCE is as for `towline copy`; an index gives its children.""",
 )
 PLAN = Command(
     _push,
-    "SOURCE DESTINATION... [OPTION...]",
+    "NAME[:TAG] | SOURCE DESTINATION... [OPTION...]",
     """\
 Show what a push of SOURCE to DESTINATION would do. The registry is only read (GET and HEAD).
 

@@ -97,7 +97,8 @@ class PushOptions(TypedDict, total=False):
     tags: str | Sequence[str]
     """With `all_tags`: patterns, such as `1.*`; only tags that fit one of them are pushed."""
     compression: str
-    """Of layers that are not compressed yet: `gzip`, `gzip:best`, `none`, `zstd[:1-19]`, `auto`."""
+    """`gzip` (the default), `gzip:best`, `none`, `zstd[:1-19]`, `auto`. Layers that came compressed
+    keep theirs unless one but `auto` is named."""
     annotation: str | Sequence[str] | Mapping[str, str]
     """What is added to the document under the tag, as `K=V` or a mapping; with `manifest:` or
     `index:` before the key to each image's manifest, or to the index."""
