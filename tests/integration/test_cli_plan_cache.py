@@ -188,6 +188,9 @@ def test_the_cache_is_counted_thinned_out_and_forgotten(
     assert stats["bytes"] > 0
     code, out, _ = towline(capsys, "cache", "prune", *cache)
     assert (code, out.startswith("dropped 0 entries")) == (0, True)
+    code, out, err = towline(capsys, "cache", "clear", "--older-than", "30", *cache)
+    assert (code, out) == (2, ""), "what was asked for is less than what it does"
+    assert err.splitlines()[-1] == "hint: towline cache prune --older-than 30"
     code, out, _ = towline(capsys, "cache", "clear", *cache)
     assert (code, out) == (0, "dropped all 3 entries\n")
     code, out, _ = towline(capsys, "cache", "stats", *cache)

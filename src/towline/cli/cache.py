@@ -30,6 +30,9 @@ def _cache(args: Arguments) -> int:
     if word not in actions:
         message = f"`towline cache` does not know `{word}`" if word else "nothing is asked for"
         raise UsageError(message, hint="towline cache stats, prune or clear")
+    if word != "prune" and "older_than" in args.typed:
+        message = f"`--older-than` is for `towline cache prune`, and `{word}` looks at no age"
+        raise UsageError(message, hint=f"towline cache prune --older-than {args.older_than}")
     where = getattr(args, "cache", None)
     secrets = Secrets()
     secrets.add_environment(os.environ)

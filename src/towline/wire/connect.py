@@ -262,7 +262,8 @@ def _secure(channel: Channel, way: Way, context: ssl.SSLContext) -> None:
 def _untrusted(way: Way, error: ssl.SSLCertVerificationError) -> NetworkError:
     from towline.wire import tls
 
-    message = f"the certificate of {way} is not trusted: {error.verify_message or error}"
+    said = (error.verify_message or str(error)).rstrip(".")
+    message = f"the certificate of {way} is not trusted: {said}"
     if error.verify_code not in _UNKNOWN_ISSUER:
         return NetworkError(message, hint="have that certificate put right")
     issuer = ""

@@ -102,8 +102,9 @@ def _reading(path: StrPath, what: str, hint: str | None = None) -> Iterator[None
         yield
     except FileNotFoundError:
         raise UsageError(f"there is no file {path} to read {what} from") from None
-    except OSError as error:  # ssl.SSLError is one
-        raise UsageError(f"{path} cannot be read as {what}: {error}", hint=hint) from None
+    except OSError as error:  # ssl.SSLError is one: [NAME: NAME] what was wrong (_ssl.c:LINE)
+        said = (error.strerror or str(error)).rpartition("] ")[2].partition(" (_ssl.c")[0]
+        raise UsageError(f"{path} cannot be read as {what}: {said}", hint=hint) from None
 
 
 def issuer(certificate: bytes) -> str:
