@@ -287,6 +287,17 @@ def test_a_host_that_asks_for_a_pause_gets_it_from_all(
     assert times[-1] - times[1] < 1
 
 
+def test_in_a_pause_that_a_host_asks_for_the_processor_rests(
+    registry: Scripted, tmp_path: Path
+) -> None:
+    made = make_image(tmp_path / "image.tar", [{f"f{n}": bytes([n])} for n in range(6)])
+    registry.on("POST", "/uploads/", Reply(503, {"Retry-After": "3"}))
+    before = time.process_time()
+    Hearing(jobs=1, retries=1).push(made, f"{registry.host}/app:1")
+    assert "1" in registry.manifests
+    assert time.process_time() - before < 1.5, "half of the pause"
+
+
 def test_questions_wait_too_where_a_host_asks_for_a_pause(
     registry: Scripted, tmp_path: Path
 ) -> None:

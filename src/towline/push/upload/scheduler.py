@@ -120,7 +120,7 @@ class Uploads:
             try:
                 if (delivered := self._attempt(task)) is not None:
                     return delivered
-                pause = 0.0
+                pause = self._gate.remaining(task.host)
             except TowlineError as error:
                 pause = self._pause(task, error)
             finally:
@@ -140,8 +140,7 @@ class Uploads:
             task.upload.tell("Waiting")
             with task.upload.context.span("waited"):
                 task.claim.slots.wait(task.claim, task.cancel)
-        # The gate may have been shut while the slot was waited for. Nobody waits with a slot held,
-        # so the slot is given back and the attempt begins anew: its questions pass the gate.
+        # The gate may have been shut while the slot was waited for. Nobody waits with a slot held.
         if self._gate.remaining(task.host):
             return None
         task.sending = True
