@@ -1,13 +1,26 @@
-"""Carries out the uploads of a push: one thread a blob; it asks, waits for a slot, and sends.
+"""The upload core: brings the blobs of a push to its targets, with one thread for each blob.
 
-A blob that goes to one target is asked for, waits for a slot of its host, and is sent. After a
-failure it is tried again from the step that failed, and holds no slot meanwhile. A blob that goes
-to several targets is asked for at all of them side by side, and read once for those that need its
-bytes. A target that is late is waited for while the patience with it lasts; from then on it is
-served alone. Of several repositories of one host one is sent to, and the others mount from it.
+A `Task` is one blob's upload to one target. It ends once, with the blob delivered or with an error,
+and whoever waits hears of it through its flight. `Uploads.start` is given all tasks of a blob.
 
-Nothing here can deadlock: a blob's thread waits for answers, whose threads wait for nobody, and for
-slots, whose holders wait for nobody.
+To one target (`_push_alone`): ask for the blob, or mount it; else wait for a slot of the host, read
+the layer and send it. After a failure the slot is given back, and the task is tried again after a
+pause, from the step that failed.
+
+To several targets (`_push_together`):
+
+1. Ask at all of them side by side, each in a thread of its host.
+2. Of several repositories of one host keep the first. The others are its siblings, and mount the
+   blob when the first has it.
+3. Take a slot of each host: all of them, or none.
+4. Read the layer once. A thread of each host sends what is read to the host's target.
+
+A task that fails, or is late, in any of these goes on alone. It is late when the others have waited
+for its target for as long as their patience with it lasts (`context.Patience`).
+
+Nothing here can deadlock. A blob's thread waits for answers, for slots and for pauses, and holds no
+slot meanwhile. Whoever answers waits for its host alone; whoever has a slot waits for its host and
+for the bytes of the layer.
 """
 
 from __future__ import annotations
@@ -37,6 +50,7 @@ if TYPE_CHECKING:
     from towline.push.upload.choice import Choice
     from towline.transfers.single_flight import Flight
     from towline.transfers.slots import Claim
+    from towline.transfers.threads import Threads
 
 
 @dataclass(eq=False, slots=True)
@@ -49,17 +63,13 @@ class Task:
     patience: Patience
     """How long its target may still keep others waiting."""
     asked: Future[Delivered | None] | None = None
-    """The target's answer to the questions, until the blob's thread has taken it."""
+    """The answer to the questions, where a thread of the host asks them, until it is taken."""
     failure: TowlineError | None = None
     """The error of the last attempt."""
-    sending: bool = False
-    """Whether the present attempt sends bytes, or has sent some."""
     claim: Claim | None = None
-    """The slot that it has, or waits for."""
+    """The slot that the present attempt has, or waits for."""
     siblings: list[Task] = field(default_factory=list)
     """Tasks of the same blob for other repositories of its host; they mount it once it is there."""
-    follows: bool = False
-    """Whether it is a sibling whose first task has delivered the blob, so that it can mount it."""
 
     @property
     def host(self) -> str:
@@ -80,60 +90,47 @@ class Uploads:
         self._wish = wish
         self._choice = choice
         self._gate = resources.gate
-        self._no_mounts: set[str] = set()
-        """Hosts at which a sibling could not mount the blob: the next ones are not held back."""
 
     def start(self, tasks: Sequence[Task]) -> None:
         """Begin the uploads of one blob, if there are any. Their flights tell how they end."""
-        if len(tasks) <= 1:
+        together = partial(self._push_together, tasks)
+        if len(tasks) <= 1 or not_begun(self._threads(tasks).submit(together)):
             for task in tasks:
                 self._start_alone(task)
-            return
+
+    def _threads(self, tasks: Sequence[Task]) -> Threads:
+        """The threads of which one brings a blob to its targets."""
         hosts, size = [task.host for task in tasks], tasks[0].upload.blob.size
-        threads = self._resources.blob_threads(hosts, size)
-        if not_begun(threads.submit(partial(self._push_together, tasks))):
-            for task in tasks:
-                self._start_alone(task)
+        return self._resources.blob_threads(hosts, size)
 
     # To one target.
 
     def _start_alone(self, task: Task, pause: float = 0.0) -> None:
-        push = partial(self._push_alone, task, pause)
-        threads = self._resources.blob_threads([task.host], task.upload.blob.size)
-        if no_thread := not_begun(threads.submit(push)):
+        """Bring a blob to one target, after a pause of so many seconds."""
+        alone = partial(self._push_alone, task, pause)
+        if no_thread := not_begun(self._threads([task]).submit(alone)):
             self._failed(task, no_thread)
 
-    def _push_alone(self, task: Task, pause: float) -> None:
-        """Bring a blob to one target, after a pause of `pause` seconds."""
-        try:
-            delivered = self._deliver(task, pause)
-        except BaseException as error:  # noqa: BLE001 - a thread's end: those who wait hear of it
-            self._failed(task, error)
-        else:
-            self._arrived(task, delivered)
-
-    def _deliver(self, task: Task, pause: float) -> Delivered:
-        """Try until the blob is delivered. Raises the error of the last attempt, and Cancelled."""
-        while True:
-            with task.upload.context.span("waited"):
-                task.cancel.wait(pause)
+    def _push_alone(self, task: Task, pause: float | None) -> None:
+        """Try until the blob is delivered, or the task has failed for good."""
+        while pause is not None:
             try:
-                if (delivered := self._attempt(task)) is not None:
-                    return delivered
-                pause = self._gate.remaining(task.host)
-            except TowlineError as error:
-                pause = self._pause(task, error)
-            finally:
-                # Only now that the gate is shut, if it is to be: whoever gets the slot looks at it.
+                with task.upload.context.span("waited"):
+                    task.cancel.wait(pause)
+                delivered = self._attempt(task)
+            except BaseException as error:  # noqa: BLE001 - a thread's end: those who wait hear of it
+                pause = self._after_failure(task, error)
+            else:
                 self._give_back(task)
+                if delivered is not None:
+                    self._arrived(task, delivered)
+                    return
+                pause = self._gate.remaining(task.host)
 
     def _attempt(self, task: Task) -> Delivered | None:
         """Ask or mount, else send. None: the host wants to be left alone for a while."""
-        task.sending = False
         if (found := self._answer(task)) is not None:
             return found
-        if task.follows:  # it could not mount what its sibling has delivered
-            self._no_mounts.add(task.host)
         size = task.upload.blob.size
         task.claim = self._resources.slots_for([task.host], size).claim([task.host], size)
         if not task.claim.granted.is_set():
@@ -143,19 +140,16 @@ class Uploads:
         # The gate may have been shut while the slot was waited for. Nobody waits with a slot held.
         if self._gate.remaining(task.host):
             return None
-        task.sending = True
         with closing(self._stream([task.upload], task.cancel)) as stream:
             return task.upload.receive(stream)
 
-    def _ask(self, task: Task) -> Future[Delivered | None]:
-        """Have a thread of the host ask for the blob, unless one does so already."""
-        # Not in the blob's thread: with several targets it may have to go on without the answer.
-        if task.asked is None:
-            ask = partial(self._ask_or_mount, task)
-            task.asked = self._resources.host_threads(task.host).submit(ask)
-        return task.asked
+    def _answer(self, task: Task) -> Delivered | None:
+        """The answer that is asked for already, else ask. Raises Cancelled, and as `_ask` does."""
+        asked, task.asked = task.asked, None
+        return result_of(asked, task.cancel) if asked else self._ask(task)
 
-    def _ask_or_mount(self, task: Task) -> Delivered | None:
+    def _ask(self, task: Task) -> Delivered | None:
+        """Ask or mount. None: the bytes must be sent. Raises as `BlobUpload.ask_or_mount` does."""
         slots, size = self._resources.small_slots, task.upload.blob.size
         while task.upload.asks:
             self._gate.wait(task.host, task.cancel)
@@ -165,11 +159,6 @@ class Uploads:
                     with task.upload.context.span("asked"):
                         return task.upload.ask_or_mount()
         return task.upload.ask_or_mount()  # no question is left, so no slot is needed
-
-    def _answer(self, task: Task) -> Delivered | None:
-        """The result of the questions. Raises what they raised, and Cancelled."""
-        asked, task.asked = self._ask(task), None
-        return result_of(asked, task.cancel)
 
     def _stream(self, uploads: Sequence[BlobUpload], cancel: Cancel) -> BlobStream:
         blob, context = uploads[0].blob, uploads[0].context
@@ -193,8 +182,23 @@ class Uploads:
             name=f"layer {blob.id}",
         )
 
+    def _after_failure(self, task: Task, error: BaseException) -> float | None:
+        """After a failed attempt: give the slot back, and say what comes now.
+
+        Returns the seconds to wait before the next attempt; None: the task has failed for good.
+        """
+        try:
+            pause = self._pause(task, error)
+        except BaseException as final:  # noqa: BLE001 - as above
+            self._give_back(task)
+            self._failed(task, final)
+            return None
+        # Only now that the gate is shut, if it is to be: whoever gets the slot looks at it.
+        self._give_back(task)
+        return pause
+
     def _pause(self, task: Task, error: BaseException) -> float:
-        """Seconds to wait after a failed attempt. Raises the error that ends the upload, if any."""
+        """Seconds to wait after a failed attempt. Raises the error that ends the task, if any."""
         task.cancel.check()  # a cancelled call may fail with any error
         if not isinstance(error, TowlineError):
             raise error
@@ -205,7 +209,7 @@ class Uploads:
             task.failure.hint = error.hint
             raise task.failure from error
         task.failure = error
-        if task.claim and task.sending and speaks_of_strain(error):
+        if task.claim and speaks_of_strain(error):
             self._resources.slots.fewer(task.host, task.claim.granted_at)
         upload = task.upload
         try:
@@ -215,7 +219,7 @@ class Uploads:
             # host cannot be reached: the bytes would not arrive either. A host that hangs up may
             # dislike the question alone.
             unreachable = isinstance(final, NetworkError) and not final.hung_up
-            if task.sending or unreachable or not upload.skip():
+            if task.claim or unreachable or not upload.skip():
                 raise
             task.attempts = Attempts(self._resources.policy)
             return 0.0
@@ -229,12 +233,11 @@ class Uploads:
             claim.slots.give_back(claim, task.host)
 
     def _arrived(self, task: Task, delivered: Delivered) -> None:
-        if task.sending:
+        if delivered.sent_bytes:
             self._resources.slots.more(task.host)
         self._resources.remember(task.flight.key, delivered.made)
         task.flight.done(delivered)
         for sibling in task.siblings:
-            sibling.follows = True
             sibling.upload.mount_first(delivered.made, task.upload.repository.name)
             self._start_alone(sibling)
 
@@ -251,7 +254,14 @@ class Uploads:
     def _push_together(self, tasks: Sequence[Task]) -> None:
         """Ask for a blob at several targets, and read it once for those that need its bytes."""
         firsts = self._one_for_each_host(self._ask_all(tasks))
-        ready = self._take_slots(firsts)
+        ready = []
+        for task in self._take_slots(firsts):
+            # As in `_attempt`: the host may want to be left alone since. That costs no attempt.
+            if self._gate.remaining(task.host):
+                self._give_back(task)
+                self._start_alone(task)
+            else:
+                ready.append(task)
         if ready:
             self._send_together(ready)
 
@@ -262,14 +272,18 @@ class Uploads:
         """
         from concurrent.futures import wait
 
-        asked = {task: self._ask(task) for task in tasks}
+        # In threads of the hosts: one that is late goes on asking, while the others go on.
+        answers = {}
+        for task in tasks:
+            threads = self._resources.host_threads(task.host)
+            answers[task] = task.asked = threads.submit(partial(self._ask, task))
         wait_patiently(
-            wait=lambda seconds: wait(asked.values(), seconds),
-            late=lambda: [task.patience for task, answer in asked.items() if not answer.done()],
-            held=lambda: any(answer.done() for answer in asked.values()),
+            wait=lambda seconds: wait(answers.values(), seconds),
+            late=lambda: [task.patience for task, answer in answers.items() if not answer.done()],
+            held=lambda: any(answer.done() for answer in answers.values()),
         )
         ready = []
-        for task, answer in asked.items():
+        for task, answer in answers.items():
             if not answer.done() or answer.exception() or task.patience.spent:
                 self._start_alone(task)
             elif (found := self._answer(task)) is not None:
@@ -284,11 +298,7 @@ class Uploads:
         firsts: dict[str, Task] = {}
         for task in tasks:
             first = firsts.setdefault(task.host, task)
-            if first is task:
-                continue
-            if task.host in self._no_mounts:
-                self._start_alone(task)
-            else:
+            if first is not task:
                 task.upload.tell("Waiting")
                 first.siblings.append(task)
         return list(firsts.values())
@@ -300,8 +310,7 @@ class Uploads:
         """
         while len(tasks) > 1:
             hosts, size = {task.host for task in tasks}, tasks[0].upload.blob.size
-            slots = self._resources.slots_for(hosts, size)
-            claim = slots.claim(hosts, size)
+            claim = self._resources.slots_for(hosts, size).claim(hosts, size)
             if not claim.granted.is_set():
                 for task in tasks:
                     task.upload.tell("Waiting")
@@ -311,7 +320,7 @@ class Uploads:
                 for task in tasks:
                     task.claim = claim
                 return tasks
-            slots.give_back(claim)
+            claim.slots.give_back(claim)
             lost = [task for task in tasks if task.patience.spent or task.cancel.cancelled]
             for task in lost:
                 self._start_alone(task)
@@ -322,29 +331,21 @@ class Uploads:
 
     @staticmethod
     def _wait_for_slots(claim: Claim, tasks: Sequence[Task]) -> None:
+        """Wait for the slots, until the patience with a target whose host is full is spent."""
+
+        def full() -> frozenset[str]:
+            return claim.slots.full(claim.hosts)
+
         def late() -> Sequence[Patience]:
             if claim.granted.is_set() or any(task.cancel.cancelled for task in tasks):
                 return ()
-            full = claim.slots.full(claim.hosts)
-            behind = [task for task in tasks if task.host in full] or tasks
-            return [task.patience for task in behind]
+            return [task.patience for task in tasks if task.host in full()]
 
-        wait_patiently(
-            wait=claim.granted.wait,
-            late=late,
-            held=lambda: 0 < len(claim.slots.full(claim.hosts)) < len(claim.hosts),
-        )
+        wait_patiently(claim.granted.wait, late, lambda: 0 < len(full()) < len(claim.hosts))
 
     def _send_together(self, tasks: Sequence[Task]) -> None:
         """Read the blob once; each target's part is written, and ended, by a thread of its host."""
         reading = Cancel()
-        # A host that has asked for a pause since: its task goes alone, which costs it no attempt.
-        paused = [task for task in tasks if self._gate.remaining(task.host)]
-        for task in paused:
-            self._try_again(task, Outpaced())
-        tasks = [task for task in tasks if task not in paused]
-        if not tasks:
-            return
         try:
             stream = self._stream([task.upload for task in tasks], reading)
         except BaseException as error:  # noqa: BLE001 - each of them hears of it
@@ -353,7 +354,6 @@ class Uploads:
             return
         fan = FanOut(stream, reading)
         for task in tasks:
-            task.sending = True
             lane = fan.lane(task.patience, task.upload.attempt().cancel)
             receive = partial(self._receive, task, lane)
             if no_thread := not_begun(self._resources.send_threads(task.host).submit(receive)):
@@ -362,7 +362,7 @@ class Uploads:
         fan.run()
 
     def _receive(self, task: Task, lane: Lane) -> None:
-        """One target's part of a blob that is read for several."""
+        """Send one target's part of a blob that is read for several."""
         try:
             delivered = task.upload.receive(lane)
         except BaseException as error:  # noqa: BLE001 - a thread's end: those who wait hear of it
@@ -374,11 +374,5 @@ class Uploads:
 
     def _try_again(self, task: Task, error: BaseException) -> None:
         """A task has failed beside others, or was left behind: from here on it goes alone."""
-        try:
-            pause = self._pause(task, error)
-        except BaseException as final:  # noqa: BLE001 - as above
-            self._give_back(task)
-            self._failed(task, final)
-        else:
-            self._give_back(task)
+        if (pause := self._after_failure(task, error)) is not None:
             self._start_alone(task, pause)
