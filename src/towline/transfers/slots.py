@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from bisect import insort
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -43,9 +43,9 @@ class Slots:
             raise ValueError(f"a host needs at least one slot, not {limit}")
         self._limit = limit
         self._lock = threading.Lock()
-        self._fewer: dict[str, int] = {}
-        """By host: the lower limit of hosts that have failed."""
-        self._halved_at: dict[str, float] = {}
+        self._limits: defaultdict[str, int] = defaultdict(lambda: limit)
+        """By host: fewer than the limit where uploads have failed."""
+        self._halved_at: defaultdict[str, float] = defaultdict(float)
         self._taken: Counter[str] = Counter()
         self._waiting: list[Claim] = []
 
@@ -83,12 +83,11 @@ class Slots:
             given = claim.held & {host} if host else set(claim.held)
             claim.held -= given
             self._taken.subtract(given)
-            self._taken += Counter()  # forgets hosts of which nothing is taken
             self._grant()
 
     def full(self, hosts: Iterable[str]) -> frozenset[str]:
         """The hosts among these that have no free slot now."""
-        return frozenset(host for host in hosts if self._taken[host] >= self._of(host))
+        return frozenset(host for host in hosts if self._taken[host] >= self._limits[host])
 
     def fewer(self, host: str, granted_at: float) -> None:
         """Halve the slots of a host that seems to have too much to do; one stays at least.
@@ -97,22 +96,19 @@ class Slots:
         often fail together, which says no more than one failure.
         """
         with self._lock:
-            if granted_at > self._halved_at.get(host, 0.0):
+            if granted_at > self._halved_at[host]:
                 self._halved_at[host] = time.monotonic()
-                self._fewer[host] = max(self._of(host) // 2, 1)
+                self._limits[host] = max(self._limits[host] // 2, 1)
 
     def more(self, host: str) -> None:
         """Give a host that does well one slot more, up to the limit."""
         with self._lock:
-            self._fewer[host] = min(self._of(host) + 1, self._limit)
+            self._limits[host] = min(self._limits[host] + 1, self._limit)
             self._grant()
 
     def has_fewer(self, host: str) -> bool:
         """Whether the host has fewer slots than the limit."""
-        return self._of(host) < self._limit
-
-    def _of(self, host: str) -> int:
-        return self._fewer.get(host, self._limit)
+        return self._limits[host] < self._limit
 
     def _grant(self) -> None:
         """Grant each claim whose hosts all have a free slot, the largest first. Lock held."""
