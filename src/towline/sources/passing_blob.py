@@ -1,8 +1,10 @@
 """A blob that passes in a pipe: one thread puts its blocks, those of the targets take them.
 
-What a target may still want is held in memory, so that its upload can begin anew. So the slowest
-target sets the pace of all; but one that takes nothing for a while, though others wait for it, is
-left behind.
+A pipe can be read once, and an upload may have to begin anew. So what has come of a blob stays in
+memory, `Held`, until all targets have the blob. Where there is no room for more, what all of them
+have taken of a large blob is dropped, and that blob cannot be begun anew any more. Each target, a
+`Taker`, takes at a place of its own, its `Share` of the blob. The slowest one sets the pace of all.
+One that takes nothing for a while, though others wait for it, is left behind.
 """
 
 from __future__ import annotations
@@ -54,22 +56,17 @@ class Held:
         """Whether any target was, which may lack any of the blobs."""
         self._cancel = cancel
 
-    def has_room(self, size: int) -> bool:
-        """Whether so many more bytes may be held; what can be dropped for them is. Lock held."""
-        if self.size + size > ROOM:
+    def awaits_room(self, size: int) -> bool:
+        """Whether there is no room for so many more bytes yet; then that was waited for a little.
+
+        What can be dropped for them is. Raises Cancelled.
+        """
+        with self.moved:
             # First of blobs of which something was dropped: they cannot be begun anew in any case.
             for blob in sorted(self.blobs, key=lambda blob: not blob.dropped):
                 if self.size + size > ROOM:
                     blob.drop()
-        return self.size + size <= ROOM
-
-    def awaits_room(self, size: int) -> bool:
-        """Whether there is no room for so many more bytes yet; then that was waited for a little.
-
-        Raises Cancelled.
-        """
-        with self.moved:
-            full = not self.has_room(size)
+            full = self.size + size > ROOM
             if full:
                 self.wait()
             return full
@@ -127,9 +124,10 @@ class Share:
     def __init__(self, blob: PassingBlob, taker: Taker) -> None:
         self.taker = taker
         self.state: Literal["expected", "reading", "sent", "paused", "elsewhere"] = "expected"
-        """Whether the target will read, reads, has sent all of a large blob for the first time, so
-        that its registry may take its time to confirm it, is between two attempts, or has the blob
-        by another push, so that it reads only if that fails."""
+        """What the target does: it has not begun (`expected`); it takes bytes (`reading`), or has
+        taken all of a large blob for the first time (`sent`), and its registry may take its time to
+        confirm that; it is between two attempts (`paused`); another push brings the blob there
+        (`elsewhere`), and it takes bytes only if that fails."""
         self.taken = 0
         """Bytes that the present attempt has taken; 0 between two attempts that begin anew."""
         self._most = 0
