@@ -180,6 +180,22 @@ def test_a_login_that_is_long_in_coming_costs_the_others_no_more_than_its_budget
     assert len(whole(servers)) == 1
 
 
+def test_a_login_that_is_long_in_coming_costs_the_others_of_a_copy_no_more_than_its_budget(
+    servers: list[Server], small: Made, loaded: float
+) -> None:
+    towline.push(small.path, f"{servers[0].host}/app:1", cache="none")
+    come = threading.Event()
+
+    def creds(host: str) -> None:
+        assert host != servers[1].host or come.wait(30)
+
+    push = Watched(f"docker://{servers[0].host}/app:1", names(servers[1:]), creds=creds)
+    assert push.await_tags(*names(servers[2:])) < BUDGET + loaded
+    come.set()
+    assert [result.status for result in push.result()] == ["pushed", "pushed"]
+    assert len(whole(servers)) == 1
+
+
 def test_a_login_that_is_long_in_coming_keeps_no_other_push(
     servers: list[Server], small: Made
 ) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from towline.context import Meter
+from towline.context import Cancel, Meter
 from towline.errors import RegistryError, SourceError, TowlineError, UsageError
 from towline.push.image import Gatherer, Index, Tree, images
 from towline.push.interface import destinations, options
 from towline.push.manifests import build, tagged
+from towline.push.pipeline import meet
 from towline.push.reporting import announce, leave_tag
-from towline.push.source_images import Opened, Wanted, opening
-from towline.push.target import Costs, Referral, TargetPush
+from towline.push.source_images import Opened, Wanted, opening, trees
+from towline.push.target import Costs, Referral, Target, TargetPush
 from towline.reference import Reference, RepositoryName
 from towline.spec.descriptor import Descriptor, is_attestation
 from towline.spec.digest import Digest
 from towline.spec.manifest import parse
+from towline.transfers.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -70,13 +73,17 @@ def begin(
     if wish.omit_from:
         _omit(opened, [*targets.values()], context)
     if opened.source.origin:
-        for name, tags in places.items():
-            _settle(targets[name], tags, wanted)
+        where = {
+            targets[name]: {tag: _place(tag, wanted[tag]) for tag in tags}
+            for name, tags in places.items()
+        }
+        for target, looked in _look(where, context).items():
+            _settle(target, looked, wanted)
         settled = {tag for target in targets.values() for tag in target.outcomes}
         wanted = {tag: entry for tag, entry in wanted.items() if tag not in settled}
         opened.source.read_ahead(wanted.values())
     gatherer = Gatherer(wish.profile, recompress=wish.explicit_profile)
-    found, broken = _trees(wanted, gatherer)
+    found, broken = trees(wanted, gatherer)
     for tree in found.values():
         check(tree, wish)
     left = destinations.by_repository(found)
@@ -107,19 +114,46 @@ def targets_of(
     return targets
 
 
-def _settle(target: TargetPush, tags: Sequence[Reference], wanted: Wanted) -> None:
+def _look(
+    where: Mapping[TargetPush, Mapping[Reference, str]], context: Context
+) -> Mapping[TargetPush, Mapping[Reference, Descriptor | TowlineError | None]]:
+    """Look at the tags of all targets, side by side: see `Target.look_at_all`.
+
+    A target that is late is not among them: the push itself looks at its tags. Raises Cancelled.
+    """
+    if len(where) == 1:
+        return {target: target.look_at_all(tags) for target, tags in where.items()}
+    stop, threads = Cancel(), Threads(len(where), "towline-looking")
+    looking = {}
+    try:
+        with context.cancel.on_cancel(stop.cancel):
+            for target, tags in where.items():
+                at = Target(target.resources, target.repository, target.context.but(cancel=stop))
+                looking[target] = threads.submit(partial(at.look_at_all, tags))
+            come, _ = meet(looking, lambda *_: True)
+    finally:  # of a late one no thread is waited for: its login may be long in coming
+        stop.cancel()
+        threads.close()
+    return come
+
+
+def _settle(
+    target: TargetPush,
+    looked: Mapping[Reference, Descriptor | TowlineError | None],
+    wanted: Wanted,
+) -> None:
     """Settle tags of a target before the image is read: a HEAD at the source and one here.
 
     Where both name the same digest, or the destination has a tag that stays, nothing else is
     requested: at Docker Hub a GET of a manifest counts as a pull.
     """
-    looked = target.look_at_all({tag: _place(tag, wanted[tag]) for tag in tags})
     found: list[tuple[Reference, Descriptor | TowlineError, Status]] = []
-    for tag in tags:
-        standing = looked[tag]
+    for tag, standing in looked.items():
         if isinstance(standing, TowlineError):
             found.append((tag, standing, "skipped"))
-        elif standing and (known := wanted[tag].known):
+            continue
+        target.seen[_place(tag, wanted[tag])] = standing.digest if standing else None
+        if standing and (known := wanted[tag].known):
             try:
                 left = _left(target, tag, known, standing)
             except RegistryError as error:
@@ -127,9 +161,9 @@ def _settle(target: TargetPush, tags: Sequence[Reference], wanted: Wanted) -> No
                 continue
             if left:
                 found.append((tag, standing, left))
-    if target.layout and target.layout.whole and len(found) < len(tags):
+    if target.layout and target.layout.whole and len(found) < len(looked):
         return  # an archive is written with all of its tags
-    if len(found) == len(tags):
+    if len(found) == len(looked):
         announce(target)
     for tag, standing, status in found:
         leave_tag(target, tag, standing, status)
@@ -153,38 +187,6 @@ def _left(
         tagged.stays(target, tag, standing, rule)
         return "skipped"
     return "unchanged" if wish.as_it_is and standing.digest == known.digest else None
-
-
-def _trees(
-    wanted: Wanted, gatherer: Gatherer
-) -> tuple[dict[Reference, Tree], dict[Reference, SourceError | RegistryError]]:
-    """The tree for each destination, and the errors of images that cannot be read.
-
-    Raises SourceError, or a registry's error, if the only image cannot be read. A source that
-    cannot be reached, or lets nobody in, is not asked for the others either.
-    """
-    found: dict[SourceEntry, Tree | SourceError | RegistryError] = {}
-    for entry in dict.fromkeys(wanted.values()):
-        try:
-            found[entry] = gatherer.tree(entry.content)
-        except (SourceError, RegistryError) as error:
-            found[entry] = error
-    readable: dict[Reference, Tree] = {}
-    broken: dict[Reference, SourceError | RegistryError] = {}
-    for reference, entry in wanted.items():
-        tree = found[entry]
-        if not isinstance(tree, TowlineError):
-            readable[reference] = tree
-        elif len(found) == 1:
-            raise tree
-        elif isinstance(tree, SourceError):
-            tag = str(reference.tag)
-            name = next((name for name in entry.names if name.endswith(f":{tag}")), tag)
-            said = f"could not find image from tag {name}: {tree.message}"
-            broken[reference] = SourceError(said, hint=tree.hint)
-        else:
-            broken[reference] = tree
-    return readable, broken
 
 
 def _fitting(

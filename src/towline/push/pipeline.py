@@ -281,13 +281,13 @@ class JointPush:
         """Start each target's way to its end; the futures end with it."""
         targets = self._targets
         learning = {each: threads.submit(partial(learn, each, self._known)) for each in targets}
-        come, late = _meet(learning, lambda target, _: not target.failure)
+        come, late = meet(learning, lambda target, _: not target.failure)
         alone = (partial(self._push_alone, target, learning[target].result) for target in late)
         ends = [*map(threads.submit, alone)]
         if come:
             self._plan(list(come), [entry for some in come.values() for entry in some])
         looking = {target: threads.submit(partial(early, target)) for target in come}
-        looked, late = _meet(looking, lambda _, over: not over)
+        looked, late = meet(looking, lambda _, over: not over)
         alone = (partial(self._send_alone, target, looking[target].result) for target in late)
         ends += map(threads.submit, alone)
         begun = self._start([target for target, over in looked.items() if not over])
@@ -351,7 +351,7 @@ class JointPush:
         return begun
 
 
-def _meet(
+def meet(
     coming: Mapping[TargetPush, Future[T]], goes_on: Callable[[TargetPush, T], bool]
 ) -> tuple[dict[TargetPush, T], list[TargetPush]]:
     """The targets whose futures are done, with their results, and those that are late.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from towline import reference as references
 from towline.context import Context, Meter
-from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
+from towline.errors import AuthError, NetworkError, RegistryError, SourceError, TowlineError
 from towline.push.target import Costs, TargetPush
 from towline.reference import Reference, RepositoryName
 from towline.sources.base import SourceEntry, images_of
@@ -18,6 +18,7 @@ from towline.spec.distribution import is_list
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from towline.push.image import Gatherer, Tree
     from towline.push.interface.options import Wish
     from towline.push.resources import Resources
     from towline.sources.image_source import ImageSource
@@ -202,6 +203,38 @@ class Opened(NamedTuple):
             for layer in image.layers
             if layer.stored
         }
+
+
+def trees(
+    wanted: Wanted, gatherer: Gatherer
+) -> tuple[dict[Reference, Tree], dict[Reference, SourceError | RegistryError]]:
+    """The tree for each destination, and the errors of images that cannot be read.
+
+    Raises SourceError, or a registry's error, if the only image cannot be read. A source that
+    cannot be reached, or lets nobody in, is not asked for the others either.
+    """
+    found: dict[SourceEntry, Tree | SourceError | RegistryError] = {}
+    for entry in dict.fromkeys(wanted.values()):
+        try:
+            found[entry] = gatherer.tree(entry.content)
+        except (SourceError, RegistryError) as error:
+            found[entry] = error
+    readable: dict[Reference, Tree] = {}
+    broken: dict[Reference, SourceError | RegistryError] = {}
+    for reference, entry in wanted.items():
+        tree = found[entry]
+        if not isinstance(tree, TowlineError):
+            readable[reference] = tree
+        elif len(found) == 1:
+            raise tree
+        elif isinstance(tree, SourceError):
+            tag = str(reference.tag)
+            name = next((name for name in entry.names if name.endswith(f":{tag}")), tag)
+            said = f"could not find image from tag {name}: {tree.message}"
+            broken[reference] = SourceError(said, hint=tree.hint)
+        else:
+            broken[reference] = tree
+    return readable, broken
 
 
 def assembled(several: Sequence[Opened]) -> tuple[Opened, SourceEntry]:

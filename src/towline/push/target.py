@@ -123,6 +123,30 @@ class Target:
         get = self.repository.get_manifest
         return self.retry("the manifest", get, reference, self.context)
 
+    def look_at_all(
+        self, where: Mapping[Reference, str]
+    ) -> dict[Reference, Descriptor | TowlineError | None]:
+        """The manifest at each place, or the error of asking for it; None: there is none.
+
+        `where`: the tag or digest of each place. Raises Cancelled.
+        """
+
+        def found(place: Reference) -> Descriptor | TowlineError | None:
+            try:
+                return self.head_manifest(where[place])
+            except TowlineError as error:
+                return error
+
+        first, *others = where
+        one = found(first)
+        # The first alone: a host that is down, or lets nobody in, is not asked for all of them.
+        if isinstance(one, TowlineError) and not isinstance(one, RegistryError):
+            return dict.fromkeys(where, one)
+        threads = self.resources.host_threads(self.repository.name.host)
+        rest = {place: threads.submit(partial(found, place)) for place in others}
+        cancel = self.context.cancel
+        return {first: one} | {place: result_of(asked, cancel) for place, asked in rest.items()}
+
     def existing(self, reference: Reference) -> Descriptor:
         """The descriptor under a reference, by one HEAD. Raises RegistryError if there is none."""
         if (found := self.head_manifest(reference.target)) is None:
@@ -259,30 +283,6 @@ class TargetPush(Target):
         if tag not in self.seen:
             self.look(tag)
         return self.seen[tag]
-
-    def look_at_all(
-        self, where: Mapping[Reference, str]
-    ) -> dict[Reference, Descriptor | TowlineError | None]:
-        """The manifest at each place, or the error of asking for it; None: there is none.
-
-        `where`: the tag or digest of each place. Raises Cancelled.
-        """
-
-        def found(place: Reference) -> Descriptor | TowlineError | None:
-            try:
-                return self.look(where[place])
-            except TowlineError as error:
-                return error
-
-        first, *others = where
-        one = found(first)
-        # The first alone: a host that is down, or lets nobody in, is not asked for all of them.
-        if isinstance(one, TowlineError) and not isinstance(one, RegistryError):
-            return dict.fromkeys(where, one)
-        threads = self.resources.host_threads(self.repository.name.host)
-        rest = {place: threads.submit(partial(found, place)) for place in others}
-        cancel = self.context.cancel
-        return {first: one} | {place: result_of(asked, cancel) for place, asked in rest.items()}
 
     def as_planned(self, entries: Mapping[Digest, Sequence[Entry]]) -> Destination:
         """The target for the plan: its name, and the HMACs of our account in these entries."""
