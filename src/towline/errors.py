@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
 
+import towline
+
 Side = Literal["source", "destination"]
 
 
@@ -159,7 +161,7 @@ class TransferCancelled(TowlineError):
     same order. Otherwise both are empty.
     """
 
-    results: tuple[Any, ...]
+    results: tuple[towline.PushResult | TowlineError | None, ...]
     references: tuple[str, ...]
 
     def __init__(
@@ -167,7 +169,7 @@ class TransferCancelled(TowlineError):
         message: str,
         *,
         hint: str | None = None,
-        results: Sequence[Any] = (),
+        results: Sequence[towline.PushResult | TowlineError | None] = (),
         references: Sequence[str] = (),
     ) -> None:
         super().__init__(message, hint=hint)
@@ -182,14 +184,14 @@ class PartialFailure(ExceptionGroup[TowlineError], TowlineError):
     `references` has their full names in the same order.
     """
 
-    results: tuple[Any, ...]
+    results: tuple[towline.PushResult | towline.PlanResult | TowlineError, ...]
     references: tuple[str, ...]
 
     def __new__(
         cls,
         message: str,
         errors: Sequence[TowlineError],
-        results: Sequence[Any] = (),
+        results: Sequence[towline.PushResult | towline.PlanResult | TowlineError] = (),
         references: Sequence[str] = (),
     ) -> Self:
         """Make the group with its errors: ExceptionGroup takes them here, not in `__init__`."""
@@ -200,7 +202,7 @@ class PartialFailure(ExceptionGroup[TowlineError], TowlineError):
         self,
         message: str,
         errors: Sequence[TowlineError],
-        results: Sequence[Any] = (),
+        results: Sequence[towline.PushResult | towline.PlanResult | TowlineError] = (),
         references: Sequence[str] = (),
     ) -> None:
         del errors  # kept by __new__

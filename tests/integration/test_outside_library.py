@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Unpack, assert_type
+from typing import TYPE_CHECKING, Any, Unpack, assert_type, get_type_hints
 
 import pytest
 
@@ -107,6 +107,23 @@ def test_a_plan_is_typed_as_a_push_is(oci_registry: TestRegistry, tmp_path: Path
     assert_type(several, list[towline.PlanResult])
     assert_type(tagged, list[towline.PlanResult])
     assert [len(several), len(tagged)] == [2, 1]
+
+
+def test_what_several_came_to_is_typed_in_the_error_that_some_failed(
+    oci_registry: TestRegistry, tmp_path: Path
+) -> None:
+    image = make_image(tmp_path / "image.tar").path
+    places = [f"{oci_registry.name('app')}:1", "127.0.0.1:1/app:1"]
+    with pytest.raises(towline.PartialFailure) as caught:
+        towline.push(image, places, retries=0, cache="none")
+    results = caught.value.results
+    assert_type(results, tuple[towline.PushResult | towline.PlanResult | towline.TowlineError, ...])
+    done, failed = results
+    assert isinstance(done, towline.PushResult)
+    assert_type(done.digest, str)
+    assert isinstance(failed, towline.NetworkError)
+    hints = get_type_hints(towline.TransferCancelled)
+    assert hints["results"] == tuple[towline.PushResult | towline.TowlineError | None, ...]
 
 
 def test_an_index_is_typed_as_a_push_is(oci_registry: TestRegistry, tmp_path: Path) -> None:

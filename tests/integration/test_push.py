@@ -635,6 +635,8 @@ def test_a_tag_whose_image_cannot_be_read_does_not_hide_the_others(
     first, failed, last = caught.value.results
     assert str(failed).startswith(f"could not find image from tag app:b: {source} has no ")
     assert isinstance(failed, towline.SourceError)
+    assert isinstance(first, towline.PushResult)
+    assert isinstance(last, towline.PushResult)
     assert towline.tags(name) == ["a", "c"] == [first.tag, last.tag]
     for plan in (True, False):
         with pytest.raises(towline.PartialFailure) as caught:

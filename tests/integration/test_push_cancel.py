@@ -239,7 +239,10 @@ def test_a_tag_that_was_finished_is_named_and_has_its_result(
     error, places = stuck_behind(made, servers[0], registry)
     assert str(error) == f"the push was cancelled; {places[1]} is in place"
     assert error.references == tuple(places)
-    assert [result and result.reference for result in error.results] == [None, places[1]]
+    none, finished = error.results
+    assert none is None
+    assert isinstance(finished, towline.PushResult)
+    assert finished.reference == places[1]
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
     assert (str(again), again.results) == (str(error), error.results)
 
@@ -281,7 +284,7 @@ def test_of_further_tags_those_set_and_the_one_in_flight_are_named(
     assert isinstance(error, towline.TransferCancelled)
     assert str(error) == f"the push was cancelled; {a} is in place; {b} may have been written"
     assert error.references == (a, b, c)
-    assert [result and result.tag for result in error.results] == ["a", None, None]
+    assert [getattr(result, "tag", None) for result in error.results] == ["a", None, None]
 
 
 @pytest.mark.parametrize("call", ["tag", "copy", "copy all"])

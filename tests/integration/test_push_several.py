@@ -276,6 +276,8 @@ def test_a_dead_registry_is_named_and_the_others_are_whole(
     good, bad, also_good = caught.value.results
     assert isinstance(bad, towline.NetworkError)
     assert dead.partition("/")[0] in bad.message
+    assert isinstance(good, towline.PushResult)
+    assert isinstance(also_good, towline.PushResult)
     assert {good.digest, also_good.digest} == whole(servers[:2])
 
 

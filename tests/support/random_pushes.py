@@ -287,7 +287,7 @@ class Pushes:
         except towline.TransferCancelled as error:
             outcomes, cancelled = [], error
         except towline.PartialFailure as error:
-            outcomes = list(error.results)
+            outcomes = [each for each in error.results if not isinstance(each, towline.PlanResult)]
         except towline.TowlineError as error:
             outcomes = [error]
         self.came[number] = Came(outcomes, cancelled, began, time.monotonic(), source.count)

@@ -66,7 +66,10 @@ def test_several_that_failed_in_one_way_have_its_code_and_else_seven() -> None:
     denied, gone, away = AuthError("m"), SourceError("m"), SourceError("n")
     assert exit_codes.of(PartialFailure("m", [gone, away], [gone, away])) == 3
     assert exit_codes.of(PartialFailure("m", [gone, denied], [gone, denied])) == 7
-    assert exit_codes.of(PartialFailure("m", [gone], [gone, "a result"])) == 7
+    done = towline.PushResult(
+        "reg/app:1", "1", f"sha256:{'0' * 64}", 1, "application/json", "pushed"
+    )
+    assert exit_codes.of(PartialFailure("m", [gone], [gone, done])) == 7
 
 
 def shown(
