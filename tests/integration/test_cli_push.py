@@ -230,6 +230,26 @@ def test_a_digest_file_is_replaced_but_a_link_or_a_pipe_is_written(
     assert done.stdout.decode() == f"{digest}{name}@{digest}"
 
 
+def test_a_digest_file_that_may_be_written_and_not_replaced_is_written(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "digest").touch()
+    (folder / "digest").chmod(0o666)
+    folder.chmod(0o555)
+    program = (
+        "import os, sys, towline.sources.spool, towline.targets.blob_files\n"
+        "from towline.cli import options, output\n"
+        "os.chdir(sys.argv[1])\n"
+        "os.geteuid() or os.setuid(65534)\n"  # root may write everywhere
+        "output.write_digests(options.Arguments(digest_file='digest'), ['sha256:new'])\n"
+    )
+    command = [sys.executable, "-c", program, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    folder.chmod(0o755)
+    assert (done.stderr, (folder / "digest").read_text()) == ("", "sha256:new\n")
+    assert [each.name for each in folder.iterdir()] == ["digest"]
+
+
 def test_a_digest_file_that_cannot_be_is_told_before_anything_is_asked(
     oci_registry: TestRegistry, image: str, tmp_path: Path, capsys: Capture
 ) -> None:
