@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import json
 import os
@@ -26,19 +27,40 @@ from towline.spec.digest import Digest
 from towline.testing.images import ImageSpec, make_image, make_images
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import BinaryIO
 
     from tests.integration.conftest import Place
     from tests.support.scripted import Asked
-    from towline.testing.image_formats import Form
+    from towline.testing.image_formats import Form, Made
     from towline.testing.registry import TestRegistry
+
+    Images = Callable[..., Made]
 
 MiB = 1 << 20
 PASSING: list[Form] = ["docker-containerd", "oci-archive"]
 LAYERS = [{"a": b"a" * 5000}, {"b": os.urandom(6 * MiB)}, {"c": os.urandom(300_000)}]
 PLATFORMS = ["linux/amd64", "linux/arm64"]
+
+
+@pytest.fixture(scope="module", name="image_of")
+def images_by_form(tmp_path_factory: pytest.TempPathFactory) -> Images:
+    """The image of LAYERS in a form, made once."""
+
+    @functools.cache
+    def image_of(form: Form, *platforms: str) -> Made:
+        path = tmp_path_factory.mktemp("image") / "x.tar"
+        wanted = list(platforms) or None
+        return make_image(path, LAYERS, wanted, form, attestations=bool(platforms))
+
+    return image_of
+
+
+def random_image(path: Path, *sizes: int) -> Made:
+    """An image of random bytes: zstd, which passes such bytes on, takes little time for them."""
+    layers = [{"f": os.urandom(size)} for size in sizes]
+    return make_image(path, layers, format="oci-archive", compression="zstd")
 
 
 @contextlib.contextmanager
@@ -74,11 +96,11 @@ def command(
 
 
 @pytest.mark.parametrize("form", PASSING)
-@pytest.mark.parametrize("platforms", [None, PLATFORMS])
+@pytest.mark.parametrize("platforms", [[], PLATFORMS])
 def test_what_passes_by_is_pushed_with_nothing_written_to_any_disk(
-    registry: Place, tmp_path: Path, form: Form, platforms: list[str] | None
+    registry: Place, image_of: Images, form: Form, platforms: list[str]
 ) -> None:
-    made = make_image(tmp_path / "x.tar", LAYERS, platforms, form, attestations=bool(platforms))
+    made = image_of(form, *platforms)
     name = registry.name("app") + ":1"
     no_files = 'ulimit -f 0; exec "$@"'
     words = ["push", "-", name, "--cache", "none", "--output", "json"]
@@ -95,9 +117,9 @@ def test_what_passes_by_is_pushed_with_nothing_written_to_any_disk(
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("form", ["docker", "docker-legacy", "docker-containerd", "oci-archive"])
 def test_a_pipe_gives_the_digest_that_its_file_gives(
-    registry: Place, tmp_path: Path, form: Form, *, packed: bool
+    registry: Place, image_of: Images, form: Form, *, packed: bool
 ) -> None:
-    made = make_image(tmp_path / "x.tar", LAYERS, format=form)
+    made = image_of(form)
     data = made.path.read_bytes()
     with piped(gzip.compress(data, 1) if packed else data) as pipe:
         result = towline.push(pipe, registry.name("app") + ":1", verify="full")
@@ -106,9 +128,9 @@ def test_a_pipe_gives_the_digest_that_its_file_gives(
 
 @pytest.mark.parametrize("form", PASSING)
 def test_what_is_there_already_passes_without_being_sent(
-    registry: Place, tmp_path: Path, form: Form
+    registry: Place, image_of: Images, form: Form
 ) -> None:
-    made = make_image(tmp_path / "x.tar", LAYERS, format=form)
+    made = image_of(form)
     data, name = made.path.read_bytes(), registry.name("app")
     with piped(data) as pipe:
         towline.push(pipe, f"{name}:1", cache="none")
@@ -122,9 +144,9 @@ def test_what_is_there_already_passes_without_being_sent(
 
 
 def test_what_has_passed_is_known_by_its_layers_and_mounted_later(
-    registry: Place, tmp_path: Path
+    registry: Place, tmp_path: Path, image_of: Images
 ) -> None:
-    made = make_image(tmp_path / "x.tar", LAYERS, format="oci-archive")
+    made = image_of("oci-archive")
     cache = str(tmp_path / "cache")
     with piped(made.path.read_bytes()) as pipe:
         towline.push(pipe, registry.name("app") + ":1", cache=cache)
@@ -137,9 +159,9 @@ def test_what_has_passed_is_known_by_its_layers_and_mounted_later(
 
 
 def test_a_pipe_goes_to_several_registries_at_once(
-    registry: Place, oci_registry: TestRegistry, tmp_path: Path
+    registry: Place, oci_registry: TestRegistry, image_of: Images
 ) -> None:
-    made = make_image(tmp_path / "x.tar", LAYERS, PLATFORMS, "oci-archive")
+    made = image_of("oci-archive", *PLATFORMS)
     names = [registry.name("app") + ":1", oci_registry.name("other") + ":1"]
     told: list[towline.Event] = []
     with piped(made.path.read_bytes()) as pipe, towline.Pusher(on_event=told.append) as pusher:
@@ -160,7 +182,7 @@ def test_a_pipe_goes_to_several_registries_at_once(
 def test_one_failure_at_one_of_several_registries_costs_it_no_blob(
     tmp_path: Path, size: int, failure: Reply
 ) -> None:
-    made = make_image(tmp_path / "x.tar", [{"f": os.urandom(size)}], format="oci-archive")
+    made = random_image(tmp_path / "x.tar", size)
     with (
         scripted() as sound,
         scripted() as failing,
@@ -198,9 +220,9 @@ def test_a_blob_that_no_manifest_wants_does_no_harm(registry: Place, tmp_path: P
     ],
 )
 def test_what_has_to_be_known_first_is_spooled_and_said(
-    registry: Place, tmp_path: Path, wishes: Any, why: str
+    registry: Place, image_of: Images, wishes: Any, why: str
 ) -> None:
-    made = make_image(tmp_path / "x.tar", LAYERS, PLATFORMS, "oci-archive")
+    made = image_of("oci-archive", *PLATFORMS)
     told: list[towline.Event] = []
     with piped(made.path.read_bytes()) as pipe, towline.Pusher(on_event=told.append) as pusher:
         pusher.push(pipe, registry.name("app") + ":1", **wishes)
@@ -231,8 +253,8 @@ def test_a_plain_layer_has_the_rest_spooled_and_is_compressed(
     assert "is large and not compressed" in notes(told)[0]
 
 
-def test_a_pipe_is_read_to_its_end(registry: Place, tmp_path: Path) -> None:
-    made = make_image(tmp_path / "x.tar", LAYERS, format="oci-archive")
+def test_a_pipe_is_read_to_its_end(registry: Place, image_of: Images) -> None:
+    made = image_of("oci-archive")
     script = (
         f"set -o pipefail; (cat {made.path}; head -c 3000000 /dev/zero) | "
         f"{sys.executable} -m towline push - {registry.name('app')}:1"
@@ -243,9 +265,9 @@ def test_a_pipe_is_read_to_its_end(registry: Place, tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", PASSING)
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_pipe_that_is_torn_anywhere_is_one_sentence_and_no_tag(
-    oci_registry: TestRegistry, tmp_path: Path, form: Form, *, packed: bool
+    oci_registry: TestRegistry, image_of: Images, form: Form, *, packed: bool
 ) -> None:
-    made = make_image(tmp_path / "x.tar", LAYERS, format=form)
+    made = image_of(form)
     data = made.path.read_bytes()
     if packed:
         data = gzip.compress(data, 1)
@@ -258,9 +280,9 @@ def test_a_pipe_that_is_torn_anywhere_is_one_sentence_and_no_tag(
 
 
 def test_bytes_that_are_not_those_of_their_name_are_refused(
-    oci_registry: TestRegistry, tmp_path: Path
+    oci_registry: TestRegistry, image_of: Images
 ) -> None:
-    made = make_image(tmp_path / "x.tar", LAYERS, format="oci-archive")
+    made = image_of("oci-archive")
     data = bytearray(made.path.read_bytes())
     place = data.index(gzip.compress(b"")[:3]) + 5000
     data[place] ^= 1
@@ -271,10 +293,7 @@ def test_bytes_that_are_not_those_of_their_name_are_refused(
 
 
 def test_of_pipes_that_cross_none_waits_for_the_other(tmp_path: Path) -> None:
-    made = [
-        make_image(tmp_path / f"{number}.tar", [{"f": os.urandom(24 * MiB)}], format="oci-archive")
-        for number in range(2)
-    ]
+    made = [random_image(tmp_path / f"{number}.tar", 24 * MiB) for number in range(2)]
     cancel = towline.Cancel()
     too_late = threading.Timer(60, cancel.cancel)
     too_late.start()
@@ -311,7 +330,7 @@ def test_of_pipes_that_cross_none_waits_for_the_other(tmp_path: Path) -> None:
 def test_who_has_joined_the_upload_of_another_pipe_sends_its_own_bytes_where_that_pipe_ends(
     oci_registry: TestRegistry, tmp_path: Path, ends: str, size: int
 ) -> None:
-    made = make_image(tmp_path / "x.tar", [{"f": os.urandom(size)}], format="oci-archive")
+    made = random_image(tmp_path / "x.tar", size)
     data, name = made.path.read_bytes(), oci_registry.name("app")
     cancel, joined = towline.Cancel(), threading.Event()
     ours, theirs = os.pipe()
@@ -345,7 +364,7 @@ def test_who_has_joined_the_upload_of_another_pipe_sends_its_own_bytes_where_tha
 def test_what_has_come_is_held_for_an_upload_that_pauses(
     oci_registry: TestRegistry, tmp_path: Path
 ) -> None:
-    made = make_image(tmp_path / "x.tar", [{"f": os.urandom(40 * MiB)}], format="oci-archive")
+    made = random_image(tmp_path / "x.tar", 40 * MiB)
     data = made.path.read_bytes()
     cut, ends = threading.Event(), os.pipe()
 
@@ -387,7 +406,7 @@ def test_what_has_come_is_held_for_an_upload_that_pauses(
 def test_a_registry_that_hangs_keeps_the_others_waiting_for_a_while_at_most(
     tmp_path: Path, size: int, method: str
 ) -> None:
-    made = make_image(tmp_path / "x.tar", [{"f": os.urandom(size)}], format="oci-archive")
+    made = random_image(tmp_path / "x.tar", size)
     with (
         scripted() as sound,
         scripted() as hanging,
@@ -408,10 +427,7 @@ def test_a_registry_that_hangs_keeps_the_others_waiting_for_a_while_at_most(
 
 
 def test_who_waits_for_another_push_of_ours_to_end_is_not_left_behind(tmp_path: Path) -> None:
-    one, other = (
-        make_image(tmp_path / f"{n}.tar", [{"f": os.urandom(6 * MiB)}], format="oci-archive")
-        for n in range(2)
-    )
+    one, other = (random_image(tmp_path / f"{n}.tar", 6 * MiB) for n in range(2))
     with (
         scripted() as free,
         scripted() as busy,
@@ -431,8 +447,8 @@ def test_who_waits_for_another_push_of_ours_to_end_is_not_left_behind(tmp_path: 
 def test_small_blobs_are_sent_again_and_large_ones_end_with_the_way_round(
     oci_registry: TestRegistry, tmp_path: Path
 ) -> None:
-    small = make_image(tmp_path / "s.tar", [{"a": os.urandom(12 * MiB)}], format="oci-archive")
-    large = make_image(tmp_path / "l.tar", [{"a": os.urandom(28 * MiB)}], format="oci-archive")
+    small = random_image(tmp_path / "s.tar", 12 * MiB)
+    large = random_image(tmp_path / "l.tar", 28 * MiB)
     name = oci_registry.name("app")
     oci_registry.cut(after_bytes=11 * MiB)
     with piped(small.path.read_bytes()) as pipe:
@@ -455,17 +471,18 @@ def test_small_blobs_are_sent_again_and_large_ones_end_with_the_way_round(
 
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_many_blobs_pass_however_few_go_at_once(registry: Place, tmp_path: Path, jobs: int) -> None:
-    layers = [{"f": os.urandom(size)} for size in (5 * MiB, 9, 2 * MiB, 7 * MiB, 300_000) * 4]
-    made = make_image(tmp_path / "x.tar", layers, format="oci-archive")
+    made = random_image(tmp_path / "x.tar", *(5 * MiB, 9, 2 * MiB, 7 * MiB, 300_000) * 4)
     with piped(made.path.read_bytes()) as pipe:
         result = towline.push(pipe, registry.name("app") + ":1", jobs=jobs, cache="none")
     assert result.digest == made.digest
 
 
 @pytest.mark.parametrize("rule", ["skip", "fail"])
-def test_a_tag_that_is_to_stay_costs_no_blob(registry: Place, tmp_path: Path, rule: Any) -> None:
+def test_a_tag_that_is_to_stay_costs_no_blob(
+    registry: Place, tmp_path: Path, image_of: Images, rule: Any
+) -> None:
     old = make_image(tmp_path / "old.tar", [{"o": b"o"}], format="oci-archive")
-    made = make_image(tmp_path / "x.tar", LAYERS, format="oci-archive")
+    made = image_of("oci-archive")
     name = registry.name("app") + ":1"
     towline.push(old.path, name)
     before = len(registry.requests())
@@ -483,8 +500,7 @@ def test_a_large_blob_that_takes_the_only_slot_needs_no_room_of_those_before_it(
     tmp_path: Path,
 ) -> None:
     # Without the first one, those before the last leave less room than is held of what was sent.
-    layers = [{"file": os.urandom(size << 10)} for size in (*[2800] * 7, 12_000)]
-    made = make_image(tmp_path / "x.tar", layers, format="oci-archive")
+    made = random_image(tmp_path / "x.tar", *(size << 10 for size in (*[2800] * 7, 12_000)))
     with tarfile.open(made.path) as tar:
         files = [each for each in tar if each.isreg()]
         parts = [(each, cast("BinaryIO", tar.extractfile(each)).read()) for each in files]
@@ -503,8 +519,8 @@ def test_a_large_blob_that_takes_the_only_slot_needs_no_room_of_those_before_it(
         assert result.digest == made.digest
 
 
-def test_a_cancelled_pipe_stops_at_once(oci_registry: TestRegistry, tmp_path: Path) -> None:
-    made = make_image(tmp_path / "x.tar", LAYERS, format="oci-archive")
+def test_a_cancelled_pipe_stops_at_once(oci_registry: TestRegistry, image_of: Images) -> None:
+    made = image_of("oci-archive")
     data = made.path.read_bytes()
     cancel = towline.Cancel()
     ours, theirs = os.pipe()

@@ -354,27 +354,29 @@ def _body(connection: socket.socket, head: _Head, early: int | None) -> tuple[by
     wanted = int(fields.get("content-length", 0))
     if early is not None:
         wanted = min(wanted, early)
-    while len(data) < wanted:
-        data += _received(connection)
-    return data[:wanted], data[wanted:]
+    body = bytearray(data)
+    while len(body) < wanted:
+        body += _received(connection)
+    return bytes(body[:wanted]), bytes(body[wanted:])
 
 
-def _chunks(connection: socket.socket, data: bytes, early: int | None) -> tuple[bytes, bytes]:
-    body = bytearray()
+def _chunks(connection: socket.socket, rest: bytes, early: int | None) -> tuple[bytes, bytes]:
+    data, body = bytearray(rest), bytearray()
     while early is None or len(body) < early:
         while b"\r\n" not in data:
             data += _received(connection)
-        line, _, data = data.partition(b"\r\n")
+        line = data[: data.index(b"\r\n")]
+        del data[: len(line) + 2]
         size = int(line, 16)
         while len(data) < size + 2:
             if early is not None and len(body) + len(data) >= early:
                 return bytes(body + data)[:early], b""
             data += _received(connection)
         body += data[:size]
-        data = data[size + 2 :]
+        del data[: size + 2]
         if not size:
             break
-    return bytes(body), data
+    return bytes(body), bytes(data)
 
 
 def _received(connection: socket.socket) -> bytes:
