@@ -59,10 +59,16 @@ def test_every_command_has_a_section(command: str) -> None:
     assert section(page("cli.md"), f"## {command}")
 
 
-@pytest.mark.parametrize(("command", "name"), sorted(set(spellings())))
-def test_every_option_is_documented(command: str, name: str) -> None:
-    del command
-    assert re.search(rf"`{re.escape(name)}[`= \[]", page("cli.md"))
+def test_every_option_is_documented() -> None:
+    text = page("cli.md")
+    names = sorted(set(spellings()))
+    assert names
+    missing = [
+        (command, name)
+        for command, name in names
+        if not re.search(rf"`{re.escape(name)}[`= \[]", text)
+    ]
+    assert missing == []
 
 
 def test_no_option_is_documented_that_no_command_takes() -> None:
