@@ -23,20 +23,19 @@ from tests.support.knowledge import (
     THEIRS,
     Place,
     entry,
+    opener,
 )
 from tests.support.processes import until
 from towline.knowledge.base import SavedSession
-from towline.knowledge.redis import Address, RedisKnowledge
-from towline.knowledge.sqlite import SqliteKnowledge
 from towline.knowledge.store import MAX_CONFIG_SIZE, read, written
 from towline.spec import media_types
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.support.redis_server import RedisServer
-    from towline.knowledge.base import Entry, Signer
+    from towline.knowledge.base import Entry
     from towline.knowledge.store import Knowledge
 
 NEEDS_REDIS = pytest.mark.needs("redis-server")
@@ -56,13 +55,6 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     server: RedisServer = request.getfixturevalue("redis_server")
     url = server.url if request.param == "redis" else server.unix_url
     return f"{url}?prefix={uuid.uuid4()}:"
-
-
-def opener(address: str) -> Callable[[Signer], Knowledge]:
-    """How to open it."""
-    if "://" in address:
-        return lambda signer: RedisKnowledge(Address.parse(address), signer)
-    return lambda signer: SqliteKnowledge(Path(address), signer)
 
 
 @pytest.fixture
@@ -312,8 +304,7 @@ def test_threads_lose_nothing_to_each_other(store: Knowledge) -> None:
 
 WRITER = textwrap.dedent("""
     import sys
-    from tests.integration.test_knowledge_contract import opener
-    from tests.support.knowledge import OURS, entry
+    from tests.support.knowledge import OURS, entry, opener
     from towline.spec.digest import Digest
 
     address, process = sys.argv[1:]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from towline.knowledge.base import Entry, Signer
+from towline.knowledge.redis import Address, RedisKnowledge
+from towline.knowledge.sqlite import SqliteKnowledge
 from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -46,6 +49,13 @@ def entry(  # noqa: PLR0917 - in the order of the class
         learned=learned,
         seen=seen,
     )
+
+
+def opener(address: str) -> Callable[[Signer], Knowledge]:
+    """How to open what `--cache` would name."""
+    if "://" in address:
+        return lambda signer: RedisKnowledge(Address.parse(address), signer)
+    return lambda signer: SqliteKnowledge(Path(address), signer)
 
 
 class Place:
