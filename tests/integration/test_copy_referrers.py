@@ -36,26 +36,25 @@ class Source:
         self.server = server
         self.host = server.url.partition("//")[2]
         made = make_image(folder / "index", [{"a": b"b"}], BOTH, "oci", attestations=True)
-        pushed = copied(str(made.path), f"{self.host}/app:1")
-        self.index = Digest(pushed.digest)
-        self.child = Digest(pushed.manifests[0].digest)
-        self.signatures = [
-            self.sign(folder / f"signature{n}", subject)
-            for n, subject in enumerate([self.index, self.child])
-        ]
-        # What refers to a signature comes along too.
-        self.signatures.append(self.sign(folder / "of-it", Digest(self.signatures[0])))
-        old = make_image(folder / "old", [{"sig": b"nature"}], format="oci")
-        self.tag = cosign_tags(self.index)[0]
-        self.tagged = copied(str(old.path), f"{self.host}/app:{self.tag}").digest
-        self.mark = server.log.count
+        with towline.Pusher(cache="none") as pusher:
+            pushed = pusher.push(made.path, f"{self.host}/app:1")
+            self.index = Digest(pushed.digest)
+            self.child = Digest(pushed.manifests[0].digest)
+            self.signatures = [
+                self.sign(pusher, folder / f"signature{n}", subject)
+                for n, subject in enumerate([self.index, self.child])
+            ]
+            # What refers to a signature comes along too.
+            of_it = self.sign(pusher, folder / "of-it", Digest(self.signatures[0]))
+            self.signatures.append(of_it)
+            old = make_image(folder / "old", [{"sig": b"nature"}], format="oci")
+            self.tag = cosign_tags(self.index)[0]
+            self.tagged = pusher.push(old.path, f"{self.host}/app:{self.tag}").digest
 
-    def sign(self, layout: Path, subject: Digest) -> str:
+    def sign(self, pusher: towline.Pusher, layout: Path, subject: Digest) -> str:
         """Put an artifact that refers to a manifest; its digest."""
         signature(layout, subject, 1)
-        result = towline.push(layout, f"{self.host}/app", by_digest=True, cache="none")
-        assert isinstance(result, towline.PushResult)
-        return result.digest
+        return pusher.push(layout, f"{self.host}/app", by_digest=True).digest
 
 
 def copied(source: str, destination: str, **options: Any) -> towline.PushResult:

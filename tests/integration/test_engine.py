@@ -516,7 +516,7 @@ def test_an_engine_is_asked_again_for_a_blob_that_has_passed_and_did_not_arrive(
 ) -> None:
     notes = Notes()
     noise = ({"a": os.urandom(28 << 20)}, {"b": b"b"}, {"c": os.urandom(6 << 20)})
-    image = held(engine, tmp_path, "containerd", "app:1", layers=noise)
+    image = held(engine, tmp_path, "containerd", "app:1", layers=noise, compression="zstd")
     oci_registry.cut(after_bytes=26 << 20)
     options: Any = {"engine": engine.url, "cache": tmp_path / "cache", "on_event": notes.hear}
     place = f"{oci_registry.name('app')}:1"
@@ -529,7 +529,7 @@ def test_a_registry_that_is_left_behind_is_served_by_a_second_export(
     engine: ScriptedEngine, oci_registry: OciRegistry, tmp_path: Path
 ) -> None:
     noise = ({"a": os.urandom(6 << 20)}, {"b": b"b"}, {"c": os.urandom(5 << 20)})
-    image = held(engine, tmp_path, "containerd", "app:1", layers=noise)
+    image = held(engine, tmp_path, "containerd", "app:1", layers=noise, compression="zstd")
     with (
         scripted() as hanging,
         towline.Pusher(engine=engine.url, cache="none", timeout=300) as pusher,

@@ -320,7 +320,7 @@ def _check_no_room(client: RawClient, *, first: int, too_much: int) -> None:
 
 def test_memory_is_constant_in_the_blobs_size_both_ways(root: Path) -> None:
     peaks = []
-    for size in (8 * MiB, 160 * MiB):
+    for size in (8 * MiB, 96 * MiB):
         with serving(root) as registry, RawClient(registry.host) as client:
             block = os.urandom(MiB)
             session = client.open_upload("a")
@@ -347,9 +347,8 @@ def test_ten_thousand_tags_cost_a_push_nothing(server: Server, client: RawClient
     content = image(config)
     client.put_manifest("a", "first", content)
     folder = server.root / "repositories" / "a" / "_tags"
-    pointer = (folder / "first").read_bytes()
     for n in range(10_000):
-        (folder / f"t{n}").write_bytes(pointer)
+        os.link(folder / "first", folder / f"t{n}")
     begun = time.monotonic()
     for n in range(20):
         assert client.put_manifest("a", f"new{n}", content).status == 201

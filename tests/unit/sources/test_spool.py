@@ -203,7 +203,7 @@ def test_a_folder_for_spools_that_does_not_exist_is_named(tmp_path: Path) -> Non
 
 def test_memory_does_not_grow_with_the_archive(tmp_path: Path) -> None:
     small = make_image(tmp_path / "small.tar.gz", archive="gzip").path.read_bytes()
-    big = big_image(tmp_path, 96, archive="gzip")
+    big = big_image(tmp_path, 40, archive="gzip")
     with big.open("rb") as file:
         peaks = [
             run(None, data=small)["peak"],
