@@ -147,25 +147,27 @@ def _settle(
     Where both name the same digest, or the destination has a tag that stays, nothing else is
     requested: at Docker Hub a GET of a manifest counts as a pull.
     """
-    found: list[tuple[Reference, Descriptor | TowlineError, Status]] = []
+    wish, rule = target.wish, target.wish.if_exists
+    settled: dict[Reference, tuple[Descriptor | TowlineError, Status]] = {}
     for tag, standing in looked.items():
         if isinstance(standing, TowlineError):
-            found.append((tag, standing, "skipped"))
+            settled[tag] = standing, "skipped"
             continue
         target.seen[_place(tag, wanted[tag])] = standing.digest if standing else None
-        if standing and (known := wanted[tag].known):
+        if not (standing and (known := wanted[tag].known)):
+            continue
+        if tag.tag and rule in {"skip", "fail"}:
             try:
-                left = _left(target, tag, known, standing)
+                settled[tag] = tagged.stays(target, tag, standing, rule), "skipped"
             except RegistryError as error:
-                found.append((tag, error, "skipped"))
-                continue
-            if left:
-                found.append((tag, standing, left))
-    if target.layout and target.layout.whole and len(found) < len(looked):
+                settled[tag] = error, "skipped"
+        elif wish.as_it_is and standing.digest == known.digest:
+            settled[tag] = standing, "unchanged"
+    if target.layout and target.layout.whole and len(settled) < len(looked):
         return  # an archive is written with all of its tags
-    if len(found) == len(looked):
+    if len(settled) == len(looked):
         announce(target)
-    for tag, standing, status in found:
+    for tag, (standing, status) in settled.items():
         leave_tag(target, tag, standing, status)
 
 
@@ -173,20 +175,6 @@ def _place(tag: Reference, entry: SourceEntry) -> str:
     """The tag, or the digest under which an image at a registry goes without one."""
     # With a tag the source's answer to its own HEAD is not waited for here.
     return tag.tag or (entry.known.digest if entry.known else "")
-
-
-def _left(
-    target: TargetPush, tag: Reference, known: Descriptor, standing: Descriptor
-) -> Status | None:
-    """The status of a tag that is left as it is; None: it is not.
-
-    Raises RegistryError where `--if-exists` ends the tag's push.
-    """
-    wish, rule = target.wish, target.wish.if_exists
-    if tag.tag and rule in {"skip", "fail"}:
-        tagged.stays(target, tag, standing, rule)
-        return "skipped"
-    return "unchanged" if wish.as_it_is and standing.digest == known.digest else None
 
 
 def _fitting(

@@ -59,12 +59,6 @@ def learn(target: TargetPush, unknown: set[Digest]) -> list[Entry]:
             learner.ask(reference)
     if learner.wanted and not target.wish.cache_from:
         _guess(learner)
-    own = {reference for reference, _ in target.due}
-    for reference, found in learner.taught.items():
-        target.teachers |= dict.fromkeys(found, reference)
-        if reference not in own:
-            layers = "1 layer is" if len(found) == 1 else f"{len(found)} layers are"
-            target.note(f"{layers} known from {reference}")
     return learner.entries
 
 
@@ -134,9 +128,8 @@ class _Learner:
         """DiffIDs that nothing is known of yet."""
         self.entries: list[Entry] = []
         """What was learned, each blob of a layer once."""
-        self.taught: dict[Reference, set[Digest]] = {}
-        """By references that have taught some of them: which DiffIDs."""
         tags = target.due
+        self._own = dict(tags)
         ours = [image for _, tree in tags for image in images(tree)]
         self._platforms = {image.source.platform[:2] for image in ours}
         # What is there already of the images themselves need not be read from there.
@@ -167,7 +160,10 @@ class _Learner:
             self.wanted |= found
             return
         if found:
-            self.taught[reference] = found
+            target.teachers |= dict.fromkeys(found, reference)
+            if reference not in self._own:
+                layers = "1 layer is" if len(found) == 1 else f"{len(found)} layers are"
+                target.note(f"{layers} known from {reference}")
         for entry in entries:  # a thousand tags may share a layer
             pair = (entry.diff_id, entry.digest, entry.repository)
             if pair not in self._pairs:

@@ -12,7 +12,7 @@ from towline.push.manifests import tagged
 from towline.push.manifests.build import Documents
 from towline.push.manifests.put import TOGETHER, TaggedImage, put, put_together, wants_foreign
 from towline.push.reporting import Placed, charge, check_untouched, leave_tag, place_tag
-from towline.registry.manifests import lacks_blobs, refuses_type
+from towline.registry.manifests import lacks_blobs
 from towline.spec.descriptor import Descriptor
 from towline.transfers.threads import Threads, not_begun
 
@@ -133,7 +133,8 @@ class TagPush:
                 break
             try:
                 with target.context.span("tagged"):
-                    placed = Placed(self._put_image(image), "pushed")
+                    documents = image.put(partial(self._blobs.send_also, tree))
+                placed = Placed(documents, "pushed")
                 break
             except RegistryError as error:
                 self._send_missing(tree, image, error, pause)
@@ -159,22 +160,6 @@ class TagPush:
         self._target.context.cancel.wait(pause)
         last = pause == self._target.resources.look_again[-1]
         self._blobs.send_missing(tree, refusal.message if last else "")
-
-    def _put_image(self, image: TaggedImage) -> Documents:
-        """Put the documents; where their type is refused, convert them and put those.
-
-        Returns the documents that were put. Raises the error of the last attempt, and Cancelled.
-        """
-        placed = image.documents
-        try:
-            put(self._target, image.reference, placed)
-        except RegistryError as refusal:
-            if not refuses_type(refusal):
-                raise
-            placed = image.put_converted(refusal, partial(self._blobs.send_also, image.tree))
-        refused = placed.top.media_type != image.documents.top.media_type
-        self._target.repository.facts.note_format(image.family, refused=refused)
-        return placed
 
     def _conclude(
         self, reference: Reference, tree: Tree, put: Placed | Descriptor | TowlineError

@@ -293,7 +293,10 @@ class TargetPush(Target):
         return Destination(repository.name, accounts)
 
     def pull_from(self, names: Iterable[RepositoryName]) -> None:
-        """Have tokens ask for `pull` of repositories from which blobs may be mounted."""
+        """Have tokens ask for `pull` of repositories from which blobs may be mounted.
+
+        That is all in which the `repository` differs from then on.
+        """
         name, client = self.repository.name, self.resources.client
         origins = {origin for origin in names if origin.host == name.host and origin != name}
         if origins:

@@ -246,13 +246,27 @@ class TaggedImage:
                 return converted
         return None
 
-    # In another form, for a registry that refuses the type of the documents.
+    def put(self, send: Callable[[Blob], None]) -> Documents:
+        """Put the documents; where their type is refused, convert them and put those.
 
-    def put_converted(self, refusal: RegistryError, send: Callable[[Blob], None]) -> Documents:
-        """Convert the documents, and put them in one form after the other until one is taken.
+        Returns the documents that were put. `send` uploads a blob that is not in the tree. Raises
+        the error of the last attempt, and Cancelled.
+        """
+        placed = self.documents
+        try:
+            put(self.target, self.reference, placed)
+        except RegistryError as refusal:
+            if not refuses_type(refusal):
+                raise
+            placed = self._put_converted(refusal, send)
+        refused = placed.top.media_type != self.documents.top.media_type
+        self.target.repository.facts.note_format(self.family, refused=refused)
+        return placed
 
-        Returns the documents that were taken. `send` uploads a blob that is not in the tree. Raises
-        one error, whose message has all refusals.
+    def _put_converted(self, refusal: RegistryError, send: Callable[[Blob], None]) -> Documents:
+        """Put the documents in one other form after the other, until one is taken.
+
+        Raises one error, whose message has all refusals.
         """
         if hint := self._never_converted():
             raise _hinted(refusal, hint) from None
