@@ -237,7 +237,7 @@ def test_a_digest_file_that_may_be_written_and_not_replaced_is_written(tmp_path:
     (folder / "digest").chmod(0o666)
     folder.chmod(0o555)
     program = (
-        "import os, sys, towline.sources.spool, towline.targets.blob_files\n"
+        "import os, pathlib, sys, towline.sources.spool, towline.targets.blob_files\n"
         "from towline.cli import options, output\n"
         "os.chdir(sys.argv[1])\n"
         "os.geteuid() or os.setuid(65534)\n"  # root may write everywhere
