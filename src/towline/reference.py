@@ -4,7 +4,8 @@ The grammar is docker's (distribution `reference`); the first part is a host whe
 a colon, is `localhost`, an IPv6 address in brackets, or has an upper-case letter.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: at every start Python would compile each text that
+# annotates a field of a named tuple.
 
 import re
 from typing import NamedTuple, NoReturn
@@ -70,7 +71,7 @@ class Reference(NamedTuple):
         """The last part of a manifest's address: the digest, else the tag, else `latest`."""
         return self.digest or self.tag or LATEST
 
-    def with_tag(self, tag: str | None) -> Reference:
+    def with_tag(self, tag: str | None) -> "Reference":
         """The same repository under another tag."""
         return self._replace(tag=tag, digest=None)
 

@@ -180,7 +180,9 @@ def test_a_connection_that_is_kept_serves_the_next_push(registry: Scripted, tmp_
 
 
 def test_a_client_that_is_closed_keeps_no_connection(registry: Scripted) -> None:
-    client = RegistryClient(Settings(plain_http=True, environ={}))
+    settings = Settings()
+    settings.plain_http = True
+    client = RegistryClient(settings)
     client.close()
     client.connect(registry.host, Context())
     with warnings.catch_warnings(record=True) as said:

@@ -43,11 +43,11 @@ class Client:
     ) -> None:
         self.heard = Heard()
         self.context = Context()
-        self.client = RegistryClient(
-            Settings(**{"log": self.heard, "timeout": TIMEOUT, "plain_http": True, **settings}),
-            clock,
-            recall=recall,
-        )
+        given = Settings()
+        usual = {"log": self.heard, "timeout": TIMEOUT, "plain_http": True}
+        for name, value in {**usual, **settings}.items():
+            setattr(given, name, value)
+        self.client = RegistryClient(given, clock, recall=recall)
         self.host = host
         self.repository = self.repo(NAME)
 

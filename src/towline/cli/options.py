@@ -5,13 +5,12 @@ module knows only what reading a command line needs. An option that is not given
 namespace, so that each default is in one place, the library.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: at every start Python would compile each text that
+# annotates a field of a named tuple.
 
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import NamedTuple
 
 
 def whole(least: int) -> Callable[[str], int]:

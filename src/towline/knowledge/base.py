@@ -8,20 +8,18 @@ own, and entries of other machines count as learned: they are believed no furthe
 repository that they name.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: at every start Python would compile each text that
+# annotates a field of a named tuple.
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 from towline.errors import InvalidReference
 from towline.reference import parse
+from towline.spec.digest import Digest
 from towline.spec.media_types import Compression
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from towline.spec.digest import Digest
 
 MAX_ENTRIES = 50
 """Entries kept of one DiffID; the oldest is dropped first."""

@@ -4,15 +4,14 @@ A blob is recorded under `recorded`: the profile's name and version and, where t
 depends on it, the family of machines.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: at every start Python would compile each text that
+# annotates a field of a named tuple.
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from towline.errors import UsageError
-
-if TYPE_CHECKING:
-    from towline.spec.media_types import Compression
+from towline.spec.media_types import Compression
 
 GZIP_BEST_LEVEL = 6
 """Of libdeflate. Level 7 makes 0.4 % less at three quarters of the speed, 9 as much at a third."""

@@ -7,7 +7,6 @@ twice.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -26,26 +25,36 @@ if TYPE_CHECKING:
     from towline.spec.media_types import Compression
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Blob:
     """Bytes that the destination must hold."""
 
-    identity: Digest
-    """The DiffID of a layer, the digest of anything else."""
-    stored: Descriptor | None
-    """The blob that is sent byte for byte; None: the plain tar is compressed on the way."""
-    size: int
-    """Bytes that `open` gives."""
-    open: Callable[[], Reader]
-    is_layer: bool
-    shown: bool = True
-    """Whether progress shows it; as docker's does not show configs, ours does not."""
-    held: bool = True
-    """Whether the source has the bytes; if not, it is asked for and mounted, and never sent."""
-    origin: RepositoryName | None = None
-    """The repository that it is read from, if that is at a registry."""
-    seen_in: tuple[RepositoryName, ...] = ()
-    """Repositories that hold it, by the source's word; their hosts may lack their ports."""
+    def __init__(
+        self,
+        identity: Digest,
+        stored: Descriptor | None,
+        size: int,
+        open: Callable[[], Reader],  # noqa: A002 - as sources have it
+        *,
+        is_layer: bool,
+        shown: bool = True,
+        held: bool = True,
+    ) -> None:
+        self.identity = identity
+        """The DiffID of a layer, the digest of anything else."""
+        self.stored = stored
+        """The blob that is sent byte for byte; None: the plain tar is compressed on the way."""
+        self.size = size
+        """Bytes that `open` gives."""
+        self.open = open
+        self.is_layer = is_layer
+        self.shown = shown
+        """Whether progress shows it; as docker's does not show configs, ours does not."""
+        self.held = held
+        """Whether the source has the bytes; if not, it is asked for and mounted, and never sent."""
+        self.origin: RepositoryName | None = None
+        """The repository that it is read from, if that is at a registry."""
+        self.seen_in: tuple[RepositoryName, ...] = ()
+        """Repositories that hold it, by the source's word; their hosts may lack their ports."""
 
     @property
     def key(self) -> str:
@@ -115,16 +124,15 @@ Layer = Blob | Descriptor
 """A blob, or the descriptor of a foreign layer, which stays where its `urls` say."""
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Image:
-    """One image, of which a manifest will be made."""
+    """One image, of which a manifest will be made; its layers the base first."""
 
-    source: SourceImage
-    config: Blob
-    layers: tuple[Layer, ...]
-    """The base first."""
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    """Annotations that are added to the manifest's own."""
+    def __init__(self, source: SourceImage, config: Blob, layers: tuple[Layer, ...]) -> None:
+        self.source = source
+        self.config = config
+        self.layers = layers
+        self.annotations: Mapping[str, str] = {}
+        """Annotations that are added to the manifest's own."""
 
     @property
     def blobs(self) -> tuple[Blob, ...]:
@@ -138,14 +146,14 @@ class Image:
         return all(blob.stored is not None for blob in self.blobs)
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Index:
     """One index, with its children in its order."""
 
-    source: SourceIndex
-    children: tuple[Image | Index, ...]
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    """Annotations that are added to its own."""
+    def __init__(self, source: SourceIndex, children: tuple[Image | Index, ...]) -> None:
+        self.source = source
+        self.children = children
+        self.annotations: Mapping[str, str] = {}
+        """Annotations that are added to its own."""
 
     @property
     def blobs(self) -> tuple[Blob, ...]:
@@ -190,8 +198,8 @@ class Gatherer:
         if not (identity := diff_id or (stored and stored.digest)):
             msg = "a layer has neither a digest nor a DiffID: the source says too little of it"
             raise SourceError(msg)
-        is_layer = diff_id is not None
-        blob = Blob(identity, stored, layer.size, layer.open, is_layer, held=layer.held)
+        held, is_layer = layer.held, diff_id is not None
+        blob = Blob(identity, stored, layer.size, layer.open, is_layer=is_layer, held=held)
         blob.origin, blob.seen_in = source.origin, source.seen_in
         return self._share(blob)
 
@@ -222,7 +230,7 @@ def in_memory(content: bytes, stored: Descriptor, identity: Digest, *, is_layer:
     """A small blob whose bytes are in memory; progress does not show it."""
     # Its `readinto` takes more kinds of buffers than a Reader's.
     opened = cast("Callable[[], Reader]", partial(io.BytesIO, content))
-    return Blob(identity, stored, len(content), opened, is_layer, shown=False)
+    return Blob(identity, stored, len(content), opened, is_layer=is_layer, shown=False)
 
 
 def tree_blobs(trees: Iterable[Tree]) -> tuple[Blob, ...]:

@@ -6,22 +6,20 @@ source lacks the blob). A dry run walks the same steps and only asks. The number
 Docker engine's: a small upload is cheaper than a round trip.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: at every start Python would compile each text that
+# annotates a field of a named tuple.
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
+from towline.knowledge.base import Entry
+from towline.layers.profile import Profile
+from towline.push.image import Blob
 from towline.reference import RepositoryName
 from towline.spec import media_types
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from towline.knowledge.base import Entry
-    from towline.layers.profile import Profile
-    from towline.push.image import Blob
-    from towline.spec.digest import Digest
-    from towline.spec.media_types import Compression, Format
-    from towline.told import Outcome
+from towline.spec.digest import Digest
+from towline.spec.media_types import Compression, Format
+from towline.told import Outcome
 
 ASK_LIMIT = 3
 """HEADs for one layer at most: each is a round trip."""

@@ -279,21 +279,21 @@ def _settings(
 ) -> Settings:
     """The registry client's settings."""
     unverified = options.get("tls_verify") is False  # None is as if nothing was given
-    return Settings(
-        plain_http=options.get("plain_http", False),
-        insecure=options.get("insecure", False) or unverified,
-        loopback_http=True if unverified else None,
-        ca=options.get("ca"),
-        cert=options.get("cert"),
-        key=options.get("key"),
-        creds=account(options.get("creds")),
-        src_creds=pair(options.get("src_creds"), "src_creds"),
-        authfile=options.get("authfile"),
-        timeout=limits.timeout,
-        limit_rate=rate(options.get("limit_rate")),
-        chunk_size=chunk_size(options.get("chunk_size", "auto")),
-        environ=environment(options),
-        log=options.get("log") or nowhere,
-        warn=warn,
-        secrets=secrets,
-    )
+    given = Settings()
+    given.plain_http = options.get("plain_http", False)
+    given.insecure = options.get("insecure", False) or unverified
+    given.loopback_http = True if unverified else None
+    given.ca = options.get("ca")
+    given.cert = options.get("cert")
+    given.key = options.get("key")
+    given.creds = account(options.get("creds"))
+    given.src_creds = pair(options.get("src_creds"), "src_creds")
+    given.authfile = options.get("authfile")
+    given.timeout = limits.timeout
+    given.limit_rate = rate(options.get("limit_rate"))
+    given.chunk_size = chunk_size(options.get("chunk_size", "auto"))
+    given.environ = environment(options)
+    given.log = options.get("log") or nowhere
+    given.warn = warn
+    given.secrets = secrets
+    return given

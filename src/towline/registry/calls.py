@@ -3,7 +3,8 @@
 RFC 9110, "Redirection 3xx". Nothing here touches a socket.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: at every start Python would compile each text that
+# annotates a field of a named tuple.
 
 from typing import NamedTuple
 

@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from towline.context import Context, acquired
 from towline.reference import RepositoryName
@@ -39,38 +39,39 @@ _WARNINGS_MAX = 20
 _WARNING = r'299 - "((?:[^"\\]|\\.)*)"'
 
 
-class Settings(NamedTuple):
+class Settings:
     """What the user says of all registries."""
 
-    plain_http: bool = False
-    """http at once, no try of https."""
-    insecure: bool = False
-    """Certificates unchecked, and never http."""
-    ca: str | os.PathLike[str] | None = None
-    cert: str | os.PathLike[str] | None = None
-    key: str | os.PathLike[str] | None = None
-    creds: tuple[str, str] | AskForHost | None = None
-    """For destinations."""
-    src_creds: tuple[str, str] | None = None
-    """For sources."""
-    authfile: str | os.PathLike[str] | None = None
-    timeout: float = TIMEOUT
-    """Seconds without a byte either way."""
-    answer_timeouts: tuple[float, float] = ANSWER_TIMEOUTS
-    """Seconds allowed for the answer to a body, if `timeout` is not more."""
-    limit_rate: float | None = None
-    """Bytes a second that all uploads together may send; None: as many as there are."""
-    chunk_size: int | None = None
-    """Bytes; larger blobs go in chunks. None: in one body wherever it is taken."""
-    environ: Mapping[str, str] = {}
-    log: Callable[[str], None] = nowhere
-    """Takes the lines of the wire log."""
-    warn: Callable[[str], None] = nowhere
-    """Takes one sentence about something that is not as it should be."""
-    secrets: Secrets | None = None
-    """Is told every secret that is used."""
-    loopback_http: bool | None = None
-    """Whether a registry on this machine may be spoken to in http; None: unless `insecure`."""
+    def __init__(self) -> None:
+        self.plain_http = False
+        """http at once, no try of https."""
+        self.insecure = False
+        """Certificates unchecked, and never http."""
+        self.ca: str | os.PathLike[str] | None = None
+        self.cert: str | os.PathLike[str] | None = None
+        self.key: str | os.PathLike[str] | None = None
+        self.creds: tuple[str, str] | AskForHost | None = None
+        """For destinations."""
+        self.src_creds: tuple[str, str] | None = None
+        """For sources."""
+        self.authfile: str | os.PathLike[str] | None = None
+        self.timeout: float = TIMEOUT
+        """Seconds without a byte either way."""
+        self.answer_timeouts = ANSWER_TIMEOUTS
+        """Seconds allowed for the answer to a body, if `timeout` is not more."""
+        self.limit_rate: float | None = None
+        """Bytes a second that all uploads together may send; None: as many as there are."""
+        self.chunk_size: int | None = None
+        """Bytes; larger blobs go in chunks. None: in one body wherever it is taken."""
+        self.environ: Mapping[str, str] = {}
+        self.log: Callable[[str], None] = nowhere
+        """Takes the lines of the wire log."""
+        self.warn: Callable[[str], None] = nowhere
+        """Takes one sentence about something that is not as it should be."""
+        self.secrets: Secrets | None = None
+        """Is told every secret that is used."""
+        self.loopback_http: bool | None = None
+        """Whether a registry on this machine may be spoken to in http; None: unless `insecure`."""
 
 
 class RegistryClient:

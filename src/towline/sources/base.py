@@ -1,20 +1,20 @@
 """The values that an image source gives: images, indexes, layers, and what refers to them."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: at every start Python would compile each text that
+# annotates a field of a named tuple.
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import SourceError
+from towline.reference import RepositoryName
+from towline.spec.descriptor import Descriptor, Platform
+from towline.spec.digest import Digest
+from towline.spec.manifest import RawManifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from towline.layers.reader import Reader
-    from towline.reference import RepositoryName
-    from towline.spec.descriptor import Descriptor, Platform
-    from towline.spec.digest import Digest
-    from towline.spec.manifest import RawManifest
 
 
 class PassedBy(SourceError):
@@ -33,7 +33,7 @@ class SourceLayer(NamedTuple):
     """
     size: int
     """Bytes that `open` gives: those of the stored blob, else of the plain tar."""
-    open: Callable[[], Reader]
+    open: "Callable[[], Reader]"
     """Gives a new reader at the first byte; the caller closes it. Raises SourceError."""
     foreign: Descriptor | None = None
     """The descriptor of a foreign layer, which is not sent: the manifest keeps its `urls`."""
@@ -55,8 +55,8 @@ def foreign_layer(listed: Descriptor, diff_id: Digest | None) -> SourceLayer:
     return SourceLayer(diff_id, listed, listed.size, elsewhere, foreign=listed, held=False)
 
 
-def _nothing(why: str) -> Callable[[], Reader]:
-    def fail() -> Reader:
+def _nothing(why: str) -> "Callable[[], Reader]":
+    def fail() -> "Reader":
         raise SourceError(why)
 
     return fail
@@ -100,7 +100,7 @@ class SourceIndex(NamedTuple):
     """
 
     manifest: RawManifest
-    children: tuple[SourceImage | SourceIndex, ...]
+    children: "tuple[SourceImage | SourceIndex, ...]"
     descriptors: tuple[Descriptor, ...]
     """The index's descriptor of each child, in the same order."""
     absent: tuple[Descriptor, ...] = ()

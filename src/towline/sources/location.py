@@ -4,16 +4,15 @@ The transports are those of skopeo (containers-transports). How each is opened i
 `push/source_images.py`.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: at every start Python would compile each text that
+# annotates a field of a named tuple.
 
 import os
-from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, get_args
+from typing import BinaryIO, Literal, NamedTuple, get_args
 
 from towline import reference
 from towline.errors import UsageError
-
-if TYPE_CHECKING:
-    from towline.reference import Reference
+from towline.reference import Reference
 
 Transport = Literal["docker-archive", "oci", "oci-archive", "docker-daemon", "docker"]
 Written = Literal["oci", "oci-archive", "docker-archive"]

@@ -1,14 +1,13 @@
 """Content descriptors and platforms (image-spec, "OCI Content Descriptors", "Image Index")."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: at every start Python would compile each text that
+# annotates a field of a named tuple.
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from towline.spec import reading
 from towline.spec.digest import Digest
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class Platform(NamedTuple):
@@ -29,7 +28,7 @@ class Platform(NamedTuple):
         return self.os != "unknown" and bool(self.os)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Platform:
+    def from_json(cls, value: Mapping[str, Any]) -> "Platform":
         """Read an index's `platform` object or an image config, which has the same keys."""
         return cls(
             os=str(value.get("os") or ""),
@@ -66,7 +65,7 @@ class Descriptor(NamedTuple):
         return hash((self.media_type, self.digest, self.size))  # annotations have none
 
     @classmethod
-    def from_json(cls, value: Any) -> Descriptor:  # noqa: ANN401 - any JSON
+    def from_json(cls, value: Any) -> "Descriptor":  # noqa: ANN401 - any JSON
         """Read a descriptor.
 
         Raises ValueError where it is no object, or its size or digest is missing or malformed.

@@ -1,17 +1,15 @@
 """Image manifests, indexes and configs (image-spec; docker's schema 2): read and built."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: at every start Python would compile each text that
+# annotates a field of a named tuple.
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from towline.spec import gojson, media_types, reading
 from towline.spec.descriptor import Descriptor, Platform
 from towline.spec.digest import Digest
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from towline.spec.media_types import Format
+from towline.spec.media_types import Format
 
 MAX_SIZE = 4 << 20
 """Bytes of a manifest that registries must accept; many refuse more (distribution-spec). They fetch

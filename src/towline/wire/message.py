@@ -4,17 +4,17 @@ An address keeps its path and query byte for byte. Registries sign the query of 
 so it must come back exactly as they sent it, which `urllib.parse` does not promise.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: at every start Python would compile each text that
+# annotates a field of a named tuple.
 
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from towline.spec import reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
     from towline.layers.reader import Reader
 
 ANSWER_MAX = 64 << 10
@@ -62,7 +62,7 @@ class Url(NamedTuple):
         """Scheme and authority, as text."""
         return f"{self.scheme}://{self.authority}"
 
-    def same_origin(self, other: Url) -> bool:
+    def same_origin(self, other: "Url") -> bool:
         """Whether one connection can serve both."""
         return self[:3] == other[:3]
 
@@ -72,17 +72,17 @@ class Url(NamedTuple):
         path = self.target.partition("?")[0]
         return self.origin + (path if len(path) <= _SHOWN else path[: _SHOWN - 1] + "…")
 
-    def at(self, target: str) -> Url:
+    def at(self, target: str) -> "Url":
         """The URL of another path and query at the same origin."""
         return self._replace(target=_safe(target))
 
-    def with_query(self, name: str, value: str) -> Url:
+    def with_query(self, name: str, value: str) -> "Url":
         """The URL with one parameter more; the others stay as they are."""
         path, mark, query = self.target.partition("?")
         joint = "&" if query and not query.endswith("&") else ""
         return self._replace(target=f"{path}{mark or '?'}{query}{joint}{name}={quote(value)}")
 
-    def join(self, location: str) -> Url:
+    def join(self, location: str) -> "Url":
         """The URL that a `Location` or `Link` means in an answer to this one.
 
         See RFC 3986, section 5. Raises ValueError when it is no http address.
@@ -228,7 +228,7 @@ class Request(NamedTuple):
         # Its headers and its body may hold secrets.
         return f"<Request {self.method} {self.url.redacted}>"
 
-    def authorized(self, header: str | None) -> Request:
+    def authorized(self, header: str | None) -> "Request":
         """The request with this Authorization header; unchanged where it is None or empty."""
         if not header:
             return self
@@ -252,7 +252,7 @@ class Response(NamedTuple):
     body: bytes = b""
     truncated: bool = False
     """The body was longer than the caller's limit."""
-    unread: Reader | None = None
+    unread: "Reader | None" = None
     """The body of a success that is to be read piece by piece; whoever wanted that closes it."""
 
     def __repr__(self) -> str:

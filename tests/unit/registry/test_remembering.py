@@ -28,7 +28,7 @@ class Store:
     @contextmanager
     def used(self) -> Iterator[Repository]:
         """A client's repository; what it learned is kept at the end."""
-        client = RegistryClient(Settings(environ={}), recall=lambda _: self.facts)
+        client = RegistryClient(Settings(), recall=lambda _: self.facts)
         yield client.repository(RepositoryName(HOST, "app"))
         self.facts.update(client.facts().get(HOST, {}))
         client.close()

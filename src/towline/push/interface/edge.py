@@ -178,71 +178,72 @@ def answer(
     return results if several else results[0]
 
 
-class Method(Protocol[R]):
-    """Of a `Pusher`."""
+if TYPE_CHECKING:
 
-    @overload
-    def __call__(
-        self,
-        source: Source,
-        destination: str,
-        *,
-        all_tags: Literal[False] = False,
-        **wishes: Unpack[PushOptions],
-    ) -> R: ...
-    @overload
-    def __call__(
-        self,
-        source: Source,
-        destination: Several,
-        *,
-        all_tags: bool = False,
-        **wishes: Unpack[PushOptions],
-    ) -> list[R]: ...
-    @overload
-    def __call__(
-        self,
-        source: Source,
-        destination: str,
-        *,
-        all_tags: Literal[True],
-        **wishes: Unpack[PushOptions],
-    ) -> list[R]: ...
-    @overload
-    def __call__(
-        self,
-        source: Source,
-        destination: str | Several,
-        *,
-        all_tags: bool = False,
-        **wishes: Unpack[PushOptions],
-    ) -> R | list[R]: ...
+    class Method(Protocol[R]):
+        """Of a `Pusher`."""
 
+        @overload
+        def __call__(
+            self,
+            source: Source,
+            destination: str,
+            *,
+            all_tags: Literal[False] = False,
+            **wishes: Unpack[PushOptions],
+        ) -> R: ...
+        @overload
+        def __call__(
+            self,
+            source: Source,
+            destination: Several,
+            *,
+            all_tags: bool = False,
+            **wishes: Unpack[PushOptions],
+        ) -> list[R]: ...
+        @overload
+        def __call__(
+            self,
+            source: Source,
+            destination: str,
+            *,
+            all_tags: Literal[True],
+            **wishes: Unpack[PushOptions],
+        ) -> list[R]: ...
+        @overload
+        def __call__(
+            self,
+            source: Source,
+            destination: str | Several,
+            *,
+            all_tags: bool = False,
+            **wishes: Unpack[PushOptions],
+        ) -> R | list[R]: ...
 
-class IndexMethod(Protocol[R]):
-    """`Pusher.index`."""
+    class IndexMethod(Protocol[R]):
+        """`Pusher.index`."""
 
-    @overload
-    def __call__(
-        self,
-        sources: Source | Sequence[Source],
-        destination: str,
-        **wishes: Unpack[PushOptions],
-    ) -> R: ...
-    @overload
-    def __call__(
-        self,
-        sources: Source | Sequence[Source],
-        destination: Several,
-        **wishes: Unpack[PushOptions],
-    ) -> list[R]: ...
-    @overload
-    def __call__(
-        self,
-        sources: Source | Sequence[Source],
-        destination: str | Several,
-        **wishes: Unpack[PushOptions],
-    ) -> R | list[R]: ...
+        @overload
+        def __call__(
+            self,
+            sources: Source | Sequence[Source],
+            destination: str,
+            **wishes: Unpack[PushOptions],
+        ) -> R: ...
+        @overload
+        def __call__(
+            self,
+            sources: Source | Sequence[Source],
+            destination: Several,
+            **wishes: Unpack[PushOptions],
+        ) -> list[R]: ...
+        @overload
+        def __call__(
+            self,
+            sources: Source | Sequence[Source],
+            destination: str | Several,
+            **wishes: Unpack[PushOptions],
+        ) -> R | list[R]: ...
 
 
 def method(called: Callable[..., R | list[R]]) -> Method[R]:

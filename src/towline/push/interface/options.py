@@ -1,26 +1,25 @@
 """The options of a push: the library's keywords, and their values, checked before all else."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: at every start Python would compile each text that
+# annotates a field of a named tuple.
 
 import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, TypedDict, get_args
+from typing import Any, BinaryIO, Literal, NamedTuple, TypedDict, get_args
 
 import towline
 from towline import reference as references
 from towline.context import Cancel
 from towline.errors import UsageError
 from towline.layers import profile as profiles
+from towline.layers.profile import Profile
 from towline.push.interface.option_types import check_types
+from towline.reference import Reference
 from towline.sources.select import parse_platform
-
-if TYPE_CHECKING:
-    from towline.layers.profile import Profile
-    from towline.reference import Reference
-    from towline.spec import media_types
-    from towline.spec.descriptor import Platform
+from towline.spec import media_types
+from towline.spec.descriptor import Platform
 
 Source = str | os.PathLike[str] | BinaryIO
 """A path, a text of the command line's grammar, or an open binary file."""
@@ -71,7 +70,7 @@ class PusherOptions(TypedDict, total=False):
     """A file of logins that is read first."""
     engine: str
     """Where the Docker engine is: `unix://`, `tcp://` or `ssh://`; else as docker finds it."""
-    on_event: Callable[[towline.Event], None]
+    on_event: "Callable[[towline.Event], None]"
     """Called with each event, from any thread."""
     log: Callable[[str], None]
     """Called with each line of the redacted wire log, from any thread."""

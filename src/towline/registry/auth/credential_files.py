@@ -5,18 +5,17 @@ behind, and in Podman's files with a namespace. A namespace goes before the whol
 before a shorter one; of the spellings of a host the bare one is first.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: at every start Python would compile each text that
+# annotates a field of a named tuple.
 
 import os
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from towline.errors import UsageError
 from towline.reference import HUB, HUB_ALIASES, RepositoryName
 from towline.wire.message import user_pass
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 TOKEN_USER = "<token>"  # noqa: S105 - the name that helpers and files give instead of a user's
 """Where it stands for a user, the password is an identity token."""
@@ -41,7 +40,7 @@ class Credentials(NamedTuple):
     @classmethod
     def of(
         cls, username: str, password: str, source: str, *, renewable: bool = False
-    ) -> Credentials:
+    ) -> "Credentials":
         """The credentials of a user; of an identity token where `username` is `<token>`."""
         if username == TOKEN_USER:
             return cls(identity_token=password, source=source, renewable=renewable)
@@ -83,7 +82,7 @@ class CredentialFile(NamedTuple):
     absent: bool = False
 
     @classmethod
-    def of_document(cls, where: str, document: Mapping[str, Any]) -> CredentialFile:
+    def of_document(cls, where: str, document: Mapping[str, Any]) -> "CredentialFile":
         """The logins of a file that holds this JSON."""
         old = where.endswith(".dockercfg") and document.get("auths") is None
         auths = document if old else mapping(document, "auths")
