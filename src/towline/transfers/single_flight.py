@@ -42,7 +42,7 @@ class Flight(Generic[T]):
         """Replaced under the lock of SingleFlight, and read without it: so it is a tuple. Empty:
         the work was told to stop, and may not have stopped yet."""
         self.key = key
-        self._flights = flights
+        self.flights = flights
         self._telling = threading.RLock()
         self._last: Event | None = None
 
@@ -55,12 +55,12 @@ class Flight(Generic[T]):
     def done(self, result: T) -> None:
         """End the flight: every watcher gets this result."""
         # First: whoever is woken and joins again must not find a flight that has ended.
-        self._flights.land(self.key)
+        self.flights.land(self.key)
         self.future.set_result(result)
 
     def failed(self, error: BaseException) -> None:
         """End the flight: every watcher gets this error, Cancelled if it was cancelled."""
-        self._flights.land(self.key)
+        self.flights.land(self.key)
         self.future.set_exception(error)
 
     def _tell(self, event: Event) -> None:
@@ -82,9 +82,7 @@ class Flight(Generic[T]):
 class Watch(Generic[T]):
     """One caller's interest in a flight. It ends by `result` or `leave`."""
 
-    def __init__(
-        self, flight: Flight[T], flights: SingleFlight[T], watcher: Context, *, leads: bool
-    ) -> None:
+    def __init__(self, flight: Flight[T], watcher: Context, *, leads: bool) -> None:
         self.flight = flight
         self.leads = leads
         """Whether this caller has to have the work done."""
@@ -92,7 +90,6 @@ class Watch(Generic[T]):
         """Whether events are passed on: from `Flight.listen` on, until the caller's listener
         raises."""
         self.watcher = watcher
-        self._flights = flights
         self._leaving = ExitStack()
 
     def result(self) -> T:
@@ -112,13 +109,13 @@ class Watch(Generic[T]):
 
     def leave(self) -> None:
         """Watch no longer. The last watcher to leave before the end cancels the flight."""
-        self._flights.leave(self)
+        self.flight.flights.leave(self)
         self._leaving.close()
 
     def leave_when_cancelled(self) -> None:
         """Have the watch left as soon as the caller's switch is thrown."""
         # Not our own `leave`: it would close the stack while this enters it.
-        leave = self.watcher.cancel.on_cancel(lambda: self._flights.leave(self))
+        leave = self.watcher.cancel.on_cancel(lambda: self.flight.flights.leave(self))
         self._leaving.enter_context(leave)
 
     def tell(self, event: Event) -> None:
@@ -153,7 +150,7 @@ class SingleFlight(Generic[T]):
                 if flight is None:
                     flight = self._flights[key] = Flight(self, key, watcher)
                 if leads or flight.watches:
-                    watch = Watch(flight, self, watcher, leads=leads)
+                    watch = Watch(flight, watcher, leads=leads)
                     flight.watches = (*flight.watches, watch)
                     break
             # All watchers have left, so it is being cancelled. It is waited for, and a new one is
