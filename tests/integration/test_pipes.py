@@ -295,7 +295,7 @@ def test_bytes_that_are_not_those_of_their_name_are_refused(
 def test_of_pipes_that_cross_none_waits_for_the_other(tmp_path: Path) -> None:
     made = [random_image(tmp_path / f"{number}.tar", 24 * MiB) for number in range(2)]
     cancel = towline.Cancel()
-    too_late = threading.Timer(60, cancel.cancel)
+    too_late = threading.Timer(120, cancel.cancel)
     too_late.start()
     with (
         scripted() as one,
