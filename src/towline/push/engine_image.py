@@ -129,7 +129,7 @@ class EngineImage(EngineSource):
         self._documents[digest] = content
         self._knowledge.record_config(digest, content)
 
-    def held(self, diff_ids: Collection[Digest]) -> Collection[Digest]:
+    def at_targets(self, diff_ids: Collection[Digest]) -> Collection[Digest]:
         """See `EngineSource`. Those that each of the targets was seen to hold."""
         places = set(map(str, self._places))
         held: set[Digest] = set()

@@ -8,17 +8,17 @@ they are sent. A read that breaks goes on where it stopped.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 from towline.errors import NetworkError, RegistryError, SourceError, TowlineError
 from towline.events import Retrying
 from towline.registry.errors import on_side
 from towline.registry.manifests import place
 from towline.sources.base import Referrer, SourceEntry
+from towline.sources.files import BLOCK
 from towline.sources.oci_images import MAX_CHILDREN, MAX_DEPTH, Absent, OciImages
 from towline.sources.select import worth_reading
 from towline.spec import manifest as manifests
@@ -50,8 +50,7 @@ _WORTH_IT = 64 << 10
 """Bytes that a read must have brought for the next one to begin without a pause."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """A repository that is read, with all that its reads share."""
 
     repository: Repository
@@ -185,7 +184,7 @@ class RemoteSource(OciImages):
         """See `ImageSource`. Those that are listed, and those under cosign's tags."""
         # cosign's tags are asked for one by one: a repository may have 50,000 others. With
         # `all_tags` they are among the tags themselves.
-        reading = self._reading if patient else replace(self._reading, policy=Policy(retries=0))
+        reading = self._reading if patient else self._reading._replace(policy=Policy(retries=0))
         repository, context = reading.repository, reading.context
 
         def listed(subject: Digest) -> list[Referrer]:
@@ -302,57 +301,48 @@ class RemoteReader:
         self._broke_at = 0
         self._attempts = reading.attempts()
         self._unread: Reader | None = None
-        if listed.size:
-            self._unread = self._persistently(lambda: self._ask(memoryview(b"")))
+        self.readinto(memoryview(b""))
 
     def readinto(self, buffer: memoryview, /) -> int:
         """See `Reader`. Raises SourceError, AuthError, RegistryError, NetworkError, Cancelled."""
-        left = self._listed.size - self._at
-        count = self._persistently(lambda: self._receive(buffer[:left])) if left else 0
-        self._at += count
-        return count
-
-    def _persistently(self, work: Callable[[], T]) -> T:
-        """The result of `work`, which is called again, for the rest, each time that it breaks."""
-        while True:
+        while left := self._listed.size - self._at:
             try:
                 with on_side("source"):
-                    return work()
+                    unread = self._unread or self._ask()
+                    return self._receive(unread, buffer[:left]) if buffer else 0
             except TowlineError as error:
                 self._broken(error)
+        return 0
 
-    def _receive(self, room: memoryview) -> int:
-        """Read the next bytes of the blob into `room`. Returns their number."""
-        if self._unread is None:
-            self._unread = self._ask(room)
-        count = self._unread.readinto(room)
-        if not count:
-            raise NetworkError(
-                f"{self._reading.host} ended blob {self._listed.digest.short} after {self._at} of "
-                f"{self._listed.size} bytes",
-                transient=True,
-            )
-        if self._at + count == self._listed.size:
-            with suppress(TowlineError):
-                # Only an answer that was read to its end frees its connection for others.
-                self._unread.readinto(memoryview(bytearray(1)))
-            self.close()
-        return count
-
-    def _ask(self, room: memoryview) -> Reader:
+    def _ask(self) -> Reader:
         """Ask for the rest of the blob."""
-        reading = self._reading
-        digest = self._listed.digest
+        reading, digest = self._reading, self._listed.digest
         reading.gate.wait(reading.host, reading.context.cancel)
-        unread, at = reading.repository.blob_from(digest, self._at, reading.context)
+        self._unread, at = reading.repository.blob_from(digest, self._at, reading.context)
         # Where `Range` is ignored the whole blob comes: its beginning is read and dropped.
+        room = memoryview(bytearray(min(BLOCK, self._at - at)))
         while at < self._at:
-            count = unread.readinto(room[: self._at - at])
-            if not count:
-                unread.close()
+            if not (count := self._unread.readinto(room[: self._at - at])):
                 raise NetworkError(f"{reading.host} ended blob {digest.short}", transient=True)
             at += count
-        return unread
+        return self._unread
+
+    def _receive(self, unread: Reader, room: memoryview) -> int:
+        """Read the next bytes of the blob into `room`. Returns their number."""
+        listed = self._listed
+        if not (count := unread.readinto(room)):
+            raise NetworkError(
+                f"{self._reading.host} ended blob {listed.digest.short} after {self._at} of "
+                f"{listed.size} bytes",
+                transient=True,
+            )
+        self._at += count
+        if self._at == listed.size:
+            with suppress(TowlineError):
+                # Only an answer that was read to its end frees its connection for others.
+                unread.readinto(memoryview(bytearray(1)))
+            self.close()
+        return count
 
     def _broken(self, error: TowlineError) -> None:
         """Wait before the next attempt. Raises the error that ends the read, if it ends."""

@@ -21,11 +21,10 @@ from towline.spec.distribution import subject_of
 from towline.spec.manifest import RawManifest
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from towline.reference import Reference, RepositoryName
     from towline.spec.descriptor import Descriptor
-    from towline.spec.digest import Digest
 
 _SHOWN = 20
 """Names that an error lists; a layout may have hundreds."""
@@ -212,10 +211,9 @@ def chosen(
         if platforms:
             content = _of_platforms(content, platforms, source, attestations=attestations)
         elif not attestations:
-            listed = (*(each for _, each in _leaves(content)), *_absent(content))
-            content = _only(content, {each.digest for each in listed if not is_attestation(each)})
-        if isinstance(content, SourceIndex) and (_absent(content) or _empty(content)):
-            content = _the_whole_one(content, source)
+            content = _only(content, lambda each: not is_attestation(each))
+        if isinstance(content, SourceIndex) and (lacking := [*_absent(content), *_empty(content)]):
+            content = _the_whole_one(content, lacking, source)
         return content
 
     return SourceEntry(entry.names, read, lambda: entry.known)
@@ -257,7 +255,7 @@ def _of_platforms(
         lost = [each for each in absent if _speaks_of(each, keep)]
         warnings = tuple(f"{source} does not hold {_title(each)}" for each in lost)
         keep |= {each.digest for _, each in leaves if _speaks_of(each, keep)}
-    return _only(index, keep)._replace(warnings=warnings)
+    return _only(index, lambda each: each.digest in keep)._replace(warnings=warnings)
 
 
 def _find(
@@ -316,10 +314,10 @@ def _absent(index: SourceIndex) -> list[Descriptor]:
     return [*index.absent, *(each for child in inner for each in _absent(child))]
 
 
-def _only(index: SourceIndex, keep: Container[Digest]) -> SourceIndex:
-    """The index with these images alone; the index itself if it has no others."""
+def _only(index: SourceIndex, keep: Callable[[Descriptor], bool]) -> SourceIndex:
+    """The index without the images that are not to be kept; itself if all are."""
     kept: list[tuple[SourceImage | SourceIndex, Descriptor]] = []
-    absent = tuple(each for each in index.absent if each.digest in keep)
+    absent = tuple(filter(keep, index.absent))
     rewritten = {each.digest: each for each in absent}
     for child, listed in zip(index.children, index.descriptors, strict=True):
         if isinstance(child, SourceIndex):
@@ -328,7 +326,7 @@ def _only(index: SourceIndex, keep: Container[Digest]) -> SourceIndex:
                 continue
             raw = inner.manifest
             kept.append((inner, listed._replace(digest=raw.digest, size=raw.size)))
-        elif listed.digest in keep:
+        elif keep(listed):
             kept.append((child, listed))
         else:
             continue
@@ -348,12 +346,11 @@ def _only(index: SourceIndex, keep: Container[Digest]) -> SourceIndex:
     return SourceIndex(raw, children, descriptors, absent, part_of=index.manifest.digest)
 
 
-def _the_whole_one(index: SourceIndex, source: str) -> SourceImage:
-    """The only whole image of an index. Raises SourceError if there is no one."""
-    empty = _empty(index)
-    missing = ", ".join(map(_title, (*_absent(index), *empty)))
+def _the_whole_one(index: SourceIndex, lacking: Sequence[Descriptor], source: str) -> SourceImage:
+    """The only image of an index that lacks the others. Raises SourceError if there is no one."""
+    missing = ", ".join(map(_title, lacking))
     images = [
-        image for image, listed in _leaves(index) if image.platform.known and listed not in empty
+        image for image, listed in _leaves(index) if image.platform.known and listed not in lacking
     ]
     if len(images) != 1:
         raise SourceError(

@@ -215,18 +215,16 @@ def _entry(described: Mapping[str, Any], blobs: Any) -> _Entry:  # noqa: ANN401 
 
 def _v1(entry: _Entry, own: str, parent: str) -> str:
     """The JSON text of any entry but the newest: its id, parent, command and comment."""
-    document: dict[str, Any] = {"id": own}
-    if parent:
-        document["parent"] = parent
-    if entry.comment:
-        document["comment"] = entry.comment
-    document["created"] = entry.created
-    document["container_config"] = {"Cmd": [entry.created_by]}
-    if entry.author:
-        document["author"] = entry.author
-    if entry.empty:
-        document["throwaway"] = True
-    return gojson.encode(document).decode()
+    fields = {
+        "id": own,
+        "parent": parent,
+        "comment": entry.comment,
+        "created": entry.created,
+        "container_config": {"Cmd": [entry.created_by]},
+        "author": entry.author,
+        "throwaway": entry.empty,
+    }
+    return gojson.encode({name: value for name, value in fields.items() if value}).decode()
 
 
 def _top(entry: _Entry, parent: str, config: bytes, members: Mapping[str, str]) -> str:

@@ -46,9 +46,9 @@ def test_what_is_not_wanted_is_kept_where_it_is_asked_for_before_it_comes(tmp_pa
                 {"TMPDIR": str(tmp_path)},
                 expected=0,
                 wanted=None,
-                unwanted={diff_id.hex},
+                unwanted={diff_id},
             )
-            reader = export.open(diff_id.hex)
+            reader = export.open(diff_id)
             assert reader
             assert len(read_all(reader, 1 << 20)) > 25_600
             export.release()

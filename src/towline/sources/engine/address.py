@@ -6,7 +6,6 @@ docker's configuration, `CONTAINER_HOST`. If none is, the usual sockets are trie
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import SourceError, UsageError
 from towline.reference import without_login
+from towline.spec import reading
 from towline.wire import tls
 from towline.wire.message import DEFAULT_PORTS, Url, parse_url
 
@@ -171,10 +171,9 @@ def _context(environ: Mapping[str, str]) -> tuple[str, str] | None:
         return name, "DOCKER_CONTEXT"
     path = _config_folder(environ) / "config.json"
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        name = reading.mapping(path.read_bytes()).get("currentContext")
+    except OSError:
         return None  # where its logins are looked for, it is told what is wrong with it
-    name = document.get("currentContext") if isinstance(document, dict) else None
     return (name, str(path)) if isinstance(name, str) and name else None
 
 
@@ -186,7 +185,7 @@ def _of_context(name: str, said_by: str, environ: Mapping[str, str]) -> Address:
     key = hashlib.sha256(name.encode()).hexdigest()
     path = folder / "meta" / key / "meta.json"
     try:
-        endpoint = json.loads(path.read_bytes())["Endpoints"]["docker"]
+        endpoint = reading.document(path.read_bytes())["Endpoints"]["docker"]
         host = str(endpoint["Host"])
     except FileNotFoundError:
         raise SourceError(
@@ -195,7 +194,7 @@ def _of_context(name: str, said_by: str, environ: Mapping[str, str]) -> Address:
         ) from None
     except OSError as error:
         raise SourceError(f"cannot read {path}: {(error.strerror or '').lower()}") from None
-    except (ValueError, RecursionError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError):
         raise SourceError(f"{path} is no context of docker's: it names no endpoint") from None
     certificates = folder / "tls" / key / "docker"
     insecure = endpoint.get("SkipTLSVerify") is True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from towline.errors import NetworkError, RegistryError, SourceError, TowlineError
@@ -49,12 +50,8 @@ _TAIL = 8 << 10
 _NO_FILE = "no such file or directory"
 
 
-class _Unreachable(Exception):
-    """No engine answers at an address, and why."""
-
-    def __init__(self, why: str, hint: str | None = None) -> None:
-        super().__init__(why)
-        self.why, self.hint = why, hint
+class _Unreachable(SourceError):
+    """Why no engine answers at an address."""
 
 
 def connect(
@@ -85,7 +82,7 @@ def connect(
         else:
             return client
     looked = ", ".join(
-        str(address) + (f": {error.why}" if error.why != _NO_FILE else "")
+        str(address) + (f": {error.message}" if error.message != _NO_FILE else "")
         for address, error in tried
     )
     first, slash, _ = name.partition("/")
@@ -128,10 +125,16 @@ class EngineClient:
 
     def ping(self) -> None:
         """Find out which engine it is, and the API's version. Raises SourceError, _Unreachable."""
-        # A proxy in between may refuse HEAD: then GET is asked, as docker's client does.
-        answer = self._first("HEAD")
-        if "Api-Version" not in answer.headers:
-            answer = self._first("GET")
+        url = self._url("/_ping")
+        try:
+            answer = self._pool.request(Request("HEAD", url), self._context)
+            # A proxy in between may refuse HEAD: then GET is asked, as docker's client does.
+            if "Api-Version" not in answer.headers:
+                answer = self._pool.request(Request("GET", url), self._context)
+        except (OSError, Silence, NetworkError) as error:
+            raise self._unreachable(error) from None
+        except RegistryError as error:
+            raise SourceError(f"what answers at {self._address} is no Docker engine") from error
         told = answer.headers.get("Api-Version")
         self._podman = "Libpod-API-Version" in answer.headers
         if told is None and answer.body.strip() != b"OK":
@@ -152,21 +155,12 @@ class EngineClient:
                 )
             self._version = f"/v{major}.{minor}"
 
-    def _first(self, method: str) -> Response:
-        """An answer to a ping. Raises SourceError, _Unreachable."""
-        try:
-            return self._pool.request(Request(method, self._url("/_ping")), self._context)
-        except (OSError, Silence, NetworkError) as error:
-            raise self._unreachable(error) from None
-        except RegistryError as error:
-            raise SourceError(f"what answers at {self._address} is no Docker engine") from error
-
     def _unreachable(self, error: Exception) -> _Unreachable:
         if self._address.command:
             return self._ssh_failed(error)
         if isinstance(error, PermissionError):
             hint = "join the group docker (and log in anew), or use a rootless engine"
-            return _Unreachable("it may not be opened by this user", hint)
+            return _Unreachable("it may not be opened by this user", hint=hint)
         # Without the hint of a NetworkError, which is about registries.
         beginning = f"cannot connect to {self._address.url.authority}: "
         return _Unreachable(_said_by(error).removeprefix(beginning))
@@ -183,9 +177,9 @@ class EngineClient:
         host = self._address.text
         if "permission denied" in why.lower():
             hint = f"nothing is asked for: have a key for it in the ssh agent, and try ssh {host}"
-            return _Unreachable(f"ssh is not let in without a password: {why}", hint)
+            return _Unreachable(f"ssh is not let in without a password: {why}", hint=hint)
         if "host key verification failed" in why.lower():
-            return _Unreachable(why, f"connect once by hand: ssh {host}")
+            return _Unreachable(why, hint=f"connect once by hand: ssh {host}")
         return _Unreachable(why)
 
     # What is asked.
@@ -258,13 +252,10 @@ class EngineClient:
         """The JSON of an answer. Raises SourceError."""
         if not answer.ok:
             raise self._refused(answer)
-        try:
-            found = json.loads(answer.body)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, kind):
-            raise SourceError(f"what {self.name} says of its images makes no sense")
-        return found
+        with suppress(ValueError):
+            if isinstance(found := reading.document(answer.body), kind):
+                return found
+        raise SourceError(f"what {self.name} says of its images makes no sense")
 
     def _refused(self, answer: Response) -> SourceError:
         """The error for a refusal, in the engine's own words."""

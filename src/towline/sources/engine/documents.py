@@ -31,10 +31,7 @@ _OF_THE_SYSTEM = "/var/lib/containerd"
 
 
 class StoreFiles:
-    """The files of a containerd store: blobs, byte for byte as they came, under their digests.
-
-    Names are digests without the algorithm.
-    """
+    """The files of a containerd store: blobs, byte for byte as they came, under their digests."""
 
     def __init__(self, info: Mapping[str, Any]) -> None:
         """`info`: the engine's answer to `/info`."""
@@ -43,25 +40,25 @@ class StoreFiles:
         places = [f"{root}/containerd/daemon", _OF_THE_SYSTEM] if root else [_OF_THE_SYSTEM]
         self._folders = [Folder(f"{place}/{_STORE}") for place in places]
 
-    def holds(self, names: Iterable[str]) -> bool:
+    def holds(self, blobs: Iterable[Digest]) -> bool:
         """Whether all of these blobs can be read."""
-        for name in names:
-            if (reader := self.open(name)) is None:
+        for blob in blobs:
+            if (reader := self.open(blob)) is None:
                 return False
             reader.close()
         return True
 
     def document(self, digest: Digest) -> bytes | None:
         """A config or manifest; None: it is not there, or is another by its digest."""
-        reader = self.open(digest.hex)
+        reader = self.open(digest)
         content = read_all(reader, MAX_SIZE) if reader else b""
         return content if reader and Digest.of(content) == digest else None
 
-    def open(self, name: str) -> Reader | None:
+    def open(self, blob: Digest) -> Reader | None:
         """A reader of a blob; None: it is not there, or may not be read."""
         for folder in self._folders:
             with suppress(SourceError):
-                return folder.open(name)
+                return folder.open(blob.hex)
         return None
 
 
@@ -138,7 +135,7 @@ class StoreImage(OciImages):
         # Of an image that is not whole some layers may be held: an engine does not pull a layer
         # whose unpacked files it has already.
         whole = self._manifest not in self._image.absent
-        return whole or self._files.holds([listed.digest.hex])
+        return whole or self._files.holds([listed.digest])
 
     def open(self, listed: Descriptor) -> Reader:
         """See `OciImages`."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from towline.context import acquired
 from towline.errors import SourceError
 from towline.events import Note
+from towline.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Mapping, Sequence
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from towline.sources.engine.kept_export import KeptExport
     from towline.sources.passing import PassingTar
     from towline.sources.passing_blob import Held, PassingBlob
-    from towline.spec.digest import Digest
 
 
 class Exports:
@@ -30,13 +30,13 @@ class Exports:
         client: EngineClient,
         context: Context,
         environ: Mapping[str, str],
-        held: Callable[[Collection[Digest]], Collection[Digest]],
+        at_targets: Callable[[Collection[Digest]], Collection[Digest]],
     ) -> None:
-        """`held` gives those of some layers, and the blobs made of them, that need not be sent."""
+        """`at_targets`: see `EngineSource`."""
         self._client = client
         self._context = context
         self._environ = environ
-        self._held = held
+        self._at_targets = at_targets
         self._turn = threading.Lock()
         self._kept: dict[Digest, KeptExport] = {}
         """By the images in them."""
@@ -66,11 +66,11 @@ class Exports:
         finally:
             stream.close()
 
-    def kept(self, images: Sequence[Listed], wanted: set[str] | None = None) -> KeptExport:
+    def kept(self, images: Sequence[Listed], wanted: set[Digest] | None = None) -> KeptExport:
         """An export of these images, kept in a file; it is begun at the first call.
 
-        `wanted`: digests, without the algorithm; the export is ended behind the last of them. None:
-        all of it is wanted. Raises SourceError after `close`.
+        `wanted`: blobs; the export is ended behind the last of them. None: all of it is wanted.
+        Raises SourceError after `close`.
         """
         from towline.sources.engine.kept_export import KeptExport  # most pushes need none
 
@@ -80,12 +80,11 @@ class Exports:
                 raise SourceError(f"{self._client.name} is closed already")
             if export := self._kept.get(images[0].id):
                 return export
-            unwanted = {each.hex for each in self._held({d for i in images for d in i.diff_ids})}
+            unwanted = set(self._at_targets({each for image in images for each in image.diff_ids}))
             if self._passed and not self._passed[1].left_behind:
                 tar, held = self._passed
-                missed = {digest.hex for digest in held.missed}
-                passed = (path.rpartition("/")[2] for path in tar.passed)
-                unwanted |= {name for name in passed if name not in missed}
+                passed = {Digest(f"sha256:{path.rpartition('/')[2]}") for path in tar.passed}
+                unwanted |= passed - held.missed
             export = KeptExport(
                 partial(self._begin, images),
                 f"the export of {_titles(images)}",

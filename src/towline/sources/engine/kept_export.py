@@ -13,13 +13,14 @@ import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from towline.context import Cancel
+from towline.context import SLICE, Cancel
 from towline.errors import SourceError
 from towline.events import Note, Working
 from towline.sources.files import Section, SharedFile, fill, read_all, unreadable
 from towline.sources.open_source import by_its_list
 from towline.sources.spool import Room
 from towline.sources.tar_members import Forward, Members, Span, TarHeaders, content_size, torn
+from towline.spec.digest import Digest
 from towline.spec.manifest import MAX_SIZE
 
 if TYPE_CHECKING:
@@ -35,16 +36,14 @@ _HEAD = 4 << 10
 """Bytes at a member's beginning that are always kept: they tell how it is compressed."""
 _PIECE = 1 << 20
 """Bytes that are written at once."""
-_TICK = 0.1
-"""Seconds between two looks whether the push was cancelled."""
 _NAMED = re.compile(r"(?:^|/)([0-9a-f]{64})(?:/layer\.tar|\.tar|\.json)?$")
 
 
 class KeptExport(SharedFile):
     """The tar as a file that any thread can read at any position, while it is still written.
 
-    Its members lie where they lie in the tar; what is between them is not kept. Those that are
-    named by a digest are known by that, without the algorithm.
+    Its members lie where they lie in the tar; what is between them is not kept. A blob is a member
+    that is named by a digest.
     """
 
     def __init__(
@@ -55,13 +54,13 @@ class KeptExport(SharedFile):
         environ: Mapping[str, str],
         *,
         expected: int,
-        wanted: set[str] | None,
-        unwanted: set[str],
+        wanted: set[Digest] | None,
+        unwanted: set[Digest],
     ) -> None:
         """`begin` begins an export, as often as needed; about `expected` bytes will come.
 
-        `wanted`: see `want_only`. `unwanted` are not kept unless they are asked for before they
-        come. Raises SourceError where no temporary file can be made.
+        `wanted`: see `want_only`. `unwanted` blobs are not kept unless they are asked for before
+        they come. Raises SourceError where no temporary file can be made.
         """
         super().__init__(name, 0)
         self._begin = begin
@@ -71,7 +70,7 @@ class KeptExport(SharedFile):
         self._room = Room(name, environ)
         self._news = threading.Condition()
         self._members = Members(self, name)
-        self._named: dict[str, Span] = {}
+        self._blobs: dict[Digest, Span] = {}
         self._come = 0
         """The position up to which all has come, holes included."""
         self._holes: list[tuple[int, int]] = []
@@ -84,30 +83,30 @@ class KeptExport(SharedFile):
         self._thread = threading.Thread(target=self._take_all, name="towline-export")
         self._thread.start()
 
-    def want_only(self, names: set[str]) -> None:
-        """Note that no other members will be read: the export is ended behind the last of them."""
+    def want_only(self, blobs: set[Digest]) -> None:
+        """Note that nothing else will be read: the export is ended behind the last of them."""
         with self._news:
-            self._wanted = names
+            self._wanted = blobs
 
     # What is read.
 
-    def open(self, name: str) -> Reader | None:
-        """A reader of the member named by a digest, as soon as it begins; None: there is none.
+    def open(self, blob: Digest) -> Reader | None:
+        """A reader of a blob, as soon as it begins to come; None: there is none.
 
         Raises SourceError for an export that failed, and Cancelled.
         """
         with self._news:
-            self._unwanted.discard(name)
-        self._wait(lambda: name in self._named)
-        span = self._named.get(name)
-        return Section(self, span.start, span.size, f"{name} in {self.name}") if span else None
+            self._unwanted.discard(blob)
+        self._wait(lambda: blob in self._blobs)
+        span = self._blobs.get(blob)
+        return Section(self, span.start, span.size, f"{blob} in {self.name}") if span else None
 
-    def document(self, name: str) -> bytes | None:
-        """All of a config or manifest; None: there is none. Of a larger member only a part.
+    def document(self, digest: Digest) -> bytes | None:
+        """All of a config or manifest; None: there is none. Of a larger blob only a part.
 
         Raises as `open` does.
         """
-        reader = self.open(name)
+        reader = self.open(digest)
         return read_all(reader, MAX_SIZE) if reader else None
 
     def listed(self) -> ImageSource:
@@ -138,7 +137,7 @@ class KeptExport(SharedFile):
         with self._news:
             while not (come() or self._ended):
                 self._context.cancel.check()
-                self._news.wait(_TICK)
+                self._news.wait(SLICE)
             if self._error is not None and not come():
                 raise self._error
 
@@ -161,13 +160,12 @@ class KeptExport(SharedFile):
 
     def _take_all(self) -> None:
         """The thread's work."""
-        error: BaseException | None = None
         try:
             self._take()
-        except BaseException as failure:  # noqa: BLE001 - whoever reads hears of it
-            error = failure
+        except BaseException as error:  # noqa: BLE001 - whoever reads hears of it
+            self._error = error
         with self._news:
-            self._error, self._ended = error, True
+            self._ended = True
             self._news.notify_all()
 
     def _take(self) -> None:
@@ -180,7 +178,7 @@ class KeptExport(SharedFile):
             for member in headers:
                 kept += self._take_member(tar, member)
                 with self._news:
-                    if self._wanted is not None and self._wanted <= self._named.keys():
+                    if self._wanted is not None and self._wanted <= self._blobs.keys():
                         break
             else:
                 self._members.ended = headers.ended
@@ -197,14 +195,15 @@ class KeptExport(SharedFile):
         """Read a member's content, and keep what is wanted of it. Returns the bytes kept."""
         start = member.offset_data
         kept = size = content_size(member)
-        match = _NAMED.search(member.name) if member.isreg() else None
+        named = _NAMED.search(member.name) if member.isreg() else None
         with self._news:
             self._members.add(member)
-            if match:
-                self._named[match[1]] = Span(start, size)
-            if match and match[1] in self._unwanted and size > _HEAD:
-                kept = _HEAD
-                self._holes.append((start + kept, start + size))
+            if named:
+                blob = Digest(f"sha256:{named[1]}")
+                self._blobs[blob] = Span(start, size)
+                if blob in self._unwanted and size > _HEAD:
+                    kept = _HEAD
+                    self._holes.append((start + kept, start + size))
             self._news.notify_all()
         at, piece = 0, memoryview(bytearray(min(size, _PIECE)))
         while at < size:

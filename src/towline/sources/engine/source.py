@@ -28,7 +28,7 @@ from towline.spec.digest import Digest
 from towline.spec.manifest import parse_config
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 
     from towline.context import Context
     from towline.layers.reader import Reader
@@ -71,7 +71,7 @@ class EngineSource(ImageSource):
         self._all_tags = all_tags
         self._wants_outline = outline
         self._ahead = ahead
-        self._exports = Exports(client, context, environ, self.held)
+        self._exports = Exports(client, context, environ, self.at_targets)
         self._contents: dict[Digest, SourceImage | SourceIndex] = {}
         """Images that are described."""
 
@@ -85,7 +85,7 @@ class EngineSource(ImageSource):
         """Keep a document, for later pushes too."""
         raise NotImplementedError
 
-    def held(self, diff_ids: Collection[Digest]) -> Collection[Digest]:
+    def at_targets(self, diff_ids: Collection[Digest]) -> Collection[Digest]:
         """Those of the layers, and of the blobs made of them, that need hardly be sent."""
         raise NotImplementedError
 
@@ -151,8 +151,8 @@ class EngineSource(ImageSource):
         """Whether the image's layers can be read without an export."""
         if (content := self._contents.get(image.id)) is None:
             return False
-        names = _names(content)
-        return not names or (image.root is not None and self._files.holds(names))
+        blobs = _blobs(content)
+        return not blobs or (image.root is not None and self._files.holds(blobs))
 
     def _described(self, image: Listed, find: Find) -> SourceImage | SourceIndex | None:
         """The image by its documents, which `find` finds; None: one of them is missing."""
@@ -178,12 +178,10 @@ class EngineSource(ImageSource):
     @cached_property
     def early_outline(self) -> SourceImage | None:
         """See `ImageSource`. Only an export has the config, while inspect tells the DiffIDs."""
-        (image, *more) = self._images
-        if not self._ahead or more or image.root or self._all_tags or not image.diff_ids:
+        image = self._only if self._ahead and not self._all_tags else None
+        if image is None or image.root or not image.diff_ids or self._without_export(image):
             return None
-        if not self._all_wanted(image):
-            return None
-        return self._outline(image) if self._without_export(image) is None else None
+        return self._outline(image)
 
     def _layers(
         self, image: Listed, diff_ids: Sequence[Digest], filled: Sequence[bool]
@@ -210,8 +208,8 @@ class EngineSource(ImageSource):
     @cached_property
     def needs_export(self) -> bool:
         """Whether an export of the only image, by its digests, will hardly be avoided."""
-        (image, *more) = self._images
-        if more or image.root is None or not self._all_wanted(image):
+        image = self._only
+        if image is None or image.root is None:
             return False
         content = self._without_export(image)
         if content is None:
@@ -224,69 +222,68 @@ class EngineSource(ImageSource):
         }
         return not self.near(image.id, digests)
 
-    def _all_wanted(self, image: Listed) -> bool:
-        """Whether everything that the engine holds of the image is of a wanted platform."""
-        fits = all(may_be(image.platform, wanted) for wanted in self._platforms)
-        return not self._platforms or (image.alone and fits)
+    @property
+    def _only(self) -> Listed | None:
+        """The only image, if all that the engine holds of it is of a wanted platform."""
+        image, *more = self._images
+        fits = image.alone and all(may_be(image.platform, each) for each in self._platforms)
+        return image if not more and (fits or not self._platforms) else None
 
     def passing(self, held: Held) -> Generator[PassingBlob | None, None, None]:
         """See `ImageSource`. Ends behind the last wanted blob; what was missed is exported anew."""
         (image,) = self._images
-        there = {digest.hex for digest in self.held(image.diff_ids)}
-        wanted: set[str] | None = None
+        there = self.at_targets(image.diff_ids)
+        wanted: set[Digest] | None = None
 
         def have_passed(tar: PassingTar) -> bool:
             """Whether the documents are known, and all blobs that must be sent have passed."""
-
-            def find(digest: Digest, **_: bool) -> bytes | None:
-                return self._checked(digest, tar.documents.get(path_of(digest)))
-
             nonlocal wanted
             if wanted is None:
+                find = self._keeping(lambda digest: tar.documents.get(path_of(digest)))
                 content = self._contents.get(image.id) or self._described(image, find)
-                wanted = _names(content) - there if content else None
-            return wanted is not None and all(
-                tar.size(f"blobs/sha256/{name}") is not None for name in wanted
-            )
+                wanted = _blobs(content).difference(there) if content else None
+            return wanted is not None and all(tar.size(path_of(it)) is not None for it in wanted)
 
         return self._exports.passing(image, held, have_passed)
 
     # By an export that is kept.
 
     def _describe_by_export(self, unknown: Sequence[Listed]) -> None:
-        """Describe images by an export of all of them; documents are kept for later pushes."""
+        """Describe images by an export of all of them."""
         export = self._exports.kept(unknown)
-
-        def find(digest: Digest, **_: bool) -> bytes | None:
-            return self._checked(digest, export.document(digest.hex))
-
         for image in unknown:
-            content = self._described(image, find)
+            content = self._described(image, self._keeping(export.document))
             if content is None and image.id in image.absent:
                 raise SourceError(
                     f"{self._client.name} does not hold all of {image.title}",
                     hint="copy it from its registry, or pull it anew",
                 )
             self._contents[image.id] = content or _listed_in(export, image)
-        export.want_only(set[str]().union(*(_names(self._contents[image.id]) for image in unknown)))
+        blobs = (_blobs(self._contents[image.id]) for image in unknown)
+        export.want_only(set[Digest]().union(*blobs))
 
-    def _checked(self, digest: Digest, content: bytes | None) -> bytes | None:
-        """The document, which is kept for later pushes, if it has that digest; else None."""
-        if content is None or Digest.of(content) != digest:
-            return None
-        self.keep(content)
-        return content
+    def _keeping(self, look: Callable[[Digest], bytes | None]) -> Find:
+        """Finds documents in an export, checks them, and keeps them for later pushes."""
+
+        def find(digest: Digest, **_: bool) -> bytes | None:
+            content = look(digest)
+            if content is None or Digest.of(content) != digest:
+                return None
+            self.keep(content)
+            return content
+
+        return find
 
     def _export(self, image: Listed) -> KeptExport:
         """An export of the image, of which only the layers are wanted where those are known."""
         content = self._contents.get(image.id)
-        return self._exports.kept([image], _names(content) if content else None)
+        return self._exports.kept([image], _blobs(content) if content else None)
 
     def _open_layer(self, image: Listed, diff_id: Digest, place: int) -> Reader:
         """Open a plain layer of an export. Raises SourceError, Cancelled."""
         # Docker names the layer's file by its DiffID; else its place in `manifest.json` tells.
         export = self._export(image)
-        if reader := export.open(diff_id.hex):
+        if reader := export.open(diff_id):
             return reader
         content = _listed_in(export, image)
         if isinstance(content, SourceIndex) or len(content.layers) <= place:
@@ -295,19 +292,19 @@ class EngineSource(ImageSource):
 
     def _open_blob(self, image: Listed, digest: Digest) -> Reader:
         """Open a blob of a containerd store. Raises SourceError, Cancelled."""
-        if reader := self._files.open(digest.hex):
+        if reader := self._files.open(digest):
             return reader
         export = self._export(image)
-        if reader := export.open(digest.hex):
+        if reader := export.open(digest):
             return reader
         raise SourceError(f"{export.name} lacks the layer {digest}")
 
 
-def _names(content: SourceImage | SourceIndex) -> set[str]:
-    """The names of the layers that an engine holds, in its store or an export: their digests."""
+def _blobs(content: SourceImage | SourceIndex) -> set[Digest]:
+    """The layers that an engine holds, by the digests that name them in its store and exports."""
     layers = [layer for image in images_of(content) for layer in image.layers if layer.held]
     digests = (layer.stored.digest if layer.stored else layer.diff_id for layer in layers)
-    return {digest.hex for digest in digests if digest}
+    return {digest for digest in digests if digest}
 
 
 def _listed_in(export: KeptExport, image: Listed) -> SourceImage | SourceIndex:
