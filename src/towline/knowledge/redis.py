@@ -1,8 +1,9 @@
 """Knowledge in a Redis that several machines share.
 
-The entries of a DiffID are a list, the oldest first. An entry is a JSON array whose first elements
-identify it, so that it is found again by comparing a prefix. Changes that must not be seen half
-done are scripts: a script is atomic, and repeating it after a lost answer changes nothing.
+The entries of a DiffID are a list, the oldest first. An entry is its row as a JSON array, whose
+first elements identify it, so that it is found again by comparing a prefix. Changes that must not
+be seen half done are scripts: a script is atomic, and repeating it after a lost answer changes
+nothing.
 
 The library (extra `[redis]`) does TCP, TLS and Unix sockets, users and databases. It is told not to
 wait and try again by itself: a cache that must be waited for is worse than none.
@@ -11,28 +12,27 @@ wait and try again by itself: a cache that must be waited for is worse than none
 from __future__ import annotations
 
 import json
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from towline.errors import UsageError
-from towline.knowledge.base import MAX_ENTRIES, Entry, KnowledgeError, Signed, Signer, Stats
-from towline.knowledge.store import UNREADABLE, Knowledge, beginning
-from towline.spec.digest import Digest
-from towline.spec.media_types import Compression, layer_compression
+from towline.knowledge.base import MAX_ENTRIES, KnowledgeError, Signer, Stats
+from towline.knowledge.store import UNREADABLE, Knowledge, beginning, entry_of
+from towline.spec.media_types import layer_compression
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from towline.knowledge.base import Entry, Signed
+    from towline.spec.digest import Digest
 
 PATIENCE = 1.0
 """Seconds to wait for a connection, and for an answer."""
 _BATCH = 500
 """Keys in one round trip."""
 _GLOB = str.maketrans({character: "\\" + character for character in "\\*?[]^"})
-_COMPRESSIONS: dict[str, Compression] = {"none": "none", "gzip": "gzip", "zstd": "zstd"}
 
 # Drop the values that begin with ARGV[1]; append ARGV[2], if given, and keep the last ARGV[3].
 _REPLACE = """
@@ -104,19 +104,16 @@ class RedisKnowledge(Knowledge):
         with self._using() as client:
             keys = [self._key("layer", diff_id) for diff_id in diff_ids]
             found = zip(diff_ids, _each(client, "lrange", keys, -MAX_ENTRIES, -1), strict=True)
-            return [(diff_id, list(_understood(diff_id, values))) for diff_id, values in found]
+            return [(diff_id, list(_signed_of(diff_id, values))) for diff_id, values in found]
 
     def record(self, entries: Sequence[Entry]) -> None:
         """One round trip for all of them."""
-        now = time.time()
         with self._using() as client:
             pipeline = client.pipeline(transaction=False)
             for entry in entries:
-                same = [entry.digest, entry.repository, entry.account, int(entry.learned)]
-                rest = [entry.size, entry.media_type, entry.compression, entry.profile]
-                value = _json([*same, *rest, entry.seen or now, self._signer.sign(entry)])
-                key = self._key("layer", entry.diff_id)
-                pipeline.eval(_REPLACE, 1, key, beginning(same), value, MAX_ENTRIES)
+                key, row = self._key("layer", entry.diff_id), self._row(entry)
+                value = json.dumps(row, separators=(",", ":"))
+                pipeline.eval(_REPLACE, 1, key, beginning(row[:4]), value, MAX_ENTRIES)
             pipeline.execute()
 
     def forget(self, diff_id: Digest, digest: Digest, repository: str) -> None:
@@ -259,31 +256,14 @@ def _each(client: Any, command: str, keys: Iterable[bytes | str], *words: object
     return answers
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
-
-
-def _understood(diff_id: Digest, values: Iterable[bytes]) -> Iterator[Signed]:
+def _signed_of(diff_id: Digest, values: Iterable[bytes]) -> Iterator[Signed]:
     """Entries with their MACs. Values of any other form are passed over."""
     for value in values:
         try:
-            digest, repository, account, learned, *rest, mac = json.loads(value)
-            size, media_type, compression, profile, seen = rest
-            entry = Entry(
-                diff_id=diff_id,
-                digest=Digest(digest),
-                size=int(size),
-                media_type=str(media_type),
-                compression=_COMPRESSIONS[compression],
-                profile=None if profile is None else str(profile),
-                repository=str(repository),
-                account=str(account),
-                learned=bool(learned),
-                seen=float(seen),
-            )
+            signed = entry_of(diff_id, json.loads(value))
         except UNREADABLE:
             continue
-        yield entry, str(mac)
+        yield signed
 
 
 def _part(value: bytes, at: int) -> object:

@@ -13,17 +13,16 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from towline.knowledge.base import MAX_ENTRIES, Entry, KnowledgeError, Signed, Signer, Stats
-from towline.knowledge.store import CONFIG_LIFE, Knowledge
-from towline.spec.digest import Digest
+from towline.knowledge.base import MAX_ENTRIES, KnowledgeError, Signer, Stats
+from towline.knowledge.store import CONFIG_LIFE, UNREADABLE, Knowledge, entry_of
 from towline.spec.media_types import layer_compression
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Sequence
-    from types import UnionType
 
-    _Kinds = tuple[type | UnionType, ...]
+    from towline.knowledge.base import Entry, Signed
+    from towline.spec.digest import Digest
 
 APPLICATION_ID = 0x746F776C
 """Marks the file in its header ("towl"), so that no other database is taken for ours."""
@@ -66,15 +65,14 @@ PRAGMA user_version = {VERSION};
 """  # noqa: S608 - two numbers of our own
 
 _ENTRIES = """
-SELECT digest, size, media_type, compression, profile, repository, account, learned, seen, mac
+SELECT CASE typeof(digest) WHEN 'blob' THEN 'sha256:' || lower(hex(digest)) ELSE digest END,
+    repository, account, learned, size, media_type, compression, profile, seen, mac
 FROM entry WHERE diff_id = ? ORDER BY place
 """
-_KINDS_OF_ENTRY = (bytes | str, int, str, str, str | None, str, str, int, float, str)
 _RECORD = """
 INSERT OR REPLACE INTO entry VALUES (
-    :diff_id, :digest, :repository, :account, :learned,
-    (SELECT coalesce(max(place), 0) + 1 FROM entry WHERE diff_id = :diff_id),
-    :size, :media_type, :compression, :profile, :seen, :mac
+    ?1, ?2, ?3, ?4, ?5, (SELECT coalesce(max(place), 0) + 1 FROM entry WHERE diff_id = ?1),
+    ?6, ?7, ?8, ?9, ?10, ?11
 )
 """
 _DROP_OLDEST = """
@@ -100,26 +98,20 @@ class SqliteKnowledge(Knowledge):
 
     def _signed(self, diff_ids: Sequence[Digest]) -> Iterator[tuple[Digest, list[Signed]]]:
         for diff_id in diff_ids:
-            rows = self._rows(_KINDS_OF_ENTRY, _ENTRIES, _packed(diff_id))
+            with self._using() as database:
+                rows = database.execute(_ENTRIES, (_packed(diff_id),)).fetchall()
             try:
-                yield diff_id, [_entry_of(diff_id, row) for row in rows]
-            except ValueError as error:
+                yield diff_id, [entry_of(diff_id, row) for row in rows]
+            except UNREADABLE as error:
                 raise _unusable(self._path, f"malformed entry: {error}") from error
 
     def record(self, entries: Sequence[Entry]) -> None:
         """One transaction for all of them."""
-        now = time.time()
         with self._writing() as database:
             for entry in entries:
-                row = {
-                    **entry._asdict(),
-                    "diff_id": _packed(entry.diff_id),
-                    "digest": _packed(entry.digest),
-                    "seen": entry.seen or now,
-                    "mac": self._signer.sign(entry),
-                }
-                database.execute(_RECORD, row)
-                database.execute(_DROP_OLDEST, {"diff_id": row["diff_id"], "kept": MAX_ENTRIES})
+                diff_id, (_, *row) = _packed(entry.diff_id), self._row(entry)
+                database.execute(_RECORD, (diff_id, _packed(entry.digest), *row))
+                database.execute(_DROP_OLDEST, {"diff_id": diff_id, "kept": MAX_ENTRIES})
 
     def forget(self, diff_id: Digest, digest: Digest, repository: str) -> None:
         """Whatever the account, and however it was known."""
@@ -193,7 +185,7 @@ class SqliteKnowledge(Knowledge):
         with self._lock:
             self._database.close()
 
-    def _rows(self, kinds: _Kinds, query: str, *values: object) -> list[Any]:
+    def _rows(self, kinds: tuple[type, ...], query: str, *values: object) -> list[Any]:
         """The rows of a query, their values checked: any SQLite column may hold any type."""
         with self._using() as database:
             rows = database.execute(query, values).fetchall()
@@ -328,11 +320,3 @@ def _replace(database: sqlite3.Connection, kind: str, name: str, value: bytes, l
 def _packed(digest: Digest) -> bytes | str:
     """A SHA-256 in half the room, as bytes; a digest of another algorithm as its text."""
     return bytes.fromhex(digest.hex) if digest.algorithm == "sha256" else str(digest)
-
-
-def _entry_of(diff_id: Digest, row: Sequence[Any]) -> Signed:
-    """The entry and the MAC of a row."""
-    digest, *values, mac = row
-    packed = digest if isinstance(digest, str) else "sha256:" + digest.hex()
-    entry = Entry(diff_id, Digest(packed), *values)
-    return entry._replace(learned=bool(entry.learned)), mac

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 from towline.knowledge.base import Entry, SavedSession, Signed, Signer, Stats
 from towline.spec.digest import Digest
@@ -27,6 +28,8 @@ LEASE = 10
 """Seconds for which an owner counts as alive after it has said so, every three seconds."""
 _RACES_MAX = 20
 """Times that facts of a host are written, where others write some each time just before."""
+_KINDS = (str, str, str, int, int, str, str, str | None, int | float, str)
+"""The types of the values in an entry's row."""
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 """Errors of reading values that are not ours."""
 
@@ -129,6 +132,21 @@ class Knowledge:
             if self._swap("facts", host, before or b"", signed.encode()):
                 return
 
+    def _row(self, entry: Entry) -> tuple[object, ...]:
+        """What is kept of an entry beside its DiffID; the first four values tell it from others."""
+        return (
+            entry.digest,
+            entry.repository,
+            entry.account,
+            int(entry.learned),
+            entry.size,
+            entry.media_type,
+            entry.compression,
+            entry.profile,
+            entry.seen or time.time(),
+            self._signer.sign(entry),
+        )
+
     def _own_facts(self, host: str, value: bytes | None) -> dict[str, str]:
         try:
             text, mac = json.loads(value or b"[0, 0]")
@@ -201,6 +219,15 @@ class Knowledge:
     def is_alive(self, owner: str) -> bool:
         """Whether the owner has called `beat` in the last ten seconds."""
         return self._get("alive", owner) is not None
+
+
+def entry_of(diff_id: Digest, row: Sequence[Any]) -> Signed:
+    """The entry of a row, and its MAC. Raises one of `UNREADABLE`."""
+    if not all(map(isinstance, row, _KINDS)):
+        raise ValueError("a value is of another kind")
+    digest, repository, account, learned, size, media_type, compression, profile, seen, mac = row
+    of_blob = (Digest(digest), size, media_type, compression, profile)
+    return Entry(diff_id, *of_blob, repository, account, bool(learned), float(seen)), mac
 
 
 def written(session: SavedSession, key: str, signer: Signer) -> str:

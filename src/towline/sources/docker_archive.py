@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from towline.errors import SourceError
-from towline.sources import files as stores
 from towline.sources.base import (
     SourceEntry,
     SourceImage,
@@ -22,6 +21,7 @@ from towline.sources.base import (
     foreign_layer,
     missing_layer,
 )
+from towline.sources.files import blocks, read, read_all, read_json, shown, understood
 from towline.sources.image_source import ImageSource
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
@@ -53,7 +53,7 @@ class DockerArchive(ImageSource):
     def __init__(self, files: Archive, cancel: Cancel) -> None:
         self._files = files
         self._cancel = cancel
-        listed = stores.read_json(files, MANIFEST)
+        listed = read_json(files, MANIFEST)
         if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
             raise SourceError(f"{MANIFEST} in {files.name} is no list of images")
         if not listed:
@@ -75,7 +75,7 @@ class DockerArchive(ImageSource):
         path = str(listed.get("Config") or "")
         if not path:
             raise SourceError(f"{MANIFEST} in {self._files.name} names no config")
-        content = stores.read(self._files, path)
+        content = read(self._files, path)
         # Docker since 25.0 names the config by its digest, as a layout does. Other names tell
         # nothing.
         named = re.fullmatch(_BLOB, path.lstrip("/"))
@@ -84,7 +84,7 @@ class DockerArchive(ImageSource):
                 f"the config {path} in {self._files.name} is damaged: "
                 f"its bytes have the digest {Digest.of(content)}"
             )
-        with stores.understood(f"the config {stores.shown(path)} in {self._files.name}"):
+        with understood(f"the config {shown(path)} in {self._files.name}"):
             config = parse_config(content)
         layers = self._layers(listed, config.diff_ids)
         return SourceImage(
@@ -117,10 +117,10 @@ class DockerArchive(ImageSource):
             return foreign_layer(foreign, diff_id), "none"
         if size is None:
             self._check_changed(path, diff_id)
-            lacking = missing_layer(self._files.name, stores.shown(path), diff_id, None)
+            lacking = missing_layer(self._files.name, shown(path), diff_id, None)
             return lacking, "zstd" if path.endswith("zst") else "none"
         # `manifest.json` does not tell how a layer is compressed: its first bytes do.
-        head = stores.read_all(self._files.open(path), min(size, media_types.MAGIC_LENGTH))
+        head = read_all(self._files.open(path), min(size, media_types.MAGIC_LENGTH))
         kind = media_types.detect(head)
         named = re.fullmatch(_BLOB, path.lstrip("/"))
         if kind == "none" and named and named[1] != diff_id.hex:
@@ -135,7 +135,7 @@ class DockerArchive(ImageSource):
         """The digest of a file whose name has none: it is read once to know that."""
         digest = hashlib.sha256()
         with closing(self._files.open(path)) as reader:
-            for block in stores.blocks(reader):
+            for block in blocks(reader):
                 self._cancel.check()
                 digest.update(block)
         return Digest(f"sha256:{digest.hexdigest()}")
@@ -154,7 +154,7 @@ class DockerArchive(ImageSource):
         for name in self._files.files.keys() - listed:
             if match := re.fullmatch(_BLOB, name):
                 size = self._files.size(name) or 0  # 262: up to the magic of a tar's first header
-                if stores.read_all(self._files.open(name), min(size, 262)).endswith(b"ustar"):
+                if read_all(self._files.open(name), min(size, 262)).endswith(b"ustar"):
                     raise self._changed(diff_id, match[1])
 
     def _changed(self, diff_id: Digest, found: str) -> SourceError:
@@ -168,7 +168,7 @@ class DockerArchive(ImageSource):
         """The descriptor in `LayerSources` of a layer that lies elsewhere; None: it does not."""
         if not isinstance(described, dict) or not described.get("urls"):
             return None
-        with stores.understood(f"LayerSources of {MANIFEST} in {self._files.name}"):
+        with understood(f"LayerSources of {MANIFEST} in {self._files.name}"):
             descriptor = Descriptor.from_json(described)
         elsewhere = media_types.is_foreign(descriptor.media_type) or not held
         return descriptor if elsewhere else None

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from towline import reference as references
 from towline.errors import InvalidReference, SourceError
-from towline.sources import files as stores
 from towline.sources.base import (
     SourceImage,
     SourceIndex,
@@ -20,6 +19,7 @@ from towline.sources.base import (
     foreign_layer,
     missing_layer,
 )
+from towline.sources.files import understood
 from towline.sources.image_source import ImageSource
 from towline.spec import manifest as manifests
 from towline.spec import media_types
@@ -125,7 +125,7 @@ class OciImages(ImageSource):
     def document(self, listed: Descriptor) -> tuple[RawManifest, Manifest | Index]:
         """A manifest or index, as bytes and parsed. Raises Absent, SourceError."""
         content = self.content(listed, "manifest")
-        with stores.understood(f"the manifest {listed.digest} in {self.name}"):
+        with understood(f"the manifest {listed.digest} in {self.name}"):
             document = manifests.parse(content, listed.media_type)
         return RawManifest(content, document.media_type), document
 
@@ -135,7 +135,7 @@ class OciImages(ImageSource):
         described = None
         # With a config of another type it is an artifact, whose blobs are never compressed anew.
         if manifest.config.media_type in _IMAGE_CONFIGS:
-            with stores.understood(f"the config {manifest.config.digest} in {self.name}"):
+            with understood(f"the config {manifest.config.digest} in {self.name}"):
                 described = parse_config(content)
         return SourceImage(
             config=content,

@@ -9,8 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.errors import SourceError
-from towline.sources import files as stores
 from towline.sources.base import Referrer, SourceEntry
+from towline.sources.files import Folder, read, understood
 from towline.sources.oci_images import Absent, OciImages, is_plain
 from towline.spec import manifest as manifests
 from towline.spec import media_types
@@ -41,8 +41,8 @@ class OciLayout(OciImages):
     def __init__(self, files: Files) -> None:
         super().__init__(files.name)
         self._files = files
-        self._raw = RawManifest(stores.read(files, INDEX), media_types.OCI_INDEX)
-        with stores.understood(f"{INDEX} in {files.name}"):
+        self._raw = RawManifest(read(files, INDEX), media_types.OCI_INDEX)
+        with understood(f"{INDEX} in {files.name}"):
             document = manifests.parse(self._raw.content, media_types.OCI_INDEX)
         if isinstance(document, Manifest):
             raise SourceError(f"{INDEX} in {files.name} is an image manifest, not an index")
@@ -56,7 +56,7 @@ class OciLayout(OciImages):
     @property
     def transport(self) -> str:
         """See `ImageSource`."""
-        return "oci" if isinstance(self._files, stores.Folder) else "oci-archive"
+        return "oci" if isinstance(self._files, Folder) else "oci-archive"
 
     def close(self) -> None:
         """See `ImageSource`."""
@@ -163,7 +163,7 @@ class OciLayout(OciImages):
         if (size := self._files.size(path)) is None:
             raise Absent(f"{self.name} lacks the {what} {listed.digest}")
         self.check_size(listed, size, what)
-        content = stores.read(self._files, path)
+        content = read(self._files, path)
         if (found := Digest.of(content)) != listed.digest:
             raise SourceError(
                 f"the {what} {listed.digest} in {self.name} is damaged: "

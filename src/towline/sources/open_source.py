@@ -14,7 +14,6 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from towline.context import Context
 from towline.errors import SourceError, UsageError
 from towline.sources import docker_archive, oci_layout
 from towline.sources.docker_archive import DockerArchive
@@ -33,6 +32,7 @@ from towline.spec import media_types
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from towline.context import Context
     from towline.layers.reader import Reader
     from towline.sources.files import Archive
     from towline.sources.image_source import ImageSource
@@ -55,7 +55,7 @@ NOT_AHEAD = Ahead(may=False)
 
 def open_source(
     source: Location,
-    context: Context | None = None,
+    context: Context,
     *,
     environ: Mapping[str, str] | None = None,
     ahead: Ahead = NOT_AHEAD,
@@ -67,7 +67,6 @@ def open_source(
     object is read from its present position, and not closed. Raises SourceError when there is no
     image, UsageError for a caller's object that is no binary file.
     """
-    context = context or Context()
     environ = os.environ if environ is None else environ
     transport, name = source.transport, source.path or source.name
 

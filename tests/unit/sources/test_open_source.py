@@ -211,7 +211,7 @@ def test_an_object_that_cannot_be_read_is_the_sources_fault(made: Made) -> None:
     closed.close()
     for file, reason in ((closed, "closed file"), (Broken(), "gone")):
         with pytest.raises(SourceError, match=f"cannot read .*: .*{reason}"):
-            open_source(parse(cast("BinaryIO", file)))
+            open_source(parse(cast("BinaryIO", file)), QUIET)
 
 
 def test_a_text_file_is_the_callers_mistake(made: Made) -> None:
@@ -231,7 +231,7 @@ def test_an_entry_of_a_folder_read_as_bytes_is_a_path(made: Made) -> None:
 @pytest.mark.parametrize("source", [b"image.tar", 3, None])
 def test_what_is_neither_a_path_nor_a_file_is_refused(source: object) -> None:
     with pytest.raises(UsageError, match=f"is of type {type(source).__name__}"):
-        open_source(parse(cast("BinaryIO", source)))
+        open_source(parse(cast("BinaryIO", source)), QUIET)
 
 
 @pytest.mark.parametrize("in_memory", [True, False])

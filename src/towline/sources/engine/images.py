@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from towline import reference as references
 from towline.errors import SourceError
-from towline.sources import files
+from towline.sources.files import understood
 from towline.sources.select import may_be
 from towline.spec import media_types, reading
 from towline.spec.descriptor import Descriptor, Platform
@@ -101,7 +101,7 @@ def all_tags(client: EngineClient, name: str) -> list[Listed]:
     return list(images.values())
 
 
-@files.understood("what the engine says of its image")
+@understood("what the engine says of its image")
 def _listed(found: Mapping[str, Any]) -> Listed:
     """Parse the answer of inspect. Raises SourceError."""
     rootfs, driver = found.get("RootFS"), found.get("GraphDriver")
