@@ -33,7 +33,7 @@ _SMALLEST_DATABASE = 512
 """Bytes. SQLite takes a shorter file for an empty database and would write over it, whatever it
 is."""
 MAX_VALUES = 1000
-"""Values of one kind that are kept, of those that end: 64 MB of configs at the most."""
+"""Values of one kind that are kept, if they have a life: 64 MB of configs at the most."""
 _NO_DATABASE = "not a database"
 """SQLite's words for a file with another beginning: perhaps the user's image."""
 

@@ -27,9 +27,10 @@ SESSION_LIFE = 7 * 24 * 3600
 LEASE = 10
 """Seconds for which an owner counts as alive after it has said so, every three seconds."""
 _RACES_MAX = 20
-"""Times that facts of a host are written, where others write some each time just before."""
-_KINDS = (str, str, str, int, int, str, str, str | None, int | float, str)
-"""The types of the values in an entry's row."""
+"""Attempts to write facts of a host, where another process writes some meanwhile each time."""
+_KINDS_OF_ENTRY = (str, str, str, int, int, str, str, str | None, int | float, str)
+_KINDS_OF_SESSION = (str, str, str, str, int, str, int, int, int | float)
+"""The types of the values that are kept, in their order."""
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 """Errors of reading values that are not ours."""
 
@@ -223,7 +224,7 @@ class Knowledge:
 
 def entry_of(diff_id: Digest, row: Sequence[Any]) -> Signed:
     """The entry of a row, and its MAC. Raises one of `UNREADABLE`."""
-    if not all(map(isinstance, row, _KINDS)):
+    if not all(map(isinstance, row, _KINDS_OF_ENTRY)):
         raise ValueError("a value is of another kind")
     digest, repository, account, learned, size, media_type, compression, profile, seen, mac = row
     of_blob = (Digest(digest), size, media_type, compression, profile)
@@ -244,20 +245,11 @@ def beginning(parts: Sequence[object]) -> str:
 def read(text: str | bytes, key: str, signer: Signer) -> SavedSession | None:
     """The session in a text; None: it is damaged, or not to be believed at all."""
     try:
-        owner, repository, blob, profile, size, url, acknowledged, *rest, mac = json.loads(text)
-        sent, saved, (digest, length) = rest
-        session = SavedSession(
-            owner=str(owner),
-            repository=str(repository),
-            blob=str(blob),
-            profile=str(profile),
-            size=int(size),
-            url=str(url),
-            acknowledged=max(0, int(acknowledged)),
-            sent=int(sent),
-            saved=float(saved),
-            made=(str(digest), int(length)),
-        )
+        *parts, (digest, length), mac = json.loads(text)
+        if not all(map(isinstance, parts, _KINDS_OF_SESSION)):
+            return None
+        session = SavedSession._make([*parts, (str(digest), int(length)), False])
+        session = session._replace(acknowledged=max(0, session.acknowledged))
     except UNREADABLE:
         return None
     if signer.is_ours(str(mac), "session", key, json.dumps(session[:-1])):

@@ -96,7 +96,7 @@ class SourceImage(NamedTuple):
 class SourceIndex(NamedTuple):
     """An index and the manifests that it lists, in its order.
 
-    Some may be absent, until `platforms` has chosen among them.
+    Some may be absent, until `select.chosen` has chosen among them.
     """
 
     manifest: RawManifest

@@ -280,7 +280,7 @@ class Forward:
         return self._at
 
     def seek(self, position: int, /) -> None:
-        """Go to a position, backwards by `_BACK` bytes at most. One behind the end is the end."""
+        """Go to a position: backwards by `_BACK` bytes at most, forwards to the end at most."""
         while position > self._end and self._more(position - self._end):
             pass
         self._at = min(position, self._end)

@@ -87,7 +87,7 @@ class Layout:
         return ""
 
     def some_tags(self, context: Context) -> tuple[str, ...]:
-        """None: other tags are asked for to learn, and here a blob is asked for as cheaply."""
+        """No tags: a push learns from them, and here each blob can be asked for as cheaply."""
         del context
         return ()
 

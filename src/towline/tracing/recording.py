@@ -10,10 +10,10 @@ import os
 import re
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from copy import copy
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from towline.context import About, Trace
 from towline.events import Emit, Event, Note, Retrying, Warned
@@ -21,7 +21,7 @@ from towline.told import LayerProgress, TagPushed
 from towline.transfers.threads import processors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
 
@@ -120,9 +120,18 @@ class Recording(Trace):
         over.threads, over.layers = dict(self.threads), dict(self.layers)
         return over
 
-    def span(self, step: str, about: About, size: int = 0) -> _Around:
-        """A context manager that adds a span for its block."""
-        return _Around(self, step, about, size)
+    @contextmanager
+    def span(self, step: str, about: About, size: int = 0) -> Iterator[_Size]:
+        """Add a span for the block, of the size that is set in it."""
+        sized, thread = _Size(size), threading.current_thread()
+        cpu, began = time.thread_time(), time.monotonic()
+        try:
+            yield sized
+        finally:
+            moments = (began, time.monotonic(), cpu, time.thread_time())
+            number = thread.ident or 0
+            self.threads[number] = thread.name
+            self.spans.append(Span(step, about, number, *moments, sized.size))
 
     def reading(self, reader: T, about: About) -> T:
         """The reader, wrapped so that each read is a span."""
@@ -170,28 +179,11 @@ class Recording(Trace):
         return hear
 
 
-class _Around:
-    """The context manager of one span."""
+class _Size:
+    """Bytes of a span."""
 
-    __slots__ = ("_about", "_began", "_cpu", "_recording", "_step", "size")
-
-    def __init__(self, recording: Recording, step: str, about: About, size: int) -> None:
-        self._recording = recording
-        self._step = step
-        self._about = about
+    def __init__(self, size: int) -> None:
         self.size = size
-
-    def __enter__(self) -> Self:
-        self._cpu = time.thread_time()
-        self._began = time.monotonic()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        thread = threading.current_thread()
-        number = thread.ident or 0
-        self._recording.threads[number] = thread.name
-        moments = (self._began, time.monotonic(), self._cpu, time.thread_time())
-        self._recording.spans.append(Span(self._step, self._about, number, *moments, self.size))
 
 
 class _Reading:
