@@ -68,6 +68,7 @@ class Layout:
         self.left_out: dict[Digest, int] = {}
         """The layers that were left out, with their sizes in bytes."""
         self._root = root or Path(name.file)
+        self._folder = Folder(str(self._root))
         self._prepared = False
 
     # Beside a repository's methods: an archive is written at the end.
@@ -172,7 +173,7 @@ class Layout:
     def _found(self, digest: Digest, files: Files | None) -> tuple[int, Reader] | None:
         """Size and reader of a blob that has come, or was there before; None: it has not."""
         path = path_of(digest)
-        for place in (Folder(str(self._root)), files):
+        for place in (self._folder, files):
             if place is not None and (size := place.size(path)) is not None:
                 return size, place.open(path)
         return None
@@ -199,9 +200,8 @@ class Layout:
     @contextmanager
     def _files(self) -> Iterator[Files | None]:
         """The files of the present layout; None: there is none yet."""
-        folder = Folder(str(self._root))
         try:
-            yield folder if folder.size(INDEX) is not None else None
+            yield self._folder if self._folder.size(INDEX) is not None else None
         except SourceError as error:
             raise self._wrong(error.message) from error
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import threading
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from towline.context import SLICE, Cancel
@@ -78,8 +77,6 @@ class KeptExport(SharedFile):
         self._error: BaseException | None = None
         self._filling = threading.Lock()
         self._stop = Cancel()
-        self._stack = ExitStack()
-        self._stack.enter_context(context.cancel.on_cancel(self._stop.cancel))
         self._thread = threading.Thread(target=self._take_all, name="towline-export")
         self._thread.start()
 
@@ -144,7 +141,7 @@ class KeptExport(SharedFile):
     def _fill_holes(self) -> None:
         """Have the engine export once more, when this export is over, and keep all of it."""
         self._wait(lambda: False)
-        with self._filling:
+        with self._filling, self._context.cancel.on_cancel(self._stop.cancel):
             if self._holes:
                 self._wanted, self._unwanted = None, set()
                 self._take()
@@ -153,7 +150,6 @@ class KeptExport(SharedFile):
     def _close(self) -> None:
         self._stop.cancel()
         self._thread.join()
-        self._stack.close()
         self._room.file.close()
 
     # What is written.
@@ -161,7 +157,8 @@ class KeptExport(SharedFile):
     def _take_all(self) -> None:
         """The thread's work."""
         try:
-            self._take()
+            with self._context.cancel.on_cancel(self._stop.cancel):
+                self._take()
         except BaseException as error:  # noqa: BLE001 - whoever reads hears of it
             self._error = error
         with self._news:
