@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.scripted import Asked, Reply, Scripted
 from towline.cli.main import main
 from towline.testing.images import make_image
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SECRET = "hunter2-in-the-query"
 
@@ -53,13 +49,10 @@ PLACES = {
 }
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> str:
-    return str(
-        make_image(
-            tmp_path / "image.tar", [{"noise": os.urandom(50_000), "room": bytes(1 << 20)}]
-        ).path
-    )
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    layers = [{"noise": os.urandom(50_000), "room": bytes(1 << 20)}]
+    return str(make_image(tmp_path_factory.mktemp("image") / "image.tar", layers).path)
 
 
 @pytest.mark.parametrize("name", BODIES)

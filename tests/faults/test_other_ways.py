@@ -29,17 +29,17 @@ def registry() -> Iterator[Scripted]:
         yield server
 
 
-@pytest.fixture
-def stored(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its layers are compressed: their digests and sizes are known."""
     layers = [{"noise": os.urandom(2 * MiB)}, {"more": os.urandom(3 * MiB)}, {"a": b"small"}]
-    return make_image(tmp_path / "stored", layers, format="oci").path
+    return make_image(tmp_path_factory.mktemp("image") / "stored", layers, format="oci").path
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layers = [{"noise": os.urandom(2 * MiB)}, {"more": os.urandom(3 * MiB)}, {"a": b"small"}]
-    return make_image(tmp_path / "image.tar", layers).path
+    return make_image(tmp_path_factory.mktemp("image") / "image.tar", layers).path
 
 
 def push(registry: Scripted, image: Path, **options: Any) -> towline.PushResult:

@@ -79,9 +79,9 @@ def registry() -> Iterator[Scripted]:
         yield server
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> str:
-    return str(make_image(tmp_path / "image.tar", [{"a": b"a"}]).path)
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_image(tmp_path_factory.mktemp("image") / "image.tar", [{"a": b"a"}]).path)
 
 
 def guarded(registry: Scripted, **headers: str) -> None:

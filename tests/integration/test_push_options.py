@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 MiB = 1 << 20
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> str:
-    path = tmp_path / "image.tar"
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("image") / "image.tar"
     make_image(path, layers=[{"noise": os.urandom(3 * MiB)}, {"zeros": bytes(MiB)}])
     return str(path)
 

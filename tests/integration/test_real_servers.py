@@ -43,10 +43,10 @@ def authority(tmp_path: Path) -> Authority:
     return make_authority(tmp_path)
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     layers = [{"noise": os.urandom(3 * MiB)}, {"a": b"small"}, {"b": os.urandom(1000)}]
-    return str(make_image(tmp_path / "image.tar", layers).path)
+    return str(make_image(tmp_path_factory.mktemp("image") / "image.tar", layers).path)
 
 
 Push = Callable[..., dict[str, Any]]

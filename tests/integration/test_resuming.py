@@ -57,9 +57,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    return made(tmp_path / "image.tar", [SIZE])
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("image") / "image.tar", [SIZE])
 
 
 def made(path: Path, sizes: list[int], seed: int = 1, **options: Any) -> Path:

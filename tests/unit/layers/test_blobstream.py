@@ -31,7 +31,7 @@ SAMPLE = sample(9 << 20)
 GZIP = profile.parse("gzip")
 BUFFER = GZIP_BLOCK + GZIP_WINDOW
 PACKED: dict[Compression, bytes] = {
-    "gzip": gzip.compress(SAMPLE),
+    "gzip": gzip.compress(SAMPLE, 1),
     "zstd": zstandard.compress(SAMPLE),
     "none": SAMPLE,
 }
@@ -89,13 +89,14 @@ def test_bytes_do_not_depend_on_threads_or_on_spares() -> None:
         assert len({made(t, s, name) for t, s in [(1, 0), (1, 9), (3, 0), (8, 9)]}) == 1
 
 
-@pytest.mark.parametrize("size", [5, len(SAMPLE)])
+@pytest.mark.parametrize("size", [5, 300_000])
 def test_stored_bytes_come_whole_however_many_there_should_be(
     executor: Executor, size: int
 ) -> None:
-    stream = BlobStream(BytesReader(SAMPLE), None, executor, Cancel(), size=size)
-    assert b"".join(map(bytes, stream)) == SAMPLE
-    assert stream.blob.size == len(SAMPLE)
+    data = SAMPLE[:300_000]
+    stream = BlobStream(BytesReader(data), None, executor, Cancel(), size=size)
+    assert b"".join(map(bytes, stream)) == data
+    assert stream.blob.size == len(data)
 
 
 def test_the_position_is_what_was_read(executor: Executor) -> None:

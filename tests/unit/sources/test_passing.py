@@ -296,7 +296,7 @@ def test_the_first_bytes_wait_for_all_who_want_them_until_the_blob_is_whole() ->
 
 
 def test_a_blob_that_nobody_reads_waits_until_it_is_let_go_or_all_is_cancelled() -> None:
-    data = tar_of(member(f"blobs/sha256/{'0' * 64}", gzip.compress(os.urandom(2 * ROOM))))
+    data = tar_of(member(f"blobs/sha256/{'0' * 64}", gzip.compress(os.urandom(2 * ROOM), 0)))
     cancel = Cancel()
     taker = Taker(Held(cancel, 60))
     source = passing(data, cancel=cancel)
