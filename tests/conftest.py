@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import pkgutil
@@ -57,6 +58,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=f"{', '.join(missing)} missing"))
         elif absent := components.missing_peers_for(item):
             item.add_marker(pytest.mark.skip(reason=f"no {', '.join(absent)} on PATH or in PEERS"))
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage pass over the modules and tests, which stay to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
