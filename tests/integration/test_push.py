@@ -353,6 +353,19 @@ def test_bytes_that_are_not_those_of_their_digest_fail_the_verification(kept: Ke
     assert caught.value.hint
 
 
+def test_bytes_that_cannot_even_be_decompressed_are_told_by_their_digest(
+    kept: Kept, tmp_path: Path
+) -> None:
+    name, _, file = kept
+    image = str(make_image(tmp_path / "large.tar", [{"a": os.urandom(3 << 20)}]).path)
+    first = push(image, name)
+    blob = file(first)
+    blob.write_bytes(b"no" + blob.read_bytes()[2:])
+    with pytest.raises(towline.RegistryError, match="gave other bytes for blob") as caught:
+        push(image, name, verify="full", retries=0)
+    assert "the registry has lost or changed" in str(caught.value.hint)
+
+
 def test_a_plan_verifies_nothing(registry: Place, tmp_path: Path) -> None:
     made = make_image(tmp_path / "image.tar", LAYERS)
     name = registry.name("app") + ":1"

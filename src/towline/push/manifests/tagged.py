@@ -204,7 +204,8 @@ def _read(target: Target, blob: Blob, made: Made) -> None:
     hint = _SOURCE_HINT if blob.stored else _CACHE_HINT
     try:
         found = target.retry(blob.id, _counted, target, blob, made)
-    except SourceError as error:  # its digest is right, but it cannot be decompressed
+    except SourceError as error:  # it cannot be decompressed
+        _check_digest(target, blob, made)
         raise _wrong(error.message, hint) from error
     except RegistryError as error:
         missing = error.status == _NOT_FOUND
@@ -217,7 +218,15 @@ def _read(target: Target, blob: Blob, made: Made) -> None:
         raise _wrong(what, hint)
 
 
-def _counted(target: Target, blob: Blob, made: Made) -> blobstream.Blob:
+def _check_digest(target: Target, blob: Blob, made: Made) -> None:
+    """Raise RegistryError if the registry gives other bytes than the digest says."""
+    try:
+        target.retry(blob.id, partial(_counted, unpacked=False), target, blob, made)
+    except RegistryError as error:
+        raise _wrong(error.message) from error
+
+
+def _counted(target: Target, blob: Blob, made: Made, *, unpacked: bool = True) -> blobstream.Blob:
     # Most pushes read nothing back.
     from towline.events import Working
     from towline.layers.blobstream import BlobStream
@@ -228,7 +237,7 @@ def _counted(target: Target, blob: Blob, made: Made) -> blobstream.Blob:
         None,
         target.resources.encoders,
         target.context.cancel,
-        diff_id_of=made.compression,
+        diff_id_of=made.compression if unpacked else None,
         name=f"layer {made.digest}",
     )
     what = f"reading back {blob.id}"
