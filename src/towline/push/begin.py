@@ -12,7 +12,7 @@ from towline.push.interface import destinations, options
 from towline.push.manifests import build, tagged
 from towline.push.pipeline import meet
 from towline.push.reporting import announce, leave_tag
-from towline.push.source_images import Opened, Wanted, opening, trees
+from towline.push.source_images import Opened, Wanted, describe, opening
 from towline.push.target import Costs, Referral, Target, TargetPush
 from towline.reference import Reference, RepositoryName
 from towline.spec.descriptor import Descriptor, is_attestation
@@ -83,7 +83,7 @@ def begin(
         wanted = {tag: entry for tag, entry in wanted.items() if tag not in settled}
         opened.source.read_ahead(wanted.values())
     gatherer = Gatherer(wish.profile, recompress=wish.explicit_profile)
-    found, broken = trees(wanted, gatherer)
+    found, broken = describe(wanted, gatherer)
     for tree in found.values():
         check(tree, wish)
     left = destinations.by_repository(found)

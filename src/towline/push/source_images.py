@@ -205,7 +205,7 @@ class Opened(NamedTuple):
         }
 
 
-def trees(
+def describe(
     wanted: Wanted, gatherer: Gatherer
 ) -> tuple[dict[Reference, Tree], dict[Reference, SourceError | RegistryError]]:
     """The tree for each destination, and the errors of images that cannot be read.
