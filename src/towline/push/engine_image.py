@@ -83,7 +83,8 @@ class EngineImage(EngineSource):
     def near_origins(self) -> tuple[Reference, ...]:
         """See `ImageSource`."""
         hosts = {name.host for name in self._places}
-        return tuple(place for place in self.origins if place.repository.host in hosts)
+        places = dict.fromkeys(place for image in self.listed for place in image.origins)
+        return tuple(place for place in places if place.repository.host in hosts)
 
     @property
     def _places(self) -> set[RepositoryName]:

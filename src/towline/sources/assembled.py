@@ -41,7 +41,7 @@ class AssembledSource(ImageSource):
         self.origin = next((each.origin for each in self._sources if each.origin), None)
         for part in parts:
             part.source.read_ahead([part.entry])
-        index = _assembled([(part.name, part.entry.content) for part in parts])
+        index = _assembled(parts)
         known = index.manifest.descriptor()
         self.entry = SourceEntry((), lambda: index, lambda: known)
         """The index."""
@@ -69,23 +69,20 @@ class AssembledSource(ImageSource):
         return counted
 
 
-def _assembled(sources: Sequence[tuple[str, SourceImage | SourceIndex]]) -> SourceIndex:
-    """An index of the images of several sources, each with its name in errors, in their order.
-
-    Raises SourceError where two images are of one platform.
-    """
+def _assembled(parts: Sequence[Part]) -> SourceIndex:
+    """An index of all images, in their order. Raises SourceError where two are of one platform."""
     held: dict[Digest, _Child] = {}
-    platforms: dict[str, tuple[int, str]] = {}
-    for place, (name, content) in enumerate(sources):
-        for child, listed in _children(content):
+    platforms: dict[str, Part] = {}
+    for part in parts:
+        for child, listed in _children(part.entry.content):
             held.setdefault(listed.digest, (child, listed))
             platform = listed.platform
             if platform is None or not platform.known:
                 continue
-            other, named = platforms.setdefault(repr(platform), (place, name))
-            if other != place:
+            other = platforms.setdefault(repr(platform), part)
+            if other is not part:
                 raise SourceError(
-                    f"{named} and {name} are both of the platform {platform}",
+                    f"{other.name} and {part.name} are both of the platform {platform}",
                     hint="an index has one image of each: leave one out",
                 )
     descriptors = tuple(listed for _, listed in held.values())
@@ -95,7 +92,7 @@ def _assembled(sources: Sequence[tuple[str, SourceImage | SourceIndex]]) -> Sour
         build_index("docker" if docker else "oci", descriptors),
         tuple(child for child, _ in held.values()),
         descriptors,
-        warnings=tuple(said for _, content in sources for said in content.warnings),
+        warnings=tuple(said for part in parts for said in part.entry.content.warnings),
         assembled=True,
     )
 

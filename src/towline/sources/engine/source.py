@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.layers.reader import Reader
-    from towline.reference import Reference
     from towline.sources.engine.client import EngineClient
     from towline.sources.engine.documents import Find
     from towline.sources.engine.images import Listed
@@ -105,7 +104,7 @@ class EngineSource(ImageSource):
 
     def entries(self) -> Sequence[SourceEntry]:
         """See `ImageSource`."""
-        unknown = [image for image in self._images if self._without_export(image) is None]
+        unknown = [image for image in self.listed if self._describe(image, self.find) is None]
         outlines: dict[Digest, SourceImage] = {}
         if self._wants_outline:
             outlines = {image.id: self._outline(image) for image in unknown if not image.is_index}
@@ -115,31 +114,27 @@ class EngineSource(ImageSource):
         contents = self._contents | outlines
         return [
             SourceEntry(image.names, partial(contents.__getitem__, image.id))
-            for image in self._images
+            for image in self.listed
         ]
 
     @cached_property
-    def _images(self) -> list[Listed]:
+    def listed(self) -> list[Listed]:
+        """What the engine says of the images."""
         if self._all_tags:
             return images.all_tags(self._client, self.name)
         image = images.one(self._client, self.name)
         return [image.of(self._platforms[0]) if len(self._platforms) == 1 else image]
 
     @property
-    def origins(self) -> tuple[Reference, ...]:
-        """The repositories from which the engine has its images, or to which it has pushed them."""
-        return tuple(dict.fromkeys(place for image in self._images for place in image.origins))
-
-    @property
     def export_size(self) -> int:
         """Bytes of an export, about; 0: no export is needed."""
-        return sum(image.size for image in self._images if not self._at_hand(image))
+        return sum(image.size for image in self.listed if not self._at_hand(image))
 
     # Without an export.
 
-    def _without_export(self, image: Listed) -> SourceImage | SourceIndex | None:
-        """The image, if its documents are known or can be had elsewhere; else None."""
-        if image.id not in self._contents and (content := self._described(image, self.find)):
+    def _describe(self, image: Listed, find: Find) -> SourceImage | SourceIndex | None:
+        """The image, once it is described by documents that `find` finds; None: one is missing."""
+        if image.id not in self._contents and (content := self._by_documents(image, find)):
             self._contents[image.id] = content
         return self._contents.get(image.id)
 
@@ -154,8 +149,7 @@ class EngineSource(ImageSource):
         blobs = _blobs(content)
         return not blobs or (image.root is not None and self._files.holds(blobs))
 
-    def _described(self, image: Listed, find: Find) -> SourceImage | SourceIndex | None:
-        """The image by its documents, which `find` finds; None: one of them is missing."""
+    def _by_documents(self, image: Listed, find: Find) -> SourceImage | SourceIndex | None:
         if image.root is None:
             content = find(image.id, manifest=False) or b""
             try:
@@ -179,7 +173,7 @@ class EngineSource(ImageSource):
     def early_outline(self) -> SourceImage | None:
         """See `ImageSource`. Only an export has the config, while inspect tells the DiffIDs."""
         image = self._only if self._ahead and not self._all_tags else None
-        if image is None or image.root or not image.diff_ids or self._without_export(image):
+        if image is None or image.root or not image.diff_ids or self._describe(image, self.find):
             return None
         return self._outline(image)
 
@@ -211,7 +205,7 @@ class EngineSource(ImageSource):
         image = self._only
         if image is None or image.root is None:
             return False
-        content = self._without_export(image)
+        content = self._describe(image, self.find)
         if content is None:
             return True
         layers = [layer for each in images_of(content) for layer in each.layers]
@@ -225,13 +219,13 @@ class EngineSource(ImageSource):
     @property
     def _only(self) -> Listed | None:
         """The only image, if all that the engine holds of it is of a wanted platform."""
-        image, *more = self._images
+        image, *more = self.listed
         fits = image.alone and all(may_be(image.platform, each) for each in self._platforms)
         return image if not more and (fits or not self._platforms) else None
 
     def passing(self, held: Held) -> Generator[PassingBlob | None, None, None]:
         """See `ImageSource`. Ends behind the last wanted blob; what was missed is exported anew."""
-        (image,) = self._images
+        (image,) = self.listed
         there = self.at_targets(image.diff_ids)
         wanted: set[Digest] | None = None
 
@@ -240,7 +234,7 @@ class EngineSource(ImageSource):
             nonlocal wanted
             if wanted is None:
                 find = self._keeping(lambda digest: tar.documents.get(path_of(digest)))
-                content = self._contents.get(image.id) or self._described(image, find)
+                content = self._describe(image, find)
                 wanted = _blobs(content).difference(there) if content else None
             return wanted is not None and all(tar.size(path_of(it)) is not None for it in wanted)
 
@@ -252,7 +246,7 @@ class EngineSource(ImageSource):
         """Describe images by an export of all of them."""
         export = self._exports.kept(unknown)
         for image in unknown:
-            content = self._described(image, self._keeping(export.document))
+            content = self._describe(image, self._keeping(export.document))
             if content is None and image.id in image.absent:
                 raise SourceError(
                     f"{self._client.name} does not hold all of {image.title}",
