@@ -168,6 +168,13 @@ def test_what_makes_no_sense_is_refused_in_one_sentence(words: list[str]) -> Non
     assert re.fullmatch(r"towline: error: [^\n]+\n(hint: [^\n]+\n)?", done.stderr)
 
 
+def test_a_certificate_that_is_none_is_told_without_names_in_c(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("no PEM\n")
+    file = str(tmp_path / "x")
+    done = towline("serve", "--tls-cert", file, "--tls-key", file)
+    assert done.stderr.endswith(f"the certificate {file} with the key {file}: PEM lib\n")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -268,7 +268,7 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key, password=encrypted)
     except OSError as error:  # SSLError too
-        reason = error.strerror or error
+        reason = (error.strerror or str(error)).rpartition("] ")[2].partition(" (_ssl.c")[0]
         message = f"cannot use the certificate {certificate} with the key {key}: {reason}"
         raise UsageError(message) from None
     return context

@@ -148,7 +148,8 @@ def _run(
             f"the credential helper {program} did not answer within {seconds:g} s"
         ) from None
     except OSError as error:
-        raise HelperMissing(f"the credential helper {program} cannot be run: {error}") from None
+        reason = error.strerror or error
+        raise HelperMissing(f"the credential helper {program} cannot be run: {reason}") from None
     if not process.returncode:
         return output
     words = errors.shown(said.decode("utf-8", "replace"), _SHOWN)

@@ -385,6 +385,16 @@ class TestHelpers:
         assert "docker-credential-nowhere is not installed" in warning
         assert "config.json" in warning
 
+    def test_a_helper_that_cannot_be_run_is_told_with_the_systems_reason(
+        self, tmp_path: Path, environ: dict[str, str]
+    ) -> None:
+        self.helper(tmp_path, self.LOGIN)
+        (tmp_path / "docker-credential-box").write_bytes(b"\x7fELF is what it is not")
+        with pytest.raises(
+            credential_helpers.HelperMissing, match=r"-box cannot be run: Exec [^:]*$"
+        ):
+            credential_helpers.get("box", HOST, environ)
+
     def test_a_helper_that_does_not_answer_is_an_error_after_a_while(
         self, tmp_path: Path, environ: dict[str, str]
     ) -> None:
