@@ -100,8 +100,19 @@ class Uploads:
 
     def _threads(self, tasks: Sequence[Task]) -> Threads:
         """The threads of which one brings a blob to its targets."""
-        hosts, size = [task.host for task in tasks], tasks[0].upload.blob.size
+        hosts, size = {task.host for task in tasks}, tasks[0].upload.blob.size
         return self._resources.blob_threads(hosts, size)
+
+    def _claim(self, tasks: Sequence[Task]) -> Claim:
+        """Queue for a slot of each host, and tell of it where that takes time."""
+        hosts, size = {task.host for task in tasks}, tasks[0].upload.blob.size
+        claim = self._resources.slots_for(hosts, size).claim(hosts, size)
+        for task in tasks:
+            task.claim = claim
+        if not claim.granted.is_set():
+            for task in tasks:
+                task.upload.tell("Waiting")
+        return claim
 
     # To one target.
 
@@ -131,12 +142,9 @@ class Uploads:
         """Ask or mount, else send. None: the host wants to be left alone for a while."""
         if (found := self._answer(task)) is not None:
             return found
-        size = task.upload.blob.size
-        task.claim = self._resources.slots_for([task.host], size).claim([task.host], size)
-        if not task.claim.granted.is_set():
-            task.upload.tell("Waiting")
-            with task.upload.context.span("waited"):
-                task.claim.slots.wait(task.claim, task.cancel)
+        claim = self._claim([task])
+        with task.upload.context.span("waited"):
+            claim.slots.wait(claim, task.cancel)
         # The gate may have been shut while the slot was waited for. Nobody waits with a slot held.
         if self._gate.remaining(task.host):
             return None
@@ -309,18 +317,13 @@ class Uploads:
         Returns the tasks that have their slots.
         """
         while len(tasks) > 1:
-            hosts, size = {task.host for task in tasks}, tasks[0].upload.blob.size
-            claim = self._resources.slots_for(hosts, size).claim(hosts, size)
-            if not claim.granted.is_set():
-                for task in tasks:
-                    task.upload.tell("Waiting")
-                with tasks[0].upload.context.span("waited"):
-                    self._wait_for_slots(claim, tasks)
+            claim = self._claim(tasks)
+            with tasks[0].upload.context.span("waited"):
+                self._wait_for_slots(claim, tasks)
             if claim.granted.is_set():
-                for task in tasks:
-                    task.claim = claim
                 return tasks
-            claim.slots.give_back(claim)
+            for task in tasks:
+                self._give_back(task)
             lost = [task for task in tasks if task.patience.spent or task.cancel.cancelled]
             for task in lost:
                 self._start_alone(task)
