@@ -17,6 +17,6 @@ def quick(pusher: towline.Pusher) -> towline.Pusher:
     What a registry asks for (`Retry-After`) it gets in full.
     """
     engine = pusher._resources
-    engine.policy = engine.policy._replace(base=engine.policy.base * TIMES)
+    engine.policy.base *= TIMES
     engine.look_again = tuple(pause * TIMES for pause in engine.look_again)
     return pusher

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import Side, TowlineError
 
@@ -40,19 +40,26 @@ _STRAINED = frozenset({408, 429, 499, *range(500, 600)})
 """Statuses whose cause may be that too much is asked at once."""
 
 
-class Policy(NamedTuple):
+class Policy:
     """How often to try again, and after how long."""
 
-    retries: int = 4
-    """Attempts in a row without progress, after the first."""
-    base: float = 1.0
-    """Seconds to wait after the first failure; doubled after each further one."""
-    cap: float = 60.0
-    """Seconds to wait at most, even where the other side asks for more."""
-    # Not by `random`, whose import fails where no more files can be opened.
-    jitter: Callable[[], float] = lambda: int.from_bytes(os.urandom(4)) / 2**32
-    """Gives a number from 0 to 1: the share of the wait's second half that is waited. It keeps many
-    clients from coming back at the same moment."""
+    def __init__(
+        self,
+        retries: int = 4,
+        base: float = 1.0,
+        cap: float = 60.0,
+        # Not by `random`, whose import fails where no more files can be opened.
+        jitter: Callable[[], float] = lambda: int.from_bytes(os.urandom(4)) / 2**32,
+    ) -> None:
+        self.retries = retries
+        """Attempts in a row without progress, after the first."""
+        self.base = base
+        """Seconds to wait after the first failure; doubled after each further one."""
+        self.cap = cap
+        """Seconds to wait at most, even where the other side asks for more."""
+        self.jitter = jitter
+        """Gives a number from 0 to 1: the share of the wait's second half that is waited. It keeps
+        many clients from coming back at the same moment."""
 
     def pause(self, failures: int, retry_after: float | None = None) -> float:
         """Seconds to wait after that many failures in a row (1 or more).

@@ -7,7 +7,7 @@ import resource
 import socket
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from towline.errors import NetworkError
 from towline.wire import framing
@@ -105,20 +105,31 @@ def _look_up(host: str, port: int, flags: int) -> list[Address]:
     return [(int(info[0]), info[4]) for info in found]
 
 
-class Way(NamedTuple):
+class Way:
     """How a URL's server is reached."""
 
-    url: Url
-    proxy: Proxy | None
-    cancel: Cancel
-    timeout: float
-    """Seconds without a byte."""
-    shuns: Shunned | None = None
-    """The addresses to refuse."""
-    proxy_tls: ssl.SSLContext | None = None
-    """Given exactly for a proxy that is spoken to over TLS."""
-    whom: str = ""
-    """The name for messages, where the other end is not the URL's server."""
+    def __init__(
+        self,
+        url: Url,
+        proxy: Proxy | None,
+        cancel: Cancel,
+        timeout: float,
+        *,
+        shuns: Shunned | None = None,
+        proxy_tls: ssl.SSLContext | None = None,
+        whom: str = "",
+    ) -> None:
+        self.url = url
+        self.proxy = proxy
+        self.cancel = cancel
+        self.timeout = timeout
+        """Seconds without a byte."""
+        self.shuns = shuns
+        """The addresses to refuse."""
+        self.proxy_tls = proxy_tls
+        """Given exactly for a proxy that is spoken to over TLS."""
+        self.whom = whom
+        """The name for messages, where the other end is not the URL's server."""
 
     def __str__(self) -> str:
         return self.whom or self.url.authority

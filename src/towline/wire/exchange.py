@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.told import nowhere
@@ -45,17 +45,25 @@ class Died(Exception):
     """A kept connection ended before any byte of an answer: the request may be sent again."""
 
 
-class Manner(NamedTuple):
+class Manner:
     """What all exchanges of a pool share."""
 
-    log: Callable[[str], None]
-    """Takes the lines of the wire log (`--debug`), without their ends."""
-    secrets: Secrets
-    kept: Kept
-    """Takes a connection that is fit for another request."""
-    pace: Pace | None = None
-    """The limit on all bodies together."""
-    answer_timeouts: tuple[float, float] = ANSWER_TIMEOUTS
+    def __init__(
+        self,
+        log: Callable[[str], None],
+        secrets: Secrets,
+        kept: Kept,
+        pace: Pace | None = None,
+        answer_timeouts: tuple[float, float] = ANSWER_TIMEOUTS,
+    ) -> None:
+        self.log = log
+        """Takes the lines of the wire log (`--debug`), without their ends."""
+        self.secrets = secrets
+        self.kept = kept
+        """Takes a connection that is fit for another request."""
+        self.pace = pace
+        """The limit on all bodies together."""
+        self.answer_timeouts = answer_timeouts
 
 
 class Exchange:

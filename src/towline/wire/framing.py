@@ -7,7 +7,6 @@ what an answer means is for its reader to say.
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
 
 import h11
 
@@ -43,14 +42,14 @@ class Gone(Broken):
     """The connection ended, before any byte of an answer unless `begun`."""
 
 
-class Head(NamedTuple):
-    """Status line and header fields."""
+class Head:
+    """Status line and header fields; the version is `1.0` or `1.1`."""
 
-    status: int
-    reason: str
-    headers: Headers
-    version: bytes
-    """`1.0` or `1.1`."""
+    def __init__(self, status: int, reason: str, headers: Headers, version: bytes) -> None:
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+        self.version = version
 
     @property
     def interim(self) -> bool:

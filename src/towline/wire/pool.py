@@ -117,7 +117,8 @@ class Pool:
         secure = self._context(self._trust(url)) if url.scheme == "https" else None
         over_tls = via is not None and via.url.scheme == "https"
         proxy_tls = self._context(self._proxy_trust) if over_tls else None
-        way = Way(url, via, context.cancel, timeout, request.shuns, proxy_tls)
+        shuns = request.shuns
+        way = Way(url, via, context.cancel, timeout, shuns=shuns, proxy_tls=proxy_tls)
         try:
             channel = connect(way, secure)
         except NetworkError as error:

@@ -43,12 +43,17 @@ class Proxy(NamedTuple):
         return f"<Proxy {self}>"
 
 
-class Proxies(NamedTuple):
+class Proxies:
     """The proxies by scheme, and the hosts that are reached without one."""
 
-    by_scheme: Mapping[str, Proxy] = MappingProxyType({})
-    exceptions: tuple[str, ...] = ()
-    """The parts of `NO_PROXY`, lower case."""
+    def __init__(
+        self,
+        by_scheme: Mapping[str, Proxy] = MappingProxyType({}),
+        exceptions: tuple[str, ...] = (),
+    ) -> None:
+        """`exceptions`: the parts of `NO_PROXY`, lower case."""
+        self.by_scheme = by_scheme
+        self.exceptions = exceptions
 
     def of(self, url: Url) -> Proxy | None:
         """The proxy for that URL; None: connect directly."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from towline.wire.message import Request, Response, user_pass
 
@@ -218,12 +218,13 @@ def _alike(secret: str) -> set[str]:
     return {text for text in texts if len(text) >= _LEAST}
 
 
-class _View(NamedTuple):
+class _View:
     """A text in the form in which it is searched."""
 
-    text: str
-    at: Sequence[int]
-    """For each character its place in the text itself; last, the text's length."""
+    def __init__(self, text: str, at: Sequence[int]) -> None:
+        self.text = text
+        self.at = at
+        """For each character its place in the text itself; last, the text's length."""
 
 
 def _views(text: str) -> Iterator[_View]:

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from towline.context import Cancel
 from towline.errors import UsageError
-
-
-class _Kind(NamedTuple):
-    """A type, in words and as a question."""
-
-    words: str
-    fits: Callable[[Any], bool]
 
 
 def _is_path(value: object) -> bool:
@@ -30,11 +23,13 @@ def _is_environment(value: object) -> bool:
     return isinstance(value, Mapping) and _is_texts([*value.keys(), *value.values()])
 
 
-_FLAG = _Kind("True or False", lambda value: isinstance(value, bool))
-_PATH = _Kind("a path without a NUL in it", _is_path)
-_TEXT = _Kind("a text", lambda value: isinstance(value, str))
-_TEXTS = _Kind("a text or a list of texts", _is_texts)
-_FUNCTION = _Kind("a function", callable)
+_Kind = tuple[str, Callable[[Any], bool]]
+"""A type, in words and as a question."""
+_FLAG: _Kind = ("True or False", lambda value: isinstance(value, bool))
+_PATH: _Kind = ("a path without a NUL in it", _is_path)
+_TEXT: _Kind = ("a text", lambda value: isinstance(value, str))
+_TEXTS: _Kind = ("a text or a list of texts", _is_texts)
+_FUNCTION: _Kind = ("a function", callable)
 
 _KINDS: Mapping[str, _Kind] = {
     **dict.fromkeys(("ca", "cert", "key", "authfile", "cache", "trace"), _PATH),
@@ -44,12 +39,12 @@ _KINDS: Mapping[str, _Kind] = {
     **dict.fromkeys(("engine", "compression"), _TEXT),
     **dict.fromkeys(("platform", "tags", "cache_from", "omit_from"), _TEXTS),
     **dict.fromkeys(("on_event", "log"), _FUNCTION),
-    "annotation": _Kind(
+    "annotation": (
         "a text, a list of texts, or a mapping",
         lambda value: isinstance(value, Mapping) or _is_texts(value),
     ),
-    "environ": _Kind("a mapping of texts to texts", _is_environment),
-    "cancel": _Kind("a towline.Cancel", lambda value: isinstance(value, Cancel)),
+    "environ": ("a mapping of texts to texts", _is_environment),
+    "cancel": ("a towline.Cancel", lambda value: isinstance(value, Cancel)),
 }
 """By options. Numbers, accounts and what has a few words are checked where they are read."""
 
@@ -57,9 +52,9 @@ _KINDS: Mapping[str, _Kind] = {
 def check_types(options: Mapping[str, object]) -> None:
     """Raise UsageError for a value of another type than its option has. None is no value."""
     for name, value in options.items():
-        kind = _KINDS.get(name)
-        if kind and value is not None and not kind.fits(value):
-            raise UsageError(f"`{name}` must be {kind.words}, and is {_type_of(value)}")
+        words, fits = _KINDS.get(name, ("", None))
+        if fits and value is not None and not fits(value):
+            raise UsageError(f"`{name}` must be {words}, and is {_type_of(value)}")
 
 
 def _type_of(value: object) -> str:
