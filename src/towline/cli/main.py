@@ -80,12 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return _say(guide.page(COMMANDS))
         if argv is None:
-            from towline.cli import signals
-
-            signals.end_at_once(json=wants_json(words, os.environ))
             # Imports make 30,000 objects that all stay; to look among them for garbage, forty times
             # at the usual 700, takes 6 ms of a push of nothing.
             gc.set_threshold(50_000)
+            from towline.cli import signals
+
+            signals.end_at_once(json=wants_json(words, os.environ))
         _check_command(words[0] if words else "")
         from towline.cli.arguments import parse
 
