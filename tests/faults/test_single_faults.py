@@ -28,21 +28,23 @@ if TYPE_CHECKING:
 
 TOGETHER = 16
 """Pushes at once: most of their time is waiting."""
-Form = Literal["docker", "oci-archive"]
+Form = Literal["docker", "docker-large", "oci-archive"]
 POINTS: list[tuple[Form, str, str, int]] = [
     ("docker", "HEAD", "/blobs/", 0),
     ("docker", "HEAD", "/manifests/", 0),
     ("docker", "POST", "/uploads/", 0),
     ("docker", "POST", "/uploads/", 1),
-    ("docker", "PATCH", "/uploads/", 0),
-    ("docker", "PATCH", "/uploads/", 1),
     ("docker", "PUT", "/uploads/", 0),
     ("docker", "PUT", "/uploads/", 1),
     ("docker", "PUT", "/manifests/", 0),
+    ("docker-large", "PATCH", "/uploads/", 0),
+    ("docker-large", "PUT", "/uploads/", 2),
     ("oci-archive", "PUT", "/uploads/", 0),
     ("oci-archive", "PUT", "/uploads/", 1),
 ]
-BIG = b"".join(hashlib.sha256(str(n).encode()).digest() for n in range(10_000))
+BIG = hashlib.shake_128().digest(320_000)
+LARGE = hashlib.shake_128().digest(1_100_000)
+"""What is larger than 1 MiB is streamed; the rest goes in one PUT."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Pushes:
     def outlived(
         self, repository: str, *rules: Rule, verify: Literal["head", "full", False] = False
     ) -> str:
-        """Push; what is wrong with how it ended, or nothing."""
+        """Push; what is wrong with how it ended, or nothing. One fault alone must strike."""
         with faulty(self.registry.host, *rules) as proxy:
             name = f"{proxy.host}/{repository}:1"
             try:
@@ -64,6 +66,8 @@ class Pushes:
             except towline.TowlineError as error:
                 return f"{_story(proxy)}: {error}"
         wrong = self.wrong(repository)
+        if not wrong and len(rules) == 1 and not proxy.hit:
+            wrong = f"it never struck: {proxy.asked}"
         return f"{_story(proxy)}: {wrong}" if wrong else ""
 
     def wrong(self, repository: str) -> str:
@@ -87,8 +91,9 @@ def _story(proxy: FaultyProxy) -> str:
 
 def pushes_of(form: Form, folder: Path, registry: DockerRegistry) -> Pushes:
     """A docker archive has layers that we compress, a layout layers of known digest."""
-    layers = [{"big": BIG}, {"small": b"hello"}]
-    return Pushes(make_image(folder / "image.tar", layers=layers, format=form).path, registry)
+    layers = [{"big": LARGE if form == "docker-large" else BIG}, {"small": b"hello"}]
+    kind: Literal["docker", "oci-archive"] = "docker" if form == "docker-large" else form
+    return Pushes(make_image(folder / "image.tar", layers=layers, format=kind).path, registry)
 
 
 def faults_of(method: str) -> list[Fault]:
