@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -25,12 +26,15 @@ class DidNotStartError(RuntimeError):
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str | Path], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: Sequence[str | Path], folder: Path, **environ: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command in a folder, `stdout` and `stderr` in files of that name there."""
     with (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as err:
         process = subprocess.Popen(
             [str(word) for word in command],
             cwd=folder,
+            env={**os.environ, **environ},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
