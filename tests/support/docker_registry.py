@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,6 +51,27 @@ class Options:
     """The registry's `auth`, where `htpasswd` is not what is wanted."""
 
 
+class AccessLog:
+    """What a registry has answered; of a file that grows all day each line is read once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._read = 0
+        self._found: list[Request] = []
+
+    def requests(self) -> list[Request]:
+        """Oldest first."""
+        with self._lock, self._path.open("rb") as file:
+            file.seek(self._read)
+            lines, end, _ = file.read().rpartition(b"\n")
+            self._read += len(lines + end)
+            for line in LOGGED.finditer(lines.decode(errors="replace")):
+                found = Request(line["method"], line["path"], int(line["status"]))
+                self._found.append(found)
+            return list(self._found)
+
+
 @dataclass(frozen=True)
 class DockerRegistry:
     """A running registry: `host` is HOST:PORT as a reference has it, `root` where it stores."""
@@ -57,12 +79,11 @@ class DockerRegistry:
     host: str
     url: str
     root: Path
-    access_log: Path
+    access_log: AccessLog
 
     def requests(self) -> list[Request]:
         """Every request answered so far, oldest first."""
-        found = LOGGED.finditer(self.access_log.read_text(errors="replace"))
-        return [Request(line["method"], line["path"], int(line["status"])) for line in found]
+        return self.access_log.requests()
 
     def name(self, repository: str) -> str:
         """The repository with this registry's host before it."""
@@ -79,7 +100,9 @@ def serving(program: Path, folder: Path, options: Options) -> Iterator[DockerReg
     with processes.running([program, "serve", config], folder, GOGC="800") as process:
         host = processes.wait_until(process, folder, lambda: _address(folder / "stderr"))
         scheme = "https" if options.tls else "http"
-        yield DockerRegistry(host, f"{scheme}://{host}", folder / "root", folder / "stdout")
+        yield DockerRegistry(
+            host, f"{scheme}://{host}", folder / "root", AccessLog(folder / "stdout")
+        )
 
 
 def _address(log: Path) -> str | None:
