@@ -18,9 +18,8 @@ from towline.context import Context
 from towline.errors import AuthError, NetworkError, RegistryError
 from towline.registry.auth.credential_files import Credentials
 from towline.registry.auth.keychain import Keychain
-from towline.registry.calls import Call
 from towline.registry.endpoints import Endpoint
-from towline.registry.transport import Transport
+from towline.registry.transport import Call, Transport
 from towline.spec.digest import Digest
 from towline.told import nowhere
 from towline.wire import proxy

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from towline.errors import RegistryError, TowlineError
 from towline.registry import errors
 from towline.registry.access import Access
-from towline.registry.calls import REDIRECTS, Call, still_secure
+from towline.registry.transport import REDIRECTS, Call, still_secure
 from towline.spec import distribution
 from towline.wire.message import Response, Url, quote
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import errors
-from towline.registry.calls import Call
 from towline.registry.manifests import MANIFEST_READ_MAX, Got, Manifests
+from towline.registry.transport import Call
 from towline.spec import distribution, media_types, reading
 from towline.spec.distribution import tag_of
 from towline.spec.manifest import Index, Manifest, RawManifest, build_index, parse

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.registry import errors
 from towline.registry.access import Access
-from towline.registry.calls import Call
+from towline.registry.transport import Call
 from towline.spec import distribution, media_types, reading
 from towline.spec.descriptor import Descriptor
 from towline.spec.manifest import MAX_SIZE, RawManifest

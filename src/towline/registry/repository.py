@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from towline.registry import errors
 from towline.registry.blobs import Blobs, Confirmed, Opened
-from towline.registry.calls import Call
 from towline.registry.listings import Listings
+from towline.registry.transport import Call
 from towline.spec import distribution
 from towline.wire.message import parse_url
 
@@ -119,11 +119,6 @@ class Repository(Blobs, Listings):
         )
         return upload if upload.session.is_at_home else None
 
-    def check_version(self, context: Context) -> None:
-        """After a 404: raise RegistryError if the registry speaks only version 1."""
-        with errors.on_side(self.side):
-            self.transport.check_version(context)
-
     def ask_base(self, context: Context) -> bool:
         """Ask the registry itself whether this account is let in (end-1).
 
@@ -132,4 +127,5 @@ class Repository(Blobs, Listings):
         action = f"log in to {self.name.host}"
         with self.answer(Call("GET", distribution.BASE, action), context, ()) as response:
             errors.check_success(response, action)
-        return self.transport.asks_for_login
+        home = self.transport.admission(self.transport.endpoint.base(context), context)
+        return home is not None and home.challenge is not None

@@ -1,11 +1,12 @@
-"""Carries calls out, in one loop, and says what a refusal means.
+"""Carries calls out, in one loop.
 
     call ─▶ to the registry's address ─▶ let in (`auth.admission`) ─▶ answer ─┬▶ read by its verb
               ▲            to the other address, without credentials          │
               └───────────────────────── redirected ──────────────────────────┘
 
 The only module of this package that speaks to `wire`. It sends a request again only to be let in;
-any other second attempt is `transfers`' work.
+any other second attempt is `transfers`' work. Where a redirect may lead a call is decided here, too
+(RFC 9110, "Redirection 3xx").
 """
 
 from __future__ import annotations
@@ -13,17 +14,16 @@ from __future__ import annotations
 import re
 import time
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.reference import RepositoryName
 from towline.registry import errors
 from towline.registry.auth.admission import BODY_MARGIN, Admission
-from towline.registry.calls import REDIRECTS, REDIRECTS_MAX, Call, astray, read_sent_on, sent_on
 from towline.registry.endpoints import Endpoint, host_of
 from towline.spec import distribution
 from towline.told import nowhere
-from towline.wire.message import Request, Response, Url
+from towline.wire.message import ANSWER_MAX, Request, Response, Url
 from towline.wire.proxy import is_loopback
 
 if TYPE_CHECKING:
@@ -36,11 +36,38 @@ if TYPE_CHECKING:
     from towline.wire.exchange import Exchange
     from towline.wire.pool import Pool
 
-
-E = TypeVar("E", bound=AuthError | RegistryError)
-
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+"""Statuses that send a request elsewhere (RFC 9110, section 15.4)."""
+REDIRECTS_MAX = 5
+"""Redirects in a row that are followed; more are most likely a circle."""
 # GHCR says `upload` in the addresses of its sessions.
 _UPLOAD = r"/v2/((?:[a-z0-9][a-z0-9._-]*/)*[a-z0-9][a-z0-9._-]*)/blobs/uploads?/[^/%]*"
+
+
+class Call(NamedTuple):
+    """One request about a repository. It is carried out by `Access.answer`."""
+
+    method: str
+    target: str | Url
+    """A path of the API, or the whole URL of an upload session."""
+    action: str
+    """Completes "cannot …" in errors."""
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | memoryview | None = None
+    limit: int = ANSWER_MAX
+    """Bytes of the answer that are of use."""
+    follow: bool = False
+    """Go where a redirect points (GET and HEAD alone)."""
+    moves: bool = False
+    """Follow a 307 or 308 to another host. Writes without this stay on their host."""
+    optional: bool = False
+    """It only saves work (a mount): no other token is fetched for a 401 that tells nothing new."""
+    fresh: bool = False
+    """Use a new connection: a kept one has turned out to be dead."""
+    in_pieces: bool = False
+    """Leave the body of a success to be read piece by piece."""
+    extra: int = 0
+    """Bytes sent before, which the registry has to hash before it answers."""
 
 
 class Transport:
@@ -63,10 +90,10 @@ class Transport:
         self.credentials = credentials
         """As they were first found; a helper may have given others since."""
         self._pool = pool
-        self._keychain = keychain
+        self.keychain = keychain
         self._again = again
         self._notice = notice
-        self._to_admit = partial(Admission, pool.request, self._ask, clock=clock, log=log)
+        self._to_admit = partial(Admission, pool.request, self.ask, clock=clock, log=log)
         self._admissions: dict[tuple[str, str], Admission] = {}
         """By origin, and for other hosts that uploads were redirected to by repository, too."""
         self.proven = False
@@ -89,7 +116,7 @@ class Transport:
                     limit=call.limit,
                     in_pieces=call.in_pieces,
                 )
-            admission = self._admission(request.url, context, meet=call.moves)
+            admission = self.admission(request.url, context, meet=call.moves)
             guarded = self._guarded(request, context)
             try:
                 if admission:
@@ -119,7 +146,7 @@ class Transport:
 
     def start(self, request: Request, scopes: Scopes, context: Context) -> Exchange:
         """Begin a request whose body is written to the exchange; its token lasts another minute."""
-        if admission := self._admission(request.url, context):
+        if admission := self.admission(request.url, context):
             header = admission.header(scopes, context, lasting=BODY_MARGIN)
             request = request.authorized(header)
         try:
@@ -135,20 +162,20 @@ class Transport:
 
     def refused(self, response: Response, scopes: Scopes, context: Context) -> bool:
         """After a refused body: if it was a 401, renew the token. Whether to send it again."""
-        admission = self._admission(response.url, context)
+        admission = self.admission(response.url, context)
         if response.status != 401 or admission is None:
             return False
         return admission.renewed(scopes, response, admission.at_hand(scopes), context)
 
     def grants(self, scopes: Scopes, context: Context) -> bool:
         """Whether a token for all of these scopes can be had; fetches it, if there is none yet."""
-        admission = self._admission(self.endpoint.base(context), context)
+        admission = self.admission(self.endpoint.base(context), context)
         return admission is None or admission.grants(scopes, context)
 
     def quietly(self, request: Request, scopes: Scopes, context: Context, seconds: float) -> None:
         """Send a request with the token at hand, and ignore its outcome; wait for `seconds`."""
         # No token is fetched for it: the push may be ending within a second.
-        if admission := self._admission(request.url, context):
+        if admission := self.admission(request.url, context):
             request = request.authorized(admission.at_hand(scopes))
         try:
             guarded = self._guarded(request, context)
@@ -158,7 +185,7 @@ class Transport:
 
     # Who is let in, and where.
 
-    def _admission(self, url: Url, context: Context, *, meet: bool = False) -> Admission | None:
+    def admission(self, url: Url, context: Context, *, meet: bool = False) -> Admission | None:
         """Who adds credentials to a request for this URL; None: nobody does.
 
         `meet`: another host's own login may be looked up. Only an upload's POST does so: else a
@@ -177,20 +204,14 @@ class Transport:
         safe = url.scheme == "https" or self.endpoint.plain_http
         if key[1] and meet and safe and key not in self._admissions:
             name = RepositoryName(host_of(url), key[1])
-            credentials = self._keychain.find(name, None, context)
+            credentials = self.keychain.find(name, None, context)
             if credentials is not None:
                 self._admissions[key] = self._to_admit(url.at(distribution.BASE), credentials)
         return self._admissions.get(key)
 
-    @property
-    def asks_for_login(self) -> bool:
-        """Whether the registry has asked for credentials so far."""
-        home = self._admissions.get((self.endpoint.key, ""))
-        return home is not None and home.challenge is not None
-
-    def _ask(self, asker: Url, request: Request, context: Context) -> Response:
+    def ask(self, asker: Url, request: Request, context: Context) -> Response:
         """The answer of a token service that `asker` names, or of the registry's base."""
-        from towline.registry.auth.token import ANSWER_MAX
+        from towline.registry.auth import token
 
         # In the clear only on this machine: a registry here may name a service elsewhere.
         here = request.url.host == self.endpoint.base(context).host or is_loopback(request.url.host)
@@ -201,7 +222,7 @@ class Transport:
                 hint="pass `plain_http=True` if the way there is safe",
             )
         for _ in range(REDIRECTS_MAX):
-            guarded = self._guarded(request, context)._replace(limit=ANSWER_MAX)
+            guarded = self._guarded(request, context)._replace(limit=token.ANSWER_MAX)
             elsewhere = not request.url.same_origin(asker)
             # Another host's realm is held to the limits of the host that named it.
             if guarded.shuns is None and elsewhere:
@@ -237,76 +258,67 @@ class Transport:
             return request
         return request._replace(shuns=self._pool.shunned_by(base))
 
-    # What a refusal means.
-
-    def check_version(self, context: Context) -> None:
-        """After a 404: raise RegistryError if the registry speaks version 1 alone.
-
-        Asks the host only if no answer of it so far was certainly a registry's.
-        """
-        if self.proven:
-            return
-        base = self.endpoint.base(context)
-        try:
-            found = self._ask(base, Request("GET", base), context)
-            if found.status != 404 or errors.is_a_registrys(found):
-                return
-            old = Request("GET", base.at(distribution.VERSION_1_PING))
-            ping = self._ask(base, old, context)
-        except TowlineError:
-            return
-        if ping.ok and not errors.is_page(ping):
-            raise RegistryError(
-                f"the registry {self.endpoint.host} speaks only version 1 of the protocol, and "
-                "version 2 is needed",
-                status=404,
-                hint="use a registry that speaks version 2",
-            )
-
-    def judged(self, error: E, response: Response, context: Context) -> E:
-        """Complete an error with the account that was refused, and drop a hint that is false.
-
-        Raises RegistryError where the registry speaks version 1 alone.
-        """
-        # A registry of version 1 answers everything with 404.
-        if error.status == 404 and not errors.is_a_registrys(response):
-            self.check_version(context)
-        here = response.url.origin == self.endpoint.key
-        speaks = response.status >= 400 and not errors.is_page(response)
-        # A known registry has answered with a page, or with neither yes nor no: something on the
-        # way, for once. 401, 411 and 413 have remedies of their own, whoever says them.
-        if self.proven and response.status not in {401, 411, 413} and not speaks:
-            error.transient = True
-        if error.hint == errors.SPEAKS_HTTPS and not (here and self.endpoint.plain_http):
-            error.hint = None
-        if isinstance(error, AuthError):
-            self._say_account(error, response, here=here)
-        return error
-
-    def _say_account(self, error: AuthError, response: Response, *, here: bool) -> None:
-        host = self.endpoint.host
-        who = self._admissions.get((response.url.origin, "") if here else _upload_at(response.url))
-        account = who.credentials if who else self.credentials if here else None
-        if account is not None:
-            said = f"it was asked as {account}"
-        elif here:
-            said = self._keychain.nothing_found(host)
-            error.hint = f"towline login {host}, or pass `creds='USER:PASSWORD'`"
-        else:
-            said = "no credentials are sent there"
-            if response.method == "POST":  # an upload was redirected there: it is a registry
-                error.hint = f"towline login {response.url.authority}"
-            else:
-                # The signed address of a storage ends after a while; the registry may name a
-                # better one.
-                error.transient = True
-                error.hint = f"ask whoever runs {host}, which names that place"
-        error.args = (f"{error.message}; {said}",)
-        if here and error.status == 401 and who and who.doubts_clocks:
-            error.hint = errors.CLOCKS
-
 
 def _upload_at(url: Url) -> tuple[str, str]:
     """The origin and the repository of an upload; the latter is empty for any other address."""
     match = re.fullmatch(_UPLOAD, url.target.partition("?")[0])
     return url.origin, match[1] if match else ""
+
+
+def sent_on(call: Call, response: Response) -> Url | None:
+    """The URL at which to repeat the call; None: the answer is final.
+
+    A call with `follow` goes wherever it is sent. Any other call follows 307 and 308 alone, which
+    keep method and body (RFC 9110, sections 15.4.8 and 15.4.9), and leaves its host only with
+    `moves`. Raises RegistryError where a redirect leads from https to http, or to no address.
+    """
+    # The method stays: storage on S3 has signed the address for this one alone.
+    if call.follow and response.status in REDIRECTS:
+        return read_sent_on(response)
+    url = errors.sent_on(response)
+    # 301, 302 and 303 would turn a write into a GET.
+    if response.status not in {307, 308} or url is None:
+        return None
+    if call.moves:
+        try:
+            return still_secure(url, response.url)
+        except ValueError as error:
+            raise RegistryError(f"cannot {call.action}: {error}", status=response.status) from None
+    # A registry could have us write a tag at another one, in our own name.
+    return url if url.same_origin(response.url) else None
+
+
+def read_sent_on(response: Response) -> Url:
+    """The address to which a read is redirected.
+
+    Raises RegistryError where that leads from https to http, or is no address.
+    """
+    try:
+        url = response.url.join(response.headers.get("Location") or "")
+    except ValueError:
+        raise astray(response.url) from None
+    if response.url.scheme == "https" and url.scheme != "https":
+        raise RegistryError(
+            f"{response.url.authority} redirects to {url.origin}, which is not encrypted",
+            status=response.status,
+        )
+    return url
+
+
+def astray(url: Url) -> RegistryError:
+    """The error for too many redirects, and for one that names no address."""
+    return RegistryError(f"{url.authority} redirects in circles or to nowhere")
+
+
+def still_secure(url: Url, asked: Url) -> Url:
+    """`url`, the next address of a write, on https if `asked`, the last one, was.
+
+    Raises ValueError where it leads from https to http at another host.
+    """
+    if (asked.scheme, url.scheme) != ("https", "http"):
+        return url
+    if url.host != asked.host:
+        raise ValueError(f"{asked.authority} sends on to {url.origin}, which is not encrypted")
+    # Behind a proxy that ends TLS, a registry names itself with `http`. The proxy would redirect
+    # that with a 301, which loses method and body.
+    return asked.at(url.target)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from towline.errors import AuthError, NetworkError, RegistryError
 from towline.registry import errors
-from towline.registry.calls import Call
+from towline.registry.transport import Call
 from towline.registry.upload import strategy
 from towline.registry.upload.session import BINARY, Session, range_end
 from towline.wire.message import Request, Response

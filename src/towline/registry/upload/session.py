@@ -21,7 +21,7 @@ from towline.context import Cancel
 from towline.errors import AuthError, Cancelled, NetworkError, RegistryError, TowlineError
 from towline.registry import errors
 from towline.registry.blobs import Confirmed, Opened, opened, session_url
-from towline.registry.calls import Call
+from towline.registry.transport import Call
 from towline.spec import distribution, media_types
 from towline.wire.message import Request, Response
 

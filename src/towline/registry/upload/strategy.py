@@ -127,18 +127,18 @@ def refusal(
     Notes what the host does not take. The error's `transient` says whether another attempt, in this
     shape or another, makes sense.
     """
-    transport, scopes = session.access.transport, session.access.scopes
+    access = session.access
     error = errors.no_success(response, session.action)
     if response.ok:  # a page for people with a status of success
         pass
     elif isinstance(error, AuthError):
-        error.transient |= transport.refused(response, scopes, session.context)
+        error.transient |= access.transport.refused(response, access.scopes, session.context)
     elif _learned(session.facts, response, error.code, shape=shape, size=size):
         error.transient = error.another_way = True
     elif response.status == 404 or (error.code in LOST and shape != "put"):
         # The session is gone. A missing repository would have refused the POST before.
         error.transient = True
-    return transport.judged(error, response, session.context)
+    return access.judged(error, response, session.context)
 
 
 def _learned(
