@@ -46,7 +46,7 @@ def ask(client: Client) -> bool:
 def test_a_loopback_registry_that_speaks_plain_http_is_spoken_to_in_it(registry: Scripted) -> None:
     with client_of(registry, plain_http=False) as client:
         client.push(DATA)
-        assert client.repository.transport.endpoint.key == registry.url
+        assert spoken_to(client) == registry.url
     assert registry.greeted == 1, "one greeting of TLS, and the decision stands"
 
 
@@ -56,7 +56,7 @@ def test_a_loopback_registry_that_speaks_tls_is_spoken_to_in_it(
     with client_of(secure, plain_http=False, ca=authority.ca) as client:
         client.push(DATA)
         client.push(DATA[:100], known=True)
-        assert client.repository.transport.endpoint.key == secure.url
+        assert spoken_to(client) == secure.url
     assert secure.blobs[DIGEST] == DATA
     assert len({one.connection for one in secure.requests("P")}) == 1
 
@@ -157,6 +157,10 @@ def test_a_proxy_without_an_address_is_named_as_the_proxy() -> None:
     assert "HTTPS_PROXY" in str(caught.value.hint)
 
 
+def spoken_to(client: Client) -> str:
+    return client.repository.transport.endpoint.base(client.context).origin
+
+
 NAME = "0x7f.1"
 """Leads to 127.0.0.1 without saying so, on whatever machine."""
 
@@ -171,7 +175,7 @@ class TestNamesOfThisMachine:
     def test_one_that_speaks_plain_http_is_spoken_to_in_it(self, registry: Scripted) -> None:
         with client_of(named(registry), plain_http=False) as client:
             client.push(DATA)
-            assert client.repository.transport.endpoint.key == f"http://{named(registry)}"
+            assert spoken_to(client) == f"http://{named(registry)}"
         assert registry.blobs[DIGEST] == DATA
 
     def test_one_that_speaks_tls_is_never_asked_in_the_clear(self, secure: Scripted) -> None:
@@ -180,7 +184,7 @@ class TestNamesOfThisMachine:
             pytest.raises(NetworkError, match=r"certificate of .* is not trusted"),
         ):
             ask(client)
-        assert client.repository.transport.endpoint.key == f"https://{named(secure)}"
+        assert spoken_to(client) == f"https://{named(secure)}"
 
     def test_one_that_has_spoken_tls_is_not_asked_in_the_clear_later(
         self, authority: Authority
@@ -293,7 +297,7 @@ def test_a_greeting_that_is_hung_up_on_once_does_not_turn_https_into_http(
     with running(Shy, authority.issue()) as registry:
         with client_of(registry, plain_http=False, ca=authority.ca) as client:
             client.retried(lambda: ask(client))
-            assert client.repository.transport.endpoint.key == registry.url
+            assert spoken_to(client) == registry.url
         assert registry.requests("HEAD")
 
 

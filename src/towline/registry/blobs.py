@@ -158,7 +158,7 @@ class Blobs(Access):
         scopes = self.mount_scopes
         try:
             # Without `pull` of the origin distribution answers 401: that request is saved.
-            if not self.transport.grants(scopes, context):
+            if not self.transport.home(context).grants(scopes, context):
                 return None
             with self.answer(call, context, scopes) as response:
                 # 202 is the specification's way to decline. It opens a session, which saves a POST.

@@ -62,12 +62,6 @@ class Endpoint:
         """Whether `_base` is final, whatever fails from here on."""
 
     @property
-    def key(self) -> str:
-        """Scheme and host once the scheme is decided; the host alone before that."""
-        base = self._base
-        return base.origin if base else self.host
-
-    @property
     def is_verified(self) -> bool:
         """Whether a certificate vouches for the host; False while the scheme is undecided."""
         return self._checked and self._base is not None and self._base.scheme == "https"

@@ -127,5 +127,4 @@ class Repository(Blobs, Listings):
         action = f"log in to {self.name.host}"
         with self.answer(Call("GET", distribution.BASE, action), context, ()) as response:
             errors.check_success(response, action)
-        home = self.transport.admission(self.transport.endpoint.base(context), context)
-        return home is not None and home.challenge is not None
+        return self.transport.home(context).challenge is not None

@@ -167,11 +167,6 @@ class Transport:
             return False
         return admission.renewed(scopes, response, admission.at_hand(scopes), context)
 
-    def grants(self, scopes: Scopes, context: Context) -> bool:
-        """Whether a token for all of these scopes can be had; fetches it, if there is none yet."""
-        admission = self.admission(self.endpoint.base(context), context)
-        return admission is None or admission.grants(scopes, context)
-
     def quietly(self, request: Request, scopes: Scopes, context: Context, seconds: float) -> None:
         """Send a request with the token at hand, and ignore its outcome; wait for `seconds`."""
         # No token is fetched for it: the push may be ending within a second.
@@ -185,21 +180,26 @@ class Transport:
 
     # Who is let in, and where.
 
+    def home(self, context: Context) -> Admission:
+        """Who is let in at the registry itself."""
+        base = self.endpoint.base(context)
+        key = (base.origin, "")
+        if key not in self._admissions:
+            admission = self._to_admit(base, self.credentials, self._again)
+            self._admissions.setdefault(key, admission)  # of two threads the first has made it
+        return self._admissions[key]
+
     def admission(self, url: Url, context: Context, *, meet: bool = False) -> Admission | None:
         """Who adds credentials to a request for this URL; None: nobody does.
 
         `meet`: another host's own login may be looked up. Only an upload's POST does so: else a
         registry could have us write a tag elsewhere, in our own name.
         """
-        base = self.endpoint.base(context)
-        if url.same_origin(base):
-            key = (url.origin, "")
-            if key not in self._admissions:
-                admission = self._to_admit(base, self.credentials, self._again)
-                self._admissions.setdefault(key, admission)  # of two threads the first has made it
-            return self._admissions[key]
+        if url.same_origin(self.endpoint.base(context)):
+            return self.home(context)
         # Storage gets none: S3 refuses a signed address that comes with an `Authorization`.
-        key = _upload_at(url)
+        match = re.fullmatch(_UPLOAD, url.target.partition("?")[0])
+        key = (url.origin, match[1] if match else "")
         # No password in the clear, unless the user has said that the way is safe.
         safe = url.scheme == "https" or self.endpoint.plain_http
         if key[1] and meet and safe and key not in self._admissions:
@@ -257,12 +257,6 @@ class Transport:
         if request.url.same_origin(base):
             return request
         return request._replace(shuns=self._pool.shunned_by(base))
-
-
-def _upload_at(url: Url) -> tuple[str, str]:
-    """The origin and the repository of an upload; the latter is empty for any other address."""
-    match = re.fullmatch(_UPLOAD, url.target.partition("?")[0])
-    return url.origin, match[1] if match else ""
 
 
 def sent_on(call: Call, response: Response) -> Url | None:

@@ -54,9 +54,9 @@ def test_plain_http_is_http_at_once() -> None:
 def test_this_machine_is_asked_once() -> None:
     with scripted() as server:
         place = endpoint(server.host)
-        assert place.key == server.host
+        assert server.greeted == 0
         assert str(place.base(Context())) == f"http://{server.host}/v2/"
-        assert place.key == f"http://{server.host}"
+        assert place.is_bound
         place.base(Context())
         assert server.greeted == 1
 
