@@ -9,32 +9,32 @@ any other second attempt is `transfers`' work. Where a redirect may lead a call 
 (RFC 9110, "Redirection 3xx").
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: at every start Python would compile each text that
+# annotates a field of a named tuple.
 
 import re
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from towline.context import Context
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
 from towline.reference import RepositoryName
 from towline.registry import errors
 from towline.registry.auth.admission import BODY_MARGIN, Admission
+from towline.registry.auth.credential_files import Credentials
+from towline.registry.auth.keychain import Keychain
 from towline.registry.endpoints import Endpoint, host_of
 from towline.spec import distribution
 from towline.told import nowhere
+from towline.wire.exchange import Exchange
 from towline.wire.message import ANSWER_MAX, Request, Response, Url
+from towline.wire.pool import Pool
 from towline.wire.proxy import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from towline.context import Context
-    from towline.registry.auth.credential_files import Credentials
-    from towline.registry.auth.keychain import Keychain
     from towline.registry.auth.token import Scopes
-    from towline.wire.exchange import Exchange
-    from towline.wire.pool import Pool
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 """Statuses that send a request elsewhere (RFC 9110, section 15.4)."""
@@ -99,7 +99,7 @@ class Transport:
         self.proven = False
         """Whether an answer was certainly a registry's."""
 
-    def send(self, call: Call, scopes: Scopes, context: Context) -> Response:
+    def send(self, call: Call, scopes: "Scopes", context: Context) -> Response:
         """Send the call, follow its redirects, and return the last answer, whatever it says."""
         request, hops = None, 0
         while request is None or hops <= REDIRECTS_MAX:
@@ -144,7 +144,7 @@ class Transport:
             request, hops = request._replace(url=elsewhere), hops + 1
         raise astray(request.url)
 
-    def start(self, request: Request, scopes: Scopes, context: Context) -> Exchange:
+    def start(self, request: Request, scopes: "Scopes", context: Context) -> Exchange:
         """Begin a request whose body is written to the exchange; its token lasts another minute."""
         if admission := self.admission(request.url, context):
             header = admission.header(scopes, context, lasting=BODY_MARGIN)
@@ -160,14 +160,14 @@ class Transport:
         if not url.same_origin(base):
             error.args = (f"{error.message}; {self.endpoint.host} sends there",)
 
-    def refused(self, response: Response, scopes: Scopes, context: Context) -> bool:
+    def refused(self, response: Response, scopes: "Scopes", context: Context) -> bool:
         """After a refused body: if it was a 401, renew the token. Whether to send it again."""
         admission = self.admission(response.url, context)
         if response.status != 401 or admission is None:
             return False
         return admission.renewed(scopes, response, admission.at_hand(scopes), context)
 
-    def quietly(self, request: Request, scopes: Scopes, context: Context, seconds: float) -> None:
+    def quietly(self, request: Request, scopes: "Scopes", context: Context, seconds: float) -> None:
         """Send a request with the token at hand, and ignore its outcome; wait for `seconds`."""
         # No token is fetched for it: the push may be ending within a second.
         if admission := self.admission(request.url, context):
