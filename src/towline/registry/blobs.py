@@ -3,26 +3,27 @@
 What opens an upload session is read here, too.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: at every start Python would compile each text that
+# annotates a field of a named tuple.
 
 import hashlib
 import re
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
+from towline.context import Context
 from towline.errors import RegistryError, TowlineError
+from towline.reference import RepositoryName
 from towline.registry import errors
 from towline.registry.access import Access
 from towline.registry.transport import REDIRECTS, Call, still_secure
 from towline.spec import distribution
+from towline.spec.digest import Digest
 from towline.wire.message import Response, Url, quote
 
 if TYPE_CHECKING:
-    from towline.context import Context
     from towline.layers.reader import Reader
-    from towline.reference import RepositoryName
     from towline.registry.auth.token import Scopes
-    from towline.spec.digest import Digest
 
 # `int` refuses texts of thousands of digits, and no blob needs more than 18.
 _CONTENT_RANGE = r"bytes ([0-9]{1,18})-"
@@ -90,7 +91,7 @@ class Blobs(Access):
         self,
         digest: str,
         context: Context,
-        scopes: Scopes | None = None,
+        scopes: "Scopes | None" = None,
         *,
         in_storage: bool = False,
     ) -> Seen:
@@ -120,12 +121,12 @@ class Blobs(Access):
         with errors.on_side(self.side):
             return self.open_blob(digest, context).read_all(limit)
 
-    def open_blob(self, digest: str, context: Context) -> BlobReader:
+    def open_blob(self, digest: str, context: Context) -> "BlobReader":
         """A reader of a blob, which checks the digest at the end. The caller closes it."""
         unread, _ = self.blob_from(digest, 0, context)
         return BlobReader(digest, self.name.host, unread)
 
-    def blob_from(self, digest: str, start: int, context: Context) -> tuple[Reader, int]:
+    def blob_from(self, digest: str, start: int, context: Context) -> "tuple[Reader, int]":
         """end-2: a blob from byte number `start` on, and the number of the byte that comes first.
 
         That is an earlier one (0) where the registry ignores `Range`.
@@ -192,7 +193,7 @@ class Blobs(Access):
 class BlobReader:
     """A `layers.reader.Reader` of a blob; its last read raises RegistryError for a wrong digest."""
 
-    def __init__(self, digest: str, where: str, content: Reader) -> None:
+    def __init__(self, digest: str, where: str, content: "Reader") -> None:
         self._digest = digest
         self._where = where
         self._content = content

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError, TowlineError
 from towline.registry import errors
@@ -46,16 +46,6 @@ SETTLED = 0.5
 """Seconds to wait after writing: whoever had read the older list has written theirs by then."""
 
 
-class TagsPage(NamedTuple):
-    """Some of a repository's tags, and where there are more."""
-
-    tags: tuple[str, ...]
-    next: str | None
-    """Path and query."""
-    size: int
-    """Bytes of the answer."""
-
-
 class Listings(Manifests):
     """What a repository lists, and is made to list."""
 
@@ -71,10 +61,11 @@ class Listings(Manifests):
                 # Distribution has a maximum, which its owner sets. Ask for no number, then.
                 target = distribution.tags_path(name.path)
                 continue
-            found.update(dict.fromkeys(page.tags))
-            size += page.size
+            listed, more, bytes_read = page
+            found.update(dict.fromkeys(listed))
+            size += bytes_read
             # An empty page ends the list, as does a link that was followed before: some never end.
-            target = page.next if page.tags else None
+            target = more if listed else None
             if target and (len(seen) >= pages or size >= TAGS_READ_MAX_IN_ALL):
                 most = f"{pages} pages" if len(seen) >= pages else f"{TAGS_READ_MAX_IN_ALL} bytes"
                 raise RegistryError(
@@ -85,10 +76,15 @@ class Listings(Manifests):
     def some_tags(self, context: Context) -> Sequence[str]:
         """The first page of tags, up to 1000; empty where the registry refuses so many at once."""
         page = self._tags_page(first_page(self.name), context)
-        return page.tags if page else ()
+        return page[0] if page else ()
 
-    def _tags_page(self, target: str, context: Context) -> TagsPage | None:
-        """end-8: one page of tags. None: the registry refuses that many at once."""
+    def _tags_page(
+        self, target: str, context: Context
+    ) -> tuple[tuple[str, ...], str | None, int] | None:
+        """end-8: some of the tags, path and query of the next ones, and the answer's bytes.
+
+        None: the registry refuses that many at once.
+        """
         action = f"list the tags of {self.name}"
         call = Call("GET", target, action, limit=TAGS_READ_MAX, follow=True)
         with self.answer(call, context) as response:
@@ -106,7 +102,7 @@ class Listings(Manifests):
             # Distribution says `null` for none; Nexus lists nulls among them, Artifactory digests.
             texts = (each for each in listed or () if isinstance(each, str))
             found = tuple(text for text in texts if distribution.TAG.fullmatch(text))
-            return TagsPage(found, next_page(response), len(response.body))
+            return found, next_page(response), len(response.body)
 
     def referrers(self, subject: Digest, context: Context) -> tuple[Descriptor, ...]:
         """Everything that refers to a manifest, as the registry or the tag lists it."""

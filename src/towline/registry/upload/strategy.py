@@ -129,11 +129,10 @@ def refusal(
     """
     access = session.access
     error = errors.no_success(response, session.action)
-    if response.ok:  # a page for people with a status of success
-        pass
-    elif isinstance(error, AuthError):
+    if isinstance(error, AuthError):
         error.transient |= access.transport.refused(response, access.scopes, session.context)
-    elif _learned(session.facts, response, error.code, shape=shape, size=size):
+    # A page for people with a status of success teaches nothing.
+    elif not response.ok and _learned(session.facts, response, error.code, shape=shape, size=size):
         error.transient = error.another_way = True
     elif response.status == 404 or (error.code in LOST and shape != "put"):
         # The session is gone. A missing repository would have refused the POST before.
