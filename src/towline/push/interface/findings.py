@@ -47,7 +47,10 @@ class PlanResult(Shown):
     """There is nothing to verify yet."""
     warnings: tuple[str, ...] = ()
     send_bytes: int = 0
-    """Blob bytes to be sent; of layers to be compressed the plain bytes, so at most."""
+    """Blob bytes to be sent; of layers to be compressed the bytes as they came, so at most.
+
+    But for layers that came compressed, with `compression='none'`: nobody has looked how large.
+    """
     seconds_estimate: float | None = None
     """Seconds for `send_bytes` at the last rate to that host; None where none is known."""
     resumable: bool | None = None
