@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Place
     from tests.support.scripted import Asked
     from towline.testing import TestRegistry
+    from towline.testing.image_formats import Made
 
 BIG = b"".join(hashlib.sha256(str(n).encode()).digest() * 2 for n in range(20_000))
 """Over a megabyte that compresses to half of it."""
@@ -38,12 +39,11 @@ TIMEOUT = 20.0
 class Source:
     """A registry to copy from, with an index under `app:1`, and what it was asked."""
 
-    def __init__(self, server: Server, folder: Path) -> None:
+    def __init__(self, server: Server, made: Made) -> None:
         self.server = server
         self.host = server.url.partition("//")[2]
-        made = make_image(folder / "image", LAYERS, BOTH, "oci", attestations=True)
         self.digest = made.digest
-        towline.push(made.path, f"{self.host}/app:1")
+        towline.push(made.path, f"{self.host}/app:1", cache="none")
         self.mark = server.log.count
 
     @property
@@ -52,10 +52,16 @@ class Source:
         return [f"{one.method} {one.path}" for one in self.server.log.since(self.mark)]
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    path = tmp_path_factory.mktemp("image") / "image"
+    return make_image(path, LAYERS, BOTH, "oci", attestations=True)
+
+
 @pytest.fixture
-def source(tmp_path: Path) -> Iterator[Source]:
+def source(made: Made) -> Iterator[Source]:
     with Server() as server:
-        yield Source(server, tmp_path)
+        yield Source(server, made)
 
 
 def copied(*words: Any, **options: Any) -> towline.PushResult:
@@ -347,7 +353,8 @@ def test_a_copy_of_a_tag_onto_itself_is_refused(source: Source) -> None:
         towline.copy(f"{source.host}/app:1", f"{source.host}/other", all_tags=True)
 
 
-def test_the_command_copies_and_says_what_a_bare_word_is(
+def test_the_command_copies_and_says_what_a_bare_word_is(  # noqa: PLR0917 - fixtures
+    made: Made,
     source: Source,
     registry: Place,
     tmp_path: Path,
@@ -360,6 +367,7 @@ def test_the_command_copies_and_says_what_a_bare_word_is(
     assert main(["copy", f"{source.host}/app:1", f"{name}:1", "--dry-run"]) == 0
     assert f"unchanged: {source.digest}" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "image").symlink_to(made.path)
     assert main(["copy", "image", f"{name}:1"]) == 2
     assert "hint: ./image is the path, docker://image the image" in capsys.readouterr().err
     assert main(["copy", "./image", f"{name}:2", "-q"]) == 0
