@@ -171,8 +171,8 @@ class OciImages(ImageSource):
         plain = is_plain(listed) and diff_id is not None
         if plain and listed.digest != diff_id:
             raise SourceError(
-                f"the layer {listed.digest} in {self.name} is uncompressed, "
-                f"but its config calls it {diff_id}"
+                f"the layer {listed.digest} in {self.name} is uncompressed by its "
+                f"media type, but its config calls it {diff_id}"
             )
         stored = None if plain and self.packs_plain else listed
         if not self.holds(listed):

@@ -359,7 +359,9 @@ def test_a_config_that_contradicts_its_manifest_is_refused(layout: Layout) -> No
     first, second = entries(layout.done(too_few, other))
     with pytest.raises(SourceError, match="has 1 layers, its config 0"):
         _ = first.content
-    with pytest.raises(SourceError, match="is uncompressed, but its config calls it"):
+    with pytest.raises(
+        SourceError, match="is uncompressed by its media type, but its config calls it"
+    ):
         _ = second.content
 
 
