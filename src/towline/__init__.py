@@ -31,17 +31,18 @@ if TYPE_CHECKING:
         UsageError,
     )
     from towline.events import Event, Failed, Hinted, Note, Retrying, Verified, Warned, Working
-    from towline.push.interface.details import ManifestResult, Verification
-    from towline.push.interface.findings import (
+    from towline.findings import (
         InspectedLayer,
         InspectResult,
+        ManifestResult,
         PlannedLayer,
         PlanResult,
+        Verification,
     )
     from towline.push.interface.options import PusherOptions, PushOptions
-    from towline.push.interface.result import LayerResult, PushResult
     from towline.push.pusher import Pusher
-    from towline.told import LayerProgress, PushStarted, Summary, TagPushed
+    from towline.push_events import LayerProgress, PushStarted, Summary, TagPushed
+    from towline.results import LayerResult, PushResult
 
 _HOMES = {
     "towline.api": "copy digest index inspect plan push tag tags",
@@ -49,12 +50,12 @@ _HOMES = {
     "towline.errors": "AuthError InvalidReference NetworkError PartialFailure RegistryError "
     "SourceError TowlineError TransferCancelled UsageError",
     "towline.events": "Event Failed Hinted Note Retrying Verified Warned Working",
-    "towline.push.interface.details": "ManifestResult Verification",
-    "towline.push.interface.findings": "InspectResult InspectedLayer PlanResult PlannedLayer",
+    "towline.findings": "InspectResult InspectedLayer ManifestResult PlanResult PlannedLayer "
+    "Verification",
     "towline.push.interface.options": "PushOptions PusherOptions",
-    "towline.push.interface.result": "LayerResult PushResult",
+    "towline.results": "LayerResult PushResult",
     "towline.push.pusher": "Pusher",
-    "towline.told": "LayerProgress PushStarted Summary TagPushed",
+    "towline.push_events": "LayerProgress PushStarted Summary TagPushed",
 }
 """The public names of each module."""
 

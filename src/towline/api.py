@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar, Unpack, cast, overload
 
 from towline.context import Cancel
-from towline.push.interface.findings import InspectResult, PlanResult
+from towline.findings import InspectResult, PlanResult
 from towline.push.interface.options import PusherOptions, PushOptions, Several, Source
-from towline.push.interface.result import PushResult
 from towline.push.pusher import Pusher
+from towline.results import PushResult
 
 
 class Options(PusherOptions, PushOptions, total=False):

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import Cancelled
-from towline.told import nowhere
+from towline.push_events import nowhere
 
 if TYPE_CHECKING:
     from towline.events import Emit

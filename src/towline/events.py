@@ -2,7 +2,7 @@
 
 A library user gets the same objects as the command line, which makes sentences of them
 (`cli/progress`). A push never reads an event back: events inform, they decide nothing. Those that
-every push tells are in `told`.
+every push tells are in `push_events`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from towline.told import LayerProgress, PushStarted, Summary, TagPushed, Telling
+from towline.push_events import BaseEvent, LayerProgress, PushStarted, Summary, TagPushed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Working(Telling):
+class Working(BaseEvent):
     """Bytes moved that are not sent: spooled, compressed for a digest, or read back."""
 
     event: ClassVar[str] = "work"
@@ -28,7 +28,7 @@ class Working(Telling):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Retrying(Telling):
+class Retrying(BaseEvent):
     """An attempt at something other than a layer (a config, a manifest, a read) failed."""
 
     event: ClassVar[str] = "retry"
@@ -38,7 +38,7 @@ class Retrying(Telling):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Verified(Telling):
+class Verified(BaseEvent):
     """What was pushed was read back (`--verify`) and is right."""
 
     event: ClassVar[str] = "verified"
@@ -51,7 +51,7 @@ class Verified(Telling):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Note(Telling):
+class Note(BaseEvent):
     """A message that is neither progress nor a warning, such as where a pipe is spooled."""
 
     event: ClassVar[str] = "note"
@@ -59,7 +59,7 @@ class Note(Telling):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Warned(Telling):
+class Warned(BaseEvent):
     """A warning; the push goes on."""
 
     event: ClassVar[str] = "warning"
@@ -67,7 +67,7 @@ class Warned(Telling):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Failed(Telling):
+class Failed(BaseEvent):
     """The command failed."""
 
     event: ClassVar[str] = "error"
@@ -76,7 +76,7 @@ class Failed(Telling):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Hinted(Telling):
+class Hinted(BaseEvent):
     """What to do about the failure of the event before."""
 
     event: ClassVar[str] = "hint"

@@ -13,10 +13,10 @@ from tests.support.pushing import TIMEOUT, Client, client_of, send
 from tests.support.scripted import CUT, HANG, HTML, Reply, Scripted, complaint
 from towline.context import Cancel, Context
 from towline.errors import AuthError, Cancelled, NetworkError, RegistryError
+from towline.push_events import nowhere
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
-from towline.told import nowhere
 from towline.wire.channel import Channel, Kept
 from towline.wire.exchange import Exchange, Manner
 from towline.wire.message import Request, parse_url

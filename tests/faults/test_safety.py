@@ -16,12 +16,12 @@ from tests.support.pushing import Client, client_of, send
 from tests.support.scripted import Asked, Reply, Scripted, scripted
 from towline.context import Context
 from towline.errors import AuthError, NetworkError, RegistryError
+from towline.push_events import nowhere
 from towline.registry.auth.credential_files import Credentials
 from towline.registry.auth.keychain import Keychain
 from towline.registry.endpoints import Endpoint
 from towline.registry.transport import Call, Transport
 from towline.spec.digest import Digest
-from towline.told import nowhere
 from towline.wire import proxy
 from towline.wire.pool import Pool
 

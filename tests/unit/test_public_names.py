@@ -14,11 +14,11 @@ import pytest
 
 import towline
 import towline.testing
-from towline import api
+from towline import api, results
 from towline.cli import options as cli_options
 from towline.cli import wording
-from towline.push.interface import options, result
-from towline.told import Outcome
+from towline.push.interface import options
+from towline.push_events import Outcome
 
 if typing.TYPE_CHECKING:
     from types import ModuleType
@@ -44,7 +44,7 @@ def test_every_public_name_is_there() -> None:
         "towline.push",
         "towline.Pusher",
         "towline.PushResult",
-        "import towline.push.interface.result",
+        "import towline.results",
         "from towline.push.pusher import Pusher",
         "from towline import push",
     ],
@@ -102,8 +102,8 @@ def test_the_help_of_push_tells_every_option_with_its_sentence() -> None:
     ("field", "words"),
     [
         ("outcome", typing.get_args(Outcome)),
-        ("status", typing.get_args(result.Status)),
-        ("digest_differs", typing.get_args(result.DigestDiffers)),
+        ("status", typing.get_args(results.Status)),
+        ("digest_differs", typing.get_args(results.DigestDiffers)),
     ],
 )
 def test_every_word_of_a_result_is_documented(field: str, words: tuple[str, ...]) -> None:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from towline.context import Cancel
-    from towline.push.interface.result import PushResult
     from towline.push.pusher import Pusher
+    from towline.results import PushResult
     from towline.server import Server
 
 _REPOSITORY = "demo/python"

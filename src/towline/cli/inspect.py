@@ -12,7 +12,7 @@ from towline.cli.wording import one_line
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from towline.push.interface.findings import InspectResult
+    from towline.findings import InspectResult
 
 
 def _inspect(args: Arguments) -> int:

@@ -151,10 +151,10 @@ def _warn_of_another(
     """Warn where a push would use another login than `account`, or any after a logout (None)."""
     if "authfile" in args:
         return  # only pushes with the same option find that login, and no other
+    from towline.push_events import nowhere
     from towline.reference import RepositoryName
     from towline.registry.auth.credential_files import TOKEN_USER
     from towline.registry.auth.keychain import Keychain
-    from towline.told import nowhere
 
     with suppress(TowlineError):
         keychain = Keychain(os.environ, log=nowhere, warn=nowhere)

@@ -14,8 +14,8 @@ from towline.spec.digest import SHORT
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from towline.push.interface.findings import PlannedLayer, PlanResult
-    from towline.push.interface.result import PushResult
+    from towline.findings import PlannedLayer, PlanResult
+    from towline.results import PushResult
 
 
 def _push(args: Arguments) -> int:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from towline.context import Context
     from towline.push.interface.options import Annotations, Wish
-    from towline.push.interface.result import Status, TagOutcome
+    from towline.results import Status, TagOutcome
     from towline.sources.base import Referrer, SourceEntry
 
 _DEPTH = 4

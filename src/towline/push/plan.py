@@ -15,11 +15,11 @@ from typing import NamedTuple
 from towline.knowledge.base import Entry
 from towline.layers.profile import Profile
 from towline.push.image import Blob
+from towline.push_events import Outcome
 from towline.reference import RepositoryName
 from towline.spec import media_types
 from towline.spec.digest import Digest
 from towline.spec.media_types import Compression, Format
-from towline.told import Outcome
 
 ASK_LIMIT = 3
 """HEADs for one layer at most: each is a round trip."""

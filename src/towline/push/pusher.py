@@ -21,14 +21,14 @@ from towline.push.interface import destinations, edge, options
 from towline.push.interface.edge import Edge, Listener, Told
 from towline.push.interface.option_types import check_types
 from towline.push.interface.options import PusherOptions, PushOptions, Several, Source
-from towline.push.interface.result import PushResult, TagOutcome
 from towline.push.pipeline import JointPush
 from towline.push.resources import Resources
 from towline.push.source_images import Opened, Wanted, assembled, name_sides, opening
 from towline.push.target import Costs, Target, TargetPush, repository_at
+from towline.push_events import nowhere
 from towline.reference import Reference, RepositoryName
+from towline.results import PushResult, TagOutcome
 from towline.sources import location
-from towline.told import nowhere
 from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:

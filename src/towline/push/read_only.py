@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from towline.errors import RegistryError, TowlineError
 from towline.events import Working
+from towline.findings import (
+    InspectedLayer,
+    InspectResult,
+    ManifestResult,
+    PlannedLayer,
+    PlanResult,
+)
 from towline.layers.blobstream import BlobStream
 from towline.push import reporting
 from towline.push.begin import Begun, check
 from towline.push.image import Blob, Gatherer, Index, Layer, Tree, images, nowhere, tree_blobs
-from towline.push.interface.details import ManifestResult
-from towline.push.interface.findings import (
-    InspectedLayer,
-    InspectResult,
-    PlannedLayer,
-    PlanResult,
-)
 from towline.push.manifests import build
 from towline.push.pipeline import early
 from towline.push.plan import Ask, Delivered, Made, Mount, Send, Step, own, there
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from towline.context import Context
-    from towline.push.interface.findings import TagPlan
+    from towline.findings import TagPlan
     from towline.push.interface.options import Wish
     from towline.push.resources import Resources
     from towline.push.source_images import Opened

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, NamedTuple
 from towline.errors import TowlineError, TransferCancelled
 from towline.layers.profile import AUTO
 from towline.push.image import Blob, Index, Layer, Tree, images, tree_blobs
-from towline.push.interface.result import LayerResult, PushResult
 from towline.push.target import Cost, TargetPush
+from towline.push_events import LayerProgress, PushStarted, Summary, TagPushed
+from towline.results import LayerResult, PushResult
 from towline.spec import media_types
 from towline.spec.manifest import RawManifest, parse
-from towline.told import LayerProgress, PushStarted, Summary, TagPushed
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
 
-    from towline.push.interface.details import ManifestResult, Verification
-    from towline.push.interface.result import Status, TagOutcome
+    from towline.findings import ManifestResult, Verification
     from towline.push.manifests.build import Documents
     from towline.push.plan import Delivered
     from towline.reference import Reference
+    from towline.results import Status, TagOutcome
     from towline.spec.descriptor import Descriptor
 
 
@@ -213,7 +213,7 @@ def manifests(tree: Tree, documents: Documents) -> tuple[ManifestResult, ...]:
     """The results of an index's children; empty for an image."""
     if not isinstance(tree, Index):
         return ()
-    from towline.push.interface.details import ManifestResult  # which most have no need of
+    from towline.findings import ManifestResult  # which most have no need of
 
     listed = parse(documents.top.content, documents.top.media_type)
     return tuple(

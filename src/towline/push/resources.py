@@ -15,8 +15,8 @@ from towline.errors import Cancelled, TowlineError, UsageError
 from towline.knowledge.base import Entry, is_sound
 from towline.knowledge.open import open_knowledge
 from towline.push.interface.options import account, chunk_size, environment, limits, pair, rate
+from towline.push_events import nowhere
 from towline.registry.client import RegistryClient, Settings
-from towline.told import nowhere
 from towline.transfers.retry import Gate, Policy
 from towline.transfers.threads import Threads, processors
 

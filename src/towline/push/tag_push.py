@@ -7,12 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.errors import Cancelled, RegistryError, TowlineError
-from towline.push.interface.result import PushResult, TagOutcome
 from towline.push.manifests import tagged
 from towline.push.manifests.build import Documents
 from towline.push.manifests.put import TOGETHER, TaggedImage, put, put_together, wants_foreign
 from towline.push.reporting import Placed, charge, check_untouched, leave_tag, place_tag
 from towline.registry.manifests import lacks_blobs
+from towline.results import PushResult, TagOutcome
 from towline.spec.descriptor import Descriptor
 from towline.transfers.threads import Threads, not_begun
 

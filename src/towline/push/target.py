@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from towline.push.image import Blob, Layer, Tree
     from towline.push.interface.options import Wish
-    from towline.push.interface.result import TagOutcome
     from towline.push.resources import Resources
     from towline.reference import Reference, RepositoryName
+    from towline.results import TagOutcome
     from towline.spec.descriptor import Descriptor
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from towline.context import Context, acquired
+from towline.push_events import nowhere
 from towline.reference import RepositoryName
 from towline.registry import errors
 from towline.registry.auth.keychain import Keychain
@@ -16,7 +17,6 @@ from towline.registry.capabilities import HostFacts
 from towline.registry.endpoints import Endpoint, host_of, trust_of
 from towline.registry.repository import Repository
 from towline.registry.transport import Transport
-from towline.told import nowhere
 from towline.wire import proxy, tls
 from towline.wire.exchange import ANSWER_TIMEOUTS, Pace
 from towline.wire.message import Request, Response, Url

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from towline.context import Context
 from towline.errors import AuthError, NetworkError, RegistryError, TowlineError
+from towline.push_events import nowhere
 from towline.reference import RepositoryName
 from towline.registry import errors
 from towline.registry.auth.admission import BODY_MARGIN, Admission
@@ -27,7 +28,6 @@ from towline.registry.auth.credential_files import Credentials
 from towline.registry.auth.keychain import Keychain
 from towline.registry.endpoints import Endpoint, host_of
 from towline.spec import distribution
-from towline.told import nowhere
 from towline.wire.exchange import Exchange
 from towline.wire.message import ANSWER_MAX, Request, Response, Url
 from towline.wire.pool import Pool

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from towline.context import About, Trace
 from towline.events import Emit, Event, Note, Retrying, Warned
-from towline.told import LayerProgress, TagPushed
+from towline.push_events import LayerProgress, TagPushed
 from towline.transfers.threads import processors
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from towline.errors import NetworkError, RegistryError, TowlineError
-from towline.told import nowhere
+from towline.push_events import nowhere
 from towline.wire import framing, proxy
 from towline.wire.channel import Channel, Kept, Silence, words
 from towline.wire.connect import other_certificate

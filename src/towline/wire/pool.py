@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from towline._version import __version__
 from towline.errors import NetworkError
-from towline.told import nowhere
+from towline.push_events import nowhere
 from towline.wire import proxy, tls
 from towline.wire.channel import Channel, Kept
 from towline.wire.connect import Way, check_shunned, connect, is_out_of_files

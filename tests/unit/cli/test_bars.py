@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.support.terminal import Screen
 from towline.cli.progress.tty import Bars
 from towline.events import Note, Warned, Working
-from towline.told import LayerProgress, PushStarted, Summary, TagPushed
+from towline.push_events import LayerProgress, PushStarted, Summary, TagPushed
 
 REFERENCE = "registry.example/team/app:1"
 DIGEST = "sha256:" + "ab" * 32

@@ -14,7 +14,7 @@ from towline.cli.progress.json import Objects
 from towline.cli.progress.plain import Lines
 from towline.cli.progress.tty import Bars
 from towline.events import Hinted, Note, Retrying, Verified, Warned, Working
-from towline.told import LayerProgress, PushStarted, Summary, TagPushed
+from towline.push_events import LayerProgress, PushStarted, Summary, TagPushed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

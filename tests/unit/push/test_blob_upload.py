@@ -25,11 +25,11 @@ from towline.push.image import Blob
 from towline.push.plan import Ask, Delivered, Made, Mount, Send
 from towline.push.unfinished import Unfinished
 from towline.push.upload.blob_upload import BlobUpload
+from towline.push_events import LayerProgress
 from towline.reference import RepositoryName
 from towline.spec import media_types
 from towline.spec.descriptor import Descriptor
 from towline.spec.digest import Digest
-from towline.told import LayerProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

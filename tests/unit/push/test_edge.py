@@ -18,7 +18,7 @@ from towline.errors import (
     TransferCancelled,
 )
 from towline.push.interface.edge import Edge
-from towline.told import LayerProgress
+from towline.push_events import LayerProgress
 from towline.wire.secrets import Secrets
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 
 from towline.context import Context
 from towline.errors import Cancelled, NetworkError
-from towline.told import LayerProgress
+from towline.push_events import LayerProgress
 from towline.transfers.single_flight import Restart, SingleFlight, Watch
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from towline.cli import wording
 from towline.cli.wording import one_line
 from towline.events import Event, Working
-from towline.told import LayerProgress
+from towline.push_events import LayerProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

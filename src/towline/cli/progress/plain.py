@@ -11,7 +11,7 @@ from towline.cli.progress import Face, Logged
 from towline.cli.progress.board import Board, percent
 from towline.cli.wording import one_line, spelled
 from towline.events import Note, Retrying, Verified, Warned
-from towline.told import LayerProgress, PushStarted, Summary, TagPushed
+from towline.push_events import LayerProgress, PushStarted, Summary, TagPushed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -23,7 +23,7 @@ from towline.cli.progress.board import PUSHING, Board, Row, Total, percent
 from towline.cli.progress.plain import line_of, repository_of
 from towline.cli.wording import one_line
 from towline.events import Event, Verified, Working
-from towline.told import LayerProgress, PushStarted, Summary, TagPushed
+from towline.push_events import LayerProgress, PushStarted, Summary, TagPushed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,16 +17,16 @@ from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, Unpack, cast, overload
 
 from towline.errors import Cancelled, PartialFailure, TowlineError, TransferCancelled
-from towline.push.interface.result import Shown
+from towline.results import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from towline.events import Event
-    from towline.push.interface.findings import PlanResult
+    from towline.findings import PlanResult
     from towline.push.interface.options import PushOptions, Several, Source
-    from towline.push.interface.result import PushResult
     from towline.reference import Reference
+    from towline.results import PushResult
     from towline.wire.secrets import Secrets
 
 R = TypeVar("R")

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from towline.layers.profile import Profile
-    from towline.push.interface.result import DigestDiffers
     from towline.push.plan import Made
+    from towline.results import DigestDiffers
     from towline.spec.digest import Digest
     from towline.spec.manifest import RawManifest
     from towline.spec.media_types import Format

@@ -17,8 +17,8 @@ from towline.spec import manifest as manifests
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from towline.findings import Verification
     from towline.layers import blobstream
-    from towline.push.interface.details import Verification
     from towline.push.interface.options import IfExists, Verify
     from towline.push.manifests.build import Documents
     from towline.push.manifests.put import TaggedImage
@@ -159,7 +159,7 @@ def verify(image: TaggedImage, documents: Documents, how: Verify) -> Verificatio
             what = file if target.layout.whole else f"its file below {file}/blobs"
             error.hint = f"remove {what}, then copy again: what is there is not fetched anew"
         raise
-    from towline.push.interface.details import Verification  # which most have no need of
+    from towline.findings import Verification  # which most have no need of
 
     read = blobs if how == "full" else ()
     return Verification(

@@ -16,8 +16,8 @@ from towline.events import Retrying
 from towline.layers.profile import AUTO, Profile
 from towline.push.image import Blob, nowhere
 from towline.push.plan import Ask, Delivered, Made, Mount, Send, Step, own
+from towline.push_events import LayerProgress, Outcome
 from towline.registry.blobs import Confirmed
-from towline.told import LayerProgress, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

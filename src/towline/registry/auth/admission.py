@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from towline.context import Context, acquired
 from towline.errors import AuthError, TowlineError
+from towline.push_events import nowhere
 from towline.registry import errors
-from towline.told import nowhere
 from towline.wire.message import Challenge, Request, Response, Url, challenges
 
 if TYPE_CHECKING:

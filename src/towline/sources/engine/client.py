@@ -12,10 +12,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from towline.errors import NetworkError, RegistryError, SourceError, TowlineError
+from towline.push_events import nowhere
 from towline.sources.engine import address as addresses
 from towline.sources.files import blocks
 from towline.spec import reading
-from towline.told import nowhere
 from towline.wire.channel import Silence, words
 from towline.wire.local import Command, dial_unix
 from towline.wire.message import Request, Url, quote

@@ -1,7 +1,7 @@
 """What a push comes to: the fields of the JSON, as frozen values.
 
-What few results hold is in `details`, what plans and inspections come to in `findings`: to define
-a frozen dataclass takes half a millisecond, which a push that has nothing to do shall not pay.
+What few of them hold, and what plans and inspections come to, is in `findings`: to define a frozen
+dataclass takes half a millisecond, which a push that has nothing to do shall not pay.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 import towline
 from towline.errors import TowlineError
-from towline.told import Outcome, Told
+from towline.push_events import Outcome, Value
 
 Status = Literal["pushed", "unchanged", "skipped"]
 DigestDiffers = Literal["recompressed", "converted", "platforms", "annotations"]
 
 
-class Shown(Told):
+class Shown(Value):
     """A value that has a place in the JSON."""
 
     __slots__ = ()

@@ -14,7 +14,7 @@ Outcome = Literal["pushed", "exists", "mounted", "skipped", "resumed"]
 """How a blob got to its destination; the same words in events, results and JSON."""
 
 
-class Told:
+class Value:
     """Equality, hash and repr of events and results.
 
     Written once here: making them for each class takes `dataclass` a third of its time.
@@ -27,7 +27,7 @@ class Told:
         return [(field.name, getattr(self, field.name)) for field in described]
 
     def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other) or not isinstance(other, Told):
+        if type(self) is not type(other) or not isinstance(other, Value):
             return NotImplemented
         return self._items() == other._items()
 
@@ -39,7 +39,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Telling(Told):
+class BaseEvent(Value):
     """An event: what a push tells while it runs."""
 
     event: ClassVar[str]
@@ -55,7 +55,7 @@ class Telling(Told):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class PushStarted(Telling):
+class PushStarted(BaseEvent):
     """A push to one repository begins."""
 
     event: ClassVar[str] = "push"
@@ -64,7 +64,7 @@ class PushStarted(Telling):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class LayerProgress(Telling):
+class LayerProgress(BaseEvent):
     """A layer's state changed, or bytes of it moved.
 
     `status` is one of docker's words: Preparing, Waiting, Pushing, Pushed, Layer already exists,
@@ -84,7 +84,7 @@ class LayerProgress(Telling):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class TagPushed(Telling):
+class TagPushed(BaseEvent):
     """The manifest is in place under its tag. `as_dict` adds docker's `aux` object."""
 
     event: ClassVar[str] = "tag"
@@ -102,7 +102,7 @@ class TagPushed(Telling):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Summary(Telling):
+class Summary(BaseEvent):
     """A push ended well: its bytes, requests and time."""
 
     event: ClassVar[str] = "summary"

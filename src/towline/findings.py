@@ -1,4 +1,7 @@
-"""What a plan or an inspection comes to: the fields of the JSON, as frozen values."""
+"""What few pushes come to, and what plans and inspections do: fields of the JSON as frozen values.
+
+`ManifestResult` and `Verification` are parts of some `PushResult`s.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from towline.errors import TowlineError
-from towline.push.interface.details import ManifestResult
-from towline.push.interface.result import DigestDiffers, Shown, Status
-from towline.told import Outcome
+from towline.push_events import Outcome
+from towline.results import DigestDiffers, Shown, Status
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ManifestResult(Shown):
+    """One child of an index."""
+
+    digest: str
+    media_type: str
+    platform: str | None
+    size: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Verification(Shown):
+    """What was looked at again after a push, and was as it should be."""
+
+    manifests: int
+    blobs: int
+    diff_ids: int
+    """DiffIDs that were computed from what was read back."""
+    bytes: int
+    """Bytes of blobs read back."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
