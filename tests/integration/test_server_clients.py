@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import components, stored
+from tests.support.docker_engine import unmount
 from tests.support.processes import running
 from tests.support.raw_client import RawClient, sha256
 from tests.support.serving import Serving, serving
@@ -244,6 +245,7 @@ def docker(folder: Path) -> Iterator[list[str | Path]]:
             yield command
     finally:
         os.environ["PATH"] = before
+        unmount(str(folder))
 
 
 @pytest.mark.peer("docker", "dockerd", "containerd")

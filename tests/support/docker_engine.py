@@ -98,11 +98,11 @@ def serving(store: Store, program: Path) -> Iterator[DockerEngine]:
             with _serving(store, program, Path(name)) as engine:
                 yield engine
         finally:
-            _unmount(name)
+            unmount(name)
 
 
-def _unmount(folder: str) -> None:
-    """They leave their storage mounted upon itself."""
+def unmount(folder: str) -> None:
+    """Engines leave their storage mounted upon itself."""
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for mount in sorted((each for each in mounts if each.startswith(f"{folder}/")), reverse=True):
         subprocess.run(["umount", "--lazy", mount], check=False)
