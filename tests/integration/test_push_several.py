@@ -216,6 +216,17 @@ def test_a_login_that_is_long_in_coming_keeps_no_other_push(
         assert late.result(30).status == "pushed"
 
 
+def test_a_login_is_asked_for_once_for_each_repository_though_one_mounts_from_the_other(
+    servers: list[Server], small: Made
+) -> None:
+    host, asked = servers[0].host, []
+    results = towline.push(
+        small.path, [f"{host}/app:1", f"{host}/other:1"], cache="none", creds=asked.append
+    )
+    assert {layer.outcome for result in results for layer in result.layers} >= {"mounted"}
+    assert asked == [host, host]
+
+
 def test_a_registry_that_stops_reading_gets_a_pass_of_its_own(
     servers: list[Server], stalled: Scripted, large: Made, loaded: float
 ) -> None:

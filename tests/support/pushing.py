@@ -18,7 +18,7 @@ from towline.spec.manifest import RawManifest
 from towline.transfers.retry import Attempts, Gate, Policy, retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from towline.registry.repository import Repository
     from towline.registry.upload.upload import Upload
@@ -51,8 +51,12 @@ class Client:
         self.host = host
         self.repository = self.repo(NAME)
 
-    def repo(self, path: str, **options: Any) -> Repository:
-        return self.client.repository(RepositoryName(self.host, path), **options)
+    def repo(
+        self, path: str, *, pull_from: Iterable[RepositoryName] = (), **options: Any
+    ) -> Repository:
+        repository = self.client.repository(RepositoryName(self.host, path), **options)
+        repository.pull_from(pull_from)
+        return repository
 
     def push(self, data: bytes, *, known: bool = False) -> int:
         """Push a blob as a push does, whatever it takes; the attempts that it took."""

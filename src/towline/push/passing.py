@@ -155,7 +155,8 @@ class Passage:
         blob = Blob(passing.digest, stored, passing.size, share.open, is_layer=False)
         known = target.resources.known([blob])
         plan = steps(blob, target.as_planned(known), known.get(blob.identity, ()), target.rules)
-        target.pull_from(step.origin for step in plan if isinstance(step, Mount))
+        if not target.layout:
+            target.registry.pull_from(step.origin for step in plan if isinstance(step, Mount))
         self.blobs.plans[blob] = plan
         self._shares[blob] = share
         if task := self.blobs.join(blob):

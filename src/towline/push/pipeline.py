@@ -114,7 +114,8 @@ def plan(
     target.rules = rules
     target.plans = {blob: steps(blob, place, known.get(blob.identity, ()), rules) for blob in blobs}
     mounts = (step for plan in target.plans.values() for step in plan if isinstance(step, Mount))
-    target.pull_from((*(mount.origin for mount in mounts), *siblings))
+    if not target.layout:
+        target.registry.pull_from((*(mount.origin for mount in mounts), *siblings))
 
 
 def early(target: TargetPush) -> bool:

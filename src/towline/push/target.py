@@ -292,17 +292,6 @@ class TargetPush(Target):
         accounts = {digest: repository.account_mac(key, digest) for digest in digests}
         return Destination(repository.name, accounts)
 
-    def pull_from(self, names: Iterable[RepositoryName]) -> None:
-        """Have tokens ask for `pull` of repositories from which blobs may be mounted.
-
-        That is all in which the `repository` differs from then on.
-        """
-        name, client = self.repository.name, self.resources.client
-        origins = {origin for origin in names if origin.host == name.host and origin != name}
-        if origins:
-            pull_from = tuple(sorted(origins, key=str))
-            self.repository = client.repository(name, pull_from=pull_from, context=self.context)
-
     def remember(self, found: Iterable[tuple[Blob, Made]]) -> None:
         """Record in the cache that blobs were just seen here."""
         repository, knowledge = self.repository, self.resources.knowledge

@@ -14,7 +14,7 @@ from towline.spec import distribution
 from towline.wire.message import Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from towline.context import Context
     from towline.reference import RepositoryName
@@ -35,7 +35,6 @@ class Access:
         facts: HostFacts,
         *,
         side: Side,
-        pull_from: tuple[RepositoryName, ...] = (),
         chunk_size: int | None = None,
     ) -> None:
         """`find` looks for the credentials, which may take a helper or a caller's function."""
@@ -56,14 +55,17 @@ class Access:
         # asked for beside them.
         actions = "pull,push" if side == "destination" else "pull"
         self.scopes: Scopes = (f"repository:{name.path}:{actions}",)
-        # A mount needs `pull` of its origin, even if that is public (distribution, the Hub). The
+        self.mount_scopes: Scopes = self.scopes
+        """Those for mounts."""
+
+    def pull_from(self, names: Iterable[RepositoryName]) -> None:
+        """Have the tokens for mounts ask for `pull` of these repositories, too."""
+        # A mount needs it of its origin, even if that is public (distribution, the Hub). The
         # destination's scope is first: some token services grant the first alone. No repository of
         # another registry is in it: the Hub gives no token for a name of three parts.
-        origins = dict.fromkeys(origin.path for origin in pull_from if origin.host == name.host)
-        self.mount_scopes: Scopes = (
-            *self.scopes,
-            *(f"repository:{path}:pull" for path in origins if path != name.path),
-        )
+        origins = {name.path for name in names if name.host == self.name.host} - {self.name.path}
+        wanted = [f"repository:{path}:pull" for path in sorted(origins)]
+        self.mount_scopes = tuple(dict.fromkeys((*self.mount_scopes, *wanted)))
 
     @property
     def transport(self) -> Transport:

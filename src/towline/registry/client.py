@@ -119,16 +119,14 @@ class RegistryClient:
         self,
         name: RepositoryName,
         side: Side = "destination",
-        pull_from: tuple[RepositoryName, ...] = (),
         *,
         context: Context | None = None,
     ) -> Repository:
         """A repository. Nobody is asked yet.
 
-        `pull_from`: repositories from which its blobs may be mounted. Raises UsageError for a file
-        of credentials, a proxy or a certificate that cannot be used. Its first call finds the
-        credentials, and raises AuthError where the caller's own function fails, and Cancelled
-        while a helper is waited for.
+        Raises UsageError for a file of credentials, a proxy or a certificate that cannot be used.
+        Its first call finds the credentials, and raises AuthError where the caller's own function
+        fails, and Cancelled while a helper is waited for.
         """
         context = context or Context()
         self._keychain.check()
@@ -142,7 +140,7 @@ class RegistryClient:
             facts = self._facts[name.host][1]
         find = partial(self._transport, name, side, context)
         size = self._settings.chunk_size
-        return Repository(name, find, facts, side=side, pull_from=pull_from, chunk_size=size)
+        return Repository(name, find, facts, side=side, chunk_size=size)
 
     def connect(self, host: str, context: Context) -> None:
         """Open a connection for the first call to a host. Nobody is asked for a login.
