@@ -219,7 +219,8 @@ def test_a_login_that_is_long_in_coming_keeps_no_other_push(
 def test_a_login_is_asked_for_once_for_each_repository_though_one_mounts_from_the_other(
     servers: list[Server], small: Made
 ) -> None:
-    host, asked = servers[0].host, []
+    host = servers[0].host
+    asked: list[str] = []
     results = towline.push(
         small.path, [f"{host}/app:1", f"{host}/other:1"], cache="none", creds=asked.append
     )
@@ -549,4 +550,5 @@ def test_where_all_hosts_want_a_pause_the_source_is_not_read_for_nobody(tmp_path
             before = len(source.asked)
             pusher.copy(f"{source.host}/app:1", places)
         read = [asked for asked in source.asked[before:] if asked.target.endswith(second)]
-    assert [asked.method for asked in read] == ["GET", "GET"], "by each of them alone"
+    # By each of them alone, or once for both where the pauses were over when the slots were taken.
+    assert [asked.method for asked in read] in (["GET"], ["GET", "GET"])
