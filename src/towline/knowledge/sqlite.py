@@ -71,8 +71,8 @@ FROM entry WHERE diff_id = ? ORDER BY place
 """
 _RECORD = """
 INSERT OR REPLACE INTO entry VALUES (
-    ?1, ?2, ?3, ?4, ?5, (SELECT coalesce(max(place), 0) + 1 FROM entry WHERE diff_id = ?1),
-    ?6, ?7, ?8, ?9, ?10, ?11
+    ?, ?, ?, ?, ?, (SELECT coalesce(max(place), 0) + 1 FROM entry WHERE diff_id = ?),
+    ?, ?, ?, ?, ?, ?
 )
 """
 _DROP_OLDEST = """
@@ -110,7 +110,8 @@ class SqliteKnowledge(Knowledge):
         with self._writing() as database:
             for entry in entries:
                 diff_id, (_, *row) = _packed(entry.diff_id), self._row(entry)
-                database.execute(_RECORD, (diff_id, _packed(entry.digest), *row))
+                same = (diff_id, _packed(entry.digest), *row[:3])
+                database.execute(_RECORD, (*same, diff_id, *row[3:]))
                 database.execute(_DROP_OLDEST, {"diff_id": diff_id, "kept": MAX_ENTRIES})
 
     def forget(self, diff_id: Digest, digest: Digest, repository: str) -> None:
